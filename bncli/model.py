@@ -1,0 +1,196 @@
+"""The values that flow between the floors: frozen, named as PyTorch and NumPy name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.dtypes import DTYPES, decode
+from bncli.errors import TensorError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """A tensor's elements as they lie, plain, in a file: `nbytes` from `offset` on."""
+
+    path: Path
+    offset: int
+    nbytes: int
+    byteorder: Literal["little", "big"] = "little"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor that has a place in a file, and is read when its values are asked for.
+
+    `name` is the full name inside the file ("" where the file is the tensor). `strides` count
+    elements, as in PyTorch, from the first element of `storage`. `storage` is either the bytes
+    in the file or a function that returns them as a flat array of the stored dtype (a compressed
+    member). Where the values cannot be had, `unreadable` says why and `storage` is None.
+    """
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...]
+    storage: FileBytes | Callable[[], NDArray[Any]] | None
+    unreadable: str = ""
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+    @property
+    def label(self) -> str:
+        """`PATH` or `PATH::NAME`, as a user would type it."""
+        return f"{self.path}::{self.name}" if self.name else str(self.path)
+
+    def stored(self) -> NDArray[Any]:
+        """The elements as bits: a strided view of the mapped file, in the file's byte order.
+
+        Shape `shape`, dtype as `bncli.dtypes.DTYPES[self.dtype].stored`.
+        Raises TensorError where the values cannot be had.
+        """
+        import numpy as np
+        from numpy.lib.stride_tricks import as_strided
+
+        if self.storage is None:
+            raise TensorError(f"{self.label}: its values cannot be read ({self.unreadable}).")
+        itemsize = DTYPES[self.dtype].itemsize
+        if callable(self.storage):
+            flat = self.storage()
+        else:
+            where = self.storage
+            dtype = np.dtype(DTYPES[self.dtype].stored).newbyteorder(
+                "<" if where.byteorder == "little" else ">"
+            )
+            if where.nbytes == 0 or self.numel == 0:
+                return np.empty(self.shape, dtype)
+            flat = np.memmap(
+                where.path, dtype, "r", where.offset, (where.nbytes // itemsize,)
+            ).view(np.ndarray)
+        return as_strided(
+            flat,
+            self.shape,
+            tuple(stride * itemsize for stride in self.strides),
+            writeable=False,
+        )
+
+    def read(self) -> NDArray[Any]:
+        """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32."""
+        import numpy as np
+
+        values = decode(self.stored(), self.dtype)
+        return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormModule:
+    """What a file stores of a BatchNorm module beside its tensors (pickled modules, ONNX)."""
+
+    class_name: str
+    eps: float | None = None
+    momentum: float | None = None
+    affine: bool | None = None
+    track_running_stats: bool | None = None
+    training: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """An opened file: its tensors by full name, in the file's order; nothing of them read yet.
+
+    `container` names the format ("npy", "npz", "torch-zip", "torch-legacy", "torchscript",
+    "safetensors"). `modules` holds the BatchNorm modules stored as objects, by module path.
+    """
+
+    path: Path
+    container: str
+    tensors: Mapping[str, TensorRef]
+    modules: Mapping[str, BatchNormModule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormState:
+    """The tensors of one BatchNorm layer, read: each of shape (num_features,) or None.
+
+    `eps` and `momentum` are known only where the file stores them. `momentum` is also None for
+    a module with the cumulative average; `module` then tells the two apart.
+    """
+
+    name: str
+    weight: NDArray[Any] | None = None
+    bias: NDArray[Any] | None = None
+    running_mean: NDArray[Any] | None = None
+    running_var: NDArray[Any] | None = None
+    num_batches_tracked: int | float | None = None
+    dtype: str | None = None
+    module: BatchNormModule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStats:
+    """Statistics of each channel of a tensor; every array has shape (num_features,).
+
+    `count` is the number of values a channel. The mean is `shift + offset`, two float64 numbers
+    because one has too few digits where the mean is far from 0. `var` is the biased variance
+    (divided by count). A channel with a NaN or Inf has the mean and var that IEEE arithmetic
+    gives. `min` and `max` are over the finite values, NaN where there are none.
+    `first_nonfinite` is the index of the channel's first NaN or Inf in the tensor (C order).
+    `fourth` is the fourth central moment (divided by count), where it was asked for.
+    """
+
+    count: int
+    shift: FloatArray
+    offset: FloatArray
+    var: FloatArray
+    min: FloatArray
+    max: FloatArray
+    nan: IntArray
+    posinf: IntArray
+    neginf: IntArray
+    first_nonfinite: tuple[tuple[int, ...] | None, ...]
+    fourth: FloatArray | None = None
+
+    @property
+    def num_features(self) -> int:
+        """The number of channels."""
+        return len(self.shift)
+
+    @property
+    def mean(self) -> FloatArray:
+        """The mean, rounded to one float64."""
+        return self.shift + self.offset
+
+    @property
+    def inf(self) -> IntArray:
+        """The number of infinities of either sign."""
+        return self.posinf + self.neginf
+
+    @property
+    def unbiased_var(self) -> FloatArray:
+        """The variance divided by count - 1; NaN for one value, as 0/0 is."""
+        import numpy as np
+
+        if self.count == 1:
+            return np.full(self.num_features, np.nan)
+        return self.var * (self.count / (self.count - 1))
