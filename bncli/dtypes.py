@@ -7,6 +7,7 @@ bfloat16 and the float8 kinds are not NumPy dtypes: their bits are held as unsig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,8 +68,18 @@ DTYPES: dict[str, DType] = {
 }
 """Every dtype a tensor may have, by name. complex32 is listed by its bits and never decoded."""
 
-COMPUTE_DTYPES = ("float16", "bfloat16", "float32", "float64")
-"""The dtypes that BatchNorm computes in."""
+
+class ComputeDtype(str, Enum):
+    """The dtypes that BatchNorm computes in."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+COMPUTE_DTYPES = tuple(dtype.value for dtype in ComputeDtype)
+"""Their names."""
 
 
 def decode(stored: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -130,6 +130,25 @@ class TensorFile:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchNormSettings:
+    """The arguments of `torch.nn.BatchNorm1d/2d/3d` with its defaults, and the mode.
+
+    `momentum` is the weight of the new batch, or None for the cumulative average.
+    """
+
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    affine: bool = True
+    track_running_stats: bool = True
+    training: bool = True
+
+    @property
+    def normalizes_with_batch(self) -> bool:
+        """Whether the batch's own statistics normalise it: in training, or without stored ones."""
+        return self.training or not self.track_running_stats
+
+
+@dataclass(frozen=True, slots=True)
 class BatchNormState:
     """The tensors of one BatchNorm layer, read: each of shape (num_features,) or None.
 
@@ -145,6 +164,15 @@ class BatchNormState:
     num_batches_tracked: int | float | None = None
     dtype: str | None = None
     module: BatchNormModule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStats:
+    """The buffers of a BatchNorm layer; both arrays have shape (num_features,), float64."""
+
+    running_mean: FloatArray
+    running_var: FloatArray
+    num_batches_tracked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,4 +221,38 @@ class ChannelStats:
 
         if self.count == 1:
             return np.full(self.num_features, np.nan)
-        return self.var * (self.count / (self.count - 1))
+        with np.errstate(over="ignore"):
+            squares = self.var * self.count
+        divided = squares / (self.count - 1)
+        # The sum of squares may overflow where the variance does not.
+        return np.where(np.isinf(squares), self.var * (self.count / (self.count - 1)), divided)
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How close `actual` is to `expected` in one quantity: |actual - expected| <= tolerance.
+
+    The tolerance of an element is atol + rtol * |expected|; rtol and atol are those of the element
+    at `index`, the one that uses most of its tolerance. `used` is that share: 1 just passes.
+    `actual` and `expected` are the two values there.
+    `passing_atol` is the least atol with which, at the same rtol, all elements would have passed.
+    `max_rel_diff` is over the elements whose expected value is not 0.
+    """
+
+    quantity: str
+    max_abs_diff: float
+    max_rel_diff: float
+    index: tuple[int, ...]
+    actual: float
+    expected: float
+    mismatched: int
+    total: int
+    rtol: float
+    atol: float
+    used: float
+    passing_atol: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within its tolerance, and there was one."""
+        return self.mismatched == 0 and self.total > 0

@@ -10,17 +10,27 @@ Advance = Callable[[int], None]
 """Called with the number of bytes just done; may be called from any thread."""
 
 
+_silenced = False
+
+
+def silence() -> None:
+    """Show no progress from here on (`--quiet`)."""
+    global _silenced  # noqa: PLW0603  # a process is quiet or it is not
+    _silenced = True
+
+
 def _ignore(done: int) -> None:
     """Take an advance and show nothing."""
 
 
 @contextmanager
-def progress(description: str, total: int, *, quiet: bool = False) -> Iterator[Advance]:
+def progress(description: str, total: int) -> Iterator[Advance]:
     """Show a bar of bytes, rate and time left while the block runs, once a second has passed.
 
-    `total` is in bytes. Nothing is shown with `quiet`, or where standard error is no terminal.
+    `total` is in bytes. Nothing is shown after `silence`, or where standard error is no
+    terminal.
     """
-    if quiet or not sys.stderr.isatty():
+    if _silenced or not sys.stderr.isatty():
         yield _ignore
         return
     import time

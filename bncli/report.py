@@ -57,20 +57,19 @@ class Finding:
 class Column:
     """A column of a table: `key` for scripts, `title` for people.
 
-    `spec` is the format specification for numbers on a terminal (such as ".6g"); JSON and CSV
-    always carry full precision. A column that is not `primary` is the first to go to a second
-    table when a terminal is too narrow for all of them.
+    `spec` is the format specification for floats on a terminal; JSON and CSV carry them in full.
+    Columns stand in the order of their weight: those that a narrow terminal has no room for
+    follow in a table of their own.
     """
 
     key: str
     title: str
     spec: str = ".6g"
-    primary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of values under columns; a row holds every column's key, and may hold more for JSON."""
+    """Rows of values under columns; every row holds every column's key."""
 
     key: str
     title: str
@@ -93,7 +92,8 @@ class Chart:
 class Report:
     """All that a command has to say; `tables[0]` is its main table, the one that CSV carries.
 
-    `verdict` is the closing line. `nothing_checked` makes the exit code 3.
+    `verdict` is the closing line. `nothing_checked` makes the exit code 3. `read` names the
+    files that were read, which no output may overwrite.
     """
 
     command: str
@@ -103,6 +103,7 @@ class Report:
     charts: tuple[Chart, ...] = ()
     verdict: str = ""
     nothing_checked: bool = False
+    read: tuple[str, ...] = ()
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:
         """The exit code this report asks for, given the least severity that fails."""

@@ -1,0 +1,5 @@
+"""`python -m bncli`."""
+
+from bncli.cli import entry_point
+
+entry_point()

@@ -1,0 +1,21 @@
+"""The registry of backends: one file each, imported when it is asked for."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from bncli.backends.interface import Backend
+
+
+class BackendName(str, Enum):
+    """Every backend; the value is the name of the module behind it."""
+
+    TORCH = "torch"
+
+
+def backend(name: BackendName) -> Backend:
+    """The backend of that name."""
+    return cast("Backend", import_module(f"bncli.backends.{name.value}").BACKEND)

@@ -1,0 +1,11 @@
+"""The registry of subcommands: one file each; the function's name is the command's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bncli.commands import compute
+from bncli.report import Report
+
+COMMANDS: tuple[Callable[..., Report], ...] = (compute.compute,)
+"""Every subcommand, in the order of the help."""

@@ -1,0 +1,169 @@
+"""The input of a command: tensors opened, checked against each other and against BatchNorm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
+from bncli.errors import TensorError, UsageError
+from bncli.loaders import open_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.dtypes import ComputeDtype
+    from bncli.model import TensorRef
+
+LAYOUTS = {2: "(N, C)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One population: one tensor, or several that are shards of it.
+
+    `dtype` is the one computed in, `cast` the same where it is not the stored one, else None.
+    `channel_axis` counts from the front.
+    """
+
+    tensors: tuple[TensorRef, ...]
+    channel_axis: int
+    dtype: str
+    cast: str | None
+
+    @property
+    def label(self) -> str:
+        """The inputs as the user would type them."""
+        return " ".join(tensor.label for tensor in self.tensors)
+
+    @property
+    def kind(self) -> str:
+        """The module that takes this rank."""
+        return f"BatchNorm{max(self.tensors[0].ndim - 2, 1)}d"
+
+    @property
+    def num_features(self) -> int:
+        """The number of channels."""
+        return self.tensors[0].shape[self.channel_axis]
+
+    @property
+    def count(self) -> int:
+        """The number of values a channel, over all inputs."""
+        return sum(tensor.numel for tensor in self.tensors) // self.num_features
+
+    def values(self, tensor: TensorRef, block: tuple[slice, ...] | None = None) -> NDArray[Any]:
+        """A tensor's values (or a block of them) in `dtype`, bfloat16 as float32."""
+        import numpy as np
+
+        stored = tensor.stored()
+        if block is not None:
+            stored = stored[block]
+        values = decode(stored, tensor.dtype)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if self.cast is not None:
+            values = decode(encode(values, self.cast), self.cast)
+        return np.asarray(values)
+
+    def pooled(self) -> NDArray[Any]:
+        """All values as one array: the tensor, or the shards one after the other on axis 0.
+
+        Raises UsageError where the shards' shapes do not allow it.
+        """
+        import numpy as np
+
+        arrays = [self.values(tensor) for tensor in self.tensors]
+        if len(arrays) == 1:
+            return arrays[0]
+        if self.channel_axis == 0 or len({array.shape[1:] for array in arrays}) > 1:
+            raise UsageError(
+                "--against: a comparison needs inputs that differ in the batch axis alone; "
+                "compare them one by one."
+            )
+        return np.concatenate(arrays)
+
+
+def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) -> Input:
+    """Open the tensors and check that BatchNorm takes them.
+
+    Raises FileError, TensorError and UsageError, each naming the tensor and the mend.
+    """
+    tensors = tuple(open_tensor(spec) for spec in specs)
+    for tensor in tensors:
+        _check_shape(tensor, channel_axis)
+        _check_dtype(tensor, dtype)
+    first = tensors[0]
+    axis = channel_axis % first.ndim
+    for tensor in tensors[1:]:
+        for what, one, other in (
+            ("axes", first.ndim, tensor.ndim),
+            ("channels", first.shape[axis], tensor.shape[channel_axis % tensor.ndim]),
+        ):
+            if one != other:
+                raise TensorError(
+                    f"{tensor.label}: {other} {what}, but {first.label} has {one}; "
+                    "the inputs of one call are shards of one population."
+                )
+        if dtype is None and tensor.dtype != first.dtype:
+            raise TensorError(
+                f"{tensor.label}: {tensor.dtype}, but {first.label} is {first.dtype}; "
+                "say which to compute in with --dtype."
+            )
+    computed = dtype.value if dtype else first.dtype
+    cast = computed if any(tensor.dtype != computed for tensor in tensors) else None
+    return Input(tensors, axis, computed, cast)
+
+
+def _check_shape(tensor: TensorRef, channel_axis: int) -> None:
+    """Raise TensorError where the shape is none that BatchNorm takes."""
+    shape = list(tensor.shape)
+    if tensor.ndim not in LAYOUTS:
+        raise TensorError(
+            f"{tensor.label}: shape {shape} has {tensor.ndim} axes; BatchNorm takes 2 to 5, "
+            f"such as {LAYOUTS[2]} or {LAYOUTS[4]}."
+        )
+    if not -tensor.ndim <= channel_axis < tensor.ndim:
+        raise UsageError(
+            f"--channel-axis {channel_axis}: {tensor.label} has {tensor.ndim} axes, "
+            f"so it must be from {-tensor.ndim} to {tensor.ndim - 1}."
+        )
+    if tensor.numel == 0:
+        raise TensorError(
+            f"{tensor.label}: shape {shape} holds no value, so that there is nothing to normalise."
+        )
+
+
+def _check_dtype(tensor: TensorRef, dtype: ComputeDtype | None) -> None:
+    """Raise TensorError for a dtype that BatchNorm does not compute in, unless a cast is asked."""
+    if tensor.unreadable:
+        raise TensorError(f"{tensor.label}: its values cannot be read ({tensor.unreadable}).")
+    if DTYPES[tensor.dtype].kind == "complex":
+        raise TensorError(f"{tensor.label}: {tensor.dtype}; BatchNorm has no meaning for it.")
+    if dtype is None and tensor.dtype not in COMPUTE_DTYPES:
+        raise TensorError(
+            f"{tensor.label}: {tensor.dtype}; BatchNorm computes in floating point: "
+            "choose with --dtype float32."
+        )
+
+
+def parse_channels(text: str | None, num_features: int) -> list[int]:
+    """The channels that `--channel` names, ascending: "0,3,8-11"; all of them for None.
+
+    Raises UsageError for anything else, or for a channel that is not there.
+    """
+    if text is None:
+        return list(range(num_features))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(
+                f"--channel {text}: {part.strip()!r} is no channel; write a list such as 0,3,8-11."
+            )
+        begin, end = int(first), int(last or first)
+        if begin > end or end >= num_features:
+            raise UsageError(
+                f"--channel {text}: {part.strip()} is not among the channels 0 to "
+                f"{num_features - 1}."
+            )
+        chosen.update(range(begin, end + 1))
+    return sorted(chosen)

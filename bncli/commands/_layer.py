@@ -1,0 +1,229 @@
+"""The layer of a command: PyTorch's arguments and a state, from flags and files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.errors import TensorError, UsageError
+from bncli.loaders import open_tensor, split_spec
+from bncli.model import BatchNormSettings, BatchNormState, RunningStats
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from bncli.commands._input import Input
+    from bncli.model import FloatArray
+    from bncli.report import Value
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFlags:
+    """The Layer panel as typed; None where a flag was not given."""
+
+    training: bool
+    state: str | None
+    eps: float | None
+    momentum: str | None
+    affine: bool | None
+    track_running_stats: bool
+    weight: str | None
+    bias: str | None
+    running_mean: str | None
+    running_var: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A BatchNorm layer about to be run.
+
+    The arrays are float64 of shape (num_features,), rounded to `parameter_dtype` as a module
+    would hold them; None where the layer has none. `fresh` says that evaluation has to use a new
+    module's statistics. `sources` says where eps and momentum come from.
+    """
+
+    settings: BatchNormSettings
+    parameter_dtype: str
+    weight: FloatArray | None
+    bias: FloatArray | None
+    running: RunningStats | None
+    fresh: bool
+    sources: dict[str, Value]
+    read: tuple[str, ...]
+
+
+def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
+    """The layer that the flags describe, for this input.
+
+    Raises UsageError for flags that contradict each other, TensorError for a state that does not
+    fit the input, and FileError for files.
+    """
+    stored = BatchNormState("")
+    if flags.state:
+        from bncli.loaders import open_layer
+
+        stored = open_layer(flags.state)
+    settings, sources = _settings(flags, stored)
+    dtype = given.dtype
+    if dtype == "float64":
+        parameter_dtype = "float64"
+    elif dtype != "float32" and not settings.affine and not settings.track_running_stats:
+        parameter_dtype = dtype  # with nothing kept in float32, PyTorch has only the input's dtype
+    else:
+        parameter_dtype = "float32"
+    reader = _Reader(given, parameter_dtype)
+
+    weight = bias = None
+    if settings.affine:
+        weight = reader.choose("weight", flags.weight, stored.weight, flags.state, 1.0)
+        bias = reader.choose("bias", flags.bias, stored.bias, flags.state, 0.0)
+    running = None
+    if settings.track_running_stats:
+        _check_pair(flags, stored)
+        tracked = stored.num_batches_tracked
+        running = RunningStats(
+            reader.choose(
+                "running_mean", flags.running_mean, stored.running_mean, flags.state, 0.0
+            ),
+            reader.choose("running_var", flags.running_var, stored.running_var, flags.state, 1.0),
+            int(tracked) if tracked is not None and math.isfinite(tracked) else 0,
+        )
+    specs = (flags.state, flags.weight, flags.bias, flags.running_mean, flags.running_var)
+    return Layer(
+        settings=settings,
+        parameter_dtype=parameter_dtype,
+        weight=weight,
+        bias=bias,
+        running=running,
+        fresh=(
+            not settings.normalizes_with_batch
+            and flags.running_mean is None
+            and stored.running_mean is None
+        ),
+        sources=sources,
+        read=tuple(str(split_spec(spec)[0]) for spec in specs if spec),
+    )
+
+
+def parse_momentum(text: str) -> float | None:
+    """The momentum that `--momentum` names: a number, or None for "none".
+
+    Raises UsageError for anything else.
+    """
+    if text.lower() == "none":
+        return None
+    try:
+        momentum = float(text)
+    except ValueError:
+        momentum = math.nan
+    if not math.isfinite(momentum):
+        raise UsageError(
+            f"--momentum {text}: a number such as 0.1, or none for the cumulative average."
+        )
+    return momentum
+
+
+def _settings(
+    flags: LayerFlags, stored: BatchNormState
+) -> tuple[BatchNormSettings, dict[str, Value]]:
+    """PyTorch's arguments: a flag first, then what the file stores, then PyTorch's default."""
+    default = BatchNormSettings()
+    module = stored.module
+    eps, eps_source = default.eps, "default"
+    momentum, momentum_source = default.momentum, "default"
+    affine = True if flags.state is None else not (stored.weight is None and stored.bias is None)
+    if module is not None and module.eps is not None:
+        eps, eps_source = module.eps, "file"
+        momentum, momentum_source = module.momentum, "file"
+    if flags.eps is not None:
+        eps, eps_source = flags.eps, "flag"
+    if flags.momentum is not None:
+        momentum, momentum_source = parse_momentum(flags.momentum), "flag"
+    if flags.affine is not None:
+        affine = flags.affine
+    elif flags.weight is not None or flags.bias is not None:
+        affine = True
+    if not affine:
+        _contradiction("--no-affine", {"--weight": flags.weight, "--bias": flags.bias})
+    if not flags.track_running_stats:
+        _contradiction(
+            "--no-track-running-stats",
+            {"--running-mean": flags.running_mean, "--running-var": flags.running_var},
+        )
+    settings = BatchNormSettings(eps, momentum, affine, flags.track_running_stats, flags.training)
+    if not math.isfinite(eps) or eps < 0 or (eps == 0 and settings.training):
+        raise UsageError(
+            f"--eps {eps:g}: eps must be positive in training; evaluation also takes 0."
+        )
+    return settings, {"eps_source": eps_source, "momentum_source": momentum_source}
+
+
+def _contradiction(flag: str, others: dict[str, str | None]) -> None:
+    """Raise UsageError where a flag that gives a tensor meets the one that has no place for it."""
+    for other, value in others.items():
+        if value is not None:
+            raise UsageError(f"{other} and {flag} contradict each other; leave one out.")
+
+
+def _check_pair(flags: LayerFlags, stored: BatchNormState) -> None:
+    """Raise UsageError unless running_mean and running_var are both there, or neither is asked."""
+    mean = flags.running_mean is not None or stored.running_mean is not None
+    var = flags.running_var is not None or stored.running_var is not None
+    if flags.state and not mean and not var:
+        raise UsageError(
+            f"--state {flags.state}: this layer has no running_mean and running_var; "
+            "name one that has, or add --no-track-running-stats."
+        )
+    if mean != var:
+        have, lack = ("mean", "var") if mean else ("var", "mean")
+        raise UsageError(
+            f"running_{have} is given without running_{lack}; they belong together: "
+            f"add --running-{lack}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads per-channel tensors for an input."""
+
+    given: Input
+    parameter_dtype: str
+
+    def choose(
+        self,
+        name: str,
+        spec: str | None,
+        stored: NDArray[Any] | None,
+        state: str | None,
+        default: float,
+    ) -> FloatArray:
+        """The tensor of a flag, else that of the state, else a fresh module's."""
+        import numpy as np
+
+        if spec is not None:
+            tensor = open_tensor(spec)
+            if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
+                why = tensor.unreadable or tensor.dtype
+                raise TensorError(f"{tensor.label}: {name} cannot be read from it ({why}).")
+            return self._fitted(name, tensor.read(), tensor.label)
+        if stored is not None:
+            return self._fitted(name, stored, str(state))
+        return np.full(self.given.num_features, default)
+
+    def _fitted(self, name: str, values: NDArray[Any], label: str) -> FloatArray:
+        """The values as a module of this size would hold them."""
+        import numpy as np
+
+        wanted = self.given.num_features
+        if values.shape != (wanted,):
+            raise TensorError(
+                f"{label}: {name} has shape {list(values.shape)}, but "
+                f"{self.given.tensors[0].label} has {wanted} channels on axis {self.given.channel_axis}; "
+                "name another tensor, or another --channel-axis."
+            )
+        with np.errstate(over="ignore"):
+            return values.astype(self.parameter_dtype).astype(np.float64)

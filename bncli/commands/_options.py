@@ -1,0 +1,185 @@
+"""The flags that several commands share, each said once; one alias a flag.
+
+Input       InputsArgument ChannelAxis Dtype Channel
+Layer       Eps Momentum Affine TrackRunningStats Training Weight Bias RunningMean RunningVar State
+Comparison  Against Rtol Atol Seed
+Output      SaveOutput Threads (those that every command has are in `bncli.cli`)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bncli.backends import BackendName
+from bncli.dtypes import ComputeDtype
+
+INPUT, LAYER, COMPARISON, OUTPUT = "Input", "Layer", "Comparison", "Output"
+
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
+        "Several are shards of one population.",
+        show_default=False,
+    ),
+]
+ChannelAxis = Annotated[
+    int,
+    typer.Option(
+        help="The axis of the channels; -1 for channels-last data.", rich_help_panel=INPUT
+    ),
+]
+Dtype = Annotated[
+    ComputeDtype | None,
+    typer.Option(
+        help="Cast the input to this dtype first; integers and booleans need it.",
+        rich_help_panel=INPUT,
+        show_default="the input's",
+    ),
+]
+Channel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Show these channels only, such as 0,3,8-11.",
+        rich_help_panel=INPUT,
+        show_default="all",
+    ),
+]
+Training = Annotated[
+    bool,
+    typer.Option(
+        "--training/--eval",
+        help="Normalise with the batch and update the running statistics, or normalise with "
+        "the stored ones.",
+        rich_help_panel=LAYER,
+    ),
+]
+State = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CKPT::LAYER",
+        help="Take weight, bias, running_mean, running_var and the counter from a checkpoint's "
+        "layer.",
+        rich_help_panel=LAYER,
+        show_default="a fresh module's",
+    ),
+]
+Eps = Annotated[
+    float | None,
+    typer.Option(
+        help="Added to the variance under the root.", rich_help_panel=LAYER, show_default="1e-05"
+    ),
+]
+Momentum = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|none",
+        help="The weight of the new batch in the running statistics; none for the cumulative "
+        "average.",
+        rich_help_panel=LAYER,
+        show_default="0.1",
+    ),
+]
+Affine = Annotated[
+    bool | None,
+    typer.Option(
+        "--affine/--no-affine",
+        help="Scale by weight and shift by bias.",
+        rich_help_panel=LAYER,
+        show_default="affine",
+    ),
+]
+TrackRunningStats = Annotated[
+    bool,
+    typer.Option(help="Keep running_mean and running_var.", rich_help_panel=LAYER),
+]
+Weight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The weight of each channel.",
+        rich_help_panel=LAYER,
+        show_default="1",
+    ),
+]
+Bias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The bias of each channel.",
+        rich_help_panel=LAYER,
+        show_default="0",
+    ),
+]
+RunningMean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running mean before this batch.",
+        rich_help_panel=LAYER,
+        show_default="0",
+    ),
+]
+RunningVar = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running variance before this batch.",
+        rich_help_panel=LAYER,
+        show_default="1",
+    ),
+]
+Against = Annotated[
+    BackendName | None,
+    typer.Option(
+        help="Run this implementation on the same input and compare.",
+        rich_help_panel=COMPARISON,
+        show_default="no comparison",
+    ),
+]
+Rtol = Annotated[
+    float | None,
+    typer.Option(
+        help="Relative tolerance for every quantity; goes with --atol.",
+        rich_help_panel=COMPARISON,
+        show_default="from the arithmetic",
+    ),
+]
+Atol = Annotated[
+    float | None,
+    typer.Option(
+        help="Absolute tolerance for every quantity; goes with --rtol.",
+        rich_help_panel=COMPARISON,
+        show_default="from the arithmetic",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Seed of the upstream gradient for the backward pass.",
+        rich_help_panel=COMPARISON,
+    ),
+]
+SaveOutput = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep the normalised tensor, in the input's dtype, as .npy or .pt.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="bncli's own threads.",
+        rich_help_panel=OUTPUT,
+        show_default="all cores",
+    ),
+]

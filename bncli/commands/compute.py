@@ -1,0 +1,447 @@
+"""`bncli compute`: the statistics of a batch, the running statistics after it, and a check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bncli.commands import _options as options
+from bncli.report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bncli.batchnorm import Normalization
+    from bncli.commands._input import Input
+    from bncli.commands._layer import Layer
+    from bncli.model import ChannelStats, Closeness, FloatArray, RunningStats
+    from bncli.report import Finding, Value
+
+CHANNEL_COLUMNS = (
+    Column("channel", "channel"),
+    Column("mean", "mean"),
+    Column("var", "var"),
+    Column("unbiased_var", "unbiased_var"),
+    Column("running_mean", "running_mean"),
+    Column("running_var", "running_var"),
+    Column("count", "count"),
+    Column("std", "std"),
+    Column("invstd", "invstd"),
+    Column("min", "min"),
+    Column("max", "max"),
+    Column("nan", "nan"),
+    Column("inf", "inf"),
+)
+INPUT_COLUMNS = (
+    Column("input", "input"),
+    *(
+        column
+        for column in CHANNEL_COLUMNS
+        if column.key not in ("running_mean", "running_var", "invstd")
+    ),
+)
+OUTPUT_COLUMNS = (
+    Column("channel", "channel"),
+    Column("mean", "mean"),
+    Column("std", "std"),
+    Column("min", "min"),
+    Column("max", "max"),
+)
+SPREAD_COLUMNS = (
+    Column("channel", "channel"),
+    Column("within_var", "within_var"),
+    Column("between_var", "between_var"),
+    Column("f_ratio", "f_ratio"),
+)
+DIFFERENCE_COLUMNS = (
+    Column("quantity", "quantity"),
+    Column("passed", "passed"),
+    Column("tolerance_used", "used", ".1%"),
+    Column("max_abs_diff", "max_abs", ".3g"),
+    Column("mismatched", "mismatched"),
+    Column("total", "total"),
+    Column("max_rel_diff", "max_rel", ".3g"),
+    Column("rtol", "rtol", ".3g"),
+    Column("atol", "atol", ".3g"),
+    Column("passing_atol", "passing_atol", ".3g"),
+    Column("index", "index"),
+)
+
+
+def compute(
+    inputs: options.InputsArgument,
+    channel_axis: options.ChannelAxis = 1,
+    dtype: options.Dtype = None,
+    channel: options.Channel = None,
+    per_input: Annotated[
+        bool,
+        typer.Option(
+            "--per-input",
+            help="Show the statistics of each input too.",
+            rich_help_panel=options.INPUT,
+        ),
+    ] = False,
+    training: options.Training = True,
+    state: options.State = None,
+    eps: options.Eps = None,
+    momentum: options.Momentum = None,
+    affine: options.Affine = None,
+    track_running_stats: options.TrackRunningStats = True,
+    weight: options.Weight = None,
+    bias: options.Bias = None,
+    running_mean: options.RunningMean = None,
+    running_var: options.RunningVar = None,
+    against: options.Against = None,
+    rtol: options.Rtol = None,
+    atol: options.Atol = None,
+    seed: options.Seed = 0,
+    save_output: options.SaveOutput = None,
+    threads: options.Threads = None,
+) -> Report:
+    """Show a batch's statistics, channel by channel, and check them against PyTorch.
+
+    Exact mean and variance, the running statistics after the batch, a summary of the normalised
+    output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
+    """
+    from bncli.batchnorm import normalization
+    from bncli.commands._input import open_input, parse_channels
+    from bncli.commands._layer import LayerFlags, resolve_layer
+    from bncli.compare import tolerance_pair
+    from bncli.moments import channel_stats, merge
+    from bncli.progress import progress
+    from bncli.rules.batch import batch_findings, fresh_statistics_finding, inputs_findings
+    from bncli.running_stats import update
+
+    tolerance = tolerance_pair(rtol, atol)
+    given = open_input(inputs, channel_axis, dtype)
+    shown = parse_channels(channel, given.num_features)
+    flags = LayerFlags(
+        training=training,
+        state=state,
+        eps=eps,
+        momentum=momentum,
+        affine=affine,
+        track_running_stats=track_running_stats,
+        weight=weight,
+        bias=bias,
+        running_mean=running_mean,
+        running_var=running_var,
+    )
+    layer = resolve_layer(flags, given)
+    settings = layer.settings
+    _check_count(given, layer)
+    read = (*(str(tensor.path) for tensor in given.tensors), *layer.read)
+    if save_output is not None:
+        _check_save(save_output, given, read)
+
+    total = sum(tensor.numel for tensor in given.tensors)
+    with progress("statistics", total * _itemsize(given)) as advance:
+        parts = [
+            channel_stats(
+                tensor,
+                given.channel_axis,
+                dtype=given.dtype if tensor.dtype != given.dtype else None,
+                threads=threads,
+                advance=advance,
+            )
+            for tensor in given.tensors
+        ]
+    stats = merge(parts) if len(parts) > 1 else parts[0]
+    norm = normalization(stats, layer.running, layer.weight, layer.bias, settings)
+    after = update(layer.running, stats, settings) if layer.running is not None else None
+
+    findings = batch_findings(
+        stats,
+        settings,
+        layer.parameter_dtype,
+        None if settings.normalizes_with_batch else norm.var,
+    )
+    if layer.fresh:
+        findings.append(fresh_statistics_finding())
+    tables = [
+        Table(
+            "channels",
+            "Channels",
+            CHANNEL_COLUMNS,
+            [
+                {"channel": c, **_statistics(stats, c), **_layer_values(norm, after, c)}
+                for c in shown
+            ],
+        ),
+        Table("output", "Normalised output", OUTPUT_COLUMNS, _output_rows(stats, norm, shown)),
+    ]
+    if len(parts) > 1:
+        within, between, f_ratio = _spread(parts, stats)
+        tables.append(
+            Table(
+                "spread",
+                "Variance within and between inputs (f_ratio is about 1 for shuffled ones)",
+                SPREAD_COLUMNS,
+                [
+                    {
+                        "channel": c,
+                        "within_var": float(within[c]),
+                        "between_var": float(between[c]),
+                        "f_ratio": float(f_ratio[c]),
+                    }
+                    for c in shown
+                ],
+            )
+        )
+        findings += inputs_findings(f_ratio)
+    if per_input:
+        tables.append(
+            Table(
+                "inputs",
+                "Each input",
+                INPUT_COLUMNS,
+                [
+                    {"input": tensor.label, "channel": c, **_statistics(part, c)}
+                    for tensor, part in zip(given.tensors, parts, strict=True)
+                    for c in shown
+                ],
+            )
+        )
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "shape": given.tensors[0].shape,
+        "dtype": given.dtype,
+        "kind": given.kind,
+        "channel_axis": given.channel_axis,
+        "training": settings.training,
+        "eps": settings.eps,
+        "momentum": "none" if settings.momentum is None else settings.momentum,
+        "count": stats.count,
+        "num_features": stats.num_features,
+        "affine": settings.affine,
+        "track_running_stats": settings.track_running_stats,
+        "num_batches_tracked": after.num_batches_tracked if after is not None else None,
+        **layer.sources,
+    }
+    if save_output is not None:
+        _save(save_output, given, norm)
+        facts["saved_output"] = save_output
+    verdict = ""
+    if against is not None:
+        from bncli.backends import backend
+        from bncli.rules.comparison import comparison_findings
+        from bncli.verify import BatchNormPass, compare_pass
+
+        done = BatchNormPass(
+            given.dtype,
+            layer.parameter_dtype,
+            given.channel_axis,
+            settings,
+            stats,
+            norm,
+            layer.weight,
+            layer.bias,
+            layer.running,
+            after,
+        )
+        compared, run = compare_pass(
+            done, given.pooled(), backend(against), seed=seed, tolerance=tolerance
+        )
+        name = f"{against.value} {run.version}"
+        tables.append(
+            Table(
+                "differences",
+                f"bncli against {name}",
+                DIFFERENCE_COLUMNS,
+                [_difference_row(item) for item in compared],
+            )
+        )
+        findings += comparison_findings(compared, name)
+        facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
+        verdict = _agreement(compared, name)
+    findings.sort(key=lambda finding: -finding.severity.rank)
+    return Report(
+        command="compute",
+        facts=facts,
+        tables=tuple(tables),
+        findings=tuple(findings),
+        verdict=" ".join(filter(None, (verdict, _count_findings(findings)))),
+        read=read,
+    )
+
+
+def _check_count(given: Input, layer: Layer) -> None:
+    """Raise TensorError for one value a channel where the batch itself normalises."""
+    from bncli.errors import TensorError
+
+    if given.count == 1 and layer.settings.normalizes_with_batch:
+        mend = "use a larger batch, or --eval"
+        if not layer.settings.training:
+            mend = "use a larger batch, or stored statistics"
+        raise TensorError(
+            f"{given.label}: expected more than 1 value per channel when training, got input "
+            f"size {list(given.tensors[0].shape)}; {mend}."
+        )
+
+
+def _check_save(path: str, given: Input, read: tuple[str, ...]) -> None:
+    """Raise UsageError where the output tensor cannot be saved to `path`."""
+    from bncli.errors import UsageError
+    from bncli.save import refuse_overwriting, tensor_suffix
+
+    tensor_suffix(path, given.dtype, "--save-output")
+    refuse_overwriting(path, read, "--save-output")
+    if len(given.tensors) > 1:
+        raise UsageError(f"--save-output {path}: takes one INPUT; normalise them one by one.")
+
+
+def _itemsize(given: Input) -> int:
+    from bncli.dtypes import DTYPES
+
+    return DTYPES[given.tensors[0].dtype].itemsize
+
+
+def _statistics(stats: ChannelStats, channel: int) -> dict[str, Value]:
+    """One channel's batch statistics."""
+    import numpy as np
+
+    return {
+        "count": stats.count,
+        "mean": float(stats.mean[channel]),
+        "var": float(stats.var[channel]),
+        "unbiased_var": float(stats.unbiased_var[channel]),
+        "std": float(np.sqrt(stats.var[channel])),
+        "min": float(stats.min[channel]),
+        "max": float(stats.max[channel]),
+        "nan": int(stats.nan[channel]),
+        "inf": int(stats.inf[channel]),
+    }
+
+
+def _layer_values(
+    norm: Normalization, after: RunningStats | None, channel: int
+) -> dict[str, Value]:
+    """One channel's invstd as used, and its running statistics after the pass."""
+    return {
+        "invstd": float(norm.invstd[channel]),
+        "running_mean": None if after is None else float(after.running_mean[channel]),
+        "running_var": None if after is None else float(after.running_var[channel]),
+    }
+
+
+def _output_rows(
+    stats: ChannelStats, norm: Normalization, shown: list[int]
+) -> list[dict[str, Value]]:
+    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
+
+    In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
+    """
+    import numpy as np
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        slope = norm.weight * norm.invstd
+
+        def image(shift: FloatArray, offset: FloatArray | float) -> FloatArray:
+            return ((shift - norm.shift) + (offset - norm.offset)) * slope + norm.bias
+
+        mean = image(stats.shift, stats.offset)
+        std = np.abs(slope) * np.sqrt(stats.var)
+        ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
+        # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
+        low, high = ends.min(0), ends.max(0)
+    return [
+        {
+            "channel": c,
+            "mean": float(mean[c]),
+            "std": float(std[c]),
+            "min": float(low[c]),
+            "max": float(high[c]),
+        }
+        for c in shown
+    ]
+
+
+def _spread(
+    parts: list[ChannelStats], whole: ChannelStats
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Variance within the inputs, between their means, and the F ratio of the two.
+
+    The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. The
+    F ratio divides the two parts by their degrees of freedom, N - k and k - 1, so that it is
+    about 1 where every input is a random sample of the same population.
+    """
+    import numpy as np
+
+    within = np.zeros(whole.num_features)
+    between = np.zeros(whole.num_features)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        for part in parts:
+            share = part.count / whole.count
+            apart = (part.shift - whole.shift) + (part.offset - whole.offset)
+            within += share * part.var
+            between += share * apart**2
+        freedom = (whole.count - len(parts)) / (len(parts) - 1)
+        f_ratio = between / within * freedom
+    return within, between, f_ratio
+
+
+def _save(path: str, given: Input, norm: Normalization) -> None:
+    """Write the normalised tensor, block by block, in the input's dtype."""
+    from pathlib import Path
+
+    from bncli.batchnorm import BlockNormalizer, blocks
+    from bncli.dtypes import encode
+    from bncli.progress import progress
+    from bncli.save import save_tensor
+
+    tensor = given.tensors[0]
+    normalizer = BlockNormalizer(norm, tensor.ndim, given.channel_axis)
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        with progress("output", tensor.numel * _itemsize(given)) as advance:
+            for block in blocks(tensor.shape):
+                values = given.values(tensor, block)
+                yield encode(normalizer.output(values, block), given.dtype)
+                advance(values.nbytes)
+
+    save_tensor(Path(path), tensor.shape, given.dtype, pieces())
+
+
+def _difference_row(item: Closeness) -> dict[str, Value]:
+    """One quantity's row of the `differences` table."""
+    return {
+        "quantity": item.quantity,
+        "max_abs_diff": item.max_abs_diff,
+        "max_rel_diff": item.max_rel_diff,
+        "index": item.index,
+        "mismatched": item.mismatched,
+        "total": item.total,
+        "rtol": item.rtol,
+        "atol": item.atol,
+        "passed": item.passed,
+        "tolerance_used": item.used,
+        "passing_atol": item.passing_atol,
+    }
+
+
+def _agreement(compared: list[Closeness], name: str) -> str:
+    """The verdict of a comparison."""
+    failed = [item.quantity for item in compared if not item.passed]
+    if failed:
+        return (
+            f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
+            f"{', '.join(failed)}."
+        )
+    closest = max(compared, key=lambda item: item.used)
+    return (
+        f"bncli and {name} agree in all {len(compared)} quantities; "
+        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}."
+    )
+
+
+def _count_findings(findings: list[Finding]) -> str:
+    """How many findings there are of each severity."""
+    counts = []
+    for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
+        number = sum(finding.severity.value == severity for finding in findings)
+        if number:
+            counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
+    return ", ".join(counts) + "." if counts else "No findings."

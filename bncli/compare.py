@@ -1,0 +1,129 @@
+"""Two arrays, block by block, under a tolerance of each channel's own -> `Closeness`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import UsageError
+from bncli.model import Closeness
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """|actual - expected| <= atol + rtol * |expected|, both of shape (num_features,), float64."""
+
+    rtol: FloatArray
+    atol: FloatArray
+
+
+@dataclass(slots=True)
+class ClosenessMeter:
+    """Compares one quantity piece by piece and keeps what `Closeness` reports.
+
+    NaN is close to NaN, an infinity to the same infinity: both sides computed the same thing,
+    and a finding of its own speaks of the NaN. Everything else that is not finite mismatches.
+    """
+
+    quantity: str
+    mismatched: int = 0
+    total: int = 0
+    _max_abs: float = 0.0
+    _max_rel: float = 0.0
+    _used: float = -1.0
+    _passing_atol: float = 0.0
+    _index: tuple[int, ...] = field(default=())
+    _rtol: float = 0.0
+    _atol: float = 0.0
+    _actual: float = 0.0
+    _expected: float = 0.0
+
+    def add(
+        self,
+        actual: NDArray[Any],
+        expected: NDArray[Any],
+        rtol: NDArray[Any],
+        atol: NDArray[Any],
+        start: tuple[int, ...],
+    ) -> None:
+        """Compare a block that begins at index `start`; rtol and atol broadcast against it."""
+        import numpy as np
+
+        if actual.shape != expected.shape:
+            raise ValueError(f"{self.quantity}: {actual.shape} against {expected.shape}")
+        if not actual.size:
+            return
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            actual = actual.astype(np.float64)
+            expected = expected.astype(np.float64)
+            same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+            diff = np.where(same, 0.0, np.abs(actual - expected))
+            diff = np.where(np.isnan(diff), np.inf, diff)
+            magnitude = np.abs(expected)
+            rtol = np.broadcast_to(rtol, diff.shape)
+            atol = np.broadcast_to(atol, diff.shape)
+            relative_part = np.where(rtol == 0, 0.0, rtol * magnitude)
+            allowed = atol + relative_part
+            # An infinite or missing expected value has no neighbourhood.
+            used = np.where(diff == 0, 0.0, np.where(np.isinf(diff), np.inf, diff / allowed))
+            used = np.where(np.isnan(used), np.inf, used)
+            rel = np.where((diff == 0) | (magnitude == 0), 0.0, diff / magnitude)
+            missing = np.where(np.isfinite(diff), diff - relative_part, np.inf)
+        self.total += diff.size
+        self.mismatched += int((used > 1).sum())
+        self._max_abs = max(self._max_abs, float(diff.max()))
+        self._max_rel = max(self._max_rel, float(np.where(np.isnan(rel), np.inf, rel).max()))
+        self._passing_atol = max(self._passing_atol, float(missing.max()))
+        worst = int(used.argmax())
+        if float(used.flat[worst]) > self._used:
+            self._used = float(used.flat[worst])
+            where = np.unravel_index(worst, diff.shape)
+            self._index = tuple(int(i) + s for i, s in zip(where, start, strict=True))
+            self._rtol, self._atol = float(rtol.flat[worst]), float(atol.flat[worst])
+            self._actual, self._expected = float(actual.flat[worst]), float(expected.flat[worst])
+
+    def closeness(self) -> Closeness:
+        """What was measured so far."""
+        return Closeness(
+            quantity=self.quantity,
+            max_abs_diff=self._max_abs,
+            max_rel_diff=self._max_rel,
+            index=self._index,
+            actual=self._actual,
+            expected=self._expected,
+            mismatched=self.mismatched,
+            total=self.total,
+            rtol=self._rtol,
+            atol=self._atol,
+            used=max(self._used, 0.0),
+            passing_atol=self._passing_atol,
+        )
+
+
+def closeness(
+    quantity: str, actual: FloatArray, expected: NDArray[Any], tolerance: Tolerance
+) -> Closeness:
+    """Compare two per-channel arrays of shape (num_features,)."""
+    meter = ClosenessMeter(quantity)
+    meter.add(actual, expected, tolerance.rtol, tolerance.atol, (0,))
+    return meter.closeness()
+
+
+def tolerance_pair(rtol: float | None, atol: float | None) -> tuple[float, float] | None:
+    """The tolerance that a user chose, or None for the one that follows from the arithmetic.
+
+    Raises UsageError where only one is given, or one is negative or not a number.
+    """
+    if rtol is None and atol is None:
+        return None
+    if rtol is None or atol is None:
+        raise UsageError("--rtol and --atol go together: give both or neither.")
+    for flag, value in (("--rtol", rtol), ("--atol", atol)):
+        if not value >= 0:
+            raise UsageError(f"{flag} {value:g}: a tolerance is 0 or more.")
+    return rtol, atol

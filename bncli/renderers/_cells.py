@@ -1,0 +1,22 @@
+"""How a value looks to a person; None and what is not finite are decided here, once."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+
+
+def format_cell(value: Value, spec: str = ".6g") -> str:
+    """A value as text: floats by `spec`, a list as (1, 2, 3), None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format(value, spec) if math.isfinite(value) else str(value)
+    if isinstance(value, (str, int)):
+        return str(value)
+    return "(" + ", ".join(format_cell(item, spec) for item in value) + ")"

@@ -1,0 +1,31 @@
+"""What a renderer is: a function from a `Report` to text that knows no command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from bncli.errors import ExitCode
+    from bncli.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class RenderContext:
+    """Where the text goes: `width` in columns, or None where nothing may be cut or wrapped.
+
+    `terminal` says that a person is looking: long tables may then be shortened, with a line that
+    says so. `color` allows escape sequences. `exit_code` is the one the process will end with.
+    """
+
+    exit_code: ExitCode
+    width: int | None = None
+    terminal: bool = False
+    color: bool = False
+
+
+class Renderer(Protocol):
+    """One output format."""
+
+    def __call__(self, report: Report, context: RenderContext) -> str:
+        """The whole report as text that ends in a line break."""

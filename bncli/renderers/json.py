@@ -1,0 +1,61 @@
+"""One strict JSON object; its keys are a promise to scripts.
+
+Versions of the format:
+    1   command, exit_code, verdict, facts, tables, charts, findings
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bncli.renderers.interface import RenderContext
+    from bncli.report import Report
+
+FORMAT_VERSION = 1
+
+
+def render(report: Report, context: RenderContext) -> str:
+    """The report as JSON: floats in full, and null for a number that is not finite."""
+    document = {
+        "format_version": FORMAT_VERSION,
+        "command": report.command,
+        "exit_code": int(context.exit_code),
+        "verdict": report.verdict,
+        "facts": report.facts,
+        "tables": {
+            table.key: [
+                {column.key: row[column.key] for column in table.columns} for row in table.rows
+            ]
+            for table in report.tables
+        },
+        "charts": {chart.key: {"x": chart.x, "series": chart.series} for chart in report.charts},
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity.value,
+                "subject": finding.subject,
+                "message": finding.message,
+                "evidence": finding.evidence,
+                "hint": finding.hint,
+            }
+            for finding in report.findings
+        ],
+    }
+    return json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    """The same value with null for every float that JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        # A name from a file may hold half of a surrogate pair, which UTF-8 has no bytes for.
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value

@@ -1,0 +1,155 @@
+"""Tables for people, drawn with Rich: as wide as the terminal, or as wide as it takes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Literal
+
+from bncli.renderers._cells import format_cell
+from bncli.report import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from bncli.renderers.interface import RenderContext
+    from bncli.report import Column, Finding, Report, Table
+
+MOST_ROWS = 24
+"""Rows of a table on a terminal, before it is shortened."""
+
+ENDLESS = 1_000_000
+"""Columns of a console on which nothing is ever cut or wrapped."""
+
+PADDING = 3
+"""Columns of a terminal between two columns of a table."""
+
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
+
+def render(report: Report, context: RenderContext) -> str:
+    """Facts in a line, every table, the findings, and the verdict last."""
+    from rich.console import Console
+    from rich.text import Text
+
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=context.width or ENDLESS,
+        force_terminal=context.color,
+        color_system="standard" if context.color else None,
+        legacy_windows=False,
+    )
+    for line in _facts(report, context.width):
+        console.print(line)
+    for table in report.tables:
+        _print_table(console, table, context)
+    console.print()
+    for finding in report.findings:
+        console.print(_finding(finding))
+    if report.verdict:
+        style = "bold green" if int(context.exit_code) == 0 else "bold red"
+        console.print(Text(report.verdict, style))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
+
+
+def _facts(report: Report, width: int | None) -> Iterator[Text]:
+    """The facts that are known, `key value`, in lines that break between facts alone."""
+    from rich.text import Text
+
+    line = Text.assemble((f"bncli {report.command}", "bold"))
+    for key, value in report.facts.items():
+        if value is None:
+            continue
+        fact = Text.assemble((key, "dim"), f" {format_cell(value)}")
+        if width is not None and line.cell_len + 2 + fact.cell_len > width:
+            yield line
+            line = Text("  ")
+        else:
+            line.append("  ")
+        line.append_text(fact)
+    yield line
+
+
+def _finding(finding: Finding) -> object:
+    """One finding: severity, code, place, fact and mend."""
+    from rich.text import Text
+
+    style = STYLES[finding.severity]
+    text = Text.assemble(
+        (f"{finding.severity.value} {finding.code}", style),
+        " ",
+        (finding.subject, "bold"),
+        f": {finding.message}",
+    )
+    if finding.hint:
+        text.append(f" {finding.hint}", "dim")
+    return text
+
+
+def _print_table(console: Console, table: Table, context: RenderContext) -> None:
+    """Print a table, in several pieces side by side where the width does not hold it."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    rows = list(table.rows)
+    hidden = 0
+    if context.terminal and len(rows) > MOST_ROWS:
+        hidden = len(rows) - MOST_ROWS
+        rows = rows[:MOST_ROWS]
+    cells = {
+        column.key: [format_cell(row[column.key], column.spec) for row in rows]
+        for column in table.columns
+    }
+    console.print()
+    console.print(table.title, style="bold")
+    for number, piece in enumerate(_pieces(table.columns, cells, context.width)):
+        if number:
+            console.print()
+        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for column in piece:
+            drawn.add_column(column.title, justify=_justify(table, column), no_wrap=True)
+        for index in range(len(rows)):
+            drawn.add_row(*(cells[column.key][index] for column in piece))
+        console.print(drawn, no_wrap=True, crop=False)
+    if hidden:
+        console.print(
+            f"... {hidden} more rows: choose some by flag, or see all of them with -f json."
+        )
+    if table.note:
+        console.print(table.note, style="dim")
+
+
+def _justify(table: Table, column: Column) -> Literal["left", "right"]:
+    """Numbers to the right, words to the left."""
+    first = next((row[column.key] for row in table.rows if row[column.key] is not None), None)
+    number = isinstance(first, (int, float)) and not isinstance(first, bool)
+    return "right" if number else "left"
+
+
+def _pieces(
+    columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
+) -> Iterator[tuple[Column, ...]]:
+    """Cut the columns to fit `width`; every piece begins with the first column."""
+    if width is None:
+        yield columns
+        return
+    from rich.cells import cell_len
+
+    needed = {
+        column.key: max(map(cell_len, [column.title, *cells[column.key]])) + PADDING
+        for column in columns
+    }
+    first = columns[0]
+    piece = [first]
+    used = needed[first.key]
+    for column in columns[1:]:
+        if len(piece) > 1 and used + needed[column.key] > width:
+            yield tuple(piece)
+            piece = [first]
+            used = needed[first.key]
+        piece.append(column)
+        used += needed[column.key]
+    yield tuple(piece)

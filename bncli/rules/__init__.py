@@ -1,0 +1,9 @@
+"""The registry of rules: BN0xx speak of an input batch, BN9xx of a comparison."""
+
+from __future__ import annotations
+
+from bncli.rules import batch, comparison
+from bncli.rules.interface import Rule
+
+RULES: tuple[Rule, ...] = (*batch.RULES, *comparison.RULES)
+"""Every rule, in the order of its code."""

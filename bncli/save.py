@@ -1,0 +1,172 @@
+"""Writing tensors and text so that a crash leaves the old file whole: beside it, then renamed."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES
+from bncli.errors import FileError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+STORAGES = {
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+}
+"""The classes that PyTorch's zip format names a tensor's dtype by."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` when the block ends well, and vanishes when not.
+
+    Raises FileError where the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # through a link, so that the link stays one
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(_mode(target))
+        Path(name).replace(target)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the old file, or those that a new file gets."""
+    if target.exists():
+        return target.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def refuse_overwriting(path: str, read: Iterable[str], flag: str) -> None:
+    """Raise UsageError where `path` is one of the files that were `read`."""
+    for other in read:
+        try:
+            same = Path(path).samefile(other)
+        except OSError:
+            same = False
+        if same:
+            raise UsageError(f"{flag} {path}: this would overwrite an input; name another file.")
+
+
+def tensor_suffix(path: str, dtype: str, flag: str) -> str:
+    """ ".npy" or ".pt", as the file's suffix says. Raises UsageError for any other."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".pt"):
+        raise UsageError(f"{flag} {path}: the suffix picks the format; use .npy or .pt.")
+    if suffix == ".npy" and dtype == "bfloat16":
+        raise UsageError(f"{flag} {path}: .npy has no bfloat16; use .pt.")
+    return suffix
+
+
+def save_tensor(
+    path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[NDArray[Any]]
+) -> None:
+    """Write a tensor as .npy or as a .pt that `torch.load` opens, by the suffix of `path`.
+
+    `pieces` are its stored bits in C order, piece by piece, so that the whole never has to be
+    in memory. Raises FileError where the file cannot be written.
+    """
+    with replacing(path) as stream:
+        if path.suffix.lower() == ".npy":
+            _npy_header(stream, shape, dtype)
+            for piece in pieces:
+                stream.write(_little_endian(piece))
+        else:
+            _pt(stream, path.stem, shape, dtype, pieces)
+
+
+def _little_endian(piece: NDArray[Any]) -> bytes:
+    return piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
+    import numpy as np
+
+    descr = np.lib.format.dtype_to_descr(np.dtype(DTYPES[dtype].stored).newbyteorder("<"))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(stream, header)
+
+
+def _pt(
+    stream: IO[bytes],
+    stem: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    pieces: Iterable[NDArray[Any]],
+) -> None:
+    """PyTorch's zip format: a pickle that describes the tensor, and its storage beside it."""
+    root = stem or "archive"
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(f"{root}/data.pkl", _pickled(shape, dtype))
+        archive.writestr(f"{root}/byteorder", "little")
+        with archive.open(f"{root}/data/0", "w", force_zip64=True) as storage:
+            for piece in pieces:
+                storage.write(_little_endian(piece))
+        archive.writestr(f"{root}/version", "3\n")
+
+
+def _pickled(shape: tuple[int, ...], dtype: str) -> bytes:
+    """The pickle (protocol 2) of one contiguous tensor, as `torch.save` would write it.
+
+    torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict()), where the
+    storage is the persistent id ("storage", class, "0", "cpu", number of elements).
+    """
+    strides: list[int] = []
+    numel = 1
+    for size in reversed(shape):
+        strides.insert(0, numel)
+        numel *= size
+    return b"".join(
+        (
+            b"\x80\x02",
+            b"ctorch._utils\n_rebuild_tensor_v2\n",
+            b"(",
+            b"(",
+            _text("storage"),
+            b"ctorch\n" + STORAGES[dtype].encode() + b"\n",
+            _text("0"),
+            _text("cpu"),
+            _integer(numel),
+            b"tQ",  # the tuple is a persistent id
+            _integer(0),
+            b"(" + b"".join(map(_integer, shape)) + b"t",
+            b"(" + b"".join(map(_integer, strides)) + b"t",
+            b"\x89",
+            b"ccollections\nOrderedDict\n)R",
+            b"tR.",
+        )
+    )
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _integer(value: int) -> bytes:
+    if value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x08" + struct.pack("<q", value)

@@ -1,0 +1,299 @@
+"""How far PyTorch's result may lie from the exact one: tolerances that follow from the arithmetic.
+
+Each bound adds up the roundings on the way to a quantity, to first order, in units of the
+parameter dtype's unit roundoff u. What a sum loses cannot be bounded well beforehand (it depends
+on the order, the number of threads and the data), so it is measured: the batch statistics are
+recomputed in PyTorch's order and precision, and their distance from the exact ones is what a
+tolerance allows for, several times over, and a random walk over the additions besides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.compare import Tolerance
+from bncli.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from bncli.batchnorm import GradientSums, Normalization
+    from bncli.model import BatchNormSettings, ChannelStats, FloatArray, RunningStats
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How the other implementation computed.
+
+    `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
+    `accumulate_dtype` that of its forward
+    sums, `backward_dtype` of its backward ones; `additions` and `backward_additions` are the
+    lengths of the longest.
+    """
+
+    dtype: str
+    parameter_dtype: str
+    accumulate_dtype: str
+    backward_dtype: str
+    additions: int
+    backward_additions: int
+
+    @property
+    def u(self) -> float:
+        """The unit roundoff of the parameter dtype, in which nearly every step is rounded.
+
+        Twice that for float64, where bncli's own roundings are as large as the other side's.
+        """
+        u = DTYPES[self.parameter_dtype].unit_roundoff
+        return 2 * u if self.parameter_dtype == "float64" else u
+
+    @property
+    def walk(self) -> float:
+        """The relative error that the roundings of a forward sum leave; see `_walk`."""
+        return self.slack / 1.5 * _walk(self.accumulate_dtype, self.additions)
+
+    @property
+    def slack(self) -> float:
+        """How many times the recomputed sum's error is allowed for.
+
+        Sums in float32 lose more, and less predictably: a fused multiply-add changes every
+        rounding of a channel of few distinct values, and half precision is summed in vector lanes
+        whose number depends on the machine. There the recomputed error is a guide to its size.
+        """
+        if self.dtype in ("float16", "bfloat16"):
+            return 8.0
+        return 4.0 if self.accumulate_dtype == "float32" else 1.5
+
+    @property
+    def backward_walk(self) -> float:
+        """The relative error that the roundings of a backward sum leave; see `_walk`.
+
+        Twice as wide as for the forward sums, which are recomputed besides.
+        """
+        return 2 * _walk(self.backward_dtype, self.backward_additions)
+
+    @property
+    def output_u(self) -> float:
+        """The unit roundoff of the output dtype where it is coarser than the parameters'."""
+        return 0.0 if self.dtype == self.parameter_dtype else DTYPES[self.dtype].unit_roundoff
+
+    @property
+    def tiniest(self) -> float:
+        """The smallest subnormal of the parameter dtype: no rounding is finer."""
+        return DTYPES[self.parameter_dtype].tiniest
+
+    @property
+    def output_tiniest(self) -> float:
+        """The smallest subnormal of the output dtype."""
+        return DTYPES[self.dtype].tiniest
+
+
+def _walk(dtype: str, additions: int) -> float:
+    """How far a running sum's roundings carry it, were they independent, relative to its size.
+
+    Each addition rounds the partial sum, which grows evenly: u * sqrt(additions / 3), of which
+    uniformly spread roundings leave 0.58; two such deviations.
+    """
+    return 0.67 * DTYPES[dtype].unit_roundoff * math.sqrt(additions)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """Tolerances of each quantity of one forward and backward pass, all arrays (num_features,).
+
+    `mean_error` and `var_error` bound the absolute error of the statistics that normalise,
+    `invstd_error` the relative error of 1/sqrt(var + eps).
+    """
+
+    arithmetic: Arithmetic
+    stats: ChannelStats
+    norm: Normalization
+    settings: BatchNormSettings
+    mean_error: FloatArray
+    var_error: FloatArray
+    invstd_error: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        arithmetic: Arithmetic,
+        stats: ChannelStats,
+        norm: Normalization,
+        settings: BatchNormSettings,
+        emulated: tuple[FloatArray, FloatArray] | None,
+    ) -> Tolerances:
+        """Tolerances for these statistics; `emulated` is PyTorch's mean and var, recomputed.
+
+        `emulated` is needed where the batch is reduced (`settings.normalizes_with_batch`).
+        """
+        import numpy as np
+
+        u = arithmetic.u
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            if settings.normalizes_with_batch:
+                if emulated is None:
+                    raise ValueError("batch statistics need the emulated ones")
+                mean, var = stats.mean, stats.var
+                scale = np.abs(mean) + np.sqrt(var)
+                mean_error = (
+                    arithmetic.slack * np.abs(emulated[0] - mean)
+                    + u * np.abs(mean)
+                    + arithmetic.walk * scale
+                    + arithmetic.tiniest
+                )
+                # The squares are summed around a mean that is itself off by mean_error.
+                var_error = (
+                    arithmetic.slack * np.abs(emulated[1] - var)
+                    + (4 * u + arithmetic.walk) * var
+                    + mean_error**2
+                    + arithmetic.tiniest
+                )
+            else:
+                mean_error = np.zeros_like(norm.var)
+                var_error = np.zeros_like(norm.var)
+            # To first order half of var_error / (var + eps); exact here, as var may be mere error,
+            # and relative to the other side's invstd, which is the smaller for a larger var.
+            exact = norm.var + settings.eps
+            least = np.maximum(norm.var - var_error, np.minimum(norm.var, 0)) + settings.eps
+            grown = np.sqrt((exact + var_error) / exact) - 1
+            shrunk = 1 - np.sqrt(least / exact)
+            invstd_error = np.maximum(grown, shrunk) + 3 * u
+        return cls(arithmetic, stats, norm, settings, mean_error, var_error, invstd_error)
+
+    def mean(self) -> Tolerance:
+        """The batch mean."""
+        return self._tolerance(0.0, self.mean_error)
+
+    def var(self) -> Tolerance:
+        """The biased batch variance."""
+        return self._tolerance(0.0, self.var_error)
+
+    def invstd(self) -> Tolerance:
+        """1/sqrt(var + eps)."""
+        return self._tolerance(self.invstd_error, self.arithmetic.tiniest)
+
+    def running_mean(self, before: RunningStats, factor: float) -> Tolerance:
+        """(1 - a) * running_mean + a * mean: two products, a sum and a rounded `factor` a."""
+        if not self.settings.training:
+            return self._tolerance(0.0, 0.0)
+        return self._running(factor, before.running_mean, self.stats.mean, self.mean_error)
+
+    def running_var(self, before: RunningStats, factor: float) -> Tolerance:
+        """(1 - a) * running_var + a * unbiased_var."""
+        if not self.settings.training:
+            return self._tolerance(0.0, 0.0)
+        bessel = self.stats.count / (self.stats.count - 1)
+        var = self.stats.unbiased_var
+        return self._running(factor, before.running_var, var, self.var_error * bessel)
+
+    def output(self) -> Tolerance:
+        """x * alpha + (bias - mean * alpha), alpha = weight * invstd rounded once more."""
+        import numpy as np
+
+        u = self.arithmetic.u
+        with np.errstate(invalid="ignore", over="ignore"):
+            alpha = np.abs(self.norm.weight * self.norm.invstd)
+            bias = np.abs(self.norm.bias)
+            rtol = self.invstd_error + 2 * u + self.arithmetic.output_u
+            # The folded constant bias - mean * alpha is rounded, large where |mean| >> std.
+            folded = 1.5 * u * (alpha * np.abs(self.norm.mean) + bias)
+            atol = alpha * self.mean_error * (1 + self.invstd_error) + folded + rtol * bias
+        return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
+
+    def grad_bias(self, sums: GradientSums) -> Tolerance:
+        """sum(g)."""
+        import numpy as np
+
+        return self._tolerance(
+            2 * self.arithmetic.u, self._sum_error(np.abs(sums.g), sums.g_squared)
+        )
+
+    def grad_weight(self, sums: GradientSums) -> Tolerance:
+        """sum(g * x_hat)."""
+        return self._tolerance(self.invstd_error + 3 * self.arithmetic.u, self._dot_error(sums))
+
+    def grad_input(self, sums: GradientSums) -> Tolerance:
+        """weight * invstd * (g - sum(g)/n - x_hat * sum(g*x_hat)/n), or its first part alone."""
+        import numpy as np
+
+        u = self.arithmetic.u
+        count = self.stats.count
+        rtol = self.invstd_error + 4 * u + self.arithmetic.output_u
+        if not self.settings.normalizes_with_batch:
+            return self._tolerance(rtol, 2 * self.arithmetic.output_tiniest)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean_g = np.abs(sums.g) / count
+            mean_g_x_hat = np.abs(sums.g_x_hat) / count
+            sum_error = self._sum_error(np.abs(sums.g), sums.g_squared) / count
+            # In x_hat * mean(g * x_hat) both factors are off, and invstd stands in it twice.
+            shift = self.mean_error * self.norm.invstd
+            x_hat = sums.x_hat_max + shift
+            dot_error = self._dot_error(sums) / count
+            relative = self.invstd_error + 4 * u + self.arithmetic.output_u
+            product_error = (
+                x_hat * dot_error
+                + shift * mean_g_x_hat
+                + relative * x_hat * (mean_g_x_hat + dot_error)
+            )
+            # The differences are stored in the output's dtype on the way.
+            stored = (3 * u + self.arithmetic.output_u) * (sums.g_max + mean_g)
+            atol = np.abs(self.norm.weight * self.norm.invstd) * (
+                stored + sum_error + product_error
+            )
+        return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
+
+    def _running(
+        self, factor: float, before: FloatArray, batch: FloatArray, error: FloatArray
+    ) -> Tolerance:
+        import numpy as np
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            sizes = np.abs(factor * batch) + np.abs((1 - factor) * before)
+            # The rounded factor shifts weight between the two terms by up to u.
+            return self._tolerance(
+                0.0,
+                abs(factor) * error
+                + self.arithmetic.u * (3 * sizes + abs(factor) * np.abs(before))
+                + self.arithmetic.tiniest,
+            )
+
+    def _sum_error(self, total: FloatArray, squares: FloatArray) -> FloatArray:
+        """The error of a running sum of n terms of either sign, given its value and its squares.
+
+        The partial sums wander up to sqrt(sum of squares), and drift to the total.
+        """
+        import numpy as np
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            error: FloatArray = self.arithmetic.backward_walk * (total + np.sqrt(squares))
+        return error + self.arithmetic.tiniest
+
+    def _dot_error(self, sums: GradientSums) -> FloatArray:
+        """The absolute error of sum(g * x_hat), but for the common factor invstd."""
+        import numpy as np
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Every term is rounded when x is centred and when it is multiplied.
+            terms = min(math.sqrt(self.stats.count), 4.0) * 2 * self.arithmetic.u
+            return (
+                np.abs(sums.g) * self.mean_error * self.norm.invstd
+                + terms * np.sqrt(sums.g_x_hat_squared)
+                + self._sum_error(np.abs(sums.g_x_hat), sums.g_x_hat_squared)
+            )
+
+    def _tolerance(self, rtol: FloatArray | float, atol: FloatArray | float) -> Tolerance:
+        """Both as arrays of shape (num_features,); a bound that is not a number allows nothing."""
+        import numpy as np
+
+        shape = self.norm.var.shape
+        return Tolerance(
+            np.nan_to_num(np.broadcast_to(np.asarray(rtol, np.float64), shape), posinf=np.inf),
+            np.nan_to_num(np.broadcast_to(np.asarray(atol, np.float64), shape), posinf=np.inf),
+        )
+
+
+def fixed(rtol: float, atol: float, num_features: int) -> Tolerance:
+    """The same tolerance for every channel."""
+    import numpy as np
+
+    return Tolerance(np.full(num_features, rtol), np.full(num_features, atol))
