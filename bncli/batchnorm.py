@@ -1,4 +1,4 @@
-"""Batch normalisation forward and backward in float64, and PyTorch's own arithmetic emulated.
+"""Batch normalisation forward and backward, in float64.
 
 Arrays keep the axes of the user's tensor; a per-channel array has shape (num_features,) and is
 laid along the channel axis with `along`. Work on whole tensors goes block by block.
@@ -211,65 +211,3 @@ def gradient_sums(
                 sums[row, channels] += values.sum(axes)
                 sums[row + 2, channels] += (values * values).sum(axes)
     return GradientSums(sums[0], sums[1], sums[2], sums[3], largest[0], largest[1])
-
-
-def pytorch_statistics(
-    x: NDArray[Any], *, rows: bool, threads: int, parameter_dtype: str, accumulate_dtype: str
-) -> tuple[FloatArray, FloatArray]:
-    """The batch mean and biased variance in the order and precision that PyTorch's CPU uses.
-
-    `x` has shape (N, C, ...), in its own dtype or widened to float32. On contiguous input a
-    channel's values are added one after the other; on `rows` ((N, C) input and channels last)
-    each thread adds its share of the rows, and the shares are added in float64. Deviations are
-    taken from the mean rounded to `parameter_dtype`.
-    """
-    import numpy as np
-
-    count = x.size // x.shape[1]
-    # bfloat16 is no NumPy dtype; the mean's last rounding then stays out.
-    result = np.dtype("float32" if parameter_dtype == "bfloat16" else parameter_dtype)
-    accumulate = np.dtype(accumulate_dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
-        if rows:
-            flat = np.moveaxis(x, 1, -1).reshape(count, x.shape[1]).astype(result, copy=False)
-            mean = (_row_sums(flat, threads, accumulate) / count).astype(result)
-            var = _row_sums(np.square(flat - mean), threads, accumulate) / count
-            return mean.astype(np.float64), var
-        means = np.empty(x.shape[1])
-        variances = np.empty(x.shape[1])
-        for channel in range(x.shape[1]):
-            values = x[:, channel].reshape(-1).astype(result, copy=False)
-            mean = result.type(_sequential_sum(values, accumulate) / count)
-            means[channel] = mean
-            variances[channel] = _sequential_sum(np.square(values - mean), accumulate) / count
-    return means, variances
-
-
-def _row_sums(rows: NDArray[Any], threads: int, accumulate: Any) -> FloatArray:
-    """Column sums of (n, C) `rows`: a running sum in `accumulate` for each thread's share."""
-    import numpy as np
-
-    count = len(rows)
-    if count <= threads:
-        return np.asarray(rows.sum(0, dtype=np.float64))
-    share = -(-count // threads)
-    total = np.zeros(rows.shape[1])
-    for start in range(0, count, share):
-        if rows.shape[1] == 1:  # NumPy adds a lone column pairwise; PyTorch does not
-            total[0] += _sequential_sum(rows[start : start + share, 0], accumulate)
-        else:
-            total += np.add.reduce(rows[start : start + share], axis=0, dtype=accumulate)
-    return total
-
-
-def _sequential_sum(values: NDArray[Any], accumulate: Any) -> float:
-    """The sum of a 1-d array, one value after the other, in pieces that stay in the cache."""
-    import numpy as np
-
-    total = accumulate.type(0)
-    for start in range(0, len(values), 1 << 16):
-        piece = np.concatenate(
-            ([total], values[start : start + (1 << 16)].astype(accumulate)), dtype=accumulate
-        )
-        total = np.add.accumulate(piece, dtype=accumulate)[-1]
-    return float(total)

@@ -68,7 +68,6 @@ def build_app() -> typer.Typer:
         help="Verify and inspect Batch Normalization: statistics, running buffers, checkpoints.",
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
-        no_args_is_help=True,
         rich_markup_mode="markdown",  # which joins a docstring's lines into paragraphs
     )
 
@@ -150,7 +149,7 @@ def _deliver(report: Report, output: Output) -> ExitCode:
     for path in output.output or ():
         text = renderer(format_of(path))(report, RenderContext(exit_code, output.width))
         with replacing(Path(path)) as stream:
-            stream.write(text.encode())
+            stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
     if not output.quiet:
         terminal = sys.stdout.isatty()
         width = output.width
@@ -179,6 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
+    except SystemExit as error:  # Typer's own: the pipe closed while it wrote, or a completion
+        if isinstance(error.__context__, BrokenPipeError):
+            return _closed_pipe()
+        return error.code if isinstance(error.code, int) else ExitCode.OK
     except MemoryError:
         return _say("there is not enough memory for this input.", ExitCode.ERROR)
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise

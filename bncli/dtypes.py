@@ -121,9 +121,8 @@ def float8_table(dtype: str) -> NDArray[np.float32]:
     import numpy as np
 
     if dtype == "float8_e8m0fnu":
-        exponents = np.arange(256, dtype=np.float64) - 127
-        table = np.ldexp(1.0, exponents.astype(np.int64)).astype(np.float32)
-        table[255] = np.nan
+        table = np.full(256, np.nan, np.float32)  # the last pattern is NaN; there is no zero
+        table[:255] = np.ldexp(1.0, np.arange(255) - 127)
         return table
     mantissa_bits = 3 if "e4m3" in dtype else 2
     fnuz = dtype.endswith("fnuz")

@@ -184,7 +184,7 @@ class ChannelStats:
     (divided by count). A channel with a NaN or Inf has the mean and var that IEEE arithmetic
     gives. `min` and `max` are over the finite values, NaN where there are none.
     `first_nonfinite` is the index of the channel's first NaN or Inf in the tensor (C order).
-    `fourth` is the fourth central moment (divided by count), where it was asked for.
+    `third` and `fourth` are central moments (divided by count), where they were asked for.
     """
 
     count: int
@@ -197,6 +197,7 @@ class ChannelStats:
     posinf: IntArray
     neginf: IntArray
     first_nonfinite: tuple[tuple[int, ...] | None, ...]
+    third: FloatArray | None = None
     fourth: FloatArray | None = None
 
     @property

@@ -72,7 +72,7 @@ def refuse_overwriting(path: str, read: Iterable[str], flag: str) -> None:
 
 
 def tensor_suffix(path: str, dtype: str, flag: str) -> str:
-    """ ".npy" or ".pt", as the file's suffix says. Raises UsageError for any other."""
+    """The suffix of the file, .npy or .pt. Raises UsageError for any other."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".npy", ".pt"):
         raise UsageError(f"{flag} {path}: the suffix picks the format; use .npy or .pt.")
@@ -95,7 +95,7 @@ def save_tensor(
             for piece in pieces:
                 stream.write(_little_endian(piece))
         else:
-            _pt(stream, path.stem, shape, dtype, pieces)
+            _pt(stream, shape, dtype, pieces)
 
 
 def _little_endian(piece: NDArray[Any]) -> bytes:
@@ -112,20 +112,18 @@ def _npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
 
 def _pt(
     stream: IO[bytes],
-    stem: str,
     shape: tuple[int, ...],
     dtype: str,
     pieces: Iterable[NDArray[Any]],
 ) -> None:
     """PyTorch's zip format: a pickle that describes the tensor, and its storage beside it."""
-    root = stem or "archive"
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{root}/data.pkl", _pickled(shape, dtype))
-        archive.writestr(f"{root}/byteorder", "little")
-        with archive.open(f"{root}/data/0", "w", force_zip64=True) as storage:
+        archive.writestr("archive/data.pkl", _pickled(shape, dtype))
+        archive.writestr("archive/byteorder", "little")
+        with archive.open("archive/data/0", "w", force_zip64=True) as storage:
             for piece in pieces:
                 storage.write(_little_endian(piece))
-        archive.writestr(f"{root}/version", "3\n")
+        archive.writestr("archive/version", "3\n")
 
 
 def _pickled(shape: tuple[int, ...], dtype: str) -> bytes:

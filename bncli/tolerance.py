@@ -2,9 +2,10 @@
 
 Each bound adds up the roundings on the way to a quantity, to first order, in units of the
 parameter dtype's unit roundoff u. What a sum loses cannot be bounded well beforehand (it depends
-on the order, the number of threads and the data), so it is measured: the batch statistics are
-recomputed in PyTorch's order and precision, and their distance from the exact ones is what a
-tolerance allows for, several times over, and a random walk over the additions besides.
+on the order, the number of threads and the data), so the batch statistics are recomputed in
+PyTorch's order and precision (`bncli.pytorch_cpu`), and their distance from the exact ones is
+what a tolerance allows for. Where the order is not known, several times that and a random walk
+over the additions are allowed for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from bncli.dtypes import DTYPES
 if TYPE_CHECKING:
     from bncli.batchnorm import GradientSums, Normalization
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray, RunningStats
+    from bncli.pytorch_cpu import CpuStatistics
+
+
+VAR_ROUNDINGS = {"float64": 6, "float32": 2}
+"""Roundings of a sum of squares on its way to a variance; half precision rounds the count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,9 @@ class Arithmetic:
     `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
     `accumulate_dtype` that of its forward
     sums, `backward_dtype` of its backward ones; `additions` and `backward_additions` are the
-    lengths of the longest.
+    lengths of the longest. `rows` says
+    that it sums row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums
+    to the last bits.
     """
 
     dtype: str
@@ -37,6 +45,8 @@ class Arithmetic:
     backward_dtype: str
     additions: int
     backward_additions: int
+    rows: bool
+    order_known: bool
 
     @property
     def u(self) -> float:
@@ -45,30 +55,28 @@ class Arithmetic:
         Twice that for float64, where bncli's own roundings are as large as the other side's.
         """
         u = DTYPES[self.parameter_dtype].unit_roundoff
-        return 2 * u if self.parameter_dtype == "float64" else u
+        return 2 * u if self.as_precise else u
+
+    @property
+    def as_precise(self) -> bool:
+        """Whether the other side computes in float64, as bncli does."""
+        return self.parameter_dtype == "float64"
 
     @property
     def walk(self) -> float:
-        """The relative error that the roundings of a forward sum leave; see `_walk`."""
-        return self.slack / 1.5 * _walk(self.accumulate_dtype, self.additions)
+        """The relative error that the roundings of a forward sum may add to the recomputed one."""
+        return 0.0 if self.order_known else 4 * _walk(self.accumulate_dtype, self.additions)
 
     @property
     def slack(self) -> float:
-        """How many times the recomputed sum's error is allowed for.
-
-        Sums in float32 lose more, and less predictably: a fused multiply-add changes every
-        rounding of a channel of few distinct values, and half precision is summed in vector lanes
-        whose number depends on the machine. There the recomputed error is a guide to its size.
-        """
-        if self.dtype in ("float16", "bfloat16"):
-            return 8.0
-        return 4.0 if self.accumulate_dtype == "float32" else 1.5
+        """How many times the recomputed sum's error is allowed for."""
+        return 1.05 if self.order_known else 8.0
 
     @property
     def backward_walk(self) -> float:
         """The relative error that the roundings of a backward sum leave; see `_walk`.
 
-        Twice as wide as for the forward sums, which are recomputed besides.
+        At four deviations: these sums are not recomputed.
         """
         return 2 * _walk(self.backward_dtype, self.backward_additions)
 
@@ -120,34 +128,40 @@ class Tolerances:
         stats: ChannelStats,
         norm: Normalization,
         settings: BatchNormSettings,
-        emulated: tuple[FloatArray, FloatArray] | None,
+        recomputed: CpuStatistics | None,
     ) -> Tolerances:
-        """Tolerances for these statistics; `emulated` is PyTorch's mean and var, recomputed.
+        """Tolerances for these statistics; `recomputed` are PyTorch's own.
 
-        `emulated` is needed where the batch is reduced (`settings.normalizes_with_batch`).
+        `recomputed` is needed where the batch is reduced (`settings.normalizes_with_batch`).
         """
         import numpy as np
 
         u = arithmetic.u
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             if settings.normalizes_with_batch:
-                if emulated is None:
-                    raise ValueError("batch statistics need the emulated ones")
+                if recomputed is None:
+                    raise ValueError("batch statistics need the recomputed ones")
                 mean, var = stats.mean, stats.var
-                scale = np.abs(mean) + np.sqrt(var)
                 mean_error = (
-                    arithmetic.slack * np.abs(emulated[0] - mean)
-                    + u * np.abs(mean)
-                    + arithmetic.walk * scale
+                    arithmetic.slack * np.abs(recomputed.mean - mean)
+                    + (1.0 if arithmetic.as_precise else 0.1) * u * np.abs(mean)
+                    + arithmetic.walk * (np.abs(mean) + np.sqrt(var))
                     + arithmetic.tiniest
                 )
-                # The squares are summed around a mean that is itself off by mean_error.
+                lost = np.abs(recomputed.var - var)
+                slack, walk = arithmetic.slack, arithmetic.walk
+                if recomputed.fused_var is not None:
+                    lost = np.maximum(lost, np.abs(recomputed.fused_var - var))
+                elif arithmetic.accumulate_dtype == "float32" and arithmetic.rows:
+                    slack, walk = 8.0, 4 * _walk("float32", arithmetic.additions)
                 var_error = (
-                    arithmetic.slack * np.abs(emulated[1] - var)
-                    + (4 * u + arithmetic.walk) * var
-                    + mean_error**2
+                    slack * lost
+                    + (VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) * u + walk) * var
                     + arithmetic.tiniest
                 )
+                if not arithmetic.order_known:
+                    # The squares are summed around a mean that is itself off by mean_error.
+                    var_error += mean_error**2
             else:
                 mean_error = np.zeros_like(norm.var)
                 var_error = np.zeros_like(norm.var)
@@ -157,7 +171,11 @@ class Tolerances:
             least = np.maximum(norm.var - var_error, np.minimum(norm.var, 0)) + settings.eps
             grown = np.sqrt((exact + var_error) / exact) - 1
             shrunk = 1 - np.sqrt(least / exact)
-            invstd_error = np.maximum(grown, shrunk) + 3 * u
+            # Evaluation adds eps, takes the root and divides in the parameter dtype.
+            roundings = 3
+            if settings.normalizes_with_batch and not arithmetic.as_precise:
+                roundings = 1
+            invstd_error = np.maximum(grown, shrunk) + roundings * u
         return cls(arithmetic, stats, norm, settings, mean_error, var_error, invstd_error)
 
     def mean(self) -> Tolerance:
@@ -196,7 +214,8 @@ class Tolerances:
             bias = np.abs(self.norm.bias)
             rtol = self.invstd_error + 2 * u + self.arithmetic.output_u
             # The folded constant bias - mean * alpha is rounded, large where |mean| >> std.
-            folded = 1.5 * u * (alpha * np.abs(self.norm.mean) + bias)
+            roundings = 1 if self.arithmetic.order_known else 2  # with and without fused additions
+            folded = roundings * u * (alpha * np.abs(self.norm.mean) + bias)
             atol = alpha * self.mean_error * (1 + self.invstd_error) + folded + rtol * bias
         return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
 
@@ -229,7 +248,7 @@ class Tolerances:
             shift = self.mean_error * self.norm.invstd
             x_hat = sums.x_hat_max + shift
             dot_error = self._dot_error(sums) / count
-            relative = self.invstd_error + 4 * u + self.arithmetic.output_u
+            relative = 2 * self.invstd_error + 4 * u + self.arithmetic.output_u
             product_error = (
                 x_hat * dot_error
                 + shift * mean_g_x_hat
@@ -237,8 +256,10 @@ class Tolerances:
             )
             # The differences are stored in the output's dtype on the way.
             stored = (3 * u + self.arithmetic.output_u) * (sums.g_max + mean_g)
-            atol = np.abs(self.norm.weight * self.norm.invstd) * (
-                stored + sum_error + product_error
+            atol = (
+                np.abs(self.norm.weight * self.norm.invstd)
+                * (1 + self.invstd_error)
+                * (stored + sum_error + product_error)
             )
         return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
 

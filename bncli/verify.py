@@ -12,10 +12,10 @@ from bncli.batchnorm import (
     along,
     blocks,
     gradient_sums,
-    pytorch_statistics,
 )
 from bncli.compare import ClosenessMeter, closeness
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
 from bncli.tolerance import Tolerances, fixed
 
@@ -145,16 +145,16 @@ def _derived(
     import numpy as np
 
     settings = done.settings
-    emulated = None
+    recomputed = None
     if settings.normalizes_with_batch:
-        emulated = pytorch_statistics(
+        recomputed = cpu_statistics(
             np.moveaxis(x, done.channel_axis, 1),
-            rows=run.rows,
-            threads=run.threads,
+            dtype=done.dtype,
             parameter_dtype=done.parameter_dtype,
-            accumulate_dtype=run.arithmetic.accumulate_dtype,
+            rows=run.arithmetic.rows,
+            threads=run.threads,
         )
-    own = Tolerances.of(run.arithmetic, done.stats, done.norm, settings, emulated)
+    own = Tolerances.of(run.arithmetic, done.stats, done.norm, settings, recomputed)
     allowed = {
         "mean": own.mean(),
         "var": own.var(),

@@ -53,13 +53,12 @@ class BatchNormCall:
 class BackendRun:
     """What a backend computed: arrays by quantity, in the user's axes, bfloat16 as float32.
 
-    `rows` and `threads` say how it summed: see `bncli.batchnorm.pytorch_statistics`.
+    `threads` is the number that shared the rows.
     """
 
     version: str
     quantities: Mapping[str, NDArray[Any]]
     arithmetic: Arithmetic
-    rows: bool
     threads: int
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import BackendRun
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from bncli.backends.interface import Backend, BatchNormCall
 
 INSTALL = "python -m pip install torch"
+
+REPEATED_VERSION = "2.13."
+"""The release whose order of additions was found to be what `bncli.pytorch_cpu` repeats."""
 
 
 class TorchBackend:
@@ -59,13 +63,15 @@ class TorchBackend:
         rows = not x.is_contiguous() or x.numel() == x.shape[0] * x.shape[1]
         threads = torch.get_num_threads()
         count = x.numel() // x.shape[1]
-        if call.dtype == "float64":
-            accumulate_dtype = backward_dtype = "float64"
-        else:
-            halved = call.dtype in ("float16", "bfloat16")
-            accumulate_dtype = "float32" if halved or rows else "float64"
-            backward_dtype = "float32"
         share = -(-count // threads)
+        additions = backward_additions = share if rows else count
+        accumulate_dtype = backward_dtype = "float64"
+        if call.dtype != "float64":
+            backward_dtype = "float32"
+            if rows or call.dtype != "float32":
+                accumulate_dtype = "float32"
+            if not rows:  # backward, contiguous images are summed one by one, then in float64
+                backward_additions = count // x.shape[0]
         return BackendRun(
             version=torch.__version__,
             quantities={name: _array(tensor) for name, tensor in found.items()},
@@ -74,11 +80,14 @@ class TorchBackend:
                 parameter_dtype=call.parameter_dtype,
                 accumulate_dtype=accumulate_dtype,
                 backward_dtype=backward_dtype,
-                additions=share if rows else count,
-                # Backward, contiguous images are summed one by one, and then in float64.
-                backward_additions=share if rows else count // x.shape[0],
+                additions=additions,
+                backward_additions=backward_additions,
+                rows=rows,
+                order_known=(
+                    platform.machine().lower() in ("x86_64", "amd64")
+                    and torch.__version__.startswith(REPEATED_VERSION)
+                ),
             ),
-            rows=rows,
             threads=threads,
         )
 

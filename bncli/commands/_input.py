@@ -117,9 +117,10 @@ def _check_shape(tensor: TensorRef, channel_axis: int) -> None:
     """Raise TensorError where the shape is none that BatchNorm takes."""
     shape = list(tensor.shape)
     if tensor.ndim not in LAYOUTS:
+        axes = "1 axis" if tensor.ndim == 1 else f"{tensor.ndim} axes"
         raise TensorError(
-            f"{tensor.label}: shape {shape} has {tensor.ndim} axes; BatchNorm takes 2 to 5, "
-            f"such as {LAYOUTS[2]} or {LAYOUTS[4]}."
+            f"{tensor.label}: shape {shape} has {axes}; BatchNorm takes 2 to 5, such as "
+            f"{LAYOUTS[2]} or {LAYOUTS[4]}."
         )
     if not -tensor.ndim <= channel_axis < tensor.ndim:
         raise UsageError(

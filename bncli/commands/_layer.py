@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
-from bncli.loaders import open_tensor, split_spec
+from bncli.loaders import open_layer, open_tensor, split_spec
 from bncli.model import BatchNormSettings, BatchNormState, RunningStats
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
     Raises UsageError for flags that contradict each other, TensorError for a state that does not
     fit the input, and FileError for files.
     """
-    stored = BatchNormState("")
-    if flags.state:
-        from bncli.loaders import open_layer
-
-        stored = open_layer(flags.state)
+    stored = open_layer(flags.state) if flags.state else BatchNormState("")
     settings, sources = _settings(flags, stored)
     dtype = given.dtype
     if dtype == "float64":
@@ -155,9 +151,10 @@ def _settings(
             {"--running-mean": flags.running_mean, "--running-var": flags.running_var},
         )
     settings = BatchNormSettings(eps, momentum, affine, flags.track_running_stats, flags.training)
-    if not math.isfinite(eps) or eps < 0 or (eps == 0 and settings.training):
+    if not math.isfinite(eps) or eps < 0 or (eps == 0 and settings.normalizes_with_batch):
         raise UsageError(
-            f"--eps {eps:g}: eps must be positive in training; evaluation also takes 0."
+            f"--eps {eps:g}: eps must be positive where the batch normalises; evaluation with "
+            "stored statistics also takes 0."
         )
     return settings, {"eps_source": eps_source, "momentum_source": momentum_source}
 

@@ -17,6 +17,13 @@ def format_cell(value: Value, spec: str = ".6g") -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return format(value, spec) if math.isfinite(value) else str(value)
-    if isinstance(value, (str, int)):
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, str):
+        return printable(value)
     return "(" + ", ".join(format_cell(item, spec) for item in value) + ")"
+
+
+def printable(text: str) -> str:
+    """Text as one line that no terminal obeys; a name from a file may hold anything."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

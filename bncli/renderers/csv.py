@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # CSV looks one way
     """The first table of the report, with its keys as the header."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     table = report.tables[0]
-    writer.writerow([column.key for column in table.columns])
-    for row in table.rows:
-        writer.writerow([_cell(row[column.key]) for column in table.columns])
-    return buffer.getvalue()
+    lines = [_line([column.key for column in table.columns])]
+    lines += [_line([_cell(row[column.key]) for column in table.columns]) for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    """One record, without its end. The end it has here makes `csv` quote both line breaks."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n")
 
 
 def _cell(value: Value) -> str:

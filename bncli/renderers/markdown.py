@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.renderers._cells import format_cell
+from bncli.renderers._cells import format_cell, printable
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
@@ -35,7 +35,7 @@ def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # lo
 
 def _table(table: Table) -> list[str]:
     """A heading, the table, and an empty line behind it."""
-    lines = [f"### {table.title}", ""]
+    lines = [f"### {_escape(table.title)}", ""]
     lines.append("| " + " | ".join(_escape(column.title) for column in table.columns) + " |")
     lines.append("|" + "---|" * len(table.columns))
     for row in table.rows:
@@ -46,7 +46,7 @@ def _table(table: Table) -> list[str]:
 
 def _escape(text: str) -> str:
     """Text in which Markdown sees nothing but text."""
-    text = " ".join(text.split())
-    for character in "\\`*_|<>[]":
+    text = printable(" ".join(text.split()))
+    for character in "\\`*_|<>[]&~$":
         text = text.replace(character, "\\" + character)
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Literal
 
-from bncli.renderers._cells import format_cell
+from bncli.renderers._cells import format_cell, printable
 from bncli.report import Severity
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ def render(report: Report, context: RenderContext) -> str:
         force_terminal=context.color,
         color_system="standard" if context.color else None,
         legacy_windows=False,
+        markup=False,  # a name such as [red] is text
+        emoji=False,
+        highlight=False,
     )
     for line in _facts(report, context.width):
         console.print(line)
@@ -51,7 +54,7 @@ def render(report: Report, context: RenderContext) -> str:
         console.print(_finding(finding))
     if report.verdict:
         style = "bold green" if int(context.exit_code) == 0 else "bold red"
-        console.print(Text(report.verdict, style))
+        console.print(Text(printable(report.verdict), style))
     return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
 
 
@@ -81,11 +84,11 @@ def _finding(finding: Finding) -> object:
     text = Text.assemble(
         (f"{finding.severity.value} {finding.code}", style),
         " ",
-        (finding.subject, "bold"),
-        f": {finding.message}",
+        (printable(finding.subject), "bold"),
+        f": {printable(finding.message)}",
     )
     if finding.hint:
-        text.append(f" {finding.hint}", "dim")
+        text.append(f" {printable(finding.hint)}", "dim")
     return text
 
 
@@ -110,10 +113,11 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
             console.print()
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column in piece:
-            drawn.add_column(column.title, justify=_justify(table, column), no_wrap=True)
+            # Where not even two columns fit, a cell goes on in the next line.
+            drawn.add_column(column.title, justify=_justify(table, column), overflow="fold")
         for index in range(len(rows)):
             drawn.add_row(*(cells[column.key][index] for column in piece))
-        console.print(drawn, no_wrap=True, crop=False)
+        console.print(drawn, crop=False)
     if hidden:
         console.print(
             f"... {hidden} more rows: choose some by flag, or see all of them with -f json."
@@ -133,7 +137,7 @@ def _pieces(
     columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
 ) -> Iterator[tuple[Column, ...]]:
     """Cut the columns to fit `width`; every piece begins with the first column."""
-    if width is None:
+    if width is None or not columns:
         yield columns
         return
     from rich.cells import cell_len
