@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.dtypes import DTYPES, decode
-from bncli.errors import TensorError
+from bncli.errors import FileError, TensorError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
+
+
+CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class TensorRef:
         """The elements as bits: a strided view of the mapped file, in the file's byte order.
 
         Shape `shape`, dtype as `bncli.dtypes.DTYPES[self.dtype].stored`.
-        Raises TensorError where the values cannot be had.
+        Raises TensorError where the values cannot be had, FileError where the file has changed.
         """
         import numpy as np
         from numpy.lib.stride_tricks import as_strided
@@ -85,9 +88,12 @@ class TensorRef:
             )
             if where.nbytes == 0 or self.numel == 0:
                 return np.empty(self.shape, dtype)
-            flat = np.memmap(
-                where.path, dtype, "r", where.offset, (where.nbytes // itemsize,)
-            ).view(np.ndarray)
+            try:
+                flat = np.memmap(
+                    where.path, dtype, "r", where.offset, (where.nbytes // itemsize,)
+                ).view(np.ndarray)
+            except (OSError, ValueError) as error:  # ValueError: the file is shorter now
+                raise FileError(where.path, CHANGED) from error
         return as_strided(
             flat,
             self.shape,

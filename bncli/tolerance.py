@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from bncli.pytorch_cpu import CpuStatistics
 
 
+SCALE_LOST = 0.5
+"""The relative error of invstd beyond which bounds to first order say too little."""
+
 VAR_ROUNDINGS = {"float64": 6, "float32": 2}
 """Roundings of a sum of squares on its way to a variance; half precision rounds the count too."""
 
@@ -110,7 +113,8 @@ class Tolerances:
     """Tolerances of each quantity of one forward and backward pass, all arrays (num_features,).
 
     `mean_error` and `var_error` bound the absolute error of the statistics that normalise,
-    `invstd_error` the relative error of 1/sqrt(var + eps).
+    `invstd_error` the relative error of 1/sqrt(var + eps), and `other_invstd` the least and the
+    greatest that the other side's may be.
     """
 
     arithmetic: Arithmetic
@@ -120,6 +124,7 @@ class Tolerances:
     mean_error: FloatArray
     var_error: FloatArray
     invstd_error: FloatArray
+    other_invstd: tuple[FloatArray, FloatArray]
 
     @classmethod
     def of(
@@ -162,7 +167,15 @@ class Tolerances:
                 if not arithmetic.order_known:
                     # The squares are summed around a mean that is itself off by mean_error.
                     var_error += mean_error**2
+                variances = recomputed.var, recomputed.var
+                if recomputed.fused_var is not None:
+                    variances = recomputed.var, recomputed.fused_var
+                other_invstd = (
+                    0.98 / np.sqrt(np.maximum(*variances) + settings.eps),
+                    1.02 / np.sqrt(np.minimum(*variances) + settings.eps),
+                )
             else:
+                other_invstd = norm.invstd, norm.invstd
                 mean_error = np.zeros_like(norm.var)
                 var_error = np.zeros_like(norm.var)
             # To first order half of var_error / (var + eps); exact here, as var may be mere error,
@@ -176,7 +189,9 @@ class Tolerances:
             if settings.normalizes_with_batch and not arithmetic.as_precise:
                 roundings = 1
             invstd_error = np.maximum(grown, shrunk) + roundings * u
-        return cls(arithmetic, stats, norm, settings, mean_error, var_error, invstd_error)
+        return cls(
+            arithmetic, stats, norm, settings, mean_error, var_error, invstd_error, other_invstd
+        )
 
     def mean(self) -> Tolerance:
         """The batch mean."""
@@ -210,13 +225,22 @@ class Tolerances:
 
         u = self.arithmetic.u
         with np.errstate(invalid="ignore", over="ignore"):
-            alpha = np.abs(self.norm.weight * self.norm.invstd)
-            bias = np.abs(self.norm.bias)
+            weight, bias = np.abs(self.norm.weight), np.abs(self.norm.bias)
+            alpha = weight * self.norm.invstd
             rtol = self.invstd_error + 2 * u + self.arithmetic.output_u
             # The folded constant bias - mean * alpha is rounded, large where |mean| >> std.
             roundings = 1 if self.arithmetic.order_known else 2  # with and without fused additions
             folded = roundings * u * (alpha * np.abs(self.norm.mean) + bias)
             atol = alpha * self.mean_error * (1 + self.invstd_error) + folded + rtol * bias
+            # Where the other side has lost even the scale, what it makes of these values says more.
+            lost = (self.invstd_error > SCALE_LOST) & self.arithmetic.order_known
+            mean, invstd, (low, high) = self.stats.mean, self.norm.invstd, self.other_invstd
+            extent = np.maximum(np.abs(self.stats.max - mean), np.abs(self.stats.min - mean))
+            apart = np.maximum(np.abs(low - invstd), np.abs(high - invstd))
+            wrong = extent * apart + self.mean_error * high
+            roundings_lost = 3 * u * (high * (extent + np.abs(mean)) * weight + bias)
+            atol = np.where(lost, weight * wrong + roundings_lost, atol)
+            rtol = np.where(lost, self.arithmetic.output_u + 2 * u, rtol)
         return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
 
     def grad_bias(self, sums: GradientSums) -> Tolerance:

@@ -219,8 +219,9 @@ class _Reader:
         if values.shape != (wanted,):
             raise TensorError(
                 f"{label}: {name} has shape {list(values.shape)}, but "
-                f"{self.given.tensors[0].label} has {wanted} channels on axis {self.given.channel_axis}; "
-                "name another tensor, or another --channel-axis."
+                f"{self.given.tensors[0].label} has {wanted} channels "
+                f"on axis {self.given.channel_axis}; name another tensor "
+                "or another --channel-axis."
             )
         with np.errstate(over="ignore"):
             return values.astype(self.parameter_dtype).astype(np.float64)

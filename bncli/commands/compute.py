@@ -106,6 +106,8 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
+    import numpy as np
+
     from bncli.batchnorm import normalization
     from bncli.commands._input import open_input, parse_channels
     from bncli.commands._layer import LayerFlags, resolve_layer
@@ -227,7 +229,7 @@ def compute(
     verdict = ""
     if against is not None:
         from bncli.backends import backend
-        from bncli.rules.comparison import comparison_findings
+        from bncli.rules.comparison import comparison_findings, lost_digits_findings
         from bncli.verify import BatchNormPass, compare_pass
 
         done = BatchNormPass(
@@ -255,6 +257,10 @@ def compute(
             )
         )
         findings += comparison_findings(compared, name)
+        scale = float(np.max(np.abs((norm.weight, norm.bias))))
+        output = next(item for item in compared if item.quantity == "output")
+        if given.dtype in ("float32", "float64"):  # half precision is coarse by itself
+            findings += lost_digits_findings(output, scale, name)
         facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
         verdict = _agreement(compared, name)
     findings.sort(key=lambda finding: -finding.severity.rank)

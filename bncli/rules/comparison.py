@@ -19,7 +19,35 @@ DIFFERS = Rule(
     "Compare eps, momentum, the variance (biased or not) and each channel's weight and bias.",
 )
 
-RULES = (DIFFERS,)
+LOST_DIGITS = Rule(
+    "BN902",
+    "lost-digits",
+    Severity.WARNING,
+    "The other implementation's output is far from the exact one, as its arithmetic explains.",
+    "Subtract a constant from the input, or compare in float64.",
+)
+
+RULES = (DIFFERS, LOST_DIGITS)
+
+MOST_LOST = 1e-3
+"""The error of an output, in units of its channels' weight and bias, that is remarked."""
+
+
+def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[Finding]:
+    """A warning where the output passed, but by a tolerance that had to be wide.
+
+    `scale` is the largest |weight| or |bias|: the size of a normalised output.
+    """
+    if not output.passed or not output.max_abs_diff > MOST_LOST * scale:
+        return []
+    return [
+        LOST_DIGITS.finding(
+            "output",
+            f"{backend} is off by up to {output.max_abs_diff:.3g} from the exact values, within "
+            "what its own arithmetic loses on this input.",
+            {"max_abs_diff": output.max_abs_diff, "scale": scale},
+        )
+    ]
 
 
 def comparison_findings(compared: list[Closeness], backend: str) -> list[Finding]:
