@@ -163,7 +163,7 @@ def _deliver(report: Report, output: Output) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run bncli with these arguments (the process's own by default) and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"

@@ -102,11 +102,14 @@ def decode(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
 def encode(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """`values` rounded to nearest, ties to even, as the stored bits of a `COMPUTE_DTYPES` name.
 
-    Overflow gives an infinity, as a cast does; a NaN stays a NaN.
+    Overflow gives an infinity, as a cast does; a NaN stays a NaN. float64 becomes half precision
+    by way of float32, as in PyTorch's own casts.
     """
     import numpy as np
 
     with np.errstate(over="ignore", invalid="ignore"):
+        if dtype == "float16":
+            return values.astype("f4").astype("f2")
         if dtype != "bfloat16":
             return values.astype(DTYPES[dtype].stored)
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32).reshape(values.shape)

@@ -120,9 +120,17 @@ def _statistics(
         mean = total / total.dtype.type(count)
         rounded = decode(encode(mean, parameter_dtype), parameter_dtype)
         deviations = center((mean if unstored_center else rounded).astype(values.dtype))
-        var = plain(np.square(deviations)).astype(np.float64) / count
-        fused_var = None if fused is None else fused(deviations).astype(np.float64) / count
+        var = _divided(plain(np.square(deviations)), count, values.dtype)
+        fused_var = None if fused is None else _divided(fused(deviations), count, values.dtype)
     return CpuStatistics(rounded.astype(np.float64), var, fused_var)
+
+
+def _divided(squares: NDArray[Any], count: int, dtype: Any) -> FloatArray:
+    """The variance: the sum of squares is stored in `dtype`, and divided in it."""
+    import numpy as np
+
+    var: NDArray[Any] = squares.astype(dtype) / dtype.type(count)
+    return var.astype(np.float64)
 
 
 def _share(count: int, threads: int) -> int:

@@ -150,15 +150,17 @@ class Tolerances:
                 mean_error = (
                     arithmetic.slack * np.abs(recomputed.mean - mean)
                     + (1.0 if arithmetic.as_precise else 0.1) * u * np.abs(mean)
-                    + arithmetic.walk * (np.abs(mean) + np.sqrt(var))
+                    + (arithmetic.walk * (np.abs(mean) + np.sqrt(var)) if arithmetic.walk else 0)
                     + arithmetic.tiniest
                 )
                 lost = np.abs(recomputed.var - var)
                 slack, walk = arithmetic.slack, arithmetic.walk
                 if recomputed.fused_var is not None:
                     lost = np.maximum(lost, np.abs(recomputed.fused_var - var))
-                elif arithmetic.accumulate_dtype == "float32" and arithmetic.rows:
-                    slack, walk = 8.0, 4 * _walk("float32", arithmetic.additions)
+                elif arithmetic.rows:
+                    # A fused addition would have rounded every partial sum differently.
+                    slack = 8.0
+                    walk = 4 * _walk(arithmetic.accumulate_dtype, arithmetic.additions)
                 var_error = (
                     slack * lost
                     + (VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) * u + walk) * var

@@ -207,6 +207,7 @@ def _overflowed(values: FloatArray, dtype: str) -> FloatArray:
     """`values`, but those beyond the largest of `dtype` as the infinities that a cast makes."""
     import numpy as np
 
-    limit = DTYPES[dtype].largest * (1 + DTYPES[dtype].unit_roundoff)
+    u = DTYPES[dtype].unit_roundoff
+    limit = DTYPES[dtype].largest / (1 - u) * (1 - u / 2)  # half a step beyond the largest
     with np.errstate(invalid="ignore"):
         return np.where(np.abs(values) >= limit, np.copysign(np.inf, values), values)

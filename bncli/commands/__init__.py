@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bncli.commands import compute
+from bncli.commands import compute, inspect_checkpoint
 from bncli.report import Report
 
-COMMANDS: tuple[Callable[..., Report], ...] = (compute.compute,)
+COMMANDS: tuple[Callable[..., Report], ...] = (
+    compute.compute,
+    inspect_checkpoint.inspect_checkpoint,
+)
 """Every subcommand, in the order of the help."""

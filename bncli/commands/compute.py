@@ -114,7 +114,12 @@ def compute(
     from bncli.compare import tolerance_pair
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
-    from bncli.rules.batch import batch_findings, fresh_statistics_finding, inputs_findings
+    from bncli.rules.batch import (
+        OVERFLOW,
+        batch_findings,
+        fresh_statistics_finding,
+        inputs_findings,
+    )
     from bncli.running_stats import update
 
     tolerance = tolerance_pair(rtol, atol)
@@ -256,7 +261,8 @@ def compute(
                 [_difference_row(item) for item in compared],
             )
         )
-        findings += comparison_findings(compared, name)
+        overflow = any(finding.code == OVERFLOW.code for finding in findings)
+        findings += comparison_findings(compared, name, overflow=overflow)
         scale = float(np.max(np.abs((norm.weight, norm.bias))))
         output = next(item for item in compared if item.quantity == "output")
         if given.dtype in ("float32", "float64"):  # half precision is coarse by itself

@@ -40,7 +40,7 @@ OVERFLOW = Rule(
     "overflow",
     Severity.WARNING,
     "The variance overflows the dtype that PyTorch computes in: its output is then the bias.",
-    "Scale the input down, or normalise in float64.",
+    "Scale the input down.",
 )
 FRESH_STATISTICS = Rule(
     "BN005",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
@@ -50,8 +51,13 @@ def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[
     ]
 
 
-def comparison_findings(compared: list[Closeness], backend: str) -> list[Finding]:
-    """A finding for each quantity that did not pass; `backend` is its name and version."""
+def comparison_findings(
+    compared: list[Closeness], backend: str, *, overflow: bool = False
+) -> list[Finding]:
+    """A finding for each quantity that did not pass; `backend` is its name and version.
+
+    `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
+    """
     findings = []
     for item in compared:
         if item.passed:
@@ -73,6 +79,9 @@ def comparison_findings(compared: list[Closeness], backend: str) -> list[Finding
                 },
             )
         )
+    if overflow:
+        hint = "BN004 says why: the variance overflows."
+        findings = [replace(finding, hint=hint) for finding in findings]
     return findings
 
 

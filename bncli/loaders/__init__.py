@@ -1,0 +1,117 @@
+"""A file becomes its tensors: found by content, read lazily, nothing in the file ever run.
+
+    loader         opens
+    npy            NumPy's .npy
+    torchscript    TorchScript archives
+    torch_zip      torch.save since PyTorch 1.6
+    npz            NumPy's .npz
+    torch_legacy   torch.save before PyTorch 1.6
+    safetensors    safetensors
+    sharded        an index and the files that it names
+    refused        nothing: says what the file is instead
+
+`LOADERS` is asked in order, and the first that knows the content opens the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from bncli.errors import UnsupportedFileError
+from bncli.loaders import (
+    npy,
+    npz,
+    refused,
+    safetensors,
+    sharded,
+    torch_legacy,
+    torch_zip,
+    torchscript,
+)
+from bncli.loaders.interface import Loader, check_regular, open_source
+from bncli.loaders.names import find_name
+from bncli.model import BatchNormState, TensorFile, TensorRef
+from bncli.state_dict import batch_norm_layers, possible_layers, read_state
+
+LOADERS: tuple[Loader, ...] = (
+    npy,
+    torchscript,
+    torch_zip,
+    npz,
+    torch_legacy,
+    safetensors,
+    sharded,
+    refused,
+)
+"""Every format, in the order in which they are asked."""
+
+
+def open_file(path: Path | str) -> TensorFile:
+    """The tensors of a file by full name, none of them read yet; "-" is an .npy piped in.
+
+    Raises FileError: missing, of a kind that is not read, cut short, inconsistent or hostile.
+    """
+    path = Path(path)
+    if path == npy.STANDARD_INPUT:
+        return npy.open_standard_input()
+    check_regular(path)
+    if path.is_dir():
+        refused.refuse_directory(path)
+    with open_source(path) as source:
+        for loader in LOADERS:
+            if loader.detect(source):
+                return loader.open_tensors(source)
+    raise UnsupportedFileError(path, "its format is not known.")
+
+
+def open_tensor(spec: str) -> TensorRef:
+    """One tensor, as `PATH` or `PATH::NAME`; NAME may be any end of the name that is unique.
+
+    Without NAME the file must hold just one tensor. Raises FileError; its MissingTensorError
+    lists the names there are, or the near ones.
+    """
+    path, name = split_spec(spec)
+    file = open_file(path)
+    return file.tensors[find_name(path, file.tensors, name, "tensor")]
+
+
+def split_spec(spec: str) -> tuple[Path, str]:
+    """`PATH::NAME` as its path and name, the name "" where there is none.
+
+    A path that itself contains "::" is taken whole where such a file exists.
+    """
+    if os.path.exists(spec):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
+        return Path(spec), ""
+    cuts = [at for at in range(len(spec)) if spec.startswith("::", at)]
+    for at in reversed(cuts):
+        if os.path.exists(spec[:at]):  # noqa: PTH110 (as above)
+            return Path(spec[:at]), spec[at + 2 :]
+    if cuts:
+        return Path(spec[: cuts[0]]), spec[cuts[0] + 2 :]
+    return Path(spec), ""
+
+
+def open_layer(spec: str) -> BatchNormState:
+    """One BatchNorm layer, read, as `CKPT::LAYER`; LAYER may be any end of its name.
+
+    Without LAYER the file must hold just one. A layer that lacks its statistics, or its weight
+    and bias, is found by its full name (or an end that only it has); the caller judges what is
+    missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
+    """
+    path, name = split_spec(spec)
+    file = open_file(path)
+    layers = {layer.name: layer for layer in batch_norm_layers(file)}
+    known = name in layers or _ends(layers, name) or (not name and layers)
+    if not known:
+        # No BatchNorm by its looks, but the user may still mean it.
+        others = possible_layers(file)
+        if name in others or _ends(others, name):
+            return read_state(others[find_name(path, others, name, "layer")])
+    return read_state(layers[find_name(path, layers, name, "BatchNorm layer")])
+
+
+def _ends(names: Iterable[str], wanted: str) -> bool:
+    """Whether a name ends in `wanted`, which is not empty."""
+    return bool(wanted) and any(name.endswith((f".{wanted}", f"/{wanted}")) for name in names)

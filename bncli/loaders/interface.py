@@ -1,0 +1,99 @@
+"""What a loader is, and what it is given: a file that is looked at by offset, never by suffix.
+
+A loader is a module with the two functions of `Loader`, and an entry in `bncli.loaders.LOADERS`.
+It reads what it needs to list the tensors and leaves their bytes where they are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.loaders.zip_archive import ZipArchive
+from bncli.model import TensorFile
+
+HEAD = 4096
+"""How many first bytes of a file `Source.head` holds."""
+
+
+class Source:
+    """A regular file, open for reading: its size, its first bytes, any other piece on demand.
+
+    Loaders keep no `Source`: a `TensorRef` opens the file again when its values are wanted.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        self.head = file.read(min(HEAD, self.size))
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes from `offset`; CorruptFileError where the file ends before."""
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise CorruptFileError(
+                self.path,
+                f"it ends at byte {self.size} but should reach byte {max(offset, 0) + count}; it"
+                " is cut short or damaged, so download or copy it again.",
+            )
+        self._file.seek(offset)
+        return self._file.read(count)
+
+    def head_of(self, count: int) -> bytes:
+        """The first `count` bytes, fewer where the file is shorter."""
+        return self.read(0, min(count, self.size))
+
+    @cached_property
+    def mapped(self) -> mmap.mmap:
+        """The whole file, mapped: pages come in as they are touched. The file is not empty."""
+        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    @cached_property
+    def archive(self) -> ZipArchive | None:
+        """The directory of a ZIP file; None where the file does not begin as one."""
+        if self.head[:4] not in {b"PK\x03\x04", b"PK\x05\x06"}:
+            return None
+        return ZipArchive(self.path, self.size, self.read)
+
+
+class Loader(Protocol):
+    """One file format."""
+
+    def detect(self, source: Source) -> bool:
+        """Whether the content is of this format (perhaps a damaged file of it)."""
+
+    def open_tensors(self, source: Source) -> TensorFile:
+        """The tensors in the file. Raises the FileError family and nothing else."""
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open a regular file; FileError says why that does not go."""
+    try:
+        with path.open("rb") as file:
+            yield Source(path, file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileError(path, f"it cannot be read ({reason}).") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise where `path` is missing, or is a pipe or a device. A directory passes."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FileError(path, "there is no such file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError(path, f"it cannot be read ({reason.lower()}).") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UnsupportedFileError(
+            path, "it is a pipe or a device, not a file; save what it gives to a file first."
+        )

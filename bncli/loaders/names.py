@@ -1,0 +1,78 @@
+"""Names inside a file: found by their ends, missed with a helpful sentence, shown safely."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from bncli.errors import MissingTensorError
+
+SHOWN = 8
+"""How many names a sentence lists."""
+
+
+def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str:
+    """The one of `names` that is `wanted`, or the only one that ends in it after a "." or "/".
+
+    With no `wanted`, the only one there is. `kind` ("tensor", "BatchNorm layer") is for the
+    sentence. Raises MissingTensorError, which lists the near names.
+    """
+    if wanted in names:
+        return wanted
+    if not names:
+        raise MissingTensorError(path, f"there is no {kind} in it.")
+    if wanted and set(names) == {""}:
+        raise MissingTensorError(
+            path, f"it is one {kind} without a name; leave out ::{quoted(wanted)}."
+        )
+    if not wanted:
+        if len(names) == 1:
+            return next(iter(names))
+        raise MissingTensorError(
+            path,
+            f"it holds {len(names)} {kind}s; name one as {quoted(path.name)}::NAME"
+            f" ({listed(names)}).",
+        )
+    fits = [name for name in names if name.endswith((f".{wanted}", f"/{wanted}"))]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise MissingTensorError(
+            path,
+            f"{len(fits)} {kind}s end in {quoted(wanted)}; give more of the name ({listed(fits)}).",
+        )
+    if near := nearest(names, wanted):
+        raise MissingTensorError(
+            path,
+            f"there is no {kind} {quoted(wanted)} in it; did you mean {listed(near, ' or ')}?",
+        )
+    raise MissingTensorError(
+        path, f"there is no {kind} {quoted(wanted)} in it; it has {listed(names)}."
+    )
+
+
+def nearest(names: Collection[str], wanted: str) -> list[str]:
+    """Up to three names that look like `wanted`, whole or by their ends."""
+    import difflib
+
+    depth = wanted.count(".") + 1
+    by_end: dict[str, list[str]] = {}
+    for name in names:
+        if len(name) <= 1000:  # longer ones are not typed by hand, and cost time to compare
+            by_end.setdefault(name, []).append(name)
+            by_end.setdefault(".".join(name.split(".")[-depth:]), []).append(name)
+    close = difflib.get_close_matches(wanted[:1000], by_end, n=3)
+    return list(dict.fromkeys(name for end in close for name in by_end[end]))[:3]
+
+
+def listed(names: Collection[str], joint: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    shown = [quoted(name) or '""' for name, _ in zip(names, range(SHOWN), strict=False)]
+    more = len(names) - len(shown)
+    return joint.join(shown) + (f" and {more} more" if more else "")
+
+
+def quoted(name: str, longest: int = 80) -> str:
+    """A name out of a file, fit for a sentence: on one line, printable, not longer than that."""
+    shown = name if len(name) <= longest else f"{name[: longest - 3]}..."
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)

@@ -1,0 +1,78 @@
+"""NumPy's .npz: a ZIP archive of .npy members, stored as they are or deflated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES
+from bncli.errors import CorruptFileError
+from bncli.loaders.interface import Source
+from bncli.loaders.names import quoted
+from bncli.loaders.npy import Header, flat_array, parse_header
+from bncli.loaders.zip_archive import STORED, Member, Packed, ZipArchive
+from bncli.model import FileBytes, TensorFile, TensorRef
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def detect(source: Source) -> bool:
+    """Whether the file is an archive with .npy members, or an empty one, as np.savez() gives."""
+    archive = source.archive
+    if archive is None:
+        return False
+    names = list(archive.members)
+    return all(name.endswith(".npy") for name in names)
+
+
+def open_tensors(source: Source) -> TensorFile:
+    """The arrays by their member's name without ".npy"; a deflated one is inflated when read."""
+    archive = source.archive
+    assert archive is not None
+    tensors = {}
+    for member in archive.members.values():
+        name = member.name.removesuffix(".npy")
+        tensors[name] = _tensor(source, archive, member, name)
+    return TensorFile(source.path, "npz", tensors)
+
+
+def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> TensorRef:
+    if problem := archive.problem(member):
+        return TensorRef(name, source.path, (), "object", (), None, f"it is {problem}")
+    storage: FileBytes | Callable[[], NDArray[Any]]
+    if member.method == STORED:
+        offset = archive.offset(member)
+        header = parse_header(
+            source.path, lambda n: source.read(offset, min(n, member.size)), member.name
+        )
+        storage = FileBytes(source.path, offset + header.start, _nbytes(header), header.byteorder)
+    else:
+        packed = archive.packed(member)
+        header = parse_header(source.path, packed.head, member.name)
+        storage = flat_array(partial(_elements, packed, header), header)
+    if header.problem:
+        return TensorRef(
+            name, source.path, header.shape, "object", header.strides, None,
+            f"it holds {header.problem}",
+        )  # fmt: skip
+    if header.start + header.nbytes > member.size:
+        raise CorruptFileError(
+            source.path,
+            f"{quoted(member.name)}: its header promises {header.nbytes} bytes of elements and"
+            f" {member.size - header.start} are there; save it again.",
+        )
+    return TensorRef(name, source.path, header.shape, header.dtype, header.strides, storage)
+
+
+def _nbytes(header: Header) -> int:
+    return header.numel * DTYPES[header.dtype].itemsize if header.dtype in DTYPES else 0
+
+
+def _elements(packed: Packed, header: Header) -> bytearray:
+    """The bytes behind the header, and none of what may follow them."""
+    data = packed.read()
+    del data[header.start + header.nbytes :]
+    del data[: header.start]
+    return data

@@ -1,0 +1,132 @@
+"""safetensors: the length of a header, the header as JSON, the elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bncli.dtypes import DTYPES
+from bncli.errors import CorruptFileError
+from bncli.loaders.interface import Source
+from bncli.loaders.names import quoted
+from bncli.loaders.npy import MOST_AXES, contiguous
+from bncli.model import FileBytes, TensorFile, TensorRef
+
+LONGEST_HEADER = 100_000_000
+"""The library's own limit."""
+
+_DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
+    "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64",
+    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
+}  # fmt: skip
+_SUB_BYTE_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+
+
+def detect(source: Source) -> bool:
+    """Whether the file begins with a length that a header can have, and a brace."""
+    return source.head[8:9] == b"{" and _header_length(source) <= LONGEST_HEADER
+
+
+def open_tensors(source: Source) -> TensorFile:
+    """The tensors in the order of their bytes in the file."""
+    length = _header_length(source)
+    if 8 + length > source.size:
+        raise CorruptFileError(
+            source.path,
+            f"its safetensors header should take {length} bytes and {source.size - 8} are there;"
+            " it is cut short, so download or copy it again.",
+        )
+    entries = _parse(source, source.read(8, length))
+    begin = 8 + length
+    refs = [_ref(source, begin, name, entry) for name, entry in entries.items()]
+    refs.sort(key=lambda placed: placed[:2])
+    end = 0
+    for first, last, ref in refs:
+        if first != end:
+            raise _corrupt(
+                source, f"its tensor {quoted(ref.name)} should begin at {end}, not at {first}"
+            )
+        end = last
+    if begin + end != source.size:
+        raise CorruptFileError(
+            source.path,
+            f"its safetensors header speaks of {end} bytes of elements and {source.size - begin}"
+            " are there; it is cut short or damaged, so download or copy it again.",
+        )
+    return TensorFile(source.path, "safetensors", {ref.name: ref for _, _, ref in refs})
+
+
+def _header_length(source: Source) -> int:
+    return int.from_bytes(source.head[:8], "little")
+
+
+def _parse(source: Source, text: bytes) -> dict[str, dict[str, Any]]:
+    """The header's table without its __metadata__."""
+    import json
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            raise _corrupt(source, "its header describes a tensor twice")
+        return table
+
+    try:
+        table = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
+        raise _corrupt(source, "its header is not the JSON that it should be") from error
+    if not isinstance(table, dict) or not isinstance(table.get("__metadata__", {}), dict):
+        raise _corrupt(source, "its header is no table")
+    return {name: entry for name, entry in table.items() if name != "__metadata__"}
+
+
+def _ref(source: Source, begin: int, name: str, entry: object) -> tuple[int, int, TensorRef]:
+    """One tensor with the place of its first byte and behind its last, from `begin` on."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _corrupt(source, f"its tensor {quoted(name)} is not described as it should be")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not (isinstance(code, str) and _sizes(shape) and _sizes(offsets) and len(offsets) == 2):
+        raise _corrupt(source, f"its tensor {quoted(name)} is not described as it should be")
+    first, last = offsets
+    numel = 1
+    for size in shape:
+        numel *= size
+        if numel >= 1 << 62:
+            raise _corrupt(source, f"its tensor {quoted(name)} has an impossible shape")
+    dtype = _DTYPES.get(code)
+    if dtype is not None:
+        bits = 8 * DTYPES[dtype].itemsize
+    elif code in _SUB_BYTE_BITS:
+        bits = _SUB_BYTE_BITS[code]
+    else:
+        raise _corrupt(source, f"its tensor {quoted(name)} has the unknown dtype {quoted(code)}")
+    if last < first or (last - first) * 8 != numel * bits:
+        raise _corrupt(
+            source,
+            f"its tensor {quoted(name)} of {numel} elements cannot take {last - first} bytes",
+        )
+    shape = tuple(shape)
+    if dtype is None or len(shape) > MOST_AXES:
+        why = f"the dtype {code} is not read" if dtype is None else f"it has {len(shape)} axes"
+        unread = TensorRef(
+            name, source.path, shape, dtype or code.lower(), contiguous(shape), None, why
+        )
+        return first, last, unread
+    place = FileBytes(source.path, begin + first, last - first)
+    return first, last, TensorRef(name, source.path, shape, dtype, contiguous(shape), place)
+
+
+def _sizes(value: object) -> bool:
+    """Whether the value is a list of sizes."""
+    return isinstance(value, list) and all(
+        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 62
+        for size in value
+    )
+
+
+def _corrupt(source: Source, fact: str) -> CorruptFileError:
+    return CorruptFileError(
+        source.path, f"{fact}; the safetensors file is damaged, so download or save it again."
+    )

@@ -1,0 +1,274 @@
+"""PyTorch's tensors and storages among the records of a pickle.
+
+The pickles of `torch.save` and of TorchScript hold calls of a dozen rebuilding functions of
+PyTorch. Their arguments say all that there is to know, so the functions are read, not called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bncli.dtypes import DTYPES
+from bncli.loaders.names import quoted
+from bncli.loaders.npy import contiguous
+from bncli.loaders.unpickler import Dict, Global, Persistent, Record
+
+MOST_SIZES = 64
+"""PyTorch's own limit on axes."""
+MOST_PARTS = 16
+MOST_WRAPPERS = 8
+
+STORAGE_DTYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64", "UntypedStorage": "uint8", "_UntypedStorage": "uint8",
+    "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
+}  # fmt: skip
+QUANTISED_SIZES = {"qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A flat run of elements that tensors are views of, as a persistent id describes it.
+
+    `dtype` is "uint8" for an untyped storage. `offset` is where it begins inside the storage
+    `key`, in elements: storages of the oldest files may be views themselves.
+    """
+
+    key: str
+    dtype: str
+    numel: int
+    location: str
+    offset: int = 0
+
+    @property
+    def itemsize(self) -> int:
+        """The number of bytes of an element."""
+        if self.dtype in DTYPES:
+            return DTYPES[self.dtype].itemsize
+        return QUANTISED_SIZES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of all elements."""
+        return self.numel * self.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor as a rebuilding function describes it: `strides` and `offset` in elements."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+    storage: Storage | None = None
+    unreadable: str = ""
+
+
+def parse_storage(reference: object) -> Storage | None:
+    """The storage that a persistent id names; None where it is another thing or ill-formed."""
+    pid = reference.pid if isinstance(reference, Persistent) else None
+    if not (isinstance(pid, tuple) and len(pid) in {5, 6} and _is_text(pid[0], "storage")):
+        return None
+    _, kind, key, location, numel, *view = pid
+    if isinstance(key, int):
+        key = str(key)
+    if not (
+        isinstance(kind, Global)
+        and kind.name in STORAGE_DTYPES
+        and isinstance(key, str)
+        and isinstance(location, str)
+        and _is_size(numel)
+    ):
+        return None
+    storage = Storage(key, STORAGE_DTYPES[kind.name], numel, location)
+    if view and view[0] is not None:
+        # The storage is a part of another: its own key, the offset, the number of elements.
+        if not (isinstance(view[0], tuple) and len(view[0]) == 3):
+            return None
+        _, offset, count = view[0]
+        if not (_is_size(offset) and _is_size(count) and offset + count <= numel):
+            return None
+        storage = replace(storage, numel=count, offset=offset)
+    return storage
+
+
+def class_of(record: Record) -> Global | None:
+    """The class of a record, also where the file keeps the class's source text beside it."""
+    cls = record.cls
+    if isinstance(cls, Persistent) and isinstance(cls.pid, tuple) and len(cls.pid) > 1:
+        cls = cls.pid[1]
+    return cls if isinstance(cls, Global) else None
+
+
+def as_view(node: object) -> View | None:
+    """The tensor that a record stands for; None where it is none.
+
+    Raises ValueError, TypeError or IndexError where the record is ill-formed.
+    """
+    for _ in range(MOST_WRAPPERS):
+        name = _torch_name(node)
+        if not name or not isinstance(node, Record):
+            return None
+        if name in _WRAPPERS:
+            if not node.args:
+                return None  # a parameter that was never given values
+            node = node.args[0]
+        elif name in _SUBCLASSES:
+            function, _, args = node.args[:3]
+            if not isinstance(args, tuple):
+                raise TypeError("a tensor subclass without arguments")
+            node = Record(function, args)
+        else:
+            rebuild = _REBUILDERS.get(name)
+            return None if rebuild is None else rebuild(node.args)
+    raise ValueError("a tensor that is wrapped too often")
+
+
+def _torch_name(node: object) -> str:
+    """The name of the function or class of PyTorch that a record calls, else ""."""
+    cls = class_of(node) if isinstance(node, Record) else None
+    return cls.name if cls is not None and cls.module.startswith("torch") else ""
+
+
+def _plain(args: Sequence[Any]) -> View:
+    """(storage, offset, size, stride, requires_grad, hooks, metadata)."""
+    storage = parse_storage(args[0])
+    if storage is None:
+        raise ValueError("a reference to a storage that is ill-formed")
+    unreadable = ""
+    if storage.dtype in QUANTISED_SIZES:
+        unreadable = "it is quantised"
+    elif len(args) > 6 and (flags := _true_flags(args[6])):
+        unreadable = f"it is stored with the flag {flags}"
+    return View(
+        _sizes(args[2]), storage.dtype, _sizes(args[3]), _size(args[1]), storage, unreadable
+    )
+
+
+def _typed(args: Sequence[Any]) -> View:
+    """(untyped storage, offset, size, stride, requires_grad, hooks, dtype, metadata)."""
+    view = _plain(args[:6])
+    dtype = _dtype_name(args[6])
+    unreadable = "" if dtype in DTYPES else f"the dtype {quoted(dtype)} is not read"
+    if len(args) > 7 and (flags := _true_flags(args[7])):
+        unreadable = f"it is stored with the flag {flags}"
+    return replace(view, dtype=dtype, unreadable=unreadable)
+
+
+def _quantised(args: Sequence[Any]) -> View:
+    return replace(_plain(args), unreadable="it is quantised")
+
+
+def _sparse(args: Sequence[Any]) -> View:
+    """(layout, parts): indices, values and the size, with a flag behind them in some versions."""
+    parts = args[1]
+    if not isinstance(parts, tuple) or len(parts) > MOST_PARTS:
+        raise TypeError("a sparse tensor without its parts")
+    size: tuple[int, ...] = ()
+    dtype = "unknown"
+    for part in parts:
+        rebuild = _DENSE.get(_torch_name(part))
+        if rebuild is not None:
+            dtype = rebuild(part.args).dtype  # the values come last
+        elif isinstance(part, Record | tuple):
+            size = _sizes(part)
+    return View(size, dtype, contiguous(size), unreadable="it is sparse")
+
+
+def _meta(args: Sequence[Any]) -> View:
+    """(dtype, size, stride, requires_grad)."""
+    why = "it was on the meta device and has no values"
+    return View(_sizes(args[1]), _dtype_name(args[0]), _sizes(args[2]), unreadable=why)
+
+
+def _wrapper(args: Sequence[Any]) -> View:
+    """(class, dtype, size, stride, ...)."""
+    why = "it is a tensor subclass with parts of its own"
+    return View(_sizes(args[2]), _dtype_name(args[1]), _sizes(args[3]), unreadable=why)
+
+
+def _nested(args: Sequence[Any]) -> View:
+    """(buffer, sizes, strides, offsets), each a tensor."""
+    rebuild = _DENSE.get(_torch_name(args[0]))
+    dtype = rebuild(args[0].args).dtype if rebuild is not None else "unknown"
+    return View((), dtype, unreadable="it is a nested tensor, whose parts differ in shape")
+
+
+def _from_numpy(args: Sequence[Any]) -> View:
+    """(NumPy array, dtype, device, requires_grad)."""
+    why = "it is kept as a pickled NumPy array"
+    return View((), _dtype_name(args[1]), unreadable=why)
+
+
+_DENSE: dict[str, Callable[[Sequence[Any]], View]] = {
+    "_rebuild_tensor": _plain,
+    "_rebuild_tensor_v2": _plain,
+    "_rebuild_tensor_v3": _typed,
+}
+_REBUILDERS: dict[str, Callable[[Sequence[Any]], View]] = {
+    **_DENSE,
+    "_rebuild_qtensor": _quantised,
+    "_rebuild_sparse_tensor": _sparse,
+    "_rebuild_sparse_csr_tensor": _sparse,
+    "_rebuild_nested_tensor": _nested,
+    "_rebuild_meta_tensor_no_storage": _meta,
+    "_rebuild_wrapper_subclass": _wrapper,
+    "_rebuild_device_tensor_from_numpy": _from_numpy,
+    "_rebuild_xla_tensor": _from_numpy,
+}
+"""Functions of PyTorch that make a tensor, by name; each reads the arguments."""
+
+_WRAPPERS = {
+    "_rebuild_parameter",
+    "_rebuild_parameter_with_state",
+    "_rebuild_device_tensor_from_cpu_tensor",
+    "Parameter",
+    "Buffer",
+    "Variable",
+}
+"""Functions and classes whose first argument is a tensor that they pass on."""
+
+_SUBCLASSES = {"_rebuild_from_type", "_rebuild_from_type_v2"}
+"""(function, class, arguments, state): another of these functions, for a subclass."""
+
+
+def _is_text(value: object, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or not _is_size(value):
+        raise ValueError("a size that is no number")
+    return value
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    """A tuple of sizes, perhaps as torch.Size(...)."""
+    if isinstance(value, Record) and len(value.args) == 1:
+        value = value.args[0]
+    if not isinstance(value, tuple | list) or len(value) > MOST_SIZES:
+        raise ValueError("sizes that are no tuple")
+    return tuple(_size(item) for item in value)
+
+
+def _dtype_name(value: object) -> str:
+    if not isinstance(value, Global) or not value.module.startswith("torch"):
+        raise TypeError("a dtype that is none")
+    return value.name
+
+
+def _true_flags(metadata: object) -> str:
+    """The names of what is set in a tensor's metadata, such as a lazy conjugation."""
+    pairs = metadata.pairs if isinstance(metadata, Dict) else ()
+    return ", ".join(quoted(k) for k, v in pairs[:MOST_PARTS] if v is True and isinstance(k, str))

@@ -1,0 +1,106 @@
+"""The ZIP archives that `torch.save` writes since PyTorch 1.6."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from bncli.errors import CorruptFileError
+from bncli.loaders.interface import Source
+from bncli.loaders.names import quoted
+from bncli.loaders.torch_tree import Contents, Region, collect
+from bncli.loaders.torch_values import Storage
+from bncli.loaders.unpickler import Pickle, load
+from bncli.loaders.zip_archive import STORED, Member, ZipArchive
+from bncli.model import FileBytes, TensorFile
+
+LARGEST_PACKED_PICKLE = 1 << 26
+"""A compressed pickle is inflated into memory; one larger than this is no checkpoint's."""
+
+
+def detect(source: Source) -> bool:
+    """Whether the file is an archive with a data.pkl and without code."""
+    return source.archive is not None and root_folder(source.archive, "data.pkl") is not None
+
+
+def open_tensors(source: Source) -> TensorFile:
+    """Every tensor in the archive, by its path through the saved object."""
+    contents = read_archive(source)
+    return TensorFile(source.path, "torch-zip", contents.tensors, contents.modules)
+
+
+def root_folder(archive: ZipArchive, member: str) -> str | None:
+    """The one folder at the top of the archive that has `member`; None where none has.
+
+    Raises CorruptFileError where several have.
+    """
+    folders = [
+        name.removesuffix(f"/{member}")
+        for name in archive.members
+        if name.endswith(f"/{member}") and name.count("/") == member.count("/") + 1
+    ]
+    if len(folders) > 1:
+        raise CorruptFileError(
+            archive.path,
+            f"it has several objects side by side ({', '.join(map(quoted, folders[:3]))}), where"
+            " torch.save writes one; save it again.",
+        )
+    return folders[0] if folders else None
+
+
+def read_archive(source: Source) -> Contents:
+    """The tensors of the archive's data.pkl, for this format and TorchScript's."""
+    archive = source.archive
+    assert archive is not None
+    folder = root_folder(archive, "data.pkl")
+    assert folder is not None
+    byteorder = _byteorder(source, archive, folder)
+
+    def place(storage: Storage) -> Region:
+        member = archive.members.get(f"{folder}/data/{storage.key}")
+        if member is None:
+            raise CorruptFileError(
+                source.path,
+                f"the bytes of its storage {quoted(storage.key)} are missing; it is damaged, so"
+                " download or save it again.",
+            )
+        archive.check_readable(member)
+        if member.method != STORED:
+            return replace(archive.packed(member), byteorder=byteorder)
+        return FileBytes(source.path, archive.offset(member), member.size, byteorder)
+
+    pickle = read_pickle(source, archive, archive.members[f"{folder}/data.pkl"])
+    return collect(source.path, pickle, place)
+
+
+def read_pickle(source: Source, archive: ZipArchive, member: Member) -> Pickle:
+    """The pickle in a member of the archive, mapped where it is not compressed."""
+    archive.check_readable(member)
+    if member.method == STORED:
+        offset = archive.offset(member)
+        return load(source.path, source.mapped, offset, offset + member.size)
+    if member.size > LARGEST_PACKED_PICKLE:
+        raise CorruptFileError(
+            source.path,
+            f"its compressed pickle would take {member.size} bytes; save it again with torch.save.",
+        )
+    return load(source.path, bytes(archive.packed(member).read()))
+
+
+def _byteorder(source: Source, archive: ZipArchive, folder: str) -> Literal["little", "big"]:
+    """What the archive's byteorder record says; files without one are little-endian."""
+    member = archive.members.get(f"{folder}/byteorder")
+    if member is None:
+        return "little"
+    archive.check_readable(member)
+    if member.method == STORED:
+        text = source.read(archive.offset(member), min(member.size, 16))
+    else:
+        text = archive.packed(member).head(16)
+    if text == b"big":
+        return "big"
+    if text == b"little":
+        return "little"
+    raise CorruptFileError(
+        source.path, "its byteorder record is neither little nor big; download or save it again."
+    )

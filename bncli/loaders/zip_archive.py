@@ -1,0 +1,282 @@
+"""The directory of a ZIP file, checked before it is believed.
+
+Written here because a checkpoint needs so little of the format (members that are stored as they
+are or deflated) and so much of the checking: every member has its own place inside the file, no
+two share a name or a byte, and none is larger than its compressed bytes can give.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.loaders.names import quoted
+from bncli.model import CHANGED
+
+STORED = 0
+DEFLATED = 8
+
+DEFLATE_RATIO = 1032
+"""DEFLATE cannot give more bytes than this for one."""
+BOMB_SIZE = 1 << 28
+BOMB_RATIO = 100
+"""A member larger than BOMB_SIZE may not be more than BOMB_RATIO times its compressed bytes."""
+
+_END = struct.Struct("<4s4H2LH")
+_END64_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_IN_64 = 0xFFFFFFFF
+
+Read = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file in the archive. `header` is the place of its local header."""
+
+    name: str
+    raw_name: bytes
+    method: int
+    encrypted: bool
+    crc: int
+    packed: int
+    size: int
+    header: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The compressed bytes of a member: where they are, and what they should become."""
+
+    path: Path
+    name: str
+    offset: int
+    packed: int
+    size: int
+    crc: int
+    byteorder: Literal["little", "big"] = "little"
+
+    def chunks(self) -> Iterator[bytes]:
+        """The member's bytes, piece by piece, `size` of them in all.
+
+        Raises CorruptFileError where the compressed bytes do not give them.
+        """
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        left, crc, waiting = self.size, 0, self.packed
+        with self._opened() as file:
+            file.seek(self.offset)
+            while True:
+                piece = inflater.unconsumed_tail
+                if not piece and waiting:
+                    piece = file.read(min(waiting, 1 << 16))
+                    waiting = waiting - len(piece) if piece else 0
+                try:
+                    out = inflater.decompress(piece, 1 << 20)
+                except zlib.error:
+                    raise self._corrupt() from None
+                left -= len(out)
+                if left < 0:
+                    raise self._corrupt()
+                crc = zlib.crc32(out, crc)
+                if out:
+                    yield out
+                elif inflater.eof or not (waiting or inflater.unconsumed_tail):
+                    break
+        if left or crc != self.crc:
+            raise self._corrupt()
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise FileError(self.path, CHANGED) from error
+
+    def read(self) -> bytearray:
+        """All of the member's bytes, as a buffer that grows with what really comes."""
+        out = bytearray()
+        for chunk in self.chunks():
+            out += chunk
+        return out
+
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes, or all where there are fewer; no more than these inflated."""
+        out = bytearray()
+        for chunk in self.chunks():
+            out += chunk
+            if len(out) >= count:
+                break
+        return bytes(out[:count])
+
+    def _corrupt(self) -> CorruptFileError:
+        return CorruptFileError(
+            self.path,
+            f"its member {quoted(self.name)} does not decompress to the {self.size} bytes that the"
+            " archive promises; download or save it again.",
+        )
+
+
+class ZipArchive:
+    """The members of a ZIP file by name, in the order of its directory.
+
+    Raises CorruptFileError where the directory is missing or contradicts itself or the file.
+    """
+
+    def __init__(self, path: Path, size: int, read: Read) -> None:
+        self.path = path
+        self._read = read
+        end, self._directory, length, count = self._find_directory(size)
+        if self._directory + length > end or count * _ENTRY.size > length:
+            raise self._corrupt("its directory reaches outside of the file")
+        self.members: dict[str, Member] = {}
+        table = read(self._directory, length)
+        at = 0
+        for _ in range(count):
+            member, at = self._entry(table, at)
+            if member.name in self.members:
+                raise self._corrupt(f"it holds {_shown(member)} twice")
+            self.members[member.name] = member
+        self._check_places()
+
+    def offset(self, member: Member) -> int:
+        """Where the member's bytes begin: behind its local header, which must agree."""
+        from_local = _LOCAL.unpack(self._read(member.header, _LOCAL.size))
+        magic, _, flags, method, _, _, _, packed, size, name_length, extra_length = from_local
+        name = self._read(member.header + _LOCAL.size, name_length)
+        sizes_known = not flags & 8 and _IN_64 not in {packed, size}
+        if (
+            magic != b"PK\x03\x04"
+            or name != member.raw_name
+            or method != member.method
+            or (sizes_known and (packed, size) != (member.packed, member.size))
+        ):
+            raise self._corrupt(f"its directory and the header of {_shown(member)} disagree")
+        offset: int = member.header + _LOCAL.size + name_length + extra_length
+        if offset + member.packed > self._directory:
+            raise self._corrupt(f"its member {_shown(member)} reaches into the directory")
+        return offset
+
+    def packed(self, member: Member) -> Packed:
+        """The compressed bytes of a deflated member."""
+        return Packed(
+            self.path, member.name, self.offset(member), member.packed, member.size, member.crc
+        )
+
+    def check_readable(self, member: Member) -> None:
+        """Raise UnsupportedFileError for an encrypted member or an unknown compression."""
+        if problem := self.problem(member):
+            raise UnsupportedFileError(
+                self.path, f"its member {_shown(member)} is {problem}; save it again without that."
+            )
+
+    def problem(self, member: Member) -> str:
+        """Why the member's bytes cannot be had, "" where they can."""
+        if member.encrypted:
+            return "encrypted"
+        if member.method not in {STORED, DEFLATED}:
+            return f"compressed by method {member.method}"
+        return ""
+
+    def _find_directory(self, size: int) -> tuple[int, int, int, int]:
+        """Where the directory must have ended, where it begins, its length, its entries."""
+        tail_at = max(0, size - _END.size - 0xFFFF)
+        tail = self._read(tail_at, size - tail_at)
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or len(tail) - at < _END.size:
+            raise CorruptFileError(
+                self.path,
+                "it begins as a ZIP archive (as PyTorch and NumPy write) but its end is missing;"
+                " it is cut short, so download or copy it again.",
+            )
+        _, disk, first_disk, here, count, length, begin, _ = _END.unpack_from(tail, at)
+        end = tail_at + at
+        if end >= _END64_LOCATOR.size:
+            locator = _END64_LOCATOR.unpack(
+                self._read(end - _END64_LOCATOR.size, _END64_LOCATOR.size)
+            )
+            if locator[0] == b"PK\x06\x07":
+                end = locator[2]
+                if end + _END64.size > size:
+                    raise self._corrupt("its directory reaches outside of the file")
+                magic, _, _, _, disk, first_disk, here, count, length, begin = _END64.unpack(
+                    self._read(end, _END64.size)
+                )
+                if magic != b"PK\x06\x06":
+                    raise self._corrupt("the end of its directory is not where it should be")
+        if disk or first_disk or here != count:
+            raise self._corrupt("it says that it is one of several parts")
+        return end, begin, length, count
+
+    def _entry(self, table: bytes, at: int) -> tuple[Member, int]:
+        if at + _ENTRY.size > len(table) or table[at : at + 4] != b"PK\x01\x02":
+            raise self._corrupt("its directory has fewer entries than it says")
+        (
+            _, _, _, flags, method, _, _, crc, packed, size,
+            name_length, extra_length, comment_length, _, _, _, header,
+        ) = _ENTRY.unpack_from(table, at)  # fmt: skip
+        at += _ENTRY.size
+        raw_name = table[at : at + name_length]
+        extra = table[at + name_length : at + name_length + extra_length]
+        at += name_length + extra_length + comment_length
+        if at > len(table):
+            raise self._corrupt("its directory has fewer entries than it says")
+        if _IN_64 in {packed, size, header}:
+            wide = iter(self._wide_fields(extra))
+            size = next(wide) if size == _IN_64 else size
+            packed = next(wide) if packed == _IN_64 else packed
+            header = next(wide) if header == _IN_64 else header
+        try:
+            name = raw_name.decode("utf-8")
+        except UnicodeDecodeError:
+            name = raw_name.decode("cp437")
+        return Member(name, raw_name, method, bool(flags & 1), crc, packed, size, header), at
+
+    def _wide_fields(self, extra: bytes) -> tuple[int, int, int]:
+        """The three 64-bit numbers of an entry; those that are not there are impossible sizes."""
+        at = 0
+        while at + 4 <= len(extra):
+            kind, length = struct.unpack_from("<2H", extra, at)
+            if kind == 1:
+                field = extra[at + 4 : at + 4 + length]
+                numbers = struct.unpack_from(f"<{min(len(field) // 8, 3)}Q", field)
+                return (*numbers, *(1 << 63,) * 3)[:3]
+            at += 4 + length
+        return (1 << 63,) * 3
+
+    def _check_places(self) -> None:
+        """No member outside of the file or over another, none larger than it can be."""
+        end, behind = 0, ""
+        for member in sorted(self.members.values(), key=lambda m: m.header):
+            if member.header < end:
+                raise self._corrupt(f"its members {behind} and {_shown(member)} overlap")
+            end = member.header + _LOCAL.size + len(member.raw_name) + member.packed
+            behind = _shown(member)
+            if end > self._directory:
+                raise self._corrupt(f"its member {behind} reaches outside of the file")
+            if member.method == STORED and member.packed != member.size:
+                raise self._corrupt(f"it gives two sizes for its member {behind}")
+            if member.method == DEFLATED and member.size > DEFLATE_RATIO * member.packed:
+                raise self._corrupt(
+                    f"it says that the {member.packed} bytes of {behind} become {member.size}"
+                )
+            if member.size > max(BOMB_SIZE, BOMB_RATIO * member.packed):
+                raise CorruptFileError(
+                    self.path,
+                    f"the {member.packed} bytes of its member {behind} would become {member.size},"
+                    " as those of a zip bomb do; save it again without compression.",
+                )
+
+    def _corrupt(self, fact: str) -> CorruptFileError:
+        return CorruptFileError(
+            self.path, f"{fact}; the archive is damaged, so download or save it again."
+        )
+
+
+def _shown(member: Member) -> str:
+    return quoted(member.name)

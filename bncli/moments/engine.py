@@ -1,0 +1,284 @@
+"""The pass over a tensor: its tasks are done by workers and pooled in order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from itertools import count
+from math import prod
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES
+from bncli.errors import TensorError
+from bncli.model import ChannelStats, TensorRef
+from bncli.moments.kernels import extreme, power_sums
+from bncli.moments.pooling import Moments, Pool, stats
+from bncli.moments.source import Source
+from bncli.moments.worker import MAX_CANCELLATION, Nonfinite, Partial, Worker
+from bncli.progress import Advance
+
+if TYPE_CHECKING:
+    from bncli.model import FloatArray
+
+_SMALL_VALUES = 1 << 17
+"""Arrays of up to so many values are done without workers, tasks and tiles."""
+_PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
+_TASKS_AHEAD = 4
+"""Tasks a thread may be ahead of the pooling, which bounds what waits for it."""
+_ADVANCE_BYTES = 1 << 26
+"""Bytes between two calls of `advance`."""
+
+
+def channel_stats(
+    tensor: TensorRef | NDArray[Any],
+    channel_axis: int = 1,
+    *,
+    dtype: str | None = None,
+    extremes: bool = True,
+    kurtosis: bool = False,
+    threads: int | None = None,
+    advance: Advance | None = None,
+) -> ChannelStats:
+    """The statistics of each channel of `tensor`: all axes but `channel_axis` are reduced.
+
+    `tensor` is an array or a tensor in a file, of any shape and layout; one whose bytes lie plain
+    in a file is read in pieces, in memory that does not grow with it. `dtype` names the dtype, one
+    of `bncli.dtypes.COMPUTE_DTYPES`, that values are rounded to first; integers and booleans need
+    one. All sums are in float64 whatever the dtype.
+
+    Without `extremes`, `min` and `max` are NaN. With `kurtosis`, `third` and `fourth` are there.
+    `threads` is the number of threads that work, by default one for each processor the process
+    may use; the result is the same, bit by bit, for any number. `advance` is called with the
+    number of bytes done, in the calling thread.
+
+    The variance is within 1e-12 of the exact one, relative to itself, and the mean within 1e-12,
+    relative to the larger of itself and the standard deviation.
+
+    Raises TensorError for a tensor without values, of complex numbers or of a dtype without
+    arithmetic, whose values cannot be had, or without an axis `channel_axis`; FileError where
+    reading fails.
+    """
+    if not isinstance(tensor, TensorRef):
+        tensor = np.asarray(tensor)
+    if isinstance(tensor, np.ndarray) and dtype is None and not kurtosis:
+        with np.errstate(all="ignore"):
+            small = _small(tensor, channel_axis, extremes=extremes)
+        if small is not None:
+            if advance is not None:
+                advance(tensor.nbytes)
+            return small
+    source = _source(tensor, channel_axis, dtype)
+
+    def scan(
+        scale: FloatArray | None = None, *, extremes: bool, advance: Advance | None = None
+    ) -> Pool:
+        return _scan(
+            source,
+            dtype,
+            threads or _processors(),
+            advance,
+            extremes=extremes,
+            kurtosis=kurtosis,
+            scale=scale,
+        )
+
+    with np.errstate(all="ignore"):
+        pool = scan(extremes=extremes, advance=advance)
+        moments = pool.moments()
+        if (dtype or source.dtype) == "float64":
+            overflown = _overflown(moments, pool)
+            if overflown.any():
+                # Again, with these channels scaled to at most 1 by a power of two, which is exact.
+                seen = pool if extremes else scan(extremes=True)
+                largest = np.fmax(np.abs(seen.min), np.abs(seen.max))
+                exponent = np.where(overflown, np.frexp(largest)[1], 0)
+                scaled = scan(np.ldexp(1.0, -exponent), extremes=False).moments()
+                moments = scaled.times_two_to(exponent)
+        first: list[tuple[int, ...] | None] = [None] * len(moments.shift)
+        found = pool.nonfinite or Nonfinite.none(len(first))
+        for channel in np.flatnonzero(found.dirty).tolist():
+            first[channel] = _unravel(int(found.first[channel]), source.shape)
+        return stats(
+            moments, (pool.min, pool.max), (found.nan, found.posinf, found.neginf), tuple(first)
+        )
+
+
+def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStats | None:
+    """The statistics of a clean array of few values, for which the machinery would take longer.
+
+    None for any other array.
+    """
+    if not (
+        0 < x.size <= _SMALL_VALUES
+        and x.dtype in _PLAIN
+        and x.flags.c_contiguous
+        and -x.ndim <= channel_axis < x.ndim
+    ):
+        return None
+    channel_axis %= x.ndim
+    c = x.shape[channel_axis]
+    n = x.size // c
+    x = x.reshape(prod(x.shape[:channel_axis]), c, -1)
+    wide = x.astype(np.float64)
+    total, square = power_sums(wide, wide)
+    offset = total / n
+    m2 = square - total * offset
+    if not (m2 * MAX_CANCELLATION >= square).all():
+        return None
+    nan, posinf, neginf = np.zeros((3, c), np.int64)
+    return ChannelStats(
+        count=n,
+        shift=np.zeros(c),
+        offset=offset,
+        var=m2 / n,
+        min=extreme(np.minimum, x).astype(np.float64) if extremes else np.full(c, np.nan),
+        max=extreme(np.maximum, x).astype(np.float64) if extremes else np.full(c, np.nan),
+        nan=nan,
+        posinf=posinf,
+        neginf=neginf,
+        first_nonfinite=(None,) * c,
+    )
+
+
+def _overflown(moments: Moments, pool: Pool) -> NDArray[np.bool_]:
+    """The channels of finite values whose sums are not: the moments may fit in float64 yet."""
+    overflown = ~(np.isfinite(moments.var) & np.isfinite(moments.offset))
+    if moments.fourth is not None:
+        overflown |= ~np.isfinite(moments.fourth)
+    if pool.nonfinite is not None:
+        overflown &= ~pool.nonfinite.dirty
+    return overflown
+
+
+def _source(tensor: TensorRef | NDArray[Any], channel_axis: int, dtype: str | None) -> Source:
+    """Check that the statistics can be taken, and open the tensor."""
+    if isinstance(tensor, TensorRef):
+        label, shape, stored = tensor.label, tensor.shape, tensor.dtype
+        if tensor.storage is None:
+            raise TensorError(f"{label}: its values cannot be read ({tensor.unreadable}).")
+    else:
+        label, shape, stored = "The array", tensor.shape, tensor.dtype.name
+    if stored not in DTYPES or DTYPES[stored].kind == "complex":
+        raise TensorError(f"{label}: values of dtype {stored} have no BatchNorm statistics.")
+    if dtype is not None and dtype not in COMPUTE_DTYPES:
+        raise TensorError(
+            f"{label}: BatchNorm does not compute in {dtype}, but in {', '.join(COMPUTE_DTYPES)}."
+        )
+    if dtype is None and DTYPES[stored].kind != "float":
+        raise TensorError(
+            f"{label}: its dtype is {stored}; say which floating-point dtype to cast it to."
+        )
+    if not -len(shape) <= channel_axis < len(shape):
+        raise TensorError(f"{label}: shape {shape} has no axis {channel_axis}.")
+    channel_axis %= len(shape)
+    if shape[channel_axis] == 0:
+        raise TensorError(f"{label}: shape {shape} has no channels along axis {channel_axis}.")
+    if 0 in shape:
+        raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
+    return Source(tensor, channel_axis, stored, shape)
+
+
+def _processors() -> int:
+    """The number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _unravel(index: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The place in `shape` of a C-order index."""
+    place = []
+    for size in reversed(shape):
+        index, at = divmod(index, size)
+        place.append(at)
+    return tuple(reversed(place))
+
+
+def _scan(
+    source: Source,
+    cast: str | None,
+    threads: int,
+    advance: Advance | None,
+    *,
+    extremes: bool,
+    kurtosis: bool,
+    scale: FloatArray | None,
+) -> Pool:
+    """One pass: the sums over all tasks, of values times `scale` where it is given."""
+    layout = source.layout
+    tasks = layout.tasks.count
+    pool = Pool(layout.shape[layout.channel], kurtosis=kurtosis)
+    with ExitStack() as stack:
+        workers = [
+            Worker(source, cast, stack, extremes=extremes, kurtosis=kurtosis, scale=scale)
+            for _ in range(max(1, min(threads, tasks - 1)))
+        ]
+        # The first task is done alone, for it decides how the others begin.
+        part = workers[0](0)
+        pool.add(part)
+        done = part.nbytes
+        if tasks > 1:
+            for worker in workers:
+                worker.centre = part.recentred > 0
+            with closing(_in_order(workers, 1, tasks)) as parts:
+                for part in parts:
+                    pool.add(part)
+                    done += part.nbytes
+                    if advance is not None and done >= _ADVANCE_BYTES:
+                        advance(done)
+                        done = 0
+        if advance is not None:
+            advance(done)
+    return pool
+
+
+def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Partial, None, None]:
+    """The results of tasks `start` to `stop` - 1 in order, each worker on a thread of its own."""
+    if len(workers) == 1:
+        yield from map(workers[0], range(start, stop))
+        return
+    numbers = count(start)
+    results: SimpleQueue[tuple[int, Partial | BaseException]] = SimpleQueue()
+    permits = threading.Semaphore(_TASKS_AHEAD * len(workers))
+    over = threading.Event()
+
+    def work(worker: Worker) -> None:
+        with np.errstate(all="ignore"):  # a thread begins with NumPy's own settings
+            while True:
+                permits.acquire()
+                number = next(numbers)
+                if over.is_set() or number >= stop:
+                    return
+                try:
+                    results.put((number, worker(number)))
+                except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+                    results.put((number, error))
+                    return
+
+    team = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    early: dict[int, Partial] = {}
+    try:
+        for thread in team:
+            thread.start()
+        for number in range(start, stop):
+            while number not in early:
+                which, result = results.get()
+                if isinstance(result, BaseException):
+                    raise result
+                early[which] = result
+            yield early.pop(number)
+            permits.release()
+    finally:
+        over.set()
+        for _ in team:
+            permits.release()
+        for thread in team:
+            if thread.ident is not None:
+                thread.join()

@@ -1,0 +1,105 @@
+"""A tensor's stored values, wherever they lie, given out tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from io import FileIO
+from operator import mul
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncli.dtypes import DTYPES
+from bncli.errors import CorruptFileError, FileError
+from bncli.model import FileBytes, TensorRef
+from bncli.moments.layout import TILE_VALUES, Box, Layout
+
+
+class Source:
+    """A tensor's stored values and their layout.
+
+    `dtype` is PyTorch's name of the stored dtype, `itemsize` its size in bytes; `shape` is the
+    tensor's own.
+    """
+
+    def __init__(
+        self,
+        tensor: TensorRef | NDArray[Any],
+        channel_axis: int,
+        dtype: str,
+        shape: tuple[int, ...],
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.itemsize = DTYPES[dtype].itemsize
+        self._file: FileBytes | None = None
+        if isinstance(tensor, TensorRef) and isinstance(tensor.storage, FileBytes):
+            self._file = tensor.storage
+            self._stored = np.dtype(DTYPES[dtype].stored).newbyteorder(self._file.byteorder)
+            self.layout = Layout(
+                tensor.shape, tensor.strides, channel_axis, max_span=4 * TILE_VALUES
+            )
+            last = sum((axis.size - 1) * axis.stride for axis in self.layout.axes)
+            if last < 0 or (last + 1) * self.itemsize > self._file.nbytes:
+                raise CorruptFileError(
+                    self._file.path,
+                    f"{tensor.name or 'the tensor'} of shape {tensor.shape} does not fit in the "
+                    f"{self._file.nbytes} bytes that the file has for it.",
+                )
+        else:
+            array = tensor.stored() if isinstance(tensor, TensorRef) else tensor
+            self.layout = Layout(array.shape, array.strides, channel_axis)
+            one_wide = [i for i in range(array.ndim) if i not in self.layout.order]
+            self._view = array.transpose(self.layout.order + one_wide).reshape(self.layout.shape)
+
+    def reader(self, stack: ExitStack) -> Callable[[Box], NDArray[Any]]:
+        """A function from a tile to its stored values, which may live until the next call.
+
+        Each thread takes its own; `stack` closes what it opens.
+        """
+        if self._file is None:
+            return lambda tile: self._view[tile.slices]
+        try:
+            file = stack.enter_context(FileIO(self._file.path))
+        except OSError as error:
+            raise FileError(self._file.path, f"cannot be read ({error.strerror}).") from error
+        return _FileReader(file, self._file, self.layout, self._stored)
+
+
+class _FileReader:
+    """Reads a tile's span of a file into a buffer that is used again.
+
+    The file is read and not mapped: pages of a map count as the process's memory.
+    """
+
+    def __init__(
+        self, file: FileIO, where: FileBytes, layout: Layout, stored: np.dtype[Any]
+    ) -> None:
+        self._file = file
+        self._where = where
+        self._steps = layout.strides
+        self._buffer = np.empty(layout.tile_span + 1, stored)
+        self._strides = tuple(axis.stride * stored.itemsize for axis in layout.axes)
+
+    def __call__(self, tile: Box) -> NDArray[Any]:
+        shape = tile.shape
+        begin = sum(map(mul, tile.starts, self._steps))
+        span = sum(map(mul, shape, self._steps)) - sum(self._steps)
+        buffer = self._buffer[: span + 1]
+        self._fill(buffer.view(np.uint8).data, begin * buffer.itemsize)
+        return np.ndarray(shape, buffer.dtype, buffer, strides=self._strides)
+
+    def _fill(self, target: memoryview, begin: int) -> None:
+        """Read `target` full, from `begin` bytes behind the tensor's start on."""
+        path = self._where.path
+        try:
+            self._file.seek(self._where.offset + begin)
+            while target:
+                done = self._file.readinto(target)
+                if not done:
+                    raise CorruptFileError(path, "ends before the tensor's last value.")
+                target = target[done:]
+        except OSError as error:
+            raise FileError(path, f"cannot be read ({error.strerror}).") from error

@@ -1,0 +1,99 @@
+"""From stored bits to float64, tile by tile, in buffers that are used again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncli.dtypes import decode, encode
+
+if TYPE_CHECKING:
+    from bncli.model import FloatArray
+
+_WIDER = {
+    "float16": ("float32", "float64"),
+    "bfloat16": ("float32", "float64"),
+    "float32": ("float64",),
+}
+"""Casts that change no value."""
+
+
+class Widener:
+    """Turns tiles of the stored dtype into contiguous float64, after an optional cast.
+
+    A call's result lives in this object's buffers, until the next call, or in the tile itself.
+    """
+
+    def __init__(self, dtype: str, cast: str | None, capacity: int) -> None:
+        """`dtype` is the stored one and `cast` the one to round to first, by PyTorch's names.
+
+        `capacity` is the largest number of values in a tile.
+        """
+        if cast == dtype or cast in _WIDER.get(dtype, ()):
+            cast = None
+        self._dtype = dtype
+        self._cast = cast
+        self._wide: FloatArray = np.empty(capacity)
+        self._narrow: NDArray[np.float32] | None = None
+        if cast is None and dtype in ("float16", "bfloat16"):
+            self._narrow = np.empty(capacity, np.float32)
+
+    @property
+    def buffer(self) -> FloatArray:
+        """The float64 buffer, flat."""
+        return self._wide
+
+    def __call__(self, stored: NDArray[Any]) -> tuple[FloatArray, NDArray[Any]]:
+        """The values of `stored` as contiguous float64, and the same in the narrowest dtype.
+
+        Both have the shape of `stored`. The second, float32 or float64, is the cheaper to find
+        the extremes in. Neither may be written to where they are `stored` itself.
+        """
+        plain = stored.flags.c_contiguous and stored.dtype.isnative
+        if self._cast is None and self._dtype == "float64" and plain and stored.flags.aligned:
+            return stored, stored
+        size = stored.size
+        wide = self._wide[:size].reshape(stored.shape)
+        if self._cast is not None or self._dtype.startswith("float8"):
+            values = decode(stored, self._dtype)
+            if self._cast is not None:
+                values = decode(encode(values, self._cast), self._cast)
+            np.copyto(wide, values)
+            return wide, wide
+        if self._narrow is not None:
+            narrow = self._narrow[:size].reshape(stored.shape)
+            (_widen_bfloat16 if self._dtype == "bfloat16" else _widen_float16)(stored, narrow)
+            np.copyto(wide, narrow)
+            return wide, narrow
+        np.copyto(wide, stored)
+        return wide, stored if plain else wide
+
+
+def _widen_bfloat16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """bfloat16 is the upper half of a float32."""
+    bits = out.view(np.uint32)
+    np.copyto(bits, stored)
+    np.left_shift(bits, 16, out=bits)
+
+
+def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """NumPy's own cast takes each half apart; moved bits and a product take it on as a whole.
+
+    Sign and exponent with fraction go to their places in a float32, whose exponent then lacks
+    the difference of the two biases, 127 - 15; the product with 2**112 is exact, for subnormal
+    halves too. An exponent of all ones would come out as a finite number, so tiles with a NaN
+    or Inf are left to the cast.
+    """
+    signed = stored.view(stored.dtype.str.replace("f", "i"))
+    # As signed numbers +Inf and NaN are the largest; as unsigned ones -Inf and -NaN are.
+    unsigned = stored.view(stored.dtype.str.replace("f", "u"))
+    if signed.max() >= 0x7C00 or unsigned.max() >= 0xFC00:
+        np.copyto(out, stored)
+        return
+    bits = out.view(np.int32)
+    np.copyto(bits, signed)
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, np.int32(~0x70000000), out=bits)
+    np.multiply(out, np.float32(2.0**112), out=out)

@@ -1,0 +1,276 @@
+"""One thread's work: the sums over a task, taken tile by tile, exact enough to be pooled.
+
+The sums are taken about 0 first, which costs no pass over the data beyond the sums themselves.
+Where a channel's mean turns out to be large against its deviations, they are taken again about
+the mean: with K**2 the mean square over the variance, sums about 0 lose a factor K**2 of
+precision (Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American
+Statistician 37, 1983), so K**2 is kept to `MAX_CANCELLATION`. Once a tensor is known to have such
+channels, tasks begin with a guess of the mean instead of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
+from bncli.moments.layout import Box
+from bncli.moments.source import Source
+from bncli.moments.values import Widener
+
+if TYPE_CHECKING:
+    from bncli.model import FloatArray, IntArray
+
+MAX_CANCELLATION = 16.0
+"""The mean square over the variance, beyond which sums are taken again about the mean."""
+_ROUNDS = 4
+"""A mean far away may be wrong by more than a standard deviation at first; it soon settles."""
+_NOWHERE = int(np.iinfo(np.int64).max)
+
+
+@dataclass(slots=True)
+class Nonfinite:
+    """The NaNs and infinities of some channels, each array of shape (channels,).
+
+    `first` is the C-order index in the tensor of the first of either, or the largest int64.
+    """
+
+    nan: IntArray
+    posinf: IntArray
+    neginf: IntArray
+    first: IntArray
+
+    @classmethod
+    def none(cls, channels: int) -> Nonfinite:
+        """What channels without any have."""
+        zeros = np.zeros((3, channels), np.int64)
+        return cls(zeros[0], zeros[1], zeros[2], np.full(channels, _NOWHERE))
+
+    @property
+    def dirty(self) -> NDArray[np.bool_]:
+        """Which channels have any."""
+        dirty: NDArray[np.bool_] = self.first != _NOWHERE
+        return dirty
+
+
+@dataclass(slots=True)
+class Partial:
+    """What one task says of its `channels`; every array of shape (channels,).
+
+    `sum` is that of value - `shift`; `m2`, `m3` and `m4` sum powers of value - mean. They mean
+    nothing for a channel with a NaN or Inf. `min` and `max` are over the finite values, NaN where
+    there are none. `recentred` is the number of channels whose sums had to be taken again,
+    `nbytes` what the task's values take in the tensor.
+    """
+
+    channels: slice
+    count: int
+    nbytes: int
+    shift: FloatArray
+    sum: FloatArray
+    m2: FloatArray
+    m3: FloatArray | None = None
+    m4: FloatArray | None = None
+    min: FloatArray | None = None
+    max: FloatArray | None = None
+    nonfinite: Nonfinite | None = None
+    recentred: int = 0
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums of value - `shift` and of its square, and the extremes of value; of (channels,)."""
+
+    shift: FloatArray
+    sum: FloatArray
+    square: FloatArray
+    min: FloatArray | None
+    max: FloatArray | None
+
+
+class Worker:
+    """Does tasks of a tensor, with a reader and buffers of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        cast: str | None,
+        stack: ExitStack,
+        *,
+        extremes: bool,
+        kurtosis: bool,
+        scale: FloatArray | None,
+    ) -> None:
+        """`cast` is what values are rounded to first, `scale` what each channel is multiplied by.
+
+        `stack` closes what is opened here.
+        """
+        self._layout = source.layout
+        self._itemsize = source.itemsize
+        self._read = source.reader(stack)
+        self._widen = Widener(source.dtype, cast, source.layout.tile_values)
+        self._extremes = extremes
+        self._kurtosis = kurtosis
+        self._scale = scale
+        self.centre = False
+        """Whether tasks begin with a guess of the mean."""
+
+    def __call__(self, number: int) -> Partial:
+        """Do task `number`."""
+        task = self._layout.tasks[number]
+        at = self._layout.channel
+        channels = slice(task.starts[at], task.stops[at])
+        values = 1
+        for size in task.shape:
+            values *= size
+        n = values // (channels.stop - channels.start)
+        sums = self._sums(task, None, extremes=self._extremes)
+        m2 = sums.square - sums.sum * (sums.sum / n)
+        part = Partial(channels, n, values * self._itemsize, sums.shift, sums.sum, m2)
+        part.min = sums.min
+        part.max = sums.max
+        # The comparison is False for a NaN, so one glance finds all that needs a second look.
+        good = m2 * MAX_CANCELLATION >= sums.square
+        if not good.all():
+            self._look_again(task, part, sums, ~good)
+        if self._kurtosis:
+            self._higher(task, part)
+        return part
+
+    def _tiles(self, task: Box) -> Iterator[tuple[Box, slice, FloatArray, NDArray[Any]]]:
+        """Each tile, the channels in it (counted from the task's first) and its values twice.
+
+        As the kernels want them, and the same in the narrowest dtype, to find the extremes in.
+        Both live until the next tile, and neither may be written to: see `_scratch`.
+        """
+        at = self._layout.channel
+        first = task.starts[at]
+        for tile in self._layout.tiles(task):
+            x, narrow = self._widen(self._read(tile))
+            channels = slice(tile.starts[at] - first, tile.stops[at] - first)
+            before = 1
+            for size in x.shape[:at]:
+                before *= size
+            shape = (before, x.shape[at], -1)
+            x = x.reshape(shape)
+            narrow = narrow.reshape(shape)
+            if self._scale is not None:
+                scale = self._scale[tile.starts[at] : tile.stops[at], None]
+                x = narrow = np.multiply(x, scale, out=self._scratch(x))
+            yield tile, channels, x, narrow
+
+    def _scratch(self, x: FloatArray) -> FloatArray:
+        """An array like `x` to write to. It may be `x`, and `narrow`, but is never the tensor."""
+        return self._widen.buffer[: x.size].reshape(x.shape)
+
+    def _sums(self, task: Box, shift: FloatArray | None, *, extremes: bool) -> _Sums:
+        """The sums over a task, about `shift` where it is given."""
+        at = self._layout.channel
+        c = task.stops[at] - task.starts[at]
+        guess = shift is None and self.centre
+        sums = _Sums(
+            np.zeros(c) if shift is None else shift,
+            np.zeros(c),
+            np.zeros(c),
+            np.full(c, np.inf) if extremes else None,
+            np.full(c, -np.inf) if extremes else None,
+        )
+        seen = 0
+        for _, channels, x, narrow in self._tiles(task):
+            if sums.min is not None and sums.max is not None:
+                low, high = sums.min[channels], sums.max[channels]
+                np.minimum(low, extreme(np.minimum, narrow), out=low)
+                np.maximum(high, extreme(np.maximum, narrow), out=high)
+            if guess and channels.stop > seen:
+                # Tiles come in memory order, so new channels come together.
+                seen = channels.stop
+                sums.shift[channels] = guess_mean(x)
+            scratch = self._scratch(x)
+            about = shift is not None or guess
+            y = np.subtract(x, sums.shift[channels, None], out=scratch) if about else x
+            total, square = power_sums(y, scratch)
+            sums.sum[channels] += total
+            sums.square[channels] += square
+        return sums
+
+    def _look_again(self, task: Box, part: Partial, sums: _Sums, bad: NDArray[np.bool_]) -> None:
+        """Mend the channels `bad` of `part`: NaN, Inf, overflow, or a mean far from the shift."""
+        odd = ~np.isfinite(sums.square)
+        if odd.any():
+            self._find_nonfinite(task, part, odd)
+            bad = bad & ~odd
+        low, high = part.min, part.max
+        for _ in range(_ROUNDS):
+            if low is not None and high is not None:
+                same = bad & (low == high)
+                part.shift[same] = low[same]
+                part.sum[same] = part.m2[same] = 0.0
+                bad = bad & ~same
+            if not bad.any():
+                return
+            part.recentred = max(part.recentred, int(bad.sum()))
+            mean = part.shift + part.sum / part.count
+            sums = self._sums(task, np.where(bad, mean, part.shift), extremes=low is None)
+            if low is None:
+                low, high = sums.min, sums.max
+            m2 = sums.square - sums.sum * (sums.sum / part.count)
+            part.shift[bad] = sums.shift[bad]
+            part.sum[bad] = sums.sum[bad]
+            part.m2[bad] = np.maximum(m2[bad], 0.0)
+            bad = bad & (m2 * MAX_CANCELLATION < sums.square)
+
+    def _higher(self, task: Box, part: Partial) -> None:
+        """Add the sums of the third and fourth powers of the deviations to `part`."""
+        n = part.count
+        shift = part.shift + part.sum / n
+        s1, s2, s3, s4 = np.zeros((4, len(shift)))
+        for _, channels, x, _ in self._tiles(task):
+            y = np.subtract(x, shift[channels, None], out=self._scratch(x))
+            y2 = np.square(y)
+            s1[channels] += column_sums(y)
+            s2[channels] += column_sums(y2)
+            s3[channels] += column_sums(np.multiply(y, y2, out=y))
+            s4[channels] += column_sums(np.square(y2, out=y2))
+        r = s1 / n  # what rounding left between the shift and the mean
+        part.m3 = s3 - 3 * r * s2 + 2 * n * r**3
+        part.m4 = s4 - 4 * r * s3 + 6 * r**2 * s2 - 3 * n * r**4
+
+    def _find_nonfinite(self, task: Box, part: Partial, odd: NDArray[np.bool_]) -> None:
+        """Count the NaNs and infinities of the channels `odd`; those that overflowed have none."""
+        found = Nonfinite.none(len(odd))
+        low = np.full(len(odd), np.inf)
+        high = np.full(len(odd), -np.inf)
+        for tile, channels, x, _ in self._tiles(task):
+            which = np.flatnonzero(odd[channels])
+            if not which.size:
+                continue
+            rows = np.moveaxis(x[:, which, :], 1, 0).reshape(len(which), -1)
+            at = which + channels.start
+            finite = np.isfinite(rows)
+            low[at] = np.minimum(low[at], np.where(finite, rows, np.inf).min(axis=1))
+            high[at] = np.maximum(high[at], np.where(finite, rows, -np.inf).max(axis=1))
+            if finite.all():
+                continue
+            found.nan[at] += np.isnan(rows).sum(axis=1)
+            found.posinf[at] += (rows == np.inf).sum(axis=1)
+            found.neginf[at] += (rows == -np.inf).sum(axis=1)
+            before, channel, behind = self._layout.c_order(tile)
+            place = np.add.outer(before, behind).reshape(-1)
+            first = np.where(finite, _NOWHERE, place).min(axis=1)
+            some = first != _NOWHERE
+            first[some] += channel[which[some]]
+            found.first[at] = np.minimum(found.first[at], first)
+        dirty = found.dirty
+        if not dirty.any():
+            return
+        part.nonfinite = found
+        if part.min is not None and part.max is not None:
+            some = dirty & (low <= high)
+            part.min[dirty] = part.max[dirty] = np.nan
+            part.min[some] = low[some]
+            part.max[some] = high[some]

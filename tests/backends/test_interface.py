@@ -1,0 +1,193 @@
+"""Every backend: runs each kind in each mode, and says what is missing where it cannot."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from bncli.backends import BackendName, backend
+from bncli.backends.interface import QUANTITIES, BatchNormCall
+from bncli.dtypes import decode, encode
+from bncli.errors import MissingBackendError
+from bncli.model import BatchNormSettings, RunningStats
+
+SHAPES = {"1d rows": (6, 3), "1d": (4, 3, 5), "2d": (3, 3, 4, 5), "3d": (2, 3, 3, 2, 4)}
+MODES = [
+    BatchNormSettings(training=training, affine=affine, track_running_stats=track)
+    for training in (True, False)
+    for affine in (True, False)
+    for track in (True, False)
+]
+ROUNDING = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 2e-5, "float64": 1e-10}
+
+
+@pytest.fixture(params=list(BackendName), ids=lambda name: name.value)
+def name(request):
+    return request.param
+
+
+def call_of(shape, settings, dtype="float64", channel_axis=1, seed=0) -> BatchNormCall:
+    rng = np.random.default_rng(seed)
+    wide = "float64" if dtype == "float64" else "float32"
+    channels = shape[channel_axis]
+    kept = settings.affine or settings.track_running_stats
+    parameter_dtype = wide if kept else dtype
+
+    def rounded(values):
+        return decode(encode(values, dtype), dtype)
+
+    def parameters(values):
+        return values.astype(wide).astype(np.float64)
+
+    return BatchNormCall(
+        x=rounded(rng.normal(1, 2, shape)),
+        grad_output=rounded(rng.normal(size=shape)),
+        dtype=dtype,
+        parameter_dtype=parameter_dtype,
+        channel_axis=channel_axis,
+        settings=settings,
+        weight=parameters(rng.normal(size=channels)) if settings.affine else None,
+        bias=parameters(rng.normal(size=channels)) if settings.affine else None,
+        running=RunningStats(
+            parameters(rng.normal(size=channels)), parameters(rng.uniform(0.5, 2, channels)), 3
+        )
+        if settings.track_running_stats
+        else None,
+    )
+
+
+def expected_quantities(call: BatchNormCall) -> dict[str, np.ndarray]:
+    """By the formulas, in NumPy: nothing of bncli's own."""
+    settings, axis = call.settings, call.channel_axis
+    x = np.moveaxis(call.x.astype(np.float64), axis, -1)
+    g = np.moveaxis(call.grad_output.astype(np.float64), axis, -1)
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    mean, var = x.mean(axes), x.var(axes)
+    found: dict[str, np.ndarray] = {}
+    batch = settings.training or not settings.track_running_stats
+    if batch:
+        found |= {"mean": mean, "var": var, "invstd": 1 / np.sqrt(var + settings.eps)}
+    running = call.running
+    if running is not None:
+        changes = settings.training
+        a = settings.momentum if changes else 0.0
+        found |= {
+            "running_mean": (1 - a) * running.running_mean + a * mean,
+            "running_var": (1 - a) * running.running_var + a * var * count / (count - 1),
+            "num_batches_tracked": np.array([running.num_batches_tracked + changes]),
+        }
+        if not batch:
+            mean, var = running.running_mean, running.running_var
+    x_hat = (x - mean) / np.sqrt(var + settings.eps)
+    weight = call.weight if call.weight is not None else 1.0
+    bias = call.bias if call.bias is not None else 0.0
+    g_sum, g_x_hat = g.sum(axes), (g * x_hat).sum(axes)
+    grad = g - (g_sum + x_hat * g_x_hat) / count if batch else g
+    found["output"] = np.moveaxis(x_hat * weight + bias, -1, axis)
+    found["grad_input"] = np.moveaxis(grad * weight / np.sqrt(var + settings.eps), -1, axis)
+    if settings.affine:
+        found |= {"grad_weight": g_x_hat, "grad_bias": g_sum}
+    return found
+
+
+def assert_run(name, call, rounding):
+    run = backend(name).run(call)
+    expected = expected_quantities(call)
+    assert set(run.quantities) == set(expected) <= set(QUANTITIES)
+    for quantity, values in expected.items():
+        actual = run.quantities[quantity]
+        assert actual.shape == values.shape, quantity
+        np.testing.assert_allclose(
+            actual, values, rtol=rounding, atol=rounding * (1 + np.abs(values).max()),
+            err_msg=quantity,
+        )  # fmt: skip
+    return run
+
+
+def test_a_backend_says_who_it_is(name):
+    chosen = backend(name)
+    assert chosen.name == name.value
+    run = chosen.run(call_of((6, 3), BatchNormSettings()))
+    assert run.version
+    assert run.threads >= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    "settings", MODES, ids=lambda s: f"{s.training:d}{s.affine:d}{s.track_running_stats:d}"
+)
+def test_every_kind_in_every_mode(name, shape, settings):
+    assert_run(name, call_of(shape, settings), 1e-10)
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+@pytest.mark.parametrize("settings", MODES[:2] + MODES[4:5] + MODES[7:], ids=repr)
+def test_every_dtype(name, dtype, settings):
+    run = assert_run(name, call_of((8, 3, 6), settings, dtype), ROUNDING[dtype])
+    assert run.arithmetic.dtype == dtype
+    for quantity in ("output", "grad_input"):
+        values = run.quantities[quantity]
+        np.testing.assert_array_equal(decode(encode(values, dtype), dtype), values)
+
+
+@pytest.mark.parametrize("channel_axis", [0, 1, 2, 3])
+def test_the_axes_are_the_users(name, channel_axis):
+    shape = (2, 3, 4, 5)
+    assert_run(name, call_of(shape, BatchNormSettings(), channel_axis=channel_axis), 1e-10)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_eps_and_momentum_reach_it(name, momentum, eps):
+    call = call_of((6, 3, 4), BatchNormSettings(eps=eps, momentum=momentum))
+    assert_run(name, call, 1e-10)
+
+
+def test_momentum_none_counts_on(name):
+    call = call_of((6, 3, 4), BatchNormSettings(momentum=None))
+    run = backend(name).run(call)
+    assert call.running is not None
+    expected = call.running.running_mean * 3 / 4 + call.x.mean((0, 2)) / 4
+    np.testing.assert_allclose(run.quantities["running_mean"], expected, rtol=1e-10)
+    assert run.quantities["num_batches_tracked"].tolist() == [4]
+
+
+def test_the_callers_arrays_are_left_alone(name):
+    call = call_of((6, 3, 4), BatchNormSettings())
+    assert call.running is not None
+    assert call.weight is not None
+    arrays = (call.x, call.grad_output, call.weight, call.running.running_mean)
+    before = [array.copy() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
+    backend(name).run(call)
+    for array, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def test_a_missing_library_is_one_sentence(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name.value, None)
+    with pytest.raises(MissingBackendError) as caught:
+        backend(name).run(call_of((6, 3), BatchNormSettings()))
+    assert str(caught.value).startswith(f"--against {name.value} needs ")
+    assert "python -m pip install" in str(caught.value)
+
+
+def test_against_a_missing_library_is_exit_2(run, save, name, monkeypatch):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(6, 3)))
+    monkeypatch.setitem(sys.modules, name.value, None)
+    code, stdout, stderr = run("compute", x, "--against", name.value)
+    assert (code, stdout) == (2, "")
+    assert stderr.count("\n") == 1
+    assert "python -m pip install" in stderr
+    assert run("compute", x).code == 0
+
+
+def test_every_backend_is_named_in_the_flag(run, save, name):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(6, 3)))
+    result = run("compute", x, "--against", name.value, "-f", "json")
+    assert result.code == 0
+    assert result.report["facts"]["backend"] == name.value

@@ -1,0 +1,143 @@
+"""The statistics engine against NumPy and PyTorch, in memory."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.dtypes import encode
+from bncli.model import TensorRef
+from bncli.moments import channel_stats
+
+THREADS = [1, 2]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).standard_normal((64, 64, 112, 112), np.float32)
+
+
+@pytest.fixture(scope="module")
+def signals():
+    return np.random.default_rng(1).standard_normal((256, 64, 2500), np.float32)
+
+
+@pytest.fixture(scope="module")
+def rows_of_64():
+    return np.random.default_rng(2).standard_normal((1_000_000, 64), np.float32)
+
+
+def sum_on(threads, x):
+    """np.sum on so many threads, each with its share."""
+    shares = np.array_split(x, threads)
+    if threads == 1:
+        return lambda: [share.sum() for share in shares]
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(np.sum, shares))
+
+
+def mean_and_var(x):
+    axes = (0, *range(2, x.ndim))
+    return lambda: (x.mean(axes), x.var(axes))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("kind", ["images", "signals"])
+def test_channels_first(kind, everything, threads, race, request):
+    x = request.getfixturevalue(kind)
+    tensor = torch.from_numpy(x)
+    torch.set_num_threads(threads)
+    axes = (0, *range(2, x.ndim))
+    rivals = {
+        "torch.batch_norm_update_stats": (
+            lambda: torch.batch_norm_update_stats(tensor, None, None, 0.1),
+            1.3 if everything else 2.0,
+        )
+    }
+    if not everything:
+        rivals["np.sum"] = sum_on(threads, x), 1 / 3.5
+        rivals["x.mean, x.var"] = mean_and_var(x), None
+        rivals["torch.var_mean"] = lambda: torch.var_mean(tensor, axes), None
+    race(
+        f"{x.shape} float32, {what(everything)}",
+        threads,
+        lambda: channel_stats(x, extremes=everything, threads=threads),
+        rivals,
+        values=x.size,
+        rounds=5,
+    )
+
+
+def what(everything):
+    return "all" if everything else "mean and var"
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("kind", ["(N,C)", "channels last"])
+def test_channels_last(kind, everything, threads, race, rows_of_64):
+    x = rows_of_64
+    if kind == "channels last":
+        x = np.moveaxis(x.reshape(20, 250, 200, 64), -1, 1)
+    race(
+        f"{kind} a million by 64, {what(everything)}",
+        threads,
+        lambda: channel_stats(x, extremes=everything, threads=threads),
+        {"x.mean(0), x.var(0)": (mean_and_var(rows_of_64), 1.0 if everything else 2.0)},
+        values=x.size,
+    )
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["images", "rows_of_64"])
+def test_half_precision(kind, dtype, everything, race, request):
+    x = request.getfixturevalue(kind)
+    flat = encode(x, dtype).ravel()
+    strides = tuple(int(np.prod(x.shape[i + 1 :])) for i in range(x.ndim))
+    half = TensorRef("", None, x.shape, dtype, strides, lambda: flat)
+    race(
+        f"{x.shape} {dtype}, {what(everything)}",
+        1,
+        lambda: channel_stats(half, extremes=everything, threads=1),
+        {"bncli in float32": (lambda: channel_stats(x, extremes=everything, threads=1), 0.5)},
+        values=x.size,
+    )
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("shape", [(8, 4), (64, 64), (16, 3, 8, 8), (4, 64, 14, 14), (32, 4096)])
+def test_small(shape, everything, race):
+    x = np.random.default_rng(3).standard_normal(shape, np.float32)
+    plain = mean_and_var(x)
+    axes = (0, *range(2, x.ndim))
+    rivals = {"x.mean, x.var": (plain, 1.0)}
+    if everything:
+        rivals = {
+            "x.mean, x.var, x.min, x.max, np.isfinite": (
+                lambda: (plain(), x.min(axes), x.max(axes), np.isfinite(x).all(axes)),
+                1.0,
+            )
+        }
+    race(
+        f"{shape} float32, {what(everything)}",
+        1,
+        lambda: channel_stats(x, extremes=everything),
+        rivals,
+        values=x.size,
+        rounds=1000,
+    )
+
+
+def test_far_from_zero(race, images):
+    far = images + np.float32(1000)
+    race(
+        f"{images.shape} float32, all, mean 1000 std",
+        1,
+        lambda: channel_stats(far, threads=1),
+        {"bncli at mean 0": (lambda: channel_stats(images, threads=1), None)},
+        values=far.size,
+        rounds=5,
+    )

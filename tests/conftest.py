@@ -1,0 +1,145 @@
+"""What every test has: bncli in process or in a process of its own, and goldens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bncli.cli import main
+
+REPOSITORY = Path(__file__).parents[1]
+
+COLOR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS")
+"""Variables that would change what Typer and Rich print."""
+
+TERMINAL = {"COLUMNS": "80", "LINES": "25", "TERM": "xterm-256color"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run of bncli left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Standard output as strict JSON."""
+        return parse_strictly(self.stdout)
+
+    def __iter__(self):
+        return iter((self.code, self.stdout, self.stderr))
+
+
+def parse_strictly(text: str) -> dict[str, Any]:
+    """JSON in which NaN and Infinity are no numbers."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update", action="store_true", help="write the goldens anew")
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    for name in COLOR_SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in TERMINAL.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def repository():
+    return REPOSITORY
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder that is the current one, so that labels are bare names."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """bncli in this process: `run("compute", "x.npy")` gives a `Result`."""
+
+    def run(*argv: object) -> Result:
+        capsys.readouterr()
+        code = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return Result(int(code), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run_process():
+    """`python -m bncli` in a process of its own; `python=[...]` runs other Python arguments."""
+
+    def run_process(
+        *argv: object,
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+        python: list[str] | None = None,
+    ) -> Result:
+        environment = {k: v for k, v in os.environ.items() if k not in COLOR_SWITCHES}
+        done = subprocess.run(
+            [sys.executable, *(["-m", "bncli"] if python is None else python), *map(str, argv)],
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            env=environment | TERMINAL | {"PYTHONIOENCODING": "utf-8"} | (env or {}),
+            check=False,
+            timeout=120,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run_process
+
+
+@pytest.fixture
+def save(folder):
+    """Write arrays into the current folder: `save("x.npy", x)`, `save("x.npz", a=..., b=...)`."""
+
+    def save(name: str, array: Any = None, **arrays: Any) -> str:
+        path = folder / name
+        if path.suffix == ".npy":
+            np.save(path, np.asarray(array))
+        elif path.suffix == ".npz":
+            np.savez(path, **arrays)
+        else:
+            import torch
+
+            torch.save(array if array is not None else arrays, path)
+        return name
+
+    return save
+
+
+@pytest.fixture
+def golden(request):
+    """Compare text with `goldens/NAME` beside the test; `pytest --update` writes it anew."""
+    folder = request.path.parent / "goldens"
+
+    def golden(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update"):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"{path} is missing; write it with pytest --update"
+        assert text == path.read_text(encoding="utf-8")
+
+    return golden

@@ -1,0 +1,184 @@
+"""One small honest file of every container, and what torch, NumPy or safetensors reads in it."""
+
+import io
+import json
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Files by name, the one to open, the container, and the tensors that must be found."""
+
+    files: dict
+    main: str
+    container: str
+    expected: dict
+
+
+def values():
+    """A state_dict with views, strides, offsets, shared storages and every plain dtype."""
+    torch.manual_seed(0)
+    base = torch.randn(4, 6)
+    tensors = {
+        "conv.weight": torch.randn(3, 2, 2, 2),
+        "transposed": base.t(),
+        "column": base[:, 2],
+        "inner": base[1:3, 1:5:2],
+        "expanded": torch.randn(3, 1).expand(3, 4),
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 3),
+        "bn.weight": torch.rand(4),
+        "bn.bias": torch.rand(4),
+        "bn.running_mean": torch.randn(4),
+        "bn.running_var": torch.rand(4),
+        "bn.num_batches_tracked": torch.tensor(17),
+        "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
+    for dtype in (
+        torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16, torch.int32,
+        torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128,
+    ):  # fmt: skip
+        tensors[str(dtype).removeprefix("torch.")] = (torch.randn(5) * 3).to(dtype)
+    return tensors
+
+
+def newer_values():
+    """The dtypes that only the newer rebuilding function and safetensors know."""
+    tensors = {}
+    for dtype in (
+        torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2,
+        torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu,
+    ):  # fmt: skip
+        bits = torch.randint(0, 256, (6 * dtype.itemsize,), dtype=torch.uint8)
+        tensors[str(dtype).removeprefix("torch.")] = bits.view(dtype)
+    return tensors
+
+
+def saved(obj, **options):
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(obj, out, **options)
+    return out.getvalue()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.bn = nn.BatchNorm2d(3, eps=1e-3, momentum=0.03)
+        self.blocks = nn.ModuleList([nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=None)])
+        self.norm = nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
+        self.layer_norm = nn.LayerNorm(3)
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+    def forward(self, x):
+        return self.layer_norm(self.norm(self.bn(self.conv(x))).mean((2, 3)))
+
+
+def scripted(module):
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), out)
+    return out.getvalue()
+
+
+def samples():
+    """Sample files by a short name."""
+    import safetensors.torch
+
+    tensors = values()
+    every = tensors | newer_values()
+    arrays = {k: v.contiguous().numpy() for k, v in list(tensors.items())[:6]}
+    compressed, plain, fortran = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez(plain, **{k.replace(".", "/"): v for k, v in arrays.items()})
+    np.savez_compressed(compressed, **arrays)
+    np.save(fortran, np.asfortranarray(arrays["transposed"].astype(">f4")))
+    dense = {k: v.contiguous() for k, v in every.items()}
+    del dense["complex128"]  # no dtype of safetensors
+    net = Net().eval()
+    first = {k: dense[k] for k in list(dense)[:9]}
+    second = {k: dense[k] for k in list(dense)[9:]}
+    index = {
+        "metadata": {"total_size": 1},
+        "weight_map": dict.fromkeys(first, "m-1-of-2.safetensors")
+        | dict.fromkeys(second, "m-2-of-2.safetensors"),
+    }
+    return {
+        "npy": Sample(
+            {"x": fortran.getvalue()}, "x", "npy", {"": arrays["transposed"].astype(">f4")}
+        ),
+        "npz": Sample(
+            {"x": plain.getvalue()}, "x", "npz", {k.replace(".", "/"): v for k, v in arrays.items()}
+        ),
+        "npz-compressed": Sample({"x": compressed.getvalue()}, "x", "npz", arrays),
+        "torch-zip": Sample(
+            {"x": saved(every)}, "x", "torch-zip", every
+        ),
+        "torch-legacy": Sample(
+            {"x": saved(tensors, _use_new_zipfile_serialization=False)},
+            "x", "torch-legacy", tensors,
+        ),
+        "torch-module": Sample({"x": saved(net)}, "x", "torch-zip", net.state_dict()),
+        "torchscript": Sample({"x": scripted(net)}, "x", "torchscript", net.state_dict()),
+        "safetensors": Sample(
+            {"x": safetensors.torch.save(dense)}, "x", "safetensors", dense
+        ),
+        "sharded": Sample(
+            {
+                "x": json.dumps(index).encode(),
+                "m-1-of-2.safetensors": safetensors.torch.save(first),
+                "m-2-of-2.safetensors": safetensors.torch.save(second),
+            },
+            "x", "safetensors", dense,
+        ),
+    }  # fmt: skip
+
+
+def write(directory, sample):
+    """Put a sample's files into a directory; the path to open."""
+    for file_name, data in sample.files.items():
+        (directory / file_name).write_bytes(data)
+    return directory / sample.main
+
+
+def bits(value):
+    """The shape of a tensor or array, and its elements in C order as little-endian bytes."""
+    if isinstance(value, torch.Tensor):
+        shape = tuple(value.shape)
+        flat = value.detach().contiguous().reshape(-1)
+        return shape, bytes(flat.view(torch.uint8).numpy().tobytes()) if flat.numel() else b""
+    array = np.ascontiguousarray(value)
+    little = array.astype(array.dtype.newbyteorder("<"))
+    return value.shape, little.tobytes()
+
+
+def dtype_name(value):
+    """PyTorch's name of the dtype of a tensor or an array."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    return value.dtype.newbyteorder("=").name
+
+
+def assert_same(refs, expected):
+    """Every expected tensor is among the references, with its dtype and every bit."""
+    for key, value in expected.items():
+        ref = refs[key]
+        assert ref.name == key
+        assert ref.dtype == dtype_name(value), key
+        assert bits(ref.stored()) == bits(value), key
+        if isinstance(value, torch.Tensor) and value.numel() and value.dtype not in WITHOUT_FLOAT:
+            decoded = torch.from_numpy(np.array(ref.read()))
+            wide = value.to(decoded.dtype)
+            assert torch.equal(decoded, wide) or torch.allclose(
+                decoded, wide, rtol=0, atol=0, equal_nan=True
+            ), key
+
+
+WITHOUT_FLOAT = {torch.complex32, torch.uint16, torch.uint32, torch.uint64}

@@ -1,0 +1,524 @@
+"""Files made to do harm: nothing in them runs, and they cost little time and memory.
+
+All are opened in one process of their own, under an audit hook that writes down whatever Python
+itself reports as dangerous: imports, commands, code that is compiled, files opened for writing.
+"""
+
+import io
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from bncli.errors import BncliError
+from bncli.loaders import open_file
+
+from . import pickles as p
+from .pickles import call, dictionary, integer, name, npy, pid, safetensors, tensor, text, tup
+
+COMMAND = "touch CANARY"
+SYSTEM = name("os", "system")
+ARG = tup(text(COMMAND))
+GLOBAL_4 = text("os") + text("system") + b"\x93"
+
+
+def beside(value):
+    """A checkpoint that has a good tensor `ok` beside the hostile value."""
+    return p.torch_zip(dictionary(evil=value, ok=tensor()))
+
+
+def with_tensor(**changes):
+    return p.torch_zip(dictionary(evil=tensor(**changes), ok=tensor()))
+
+
+class Exploit:
+    def __reduce__(self):
+        import os
+
+        return os.system, (COMMAND,)
+
+
+class SlowKey:
+    """Pickled as a tuple that holds itself twice, 60 times over: hashing it never ends."""
+
+
+def laughs(depth, core):
+    """A list of ten times a list of ten times ..., with `core` at the bottom."""
+    out = b"](" + core * 10 + b"e" + b"\x94"
+    for level in range(depth):
+        out += b"0](" + (b"h" + bytes([level])) * 10 + b"e\x94"
+    return out
+
+
+def doubled(depth):
+    """A tuple of two of a tuple of two of ...: 2 to the depth leaves in a few bytes."""
+    out = b"N\x85\x94"
+    for level in range(depth):
+        out += b"0" + (b"h" + bytes([level])) * 2 + b"\x86\x94"
+    return out
+
+
+def exploit_npy():
+    import numpy as np
+
+    out = io.BytesIO()
+    np.save(out, np.array([Exploit()], dtype=object), allow_pickle=True)
+    return out.getvalue()
+
+
+def duplicate_members():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a/data.pkl", p.whole(dictionary(ok=tensor())))
+        archive.writestr("a/data.pkx", p.whole(call(SYSTEM, text(COMMAND))))
+    return out.getvalue().replace(b"data.pkx", b"data.pkl")
+
+
+def central_sizes(size, method=0, packed=None):
+    """An archive whose directory lies about the one storage in it."""
+    data = p.torch_zip(dictionary(ok=tensor()))
+    at = data.rindex(b"a/data/0") - 46
+    fields = list(struct.unpack_from("<4s6H3L5H2L", data, at))
+    fields[4], fields[8], fields[9] = method, size if packed is None else packed, size
+    return data[:at] + struct.pack("<4s6H3L5H2L", *fields) + data[at + 46 :]
+
+
+def overlapping():
+    """Two entries of the directory for one place in the file."""
+    data = bytearray(p.torch_zip(dictionary(ok=tensor()), {"0": bytes(16), "1": bytes(16)}))
+    first, second = (data.rindex(f"a/data/{n}".encode()) - 46 for n in "01")
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]
+    return bytes(data)
+
+
+def deflate_bomb():
+    """100 MB of zeros as a compressed pickle: a hundred million opcodes of no kind."""
+    return p.zipped({"a/data.pkl": bytes(100_000_000)}, zipfile.ZIP_DEFLATED)
+
+
+def dense_bomb(opcode, count):
+    """A compressed pickle of one opcode again and again."""
+    raw = p.PROTO + opcode * count + p.STOP
+    return p.zipped({"a/data.pkl": raw}, zipfile.ZIP_DEFLATED)
+
+
+def npz_bomb():
+    """An honest archive in all but this: 300 MB of zeros in 300 kB."""
+    size = 300 << 20
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size},)}}")
+    zeros = bytes(1 << 20)
+    crc, packed = zlib.crc32(start), packer.compress(start)
+    for _ in range(300):
+        packed += packer.compress(zeros)
+        crc = zlib.crc32(zeros, crc)
+    packed += packer.flush()
+    data = bytearray(p.zipped({"a.npy": packed}))
+    for at in (8, data.rindex(b"PK\x01\x02") + 10):
+        data[at : at + 2] = struct.pack("<H", 8)
+        sizes = struct.pack("<3L", crc, len(packed), len(start) + size)
+        data[at + 6 : at + 18] = sizes
+    return bytes(data)
+
+
+def wide_fields_missing():
+    """Sizes that are said to be in a 64-bit field that is not there."""
+    data = bytearray(p.torch_zip(dictionary(ok=tensor())))
+    at = data.rindex(b"a/data/0") - 46
+    data[at + 20 : at + 28] = b"\xff" * 8
+    return bytes(data)
+
+
+def more_entries(count):
+    data = bytearray(p.torch_zip(dictionary(ok=tensor())))
+    data[-14:-10] = struct.pack("<2H", count, count)
+    return bytes(data)
+
+
+def state(setter):
+    """An object that is given a state by a __setstate__ of the file's choosing."""
+    return name("types", "SimpleNamespace") + b")\x81" + dictionary(__setstate__=setter) + b"b"
+
+
+# What runs in Python's own unpickler, each by another way to call.
+CALLS = {
+    "reduce-global": SYSTEM + ARG + b"R",
+    "reduce-stack-global": GLOBAL_4 + ARG + b"R",
+    "inst": b"(" + text(COMMAND) + b"ios\nsystem\n",
+    "obj": b"(" + SYSTEM + text(COMMAND) + b"o",
+    "newobj": name("subprocess", "Popen") + ARG + b"\x81",
+    "newobj-ex": name("subprocess", "Popen") + ARG + dictionary(shell=p.TRUE) + b"\x92",
+    "build-setstate": state(SYSTEM) + text(COMMAND) + b"b",
+    "build-slots": name("os", "_Environ") + b")\x81" + tup(p.NONE, dictionary(a=SYSTEM)) + b"b",
+    "eval": call(name("builtins", "eval"), text("__import__('os').system('touch CANARY')")),
+    "exec": call(name("builtins", "exec"), text("open('CANARY', 'w')")),
+    "python-2": call(name("__builtin__", "apply"), SYSTEM, ARG),
+    "getattr": call(
+        call(name("builtins", "getattr"), call(name("importlib", "import_module"), text("os")),
+             text("system")),
+        text(COMMAND),
+    ),
+    "partial": call(call(name("functools", "partial"), SYSTEM, text(COMMAND))),
+    "map": call(name("builtins", "list"), call(name("builtins", "map"), SYSTEM, ARG)),
+    "nested-loads": call(name("pickle", "loads"), p.blob(pickle.dumps(Exploit()))),
+    "nested-torch": call(
+        name("torch.storage", "_load_from_bytes"), p.blob(pickle.dumps(Exploit()))
+    ),
+    "copyreg": call(name("copyreg", "_reconstructor"), SYSTEM, name("builtins", "object"), p.NONE),
+    "open-for-writing": call(name("builtins", "open"), text("CANARY"), text("w")),
+    "rmtree": call(name("shutil", "rmtree"), text(".")),
+    "import": name("antigravity", "fly") + b")R",
+    "run-module": call(name("runpy", "run_path"), text("CANARY.py")),
+    "extension-1": b"\x82\x01" + ARG + b"R",
+    "extension-2": b"\x83\x01\x02" + ARG + b"R",
+    "extension-4": b"\x84\x01\x02\x03\x04" + ARG + b"R",
+    "setitem": SYSTEM + b")R" + text("a") + text("b") + b"s",
+    "additems": b"\x8f(" + SYSTEM + ARG + b"R" + b"\x90",
+    "hooks": call(
+        name("torch._utils", "_rebuild_parameter"), tensor(), p.FALSE,
+        call(SYSTEM, text(COMMAND)),
+    ),
+    "subclass-function": call(
+        name("torch._tensor", "_rebuild_from_type_v2"), SYSTEM, SYSTEM, ARG, p.NONE
+    ),
+    "dispatch-attribute": call(name("torch", "hub.load"), text("x"), text("y")),
+    "unimportable-names": name("..", "\\0") + b")R" + name("", "") + b")R\x86",
+}  # fmt: skip
+
+# References to storages that no PyTorch writes.
+REFERENCES = {
+    "number": integer(7),
+    "none": p.NONE,
+    "text": text("storage"),
+    "empty": tup(),
+    "short": tup(text("storage"), name("torch", "FloatStorage")),
+    "long": pid("0", 4, "FloatStorage", "cpu", p.NONE, p.NONE, p.NONE),
+    "other-kind": tup(text("module"), name("os", "system"), text("x"), text("y"), integer(1)),
+    "class-is-text": tup(text("storage"), text("FloatStorage"), text("0"), text("cpu"), integer(4)),
+    "class-unknown": pid("0", 4, "SystemStorage"),
+    "key-is-list": tup(
+        text("storage"), name("torch", "FloatStorage"), b"]", text("cpu"), integer(4)
+    ),
+    "count-negative": pid("0", -4),
+    "count-huge": pid("0", 1 << 200),
+    "count-over-file": pid("0", 1 << 40),
+    "key-missing": pid("no such"),
+    "key-up": pid("../../../../etc/passwd"),
+    "key-absolute": pid("/etc/passwd"),
+    "key-nul": pid("0\0x"),
+    "view-outside": pid("0", 4, "FloatStorage", "cpu", tup(text("v"), integer(2), integer(4))),
+    "view-ill-formed": pid("0", 4, "FloatStorage", "cpu", tup(SYSTEM)),
+}
+
+VIEWS = {
+    "stride-outside": {"size": (4,), "stride": (2,)},
+    "stride-overflow": {"size": (3, 3), "stride": (1 << 62, 1 << 61)},
+    "stride-negative": {"stride": (-1,)},
+    "size-negative": {"size": (-4,)},
+    "size-overflow": {"size": (1 << 32, 1 << 32), "stride": (1 << 32, 1)},
+    "offset-outside": {"offset": 4},
+    "offset-negative": {"offset": -1},
+    "offset-overflow": {"offset": 1 << 61},
+    "axes-do-not-match": {"size": (2, 2), "stride": (1,)},
+    "too-many-axes": {"size": (1,) * 500, "stride": (1,) * 500},
+}
+
+REPEATED = tensor((1 << 45,), (0,))
+F32 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+
+FILES = {
+    **{f"call-{k}": beside(v) for k, v in CALLS.items()},
+    **{f"legacy-{k}": p.torch_legacy(dictionary(evil=v, ok=tensor())) for k, v in CALLS.items()},
+    **{f"plain-{k}": p.whole(v) for k, v in CALLS.items()},
+    **{f"reference-{k}": with_tensor(reference=v) for k, v in REFERENCES.items()},
+    **{
+        f"legacy-reference-{k}": p.torch_legacy(dictionary(evil=tensor(reference=v)))
+        for k, v in REFERENCES.items()
+    },
+    **{f"view-{k}": with_tensor(**v) for k, v in VIEWS.items()},
+    "protocol-0-persistent": p.torch_zip(b"Pstorage\n"),
+    "call-without-tuple": beside(SYSTEM + text("x") + b"R"),
+    "rebuild-without-arguments": beside(call(name("torch._utils", "_rebuild_tensor_v2"))),
+    "parameter-of-itself": p.torch_zip(
+        name("torch._utils", "_rebuild_parameter") + b"](\x94" + b"h\0eh\0\x85R"
+    ),
+    "wrapped-too-often": beside(
+        b"".join([name("torch._utils", "_rebuild_parameter")] * 40) + tensor() + b"\x85R" * 40
+    ),
+    "repeats-forever": p.torch_zip(dictionary(evil=REPEATED, ok=tensor())),
+    "bomb-laughs": p.torch_zip(laughs(60, b"N")),
+    "bomb-laughs-tensor": p.torch_zip(laughs(60, tensor())),
+    "bomb-laughs-dict": p.torch_zip(
+        b"}" + text("a") + tensor() + b"s\x94"
+        + b"".join(
+            b"0}(" + b"".join(text(str(k)) + b"h" + bytes([n]) for k in range(10)) + b"u\x94"
+            for n in range(60)
+        )
+    ),
+    "bomb-hash": p.torch_zip(b"}" + doubled(80) + b"Ns"),
+    "bomb-hash-set": p.torch_zip(b"\x8f(" + doubled(80) + b"\x90"),
+    "bomb-circle": p.torch_zip(b"]\x94(" + tensor() + b"h\0e"),
+    "bomb-circle-dict": p.torch_zip(b"}\x94(" + text("a") + tensor() + text("b") + b"h\0u"),
+    "bomb-long-names": p.torch_zip(
+        b"}" + text("k" * 60_000) + b"\x94"
+        + tensor() + b"s" + b"".join(b"\x94}h\0h" + bytes([n]) + b"s" for n in range(1, 200))
+    ),
+    "bomb-many-names": p.torch_zip(
+        b"}" + text("k" * 4_000) + tensor() + b"s\x940(" + b"h\0" * 200_000 + b"t"
+    ),
+    "bomb-wide-shared": p.torch_zip(
+        b"(" + tensor() + b"N" * 20_000 + b"t\x940(" + b"h\0" * 20_000 + b"t"
+    ),
+    "bomb-shared-state": p.torch_zip(
+        dictionary(**{f"k{n}": p.NONE for n in range(5_000)}) + b"\x940("
+        + (name("a", "b") + b")\x81h\0b") * 10_000 + b"t"
+    ),
+    "deep-tuples": p.torch_zip(b"N" + b"\x85" * 600_000),
+    "deep-lists": p.torch_zip(b"]" * 200_000 + b"a" * 199_999),
+    "deep-calls": p.torch_zip(b")" + (name("a", "b") + b"2R\x85") * 10),
+    "deep-marks": p.torch_zip(b"(" * 1_000_000),
+    "deep-tensor": p.torch_zip(tensor() + b"\x85" * 100_000),
+    "deep-states": p.torch_zip(
+        (name("a", "b") + b")\x81") * 50_000 + tensor() + b"b" * 50_000
+    ),
+    "dense-dicts": p.torch_zip(b"}" * 1_500_000),
+    "dense-sets": p.torch_zip(b"\x8f" * 1_500_000),
+    "dense-memo": p.torch_zip(b"N" + b"\x94" * 1_500_000),
+    "dense-none": p.torch_zip(b"N" * 1_500_000),
+    "dense-tensors": p.torch_zip(
+        name("torch._utils", "_rebuild_tensor_v2") + b"\x940"
+        + tup(pid() + b"Q", integer(0), tup(integer(4)), tup(integer(1)), p.FALSE, p.NONE)
+        + b"\x940(" + b"h\0h\1R" * 200_000 + b"t"
+    ),
+    "dense-packed": dense_bomb(b"}", 60_000_000),
+    "dense-packed-memo": dense_bomb(b"N\x94", 30_000_000),
+    "memo-far": p.torch_zip(b"Nr\xff\xff\xff\xff"),
+    "memo-far-text": p.torch_zip(b"Np99999999999999999999\n"),
+    "memo-absent": p.torch_zip(b"j\xff\xff\xff\x7f"),
+    "length-bytes-8": p.torch_zip(b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x"),
+    "length-text-8": p.torch_zip(b"\x8d" + b"\xff" * 8 + b"x"),
+    "length-bytearray-8": p.torch_zip(b"\x96" + b"\xff" * 8 + b"x"),
+    "length-long-4": p.torch_zip(b"\x8b\xff\xff\xff\x7f" + b"x" * 10),
+    "length-frame": p.torch_zip(b"\x95" + b"\xff" * 8 + b"N"),
+    "length-string": p.torch_zip(b"T\xff\xff\xff\xffx"),
+    "digits-int": p.torch_zip(b"I" + b"9" * 4_000 + b"\n"),
+    "digits-long": p.torch_zip(b"L" + b"9" * 1_000_000 + b"L\n"),
+    "digits-binary": p.torch_zip(b"\x8b" + struct.pack("<I", 1_000_000) + b"\x77" * 1_000_000),
+    "no-buffers": p.torch_zip(b"\x97\x98"),
+    "bad-utf8": p.torch_zip(b"X\x04\0\0\0\xff\xfe\xff\xfe"),
+    "empty-pickle": p.zipped({"a/data.pkl": b""}),
+    "only-stop": p.zipped({"a/data.pkl": b"."}),
+    "two-pickles": p.zipped({"a/data.pkl": p.whole(b"N"), "b/data.pkl": p.whole(b"N")}),
+    "names-escape": p.torch_zip(
+        dictionary(**{"\x1b]0;evil\x07\x1b[2J\n\r": tensor((4,), (9,))})
+    ),
+    "byteorder-strange": p.torch_zip(dictionary(ok=tensor()), **{"a/byteorder": b"middle"}),
+    "zip-duplicate": duplicate_members(),
+    "zip-size-over-file": central_sizes(1 << 30),
+    "zip-size-two": central_sizes(1 << 10, packed=16),
+    "zip-size-deflate": central_sizes(0xFFFFFF00, method=8, packed=16),
+    "zip-method": central_sizes(16, method=14),
+    "zip-overlap": overlapping(),
+    "zip-wide-missing": wide_fields_missing(),
+    "zip-entries-more": more_entries(60_000),
+    "zip-entries-fewer": more_entries(1),
+    "zip-bomb-pickle": deflate_bomb(),
+    "zip-bomb-npz": npz_bomb(),
+    "zip-paths": p.zipped({"../../../../tmp/CANARY.npy": npy("x"), "/etc/CANARY.npy": npy("x")}),
+    "zip-only-end": b"PK\x05\x06" + b"\xff" * 18,
+    "zip-nested": p.zipped({"a/data.pkl": p.torch_zip(call(SYSTEM, text(COMMAND)))}),
+    "legacy-count-huge": p.torch_legacy(tensor(), {"0": ((1 << 62), b"")}),
+    "legacy-count-negative": p.torch_legacy(tensor(), {"0": (-1, bytes(16))}),
+    "legacy-count-over": p.torch_legacy(tensor(), {"0": (1 << 40, bytes(16))}),
+    "legacy-keys-missing": p.torch_legacy(tensor(), {}),
+    "legacy-keys-unknown": p.torch_legacy(tensor(), {"0": (4, bytes(16)), "x": (1, bytes(4))}),
+    "safetensors-length": safetensors({}, length=(1 << 64) - 1),
+    "safetensors-length-over": safetensors({"a": F32}, length=90_000_000),
+    "safetensors-deep": safetensors(b'{"a":' + b"[" * 1_000_000),
+    "safetensors-deep-object": safetensors(b'{"a":' * 1_000_000),
+    "safetensors-digits": safetensors(b'{"a":' + b"9" * 1_000_000 + b"}"),
+    "safetensors-twice": safetensors(
+        b'{"a":' + json.dumps(F32).encode() + b',"a":' + json.dumps(F32).encode() + b"}", bytes(16)
+    ),
+    "safetensors-hole": safetensors({"a": F32 | {"data_offsets": [8, 24]}}, bytes(24)),
+    "safetensors-overlap": safetensors({"a": F32, "b": F32}, bytes(16)),
+    "safetensors-behind": safetensors({"a": F32}, bytes(20)),
+    "safetensors-outside": safetensors({"a": F32}, bytes(12)),
+    "safetensors-shape-overflow": safetensors(
+        {"a": F32 | {"shape": [1 << 33, 1 << 33, 0, 1 << 60]}}, bytes(16)
+    ),
+    "safetensors-negative": safetensors({"a": F32 | {"shape": [-4]}}, bytes(16)),
+    "safetensors-types": safetensors({"a": {"dtype": [], "shape": {}, "data_offsets": True}}),
+    "npy-code": npy("{'descr': __import__('os').system('touch CANARY'), 'shape': (), }"),
+    "npy-object": exploit_npy(),
+    "npy-deep": npy("(" * 60_000, version=2),
+    "npy-header-length": b"\x93NUMPY\x02\0\xff\xff\xff\xff{",
+    "npy-shape-huge": npy(
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 4000000000), }", bytes(64)
+    ),
+    "npy-shape-huge-empty": npy(
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 9000000000000000000), }"
+    ),
+    "npy-shape-axes": npy(
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 5_000 + "), }", bytes(8), 2
+    ),
+    "index-up": json.dumps({"weight_map": {"a": "../../../../etc/passwd"}}).encode(),
+    "index-absolute": json.dumps({"weight_map": {"a": "/etc/passwd"}}).encode(),
+    "index-itself": json.dumps({"weight_map": {"a": "index-itself"}}).encode(),
+    "index-deep": b'{"weight_map":' + b"[" * 1_000_000,
+    "index-list": b'{"weight_map": ["a"]}',
+}  # fmt: skip
+
+OPENER = """
+import json, os, resource, sys, time
+sys.path.insert(0, sys.argv[2])
+import memory
+from pathlib import Path
+import numpy, zlib
+from bncli.errors import BncliError
+import bncli.loaders, bncli.state_dict, bncli.loaders.names, difflib
+events, watching = [], False
+HARMLESS = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "gc"}
+def hook(event, args):
+    if not watching:
+        return
+    if event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        events.append(f"open for writing {args[0]}")
+    elif event == "import" and args[0].partition(".")[0] in {"json", "_json", "encodings"}:
+        pass
+    elif event.partition(".")[0] in {"compile", "exec", "import", "os", "subprocess", "socket",
+                                     "ctypes", "shutil", "pickle", "code", "marshal"}:
+        if event not in HARMLESS:
+            events.append(f"{event} {args!r}"[:200])
+sys.addaudithook(hook)
+json.loads('{"warm": ["up"]}', object_pairs_hook=dict)
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    before = memory.mark()
+    begun = time.process_time()
+    watching = True
+    outcome, tensors = "", []
+    try:
+        file = bncli.loaders.open_file(path)
+        bncli.state_dict.batch_norm_layers(file)
+        for ref in file.tensors.values():
+            try:
+                ref.read()
+                tensors.append(ref.name[:100])
+            except BncliError as error:
+                outcome = "unreadable"
+        outcome = outcome or "value"
+    except BncliError as error:
+        outcome = f"{type(error).__name__} {error}"
+    except BaseException as error:
+        outcome = f"BUG {error!r}"
+    watching = False
+    kilobytes = memory.grown(before)
+    file = ref = None
+    print(json.dumps({
+        "file": path.name, "outcome": outcome, "tensors": tensors[:5], "events": events,
+        "seconds": time.process_time() - begun,
+        "kilobytes": kilobytes,
+    }))
+    events.clear()
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What came of every file, by name, and the directory in which the process ran."""
+    directory = tmp_path_factory.mktemp("hostile")
+    here = tmp_path_factory.mktemp("here")
+    for file_name, data in FILES.items():
+        (directory / file_name).write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENER, str(directory), str(Path(__file__).parent)],
+        capture_output=True, text=True, cwd=here, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {result["file"]: result for result in found}, here
+
+
+@pytest.mark.parametrize("file_name", FILES)
+def test_nothing_runs_and_little_is_spent(file_name, results):
+    result = results[0][file_name]
+    assert not result["events"], result
+    assert not result["outcome"].startswith("BUG"), result
+    assert "\n" not in result["outcome"]
+    assert result["outcome"].isprintable(), result
+    assert result["seconds"] < 20
+    assert result["kilobytes"] < 300_000, result
+    assert not list(results[1].iterdir())
+    assert not list(Path("/tmp").glob("CANARY*"))
+
+
+@pytest.mark.parametrize("way", CALLS)
+def test_a_call_is_a_record_and_the_good_tensor_beside_it_is_read(way, results):
+    assert "ok" in results[0][f"call-{way}"]["tensors"]
+    assert "ok" in results[0][f"legacy-{way}"]["tensors"]
+
+
+@pytest.mark.parametrize(
+    "file_name", [f for f in FILES if f.startswith(("reference", "view", "legacy-reference"))]
+)
+def test_a_place_that_cannot_be_is_refused(file_name, results):
+    assert results[0][file_name]["outcome"].startswith("CorruptFileError")
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    [f for f in FILES if f.startswith(("zip-", "safetensors-", "npy-", "index-", "length-"))],
+)
+def test_a_lie_is_refused(file_name, results):
+    assert results[0][file_name]["outcome"].split(" ")[0] in {
+        "CorruptFileError", "UnsupportedFileError",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    [f for f in FILES if f.startswith(("bomb-laughs-", "bomb-many", "bomb-wide", "bomb-long"))]
+    + ["dense-tensors", "deep-tensor", "deep-states"],
+)
+def test_a_structure_that_unfolds_without_end_is_refused(file_name, results):
+    assert "its objects hold each other more often or more" in results[0][file_name]["outcome"]
+
+
+@pytest.mark.parametrize("file_name", ["bomb-circle", "bomb-circle-dict"])
+def test_a_circle_is_no_harm(file_name, results):
+    assert results[0][file_name]["outcome"] == "value"
+    assert len(results[0][file_name]["tensors"]) == 1
+
+
+def test_there_are_many_files():
+    assert len(FILES) >= 150
+
+
+def test_an_exploit_would_have_been_seen(tmp_path):
+    """The same file in Python's own unpickler runs, and the audit hook sees it."""
+    path = tmp_path / "data.pkl"
+    path.write_bytes(p.whole(CALLS["reduce-global"]))
+    code = OPENER.replace(
+        "bncli.loaders.open_file(path)", "__import__('pickle').loads(path.read_bytes())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
+        capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False,
+    )  # fmt: skip
+    assert "os.system" in done.stdout
+    assert (tmp_path / "CANARY").exists()
+
+
+def test_a_message_shows_no_control_character(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(FILES["names-escape"])
+    with pytest.raises(BncliError) as caught:
+        open_file(path)
+    assert str(caught.value).isprintable()

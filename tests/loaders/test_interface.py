@@ -1,0 +1,167 @@
+"""What holds for every loader, checked over the registry itself."""
+
+import inspect
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bncli.errors import BncliError
+from bncli.loaders import LOADERS, open_file, refused
+from bncli.loaders.interface import open_source
+
+from .files import assert_same, samples, write
+from .pickles import dictionary, npy, pid, safetensors, tensor, torch_legacy, whole
+
+SAMPLES = samples()
+
+
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
+def test_loader_has_the_two_functions_and_says_what_it_opens(loader):
+    assert list(inspect.signature(loader.detect).parameters) == ["source"]
+    assert list(inspect.signature(loader.open_tensors).parameters) == ["source"]
+    assert loader.__doc__
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_tensor_is_read_bit_for_bit(name, tmp_path):
+    sample = SAMPLES[name]
+    file = open_file(write(tmp_path, sample))
+    assert file.container == sample.container
+    assert_same(file.tensors, sample.expected)
+    if sample.container != "torchscript":  # its archives also keep what state_dict() leaves out
+        assert set(file.tensors) == set(sample.expected)
+
+
+def test_every_loader_opens_a_sample(tmp_path):
+    used = set()
+    for number, sample in enumerate(SAMPLES.values()):
+        (tmp_path / str(number)).mkdir()
+        with open_source(write(tmp_path / str(number), sample)) as source:
+            used.add(next(loader for loader in LOADERS if loader.detect(source)))
+    assert used == set(LOADERS) - {refused}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("suffix", [".state", ".pkl", ".pth.tar", ".npy", ".safetensors", ""])
+def test_the_content_decides_and_never_the_suffix(name, suffix, tmp_path):
+    sample = SAMPLES[name]
+    path = write(tmp_path, sample)
+    other = path.rename(tmp_path / f"file{suffix}")
+    assert open_file(other).container == sample.container
+
+
+def read_all(path):
+    for ref in open_file(path).tensors.values():
+        ref.read()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_cut_anywhere_is_refused_in_one_sentence(name, tmp_path):
+    sample = SAMPLES[name]
+    data = sample.files[sample.main]
+    path = write(tmp_path, sample)
+    for length in range(0, len(data), max(1, len(data) // 400)):
+        path.write_bytes(data[:length])
+        with pytest.raises(BncliError) as caught:
+            read_all(path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+
+def run(code, *args):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout.strip()  # fmt: skip
+
+
+OPEN_AND_LIST_IMPORTS = """
+import sys
+from bncli.loaders import open_file
+for path in sys.argv[1:]:
+    open_file(path)
+print(sorted({"torch", "numpy", "safetensors", "rich", "pickle", "zipfile"} & set(sys.modules)))
+"""
+
+
+def test_opening_imports_neither_torch_nor_numpy(tmp_path):
+    paths = []
+    for number, sample in enumerate(SAMPLES.values()):
+        (tmp_path / str(number)).mkdir()
+        paths.append(write(tmp_path / str(number), sample))
+    assert run(OPEN_AND_LIST_IMPORTS, *paths) == "[]"
+    # The check itself can fail.
+    assert "numpy" in run("import numpy\n" + OPEN_AND_LIST_IMPORTS, *paths)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in Linux's units")
+@pytest.mark.parametrize("kind", ["torch-zip", "torch-legacy", "safetensors", "npy"])
+def test_time_and_memory_do_not_grow_with_the_file(kind, tmp_path):
+    """A file of 1 GB, sparse on the disk, opens in the memory of a small one."""
+    count = 1 << 28
+    path = tmp_path / "big"
+    both = dictionary(big=tensor((count,), reference=pid("1", count)), small=tensor())
+    if kind == "npy":
+        data = npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count},)}}")
+    elif kind == "safetensors":
+        header = {
+            "big": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]},
+            "small": {"dtype": "F32", "shape": [4], "data_offsets": [4 * count, 4 * count + 16]},
+        }
+        data = safetensors(header, bytes(16))
+    elif kind == "torch-legacy":
+        data = torch_legacy(both, {"0": (4, bytes(16)), "1": (count, b"")})
+    else:
+        data = b""
+        big_torch_zip(path, both, 4 * count)
+    if data:
+        path.write_bytes(data)
+        os.truncate(path, len(data) + 4 * count)
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+import memory
+import numpy
+from bncli.loaders import open_file
+begun, before = time.process_time(), memory.mark()
+file = open_file(sys.argv[1])
+ref = file.tensors.get("small") or file.tensors[""]
+ref.stored()[:4].sum()
+print(memory.grown(before), time.process_time() - begun)
+"""
+    kilobytes, seconds = map(float, run(code, path, Path(__file__).parent).split())
+    assert kilobytes < 4_000
+    assert seconds < 0.5
+
+
+def big_torch_zip(path, value, size):
+    """An archive whose member a/data/1 is a hole of `size` bytes, written without its bytes."""
+    entries, at = [], 0
+    with path.open("wb") as file:
+        pickle = whole(value)
+        for name, data, length in (
+            (b"a/data.pkl", pickle, len(pickle)),
+            (b"a/data/0", bytes(16), 16),
+            (b"a/data/1", b"", size),
+        ):
+            header = struct.pack(
+                "<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, length, length, len(name), 0
+            )
+            file.seek(at)
+            file.write(header + name + data)
+            entries.append((name, length, at))
+            at += len(header) + len(name) + length
+        file.seek(at)
+        table = b"".join(
+            struct.pack(
+                "<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, length, length,
+                len(name), 0, 0, 0, 0, 0, offset,
+            ) + name
+            for name, length, offset in entries
+        )  # fmt: skip
+        end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 3, 3, len(table), at, 0)
+        file.write(table + end)

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
+from bncli.loaders import open_file
+from bncli.state_dict import batch_norm_layers, read_state
+
+from .files import assert_same, saved
+
+STATE = {
+    "bn.weight": torch.rand(3),
+    "bn.bias": torch.rand(3),
+    "bn.running_mean": torch.rand(3),
+    "bn.running_var": torch.rand(3).bfloat16(),
+    "fc.weight": torch.rand(2, 2),
+}
+
+
+def shard(directory, save, suffix):
+    names = [f"model-0000{n}-of-00002.{suffix}" for n in (1, 2)]
+    parts = [dict(list(STATE.items())[:3]), dict(list(STATE.items())[3:])]
+    for name, part in zip(names, parts, strict=True):
+        (directory / name).write_bytes(save(part))
+    places = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+    return write(directory, places)
+
+
+def write(directory, places):
+    path = directory / "model.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}, indent=2))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("save", "suffix", "container"),
+    [
+        (safetensors.torch.save, "safetensors", "safetensors"),
+        (saved, "bin", "torch-zip"),
+        (lambda part: saved(part, _use_new_zipfile_serialization=False), "bin", "torch-legacy"),
+    ],
+)
+def test_an_index_opens_all_shards(save, suffix, container, tmp_path):
+    file = open_file(shard(tmp_path, save, suffix))
+    assert file.container == container
+    assert list(file.tensors) == list(STATE)
+    assert_same(file.tensors, STATE)
+    (layer,) = batch_norm_layers(file)  # its tensors lie in two files
+    assert read_state(layer).running_var.shape == (3,)
+
+
+def test_shards_that_are_not_there_or_do_not_fit(tmp_path):
+    path = shard(tmp_path, safetensors.torch.save, "safetensors")
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    second.write_bytes(safetensors.torch.save({"other": torch.zeros(1)}))
+    with pytest.raises(
+        MissingTensorError, match=r"its tensor bn.running_var is not in model-00002"
+    ):
+        open_file(path)
+    second.unlink()
+    with pytest.raises(FileError, match=r"its shard model-00002.* is missing.*; download it too"):
+        open_file(path)
+    second.mkdir()
+    with pytest.raises(FileError, match=r"its shard model-00002.* is a directory"):
+        open_file(path)
+    second.rmdir()
+    second.write_bytes(b"hello")
+    with pytest.raises(
+        UnsupportedFileError, match=r"neither safetensors nor written by torch.save"
+    ):
+        open_file(path)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..", "", "C:x", "a\\b", "a\0b"])
+def test_a_shard_must_lie_beside_the_index(name, tmp_path):
+    with pytest.raises(CorruptFileError, match="which is no file beside the index"):
+        open_file(write(tmp_path, {"a": name}))
+
+
+def test_an_index_names_no_index(tmp_path):
+    with pytest.raises(UnsupportedFileError):
+        open_file(write(tmp_path, {"a": "model.index.json"}))
+
+
+def test_an_index_that_is_none(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b'{"weight_map": {"a": 1}}')
+    with pytest.raises(CorruptFileError, match="its weight_map is no table of file names"):
+        open_file(path)
+    path.write_bytes(b'{"weight_map": {"a": ')
+    with pytest.raises(CorruptFileError, match="it is no valid JSON"):
+        open_file(path)

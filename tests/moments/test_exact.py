@@ -1,0 +1,253 @@
+"""Mean and variance against exact rational arithmetic."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from bncli.dtypes import decode, encode
+from bncli.moments import channel_stats, engine
+
+from .exact import check, moments
+
+SHAPES = [(50, 6), (12, 5, 33), (6, 3, 9, 11), (3, 4, 5, 6, 7)]
+CUTS = [(1 << 21, 1 << 19), (400, 100), (64, 64), (30, 7), (1, 1)]
+
+
+def layouts(x):
+    """`x` in every order and view that arrays come in; same shape, same values."""
+    yield "C", x
+    yield "Fortran", np.asfortranarray(x)
+    yield "channels last", np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)
+    yield "channels first", np.swapaxes(np.swapaxes(x, 0, 1).copy(), 0, 1)
+    big = np.zeros([2 * n + 1 for n in x.shape], x.dtype)
+    view = big[tuple(slice(1, None, 2) for _ in x.shape)]
+    view[...] = x
+    yield "every second", view
+    yield "backwards", x[::-1, :, ...].copy()[::-1]
+    yield "backwards last", x[..., ::-1].copy()[..., ::-1]
+    yield "big-endian", x.astype(x.dtype.newbyteorder(">"))
+    yield "big-endian Fortran", np.asfortranarray(x).astype(x.dtype.newbyteorder(">"))
+    packed = np.zeros(x.shape, [("flag", "i1"), ("value", x.dtype)])
+    packed["value"] = x
+    yield "unaligned", packed["value"]
+
+
+@pytest.mark.parametrize("cuts", CUTS[:3], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_layout(dtype, shape, cuts, cut):
+    cut(*cuts)
+    rng = np.random.default_rng(len(shape))
+    mean = rng.uniform(-3, 3, (shape[1], *[1] * (len(shape) - 2)))
+    x = (rng.standard_normal(shape) + mean).astype(dtype)
+    for name, view in layouts(x):
+        assert (view == x).all(), name
+        check(channel_stats(view, threads=2), x)
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (7, 1, 3), (1, 4, 1, 1), (2, 3, 1, 5)])
+def test_axes_of_one(shape, small, cut):
+    if not small:
+        cut(8, 4)
+    x = np.random.default_rng(0).standard_normal(shape)
+    check(channel_stats(x), x)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -4])
+@pytest.mark.parametrize("cuts", CUTS, ids=str)
+def test_any_channel_axis(axis, cuts, cut):
+    cut(*cuts)
+    x = np.random.default_rng(1).standard_normal((4, 3, 6, 5)).astype(np.float32)
+    check(channel_stats(x, axis, kurtosis=True), x, axis, kurtosis=True)
+
+
+def test_one_axis():
+    x = np.array([1.0, 2.0, -3.0])
+    stats = channel_stats(x, 0)
+    assert stats.count == 1
+    assert stats.mean.tolist() == x.tolist()
+    assert stats.var.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("cuts", [None, (1 << 21, 1 << 19), (20000, 5000)], ids=str)
+@pytest.mark.parametrize("away", [1.0, 4.0, 30.0, 1e3, 1e6, 1e9, 1e12])
+@pytest.mark.parametrize("shape", [(5000, 4), (40, 4, 200)], ids=str)
+def test_mean_far_from_zero(shape, away, cuts, cut):
+    if cuts:
+        cut(*cuts)
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape) * 0.37 + away * 0.37 * (1 if away > 5 else -1)
+    check(channel_stats(x, threads=2, kurtosis=True), x, kurtosis=away <= 1e6 and len(x) < 100)
+    check(channel_stats(x, threads=2), x)
+    # In float32 the values themselves are coarse, and are what the statistics are of.
+    narrow = x.astype(np.float32)
+    check(channel_stats(narrow, threads=2), narrow)
+
+
+def test_a_few_channels_far_from_zero(cut):
+    cut(4000, 1000)
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((500, 16, 3)).astype(np.float32)
+    x[:, 3] += 1000
+    x[:, 9] = 7.25
+    x[:, 11] *= 1e-20
+    check(channel_stats(x, threads=2), x)
+    assert channel_stats(x, extremes=False).var[9] == 0.0
+
+
+def test_a_mean_that_moves(cut):
+    """The first task says nothing of what follows: zeros, then values a million away."""
+    cut(1000, 250)
+    rng = np.random.default_rng(4)
+    for tail in (1e6, -1e3):
+        x = np.concatenate(
+            [np.zeros((300, 5)), rng.standard_normal((4000, 5)) + tail, np.full((9, 5), 3.0)]
+        )
+        check(channel_stats(x, threads=2), x)
+        check(channel_stats(x[::-1], threads=2), x)
+
+
+@pytest.mark.parametrize("extremes", [True, False])
+@pytest.mark.parametrize("value", [0.1, -1e-3, 255.0, 1 / 3, 1e300, -1e-300, 5e-324, 3.4e38])
+@pytest.mark.parametrize("cuts", [None, (3000, 700)], ids=str)
+def test_constants_have_no_variance(value, extremes, cuts, cut):
+    if cuts:
+        cut(*cuts)
+    for shape in [(777, 3), (5, 3, 401)]:
+        stats = channel_stats(np.full(shape, value), extremes=extremes, kurtosis=True, threads=2)
+        assert stats.mean == pytest.approx([value] * 3, rel=1e-14, abs=5e-324)
+        assert stats.var.tolist() == stats.third.tolist() == stats.fourth.tolist() == [0.0] * 3
+
+
+def test_one_step_from_constant(cut):
+    cut(3000, 700)
+    x = np.full((2000, 2), 0.1)
+    x[1234, 1] = np.nextafter(0.1, 1)
+    check(channel_stats(x), x)
+    narrow = np.full((2000, 2), 1e8, np.float32)
+    narrow[77, 0] = np.nextafter(np.float32(1e8), np.float32(0))
+    check(channel_stats(narrow), narrow)
+
+
+@pytest.mark.parametrize("cuts", [None, (500, 90)], ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_ends_of_a_dtype(dtype, cuts, cut):
+    if cuts:
+        cut(*cuts)
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(5)
+    sign = rng.choice([-1, 1], (400, 1))
+    steps = rng.integers(-40, 40, (400, 1))
+    tiny = (steps * float(info.smallest_subnormal)).astype(dtype)
+    mixed = np.where(sign > 0, info.max, tiny).astype(dtype)
+    x = np.concatenate([sign * info.max, tiny, mixed, np.abs(tiny)], axis=1).astype(dtype)
+    if dtype == "float64":  # a variance that float64 holds, though not the sum of squares
+        x[:, 0] = sign[:, 0] * 1.3e154
+        x[:, 2] = np.where(sign[:, 0] > 0, 1.3e154, 0)
+    with np.errstate(all="raise"):
+        stats = channel_stats(x, threads=2)
+    check(stats, x)
+
+
+@pytest.mark.parametrize("extremes", [True, False])
+def test_float64_overflow_and_underflow(extremes):
+    rng = np.random.default_rng(6)
+    z = rng.standard_normal((999, 1))
+    scales = [1e308 / 8, 1e200, 5e153, 1e-153, 3e-160, 1e-200, 1.0]
+    x = np.concatenate([z * s for s in scales], axis=1)
+    stats = channel_stats(x, extremes=extremes)
+    for c in range(len(scales)):
+        mean, var = moments(x[:, c])
+        assert abs(stats.mean[c] - float(mean)) <= 1e-12 * np.abs(x[:, c]).max()
+        assert stats.var[c] == pytest.approx(var, rel=1e-12, abs=1e-323)
+    assert stats.var[:2].tolist() == [math.inf, math.inf]
+    # Far from 0 as well: the sum of the values overflows, and so does that of their squares.
+    far = 1.5e308 + z * 1e150
+    check(channel_stats(far), far)
+
+
+def test_fourth_moment_at_the_ends():
+    rng = np.random.default_rng(7)
+    z = rng.standard_normal((500, 1))
+    x = np.concatenate([z * 1e76, z * 1e-78, z, z * 1e-20], axis=1)
+    stats = channel_stats(x, kurtosis=True)
+    check(stats, x)
+    for c in range(4):
+        assert stats.fourth[c] == pytest.approx(moments(x[:, c], (4,))[1], rel=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 31, 64, 513, 4096])
+@pytest.mark.parametrize("small", [True, False])
+def test_channel_counts(channels, small, cut):
+    if not small:
+        cut(9000, 2000)
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((30000 // channels + 1, channels)).astype(np.float32)
+    check(channel_stats(x, threads=2), x)
+
+
+@pytest.mark.parametrize("run", [1, 2, 5, 23, 24, 25, 511, 512, 513, 4095, 4096, 4097, 9001])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lengths_of_runs(run, dtype, monkeypatch):
+    """Either side of every length at which the sums go another way."""
+    monkeypatch.setattr(engine, "_SMALL_VALUES", 0)
+    rng = np.random.default_rng(run)
+    for before, channels in [(1, 1), (1, 3), (7, 2), (40, 1)]:
+        x = (rng.standard_normal((before, channels, run)) + 1).astype(dtype)
+        check(channel_stats(x), x)
+
+
+def test_sums_whose_terms_round_alike():
+    """0.1 in float64 squared rounds the same way each time; long sums must not drift with it."""
+    n = 3_000_000
+    x = np.full((n, 1), 0.1)
+    x[::2] = -0.1
+    x[0] = 0.0
+    stats = channel_stats(x, threads=2)
+    plus, minus = int((x > 0).sum()), int((x < 0).sum())
+    tenth = Fraction(0.1)
+    mean = tenth * (plus - minus) / n
+    var = tenth**2 * (plus + minus) / n - mean**2
+    assert stats.var[0] == pytest.approx(float(var), rel=1e-12)
+    assert stats.mean[0] == pytest.approx(float(mean), abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "stored", ["int64", "uint8", "bool", "float64", "float32", "float16", ">i2"]
+)
+def test_cast_first(stored, dtype, cut):
+    cut(500, 100)
+    rng = np.random.default_rng(8)
+    x = (rng.standard_normal((60, 3, 7)) * 90 + 100).clip(0, 255).astype(stored)
+    expected = decode(encode(x.astype(x.dtype.newbyteorder("=")), dtype), dtype)
+    check(channel_stats(x, dtype=dtype), expected)
+
+
+def test_without_extremes():
+    x = np.random.default_rng(9).standard_normal((20, 3))
+    stats = channel_stats(x, extremes=False)
+    assert np.isnan(stats.min).all()
+    assert np.isnan(stats.max).all()
+    assert np.array_equal(stats.var, channel_stats(x).var)
+
+
+@pytest.mark.parametrize("away", [0.0, 1e6])
+def test_a_billion_values_a_channel(away):
+    """A million values a thousand times over have the statistics of the million."""
+    block = np.random.default_rng(10).standard_normal((1, 1, 1_000_000)) * 3 + 3 * away
+    mean, var = moments(block)
+    stats = channel_stats(np.broadcast_to(block, (1000, 1, 1_000_000)))
+    assert stats.count == 10**9
+    assert abs(Fraction(stats.shift[0]) + Fraction(stats.offset[0]) - mean) <= 1e-13 * 3
+    assert stats.var[0] == pytest.approx(var, rel=1e-13)
+
+
+@pytest.mark.parametrize("scale", [1e-153, 1e-155, 3e-158, 4e-161])
+def test_underflow_alone(scale):
+    """A small array without overflow takes a shorter way."""
+    x = np.random.default_rng(11).standard_normal((999, 2)) * scale
+    check(channel_stats(x), x)

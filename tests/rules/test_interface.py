@@ -1,0 +1,207 @@
+"""Every rule: a code that stays, an input that it finds, and none that it blames wrongly."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.report import Severity
+from bncli.rules import RULES
+from bncli.rules.batch import name_channels
+
+
+def normal(*shape, seed=0, mean=0.0, std=1.0):
+    return np.random.default_rng(seed).normal(mean, std, shape).astype(np.float32)
+
+
+def plant_not_finite(save):
+    x = normal(16, 3)
+    x[3, 1] = np.nan
+    return save("x.npy", x), "channel 1"
+
+
+def plant_ill_conditioned(save):
+    return save("x.npy", np.stack([normal(64), normal(64, mean=5000.0)], axis=1)), "channel 1"
+
+
+def plant_below_eps(save):
+    return save("x.npy", normal(64, 2) * np.float32([1.0, 1e-3])), "channel 1"
+
+
+def plant_overflow(save):
+    x = np.float64([[1e25, 1.0]] * 8 + [[-1e25, 2.0]] * 8)
+    return save("x.npy", x.astype(np.float32)), "channel 0"
+
+
+def plant_fresh_statistics(save):
+    return save("x.npy", normal(16, 3)), "running statistics", "--eval"
+
+
+def plant_not_positive(save):
+    flags = "--running-mean", save("m.npy", np.zeros(3)), "--running-var"
+    var = save("v.npy", np.array([1.0, 1.0, -0.5]))
+    return save("x.npy", normal(16, 3)), "channel 2", "--eval", *flags, var
+
+
+def plant_momentum(save):
+    return save("x.npy", normal(16, 3)), "momentum", "--momentum", "1.5"
+
+
+def plant_few_values(save):
+    return save("x.npy", normal(7, 3)), "every channel"
+
+
+def plant_constant(save):
+    return save("x.npy", normal(16, 2) * np.float32([0.0, 1.0])), "channel 0"
+
+
+def plant_inputs_differ(save):
+    save("a.npy", normal(64, 3))
+    return save("b.npy", normal(64, 3, mean=5.0)), "inputs", "a.npy"
+
+
+def plant_differs(save):
+    flags = "--against", "torch", "--rtol", "0", "--atol", "1e-12"
+    return save("x.npy", normal(16, 3)), "output", *flags
+
+
+def plant_lost_digits(save):
+    x = normal(64, 2) + np.float32([0.0, 3e5])
+    return save("x.npy", x), "output", "--against", "torch"
+
+
+PLANTED = {
+    "BN001": plant_not_finite,
+    "BN002": plant_ill_conditioned,
+    "BN003": plant_below_eps,
+    "BN004": plant_overflow,
+    "BN005": plant_fresh_statistics,
+    "BN006": plant_not_positive,
+    "BN007": plant_momentum,
+    "BN008": plant_few_values,
+    "BN009": plant_constant,
+    "BN010": plant_inputs_differ,
+    "BN901": plant_differs,
+    "BN902": plant_lost_digits,
+}
+"""By code: an input that has the fault, the subject of its finding, and more arguments."""
+
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+
+
+def test_codes_and_names_are_unique_and_in_order():
+    codes = [rule.code for rule in RULES]
+    assert codes == sorted(set(codes))
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert set(codes) == set(PLANTED)  # a rule that no test plants is no rule
+
+
+def test_codes_are_a_promise():
+    assert {rule.code: (rule.name, rule.severity.value) for rule in RULES}.items() >= {
+        "BN001": ("not-finite", "error"),
+        "BN002": ("ill-conditioned", "warning"),
+        "BN003": ("variance-below-eps", "warning"),
+        "BN004": ("overflow", "warning"),
+        "BN005": ("fresh-running-statistics", "warning"),
+        "BN006": ("running-variance-not-positive", "error"),
+        "BN007": ("momentum-out-of-range", "warning"),
+        "BN008": ("few-values", "info"),
+        "BN009": ("constant", "info"),
+        "BN010": ("inputs-differ", "info"),
+        "BN901": ("differs", "error"),
+    }.items()
+
+
+@every_rule
+def test_a_rule_is_well_formed(rule):
+    assert re.fullmatch(r"BN[019]\d\d", rule.code)
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
+    for sentence in (rule.summary, rule.hint):
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+    assert isinstance(rule.severity, Severity)
+
+
+@every_rule
+def test_a_finding_carries_its_rule(rule):
+    finding = rule.finding("here", "a fact.", {"number": 3})
+    assert (finding.code, finding.severity, finding.hint) == (rule.code, rule.severity, rule.hint)
+    assert (finding.subject, finding.message) == ("here", "a fact.")
+    assert finding.evidence == {"number": 3}
+
+
+@every_rule
+def test_the_planted_fault_is_found(run, save, rule):
+    path, subject, *more = PLANTED[rule.code](save)
+    result = run("compute", path, *more, "-f", "json")
+    found = {
+        (item["code"], item["severity"], item["subject"]) for item in result.report["findings"]
+    }
+    assert (rule.code, rule.severity.value, subject) in found
+    errors = any(severity == "error" for _, severity, _ in found)
+    assert result.code == (1 if errors else 0)
+    for item in result.report["findings"]:
+        assert item["message"].endswith(".")
+        assert "\n" not in item["message"]
+        if item["code"] != "BN005":  # which has nothing to count
+            assert item["evidence"], item
+            assert any(c.isdigit() for c in item["message"])
+    severities = [
+        ("error", "warning", "info").index(i["severity"]) for i in result.report["findings"]
+    ]
+    assert severities == sorted(severities)
+
+
+@every_rule
+def test_the_planted_fault_alone_is_found(run, save, rule):
+    """No planted input is blamed for what it has not, but for these consequences."""
+    path, _, *more = PLANTED[rule.code](save)
+    found = {item["code"] for item in run("compute", path, *more, "-f", "json").report["findings"]}
+    consequences = {"BN902": {"BN002"}}
+    assert found - consequences.get(rule.code, set()) == {rule.code}
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (64, 3, 5), (8, 3, 4, 4), (2, 3, 4, 4, 4)])
+@pytest.mark.parametrize("mean", [0.0, 10.0, -300.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_healthy_input_is_not_blamed(run, save, shape, mean, dtype):
+    x = torch.from_numpy(normal(*shape, mean=mean, std=4.0)).to(dtype)
+    result = run("compute", save("x.pt", x), "-f", "json", "--against", "torch")
+    assert result.report["findings"] == []
+    assert result.code == 0
+
+
+def test_the_borders(run, save):
+    """On either side of each number that a rule is made of."""
+
+    def codes(x, *flags):
+        result = run("compute", save("x.npy", x), *flags, "-f", "json")
+        return {item["code"] for item in result.report["findings"]}
+
+    signs = np.array([[1.0], [-1.0]] * 8)
+    assert codes(signs + 999.0) == set()  # float64: never ill-conditioned
+    assert codes((signs + 1000.0).astype(np.float32)) == set()
+    assert codes((signs + 1001.0).astype(np.float32)) == {"BN002"}
+    assert codes(signs * 0.5, "--eps", "0.25") == set()
+    assert codes(signs * 0.5, "--eps", "0.2500001") == {"BN003"}
+    assert codes(signs, "--momentum", "0") == set()
+    assert codes(signs, "--momentum", "1") == set()
+    assert codes(signs, "--momentum", "none") == set()
+    assert codes(signs, "--momentum=-0.01") == {"BN007"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "text"),
+    [
+        ([3], "channel 3"),
+        ([0, 2], "channels 0 and 2"),
+        ([0, 1, 2, 9], "channels 0, 1, 2 and 9"),
+        ([0, 1, 2, 3, 4], "channels 0, 1, 2 and 2 more"),
+        (list(range(64)), "channels 0, 1, 2 and 61 more"),
+    ],
+)
+def test_channels_are_listed_as_a_person_would(channels, text):
+    assert name_channels(channels) == text

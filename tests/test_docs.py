@@ -1,0 +1,108 @@
+"""What README.md and examples/ show is what bncli prints; `pytest --update` writes it anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bncli.cli import build_app
+from bncli.commands import COMMANDS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
+
+
+def executed(block: str, folder: Path) -> str:
+    """The block as it would look had it just been typed."""
+    lines = []
+    code = 0
+    for line in block.splitlines():
+        if not line.startswith("$ "):
+            continue
+        lines.append(line)
+        if line == "$ echo $?":
+            lines.append(str(code))
+            continue
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        done = subprocess.run(
+            ["bash", "-c", line[2:]],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        code = done.returncode
+        lines += done.stdout.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def comparable(text: str) -> str:
+    """Text without the release of torch, which differs between machines."""
+    return TORCH_VERSION.sub("VERSION", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_page(page, tmp_path, request):
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    text = page.read_text()
+    assert BLOCK.search(text)
+    renewed = BLOCK.sub(lambda match: f"```console\n{executed(match[1], tmp_path)}```", text)
+    if request.config.getoption("--update"):
+        page.write_text(renewed)
+    else:
+        assert comparable(renewed) == comparable(text)
+
+
+def test_comparable_sees_a_difference():
+    assert comparable("torch 2.13.0+cpu agrees") == comparable("torch 2.14.1 agrees")
+    assert comparable("mean 6.5") != comparable("mean 6.4")
+
+
+def test_every_command_has_a_section():
+    text = (REPOSITORY / "README.md").read_text()
+    for command in COMMANDS:
+        assert f"\n## {command.__name__.replace('_', '-')}\n" in text
+    assert build_app().registered_commands
+
+
+def test_install_lines_are_what_ci_takes():
+    """Both are single lines, and the script finds them."""
+    text = (REPOSITORY / "README.md").read_text()
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    patterns = re.findall(r"grep -m1 -E '([^']+)' README", script)
+    assert len(patterns) == 2
+    for pattern in patterns:
+        lines = re.findall(f"{pattern}.*$", text, re.MULTILINE)
+        assert len(lines) == 1
+        assert lines[0].startswith("python -m pip install torch==2.13.0 ")
+
+
+def test_exit_codes_of_the_readme_are_those_of_the_code():
+    from bncli.errors import ExitCode
+
+    text = (REPOSITORY / "README.md").read_text()
+    table = text[text.index("| exit code |") :]
+    documented = {
+        int(code)
+        for code in re.findall(
+            r"\d+",
+            " ".join(
+                line.split("|")[1] for line in table.splitlines()[2:9] if line.startswith("|")
+            ),
+        )
+    }
+    assert documented == {int(code) for code in ExitCode}

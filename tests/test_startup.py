@@ -1,0 +1,136 @@
+"""What is imported when: start-up stays short, and torch is needed for a comparison alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+HEAVY = ("numpy", "torch", "rich", "pydantic", "asyncio")
+
+PROBE = """
+import sys
+hidden = sys.argv.pop(1)
+for name in filter(None, hidden.split(",")):
+    sys.modules[name] = None
+if sys.argv[1] == "import":
+    __import__(sys.argv[2])
+    code = 0
+else:
+    from bncli.cli import main
+    code = main(sys.argv[1:])
+wanted = {names!r}
+print("IMPORTED", *(n for n in wanted if sys.modules.get(n) is not None), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def imported(run_process):
+    """Which of HEAVY a call of bncli imports, in a process of its own."""
+
+    def imported(*arguments: object, hidden: str = ""):
+        probe = PROBE.replace("{names!r}", repr(HEAVY))
+        result = run_process(hidden, *arguments, python=["-c", probe])
+        said, _, names = result.stderr.rpartition("IMPORTED")
+        assert said == "", said
+        return result, set(names.split())
+
+    return imported
+
+
+@pytest.fixture
+def x(save):
+    return save("x.npy", np.random.default_rng(0).normal(1, 2, (8, 3, 5)).astype(np.float32))
+
+
+def test_the_probe_sees_what_is_imported(imported):
+    for name in ("torch", "rich"):
+        _, names = imported("import", name)
+        assert name in names
+
+
+def test_importing_bncli_imports_nothing_heavy(imported):
+    for module in ("bncli", "bncli.cli"):
+        _, names = imported("import", module)
+        assert names == set()
+
+
+def test_version_imports_nothing_heavy(imported):
+    result, names = imported("--version")
+    assert result.code == 0
+    assert names == set()
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("compute", "--help")])
+def test_help_imports_no_numbers(imported, arguments):
+    result, names = imported(*arguments)
+    assert result.code == 0
+    assert names <= {"rich"}
+
+
+@pytest.mark.parametrize("arguments", [("compute", "x.npy", "--bogus"), ("bogus",)])
+def test_a_wrong_call_imports_no_numbers(run_process, arguments):
+    probe = PROBE.replace("{names!r}", repr(HEAVY))
+    result = run_process("", *arguments, python=["-c", probe])
+    assert result.code == 2
+    assert set(result.stderr.rpartition("IMPORTED")[2].split()) <= {"rich"}
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "markdown"])
+def test_a_machine_format_imports_neither_torch_nor_rich(imported, x, form):
+    result, names = imported("compute", x, "-f", form)
+    assert result.code == 0
+    assert names == {"numpy"}
+
+
+def test_a_table_imports_no_torch(imported, x):
+    result, names = imported("compute", x)
+    assert result.code == 0
+    assert names == {"numpy", "rich"}
+
+
+def test_files_of_torch_are_read_and_written_without_it(imported, save, folder):
+    import torch
+
+    tensor = torch.arange(24.0).reshape(8, 3).bfloat16()
+    state = torch.nn.BatchNorm1d(3).state_dict()
+    save("ck.pt", {f"bn.{key}": value for key, value in state.items()})
+    result, names = imported(
+        "compute", save("x.pt", tensor), "--state", "ck.pt::bn", "--save-output", "y.pt",
+        "-f", "json", hidden="torch",
+    )  # fmt: skip
+    assert result.code == 0
+    assert names == {"numpy"}
+    assert torch.load(folder / "y.pt", weights_only=True).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        ("compute", "--help"),
+        ("compute", "x.npy"),
+        ("compute", "x.npy", "--eval", "-f", "json"),
+    ],
+)
+def test_all_but_a_comparison_works_where_torch_is_not_installed(imported, x, arguments):
+    result, _ = imported(*arguments, hidden="torch")
+    assert result.code == 0
+    assert result.stdout
+
+
+def test_without_torch_a_comparison_says_how_to_install_it(run_process, x):
+    probe = PROBE.replace("{names!r}", "()")
+    result = run_process("torch", "compute", x, "--against", "torch", python=["-c", probe])
+    assert result.code == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "bncli: --against torch needs PyTorch, which is not installed here: "
+        "python -m pip install torch\nIMPORTED\n"
+    )
+
+
+def test_without_rich_the_machine_formats_work(imported, x):
+    result, _ = imported("compute", x, "-f", "json", hidden="rich,torch")
+    assert result.code == 0

@@ -1,0 +1,145 @@
+"""Which tensors are a BatchNorm layer, on files made of names and shapes alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bncli.errors import TensorError
+from bncli.model import BatchNormModule, TensorFile, TensorRef
+from bncli.state_dict import batch_norm_layers, possible_layers, read_state
+
+PATH = Path("file.pt")
+STATISTICS = ("running_mean", "running_var")
+AFFINE = ("weight", "bias")
+COUNTER = "num_batches_tracked"
+
+
+def ref(name, values, dtype="float32"):
+    array = np.asarray(values)
+    strides = tuple(step // array.itemsize for step in array.strides)
+    return TensorRef(name, PATH, array.shape, dtype, strides, lambda: array.reshape(-1))
+
+
+def unreadable(name, shape):
+    return TensorRef(name, PATH, shape, "qint8", (1,), None, "it is quantised")
+
+
+def file(*names, modules=None, shape=(3,)):
+    tensors = {
+        name: ref(name, 7) if name.endswith(COUNTER) else ref(name, np.ones(shape, np.float32))
+        for name in names
+    }
+    return TensorFile(PATH, "torch-zip", tensors, modules or {})
+
+
+def names(*args, **kwargs):
+    return [layer.name for layer in batch_norm_layers(file(*args, **kwargs))]
+
+
+def test_the_five_tensors_are_one_layer_whatever_the_prefix():
+    for prefix in ("bn.", "module.", "_orig_mod.module.", "ema.model.layer1.0.", "a/b/", ""):
+        tensors = [prefix + leaf for leaf in (*AFFINE, *STATISTICS, COUNTER)]
+        (layer,) = batch_norm_layers(file(*tensors, prefix + "other", "conv.weight"))
+        assert layer.name == prefix[:-1]
+        assert layer.weight.name == prefix + "weight"
+        assert layer.num_batches_tracked.name == prefix + COUNTER
+
+
+def test_layers_come_in_the_order_of_the_file():
+    tensors = [f"{n}.{leaf}" for n in ("z", "a", "10", "9") for leaf in (*AFFINE, *STATISTICS)]
+    assert names(*tensors) == ["z", "a", "10", "9"]
+
+
+@pytest.mark.parametrize(
+    "beside", [["weight"], ["bias"], [COUNTER], [*AFFINE], ["weight", COUNTER]]
+)
+def test_statistics_and_one_thing_more_are_enough(beside):
+    assert names(*(f"bn.{leaf}" for leaf in (*STATISTICS, *beside))) == ["bn"]
+
+
+def test_a_layer_without_counter_or_affine():
+    frozen = file("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    state = read_state(batch_norm_layers(frozen)[0])
+    assert state.num_batches_tracked is None
+    bare = file("bn.running_mean", "bn.running_var", "bn.num_batches_tracked")
+    state = read_state(batch_norm_layers(bare)[0])
+    assert (state.weight, state.bias, state.num_batches_tracked) == (None, None, 7)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        ["ln.weight", "ln.bias"],  # LayerNorm and GroupNorm
+        ["obs.running_mean", "obs.running_var", "obs.count"],  # a normaliser of inputs
+        ["rms.running_mean", "rms.running_var"],
+        ["x.running_mean", "x.weight"],
+        ["x.running_var", "x.num_batches_tracked"],
+        ["x_running_mean", "x_running_var", "x_weight"],
+        [],
+    ],
+)
+def test_what_is_no_batch_norm(tensors):
+    assert names(*tensors) == []
+
+
+def test_statistics_of_several_axes_are_no_batch_norm():
+    tensors = [f"obs.{leaf}" for leaf in (*STATISTICS, "weight")]
+    assert names(*tensors, shape=(3, 4)) == []
+
+
+def test_the_stored_module_decides_where_there_is_one():
+    five = [f"n.{leaf}" for leaf in (*AFFINE, *STATISTICS, COUNTER)]
+    assert names(*five, modules={"n": BatchNormModule("InstanceNorm2d")}) == []
+    assert names(*five, modules={"n": BatchNormModule("BatchNorm2d")}) == ["n"]
+    assert names(*five, modules={"n": BatchNormModule("MyNorm")}) == ["n"]
+    # Without tracking there is nothing but weight and bias, and the class tells.
+    affine = ["n.weight", "n.bias"]
+    assert names(*affine, modules={"n": BatchNormModule("BatchNorm1d")}) == ["n"]
+    layer = batch_norm_layers(file(*affine, modules={"n": BatchNormModule("BatchNorm1d", 0.5)}))[0]
+    assert read_state(layer).module.eps == 0.5
+
+
+def test_what_may_be_named_though_it_is_no_batch_norm_by_its_looks():
+    tensors = file("ln.weight", "ln.bias", "obs.running_mean", "obs.running_var", "x.running_mean")
+    assert list(possible_layers(tensors)) == ["ln", "obs"]
+    assert list(possible_layers(file("conv.weight", shape=(1, 2, 3, 3)))) == []
+    assert list(possible_layers(file("conv.weight", "conv.bias", shape=()))) == []
+
+
+def test_values_keep_their_dtype_and_halves_are_widened():
+    layers = batch_norm_layers(
+        TensorFile(
+            PATH,
+            "torch-zip",
+            {
+                "weight": ref("weight", np.float16([1, 2]), "float16"),
+                "running_mean": ref("running_mean", np.uint16([0x3F80, 0x4000]), "bfloat16"),
+                "running_var": ref("running_var", np.float64([3, 4]), "float64"),
+                "num_batches_tracked": ref("num_batches_tracked", np.float32([12])),
+            },
+        )
+    )
+    state = read_state(layers[0])
+    assert state.dtype == "bfloat16"
+    assert state.running_mean.tolist() == [1, 2]
+    assert state.running_mean.dtype == np.float32
+    assert state.running_var.dtype == np.float64
+    assert state.num_batches_tracked == 12.0  # a float of shape [1], as tinygrad writes it
+
+
+def test_what_cannot_be_read_is_said_when_it_is_read():
+    tensors = {f"bn.{leaf}": ref(f"bn.{leaf}", np.ones(3)) for leaf in STATISTICS}
+    tensors["bn.weight"] = unreadable("bn.weight", (3,))
+    (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
+    with pytest.raises(TensorError, match=r"file.pt::bn.weight: its values cannot be read"):
+        read_state(layer)
+    tensors["bn.weight"] = ref("bn.weight", np.ones((3, 1)))
+    (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
+    with pytest.raises(TensorError, match=r"one value a channel, and this has shape \(3, 1\)"):
+        read_state(layer)
+    tensors["bn.weight"] = ref("bn.weight", np.ones(3))
+    tensors["bn.num_batches_tracked"] = ref("bn.num_batches_tracked", np.ones(2))
+    (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
+    with pytest.raises(TensorError, match=r"a counter is one number, and this has shape \(2,\)"):
+        read_state(layer)
