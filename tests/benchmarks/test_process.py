@@ -1,15 +1,9 @@
 """Whole processes on large .npy files: time and peak resident memory."""
 
-import subprocess
-import sys
-
 import numpy as np
-import pytest
 
 from .conftest import Row
-
-if sys.platform != "linux":
-    pytest.skip("ru_maxrss is in KiB, and wait4 there, on Linux", allow_module_level=True)
+from .processes import BNCLI, measured, raced
 
 NUMPY = """
 import sys, numpy as np
@@ -21,29 +15,6 @@ import sys, numpy as np, torch
 var, mean = torch.var_mean(torch.from_numpy(np.load(sys.argv[1])), (0, 2, 3))
 print(mean[0], var[0])
 """
-BNCLI = "import sys; from bncli.cli import main; sys.exit(main())"
-
-
-# A process's ru_maxrss begins with that of the one that started it, so a small one does.
-STOPWATCH = """
-import os, sys, time
-begun = time.perf_counter()
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-pid = os.posix_spawn(sys.executable, [sys.executable, "-c", *sys.argv[1:]], os.environ,
-                     file_actions=null)
-_, status, usage = os.wait4(pid, 0)
-print(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_maxrss * 1024)
-"""
-
-
-def measured(*arguments):
-    """Wall-clock seconds and peak resident megabytes of a Python process."""
-    told = subprocess.run(
-        [sys.executable, "-c", STOPWATCH, *arguments], capture_output=True, text=True, check=True
-    )
-    code, seconds, peak = told.stdout.split()
-    assert code in {"0", "1"}, told.stderr
-    return float(seconds), float(peak) / 1e6
 
 
 def test_two_gigabytes(tmp_path, rows):
@@ -59,13 +30,7 @@ def test_two_gigabytes(tmp_path, rows):
         "NumPy script": (NUMPY, str(path)),
         "torch script": (TORCH, str(path)),
     }
-    seconds = {name: [] for name in contestants}
-    memory = dict.fromkeys(contestants, 0.0)
-    for _ in range(4):
-        for name, arguments in contestants.items():
-            took, peak = measured(*arguments)
-            seconds[name].append(took)
-            memory[name] = max(memory[name], peak)
+    seconds, memory = raced(contestants, 4)
     path.unlink()
     ours = min(seconds["bncli compute"])
     case = "process, 2 GB .npy"
