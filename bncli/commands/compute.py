@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bncli.commands import _options as options
-from bncli.report import Column, Report, Table
+from bncli.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,58 +17,8 @@ if TYPE_CHECKING:
     from bncli.batchnorm import Normalization
     from bncli.commands._input import Input
     from bncli.commands._layer import Layer
-    from bncli.model import ChannelStats, Closeness, FloatArray, RunningStats
+    from bncli.model import Closeness
     from bncli.report import Finding, Value
-
-CHANNEL_COLUMNS = (
-    Column("channel", "channel"),
-    Column("mean", "mean"),
-    Column("var", "var"),
-    Column("unbiased_var", "unbiased_var"),
-    Column("running_mean", "running_mean"),
-    Column("running_var", "running_var"),
-    Column("count", "count"),
-    Column("std", "std"),
-    Column("invstd", "invstd"),
-    Column("min", "min"),
-    Column("max", "max"),
-    Column("nan", "nan"),
-    Column("inf", "inf"),
-)
-INPUT_COLUMNS = (
-    Column("input", "input"),
-    *(
-        column
-        for column in CHANNEL_COLUMNS
-        if column.key not in ("running_mean", "running_var", "invstd")
-    ),
-)
-OUTPUT_COLUMNS = (
-    Column("channel", "channel"),
-    Column("mean", "mean"),
-    Column("std", "std"),
-    Column("min", "min"),
-    Column("max", "max"),
-)
-SPREAD_COLUMNS = (
-    Column("channel", "channel"),
-    Column("within_var", "within_var"),
-    Column("between_var", "between_var"),
-    Column("f_ratio", "f_ratio"),
-)
-DIFFERENCE_COLUMNS = (
-    Column("quantity", "quantity"),
-    Column("passed", "passed"),
-    Column("tolerance_used", "used", ".1%"),
-    Column("max_abs_diff", "max_abs", ".3g"),
-    Column("mismatched", "mismatched"),
-    Column("total", "total"),
-    Column("max_rel_diff", "max_rel", ".3g"),
-    Column("rtol", "rtol", ".3g"),
-    Column("atol", "atol", ".3g"),
-    Column("passing_atol", "passing_atol", ".3g"),
-    Column("index", "index"),
-)
 
 
 def compute(
@@ -111,6 +61,14 @@ def compute(
     from bncli.batchnorm import normalization
     from bncli.commands._input import open_input, parse_channels
     from bncli.commands._layer import LayerFlags, resolve_layer
+    from bncli.commands._tables import (
+        channels_table,
+        differences_table,
+        inputs_table,
+        output_table,
+        spread,
+        spread_table,
+    )
     from bncli.compare import tolerance_pair
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
@@ -168,50 +126,13 @@ def compute(
     )
     if layer.fresh:
         findings.append(fresh_statistics_finding())
-    tables = [
-        Table(
-            "channels",
-            "Channels",
-            CHANNEL_COLUMNS,
-            [
-                {"channel": c, **_statistics(stats, c), **_layer_values(norm, after, c)}
-                for c in shown
-            ],
-        ),
-        Table("output", "Normalised output", OUTPUT_COLUMNS, _output_rows(stats, norm, shown)),
-    ]
+    tables = [channels_table(stats, norm, after, shown), output_table(stats, norm, shown)]
     if len(parts) > 1:
-        within, between, f_ratio = _spread(parts, stats)
-        tables.append(
-            Table(
-                "spread",
-                "Variance within and between inputs (f_ratio is about 1 for shuffled ones)",
-                SPREAD_COLUMNS,
-                [
-                    {
-                        "channel": c,
-                        "within_var": float(within[c]),
-                        "between_var": float(between[c]),
-                        "f_ratio": float(f_ratio[c]),
-                    }
-                    for c in shown
-                ],
-            )
-        )
+        within, between, f_ratio = spread(parts, stats)
+        tables.append(spread_table(within, between, f_ratio, shown))
         findings += inputs_findings(f_ratio)
     if per_input:
-        tables.append(
-            Table(
-                "inputs",
-                "Each input",
-                INPUT_COLUMNS,
-                [
-                    {"input": tensor.label, "channel": c, **_statistics(part, c)}
-                    for tensor, part in zip(given.tensors, parts, strict=True)
-                    for c in shown
-                ],
-            )
-        )
+        tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
     facts: dict[str, Value] = {
         "input": given.label,
         "shape": given.tensors[0].shape,
@@ -253,14 +174,7 @@ def compute(
             done, given.pooled(), backend(against), seed=seed, tolerance=tolerance
         )
         name = f"{against.value} {run.version}"
-        tables.append(
-            Table(
-                "differences",
-                f"bncli against {name}",
-                DIFFERENCE_COLUMNS,
-                [_difference_row(item) for item in compared],
-            )
-        )
+        tables.append(differences_table(compared, name))
         overflow = any(finding.code == OVERFLOW.code for finding in findings)
         findings += comparison_findings(compared, name, overflow=overflow)
         scale = float(np.max(np.abs((norm.weight, norm.bias))))
@@ -311,90 +225,6 @@ def _itemsize(given: Input) -> int:
     return DTYPES[given.tensors[0].dtype].itemsize
 
 
-def _statistics(stats: ChannelStats, channel: int) -> dict[str, Value]:
-    """One channel's batch statistics."""
-    import numpy as np
-
-    return {
-        "count": stats.count,
-        "mean": float(stats.mean[channel]),
-        "var": float(stats.var[channel]),
-        "unbiased_var": float(stats.unbiased_var[channel]),
-        "std": float(np.sqrt(stats.var[channel])),
-        "min": float(stats.min[channel]),
-        "max": float(stats.max[channel]),
-        "nan": int(stats.nan[channel]),
-        "inf": int(stats.inf[channel]),
-    }
-
-
-def _layer_values(
-    norm: Normalization, after: RunningStats | None, channel: int
-) -> dict[str, Value]:
-    """One channel's invstd as used, and its running statistics after the pass."""
-    return {
-        "invstd": float(norm.invstd[channel]),
-        "running_mean": None if after is None else float(after.running_mean[channel]),
-        "running_var": None if after is None else float(after.running_var[channel]),
-    }
-
-
-def _output_rows(
-    stats: ChannelStats, norm: Normalization, shown: list[int]
-) -> list[dict[str, Value]]:
-    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
-
-    In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
-    """
-    import numpy as np
-
-    with np.errstate(invalid="ignore", over="ignore"):
-        slope = norm.weight * norm.invstd
-
-        def image(shift: FloatArray, offset: FloatArray | float) -> FloatArray:
-            return ((shift - norm.shift) + (offset - norm.offset)) * slope + norm.bias
-
-        mean = image(stats.shift, stats.offset)
-        std = np.abs(slope) * np.sqrt(stats.var)
-        ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
-        # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
-        low, high = ends.min(0), ends.max(0)
-    return [
-        {
-            "channel": c,
-            "mean": float(mean[c]),
-            "std": float(std[c]),
-            "min": float(low[c]),
-            "max": float(high[c]),
-        }
-        for c in shown
-    ]
-
-
-def _spread(
-    parts: list[ChannelStats], whole: ChannelStats
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Variance within the inputs, between their means, and the F ratio of the two.
-
-    The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. The
-    F ratio divides the two parts by their degrees of freedom, N - k and k - 1, so that it is
-    about 1 where every input is a random sample of the same population.
-    """
-    import numpy as np
-
-    within = np.zeros(whole.num_features)
-    between = np.zeros(whole.num_features)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for part in parts:
-            share = part.count / whole.count
-            apart = (part.shift - whole.shift) + (part.offset - whole.offset)
-            within += share * part.var
-            between += share * apart**2
-        freedom = (whole.count - len(parts)) / (len(parts) - 1)
-        f_ratio = between / within * freedom
-    return within, between, f_ratio
-
-
 def _save(path: str, given: Input, norm: Normalization) -> None:
     """Write the normalised tensor, block by block, in the input's dtype."""
     from pathlib import Path
@@ -415,23 +245,6 @@ def _save(path: str, given: Input, norm: Normalization) -> None:
                 advance(values.nbytes)
 
     save_tensor(Path(path), tensor.shape, given.dtype, pieces())
-
-
-def _difference_row(item: Closeness) -> dict[str, Value]:
-    """One quantity's row of the `differences` table."""
-    return {
-        "quantity": item.quantity,
-        "max_abs_diff": item.max_abs_diff,
-        "max_rel_diff": item.max_rel_diff,
-        "index": item.index,
-        "mismatched": item.mismatched,
-        "total": item.total,
-        "rtol": item.rtol,
-        "atol": item.atol,
-        "passed": item.passed,
-        "tolerance_used": item.used,
-        "passing_atol": item.passing_atol,
-    }
 
 
 def _agreement(compared: list[Closeness], name: str) -> str:
