@@ -18,8 +18,8 @@ from bncli import progress
 if "quiet" in sys.argv:
     progress.silence()
 with progress.progress("statistics", 3_000_000) as advance:
-    for _ in range(3):
-        advance(1_000_000)
+    for _ in range(6):
+        advance(500_000)
         time.sleep(float(sys.argv[1]))
 print("done")
 """
@@ -51,14 +51,14 @@ def on_a_terminal(*argv: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_long_work_on_a_terminal_shows_bytes_and_rate():
-    shown = on_a_terminal("0.8")
+    shown = on_a_terminal("0.4")
     assert "statistics" in shown
     assert "MB" in shown
     assert "/s" in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-@pytest.mark.parametrize("argv", [("0.01",), ("0.8", "quiet")])
+@pytest.mark.parametrize("argv", [("0.01",), ("0.4", "quiet")])
 def test_short_work_and_quiet_show_nothing(argv):
     assert on_a_terminal(*argv) == ""
 
