@@ -18,7 +18,7 @@ from bncli.commands._options import OUTPUT
 from bncli.errors import BncliError, ExitCode, FileError
 from bncli.renderers import SUFFIXES, Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
-from bncli.report import FailOn, Report
+from bncli.report import FailOn, Report, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,11 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _check_outputs(output: Output) -> None:
     """Raise before the work begins where a report could not be written after it."""
+    from bncli.save import check_writable
+
     for path in output.output or ():
         format_of(path)
-        folder = Path(path).parent
-        if not folder.is_dir():
-            raise FileError(path, f"cannot be written: there is no folder {folder}.")
-        if Path(path).is_dir():
-            raise FileError(path, "cannot be written: it is a folder.")
+        check_writable(path)
 
 
 def _deliver(report: Report, output: Output) -> ExitCode:
@@ -151,14 +149,29 @@ def _deliver(report: Report, output: Output) -> ExitCode:
         with replacing(Path(path)) as stream:
             stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
     if not output.quiet:
-        terminal = sys.stdout.isatty()
+        terminal = sys.stdout is not None and sys.stdout.isatty()
         width = output.width
         if width is None and terminal:
             width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         context = RenderContext(exit_code, width, terminal, color)
-        sys.stdout.write(renderer(output.format)(report, context))
+        _print(renderer(output.format)(report, context))
     return exit_code
+
+
+def _print(text: str) -> None:
+    """Write to standard output. Raises FileError where it cannot be written."""
+    place = "standard output"
+    if sys.stdout is None:
+        raise FileError(place, "is closed.")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_standard_output()
+        raise FileError(place, f"cannot be written ({error.strerror}).") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +182,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
         code = build_app()(arguments, prog_name="bncli", standalone_mode=False)
-        sys.stdout.flush()
     except BncliError as error:
         return _say(str(error), error.exit_code)
     except typer.TyperException as error:
@@ -190,15 +202,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str, code: ExitCode) -> ExitCode:
-    """Print one line on standard error."""
-    print(f"bncli: {' '.join(sentence.split())}", file=sys.stderr)  # noqa: T201  # its place
+    """Print one line on standard error, where there is one."""
+    if sys.stderr is not None:
+        line = printable(" ".join(sentence.split()))
+        print(f"bncli: {line}", file=sys.stderr)  # noqa: T201  # its place
     return code
 
 
 def _closed_pipe() -> ExitCode:
-    """End quietly: nobody reads any more, and Python's last flush must not complain either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End quietly: nobody reads any more."""
+    _abandon_standard_output()
     return ExitCode.CLOSED_PIPE
+
+
+def _abandon_standard_output() -> None:
+    """Let Python's last flush go nowhere, so that it does not complain either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: Exception) -> ExitCode:

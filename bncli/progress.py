@@ -30,7 +30,7 @@ def progress(description: str, total: int) -> Iterator[Advance]:
     `total` is in bytes. Nothing is shown after `silence`, or where standard error is no
     terminal.
     """
-    if _silenced or not sys.stderr.isatty():
+    if _silenced or sys.stderr is None or not sys.stderr.isatty():
         yield _ignore
         return
     import time

@@ -63,7 +63,8 @@ def cpu_statistics(
     half = dtype not in ("float32", "float64")
     count = x.size // x.shape[1]
     if rows:
-        table = np.moveaxis(x, 1, -1).reshape(count, x.shape[1]).astype(wide, copy=False)
+        # In C order, or NumPy would add along the columns, pairwise.
+        table = np.ascontiguousarray(np.moveaxis(x, 1, -1).reshape(count, x.shape[1]), dtype=wide)
         return _statistics(
             table,
             count,

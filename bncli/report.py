@@ -59,12 +59,14 @@ class Column:
 
     `spec` is the format specification for floats on a terminal; JSON and CSV carry them in full.
     Columns stand in the order of their weight: those that a narrow terminal has no room for
-    follow in a table of their own.
+    follow in a table of their own. A `foldable` one is then said in a line, if it is the same in
+    every row.
     """
 
     key: str
     title: str
     spec: str = ".6g"
+    foldable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +117,8 @@ class Report:
         if any(finding.severity.rank >= least for finding in self.findings):
             return ExitCode.FINDING
         return ExitCode.OK
+
+
+def printable(text: str) -> str:
+    """Text as one line that no terminal obeys; a name from a file may hold anything."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -34,6 +34,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises FileError where the file cannot be written.
     """
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
+    check_writable(str(path))
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -58,6 +59,20 @@ def _mode(target: Path) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask
+
+
+def check_writable(path: str) -> None:
+    """Raise FileError, before any work is done, where a file cannot be written to `path`."""
+    folder = Path(path).parent
+    try:
+        if not folder.is_dir():
+            raise FileError(path, f"cannot be written: there is no folder {folder}.")
+        if Path(path).is_dir():
+            raise FileError(path, "cannot be written: it is a folder.")
+        if Path(path).exists() and not Path(path).is_file():
+            raise FileError(path, "cannot be written: it is not a regular file.")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
 
 
 def refuse_overwriting(path: str, read: Iterable[str], flag: str) -> None:

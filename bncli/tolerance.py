@@ -311,8 +311,12 @@ class Tolerances:
         """
         import numpy as np
 
+        # The worst of many channels strays further than one does.
+        channels = math.sqrt(1 + math.log(self.stats.num_features) / 8)
         with np.errstate(invalid="ignore", over="ignore"):
-            error: FloatArray = self.arithmetic.backward_walk * (total + np.sqrt(squares))
+            error: FloatArray = (
+                channels * self.arithmetic.backward_walk * (total + np.sqrt(squares))
+            )
         return error + self.arithmetic.tiniest
 
     def _dot_error(self, sums: GradientSums) -> FloatArray:

@@ -85,6 +85,12 @@ def configuration(seed: int, largest: int = 100_000) -> Configuration:
             channel_axis = rank - 1
         else:
             x = np.moveaxis(x, -1, 1)
+    elif rng.random() < 0.3:
+        if rng.random() < 0.5:
+            x = np.asfortranarray(x)
+        else:  # channels first of all, as a transposed table has them
+            x = np.ascontiguousarray(np.moveaxis(x, 1, 0))
+            channel_axis = 0
     settings = BatchNormSettings(
         eps=float(rng.choice([1e-5, 1e-3])),
         momentum=[0.1, 0.01, None][int(rng.integers(3))],

@@ -390,3 +390,51 @@ def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.entry_point()
     assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "sentence"),
+    [
+        (">&-", 2, "bncli: standard output: is closed.\n"),
+        (">/dev/full", 2, "bncli: standard output: cannot be written (No space left on device).\n"),
+        ("2>&-", 0, ""),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a shell and /dev/full")
+def test_streams_that_are_closed_or_full(x, redirection, code, sentence):
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m bncli compute {x} {redirection}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, sentence)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("flag", [("-o", "pipe.json"), ("--save-output", "pipe.npy")])
+def test_what_is_no_regular_file_is_left_alone(run, x, folder, flag):
+    os.mkfifo(flag[1])
+    result = run("compute", x, *flag)
+    assert result.code == 2
+    assert result.stderr == f"bncli: {flag[1]}: cannot be written: it is not a regular file.\n"
+    assert not (folder / flag[1]).is_file()
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(run, x):
+    result = run("compute", f"{x}::a\x1b[31mred")
+    assert result.code == 2
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("counter", [-1, 2.5, 1e300, 2**63 - 1, float("nan")])
+def test_a_counter_that_is_no_count_is_refused(run, x, folder, counter):
+    import torch
+
+    layer = torch.nn.BatchNorm1d(3).state_dict()
+    dtype = torch.int64 if isinstance(counter, int) else torch.float64
+    layer["num_batches_tracked"] = torch.tensor(counter, dtype=dtype)
+    torch.save({f"bn.{name}": value for name, value in layer.items()}, "net.pt")
+    result = run("compute", x, "--state", "net.pt::bn", "--momentum", "none")
+    assert result.code == 2
+    assert "which is no number of batches" in result.stderr

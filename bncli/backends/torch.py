@@ -70,7 +70,8 @@ class TorchBackend:
             backward_dtype = "float32"
             if rows or call.dtype != "float32":
                 accumulate_dtype = "float32"
-            if not rows:  # backward, contiguous images are summed one by one, then in float64
+            if not rows and call.dtype == "float32":
+                # Backward, images are summed one by one, and the images' sums in float64.
                 backward_additions = count // x.shape[0]
         return BackendRun(
             version=torch.__version__,

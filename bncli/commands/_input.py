@@ -161,7 +161,11 @@ def parse_channels(text: str | None, num_features: int) -> list[int]:
                 f"--channel {text}: {part.strip()!r} is no channel; write a list such as 0,3,8-11."
             )
         begin, end = int(first), int(last or first)
-        if begin > end or end >= num_features:
+        if begin > end:
+            raise UsageError(
+                f"--channel {text}: {part.strip()} runs backwards; write {end}-{begin}."
+            )
+        if end >= num_features:
             raise UsageError(
                 f"--channel {text}: {part.strip()} is not among the channels 0 to "
                 f"{num_features - 1}."

@@ -86,7 +86,7 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
                 "running_mean", flags.running_mean, stored.running_mean, flags.state, 0.0
             ),
             reader.choose("running_var", flags.running_var, stored.running_var, flags.state, 1.0),
-            int(tracked) if tracked is not None and math.isfinite(tracked) else 0,
+            _counter(flags.state, tracked),
         )
     specs = (flags.state, flags.weight, flags.bias, flags.running_mean, flags.running_var)
     return Layer(
@@ -157,6 +157,21 @@ def _settings(
             "stored statistics also takes 0."
         )
     return settings, {"eps_source": eps_source, "momentum_source": momentum_source}
+
+
+def _counter(state: str | None, tracked: float | None) -> int:
+    """The counter before this batch: 0 where the state has none.
+
+    Raises UsageError for what is no count.
+    """
+    if tracked is None:
+        return 0
+    if not 0 <= tracked < 2**62 or tracked != int(tracked):
+        raise UsageError(
+            f"--state {state}: num_batches_tracked is {tracked}, which is no number of batches; "
+            "name another layer, or give its tensors by --running-mean and --running-var."
+        )
+    return int(tracked)
 
 
 def _contradiction(flag: str, others: dict[str, str | None]) -> None:

@@ -18,13 +18,13 @@ CHANNEL_COLUMNS = (
     Column("unbiased_var", "unbiased_var"),
     Column("running_mean", "running_mean"),
     Column("running_var", "running_var"),
-    Column("count", "count"),
+    Column("count", "count", foldable=True),
     Column("std", "std"),
     Column("invstd", "invstd"),
     Column("min", "min"),
     Column("max", "max"),
-    Column("nan", "nan"),
-    Column("inf", "inf"),
+    Column("nan", "nan", foldable=True),
+    Column("inf", "inf", foldable=True),
 )
 INPUT_COLUMNS = (
     Column("input", "input"),
@@ -52,13 +52,13 @@ DIFFERENCE_COLUMNS = (
     Column("passed", "passed"),
     Column("tolerance_used", "used", ".1%"),
     Column("max_abs_diff", "max_abs", ".3g"),
+    Column("index", "index"),
     Column("mismatched", "mismatched"),
     Column("total", "total"),
     Column("max_rel_diff", "max_rel", ".3g"),
     Column("rtol", "rtol", ".3g"),
     Column("atol", "atol", ".3g"),
     Column("passing_atol", "passing_atol", ".3g"),
-    Column("index", "index"),
 )
 
 
@@ -66,16 +66,16 @@ def channels_table(
     stats: ChannelStats, norm: Normalization, after: RunningStats | None, shown: list[int]
 ) -> Table:
     """Batch statistics, invstd as used, and the running statistics after the pass."""
-    rows = [{"channel": c, **_statistics(stats, c), **_layer_values(norm, after, c)} for c in shown]
+    rows = _rows({**_statistics(stats), **_layer_values(norm, after)}, shown)
     return Table("channels", "Channels", CHANNEL_COLUMNS, rows)
 
 
 def inputs_table(labels: list[str], parts: list[ChannelStats], shown: list[int]) -> Table:
     """The batch statistics of each input by itself."""
     rows = [
-        {"input": label, "channel": c, **_statistics(part, c)}
+        {"input": label, **row}
         for label, part in zip(labels, parts, strict=True)
-        for c in shown
+        for row in _rows(_statistics(part), shown)
     ]
     return Table("inputs", "Each input", INPUT_COLUMNS, rows)
 
@@ -90,15 +90,14 @@ def spread_table(
     within: FloatArray, between: FloatArray, f_ratio: FloatArray, shown: list[int]
 ) -> Table:
     """Variance within and between inputs; see `spread`."""
-    rows: list[dict[str, Value]] = [
+    rows = _rows(
         {
-            "channel": c,
-            "within_var": float(within[c]),
-            "between_var": float(between[c]),
-            "f_ratio": float(f_ratio[c]),
-        }
-        for c in shown
-    ]
+            "within_var": within.tolist(),
+            "between_var": between.tolist(),
+            "f_ratio": f_ratio.tolist(),
+        },
+        shown,
+    )
     title = "Variance within and between inputs (f_ratio is about 1 for shuffled ones)"
     return Table("spread", title, SPREAD_COLUMNS, rows)
 
@@ -133,31 +132,35 @@ def spread(
     return within, between, f_ratio
 
 
-def _statistics(stats: ChannelStats, channel: int) -> dict[str, Value]:
-    """One channel's batch statistics."""
+def _rows(columns: dict[str, list[Value]], shown: list[int]) -> list[dict[str, Value]]:
+    """The rows of the channels shown, from whole columns."""
+    return [{"channel": c, **{key: values[c] for key, values in columns.items()}} for c in shown]
+
+
+def _statistics(stats: ChannelStats) -> dict[str, list[Value]]:
+    """The batch statistics, a column each."""
     import numpy as np
 
     return {
-        "count": stats.count,
-        "mean": float(stats.mean[channel]),
-        "var": float(stats.var[channel]),
-        "unbiased_var": float(stats.unbiased_var[channel]),
-        "std": float(np.sqrt(stats.var[channel])),
-        "min": float(stats.min[channel]),
-        "max": float(stats.max[channel]),
-        "nan": int(stats.nan[channel]),
-        "inf": int(stats.inf[channel]),
+        "count": [stats.count] * stats.num_features,
+        "mean": stats.mean.tolist(),
+        "var": stats.var.tolist(),
+        "unbiased_var": stats.unbiased_var.tolist(),
+        "std": np.sqrt(stats.var).tolist(),
+        "min": stats.min.tolist(),
+        "max": stats.max.tolist(),
+        "nan": stats.nan.tolist(),
+        "inf": stats.inf.tolist(),
     }
 
 
-def _layer_values(
-    norm: Normalization, after: RunningStats | None, channel: int
-) -> dict[str, Value]:
-    """One channel's invstd as used, and its running statistics after the pass."""
+def _layer_values(norm: Normalization, after: RunningStats | None) -> dict[str, list[Value]]:
+    """The invstd as used and the running statistics after the pass, a column each."""
+    missing: list[Value] = [None] * len(norm.invstd)
     return {
-        "invstd": float(norm.invstd[channel]),
-        "running_mean": None if after is None else float(after.running_mean[channel]),
-        "running_var": None if after is None else float(after.running_var[channel]),
+        "invstd": norm.invstd.tolist(),
+        "running_mean": missing if after is None else after.running_mean.tolist(),
+        "running_var": missing if after is None else after.running_var.tolist(),
     }
 
 
@@ -181,16 +184,8 @@ def _output_rows(
         ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
         # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
         low, high = ends.min(0), ends.max(0)
-    return [
-        {
-            "channel": c,
-            "mean": float(mean[c]),
-            "std": float(std[c]),
-            "min": float(low[c]),
-            "max": float(high[c]),
-        }
-        for c in shown
-    ]
+    columns = {"mean": mean, "std": std, "min": low, "max": high}
+    return _rows({key: values.tolist() for key, values in columns.items()}, shown)
 
 
 def _difference_row(item: Closeness) -> dict[str, Value]:

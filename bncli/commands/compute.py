@@ -70,6 +70,7 @@ def compute(
         spread_table,
     )
     from bncli.compare import tolerance_pair
+    from bncli.errors import UsageError
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
     from bncli.rules.batch import (
@@ -77,10 +78,13 @@ def compute(
         batch_findings,
         fresh_statistics_finding,
         inputs_findings,
+        state_findings,
     )
     from bncli.running_stats import update
 
     tolerance = tolerance_pair(rtol, atol)
+    if tolerance is not None and against is None:
+        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
     given = open_input(inputs, channel_axis, dtype)
     shown = parse_channels(channel, given.num_features)
     flags = LayerFlags(
@@ -124,6 +128,14 @@ def compute(
         layer.parameter_dtype,
         None if settings.normalizes_with_batch else norm.var,
     )
+    findings += state_findings(
+        {
+            "weight": layer.weight,
+            "bias": layer.bias,
+            "running_mean": layer.running.running_mean if layer.running else None,
+            "running_var": layer.running.running_var if layer.running else None,
+        }
+    )
     if layer.fresh:
         findings.append(fresh_statistics_finding())
     tables = [channels_table(stats, norm, after, shown), output_table(stats, norm, shown)]
@@ -135,6 +147,7 @@ def compute(
         tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
     facts: dict[str, Value] = {
         "input": given.label,
+        "inputs": [tensor.label for tensor in given.tensors] if len(parts) > 1 else None,
         "shape": given.tensors[0].shape,
         "dtype": given.dtype,
         "kind": given.kind,
@@ -179,7 +192,9 @@ def compute(
         findings += comparison_findings(compared, name, overflow=overflow)
         scale = float(np.max(np.abs((norm.weight, norm.bias))))
         output = next(item for item in compared if item.quantity == "output")
-        if given.dtype in ("float32", "float64"):  # half precision is coarse by itself
+        if (
+            given.dtype in ("float32", "float64") and not overflow
+        ):  # half precision is coarse by itself
             findings += lost_digits_findings(output, scale, name)
         facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
         verdict = _agreement(compared, name)
@@ -211,9 +226,10 @@ def _check_count(given: Input, layer: Layer) -> None:
 def _check_save(path: str, given: Input, read: tuple[str, ...]) -> None:
     """Raise UsageError where the output tensor cannot be saved to `path`."""
     from bncli.errors import UsageError
-    from bncli.save import refuse_overwriting, tensor_suffix
+    from bncli.save import check_writable, refuse_overwriting, tensor_suffix
 
     tensor_suffix(path, given.dtype, "--save-output")
+    check_writable(path)
     refuse_overwriting(path, read, "--save-output")
     if len(given.tensors) > 1:
         raise UsageError(f"--save-output {path}: takes one INPUT; normalise them one by one.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.report import printable
+
 if TYPE_CHECKING:
     from bncli.report import Value
 
@@ -22,8 +24,3 @@ def format_cell(value: Value, spec: str = ".6g") -> str:
     if isinstance(value, str):
         return printable(value)
     return "(" + ", ".join(format_cell(item, spec) for item in value) + ")"
-
-
-def printable(text: str) -> str:
-    """Text as one line that no terminal obeys; a name from a file may hold anything."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.renderers._cells import format_cell, printable
+from bncli.renderers._cells import format_cell
+from bncli.report import printable
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Literal
 
-from bncli.renderers._cells import format_cell, printable
-from bncli.report import Severity
+from bncli.renderers._cells import format_cell
+from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,33 +97,60 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
     from rich import box
     from rich.table import Table as RichTable
 
-    rows = list(table.rows)
-    hidden = 0
-    if context.terminal and len(rows) > MOST_ROWS:
-        hidden = len(rows) - MOST_ROWS
-        rows = rows[:MOST_ROWS]
     cells = {
-        column.key: [format_cell(row[column.key], column.spec) for row in rows]
+        column.key: [format_cell(row[column.key], column.spec) for row in table.rows]
         for column in table.columns
     }
+    columns, folded = _folded(table.columns, cells, context.width)
+    shown = len(table.rows)
+    if context.terminal and shown > MOST_ROWS:
+        shown = MOST_ROWS
+        cells = {key: texts[:shown] for key, texts in cells.items()}
     console.print()
     console.print(table.title, style="bold")
-    for number, piece in enumerate(_pieces(table.columns, cells, context.width)):
+    if folded:
+        same = ", ".join(f"{column.title} {cells[column.key][0]}" for column in folded)
+        console.print(f"in every row: {same}", style="dim")
+    for number, piece in enumerate(_pieces(columns, cells, context.width)):
         if number:
             console.print()
+        if context.width is None and piece:
+            console.file.write(_plain(table, piece, cells))
+            continue
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column in piece:
             # Where not even two columns fit, a cell goes on in the next line.
             drawn.add_column(column.title, justify=_justify(table, column), overflow="fold")
-        for index in range(len(rows)):
+        for index in range(shown):
             drawn.add_row(*(cells[column.key][index] for column in piece))
         console.print(drawn, crop=False)
-    if hidden:
+    if shown < len(table.rows):
         console.print(
-            f"... {hidden} more rows: choose some by flag, or see all of them with -f json."
+            f"... {len(table.rows) - shown} more rows: choose some on the command line, or see all "
+            "of them with -f json."
         )
     if table.note:
         console.print(table.note, style="dim")
+
+
+def _plain(table: Table, piece: tuple[Column, ...], cells: dict[str, list[str]]) -> str:
+    """The table that Rich would draw, where there is room for all: much faster for many rows."""
+    from rich.cells import cell_len
+
+    lines = [""] * (len(table.rows) + 2)
+    for column in piece:
+        texts = [column.title, *cells[column.key]]
+        lengths = [cell_len(text) for text in texts]
+        width = max(lengths)
+        right = _justify(table, column) == "right"
+        gap = "" if column is piece[0] else " " * PADDING
+        padded = [
+            gap + (" " * (width - length) + text if right else text + " " * (width - length))
+            for text, length in zip(texts, lengths, strict=True)
+        ]
+        padded.insert(1, "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * (width + len(gap)))
+        lines = [line + cell for line, cell in zip(lines, padded, strict=True)]
+    return "\n".join(lines) + "\n"
 
 
 def _justify(table: Table, column: Column) -> Literal["left", "right"]:
@@ -133,6 +160,31 @@ def _justify(table: Table, column: Column) -> Literal["left", "right"]:
     return "right" if number else "left"
 
 
+def _needed(columns: tuple[Column, ...], cells: dict[str, list[str]]) -> dict[str, int]:
+    """The columns of a terminal that each column takes, with the room behind it."""
+    from rich.cells import cell_len
+
+    return {
+        column.key: max(map(cell_len, [column.title, *cells[column.key]])) + PADDING
+        for column in columns
+    }
+
+
+def _folded(
+    columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
+) -> tuple[tuple[Column, ...], list[Column]]:
+    """The columns to draw, and those to say in a line: the same in every row of a wide table."""
+    if width is None or sum(_needed(columns, cells).values()) - PADDING <= width:
+        return columns, []
+    same = [
+        column
+        for column in columns[1:]
+        if column.foldable and len(cells[column.key]) > 1 and len(set(cells[column.key])) == 1
+    ]
+    kept = tuple(column for column in columns if column not in same)
+    return kept, [column for column in same if cells[column.key][0] != format_cell(None)]
+
+
 def _pieces(
     columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
 ) -> Iterator[tuple[Column, ...]]:
@@ -140,12 +192,7 @@ def _pieces(
     if width is None or not columns:
         yield columns
         return
-    from rich.cells import cell_len
-
-    needed = {
-        column.key: max(map(cell_len, [column.title, *cells[column.key]])) + PADDING
-        for column in columns
-    }
+    needed = _needed(columns, cells)
     first = columns[0]
     piece = [first]
     used = needed[first.key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -33,13 +33,13 @@ BELOW_EPS = Rule(
     "variance-below-eps",
     Severity.WARNING,
     "The variance is below eps, so that eps and not the data sets the scale.",
-    "Check that the channel is alive, or scale the input up.",
+    "Check that the channel is alive, scale the input up, or lower eps.",
 )
 OVERFLOW = Rule(
     "BN004",
     "overflow",
     Severity.WARNING,
-    "The variance overflows the dtype that PyTorch computes in: its output is then the bias.",
+    "The squared deviations overflow the dtype that PyTorch adds them in: its output is the bias.",
     "Scale the input down.",
 )
 FRESH_STATISTICS = Rule(
@@ -74,7 +74,7 @@ CONSTANT = Rule(
     "BN009",
     "constant",
     Severity.INFO,
-    "All values of a channel are equal: the variance is 0 and the output is the bias.",
+    "All values of a channel are equal: its variance is 0, and in training its output the bias.",
     "Check that the channel is alive.",
 )
 INPUTS_DIFFER = Rule(
@@ -83,6 +83,14 @@ INPUTS_DIFFER = Rule(
     Severity.INFO,
     "The inputs' means lie further apart than those of shuffled batches would.",
     "Batches sorted by class or domain do this, and so do values that go together, such as pixels.",
+)
+
+STATE_NOT_FINITE = Rule(
+    "BN011",
+    "state-not-finite",
+    Severity.ERROR,
+    "A weight, bias or running statistic of the layer is NaN or Inf.",
+    "Look at where the checkpoint came from; no batch mends a NaN in the running statistics.",
 )
 
 RULES = (
@@ -96,6 +104,7 @@ RULES = (
     FEW_VALUES,
     CONSTANT,
     INPUTS_DIFFER,
+    STATE_NOT_FINITE,
 )
 
 WORST_CONDITION = 1000.0
@@ -145,21 +154,26 @@ def batch_findings(
         NOT_FINITE,
         ~finite,
         lambda c: (
-            f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf among {stats.count} values "
-            f"a channel; the first at {list(stats.first_nonfinite[c] or ())}."
+            f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
+            f"values a channel; the first at {list(stats.first_nonfinite[c] or ())}."
         ),
         nan=stats.nan.tolist(),
         inf=stats.inf.tolist(),
         first_nonfinite=stats.first_nonfinite,
     )
-    overflowing = finite & (stats.var > DTYPES[parameter_dtype].largest)
-    report(
-        OVERFLOW,
-        overflowing,
-        lambda c: f"the variance reaches {stats.var[c]:.6g}, beyond {parameter_dtype}'s largest.",
-        key=lambda c: float(stats.var[c]),
-        var=stats.var.tolist(),
-    )
+    if settings.normalizes_with_batch:
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = stats.var * stats.count
+        kept = "float64" if parameter_dtype == "float64" else "float32"
+        report(
+            OVERFLOW,
+            finite & (squares > DTYPES[kept].largest),
+            lambda c: (
+                f"the squared deviations add up to {squares[c]:.6g}, beyond {kept}'s largest."
+            ),
+            key=lambda c: float(squares[c]),
+            sum_of_squares=squares.tolist(),
+        )
     if parameter_dtype != "float64":
         report(
             ILL_CONDITIONED,
@@ -171,12 +185,19 @@ def batch_findings(
             key=lambda c: float(condition[c]),
             condition=condition.tolist(),
         )
+    constant = finite & (stats.min == stats.max)
+    # What stands under the root: the batch's variance, or the stored one.
+    var = stats.var if running_var is None else running_var
+    dead = constant if running_var is None else np.zeros_like(constant)
     report(
         BELOW_EPS,
-        finite & (stats.var > 0) & (stats.var < settings.eps),
-        lambda c: f"the variance is as low as {stats.var[c]:.6g}, below eps {settings.eps:.6g}.",
-        key=lambda c: -float(stats.var[c]),
-        var=stats.var.tolist(),
+        (var >= 0) & (var < settings.eps) & ~dead,
+        lambda c: (
+            f"{'the variance' if running_var is None else 'running_var'} is as low as "
+            f"{var[c]:.6g}, below eps {settings.eps:.6g}."
+        ),
+        key=lambda c: -float(var[c]),
+        var=var.tolist(),
     )
     if running_var is not None:
         report(
@@ -199,10 +220,27 @@ def batch_findings(
         )
     report(
         CONSTANT,
-        finite & (stats.var == 0) & several,
+        constant & several,
         lambda c: f"every value is {stats.min[c]:.6g}.",
         value=stats.min.tolist(),
     )
+    return findings
+
+
+def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
+    """A finding for each of the layer's tensors, by name, that holds NaN or Inf."""
+    import numpy as np
+
+    findings = []
+    for name, values in state.items():
+        if values is None or np.isfinite(values).all():
+            continue
+        bad = [int(channel) for channel in np.flatnonzero(~np.isfinite(values))]
+        findings.append(
+            STATE_NOT_FINITE.finding(
+                name, f"{values[bad[0]]} in {name_channels(bad)}.", {"channels": bad}
+            )
+        )
     return findings
 
 

@@ -816,7 +816,10 @@ def test_nan_and_inf_are_an_error_and_the_report_is_whole(run, save):
         "inf": [1, 1, 0],
         "first_nonfinite": [[2, 1, 2], [3, 2, 1], [0, 3, 0]],
     }
-    assert "19 NaN and 2 Inf among 18 values a channel; the first at [2, 1, 2]" in found["message"]
+    assert (
+        "19 NaN and 2 Inf in all, of 18 values a channel; the first at [2, 1, 2]"
+        in found["message"]
+    )
     rows = table(result)
     assert [row["nan"] for row in rows] == [0, 1, 0, 18]
     assert [row["inf"] for row in rows] == [0, 1, 1, 0]

@@ -77,7 +77,7 @@ def test_state_dict(run, folder):
         assert (row["eps"], row["momentum"], row["kind_hint"]) == (1e-5, 0.1, None)
     facts = report["facts"]
     assert (facts["container"], facts["layers"], facts["channels"]) == ("torch-zip", 2, 10)
-    assert (facts["eps_source"], facts["momentum_source"]) == ("default", "default")
+    assert (facts["eps_source"], facts["momentum_source"]) == ("assumed", "assumed")
     assert "2 BatchNorm layers, 10 channels; num_batches_tracked: 2 at 7." in report["verdict"]
 
 
@@ -99,7 +99,7 @@ def test_eps_flag(run, folder):
     scales = [report["tables"]["layers"][0]["scale_max"] for report in (one, other)]
     assert abs(scales[0]) > 5 * abs(scales[1])
     refused = run("inspect-checkpoint", "net.pt", "--eps", "-1")
-    assert (refused.code, refused.stderr) == (2, "bncli: --eps -1: eps is 0 or more.\n")
+    assert (refused.code, refused.stderr) == (2, "bncli: --eps -1: eps is a number, 0 or more.\n")
 
 
 def test_several_files(run, folder):
@@ -125,7 +125,7 @@ def test_nothing_to_check(run, folder):
     result = run("inspect-checkpoint", "none.pt", "-f", "json")
     assert result.code == ExitCode.NOTHING
     assert result.report["tables"]["layers"] == []
-    assert result.report["verdict"] == "No BatchNorm layer."
+    assert result.report["verdict"].startswith("No BatchNorm layer: 7 tensors, ")
     assert run("inspect-checkpoint", "none.pt", "--fail-on", "never").code == ExitCode.NOTHING
 
 
@@ -137,9 +137,11 @@ def test_layer_that_cannot_be_read_does_not_spoil_the_file(run, folder):
     assert result.code == ExitCode.OK
     good, bad = result.report["tables"]["layers"]
     assert good["note"] is None
+    assert "1 layer could not be read whole." in result.report["verdict"]
     assert good["var_max"] > 0
     assert "head.running_var" in bad["note"]
     assert bad["var_max"] is None
+    assert bad["mean_max"] == state["head.running_mean"].max().item()
 
 
 def test_not_finite_values_are_counted(run, folder):
@@ -187,3 +189,38 @@ def test_published(published, run):
         assert row["num_batches_tracked"] == layer["num_batches_tracked"]
         assert (row["mean_min"], row["mean_max"]) == (layer["mean"]["min"], layer["mean"]["max"])
         assert (row["var_min"], row["var_max"]) == (layer["var"]["min"], layer["var"]["max"])
+
+
+def test_one_layer_or_all_below_a_prefix(run, folder):
+    state = {
+        f"{model}.{key}": value for model in ("a", "b") for key, value in net().state_dict().items()
+    }
+    torch.save(state, "net.pt")
+
+    def names(spec):
+        report = run("inspect-checkpoint", spec, "-f", "json").report
+        return [row["name"] for row in report["tables"]["layers"]]
+
+    assert names("net.pt") == ["a.1", "a.head", "b.1", "b.head"]
+    assert names("net.pt::a") == ["a.1", "a.head"]
+    assert names("net.pt::b.head") == ["b.head"]
+    refused = run("inspect-checkpoint", "net.pt::c")
+    assert refused.code == ExitCode.ERROR
+    assert refused.stderr.count("\n") == 1
+
+
+def test_lengths_that_disagree_are_noted(run, folder):
+    state = net().state_dict()
+    state["head.weight"] = torch.ones(3)
+    torch.save(state, "net.pt")
+    row = run("inspect-checkpoint", "net.pt", "-f", "json").report["tables"]["layers"][1]
+    assert row["note"]
+    assert row["scale_max"] is None
+
+
+def test_constant_columns_are_said_once_on_a_narrow_terminal(run, folder):
+    torch.save(net().state_dict(), "net.pt")
+    narrow = run("inspect-checkpoint", "net.pt", "--width", "80").stdout
+    assert "in every row: nonfinite 0, dtype float32, eps 1e-05, momentum 0.1" in narrow
+    assert "kind_hint" not in narrow
+    assert "kind_hint" in run("inspect-checkpoint", "net.pt").stdout

@@ -73,6 +73,11 @@ def plant_lost_digits(save):
     return save("x.npy", x), "output", "--against", "torch"
 
 
+def plant_state_not_finite(save):
+    weight = save("w.npy", np.array([1.0, np.nan, 1.0]))
+    return save("x.npy", normal(16, 3)), "weight", "--weight", weight
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -84,6 +89,7 @@ PLANTED = {
     "BN008": plant_few_values,
     "BN009": plant_constant,
     "BN010": plant_inputs_differ,
+    "BN011": plant_state_not_finite,
     "BN901": plant_differs,
     "BN902": plant_lost_digits,
 }
