@@ -48,6 +48,7 @@ class Output:
         int | None,
         typer.Option(
             min=20,
+            metavar="N",
             help="Columns to draw tables in.",
             rich_help_panel=OUTPUT,
             show_default="the terminal's",

@@ -29,7 +29,9 @@ InputsArgument = Annotated[
 ChannelAxis = Annotated[
     int,
     typer.Option(
-        help="The axis of the channels; -1 for channels-last data.", rich_help_panel=INPUT
+        metavar="N",
+        help="The axis of the channels; -1 for channels-last data.",
+        rich_help_panel=INPUT,
     ),
 ]
 Dtype = Annotated[
@@ -71,7 +73,10 @@ State = Annotated[
 Eps = Annotated[
     float | None,
     typer.Option(
-        help="Added to the variance under the root.", rich_help_panel=LAYER, show_default="1e-05"
+        metavar="NUMBER",
+        help="Added to the variance under the root.",
+        rich_help_panel=LAYER,
+        show_default="1e-05",
     ),
 ]
 Momentum = Annotated[
@@ -144,6 +149,7 @@ Against = Annotated[
 Rtol = Annotated[
     float | None,
     typer.Option(
+        metavar="NUMBER",
         help="Relative tolerance for every quantity; goes with --atol.",
         rich_help_panel=COMPARISON,
         show_default="from the arithmetic",
@@ -152,6 +158,7 @@ Rtol = Annotated[
 Atol = Annotated[
     float | None,
     typer.Option(
+        metavar="NUMBER",
         help="Absolute tolerance for every quantity; goes with --rtol.",
         rich_help_panel=COMPARISON,
         show_default="from the arithmetic",
@@ -161,6 +168,7 @@ Seed = Annotated[
     int,
     typer.Option(
         min=0,
+        metavar="N",
         help="Seed of the upstream gradient for the backward pass.",
         rich_help_panel=COMPARISON,
     ),
@@ -178,6 +186,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        metavar="N",
         help="bncli's own threads.",
         rich_help_panel=OUTPUT,
         show_default="all cores",
