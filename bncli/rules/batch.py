@@ -113,8 +113,8 @@ WORST_CONDITION = 1000.0
 FEWEST_VALUES = 8
 """Below this, the relative standard deviation of a normal batch's variance exceeds a half."""
 
-MOST_APART = 10.0
-"""The median F ratio of between-input to within-input variance beyond which it is remarked."""
+MOST_APART = 30.0
+"""The F ratio beyond which it is remarked: one in a million shuffled channels exceeds it."""
 
 
 def batch_findings(
@@ -255,16 +255,17 @@ def inputs_findings(f_ratio: FloatArray) -> list[Finding]:
     """What the spread between inputs shows; `f_ratio` (num_features,) is 1 when shuffled."""
     import numpy as np
 
-    known = f_ratio[np.isfinite(f_ratio)]
-    if not len(known) or float(np.median(known)) <= MOST_APART:
+    apart = [int(channel) for channel in np.flatnonzero(f_ratio > MOST_APART)]
+    if not apart:
         return []
-    median = float(np.median(known))
+    worst = max(apart, key=lambda channel: float(f_ratio[channel]))
     return [
         INPUTS_DIFFER.finding(
             "inputs",
-            f"the variance between their means is {median:.3g} times what independent values "
-            "would leave (median over channels).",
-            {"median_f_ratio": median},
+            f"the variance between their means is up to {f_ratio[worst]:.3g} times what "
+            f"independent values would leave (channel {worst}; {len(apart)} of {len(f_ratio)} "
+            f"beyond {MOST_APART:g}).",
+            {"channels": apart, "f_ratio": [float(f_ratio[channel]) for channel in apart]},
         )
     ]
 

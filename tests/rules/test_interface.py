@@ -211,3 +211,21 @@ def test_the_borders(run, save):
 )
 def test_channels_are_listed_as_a_person_would(channels, text):
     assert name_channels(channels) == text
+
+
+def test_one_unshuffled_channel_is_seen(run, save):
+    """Sorted by class in channel 1 alone; and shuffled ones, of many channels, are left alone."""
+    a, b = normal(64, 3), normal(64, 3)
+    rng = np.random.default_rng(3)
+    rng.shuffle(a)
+    save("a.npy", a)
+    save("b.npy", b[::-1] + np.float32([0.0, 4.0, 0.0]))
+    (finding,) = [
+        item
+        for item in run("compute", "a.npy", "b.npy", "-f", "json").report["findings"]
+        if item["code"] == "BN010"
+    ]
+    assert finding["evidence"]["channels"] == [1]
+    save("c.npy", rng.normal(size=(32, 500)))
+    save("d.npy", rng.normal(size=(32, 500)))
+    assert run("compute", "c.npy", "d.npy", "-f", "json").report["findings"] == []
