@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.dtypes import DTYPES, decode
 from bncli.errors import FileError, TensorError
+from bncli.report import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,8 @@ class TensorRef:
 
     @property
     def label(self) -> str:
-        """`PATH` or `PATH::NAME`, as a user would type it."""
-        return f"{self.path}::{self.name}" if self.name else str(self.path)
+        """`PATH` or `PATH::NAME`, as a user would type it, on one line and printable."""
+        return printable(f"{self.path}::{self.name}" if self.name else str(self.path))
 
     def stored(self) -> NDArray[Any]:
         """The elements as bits: a strided view of the mapped file, in the file's byte order.
@@ -111,7 +112,11 @@ class TensorRef:
 
 @dataclass(frozen=True, slots=True)
 class BatchNormModule:
-    """What a file stores of a BatchNorm module beside its tensors (pickled modules, ONNX)."""
+    """What a file stores of a BatchNorm module beside its tensors (pickled modules, ONNX).
+
+    `has_momentum` is False where the stored module has no momentum, as frozen ones: `momentum` is
+    then None without meaning the cumulative average.
+    """
 
     class_name: str
     eps: float | None = None
@@ -119,6 +124,7 @@ class BatchNormModule:
     affine: bool | None = None
     track_running_stats: bool | None = None
     training: bool | None = None
+    has_momentum: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +164,8 @@ class BatchNormSettings:
 class BatchNormState:
     """The tensors of one BatchNorm layer, read: each of shape (num_features,) or None.
 
-    `eps` and `momentum` are known only where the file stores them. `momentum` is also None for
-    a module with the cumulative average; `module` then tells the two apart.
+    eps and momentum are known only where the file stores them, in `module`. Its `momentum` of None
+    means the cumulative average where its `has_momentum`, and otherwise that none is stored.
     """
 
     name: str

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import TensorError
+from bncli.dtypes import DTYPES
+from bncli.errors import BncliError, TensorError
 from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
+from bncli.report import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 """The names that PyTorch gives to the tensors of a BatchNorm layer."""
+VECTORS = ("running_mean", "running_var", "weight", "bias")
+"""Those of them with one value a channel; the layer's dtype is that of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +83,86 @@ def read_state(layer: LayerRefs) -> BatchNormState:
     """The values of a layer's tensors, each of shape (num_features,), in their own dtype.
 
     bfloat16 and float8 come widened to float32; `dtype` names the stored one. Raises TensorError
-    where a tensor cannot be read, has not one axis, or the counter is not one number.
+    where a tensor cannot be read, is complex or has not one axis, or the counter is not one number.
     """
-    counter = None
-    if layer.num_batches_tracked is not None:
-        ref = layer.num_batches_tracked
-        if ref.numel != 1:
-            raise TensorError(
-                f"{ref.label}: a counter is one number, and this has shape {ref.shape}."
-            )
-        counter = ref.read().reshape(()).item()
-        if isinstance(counter, complex):
-            raise TensorError(f"{ref.label}: a counter is one number, and this is complex.")
-    named = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    return _state(layer, lambda read, ref: read(ref))
+
+
+def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
+    """What can be read of a layer, as `read_state` gives it, and a sentence for all that cannot.
+
+    A tensor that cannot be read is None in the state, and `dtype` is that of one that can, None
+    where there is none. Vectors whose lengths disagree are in the state, and a sentence says so.
+    """
+    problems: list[str] = []
+
+    def attempt(read: Callable[[TensorRef], Any], ref: TensorRef) -> Any:
+        try:
+            return read(ref)
+        except BncliError as error:
+            problems.append(printable(str(error)))
+            return None
+
+    state = _state(layer, attempt)
+    vectors = {leaf: getattr(state, leaf) for leaf in VECTORS}
+    lengths = {leaf: len(values) for leaf, values in vectors.items() if values is not None}
+    if len(set(lengths.values())) > 1:
+        ref = next(ref for ref in (getattr(layer, leaf) for leaf in VECTORS) if ref is not None)
+        where = printable(f"{ref.path}::{layer.name}" if layer.name else str(ref.path))
+        counts = ", ".join(f"{leaf} has {length}" for leaf, length in lengths.items())
+        problems.append(
+            f"{where}: a BatchNorm layer has one value a channel, and its tensors disagree on the"
+            f" channels ({counts})."
+        )
+    return state, tuple(problems)
+
+
+def _state(
+    layer: LayerRefs, attempt: Callable[[Callable[[TensorRef], Any], TensorRef], Any]
+) -> BatchNormState:
+    """The layer's state, each of its tensors read by `attempt`, which may give None."""
+    counter = layer.num_batches_tracked
+    tracked = None if counter is None else attempt(_counter, counter)
+    refs = {leaf: ref for leaf in VECTORS if (ref := getattr(layer, leaf)) is not None}
+    values = {leaf: attempt(_vector, ref) for leaf, ref in refs.items()}
+    dtypes = (ref.dtype for leaf, ref in refs.items() if values[leaf] is not None)
     return BatchNormState(
         layer.name,
-        weight=_vector(layer.weight),
-        bias=_vector(layer.bias),
-        running_mean=_vector(layer.running_mean),
-        running_var=_vector(layer.running_var),
-        num_batches_tracked=counter,
-        dtype=next((ref.dtype for ref in named if ref is not None), None),
+        **values,
+        num_batches_tracked=tracked,
+        dtype=next(dtypes, None),
         module=layer.module,
     )
 
 
-def _vector(ref: TensorRef | None) -> NDArray[Any] | None:
+def _counter(ref: TensorRef) -> int | float:
+    """The value of a tensor that must be one number."""
+    _check_real(ref)
+    if ref.numel != 1:
+        raise TensorError(f"{ref.label}: a counter is one number, and this has shape {ref.shape}.")
+    number: int | float = ref.read().reshape(()).item()
+    return int(number) if isinstance(number, bool) else number
+
+
+def _vector(ref: TensorRef) -> NDArray[Any]:
     """The values of a tensor that must have one axis."""
-    if ref is None:
-        return None
+    _check_real(ref)
     if ref.ndim != 1:
         raise TensorError(
             f"{ref.label}: a BatchNorm layer has one value a channel, and this has shape"
             f" {ref.shape}."
         )
     return ref.read()
+
+
+def _check_real(ref: TensorRef) -> None:
+    """Raise where the values cannot be had or are complex."""
+    if ref.storage is None:
+        ref.stored()  # raises, and says why
+    elif DTYPES[ref.dtype].kind == "complex":
+        raise TensorError(
+            f"{ref.label}: a BatchNorm layer has real numbers, and this is {ref.dtype}."
+        )
 
 
 def _split(name: str) -> tuple[str, str]:

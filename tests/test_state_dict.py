@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncli.errors import TensorError
+from bncli.errors import CorruptFileError, TensorError
 from bncli.model import BatchNormModule, TensorFile, TensorRef
-from bncli.state_dict import batch_norm_layers, possible_layers, read_state
+from bncli.state_dict import batch_norm_layers, possible_layers, read_state, read_tensors
 
 PATH = Path("file.pt")
 STATISTICS = ("running_mean", "running_var")
@@ -143,3 +143,92 @@ def test_what_cannot_be_read_is_said_when_it_is_read():
     (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
     with pytest.raises(TensorError, match=r"a counter is one number, and this has shape \(2,\)"):
         read_state(layer)
+
+
+def layer_of(**tensors):
+    named = {f"bn.{leaf}": ref(f"bn.{leaf}", np.ones(3, np.float32)) for leaf in STATISTICS}
+    named["bn.weight"] = ref("bn.weight", np.float32([1, 2, 3]))
+    named |= {f"bn.{leaf}": tensor for leaf, tensor in tensors.items()}
+    (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", named))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("complex32", np.uint32([1, 2, 3])),
+        ("complex64", np.complex64([1, 2, 3])),
+        ("complex128", np.complex128([1, 2, 3])),
+    ],
+)
+def test_complex_numbers_are_refused_and_never_read_as_bits_or_real_parts(dtype, values):
+    layer = layer_of(running_var=ref("bn.running_var", values, dtype))
+    sentence = f"file.pt::bn.running_var: a BatchNorm layer has real numbers, and this is {dtype}."
+    with pytest.raises(TensorError) as caught:
+        read_state(layer)
+    assert str(caught.value) == sentence
+    layer = layer_of(num_batches_tracked=ref(f"bn.{COUNTER}", values[0], dtype))
+    with pytest.raises(TensorError, match="real numbers, and this is complex"):
+        read_state(layer)
+
+
+def test_a_counter_of_true_is_the_number_1():
+    counter = ref(f"bn.{COUNTER}", np.bool_(True), "bool")
+    assert read_state(layer_of(num_batches_tracked=counter)).num_batches_tracked is not True
+    assert read_state(layer_of(num_batches_tracked=counter)).num_batches_tracked == 1
+
+
+def test_a_counter_that_cannot_be_read_says_why():
+    layer = layer_of(num_batches_tracked=unreadable(f"bn.{COUNTER}", (3, 3)))
+    with pytest.raises(TensorError, match=r"its values cannot be read \(it is quantised"):
+        read_state(layer)
+
+
+def test_what_can_be_read_is_given_beside_what_cannot():
+    def damaged():
+        raise CorruptFileError(PATH, "its member\x1b is damaged.")
+
+    layer = layer_of(
+        running_mean=unreadable("bn.running_mean", (3,)),
+        bias=TensorRef("bn.bias", PATH, (3,), "float32", (1,), damaged),
+        num_batches_tracked=ref(f"bn.{COUNTER}", np.ones(2)),
+    )
+    state, problems = read_tensors(layer)
+    assert state.name == "bn"
+    assert (state.running_mean, state.bias, state.num_batches_tracked) == (None, None, None)
+    assert (state.weight.tolist(), state.running_var.tolist()) == ([1, 2, 3], [1, 1, 1])
+    assert state.dtype == "float32"
+    assert sorted(problems) == [
+        "file.pt: its member\ufffd is damaged.",
+        "file.pt::bn.num_batches_tracked: a counter is one number, and this has shape (2,).",
+        "file.pt::bn.running_mean: its values cannot be read (it is quantised).",
+    ]
+
+
+def test_a_layer_without_a_fault_reads_the_same_either_way():
+    layer = layer_of(num_batches_tracked=ref(f"bn.{COUNTER}", np.int64(5), "int64"))
+    state, problems = read_tensors(layer)
+    assert problems == ()
+    assert (state.num_batches_tracked, state.dtype) == (5, read_state(layer).dtype)
+    assert state.weight.tolist() == read_state(layer).weight.tolist()
+
+
+def test_lengths_that_disagree_are_said_and_the_values_given():
+    state, problems = read_tensors(layer_of(weight=ref("bn.weight", np.float32([1, 2]))))
+    (problem,) = problems
+    assert problem == (
+        "file.pt::bn: a BatchNorm layer has one value a channel, and its tensors disagree on the"
+        " channels (running_mean has 3, running_var has 3, weight has 2)."
+    )
+    assert state.weight.tolist() == [1, 2]
+
+
+def test_nothing_that_can_be_read_has_no_dtype():
+    gone = {leaf: unreadable(f"bn.{leaf}", (3,)) for leaf in (*STATISTICS, "weight")}
+    state, problems = read_tensors(layer_of(**gone))
+    assert (state.dtype, state.weight, len(problems)) == (None, None, 3)
+
+
+def test_a_label_shows_no_control_character():
+    label = ref("bn\x1b[31m\n\ud800.weight", 1).label
+    assert label == "file.pt::bn\ufffd[31m\ufffd\ufffd.weight"

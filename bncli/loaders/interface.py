@@ -84,6 +84,16 @@ def open_source(path: Path) -> Iterator[Source]:
         raise FileError(path, f"it cannot be read ({reason}).") from error
 
 
+def is_lean(text: bytes, free: int, width: int) -> bool:
+    """Whether JSON can be parsed without much more memory than its own size.
+
+    Every list, table and value has one of four marks, and costs some hundred bytes once parsed.
+    `free` of them are always fine; beyond that there may be one in `width` bytes.
+    """
+    marks = sum(text.count(mark) for mark in (b"[", b"{", b":", b","))
+    return marks <= free + len(text) // width
+
+
 def check_regular(path: Path) -> None:
     """Raise where `path` is missing, or is a pipe or a device. A directory passes."""
     try:

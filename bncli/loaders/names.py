@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bncli.errors import MissingTensorError
+from bncli.report import printable
 
 SHOWN = 8
 """How many names a sentence lists."""
@@ -75,4 +76,4 @@ def listed(names: Collection[str], joint: str = ", ") -> str:
 def quoted(name: str, longest: int = 80) -> str:
     """A name out of a file, fit for a sentence: on one line, printable, not longer than that."""
     shown = name if len(name) <= longest else f"{name[: longest - 3]}..."
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+    return printable(shown)

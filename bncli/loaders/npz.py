@@ -21,21 +21,28 @@ if TYPE_CHECKING:
 def detect(source: Source) -> bool:
     """Whether the file is an archive with .npy members, or an empty one, as np.savez() gives."""
     archive = source.archive
-    if archive is None:
-        return False
-    names = list(archive.members)
-    return all(name.endswith(".npy") for name in names)
+    return archive is not None and (not archive.members or any(map(_is_array, archive.members)))
 
 
 def open_tensors(source: Source) -> TensorFile:
-    """The arrays by their member's name without ".npy"; a deflated one is inflated when read."""
+    """The arrays by their member's name without ".npy"; a deflated one is inflated when read.
+
+    What else is in the archive, such as the folders that zip adds, is left out.
+    """
     archive = source.archive
     assert archive is not None
     tensors = {}
     for member in archive.members.values():
+        if not _is_array(member.name):
+            continue
         name = member.name.removesuffix(".npy")
         tensors[name] = _tensor(source, archive, member, name)
     return TensorFile(source.path, "npz", tensors)
+
+
+def _is_array(name: str) -> bool:
+    """Whether a member is an array by its name, and not what macOS writes beside one."""
+    return name.endswith(".npy") and not name.rpartition("/")[2].startswith("._")
 
 
 def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> TensorRef:

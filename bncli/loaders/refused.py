@@ -17,6 +17,8 @@ from bncli.loaders.names import listed, quoted
 from bncli.loaders.unpickler import Dict, Global, Pickle, Record, load
 
 READ = "PyTorch, safetensors and NumPy files"
+AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
+"""What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
 LIKELY = (".index.json", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npy", ".npz")
 """Ends of file names that a directory's sentence suggests."""
 
@@ -38,11 +40,17 @@ def detect(source: Source) -> bool:
 
 def open_tensors(source: Source) -> NoReturn:
     """Raise the sentence for what the file is."""
-    if _is_pickle(source.head):
+    if _is_pickle(source.head) or OLDEST_PICKLES.match(source.head):
         _refuse_pickle(source)
     for kind in KINDS:
         if kind.looks(source):
             raise kind.error(source.path, kind.sentence)
+    if text := _text(source):
+        raise UnsupportedFileError(
+            source.path,
+            f"it is text that begins with {quoted(text, 120)!r}; download it again where that is an"
+            " answer of the server, and else name the file with the weights.",
+        )
     first = " ".join(f"{byte:02x}" for byte in source.head[:8])
     raise UnsupportedFileError(
         source.path, f"its format is not known (it begins with {first}); bncli reads {READ}."
@@ -55,22 +63,33 @@ def refuse_directory(path: Path) -> NoReturn:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise FileError(
-            path, f"it is a directory that cannot be read ({error.strerror})."
+            path, f"it is a directory that cannot be read ({(error.strerror or '').lower()})."
         ) from None
     if "saved_model.pb" in names:
         raise UnsupportedFileError(
-            path, f"it is a TensorFlow SavedModel; bncli reads {READ}, so export its weights."
+            path, f"it is a TensorFlow SavedModel; bncli reads {READ}, so {AS_NPZ}."
+        )
+    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
+        raise UnsupportedFileError(
+            path,
+            "it is a checkpoint of torch.distributed; make it one file (python -m"
+            " torch.distributed.checkpoint.format_utils dcp_to_torch"
+            f" {quoted(path.name) or 'DIRECTORY'} model.pt) and name that.",
         )
     if "data.pkl" in names and "version" in names:
         raise UnsupportedFileError(
             path,
             "it is an unpacked PyTorch archive; put it back together (zip -0 -r model.pt"
-            f" {quoted(path.name)}) and name that.",
+            f" {quoted(path.name) or 'DIRECTORY'}) and name that.",
         )
     likely = [name for name in names if name.endswith(LIKELY)]
     likely.sort(key=lambda name: not name.endswith(".index.json"))
     hint = f"name a file in it ({listed(likely)})" if likely else "name a file"
     raise UnsupportedFileError(path, f"it is a directory; {hint}.")
+
+
+OLDEST_PICKLES = re.compile(rb"(?:\((?:dp|lp|p)\d+\n|ccopy_reg\n|ccollections\n|[\]}]q\0)")
+"""How pickles of protocols 0 and 1 begin that hold a dictionary, a list, a tuple or an object."""
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -81,11 +100,10 @@ def _is_pickle(head: bytes) -> bool:
 
 def _refuse_pickle(source: Source) -> NoReturn:
     """Raise the sentence for a pickle that torch.save did not write."""
-    pickle = load(source.path, source.mapped)
-    if _is_paddle(pickle):
+    if not OLDEST_PICKLES.match(source.head) and _is_paddle(load(source.path, source.mapped)):
         raise UnsupportedFileError(
             source.path,
-            "it is a PaddlePaddle pickle; save its arrays with np.savez and name that.",
+            f"it is a PaddlePaddle pickle; {AS_NPZ}.",
         )
     raise UnsupportedFileError(
         source.path,
@@ -112,6 +130,19 @@ def _is_paddle(pickle: Pickle) -> bool:
         and len(value.args) == 1
     ]
     return bool(named) and len(named) == len(root.pairs[:8])
+
+
+def _text(source: Source) -> str:
+    """The first words of a file that is text, "" where it is none."""
+    import codecs
+
+    try:
+        # The head may end inside of a character.
+        text = codecs.utf_8_decode(source.head.removeprefix(b"\xef\xbb\xbf"))[0]
+    except UnicodeDecodeError:
+        return ""
+    words = " ".join(text.split())
+    return words if words.isprintable() else ""
 
 
 def _begins(*starts: bytes, at: int = 0) -> Callable[[Source], bool]:
@@ -230,12 +261,11 @@ KINDS = (
             for at in (0, 512, 1024, 2048)
             if at + 8 <= source.size
         ),
-        f"it is an HDF5 file, as Keras saves; bncli reads {READ}, so save the weights from Keras"
-        " with np.savez.",
+        f"it is an HDF5 file, as Keras saves; bncli reads {READ}, so {AS_NPZ}.",
     ),
     Kind(
         _has_member("model.weights.h5"),
-        f"it is a Keras archive; bncli reads {READ}, so save the weights from Keras with np.savez.",
+        f"it is a Keras archive; bncli reads {READ}, so {AS_NPZ}.",
     ),
     Kind(
         _is_onnx,
@@ -243,7 +273,7 @@ KINDS = (
     ),
     Kind(
         _is_tensorflow,
-        f"it is a TensorFlow checkpoint; bncli reads {READ}, so save its variables with np.savez.",
+        f"it is a TensorFlow checkpoint; bncli reads {READ}, so {AS_NPZ}.",
     ),
     Kind(
         _is_torch_tar,
@@ -279,11 +309,6 @@ KINDS = (
     Kind(
         _begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF"),
         f"it is a picture or a document; bncli reads {READ}.",
-    ),
-    Kind(
-        lambda source: source.head.lstrip()[:1] in {b"{", b"["},
-        "it is text such as JSON, and no index of a sharded checkpoint; name the file with the"
-        " weights.",
     ),
 )
 """What arrives in practice, in the order in which it is asked."""

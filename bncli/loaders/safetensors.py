@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.loaders.interface import Source
+from bncli.loaders.interface import Source, is_lean
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.model import FileBytes, TensorFile, TensorRef
 
 LONGEST_HEADER = 100_000_000
 """The library's own limit."""
+FREE_HEADER = 1 << 24
+"""A header may be so long whatever it describes; a longer one needs elements to describe."""
+BYTES_A_HEADER_BYTE = 4
+"""How many bytes of elements there must be for each byte of a header beyond that."""
+FREE_MARKS, MARK_WIDTH = 1 << 20, 4
+"""How closely the header's JSON may be packed (`is_lean`): that of a tensor has 3 in 13 bytes."""
 
 _DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
@@ -27,7 +33,8 @@ _SUB_BYTE_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 def detect(source: Source) -> bool:
     """Whether the file begins with a length that a header can have, and a brace."""
-    return source.head[8:9] == b"{" and _header_length(source) <= LONGEST_HEADER
+    begins = source.head[8:].lstrip(b" \t\r\n").startswith(b"{")
+    return begins and _header_length(source) <= LONGEST_HEADER
 
 
 def open_tensors(source: Source) -> TensorFile:
@@ -39,8 +46,14 @@ def open_tensors(source: Source) -> TensorFile:
             f"its safetensors header should take {length} bytes and {source.size - 8} are there;"
             " it is cut short, so download or copy it again.",
         )
-    entries = _parse(source, source.read(8, length))
     begin = 8 + length
+    if length > FREE_HEADER + (source.size - begin) // BYTES_A_HEADER_BYTE:
+        raise CorruptFileError(
+            source.path,
+            f"its safetensors header of {length} bytes is too long for the {source.size - begin}"
+            " bytes of elements that it describes; save the file again.",
+        )
+    entries = _parse(source, source.read(8, length))
     refs = [_ref(source, begin, name, entry) for name, entry in entries.items()]
     refs.sort(key=lambda placed: placed[:2])
     end = 0
@@ -64,27 +77,39 @@ def _header_length(source: Source) -> int:
 
 
 def _parse(source: Source, text: bytes) -> dict[str, dict[str, Any]]:
-    """The header's table without its __metadata__."""
+    """The header's table without its __metadata__; JSON as strict as the library's own."""
     import json
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
             raise _corrupt(source, "its header describes a tensor twice")
+        for key, value in pairs:
+            key.encode()  # a lone surrogate is a ValueError
+            if isinstance(value, str):
+                value.encode()
         return table
 
+    def constant(name: str) -> NoReturn:
+        raise ValueError(name)
+
+    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
+        raise _corrupt(source, "its header has far more lists and values than its tensors need")
     try:
-        table = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        table = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
         raise _corrupt(source, "its header is not the JSON that it should be") from error
-    if not isinstance(table, dict) or not isinstance(table.get("__metadata__", {}), dict):
+    if not isinstance(table, dict):
         raise _corrupt(source, "its header is no table")
-    return {name: entry for name, entry in table.items() if name != "__metadata__"}
+    metadata = table.pop("__metadata__", None)
+    if metadata is not None and not _texts(metadata):
+        raise _corrupt(source, "its __metadata__ is no table of text")
+    return table
 
 
 def _ref(source: Source, begin: int, name: str, entry: object) -> tuple[int, int, TensorRef]:
     """One tensor with the place of its first byte and behind its last, from `begin` on."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise _corrupt(source, f"its tensor {quoted(name)} is not described as it should be")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not (isinstance(code, str) and _sizes(shape) and _sizes(offsets) and len(offsets) == 2):
@@ -116,6 +141,11 @@ def _ref(source: Source, begin: int, name: str, entry: object) -> tuple[int, int
         return first, last, unread
     place = FileBytes(source.path, begin + first, last - first)
     return first, last, TensorRef(name, source.path, shape, dtype, contiguous(shape), place)
+
+
+def _texts(value: object) -> bool:
+    """Whether the value is a table of text; its keys always are."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _sizes(value: object) -> bool:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
 from bncli.loaders import safetensors, torch_legacy, torch_zip
-from bncli.loaders.interface import Loader, Source, check_regular, open_source
+from bncli.loaders.interface import Loader, Source, check_regular, is_lean, open_source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
 
 SHARD_LOADERS: tuple[Loader, ...] = (safetensors, torch_zip, torch_legacy)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
 LARGEST_INDEX = 1 << 25
+FREE_MARKS, MARK_WIDTH = 1 << 18, 16
+"""How closely its JSON may be packed (`is_lean`): a tensor has 2 marks and two names."""
 _MARK = b'"weight_map"'
 
 
@@ -48,11 +50,18 @@ def open_tensors(source: Source) -> TensorFile:
 
 
 def _weight_map(source: Source) -> Mapping[str, str]:
-    """Names of tensors -> names of files beside the index."""
+    """Names of tensors -> names of files beside the index or below it."""
     import json
 
+    text = source.read(0, source.size)
+    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
+        raise CorruptFileError(
+            source.path,
+            "it has far more lists and values than a table of tensors needs; download the index"
+            " again.",
+        )
     try:
-        table = json.loads(source.read(0, source.size).decode("utf-8"))
+        table = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(
             source.path, "it is no valid JSON; download the index again."
@@ -66,12 +75,12 @@ def _weight_map(source: Source) -> Mapping[str, str]:
 
 
 def _open_shard(index: Path, file_name: str) -> TensorFile:
-    """Open a file that lies beside the index."""
-    if not file_name or file_name in {".", ".."} or set(file_name) & set("/\\:\0"):
+    """Open a file that lies beside the index or in a folder below it, never above."""
+    if {"", ".", ".."} & set(file_name.split("/")) or set(file_name) & set("\\:\0"):
         raise CorruptFileError(
             index,
-            f"its weight_map names {quoted(file_name) or 'nothing'}, which is no file beside the"
-            " index; it was made to do harm, so download the index again.",
+            f"its weight_map names {quoted(file_name) or 'nothing'} as a shard, and shards lie"
+            " beside their index or in folders below it; download the index again.",
         )
     path = index.parent / file_name
     try:

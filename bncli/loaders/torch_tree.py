@@ -8,21 +8,24 @@ the walk is bounded by what the pickle really has.
 
 from __future__ import annotations
 
+import mmap
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, FileError
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
-from bncli.loaders.torch_values import Storage, View, as_view, class_of
-from bncli.loaders.unpickler import Dict, Pickle, Record
+from bncli.loaders.torch_values import Inline, Storage, View, as_view, class_of
+from bncli.loaders.unpickler import Blob, Buffer, Dict, Pickle, Record
 from bncli.loaders.zip_archive import Packed
-from bncli.model import BatchNormModule, FileBytes, TensorRef
+from bncli.model import CHANGED, BatchNormModule, FileBytes, TensorRef
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,18 @@ MOST_REPEATED = 1 << 22
 byte); a larger one is listed as not readable, since reading it would make memory of nothing."""
 DEEPEST = 200
 LONGEST_NAME = 4_096
+MOST_ATTRIBUTES = 4
+"""A module's attributes are its state, or one of the first arguments of what makes it again."""
+MOST_READ_AGAIN = 64
+"""The tensors of a file may together name this many times the bytes that it stores, and the bytes
+of one repeated view besides; those beyond are listed as not readable."""
+READ_TOO_OFTEN = "the tensors before it already repeat what the file stores too often"
+MOST_INFLATED = 1 << 26
+"""What is kept of inflated storages; of a larger one alone, all that its tensors use."""
+NEAR = 1 << 16
+"""Pieces of a storage with no more bytes than this between them are kept as one."""
+WEIGHTS_RATIO = 16
+"""Weights are never compressed as well as this; what is may cost far more time than its bytes."""
 BYTES_A_TENSOR = 30
 """A pickle spends at least this many bytes on a tensor, be it by repeating what it remembers."""
 
@@ -40,6 +55,9 @@ Region = FileBytes | Packed
 """Where a storage's bytes are."""
 Place = Callable[[Storage], Region]
 """Finds the bytes of a storage; raises CorruptFileError where there are none."""
+
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +84,34 @@ class _Walk:
         self.root = pickle.value
         self.most_tensors = 1_000 + pickle.length // BYTES_A_TENSOR
         self.place = place
+        self.data = pickle.data
         self.contents = Contents()
         self.views: dict[int, View] = {}
         self.regions: dict[str, Region] = {}
         self.attributes: dict[int, dict[str, object]] = {}
         self.unique: dict[int, Pairs] = {}
+        self.texts: dict[int, set[str]] = {}
+        self.numbers: dict[str, int] = {}
+        self.inflated = _Inflated()
+        self.inline: set[int] = set()
+        self.readable = 8 * MOST_REPEATED
         self.edges = 0
+        self.steps = 10_000 + pickle.length // 4
 
     def collect(self) -> Contents:
         """Follow, in the file's order, everything that leads to a tensor."""
         leads = self._leads()
-        steps = 10_000 + 8 * self.edges
+        self.steps += 8 * self.edges
         letters = 4_000_000 + 400 * len(leads)
         entered: set[int] = set()
+        circular: set[int] = set()
         above: list[int] = []
         stack: list[tuple[object, str, str, int]] = [(self.root, "", "", 0)]
         while stack:
             node, prefix, key, depth = stack.pop()
             del above[depth:]
             if id(node) in above:
+                circular.update(above[above.index(id(node)) :])
                 continue
             above.append(id(node))
             name = f"{prefix}.{key}" if prefix and key else prefix or key
@@ -97,19 +124,25 @@ class _Walk:
                 self.contents.tensors[name] = self._ref(name, view)
                 continue
             if isinstance(node, Record):
-                if id(node) in entered and self._is_program_object(node):
+                # Programs' own objects refer to each other freely. Those that hold each other in
+                # circles would unfold without end, so they are entered on the first path only.
+                if id(node) in entered and id(node) in circular and not self._is_module(node):
                     continue
                 entered.add(id(node))
                 self._note_module(name, node)
             inside = []
             for child_key, child in self._items(node):
-                steps -= 1
+                self._spend(1)
                 if id(child) in leads:
                     inside.append((child, name, child_key, depth + 1))
-                if steps < 0:
-                    raise self._unfolds()
             stack.extend(reversed(inside))
         return self.contents
+
+    def _spend(self, steps: int) -> None:
+        """Count work that sharing may repeat."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise self._unfolds()
 
     def _leads(self) -> set[int]:
         """The identities of all objects from which a tensor or a BatchNorm can be reached."""
@@ -175,7 +208,11 @@ class _Walk:
             cls = class_of(node)
             if cls is not None and cls.name == "OrderedDict":
                 for arg in node.args:
+                    self._spend(len(arg) if isinstance(arg, list) else 0)
                     yield from _listed_pairs(arg)
+            elif cls is not None and cls.name == "OptimizedModule":
+                # What torch.compile makes of a module: (the module, a context).
+                yield from (("_orig_mod", module) for module in node.args[:1])
             else:
                 yield from ((str(index), value) for index, value in enumerate(node.args))
             yield from ((str(index), value) for index, value in enumerate(node.elements))
@@ -192,18 +229,19 @@ class _Walk:
         if pairs is None:
             last = {key: at for at, (key, _) in enumerate(node.pairs) if isinstance(key, str)}
             pairs = [
-                (key, value)
-                for at, (key, value) in enumerate(node.pairs)
-                if not isinstance(key, str) or last[key] == at
+                pair
+                for at, pair in enumerate(node.pairs)
+                if not isinstance(pair[0], str) or last[pair[0]] == at
             ]
             self.unique[id(node)] = pairs
         return pairs
 
     def _module_items(self, record: Record) -> Iterator[tuple[str, object]]:
         """The parameters, the buffers that state_dict() keeps, and the modules inside."""
-        hidden = _texts(self._attribute(record, "_non_persistent_buffers_set"))
+        hidden = self._texts(self._attribute(record, "_non_persistent_buffers_set"))
         yield from self._named(self._attribute(record, "_parameters")).items()
         for name, buffer in self._named(self._attribute(record, "_buffers")).items():
+            self._spend(1)
             if name not in hidden:
                 yield name, buffer
         yield from self._named(self._attribute(record, "_modules")).items()
@@ -215,37 +253,44 @@ class _Walk:
             named = {}
             if isinstance(node, Record):
                 for arg in node.args:
+                    self._spend(len(arg) if isinstance(arg, list) else 0)
                     named.update(_listed_pairs(arg))
             if isinstance(node, Dict | Record):
                 named.update((k, v) for k, v in node.pairs if isinstance(k, str))
                 self.attributes[id(node)] = named
         return named
 
-    def _attribute(self, record: Record, key: str) -> object:
-        """An attribute that the record was given; None where it has none of that name."""
-        for part in reversed(_state_parts(record)):
+    def _texts(self, node: object) -> set[str]:
+        """The texts in a set, as set([...]) or as the set's own opcodes; kept by identity."""
+        if not isinstance(node, Record):
+            return set()
+        texts = self.texts.get(id(node))
+        if texts is None:
+            first = node.args[0] if node.args else ()
+            items = first if isinstance(first, list) else []
+            self._spend(len(items))
+            texts = {t for part in (node.elements, items) for t in part if isinstance(t, str)}
+            self.texts[id(node)] = texts
+        return texts
+
+    def _attribute(self, record: Record, key: str, absent: object = None) -> object:
+        """An attribute that the record was given; `absent` where it has none of that name."""
+        for part in reversed((*record.args[:MOST_ATTRIBUTES], *_state_parts(record))):
             if isinstance(part, Dict) and key in (named := self._named(part)):
                 return named[key]
-        return None
+        return absent
 
     def _is_module(self, record: Record) -> bool:
         """Whether the record is a torch.nn.Module."""
-        return bool(record.states) and all(
+        return all(
             isinstance(self._attribute(record, key), Dict | Record)
             for key in ("_parameters", "_buffers", "_modules")
         )
 
-    def _is_program_object(self, record: Record) -> bool:
-        """Whether the record is no part of a state_dict, so that it is entered once only.
-
-        Programs' own objects refer to each other freely, and would unfold without end.
-        """
-        return not (record.pairs or record.args or _is_script(record) or self._is_module(record))
-
     def _norm_name(self, record: Record) -> str:
         """The class name of a module that is a BatchNorm or keeps running statistics, else ""."""
         cls = class_of(record)
-        if cls is None or not record.states:
+        if cls is None:
             return ""
         if self._is_module(record):
             buffers = self._named(self._attribute(record, "_buffers"))
@@ -284,15 +329,18 @@ class _Walk:
             affine=flag("affine"),
             track_running_stats=flag("track_running_stats"),
             training=flag("training"),
+            has_momentum=self._attribute(record, "momentum", absent=_ABSENT) is not _ABSENT,
         )
 
     def _free(self, name: str) -> str:
         """The name, or one with a number behind it where two paths spell the same."""
         if name not in self.contents.tensors:
             return name
-        number = len(self.contents.tensors)
+        number = max(len(self.contents.tensors), self.numbers.get(name, 0))
         while f"{name} ({number})" in self.contents.tensors:
+            self._spend(1)
             number += 1
+        self.numbers[name] = number + 1
         return f"{name} ({number})"
 
     def _ref(self, name: str, view: View) -> TensorRef:
@@ -305,6 +353,8 @@ class _Walk:
             unreadable = f"it has {len(shape)} axes"
         if not unreadable and storage is not None and storage.location == "meta":
             unreadable = "it was on the meta device and has no values"
+        if view.inline is not None and not unreadable:
+            return self._inline(name, view, view.inline)
         if unreadable or storage is None:
             return TensorRef(name, self.path, shape, view.dtype, strides, None, unreadable)
 
@@ -332,6 +382,15 @@ class _Walk:
             raise self._broken(
                 name, f"has a storage of {start + storage.nbytes} bytes, of which {available} exist"
             )
+        cost = extent * itemsize if count else 0
+        if (
+            isinstance(region, Packed)
+            and region.size > max(MOST_INFLATED, WEIGHTS_RATIO * region.packed)
+            and region.offset in self.inflated.spans
+        ):
+            cost += region.size // 2  # it may not be kept, and has to be inflated again
+        if not self._may_read(cost):
+            return TensorRef(name, self.path, shape, view.dtype, strides, None, READ_TOO_OFTEN)
         if count:
             start += view.offset * itemsize
         nbytes = count * itemsize
@@ -339,14 +398,55 @@ class _Walk:
         if isinstance(region, FileBytes):
             place = replace(region, offset=region.offset + start, nbytes=nbytes)
         else:
-            place = partial(_inflate, region, view.dtype, start, nbytes)
+            if count:
+                self.inflated.will_use(region, start, start + nbytes)
+            place = partial(_inflate, self.inflated, region, view.dtype, start, count)
         return TensorRef(name, self.path, shape, view.dtype, strides, place)
 
     def _region(self, storage: Storage) -> Region:
         region = self.regions.get(storage.key)
         if region is None:
             region = self.regions[storage.key] = self.place(storage)
+            if isinstance(region, FileBytes):
+                self.readable += MOST_READ_AGAIN * region.nbytes
+            else:
+                self.readable += MOST_READ_AGAIN * region.packed + region.size
         return region
+
+    def _inline(self, name: str, view: View, inline: Inline) -> TensorRef:
+        """A NumPy array, whose bytes are in the pickle."""
+        nbytes = DTYPES[view.dtype].itemsize
+        extent = 1
+        for size in view.shape:
+            nbytes *= size
+            extent *= max(size, 1)
+        raw = inline.raw
+        stored = raw.stop - raw.start if isinstance(raw, Blob) else 4 * len(raw)
+        if id(raw) not in self.inline:
+            self.inline.add(id(raw))
+            self.readable += MOST_READ_AGAIN * stored
+        plain = isinstance(raw, Blob) and not inline.encoded
+        if nbytes > stored or (plain and nbytes != stored):
+            raise self._broken(name, f"should have {nbytes} bytes and has {stored}")
+        place: FileBytes | Callable[[], NDArray[Any]] | None
+        unreadable = ""
+        if nbytes == 0 and extent > MOST_REPEATED:
+            place, unreadable = None, "its shape is none that NumPy can have"
+        elif not self._may_read(nbytes):
+            place, unreadable = None, READ_TOO_OFTEN
+        elif isinstance(raw, Blob) and plain and isinstance(self.data, mmap.mmap):
+            place = FileBytes(self.path, raw.start, nbytes, inline.byteorder)
+        else:
+            data = self.path if isinstance(self.data, mmap.mmap) else self.data
+            place = partial(_decoded, self.path, data, inline, view.dtype, nbytes)
+        return TensorRef(name, self.path, view.shape, view.dtype, view.strides, place, unreadable)
+
+    def _may_read(self, nbytes: int) -> bool:
+        """Count the bytes of a tensor as it will be read; False where that is too much."""
+        if nbytes > self.readable:
+            return False
+        self.readable -= nbytes
+        return True
 
     def _broken(self, name: str, fact: str) -> CorruptFileError:
         return CorruptFileError(
@@ -363,13 +463,109 @@ class _Walk:
         )
 
 
-def _inflate(packed: Packed, dtype: str, start: int, nbytes: int) -> NDArray[Any]:
+class _Inflated:
+    """Compressed storages of a file as they were last read: so much of each as its tensors use.
+
+    Many tensors may share a storage, and inflating it for each could take hours.
+    """
+
+    def __init__(self) -> None:
+        self.spans: dict[int, set[tuple[int, int]]] = {}
+        self.kept: dict[int, list[tuple[int, bytearray]]] = {}
+        self.size = 0
+
+    def will_use(self, packed: Packed, start: int, stop: int) -> None:
+        """Note that a tensor needs these bytes of the storage, at least one."""
+        self.spans.setdefault(packed.offset, set()).add((start, stop))
+
+    def read(self, packed: Packed, start: int) -> tuple[bytearray, int]:
+        """The bytes that were noted around `start`, and the place of the first in the storage."""
+        runs = self.kept.get(packed.offset)
+        if runs is None:
+            wanted = _joined(self.spans[packed.offset])
+            size = sum(stop - first for first, stop in wanted)
+            while self.kept and self.size + size > MOST_INFLATED:
+                dropped = self.kept.pop(next(iter(self.kept)))
+                self.size -= sum(len(data) for _, data in dropped)
+            runs = self.kept[packed.offset] = _cut(packed, wanted)
+            self.size += size
+        first, data = runs[bisect_right(runs, start, key=itemgetter(0)) - 1]
+        return data, first
+
+
+def _joined(spans: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans in order, those that are near each other as one."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if joined and start <= joined[-1][1] + NEAR:
+            joined[-1] = joined[-1][0], max(joined[-1][1], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _cut(packed: Packed, wanted: list[tuple[int, int]]) -> list[tuple[int, bytearray]]:
+    """The wanted bytes of a storage, each run with its place."""
+    runs = [(start, bytearray()) for start, _ in wanted]
+    at = here = 0
+    for chunk in packed.chunks():
+        while here < len(wanted) and wanted[here][0] < at + len(chunk):
+            start, stop = wanted[here]
+            runs[here][1].extend(chunk[max(start - at, 0) : stop - at])
+            if stop > at + len(chunk):
+                break
+            here += 1
+        at += len(chunk)
+    return runs
+
+
+def _inflate(
+    inflated: _Inflated, packed: Packed, dtype: str, start: int, count: int
+) -> NDArray[Any]:
     """The elements of a compressed storage, as a flat array of the stored dtype."""
     import numpy as np
 
-    data = packed.read()[start : start + nbytes]
     kind = np.dtype(DTYPES[dtype].stored).newbyteorder(packed.byteorder)
-    return np.frombuffer(data, kind) if data else np.empty(0, kind)
+    if not count:
+        return np.empty(0, kind)
+    data, first = inflated.read(packed, start)
+    return np.frombuffer(data, kind, count, start - first)
+
+
+def _decoded(
+    path: Path, data: Path | Buffer, inline: Inline, dtype: str, nbytes: int
+) -> NDArray[Any]:
+    """The elements of a NumPy array, as a flat array of the stored dtype.
+
+    `data` is what the pickle was read from, the path where that was the file.
+    """
+    import numpy as np
+
+    raw = inline.raw
+    if isinstance(raw, str):
+        # The strings of Python 2 were taken for UTF-8 where they could be.
+        codec = "latin-1" if inline.encoded or len(raw) == nbytes else "utf-8"
+        stored = raw.encode(codec, "replace")
+    else:
+        if isinstance(data, Path):
+            try:
+                with data.open("rb") as file:
+                    file.seek(raw.start)
+                    stored = file.read(raw.stop - raw.start)
+            except OSError as error:
+                raise FileError(path, CHANGED) from error
+        else:
+            stored = data[raw.start : raw.stop]
+        if inline.encoded:
+            stored = stored.decode("utf-8", "replace").encode("latin-1", "replace")
+    if len(stored) != nbytes:
+        raise CorruptFileError(
+            path,
+            f"one of its NumPy arrays should have {nbytes} bytes and has {len(stored)}; it is"
+            " damaged, so download or save it again.",
+        )
+    kind = np.dtype(DTYPES[dtype].stored).newbyteorder(inline.byteorder)
+    return np.frombuffer(stored, kind) if stored else np.empty(0, kind)
 
 
 def _is_script(record: Record) -> bool:
@@ -394,15 +590,6 @@ def _listed_pairs(arg: object) -> Iterator[tuple[str, object]]:
     for pair in arg if isinstance(arg, list) else ():
         if isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str):
             yield pair[0], pair[1]
-
-
-def _texts(node: object) -> set[str]:
-    """The texts in a set, as set([...]) or as the set's own opcodes."""
-    if not isinstance(node, Record):
-        return set()
-    first = node.args[0] if node.args else ()
-    texts = list(node.elements) + (first if isinstance(first, list) else [])
-    return {text for text in texts if isinstance(text, str)}
 
 
 def _children(node: object) -> Iterator[object]:

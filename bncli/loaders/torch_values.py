@@ -1,19 +1,20 @@
-"""PyTorch's tensors and storages among the records of a pickle.
+"""PyTorch's tensors and storages among the records of a pickle, and NumPy's arrays.
 
 The pickles of `torch.save` and of TorchScript hold calls of a dozen rebuilding functions of
-PyTorch. Their arguments say all that there is to know, so the functions are read, not called.
+PyTorch and of two of NumPy. Their arguments say all that there is to know, so the functions are
+read, not called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from bncli.dtypes import DTYPES
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import contiguous
-from bncli.loaders.unpickler import Dict, Global, Persistent, Record
+from bncli.loaders.unpickler import Blob, Dict, Global, Persistent, Record
 
 MOST_SIZES = 64
 """PyTorch's own limit on axes."""
@@ -29,6 +30,12 @@ STORAGE_DTYPES = {
     "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
     "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
 }  # fmt: skip
+NUMPY_DTYPES = {
+    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32",
+    "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8",
+    "b1": "bool", "c16": "complex128", "c8": "complex64",
+}  # fmt: skip
+"""Arrays of anything else, such as texts and objects, are no tensors."""
 QUANTISED_SIZES = {"qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
 
 
@@ -60,6 +67,19 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Inline:
+    """The elements of a NumPy array, which lie in the pickle itself.
+
+    As a text they are bytes that were pickled as Latin-1 or by Python 2; a `Blob` that is
+    `encoded` is such a text in UTF-8.
+    """
+
+    raw: Blob | str
+    encoded: bool
+    byteorder: Literal["little", "big"]
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A tensor as a rebuilding function describes it: `strides` and `offset` in elements."""
 
@@ -68,6 +88,7 @@ class View:
     strides: tuple[int, ...] = ()
     offset: int = 0
     storage: Storage | None = None
+    inline: Inline | None = None
     unreadable: str = ""
 
 
@@ -112,6 +133,9 @@ def as_view(node: object) -> View | None:
 
     Raises ValueError, TypeError or IndexError where the record is ill-formed.
     """
+    array = _numpy(node) if isinstance(node, Record) else None
+    if array is not None:
+        return array
     for _ in range(MOST_WRAPPERS):
         name = _torch_name(node)
         if not name or not isinstance(node, Record):
@@ -148,7 +172,12 @@ def _plain(args: Sequence[Any]) -> View:
     elif len(args) > 6 and (flags := _true_flags(args[6])):
         unreadable = f"it is stored with the flag {flags}"
     return View(
-        _sizes(args[2]), storage.dtype, _sizes(args[3]), _size(args[1]), storage, unreadable
+        _sizes(args[2]),
+        storage.dtype,
+        _sizes(args[3]),
+        _size(args[1]),
+        storage,
+        unreadable=unreadable,
     )
 
 
@@ -205,6 +234,64 @@ def _from_numpy(args: Sequence[Any]) -> View:
     """(NumPy array, dtype, device, requires_grad)."""
     why = "it is kept as a pickled NumPy array"
     return View((), _dtype_name(args[1]), unreadable=why)
+
+
+def _numpy(record: Record) -> View | None:
+    """The NumPy array of numbers that a record stands for; None where it is none."""
+    cls = class_of(record)
+    if cls is None or cls.module not in _NUMPY_MODULES:
+        return None
+    if cls.name == "_reconstruct" and record.states:
+        state = record.states[-1]  # (version, shape, dtype, Fortran order?, bytes)
+        if not isinstance(state, tuple) or len(state) != 5:
+            return None
+        _, shape, kind, fortran, raw = state
+    elif cls.name == "_frombuffer" and len(record.args) == 4:
+        raw, kind, shape, order = record.args
+        fortran = _is_text(order, "F")
+    else:
+        return None
+    dtype, byteorder = _numpy_dtype(kind)
+    if not dtype:
+        return None
+    sizes = _sizes(shape)
+    strides = contiguous(sizes[::-1])[::-1] if fortran is True else contiguous(sizes)
+    inline = _numpy_bytes(raw, byteorder)
+    if inline is None:
+        why = "its bytes are not kept as NumPy keeps them"
+        return View(sizes, dtype, strides, unreadable=why)
+    return View(sizes, dtype, strides, inline=inline)
+
+
+_NUMPY_MODULES = {
+    f"{package}.{module}"
+    for package in ("numpy.core", "numpy._core")
+    for module in ("multiarray", "numeric")
+}
+
+
+def _numpy_dtype(kind: object) -> tuple[str, Literal["little", "big"]]:
+    """PyTorch's name for a pickled dtype, "" for one that is no tensor's; its byte order."""
+    cls = class_of(kind) if isinstance(kind, Record) else None
+    if not isinstance(kind, Record) or cls is None or cls.name != "dtype" or not kind.args:
+        return "", "little"
+    code, state = kind.args[0], kind.states[-1] if kind.states else ()
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else ""
+    dtype = NUMPY_DTYPES.get(code.lstrip("<>=|"), "") if isinstance(code, str) else ""
+    return dtype, "big" if _is_text(order, ">") else "little"
+
+
+def _numpy_bytes(raw: object, byteorder: Literal["little", "big"]) -> Inline | None:
+    if isinstance(raw, Record):
+        cls = class_of(raw)
+        name = cls.name if cls is not None else ""
+        if name == "encode" and len(raw.args) == 2 and isinstance(raw.args[0], str | Blob):
+            return Inline(raw.args[0], True, byteorder)  # how protocol 2 spells bytes
+        if name == "bytes" and not raw.args:
+            return Inline("", True, byteorder)  # ... and none
+        if name == "bytearray" and len(raw.args) == 1:
+            raw = raw.args[0]
+    return Inline(raw, False, byteorder) if isinstance(raw, str | Blob) else None
 
 
 _DENSE: dict[str, Callable[[Sequence[Any]], View]] = {

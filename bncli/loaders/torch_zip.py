@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.torch_tree import Contents, Region, collect
@@ -15,7 +15,11 @@ from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import FileBytes, TensorFile
 
 LARGEST_PACKED_PICKLE = 1 << 26
-"""A compressed pickle is inflated into memory; one larger than this is no checkpoint's."""
+SMALL_PACKED_PICKLE = 1 << 22
+PICKLE_RATIO = 32
+"""A compressed pickle is inflated into memory. One larger than LARGEST_PACKED_PICKLE is refused,
+and so is one above SMALL_PACKED_PICKLE that is more than PICKLE_RATIO times its compressed bytes:
+those of checkpoints are a quarter of that."""
 
 
 def detect(source: Source) -> bool:
@@ -79,10 +83,12 @@ def read_pickle(source: Source, archive: ZipArchive, member: Member) -> Pickle:
     if member.method == STORED:
         offset = archive.offset(member)
         return load(source.path, source.mapped, offset, offset + member.size)
-    if member.size > LARGEST_PACKED_PICKLE:
-        raise CorruptFileError(
+    limit = max(SMALL_PACKED_PICKLE, PICKLE_RATIO * member.packed)
+    if member.size > min(LARGEST_PACKED_PICKLE, limit):
+        raise UnsupportedFileError(
             source.path,
-            f"its compressed pickle would take {member.size} bytes; save it again with torch.save.",
+            f"its pickle is compressed and would take {member.size} bytes; save it again with"
+            " torch.save, which does not compress.",
         )
     return load(source.path, bytes(archive.packed(member).read()))
 

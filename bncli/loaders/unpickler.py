@@ -6,8 +6,8 @@ a `Record` of the callable's name and its arguments, and the caller looks for wh
 the records. Dictionaries keep their items in a list, because hashing a key that a hostile file
 has made can take for ever.
 
-The work and the memory are bounded by the length of the pickle: each opcode costs a bounded
-amount, and there are limits on objects, remembered objects and open marks.
+The work and the memory are bounded by the length of the pickle and by limits: each opcode costs a
+bounded amount, and everything that is kept counts as the memory that it takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 
 Buffer = bytes | mmap.mmap
 
@@ -27,6 +27,12 @@ MOST_OPCODES = 10_000_000
 MOST_OBJECTS = 1_000_000
 MOST_REMEMBERED = 1_500_000
 MOST_MARKS = 5_000
+MOST_WORDS = 24_000_000
+"""The memory for all values together, in words of 8 bytes, by the estimates that follow."""
+WORDS_A_VALUE = 5
+WORDS_AN_OBJECT = 10
+WORDS_A_PAIR = 15
+WORDS_A_MEMO = 12
 LONGEST_LINE = 4_096
 LONGEST_TEXT = 1 << 16
 LONGEST_INT = 1_024
@@ -90,12 +96,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """What a pickle holds: its object, every reference to the outside, where it lies."""
+    """What a pickle holds: its object, every reference to the outside, where it lies in what."""
 
     value: object
     persistents: tuple[Persistent, ...]
     start: int
     end: int
+    data: Buffer
 
     @property
     def length(self) -> int:
@@ -106,8 +113,8 @@ class Pickle:
 def load(path: Path, data: Buffer, start: int = 0, stop: int | None = None) -> Pickle:
     """Read the pickle that begins at `start` and ends before `stop`.
 
-    Raises CorruptFileError where it is no pickle, is cut short, or exceeds the limits; `path` is
-    for the sentence.
+    Raises CorruptFileError where it is no pickle, is cut short or could only do harm, and
+    UnsupportedFileError where it is larger than the limits; `path` is for the sentence.
     """
     machine = _Machine(path, data, start, len(data) if stop is None else stop)
     try:
@@ -132,6 +139,7 @@ class _Machine:
         self.memo: dict[int, object] = {}
         self.persistents: list[Persistent] = []
         self.objects = 0
+        self.words = 0
 
     def run(self) -> Pickle:
         """Follow the opcodes to the end."""
@@ -143,13 +151,13 @@ class _Machine:
             self.at += 1
             if opcode == 0x2E:  # STOP
                 value = self.stack.pop()
-                return Pickle(value, tuple(self.persistents), self.start, self.at)
+                return Pickle(value, tuple(self.persistents), self.start, self.at, data)
             action = _ACTIONS.get(opcode)
             if action is None:
                 raise self.corrupt(f"{opcode:#04x} is no opcode of a pickle")
             action(self)
         if self.stop - self.start > MOST_OPCODES:
-            raise self.corrupt(f"its pickle has more than {MOST_OPCODES} steps")
+            raise self.too_large(f"has more than {MOST_OPCODES} steps")
         raise self.corrupt("it ends before its pickle does")
 
     def corrupt(self, fact: str) -> CorruptFileError:
@@ -159,6 +167,20 @@ class _Machine:
             f"{fact} (at byte {self.at - self.start} of the pickle); it is damaged or was made to"
             " do harm, so download or save it again.",
         )
+
+    def too_large(self, fact: str) -> UnsupportedFileError:
+        """The error for a pickle that may be as its program wrote it, but holds too much."""
+        return UnsupportedFileError(
+            self.path,
+            f"its pickle {fact}, which is more than bncli reads; save the weights alone, as"
+            " model.state_dict() gives them.",
+        )
+
+    def spend(self, words: int) -> None:
+        """Count memory that is about to be taken."""
+        self.words += words
+        if self.words > MOST_WORDS:
+            raise self.too_large("holds too many values")
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -192,16 +214,20 @@ class _Machine:
     def count(self) -> None:
         """One more object that takes memory."""
         self.objects += 1
-        if self.objects > min(MOST_OBJECTS, 100_000 + (self.at - self.start) // 2):
+        if self.objects > 100_000 + (self.at - self.start) // 2:
             raise self.corrupt("its pickle makes more objects than a checkpoint has")
+        if self.objects > MOST_OBJECTS:
+            raise self.too_large(f"has more than {MOST_OBJECTS} objects")
+        self.spend(WORDS_AN_OBJECT)
 
     def new(self, value: object) -> None:
         """Push a new object."""
         self.count()
         self.stack.append(value)
 
-    def push(self, value: object) -> None:
-        """Push a value that costs no more than the bytes it stands for."""
+    def push(self, value: object, words: int = 1) -> None:
+        """Push a value that takes so many words, its place on the stack among them."""
+        self.spend(words)
         self.stack.append(value)
 
     def text(self, length: int) -> None:
@@ -209,14 +235,18 @@ class _Machine:
         if length > LONGEST_TEXT:
             self.new(self.skip(length))
         else:
-            self.push(self.take(length).decode("utf-8", "surrogatepass"))
+            self.push_text(self.take(length).decode("utf-8", "surrogatepass"))
+
+    def push_text(self, text: str) -> None:
+        """Push a text, each letter of which may take four bytes."""
+        self.push(text, WORDS_A_VALUE + len(text) // 2)
 
     def old_text(self, raw: bytes) -> None:
         """Push a string of Python 2, which may be text or bytes."""
         try:
-            self.push(raw.decode("utf-8"))
+            self.push_text(raw.decode("utf-8"))
         except UnicodeDecodeError:
-            self.push(raw.decode("latin-1"))
+            self.push_text(raw.decode("latin-1"))
 
     def old_string(self, length: int) -> None:
         """Push the next `length` bytes as a string of Python 2."""
@@ -230,7 +260,8 @@ class _Machine:
         if length > LONGEST_INT:
             self.new(self.skip(length))
         else:
-            self.push(int.from_bytes(self.take(length), "little", signed=True))
+            number = int.from_bytes(self.take(length), "little", signed=True)
+            self.push(number, WORDS_A_VALUE + length // 4)
 
     def mark(self) -> None:
         """Open a group."""
@@ -247,8 +278,11 @@ class _Machine:
 
     def remember(self, key: int) -> None:
         """Keep the object on top under a number."""
-        if len(self.memo) >= min(MOST_REMEMBERED, 100_000 + (self.at - self.start) // 2):
+        if len(self.memo) >= 100_000 + (self.at - self.start) // 2:
             raise self.corrupt("its pickle remembers more objects than a checkpoint has")
+        if len(self.memo) >= MOST_REMEMBERED:
+            raise self.too_large(f"remembers more than {MOST_REMEMBERED} objects")
+        self.spend(WORDS_A_MEMO)
         if not 0 <= key < 1 << 32:
             raise self.corrupt("its pickle remembers an object under an impossible number")
         self.memo[key] = self.stack[-1]
@@ -267,6 +301,7 @@ class _Machine:
             # How the older protocols spell "an object of the class that comes first".
             record = Record(args[0], args[1:] if cls.name == "__newobj__" else ())
             if cls.name == "_reconstructor" and isinstance(args[-1], Dict):
+                self.spend(len(args[-1].pairs))
                 record.pairs = list(args[-1].pairs)  # an object whose class derives from dict
         else:
             record = Record(cls, args)
@@ -297,7 +332,9 @@ class _Machine:
             raise self.corrupt("its pickle sets items of something that is no dictionary")
         if not isinstance(target.pairs, list):
             target.pairs = []
-        target.pairs.extend(zip(items[::2], items[1::2], strict=True))
+        self.spend(WORDS_A_PAIR * (len(items) // 2))
+        one_by_one = iter(items)
+        target.pairs.extend(zip(one_by_one, one_by_one, strict=True))
 
     def build(self) -> None:
         """Give the record on top its state."""
@@ -332,7 +369,11 @@ def _int_line(m: _Machine) -> None:
     if text in {b"00", b"01"}:
         m.push(text == b"01")
     else:
-        m.push(_digits(text))
+        _push_digits(m, text)
+
+
+def _push_digits(m: _Machine, text: bytes) -> None:
+    m.push(_digits(text), WORDS_A_VALUE + len(text) // 8)
 
 
 def _digits(text: bytes) -> int:
@@ -350,7 +391,7 @@ def _string_line(m: _Machine) -> None:
 
 
 def _unicode_line(m: _Machine) -> None:
-    m.push(m.line().decode("raw-unicode-escape"))
+    m.push_text(m.line().decode("raw-unicode-escape"))
 
 
 def _global_line(m: _Machine) -> None:
@@ -437,14 +478,14 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         ("\x88", lambda m: m.push(True)),
         ("\x89", lambda m: m.push(False)),
         ("I", _int_line),
-        ("L", lambda m: m.push(_digits(m.line()))),
-        ("J", lambda m: m.push(int.from_bytes(m.take(4), "little", signed=True))),
+        ("L", lambda m: _push_digits(m, m.line())),
+        ("J", lambda m: m.number(4)),
         ("K", lambda m: m.push(m.unsigned(1))),
-        ("M", lambda m: m.push(m.unsigned(2))),
+        ("M", lambda m: m.push(m.unsigned(2), WORDS_A_VALUE)),
         ("\x8a", lambda m: m.number(m.unsigned(1))),
         ("\x8b", lambda m: m.number(m.unsigned(4))),
-        ("F", lambda m: m.push(float(m.line()))),
-        ("G", lambda m: m.push(struct.unpack(">d", m.take(8))[0])),
+        ("F", lambda m: m.push(float(m.line()), WORDS_A_VALUE)),
+        ("G", lambda m: m.push(struct.unpack(">d", m.take(8))[0], WORDS_A_VALUE)),
         # Text and bytes.
         ("S", _string_line),
         ("T", lambda m: m.old_string(m.unsigned(4))),

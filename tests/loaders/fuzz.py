@@ -25,7 +25,7 @@ import numpy as np
 
 from bncli.errors import BncliError
 from bncli.loaders import open_file
-from bncli.state_dict import batch_norm_layers, read_state
+from bncli.state_dict import batch_norm_layers, read_state, read_tensors
 
 from . import memory
 
@@ -139,6 +139,8 @@ def check(path):
             assert values.shape == ref.shape
             np.count_nonzero(values)  # every element is really there
     for layer in batch_norm_layers(file):
+        _, problems = read_tensors(layer)
+        assert all(problem.isprintable() for problem in problems)
         with contextlib.suppress(BncliError):
             read_state(layer)
     return True

@@ -27,7 +27,7 @@ REFUSED = {
     "onnx": "it is an ONNX model",
     "hdf5 (Keras)": "it is an HDF5 file",
     "lfs-pointer": "it is a git-lfs pointer",
-    "unknown:616263": "its format is not known",
+    "unknown:616263": "it is text that begins with 'abc'",
 }
 
 

@@ -229,6 +229,108 @@ VIEWS = {
     "too-many-axes": {"size": (1,) * 500, "stride": (1,) * 500},
 }
 
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def packed(value, storage=bytes(16)):
+    """A PyTorch archive whose members are compressed."""
+    return p.zipped({"a/data.pkl": p.whole(value), "a/data/0": storage}, zipfile.ZIP_DEFLATED)
+
+
+def layers(count, one):
+    """A state_dict of so many BatchNorm layers whose tensors are all the same one."""
+    names = (f"l{n}.{part}" for n in range(count) for part in PARTS)
+    return one + b"\x940}(" + b"".join(text(key) + b"h\0" for key in names) + b"u"
+
+
+def shared_hidden_names():
+    """Thousands of modules with one set of a million things for the names of hidden buffers."""
+    state = (
+        b"}(" + text("_parameters") + dictionary(w=tensor()) + text("_buffers") + b"}"
+        + text("_modules") + b"}" + text("_non_persistent_buffers_set")
+        + b"\x8f(" + b"N" * 1_000_000 + b"\x90u"
+    )  # fmt: skip
+    modules = b"h\x01)\x81h\0b" * 3_000
+    return p.torch_zip(state + b"\x940" + name("a", "b") + b"\x940(" + modules + b"t")
+
+
+def shared_hidden_buffers():
+    """Thousands of modules with the same buffers, all of them hidden."""
+    count = 100_000
+    keys = b"".join(text(str(n)) for n in range(count))
+    buffers = b"}(" + b"".join(text(str(n)) + b"N" for n in range(count)) + b"u"
+    state = (
+        b"}(" + text("_parameters") + dictionary(w=tensor()) + text("_buffers") + buffers
+        + text("_modules") + b"}" + text("_non_persistent_buffers_set")
+        + b"\x8f(" + keys + b"\x90u"
+    )  # fmt: skip
+    modules = b"h\x01)\x81h\0b" * 10_000
+    return p.torch_zip(state + b"\x940" + name("a", "b") + b"\x940(" + modules + b"t")
+
+
+def shared_list_of_pairs():
+    """Thousands of ordered dictionaries that are made from one list of a million."""
+    start = b"(" + b"N" * 1_000_000 + b"l\x940" + name("collections", "OrderedDict") + b"\x940"
+    one = b"h\x01h\0\x85R" + text("a") + b"h\x02s"
+    return p.torch_zip(start + tensor() + b"\x940(" + one * 3_000 + b"t")
+
+
+def copied_pairs():
+    """Thousands of dictionaries of a class, each copied from one of a hundred thousand items."""
+    start = b"}(" + b"NN" * 100_000 + b"u\x940" + name("copyreg", "_reconstructor") + b"\x940"
+    one = b"h\x01" + name("a", "b") + p.NONE + b"h\0\x87R"
+    return p.torch_zip(start + b"(" + tensor() + one * 3_000 + b"t")
+
+
+def names_in_the_way(count):
+    """Tensors without a name, and others that have the names which they would be given."""
+    taken = b"".join(text(f"? ({count + n})") + b"h\0" for n in range(2 * count))
+    return p.torch_zip(tensor() + b"\x940}(" + taken + b"Nh\0" * count + b"u")
+
+
+def in_turns(count, numel):
+    """Layers whose tensors are at the ends of two large storages, by turns."""
+    ends = [
+        tensor((2,), (1,), offset, pid(key, numel))
+        for offset in (0, numel - 2)
+        for key in ("0", "1")
+    ]
+    named = zip((f"l{n}.{part}" for n in range(count) for part in PARTS), ends * count, strict=True)
+    return dictionary(**dict(named))
+
+
+COSTS = {
+    "cost-pairs": p.torch_zip(b"}(" + b"N" * 9_900_000 + b"u"),
+    "cost-pairs-below-the-limit": p.torch_zip(
+        dictionary(ok=tensor()) + b"(" + b"N" * 2_800_000 + b"u"
+    ),
+    "cost-pairs-packed": packed(b"}(" + b"N" * 9_900_000 + b"u"),
+    "cost-pairs-packed-less": packed(b"}(" + b"N" * 4_000_000 + b"u"),
+    "cost-tuple-packed": packed(b"(" + b")" * 9_900_000 + b"t"),
+    "cost-texts-wide": p.torch_zip(b"(" + text("\U0001f600" + "a" * 60_000) * 1_000 + b"t"),
+    "cost-copied-pairs": copied_pairs(),
+    "cost-hidden-names": shared_hidden_names(),
+    "cost-hidden-buffers": shared_hidden_buffers(),
+    "cost-listed-pairs": shared_list_of_pairs(),
+    "cost-names": names_in_the_way(30_000),
+    "cost-inflated": packed(
+        layers(30, tensor((2,), (1,), 0, pid("0", 62_500_000))), bytes(250_000_000)
+    ),
+    "cost-inflated-in-turns": p.zipped(
+        {
+            "a/data.pkl": p.whole(in_turns(30, 62_500_000)),
+            "a/data/0": bytes(250_000_000),
+            "a/data/1": bytes(250_000_000),
+        },
+        zipfile.ZIP_DEFLATED,
+    ),
+    "cost-expanded": p.torch_zip(layers(300, tensor((4_000_000,), (0,)))),
+    "cost-whole-views": p.torch_zip(
+        layers(2_000, tensor((1_000_000,), (1,), 0, pid("0", 1_000_000))), {"0": bytes(4_000_000)}
+    ),
+}
+"""Files that took minutes, or most of the memory, before their work was counted."""
+
 REPEATED = tensor((1 << 45,), (0,))
 F32 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 
@@ -373,6 +475,7 @@ FILES = {
     "index-itself": json.dumps({"weight_map": {"a": "index-itself"}}).encode(),
     "index-deep": b'{"weight_map":' + b"[" * 1_000_000,
     "index-list": b'{"weight_map": ["a"]}',
+    **COSTS,
 }  # fmt: skip
 
 OPENER = """
@@ -383,6 +486,7 @@ from pathlib import Path
 import numpy, zlib
 from bncli.errors import BncliError
 import bncli.loaders, bncli.state_dict, bncli.loaders.names, difflib
+import bncli.cli, contextlib, io
 events, watching = [], False
 HARMLESS = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "gc"}
 def hook(event, args):
@@ -394,17 +498,27 @@ def hook(event, args):
         pass
     elif event.partition(".")[0] in {"compile", "exec", "import", "os", "subprocess", "socket",
                                      "ctypes", "shutil", "pickle", "code", "marshal"}:
-        if event not in HARMLESS:
+        if event not in HARMLESS and not (inspect and event in {"compile", "exec"}):
             events.append(f"{event} {args!r}"[:200])
 sys.addaudithook(hook)
 json.loads('{"warm": ["up"]}', object_pairs_hook=dict)
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-for path in sorted(Path(sys.argv[1]).iterdir()):
+def inspected(path):  # typer compiles the annotations of the options
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = bncli.cli.main(["inspect-checkpoint", str(path)])
+    return f"exit {int(code)} {said.getvalue()[:300]!r}"
+inspect = sys.argv[3:] == ["inspect"]
+if inspect:
+    inspected(Path(sys.argv[1], "call-eval"))
+for path in sorted(Path(sys.argv[1]).glob("cost-*" if inspect else "*")):
     before = memory.mark()
     begun = time.process_time()
     watching = True
     outcome, tensors = "", []
     try:
+        if inspect:
+            raise BncliError(inspected(path))
         file = bncli.loaders.open_file(path)
         bncli.state_dict.batch_norm_layers(file)
         for ref in file.tensors.values():
@@ -430,20 +544,38 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What came of every file, by name, and the directory in which the process ran."""
-    directory = tmp_path_factory.mktemp("hostile")
-    here = tmp_path_factory.mktemp("here")
-    for file_name, data in FILES.items():
-        (directory / file_name).write_bytes(data)
+def opened(directory, here, *mode):
+    """What came of every file in the directory, by name, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", OPENER, str(directory), str(Path(__file__).parent)],
+        [sys.executable, "-c", OPENER, str(directory), str(Path(__file__).parent), *mode],
         capture_output=True, text=True, cwd=here, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {result["file"]: result for result in found}, here
+    return {result["file"]: result for result in found}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Every file, under its name."""
+    directory = tmp_path_factory.mktemp("hostile")
+    for file_name, data in FILES.items():
+        (directory / file_name).write_bytes(data)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def results(directory, tmp_path_factory):
+    """What came of every file, by name, and the directory in which the process ran."""
+    here = tmp_path_factory.mktemp("here")
+    return opened(directory, here), here
+
+
+@pytest.fixture(scope="module")
+def inspections(directory, tmp_path_factory):
+    """The same for the command that looks at a checkpoint, and the files that cost most."""
+    here = tmp_path_factory.mktemp("there")
+    return opened(directory, here, "inspect"), here
 
 
 @pytest.mark.parametrize("file_name", FILES)
@@ -457,6 +589,40 @@ def test_nothing_runs_and_little_is_spent(file_name, results):
     assert result["kilobytes"] < 300_000, result
     assert not list(results[1].iterdir())
     assert not list(Path("/tmp").glob("CANARY*"))
+
+
+@pytest.mark.parametrize("file_name", COSTS)
+def test_a_whole_command_spends_little(file_name, inspections):
+    result = inspections[0][file_name]
+    assert result["outcome"].startswith(
+        ("BncliError exit 0", "BncliError exit 1", "BncliError exit 2", "BncliError exit 3")
+    ), result
+    assert not result["events"], result
+    assert result["seconds"] < 8, result
+    assert result["kilobytes"] < 300_000, result
+    assert not list(inspections[1].iterdir())
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    [f for f in COSTS if f.startswith(("cost-pairs", "cost-tuple"))] + ["dense-dicts"],
+)
+def test_what_is_only_large_is_not_called_harmful(file_name, results):
+    outcome = results[0][file_name]["outcome"]
+    if "below" in file_name:
+        assert outcome == "value"
+    elif file_name == "dense-dicts":
+        assert outcome.startswith("CorruptFileError")
+    else:
+        assert outcome.startswith("UnsupportedFileError")
+        assert "harm" not in outcome
+
+
+def test_tensors_that_repeat_too_much_are_unreadable(results):
+    assert results[0]["cost-expanded"]["outcome"] == "unreadable"
+    assert results[0]["cost-expanded"]["tensors"] == ["l0.weight", "l0.bias"]
+    assert results[0]["cost-inflated"]["outcome"] == "unreadable"
+    assert results[0]["cost-inflated"]["tensors"][:2] == ["l0.weight", "l0.bias"]
 
 
 @pytest.mark.parametrize("way", CALLS)

@@ -1,5 +1,6 @@
 """Whole pickled modules and training checkpoints, of classes that are not installed."""
 
+import collections
 import sys
 import types
 
@@ -141,3 +142,77 @@ def test_modules_of_the_oldest_kind(tmp_path):
     file = opened(tmp_path, torch_zip(norm))
     assert list(file.tensors) == ["weight", "running_mean", "running_var"]
     assert file.modules == {"": BatchNormModule("BatchNorm2d", 1e-5, 0.1, False, None, True)}
+
+
+class Average:
+    """A program's own object around a network, as those that keep a moving average."""
+
+    def __init__(self, net):
+        self.net = net
+
+
+@pytest.mark.parametrize(
+    ("hold", "inside"),
+    [
+        (Average, "net"),
+        (lambda net: types.SimpleNamespace(net=net), "net"),
+        (lambda net: collections.deque([net]), "0"),
+        (lambda net: [net], "0"),
+    ],
+    ids=["object", "namespace", "deque", "list"],
+)
+def test_one_object_under_two_keys_is_listed_under_each(hold, inside, tmp_path):
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    held = hold(net)
+    file = opened(tmp_path, saved({"first": held, "model_ema": held}))
+    assert list(file.tensors) == [
+        f"{key}.{inside}.{name}" for key in ("first", "model_ema") for name in net.state_dict()
+    ]
+    assert list(file.modules) == [f"first.{inside}.1", f"model_ema.{inside}.1"]
+
+
+def test_objects_that_hold_each_other_are_entered_once(tmp_path):
+    net = nn.Sequential(nn.BatchNorm1d(3))
+    objects = [Average(net) for _ in range(12)]
+    for one in objects:
+        one.others = objects
+    file = opened(tmp_path, saved({"a": objects[0], "b": objects[1]}))
+    assert "a.net.0.weight" in file.tensors
+    assert len(file.tensors) <= 12 * len(net.state_dict())
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1)
+        self.norm = nn.BatchNorm2d(2, eps=1e-3)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+def test_a_traced_module_has_the_names_of_its_state_dict(tmp_path):
+    traced = torch.fx.symbolic_trace(Pair())
+    file = opened(tmp_path, saved({"net": traced}))
+    assert_same(file.tensors, {f"net.{k}": v for k, v in traced.state_dict().items()})
+    assert file.modules["net.norm"].eps == 1e-3
+
+
+def test_a_compiled_module_has_the_names_of_its_state_dict(tmp_path):
+    state = dictionary(_parameters=ordered(weight=tensor()), _buffers=ordered(), _modules=ordered())
+    module = name("net", "Net") + b")\x81" + state + b"b"
+    compiled = call(name("torch._dynamo.eval_frame", "OptimizedModule"), module, NONE)
+    assert list(opened(tmp_path, torch_zip(compiled)).tensors) == ["_orig_mod.weight"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "known"), [({}, False), ({"momentum": NONE}, True)], ids=["absent", "none"]
+)
+def test_a_module_without_a_momentum_is_not_one_with_none(attributes, known, tmp_path):
+    norm = name("net", "FrozenBatchNorm2d") + b")\x81" + dictionary(
+        _parameters=ordered(), _modules=ordered(), eps=b"G>\xe4\xf8\xb5\x88\xe3h\xf1",
+        _buffers=ordered(running_mean=tensor(), running_var=tensor()), **attributes,
+    ) + b"b"  # fmt: skip
+    module = opened(tmp_path, torch_zip(norm)).modules[""]
+    assert module.momentum is None
+    assert module.has_momentum is known

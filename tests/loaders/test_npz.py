@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bncli.errors import CorruptFileError, TensorError
-from bncli.loaders import npz, open_file, open_tensor
+from bncli.loaders import open_file, open_tensor
 from bncli.loaders.zip_archive import Packed
 from bncli.model import FileBytes
 
@@ -42,6 +42,22 @@ def test_stored_members_are_mapped_and_deflated_ones_wait(tmp_path, monkeypatch)
     monkeypatch.setattr(Packed, "read", lambda self: reads.append(self) or bytearray())
     assert callable(ref.storage)
     assert not reads
+
+
+def test_what_is_no_array_is_left_out(tmp_path):
+    path = tmp_path / "x.npz"
+    out = io.BytesIO()
+    np.save(out, np.arange(3))
+    members = {
+        "readme.txt": b"hello",
+        "bn/": b"",  # as zip -r adds it
+        "bn/weight.npy": out.getvalue(),
+        "__MACOSX/bn/._weight.npy": b"\0\5\x16\7",
+    }
+    path.write_bytes(zipped(members))
+    file = open_file(path)
+    assert (file.container, list(file.tensors)) == ("npz", ["bn/weight"])
+    assert file.tensors["bn/weight"].read().tolist() == [0, 1, 2]
 
 
 def test_an_archive_of_nothing_is_an_npz(tmp_path):
@@ -106,9 +122,8 @@ def test_highly_compressible_arrays_are_no_bombs(tmp_path):
     assert bits(open_tensor(str(path)).stored()) == ((4_000_000,), bytes(16_000_000))
 
 
-def test_detection_wants_arrays_alone(tmp_path):
-    assert npz.__doc__
+def test_an_archive_without_an_array_is_none(tmp_path):
     path = tmp_path / "x.npz"
-    path.write_bytes(zipped({"a.npy": npy(""), "b.txt": b""}))
+    path.write_bytes(zipped({"a.npy/": b"", "b.txt": npy("")}))
     with pytest.raises(Exception, match="ZIP archive, but of neither PyTorch nor NumPy"):
         open_file(path)

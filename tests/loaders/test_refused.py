@@ -73,14 +73,14 @@ REFUSED = {
     "hdf5": (
         b"\x89HDF\r\n\x1a\n" + bytes(100),
         (
-            f"it is an HDF5 file, as Keras saves; {READ}, so save the weights from Keras with"
-            " np.savez."
+            f"it is an HDF5 file, as Keras saves; {READ}, so save the weights with np.savez under"
+            " PyTorch's names (LAYER.weight, LAYER.running_mean)."
         ),
     ),
     "hdf5-user-block": (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(9), "it is an HDF5 file, as"),
     "keras": (
         zipped({"metadata.json": b"{}", "model.weights.h5": b""}),
-        f"it is a Keras archive; {READ}, so save the weights from Keras with np.savez.",
+        f"it is a Keras archive; {READ}, so save the weights with np.savez under PyTorch's names",
     ),
     "onnx": (
         ONNX,
@@ -88,9 +88,9 @@ REFUSED = {
     ),
     "paddle": (
         pickle.dumps(PADDLE, 2),
-        "it is a PaddlePaddle pickle; save its arrays with np.savez and name that.",
+        "it is a PaddlePaddle pickle; save the weights with np.savez under PyTorch's names",
     ),
-    "paddle-newer": (pickle.dumps({"w": Paired()}, 4), "it is a PaddlePaddle pickle; save its"),
+    "paddle-newer": (pickle.dumps({"w": Paired()}, 4), "it is a PaddlePaddle pickle; save the"),
     "pickle": (
         pickle.dumps({"a": 1}),
         (
@@ -98,9 +98,13 @@ REFUSED = {
             " save its tensors with torch.save or np.savez."
         ),
     ),
+    "pickle-0": (pickle.dumps({"a": 1}, 0), "it is a plain Python pickle, not a file of torch."),
+    "pickle-1": (pickle.dumps({"a": 1}, 1), "it is a plain Python pickle, not a file of torch."),
+    "pickle-0-list": (pickle.dumps(["a"], 0), "it is a plain Python pickle, not a file of torch."),
+    "pickle-0-object": (pickle.dumps(Fake(1), 0), "it is a plain Python pickle, not a file of"),
     "tensorflow-index": (
         bytes(40) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb",
-        f"it is a TensorFlow checkpoint; {READ}, so save its variables with np.savez.",
+        f"it is a TensorFlow checkpoint; {READ}, so save the weights with np.savez under",
     ),
     "model.ckpt.data-00000-of-00001": (bytes(64), "it is a TensorFlow checkpoint;"),
     "checkpoint": (b'model_checkpoint_path: "model.ckpt"\n', "it is a TensorFlow checkpoint;"),
@@ -131,8 +135,24 @@ REFUSED = {
     "gguf": (b"GGUF" + bytes(20), "it is a GGUF file of quantised weights;"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "it is a TensorFlow Lite model;"),
     "png": (b"\x89PNG\r\n\x1a\n", "it is a picture or a document;"),
-    "json": (b'{"a": 1}', "it is text such as JSON, and no index of a sharded checkpoint;"),
-    "abc": (b"abc", f"its format is not known (it begins with 61 62 63); {READ}."),
+    "json": (b'{"error": 1}', "it is text that begins with '{\"error\": 1}'; download it again"),
+    "text": (
+        b"Not Found",
+        (
+            "it is text that begins with 'Not Found'; download it again where that is an answer of"
+            " the server, and else name the file with the weights."
+        ),
+    ),
+    "text-bom-cut": (
+        ("\ufeff" + "\u00e9 \n" * 3000).encode(),
+        "it is text that begins with '\u00e9 \u00e9",
+    ),
+    "xml": (
+        b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+        'it is text that begins with \'<?xml version="1.0"?> <Error><Code>AccessDenied</Code>',
+    ),
+    "text-with-escapes": (b"a\x1b[31m", "its format is not known (it begins with 61 1b 5b 33 31"),
+    "abc": (b"\1\2\xff", f"its format is not known (it begins with 01 02 ff); {READ}."),
 }
 
 
@@ -161,6 +181,15 @@ def test_directories(tmp_path):
     assert sentence() == (
         "it is a directory; name a file in it (model.safetensors.index.json, model.safetensors)."
     )
+    (tmp_path / ".metadata").touch()
+    assert sentence().startswith("it is a directory; name a file in it")
+    (tmp_path / "__0_0.distcp").touch()
+    assert sentence() == (
+        "it is a checkpoint of torch.distributed; make it one file (python -m"
+        f" torch.distributed.checkpoint.format_utils dcp_to_torch {tmp_path.name} model.pt) and"
+        " name that."
+    )
+    (tmp_path / ".metadata").unlink()
     (tmp_path / "data.pkl").touch()
     (tmp_path / "version").touch()
     assert sentence().startswith("it is an unpacked PyTorch archive; put it back together (zip -0")

@@ -11,6 +11,7 @@ import torch
 from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.loaders import open_file
 
+from . import memory
 from .files import assert_same, newer_values, values
 from .pickles import safetensors as by_hand
 
@@ -83,7 +84,7 @@ def test_what_the_library_refuses_is_refused(seed, tmp_path):
     for _ in range(400):
         header = json.loads(json.dumps(good))
         entry = header[random_.choice("ab")]
-        change = random_.randrange(7)
+        change = random_.randrange(8)
         if change == 0:
             entry["data_offsets"][random_.randrange(2)] += random_.choice(
                 (-16, -1, 0, 1, 3, 1 << 62)
@@ -97,11 +98,16 @@ def test_what_the_library_refuses_is_refused(seed, tmp_path):
         elif change == 3:
             del entry[random_.choice(tuple(entry))]
         elif change == 4:
-            header["__metadata__"] = random_.choice(({}, {"a": "b"}, [], "x"))
+            header["__metadata__"] = random_.choice(
+                ({}, {"a": "b"}, [], "x", None, {"a": 1}, {"a": None}, {"a": ["b"]}, 0)
+            )
         elif change == 5:
             header["c"] = random_.choice((entry, {}, [], 1))
+        elif change == 6:
+            entry["more"] = random_.choice((1, None, {"a": [1]}, "x", float("nan")))
         text = json.dumps(header).encode() + b" " * random_.choice((0, 0, 3))
-        if change == 6:
+        text = random_.choice((b"", b"", b"", b" ", b"\r\n\t")) + text
+        if change == 7:
             cut = random_.randrange(len(text))
             text = text[:cut] + random_.choice((b"", b"}", b"[", b"\xff", b'"')) + text[cut + 1 :]
         path.write_bytes(by_hand(text, bytes(19 + random_.choice((0, 0, 0, -1, 1)))))
@@ -123,6 +129,54 @@ def test_what_the_library_refuses_is_refused(seed, tmp_path):
     assert refused > 100
 
 
+METADATA = [
+    "null", "{}", '{"a":"b"}', '{"a":1}', '{"a":null}', '{"a":NaN}', '{"a":["b"]}', "[]", '"a"',
+    "1", '{"a":"\\ud800"}', '{"\\udc00":"a"}', '{"a":"\\ud83d\\ude00"}',
+]  # fmt: skip
+MORE = ["1", "null", "NaN", "-Infinity", '{"y":[1,{}]}', '"x"', '"\\ud800"', "[1,2]"]
+SPACES = [b"", b" ", b"\n\t\r", b"\x0b", b"\xef\xbb\xbf"]
+
+
+@pytest.mark.parametrize("header", [
+    *(f'{{"__metadata__":{m},"a":{json.dumps(F32)}}}'.encode() for m in METADATA),
+    *(f'{{"a":{json.dumps(F32)[:-1]},"x":{m}}}}}'.encode() for m in MORE),
+    *(space + json.dumps({"a": F32}).encode() for space in SPACES),
+    *(json.dumps({"a": F32}).encode() + space for space in SPACES),
+    json.dumps({"\ud800": F32}).encode(),
+])  # fmt: skip
+def test_what_the_library_makes_of_the_header_is_followed(header, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(by_hand(header, bytes(8)))
+    try:
+        ours = set(open_file(path).tensors)
+    except FileError:
+        ours = None
+    assert ours == library_accepts(path)
+
+
+def test_a_header_of_lists_takes_little_memory(tmp_path):
+    path = tmp_path / "x"
+    for header in (
+        b'{"a":[' + b"[]," * 20_000_000 + b"1]}",
+        b'{"a":[' + b"[]," * 5_000_000 + b"1]}",
+        b'{"a":[' + b"1000," * 3_000_000 + b"1]}" + b" " * 1_000,
+    ):
+        path.write_bytes(by_hand(header))
+        before = memory.mark()
+        with pytest.raises(CorruptFileError, match=r"too long for the 0 bytes|far more|not descr"):
+            open_file(path)
+        assert memory.grown(before) < 300_000
+
+
+def test_a_long_header_of_many_small_tensors_is_read(tmp_path):
+    entry = {"dtype": "F32", "shape": [1, 1, 1, 1]}
+    header = {f"{n}": entry | {"data_offsets": [4 * n, 4 * n + 4]} for n in range(80_000)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    path = tmp_path / "x"
+    path.write_bytes(by_hand(text, bytes(4 * len(header))))
+    assert len(open_file(path).tensors) == len(header)
+
+
 @pytest.mark.parametrize(
     ("header", "size", "sentence"),
     [
@@ -132,7 +186,9 @@ def test_what_the_library_refuses_is_refused(seed, tmp_path):
         ({"a": F32}, 7, "speaks of 8 bytes of elements and 7 are there; it is cut short"),
         ({"a": F32}, 9, "speaks of 8 bytes of elements and 9 are there; it is cut short"),
         ({"a": F32 | {"dtype": "F31"}}, 8, "its tensor a has the unknown dtype F31"),
-        ({"a": F32 | {"more": 1}}, 8, "its tensor a is not described as it should be"),
+        ({"a": F32 | {"shape": None}}, 8, "its tensor a is not described as it should be"),
+        ({"__metadata__": {"a": 1}}, 0, "its __metadata__ is no table of text"),
+        ({"__metadata__": [1]}, 0, "its __metadata__ is no table of text"),
         (b"{]", 0, "its header is not the JSON that it should be"),
     ],
 )

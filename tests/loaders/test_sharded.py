@@ -8,6 +8,7 @@ from bncli.errors import CorruptFileError, FileError, MissingTensorError, Unsupp
 from bncli.loaders import open_file
 from bncli.state_dict import batch_norm_layers, read_state
 
+from . import memory
 from .files import assert_same, saved
 
 STATE = {
@@ -73,10 +74,43 @@ def test_shards_that_are_not_there_or_do_not_fit(tmp_path):
         open_file(path)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..", "", "C:x", "a\\b", "a\0b"])
-def test_a_shard_must_lie_beside_the_index(name, tmp_path):
-    with pytest.raises(CorruptFileError, match="which is no file beside the index"):
-        open_file(write(tmp_path, {"a": name}))
+OUTSIDE = ["../x", "/etc/passwd", "a/../../x", "a/..", "a//b", "a/", "./a", "..", ".", ""]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "C:x", "a\\b", "a\0b"])
+def test_a_shard_lies_beside_the_index_or_below_it(name, tmp_path):
+    path = tmp_path / "inner"
+    path.mkdir()
+    (path / "a").mkdir()
+    (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
+    with pytest.raises(CorruptFileError, match="as a shard, and shards lie beside their index or"):
+        open_file(write(path, {"a": name}))
+
+
+def test_a_shard_in_a_folder_below_the_index(tmp_path):
+    (tmp_path / "sub" / "deeper").mkdir(parents=True)
+    shard = tmp_path / "sub" / "deeper" / "x.safetensors"
+    shard.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
+    file = open_file(write(tmp_path, {"a": "sub/deeper/x.safetensors"}))
+    assert file.tensors["a"].path == shard
+    with pytest.raises(FileError, match=r"its shard sub/y is missing"):
+        open_file(write(tmp_path, {"a": "sub/y"}))
+
+
+def test_an_index_of_lists_takes_little_memory(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b'{"weight_map":[' + b"[]," * 10_000_000 + b"1]}")
+    before = memory.mark()
+    with pytest.raises(CorruptFileError, match="far more lists and values than a table of tensors"):
+        open_file(path)
+    assert memory.grown(before) < 150_000
+
+
+def test_a_large_honest_index_is_read(tmp_path):
+    places = {f"layers.{n}.experts.{n % 64}.down_proj.weight": "x" for n in range(200_000)}
+    path = write(tmp_path, places)
+    with pytest.raises(FileError, match="its shard x is missing"):
+        open_file(path)
 
 
 def test_an_index_names_no_index(tmp_path):

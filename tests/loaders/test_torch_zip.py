@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.errors import CorruptFileError, FileError, TensorError
-from bncli.loaders import open_file, open_tensor
+from bncli.errors import CorruptFileError, FileError, TensorError, UnsupportedFileError
+from bncli.loaders import open_file, open_tensor, torch_tree
+from bncli.loaders.zip_archive import Packed
 from bncli.model import FileBytes
 
 from .files import assert_same, bits, newer_values, saved, values
@@ -303,3 +304,72 @@ def test_parts_that_are_shared_many_times_and_long_lists_are_honest(tmp_path):
     file = opened(tmp_path, saved({"shared": shared, "numbers": numbers}))
     assert len(file.tensors) == 6 * 300 + 1
     assert file.tensors["shared.copy5.layer7.weight"].read() == 7
+
+
+def test_a_compressed_storage_is_inflated_once_for_all_its_tensors(tmp_path, monkeypatch):
+    flat = torch.randn(3_000)
+    views = {f"k{n}": flat[10 * n : 10 * n + 10] for n in range(5, 200)}
+    file = opened(tmp_path, rewritten(saved(views), zipfile.ZIP_DEFLATED))
+    inflated = []
+    chunks = Packed.chunks
+
+    def counted(packed):
+        inflated.append(packed.name)
+        return chunks(packed)
+
+    monkeypatch.setattr(Packed, "chunks", counted)
+    assert_same(file.tensors, views)
+    assert len(inflated) == 1
+
+
+def test_what_is_kept_of_inflated_storages_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_tree, "MOST_INFLATED", 1_000)
+    tensors = {f"k{n}": torch.randn(100) for n in range(9)}
+    file = opened(tmp_path, rewritten(saved(tensors), zipfile.ZIP_DEFLATED))
+    assert_same(file.tensors, tensors)
+    holders = {id(ref.storage.args[0]): ref.storage.args[0] for ref in file.tensors.values()}
+    assert len(holders) == 1
+    (holder,) = holders.values()
+    kept = [len(data) for runs in holder.kept.values() for _, data in runs]
+    assert kept == [400] * 2
+
+
+def test_tensors_that_share_more_than_the_file_holds_are_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_tree, "MOST_REPEATED", 50)
+    monkeypatch.setattr(torch_tree, "MOST_READ_AGAIN", 4)
+    shared = torch.randn(1_000)
+    file = opened(tmp_path, saved({f"k{n}": shared for n in range(7)} | {"own": torch.ones(3)}))
+    unreadable = [name for name, ref in file.tensors.items() if ref.unreadable]
+    assert unreadable == ["k4", "k5", "k6"]
+    assert "too often" in file.tensors["k4"].unreadable
+    with pytest.raises(TensorError):
+        file.tensors["k4"].read()
+
+
+def test_a_compressed_pickle_may_be_large_if_it_is_no_bomb(tmp_path):
+    names = {f"{n * 7919 % 100_003}": 0 for n in range(100_003)}
+    data = rewritten(saved({"names": [names] * 2, "w": torch.ones(2), "x": "ab" * 30_000}), 8)
+    assert list(opened(tmp_path, data).tensors) == ["w"]
+    with pytest.raises(UnsupportedFileError, match="its pickle is compressed and would take"):
+        opened(tmp_path, rewritten(saved({"w": torch.ones(2), "x": "a" * 5_000_000}), 8))
+
+
+@pytest.mark.parametrize("near", [0, 100, 1 << 16])
+@pytest.mark.parametrize("piece", [1, 7, 1_000])
+def test_of_an_inflated_storage_only_what_is_used_is_kept(near, piece, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_tree, "NEAR", near)
+    flat = torch.randn(2_000)
+    views = {"all": flat[5:900], "inside": flat[20:30], "over": flat[890:905].reshape(5, 3),
+             "far": flat[1_500:1_501], "last": flat[1_990:], "none": flat[3:3]}  # fmt: skip
+    file = opened(tmp_path, rewritten(saved(views), zipfile.ZIP_DEFLATED))
+    chunks = Packed.chunks
+
+    def in_pieces(packed):
+        whole = b"".join(chunks(packed))
+        return (whole[at : at + piece] for at in range(0, len(whole), piece))
+
+    monkeypatch.setattr(Packed, "chunks", in_pieces)
+    assert_same(file.tensors, views)
+    kept = file.tensors["all"].storage.args[0].kept
+    sizes = [len(data) for runs in kept.values() for _, data in runs]
+    assert sizes == ([1_995 * 4] if near == 1 << 16 else [900 * 4, 4, 40])

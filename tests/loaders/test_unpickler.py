@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncli.errors import BncliError, CorruptFileError
+from bncli.errors import BncliError, CorruptFileError, UnsupportedFileError
 from bncli.loaders import unpickler
 from bncli.loaders.unpickler import Blob, Dict, Global, Persistent, Record, load
 
@@ -142,3 +142,56 @@ def test_references_are_collected():
 def test_what_is_wrong_and_where(data, fact):
     with pytest.raises(CorruptFileError, match=rf"^file: .*{fact} \(at byte \d+ of the pickle\)"):
         load(PATH, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"}(" + b"N" * 1_000 + b"u.",
+        b"}" + b"NNs" * 500 + b".",
+        b"(" + b"N" * 1_000 + b"d.",
+        b"(" + b")" * 4_000 + b"t.",
+        b"(" + b"M\xff\xff" * 1_000 + b"t.",
+        b"(" + b"J\xff\xff\xff\x7f" * 1_000 + b"t.",
+        b"(" + b"I999\n" * 1_000 + b"t.",
+        b"(" + b"L999L\n" * 1_000 + b"t.",
+        b"(" + b"F1\n" * 1_000 + b"t.",
+        b"(" + (b"G" + bytes(8)) * 1_000 + b"t.",
+        b"(" + b"U\x02ab" * 1_000 + b"t.",
+        b"(" + b"\x8c\x02ab" * 1_000 + b"t.",
+        b"(" + b"S'ab'\n" * 1_000 + b"t.",
+        b"(" + b"Vab\n" * 1_000 + b"t.",
+        b"N" + b"\x94" * 500 + b".",
+        b"]" * 500 + b".",
+        b"X" + (9_000).to_bytes(4, "little") + b"a" * 9_000 + b".",
+        b"}("
+        + b"N" * 200
+        + b"u\x940"
+        + (b"ccopyreg\n_reconstructor\nca\nb\nNh\0\x87R0") * 20
+        + b".",
+    ],
+)
+def test_everything_that_is_kept_counts(data, monkeypatch):
+    monkeypatch.setattr(unpickler, "MOST_WORDS", 4_000)
+    with pytest.raises(UnsupportedFileError, match=r"holds too many values, .* save the weights"):
+        load(PATH, data)
+
+
+@pytest.mark.parametrize(
+    ("limit", "data", "fact"),
+    [
+        ("MOST_OBJECTS", b"(" + b"]" * 20 + b"t.", "has more than 10 objects"),
+        ("MOST_REMEMBERED", b"N" + b"\x94" * 20 + b".", "remembers more than 10 objects"),
+        ("MOST_OPCODES", b"N0" * 20 + b"N.", "has more than 10 steps"),
+    ],
+)
+def test_what_is_too_large_is_not_called_damaged(limit, data, fact, monkeypatch):
+    monkeypatch.setattr(unpickler, limit, 10)
+    with pytest.raises(UnsupportedFileError, match=fact) as caught:
+        load(PATH, data)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_long_list_of_small_numbers_is_read():
+    """The indices of a data set, say, which stay far below the limit."""
+    assert len(load(PATH, pickle.dumps([7] * 3_000_000, 2)).value) == 3_000_000
