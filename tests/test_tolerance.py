@@ -177,3 +177,25 @@ def test_real_faults_are_caught():
             caught[fault.__name__] = caught.get(fault.__name__, 0) + bool(failed)
     assert len(caught) == 3
     assert min(caught.values()) > 40, caught
+
+
+@pytest.mark.parametrize(
+    ("fault", "quantity"),
+    [
+        (eps_1e_3_for_1e_5, "invstd"),
+        (weight_of_one_channel_ignored, "output"),
+        (biased_variance_into_running_var, "running_var"),
+    ],
+)
+def test_a_fault_is_exit_code_1(run, save, monkeypatch, fault, quantity):
+    """Through the command line: the quantity is named, and the healthy run passes."""
+    x = save("x.npy", np.random.default_rng(0).normal(2, 1, (50, 3, 20)).astype(np.float32))
+    argv = ["compute", x, "--weight", save("w.npy", np.array([1.01, 1.0, 2.0]))]
+    argv += ["--against", "torch", "-f", "json"]
+    assert run(*argv).code == 0
+    monkeypatch.setattr("bncli.backends.torch.BACKEND", Faulty(fault))
+    result = run(*argv)
+    assert result.code == 1
+    findings = result.report["findings"]
+    assert {finding["code"] for finding in findings} == {"BN901"}
+    assert quantity in {finding["subject"] for finding in findings}
