@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray, RunningStats
 
 BLOCK_ELEMENTS = 1 << 20
-"""Elements worked on at a time: 8 MiB as float64, which stays in the cache of a core's share."""
+"""Elements worked on at a time: 8 MiB as float64, so that memory does not grow with the tensor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -195,6 +196,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _closed_pipe()
         return error.code if isinstance(error.code, int) else ExitCode.OK
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _bug(error)
+        _abandon_standard_output()  # Typer's own help or version; reports go through `_print`
+        return _say("standard output: cannot be written (no space left).", ExitCode.ERROR)
     except MemoryError:
         return _say("there is not enough memory for this input.", ExitCode.ERROR)
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise

@@ -55,7 +55,7 @@ def cpu_statistics(
 ) -> CpuStatistics:
     """Recompute the statistics of `x`, of shape (N, C, ...), in `dtype` or widened to float32.
 
-    Bit for bit on x86-64, but for the last bits of the variance of float32 rows.
+    Bit for bit on x86-64, but for the last bits of the variance of float32 rows and of float64.
     """
     import numpy as np
 
@@ -79,23 +79,13 @@ def cpu_statistics(
             ),
         )
     images = x.reshape(x.shape[0], x.shape[1], -1).astype(wide, copy=False)
-    if half:
-        return _statistics(
-            images,
-            count,
-            unstored_center=True,
-            parameter_dtype=parameter_dtype,
-            center=lambda mean: images - mean[:, np.newaxis],
-            plain=_lane_sums,
-            fused=None,
-        )
     return _statistics(
         images,
         count,
-        unstored_center=False,
+        unstored_center=half,
         parameter_dtype=parameter_dtype,
         center=lambda mean: images - mean[:, np.newaxis],
-        plain=_channel_sums,
+        plain=_lane_sums if half else _channel_sums,
         fused=None,
     )
 

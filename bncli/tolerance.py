@@ -35,11 +35,9 @@ class Arithmetic:
     """How the other implementation computed.
 
     `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
-    `accumulate_dtype` that of its forward
-    sums, `backward_dtype` of its backward ones; `additions` and `backward_additions` are the
-    lengths of the longest. `rows` says
-    that it sums row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums
-    to the last bits.
+    `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;
+    `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
+    row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums to the last bits.
     """
 
     dtype: str

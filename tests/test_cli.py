@@ -411,6 +411,19 @@ def test_streams_that_are_closed_or_full(x, redirection, code, sentence):
     assert (done.returncode, done.stderr) == (code, sentence)
 
 
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a shell and /dev/full")
+def test_help_and_version_without_room_are_no_bug(flag):
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m bncli {flag} >/dev/full', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "bncli: standard output: cannot be written (no space left).\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 @pytest.mark.parametrize("flag", [("-o", "pipe.json"), ("--save-output", "pipe.npy")])
 def test_what_is_no_regular_file_is_left_alone(run, x, folder, flag):
