@@ -126,7 +126,7 @@ def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStat
     n = x.size // c
     x = x.reshape(prod(x.shape[:channel_axis]), c, -1)
     wide = x.astype(np.float64)
-    total, square = power_sums(wide, wide)
+    total, square = power_sums(wide)
     offset = total / n
     m2 = square - total * offset
     if not (m2 * MAX_CANCELLATION >= square).all():
@@ -240,9 +240,13 @@ def _scan(
 
 
 def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Partial, None, None]:
-    """The results of tasks `start` to `stop` - 1 in order, each worker on a thread of its own."""
-    if len(workers) == 1:
-        yield from map(workers[0], range(start, stop))
+    """The results of tasks `start` to `stop` - 1 in order.
+
+    The calling thread works too, as the first of `workers`; each other one has a thread.
+    """
+    first, *others = workers
+    if not others:
+        yield from map(first, range(start, stop))
         return
     numbers = count(start)
     results: SimpleQueue[tuple[int, Partial | BaseException]] = SimpleQueue()
@@ -262,19 +266,27 @@ def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Par
                     results.put((number, error))
                     return
 
-    team = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    team = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in others]
     early: dict[int, Partial] = {}
+    number = start
     try:
         for thread in team:
             thread.start()
-        for number in range(start, stop):
-            while number not in early:
+        while number < stop:
+            mine = next(numbers) if permits.acquire(blocking=False) else stop
+            if mine < stop:
+                early[mine] = first(mine)
+            while number < stop and (number not in early or not results.empty()):
+                if number not in early and mine < stop and results.empty():
+                    break
                 which, result = results.get()
                 if isinstance(result, BaseException):
                     raise result
                 early[which] = result
-            yield early.pop(number)
-            permits.release()
+            while number in early:
+                yield early.pop(number)
+                permits.release()
+                number += 1
     finally:
         over.set()
         for _ in team:

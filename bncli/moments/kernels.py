@@ -1,7 +1,7 @@
 """Sums over one tile: float64 of shape (before, channels, behind), contiguous.
 
 A channel's values are summed along axis 2 where its runs there are long, and down axis 0 where
-they are short. Long sums are cut into pieces of at most `PIECE_VALUES`. That bounds the rounding
+they are short. Long runs are cut into pieces of at most `PIECE_VALUES`. That bounds the rounding
 error of sums whose terms all round the same way, and keeps each call of a BLAS below the size
 (about 10,000 values in OpenBLAS) at which it would start threads of its own.
 """
@@ -18,35 +18,30 @@ if TYPE_CHECKING:
 
 PIECE_VALUES = 4096
 """Values summed in one run."""
+_SHORT_PIECE = 128
+_MANY_PIECES = 512
+"""`np.vecdot` of up to 500 pieces keeps the interpreter's lock, and other threads waiting."""
 _SHORT_RUN = 24
 """Shorter runs of a channel's values are summed down the columns."""
 _SHORT_RUN_EXTREMES = 512
 _WIDE_ROW = 512
 _WIDE_ROW_EXTREMES = 2048
 """Rows shorter than this are taken several at a time."""
-_WIDEST_PRODUCT = 2048
-"""Rows from here on are added one by one, which needs no product with ones to be fast."""
 _SAMPLE = 16
 """Runs, and values in each, that a mean is guessed from."""
-_ONES = np.ones(2 * PIECE_VALUES)
 
 
-def power_sums(x: FloatArray, scratch: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The sums of x and of x squared, each of shape (channels,).
-
-    `scratch` has the shape of `x` and may be `x`; its values are lost.
-    """
+def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The sums of x and of x squared, each of shape (channels,)."""
     if x.shape[1] == 1:
         x = x.reshape(1, 1, -1)
-        scratch = scratch.reshape(1, 1, -1)
     k, c, s = x.shape
     if s < _SHORT_RUN:
-        total = column_sums(x)
-        return total, column_sums(np.square(x, out=scratch))
-    pieces = -(-s // PIECE_VALUES)
+        return column_sums(x), _column_squares(x)
+    pieces = max(-(-s // PIECE_VALUES), min(s // _SHORT_PIECE, -(-_MANY_PIECES // (k * c))))
     length = s // pieces
     cut = x[:, :, : pieces * length].reshape(k, c, pieces, length)
-    total = _channel_sums(np.vecdot(cut, _ONES[:length]))
+    total = _channel_sums(np.einsum("kcpi->kcp", cut))
     square = _channel_sums(np.vecdot(cut, cut))
     if pieces * length < s:
         rest = x[:, :, pieces * length :]
@@ -63,27 +58,33 @@ def _channel_sums(x: FloatArray) -> FloatArray:
 
 def column_sums(x: FloatArray) -> FloatArray:
     """The sum of x over axes 0 and 2; along axis 0 first, as sums of long rows."""
+    wide, rest = _wide_rows(x)
+    total = _narrow(np.add.reduce(wide, axis=0), x)
+    if rest.size:
+        total += rest.sum(axis=(0, 2))
+    return total
+
+
+def _column_squares(x: FloatArray) -> FloatArray:
+    """The sum of x squared over axes 0 and 2."""
+    wide, rest = _wide_rows(x)
+    total = _narrow(np.einsum("ij,ij->j", wide, wide), x)
+    if rest.size:
+        total += np.square(rest).sum(axis=(0, 2))
+    return total
+
+
+def _wide_rows(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """x as rows of about `_WIDE_ROW` values, and what is left at its end, in x's own shape."""
     k, c, s = x.shape
-    sums: FloatArray
-    total: FloatArray
-    width = c * s
-    if k * width <= _ONES.size or width >= _WIDEST_PRODUCT:
-        flat = x.reshape(k, width)
-        sums = _ONES[:k] @ flat if k * width <= _ONES.size else np.add.reduce(flat, axis=0)
-        total = np.add.reduce(sums.reshape(c, s), axis=1) if s > 1 else sums
-        return total
-    fold = min(k, max(1, _WIDE_ROW // width))
-    height = min(k // fold, max(1, 2 * PIECE_VALUES // (fold * width)))
-    pieces = k // (fold * height)
-    done = pieces * height * fold
-    cut = x[:done].reshape(pieces, height, fold * width)
-    sums = np.matmul(_ONES[:height], cut) if height > 1 else cut[:, 0]
-    if pieces > 1:
-        sums = sums.sum(axis=0)
-    sums = sums.reshape(fold, c, s).sum(axis=2) if s > 1 else sums.reshape(fold, c)
-    total = sums.sum(axis=0)
-    if done < k:
-        total += x[done:].sum(axis=(0, 2))
+    fold = min(k, max(1, _WIDE_ROW // (c * s)))
+    done = k // fold * fold
+    return x[:done].reshape(k // fold, fold * c * s), x[done:]
+
+
+def _narrow(sums: FloatArray, x: FloatArray) -> FloatArray:
+    """Sums of the columns of `_wide_rows`, added up channel by channel of x."""
+    total: FloatArray = sums.reshape(-1, *x.shape[1:]).sum(axis=(0, 2))
     return total
 
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TASK_VALUES = 1 << 21
+TASK_VALUES = 1 << 20
 """Values a task: some milliseconds' work, against which what Python does about it is little."""
-TILE_VALUES = 1 << 19
-"""Values a tile: in float64 4 MiB."""
+TILE_VALUES = 1 << 20
+"""Values a tile: in float64 8 MiB."""
 
 
 class Axis(NamedTuple):

@@ -193,7 +193,7 @@ class Worker:
             scratch = self._scratch(x)
             about = shift is not None or guess
             y = np.subtract(x, sums.shift[channels, None], out=scratch) if about else x
-            total, square = power_sums(y, scratch)
+            total, square = power_sums(y)
             sums.sum[channels] += total
             sums.square[channels] += square
         return sums
