@@ -189,6 +189,6 @@ Threads = Annotated[
         metavar="N",
         help="bncli's own threads.",
         rich_help_panel=OUTPUT,
-        show_default="all cores",
+        show_default="all cores, up to 8",
     ),
 ]

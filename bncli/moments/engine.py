@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.model import ChannelStats, TensorRef
-from bncli.moments.kernels import extreme, power_sums
+from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.worker import MAX_CANCELLATION, Nonfinite, Partial, Worker
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SMALL_VALUES = 1 << 17
 """Arrays of up to so many values are done without workers, tasks and tiles."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
+_MOST_THREADS = 8
+"""Threads by default: more find the memory busy, and each has 12 MiB of buffers."""
 _TASKS_AHEAD = 4
 """Tasks a thread may be ahead of the pooling, which bounds what waits for it."""
 _ADVANCE_BYTES = 1 << 26
@@ -54,8 +56,8 @@ def channel_stats(
 
     Without `extremes`, `min` and `max` are NaN. With `kurtosis`, `third` and `fourth` are there.
     `threads` is the number of threads that work, by default one for each processor the process
-    may use; the result is the same, bit by bit, for any number. `advance` is called with the
-    number of bytes done, in the calling thread.
+    may use, and at most 8; the result is the same, bit by bit, for any number. `advance` is
+    called with the number of bytes done, in the calling thread.
 
     The variance is within 1e-12 of the exact one, relative to itself, and the mean within 1e-12,
     relative to the larger of itself and the standard deviation.
@@ -81,7 +83,7 @@ def channel_stats(
         return _scan(
             source,
             dtype,
-            threads or _processors(),
+            threads or min(_processors(), _MOST_THREADS),
             advance,
             extremes=extremes,
             kurtosis=kurtosis,
@@ -125,20 +127,25 @@ def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStat
     c = x.shape[channel_axis]
     n = x.size // c
     x = x.reshape(prod(x.shape[:channel_axis]), c, -1)
-    wide = x.astype(np.float64)
-    total, square = power_sums(wide)
+    total, square = few_power_sums(x.astype(np.float64))
     offset = total / n
     m2 = square - total * offset
-    if not (m2 * MAX_CANCELLATION >= square).all():
+    if not np.logical_and.reduce(m2 * MAX_CANCELLATION >= square):
         return None
+    if extremes:
+        low = extreme(np.minimum, x).astype(np.float64)
+        high = extreme(np.maximum, x).astype(np.float64)
+    else:
+        low = high = np.empty(c)
+        low.fill(np.nan)
     nan, posinf, neginf = np.zeros((3, c), np.int64)
     return ChannelStats(
         count=n,
         shift=np.zeros(c),
         offset=offset,
         var=m2 / n,
-        min=extreme(np.minimum, x).astype(np.float64) if extremes else np.full(c, np.nan),
-        max=extreme(np.maximum, x).astype(np.float64) if extremes else np.full(c, np.nan),
+        min=low,
+        max=high,
         nan=nan,
         posinf=posinf,
         neginf=neginf,
@@ -242,7 +249,7 @@ def _scan(
 def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Partial, None, None]:
     """The results of tasks `start` to `stop` - 1 in order.
 
-    The calling thread works too, as the first of `workers`; each other one has a thread.
+    The calling thread is the first worker's, each other worker has one of its own.
     """
     first, *others = workers
     if not others:
@@ -268,25 +275,24 @@ def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Par
 
     team = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in others]
     early: dict[int, Partial] = {}
-    number = start
+    wanted = start
     try:
         for thread in team:
             thread.start()
-        while number < stop:
+        while wanted < stop:
             mine = next(numbers) if permits.acquire(blocking=False) else stop
             if mine < stop:
                 early[mine] = first(mine)
-            while number < stop and (number not in early or not results.empty()):
-                if number not in early and mine < stop and results.empty():
-                    break
+            # Without a task of its own, this thread waits for the others' results.
+            while not results.empty() or (mine >= stop and wanted not in early):
                 which, result = results.get()
                 if isinstance(result, BaseException):
                     raise result
                 early[which] = result
-            while number in early:
-                yield early.pop(number)
+            while wanted in early:
+                yield early.pop(wanted)
                 permits.release()
-                number += 1
+                wanted += 1
     finally:
         over.set()
         for _ in team:

@@ -29,6 +29,9 @@ _WIDE_ROW_EXTREMES = 2048
 """Rows shorter than this are taken several at a time."""
 _SAMPLE = 16
 """Runs, and values in each, that a mean is guessed from."""
+_PRODUCT_VALUES = 2 * PIECE_VALUES
+"""Values in one product with ones, as a BLAS does it on one thread."""
+_ONES = np.ones(_PRODUCT_VALUES)
 
 
 def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -84,8 +87,40 @@ def _wide_rows(x: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _narrow(sums: FloatArray, x: FloatArray) -> FloatArray:
     """Sums of the columns of `_wide_rows`, added up channel by channel of x."""
-    total: FloatArray = sums.reshape(-1, *x.shape[1:]).sum(axis=(0, 2))
+    c, s = x.shape[1:]
+    if sums.size == c:
+        return sums
+    total: FloatArray = sums.reshape(-1, c, s).sum(axis=(0, 2))
     return total
+
+
+def few_power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """As `power_sums`, for so few values that what each call costs counts; x becomes its square."""
+    if x.shape[2] < _SHORT_RUN:
+        total = _few_column_sums(x)
+        return total, _few_column_sums(np.square(x, out=x))
+    if x.size <= _PRODUCT_VALUES:
+        return np.einsum("kcs->c", x), np.einsum("kcs,kcs->c", x, x)
+    return power_sums(x)
+
+
+def _few_column_sums(x: FloatArray) -> FloatArray:
+    """The sum of x over axes 0 and 2, from products with ones, each short enough for a BLAS."""
+    k, c, s = x.shape
+    width = c * s
+    sums: FloatArray
+    if k * width <= _PRODUCT_VALUES:
+        sums = _ONES[:k] @ x.reshape(k, width)
+    else:
+        block = min(width & -width, _WIDE_ROW)  # a power of two that divides the width
+        height = min(k, _PRODUCT_VALUES // block)
+        pieces = k // height
+        if block < _SHORT_PIECE // 2 or pieces * height < k:
+            return column_sums(x)
+        blocks = x.reshape(pieces, height, width // block, block).swapaxes(1, 2)
+        sums = np.matmul(_ONES[:height], blocks).reshape(pieces, width)
+        sums = np.add.reduce(sums, axis=0) if pieces > 1 else sums[0]
+    return np.add.reduce(sums.reshape(c, s), axis=1) if s > 1 else sums
 
 
 def extreme(ufunc: np.ufunc, x: NDArray[Any]) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """Time and peak memory of whole Python processes."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ if sys.platform != "linux":
     pytest.skip("ru_maxrss is in KiB, and wait4 there, on Linux", allow_module_level=True)
 
 BNCLI = "import sys; from bncli.cli import main; sys.exit(main())"
+
+# An installed package has its bytecode beside it, which this setting may keep from being written.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 # A process's ru_maxrss begins with that of the one that started it, so a small one does.
 STOPWATCH = """
@@ -25,7 +29,11 @@ print(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_m
 def measured(*arguments):
     """Wall-clock seconds and peak resident megabytes of a Python process."""
     told = subprocess.run(
-        [sys.executable, "-c", STOPWATCH, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", STOPWATCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=ENVIRONMENT,
     )
     code, seconds, peak = told.stdout.split()
     assert code in {"0", "1"}, told.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bncli.dtypes import decode, encode
-from bncli.moments import channel_stats, engine
+from bncli.moments import channel_stats, engine, kernels
 
 from .exact import check, moments
 
@@ -200,14 +200,15 @@ def test_lengths_of_runs(run, dtype, monkeypatch):
         check(channel_stats(x), x)
 
 
-def test_sums_whose_terms_round_alike():
+@pytest.mark.parametrize("shape", [(3_000_000, 1), (1_000_000, 3), (10_000, 300), (3, 1, 999_999)])
+def test_sums_whose_terms_round_alike(shape):
     """0.1 in float64 squared rounds the same way each time; long sums must not drift with it."""
-    n = 3_000_000
-    x = np.full((n, 1), 0.1)
+    x = np.full(shape, 0.1)
     x[::2] = -0.1
-    x[0] = 0.0
+    x[0, :] = 0.0
     stats = channel_stats(x, threads=2)
-    plus, minus = int((x > 0).sum()), int((x < 0).sum())
+    n = stats.count
+    plus, minus = int((x[:, 0] > 0).sum()), int((x[:, 0] < 0).sum())
     tenth = Fraction(0.1)
     mean = tenth * (plus - minus) / n
     var = tenth**2 * (plus + minus) / n - mean**2
@@ -233,6 +234,41 @@ def test_without_extremes():
     assert np.isnan(stats.min).all()
     assert np.isnan(stats.max).all()
     assert np.array_equal(stats.var, channel_stats(x).var)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8192, 1), (8193, 1), (31, 4096), (33, 4096), (256, 512), (255, 512), (70, 96, 4),
+        (900, 48), (20_000, 6), (5, 3, 23), (16, 3, 24), (9, 11, 83), (40, 16, 200),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_few_values(shape, mean, dtype):
+    """Arrays that are summed without tasks, either side of where the sums go another way."""
+    x = (np.random.default_rng(12).standard_normal(shape) + mean).astype(dtype)
+    before = x.copy()
+    check(channel_stats(x), x)
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 12544), (1, 1, 1 << 20), (64, 8, 300), (3, 5, 40_000)])
+def test_products_let_other_threads_run(shape, monkeypatch):
+    """NumPy keeps the interpreter's lock for a product of up to 500 pairs of vectors."""
+    rows = []
+    vecdot = np.vecdot
+
+    def counted(x, y):
+        rows.append(x.size // x.shape[-1])
+        assert x.shape[-1] <= kernels.PIECE_VALUES
+        return vecdot(x, y)
+
+    monkeypatch.setattr(np, "vecdot", counted)
+    kernels.power_sums(np.ones(shape))
+    assert len(rows) == 1
+    assert rows[0] > 500
 
 
 @pytest.mark.parametrize("away", [0.0, 1e6])
