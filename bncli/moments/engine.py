@@ -30,7 +30,7 @@ _SMALL_VALUES = 1 << 17
 """Arrays of up to so many values are done without workers, tasks and tiles."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 _MOST_THREADS = 8
-"""Threads by default: more find the memory busy, and each has 12 MiB of buffers."""
+"""Threads by default: more find the memory busy, and each has 6 MiB of buffers."""
 _TASKS_AHEAD = 4
 """Tasks a thread may be ahead of the pooling, which bounds what waits for it."""
 _ADVANCE_BYTES = 1 << 26

@@ -127,7 +127,7 @@ def extreme(ufunc: np.ufunc, x: NDArray[Any]) -> NDArray[Any]:
     """`np.minimum` or `np.maximum` over axes 0 and 2, NaN where there is one; dtype of `x`."""
     k, c, s = x.shape
     found: NDArray[Any]
-    if c == 1:
+    if c == 1 or x.size <= PIECE_VALUES:
         found = ufunc.reduce(x, axis=(0, 2))
     elif s < _SHORT_RUN_EXTREMES and k > 1:
         width = c * s

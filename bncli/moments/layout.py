@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 TASK_VALUES = 1 << 20
 """Values a task: some milliseconds' work, against which what Python does about it is little."""
-TILE_VALUES = 1 << 20
-"""Values a tile: in float64 8 MiB."""
+TILE_VALUES = 1 << 19
+"""Values a tile: in float64 4 MiB."""
 
 
 class Axis(NamedTuple):

@@ -3,7 +3,8 @@
     python -m pytest tests/benchmarks
 
 A machine's speed changes from minute to minute, and so do a neighbour's demands on its memory;
-only times taken in turns can be compared. Each cell is the least of several turns. Nothing fails
+only times taken in turns can be compared. Each turn waits a little for idle processors; the lines
+above the table say how many found none. Each cell is the least of several turns. Nothing fails
 for being slow: the table says what was promised and what was measured.
 """
 
@@ -14,7 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from .idle import WAITS, await_idle
+
 ROWS = pytest.StashKey[list]()
+WAIT_EVERY = 100
+"""Rounds between two waits, where there are so many that each is short."""
 
 
 @dataclass
@@ -41,8 +46,10 @@ def pytest_configure(config):
 def turns(contestants, rounds):
     """The least time of each of `contestants`, who take turns."""
     best = dict.fromkeys(contestants, float("inf"))
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, function in contestants.items():
+            if number % WAIT_EVERY == 0 or rounds < WAIT_EVERY:
+                await_idle()
             begun = time.perf_counter()
             function()
             best[name] = min(best[name], time.perf_counter() - begun)
@@ -57,7 +64,7 @@ def race(rows, benchmark):
     (below 1 where bncli may take longer), or None where the ratio is only told.
     """
 
-    def run(case, threads, ours, rivals, *, values, rounds=7):
+    def run(case, threads, ours, rivals, *, values, rounds=9):
         contestants = {"bncli": ours, **{name: rival for name, (rival, _) in rivals.items()}}
         best = turns(contestants, rounds)
         mine = best["bncli"]
@@ -95,6 +102,7 @@ def pytest_terminal_summary(terminalreporter, config):
     write = terminalreporter.write_line
     write("")
     write(f"NumPy {np.__version__}, {os.cpu_count()} processors, the least of several turns.")
+    write(f"{WAITS.count(False)} of {len(WAITS)} waits for idle processors were in vain.")
     write("The ratio is the rival's time (or memory) over bncli's: more is better for bncli.")
     write("")
     write("| case | rival | threads | wanted | ratio (bncli took) | reached |")

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from .idle import await_idle
+
 if sys.platform != "linux":
     pytest.skip("ru_maxrss is in KiB, and wait4 there, on Linux", allow_module_level=True)
 
@@ -46,6 +48,7 @@ def raced(contestants, rounds):
     memory = dict.fromkeys(contestants, 0.0)
     for _ in range(rounds):
         for name, arguments in contestants.items():
+            await_idle(3.0)
             took, peak = measured(*arguments)
             seconds[name].append(took)
             memory[name] = max(memory[name], peak)

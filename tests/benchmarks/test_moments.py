@@ -66,7 +66,7 @@ def test_channels_first(kind, everything, threads, race, request):
         lambda: channel_stats(x, extremes=everything, threads=threads),
         rivals,
         values=x.size,
-        rounds=5,
+        rounds=9,
     )
 
 
