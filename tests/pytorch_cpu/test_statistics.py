@@ -72,6 +72,17 @@ def test_channels_last_is_rows(dtype):
     assert_repeated(x, dtype, rows=True)
 
 
+@pytest.mark.parametrize("channels", [16, 17])
+def test_fewer_rows_than_threads(channels):
+    """Threads then share the channels, if these are many, and sum them in float64."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(16)
+    try:
+        assert_repeated(batch((13, channels), "float32", 1000.0), "float32", rows=True)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_order_matters_so_that_the_bits_prove_something():
     x = batch((300, 7), "float32", 1000.0).numpy()
     found = cpu_statistics(x, dtype="float32", parameter_dtype="float32", rows=True, threads=1)

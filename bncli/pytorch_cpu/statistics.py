@@ -4,7 +4,8 @@ The kernels (aten/src/ATen/native/cpu/batch_norm_kernel.cpp and native/Normaliza
 an order that depends on dtype and memory format, and round in ways that can be repeated:
 
     float32, contiguous    one running sum a channel, in float64
-    float32, rows          one running sum a channel and thread, in float32, then float64
+    float32, rows          one running sum a channel and thread, in float32, then float64; with
+                           fewer rows than threads and many channels, as contiguous
     float64                as float32, all in float64
     half, contiguous       one running sum a vector lane, in float32; what an image has beyond
                            whole vectors goes to a running sum of its own
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 LANES = 8
 """The float32 values in a vector register of x86-64's AVX2, which these kernels are built for."""
+
+FEWEST_CHANNELS = 17
+"""Channels from which threads share the channels, where there are not more rows than threads."""
 
 LONGEST_LOOP = 200_000
 """Fused additions that are repeated one by one; each takes some microseconds."""
@@ -62,6 +66,9 @@ def cpu_statistics(
     wide = "float64" if dtype == "float64" else "float32"
     half = dtype not in ("float32", "float64")
     count = x.size // x.shape[1]
+    if rows and dtype == "float32" and in_float64(count, x.shape[1], threads):
+        rows = False
+        x = np.moveaxis(x, 1, -1).reshape(1, count, -1).transpose(0, 2, 1)
     if rows:
         # In C order, or NumPy would add along the columns, pairwise.
         table = np.ascontiguousarray(np.moveaxis(x, 1, -1).reshape(count, x.shape[1]), dtype=wide)
@@ -71,12 +78,10 @@ def cpu_statistics(
             unstored_center=False,
             parameter_dtype=parameter_dtype,
             center=lambda mean: table - mean,
-            plain=partial(_thread_sums, threads=threads, half=half, running_sums=_running_sums),
+            plain=partial(thread_sums, threads=threads, half=half, running_sums=running_sums),
             fused=None
             if wide == "float64" or _share(count, threads) > LONGEST_LOOP
-            else partial(
-                _thread_sums, threads=threads, half=half, running_sums=_fused_running_sums
-            ),
+            else partial(thread_sums, threads=threads, half=half, running_sums=fused_running_sums),
         )
     images = x.reshape(x.shape[0], x.shape[1], -1).astype(wide, copy=False)
     return _statistics(
@@ -85,7 +90,7 @@ def cpu_statistics(
         unstored_center=half,
         parameter_dtype=parameter_dtype,
         center=lambda mean: images - mean[:, np.newaxis],
-        plain=_lane_sums if half else _channel_sums,
+        plain=_lane_sums if half else channel_sums,
         fused=None,
     )
 
@@ -124,12 +129,17 @@ def _divided(squares: NDArray[Any], count: int, dtype: Any) -> FloatArray:
     return var.astype(np.float64)
 
 
+def in_float64(count: int, num_features: int, threads: int) -> bool:
+    """Whether float32 rows are summed channel by channel, in float64, as contiguous input is."""
+    return count <= threads and num_features >= FEWEST_CHANNELS
+
+
 def _share(count: int, threads: int) -> int:
     """The rows that one thread adds up; so few that not every thread gets one go to the first."""
     return count if count <= threads else -(-count // threads)
 
 
-def _running_sums(table: NDArray[Any]) -> NDArray[Any]:
+def running_sums(table: NDArray[Any]) -> NDArray[Any]:
     """Column sums of (n, k), row after row in the table's own dtype."""
     import numpy as np
 
@@ -138,7 +148,7 @@ def _running_sums(table: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.add.reduce(table, axis=0, dtype=table.dtype))
 
 
-def _fused_running_sums(table: NDArray[Any]) -> NDArray[Any]:
+def fused_running_sums(table: NDArray[Any]) -> NDArray[Any]:
     """Column sums of the squares of (n, k) float32, each square added with a single rounding."""
     import numpy as np
 
@@ -152,7 +162,7 @@ def _fused_running_sums(table: NDArray[Any]) -> NDArray[Any]:
     return sums
 
 
-def _thread_sums(
+def thread_sums(
     table: NDArray[Any], threads: int, *, half: bool, running_sums: Summed
 ) -> NDArray[Any]:
     """Column sums of (n, C): each thread its share of the rows, then the shares."""
@@ -178,16 +188,16 @@ def _lane_sums(images: NDArray[Any]) -> NDArray[Any]:
     total = np.zeros(channels, np.float32)
     if body < length:
         rest = images[:, :, body:].transpose(0, 2, 1).reshape(-1, channels)
-        total += _running_sums(np.ascontiguousarray(rest))
+        total += running_sums(np.ascontiguousarray(rest))
     if body:
         table = images[:, :, :body].reshape(batch, channels, -1, LANES).transpose(0, 2, 1, 3)
-        by_lane = _running_sums(np.ascontiguousarray(table.reshape(-1, channels * LANES)))
+        by_lane = running_sums(np.ascontiguousarray(table.reshape(-1, channels * LANES)))
         register = np.add.accumulate(by_lane.reshape(channels, LANES), axis=1, dtype=np.float32)
         total += register[:, -1]
     return total
 
 
-def _channel_sums(images: NDArray[Any]) -> NDArray[Any]:
+def channel_sums(images: NDArray[Any]) -> NDArray[Any]:
     """Channel sums of (N, C, L), value after value, in float64."""
     import numpy as np
 
