@@ -71,13 +71,20 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of values under columns; every row holds every column's key."""
+    """Rows of values under columns; every row holds every column's key.
+
+    Where people look, consecutive rows alike in the columns `group` are drawn as a table of their
+    own, with what they share in its heading; and a long table with `ends` is shortened to its
+    first and its last rows, any other to its first.
+    """
 
     key: str
     title: str
     columns: tuple[Column, ...]
     rows: Sequence[Mapping[str, Value]]
     note: str = ""
+    group: tuple[str, ...] = ()
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,30 +57,35 @@ def compare_pass(
     x: NDArray[Any],
     backend: Backend,
     *,
-    seed: int,
+    seed: int = 0,
+    grad_output: NDArray[Any] | None = None,
     tolerance: tuple[float, float] | None = None,
 ) -> tuple[list[Closeness], BackendRun]:
     """Run `backend` on `x` and compare every quantity that exists in this mode.
 
     `x` holds the input's values (bfloat16 as float32) in the user's axes. The upstream gradient
-    is standard normal noise from `seed`. `tolerance` is (rtol, atol) for all, or None for the
-    tolerances that follow from the arithmetic.
+    is `grad_output`, of the same shape and dtype, or standard normal noise from `seed`.
+    `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic.
     """
-    grad_output = upstream_gradient(x.shape, done.dtype, seed)
-    run = backend.run(
-        BatchNormCall(
-            x=x,
-            grad_output=grad_output,
-            dtype=done.dtype,
-            parameter_dtype=done.parameter_dtype,
-            channel_axis=done.channel_axis,
-            settings=done.settings,
-            weight=done.weight,
-            bias=done.bias,
-            running=done.before,
-        )
-    )
+    if grad_output is None:
+        grad_output = upstream_gradient(x.shape, done.dtype, seed)
+    run = backend.run(backend_call(done, x, grad_output))
     return _differences(done, x, grad_output, run, tolerance), run
+
+
+def backend_call(done: BatchNormPass, x: NDArray[Any], grad_output: NDArray[Any]) -> BatchNormCall:
+    """The same pass as a backend is asked for it."""
+    return BatchNormCall(
+        x=x,
+        grad_output=grad_output,
+        dtype=done.dtype,
+        parameter_dtype=done.parameter_dtype,
+        channel_axis=done.channel_axis,
+        settings=done.settings,
+        weight=done.weight,
+        bias=done.bias,
+        running=done.before,
+    )
 
 
 def upstream_gradient(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[Any]:

@@ -71,3 +71,10 @@ class Backend(Protocol):
 
     def run(self, call: BatchNormCall) -> BackendRun:
         """Run the pass. Raises MissingBackendError where the library is not installed."""
+
+    def steps(self, call: BatchNormCall) -> Mapping[str, NDArray[Any]]:
+        """Every step between input and output, and back, by the library's own operations.
+
+        By the names that `bncli.trace` gives them: arrays of shape (num_features,), and those of
+        each element in the user's axes. Raises MissingBackendError as `run` does.
+        """

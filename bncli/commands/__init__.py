@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bncli.commands import compute, inspect_checkpoint
+from bncli.commands import compute, inspect_checkpoint, trace
 from bncli.report import Report
 
 COMMANDS: tuple[Callable[..., Report], ...] = (
     compute.compute,
+    trace.trace,
     inspect_checkpoint.inspect_checkpoint,
 )
 """Every subcommand, in the order of the help."""

@@ -53,12 +53,14 @@ class Input:
 
     def values(self, tensor: TensorRef, block: tuple[slice, ...] | None = None) -> NDArray[Any]:
         """A tensor's values (or a block of them) in `dtype`, bfloat16 as float32."""
+        stored = tensor.stored()
+        return self.decoded(stored if block is None else stored[block], tensor.dtype)
+
+    def decoded(self, stored: NDArray[Any], dtype: str) -> NDArray[Any]:
+        """The values, in the input's `dtype`, of elements stored in `dtype`."""
         import numpy as np
 
-        stored = tensor.stored()
-        if block is not None:
-            stored = stored[block]
-        values = decode(stored, tensor.dtype)
+        values = decode(stored, dtype)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if self.cast is not None:
             values = decode(encode(values, self.cast), self.cast)

@@ -105,6 +105,38 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
     )
 
 
+def check_count(given: Input, layer: Layer) -> None:
+    """Raise TensorError for one value a channel where the batch itself normalises."""
+    if given.count == 1 and layer.settings.normalizes_with_batch:
+        mend = "use a larger batch, or --eval"
+        if not layer.settings.training:
+            mend = "use a larger batch, or stored statistics"
+        raise TensorError(
+            f"{given.label}: expected more than 1 value per channel when training, got input "
+            f"size {list(given.tensors[0].shape)}; {mend}."
+        )
+
+
+def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[str, Value]:
+    """What a report says of an input and its layer, `after` the pass."""
+    settings = layer.settings
+    return {
+        "shape": given.tensors[0].shape,
+        "dtype": given.dtype,
+        "kind": given.kind,
+        "channel_axis": given.channel_axis,
+        "training": settings.training,
+        "eps": settings.eps,
+        "momentum": "none" if settings.momentum is None else settings.momentum,
+        "count": given.count,
+        "num_features": given.num_features,
+        "affine": settings.affine,
+        "track_running_stats": settings.track_running_stats,
+        "num_batches_tracked": after.num_batches_tracked if after is not None else None,
+        **layer.sources,
+    }
+
+
 def parse_momentum(text: str) -> float | None:
     """The momentum that `--momentum` names: a number, or None for "none".
 

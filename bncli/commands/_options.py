@@ -1,6 +1,6 @@
 """The flags that several commands share, each said once; one alias a flag.
 
-Input       InputsArgument ChannelAxis Dtype Channel
+Input       InputArgument InputsArgument ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training Weight Bias RunningMean RunningVar State
 Comparison  Against Rtol Atol Seed
 Output      SaveOutput Threads (those that every command has are in `bncli.cli`)
@@ -23,6 +23,14 @@ InputsArgument = Annotated[
         metavar="INPUT...",
         help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
         "Several are shards of one population.",
+        show_default=False,
+    ),
+]
+InputArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input.",
         show_default=False,
     ),
 ]

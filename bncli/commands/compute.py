@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from bncli.batchnorm import Normalization
     from bncli.commands._input import Input
-    from bncli.commands._layer import Layer
-    from bncli.model import Closeness
-    from bncli.report import Finding, Value
+    from bncli.report import Value
 
 
 def compute(
@@ -56,11 +54,15 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
-    import numpy as np
-
     from bncli.batchnorm import normalization
+    from bncli.commands._findings import (
+        agreement,
+        backend_findings,
+        count_findings,
+        pass_findings,
+    )
     from bncli.commands._input import open_input, parse_channels
-    from bncli.commands._layer import LayerFlags, resolve_layer
+    from bncli.commands._layer import LayerFlags, check_count, layer_facts, resolve_layer
     from bncli.commands._tables import (
         channels_table,
         differences_table,
@@ -73,13 +75,7 @@ def compute(
     from bncli.errors import UsageError
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
-    from bncli.rules.batch import (
-        OVERFLOW,
-        batch_findings,
-        fresh_statistics_finding,
-        inputs_findings,
-        state_findings,
-    )
+    from bncli.rules.batch import inputs_findings
     from bncli.running_stats import update
 
     tolerance = tolerance_pair(rtol, atol)
@@ -101,7 +97,7 @@ def compute(
     )
     layer = resolve_layer(flags, given)
     settings = layer.settings
-    _check_count(given, layer)
+    check_count(given, layer)
     read = (*(str(tensor.path) for tensor in given.tensors), *layer.read)
     if save_output is not None:
         _check_save(save_output, given, read)
@@ -122,22 +118,7 @@ def compute(
     norm = normalization(stats, layer.running, layer.weight, layer.bias, settings)
     after = update(layer.running, stats, settings) if layer.running is not None else None
 
-    findings = batch_findings(
-        stats,
-        settings,
-        layer.parameter_dtype,
-        None if settings.normalizes_with_batch else norm.var,
-    )
-    findings += state_findings(
-        {
-            "weight": layer.weight,
-            "bias": layer.bias,
-            "running_mean": layer.running.running_mean if layer.running else None,
-            "running_var": layer.running.running_var if layer.running else None,
-        }
-    )
-    if layer.fresh:
-        findings.append(fresh_statistics_finding())
+    findings = pass_findings(stats, layer, norm)
     tables = [channels_table(stats, norm, after, shown), output_table(stats, norm, shown)]
     if len(parts) > 1:
         within, between, f_ratio = spread(parts, stats)
@@ -148,19 +129,7 @@ def compute(
     facts: dict[str, Value] = {
         "input": given.label,
         "inputs": [tensor.label for tensor in given.tensors] if len(parts) > 1 else None,
-        "shape": given.tensors[0].shape,
-        "dtype": given.dtype,
-        "kind": given.kind,
-        "channel_axis": given.channel_axis,
-        "training": settings.training,
-        "eps": settings.eps,
-        "momentum": "none" if settings.momentum is None else settings.momentum,
-        "count": stats.count,
-        "num_features": stats.num_features,
-        "affine": settings.affine,
-        "track_running_stats": settings.track_running_stats,
-        "num_batches_tracked": after.num_batches_tracked if after is not None else None,
-        **layer.sources,
+        **layer_facts(given, layer, after),
     }
     if save_output is not None:
         _save(save_output, given, norm)
@@ -168,7 +137,6 @@ def compute(
     verdict = ""
     if against is not None:
         from bncli.backends import backend
-        from bncli.rules.comparison import comparison_findings, lost_digits_findings
         from bncli.verify import BatchNormPass, compare_pass
 
         done = BatchNormPass(
@@ -188,39 +156,18 @@ def compute(
         )
         name = f"{against.value} {run.version}"
         tables.append(differences_table(compared, name))
-        overflow = any(finding.code == OVERFLOW.code for finding in findings)
-        findings += comparison_findings(compared, name, overflow=overflow)
-        scale = float(np.max(np.abs((norm.weight, norm.bias))))
-        output = next(item for item in compared if item.quantity == "output")
-        if (
-            given.dtype in ("float32", "float64") and not overflow
-        ):  # half precision is coarse by itself
-            findings += lost_digits_findings(output, scale, name)
+        findings += backend_findings(compared, name, norm, given.dtype, findings)
         facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
-        verdict = _agreement(compared, name)
+        verdict = agreement(compared, name)
     findings.sort(key=lambda finding: -finding.severity.rank)
     return Report(
         command="compute",
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=" ".join(filter(None, (verdict, _count_findings(findings)))),
+        verdict=" ".join(filter(None, (verdict, count_findings(findings)))),
         read=read,
     )
-
-
-def _check_count(given: Input, layer: Layer) -> None:
-    """Raise TensorError for one value a channel where the batch itself normalises."""
-    from bncli.errors import TensorError
-
-    if given.count == 1 and layer.settings.normalizes_with_batch:
-        mend = "use a larger batch, or --eval"
-        if not layer.settings.training:
-            mend = "use a larger batch, or stored statistics"
-        raise TensorError(
-            f"{given.label}: expected more than 1 value per channel when training, got input "
-            f"size {list(given.tensors[0].shape)}; {mend}."
-        )
 
 
 def _check_save(path: str, given: Input, read: tuple[str, ...]) -> None:
@@ -261,28 +208,3 @@ def _save(path: str, given: Input, norm: Normalization) -> None:
                 advance(values.nbytes)
 
     save_tensor(Path(path), tensor.shape, given.dtype, pieces())
-
-
-def _agreement(compared: list[Closeness], name: str) -> str:
-    """The verdict of a comparison."""
-    failed = [item.quantity for item in compared if not item.passed]
-    if failed:
-        return (
-            f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
-            f"{', '.join(failed)}."
-        )
-    closest = max(compared, key=lambda item: item.used)
-    return (
-        f"bncli and {name} agree in all {len(compared)} quantities; "
-        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}."
-    )
-
-
-def _count_findings(findings: list[Finding]) -> str:
-    """How many findings there are of each severity."""
-    counts = []
-    for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
-        number = sum(finding.severity.value == severity for finding in findings)
-        if number:
-            counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
-    return ", ".join(counts) + "." if counts else "No findings."

@@ -96,9 +96,7 @@ def batch_statistics(
         else:
             images = x.reshape(x.shape[0], x.shape[1], -1)
             mean = (channel_sums(images) / count).astype(np.float32)
-            squares = np.concatenate(
-                [channel_sums(np.square(images[:, c : c + 1] - mean[c])) for c in range(x.shape[1])]
-            )
+            squares = channel_sums(images, mean)
         return BatchStatistics(mean, squares.astype(np.float32), count)
 
 

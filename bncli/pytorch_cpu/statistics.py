@@ -197,8 +197,11 @@ def _lane_sums(images: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-def channel_sums(images: NDArray[Any]) -> NDArray[Any]:
-    """Channel sums of (N, C, L), value after value, in float64."""
+def channel_sums(images: NDArray[Any], mean: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Channel sums of (N, C, L), value after value, in float64.
+
+    With `mean`, (C,), of the squared deviations from it, each rounded to the dtype of `images`.
+    """
     import numpy as np
 
     sums = np.empty(images.shape[1])
@@ -206,7 +209,10 @@ def channel_sums(images: NDArray[Any]) -> NDArray[Any]:
         total = np.float64(0.0)
         flat = images[:, channel].reshape(-1)
         for begin in range(0, len(flat), 1 << 16):
-            piece = flat[begin : begin + (1 << 16)].astype(np.float64)
+            values = flat[begin : begin + (1 << 16)]
+            if mean is not None:
+                values = np.square(values - mean[channel])
+            piece = values.astype(np.float64)
             piece[0] += total
             total = np.add.accumulate(piece)[-1]
         sums[channel] = total

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from bncli.renderers._cells import format_cell
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
     from rich.text import Text
 
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Column, Finding, Report, Table
+    from bncli.report import Column, Finding, Report, Table, Value
 
 MOST_ROWS = 24
 """Rows of a table on a terminal, before it is shortened."""
+
+MOST_GROUPS = 6
+"""Groups of a table's rows on a terminal."""
 
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
@@ -48,7 +53,8 @@ def render(report: Report, context: RenderContext) -> str:
     for line in _facts(report, context.width):
         console.print(line)
     for table in report.tables:
-        _print_table(console, table, context)
+        for part in _parts(table, terminal=context.terminal):
+            _print_table(console, part, context)
     console.print()
     for finding in report.findings:
         console.print(_finding(finding))
@@ -92,6 +98,32 @@ def _finding(finding: Finding) -> object:
     return text
 
 
+def _parts(table: Table, *, terminal: bool) -> Iterator[Table]:
+    """The table, or one for each group of its rows; on a terminal not for many."""
+    if not table.group or not table.rows:
+        yield table
+        return
+    titles = {column.key: column.title for column in table.columns}
+    columns = tuple(column for column in table.columns if column.key not in table.group)
+
+    def shared(row: Mapping[str, Value]) -> tuple[Value, ...]:
+        return tuple(row[key] for key in table.group)
+
+    groups = [(values, list(rows)) for values, rows in groupby(table.rows, shared)]
+    shown = groups[:MOST_GROUPS] if terminal else groups
+    for number, (values, rows) in enumerate(shown, 1):
+        named = ", ".join(
+            f"{titles[key]} {format_cell(value)}"
+            for key, value in zip(table.group, values, strict=True)
+        )
+        note = table.note if number == len(shown) else ""
+        if number == len(shown) < len(groups):
+            left = len(groups) - len(shown)
+            more = f"... {left} more such tables: choose some on the command line, or see all of "
+            note = f"{more}them with -f json. {note}".strip()
+        yield replace(table, title=f"{table.title}, {named}", columns=columns, rows=rows, note=note)
+
+
 def _print_table(console: Console, table: Table, context: RenderContext) -> None:
     """Print a table, in several pieces side by side where the width does not hold it."""
     from rich import box
@@ -105,7 +137,10 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
     shown = len(table.rows)
     if context.terminal and shown > MOST_ROWS:
         shown = MOST_ROWS
-        cells = {key: texts[:shown] for key, texts in cells.items()}
+        first = MOST_ROWS // 2 if table.ends else MOST_ROWS
+        last = len(table.rows) - (MOST_ROWS - first)
+        gap = ["..."] if table.ends else []
+        cells = {key: texts[:first] + gap + texts[last:] for key, texts in cells.items()}
     console.print()
     console.print(table.title, style="bold")
     if folded:
@@ -121,8 +156,8 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
         for column in piece:
             # Where not even two columns fit, a cell goes on in the next line.
             drawn.add_column(column.title, justify=_justify(table, column), overflow="fold")
-        for index in range(shown):
-            drawn.add_row(*(cells[column.key][index] for column in piece))
+        for row in zip(*(cells[column.key] for column in piece), strict=True):
+            drawn.add_row(*row)
         console.print(drawn, crop=False)
     if shown < len(table.rows):
         console.print(

@@ -1,0 +1,81 @@
+"""The findings of a pass over one layer, and the closing line, as several commands say them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.batchnorm import Normalization
+    from bncli.commands._layer import Layer
+    from bncli.model import ChannelStats, Closeness
+    from bncli.report import Finding
+
+
+def pass_findings(stats: ChannelStats, layer: Layer, norm: Normalization) -> list[Finding]:
+    """What the batch and the layer's state show."""
+    from bncli.rules.batch import batch_findings, fresh_statistics_finding, state_findings
+
+    findings = batch_findings(
+        stats,
+        layer.settings,
+        layer.parameter_dtype,
+        None if layer.settings.normalizes_with_batch else norm.var,
+    )
+    findings += state_findings(
+        {
+            "weight": layer.weight,
+            "bias": layer.bias,
+            "running_mean": layer.running.running_mean if layer.running else None,
+            "running_var": layer.running.running_var if layer.running else None,
+        }
+    )
+    if layer.fresh:
+        findings.append(fresh_statistics_finding())
+    return findings
+
+
+def backend_findings(
+    compared: list[Closeness],
+    name: str,
+    norm: Normalization,
+    dtype: str,
+    findings: list[Finding],
+) -> list[Finding]:
+    """What the comparison with the backend `name` shows, given the pass's own `findings`."""
+    import numpy as np
+
+    from bncli.rules.batch import OVERFLOW
+    from bncli.rules.comparison import comparison_findings, lost_digits_findings
+
+    overflow = any(finding.code == OVERFLOW.code for finding in findings)
+    found = comparison_findings(compared, name, overflow=overflow)
+    output = next(item for item in compared if item.quantity == "output")
+    if dtype in ("float32", "float64") and not overflow:  # half precision is coarse by itself
+        scale = float(np.max(np.abs((norm.weight, norm.bias))))
+        found += lost_digits_findings(output, scale, name)
+    return found
+
+
+def agreement(compared: list[Closeness], name: str) -> str:
+    """The verdict of a comparison."""
+    failed = [item.quantity for item in compared if not item.passed]
+    if failed:
+        return (
+            f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
+            f"{', '.join(failed)}."
+        )
+    closest = max(compared, key=lambda item: item.used)
+    return (
+        f"bncli and {name} agree in all {len(compared)} quantities; "
+        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}."
+    )
+
+
+def count_findings(findings: list[Finding]) -> str:
+    """How many findings there are of each severity."""
+    counts = []
+    for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
+        number = sum(finding.severity.value == severity for finding in findings)
+        if number:
+            counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
+    return ", ".join(counts) + "." if counts else "No findings."

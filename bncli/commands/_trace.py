@@ -1,0 +1,386 @@
+"""The tables of `bncli trace`: steps, elements and identities of the channels chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import TensorError
+from bncli.report import Column, Table
+from bncli.trace import (
+    MOST_ADDITIONS,
+    MOST_ELEMENTS,
+    ChannelView,
+    Element,
+    Writer,
+    backward_steps,
+    elements,
+    float32_pass,
+    float32_steps,
+    forward_steps,
+    gradients,
+    identities,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.commands._input import Input
+    from bncli.commands._trace_input import TorchSide
+    from bncli.report import Value
+    from bncli.trace import Float32Pass, Gradients, Identity, Step
+    from bncli.verify import BatchNormPass
+
+Row = dict[str, "Value"]
+
+IDENTITY_COLUMNS = (
+    Column("channel", "channel"),
+    Column("quantity", "quantity"),
+    Column("left", "left", ".9g"),
+    Column("right", "right", ".9g"),
+    Column("holds", "holds"),
+    Column("difference", "difference", ".2g"),
+    Column("equals", "equals"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What the report says of the trace."""
+
+    tables: tuple[Table, ...]
+    facts: Row
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """A trace to be made of the channels `shown`, of the element at `followed` or of all.
+
+    `followed` is an index without the channel axis. `upstream` is the gradient to go back from;
+    `chosen` says that a user named the channels.
+    """
+
+    given: Input
+    done: BatchNormPass
+    shown: list[int]
+    followed: tuple[int, ...] | None
+    upstream: NDArray[Any] | None
+    torch_side: TorchSide | None
+    float32: bool
+    chosen: bool
+
+    def run(self) -> Traced:
+        """Trace every channel and put the rows into tables."""
+        stored = self.given.tensors[0].stored()
+        found32 = self._float32_pass(stored) if self.float32 else None
+        steps: list[Row] = []
+        values: list[Row] = []
+        checks: list[tuple[int, Identity]] = []
+        parted: list[str] = []
+        most = max(2, MOST_ELEMENTS // len(self.shown))
+        for place, channel in enumerate(self.shown):
+            view = self._view(stored, channel)
+            writer = Writer.of(
+                view, float(self.done.stats.mean[channel]), float(self.done.stats.var[channel])
+            )
+            element = self._element(view)
+            if found32 is not None:
+                forward = float32_steps(self.done, found32, place, view, element)
+            else:
+                forward = forward_steps(self.done, view, writer, element)
+            steps += self._step_rows(forward, channel, "forward", element)
+            if not self.done.settings.training:
+                parted.append(_parting(forward, channel))
+            found = g = None
+            if self.upstream is not None:
+                g = ChannelView(self.upstream, self.given.channel_axis, channel, _as_it_is)
+                found = gradients(self.done, view, g)
+                backward = backward_steps(self.done, found, view, g, writer, element)
+                steps += self._step_rows(backward, channel, "backward", element)
+                checks += [(channel, item) for item in identities(self.done, view, g, found)]
+            values += self._element_rows(view, element, most, found, g, found32, place)
+        tables = [self._steps_table(steps), self._elements_table(values, most)]
+        if self.upstream is not None:
+            tables.append(_identities_table(checks))
+        parted = [sentence for sentence in parted if sentence]
+        verdict = [*dict.fromkeys(parted[:FEW_SENTENCES])]
+        if len(parted) > FEW_SENTENCES:
+            verdict.append(f"So do {len(parted) - FEW_SENTENCES} more channels.")
+        if checks:
+            verdict.append(_held([item for _, item in checks]))
+        return Traced(tuple(tables), self._facts(found32), " ".join(verdict))
+
+    def _view(self, stored: NDArray[Any], channel: int) -> ChannelView:
+        dtype = self.given.tensors[0].dtype
+        return ChannelView(
+            stored, self.given.channel_axis, channel, lambda part: self.given.decoded(part, dtype)
+        )
+
+    def _element(self, view: ChannelView) -> Element | None:
+        """The element followed, in the channel of `view`."""
+        if self.followed is None:
+            return None
+        position = view.position(self.followed)
+        return Element(view.index(position), float(view.read(position, position + 1)[0]))
+
+    def _float32_pass(self, stored: NDArray[Any]) -> Float32Pass:
+        """PyTorch's arithmetic on the channels shown."""
+        import numpy as np
+
+        from bncli.pytorch_cpu.float32 import sums_by_rows
+
+        moved = np.moveaxis(stored, self.given.channel_axis, 1)
+        rows = sums_by_rows(moved)
+        threads = 1 if self.torch_side is None else self.torch_side.threads
+        count = self.done.stats.count
+        if rows and self.done.settings.normalizes_with_batch and count > MOST_ADDITIONS * threads:
+            raise TensorError(
+                f"{self.given.label}: {count} rows; --arithmetic float32 repeats PyTorch's "
+                f"additions one by one, {MOST_ADDITIONS} at most: trace a part of them."
+            )
+        x = self.given.decoded(moved[:, self.shown], self.given.tensors[0].dtype)
+        return float32_pass(self.done, x, self.shown, rows=rows, threads=threads)
+
+    def _facts(self, found: Float32Pass | None) -> Row:
+        if found is None or found.batch is None:
+            return {}
+        layout = "rows" if found.rows else "contiguous"
+        return {"summed": layout, "torch_threads": found.threads if found.rows else None}
+
+    def _step_rows(
+        self, steps: list[Step], channel: int, direction: str, element: Element | None
+    ) -> list[Row]:
+        rows = []
+        index = element.index if element is not None else None
+        for number, step in enumerate(steps, 1):
+            row: Row = {
+                "channel": channel,
+                "pass": direction,
+                "step": number,
+                "quantity": step.quantity,
+                "formula": step.formula,
+                "numbers": step.numbers,
+                "value": step.value,
+            }
+            if self.torch_side is not None:
+                theirs = None
+                if step.value is not None:
+                    theirs = self.torch_side.value(step.quantity, channel, index)
+                row |= {"torch": theirs, "distance": _distance(step.value, theirs)}
+            if self.float32:
+                row |= _rounding(step.value, step.exact)
+            if self._parts():
+                row |= {"training": step.training, "apart": step.apart}
+            rows.append(row)
+        return rows
+
+    def _parts(self) -> bool:
+        """Whether evaluation is set beside training."""
+        return not self.done.settings.training and self.done.stats.count > 1 and not self.float32
+
+    def _steps_table(self, rows: list[Row]) -> Table:
+        value = Column("value", "value", "")
+        words = [Column("numbers", "numbers"), Column("formula", "formula")]
+        columns = [value, *words]
+        if not (self.torch_side or self.float32 or self._parts()):
+            columns = [*words, value]
+        if self.torch_side is not None:
+            columns[1:1] = [Column("torch", "torch", ""), Column("distance", "distance", ".2g")]
+        if self.float32:
+            columns[1:1] = [
+                Column("exact", "exact", ""),
+                Column("difference", "difference", ".2g"),
+                Column("ulps", "ulps", ".3g"),
+            ]
+        if self._parts():
+            columns[1:1] = [Column("training", "training", ""), Column("apart", "apart", ".7g")]
+        return Table(
+            "steps",
+            "Steps",
+            (
+                Column("channel", "channel"),
+                Column("pass", "pass"),
+                Column("quantity", "quantity"),
+                *columns,
+                Column("step", "step"),
+            ),
+            rows,
+            " ".join(filter(None, (self._left_out(), TORCH_NOTE * (self.torch_side is not None)))),
+            group=("channel", "pass"),
+        )
+
+    def _left_out(self) -> str:
+        """That there are more channels, where nobody chose these."""
+        channels = self.done.stats.num_features
+        if self.chosen or len(self.shown) == channels:
+            return ""
+        return f"The first {len(self.shown)} of {channels} channels; --channel chooses others."
+
+    def _element_rows(
+        self,
+        view: ChannelView,
+        element: Element | None,
+        most: int,
+        found: Gradients | None,
+        g: ChannelView | None,
+        found32: Float32Pass | None,
+        place: int,
+    ) -> list[Row]:
+        """A row for each element shown: the one followed, or at most so many."""
+        import numpy as np
+
+        chosen: int | list[int] = most
+        if element is not None and self.followed is not None:
+            chosen = [view.position(self.followed)]
+        shown = elements(self.done.norm, view, chosen)
+        columns: dict[str, list[Any]] = {"x": shown.x.tolist()}
+        if found32 is None:
+            columns |= {
+                name: getattr(shown, name).tolist()
+                for name in ("deviation", "squared", "x_hat", "output")
+            }
+        else:
+            if found32.batch is not None:
+                deviation = found32.deviation(place, shown.x)
+                with np.errstate(over="ignore"):
+                    squares = deviation * deviation
+                columns |= {"deviation": deviation.tolist(), "squared": squares.tolist()}
+            columns["output"] = found32.output(place, shown.x).tolist()
+            columns["exact"] = shown.output.tolist()
+        if found is not None and g is not None:
+            upstream = elements(self.done.norm, g, chosen).x
+            columns["g"] = upstream.tolist()
+            columns["grad_input"] = found.grad_input(upstream, shown.x_hat).tolist()
+        rows = []
+        for number, position in enumerate(shown.positions):
+            index = view.index(position)
+            row: Row = {"channel": view.channel, "index": index}
+            row |= {name: values[number] for name, values in columns.items()}
+            if found32 is not None:
+                rounding = _rounding(columns["output"][number], columns["exact"][number])
+                row |= {key: rounding[key] for key in ("difference", "ulps")}
+            if self.torch_side is not None:
+                names = ["output"] + ["grad_input"] * (found is not None)
+                for name in names:
+                    theirs = self.torch_side.value(name, view.channel, index)
+                    row[f"torch_{name}"] = theirs
+                    row[f"distance_{name}"] = _distance(columns[name][number], theirs)
+            rows.append(row)
+        return rows
+
+    def _elements_table(self, rows: list[Row], most: int) -> Table:
+        columns = [Column("channel", "channel"), Column("index", "index"), Column("x", "x")]
+        if not self.float32 or self.done.settings.normalizes_with_batch:
+            columns += [Column("deviation", "deviation"), Column("squared", "squared")]
+        if self.float32:
+            columns += [
+                Column("output", "output", ".9g"),
+                Column("exact", "exact", ".12g"),
+                Column("difference", "difference", ".2g"),
+                Column("ulps", "ulps", ".3g"),
+            ]
+        else:
+            columns += [Column("x_hat", "x_hat", ".7g"), Column("output", "output", ".7g")]
+        names = ["output"]
+        if self.upstream is not None:
+            columns += [Column("g", "g"), Column("grad_input", "grad_input", ".7g")]
+            names.append("grad_input")
+        if self.torch_side is not None:
+            for name in names:
+                columns += [
+                    Column(f"torch_{name}", f"torch_{name}", ".9g"),
+                    Column(f"distance_{name}", "distance", ".2g"),
+                ]
+        note = ""
+        count = self.done.stats.count
+        if self.followed is None and count > most:
+            note = (
+                f"The first {most - most // 2} and the last {most // 2} of {count} elements a "
+                "channel; --at follows any."
+            )
+        return Table(
+            "elements", "Elements", tuple(columns), rows, note, group=("channel",), ends=True
+        )
+
+
+TORCH_NOTE = (
+    "torch: the module's own mean, var, invstd, output, running statistics and gradients; the "
+    "other steps by single operations of torch."
+)
+
+FEW_SENTENCES = 3
+"""Channels of which a sentence says where evaluation parts from training."""
+
+
+def _parting(steps: list[Step], channel: int) -> str:
+    """Where evaluation parts from training, in a sentence."""
+    if all(step.training is None for step in steps):
+        return ""
+    for step in steps:
+        ours, other = step.value, step.training
+        if ours is None or other is None or ours == other:
+            continue
+        if math.isnan(ours) and math.isnan(other):
+            continue
+        return (
+            f"Channel {channel} parts from training at {step.quantity}: {ours:.7g} in place of "
+            f"{other:.7g}."
+        )
+    return "Evaluation does here what training does."
+
+
+def _held(checks: list[Identity]) -> str:
+    """How many identities hold."""
+    judged = [item for item in checks if item.holds is not None]
+    failed = sum(not item.holds for item in judged)
+    if failed:
+        return f"{failed} of {len(judged)} identities do not hold."
+    if not judged:
+        return "No identity can be judged: the numbers are not finite."
+    return f"All {len(judged)} identities hold."
+
+
+def _identities_table(checks: list[tuple[int, Identity]]) -> Table:
+    rows: list[Row] = [
+        {
+            "channel": channel,
+            "quantity": item.quantity,
+            "equals": item.equals,
+            "left": item.left,
+            "right": item.right,
+            "difference": abs(item.left - item.right),
+            "holds": item.holds,
+        }
+        for channel, item in checks
+    ]
+    return Table("identities", "Identities", IDENTITY_COLUMNS, rows, group=("channel",))
+
+
+def _distance(value: float | None, theirs: float | None) -> float | None:
+    """|value - theirs|; 0 where both are the same infinity or NaN."""
+    if value is None or theirs is None:
+        return None
+    if value == theirs or (math.isnan(value) and math.isnan(theirs)):
+        return 0.0
+    return abs(value - theirs)
+
+
+def _rounding(value: float | None, exact: float | None) -> Row:
+    """The exact value, how far off the rounded one is, and in units of its last place."""
+    import numpy as np
+
+    if value is None or exact is None:
+        return {"exact": exact, "difference": None, "ulps": None}
+    difference = 0.0 if value == exact else value - exact
+    place = float(np.spacing(np.float32(abs(exact)))) if abs(exact) < LARGEST else math.nan
+    return {"exact": exact, "difference": difference, "ulps": difference / place}
+
+
+LARGEST = float(2**128)
+"""From here on there is no float32."""
+
+
+def _as_it_is(values: NDArray[Any]) -> NDArray[Any]:
+    return values
