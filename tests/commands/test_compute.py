@@ -7,13 +7,14 @@ import io
 import json
 import math
 import os
-import re
 import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from tests.commands.conftest import refusals
 
 TUTORIAL = "examples/tutorial/x.npy"
 
@@ -954,43 +955,7 @@ def test_threads_change_nothing_that_is_shown(run, save):
 
 # ---------------------------------------------------------------------------- refusals
 
-REFUSALS = dict(
-    re.findall(
-        r"^bncli compute ?(.*)\n    (.+)$",
-        Path(__file__).with_name("refusals.txt").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-)
-"""The arguments, and the sentence that they are refused with."""
-
-
-@pytest.fixture
-def bad_inputs(save, folder):
-    """Files for the refusals, and one good x.npy of shape (4, 3, 5)."""
-    save("x.npy", random(4, 3, 5))
-    save("x64.npy", random(4, 3, 5).astype(np.float64))
-    save("four.npy", random(4, 4, 5))
-    save("long.npy", random(4, 3, 7))
-    save("vec.npy", np.ones(4, np.float32))
-    save("scalar.npy", np.float32(3))
-    save("six.npy", np.ones((1,) * 6, np.float32))
-    save("empty.npy", np.ones((0, 3), np.float32))
-    save("nochannel.npy", np.ones((3, 0), np.float32))
-    save("one.npy", np.ones((1, 3), np.float32))
-    save("int.npy", np.ones((4, 3), np.int64))
-    save("bool.npy", np.ones((4, 3), bool))
-    save("complex.npy", np.ones((4, 3), np.complex64))
-    save("two.npz", a=random(4, 3), b=random(4, 3))
-    save("w3.npy", np.ones(3))
-    save("w4.npy", np.ones(4))
-    save("w31.npy", np.ones((3, 1)))
-    save("wc.npy", np.ones(3, np.complex64))
-    state = {f"bn4.{key}": value for key, value in torch.nn.BatchNorm1d(4).state_dict().items()}
-    state |= {"norm.weight": torch.ones(3), "norm.bias": torch.zeros(3)}
-    state |= {"half.weight": torch.ones(3), "half.running_mean": torch.zeros(3)}
-    save("ck.pt", state)
-    (folder / "folder.md").mkdir()
-    return folder
+REFUSALS = refusals("compute")
 
 
 @pytest.mark.parametrize("arguments", REFUSALS)
