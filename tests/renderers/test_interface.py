@@ -376,6 +376,64 @@ def test_a_long_table_is_shortened_on_a_terminal_and_says_so():
     assert len(shown) < 100
 
 
+def grouped(groups: int, each: int, **more) -> Report:
+    columns = (Column("channel", "channel"), Column("name", "name"), Column("value", "value"))
+    rows = [
+        {"channel": c, "name": f"c{c}r{r}", "value": 100 * c + r}
+        for c in range(groups)
+        for r in range(each)
+    ]
+    table = Table("main", "Main", columns, rows, "A note.", group=("channel",), **more)
+    return Report("trace", {}, (table,))
+
+
+@pytest.mark.parametrize("width", [None, 40])
+def test_groups_are_tables_of_their_own(width):
+    text = render(Format.TABLE, grouped(3, 2), width=width)
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    headings = [line for line in lines if line[0] == "Main,"]
+    assert headings == [["Main,", "channel", str(c)] for c in range(3)]
+    assert [line for line in lines if line[0] == "name"] == [["name", "value"]] * 3
+    for c in range(3):
+        place = lines.index(["Main,", "channel", str(c)])
+        assert lines[place + 3 : place + 5] == [[f"c{c}r{r}", str(100 * c + r)] for r in (0, 1)]
+    assert text.count("A note.") == 1
+    assert text.index("A note.") > text.index("c2r1")
+
+
+def test_groups_change_nothing_for_scripts(form):
+    plain = grouped(3, 2)
+    whole = Table("main", "Main", plain.tables[0].columns, plain.tables[0].rows, "A note.")
+    if form is not Format.TABLE:
+        assert render(form, plain) == render(form, Report("trace", {}, (whole,)))
+
+
+def test_many_groups_are_shortened_on_a_terminal_and_say_so():
+    text = render(Format.TABLE, grouped(50, 2), terminal=True, width=80)
+    shown = text.count("Main, channel")
+    assert shown < 50
+    assert f"... {50 - shown} more such tables" in text
+    assert text.count("A note.") == 1
+    assert render(Format.TABLE, grouped(50, 2), width=80).count("Main, channel") == 50
+
+
+def test_no_rows_in_no_group():
+    assert "Main" in render(Format.TABLE, grouped(0, 0))
+
+
+def test_a_long_table_with_ends_shows_its_first_and_its_last_rows():
+    text = render(Format.TABLE, grouped(1, 100, ends=True), terminal=True, width=80)
+    found = [line.split()[0] for line in text.splitlines() if line.startswith(("c0r", "..."))]
+    gap = found.index("...")
+    assert found[:gap] == [f"c0r{r}" for r in range(gap)]
+    last = len(found) - gap - 2  # the line below the table begins with dots too
+    assert found[gap + 1 : -1] == [f"c0r{r}" for r in range(100 - last, 100)]
+    assert gap == last > 5
+    assert f"... {100 - gap - last} more rows" in text
+    whole = render(Format.TABLE, grouped(1, 100, ends=True), width=80)
+    assert all(f"c0r{r} " in whole for r in range(100))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

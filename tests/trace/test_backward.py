@@ -146,6 +146,20 @@ def test_the_term_of_eps_is_seen():
     assert replace(item, right=0.0).holds is False
 
 
+def test_long_sums_end_in_the_last_values():
+    given = plain(np.array([[1.0]] * 20 + [[-1.0]] * 20))
+    g = np.arange(40.0).reshape(40, 1)
+    done = given.done()
+    view, upstream = views(given, g, 0)
+    steps = backward_steps(
+        done, gradients(done, view, upstream), view, upstream, Writer.of(view, 0.0, 1.0), None
+    )
+    texts = {step.quantity: step.numbers for step in steps}
+    assert texts["upstream"] == "0, 1, 2, ..., 39"
+    assert texts["sum_g"] == "0 + 1 + 2 + ... + 39 = 780"
+    assert texts["sum_g_x_hat"] == "0 * 1 + 1 * 1 + ... + 39 * -1 = -399.998"
+
+
 def test_elements_have_the_gradients_of_autograd():
     given = configuration(3, largest=50)
     g = np.random.default_rng(0).normal(size=given.x.shape)
