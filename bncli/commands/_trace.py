@@ -1,4 +1,4 @@
-"""The tables of `bncli trace`: steps, elements and identities of the channels chosen."""
+"""The rows of `bncli trace`: steps, elements and identities of the channels chosen."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncli.commands._trace_tables import (
+    TraceShape,
+    distance,
+    elements_table,
+    identities_table,
+    rounding,
+    steps_table,
+)
 from bncli.errors import TensorError
-from bncli.report import Column, Table
 from bncli.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,
@@ -28,21 +35,10 @@ if TYPE_CHECKING:
 
     from bncli.commands._input import Input
     from bncli.commands._trace_input import TorchSide
-    from bncli.report import Value
+    from bncli.commands._trace_tables import Row
+    from bncli.report import Table
     from bncli.trace import Float32Pass, Gradients, Identity, Step
     from bncli.verify import BatchNormPass
-
-Row = dict[str, "Value"]
-
-IDENTITY_COLUMNS = (
-    Column("channel", "channel"),
-    Column("quantity", "quantity"),
-    Column("left", "left", ".9g"),
-    Column("right", "right", ".9g"),
-    Column("holds", "holds"),
-    Column("difference", "difference", ".2g"),
-    Column("equals", "equals"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +97,19 @@ class Tracing:
                 steps += self._step_rows(backward, channel, "backward", element)
                 checks += [(channel, item) for item in identities(self.done, view, g, found)]
             values += self._element_rows(view, element, most, found, g, found32, place)
-        tables = [self._steps_table(steps), self._elements_table(values, most)]
+        shape = TraceShape(
+            torch=self.torch_side is not None,
+            float32=self.float32,
+            parts=self._parts(),
+            backward=self.upstream is not None,
+            centered=not self.float32 or self.done.settings.normalizes_with_batch,
+        )
+        tables = [
+            steps_table(steps, shape, self._left_out()),
+            elements_table(values, shape, self._shortened(most)),
+        ]
         if self.upstream is not None:
-            tables.append(_identities_table(checks))
+            tables.append(identities_table(checks))
         parted = [sentence for sentence in parted if sentence]
         verdict = [*dict.fromkeys(parted[:FEW_SENTENCES])]
         if len(parted) > FEW_SENTENCES:
@@ -168,9 +174,9 @@ class Tracing:
                 theirs = None
                 if step.value is not None:
                     theirs = self.torch_side.value(step.quantity, channel, index)
-                row |= {"torch": theirs, "distance": _distance(step.value, theirs)}
+                row |= {"torch": theirs, "distance": distance(step.value, theirs)}
             if self.float32:
-                row |= _rounding(step.value, step.exact)
+                row |= rounding(step.value, step.exact)
             if self._parts():
                 row |= {"training": step.training, "apart": step.apart}
             rows.append(row)
@@ -180,43 +186,22 @@ class Tracing:
         """Whether evaluation is set beside training."""
         return not self.done.settings.training and self.done.stats.count > 1 and not self.float32
 
-    def _steps_table(self, rows: list[Row]) -> Table:
-        value = Column("value", "value", "")
-        words = [Column("numbers", "numbers"), Column("formula", "formula")]
-        columns = [value, *words]
-        if not (self.torch_side or self.float32 or self._parts()):
-            columns = [*words, value]
-        if self.torch_side is not None:
-            columns[1:1] = [Column("torch", "torch", ""), Column("distance", "distance", ".2g")]
-        if self.float32:
-            columns[1:1] = [
-                Column("exact", "exact", ""),
-                Column("difference", "difference", ".2g"),
-                Column("ulps", "ulps", ".3g"),
-            ]
-        if self._parts():
-            columns[1:1] = [Column("training", "training", ""), Column("apart", "apart", ".7g")]
-        return Table(
-            "steps",
-            "Steps",
-            (
-                Column("channel", "channel"),
-                Column("pass", "pass"),
-                Column("quantity", "quantity"),
-                *columns,
-                Column("step", "step"),
-            ),
-            rows,
-            " ".join(filter(None, (self._left_out(), TORCH_NOTE * (self.torch_side is not None)))),
-            group=("channel", "pass"),
-        )
-
     def _left_out(self) -> str:
         """That there are more channels, where nobody chose these."""
         channels = self.done.stats.num_features
         if self.chosen or len(self.shown) == channels:
             return ""
         return f"The first {len(self.shown)} of {channels} channels; --channel chooses others."
+
+    def _shortened(self, most: int) -> str:
+        """That there are more elements than are listed."""
+        count = self.done.stats.count
+        if self.followed is not None or count <= most:
+            return ""
+        return (
+            f"The first {most - most // 2} and the last {most // 2} of {count} elements a channel; "
+            "--at follows any."
+        )
 
     def _element_rows(
         self,
@@ -259,56 +244,17 @@ class Tracing:
             row: Row = {"channel": view.channel, "index": index}
             row |= {name: values[number] for name, values in columns.items()}
             if found32 is not None:
-                rounding = _rounding(columns["output"][number], columns["exact"][number])
-                row |= {key: rounding[key] for key in ("difference", "ulps")}
+                off = rounding(columns["output"][number], columns["exact"][number])
+                row |= {key: off[key] for key in ("difference", "ulps")}
             if self.torch_side is not None:
                 names = ["output"] + ["grad_input"] * (found is not None)
                 for name in names:
                     theirs = self.torch_side.value(name, view.channel, index)
                     row[f"torch_{name}"] = theirs
-                    row[f"distance_{name}"] = _distance(columns[name][number], theirs)
+                    row[f"distance_{name}"] = distance(columns[name][number], theirs)
             rows.append(row)
         return rows
 
-    def _elements_table(self, rows: list[Row], most: int) -> Table:
-        columns = [Column("channel", "channel"), Column("index", "index"), Column("x", "x")]
-        if not self.float32 or self.done.settings.normalizes_with_batch:
-            columns += [Column("deviation", "deviation"), Column("squared", "squared")]
-        if self.float32:
-            columns += [
-                Column("output", "output", ".9g"),
-                Column("exact", "exact", ".12g"),
-                Column("difference", "difference", ".2g"),
-                Column("ulps", "ulps", ".3g"),
-            ]
-        else:
-            columns += [Column("x_hat", "x_hat", ".7g"), Column("output", "output", ".7g")]
-        names = ["output"]
-        if self.upstream is not None:
-            columns += [Column("g", "g"), Column("grad_input", "grad_input", ".7g")]
-            names.append("grad_input")
-        if self.torch_side is not None:
-            for name in names:
-                columns += [
-                    Column(f"torch_{name}", f"torch_{name}", ".9g"),
-                    Column(f"distance_{name}", "distance", ".2g"),
-                ]
-        note = ""
-        count = self.done.stats.count
-        if self.followed is None and count > most:
-            note = (
-                f"The first {most - most // 2} and the last {most // 2} of {count} elements a "
-                "channel; --at follows any."
-            )
-        return Table(
-            "elements", "Elements", tuple(columns), rows, note, group=("channel",), ends=True
-        )
-
-
-TORCH_NOTE = (
-    "torch: the module's own mean, var, invstd, output, running statistics and gradients; the "
-    "other steps by single operations of torch."
-)
 
 FEW_SENTENCES = 3
 """Channels of which a sentence says where evaluation parts from training."""
@@ -340,46 +286,6 @@ def _held(checks: list[Identity]) -> str:
     if not judged:
         return "No identity can be judged: the numbers are not finite."
     return f"All {len(judged)} identities hold."
-
-
-def _identities_table(checks: list[tuple[int, Identity]]) -> Table:
-    rows: list[Row] = [
-        {
-            "channel": channel,
-            "quantity": item.quantity,
-            "equals": item.equals,
-            "left": item.left,
-            "right": item.right,
-            "difference": abs(item.left - item.right),
-            "holds": item.holds,
-        }
-        for channel, item in checks
-    ]
-    return Table("identities", "Identities", IDENTITY_COLUMNS, rows, group=("channel",))
-
-
-def _distance(value: float | None, theirs: float | None) -> float | None:
-    """|value - theirs|; 0 where both are the same infinity or NaN."""
-    if value is None or theirs is None:
-        return None
-    if value == theirs or (math.isnan(value) and math.isnan(theirs)):
-        return 0.0
-    return abs(value - theirs)
-
-
-def _rounding(value: float | None, exact: float | None) -> Row:
-    """The exact value, how far off the rounded one is, and in units of its last place."""
-    import numpy as np
-
-    if value is None or exact is None:
-        return {"exact": exact, "difference": None, "ulps": None}
-    difference = 0.0 if value == exact else value - exact
-    place = float(np.spacing(np.float32(abs(exact)))) if abs(exact) < LARGEST else math.nan
-    return {"exact": exact, "difference": difference, "ulps": difference / place}
-
-
-LARGEST = float(2**128)
-"""From here on there is no float32."""
 
 
 def _as_it_is(values: NDArray[Any]) -> NDArray[Any]:

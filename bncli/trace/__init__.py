@@ -1,17 +1,20 @@
 """Every step of a normalisation with its formula and numbers, for chosen channels of one tensor.
 
 `channel` reads one channel piece by piece; `text` writes numbers into formulas; `forward` and
-`backward` have the steps in exact arithmetic, `float32` the forward ones in PyTorch's own, and
-`elements` what becomes of each value. The values that they give are in `values`.
+`backward` have the steps in exact arithmetic, `float32_steps` the forward ones in PyTorch's own
+(a `float32_pass`), `elements` what becomes of each value, and `identities` what must hold between
+gradients. The values that they give are in `values`.
 """
 
 from __future__ import annotations
 
-from bncli.trace.backward import Gradients, backward_steps, gradients, identities
+from bncli.trace.backward import Gradients, backward_steps, gradients
 from bncli.trace.channel import ChannelView
 from bncli.trace.elements import MOST_ELEMENTS, Elements, elements
-from bncli.trace.float32 import MOST_ADDITIONS, Float32Pass, float32_pass, float32_steps
+from bncli.trace.float32_pass import MOST_ADDITIONS, Float32Pass, float32_pass
+from bncli.trace.float32_steps import float32_steps
 from bncli.trace.forward import Element, forward_steps, trained
+from bncli.trace.identities import identities
 from bncli.trace.text import Writer
 from bncli.trace.values import Identity, Step
 
