@@ -20,6 +20,9 @@ INSTALL = "python -m pip install torch"
 REPEATED_VERSION = "2.13."
 """The release whose order of additions was found to be what `bncli.pytorch_cpu` repeats."""
 
+REPEATED_KERNELS = ("AVX2", "AVX512")
+"""The builds of its kernels for which that was found; they add by fused multiply-add."""
+
 
 class TorchBackend:
     """Runs the module a user would run, in the memory format in which the input is stored."""
@@ -81,6 +84,7 @@ class TorchBackend:
                 rows=rows,
                 order_known=(
                     platform.machine().lower() in ("x86_64", "amd64")
+                    and torch.backends.cpu.get_cpu_capability() in REPEATED_KERNELS
                     and torch.__version__.startswith(REPEATED_VERSION)
                 ),
             ),

@@ -19,7 +19,9 @@ DTYPES = {
 SHAPES = [(6, 3), (300, 7), (33, 1), (4, 3, 5), (8, 5, 16), (5, 3, 9, 7), (3, 2, 4, 5, 6)]
 
 pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64"), reason="other vector lanes"
+    platform.machine().lower() not in ("x86_64", "amd64")
+    or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="other vector lanes",
 )
 
 
