@@ -21,22 +21,29 @@ TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 
 
 def executed(block: str, folder: Path) -> str:
-    """The block as it would look had it just been typed."""
-    lines = []
+    """The block as it would look had it just been typed.
+
+    A command that fails has to be followed by `echo $?`, so that no exit code goes unseen.
+    """
+    lines: list[str] = []
     code = 0
-    for line in block.splitlines():
+    for line in [*block.splitlines(), "$ "]:
         if not line.startswith("$ "):
             continue
-        lines.append(line)
         if line == "$ echo $?":
-            lines.append(str(code))
+            lines += [line, str(code)]
+            code = 0
             continue
+        assert code == 0, f"exit code {code}, and no echo $? behind it, after {lines}"
+        if line == "$ ":
+            break
+        lines.append(line)
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
         }
         done = subprocess.run(
-            ["bash", "-c", line[2:]],
+            ["bash", "-o", "pipefail", "-c", line[2:]],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -61,7 +61,9 @@ def test_version_imports_nothing_heavy(imported):
     assert names == set()
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("compute", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("compute", "--help"), ("compare-norms", "--help")]
+)
 def test_help_imports_no_numbers(imported, arguments):
     result, names = imported(*arguments)
     assert result.code == 0
@@ -112,6 +114,7 @@ def test_files_of_torch_are_read_and_written_without_it(imported, save, folder):
         ("compute", "--help"),
         ("compute", "x.npy"),
         ("compute", "x.npy", "--eval", "-f", "json"),
+        ("compare-norms", "x.npy"),
     ],
 )
 def test_all_but_a_comparison_works_where_torch_is_not_installed(imported, x, arguments):

@@ -74,7 +74,7 @@ def test_no_false_alarm_at_any_number_of_threads(threads):
 
 
 def test_no_false_alarm_where_the_order_of_additions_is_unknown(monkeypatch):
-    monkeypatch.setattr("bncli.backends.torch.REPEATED_VERSION", "another release")
+    monkeypatch.setattr("bncli.backends._torch_tensors.REPEATED_VERSION", "another release")
     for seed in range(2000, 2120):
         config = configuration(seed, largest=20_000)
         compared, run = compare_pass(config.done(), config.x, TORCH, seed=seed)

@@ -1,4 +1,4 @@
-"""What a backend is: another implementation of BatchNorm, run on the same input."""
+"""What a backend is: another implementation of BatchNorm and its relatives, on the same input."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormSettings, FloatArray, RunningStats
+    from bncli.norms import Norm
     from bncli.tolerance import Arithmetic
 
 QUANTITIES = (
@@ -62,8 +63,40 @@ class BackendRun:
     threads: int
 
 
+NORM_QUANTITIES = ("mean", "invstd", "output")
+"""What can be compared of a norm, in the order of a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormCall:
+    """A forward pass of one norm in training, with weight 1 and bias 0; `norm` is not refused.
+
+    `x` has the user's axes and holds values that `dtype` represents exactly (bfloat16 as float32).
+    """
+
+    norm: Norm
+    x: NDArray[Any]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class NormRun:
+    """What a backend computed: arrays by quantity, bfloat16 as float32.
+
+    The output has the user's axes, a statistic the shape `Norm.kept`. Where the library lacks the
+    norm there is none, and `affine_shape` is None: else the shape of the module's weight, () where
+    it has none by default.
+    """
+
+    version: str
+    quantities: Mapping[str, NDArray[Any]]
+    affine_shape: tuple[int, ...] | None
+    arithmetic: Arithmetic
+    threads: int
+
+
 class Backend(Protocol):
-    """Another implementation of BatchNorm; its library is imported in `run`, never before."""
+    """Another implementation of the norms; its library is imported in a run, never before."""
 
     @property
     def name(self) -> str:
@@ -71,6 +104,9 @@ class Backend(Protocol):
 
     def run(self, call: BatchNormCall) -> BackendRun:
         """Run the pass. Raises MissingBackendError where the library is not installed."""
+
+    def run_norm(self, call: NormCall) -> NormRun:
+        """Run one norm. Raises MissingBackendError where the library is not installed."""
 
     def steps(self, call: BatchNormCall) -> Mapping[str, NDArray[Any]]:
         """Every step between input and output, and back, by the library's own operations.

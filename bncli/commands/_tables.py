@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from bncli.report import Column, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.batchnorm import Normalization
     from bncli.model import ChannelStats, Closeness, FloatArray, RunningStats
     from bncli.report import Value
@@ -102,10 +104,10 @@ def spread_table(
     return Table("spread", title, SPREAD_COLUMNS, rows)
 
 
-def differences_table(compared: list[Closeness], name: str) -> Table:
+def differences_table(compared: Sequence[Closeness], name: str, note: str = "") -> Table:
     """Each quantity beside that of the backend `name`."""
     rows = [_difference_row(item) for item in compared]
-    return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows)
+    return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
 
 
 def spread(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bncli.rules import batch, comparison
+from bncli.rules import batch, comparison, norms
 from bncli.rules.interface import Rule
 
-RULES: tuple[Rule, ...] = (*batch.RULES, *comparison.RULES)
+RULES: tuple[Rule, ...] = (*batch.RULES, *norms.RULES, *comparison.RULES)
 """Every rule, in the order of its code."""

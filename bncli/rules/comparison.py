@@ -10,6 +10,8 @@ from bncli.report import Finding, Severity
 from bncli.rules.interface import Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.model import Closeness
 
 DIFFERS = Rule(
@@ -43,7 +45,7 @@ def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[
         return []
     return [
         LOST_DIGITS.finding(
-            "output",
+            output.quantity,
             f"{backend} is off by up to {output.max_abs_diff:.3g} from the exact values, within "
             "what its own arithmetic loses on this input.",
             {"max_abs_diff": output.max_abs_diff, "scale": scale},
@@ -52,7 +54,7 @@ def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[
 
 
 def comparison_findings(
-    compared: list[Closeness], backend: str, *, overflow: bool = False
+    compared: Sequence[Closeness], backend: str, *, overflow: bool = False
 ) -> list[Finding]:
     """A finding for each quantity that did not pass; `backend` is its name and version.
 

@@ -1,4 +1,4 @@
-"""Every backend: runs each kind in each mode, and says what is missing where it cannot."""
+"""Every backend: runs each kind in each mode and every norm, and says what is missing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from bncli.backends import BackendName, backend
-from bncli.backends.interface import QUANTITIES, BatchNormCall
+from bncli.backends.interface import NORM_QUANTITIES, QUANTITIES, BatchNormCall, NormCall
 from bncli.dtypes import decode, encode
 from bncli.errors import MissingBackendError
 from bncli.model import BatchNormSettings, RunningStats
+from bncli.norms import BATCH, INSTANCE, LAYER, RMS, describe
 
 SHAPES = {"1d rows": (6, 3), "1d": (4, 3, 5), "2d": (3, 3, 4, 5), "3d": (2, 3, 3, 2, 4)}
 MODES = [
@@ -166,6 +167,104 @@ def test_the_callers_arrays_are_left_alone(name):
     backend(name).run(call)
     for array, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, old)
+
+
+# ---------------------------------------------------------------------------- norms
+
+
+def norms_of(shape, channel_axis=1, *, dtype="float64", groups=3, normalized=None, eps=None):
+    normalized = len(shape) - 1 if normalized is None else normalized
+    rms_eps = 2.0 ** (-52 if dtype == "float64" else -23)
+    found = describe(
+        shape, channel_axis, groups=groups, normalized=normalized, eps=eps, rms_eps=rms_eps
+    )
+    return [norm for norm in found if not norm.refused]
+
+
+def expected_norm(norm, x) -> dict[str, np.ndarray]:
+    """By the formulas, in NumPy: nothing of bncli's own."""
+    x = x.astype(np.float64)
+    axes = norm.axes
+    if norm.groups is not None:
+        x = np.moveaxis(x, norm.channel_axis, 1)
+        x = x.reshape(x.shape[0], norm.groups, -1)
+        axes = (2,)
+    mean = x.mean(axes, keepdims=True) * (norm.name != RMS)
+    invstd = 1 / np.sqrt(((x - mean) ** 2).mean(axes, keepdims=True) + norm.eps)
+    output = (x - mean) * invstd
+    if norm.groups is not None:
+        order = [norm.shape[0], norm.shape[norm.channel_axis]]
+        order += [n for axis, n in enumerate(norm.shape) if axis not in (0, norm.channel_axis)]
+        output = np.moveaxis(output.reshape(order), 1, norm.channel_axis)
+    return {"mean": mean, "invstd": invstd, "output": output}
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+@pytest.mark.parametrize("eps", [None, 1e-2])
+@pytest.mark.parametrize(
+    ("shape", "channel_axis", "normalized"),
+    [
+        ((4, 6), 1, 1),
+        ((4, 6, 5), 1, 2),
+        ((4, 6, 5), 1, 1),
+        ((4, 5, 6), 2, 1),
+        ((4, 5, 6), 2, 2),
+        ((3, 6, 4, 5), 1, 3),
+        ((3, 4, 6, 5), 2, 2),
+        ((3, 4, 5, 6), -1, 1),
+        ((2, 6, 3, 2, 4), 1, 4),
+    ],
+)
+def test_every_norm(name, dtype, eps, shape, channel_axis, normalized):
+    rng = np.random.default_rng(0)
+    x = decode(encode(rng.normal(1, 2, shape), dtype), dtype)
+    axis = channel_axis % len(shape)
+    for norm in norms_of(shape, axis, dtype=dtype, normalized=normalized, eps=eps):
+        run = backend(name).run_norm(NormCall(norm, x, dtype))
+        assert run.version
+        wanted = {"output", "mean", "invstd"} - ({"mean"} if norm.name == RMS else set())
+        assert set(run.quantities) == wanted <= set(NORM_QUANTITIES)
+        expected = expected_norm(norm, x)
+        assert run.quantities["output"].shape == shape
+        assert run.affine_shape == (() if norm.name == INSTANCE else norm.affine_shape)
+        for quantity, values in run.quantities.items():
+            if quantity != "output":
+                assert values.shape == norm.kept
+            np.testing.assert_allclose(
+                values.reshape(expected[quantity].shape), expected[quantity],
+                rtol=ROUNDING[dtype], atol=ROUNDING[dtype] * 3, err_msg=f"{norm.name} {quantity}",
+            )  # fmt: skip
+
+
+def test_only_batch_norm_feels_the_other_samples(name):
+    """The backend's own outputs, with and without the last sample."""
+    x = np.random.default_rng(0).normal(size=(4, 6, 5))
+    for norm in norms_of(x.shape):
+        whole = backend(name).run_norm(NormCall(norm, x, "float64")).quantities["output"]
+        (fewer,) = [item for item in norms_of((3, 6, 5)) if item.name == norm.name]
+        rest = backend(name).run_norm(NormCall(fewer, x[:-1], "float64")).quantities["output"]
+        change = np.abs(whole[:-1] - rest).max()
+        assert (change > 0.1) == (norm.name == BATCH)
+        assert norm.name == BATCH or change == 0
+
+
+def test_a_norm_leaves_the_callers_array_alone(name):
+    x = np.random.default_rng(0).normal(size=(4, 6, 5))
+    before = x.copy()
+    x.flags.writeable = False
+    for norm in norms_of(x.shape):
+        backend(name).run_norm(NormCall(norm, x, "float64"))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_norm_of_a_missing_library_is_one_sentence(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name.value, None)
+    (norm,) = [norm for norm in norms_of((4, 6)) if norm.name == LAYER]
+    with pytest.raises(MissingBackendError, match="python -m pip install"):
+        backend(name).run_norm(NormCall(norm, np.ones((4, 6)), "float64"))
+
+
+# ---------------------------------------------------------------------------- missing
 
 
 def expected_steps(call: BatchNormCall) -> dict[str, np.ndarray]:

@@ -78,6 +78,10 @@ def plant_state_not_finite(save):
     return save("x.npy", normal(16, 3)), "weight", "--weight", weight
 
 
+def plant_ambiguous_axes(save):
+    return save("x.npy", normal(16, 6, 6)), "input"
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -90,10 +94,14 @@ PLANTED = {
     "BN009": plant_constant,
     "BN010": plant_inputs_differ,
     "BN011": plant_state_not_finite,
+    "BN020": plant_ambiguous_axes,
     "BN901": plant_differs,
     "BN902": plant_lost_digits,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
+
+COMMAND_OF = {"BN020": "compare-norms"}
+"""The command that finds it, where that is not compute."""
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 
@@ -117,6 +125,7 @@ def test_codes_are_a_promise():
         "BN008": ("few-values", "info"),
         "BN009": ("constant", "info"),
         "BN010": ("inputs-differ", "info"),
+        "BN020": ("ambiguous-axes", "warning"),
         "BN901": ("differs", "error"),
     }.items()
 
@@ -142,7 +151,7 @@ def test_a_finding_carries_its_rule(rule):
 @every_rule
 def test_the_planted_fault_is_found(run, save, rule):
     path, subject, *more = PLANTED[rule.code](save)
-    result = run("compute", path, *more, "-f", "json")
+    result = run(COMMAND_OF.get(rule.code, "compute"), path, *more, "-f", "json")
     found = {
         (item["code"], item["severity"], item["subject"]) for item in result.report["findings"]
     }
@@ -165,7 +174,8 @@ def test_the_planted_fault_is_found(run, save, rule):
 def test_the_planted_fault_alone_is_found(run, save, rule):
     """No planted input is blamed for what it has not, but for these consequences."""
     path, _, *more = PLANTED[rule.code](save)
-    found = {item["code"] for item in run("compute", path, *more, "-f", "json").report["findings"]}
+    command = COMMAND_OF.get(rule.code, "compute")
+    found = {item["code"] for item in run(command, path, *more, "-f", "json").report["findings"]}
     consequences = {"BN902": {"BN002"}}
     assert found - consequences.get(rule.code, set()) == {rule.code}
 
@@ -178,6 +188,19 @@ def test_a_healthy_input_is_not_blamed(run, save, shape, mean, dtype):
     result = run("compute", save("x.pt", x), "-f", "json", "--against", "torch")
     assert result.report["findings"] == []
     assert result.code == 0
+
+
+def test_healthy_norms_are_not_blamed(run, save):
+    for shape, flags in (
+        ((16, 6, 5), ()),
+        ((16, 6, 6), ("--channel-axis", "1")),
+        ((16, 6, 6), ("--channel-axis", "-1")),
+        ((16, 6), ()),
+        ((16, 4, 4, 4), ()),
+    ):
+        x = save("x.npy", normal(*shape))
+        result = run("compare-norms", x, *flags, "-f", "json", "--against", "torch")
+        assert (result.code, result.report["findings"]) == (0, [])
 
 
 def test_the_borders(run, save):

@@ -1,0 +1,34 @@
+"""BN02x: what a tensor's shape shows where several norms are to choose from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.report import Severity
+from bncli.rules.interface import Rule
+
+if TYPE_CHECKING:
+    from bncli.report import Finding
+
+AMBIGUOUS_AXES = Rule(
+    "BN020",
+    "ambiguous-axes",
+    Severity.WARNING,
+    "Length and channels of a 3-D input are equal, so that either layout fits without an error.",
+    "Say which axis holds the channels: --channel-axis 1 for (N, C, L), or -1 for (N, T, D).",
+)
+
+RULES = (AMBIGUOUS_AXES,)
+
+
+def shape_findings(shape: tuple[int, ...], *, axis_given: bool) -> list[Finding]:
+    """What the shape of an input shows; `axis_given` says that the user named the channel axis."""
+    if axis_given or len(shape) != 3 or shape[1] != shape[2]:
+        return []
+    return [
+        AMBIGUOUS_AXES.finding(
+            "input",
+            f"axes 1 and 2 both have size {shape[1]}; axis 1 was taken for the channels.",
+            {"shape": list(shape)},
+        )
+    ]

@@ -1,0 +1,83 @@
+"""The tutorial of examples/: its tensors are what its lines make, its numbers are right."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
+PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
+TABLE = PAGE[PAGE.index("## Every claim") :]
+
+
+def arrays(path):
+    stored = np.load(path)
+    return dict(stored) if path.suffix == ".npz" else {"": stored}
+
+
+def test_every_tensor_is_what_its_line_makes(folder):
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], {})
+    made = sorted(path.name for path in folder.iterdir())
+    assert made == sorted(path.name for path in FOLDER.glob("*.np?"))
+    for name in made:
+        new, kept = arrays(folder / name), arrays(FOLDER / name)
+        assert new.keys() == kept.keys()
+        for key, values in new.items():
+            assert values.dtype == kept[key].dtype
+            np.testing.assert_array_equal(values, kept[key])
+
+
+def test_the_folder_is_small():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 200_000
+
+
+def test_every_tensor_is_used():
+    for path in FOLDER.glob("*.np?"):
+        assert f"examples/tutorial/{path.name}" in PAGE
+
+
+def test_every_claim_is_judged_in_the_text_and_in_the_table():
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", TABLE, re.MULTILINE)]
+    assert numbers == list(range(1, 24))
+    text = PAGE[: PAGE.index("## Every claim")]
+    assert {int(number) for number in re.findall(r"Claim (\d+)", text)} == set(numbers)
+
+
+def test_the_numbers_of_the_worked_example():
+    """Exactly, from the eight values."""
+    values = [Fraction(value) for value in (1, 2, 3, 4, 9, 10, 11, 12)]
+    mean = sum(values) / 8
+    squares = sum((value - mean) ** 2 for value in values)
+    assert (mean, squares) == (Fraction("6.5"), 138)
+    assert squares / 8 == Fraction("17.25")
+    assert f"{float(squares / 7):.6g}" == "19.7143"
+    running_var = Fraction("0.9") + squares / 7 / 10
+    assert f"{float(running_var):.6g}" == "2.87143"
+    assert Fraction("0.9") + squares / 80 == Fraction("2.625")
+    first = [float(value - mean) / (float(squares / 8) + 1e-5) ** 0.5 for value in values[:4]]
+    assert " ".join(f"{value:.6f}" for value in first) in TABLE
+    assert f"{-5.5 / (15.25 + 1e-5) ** 0.5:.6g}" == "-1.40841"
+    for number in ("17.25", "19.7143", "2.87143", "2.625", "-1.40841"):
+        assert number in PAGE
+
+
+def test_two_equal_batches_leave_19_hundredths_of_the_mean():
+    means = [Fraction(text) for text in ("-0.102", "1.234", "-0.567")]
+    assert [float(mean / 10) for mean in means] == [-0.0102, 0.1234, -0.0567]
+    after = " ".join(f"{float(mean * 19 / 100):.4f}" for mean in means)
+    assert after == "-0.0194 0.2345 -0.1077"
+    assert after in TABLE
+
+
+@pytest.mark.parametrize(("momentum", "factor", "batches"), [(0.1, 0.229, 44), (0.01, 0.071, 459)])
+def test_the_price_of_a_small_momentum(momentum, factor, batches):
+    """By adding up weights, not by logarithms."""
+    weights = [momentum * (1 - momentum) ** age for age in range(5000)]
+    assert sum(weight**2 for weight in weights) ** 0.5 == pytest.approx(factor, abs=5e-4)
+    assert (1 - momentum) ** batches <= 0.01 < (1 - momentum) ** (batches - 1)
+    assert f"{factor}" in TABLE
+    assert f"{batches}" in TABLE
