@@ -74,8 +74,8 @@ class Table:
     """Rows of values under columns; every row holds every column's key.
 
     Where people look, consecutive rows alike in the columns `group` are drawn as a table of their
-    own, with what they share in its heading; and a long table with `ends` is shortened to its
-    first and its last rows, any other to its first.
+    own, with what they share in its heading; and a table too long for them is shortened: with
+    `ends` to its first and its last rows, else to the rows that `digest` names, or to its first.
     """
 
     key: str
@@ -85,6 +85,7 @@ class Table:
     note: str = ""
     group: tuple[str, ...] = ()
     ends: bool = False
+    digest: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,3 +91,61 @@ def test_against_torch(case, run, tmp_path):
     code, out, err = run(*argv, "--against", "torch")
     assert code == 0, out + err
     assert " agree in all " in out
+
+
+UPDATED = [case for case in CASES if case["expected"]["running_mean_after"] is not None]
+
+
+@pytest.mark.parametrize("case", UPDATED, ids=lambda case: case["id"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_published_running_statistics_through_a_simulation(case, dtype, run, tmp_path):
+    """Both projects print PyTorch's numbers; burn's own variance is off by the unbiased factor."""
+    np.save(tmp_path / "x.npy", np.array(case["input"]["data"], dtype=case["dtype"]))
+    for name in ("running_mean", "running_var"):
+        np.save(tmp_path / f"{name}.npy", np.array(case[f"{name}_before"], np.float64))
+
+    def simulated(convention):
+        code, out, err = run(
+            "simulate-ema", tmp_path / "x.npy", "--channel-axis", case["channel_axis"],
+            "--convention", convention, "--momentum", case["momentum_torch_convention"],
+            "--running-mean", tmp_path / "running_mean.npy",
+            "--running-var", tmp_path / "running_var.npy",
+            "--buffer-dtype", dtype, "-f", "json",
+        )  # fmt: skip
+        assert code == 0, err
+        rows = json.loads(out)["tables"]["steps"]
+        return [np.array([row[f"running_{name}"] for row in rows]) for name in ("mean", "var")]
+
+    own = case["id"].split("-")[0]
+    expected = [np.array(case["expected"][f"running_{name}_after"]) for name in ("mean", "var")]
+    for found, published in zip(simulated("pytorch"), expected, strict=True):
+        np.testing.assert_allclose(found, published, rtol=0, atol=case["atol_of_source"])
+    mean, var = simulated(own)
+    np.testing.assert_allclose(mean, expected[0], rtol=0, atol=case["atol_of_source"])
+    count = np.size(case["input"]["data"]) // len(var)
+    bessel = (count - 1) / count if own == "burn" else 1.0
+    before = np.array(case["running_var_before"]) * (1 - case["momentum_torch_convention"])
+    np.testing.assert_allclose(
+        var - before, (expected[1] - before) * bessel, rtol=0, atol=case["atol_of_source"]
+    )
+
+
+BATCHED = [case for case in CASES if case["expected"]["batch_mean"] is not None]
+
+
+@pytest.mark.parametrize("case", BATCHED, ids=lambda case: case["id"])
+def test_published_batch_statistics_through_a_simulation(case, run, tmp_path):
+    np.save(tmp_path / "x.npy", np.array(case["input"]["data"], dtype=case["dtype"]))
+    code, out, err = run(
+        "simulate-ema", tmp_path / "x.npy", "--channel-axis", case["channel_axis"],
+        "--momentum", "none", "-f", "json",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = json.loads(out)["tables"]["steps"]
+    expected = case["expected"]
+    atol = case["atol_of_source"]
+    for key in ("batch_mean", "running_mean"):  # the average of one batch is the batch
+        np.testing.assert_allclose([row[key] for row in rows], expected["batch_mean"], atol=atol)
+    np.testing.assert_allclose(
+        [row["batch_var"] for row in rows], expected["batch_var_biased"], atol=atol
+    )

@@ -33,6 +33,16 @@ def library() -> ModuleType:
     return torch
 
 
+def repeats() -> bool:
+    """Whether `bncli.pytorch_cpu` repeats this library's arithmetic here, bit for bit."""
+    torch = library()
+    return (
+        platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.cpu.get_cpu_capability() in REPEATED_KERNELS
+        and str(torch.__version__).startswith(REPEATED_VERSION)
+    )
+
+
 def to_tensor(values: NDArray[Any], dtype: Any) -> Any:
     """A tensor of `dtype` with the strides of `values`, sharing no memory with them."""
     import numpy as np
@@ -96,11 +106,7 @@ def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
         additions=additions,
         backward_additions=backward_additions,
         rows=rows,
-        order_known=(
-            platform.machine().lower() in ("x86_64", "amd64")
-            and torch.backends.cpu.get_cpu_capability() in REPEATED_KERNELS
-            and torch.__version__.startswith(REPEATED_VERSION)
-        ),
+        order_known=repeats(),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -95,6 +95,24 @@ class NormRun:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class SteppingCall:
+    """A module to be taken through batches in training mode, its input and buffers of `dtype`.
+
+    A batch has `ndim` axes, the channels on axis 1, and values that `dtype` represents (bfloat16
+    as float32). `running` are the buffers before, representable in `dtype`. After `freeze_after`
+    batches (None: never) the module is in evaluation mode. `threads` share the work.
+    """
+
+    num_features: int
+    ndim: int
+    dtype: str
+    momentum: float | None
+    running: RunningStats
+    freeze_after: int | None
+    threads: int
+
+
 class Backend(Protocol):
     """Another implementation of the norms; its library is imported in a run, never before."""
 
@@ -114,3 +132,15 @@ class Backend(Protocol):
         By the names that `bncli.trace` gives them: arrays of shape (num_features,), and those of
         each element in the user's axes. Raises MissingBackendError as `run` does.
         """
+
+    def version(self) -> str:
+        """The library's version. Raises MissingBackendError where it is not installed."""
+
+    def repeats(self) -> bool:
+        """Whether `bncli.pytorch_cpu` repeats this library's arithmetic here, bit for bit."""
+
+    def step(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[RunningStats]:
+        """The module's buffers after each batch; one that the module refuses leaves them."""
+
+    def average(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
+        """The buffers that the library's own recomputation of running statistics leaves."""

@@ -5,22 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends._torch_norms import run_norm
+from bncli.backends._torch_stepping import average, step
 from bncli.backends._torch_steps import steps
 from bncli.backends._torch_tensors import (
     arithmetic_of,
     batch_statistics,
     laid_out,
     library,
+    repeats,
     to_array,
     to_tensor,
 )
 from bncli.backends.interface import BackendRun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import torch as torch_library
     from numpy.typing import NDArray
 
-    from bncli.backends.interface import Backend, BatchNormCall, NormCall, NormRun
+    from bncli.backends.interface import Backend, BatchNormCall, NormCall, NormRun, SteppingCall
+    from bncli.model import RunningStats
 
 
 class TorchBackend:
@@ -69,6 +74,22 @@ class TorchBackend:
     def steps(self, call: BatchNormCall) -> dict[str, NDArray[Any]]:
         """The steps one by one, with autograd's gradients of var and mean; see `Backend.steps`."""
         return steps(call)
+
+    def version(self) -> str:
+        """The version of torch; see `Backend.version`."""
+        return str(library().__version__)
+
+    def repeats(self) -> bool:
+        """Whether the order of additions here is known; see `Backend.repeats`."""
+        return repeats()
+
+    def step(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[RunningStats]:
+        """The module's buffers after each batch; see `Backend.step`."""
+        return step(call, batches)
+
+    def average(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
+        """What `torch.optim.swa_utils.update_bn` leaves; see `Backend.average`."""
+        return average(call, batches)
 
     def _module(self, call: BatchNormCall, parameter_dtype: Any) -> Any:
         """The module, in the wanted mode and with the wanted state."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bncli.commands import compare_norms, compute, inspect_checkpoint, trace
+from bncli.commands import (
+    compare_norms,
+    compute,
+    conventions,
+    inspect_checkpoint,
+    simulate_ema,
+    trace,
+)
 from bncli.report import Report
 
 COMMANDS: tuple[Callable[..., Report], ...] = (
@@ -12,5 +19,7 @@ COMMANDS: tuple[Callable[..., Report], ...] = (
     trace.trace,
     inspect_checkpoint.inspect_checkpoint,
     compare_norms.compare_norms,
+    simulate_ema.simulate_ema,
+    conventions.conventions,
 )
 """Every subcommand, in the order of the help."""

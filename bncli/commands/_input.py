@@ -89,7 +89,13 @@ def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) 
 
     Raises FileError, TensorError and UsageError, each naming the tensor and the mend.
     """
-    tensors = tuple(open_tensor(spec) for spec in specs)
+    return check_input(tuple(open_tensor(spec) for spec in specs), channel_axis, dtype)
+
+
+def check_input(
+    tensors: tuple[TensorRef, ...], channel_axis: int, dtype: ComputeDtype | None
+) -> Input:
+    """The tensors as an input, once BatchNorm is known to take them; raises as `open_input`."""
     for tensor in tensors:
         _check_shape(tensor, channel_axis)
         _check_dtype(tensor, dtype)

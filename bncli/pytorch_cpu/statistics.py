@@ -90,7 +90,7 @@ def cpu_statistics(
         unstored_center=half,
         parameter_dtype=parameter_dtype,
         center=lambda mean: images - mean[:, np.newaxis],
-        plain=_lane_sums if half else channel_sums,
+        plain=lane_sums if half else channel_sums,
         fused=None,
     )
 
@@ -175,7 +175,7 @@ def thread_sums(
     return total
 
 
-def _lane_sums(images: NDArray[Any]) -> NDArray[Any]:
+def lane_sums(images: NDArray[Any]) -> NDArray[Any]:
     """Channel sums of (N, C, L) float32 as a vector register adds them.
 
     A step takes two registers of values; what is left of an image is added one by one, and so

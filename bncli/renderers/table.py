@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from bncli.renderers._cells import format_cell
+from bncli.renderers._charts import CHART_WIDTH, chart_lines
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def render(report: Report, context: RenderContext) -> str:
     for table in report.tables:
         for part in _parts(table, terminal=context.terminal):
             _print_table(console, part, context)
+    for chart in report.charts:
+        console.print()
+        console.print(chart.title, style="bold")
+        for drawn in chart_lines(chart, min(context.width or CHART_WIDTH, CHART_WIDTH)):
+            console.print(drawn)
     console.print()
     for finding in report.findings:
         console.print(_finding(finding))
@@ -136,11 +142,15 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
     columns, folded = _folded(table.columns, cells, context.width)
     shown = len(table.rows)
     if context.terminal and shown > MOST_ROWS:
-        shown = MOST_ROWS
-        first = MOST_ROWS // 2 if table.ends else MOST_ROWS
-        last = len(table.rows) - (MOST_ROWS - first)
-        gap = ["..."] if table.ends else []
-        cells = {key: texts[:first] + gap + texts[last:] for key, texts in cells.items()}
+        chosen = list(table.digest or range(MOST_ROWS))
+        half = MOST_ROWS // 2
+        if table.ends:
+            chosen = [*range(half), *range(shown - half, shown)]
+        shown = len(chosen)
+        cells = {key: [texts[index] for index in chosen] for key, texts in cells.items()}
+        if table.ends:
+            for texts in cells.values():
+                texts.insert(half, "...")
     console.print()
     console.print(table.title, style="bold")
     if folded:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from bncli.backends import BackendName, backend
-from bncli.backends.interface import NORM_QUANTITIES, QUANTITIES, BatchNormCall, NormCall
+from bncli.backends.interface import (
+    NORM_QUANTITIES,
+    QUANTITIES,
+    BatchNormCall,
+    NormCall,
+    SteppingCall,
+)
 from bncli.dtypes import decode, encode
 from bncli.errors import MissingBackendError
 from bncli.model import BatchNormSettings, RunningStats
@@ -354,3 +360,85 @@ def test_every_backend_is_named_in_the_flag(run, save, name):
     result = run("compute", x, "--against", name.value, "-f", "json")
     assert result.code == 0
     assert result.report["facts"]["backend"] == name.value
+
+
+# ---------------------------------------------------------------------------- step by step
+
+
+def stepping(dtype="float64", momentum=0.25, freeze_after=None, **more) -> SteppingCall:
+    given = {
+        "num_features": 3,
+        "ndim": 3,
+        "dtype": dtype,
+        "momentum": momentum,
+        "running": RunningStats(np.zeros(3), np.ones(3), 0),
+        "freeze_after": freeze_after,
+        "threads": 1,
+    }
+    return SteppingCall(**(given | more))
+
+
+def some_batches(number=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(1, 2, (6, 3, 5)) for _ in range(number)]
+
+
+def assert_buffers(found, mean, var, tracked, rounding=1e-10):
+    np.testing.assert_allclose(found.running_mean, mean, rtol=rounding, atol=rounding)
+    np.testing.assert_allclose(found.running_var, var, rtol=rounding, atol=rounding)
+    assert found.num_batches_tracked == tracked
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_every_step_of_a_module(name, dtype):
+    batches = [decode(encode(x, dtype), dtype) for x in some_batches()]
+    found = list(backend(name).step(stepping(dtype), batches))
+    mean, var = np.zeros(3), np.ones(3)
+    for step, (x, buffers) in enumerate(zip(batches, found, strict=True), 1):
+        wide = x.astype(np.float64)
+        mean = 0.75 * mean + 0.25 * wide.mean((0, 2))
+        var = 0.75 * var + 0.25 * wide.var((0, 2), ddof=1)
+        assert_buffers(buffers, mean, var, step, ROUNDING[dtype])
+
+
+def test_steps_begin_where_they_are_told_and_freeze(name):
+    start = RunningStats(np.full(3, 5.0), np.full(3, 2.0), 7)
+    call = stepping(running=start, freeze_after=1)
+    first, *rest = backend(name).step(call, some_batches())
+    x = some_batches()[0]
+    mean, var = 0.75 * 5 + 0.25 * x.mean((0, 2)), 0.75 * 2 + 0.25 * x.var((0, 2), ddof=1)
+    assert_buffers(first, mean, var, 8)
+    for later in rest:
+        assert_buffers(later, first.running_mean, first.running_var, 8, 0)
+
+
+def test_a_refused_batch_is_counted_alone(name):
+    one = some_batches()[0][:1, :, :1]
+    before, after = backend(name).step(stepping(), [some_batches()[0], one])
+    assert_buffers(after, before.running_mean, before.running_var, 2, 0)
+
+
+def test_another_error_is_not_hidden(name):
+    with pytest.raises(Exception, match="4"):
+        list(backend(name).step(stepping(), [np.zeros((2, 4, 5))]))
+
+
+def test_the_library_s_own_average(name):
+    batches = some_batches()
+    found = backend(name).average(stepping(momentum=None), batches)
+    mean = np.mean([x.mean((0, 2)) for x in batches], 0)
+    var = np.mean([x.var((0, 2), ddof=1) for x in batches], 0)
+    assert_buffers(found, mean, var, 4)
+
+
+def test_it_says_whether_it_is_repeated(name):
+    assert isinstance(backend(name).repeats(), bool)
+    assert backend(name).version()
+
+
+def test_a_missing_library_is_one_sentence_step_by_step_too(name, run, save, monkeypatch):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(6, 3)))
+    monkeypatch.setitem(sys.modules, name.value, None)
+    code, stdout, stderr = run("simulate-ema", x, "--against", name.value)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith(f"bncli: --against {name.value} needs ")

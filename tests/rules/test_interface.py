@@ -82,6 +82,36 @@ def plant_ambiguous_axes(save):
     return save("x.npy", normal(16, 6, 6)), "input"
 
 
+def plant_inverted(save):
+    return save("x.npy", normal(800, 3)), "momentum", "--momentum", "0.9", "--batch-size", "16"
+
+
+def plant_initial(save):
+    return save("x.npy", normal(128, 3)), "pytorch", "--batch-size", "16"
+
+
+def plant_unshuffled(save):
+    x = normal(800, 3)
+    x[:400, 1] += 2
+    return save("x.npy", x), "channel 1", "--batch-size", "16"
+
+
+def plant_one_value(save):
+    return save("x.npy", normal(801, 3)), "batches", "--batch-size", "16"
+
+
+def plant_stalled(save):
+    flags = "--batch-size", "16", "--epochs", "20", "--momentum", "0.01"
+    x = normal(800, 1, mean=3.0)
+    return save("x.npy", x), "pytorch channel 0", *flags, "--buffer-dtype", "bfloat16"
+
+
+def plant_impossible(save):
+    var = save("v.npy", np.float32([1.0, -1e9, 1.0]))
+    flags = "--running-mean", save("m.npy", np.zeros(3)), "--running-var", var
+    return save("x.npy", normal(800, 3)), "pytorch", *flags, "--batch-size", "16"
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -95,13 +125,29 @@ PLANTED = {
     "BN010": plant_inputs_differ,
     "BN011": plant_state_not_finite,
     "BN020": plant_ambiguous_axes,
+    "BN701": plant_inverted,
+    "BN702": plant_initial,
+    "BN703": plant_unshuffled,
+    "BN704": plant_one_value,
+    "BN705": plant_stalled,
+    "BN706": plant_impossible,
     "BN901": plant_differs,
     "BN902": plant_lost_digits,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 
-COMMAND_OF = {"BN020": "compare-norms"}
+COMMAND_OF = {"BN020": "compare-norms"} | {
+    code: "simulate-ema" for code in PLANTED if code.startswith("BN7")
+}
 """The command that finds it, where that is not compute."""
+
+
+def run_planted(run, save, rule):
+    """The result of the planted input, and the subject that is to be found."""
+    path, subject, *more = PLANTED[rule.code](save)
+    command = COMMAND_OF.get(rule.code, "compute")
+    return run(command, path, *more, "-f", "json"), subject
+
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 
@@ -126,13 +172,19 @@ def test_codes_are_a_promise():
         "BN009": ("constant", "info"),
         "BN010": ("inputs-differ", "info"),
         "BN020": ("ambiguous-axes", "warning"),
+        "BN701": ("momentum-inverted", "warning"),
+        "BN702": ("initial-value-weighs", "warning"),
+        "BN703": ("batches-not-shuffled", "warning"),
+        "BN704": ("one-value-batch", "error"),
+        "BN705": ("half-precision-stall", "warning"),
+        "BN706": ("running-variance-impossible", "error"),
         "BN901": ("differs", "error"),
     }.items()
 
 
 @every_rule
 def test_a_rule_is_well_formed(rule):
-    assert re.fullmatch(r"BN[019]\d\d", rule.code)
+    assert re.fullmatch(r"BN[0179]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
     for sentence in (rule.summary, rule.hint):
         assert sentence.endswith(".")
@@ -150,8 +202,7 @@ def test_a_finding_carries_its_rule(rule):
 
 @every_rule
 def test_the_planted_fault_is_found(run, save, rule):
-    path, subject, *more = PLANTED[rule.code](save)
-    result = run(COMMAND_OF.get(rule.code, "compute"), path, *more, "-f", "json")
+    result, subject = run_planted(run, save, rule)
     found = {
         (item["code"], item["severity"], item["subject"]) for item in result.report["findings"]
     }
@@ -173,9 +224,8 @@ def test_the_planted_fault_is_found(run, save, rule):
 @every_rule
 def test_the_planted_fault_alone_is_found(run, save, rule):
     """No planted input is blamed for what it has not, but for these consequences."""
-    path, _, *more = PLANTED[rule.code](save)
-    command = COMMAND_OF.get(rule.code, "compute")
-    found = {item["code"] for item in run(command, path, *more, "-f", "json").report["findings"]}
+    result, _ = run_planted(run, save, rule)
+    found = {item["code"] for item in result.report["findings"]}
     consequences = {"BN902": {"BN002"}}
     assert found - consequences.get(rule.code, set()) == {rule.code}
 

@@ -1,0 +1,231 @@
+"""BN7xx: what becomes of running statistics over many batches."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bncli.report import Finding, Severity
+from bncli.rules.batch import name_channels
+from bncli.rules.interface import Rule
+from bncli.running_stats.conventions import converted_momentum
+from bncli.running_stats.frameworks import convention
+from bncli.running_stats.plan import FADED
+from bncli.running_stats.scatter import beyond_chance
+
+if TYPE_CHECKING:
+    from bncli.model import RunningStats
+    from bncli.running_stats.conventions import Convention
+    from bncli.running_stats.scatter import Population
+    from bncli.running_stats.simulation import Trajectory
+
+INVERTED = Rule(
+    "BN701",
+    "momentum-inverted",
+    Severity.WARNING,
+    "The new batch weighs more than all before it: the momentum is probably another framework's.",
+    "PyTorch's momentum weighs the new batch, that of Keras, Flax and ONNX the old value: their "
+    "0.9 is 0.1 here.",
+)
+INITIAL = Rule(
+    "BN702",
+    "initial-value-weighs",
+    Severity.WARNING,
+    "The initial value still weighs more than 1 % in the running statistics.",
+    "Run more batches, give the new batch more weight, or use momentum none.",
+)
+UNSHUFFLED = Rule(
+    "BN703",
+    "batches-not-shuffled",
+    Severity.WARNING,
+    "The batches' means lie further apart than those of shuffled samples: running_var misses the "
+    "variance between them.",
+    "Shuffle the samples; or take the statistics once more over shuffled batches.",
+)
+ONE_VALUE = Rule(
+    "BN704",
+    "one-value-batch",
+    Severity.ERROR,
+    "A batch has one value a channel, and so no unbiased variance.",
+    "Drop the last batch (drop_last=True, --drop-last), or choose another batch size.",
+)
+STALLED = Rule(
+    "BN705",
+    "half-precision-stall",
+    Severity.WARNING,
+    "Half-precision buffers stand still: the steps left are smaller than half of their last place.",
+    "Keep the running statistics in float32, as .half() and .bfloat16() do not.",
+)
+IMPOSSIBLE = Rule(
+    "BN706",
+    "running-variance-impossible",
+    Severity.ERROR,
+    "running_var is negative or not finite: evaluation gives NaN.",
+    "Keep the momentum between 0 and 1, and NaN and Inf out of the input; neither ever heals.",
+)
+
+RULES = (INVERTED, INITIAL, UNSHUFFLED, ONE_VALUE, STALLED, IMPOSSIBLE)
+
+MOST_APART = 2.0
+"""The variance between batches, in units of that between shuffled ones, that is remarked."""
+
+SURE = 5.0
+"""Standard deviations beyond chance that it must lie: one shuffled channel in three million."""
+
+STALLED_BY = 0.01
+"""The distance from the exact value that is remarked: in standard deviations for running_mean,
+relative to itself for running_var."""
+
+
+def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
+    """Whether the momentum looks like another framework's; None is the cumulative average."""
+    if momentum is None or (row.momentum is not None and momentum == float(row.momentum)):
+        return []
+    new = row.new_weight(momentum)
+    if not 0.5 < new <= 1:
+        return []
+    pytorch = convention("pytorch")
+    other = next(
+        name
+        for name in ("keras3", "pytorch")
+        if (convention(name).weighs == "old") != (row.weighs == "old")
+    )
+    meant = converted_momentum(momentum, convention(other), row)
+    return [
+        INVERTED.finding(
+            "momentum",
+            f"in {row.name} {momentum:.6g} gives the new batch a weight of {new:.6g}, and the "
+            f"average lasts {(2 - new) / new:.3g} batches. If it was meant as in {other}, write "
+            f"{meant:.6g}.",
+            {
+                "momentum": momentum,
+                "new_weight": converted_momentum(momentum, row, pytorch),
+                "meant": meant,
+            },
+        )
+    ]
+
+
+def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool) -> list[Finding]:
+    """What the buffers of one convention have come to; `finite` says that all batches are."""
+    import numpy as np
+
+    findings = []
+    weight = trajectory.final_weight
+    if abs(weight) > FADED and trajectory.impossible is None:
+        findings.append(
+            INITIAL.finding(
+                row.name,
+                f"the initial value weighs {weight:.2%} after {trajectory.updates} "
+                f"update{'s' * (trajectory.updates != 1)}.",
+                {"initial_weight": weight, "updates": trajectory.updates},
+            )
+        )
+    if trajectory.impossible is not None:
+        var = trajectory.final.running_var
+        bad = np.flatnonzero(~(np.isfinite(var) & (var >= 0))).tolist()
+        now = f"{var[bad[0]]:.6g} in {name_channels(bad)}" if bad else "positive again"
+        findings.append(
+            IMPOSSIBLE.finding(
+                row.name,
+                f"it was so after step {trajectory.impossible} already; in the end it is {now}."
+                + ("" if finite else " The input is not finite itself."),
+                {"step": trajectory.impossible, "channels": bad},
+            )
+        )
+    return findings
+
+
+def scatter_findings(scatter: Population) -> list[Finding]:
+    """Whether the batches are further apart than shuffled ones would be."""
+    import numpy as np
+
+    beyond = beyond_chance(scatter.f_ratio, scatter.freedom)
+    apart = [
+        int(channel) for channel in np.flatnonzero((scatter.f_ratio > MOST_APART) & (beyond > SURE))
+    ]
+    if not apart:
+        return []
+    missing = scatter.between / scatter.var
+    worst = max(apart, key=lambda channel: float(missing[channel]))
+    return [
+        UNSHUFFLED.finding(
+            name_channels(apart),
+            f"the variance between batches is {_times(scatter.f_ratio[worst])} what shuffled ones "
+            f"leave, and {missing[worst]:.1%} of the population's variance (channel {worst}).",
+            {
+                "channels": apart,
+                "f_ratio": [float(scatter.f_ratio[channel]) for channel in apart],
+                "share": [float(missing[channel]) for channel in apart],
+            },
+        )
+    ]
+
+
+def one_value_findings(
+    rows: list[Convention],
+    batches: list[int],
+    number: int,
+    samples: int | None,
+    size: int | None,
+) -> list[Finding]:
+    """Batches with one value a channel, counted from 0, where a convention has no number for them.
+
+    `number` is how many batches there are, `samples` the size of the set that was cut into batches
+    of `size`, None otherwise.
+    """
+    minding = [row.name for row in rows if row.one_value in ("refused", "nan")]
+    if not batches or not minding:
+        return []
+    if samples is not None and size is not None and size > 1:
+        why = f"{samples} samples in batches of {size} leave a last one of 1 sample"
+    else:
+        why = f"{len(batches)} of {number} batches, the first of them batch {batches[0] + 1}"
+    refusing = [row.name for row in rows if row.one_value == "refused"]
+    does = (
+        f"{', '.join(refusing)} refuses it, here after it has counted it"
+        if refusing
+        else f"{', '.join(minding)} computes 0/0"
+    )
+    return [
+        ONE_VALUE.finding(
+            "batches",
+            f"{why}; {does}.",
+            {"batches": batches[:100], "number": len(batches), "samples": samples},
+        )
+    ]
+
+
+def stall_findings(
+    row: Convention, dtype: str, held: RunningStats, exact: RunningStats
+) -> list[Finding]:
+    """Whether buffers of `dtype` have come to another end than exact ones."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        std = np.sqrt(np.abs(exact.running_var))
+        off_mean = np.abs(held.running_mean - exact.running_mean) / std
+        off_var = np.abs(held.running_var / exact.running_var - 1)
+    off = np.fmax(off_mean, off_var)
+    bad = np.flatnonzero(off > STALLED_BY).tolist()
+    if not bad:
+        return []
+    worst = max(bad, key=lambda channel: float(off[channel]))
+    name = "running_var" if off_var[worst] == off[worst] else "running_mean"
+    return [
+        STALLED.finding(
+            f"{row.name} {name_channels(bad)}",
+            f"{name} is {getattr(held, name)[worst]:.6g} in {dtype}, where exact arithmetic has "
+            f"{getattr(exact, name)[worst]:.6g} (channel {worst}).",
+            {
+                "channels": bad,
+                "mean_off_in_std": off_mean[bad].tolist(),
+                "var_off": off_var[bad].tolist(),
+            },
+        )
+    ]
+
+
+def _times(ratio: float) -> str:
+    """A ratio as a person reads it."""
+    return f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"

@@ -1,0 +1,123 @@
+"""What a momentum means in steps and in noise: closed forms of the update.
+
+With a the weight of the new batch and q = 1 - a, after N steps
+running_N = q**N * running_0 + sum over i of a * q**(N - i) * batch_i. Batches that are independent
+leave running_N with a variance of sum of their squared weights times theirs, which is
+a/(2 - a) * (1 - q**(2N)). The variance of a batch mean is var/m, and that of a batch's unbiased
+variance var**2 * (2/(m - 1) + g/m), for m values with excess kurtosis g (Kenney and Keeping,
+"Mathematics of Statistics", part 2, 1951).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.model import FloatArray
+
+FADED = 0.01
+"""The weight of the initial value that counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How long the update remembers, at a weight `new` of the new batch; None for the cumulative
+    average of all batches.
+    """
+
+    new: float | None
+
+    @property
+    def half_life(self) -> float | None:
+        """Steps after which a batch weighs half of what it did; None where it never fades."""
+        return self._steps_to(0.5)
+
+    @property
+    def steps_to_1_percent(self) -> int | None:
+        """Whole steps until the initial value weighs 1 % or less."""
+        if self.new is None:
+            return 1
+        if self.new == 1:
+            return 1
+        steps = self._steps_to(FADED)
+        if steps is None:
+            return None
+        whole = math.ceil(steps - 1e-9)
+        return max(whole, 1)
+
+    @property
+    def mean_age(self) -> float | None:
+        """Steps since the average batch in the buffers: (1 - a)/a."""
+        if self.new is None or not 0 < self.new <= 1:
+            return None
+        return (1 - self.new) / self.new
+
+    @property
+    def effective_batches(self) -> float | None:
+        """Equally weighted batches that would be as noisy: (2 - a)/a."""
+        if self.new is None or not 0 < self.new < 2:
+            return None
+        return (2 - self.new) / self.new
+
+    def squared_weights(self, steps: int) -> float:
+        """The sum of the squares of the weights that `steps` batches have."""
+        if steps <= 0:
+            return 0.0
+        if self.new is None:
+            return 1.0 / steps
+        q = 1.0 - self.new
+        if abs(q) == 1:
+            return self.new**2 * steps
+        try:
+            return self.new**2 * (1 - q ** (2 * steps)) / (1 - q * q)
+        except OverflowError:
+            return math.inf
+
+    def _steps_to(self, weight: float) -> float | None:
+        """Steps until the initial value has this weight; None where it does not come to that."""
+        if self.new is None or not 0 < self.new < 2:
+            return None
+        if self.new == 1:
+            return 0.0
+        # log1p keeps the digits of a small momentum.
+        rate = math.log1p(-self.new) if self.new < 1 else math.log(self.new - 1)
+        return math.log(weight) / rate
+
+
+def new_weight_for_steps(steps: int) -> float:
+    """The weight of the new batch at which the initial value weighs 1 % after `steps`."""
+    return -math.expm1(math.log(FADED) / steps)
+
+
+def new_weight_for_noise(noise: float, count: float, kurtosis: float) -> float:
+    """The weight at which the settled buffers have this standard error, at most.
+
+    It is that of running_mean in standard deviations, or that of running_var relative to itself,
+    whichever is larger. noise**2 = a/(2 - a) * r, so a = 2 * noise**2/(r + noise**2).
+    """
+    worst = max(1 / count, relative_variance(count, kurtosis))
+    return min(2 * noise**2 / (worst + noise**2), 1.0)
+
+
+def relative_variance(count: float, kurtosis: float) -> float:
+    """The variance of an unbiased variance of `count` values, relative to its square."""
+    if count <= 1:
+        return math.inf
+    return max(2 / (count - 1) + kurtosis / count, 0.0)
+
+
+def standard_errors(
+    var: FloatArray, kurtosis: FloatArray, count: float, squared_weights: float
+) -> tuple[FloatArray, FloatArray]:
+    """The standard errors of running_mean and running_var over independent batches.
+
+    `var` is the unbiased variance of the values, `kurtosis` their excess kurtosis.
+    """
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        mean = np.sqrt(squared_weights * var / count)
+        spread = 2 / (count - 1) + kurtosis / count if count > 1 else np.full_like(var, np.nan)
+        return mean, var * np.sqrt(squared_weights * np.maximum(spread, 0.0))

@@ -1,0 +1,121 @@
+"""BN7xx: healthy simulations are not blamed, and the borders are where they are said to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncli.rules.running import MOST_APART
+
+
+def codes(result):
+    assert result.stderr == ""
+    return {item["code"] for item in result.report["findings"]}
+
+
+def finding(result, code):
+    (found,) = [item for item in result.report["findings"] if item["code"] == code]
+    return found
+
+
+@pytest.mark.parametrize("shape", ["16,8", "4,3,5", "8,4,6,6", "2,3,2,2,2"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_healthy_batches_are_not_blamed(run, shape, dtype):
+    flags = ("simulate-ema", "--generate", shape, "--batches", 60, "--buffer-dtype", dtype)
+    for seed in range(3):
+        assert codes(run(*flags, "--seed", seed, "-f", "json")) == set()
+
+
+@pytest.mark.parametrize("row", ["keras3", "flax", "tinygrad", "onnx", "caffe", "chainer"])
+def test_defaults_of_other_frameworks_are_not_blamed(run, row):
+    flags = ("simulate-ema", "--generate", "16,3", "--batches", 50, "--convention", row)
+    assert codes(run(*flags, "--epochs", 20, "-f", "json")) == set()
+
+
+@pytest.mark.parametrize(
+    ("convention", "momentum", "blamed"),
+    [
+        ("pytorch", "0.5", False),
+        ("pytorch", "0.51", True),
+        ("pytorch", "1", True),
+        ("pytorch", "none", False),
+        ("keras3", "0.1", True),
+        ("keras3", "0.5", False),
+        ("keras3", "0.9", False),
+        ("tf-v1", "1", False),  # its default: the caller keeps the average
+    ],
+)
+def test_an_inverted_momentum(run, convention, momentum, blamed):
+    result = run(
+        "simulate-ema", "--generate", "16,3", "--convention", convention, "--momentum", momentum,
+        "-f", "json",
+    )  # fmt: skip
+    assert ("BN701" in codes(result)) == blamed
+
+
+def test_the_momentum_that_was_meant(run):
+    flags = ("simulate-ema", "--generate", "16,3", "-f", "json", "--momentum")
+    evidence = finding(run(*flags, "0.99"), "BN701")["evidence"]
+    assert evidence == {"momentum": 0.99, "new_weight": 0.99, "meant": 0.01}
+    result = run(*flags, "0.1", "--convention", "keras3")
+    assert finding(result, "BN701")["evidence"]["meant"] == 0.9
+    assert "as in pytorch, write 0.9" in finding(result, "BN701")["message"]
+
+
+@pytest.mark.parametrize(("batches", "blamed"), [(43, True), (44, False)])
+def test_the_initial_value_by_1_percent(run, batches, blamed):
+    result = run("simulate-ema", "--generate", "16,3", "--batches", batches, "-f", "json")
+    assert codes(result) == ({"BN702"} if blamed else set())
+    if blamed:
+        assert finding(result, "BN702")["evidence"]["initial_weight"] == pytest.approx(0.9**43)
+
+
+@pytest.mark.parametrize("convention", ["haiku", "caffe", "equinox"])
+def test_a_debiased_average_has_no_initial_value(run, convention):
+    flags = ("--convention", convention, "--momentum", "0.9", "-f", "json")
+    assert codes(run("simulate-ema", "--generate", "16,3", "--batches", 3, *flags)) == set()
+
+
+def test_shuffled_batches_of_many_channels_are_not_blamed(run):
+    for shape, batches in (("4,500", 3), ("2,500", 40), ("64,500", 2)):
+        flags = ("--generate", shape, "--batches", batches, "--epochs", 30, "-f", "json")
+        assert codes(run("simulate-ema", *flags)) == set(), shape
+
+
+def test_pixels_that_go_together_are_no_fault_of_the_order(run, save):
+    """Images with a brightness of their own, shuffled and sorted."""
+    rng = np.random.default_rng(0)
+    brightness = np.sort(rng.normal(0, 3, 400))
+    x = rng.normal(size=(400, 2, 6, 6)) + brightness[:, None, None, None]
+    flags = ("--batch-size", 8, "-f", "json")
+    in_order = run("simulate-ema", save("x.npy", x), *flags)
+    assert codes(in_order) == {"BN703"}
+    assert min(finding(in_order, "BN703")["evidence"]["f_ratio"]) > MOST_APART
+    assert codes(run("simulate-ema", "x.npy", *flags, "--shuffle")) == set()
+
+
+def test_one_value_is_an_error_only_where_it_is_one(run, save):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(401, 3)))
+    flags = ("simulate-ema", x, "--batch-size", 4, "-f", "json")
+    assert codes(run(*flags)) == {"BN704"}
+    assert finding(run(*flags), "BN704")["evidence"] == {
+        "batches": [100], "number": 1, "samples": 401,
+    }  # fmt: skip
+    assert codes(run(*flags, "--convention", "keras3", "--momentum", "0.9")) == set()
+    assert codes(run(*flags, "--convention", "tinygrad")) == {"BN704", "BN706"}
+    assert codes(run(*flags, "--drop-last")) == set()
+
+
+def test_float32_does_not_stall_where_bfloat16_does(run):
+    flags = ("simulate-ema", "--generate", "64,2", "--batches", 100, "--epochs", 10)
+    flags += ("--momentum", "0.01", "-f", "json", "--buffer-dtype")
+    assert codes(run(*flags, "bfloat16")) == {"BN705"}
+    assert codes(run(*flags, "float32")) == set()
+
+
+def test_a_momentum_outside_0_to_1(run):
+    flags = ("simulate-ema", "--generate", "16,3", "--batches", 20, "-f", "json")
+    result = run(*flags, "--momentum", "2.5")
+    assert codes(result) == {"BN007", "BN706"}
+    assert finding(result, "BN706")["evidence"]["step"] >= 1
+    assert result.code == 1
