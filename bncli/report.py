@@ -60,13 +60,14 @@ class Column:
     `spec` is the format specification for floats on a terminal; JSON and CSV carry them in full.
     Columns stand in the order of their weight: those that a narrow terminal has no room for
     follow in a table of their own. A `foldable` one is then said in a line, if it is the same in
-    every row.
+    every row. One that `wraps` is prose, which goes on in the next line where there is no room.
     """
 
     key: str
     title: str
     spec: str = ".6g"
     foldable: bool = False
+    wraps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Table:
     Where people look, consecutive rows alike in the columns `group` are drawn as a table of their
     own, with what they share in its heading; and a table too long for them is shortened: with
     `ends` to its first and its last rows, else to the rows that `digest` names, or to its first.
+    A `whole` one is shown in full.
     """
 
     key: str
@@ -86,6 +88,7 @@ class Table:
     group: tuple[str, ...] = ()
     ends: bool = False
     digest: Sequence[int] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

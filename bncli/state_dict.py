@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import BncliError, TensorError
+from bncli.layer_names import TORCH, Naming, has_trees, in_torch, split
 from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
 from bncli.report import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-"""The names that PyTorch gives to the tensors of a BatchNorm layer."""
 VECTORS = ("running_mean", "running_var", "weight", "bias")
-"""Those of them with one value a channel; the layer's dtype is that of the first."""
+"""The tensors with one value a channel; the layer's dtype is that of the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRefs:
     """The tensors of one layer, not read yet. `name` is the layer's full path in the file.
 
-    `separator` stands between the layer's name and the tensor's: "." or, in archives, "/".
+    The fields have PyTorch's names; `naming` says what the file calls them.
     """
 
     name: str
@@ -34,6 +33,13 @@ class LayerRefs:
     running_var: TensorRef | None = None
     num_batches_tracked: TensorRef | None = None
     module: BatchNormModule | None = None
+    naming: Naming = TORCH
+
+    @property
+    def tensors(self) -> dict[str, TensorRef]:
+        """The tensors that are there, by PyTorch's names, those with one value a channel first."""
+        named = ((leaf, getattr(self, leaf)) for leaf in (*VECTORS, "num_batches_tracked"))
+        return {leaf: ref for leaf, ref in named if ref is not None}
 
     @property
     def has_statistics(self) -> bool:
@@ -52,7 +58,8 @@ def batch_norm_layers(file: TensorFile) -> list[LayerRefs]:
     A layer is one if the file stores its module and that is a BatchNorm; or if it has
     running_mean and running_var, one value a channel, and beside them a weight, a bias or a
     counter. So LayerNorm and GroupNorm stay out (no running statistics), as do normalisers of
-    inputs (running statistics and nothing else) and modules stored as InstanceNorm.
+    inputs (running statistics and nothing else) and modules stored as InstanceNorm. Statistics
+    that are called mean and var, as Flax does, need a scale and a bias beside them.
     """
     return [layer for layer in possible_layers(file).values() if _is_batch_norm(layer)]
 
@@ -62,15 +69,18 @@ def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
 
     That is whatever has running_mean and running_var, or a weight or bias of one axis.
     """
+    trees = any(map(has_trees, file.tensors))
     found: dict[str, dict[str, TensorRef]] = {}
     for name, ref in file.tensors.items():
-        layer, leaf = _split(name)
-        if leaf in LEAVES:
+        layer, leaf = split(name, trees=trees)
+        if leaf:
             found.setdefault(layer, {}).setdefault(leaf, ref)
-    layers = {
-        name: LayerRefs(name, **leaves, module=file.modules.get(name))
-        for name, leaves in found.items()
-    }
+    layers = {}
+    for name, refs in found.items():
+        naming, names = in_torch(frozenset(refs))
+        leaves = {leaf: refs[own] for leaf, own in names.items()}
+        if leaves:
+            layers[name] = LayerRefs(name, **leaves, module=file.modules.get(name), naming=naming)
     return {
         name: layer
         for name, layer in layers.items()
@@ -165,12 +175,6 @@ def _check_real(ref: TensorRef) -> None:
         )
 
 
-def _split(name: str) -> tuple[str, str]:
-    """A tensor's name as its layer's name and its own."""
-    at = max(name.rfind("."), name.rfind("/"))
-    return (name[:at], name[at + 1 :]) if at >= 0 else ("", name)
-
-
 def _is_batch_norm(layer: LayerRefs) -> bool:
     if layer.module is not None:
         class_name = layer.module.class_name
@@ -182,4 +186,6 @@ def _is_batch_norm(layer: LayerRefs) -> bool:
         return False
     if layer.running_mean.ndim != 1 or layer.running_var.ndim != 1:
         return False
+    if layer.naming.mean == "mean":  # the names of many other things
+        return layer.weight is not None and layer.bias is not None
     return layer.has_affine or layer.num_batches_tracked is not None

@@ -62,7 +62,14 @@ def test_version_imports_nothing_heavy(imported):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("compute", "--help"), ("compare-norms", "--help")]
+    "arguments",
+    [
+        ("--help",),
+        ("compute", "--help"),
+        ("compare-norms", "--help"),
+        ("rules",),
+        ("rules", "BN203"),
+    ],
 )
 def test_help_imports_no_numbers(imported, arguments):
     result, names = imported(*arguments)

@@ -9,6 +9,7 @@ from bncli.commands import (
     compute,
     conventions,
     inspect_checkpoint,
+    rules,
     simulate_ema,
     trace,
 )
@@ -21,5 +22,6 @@ COMMANDS: tuple[Callable[..., Report], ...] = (
     compare_norms.compare_norms,
     simulate_ema.simulate_ema,
     conventions.conventions,
+    rules.rules,
 )
 """Every subcommand, in the order of the help."""

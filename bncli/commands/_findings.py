@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.batchnorm import Normalization
     from bncli.commands._layer import Layer
     from bncli.model import ChannelStats, Closeness
@@ -44,7 +46,7 @@ def backend_findings(
     """What the comparison with the backend `name` shows, given the pass's own `findings`."""
     import numpy as np
 
-    from bncli.rules.batch import OVERFLOW
+    from bncli.rules.batch_rules import OVERFLOW
     from bncli.rules.comparison import comparison_findings, lost_digits_findings
 
     overflow = any(finding.code == OVERFLOW.code for finding in findings)
@@ -71,7 +73,12 @@ def agreement(compared: list[Closeness], name: str) -> str:
     )
 
 
-def count_findings(findings: list[Finding]) -> str:
+def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings, then notes; each by code, and else as they came."""
+    return tuple(sorted(findings, key=lambda finding: (-finding.severity.rank, finding.code)))
+
+
+def count_findings(findings: Sequence[Finding]) -> str:
     """How many findings there are of each severity."""
     counts = []
     for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):

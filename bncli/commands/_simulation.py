@@ -259,7 +259,7 @@ class Simulation:
         """What the rules say."""
         import numpy as np
 
-        from bncli.rules.batch import MOMENTUM
+        from bncli.rules.batch_rules import MOMENTUM
         from bncli.rules.running import (
             momentum_findings,
             one_value_findings,

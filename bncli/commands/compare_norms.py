@@ -101,7 +101,8 @@ def compare_norms(
     from bncli.errors import UsageError
     from bncli.model import BatchNormSettings
     from bncli.norms import default_groups, describe
-    from bncli.rules.batch import OVERFLOW, batch_findings
+    from bncli.rules.batch import batch_findings
+    from bncli.rules.batch_rules import OVERFLOW
     from bncli.rules.norms import shape_findings
 
     tolerance = tolerance_pair(rtol, atol)

@@ -1,11 +1,10 @@
-"""`bncli inspect-checkpoint`: every BatchNorm layer of a checkpoint, and what is in its buffers."""
+"""`bncli inspect-checkpoint`: every BatchNorm layer of a checkpoint, and what is wrong with it."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,29 +12,17 @@ from bncli.commands import _options as options
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from bncli.commands._judged_file import Judged
+    from bncli.model import TensorFile
+    from bncli.report import Finding, Value
 
-    from bncli.model import BatchNormState, TensorFile
-    from bncli.report import Value
-    from bncli.state_dict import LayerRefs
 
-LAYER_COLUMNS = (
-    Column("name", "name"),
-    Column("channels", "channels"),
-    Column("num_batches_tracked", "tracked"),
-    Column("mean_min", "mean_min", ".4g"),
-    Column("mean_max", "mean_max", ".4g"),
-    Column("var_min", "var_min", ".4g"),
-    Column("var_max", "var_max", ".4g"),
-    Column("scale_min", "scale_min", ".4g"),
-    Column("scale_max", "scale_max", ".4g"),
-    Column("nonfinite", "nonfinite", foldable=True),
-    Column("dtype", "dtype", foldable=True),
-    Column("kind_hint", "kind_hint", foldable=True),
-    Column("eps", "eps", foldable=True),
-    Column("momentum", "momentum", foldable=True),
-    Column("note", "note", foldable=True),
-)
+class Sort(str, Enum):
+    """The order of the layers."""
+
+    FILE = "file"
+    NAME = "name"
+    TROUBLE = "trouble"
 
 
 def inspect_checkpoint(
@@ -48,35 +35,74 @@ def inspect_checkpoint(
             show_default=False,
         ),
     ],
-    eps: options.Eps = None,
-    momentum: options.Momentum = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Show these layers only, by any end of the name, such as 'layer1.*'; may be "
+            "repeated.",
+            rich_help_panel=options.INPUT,
+            show_default="all",
+        ),
+    ] = None,
+    sort: Annotated[
+        Sort,
+        typer.Option(help="The order of the layers.", rich_help_panel=options.INPUT),
+    ] = Sort.FILE,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[GLOB=]NUMBER",
+            help="Added to the variance under the root; for some layers as 'backbone.*=1e-3'; may "
+            "be repeated.",
+            rich_help_panel=options.LAYER,
+            show_default="the file's, else its framework's",
+        ),
+    ] = None,
+    momentum: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[GLOB=]NUMBER|none",
+            help="The weight of the new batch in the running statistics; none for the cumulative "
+            "average; may be repeated.",
+            rich_help_panel=options.LAYER,
+            show_default="the file's, else its framework's",
+        ),
+    ] = None,
 ) -> Report:
-    """List every BatchNorm layer of a checkpoint with the ranges of its buffers.
+    """Find every BatchNorm layer of a checkpoint, and say what is wrong with it.
 
-    Nothing in the file is run, and torch is not needed. The scale is weight / sqrt(running_var +
-    eps), by which the layer multiplies in evaluation. eps and momentum are taken from the file
-    where it stores them (whole pickled modules do, a state_dict does not).
+    Nothing in the file is run, and torch is not needed. Each finding has a code that `bncli rules`
+    explains. eps and momentum are taken from the file where it stores them (whole pickled modules
+    do, a state_dict does not), and else assumed.
     """
+    from bncli.commands._findings import by_severity, count_findings
+    from bncli.commands._judged_file import Judged, judge
+    from bncli.commands._layer_rows import LAYER_COLUMNS, NOTE
+    from bncli.commands._layer_settings import LayerSettings
     from bncli.loaders import open_file, split_spec
-    from bncli.state_dict import batch_norm_layers
+    from bncli.rules.counters import counter_groups
 
-    settings = _Settings.parsed(eps, momentum)
+    settings = LayerSettings.parsed(eps, momentum)
     files: list[TensorFile] = []
-    rows: list[dict[str, Value]] = []
-    sources: tuple[set[str], set[str]] = (set(), set())
+    seen = Judged()
+    several = len(checkpoints) > 1
     for spec in checkpoints:
         path, name = split_spec(spec)
         file = open_file(path)
-        files.append(file)
-        for layer in _chosen(file, batch_norm_layers(file), name):
-            rows.append({"path": str(file.path), **_row(layer, settings)})
-            for seen, (_, source) in zip(
-                sources, (settings.eps_of(layer), settings.momentum_of(layer)), strict=True
-            ):
-                seen.add(source)
-    several = len(files) > 1
-    columns = (Column("path", "path"), *LAYER_COLUMNS) if several else LAYER_COLUMNS
+        files.append(_without_tensors(file))
+        seen.add(judge(file, name, layer or [], settings, several=several))
+    if layer and seen.found and not seen.rows:
+        _refuse_globs(layer, seen.found)
+    findings = by_severity(seen.findings)
+    _flag(seen.rows, findings, several=several)
+    rows = _sorted(seen.rows, findings, sort)
     channels = sum(row["channels"] for row in rows if isinstance(row["channels"], int))
+    counters = counter_groups([row["num_batches_tracked"] for row in rows])  # type: ignore[misc]
+    note = NOTE
+    if None in seen.classes:
+        note += " Names alone do not tell BatchNorm from an InstanceNorm that tracks statistics."
+    columns = (Column("path", "path"), *LAYER_COLUMNS) if several else LAYER_COLUMNS
     return Report(
         command="inspect-checkpoint",
         facts={
@@ -84,128 +110,72 @@ def inspect_checkpoint(
             "container": _one_or_all([file.container for file in files]),
             "layers": len(rows),
             "channels": channels,
-            "eps_source": _source(sources[0]),
-            "momentum_source": _source(sources[1]),
+            "counters": counters or None,
+            "found": count_findings(findings).rstrip(".") if rows else None,
+            "eps_source": _source(seen.eps_sources),
+            "momentum_source": _source(seen.momentum_sources),
         },
-        tables=(Table("layers", "BatchNorm layers", columns, rows),),
-        verdict=_verdict(rows, channels, files),
+        tables=(Table("layers", "BatchNorm layers", columns, rows, note if rows else ""),),
+        findings=findings,
+        verdict=_verdict(rows, channels, counters, findings, seen, len(files)),
         nothing_checked=not rows,
         read=tuple(str(file.path) for file in files),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """eps and momentum as flags give them, for layers of which the file does not say."""
+def _refuse_globs(globs: list[str], names: list[str]) -> None:
+    """Raise UsageError: the globs mean no layer."""
+    from bncli.errors import UsageError
+    from bncli.loaders.names import listed, nearest
 
-    eps: float | None
-    momentum: Value
-    momentum_given: bool
-
-    @classmethod
-    def parsed(cls, eps: float | None, momentum: str | None) -> _Settings:
-        """The flags' values. Raises UsageError for what is no eps or no momentum."""
-        from bncli.commands._layer import parse_momentum
-        from bncli.errors import UsageError
-
-        if eps is not None and not 0 <= eps < math.inf:
-            raise UsageError(f"--eps {eps:g}: eps is a number, 0 or more.")
-        parsed = 0.1 if momentum is None else parse_momentum(momentum)  # PyTorch's default
-        return cls(eps, "none" if parsed is None else parsed, momentum is not None)
-
-    def eps_of(self, layer: LayerRefs) -> tuple[float, str]:
-        """A layer's eps, and where it comes from: "flag", "file" or "assumed"."""
-        if self.eps is not None:
-            return self.eps, "flag"
-        if layer.module is not None and layer.module.eps is not None:
-            return layer.module.eps, "file"
-        return 1e-5, "assumed"  # PyTorch's default
-
-    def momentum_of(self, layer: LayerRefs) -> tuple[Value, str]:
-        """A layer's momentum ("none" for the cumulative average), and where it comes from."""
-        module = layer.module
-        if self.momentum_given or module is None or module.eps is None or not module.has_momentum:
-            return self.momentum, "flag" if self.momentum_given else "assumed"
-        return "none" if module.momentum is None else module.momentum, "file"
+    near = nearest(names, globs[0].strip("*?.")) or names
+    raise UsageError(
+        f"--layer {' '.join(globs)}: no BatchNorm layer has such a name; there are {len(names)},"
+        f" such as {listed(near[:3])}."
+    )
 
 
-def _chosen(file: TensorFile, layers: list[LayerRefs], name: str) -> list[LayerRefs]:
-    """The layers that `CKPT::NAME` means: one by any end of its name, or all below a prefix.
-
-    Raises MissingTensorError where there is none.
-    """
-    from bncli.loaders.names import find_name
-
-    below = [layer for layer in layers if layer.name.startswith((f"{name}.", f"{name}/"))]
-    if not name or below:
-        return below or layers
-    wanted = find_name(file.path, [layer.name for layer in layers], name, "BatchNorm layer")
-    return [layer for layer in layers if layer.name == wanted]
+def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...], *, several: bool) -> None:
+    """Write into each row the codes of its findings, the worst first."""
+    codes: dict[tuple[Value, Value], dict[str, None]] = {}
+    for finding in findings:
+        place = (finding.evidence.get("path"), finding.evidence.get("layer"))
+        codes.setdefault(place, {})[finding.code] = None
+    for row in rows:
+        name = "" if row["name"] == "(the file itself)" else row["name"]
+        flags = codes.get((row["path"] if several else None, name))
+        row["flags"] = " ".join(flags) if flags else None
 
 
-def _row(layer: LayerRefs, settings: _Settings) -> dict[str, Value]:
-    """One layer's row; what cannot be read is None, and the note says why."""
-    from bncli.state_dict import read_tensors
+def _sorted(
+    rows: list[dict[str, Value]], findings: tuple[Finding, ...], sort: Sort
+) -> list[dict[str, Value]]:
+    """The rows in the order asked for."""
+    if sort is Sort.NAME:
+        return sorted(rows, key=lambda row: (str(row["path"]), _natural(str(row["name"]))))
+    if sort is Sort.TROUBLE:
+        ranks = {finding.code: finding.severity.rank + 1 for finding in findings}
 
-    state, notes = read_tensors(layer)
-    eps, _ = settings.eps_of(layer)
-    refs = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
-    first = next((ref for ref in refs if ref is not None), None)
-    low, high = _range(state.running_mean)
-    var_low, var_high = _range(state.running_var)
-    scale_low, scale_high = _range(_scale(state, eps))
-    return {
-        "name": layer.name or "(the file itself)",
-        "kind_hint": layer.module.class_name if layer.module is not None else None,
-        "channels": first.shape[0] if first is not None and first.ndim == 1 else None,
-        "dtype": first.dtype if first is not None else None,
-        "num_batches_tracked": state.num_batches_tracked,
-        "mean_min": low,
-        "mean_max": high,
-        "var_min": var_low,
-        "var_max": var_high,
-        "scale_min": scale_low,
-        "scale_max": scale_high,
-        "nonfinite": _nonfinite(state),
-        "eps": eps,
-        "momentum": settings.momentum_of(layer)[0],
-        "note": " ".join(notes) or None,
-    }
+        def trouble(row: dict[str, Value]) -> list[int]:
+            return [*sorted(-ranks[code] for code in str(row["flags"] or "").split()), 0]
+
+        return sorted(rows, key=trouble)
+    return rows
 
 
-def _scale(state: BatchNormState, eps: float) -> NDArray[Any] | None:
-    """weight / sqrt(running_var + eps), shape (num_features,), or None without a variance."""
-    import numpy as np
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that puts layer10 behind layer9."""
+    import re
 
-    if state.running_var is None:
-        return None
-    weight = state.weight
-    if weight is not None and weight.shape != state.running_var.shape:
-        return None
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        scale: NDArray[Any] = 1.0 / np.sqrt(state.running_var.astype(np.float64) + eps)
-        return scale if weight is None else scale * weight
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [
+        (1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts)
+    ]
 
 
-def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
-    """The least and the greatest finite value, or None twice where there is none."""
-    import numpy as np
-
-    if values is None:
-        return None, None
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return None, None
-    return float(finite.min()), float(finite.max())
-
-
-def _nonfinite(state: BatchNormState) -> int | None:
-    """The number of NaN and Inf among the layer's tensors; None where none could be read."""
-    import numpy as np
-
-    tensors = (state.weight, state.bias, state.running_mean, state.running_var)
-    read = [values for values in tensors if values is not None]
-    return sum(int((~np.isfinite(values)).sum()) for values in read) if read else None
+def _without_tensors(file: TensorFile) -> TensorFile:
+    """What is still needed of a file that was judged."""
+    return replace(file, tensors={}, modules={})
 
 
 def _source(sources: set[str]) -> str | None:
@@ -217,26 +187,33 @@ def _one_or_all(names: list[str]) -> Value:
     return names[0] if len(set(names)) == 1 else names
 
 
-def _verdict(rows: list[dict[str, Value]], channels: int, files: list[TensorFile]) -> str:
-    """Layers, channels, and the counters as groups: several tell a file's history."""
-    where = f" in {len(files)} files" if len(files) > 1 else ""
+def _verdict(
+    rows: list[dict[str, Value]],
+    channels: int,
+    counters: str,
+    findings: tuple[Finding, ...],
+    seen: Judged,
+    files: int,
+) -> str:
+    """Layers, channels, counters as groups, and how many findings of each severity."""
+    from bncli.commands._findings import count_findings
+
+    where = f" in {files} files" if files > 1 else ""
     if not rows:
-        tensors = sum(len(file.tensors) for file in files)
-        return (
-            f"No BatchNorm layer{where}: {tensors} tensor{'s' * (tensors != 1)}, "
+        said = (
+            f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
             "and nowhere a running_mean and running_var with a weight, a bias or a counter."
         )
-    counted = [row["num_batches_tracked"] for row in rows]
-    counters = [counter for counter in counted if isinstance(counter, (int, float))]
-    groups = Counter(counters).most_common()
-    said = [f"{number} at {counter}" for counter, number in groups[:5]]
-    if len(groups) > 5:
-        said = [f"{len(groups)} values from {min(counters)} to {max(counters)}"]
-    if len(counters) < len(counted):
-        said.append(f"{len(counted) - len(counters)} without")
+        if seen.affine_only:
+            said += (
+                f" {seen.affine_only} layer{'s' * (seen.affine_only > 1)} named like BatchNorm ha"
+                f"{'ve' if seen.affine_only > 1 else 's'} weight and bias alone: if they are, "
+                "parameters() was saved and not state_dict()."
+            )
+        return said
     spoilt = sum(row["note"] is not None for row in rows)
     notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
     return (
         f"{len(rows)} BatchNorm layer{'s' * (len(rows) > 1)}{where}, {channels} channels; "
-        f"num_batches_tracked: {', '.join(said)}.{notes}"
+        f"num_batches_tracked: {counters}.{notes} {count_findings(findings)}"
     )

@@ -12,7 +12,7 @@ from bncli.renderers._charts import CHART_WIDTH, chart_lines
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -26,8 +26,14 @@ MOST_ROWS = 24
 MOST_GROUPS = 6
 """Groups of a table's rows on a terminal."""
 
+MOST_ALIKE = 3
+"""Findings of one kind on a terminal, before they are folded into one line."""
+
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
+
+PROSE = 30
+"""Columns of a terminal that are enough for a column that wraps."""
 
 PADDING = 3
 """Columns of a terminal between two columns of a table."""
@@ -62,8 +68,8 @@ def render(report: Report, context: RenderContext) -> str:
         for drawn in chart_lines(chart, min(context.width or CHART_WIDTH, CHART_WIDTH)):
             console.print(drawn)
     console.print()
-    for finding in report.findings:
-        console.print(_finding(finding))
+    for alike in _groups(report.findings, context):
+        console.print(_finding(alike[0]) if len(alike) == 1 else _fold(alike))
     if report.verdict:
         style = "bold green" if int(context.exit_code) == 0 else "bold red"
         console.print(Text(printable(report.verdict), style))
@@ -86,6 +92,33 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
             line.append("  ")
         line.append_text(fact)
     yield line
+
+
+def _groups(findings: Sequence[Finding], context: RenderContext) -> Iterator[list[Finding]]:
+    """Findings one by one; on a terminal, many of one kind that follow each other together."""
+    for _, several in groupby(findings, key=lambda finding: finding.code):
+        alike = list(several)
+        if context.terminal and len(alike) > MOST_ALIKE:
+            yield alike
+        else:
+            yield from ([finding] for finding in alike)
+
+
+def _fold(alike: list[Finding]) -> object:
+    """Many findings of one kind in a line: how many, some of the places, and the first's fact."""
+    from rich.text import Text
+
+    first = alike[0]
+    places = ", ".join(printable(finding.subject) for finding in alike[:MOST_ALIKE])
+    text = Text.assemble(
+        (f"{first.severity.value} {first.code}", STYLES[first.severity]),
+        " ",
+        (f"in {len(alike)} places", "bold"),
+        f" ({places} and {len(alike) - MOST_ALIKE} more); the first: {printable(first.message)}",
+    )
+    if first.hint:
+        text.append(f" {printable(first.hint)}", "dim")
+    return text
 
 
 def _finding(finding: Finding) -> object:
@@ -141,7 +174,7 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
     }
     columns, folded = _folded(table.columns, cells, context.width)
     shown = len(table.rows)
-    if context.terminal and shown > MOST_ROWS:
+    if context.terminal and shown > MOST_ROWS and not table.whole:
         chosen = list(table.digest or range(MOST_ROWS))
         half = MOST_ROWS // 2
         if table.ends:
@@ -209,10 +242,11 @@ def _needed(columns: tuple[Column, ...], cells: dict[str, list[str]]) -> dict[st
     """The columns of a terminal that each column takes, with the room behind it."""
     from rich.cells import cell_len
 
-    return {
-        column.key: max(map(cell_len, [column.title, *cells[column.key]])) + PADDING
-        for column in columns
-    }
+    needed = {}
+    for column in columns:
+        width = max(map(cell_len, [column.title, *cells[column.key]]))
+        needed[column.key] = (min(width, PROSE) if column.wraps else width) + PADDING
+    return needed
 
 
 def _folded(

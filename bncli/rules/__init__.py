@@ -1,11 +1,55 @@
-"""The registry of rules: BN0xx speak of an input batch, BN7xx of running statistics,
-BN9xx of a comparison.
+"""The registry of rules.
+
+BN0xx   an input batch
+BN1xx   statistics that were never estimated
+BN2xx   values that are not possible
+BN3xx   counters
+BN4xx   dead and exploding channels
+BN5xx   precision
+BN6xx   layers beside each other
+BN7xx   running statistics over many batches
+BN9xx   a comparison
 """
 
 from __future__ import annotations
 
-from bncli.rules import batch, comparison, norms, running
+from bncli.rules import (
+    batch_rules,
+    channels,
+    comparison,
+    corruption,
+    counters,
+    estimation,
+    norms,
+    precision,
+    running,
+    structure,
+)
 from bncli.rules.interface import Rule
 
-RULES: tuple[Rule, ...] = (*batch.RULES, *norms.RULES, *running.RULES, *comparison.RULES)
+FAMILIES: dict[str, str] = {
+    "BN0": "an input batch",
+    "BN1": "statistics that were never estimated",
+    "BN2": "values that are not possible",
+    "BN3": "counters",
+    "BN4": "dead and exploding channels",
+    "BN5": "precision",
+    "BN6": "layers beside each other",
+    "BN7": "running statistics over many batches",
+    "BN9": "a comparison",
+}
+"""What the rules of each hundred speak of, by the code without its last two digits."""
+
+RULES: tuple[Rule, ...] = (
+    *batch_rules.RULES,
+    *norms.RULES,
+    *estimation.RULES,
+    *corruption.RULES,
+    *counters.RULES,
+    *channels.RULES,
+    *precision.RULES,
+    *structure.RULES,
+    *running.RULES,
+    *comparison.RULES,
+)
 """Every rule, in the order of its code."""

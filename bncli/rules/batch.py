@@ -6,105 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule
+from bncli.report import Finding
+from bncli.rules.batch_rules import (
+    BELOW_EPS,
+    CONSTANT,
+    FEW_VALUES,
+    FRESH_STATISTICS,
+    ILL_CONDITIONED,
+    INPUTS_DIFFER,
+    MOMENTUM,
+    NOT_FINITE,
+    NOT_POSITIVE,
+    OVERFLOW,
+    STATE_NOT_FINITE,
+)
+from bncli.rules.interface import Rule, name_channels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray
-
-NOT_FINITE = Rule(
-    "BN001",
-    "not-finite",
-    Severity.ERROR,
-    "A channel holds NaN or Inf: its statistics, and its whole output in training, are lost.",
-    "Look at what produced the input; a NaN that reaches running_mean or running_var stays there.",
-)
-ILL_CONDITIONED = Rule(
-    "BN002",
-    "ill-conditioned",
-    Severity.WARNING,
-    "|mean| is so large against std that float32 loses the digits of the normalised values.",
-    "Subtract a constant from the input, or normalise in float64.",
-)
-BELOW_EPS = Rule(
-    "BN003",
-    "variance-below-eps",
-    Severity.WARNING,
-    "The variance is below eps, so that eps and not the data sets the scale.",
-    "Check that the channel is alive, scale the input up, or lower eps.",
-)
-OVERFLOW = Rule(
-    "BN004",
-    "overflow",
-    Severity.WARNING,
-    "The squared deviations overflow the dtype that PyTorch adds them in: its output is the bias.",
-    "Scale the input down.",
-)
-FRESH_STATISTICS = Rule(
-    "BN005",
-    "fresh-running-statistics",
-    Severity.WARNING,
-    "Evaluation without a state uses a fresh module's running_mean 0 and running_var 1.",
-    "Give --state, or --running-mean and --running-var.",
-)
-NOT_POSITIVE = Rule(
-    "BN006",
-    "running-variance-not-positive",
-    Severity.ERROR,
-    "running_var + eps is not above 0: the output is not finite.",
-    "Look at how running_var was made; a variance is never negative.",
-)
-MOMENTUM = Rule(
-    "BN007",
-    "momentum-out-of-range",
-    Severity.WARNING,
-    "momentum is the weight of the new batch; outside [0, 1] the update extrapolates.",
-    "Keras, Flax and ONNX name the weight of the old value instead: their 0.9 is 0.1 here.",
-)
-FEW_VALUES = Rule(
-    "BN008",
-    "few-values",
-    Severity.INFO,
-    "Fewer than 8 values a channel: the batch variance is mostly noise.",
-    "Use a larger batch, or a normalisation that does not need one.",
-)
-CONSTANT = Rule(
-    "BN009",
-    "constant",
-    Severity.INFO,
-    "All values of a channel are equal: its variance is 0, and in training its output the bias.",
-    "Check that the channel is alive.",
-)
-INPUTS_DIFFER = Rule(
-    "BN010",
-    "inputs-differ",
-    Severity.INFO,
-    "The inputs' means lie further apart than those of shuffled batches would.",
-    "Batches sorted by class or domain do this, and so do values that go together, such as pixels.",
-)
-STATE_NOT_FINITE = Rule(
-    "BN011",
-    "state-not-finite",
-    Severity.ERROR,
-    "A weight, bias or running statistic of the layer is NaN or Inf.",
-    "Look at where the checkpoint came from; no batch mends a NaN in the running statistics.",
-)
-
-RULES = (
-    NOT_FINITE,
-    ILL_CONDITIONED,
-    BELOW_EPS,
-    OVERFLOW,
-    FRESH_STATISTICS,
-    NOT_POSITIVE,
-    MOMENTUM,
-    FEW_VALUES,
-    CONSTANT,
-    INPUTS_DIFFER,
-    STATE_NOT_FINITE,
-)
 
 WORST_CONDITION = 1000.0
 """|mean|/std beyond which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
@@ -268,12 +189,3 @@ def inputs_findings(f_ratio: FloatArray) -> list[Finding]:
             {"channels": apart, "f_ratio": [float(f_ratio[channel]) for channel in apart]},
         )
     ]
-
-
-def name_channels(channels: list[int]) -> str:
-    """Channels as a person lists them: "channels 0, 1, 2 and 61 more"."""
-    if len(channels) == 1:
-        return f"channel {channels[0]}"
-    if len(channels) <= 4:
-        return f"channels {', '.join(map(str, channels[:-1]))} and {channels[-1]}"
-    return f"channels {', '.join(map(str, channels[:3]))} and {len(channels) - 3} more"

@@ -20,6 +20,15 @@ DIFFERS = Rule(
     Severity.ERROR,
     "A quantity lies further from the other implementation's than the arithmetic explains.",
     "Compare eps, momentum, the variance (biased or not) and each channel's weight and bias.",
+    symptom="A port, a fused kernel or a converted file does not give the same numbers.",
+    arithmetic="|actual - expected| exceeds a tolerance that follows from the number of values, "
+    "the dtype and the order of additions; the finding says how many times over. A constant ratio "
+    "of n/(n - 1) in running_var is the unbiased variance against the biased one; a channel's own "
+    "factor is eps, weight or a permutation.",
+    certainty="Certain that rounding does not explain it, under the derived tolerances. --rtol and "
+    "--atol put your own in their place.",
+    lookalike="Fewer digits in both, on ill-conditioned input, is BN002 or BN902.",
+    seen=("microsoft/onnxruntime#26584", "pytorch/pytorch#60528", "ml-explore/mlx#3817"),
 )
 
 LOST_DIGITS = Rule(
@@ -28,6 +37,13 @@ LOST_DIGITS = Rule(
     Severity.WARNING,
     "The other implementation's output is far from the exact one, as its arithmetic explains.",
     "Subtract a constant from the input, or compare in float64.",
+    symptom="Both agree with each other or within their tolerance, and neither is right to more "
+    "than a few digits.",
+    arithmetic="The output's tolerance, by the implementation's own arithmetic, is above a "
+    "thousandth of the size of weight and bias, and the difference from the exact values is too.",
+    certainty="Certain: bncli's own values are exact to about 1e-12.",
+    lookalike="A difference that the arithmetic does not explain is BN901.",
+    seen=("pytorch/pytorch#40302", "tenstorrent/tt-metal#45968"),
 )
 
 RULES = (DIFFERS, LOST_DIGITS)

@@ -1,4 +1,4 @@
-"""What a rule is: a code that stays, what it means, and how bad it is."""
+"""What a rule is: a code that stays, what it means, how bad it is, and how to tell."""
 
 from __future__ import annotations
 
@@ -15,14 +15,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of finding. `code` is a promise to scripts; `hint` is the mend in a sentence."""
+    """One kind of finding. `code` is a promise to scripts; `hint` is the mend in a sentence.
+
+    The rest is what `bncli rules CODE` explains: the `symptom` that a person sees, the
+    `arithmetic` that shows it, how sure the rule is (`certainty`), what looks like it and is
+    something else (`lookalike`), and the public threads in which it was `seen`, if there are any.
+    """
 
     code: str
     name: str
     severity: Severity
     summary: str
     hint: str
+    symptom: str = ""
+    arithmetic: str = ""
+    certainty: str = ""
+    lookalike: str = ""
+    seen: tuple[str, ...] = ()
 
     def finding(self, subject: str, message: str, evidence: Mapping[str, Value]) -> Finding:
         """A finding of this kind at `subject`."""
         return Finding(self.code, self.severity, subject, message, evidence, self.hint)
+
+
+def name_channels(channels: list[int], total: int | None = None) -> str:
+    """Channels as a person lists them: "channels 0, 1, 2 and 61 more".
+
+    "every channel" where there are `total` of them and more than one.
+    """
+    if total is not None and total > 1 and len(channels) == total:
+        return f"every one of {total} channels"
+    if len(channels) == 1:
+        return f"channel {channels[0]}"
+    if len(channels) <= 4:
+        return f"channels {', '.join(map(str, channels[:-1]))} and {channels[-1]}"
+    return f"channels {', '.join(map(str, channels[:3]))} and {len(channels) - 3} more"

@@ -16,6 +16,12 @@ AMBIGUOUS_AXES = Rule(
     Severity.WARNING,
     "Length and channels of a 3-D input are equal, so that either layout fits without an error.",
     "Say which axis holds the channels: --channel-axis 1 for (N, C, L), or -1 for (N, T, D).",
+    symptom="A BatchNorm1d after an RNN or a transformer trains without an error, and normalises "
+    "time steps where features were meant.",
+    arithmetic="The input has 3 axes, the last two of the same size, and the channel axis was not "
+    "named. PyTorch takes axis 1 and can only refuse a size that does not fit.",
+    certainty="Certain that the shape does not tell. Which layout was meant only the user knows.",
+    lookalike="A square (N, C, L) is right as it is: name --channel-axis 1.",
 )
 
 RULES = (AMBIGUOUS_AXES,)

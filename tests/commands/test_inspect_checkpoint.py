@@ -78,7 +78,9 @@ def test_state_dict(run, folder):
     facts = report["facts"]
     assert (facts["container"], facts["layers"], facts["channels"]) == ("torch-zip", 2, 10)
     assert (facts["eps_source"], facts["momentum_source"]) == ("assumed", "assumed")
-    assert "2 BatchNorm layers, 10 channels; num_batches_tracked: 2 at 7." in report["verdict"]
+    assert (
+        "2 BatchNorm layers, 10 channels; num_batches_tracked: 2 layers at 7." in report["verdict"]
+    )
 
 
 def test_pickled_module(run, folder):

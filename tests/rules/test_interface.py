@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from bncli.report import Severity
-from bncli.rules import RULES
-from bncli.rules.batch import name_channels
+from bncli.rules import FAMILIES, RULES
+from bncli.rules.interface import name_channels
+
+from .faults import FAULTS
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -150,13 +152,18 @@ def run_planted(run, save, rule):
 
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+every_planted_rule = pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.code in PLANTED], ids=lambda rule: rule.code
+)
 
 
 def test_codes_and_names_are_unique_and_in_order():
     codes = [rule.code for rule in RULES]
     assert codes == sorted(set(codes))
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert set(codes) == set(PLANTED)  # a rule that no test plants is no rule
+    # A rule that no test plants is no rule; those of checkpoints are in the fault matrix.
+    assert set(codes) == {*PLANTED, *(fault.code for fault in FAULTS.values())}
+    assert {rule.code[:3] for rule in RULES} == set(FAMILIES)
 
 
 def test_codes_are_a_promise():
@@ -178,18 +185,46 @@ def test_codes_are_a_promise():
         "BN704": ("one-value-batch", "error"),
         "BN705": ("half-precision-stall", "warning"),
         "BN706": ("running-variance-impossible", "error"),
+        "BN101": ("never-estimated", "error"),
+        "BN102": ("never-estimated-anywhere", "warning"),
+        "BN103": ("fresh", "info"),
+        "BN104": ("counted-but-unchanged", "warning"),
+        "BN105": ("initial-value-remains", "warning"),
+        "BN106": ("missing-statistics", "error"),
+        "BN201": ("nan-in-checkpoint", "error"),
+        "BN202": ("inf-in-checkpoint", "error"),
+        "BN203": ("variance-not-positive", "error"),
+        "BN204": ("negative-variance", "warning"),
+        "BN205": ("mean-and-variance-swapped", "error"),
+        "BN206": ("shapes-disagree", "error"),
+        "BN303": ("counter-multiple", "warning"),
+        "BN305": ("counter-too-small", "info"),
+        "BN401": ("running-variance-below-eps", "warning"),
+        "BN402": ("dead-channel", "info"),
+        "BN501": ("half-precision-statistics", "warning"),
+        "BN502": ("lost-to-precision", "warning"),
+        "BN505": ("wholly-half", "info"),
+        "BN602": ("copy-never-updated", "error"),
         "BN901": ("differs", "error"),
     }.items()
 
 
 @every_rule
 def test_a_rule_is_well_formed(rule):
-    assert re.fullmatch(r"BN[0179]\d\d", rule.code)
+    assert re.fullmatch(r"BN[0-79]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
-    for sentence in (rule.summary, rule.hint):
-        assert sentence.endswith(".")
+    texts = (rule.symptom, rule.arithmetic, rule.certainty, rule.lookalike)
+    for sentence in (rule.summary, rule.hint, *texts):
+        assert sentence.endswith("."), sentence
         assert "\n" not in sentence
+        assert "  " not in sentence
+        assert sentence.isascii()
+        assert not re.search(r"\b(gamma|beta|sigma|epsilon)\b", sentence)
     assert isinstance(rule.severity, Severity)
+    for thread in rule.seen:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", thread)
+    others = set(re.findall(r"BN\d{3}", " ".join(texts)))
+    assert others <= {other.code for other in RULES} - {rule.code}
 
 
 @every_rule
@@ -200,7 +235,7 @@ def test_a_finding_carries_its_rule(rule):
     assert finding.evidence == {"number": 3}
 
 
-@every_rule
+@every_planted_rule
 def test_the_planted_fault_is_found(run, save, rule):
     result, subject = run_planted(run, save, rule)
     found = {
@@ -221,7 +256,7 @@ def test_the_planted_fault_is_found(run, save, rule):
     assert severities == sorted(severities)
 
 
-@every_rule
+@every_planted_rule
 def test_the_planted_fault_alone_is_found(run, save, rule):
     """No planted input is blamed for what it has not, but for these consequences."""
     result, _ = run_planted(run, save, rule)

@@ -1,0 +1,146 @@
+"""One checkpoint, judged: its layers are read and dropped one by one, then seen as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.commands._layer_settings import LayerSettings
+    from bncli.model import TensorFile
+    from bncli.report import Finding, Value
+    from bncli.rules.layers import Layer
+    from bncli.state_dict import LayerRefs
+
+MOST_CHANNELS = 1 << 18
+"""A layer of more is listed and not read: no network has one, and memory stays bounded."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """What was seen of the files so far; no array among it.
+
+    `found` names all layers of the files, and `rows` and `findings` are those that are shown.
+    """
+
+    rows: list[dict[str, Value]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    eps_sources: set[str] = field(default_factory=set)
+    momentum_sources: set[str] = field(default_factory=set)
+    classes: set[str | None] = field(default_factory=set)
+    found: list[str] = field(default_factory=list)
+    tensors: int = 0
+    affine_only: int = 0
+
+    def add(self, other: Judged) -> None:
+        """Take in what was seen of another file."""
+        self.rows += other.rows
+        self.findings += other.findings
+        self.eps_sources |= other.eps_sources
+        self.momentum_sources |= other.momentum_sources
+        self.classes |= other.classes
+        self.found += other.found
+        self.tensors += other.tensors
+        self.affine_only += other.affine_only
+
+
+def judge(
+    file: TensorFile, prefix: str, globs: list[str], settings: LayerSettings, *, several: bool
+) -> Judged:
+    """Judge one file as a whole, and give what `prefix` and `globs` choose of it.
+
+    `several` says that there are more files, so that every finding names its own. Raises
+    MissingTensorError where `prefix` means no layer.
+    """
+    from bncli.commands._layer_rows import layer_row
+    from bncli.rules.checkpoint import checkpoint, file_findings, layer_findings, looks_affine_only
+    from bncli.rules.layers import summary
+    from bncli.state_dict import batch_norm_layers
+
+    layers = batch_norm_layers(file)
+    chosen = _chosen(file, layers, prefix, globs)
+    seen = Judged(found=[refs.name for refs in layers], tensors=len(file.tensors))
+    summaries = []
+    for refs in layers:
+        layer = _read(refs, settings)
+        summaries.append(summary(layer))
+        if not chosen(refs.name):
+            continue
+        seen.rows.append({"path": str(file.path), **layer_row(layer, refs)})
+        seen.findings += layer_findings(layer)
+        seen.eps_sources.add(settings.eps_of(refs)[1])
+        seen.momentum_sources.add(settings.momentum_of(refs)[1])
+        seen.classes.add(refs.module.class_name if refs.module is not None else None)
+    context = checkpoint(file, summaries)
+    seen.affine_only = sum(map(looks_affine_only, context.bare))
+    if layers:
+        seen.findings += [
+            finding for finding in file_findings(context) if _concerns(finding, chosen)
+        ]
+    if several:
+        seen.findings = [
+            replace(
+                finding,
+                subject=f"{file.path}::{finding.subject}",
+                evidence={"path": str(file.path), **finding.evidence},
+            )
+            for finding in seen.findings
+        ]
+    return seen
+
+
+def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:
+    """A layer with its arrays, and with eps and momentum from where they are known."""
+    from bncli.model import BatchNormState
+    from bncli.rules.layers import Layer
+    from bncli.state_dict import read_tensors
+
+    longest = max((ref.numel for ref in refs.tensors.values()), default=0)
+    if longest > MOST_CHANNELS:
+        state: BatchNormState = BatchNormState(refs.name, module=refs.module)
+        problem = f"a tensor of it has {longest} values, and none of more than {MOST_CHANNELS} is "
+        notes: tuple[str, ...] = (f"{problem}judged.",)
+    else:
+        state, notes = read_tensors(refs)
+    eps, eps_source = settings.eps_of(refs)
+    momentum, momentum_source = settings.momentum_of(refs)
+    return Layer(
+        state,
+        shapes={leaf: ref.shape for leaf, ref in refs.tensors.items()},
+        dtypes={leaf: ref.dtype for leaf, ref in refs.tensors.items()},
+        eps=eps,
+        momentum=momentum,
+        eps_assumed=eps_source == "assumed",
+        momentum_assumed=momentum_source == "assumed",
+        unread=notes,
+    )
+
+
+def _chosen(
+    file: TensorFile, layers: list[LayerRefs], prefix: str, globs: list[str]
+) -> Callable[[str], bool]:
+    """Whether a layer is shown: `CKPT::NAME` means one by any end of its name, or all below it.
+
+    Raises MissingTensorError where `prefix` means none.
+    """
+    from bncli.commands._layer_settings import matches
+    from bncli.loaders.names import find_name
+
+    below = (f"{prefix}.", f"{prefix}/")
+    whole = ""
+    if prefix and not any(layer.name.startswith(below) for layer in layers):
+        whole = find_name(file.path, [layer.name for layer in layers], prefix, "BatchNorm layer")
+
+    def chosen(name: str) -> bool:
+        if prefix and (name != whole if whole else not name.startswith(below)):
+            return False
+        return not globs or any(matches(name, glob) for glob in globs)
+
+    return chosen
+
+
+def _concerns(finding: Finding, chosen: Callable[[str], bool]) -> bool:
+    """Whether a finding is about a layer that is shown, or about the file."""
+    layer = finding.evidence.get("layer")
+    return not isinstance(layer, str) or chosen(layer)

@@ -1,0 +1,82 @@
+"""The rules for checkpoints, run: each layer as it is read, then the file as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.errors import BncliError
+from bncli.rules import channels, corruption, counters, estimation, precision, structure
+from bncli.rules.layers import Bare, Checkpoint, Layer, Summary
+from bncli.state_dict import possible_layers
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile
+    from bncli.report import Finding
+
+LAYER_CHECKS: tuple[Callable[[Layer], list[Finding]], ...] = (
+    *corruption.CHECKS,
+    *channels.CHECKS,
+    *precision.LAYER_CHECKS,
+)
+"""Checks of one layer by its arrays."""
+FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
+    *estimation.CHECKS,
+    *counters.CHECKS,
+    *precision.FILE_CHECKS,
+    *structure.CHECKS,
+)
+"""Checks of all layers of a file beside each other."""
+
+
+def layer_findings(layer: Layer) -> list[Finding]:
+    """What one layer's own numbers show."""
+    return [finding for check in LAYER_CHECKS for finding in check(layer)]
+
+
+def file_findings(file: Checkpoint) -> list[Finding]:
+    """What the layers of a file show beside each other."""
+    return [finding for check in FILE_CHECKS for finding in check(file)]
+
+
+def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
+    """A file with its layers' summaries."""
+    names = {layer.name for layer in layers}
+    averaged = dict(_averaged(file))
+    return Checkpoint(
+        layers=layers,
+        bare=[
+            Bare(layer.name, tuple(layer.tensors))
+            for layer in possible_layers(file).values()
+            if layer.name not in names
+            and layer.module is None
+            and not layer.has_statistics
+            and all(ref.ndim <= 1 for ref in layer.tensors.values())
+        ],
+        twins=structure.twins(layers, averaged),
+        averaged=averaged,
+        parameter_dtypes=frozenset(
+            ref.dtype
+            for name, ref in file.tensors.items()
+            if ref.dtype in DTYPES
+            and DTYPES[ref.dtype].kind == "float"
+            and ref.numel > 1
+            and not name.startswith("optim")
+        ),
+    )
+
+
+def looks_affine_only(bare: Bare) -> bool:
+    """Whether something with weight and bias alone is a BatchNorm by its name."""
+    return {"weight", "bias"} <= set(bare.leaves) and estimation.named_batch_norm(bare.name)
+
+
+def _averaged(file: TensorFile) -> Iterable[tuple[str, float]]:
+    """The n_averaged tensors of a file, by the name in front of them."""
+    for name, ref in file.tensors.items():
+        if name.rpartition(".")[2] == "n_averaged" and ref.numel == 1:
+            try:
+                yield name.rpartition(".")[0], float(ref.read().reshape(()).item())
+            except (BncliError, TypeError):  # TypeError: a complex number
+                continue

@@ -1,0 +1,274 @@
+"""What the rules for checkpoints are given: one layer with its arrays, then all without them.
+
+A layer check sees a `Layer` and its arrays; a file check sees the `Summary` of every layer. So
+the arrays of one layer are in memory at a time, however large the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.rules.interface import Rule, name_channels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormState, FloatArray
+    from bncli.report import Finding, Value
+
+Affine = Literal["none", "initial", "weight", "trained"]
+HALVES = ("float16", "bfloat16")
+MOST_EVIDENCE = 1024
+LIVE = 0.01
+"""The |weight| from which a channel counts as live: a normalised value then moves the output by
+a hundredth or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One BatchNorm layer as a layer check sees it.
+
+    `state` holds what could be read, `shapes` and `dtypes` what is stored, by PyTorch's names.
+    `mean`, `var`, `weight` and `bias` are the state's vectors as float64, of shape
+    (num_features,). `momentum` is the weight of the new batch, or None for the cumulative
+    average.
+    """
+
+    state: BatchNormState
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    eps_assumed: bool = True
+    momentum_assumed: bool = True
+    unread: tuple[str, ...] = ()
+    mean: FloatArray | None = field(init=False)
+    var: FloatArray | None = field(init=False)
+    weight: FloatArray | None = field(init=False)
+    bias: FloatArray | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Widen the vectors."""
+        import numpy as np
+
+        for name, values in self.vectors.items():
+            wide = None if values is None else values.astype(np.float64)
+            object.__setattr__(self, name.removeprefix("running_"), wide)
+
+    @property
+    def vectors(self) -> dict[str, NDArray[Any] | None]:
+        """The state's tensors with one value a channel, by name."""
+        state = self.state
+        return {
+            "running_mean": state.running_mean,
+            "running_var": state.running_var,
+            "weight": state.weight,
+            "bias": state.bias,
+        }
+
+    @property
+    def coherent(self) -> bool:
+        """Whether both statistics were read, and all vectors have the same length, not 0."""
+        lengths = {len(values) for values in self.vectors.values() if values is not None}
+        if self.mean is None or self.var is None:
+            return False
+        return len(lengths) == 1 and lengths != {0}
+
+    @property
+    def eps_said(self) -> str:
+        """eps as a sentence names it, with the word that it was assumed."""
+        return f"eps {self.eps:g}{' (assumed)' * self.eps_assumed}"
+
+    def live(self) -> NDArray[Any]:
+        """Which channels have a |weight| of LIVE or more; all where there is no weight."""
+        import numpy as np
+
+        assert self.var is not None
+        if self.weight is None:
+            return np.ones(len(self.var), bool)
+        result: NDArray[Any] = np.abs(self.weight) >= LIVE
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One layer as a file check sees it: what is left when its arrays are gone.
+
+    `initial` says that running_mean is exactly 0 and running_var exactly 1 in every channel.
+    `affine` is "none" without weight and bias, "initial" where both are as a module begins,
+    "weight" where the weight has values of its own and the bias is still 0, else "trained".
+    `lacks_statistics` says that the stored module tracks them and the file has none.
+    The digests are equal where all bits of the tensors are, and None where there is none.
+    `varied` says that running_var is not the same in every channel.
+    """
+
+    name: str
+    channels: int | None
+    has_statistics: bool
+    lacks_statistics: bool
+    initial: bool
+    affine: Affine
+    frozen: bool
+    has_counter: bool
+    counter: int | float | None
+    momentum: float | None
+    momentum_assumed: bool
+    least_var: float | None
+    varied: bool
+    statistics_dtype: str | None
+    affine_dtype: str | None
+    statistics_digest: int | None
+    affine_digest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Something with tensors of a BatchNorm layer that lacks its statistics, by name."""
+
+    name: str
+    leaves: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One file as a file check sees it.
+
+    `twins` gives, for each layer of an averaged copy, the layer of the live model that it
+    belongs to. `averaged` holds the value of each n_averaged, by the name in front of it.
+    `parameter_dtypes` are those of all other floating-point tensors.
+    """
+
+    layers: Sequence[Summary]
+    bare: Sequence[Bare] = ()
+    twins: Mapping[str, str] = field(default_factory=dict)
+    averaged: Mapping[str, float] = field(default_factory=dict)
+    parameter_dtypes: frozenset[str] = frozenset()
+
+    def own(self) -> list[Summary]:
+        """The layers that belong to no averaged copy."""
+        return [layer for layer in self.layers if layer.name not in self.twins]
+
+    def averaged_count(self, name: str) -> float | None:
+        """The n_averaged that stands over a layer."""
+        return next((n for root, n in self.averaged.items() if is_below(name, root)), None)
+
+
+def summary(layer: Layer) -> Summary:
+    """What remains of a layer when its arrays are dropped."""
+    import numpy as np
+
+    state, mean, var = layer.state, layer.mean, layer.var
+    module = state.module
+    finite = np.empty(0) if var is None else var[np.isfinite(var)]
+    lengths = [shape[0] for shape in layer.shapes.values() if len(shape) == 1]
+    return Summary(
+        name=state.name,
+        channels=lengths[0] if lengths else None,
+        has_statistics=layer.coherent,
+        lacks_statistics=(
+            module is not None
+            and module.track_running_stats is True
+            and not {"running_mean", "running_var"} <= set(layer.shapes)
+        ),
+        initial=(
+            layer.coherent
+            and mean is not None
+            and var is not None
+            and not mean.any()
+            and bool((var == 1).all())
+        ),
+        affine=_affine(layer),
+        frozen=module is not None and "Frozen" in module.class_name,
+        has_counter="num_batches_tracked" in layer.shapes,
+        counter=state.num_batches_tracked,
+        momentum=layer.momentum,
+        momentum_assumed=layer.momentum_assumed,
+        least_var=float(finite.min()) if finite.size else None,
+        varied=bool(finite.size) and finite.min() != finite.max(),
+        statistics_dtype=layer.dtypes.get("running_var"),
+        affine_dtype=layer.dtypes.get("weight", layer.dtypes.get("bias")),
+        statistics_digest=_digest(state.running_mean, state.running_var),
+        affine_digest=_digest(state.weight, state.bias),
+    )
+
+
+def found(
+    rule: Rule,
+    layer: Layer,
+    message: str,
+    cause: str,
+    channels: NDArray[Any] | None = None,
+    **numbers: Any,
+) -> Finding:
+    """A finding at a layer. Arrays among `numbers` are evidence for the `channels` (a mask).
+
+    The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are.
+    """
+    import numpy as np
+
+    evidence: dict[str, Value] = {"layer": layer.state.name, "cause": cause}
+    if channels is not None:
+        at = np.flatnonzero(channels)
+        evidence["channel_count"] = len(at)
+        at = at[:MOST_EVIDENCE]
+        evidence["channels"] = at.tolist()
+        numbers = {
+            key: value[at].tolist() if isinstance(value, np.ndarray) else value
+            for key, value in numbers.items()
+        }
+    return rule.finding(label(layer.state.name), message, {**evidence, **numbers})
+
+
+def label(name: str) -> str:
+    """A layer's name as a person reads it."""
+    return name or "(the file itself)"
+
+
+def median(values: NDArray[Any]) -> float:
+    """The median of some values, none of them NaN; np.median imports numpy.ma for it."""
+    import numpy as np
+
+    half = (len(values) - 1) // 2
+    low, high = np.partition(values, [half, len(values) // 2])[[half, len(values) // 2]]
+    return float(low + (high - low) / 2)
+
+
+def is_below(name: str, root: str) -> bool:
+    """Whether a layer's name begins with `root`, which is everything where it is empty."""
+    return not root or name.startswith((f"{root}.", f"{root}/"))
+
+
+def named(channels: NDArray[Any]) -> str:
+    """The channels of a mask as a person lists them."""
+    import numpy as np
+
+    return name_channels(np.flatnonzero(channels).tolist(), len(channels))
+
+
+def _affine(layer: Layer) -> Affine:
+    """Whether weight and bias are those that a module begins with."""
+    if layer.weight is None and layer.bias is None:
+        return "none"
+    if layer.bias is not None and not _begins(layer.bias):
+        return "trained"
+    if layer.weight is not None and not _begins(layer.weight):
+        return "weight" if layer.bias is not None else "trained"
+    return "initial"
+
+
+def _begins(values: FloatArray) -> bool:
+    """Whether all values are 0, or all 1, or several and all the same: no gradient does that."""
+    if not values.size:
+        return True
+    first = values.flat[0]
+    return bool((values == first).all()) and (first in (0.0, 1.0) or values.size > 1)
+
+
+def _digest(*tensors: NDArray[Any] | None) -> int | None:
+    """A number that is the same for the same bits in all tensors; None where there are none."""
+    if all(values is None for values in tensors):
+        return None
+    # Python's own hash of bytes has 64 bits, and no library to load.
+    return hash(tuple(v if v is None else (str(v.dtype), v.tobytes()) for v in tensors))

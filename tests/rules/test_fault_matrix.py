@@ -1,0 +1,293 @@
+"""Every fault is found by its code, and nothing of a warning's weight is said of healthy files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from bncli.rules import RULES
+from bncli.rules.checkpoint import FILE_CHECKS, LAYER_CHECKS
+
+from . import networks
+from .faults import FAULTS, average_into, averaged
+from .networks import made, norms, perceptron, residual, separable, train, trained, volumes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors as small as these are faster without a second thread, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+CHECKPOINT_RULES = [rule for rule in RULES if rule.code[2] in "123456"]
+
+
+def said(run, saved, *flags):
+    torch.save(saved, "net.pt")
+    result = run("inspect-checkpoint", "net.pt", *flags, "-f", "json")
+    assert result.code in (0, 1), result.stderr
+    return result
+
+
+def test_every_rule_for_checkpoints_has_a_fault():
+    assert {fault.code for fault in FAULTS.values()} == {rule.code for rule in CHECKPOINT_RULES}
+    assert len(LAYER_CHECKS) + len(FILE_CHECKS) > 10
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_by_its_code(name, run, folder):
+    fault = FAULTS[name]
+    saved = fault.make()
+    result = said(run, saved, *fault.flags)
+    findings = result.report["findings"]
+    mine = [finding for finding in findings if finding["code"] == fault.code]
+    assert set(fault.where) <= {finding["subject"] for finding in mine}
+    if fault.cause is not None:
+        causes = {f["evidence"]["cause"] for f in mine if f["subject"] in fault.where}
+        assert causes == {fault.cause}
+    # Nothing else that weighs is said, but what comes with this very fault.
+    heavy = {f["code"] for f in findings if f["severity"] != "info"} - {fault.code}
+    assert heavy <= fault.besides, findings
+    rule = next(rule for rule in CHECKPOINT_RULES if rule.code == fault.code)
+    assert {finding["severity"] for finding in mine} == {rule.severity.value}
+    errors = any(finding["severity"] == "error" for finding in findings)
+    assert result.code == (1 if errors else 0)
+    for finding in findings:
+        assert finding["message"].endswith("."), finding
+        assert "\n" not in finding["message"]
+        assert finding["evidence"], finding
+
+
+def frozen(model):
+    """Statistics folded into weight and bias, no counter: a FrozenBatchNorm2d that was folded."""
+    state = model.state_dict()
+    for name in norms(model):
+        var, mean = state[f"{name}.running_var"], state[f"{name}.running_mean"]
+        weight = state.get(f"{name}.weight", torch.ones_like(var)) / (var + 1e-5).sqrt()
+        bias = state.get(f"{name}.bias", torch.zeros_like(var)) - mean * weight
+        state |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        state |= {f"{name}.running_mean": torch.zeros_like(mean)}
+        state |= {f"{name}.running_var": torch.ones_like(var)}
+        del state[f"{name}.num_batches_tracked"]
+    return state
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def without_counters(state):
+    return {name: value for name, value in state.items() if "num_batches" not in name}
+
+
+def detector():
+    """A folded, frozen backbone without counters, and a head that is trained with them."""
+    return prefixed(frozen(trained()), "backbone.") | prefixed(
+        trained(volumes).state_dict(), "head."
+    )
+
+
+def random_affine():
+    """As DCGAN and old PyTorch initialise: random weights, bias 0, nothing trained yet."""
+    model = made(residual)
+    for module in norms(model).values():
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    return model.state_dict()
+
+
+def teacher(*, counters):
+    model = made(residual)
+    copy_ = copy.deepcopy(model)
+    train(model, step=lambda live: average_into(copy_, live, buffers=True))
+    for module in norms(copy_).values():
+        module.num_batches_tracked.fill_(counters)
+    return {"epoch": 3, "state_dict": model.state_dict(), "state_dict_ema": copy_.state_dict()}
+
+
+def new_head():
+    model = trained()
+    torch.manual_seed(3)
+    model.layer2[0].bn1 = nn.BatchNorm2d(12)
+    return train(model, 85).state_dict()
+
+
+def with_optimizer():
+    model = trained()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(4, 3, 6, 6)).sum().backward()
+    optimizer.step()
+    return {"model": model.half().state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def averaged_and_updated():
+    model, swa = averaged(update=True)
+    return {"model": model.state_dict(), "swa": swa.state_dict()}
+
+
+def few_batches_for_the_average():
+    """Ten batches, equally weighted; every variance is above 0.9^10."""
+    generator = torch.Generator().manual_seed(9)
+    swa = torch.optim.swa_utils.AveragedModel(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)))
+    for _ in range(3):
+        nn.init.normal_(swa.module[0].weight, generator=generator)
+        swa.update_parameters(swa.module)
+    update_bn([torch.randn(16, 4, generator=generator) * 3 for _ in range(10)], swa)
+    assert swa.module[1].running_var.min() > 0.9**10
+    return swa.state_dict()
+
+
+def precise():
+    """Statistics estimated anew with the cumulative average, over few batches."""
+    model = trained()
+    generator = torch.Generator().manual_seed(8)
+    update_bn([networks.batch(generator) for _ in range(30)], model)
+    for module in norms(model).values():
+        module.momentum = None
+    return model
+
+
+def untracked():
+    """A module without statistics by choice, stored whole beside others that track."""
+    model = trained()
+    model.layer1[0].bn1 = nn.BatchNorm2d(8, track_running_stats=False)
+    return train(model, 20)
+
+
+def instance_norms():
+    norm = nn.InstanceNorm2d(8, affine=True, track_running_stats=True)
+    for _ in range(200):
+        norm(torch.randn(4, 8, 5, 5))
+    return prefixed(norm.state_dict(), "in1.") | trained().state_dict()
+
+
+def hybrid():
+    """A network whose last stage has LayerNorm under the name that BatchNorm has elsewhere."""
+    state = {}
+    for stage in range(2):
+        state |= prefixed(trained(separable)[1].state_dict(), f"stages.{stage}.norm1.")
+    return state | prefixed(nn.LayerNorm(16).state_dict(), "stages.2.norm1.")
+
+
+def generator_and_discriminator():
+    """Two networks of one file that were trained for different times."""
+    other = train(made(residual), 77, seed=4)
+    return {"G": trained().state_dict(), "D": other.state_dict()}
+
+
+HEALTHY = {
+    "residual": lambda: trained().state_dict(),
+    "residual, stored whole": trained,
+    "perceptron": lambda: trained(perceptron),
+    "separable, eps and momentum stored": lambda: trained(separable),
+    "separable, state_dict": lambda: trained(separable).state_dict(),
+    "volumes": lambda: trained(volumes).state_dict(),
+    "data parallel, compiled": lambda: {
+        "state_dict": prefixed(trained().state_dict(), "_orig_mod.module.")
+    },
+    "fresh": lambda: made(residual).state_dict(),
+    "fresh, stored whole": lambda: made(perceptron),
+    "random affine": random_affine,
+    "frozen and folded": lambda: frozen(trained()),
+    "frozen backbone, trained head": detector,
+    "converted without counters": lambda: without_counters(trained().state_dict()),
+    "teacher with counter 0": lambda: teacher(counters=0),
+    "teacher with counter 1": lambda: teacher(counters=1),
+    "teacher with truncated counters": lambda: teacher(counters=networks.STEPS // 2),
+    "teacher alone": lambda: teacher(counters=1)["state_dict_ema"],
+    "new head": new_head,
+    "half with optimizer": with_optimizer,
+    "half": lambda: trained(separable).half().state_dict(),
+    "averaged and updated": averaged_and_updated,
+    "averaged and updated over few batches, alone": few_batches_for_the_average,
+    "precise statistics": precise,
+    "untracked by choice": untracked,
+    "instance norm": instance_norms,
+    "hybrid": hybrid,
+    "two networks": generator_and_discriminator,
+    "float64": lambda: trained().double().state_dict(),
+}
+"""What people save when nothing is wrong."""
+
+
+def test_of_a_fresh_network_one_thing_is_said_of_each_layer(run, folder):
+    """Though the last weight of each residual branch is exactly 0."""
+    report = said(run, made(residual).state_dict()).report
+    assert {row["flags"] for row in report["tables"]["layers"]} == {"BN103"}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_that_weighs_is_said_of_a_healthy_file(name, run, folder):
+    result = said(run, HEALTHY[name]())
+    heavy = [f for f in result.report["findings"] if f["severity"] != "info"]
+    assert heavy == []
+    assert result.code == 0
+    assert result.report["tables"]["layers"]
+
+
+def spoilt():
+    """A network with stored eps and momentum, in which one batch of training had a NaN."""
+    model = trained(separable)
+    x, _ = networks.batch(torch.Generator().manual_seed(5))
+    x[3, 1, 2, 2] = torch.nan
+    model.train()(x)
+    return model
+
+
+def write(container, model):
+    """Save a model into a container; the file to open."""
+    state = model.state_dict()
+    if container == "torchscript":
+        torch.jit.save(torch.jit.script(model), "net.pt")
+    elif container == "module":
+        torch.save(nn.DataParallel(model), "net.pt")
+    elif container == "legacy":
+        torch.save({"state_dict": state}, "net.pt", _use_new_zipfile_serialization=False)
+    elif container in ("npz", "npz-compressed"):
+        save = np.savez if container == "npz" else np.savez_compressed
+        with open("net.pt", "wb") as file:  # noqa: PTH123  # NumPy would add a suffix to a path
+            save(file, **{name.replace(".", "/"): value.numpy() for name, value in state.items()})
+    elif container == "safetensors":
+        safetensors.torch.save_file(state, "net.pt")
+    elif container == "sharded":
+        names = list(state)
+        parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+        for part, keys in parts.items():
+            safetensors.torch.save_file({key: state[key] for key in keys}, part)
+        places = {key: part for part, keys in parts.items() for key in keys}
+        Path("net.json").write_text(json.dumps({"weight_map": places}))
+        return "net.json"
+    return "net.pt"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    "container",
+    ["legacy", "module", "npz", "npz-compressed", "safetensors", "sharded", "torchscript"],
+)
+def test_a_fault_is_found_in_every_container(container, run, folder):
+    model = spoilt()
+    expected = set(norms(model))
+    result = run("inspect-checkpoint", write(container, model), "-f", "json")
+    assert result.code == 1
+    rows = result.report["tables"]["layers"]
+    assert {
+        row["name"].replace("/", ".").removeprefix("state_dict.").removeprefix("module.")
+        for row in rows
+    } == expected
+    assert {row["flags"] for row in rows} == {"BN201"}
+    stored = container == "module"  # TorchScript keeps eps in its code, which is not read
+    eps = [1e-5] + [1e-3 if stored else 1e-5] * 4
+    found = {row["name"].rpartition(".")[2].rpartition("/")[2]: row["eps"] for row in rows}
+    assert [found[name] for name in norms(model)] == eps
+    assert result.report["facts"]["eps_source"] == ("file" if stored else "assumed")
