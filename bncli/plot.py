@@ -35,6 +35,7 @@ def draw(path: str, charts: tuple[Chart, ...], read: Iterable[str]) -> None:
     figure_class, canvas_class = _matplotlib()
     figure = figure_class(figsize=(8, 2.8 * max(len(charts), 1)), layout="constrained")
     canvas_class(figure)
+    colors: dict[str, str] = {}  # a series has one colour in all charts
     for number, chart in enumerate(charts):
         axes = figure.add_subplot(len(charts), 1, number + 1)
         for name, values in chart.series.items():
@@ -44,6 +45,7 @@ def draw(path: str, charts: tuple[Chart, ...], read: Iterable[str]) -> None:
                 chart.x,
                 y,
                 label=name,
+                color=colors.setdefault(name, f"C{len(colors)}"),
                 linestyle="none" if scattered else "-",
                 marker="." if scattered or len(y) == 1 else None,
                 markersize=3,

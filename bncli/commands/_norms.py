@@ -211,7 +211,7 @@ def first_sample_table(
     norms: Sequence[Norm], measured: Measured, given: Input, cells: list[tuple[int, ...]]
 ) -> Table:
     """Some values of the first sample, and what each norm makes of them."""
-    columns = [Column("index", "index"), Column("x", "x")]
+    columns = [Column("index", "index"), Column("x", "x", ".9g")]
     columns += [Column(norm.name, norm.name) for norm in norms]
     rows: list[dict[str, Value]] = []
     for cell in cells:

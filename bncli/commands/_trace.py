@@ -22,6 +22,7 @@ from bncli.trace import (
     Element,
     Writer,
     backward_steps,
+    could_train,
     elements,
     float32_pass,
     float32_steps,
@@ -75,12 +76,14 @@ class Tracing:
         values: list[Row] = []
         checks: list[tuple[int, Identity]] = []
         parted: list[str] = []
+        digits = 0
         most = max(2, MOST_ELEMENTS // len(self.shown))
         for place, channel in enumerate(self.shown):
             view = self._view(stored, channel)
             writer = Writer.of(
                 view, float(self.done.stats.mean[channel]), float(self.done.stats.var[channel])
             )
+            digits = max(digits, writer.digits)
             element = self._element(view)
             if found32 is not None:
                 forward = float32_steps(self.done, found32, place, view, element)
@@ -103,9 +106,10 @@ class Tracing:
             parts=self._parts(),
             backward=self.upstream is not None,
             centered=not self.float32 or self.done.settings.normalizes_with_batch,
+            digits=digits,
         )
         tables = [
-            steps_table(steps, shape, self._left_out()),
+            steps_table(steps, shape, self._notes(stored)),
             elements_table(values, shape, self._shortened(most)),
         ]
         if self.upstream is not None:
@@ -184,7 +188,18 @@ class Tracing:
 
     def _parts(self) -> bool:
         """Whether evaluation is set beside training."""
-        return not self.done.settings.training and self.done.stats.count > 1 and not self.float32
+        return could_train(self.done) and not self.float32
+
+    def _notes(self, stored: NDArray[Any]) -> str:
+        """That there are more channels, and that the bits are those of a contiguous copy."""
+        import numpy as np
+
+        from bncli.pytorch_cpu.float32 import is_strided
+
+        notes = [self._left_out()]
+        if self.float32 and is_strided(np.moveaxis(stored, self.given.channel_axis, 1)):
+            notes.append(STRIDED_NOTE)
+        return " ".join(filter(None, notes))
 
     def _left_out(self) -> str:
         """That there are more channels, where nobody chose these."""
@@ -256,6 +271,11 @@ class Tracing:
         return rows
 
 
+STRIDED_NOTE = (
+    "The input is strided, which PyTorch sums in another way: these are the bits of its contiguous "
+    "copy."
+)
+
 FEW_SENTENCES = 3
 """Channels of which a sentence says where evaluation parts from training."""
 
@@ -285,6 +305,9 @@ def _held(checks: list[Identity]) -> str:
         return f"{failed} of {len(judged)} identities do not hold."
     if not judged:
         return "No identity can be judged: the numbers are not finite."
+    if len(judged) < len(checks):
+        lost = len(checks) - len(judged)
+        return f"{len(judged)} identities hold; {lost} cannot be judged: numbers are not finite."
     return f"All {len(judged)} identities hold."
 
 

@@ -36,7 +36,8 @@ TORCH_NOTE = (
 @dataclass(frozen=True, slots=True)
 class TraceShape:
     """What stands beside the values: the backend's (`torch`), the exact ones (`float32`), those of
-    training (`parts`), gradients (`backward`), and deviations from the mean (`centered`).
+    training (`parts`), gradients (`backward`), and deviations from the mean (`centered`). `digits`
+    tell the values from their mean.
     """
 
     torch: bool
@@ -44,6 +45,7 @@ class TraceShape:
     parts: bool
     backward: bool
     centered: bool
+    digits: int
 
 
 def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
@@ -77,7 +79,8 @@ def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
 
 def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
     """What becomes of each element of a channel."""
-    columns = [Column("channel", "channel"), Column("index", "index"), Column("x", "x")]
+    columns = [Column("channel", "channel"), Column("index", "index")]
+    columns.append(Column("x", "x", f".{shape.digits}g"))
     if shape.centered:
         columns += [Column("deviation", "deviation"), Column("squared", "squared")]
     if shape.float32:

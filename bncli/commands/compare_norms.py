@@ -100,7 +100,7 @@ def compare_norms(
     from bncli.compare import tolerance_pair
     from bncli.errors import UsageError
     from bncli.model import BatchNormSettings
-    from bncli.norms import default_groups, describe
+    from bncli.norms import BATCH, default_groups, describe
     from bncli.rules.batch import batch_findings
     from bncli.rules.batch_rules import OVERFLOW
     from bncli.rules.norms import shape_findings
@@ -167,7 +167,10 @@ def compare_norms(
             note = f"{name} has no {' and no '.join(done.missing)}: not compared."
         tables.append(differences_table(done.compared, name, note))
         overflow = any(finding.code == OVERFLOW.code for finding in findings)
-        findings += comparison_findings(done.compared, name, overflow=overflow)
+        for item in done.compared:
+            # Of the others, those that reduce all axes but one keep the samples'.
+            counted = "channel" if item.quantity.startswith(f"{BATCH} ") else "sample"
+            findings += comparison_findings([item], name, overflow=overflow, counted=counted)
         if given.dtype in ("float32", "float64") and not overflow:
             for item in done.compared:
                 if item.quantity.endswith(" output"):
@@ -192,6 +195,8 @@ def _dependence(measured: Measured, samples: int) -> str:
     if samples == 1:
         return "There is one sample, and so none to leave out."
     change = measured.changes[BATCH]
+    if change is None and measured.stats.count > 2:
+        return "No value of BatchNorm's output can be followed: none is a number."
     if change is None:
         return "Without the last sample, BatchNorm would not run: one value a channel is left."
     others = [value for name, value in measured.changes.items() if name != BATCH]

@@ -81,8 +81,9 @@ def _family(wanted: str, code: str) -> Report:
         members = tuple(rule for rule in RULES if rule.code.startswith(family))
         return _catalogue(members, f"{family}xx: {FAMILIES[family]}")
     names = [name for rule in RULES for name in (rule.code, rule.name)]
-    near = nearest(names, wanted.upper()) or nearest(names, wanted) or list(FAMILIES)
-    raise UsageError(f"there is no rule {code}; did you mean {listed(near, ' or ')}?")
+    near = nearest(names, wanted.upper()) or nearest(names, wanted)
+    mend = f"did you mean {listed(near, ' or ')}?" if near else "bncli rules lists them."
+    raise UsageError(f"there is no rule {code}; {mend}")
 
 
 def _explanation(rule: Rule) -> Report:

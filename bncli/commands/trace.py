@@ -113,6 +113,7 @@ def trace(
     from bncli.errors import TensorError, UsageError
     from bncli.moments import channel_stats
     from bncli.progress import progress
+    from bncli.rules.batch import gradient_findings
     from bncli.running_stats import update
     from bncli.verify import BatchNormPass, compare_pass, upstream_gradient
 
@@ -192,6 +193,8 @@ def trace(
         update(layer.running, stats, settings) if layer.running is not None else None,
     )
     findings = pass_findings(stats, layer, norm)
+    if upstream is not None and grad_output is not None:
+        findings += gradient_findings(upstream, given.channel_axis)
     facts: dict[str, Value] = {
         "input": given.label,
         **layer_facts(given, layer, done.after),

@@ -65,11 +65,17 @@ def sums_by_rows(x: NDArray[Any]) -> bool:
     """
     if x.size == x.shape[0] * x.shape[1]:
         return True
-    return bool(
-        x.ndim > 3
-        and not x.flags.c_contiguous
-        and x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous
-    )
+    return not x.flags.c_contiguous and _is_channels_last(x)
+
+
+def is_strided(x: NDArray[Any]) -> bool:
+    """Whether `x`, of shape (N, C, ...), is neither contiguous nor channels last."""
+    return not (x.flags.c_contiguous or _is_channels_last(x))
+
+
+def _is_channels_last(x: NDArray[Any]) -> bool:
+    """Whether the channels of `x`, of 4 or 5 axes, lie innermost."""
+    return x.ndim > 3 and bool(x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous)
 
 
 def batch_statistics(

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
+MANY_TIMES = 1000
+"""The share, 100000%, from which a percentage is written with an exponent."""
+
+
 def format_cell(value: Value, spec: str = ".6g") -> str:
     """A value as text: floats by `spec`, a list as (1, 2, 3), None as a dash."""
     if value is None:
@@ -18,7 +22,11 @@ def format_cell(value: Value, spec: str = ".6g") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return format(value, spec) if math.isfinite(value) else str(value)
+        if not math.isfinite(value):
+            return str(value)
+        if spec.endswith("%") and abs(value) >= MANY_TIMES:
+            return f"{100 * value:.3g}%"
+        return format(value, spec)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):

@@ -12,6 +12,7 @@ from bncli.rules.batch_rules import (
     CONSTANT,
     FEW_VALUES,
     FRESH_STATISTICS,
+    GRADIENT_NOT_FINITE,
     ILL_CONDITIONED,
     INPUTS_DIFFER,
     MOMENTUM,
@@ -163,6 +164,24 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
             )
         )
     return findings
+
+
+def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Finding]:
+    """A finding where the upstream gradient, in the input's shape, is NaN or Inf."""
+    import numpy as np
+
+    others = tuple(axis for axis in range(grad_output.ndim) if axis != channel_axis)
+    counts = (~np.isfinite(grad_output)).sum(others)
+    bad = [int(channel) for channel in np.flatnonzero(counts)]
+    if not bad:
+        return []
+    return [
+        GRADIENT_NOT_FINITE.finding(
+            "grad_output",
+            f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
+            {"channels": bad, "not_finite": [int(counts[channel]) for channel in bad]},
+        )
+    ]
 
 
 def fresh_statistics_finding() -> Finding:

@@ -151,6 +151,19 @@ STATE_NOT_FINITE = Rule(
     lookalike="inspect-checkpoint names the cause by its pattern (BN201, BN202).",
     seen=("pytorch/pytorch#1206", "pytorch/pytorch#10008"),
 )
+GRADIENT_NOT_FINITE = Rule(
+    "BN012",
+    "gradient-not-finite",
+    Severity.ERROR,
+    "The upstream gradient holds NaN or Inf: the gradients of its channels are lost.",
+    "Look at the loss and at the layers behind this one.",
+    symptom="weight.grad, bias.grad and the input's gradient are NaN in whole channels, and after "
+    "the next step of the optimizer so are the weights.",
+    arithmetic="sum(g) and sum(g * x_hat) run over a channel and enter the gradient of each of its "
+    "elements, so that one NaN reaches all of them.",
+    certainty="Certain.",
+    lookalike="NaN in the input makes the same gradients; that is BN001.",
+)
 
 RULES = (
     NOT_FINITE,
@@ -164,4 +177,5 @@ RULES = (
     CONSTANT,
     INPUTS_DIFFER,
     STATE_NOT_FINITE,
+    GRADIENT_NOT_FINITE,
 )

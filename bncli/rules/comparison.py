@@ -70,11 +70,16 @@ def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[
 
 
 def comparison_findings(
-    compared: Sequence[Closeness], backend: str, *, overflow: bool = False
+    compared: Sequence[Closeness],
+    backend: str,
+    *,
+    overflow: bool = False,
+    counted: str = "channel",
 ) -> list[Finding]:
     """A finding for each quantity that did not pass; `backend` is its name and version.
 
     `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
+    `counted` is what the index of a quantity of one axis counts.
     """
     findings = []
     for item in compared:
@@ -85,7 +90,7 @@ def comparison_findings(
             DIFFERS.finding(
                 item.quantity,
                 f"{item.mismatched} of {item.total} values differ from {backend}; the worst, at "
-                f"{_place(item.index)}, is {item.actual:.9g} against {item.expected:.9g}, "
+                f"{_place(item.index, counted)}, is {item.actual:.9g} against {item.expected:.9g}, "
                 f"{times} its tolerance.",
                 {
                     "mismatched": item.mismatched,
@@ -103,8 +108,8 @@ def comparison_findings(
     return findings
 
 
-def _place(index: tuple[int, ...]) -> str:
+def _place(index: tuple[int, ...], counted: str) -> str:
     """An index as a person reads it."""
     if len(index) == 1:
-        return f"channel {index[0]}"
+        return f"{counted} {index[0]}"
     return "[" + ", ".join(map(str, index)) + "]"

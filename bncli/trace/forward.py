@@ -45,9 +45,15 @@ def forward_steps(
     return [replace(step, training=theirs.get(step.quantity)) for step in steps]
 
 
+def could_train(done: BatchNormPass) -> bool:
+    """Whether this is evaluation, on a batch that PyTorch would train on too."""
+    settings = done.settings
+    return not settings.training and done.stats.count > 1 and settings.eps > 0
+
+
 def trained(done: BatchNormPass) -> BatchNormPass | None:
     """The pass that training would have made, for one in evaluation; None where it cannot."""
-    if done.settings.training or done.stats.count == 1:
+    if not could_train(done):
         return None
     settings = replace(done.settings, training=True)
     return replace(

@@ -472,6 +472,32 @@ def test_a_fault_planted_in_torch_is_exit_code_1(run, save, monkeypatch):
     assert "differ in" in result.report["verdict"]
 
 
+@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 5)])
+def test_the_worst_statistic_is_named_by_what_it_belongs_to(run, save, shape):
+    flags = ("--against", "torch", "--rtol", 0, "--atol", 0, "-f", "json")
+    found = run("compare-norms", save("x.npy", random(*shape)), *flags).report["findings"]
+    said = {item["subject"]: item["message"] for item in found if item["code"] == "BN901"}
+    assert "at channel " in said["BatchNorm invstd"]
+    assert "at sample " in said["LayerNorm invstd"]
+    assert "at sample " in said["RMSNorm invstd"]
+    assert "at [" in said["GroupNorm invstd"]
+
+
+def test_far_values_can_be_told_apart(run, save):
+    x = (1e6 + np.arange(12.0).reshape(4, 3)).astype(np.float32)
+    text = run("compare-norms", save("x.npy", x)).stdout
+    assert all(f"{value:.9g} " in text for value in x[0])
+
+
+def test_where_no_output_is_a_number_none_is_said_to_be_missing(run, save):
+    result = run("compare-norms", save("x.npy", np.full((4, 3, 5), np.nan)), "-f", "json")
+    assert result.code == 1
+    assert "none is a number" in result.report["verdict"]
+    assert "would not run" not in result.report["verdict"]
+    left = run("compare-norms", save("x.npy", random(2, 3)), "-f", "json")
+    assert "would not run: one value a channel is left" in left.report["verdict"]
+
+
 def test_rtol_and_atol_replace_the_derived_tolerance(run, save):
     x = save("x.npy", random(8, 3, 5))
     flags = ("--against", "torch", "--rtol", 0, "-f", "json", "--atol")

@@ -213,6 +213,13 @@ def test_evaluation_parts_from_training_where_the_statistics_do(run, save):
     assert "Evaluation does here what training does." in same.report["verdict"]
 
 
+def test_evaluation_is_not_set_beside_training_that_pytorch_refuses(run, save):
+    result = run("trace", save("x.npy", random(8, 3)), "--eval", "--eps", 0, "-f", "json")
+    assert result.code == 0
+    assert "training" not in steps(result)["mean"]
+    assert "training" not in result.report["verdict"]
+
+
 def test_momentum_none_is_the_cumulative_average(run, save):
     x = save("x.npy", random(4, 3, 5))
     found = steps(run("trace", x, "--momentum", "none", "-f", "json"))
@@ -258,6 +265,22 @@ def test_gradients_of_a_given_upstream_gradient(run, save, mode):
     assert "identities hold." in result.report["verdict"]
 
 
+def test_an_upstream_gradient_that_is_not_finite_is_an_error(run, save):
+    x, g = random(4, 3, 5), random(4, 3, 5, seed=1)
+    g[1, 2, 0] = np.nan
+    flags = ("--backward", "--grad-output", save("g.npy", g), "-f", "json")
+    result = run("trace", save("x.npy", x), *flags)
+    assert (result.code, codes(result)) == (1, ["BN012"])
+    assert result.report["findings"][0]["message"] == "1 NaN or Inf, in channel 2."
+    assert {row["holds"] for row in rows(result, "identities", channel=1)} == {True}
+    judged = [row["holds"] for row in rows(result, "identities")]
+    sentence = f"{judged.count(True)} identities hold; {judged.count(None)} cannot be judged"
+    assert judged.count(None) > 0
+    assert sentence in result.report["verdict"]
+    save("g.npy", random(4, 3, 5, seed=1))
+    assert run("trace", "x.npy", *flags).code == 0
+
+
 def test_the_seeded_gradient_is_that_of_compute(run, save):
     x = save("x.npy", random(8, 3, 5))
     ours, theirs = (
@@ -293,6 +316,11 @@ def test_torch_stands_beside_every_step(run, save):
     assert found["running_var"]["torch"] == module.running_var[0].item()
     table = run("trace", "x.npy", "--against", "torch", "--channel", 1, "-f", "json")
     np.testing.assert_array_equal(column(table, "torch_output"), y[:, 1].reshape(-1))
+    last = run("trace", "x.npy", *flags, "--channel", "1-2")
+    for channel in (1, 2):  # not at their own places among those shown
+        for name, row in steps(last, channel).items():
+            if row["torch"] is not None:
+                assert row["torch"] == pytest.approx(row["value"], rel=3e-5, abs=3e-5), name
 
 
 def test_a_fault_planted_in_torch_is_found_and_shown(run, save, monkeypatch):
@@ -400,6 +428,23 @@ def test_float32_stands_beside_the_exact_value(run, save):
         assert element["exact"] == values(exact)["output"]
 
 
+@pytest.mark.parametrize(
+    ("lay_out", "said"),
+    [
+        (np.ascontiguousarray, False),
+        (np.asfortranarray, True),
+        (lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1), False),
+        (lambda x: x[:, :, ::2], True),
+    ],
+    ids=["contiguous", "fortran", "channels last", "slice"],
+)
+def test_strided_input_is_said_to_have_other_bits(run, save, lay_out, said):
+    x = torch.from_numpy(lay_out(random(4, 3, 6, 5)))
+    result = run("trace", f"{save('x.pt', {'x': x})}::x", "--arithmetic", "float32")
+    assert ("The input is strided" in result.stdout) is said
+    assert "strided" not in run("trace", "x.pt::x").stdout
+
+
 def test_rows_beyond_patience_are_refused(run, save, monkeypatch):
     monkeypatch.setattr(bncli.commands._trace, "MOST_ADDITIONS", 63)
     x = save("x.npy", random(64, 3))
@@ -426,6 +471,12 @@ def test_many_elements_are_the_first_and_the_last(run, save, monkeypatch):
     text = run("trace", "x.npy").stdout
     assert "The first 4 and the last 4 of 50 elements a channel; --at follows any." in text
     assert "The first 4" not in run("trace", "x.npy", "--at", "0,0").stdout
+
+
+def test_elements_far_from_0_can_be_told_apart(run, save):
+    x = 1e6 + np.arange(16.0).reshape(8, 2).astype(np.float32) / 16
+    text = run("trace", save("x.npy", x.astype(np.float32)), "--channel", 0).stdout
+    assert all(f"{value:.10g}" in text.split("Elements")[1] for value in x[:, 0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

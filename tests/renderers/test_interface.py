@@ -454,6 +454,21 @@ def test_a_column_has_its_own_format(everything):
     assert strict(render(Format.JSON, everything))["tables"]["second"][0]["share"] == 0.286
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0%"),
+        (0.1234, "12.3%"),
+        (42.5, "4250.0%"),
+        (7.53e14, "7.53e+16%"),
+        (math.inf, "inf"),
+    ],
+)
+def test_a_large_percentage_is_short(value, text):
+    table = Table("main", "Main", (Column("key", "key", ".1%"),), [{"key": value}])
+    assert text in render(Format.TABLE, Report("compute", {}, (table,))).split()
+
+
 def test_facts_that_are_not_known_are_left_out_of_the_table_only(everything):
     assert "unknown" not in render(Format.TABLE, everything)
     assert "| unknown | - |" in render(Format.MARKDOWN, everything)

@@ -80,6 +80,13 @@ def plant_state_not_finite(save):
     return save("x.npy", normal(16, 3)), "weight", "--weight", weight
 
 
+def plant_gradient_not_finite(save):
+    g = normal(16, 3, seed=1)
+    g[5, 2] = np.inf
+    flags = "--backward", "--grad-output", save("g.npy", g)
+    return save("x.npy", normal(16, 3)), "grad_output", *flags
+
+
 def plant_ambiguous_axes(save):
     return save("x.npy", normal(16, 6, 6)), "input"
 
@@ -126,6 +133,7 @@ PLANTED = {
     "BN009": plant_constant,
     "BN010": plant_inputs_differ,
     "BN011": plant_state_not_finite,
+    "BN012": plant_gradient_not_finite,
     "BN020": plant_ambiguous_axes,
     "BN701": plant_inverted,
     "BN702": plant_initial,
@@ -138,7 +146,7 @@ PLANTED = {
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 
-COMMAND_OF = {"BN020": "compare-norms"} | {
+COMMAND_OF = {"BN012": "trace", "BN020": "compare-norms"} | {
     code: "simulate-ema" for code in PLANTED if code.startswith("BN7")
 }
 """The command that finds it, where that is not compute."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from bncli.model import BatchNormSettings
+from bncli.model import BatchNormSettings, RunningStats
 from bncli.trace import (
     ChannelView,
     Element,
@@ -144,6 +145,30 @@ def test_the_term_of_eps_is_seen():
     ]
     assert item.holds
     assert replace(item, right=0.0).holds is False
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_every_formula_in_numbers_gives_its_value(seed, training):
+    """Python computes the text, to the digits that it shows; powers bind as in Python."""
+    rng = np.random.default_rng(seed)
+    x, g = rng.normal(rng.choice([0, 3, -20]), 2, (2, int(rng.integers(2, 6)), 2))
+    layer = BatchNormSettings(training=training)
+    running = RunningStats(rng.normal(size=2), rng.uniform(0.5, 2, 2), 3)
+    done = Configuration(x, "float64", 1, layer, rng.normal(size=2), np.zeros(2), running).done()
+    view, upstream = (ChannelView(values, 1, 1, lambda part: part) for values in (x, g))
+    writer = Writer.of(view, float(done.stats.mean[1]), float(done.stats.var[1]))
+    element = Element((1, 1), float(x[1, 1]))
+    steps = backward_steps(done, gradients(done, view, upstream), view, upstream, writer, element)
+    written = {step.quantity: step for step in steps if " = " in step.numbers}
+    assert written.keys() >= {"sum_g", "sum_g_x_hat", "grad_x_hat", "grad_input"}
+    assert ("grad_var" in written and "grad_mean" in written) == training
+    for step in written.values():
+        made_of, value = step.numbers.split(" = ")
+        scale = max(abs(float(n)) for n in re.findall(r"[0-9.]+(?:e[-+]\d+)?", step.numbers))
+        computed = eval(made_of.replace("^", "**"))
+        assert computed == pytest.approx(step.value, rel=1e-3, abs=1e-4 * scale), step
+        assert float(value) == pytest.approx(step.value, rel=1e-6), step
 
 
 def test_long_sums_end_in_the_last_values():
