@@ -4,67 +4,27 @@ from __future__ import annotations
 
 import errno
 import inspect
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from bncli import __version__
-from bncli.commands import COMMANDS
-from bncli.commands._options import OUTPUT
-from bncli.errors import BncliError, ExitCode, FileError
-from bncli.renderers import SUFFIXES, Format, format_of, renderer
-from bncli.renderers.interface import RenderContext
-from bncli.report import FailOn, Report, printable
+from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.completion import whole_words
+from bncli.errors import BncliError, ExitCode
+from bncli.output import Delivery, Output
+from bncli.report import Report
+from bncli.streams import abandon_standard_output, print_text, say
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """The flags that every command has: where its report goes, and what fails."""
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The Typer application with every command mounted, or only what these arguments need.
 
-    format: Annotated[
-        Format,
-        typer.Option("--format", "-f", help="How the report is shown.", rich_help_panel=OUTPUT),
-    ] = Format.TABLE
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help=f"Write the report to a file too ({', '.join(SUFFIXES)}); may be repeated.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
-    ] = None
-    fail_on: Annotated[
-        FailOn,
-        typer.Option(help="The least severity that makes the exit code 1.", rich_help_panel=OUTPUT),
-    ] = FailOn.ERROR
-    width: Annotated[
-        int | None,
-        typer.Option(
-            min=20,
-            metavar="N",
-            help="Columns to draw tables in.",
-            rich_help_panel=OUTPUT,
-            show_default="the terminal's",
-        ),
-    ] = None
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="Print no report and no progress.", rich_help_panel=OUTPUT
-        ),
-    ] = False
-
-
-def build_app() -> typer.Typer:
-    """The Typer application with every command mounted."""
+    Typer takes some milliseconds for each command, and a call has use for one.
+    """
     app = typer.Typer(
         name="bncli",
         help="Verify and inspect Batch Normalization: statistics, running buffers, checkpoints.",
@@ -84,9 +44,21 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Verify and inspect Batch Normalization: statistics, running buffers, checkpoints."""
 
+    first = next(iter(arguments), "")
+    if first not in {"--version", *map(_typed, COMMANDS), *map(_typed, DOCUMENTS)}:
+        first = ""
     for command in COMMANDS:
-        app.command(command.__name__.replace("_", "-"))(_with_output(command))
+        if first in {"", _typed(command)}:
+            app.command(_typed(command))(_with_output(command))
+    for document in DOCUMENTS:
+        if first in {"", _typed(document)}:
+            app.command(_typed(document))(_printed(document))
     return app
+
+
+def _typed(function: Callable[..., Any]) -> str:
+    """A command's name as it is typed."""
+    return function.__name__.replace("_", "-")
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,13 +74,13 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     defaults = {name: parameter.default for name, parameter in _parameters(Output).items()}
 
     def run(**flags: Any) -> ExitCode:
-        output = Output(**{name: flags.pop(name) for name in shared})
-        _check_outputs(output)
-        if output.quiet:
-            from bncli import progress
+        from bncli.settings import load_settings
 
-            progress.silence()
-        return _deliver(command(**flags), output)
+        for name, value in load_settings().items():
+            if name in flags and not flags[name]:
+                flags[name] = value
+        delivery = Delivery(Output(**{name: flags.pop(name) for name in shared}))
+        return delivery.deliver(command(**flags))
 
     parameters = [
         parameter.replace(annotation=own[name]) for name, parameter in _parameters(command).items()
@@ -126,54 +98,19 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     return run
 
 
+def _printed(document: Callable[[], str]) -> Callable[[], None]:
+    """The command that prints a document as it is."""
+
+    def run() -> None:
+        print_text(document())
+
+    run.__name__ = document.__name__
+    run.__doc__ = document.__doc__
+    return run
+
+
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
-
-
-def _check_outputs(output: Output) -> None:
-    """Raise before the work begins where a report could not be written after it."""
-    from bncli.save import check_writable
-
-    for path in output.output or ():
-        format_of(path)
-        check_writable(path)
-
-
-def _deliver(report: Report, output: Output) -> ExitCode:
-    """Write the report where it should go, and return the exit code it asks for."""
-    from bncli.save import refuse_overwriting, replacing
-
-    exit_code = report.exit_code(output.fail_on)
-    for path in output.output or ():
-        refuse_overwriting(path, report.read, "--output")
-    for path in output.output or ():
-        text = renderer(format_of(path))(report, RenderContext(exit_code, output.width))
-        with replacing(Path(path)) as stream:
-            stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
-    if not output.quiet:
-        terminal = sys.stdout is not None and sys.stdout.isatty()
-        width = output.width
-        if width is None and terminal:
-            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
-        color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        context = RenderContext(exit_code, width, terminal, color)
-        _print(renderer(output.format)(report, context))
-    return exit_code
-
-
-def _print(text: str) -> None:
-    """Write to standard output. Raises FileError where it cannot be written."""
-    place = "standard output"
-    if sys.stdout is None:
-        raise FileError(place, "is closed.")
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _abandon_standard_output()
-        raise FileError(place, f"cannot be written ({error.strerror}).") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,11 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
-        code = build_app()(arguments, prog_name="bncli", standalone_mode=False)
+        with whole_words():
+            code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
-        return _say(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        return _say(error.format_message(), ExitCode.ERROR)
+        return _failed(error.format_message(), ExitCode.ERROR)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -199,32 +137,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _bug(error)
-        _abandon_standard_output()  # Typer's own help or version; reports go through `_print`
-        return _say("standard output: cannot be written (no space left).", ExitCode.ERROR)
+        abandon_standard_output()  # Typer's own help or version; reports go through `_print`
+        return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
     except MemoryError:
-        return _say("there is not enough memory for this input.", ExitCode.ERROR)
+        return _failed("there is not enough memory for this input.", ExitCode.ERROR)
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
         return _bug(error)
     return int(code or 0)
 
 
-def _say(sentence: str, code: ExitCode) -> ExitCode:
-    """Print one line on standard error, where there is one."""
-    if sys.stderr is not None:
-        line = printable(" ".join(sentence.split()))
-        print(f"bncli: {line}", file=sys.stderr)  # noqa: T201  # its place
+def _failed(sentence: str, code: ExitCode) -> ExitCode:
+    """Say what went wrong, and give the exit code back."""
+    say(sentence)
     return code
 
 
 def _closed_pipe() -> ExitCode:
     """End quietly: nobody reads any more."""
-    _abandon_standard_output()
+    abandon_standard_output()
     return ExitCode.CLOSED_PIPE
-
-
-def _abandon_standard_output() -> None:
-    """Let Python's last flush go nowhere, so that it does not complain either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: Exception) -> ExitCode:
@@ -232,7 +163,7 @@ def _bug(error: Exception) -> ExitCode:
     import traceback
 
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return _say(
+    return _failed(
         f"a bug in bncli {__version__}, please report this line to its maintainers with the "
         f"command: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {error}",
         ExitCode.BUG,

@@ -42,7 +42,8 @@ class Finding:
     """Something in the user's numbers that a person should know.
 
     `subject` is the place (a layer, a quantity, a channel), `message` the fact with its number,
-    `hint` the mend, and `evidence` the numbers for a script.
+    `hint` the mend, and `evidence` the numbers for a script. `path` is the file it is about, ""
+    where a command reads its files as one input.
     """
 
     code: str
@@ -51,6 +52,26 @@ class Finding:
     message: str
     evidence: Mapping[str, Value] = field(default_factory=dict)
     hint: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A finding that the user chose not to hear of; it counts for no exit code.
+
+    `by` says what took it out: "select", "ignore" or "baseline".
+    """
+
+    finding: Finding
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that could not be read while others could; `problem` is a sentence."""
+
+    path: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +126,11 @@ class Chart:
 class Report:
     """All that a command has to say; `tables[0]` is its main table, the one that CSV carries.
 
-    `verdict` is the closing line. `nothing_checked` makes the exit code 3. `read` names the
-    files that were read, which no output may overwrite.
+    `verdict` is the closing line; the number of findings is added to it where the report is
+    delivered. `nothing_checked` makes the exit code 3. `read` names the files that were read,
+    which no output may overwrite, and `unread` those that could not be: they make the exit code
+    2. `checked` holds the places that were judged (a file's layers, under its path), by the names
+    that findings use as `subject`. `suppressed` is empty until the report is delivered.
     """
 
     command: str
@@ -117,17 +141,48 @@ class Report:
     verdict: str = ""
     nothing_checked: bool = False
     read: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    checked: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    suppressed: tuple[Suppressed, ...] = ()
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:
         """The exit code this report asks for, given the least severity that fails."""
+        if self.unread:
+            return ExitCode.ERROR
         if self.nothing_checked:
             return ExitCode.NOTHING
-        if fail_on is FailOn.NEVER:
-            return ExitCode.OK
-        least = Severity(fail_on.value).rank
-        if any(finding.severity.rank >= least for finding in self.findings):
+        if any(fails(finding, fail_on) for finding in self.findings):
             return ExitCode.FINDING
         return ExitCode.OK
+
+    def file_of(self, finding: Finding) -> str:
+        """The file to point at: the finding's own, else the first that was read, else ""."""
+        return finding.path or self.first_file
+
+    @property
+    def first_file(self) -> str:
+        """The first file that was read; "" where that is none but standard input."""
+        return next((path for path in self.read if path != "-"), "")
+
+    def place_of(self, finding: Finding) -> str:
+        """The subject as a person would type it: with the file before it, if there are several."""
+        several = len(self.read) + len(self.unread) > 1
+        return f"{finding.path}::{finding.subject}" if several and finding.path else finding.subject
+
+
+def fails(finding: Finding, fail_on: FailOn) -> bool:
+    """Whether a finding is bad enough to make the exit code 1."""
+    return fail_on is not FailOn.NEVER and finding.severity.rank >= Severity(fail_on.value).rank
+
+
+def count_findings(findings: Sequence[Finding]) -> str:
+    """How many findings there are of each severity, as a sentence; "" for none."""
+    counts = []
+    for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
+        number = sum(finding.severity.value == severity for finding in findings)
+        if number:
+            counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
+    return ", ".join(counts) + "." if counts else ""
 
 
 def printable(text: str) -> str:

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from bncli.cli import main
 
@@ -33,8 +36,12 @@ class Result:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Standard output as strict JSON."""
-        return parse_strictly(self.stdout)
+        """Standard output as strict JSON, which the published schema describes."""
+        document = parse_strictly(self.stdout)
+        best = best_match(schema().iter_errors(document))
+        assert best is None, f"{best.json_path}: {best.message}"
+        assert document["exit_code"] == self.code
+        return document
 
     def __iter__(self):
         return iter((self.code, self.stdout, self.stderr))
@@ -47,6 +54,12 @@ def parse_strictly(text: str) -> dict[str, Any]:
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+@cache
+def schema() -> Draft202012Validator:
+    """The JSON Schema that is in the package."""
+    return Draft202012Validator(json.loads((REPOSITORY / "bncli/report.schema.json").read_text()))
 
 
 def pytest_addoption(parser):

@@ -15,9 +15,11 @@ import pytest
 import bncli
 from bncli import cli
 from bncli.errors import ExitCode
+from bncli.renderers import Format
 from bncli.report import Column, FailOn, Finding, Report, Severity, Table
 
 ESCAPE = "\x1b"
+MACHINE = [form.value for form in Format if form is not Format.TABLE]
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def command(monkeypatch):
 
 def hand_made(*severities: Severity, nothing_checked: bool = False) -> Report:
     return Report(
-        command="compute",
+        command="hand-made",
         facts={"input": "hand"},
         tables=(Table("channels", "Channels", (Column("channel", "channel"),), [{"channel": 0}]),),
         findings=tuple(Finding("BN999", severity, "here", "a fact.") for severity in severities),
@@ -102,15 +104,16 @@ def test_nothing_checked_is_3_whatever_fails(run, command, fail_on, severities):
     assert result.report["exit_code"] == 3
 
 
-@pytest.mark.parametrize("form", ["table", "json", "csv", "markdown"])
+@pytest.mark.parametrize("form", list(Format))
 def test_a_report_with_empty_tables_is_shown(run, command, form):
     empty = Table("layers", "Layers", (Column("name", "name"), Column("eps", "eps")), [])
     report = Report("compute", {}, (empty,), verdict="No layer.", nothing_checked=True)
     command(lambda: report)
     for width in ((), ("--width", 40)):
-        result = run("compute", "-f", form, *width)
+        result = run("compute", "-f", form.value, *width)
         assert (result.code, result.stderr) == (3, "")
-        assert "name" in result.stdout or form == "json"
+        said = "name" if form in (Format.TABLE, Format.CSV, Format.MARKDOWN) else "No layer."
+        assert said in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -185,6 +188,8 @@ def test_an_interrupted_process_is_130(x):
         ("compute", "x.npy", "-f", "csv"),
         ("compute", "wide.npy", "-f", "json"),  # more than a buffer holds
         ("compute", "wide.npy"),
+        *(("compute", "wide.npy", "-f", form) for form in MACHINE[1:]),
+        ("schema",),
         ("--version",),
         ("--help",),
     ],
@@ -229,6 +234,9 @@ def test_the_exit_code_of_a_process_is_the_one_of_main(run_process, x, save):
         ("json", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
         ("csv", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
         ("markdown", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
+        ("github", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
+        ("sarif", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
+        ("junit", {"COLUMNS": "20", "FORCE_COLOR": "1"}),
     ],
 )
 def test_off_a_terminal_nothing_depends_on_one(run, run_process, x, form, env):
@@ -238,7 +246,7 @@ def test_off_a_terminal_nothing_depends_on_one(run, run_process, x, form, env):
     assert result.stdout == run("compute", x, "-f", form).stdout
 
 
-@pytest.mark.parametrize("form", ["json", "csv", "markdown"])
+@pytest.mark.parametrize("form", MACHINE)
 def test_off_a_terminal_the_width_changes_no_machine_format(run, x, form):
     plain = run("compute", x, "-f", form).stdout
     assert run("compute", x, "-f", form, "--width", 30).stdout == plain
@@ -287,7 +295,7 @@ def test_color_can_be_refused(run, x, on_terminal, monkeypatch, name, value):
 
 def test_a_machine_format_has_no_color_on_a_terminal_either(run, x, on_terminal):
     on_terminal()
-    for form in ("json", "csv", "markdown"):
+    for form in MACHINE:
         assert ESCAPE not in run("compute", x, "-f", form).stdout
 
 
@@ -334,7 +342,7 @@ def test_help_names_the_commands(run_process, flag):
 def test_help_of_compute_shows_every_flag_in_its_panel(run_process, flag):
     code, stdout, stderr = run_process("compute", flag, env={"COLUMNS": "200"})
     assert (code, stderr) == (0, "")
-    for panel in ("Input", "Layer", "Comparison", "Output"):
+    for panel in ("Input", "Layer", "Comparison", "Output", "Findings"):
         assert f"─ {panel} ─" in stdout
     for option in OPTIONS.split():
         assert option in stdout
@@ -345,7 +353,8 @@ OPTIONS = """
 --training --eval --state --eps --momentum --affine --no-affine --track-running-stats
 --no-track-running-stats --weight --bias --running-mean --running-var
 --against --rtol --atol --seed
---save-output --threads --format --output --fail-on --width --quiet
+--save-output --threads --format --output --width --quiet
+--fail-on --select --ignore --baseline --update-baseline
 """
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bncli.cli import build_app
+from bncli.cli import build_app, main
 from bncli.commands import COMMANDS
+from bncli.errors import ExitCode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
@@ -98,18 +99,39 @@ def test_install_lines_are_what_ci_takes():
         assert lines[0].startswith("python -m pip install torch==2.13.0 ")
 
 
-def test_exit_codes_of_the_readme_are_those_of_the_code():
-    from bncli.errors import ExitCode
-
+def exit_codes() -> dict[int, str]:
+    """The README's table of exit codes: the example of each."""
     text = (REPOSITORY / "README.md").read_text()
-    table = text[text.index("| exit code |") :]
-    documented = {
-        int(code)
-        for code in re.findall(
-            r"\d+",
-            " ".join(
-                line.split("|")[1] for line in table.splitlines()[2:9] if line.startswith("|")
-            ),
+    rows = text[text.index("| exit code |") :].split("\n\n")[0].splitlines()[2:]
+    examples = {}
+    for _, codes, _, example, _ in (row.split("|") for row in rows):
+        examples |= dict.fromkeys(map(int, codes.split(",")), example.strip("` "))
+    return examples
+
+
+def test_exit_codes_of_the_readme_are_those_of_the_code():
+    assert set(exit_codes()) == {int(code) for code in ExitCode}
+
+
+@pytest.mark.parametrize("code", [code for code, example in exit_codes().items() if example])
+def test_exit_codes_of_the_readme_are_executed(code, tmp_path):
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    assert executed(f"$ {exit_codes()[code]}\n$ echo $?", tmp_path).endswith(f"\n{code}\n")
+
+
+def test_the_exit_codes_without_an_example_are_executed_too(monkeypatch, capsys):
+    """A bug, an interrupt and a closed pipe, which no command line asks for."""
+    assert [code for code, example in exit_codes().items() if not example] == [4, 130, 141]
+    for error, code in (
+        (ZeroDivisionError(), ExitCode.BUG),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+    ):
+        monkeypatch.setattr(
+            "bncli.loaders.open_file", lambda path, error=error: (_ for _ in ()).throw(error)
         )
-    }
-    assert documented == {int(code) for code in ExitCode}
+        assert main(["inspect-checkpoint", "net.pt"]) == code
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "bncli", "schema"], stdout=writing, check=False)
+    os.close(writing)
+    assert done.returncode == ExitCode.CLOSED_PIPE

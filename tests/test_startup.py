@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.cli import build_app
+
 HEAVY = ("numpy", "torch", "rich", "pydantic", "asyncio")
 
 PROBE = """
@@ -59,6 +61,33 @@ def test_version_imports_nothing_heavy(imported):
     result, names = imported("--version")
     assert result.code == 0
     assert names == set()
+
+
+def test_a_call_mounts_what_it_names():
+    def mounted(*arguments: str) -> list[str | None]:
+        return [command.name for command in build_app(arguments).registered_commands]
+
+    assert mounted("compute", "x.npy") == ["compute"]
+    assert mounted("--version") == []
+    every = mounted()
+    assert {"compute", "inspect-checkpoint", "schema"} <= set(every)
+    assert mounted("--help") == mounted("bogus") == every
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("schema",)])
+def test_settings_and_rules_are_read_for_a_report_alone(run_process, save, arguments):
+    names = ("tomllib", "tomli", "bncli.settings", "bncli.baseline", "bncli.rules.batch")
+    probe = PROBE.replace("{names!r}", repr(names))
+
+    def seen(*arguments: str) -> set[str]:
+        result = run_process("", *arguments, python=["-c", probe])
+        assert result.code == 0
+        return set(result.stderr.rpartition("IMPORTED")[2].split())
+
+    assert seen(*arguments) == set()
+    save("x.npy", np.zeros((8, 2), np.float32))
+    assert "bncli.settings" in seen("compute", "x.npy", "-q")  # which the probe can see
+    assert not seen("compute", "x.npy", "-q") & {"tomllib", "tomli", "bncli.baseline"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from bncli.commands import (
     conventions,
     inspect_checkpoint,
     rules,
+    schema,
     simulate_ema,
     trace,
 )
@@ -25,3 +26,6 @@ COMMANDS: tuple[Callable[..., Report], ...] = (
     rules.rules,
 )
 """Every subcommand, in the order of the help."""
+
+DOCUMENTS: tuple[Callable[[], str], ...] = (schema.schema,)
+"""Subcommands that print a document as it is: no report, and none of a report's flags."""

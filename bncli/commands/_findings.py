@@ -73,16 +73,11 @@ def agreement(compared: list[Closeness], name: str) -> str:
     )
 
 
+def closing(*sentences: str, findings: Sequence[Finding]) -> str:
+    """The verdict: what there is to say, and that nothing was found where that is so."""
+    return " ".join(filter(None, (*sentences, "" if findings else "No findings.")))
+
+
 def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors first, then warnings, then notes; each by code, and else as they came."""
     return tuple(sorted(findings, key=lambda finding: (-finding.severity.rank, finding.code)))
-
-
-def count_findings(findings: Sequence[Finding]) -> str:
-    """How many findings there are of each severity."""
-    counts = []
-    for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
-        number = sum(finding.severity.value == severity for finding in findings)
-        if number:
-            counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
-    return ", ".join(counts) + "." if counts else "No findings."

@@ -21,7 +21,8 @@ MOST_CHANNELS = 1 << 18
 class Judged:
     """What was seen of the files so far; no array among it.
 
-    `found` names all layers of the files, and `rows` and `findings` are those that are shown.
+    `found` names all layers of the files, `rows` and `findings` are those that are shown, and
+    `checked` has the names of these under each file's path.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -30,6 +31,8 @@ class Judged:
     momentum_sources: set[str] = field(default_factory=set)
     classes: set[str | None] = field(default_factory=set)
     found: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
+    checked: dict[str, list[str]] = field(default_factory=dict)
     tensors: int = 0
     affine_only: int = 0
 
@@ -41,33 +44,43 @@ class Judged:
         self.momentum_sources |= other.momentum_sources
         self.classes |= other.classes
         self.found += other.found
+        self.containers += other.containers
+        for path, names in other.checked.items():
+            self.checked.setdefault(path, []).extend(names)
         self.tensors += other.tensors
         self.affine_only += other.affine_only
 
 
 def judge(
-    file: TensorFile, prefix: str, globs: list[str], settings: LayerSettings, *, several: bool
+    file: TensorFile, prefix: str, globs: list[str], settings: LayerSettings, expected: int | None
 ) -> Judged:
     """Judge one file as a whole, and give what `prefix` and `globs` choose of it.
 
-    `several` says that there are more files, so that every finding names its own. Raises
+    `expected` is the number of layers that there should be, if that is known. Raises
     MissingTensorError where `prefix` means no layer.
     """
     from bncli.commands._layer_rows import layer_row
     from bncli.rules.checkpoint import checkpoint, file_findings, layer_findings, looks_affine_only
-    from bncli.rules.layers import summary
+    from bncli.rules.layers import label, summary
+    from bncli.rules.structure import unexpected_number
     from bncli.state_dict import batch_norm_layers
 
     layers = batch_norm_layers(file)
     chosen = _chosen(file, layers, prefix, globs)
-    seen = Judged(found=[refs.name for refs in layers], tensors=len(file.tensors))
+    path = str(file.path)
+    seen = Judged(
+        found=[refs.name for refs in layers],
+        containers=[file.container],
+        checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
+        tensors=len(file.tensors),
+    )
     summaries = []
     for refs in layers:
         layer = _read(refs, settings)
         summaries.append(summary(layer))
         if not chosen(refs.name):
             continue
-        seen.rows.append({"path": str(file.path), **layer_row(layer, refs)})
+        seen.rows.append({"path": path, **layer_row(layer, refs)})
         seen.findings += layer_findings(layer)
         seen.eps_sources.add(settings.eps_of(refs)[1])
         seen.momentum_sources.add(settings.momentum_of(refs)[1])
@@ -78,15 +91,8 @@ def judge(
         seen.findings += [
             finding for finding in file_findings(context) if _concerns(finding, chosen)
         ]
-    if several:
-        seen.findings = [
-            replace(
-                finding,
-                subject=f"{file.path}::{finding.subject}",
-                evidence={"path": str(file.path), **finding.evidence},
-            )
-            for finding in seen.findings
-        ]
+    seen.findings += unexpected_number(len(seen.rows), expected)
+    seen.findings = [replace(finding, path=path) for finding in seen.findings]
     return seen
 
 

@@ -3,7 +3,10 @@
 Input       InputArgument InputsArgument ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training Weight Bias RunningMean RunningVar State
 Comparison  Against Rtol Atol Seed
-Output      SaveOutput Threads (those that every command has are in `bncli.cli`)
+Output      SaveOutput Threads
+
+The flags that every command has, which findings count and where the report goes, are in
+`bncli.output`.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import Annotated
 import typer
 
 from bncli.backends import BackendName
+from bncli.completion import complete_layers, complete_tensors
 from bncli.dtypes import ComputeDtype
 
-INPUT, LAYER, COMPARISON, OUTPUT = "Input", "Layer", "Comparison", "Output"
+INPUT, LAYER, COMPARISON = "Input", "Layer", "Comparison"
+FINDINGS, OUTPUT = "Findings", "Output"
 
 InputsArgument = Annotated[
     list[str],
@@ -24,6 +29,7 @@ InputsArgument = Annotated[
         help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
         "Several are shards of one population.",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 InputArgument = Annotated[
@@ -76,6 +82,7 @@ State = Annotated[
         "layer.",
         rich_help_panel=LAYER,
         show_default="a fresh module's",
+        autocompletion=complete_layers,
     ),
 ]
 Eps = Annotated[
@@ -117,6 +124,7 @@ Weight = Annotated[
         help="The weight of each channel.",
         rich_help_panel=LAYER,
         show_default="1",
+        autocompletion=complete_tensors,
     ),
 ]
 Bias = Annotated[
@@ -126,6 +134,7 @@ Bias = Annotated[
         help="The bias of each channel.",
         rich_help_panel=LAYER,
         show_default="0",
+        autocompletion=complete_tensors,
     ),
 ]
 RunningMean = Annotated[
@@ -135,6 +144,7 @@ RunningMean = Annotated[
         help="The running mean before this batch.",
         rich_help_panel=LAYER,
         show_default="0",
+        autocompletion=complete_tensors,
     ),
 ]
 RunningVar = Annotated[
@@ -144,6 +154,7 @@ RunningVar = Annotated[
         help="The running variance before this batch.",
         rich_help_panel=LAYER,
         show_default="1",
+        autocompletion=complete_tensors,
     ),
 ]
 Against = Annotated[

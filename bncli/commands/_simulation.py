@@ -85,6 +85,7 @@ class Simulation:
         findings = self._findings(runs, table, scatter)
         tables, facts = self._tables(runs, statistics, scatter, shown, channels)
         verdict = self._verdict(runs)
+        checked: dict[str, list[str]] = {}
         if self.against is not None:
             from bncli.commands._tables import differences_table
             from bncli.rules.comparison import comparison_findings
@@ -99,6 +100,7 @@ class Simulation:
             )
             tables.append(differences_table(done.compared, done.name))
             findings += comparison_findings(done.compared, done.name)
+            checked = {"": [item.quantity for item in done.compared]}
             facts |= done.facts
             verdict = done.verdict(source.steps)
         findings.sort(key=lambda finding: -finding.severity.rank)
@@ -117,6 +119,7 @@ class Simulation:
             charts=drawn,
             verdict=verdict,
             read=read,
+            checked=checked,
         )
 
     def _chosen(self, channels: int) -> IntArray:

@@ -87,7 +87,7 @@ def compare_norms(
     (measured: the last sample is left out), how noisy its statistics are, and the first sample's
     result; with --against torch, every norm beside PyTorch's module.
     """
-    from bncli.commands._findings import agreement, count_findings
+    from bncli.commands._findings import agreement, closing
     from bncli.commands._input import open_input, parse_channels
     from bncli.commands._norms import (
         cells_of_first_sample,
@@ -155,6 +155,7 @@ def compare_norms(
         "normalized_shape": norms[1].normalized_shape,
     }
     verdict = _dependence(measured, tensor.shape[0])
+    checked: dict[str, list[str]] = {}
     if against is not None:
         from bncli.backends import backend
         from bncli.rules.comparison import comparison_findings, lost_digits_findings
@@ -175,6 +176,7 @@ def compare_norms(
             for item in done.compared:
                 if item.quantity.endswith(" output"):
                     findings += lost_digits_findings(item, 1.0, name)
+        checked = {"": [item.quantity for item in done.compared]}
         facts |= {"backend": against.value, "backend_version": done.version}
         verdict = f"{verdict} {agreement(list(done.compared), name)}"
     findings.sort(key=lambda finding: -finding.severity.rank)
@@ -183,8 +185,9 @@ def compare_norms(
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=f"{verdict} {count_findings(findings)}".strip(),
+        verdict=closing(verdict, findings=findings),
         read=(str(tensor.path),),
+        checked=checked,
     )
 
 

@@ -55,12 +55,7 @@ def compute(
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
     from bncli.batchnorm import normalization
-    from bncli.commands._findings import (
-        agreement,
-        backend_findings,
-        count_findings,
-        pass_findings,
-    )
+    from bncli.commands._findings import agreement, backend_findings, closing, pass_findings
     from bncli.commands._input import open_input, parse_channels
     from bncli.commands._layer import LayerFlags, check_count, layer_facts, resolve_layer
     from bncli.commands._tables import (
@@ -135,6 +130,7 @@ def compute(
         _save(save_output, given, norm)
         facts["saved_output"] = save_output
     verdict = ""
+    checked: dict[str, list[str]] = {}
     if against is not None:
         from bncli.backends import backend
         from bncli.verify import BatchNormPass, compare_pass
@@ -157,6 +153,7 @@ def compute(
         name = f"{against.value} {run.version}"
         tables.append(differences_table(compared, name))
         findings += backend_findings(compared, name, norm, given.dtype, findings)
+        checked = {"": [item.quantity for item in compared]}
         facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
         verdict = agreement(compared, name)
     findings.sort(key=lambda finding: -finding.severity.rank)
@@ -165,8 +162,9 @@ def compute(
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=" ".join(filter(None, (verdict, count_findings(findings)))),
+        verdict=closing(verdict, findings=findings),
         read=read,
+        checked=checked,
     )
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_layers
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
     from bncli.commands._judged_file import Judged
-    from bncli.model import TensorFile
     from bncli.report import Finding, Value
 
 
@@ -31,8 +30,9 @@ def inspect_checkpoint(
         typer.Argument(
             metavar="CKPT[::NAME]...",
             help="Checkpoints, in any format that is read; NAME is a layer, or what its name "
-            "begins with.",
+            "begins with. Patterns in quotes ('**/*.pt') are read too.",
             show_default=False,
+            autocompletion=complete_layers,
         ),
     ],
     layer: Annotated[
@@ -69,6 +69,16 @@ def inspect_checkpoint(
             show_default="the file's, else its framework's",
         ),
     ] = None,
+    expect_layers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="An error for each file that has not so many BatchNorm layers.",
+            rich_help_panel=options.FINDINGS,
+            show_default="any number",
+        ),
+    ] = None,
 ) -> Report:
     """Find every BatchNorm layer of a checkpoint, and say what is wrong with it.
 
@@ -76,38 +86,44 @@ def inspect_checkpoint(
     explains. eps and momentum are taken from the file where it stores them (whole pickled modules
     do, a state_dict does not), and else assumed.
     """
-    from bncli.commands._findings import by_severity, count_findings
+    from pathlib import Path
+
+    from bncli.commands._files import Files, expanded
+    from bncli.commands._findings import by_severity
     from bncli.commands._judged_file import Judged, judge
     from bncli.commands._layer_rows import LAYER_COLUMNS, NOTE
     from bncli.commands._layer_settings import LayerSettings
-    from bncli.loaders import open_file, split_spec
+    from bncli.loaders import open_file
+    from bncli.report import count_findings
     from bncli.rules.counters import counter_groups
 
     settings = LayerSettings.parsed(eps, momentum)
-    files: list[TensorFile] = []
+    files = Files(expanded(checkpoints))
     seen = Judged()
-    several = len(checkpoints) > 1
-    for spec in checkpoints:
-        path, name = split_spec(spec)
-        file = open_file(path)
-        files.append(_without_tensors(file))
-        seen.add(judge(file, name, layer or [], settings, several=several))
+    for path, name in files.each():
+        with files.judging(path):
+            seen.add(judge(open_file(Path(path)), name, layer or [], settings, expect_layers))
     if layer and seen.found and not seen.rows:
         _refuse_globs(layer, seen.found)
     findings = by_severity(seen.findings)
-    _flag(seen.rows, findings, several=several)
+    _flag(seen.rows, findings)
     rows = _sorted(seen.rows, findings, sort)
     channels = sum(row["channels"] for row in rows if isinstance(row["channels"], int))
     counters = counter_groups([row["num_batches_tracked"] for row in rows])  # type: ignore[misc]
     note = NOTE
     if None in seen.classes:
         note += " Names alone do not tell BatchNorm from an InstanceNorm that tracks statistics."
-    columns = (Column("path", "path"), *LAYER_COLUMNS) if several else LAYER_COLUMNS
+    columns = (Column("path", "path"), *LAYER_COLUMNS) if files.several else LAYER_COLUMNS
+    unread: list[dict[str, Value]] = [
+        {**dict.fromkeys(column.key for column in columns), "path": item.path, "note": item.problem}
+        for item in files.unread
+    ]
+    paths = [*files.read, *(item.path for item in files.unread)]
     return Report(
         command="inspect-checkpoint",
         facts={
-            "path": [str(file.path) for file in files] if several else str(files[0].path),
-            "container": _one_or_all([file.container for file in files]),
+            "path": list(paths) if files.several else paths[0],
+            "container": _one_or_all(seen.containers),
             "layers": len(rows),
             "channels": channels,
             "counters": counters or None,
@@ -115,11 +131,13 @@ def inspect_checkpoint(
             "eps_source": _source(seen.eps_sources),
             "momentum_source": _source(seen.momentum_sources),
         },
-        tables=(Table("layers", "BatchNorm layers", columns, rows, note if rows else ""),),
+        tables=(Table("layers", "BatchNorm layers", columns, unread + rows, note if rows else ""),),
         findings=findings,
-        verdict=_verdict(rows, channels, counters, findings, seen, len(files)),
+        verdict=_verdict(rows, channels, counters, findings, seen),
         nothing_checked=not rows,
-        read=tuple(str(file.path) for file in files),
+        read=tuple(files.read),
+        unread=tuple(files.unread),
+        checked=seen.checked,
     )
 
 
@@ -135,15 +153,15 @@ def _refuse_globs(globs: list[str], names: list[str]) -> None:
     )
 
 
-def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...], *, several: bool) -> None:
+def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...]) -> None:
     """Write into each row the codes of its findings, the worst first."""
     codes: dict[tuple[Value, Value], dict[str, None]] = {}
     for finding in findings:
-        place = (finding.evidence.get("path"), finding.evidence.get("layer"))
+        place = (finding.path, finding.evidence.get("layer"))
         codes.setdefault(place, {})[finding.code] = None
     for row in rows:
         name = "" if row["name"] == "(the file itself)" else row["name"]
-        flags = codes.get((row["path"] if several else None, name))
+        flags = codes.get((row["path"], name))
         row["flags"] = " ".join(flags) if flags else None
 
 
@@ -173,18 +191,13 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _without_tensors(file: TensorFile) -> TensorFile:
-    """What is still needed of a file that was judged."""
-    return replace(file, tensors={}, modules={})
-
-
 def _source(sources: set[str]) -> str | None:
     """Where a number comes from: one source, or "mixed"."""
     return next(iter(sources)) if len(sources) == 1 else "mixed" if sources else None
 
 
 def _one_or_all(names: list[str]) -> Value:
-    return names[0] if len(set(names)) == 1 else names
+    return names[0] if len(set(names)) == 1 else names or None
 
 
 def _verdict(
@@ -193,11 +206,9 @@ def _verdict(
     counters: str,
     findings: tuple[Finding, ...],
     seen: Judged,
-    files: int,
 ) -> str:
-    """Layers, channels, counters as groups, and how many findings of each severity."""
-    from bncli.commands._findings import count_findings
-
+    """Layers, channels, counters as groups, and which files have none."""
+    files = len(seen.checked)
     where = f" in {files} files" if files > 1 else ""
     if not rows:
         said = (
@@ -213,7 +224,13 @@ def _verdict(
         return said
     spoilt = sum(row["note"] is not None for row in rows)
     notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
+    without = [path for path, names in seen.checked.items() if not names]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        notes += f" No BatchNorm layer in {without[0]}{more}."
+    if not findings:
+        notes += " No findings."
     return (
         f"{len(rows)} BatchNorm layer{'s' * (len(rows) > 1)}{where}, {channels} channels; "
-        f"num_batches_tracked: {counters}.{notes} {count_findings(findings)}"
+        f"num_batches_tracked: {counters}.{notes}"
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bncli.completion import complete_codes
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def rules(
             metavar="[CODE]",
             help="A rule to explain, such as BN203 or its name; or a family, such as BN2.",
             show_default=False,
+            autocompletion=complete_codes,
         ),
     ] = None,
 ) -> Report:

@@ -100,7 +100,7 @@ def trace(
     from bncli.commands._findings import (
         agreement,
         backend_findings,
-        count_findings,
+        closing,
         pass_findings,
     )
     from bncli.commands._input import open_input, parse_channels
@@ -208,6 +208,7 @@ def trace(
     torch_side = None
     differences = []
     agreed = ""
+    checked: dict[str, list[str]] = {}
     if against is not None:
         from bncli.backends import backend
 
@@ -221,6 +222,7 @@ def trace(
         differences.append(differences_table(compared, name))
         findings += backend_findings(compared, name, norm, given.dtype, findings)
         facts |= {"backend": against.value, "backend_version": run.version}
+        checked = {"": [item.quantity for item in compared]}
         agreed = agreement(compared, name)
 
     tracing = Tracing(
@@ -240,6 +242,7 @@ def trace(
         facts=facts | traced.facts,
         tables=(*traced.tables, *differences),
         findings=tuple(findings),
-        verdict=" ".join(filter(None, (traced.verdict, agreed, count_findings(findings)))),
+        verdict=closing(traced.verdict, agreed, findings=findings),
         read=read,
+        checked=checked,
     )

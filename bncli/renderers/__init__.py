@@ -20,15 +20,20 @@ class Format(str, Enum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
+    GITHUB = "github"
+    SARIF = "sarif"
+    JUNIT = "junit"
 
 
 SUFFIXES = {
     ".json": Format.JSON,
     ".csv": Format.CSV,
     ".md": Format.MARKDOWN,
+    ".sarif": Format.SARIF,
+    ".xml": Format.JUNIT,
     ".txt": Format.TABLE,
 }
-"""The format that a file's suffix asks for."""
+"""The format that a file's suffix asks for; GitHub's annotations are read from a log alone."""
 
 
 def renderer(name: Format) -> Renderer:

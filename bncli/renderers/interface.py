@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from bncli.report import FailOn
+
 if TYPE_CHECKING:
     from bncli.errors import ExitCode
     from bncli.report import Report
@@ -15,13 +17,15 @@ class RenderContext:
     """Where the text goes: `width` in columns, or None where nothing may be cut or wrapped.
 
     `terminal` says that a person is looking: long tables may then be shortened, with a line that
-    says so. `color` allows escape sequences. `exit_code` is the one the process will end with.
+    says so. `color` allows escape sequences. `exit_code` is the one the process will end with,
+    and `fail_on` the least severity that fails.
     """
 
     exit_code: ExitCode
     width: int | None = None
     terminal: bool = False
     color: bool = False
+    fail_on: FailOn = FailOn.ERROR
 
 
 class Renderer(Protocol):

@@ -1,7 +1,9 @@
 """One strict JSON object; its keys are a promise to scripts.
 
 Versions of the format:
-    1   command, exit_code, verdict, facts, tables, charts, findings
+    1   command, exit_code, verdict, facts, tables, charts, findings, suppressed, unread
+
+`report.schema.json` in the package describes it; `bncli schema` prints that.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Report
+    from bncli.report import Finding, Report
 
 FORMAT_VERSION = 1
 
@@ -32,22 +34,27 @@ def render(report: Report, context: RenderContext) -> str:
             for table in report.tables
         },
         "charts": {chart.key: {"x": chart.x, "series": chart.series} for chart in report.charts},
-        "findings": [
-            {
-                "code": finding.code,
-                "severity": finding.severity.value,
-                "subject": finding.subject,
-                "message": finding.message,
-                "evidence": finding.evidence,
-                "hint": finding.hint,
-            }
-            for finding in report.findings
-        ],
+        "findings": [_finding(finding) for finding in report.findings],
+        "suppressed": [{**_finding(item.finding), "by": item.by} for item in report.suppressed],
+        "unread": [{"path": item.path, "problem": item.problem} for item in report.unread],
     }
-    return json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _strict(value: Any) -> Any:
+def _finding(finding: Finding) -> dict[str, Any]:
+    """A finding's keys; `path` is null where the command reads its files as one input."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "path": finding.path or None,
+        "subject": finding.subject,
+        "message": finding.message,
+        "evidence": finding.evidence,
+        "hint": finding.hint,
+    }
+
+
+def strict(value: Any) -> Any:
     """The same value with null for every float that JSON has no number for."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -55,7 +62,7 @@ def _strict(value: Any) -> Any:
         # A name from a file may hold half of a surrogate pair, which UTF-8 has no bytes for.
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return value

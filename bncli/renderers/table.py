@@ -26,6 +26,9 @@ MOST_ROWS = 24
 MOST_GROUPS = 6
 """Groups of a table's rows on a terminal."""
 
+MOST_ITEMS = 6
+"""Items of a fact that is a list on a terminal, before it is shortened."""
+
 MOST_ALIKE = 3
 """Findings of one kind on a terminal, before they are folded into one line."""
 
@@ -57,7 +60,7 @@ def render(report: Report, context: RenderContext) -> str:
         emoji=False,
         highlight=False,
     )
-    for line in _facts(report, context.width):
+    for line in _facts(report, context):
         console.print(line)
     for table in report.tables:
         for part in _parts(table, terminal=context.terminal):
@@ -69,22 +72,28 @@ def render(report: Report, context: RenderContext) -> str:
             console.print(drawn)
     console.print()
     for alike in _groups(report.findings, context):
-        console.print(_finding(alike[0]) if len(alike) == 1 else _fold(alike))
+        first = _finding(alike[0], report.place_of(alike[0]))
+        console.print(first if len(alike) == 1 else _fold(alike, report))
     if report.verdict:
         style = "bold green" if int(context.exit_code) == 0 else "bold red"
         console.print(Text(printable(report.verdict), style))
     return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
 
 
-def _facts(report: Report, width: int | None) -> Iterator[Text]:
+def _facts(report: Report, context: RenderContext) -> Iterator[Text]:
     """The facts that are known, `key value`, in lines that break between facts alone."""
     from rich.text import Text
+
+    width = context.width
 
     line = Text.assemble((f"bncli {report.command}", "bold"))
     for key, value in report.facts.items():
         if value is None:
             continue
-        fact = Text.assemble((key, "dim"), f" {format_cell(value)}")
+        shown = format_cell(value)
+        if context.terminal and isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS:
+            shown = f"{format_cell(value[:MOST_ITEMS])[:-1]} and {len(value) - MOST_ITEMS} more)"
+        fact = Text.assemble((key, "dim"), f" {shown}")
         if width is not None and line.cell_len + 2 + fact.cell_len > width:
             yield line
             line = Text("  ")
@@ -104,12 +113,12 @@ def _groups(findings: Sequence[Finding], context: RenderContext) -> Iterator[lis
             yield from ([finding] for finding in alike)
 
 
-def _fold(alike: list[Finding]) -> object:
+def _fold(alike: list[Finding], report: Report) -> object:
     """Many findings of one kind in a line: how many, some of the places, and the first's fact."""
     from rich.text import Text
 
     first = alike[0]
-    places = ", ".join(printable(finding.subject) for finding in alike[:MOST_ALIKE])
+    places = ", ".join(printable(report.place_of(finding)) for finding in alike[:MOST_ALIKE])
     text = Text.assemble(
         (f"{first.severity.value} {first.code}", STYLES[first.severity]),
         " ",
@@ -121,7 +130,7 @@ def _fold(alike: list[Finding]) -> object:
     return text
 
 
-def _finding(finding: Finding) -> object:
+def _finding(finding: Finding, place: str) -> object:
     """One finding: severity, code, place, fact and mend."""
     from rich.text import Text
 
@@ -129,7 +138,7 @@ def _finding(finding: Finding) -> object:
     text = Text.assemble(
         (f"{finding.severity.value} {finding.code}", style),
         " ",
-        (printable(finding.subject), "bold"),
+        (printable(place), "bold"),
         f": {printable(finding.message)}",
     )
     if finding.hint:

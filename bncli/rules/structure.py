@@ -102,7 +102,28 @@ AVERAGED = Rule(
     seen=("mosaicml/composer#624",),
 )
 
-RULES = (IDENTICAL, COPY_INITIAL, COPY_OF_BUFFERS, COPY_AVERAGED, NO_UPDATE_BN, AVERAGED)
+NOT_AS_MANY = Rule(
+    "BN607",
+    "unexpected-number-of-layers",
+    Severity.ERROR,
+    "The file has more or fewer BatchNorm layers than --expect-layers says.",
+    "Look at which layers are there; if the network has changed, change --expect-layers.",
+    symptom="A part of the network is missing from the checkpoint, or its BatchNorm was replaced.",
+    arithmetic="The layers that are shown are counted, file by file.",
+    certainty="Certain.",
+    lookalike="A file with an averaged copy has every layer twice: name one of the two by "
+    "CKPT::NAME.",
+)
+
+RULES = (
+    IDENTICAL,
+    COPY_INITIAL,
+    COPY_OF_BUFFERS,
+    COPY_AVERAGED,
+    NO_UPDATE_BN,
+    AVERAGED,
+    NOT_AS_MANY,
+)
 
 WRAPPERS = frozenset({"module", "_orig_mod", "model", "state_dict", "online_model", "shadow"})
 """Names that wrapping puts before a model's own, and that say nothing of the model."""
@@ -115,6 +136,20 @@ _COPY = re.compile(
     re.IGNORECASE,
 )
 """A component of a name that says: this is an averaged copy of another model."""
+
+
+def unexpected_number(found: int, expected: int | None) -> list[Finding]:
+    """BN607: a file's layers, counted; nothing is found where no number is expected."""
+    if expected is None or found == expected:
+        return []
+    return [
+        NOT_AS_MANY.finding(
+            "layers",
+            f"{found} BatchNorm layer{'s' * (found != 1)}, and {expected} "
+            f"{'was' if expected == 1 else 'were'} expected.",
+            {"found": found, "expected": expected, "cause": "layers-missing-or-added"},
+        )
+    ]
 
 
 def check_identical(file: Checkpoint) -> list[Finding]:

@@ -46,4 +46,7 @@ def bad_inputs(save, folder):
     state |= {"half.weight": torch.ones(3), "half.running_mean": torch.zeros(3)}
     save("ck.pt", state)
     (folder / "folder.md").mkdir()
+    (folder / "refusals.json").write_text('{"format_version": 1, "findings": [{"code": 3}]}')
+    (folder / "old.json").write_text('{"format_version": 1, "findings": []}')
+    (folder / "new.json").write_text('{"format_version": 2, "findings": []}')
     return folder

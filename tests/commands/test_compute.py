@@ -110,6 +110,19 @@ def test_golden(run, repository, monkeypatch, golden, form, suffix, unbiased):
     assert result.stdout.count(unbiased) == 2
 
 
+@pytest.mark.parametrize("form", ["github", "sarif", "junit"])
+def test_golden_of_a_finding(run, repository, monkeypatch, golden, form):
+    monkeypatch.chdir(repository)
+    shards = [f"examples/shards/batch{number}.npy" for number in (0, 1)]
+    result = run("compute", *shards, "-f", form)
+    assert (result.code, result.stderr) == (0, "")
+    golden(f"compute-shards.{form}", result.stdout)
+    first, second = (np.load(shard).astype(np.float64)[:, 2] for shard in shards)
+    between = len(first) * np.var([first.mean(), second.mean()]) * 2
+    within = (first.var() * len(first) + second.var() * len(second)) / (2 * len(first) - 2)
+    assert f"up to {between / within:.3g} times" in result.stdout
+
+
 def test_json_keeps_its_promise(run, tutorial):
     report = run("compute", tutorial, "-f", "json", "--against", "torch").report
     assert {key: report["facts"][key] for key in FACTS} == {
@@ -140,7 +153,9 @@ def test_json_keeps_its_promise(run, tutorial):
 def test_findings_keep_their_keys(run, save):
     save("x.npy", np.ones((2, 3), np.float32))
     for item in run("compute", "x.npy", "-f", "json").report["findings"]:
-        assert set(item) == {"code", "severity", "subject", "message", "evidence", "hint"}
+        assert set(item) == {
+            "code", "severity", "path", "subject", "message", "evidence", "hint",
+        }  # fmt: skip
 
 
 def test_against_torch_compares_all_that_exists_in_the_mode(run, save):

@@ -186,8 +186,8 @@ def test_several_files_say_which(run, folder):
     result = run("inspect-checkpoint", "a.pt", "b.pt", "-f", "json")
     assert result.code == ExitCode.FINDING
     (finding,) = result.report["findings"]
-    assert finding["subject"] == "b.pt::stem"
-    assert (finding["evidence"]["path"], finding["evidence"]["layer"]) == ("b.pt", "stem")
+    assert (finding["path"], finding["subject"]) == ("b.pt", "stem")
+    assert finding["evidence"]["layer"] == "stem"
     flags = {(row["path"], row["name"]): row["flags"] for row in result.report["tables"]["layers"]}
     assert {place for place, codes in flags.items() if codes} == {("b.pt", "stem")}
 

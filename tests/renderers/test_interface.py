@@ -29,6 +29,8 @@ NUMBERS = (
 )
 MARKUP = "a[red]b[/red]|c*d_e`f<b>g</b>:smile:"
 SUFFIX_OF = {form: suffix for suffix, form in SUFFIXES.items()}
+FINDINGS_ALONE = (Format.GITHUB, Format.SARIF, Format.JUNIT)
+"""Formats for programs that have no place for tables."""
 
 
 def report(rows=(), columns=(), *, facts=None, findings=(), verdict="", **more) -> Report:
@@ -59,6 +61,14 @@ def unescaped(text: str) -> str:
 
 @pytest.fixture(params=list(Format), ids=lambda form: form.value)
 def form(request):
+    return request.param
+
+
+@pytest.fixture(
+    params=[form for form in Format if form not in FINDINGS_ALONE], ids=lambda form: form.value
+)
+def table_form(request):
+    """The formats that carry tables."""
     return request.param
 
 
@@ -111,9 +121,10 @@ def everything():
 
 def test_every_format_has_a_module_and_every_suffix_a_format(form):
     assert callable(renderer(form))
-    assert set(SUFFIXES.values()) == set(Format)
-    assert format_of(f"a.b/report{SUFFIX_OF[form]}") is form
-    assert format_of(f"REPORT{SUFFIX_OF[form].upper()}") is form
+    assert set(SUFFIXES.values()) == set(Format) - {Format.GITHUB}
+    if form is not Format.GITHUB:  # which is read from a log, not from a file
+        assert format_of(f"a.b/report{SUFFIX_OF[form]}") is form
+        assert format_of(f"REPORT{SUFFIX_OF[form].upper()}") is form
 
 
 @pytest.mark.parametrize("path", ["report", "report.pdf", "json", ".json", "a.json/b"])
@@ -131,7 +142,8 @@ def test_the_text_ends_in_one_line_break(form, everything):
     assert not text.endswith("\n\n")
 
 
-def test_every_value_appears_off_a_terminal(form, everything):
+def test_every_value_appears_off_a_terminal(table_form, everything):
+    form = table_form
     text = render(form, everything)
     if form is Format.JSON:
         text = json.dumps(json.loads(text), ensure_ascii=False)
@@ -143,32 +155,41 @@ def test_every_value_appears_off_a_terminal(form, everything):
         assert str(row["count"]) in text
     assert ("0.3333333333333333" if form in (Format.JSON, Format.CSV) else "0.333333") in text
     if form is not Format.CSV:  # which carries the main table alone
-        for finding in everything.findings:
-            for part in (finding.code, finding.severity.value, finding.subject, finding.message):
-                assert part in unescaped(text)
-        assert everything.verdict in unescaped(text)
         assert "a [b].npy" in unescaped(text)
-        assert "Mend it." in unescaped(text)
+
+
+def test_every_finding_appears(form, everything):
+    text = unescaped(render(form, everything))
+    if form is Format.CSV:
+        return
+    for finding in everything.findings:
+        for part in (finding.code, finding.subject, finding.message):
+            assert part in text
+        word = {"github": {"info": "notice"}, "sarif": {"info": "note"}}
+        assert word.get(form.value, {}).get(finding.severity.value, finding.severity.value) in text
+    assert "Mend it." in text
+    if form is not Format.JUNIT:  # whose reader counts by itself
+        assert everything.verdict in text
 
 
 def test_nothing_depends_on_a_width_that_is_not_known(form, everything):
     assert render(form, everything) == render(form, everything, width=None)
 
 
-def test_a_long_table_is_whole_off_a_terminal(form):
+def test_a_long_table_is_whole_off_a_terminal(table_form):
     rows = [{"channel": c, "value": f"value-{c}-end"} for c in range(3000)]
     for width in (None, 80, 30):
-        text = render(form, report(rows, ("channel", "value")), width=width)
+        text = render(table_form, report(rows, ("channel", "value")), width=width)
         assert text.count("-end") == 3000
         assert all(f"value-{c}-end" in text for c in range(0, 3000, 7))
         assert "more rows" not in text
 
 
-def test_columns_that_do_not_fit_are_not_lost(form):
+def test_columns_that_do_not_fit_are_not_lost(table_form):
     keys = [f"column{c}" for c in range(60)]
     rows = [{key: f"cell-{r}-{key}-end" for key in keys} for r in range(3)]
     for width in (None, 200, 80, 45):
-        text = render(form, report(rows, keys), width=width)
+        text = render(table_form, report(rows, keys), width=width)
         for row in rows:
             for key, cell in row.items():
                 assert key in text
@@ -181,10 +202,10 @@ def test_no_columns_no_rows_no_facts(form):
             assert render(form, empty, width=width).endswith("\n")
 
 
-def test_markup_in_names_is_text(form, everything):
+def test_markup_in_names_is_text(table_form, everything):
     for color in (False, True):
-        text = render(form, everything, color=color, terminal=color)
-        assert MARKUP in (unescaped(text) if form is Format.MARKDOWN else text)
+        text = render(table_form, everything, color=color, terminal=color)
+        assert MARKUP in (unescaped(text) if table_form is Format.MARKDOWN else text)
 
 
 def test_names_that_would_move_the_cursor_do_not(form):
@@ -198,7 +219,8 @@ def test_names_that_would_move_the_cursor_do_not(form):
         assert list(csv.reader(io.StringIO(text, newline=""))) == [["name"], [bad]]
     else:
         assert not set(text) & set("\x1b\x07\r\x08")
-        assert "\u202e" not in text or form is Format.JSON
+        for_a_program = (Format.JSON, Format.SARIF, Format.JUNIT)
+        assert "\u202e" not in text or form in for_a_program
 
 
 def test_a_line_break_in_a_name_does_not_break_a_row(form):
@@ -257,7 +279,7 @@ def test_json_is_strict_and_exact(everything):
     document = strict(render(Format.JSON, everything, exit_code=ExitCode.FINDING))
     assert list(document) == [
         "format_version", "command", "exit_code", "verdict", "facts", "tables", "charts",
-        "findings",
+        "findings", "suppressed", "unread",
     ]  # fmt: skip
     assert (document["format_version"], document["exit_code"]) == (1, 1)
     first, second, third, fourth = document["tables"]["main"]
@@ -274,7 +296,8 @@ def test_json_is_strict_and_exact(everything):
         "loss": {"x": [0.0, 1.0], "series": {"a": [0.5, None], "b": [None, 2.0]}}
     }
     assert document["findings"][0] == {
-        "code": "BN001", "severity": "error", "subject": "channel 3", "message": "2 NaN.",
+        "code": "BN001", "severity": "error", "path": None, "subject": "channel 3",
+        "message": "2 NaN.",
         "evidence": {"nan": [2, None]}, "hint": "Mend it.",
     }  # fmt: skip
 
@@ -474,6 +497,13 @@ def test_facts_that_are_not_known_are_left_out_of_the_table_only(everything):
     assert "| unknown | - |" in render(Format.MARKDOWN, everything)
 
 
+def test_a_fact_that_is_a_long_list_is_shortened_on_a_terminal_alone():
+    given_report = report(facts={"path": [f"{n}.pt" for n in range(500)], "shape": (1, 2, 3, 4, 5)})
+    text = render(Format.TABLE, given_report, terminal=True, width=200)
+    assert "path (0.pt, 1.pt, 2.pt, 3.pt, 4.pt, 5.pt and 494 more)  shape (1, 2, 3, 4, 5)" in text
+    assert "499.pt" in render(Format.TABLE, given_report)
+
+
 # ---------------------------------------------------------------------------- Markdown
 
 
@@ -512,12 +542,17 @@ def fixed():
         Finding("BN008", Severity.INFO, "every channel", "4 values each."),
     )  # fmt: skip
     facts = {"input": "x[0].npy", "shape": (4, 3), "eps": 1e-5, "affine": True, "seed": None}
-    return Report("compute", facts, (table,), findings, verdict="1 error, 1 note.")
+    return Report(
+        "compute", facts, (table,), findings, verdict="1 error, 1 note.", read=("x[0].npy",)
+    )
 
 
 def test_golden(form, fixed, golden):
     text = render(form, fixed)
-    golden(f"report{SUFFIX_OF[form]}", text)
+    golden(f"report{SUFFIX_OF.get(form, '.github')}", text)
+    if form in FINDINGS_ALONE:
+        assert "1 NaN among 4 values a channel" in text
+        return
     values = (1, 2, 3, 4)
     unbiased = sum((value - sum(values) / 4) ** 2 for value in values) / 3
     shown = repr(unbiased) if form in (Format.JSON, Format.CSV) else f"{unbiased:.3g}"

@@ -517,3 +517,14 @@ def averaged_weights_without_update_bn():
 def averaged_weights_alone():
     _, swa = averaged(update=True)
     return swa.state_dict()
+
+
+@fault(
+    "BN607",
+    "layers",
+    cause="layers-missing-or-added",
+    flags=("--expect-layers", str(len(norms(made(residual))))),
+)
+def saved_without_its_stem():
+    state = trained().state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("stem.")}

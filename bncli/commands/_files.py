@@ -1,0 +1,82 @@
+"""Many files in one call: patterns become paths, and one bad file does not spoil the others."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bncli.errors import BncliError, FileError
+from bncli.loaders import split_spec
+from bncli.progress import progress
+from bncli.report import Unread
+
+
+def expanded(specs: list[str]) -> list[str]:
+    """The specs with each quoted pattern, `PATTERN` or `PATTERN::NAME`, as the files it means.
+
+    `**` goes through folders of any depth. A file that is called so is meant by its name. Raises
+    FileError where a pattern means no file.
+    """
+    every: list[str] = []
+    for spec in specs:
+        path, name = split_spec(spec)
+        if not glob.has_magic(str(path)) or os.path.lexists(path):
+            every.append(spec)
+            continue
+        found = sorted(
+            file
+            for file in glob.glob(str(path), recursive=True)  # noqa: PTH207 (a path may be absolute)
+            if not Path(file).is_dir()
+        )
+        if not found:
+            raise FileError(path, "no file fits this pattern.")
+        every += [f"{file}::{name}" if name else file for file in found]
+    return every
+
+
+@dataclass(slots=True)
+class Files:
+    """The files of a call, one after the other; what is wrong with one is kept for the end."""
+
+    specs: list[str]
+    read: list[str] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+
+    @property
+    def several(self) -> bool:
+        """Whether the report has to tell files apart."""
+        return len(self.specs) > 1
+
+    def each(self) -> Iterator[tuple[str, str]]:
+        """Each file's path and the name behind it, while a bar counts their bytes."""
+        split = [split_spec(spec) for spec in self.specs]
+        sizes = [_size(path) for path, _ in split]
+        with progress("checkpoints", sum(sizes)) as advance:
+            for (path, name), size in zip(split, sizes, strict=True):
+                yield str(path), name
+                advance(size)
+
+    @contextmanager
+    def judging(self, path: str) -> Iterator[None]:
+        """Note that the file was read, or why not. The only file's error goes on its way."""
+        try:
+            yield
+        except BncliError as error:
+            if not self.several:
+                raise
+            problem = error.problem if isinstance(error, FileError) else str(error)
+            self.unread.append(Unread(path, problem))
+        else:
+            self.read.append(path)
+
+
+def _size(path: Path) -> int:
+    """A file's bytes; 0 where that is not known."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,239 @@
+"""The flags that every command has: which findings count, and where its report goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.commands._options import FINDINGS, OUTPUT
+from bncli.completion import complete_codes
+from bncli.errors import ExitCode, UsageError
+from bncli.renderers import SUFFIXES, Format, format_of, renderer
+from bncli.renderers.interface import RenderContext
+from bncli.report import FailOn, Report, count_findings
+from bncli.streams import print_text, say
+
+if TYPE_CHECKING:
+    from bncli.baseline import Entry
+    from bncli.selection import Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The flags as typed; None where a flag was not given and no setting stands for it."""
+
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(
+            help="The least severity that makes the exit code 1.",
+            rich_help_panel=FINDINGS,
+            show_default="error",
+        ),
+    ] = None
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODES",
+            help="Only these findings: codes (BN001), beginnings of codes (BN9), or one of them "
+            "for some layers (BN001:backbone.*); with commas, or repeated.",
+            rich_help_panel=FINDINGS,
+            show_default="all",
+            autocompletion=complete_codes,
+        ),
+    ] = None
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODES",
+            help="All but these findings, written as for --select.",
+            rich_help_panel=FINDINGS,
+            show_default="none",
+            autocompletion=complete_codes,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="All but the findings that this file knows.",
+            rich_help_panel=FINDINGS,
+            show_default=False,
+        ),
+    ] = None
+    update_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--update-baseline",
+            help="Write the findings to the --baseline, so that only new ones fail.",
+            rich_help_panel=FINDINGS,
+        ),
+    ] = False
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=f"How the report is shown: {', '.join(form.value for form in Format)}.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Format.TABLE
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=f"Write the report to a file too ({', '.join(SUFFIXES)}); may be repeated.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=20,
+            metavar="N",
+            help="Columns to draw tables in.",
+            rich_help_panel=OUTPUT,
+            show_default="the terminal's",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print no report and no progress.", rich_help_panel=OUTPUT
+        ),
+    ] = False
+
+
+class Delivery:
+    """The flags checked before the work begins, and the report's way out after it.
+
+    Raises UsageError and FileError at once for what could not succeed later.
+    """
+
+    def __init__(self, flags: Output) -> None:
+        from bncli.save import check_writable
+
+        self.flags = flags
+        self.fail_on = flags.fail_on or FailOn.ERROR
+        self.known: tuple[Entry, ...] = ()
+        self.select, self.ignore = (
+            _patterns(texts, flag)
+            for texts, flag in ((flags.select, "--select"), (flags.ignore, "--ignore"))
+        )
+        for path in flags.output or ():
+            format_of(path)
+            check_writable(path)
+        if flags.baseline is not None:
+            self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
+        elif flags.update_baseline:
+            raise UsageError("--update-baseline: say which file with --baseline FILE.")
+        if flags.quiet:
+            from bncli import progress
+
+            progress.silence()
+
+    def deliver(self, report: Report) -> ExitCode:
+        """Write the report where it should go, and give the exit code it asks for."""
+        from bncli.save import refuse_overwriting
+
+        flags = self.flags
+        inputs = [*report.read, *(item.path for item in report.unread)]
+        for path in flags.output or ():
+            refuse_overwriting(path, [*inputs, *filter(None, [flags.baseline])], "--output")
+        if flags.update_baseline and flags.baseline is not None:
+            refuse_overwriting(flags.baseline, inputs, "--baseline")
+        report = self._judged(report)
+        exit_code = report.exit_code(self.fail_on)
+        for path in flags.output or ():
+            context = RenderContext(exit_code, flags.width, fail_on=self.fail_on)
+            _write(path, renderer(format_of(path))(report, context))
+        if not flags.quiet:
+            print_text(renderer(flags.format)(report, self._context(exit_code)))
+        for unread in report.unread:
+            say(f"{unread.path}: {unread.problem}")
+        return exit_code
+
+    def _judged(self, report: Report) -> Report:
+        """The report with the findings that count, and a verdict that says how many."""
+        said = [report.verdict]
+        gone = 0
+        if self.select or self.ignore:
+            from bncli.selection import selected
+
+            report = selected(report, self.select, self.ignore)
+        baseline = self.flags.baseline
+        if baseline is not None:
+            from bncli.baseline import known_removed, write_baseline
+
+            if not self.flags.update_baseline:
+                report, gone = known_removed(report, self.known)
+            elif report.unread or report.nothing_checked:
+                said.append(f"{baseline} stays as it is: not everything was checked.")
+            else:
+                report, _ = known_removed(report, write_baseline(baseline, report, self.known))
+                said.append(f"{baseline} is written anew.")
+        said += [count_findings(report.findings), _count_suppressed(report)]
+        if gone:
+            said.append(
+                f"{gone} of {baseline} no longer there: --update-baseline drops "
+                f"{'it' if gone == 1 else 'them'}."
+            )
+        if report.unread:
+            number = len(report.unread)
+            said.append(f"{number} file{'s' * (number > 1)} could not be read.")
+        return replace(report, verdict=" ".join(filter(None, said)))
+
+    def _context(self, exit_code: ExitCode) -> RenderContext:
+        """How standard output looks."""
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        width = self.flags.width
+        if width is None and terminal:
+            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        return RenderContext(exit_code, width, terminal, color, self.fail_on)
+
+
+def _patterns(texts: list[str] | None, flag: str) -> tuple[Pattern, ...]:
+    """The patterns of --select or --ignore. Raises UsageError."""
+    if not texts:
+        return ()
+    from bncli.selection import parse_patterns
+
+    return parse_patterns(texts, flag)
+
+
+def _read_baseline(path: str, *, update: bool) -> tuple[Entry, ...]:
+    """The known findings; none where the baseline is about to be written for the first time."""
+    from bncli.baseline import read_baseline
+    from bncli.save import check_writable
+
+    if update:
+        check_writable(path)
+        if not Path(path).exists():
+            return ()
+    return read_baseline(path)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a report to a file."""
+    from bncli.save import replacing
+
+    with replacing(Path(path)) as stream:
+        stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
+
+
+def _count_suppressed(report: Report) -> str:
+    """How many findings were taken out, and by what, as a sentence; "" for none."""
+    counts = Counter(item.by for item in report.suppressed)
+    names = {"select": "not selected", "ignore": "ignored", "baseline": "in the baseline"}
+    said = [f"{counts[by]} {name}" for by, name in names.items() if counts[by]]
+    return f"Not counted: {', '.join(said)}." if said else ""

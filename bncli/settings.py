@@ -1,0 +1,128 @@
+"""The settings of a project: `[tool.bncli]` in the nearest pyproject.toml, upward from here.
+
+The keys are those flags that say what counts; a flag on the command line overrides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bncli.errors import FileError, UsageError
+from bncli.report import FailOn
+
+FILE = "pyproject.toml"
+
+
+def load_settings(folder: Path | None = None) -> dict[str, Any]:
+    """The settings by the name of the flag's parameter, such as `fail_on`; {} where none are.
+
+    Starts in `folder` (the current one) and takes the first pyproject.toml that has a
+    `[tool.bncli]`. Raises UsageError for an unknown key or a value that makes no sense, and
+    FileError for a file that is no TOML.
+    """
+    try:
+        start = (folder or Path.cwd()).absolute()
+    except OSError:  # the current folder was deleted
+        return {}
+    for parent in (start, *start.parents):
+        path = parent / FILE
+        table = _table(path) if path.is_file() else None
+        if table is not None:
+            return _checked(path, table)
+    return {}
+
+
+def _table(path: Path) -> dict[str, Any] | None:
+    """The `[tool.bncli]` of a file, None where it has none."""
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return None  # whatever it is, it is not bncli's
+    if "bncli" not in text:
+        return None  # most projects' file: not worth a parser
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise FileError(path, f"it is no TOML: {reason}.") from error
+    tool = document.get("tool")
+    table = tool.get("bncli") if isinstance(tool, dict) else None
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: tool.bncli is no table; write [tool.bncli].")
+    return table
+
+
+def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """The table's values as the flags would have them. Raises UsageError."""
+    settings = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in READERS:
+            raise UsageError(f"{path}: [tool.bncli] has no key {key}; {_near(name)}")
+        settings[name] = READERS[name](value, path, f"{path}: [tool.bncli] {key}")
+    return settings
+
+
+def _near(name: str) -> str:
+    """The keys that look like this one, or all of them."""
+    import difflib
+
+    keys = [key.replace("_", "-") for key in READERS]
+    near = difflib.get_close_matches(name.replace("_", "-"), keys, n=2)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"its keys are {', '.join(keys)}."
+
+
+def _fail_on(value: Any, path: Path, label: str) -> FailOn:  # noqa: ARG001  # readers are alike
+    try:
+        return FailOn(value)
+    except ValueError:
+        choices = ", ".join(choice.value for choice in FailOn)
+        raise UsageError(f"{label}: {value!r} is none of {choices}.") from None
+
+
+def _patterns(value: Any, path: Path, label: str) -> list[str]:  # noqa: ARG001
+    from bncli.selection import parse_patterns
+
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f'{label}: it takes a list of codes, such as ["BN001", "BN9"].')
+    parse_patterns(texts, label)
+    return texts
+
+
+def _baseline(value: Any, path: Path, label: str) -> str:
+    """The baseline's path, relative to the folder of the settings."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f'{label}: it takes a path, such as "bncli-baseline.json".')
+    there = path.parent / value
+    try:
+        return str(there.relative_to(Path.cwd()))
+    except ValueError:
+        return str(there)
+
+
+def _expect_layers(value: Any, path: Path, label: str) -> int:  # noqa: ARG001
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{label}: {value!r} is no number of layers.")
+    return value
+
+
+READERS: dict[str, Callable[[Any, Path, str], Any]] = {
+    "fail_on": _fail_on,
+    "select": _patterns,
+    "ignore": _patterns,
+    "baseline": _baseline,
+    "expect_layers": _expect_layers,
+}
+"""Every key by the name of its flag's parameter, and what reads its value."""

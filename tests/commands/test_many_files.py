@@ -1,0 +1,213 @@
+"""`inspect-checkpoint` on many files: one table, one verdict, one bad file spoils no other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import sys
+from contextlib import contextmanager
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+
+@cache
+def trained(layers: int, width: int) -> dict[str, torch.Tensor]:
+    """A network's state, its statistics estimated from real batches."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.BatchNorm1d(width) for _ in range(layers)))
+    for _ in range(60):
+        model(torch.randn(32, width))
+    return model.state_dict()
+
+
+def net(layers: int = 2, width: int = 4) -> dict[str, torch.Tensor]:
+    """A copy of it, to be spoilt."""
+    return {name: value.clone() for name, value in trained(layers, width).items()}
+
+
+@pytest.fixture
+def files(folder):
+    """Two good files, one with NaN, one cut short, one without BatchNorm, in two folders."""
+    (folder / "old").mkdir()
+    torch.save(net(), "a.pt")
+    torch.save(net(), "old/b.pt")
+    bad = net()
+    bad["1.running_var"][2] = float("nan")
+    torch.save(bad, "old/nan.pt")
+    (folder / "cut.pt").write_bytes((folder / "a.pt").read_bytes()[:-300])
+    torch.save(nn.LayerNorm(3).state_dict(), "norm.pt")
+    return folder
+
+
+def test_one_table_and_one_verdict(run, files):
+    result = run("inspect-checkpoint", "a.pt", "old/b.pt", "old/nan.pt", "-f", "json")
+    assert result.code == 1
+    rows = result.report["tables"]["layers"]
+    paths = [path for path in ("a.pt", "old/b.pt", "old/nan.pt") for _ in range(2)]
+    assert [(row["path"], row["name"]) for row in rows] == list(
+        zip(paths, ["0", "1"] * 3, strict=True)
+    )
+    (finding,) = result.report["findings"]
+    assert (finding["path"], finding["subject"]) == ("old/nan.pt", "1")
+    assert result.report["facts"]["path"] == ["a.pt", "old/b.pt", "old/nan.pt"]
+    assert "6 BatchNorm layers in 3 files" in result.report["verdict"]
+    assert "old/nan.pt::1: " in run("inspect-checkpoint", "a.pt", "old/nan.pt").stdout
+
+
+def test_one_file_has_a_path_in_its_findings_and_none_in_its_table(run, files):
+    result = run("inspect-checkpoint", "old/nan.pt", "-f", "json")
+    assert "path" not in result.report["tables"]["layers"][0]
+    assert result.report["findings"][0]["path"] == "old/nan.pt"
+    assert " old/nan.pt::1" not in run("inspect-checkpoint", "old/nan.pt").stdout
+
+
+@pytest.mark.parametrize("bad", ["cut.pt", "missing.pt", "old", "a.pt::nothing"])
+def test_an_unreadable_file_has_a_row_and_exit_code_2(run, files, bad):
+    result = run("inspect-checkpoint", bad, "a.pt", "old/nan.pt", "-f", "json", "--fail-on=never")
+    assert result.code == 2
+    path = bad.partition("::")[0]
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith(f"bncli: {path}: ")
+    (unread,) = result.report["unread"]
+    assert sentence == f"bncli: {unread['path']}: {unread['problem']}"
+    row, *others = result.report["tables"]["layers"]
+    assert (row["path"], row["note"], row["name"]) == (path, unread["problem"], None)
+    assert [other["path"] for other in others] == ["a.pt"] * 2 + ["old/nan.pt"] * 2
+    assert [item["code"] for item in result.report["findings"]] == ["BN201"]
+    assert "1 file could not be read." in result.report["verdict"]
+    alone = run("inspect-checkpoint", bad)
+    assert (alone.code, alone.stdout) == (2, "")
+    assert alone.stderr == result.stderr
+
+
+def test_every_file_is_unreadable(run, files):
+    result = run("inspect-checkpoint", "cut.pt", "missing.pt", "-f", "json")
+    assert result.code == 2
+    assert len(result.report["unread"]) == len(result.stderr.splitlines()) == 2
+    assert len(result.report["tables"]["layers"]) == 2
+
+
+def test_every_format_tells_of_an_unreadable_file(run, files):
+    for form in ("table", "csv", "markdown", "github", "sarif", "junit"):
+        result = run("inspect-checkpoint", "a.pt", "missing.pt", "-f", form)
+        assert result.code == 2
+        assert "there is no such file." in result.stdout
+        assert "missing.pt" in result.stdout
+    rows = list(
+        csv.DictReader(io.StringIO(run("inspect-checkpoint", "a.pt", "x.pt", "-f", "csv").stdout))
+    )
+    assert [row["path"] for row in rows] == ["x.pt", "a.pt", "a.pt"]
+
+
+def test_a_file_without_batchnorm_is_named(run, files):
+    result = run("inspect-checkpoint", "a.pt", "norm.pt", "-f", "json")
+    assert result.code == 0
+    assert "No BatchNorm layer in norm.pt." in result.report["verdict"]
+    assert run("inspect-checkpoint", "norm.pt", "norm.pt").code == 3
+
+
+@pytest.mark.parametrize(
+    ("patterns", "paths"),
+    [
+        (["*.pt"], ["a.pt", "norm.pt"]),
+        (["[ab].pt"], ["a.pt"]),
+        (["**/*.pt"], ["a.pt", "norm.pt", "old/b.pt", "old/nan.pt"]),
+        (["old/*", "a.pt"], ["old/b.pt", "old/nan.pt", "a.pt"]),
+        (["old/?.pt::1"], ["old/b.pt"]),
+        (["*"], ["a.pt", "norm.pt"]),
+    ],
+)
+def test_patterns(run, files, patterns, paths):
+    (files / "cut.pt").unlink()
+    report = run("inspect-checkpoint", *patterns, "-f", "json").report
+    found = report["facts"]["path"]
+    assert ([found] if isinstance(found, str) else found) == paths
+    if "::1" in patterns[0]:
+        assert [row["name"] for row in report["tables"]["layers"]] == ["1"]
+
+
+def test_a_pattern_for_nothing_is_refused(run, files):
+    result = run("inspect-checkpoint", "a.pt", "new/*.pt")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr == "bncli: new/*.pt: no file fits this pattern.\n"
+
+
+def test_a_file_that_is_called_like_a_pattern_is_meant(run, files):
+    torch.save(net(3), "[ab].pt")
+    assert run("inspect-checkpoint", "[ab].pt", "-f", "json").report["facts"]["layers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "faulty"),
+    [
+        ("a.pt --expect-layers 2", []),
+        ("a.pt --expect-layers 3", ["a.pt"]),
+        ("a.pt::1 --expect-layers 1", []),
+        ("a.pt --layer 1 --expect-layers 2", ["a.pt"]),
+        ("a.pt norm.pt --expect-layers 2", ["norm.pt"]),
+        ("a.pt old/b.pt --expect-layers 1", ["a.pt", "old/b.pt"]),
+    ],
+)
+def test_expect_layers(run, files, arguments, faulty):
+    result = run("inspect-checkpoint", *arguments.split(), "-f", "json")
+    found = [item for item in result.report["findings"] if item["code"] == "BN607"]
+    assert [item["path"] for item in found] == faulty
+    assert result.code == (1 if faulty else 0)
+    for item in found:
+        assert item["severity"] == "error"
+        assert f"{item['evidence']['expected']} w" in item["message"]
+
+
+def test_expect_layers_in_a_file_without_any_is_still_3(run, files):
+    result = run("inspect-checkpoint", "norm.pt", "--expect-layers", "2", "-f", "json")
+    assert result.code == 3
+    assert [item["code"] for item in result.report["findings"]] == ["BN607"]
+    assert run("inspect-checkpoint", "a.pt", "--expect-layers", "0").code == 2
+
+
+def test_junit_has_a_case_for_every_layer(run, files):
+    text = run("inspect-checkpoint", "a.pt", "old/nan.pt", "-f", "junit").stdout
+    assert re.findall(r'<testcase .*? name="([^"]*)" file="([^"]*)"', text) == [
+        ("BN201 1", "old/nan.pt"), ("0", "old/nan.pt"), ("0", "a.pt"), ("1", "a.pt"),
+    ]  # fmt: skip
+    assert text.count("<failure ") == 1
+
+
+def test_the_bar_counts_the_bytes_of_all_files(run, files, monkeypatch):
+    seen = []
+
+    @contextmanager
+    def recorded(description, total):
+        seen.append((description, total))
+        yield seen.append
+
+    monkeypatch.setattr("bncli.commands._files.progress", recorded)
+    assert run("inspect-checkpoint", "a.pt", "missing.pt", "old/b.pt", "-q").code == 2
+    sizes = [(files / "a.pt").stat().st_size, 0, (files / "old/b.pt").stat().st_size]
+    assert seen == [("checkpoints", sum(sizes)), *sizes]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB there")
+def test_many_files_take_no_more_memory_than_one(run_process, folder):
+    """500 checkpoints of 2 MB: their gigabyte is never there at once."""
+    state = net(4, 1024) | {"conv.weight": torch.randn(700, 700)}
+    torch.save(state, "0.pt")
+    for number in range(1, 500):
+        os.link("0.pt", f"{number}.pt")
+    probe = (
+        "import resource, sys; from bncli.cli import main; code = main(); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+
+    def peak(*paths: str) -> int:
+        result = run_process("inspect-checkpoint", *paths, "-q", python=["-c", probe])
+        assert result.code == 0
+        return int(result.stderr)
+
+    alone = peak("0.pt")
+    assert peak("*.pt") < alone + 16 * 1024  # the 2000 rows of the table

@@ -1,0 +1,52 @@
+"""Markdown that GitHub takes as a job summary, whatever the report's length."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.errors import ExitCode
+from bncli.renderers.interface import RenderContext
+from bncli.renderers.markdown import render
+from bncli.report import Column, Report, Table, Unread
+from tests.findings import finding, report
+
+CONTEXT = RenderContext(ExitCode.OK)
+LIMIT = 1024 * 1024  # of a step's summary
+
+
+def rows(number: int, cell: str = "x") -> Report:
+    table = Table("main", "Main", (Column("n", "n"), Column("x", "x")), [])
+    filled = Table("main", "Main", table.columns, [{"n": n, "x": cell} for n in range(number)])
+    return Report("hand-made", {"a": 1}, (filled, table))
+
+
+def test_a_long_table_is_folded_away_and_whole():
+    for number, folded in ((24, False), (25, True), (3000, True)):
+        text = render(rows(number), CONTEXT)
+        assert (f"<details><summary>{number} rows</summary>" in text) == folded
+        assert text.count("<details>") == text.count("</details>") == 1 + folded
+        assert text.count("| x |") == number + 2  # and the two headers
+
+
+@pytest.mark.parametrize("cell", ["x" * 50, "雪" * 50, "|" * 50])
+def test_a_document_is_no_longer_than_a_job_summary_may_be(cell):
+    text = render(rows(30_000, cell), CONTEXT)
+    assert LIMIT * 0.9 < len(text.encode()) < LIMIT
+    assert "more rows: see all of them with -f json." in text
+    shown = text.count(cell.replace("|", "\\|"))
+    assert f"... {30_000 - shown} more rows" in text
+    many = report(*(finding(message=cell, subject=str(n)) for n in range(30_000)))
+    text = render(many, CONTEXT)
+    assert len(text.encode()) < LIMIT
+    assert "more findings: see all of them with -f json." in text
+    assert "### Layers" in text
+
+
+def test_files_and_places():
+    given = report(
+        finding(subject="head.1", path="b.pt"), read=("a.pt", "b.pt"),
+        unread=(Unread("c[1].pt", "it is cut short."),),
+    )  # fmt: skip
+    text = render(given, CONTEXT)
+    assert "- **error** `BN001` b.pt::head.1: a fact." in text
+    assert "- **unread** c\\[1\\].pt: it is cut short." in text

@@ -1,0 +1,119 @@
+"""The published JSON Schema: it is one, `bncli schema` prints it, and it sees a missing key.
+
+That every report fits it, `Result.report` checks wherever a test reads one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from bncli.renderers import Format, renderer
+from bncli.renderers.interface import RenderContext
+from bncli.report import Severity, Suppressed, Unread
+
+from .calls import CALLS, NAMES
+from .conftest import schema
+from .findings import finding, report
+
+
+@pytest.fixture
+def reported(run, repository, monkeypatch):
+    """A command's report, by its name."""
+    monkeypatch.chdir(repository)
+    return lambda name: run(name, *CALLS[name], "-f", "json").report
+
+
+def test_it_is_a_schema():
+    Draft202012Validator.check_schema(schema().schema)
+
+
+def test_the_command_prints_it(run, run_process):
+    result = run("schema")
+    assert (result.code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == schema().schema
+    assert result.stdout.endswith("}\n")
+    assert run_process("schema").stdout == result.stdout
+    assert run("schema", "-f", "json").code == 2
+
+
+def test_every_command_is_described():
+    described = {
+        branch["if"]["properties"]["command"]["const"]: branch["then"]["$ref"]
+        for branch in schema().schema["allOf"]
+    }
+    assert set(NAMES) <= set(described) == set(CALLS)
+    assert all(definition == f"#/$defs/{name}" for name, definition in described.items())
+
+
+def without(document: dict, path: tuple) -> dict:
+    """The document without what is at `path`."""
+    document = copy.deepcopy(document)
+    inner = document
+    for step in path[:-1]:
+        inner = inner[step]
+    del inner[path[-1]]
+    return document
+
+
+def promises(document: dict) -> list[tuple]:
+    """The path of everything in a report that the schema requires of its command."""
+    whole = schema().schema
+    definition = whole["$defs"][document["command"]]
+    branches = definition.get("anyOf", [definition])
+    fits = [branch for branch in branches if schema().evolve(schema=branch).is_valid(document)]
+    definition = fits[0]["properties"]
+    paths = [(key,) for key in whole["required"]]
+    paths += [("facts", key) for key in definition.get("facts", {}).get("required", ())]
+    for table, described in definition["tables"].get("properties", {}).items():
+        if document["tables"].get(table):
+            paths += [("tables", table)]
+            keys = described.get("items", {}).get("required", ())
+            paths += [("tables", table, 0, key) for key in keys]
+    if document["findings"]:
+        paths += [("findings", 0, key) for key in whole["$defs"]["finding"]["required"]]
+    return paths
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_key_that_disappears_is_seen(reported, name):
+    document = reported(name)
+    paths = promises(document)
+    assert len(paths) > 10
+    for path in paths:
+        assert not schema().is_valid(without(document, path)), path
+
+
+def test_the_table_of_a_comparison_keeps_its_keys(reported):
+    document = reported("compute")
+    for key in schema().schema["$defs"]["differences"]["items"]["required"]:
+        assert not schema().is_valid(without(document, ("tables", "differences", 2, key)))
+
+
+def test_a_value_of_another_kind_is_seen(reported):
+    document = copy.deepcopy(reported("compute"))
+    document["tables"]["channels"][0]["mean"] = "6.5"
+    assert not schema().is_valid(document)
+
+
+def test_what_else_a_report_can_hold_fits():
+    given = report(
+        *(finding(severity=severity.value, evidence={"a": [1, None]}) for severity in Severity),
+        suppressed=tuple(Suppressed(finding(), by) for by in ("select", "ignore", "baseline")),
+        unread=(Unread("b.pt", "it is cut short."),),
+    )
+    document = json.loads(renderer(Format.JSON)(given, RenderContext(given.exit_code())))
+    assert schema().is_valid(document)
+    assert [item["by"] for item in document["suppressed"]] == ["select", "ignore", "baseline"]
+    assert document["unread"] == [{"path": "b.pt", "problem": "it is cut short."}]
+    document["suppressed"][0]["by"] = "whim"
+    assert not schema().is_valid(document)
+
+
+def test_numbers_that_are_not_finite_fit(run, save):
+    save("x.npy", np.float32([[np.nan, 1], [np.inf, 2], [1, 3]]))
+    assert run("compute", "x.npy", "-f", "json").report["tables"]["channels"][0]["mean"] is None
