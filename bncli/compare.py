@@ -1,10 +1,14 @@
-"""Two arrays, block by block, under a tolerance of each channel's own -> `Closeness`."""
+"""Two arrays, block by block, under a tolerance of each channel's own -> `Closeness`.
+
+`ClosenessMeter` measures a quantity as a whole; `bncli.channel_meter` does each of its channels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bncli.dtypes import DTYPES
 from bncli.errors import UsageError
 from bncli.model import Closeness
 
@@ -20,6 +24,88 @@ class Tolerance:
 
     rtol: FloatArray
     atol: FloatArray
+
+
+ASSERT_CLOSE = {
+    "float16": (1e-3, 1e-5),
+    "bfloat16": (1.6e-2, 1e-5),
+    "float32": (1.3e-6, 1e-5),
+    "float64": (1e-7, 1e-7),
+}
+"""rtol and atol of `torch.testing.assert_close` by dtype; every other dtype has to be equal."""
+
+
+def default_tolerance(*dtypes: str) -> tuple[float, float]:
+    """rtol and atol of `torch.testing.assert_close` for the looser of these dtypes."""
+    pairs = [ASSERT_CLOSE.get(dtype, (0.0, 0.0)) for dtype in dtypes]
+    return max(rtol for rtol, _ in pairs), max(atol for _, atol in pairs)
+
+
+def spacing(sizes: FloatArray, dtype: str) -> FloatArray:
+    """The distance between neighbouring values of `dtype` at these sizes: one ULP.
+
+    NaN where a size is not finite, and for dtypes that are no floats.
+    """
+    import numpy as np
+
+    kind = DTYPES[dtype]
+    if not kind.digits:
+        return np.full(np.shape(sizes), np.nan)
+    exponents = np.frexp(sizes)[1]
+    with np.errstate(under="ignore"):
+        steps = np.maximum(np.ldexp(1.0, exponents - kind.digits), kind.tiniest)
+    return np.where(np.isfinite(sizes), np.where(sizes == 0, kind.tiniest, steps), np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Each element of a block: its difference, its share of the tolerance, and what was missing."""
+
+    actual: FloatArray
+    expected: FloatArray
+    diff: FloatArray
+    rel: FloatArray
+    used: FloatArray
+    missing: FloatArray
+    rtol: FloatArray
+    atol: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        actual: NDArray[Any],
+        expected: NDArray[Any],
+        rtol: NDArray[Any],
+        atol: NDArray[Any],
+        *,
+        equal_nan: bool,
+    ) -> Measured:
+        """Measure arrays of one shape, against which rtol and atol broadcast."""
+        import numpy as np
+
+        integers = actual.dtype.kind in "iub" and expected.dtype.kind in "iub"
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            same = actual == expected
+            actual = actual.astype(np.float64)
+            expected = expected.astype(np.float64)
+            if equal_nan:
+                same |= np.isnan(actual) & np.isnan(expected)
+            diff = np.where(same, 0.0, np.abs(actual - expected))
+            diff = np.where(np.isnan(diff), np.inf, diff)
+            if integers:  # beyond 2**53 different ones may meet in float64
+                diff = np.where(~same & (diff == 0), 1.0, diff)
+            magnitude = np.abs(expected)
+            rtol = np.broadcast_to(rtol, diff.shape)
+            atol = np.broadcast_to(atol, diff.shape)
+            relative_part = np.where(rtol == 0, 0.0, rtol * magnitude)
+            allowed = atol + relative_part
+            # An infinite or missing expected value has no neighbourhood.
+            used = np.where(diff == 0, 0.0, np.where(np.isinf(diff), np.inf, diff / allowed))
+            used = np.where(np.isnan(used), np.inf, used)
+            rel = np.where((diff == 0) | (magnitude == 0), 0.0, diff / magnitude)
+            rel = np.where(np.isnan(rel), np.inf, rel)
+            missing = np.where(np.isfinite(diff), diff - relative_part, np.inf)
+        return cls(actual, expected, diff, rel, used, missing, rtol, atol)
 
 
 @dataclass(slots=True)
@@ -58,34 +144,20 @@ class ClosenessMeter:
             raise ValueError(f"{self.quantity}: {actual.shape} against {expected.shape}")
         if not actual.size:
             return
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            actual = actual.astype(np.float64)
-            expected = expected.astype(np.float64)
-            same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
-            diff = np.where(same, 0.0, np.abs(actual - expected))
-            diff = np.where(np.isnan(diff), np.inf, diff)
-            magnitude = np.abs(expected)
-            rtol = np.broadcast_to(rtol, diff.shape)
-            atol = np.broadcast_to(atol, diff.shape)
-            relative_part = np.where(rtol == 0, 0.0, rtol * magnitude)
-            allowed = atol + relative_part
-            # An infinite or missing expected value has no neighbourhood.
-            used = np.where(diff == 0, 0.0, np.where(np.isinf(diff), np.inf, diff / allowed))
-            used = np.where(np.isnan(used), np.inf, used)
-            rel = np.where((diff == 0) | (magnitude == 0), 0.0, diff / magnitude)
-            missing = np.where(np.isfinite(diff), diff - relative_part, np.inf)
-        self.total += diff.size
-        self.mismatched += int((used > 1).sum())
-        self._max_abs = max(self._max_abs, float(diff.max()))
-        self._max_rel = max(self._max_rel, float(np.where(np.isnan(rel), np.inf, rel).max()))
-        self._passing_atol = max(self._passing_atol, float(missing.max()))
-        worst = int(used.argmax())
-        if float(used.flat[worst]) > self._used:
-            self._used = float(used.flat[worst])
-            where = np.unravel_index(worst, diff.shape)
+        found = Measured.of(actual, expected, rtol, atol, equal_nan=True)
+        self.total += found.diff.size
+        self.mismatched += int((found.used > 1).sum())
+        self._max_abs = max(self._max_abs, float(found.diff.max()))
+        self._max_rel = max(self._max_rel, float(found.rel.max()))
+        self._passing_atol = max(self._passing_atol, float(found.missing.max()))
+        worst = int(found.used.argmax())
+        if float(found.used.flat[worst]) > self._used:
+            self._used = float(found.used.flat[worst])
+            where = np.unravel_index(worst, found.diff.shape)
             self._index = tuple(int(i) + s for i, s in zip(where, start, strict=True))
-            self._rtol, self._atol = float(rtol.flat[worst]), float(atol.flat[worst])
-            self._actual, self._expected = float(actual.flat[worst]), float(expected.flat[worst])
+            self._rtol, self._atol = float(found.rtol.flat[worst]), float(found.atol.flat[worst])
+            self._actual = float(found.actual.flat[worst])
+            self._expected = float(found.expected.flat[worst])
 
     def closeness(self) -> Closeness:
         """What was measured so far."""

@@ -109,6 +109,23 @@ class TensorRef:
         values = decode(self.stored(), self.dtype)
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
+    def block_reader(self) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
+        """A function that gives the values of a block, as `read` gives them all.
+
+        A plain file is mapped anew for each block, so that no more of it than that stays in the
+        process's memory; what had to be unpacked is unpacked once.
+        """
+        import numpy as np
+
+        kept = self.stored() if callable(self.storage) else None
+
+        def read(block: tuple[slice, ...]) -> NDArray[Any]:
+            stored = (self.stored() if kept is None else kept)[block]
+            values = decode(stored, self.dtype)
+            return np.array(values, dtype=values.dtype.newbyteorder("="))
+
+        return read
+
 
 @dataclass(frozen=True, slots=True)
 class BatchNormModule:
@@ -269,3 +286,16 @@ class Closeness:
     def passed(self) -> bool:
         """Whether every element is within its tolerance, and there was one."""
         return self.mismatched == 0 and self.total > 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCloseness:
+    """How close one quantity is as a whole and in each channel.
+
+    `channels` is empty for a quantity that has none, as a counter. `sizes` says how large the
+    values are that were rounded on the way, channel by channel: an ULP is counted at that size.
+    """
+
+    whole: Closeness
+    channels: tuple[Closeness, ...]
+    sizes: tuple[float, ...]

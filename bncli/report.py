@@ -98,7 +98,8 @@ class Table:
     Where people look, consecutive rows alike in the columns `group` are drawn as a table of their
     own, with what they share in its heading; and a table too long for them is shortened: with
     `ends` to its first and its last rows, else to the rows that `digest` names, or to its first.
-    A `whole` one is shown in full.
+    A `whole` one is shown in full. The first `lead` columns name a row: where the table is cut to
+    fit a terminal, every piece begins with them.
     """
 
     key: str
@@ -110,6 +111,7 @@ class Table:
     ends: bool = False
     digest: Sequence[int] = ()
     whole: bool = False
+    lead: int = 1
 
 
 @dataclass(frozen=True, slots=True)

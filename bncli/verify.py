@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.backends.interface import QUANTITIES, Backend, BackendRun, BatchNormCall
+from bncli.backends.interface import (
+    DOUBLE_QUANTITIES,
+    QUANTITIES,
+    Backend,
+    BackendRun,
+    BatchNormCall,
+)
 from bncli.batchnorm import (
     BlockNormalizer,
     Normalization,
@@ -13,8 +19,11 @@ from bncli.batchnorm import (
     blocks,
     gradient_sums,
 )
-from bncli.compare import ClosenessMeter, closeness
+from bncli.channel_meter import ChannelMeter, pooled_closeness
+from bncli.compare import closeness
+from bncli.double_backward import DoubleBackward, double_sums, double_tolerances
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
 from bncli.tolerance import Tolerances, fixed
@@ -31,6 +40,10 @@ if TYPE_CHECKING:
         FloatArray,
         RunningStats,
     )
+
+
+ORDER = (*QUANTITIES, *DOUBLE_QUANTITIES)
+"""Every quantity, in the order of a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,31 @@ class BatchNormPass:
     after: RunningStats | None
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Which way the backend goes, and whether through a second backward pass; see `BatchNormCall`.
+
+    Tolerances follow from what the run says of its arithmetic, and so from this path.
+    """
+
+    device: str = "cpu"
+    memory_format: str | None = None
+    threads: int | None = None
+    double_backward: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison found, quantity by quantity, and what it was made of.
+
+    `grad_output` is the upstream gradient of the backward pass, `run` what the backend computed.
+    """
+
+    quantities: list[ChannelCloseness]
+    run: BackendRun
+    grad_output: NDArray[Any]
+
+
 def compare_pass(
     done: BatchNormPass,
     x: NDArray[Any],
@@ -66,11 +104,46 @@ def compare_pass(
     `x` holds the input's values (bfloat16 as float32) in the user's axes. The upstream gradient
     is `grad_output`, of the same shape and dtype, or standard normal noise from `seed`.
     `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic.
+    NaN is close to NaN.
     """
+    found = compare_channels(
+        done,
+        x,
+        backend,
+        seed=seed,
+        grad_output=grad_output,
+        tolerance=tolerance,
+        path=Path(),
+        equal_nan=True,
+    )
+    return [item.whole for item in found.quantities], found.run
+
+
+def compare_channels(
+    done: BatchNormPass,
+    x: NDArray[Any],
+    backend: Backend,
+    *,
+    seed: int,
+    tolerance: tuple[float, float] | None,
+    path: Path,
+    equal_nan: bool,
+    grad_output: NDArray[Any] | None = None,
+) -> Compared:
+    """As `compare_pass`, channel by channel; NaN is close to NaN only with `equal_nan`."""
     if grad_output is None:
         grad_output = upstream_gradient(x.shape, done.dtype, seed)
-    run = backend.run(backend_call(done, x, grad_output))
-    return _differences(done, x, grad_output, run, tolerance), run
+    second = upstream_gradient(x.shape, done.dtype, seed + 1) if path.double_backward else None
+    call = replace(
+        backend_call(done, x, grad_output),
+        grad_grad_input=second,
+        device=path.device,
+        memory_format=path.memory_format,
+        threads=path.threads,
+    )
+    run = backend.run(call)
+    comparison = _Comparison(done, x, grad_output, second, run, equal_nan)
+    return Compared(comparison.quantities(tolerance), run, grad_output)
 
 
 def backend_call(done: BatchNormPass, x: NDArray[Any], grad_output: NDArray[Any]) -> BatchNormCall:
@@ -98,53 +171,173 @@ def upstream_gradient(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[
     return decode(encode(noise, dtype), dtype)
 
 
-def _differences(
-    done: BatchNormPass,
-    x: NDArray[Any],
-    grad_output: NDArray[Any],
-    run: BackendRun,
-    tolerance: tuple[float, float] | None,
-) -> list[Closeness]:
-    """Each quantity's closeness, in the order of QUANTITIES."""
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """One pass beside a backend's run of it."""
+
+    done: BatchNormPass
+    x: NDArray[Any]
+    grad_output: NDArray[Any]
+    grad_grad_input: NDArray[Any] | None
+    run: BackendRun
+    equal_nan: bool
+
+    def quantities(self, tolerance: tuple[float, float] | None) -> list[ChannelCloseness]:
+        """Each quantity's closeness, in the order of ORDER."""
+        import numpy as np
+
+        done, x = self.done, self.x
+        stats, norm = done.stats, done.norm
+        sums = gradient_sums(x, self.grad_output, norm, done.channel_axis)
+        double = self._double(sums)
+        exact: dict[str, FloatArray] = {
+            "mean": stats.mean,
+            "var": stats.var,
+            "invstd": norm.invstd,
+            "grad_weight": sums.g_x_hat,
+            "grad_bias": sums.g,
+        }
+        if double is not None:
+            exact["double_grad_weight"] = double.grad_weight()
+        if done.after is not None:
+            exact |= {
+                "running_mean": done.after.running_mean,
+                "running_var": done.after.running_var,
+            }
+        if tolerance is None:
+            allowed = _derived(done, x, sums, double, self.run)
+        else:
+            allowed = dict.fromkeys(ORDER, fixed(*tolerance, stats.num_features))
+        sizes = _sizes(done, sums, exact)
+
+        found: dict[str, ChannelCloseness] = {}
+        for quantity, actual in exact.items():
+            if quantity in self.run.quantities:
+                meter = ChannelMeter(quantity, stats.num_features, 0, self.equal_nan)
+                chosen = allowed[quantity]
+                meter.add(
+                    _overflowed(actual, done.parameter_dtype),
+                    self.run.quantities[quantity],
+                    chosen.rtol,
+                    chosen.atol,
+                    (0,),
+                )
+                found[quantity] = _of(meter, sizes[quantity])
+        if done.after is not None:
+            counter = closeness(
+                "num_batches_tracked",
+                np.array([done.after.num_batches_tracked], np.float64),
+                self.run.quantities["num_batches_tracked"],
+                fixed(0.0, 0.0, 1),
+            )
+            found["num_batches_tracked"] = ChannelCloseness(counter, (), ())
+        found |= self._elementwise(sums, double, allowed)
+        return [found[quantity] for quantity in ORDER if quantity in found]
+
+    def _double(self, sums: GradientSums) -> DoubleBackward | None:
+        """The second backward pass, where there is one."""
+        if self.grad_grad_input is None:
+            return None
+        done = self.done
+        return DoubleBackward(
+            done.norm,
+            double_sums(
+                self.x, self.grad_output, self.grad_grad_input, done.norm, sums, done.channel_axis
+            ),
+            done.stats.count,
+            self.x.ndim,
+            done.channel_axis,
+            done.settings.normalizes_with_batch,
+        )
+
+    def _elementwise(
+        self, sums: GradientSums, double: DoubleBackward | None, allowed: dict[str, Tolerance]
+    ) -> dict[str, ChannelCloseness]:
+        """The closeness of what has the input's shape, block by block."""
+        import numpy as np
+
+        done, x = self.done, self.x
+        features, axis = done.stats.num_features, done.channel_axis
+        normalizer = BlockNormalizer(done.norm, x.ndim, axis)
+        axes = tuple(other for other in range(x.ndim) if other != axis)
+        meters = [
+            ChannelMeter(quantity, features, axis, self.equal_nan)
+            for quantity in ("output", "grad_input", "double_grad_input", "double_grad_output")
+            if quantity in self.run.quantities
+        ]
+        sizes = np.zeros((len(meters), features))
+        for block in blocks(x.shape):
+            values, g = x[block], self.grad_output[block]
+            exact = [
+                normalizer.output(values, block),
+                normalizer.grad_input(values, g, sums, done.stats.count, block, done.settings),
+            ]
+            if double is not None and self.grad_grad_input is not None:
+                v = self.grad_grad_input[block]
+                exact += [
+                    double.grad_input(values, g, v, block),
+                    double.grad_output(values, v, block),
+                ]
+            channels = block[axis]
+            for row, (meter, actual) in enumerate(zip(meters, exact, strict=True)):
+                chosen = allowed[meter.quantity]
+                expected = self.run.quantities[meter.quantity][block]
+                meter.add(
+                    _overflowed(actual, done.dtype),
+                    expected,
+                    along(chosen.rtol[channels], x.ndim, axis),
+                    along(chosen.atol[channels], x.ndim, axis),
+                    tuple(part.start for part in block),
+                )
+                largest = np.abs(expected).max(axes).astype(np.float64)
+                sizes[row, channels] = np.maximum(sizes[row, channels], largest)
+        with np.errstate(all="ignore"):
+            # The differences that a gradient ends as are those of values as large as these.
+            terms = np.abs(done.norm.weight * done.norm.invstd) * np.sqrt(
+                sums.g_squared / done.stats.count
+            )
+            sizes[1] = np.fmax(sizes[1], terms)
+        return {meter.quantity: _of(meter, size) for meter, size in zip(meters, sizes, strict=True)}
+
+
+def _of(meter: ChannelMeter, sizes: FloatArray) -> ChannelCloseness:
+    """What a meter found, as a whole and in each channel."""
+    channels = meter.channels()
+    return ChannelCloseness(
+        pooled_closeness(meter.quantity, channels), channels, tuple(sizes.tolist())
+    )
+
+
+def _sizes(
+    done: BatchNormPass, sums: GradientSums, exact: dict[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """How large the values are that were rounded on the way to each quantity.
+
+    A mean is a sum of values as large as the standard deviation, however near to 0 it ends; a
+    gradient's sum wanders as far as the root of its squares.
+    """
     import numpy as np
 
-    stats, norm = done.stats, done.norm
-    sums = gradient_sums(x, grad_output, norm, done.channel_axis)
-    exact: dict[str, FloatArray] = {
-        "mean": stats.mean,
-        "var": stats.var,
-        "invstd": norm.invstd,
-        "grad_weight": sums.g_x_hat,
-        "grad_bias": sums.g,
-    }
-    if done.after is not None:
-        exact |= {
-            "running_mean": done.after.running_mean,
-            "running_var": done.after.running_var,
-            "num_batches_tracked": np.array([done.after.num_batches_tracked], np.float64),
-        }
-    if tolerance is None:
-        allowed = _derived(done, x, sums, run)
-    else:
-        allowed = dict.fromkeys(QUANTITIES, fixed(*tolerance, stats.num_features))
-    allowed["num_batches_tracked"] = fixed(0.0, 0.0, 1)
-
-    found = {
-        quantity: closeness(
-            quantity,
-            _overflowed(actual, done.parameter_dtype),
-            run.quantities[quantity],
-            allowed[quantity],
-        )
-        for quantity, actual in exact.items()
-        if quantity in run.quantities
-    }
-    found |= _elementwise(done, x, grad_output, sums, run, allowed)
-    return [found[quantity] for quantity in QUANTITIES if quantity in found]
+    stats = done.stats
+    sizes = {quantity: np.abs(values) for quantity, values in exact.items()}
+    with np.errstate(invalid="ignore"):
+        mean = np.maximum(np.abs(stats.mean), np.sqrt(stats.var))
+        sizes["mean"] = mean
+        sizes["grad_weight"] = np.maximum(sizes["grad_weight"], np.sqrt(sums.g_x_hat_squared))
+        sizes["grad_bias"] = np.maximum(sizes["grad_bias"], np.sqrt(sums.g_squared))
+        if done.before is not None and done.after is not None and done.settings.training:
+            factor = update_factor(done.settings.momentum, done.after.num_batches_tracked)
+            terms = np.abs(factor) * mean, np.abs((1 - factor) * done.before.running_mean)
+            sizes["running_mean"] = np.maximum(*terms)
+    return sizes
 
 
 def _derived(
-    done: BatchNormPass, x: NDArray[Any], sums: GradientSums, run: BackendRun
+    done: BatchNormPass,
+    x: NDArray[Any],
+    sums: GradientSums,
+    double: DoubleBackward | None,
+    run: BackendRun,
 ) -> dict[str, Tolerance]:
     """The tolerances that follow from how `run` computed, by quantity."""
     import numpy as np
@@ -169,43 +362,13 @@ def _derived(
         "grad_weight": own.grad_weight(sums),
         "grad_bias": own.grad_bias(sums),
     }
+    if double is not None:
+        allowed |= double_tolerances(double, sums, own)
     if done.before is not None and done.after is not None:
         factor = update_factor(settings.momentum, max(done.after.num_batches_tracked, 1))
         allowed["running_mean"] = own.running_mean(done.before, factor)
         allowed["running_var"] = own.running_var(done.before, factor)
     return allowed
-
-
-def _elementwise(
-    done: BatchNormPass,
-    x: NDArray[Any],
-    grad_output: NDArray[Any],
-    sums: GradientSums,
-    run: BackendRun,
-    allowed: dict[str, Tolerance],
-) -> dict[str, Closeness]:
-    """The closeness of output and grad_input, block by block."""
-    normalizer = BlockNormalizer(done.norm, x.ndim, done.channel_axis)
-    meters = (ClosenessMeter("output"), ClosenessMeter("grad_input"))
-    for block in blocks(x.shape):
-        values = x[block]
-        exact = (
-            normalizer.output(values, block),
-            normalizer.grad_input(
-                values, grad_output[block], sums, done.stats.count, block, done.settings
-            ),
-        )
-        channels = block[done.channel_axis]
-        for meter, actual in zip(meters, exact, strict=True):
-            chosen = allowed[meter.quantity]
-            meter.add(
-                _overflowed(actual, done.dtype),
-                run.quantities[meter.quantity][block],
-                along(chosen.rtol[channels], x.ndim, done.channel_axis),
-                along(chosen.atol[channels], x.ndim, done.channel_axis),
-                tuple(part.start for part in block),
-            )
-    return {meter.quantity: meter.closeness() for meter in meters}
 
 
 def _overflowed(values: FloatArray, dtype: str) -> FloatArray:

@@ -1,7 +1,8 @@
-"""The tutorial of examples/: its tensors are what its lines make, its numbers are right."""
+"""The examples: their tensors are what their lines make, and the tutorial's numbers are right."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -81,3 +82,20 @@ def test_the_price_of_a_small_momentum(momentum, factor, batches):
     assert (1 - momentum) ** batches <= 0.01 < (1 - momentum) ** (batches - 1)
     assert f"{factor}" in TABLE
     assert f"{batches}" in TABLE
+
+
+def test_the_debugging_stories_are_made_by_their_script(repository, tmp_path):
+    folder = repository / "examples" / "debugging"
+    spec = importlib.util.spec_from_file_location("make", folder / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    make.FOLDER = tmp_path
+    make.main()
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == sorted(path.name for path in folder.glob("*.np[yz]"))
+    for name in made:
+        mine, kept = np.load(tmp_path / name), np.load(folder / name)
+        for key in kept.files if name.endswith("z") else [None]:
+            np.testing.assert_allclose(
+                mine if key is None else mine[key], kept if key is None else kept[key], rtol=1e-6
+            )

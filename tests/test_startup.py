@@ -165,7 +165,7 @@ def test_without_torch_a_comparison_says_how_to_install_it(run_process, x):
     assert result.code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "bncli: --against torch needs PyTorch, which is not installed here: "
+        "bncli: PyTorch is not installed here, and the comparison needs it: "
         "python -m pip install torch\nIMPORTED\n"
     )
 

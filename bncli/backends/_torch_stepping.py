@@ -30,7 +30,7 @@ def step(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[Runnin
                 module.eval()
             with torch.no_grad():
                 try:
-                    module(laid_out(to_tensor(x, module.running_mean.dtype)))
+                    module(laid_out(to_tensor(x, module.running_mean.dtype), None))
                 except ValueError as error:
                     if not str(error).startswith(REFUSAL):
                         raise
@@ -48,7 +48,7 @@ def average(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats
     try:
         with torch.no_grad():
             torch.optim.swa_utils.update_bn(
-                (laid_out(to_tensor(x, module.running_mean.dtype)) for x in batches), module
+                (laid_out(to_tensor(x, module.running_mean.dtype), None) for x in batches), module
             )
     finally:
         torch.set_num_threads(before)

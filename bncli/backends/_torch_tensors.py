@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import MissingBackendError
+from bncli.errors import MissingBackendError, UsageError
 from bncli.tolerance import Arithmetic
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def library() -> ModuleType:
         import torch
     except ImportError as error:
         raise MissingBackendError(
-            f"--against torch needs PyTorch, which is not installed here: {INSTALL}"
+            f"PyTorch is not installed here, and the comparison needs it: {INSTALL}"
         ) from error
     return torch
 
@@ -51,8 +51,8 @@ def to_tensor(values: NDArray[Any], dtype: Any) -> Any:
     return torch.from_numpy(np.array(values, order="K")).to(dtype)
 
 
-def laid_out(x: Any) -> Any:
-    """`x` in its memory format where that is channels last, and contiguous otherwise.
+def laid_out(x: Any, memory_format: str | None) -> Any:
+    """`x` in the memory format that is named, or else in its own where that is channels last.
 
     Its strides become those of a fresh tensor: with the odd ones that axes of size 1 allow,
     PyTorch falls back to a kernel that sums half precision in half precision.
@@ -61,8 +61,16 @@ def laid_out(x: Any) -> Any:
 
     channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
     chosen = torch.contiguous_format
-    if (
-        channels_last is not None
+    if memory_format == "channels_last":
+        if channels_last is None:
+            raise UsageError(
+                f"--memory-format channels_last: it is for 4 or 5 axes, and this input has "
+                f"{x.ndim}; leave it out."
+            )
+        chosen = channels_last
+    elif (
+        memory_format is None
+        and channels_last is not None
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=channels_last)
     ):
@@ -75,7 +83,7 @@ def to_array(tensor: Any) -> NDArray[Any]:
     import numpy as np
     import torch
 
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return np.asarray(tensor.numpy())
@@ -85,9 +93,22 @@ def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
     """How BatchNorm's kernels take `x`, of shape (N, C, ...)."""
     import torch
 
+    count = x.numel() // x.shape[1]
+    if x.device.type != "cpu":
+        # Running moments of each thread, merged pairwise, in an order of the device's own.
+        wide = "float64" if dtype == "float64" else "float32"
+        return Arithmetic(
+            dtype=dtype,
+            parameter_dtype=parameter_dtype,
+            accumulate_dtype=wide,
+            backward_dtype=wide,
+            additions=count,
+            backward_additions=count,
+            rows=False,
+            order_known=False,
+        )
     # What counts for them: (N, C) input is summed row by row, as channels last is.
     rows = not x.is_contiguous() or x.numel() == x.shape[0] * x.shape[1]
-    count = x.numel() // x.shape[1]
     share = -(-count // torch.get_num_threads())
     additions = backward_additions = share if rows else count
     accumulate_dtype = backward_dtype = "float64"
@@ -114,8 +135,8 @@ def batch_statistics(x: Any, parameter_dtype: Any, eps: float) -> dict[str, Any]
     """The mean, biased variance and invstd of the batch, from the kernels the module uses."""
     import torch
 
-    zeros = torch.zeros(x.shape[1], dtype=parameter_dtype)
-    ones = torch.ones(x.shape[1], dtype=parameter_dtype)
+    zeros = torch.zeros(x.shape[1], dtype=parameter_dtype, device=x.device)
+    ones = torch.ones(x.shape[1], dtype=parameter_dtype, device=x.device)
     mean, var = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
     _, _, invstd = torch.native_batch_norm(x, ones, zeros, zeros, ones, True, 0.0, eps)
     return {"mean": mean, "var": var, "invstd": invstd}

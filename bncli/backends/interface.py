@@ -28,6 +28,9 @@ QUANTITIES = (
 )
 """What can be compared, in the order of a report. A run holds those that exist in its mode."""
 
+DOUBLE_QUANTITIES = ("double_grad_input", "double_grad_weight", "double_grad_output")
+"""What a second backward pass adds: the gradients of sum(grad_grad_input * grad_input)."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchNormCall:
@@ -37,6 +40,11 @@ class BatchNormCall:
     represents exactly (bfloat16 as float32). The per-channel arrays are float64 of shape
     (num_features,) and representable in `parameter_dtype`; weight and bias are None without
     `settings.affine`, `running` is None without `settings.track_running_stats`.
+
+    `grad_grad_input` is the upstream gradient of a second backward pass, through the first; None
+    for no second one. `device` is "cpu" or "cuda"; `memory_format` is "contiguous" or
+    "channels_last", None for the one in which `x` is stored; `threads` is the library's own
+    number of them, None for its default.
     """
 
     x: NDArray[Any]
@@ -48,6 +56,10 @@ class BatchNormCall:
     weight: FloatArray | None
     bias: FloatArray | None
     running: RunningStats | None
+    grad_grad_input: NDArray[Any] | None = None
+    device: str = "cpu"
+    memory_format: str | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,11 @@ class Backend(Protocol):
         """The value of `--against` that chooses it."""
 
     def run(self, call: BatchNormCall) -> BackendRun:
-        """Run the pass. Raises MissingBackendError where the library is not installed."""
+        """Run the pass.
+
+        Raises MissingBackendError where the library or the device is not there, UsageError where
+        this input has no such memory format.
+        """
 
     def run_norm(self, call: NormCall) -> NormRun:
         """Run one norm. Raises MissingBackendError where the library is not installed."""

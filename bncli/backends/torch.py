@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: `torch.nn.BatchNorm1d/2d/3d`, forward and backward, and other norms."""
+"""PyTorch on the CPU or a CUDA device: BatchNorm, forward and backward, and other norms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bncli.backends._torch_tensors import (
     to_tensor,
 )
 from bncli.backends.interface import BackendRun
+from bncli.errors import MissingBackendError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,24 +30,53 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """Runs the module a user would run, in the memory format in which the input is stored."""
+    """Runs the module a user would run, in the input's own memory format if none is named."""
 
     name = "torch"
 
     def run(self, call: BatchNormCall) -> BackendRun:
-        """Run forward and backward on the CPU; see `Backend.run`."""
+        """Run forward and backward; see `Backend.run`."""
         torch = library()
+        if call.device == "cuda" and not torch.cuda.is_available():
+            raise MissingBackendError(
+                "--device cuda: PyTorch sees no CUDA device here; leave --device out, or run where "
+                "there is one."
+            )
+        threads = torch.get_num_threads()
+        try:
+            if call.threads is not None:
+                torch.set_num_threads(call.threads)
+            return self._run(call)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self, call: BatchNormCall) -> BackendRun:
+        """Run with the threads that are set."""
+        import torch
+
         dtype: torch_library.dtype = getattr(torch, call.dtype)
         parameter_dtype: torch_library.dtype = getattr(torch, call.parameter_dtype)
-        x = laid_out(to_tensor(call.x, dtype).movedim(call.channel_axis, 1))
-        module = self._module(call, parameter_dtype)
+        x = laid_out(to_tensor(call.x, dtype).movedim(call.channel_axis, 1), call.memory_format).to(
+            call.device
+        )
+        module = self._module(call, parameter_dtype).to(call.device)
         x.requires_grad_(True)
         y = module(x)
-        grad_output = torch.empty_like(y)
-        grad_output.copy_(to_tensor(call.grad_output, dtype).movedim(call.channel_axis, 1))
-        y.backward(grad_output)
 
-        found: dict[str, Any] = {"output": y, "grad_input": x.grad}
+        def upstream(values: NDArray[Any]) -> Any:
+            given = torch.empty_like(y)
+            return given.copy_(to_tensor(values, dtype).movedim(call.channel_axis, 1))
+
+        grad_output = upstream(call.grad_output)
+        found: dict[str, Any] = {"output": y}
+        if call.grad_grad_input is None:
+            y.backward(grad_output)
+        else:
+            grad_output.requires_grad_(True)
+            found |= self._second_backward(
+                x, y, module, grad_output, upstream(call.grad_grad_input)
+            )
+        found["grad_input"] = x.grad
         if call.settings.normalizes_with_batch:
             found |= batch_statistics(x.detach(), parameter_dtype, module.eps)
         if call.settings.affine:
@@ -57,9 +87,9 @@ class TorchBackend:
                 "running_var": module.running_var,
                 "num_batches_tracked": module.num_batches_tracked.reshape(1),
             }
-        for name in ("output", "grad_input"):
-            found[name] = found[name].movedim(1, call.channel_axis)
-
+        for name in ("output", "grad_input", "double_grad_input", "double_grad_output"):
+            if name in found:
+                found[name] = found[name].movedim(1, call.channel_axis)
         return BackendRun(
             version=torch.__version__,
             quantities={name: to_array(tensor) for name, tensor in found.items()},
@@ -67,13 +97,37 @@ class TorchBackend:
             threads=torch.get_num_threads(),
         )
 
-    def run_norm(self, call: NormCall) -> NormRun:
-        """Run the module in training on a contiguous copy; see `Backend.run_norm`."""
-        return run_norm(call)
+    def _second_backward(
+        self, x: Any, y: Any, module: Any, grad_output: Any, grad_grad_input: Any
+    ) -> dict[str, Any]:
+        """Backward, then the gradients of sum(grad_grad_input * grad_input).
+
+        The first backward's gradients are left in the tensors' `grad`, as `backward` does.
+        """
+        import torch
+
+        parameters = [module.weight, module.bias] if module.affine else []
+        first = torch.autograd.grad(y, [x, *parameters], grad_output, create_graph=True)
+        for tensor, gradient in zip([x, *parameters], first, strict=True):
+            tensor.grad = gradient.detach()
+        sources = {"double_grad_input": x, "double_grad_output": grad_output}
+        if module.affine:
+            sources["double_grad_weight"] = module.weight
+        second: Any = torch.autograd.grad(
+            first[0], list(sources.values()), grad_grad_input, allow_unused=True
+        )
+        return {
+            name: torch.zeros_like(source) if gradient is None else gradient
+            for (name, source), gradient in zip(sources.items(), second, strict=True)
+        }
 
     def steps(self, call: BatchNormCall) -> dict[str, NDArray[Any]]:
         """The steps one by one, with autograd's gradients of var and mean; see `Backend.steps`."""
         return steps(call)
+
+    def run_norm(self, call: NormCall) -> NormRun:
+        """Run the module in training on a contiguous copy; see `Backend.run_norm`."""
+        return run_norm(call)
 
     def version(self) -> str:
         """The version of torch; see `Backend.version`."""

@@ -8,6 +8,8 @@ from bncli.commands import (
     compare_norms,
     compute,
     conventions,
+    diff,
+    identify,
     inspect_checkpoint,
     rules,
     schema,
@@ -19,6 +21,8 @@ from bncli.report import Report
 COMMANDS: tuple[Callable[..., Report], ...] = (
     compute.compute,
     trace.trace,
+    diff.diff,
+    identify.identify,
     inspect_checkpoint.inspect_checkpoint,
     compare_norms.compare_norms,
     simulate_ema.simulate_ema,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bncli.batchnorm import Normalization
     from bncli.commands._layer import Layer
@@ -42,15 +42,20 @@ def backend_findings(
     norm: Normalization,
     dtype: str,
     findings: list[Finding],
+    *,
+    more: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """What the comparison with the backend `name` shows, given the pass's own `findings`."""
+    """What the comparison with the backend `name` shows, given the pass's own `findings`.
+
+    `more` holds sentences to add, by quantity.
+    """
     import numpy as np
 
     from bncli.rules.batch_rules import OVERFLOW
     from bncli.rules.comparison import comparison_findings, lost_digits_findings
 
     overflow = any(finding.code == OVERFLOW.code for finding in findings)
-    found = comparison_findings(compared, name, overflow=overflow)
+    found = comparison_findings(compared, name, overflow=overflow, more=more)
     output = next(item for item in compared if item.quantity == "output")
     if dtype in ("float32", "float64") and not overflow:  # half precision is coarse by itself
         scale = float(np.max(np.abs((norm.weight, norm.bias))))

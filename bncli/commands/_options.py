@@ -1,8 +1,9 @@
 """The flags that several commands share, each said once; one alias a flag.
 
 Input       InputArgument InputsArgument ChannelAxis Dtype Channel
-Layer       Eps Momentum Affine TrackRunningStats Training Weight Bias RunningMean RunningVar State
-Comparison  Against Rtol Atol Seed
+Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
+            RunningVar State
+Comparison  Against Rtol Atol EqualNan Seed DoubleBackward Device MemoryFormat TorchThreads
 Output      SaveOutput Threads
 
 The flags that every command has, which findings count and where the report goes, are in
@@ -11,6 +12,7 @@ The flags that every command has, which findings count and where the report goes
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -21,6 +23,21 @@ from bncli.dtypes import ComputeDtype
 
 INPUT, LAYER, COMPARISON = "Input", "Layer", "Comparison"
 FINDINGS, OUTPUT = "Findings", "Output"
+
+
+class DeviceName(str, Enum):
+    """Where a backend runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class MemoryFormatName(str, Enum):
+    """How a tensor lies in memory."""
+
+    CONTIGUOUS = "contiguous"
+    CHANNELS_LAST = "channels_last"
+
 
 InputsArgument = Annotated[
     list[str],
@@ -72,6 +89,15 @@ Training = Annotated[
         help="Normalise with the batch and update the running statistics, or normalise with "
         "the stored ones.",
         rich_help_panel=LAYER,
+    ),
+]
+EitherMode = Annotated[
+    bool | None,
+    typer.Option(
+        "--training/--eval",
+        help="The mode that is expected.",
+        rich_help_panel=LAYER,
+        show_default="either",
     ),
 ]
 State = Annotated[
@@ -160,7 +186,7 @@ RunningVar = Annotated[
 Against = Annotated[
     BackendName | None,
     typer.Option(
-        help="Run this implementation on the same input and compare.",
+        help="Run this implementation on the same input and compare; `bncli diff` explains.",
         rich_help_panel=COMPARISON,
         show_default="no comparison",
     ),
@@ -181,6 +207,44 @@ Atol = Annotated[
         help="Absolute tolerance for every quantity; goes with --rtol.",
         rich_help_panel=COMPARISON,
         show_default="from the arithmetic",
+    ),
+]
+EqualNan = Annotated[
+    bool,
+    typer.Option(
+        "--equal-nan",
+        help="NaN on both sides, at the same place, is no mismatch.",
+        rich_help_panel=COMPARISON,
+    ),
+]
+DoubleBackward = Annotated[
+    bool,
+    typer.Option(
+        "--double-backward",
+        help="Go backward through the backward pass too (float32 and float64).",
+        rich_help_panel=COMPARISON,
+    ),
+]
+Device = Annotated[
+    DeviceName,
+    typer.Option(help="Where PyTorch runs.", rich_help_panel=COMPARISON),
+]
+MemoryFormat = Annotated[
+    MemoryFormatName | None,
+    typer.Option(
+        help="The memory format of PyTorch's input.",
+        rich_help_panel=COMPARISON,
+        show_default="the input's",
+    ),
+]
+TorchThreads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="PyTorch's threads: rows are shared out to them, and summed in that order.",
+        rich_help_panel=COMPARISON,
+        show_default="PyTorch's own",
     ),
 ]
 Seed = Annotated[

@@ -181,7 +181,7 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
         column.key: [format_cell(row[column.key], column.spec) for row in table.rows]
         for column in table.columns
     }
-    columns, folded = _folded(table.columns, cells, context.width)
+    columns, folded = _folded(table, cells, context.width)
     shown = len(table.rows)
     if context.terminal and shown > MOST_ROWS and not table.whole:
         chosen = list(table.digest or range(MOST_ROWS))
@@ -198,7 +198,7 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
     if folded:
         same = ", ".join(f"{column.title} {cells[column.key][0]}" for column in folded)
         console.print(f"in every row: {same}", style="dim")
-    for number, piece in enumerate(_pieces(columns, cells, context.width)):
+    for number, piece in enumerate(_pieces(columns, table.lead, cells, context.width)):
         if number:
             console.print()
         if context.width is None and piece:
@@ -259,14 +259,15 @@ def _needed(columns: tuple[Column, ...], cells: dict[str, list[str]]) -> dict[st
 
 
 def _folded(
-    columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
+    table: Table, cells: dict[str, list[str]], width: int | None
 ) -> tuple[tuple[Column, ...], list[Column]]:
     """The columns to draw, and those to say in a line: the same in every row of a wide table."""
+    columns = table.columns
     if width is None or sum(_needed(columns, cells).values()) - PADDING <= width:
         return columns, []
     same = [
         column
-        for column in columns[1:]
+        for column in columns[table.lead :]
         if column.foldable and len(cells[column.key]) > 1 and len(set(cells[column.key])) == 1
     ]
     kept = tuple(column for column in columns if column not in same)
@@ -274,21 +275,21 @@ def _folded(
 
 
 def _pieces(
-    columns: tuple[Column, ...], cells: dict[str, list[str]], width: int | None
+    columns: tuple[Column, ...], lead: int, cells: dict[str, list[str]], width: int | None
 ) -> Iterator[tuple[Column, ...]]:
-    """Cut the columns to fit `width`; every piece begins with the first column."""
+    """Cut the columns to fit `width`; every piece begins with the first `lead` of them."""
     if width is None or not columns:
         yield columns
         return
     needed = _needed(columns, cells)
-    first = columns[0]
-    piece = [first]
-    used = needed[first.key]
-    for column in columns[1:]:
-        if len(piece) > 1 and used + needed[column.key] > width:
+    first = columns[:lead]
+    piece = [*first]
+    used = sum(needed[column.key] for column in first)
+    for column in columns[lead:]:
+        if len(piece) > lead and used + needed[column.key] > width:
             yield tuple(piece)
-            piece = [first]
-            used = needed[first.key]
+            piece = [*first]
+            used = sum(needed[column.key] for column in first)
         piece.append(column)
         used += needed[column.key]
     yield tuple(piece)

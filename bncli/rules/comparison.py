@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule
+from bncli.rules.interface import Rule, name_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from bncli.model import Closeness
+    from bncli.model import ChannelCloseness, Closeness
 
 DIFFERS = Rule(
     "BN901",
@@ -46,7 +46,53 @@ LOST_DIGITS = Rule(
     seen=("pytorch/pytorch#40302", "tenstorrent/tt-metal#45968"),
 )
 
-RULES = (DIFFERS, LOST_DIGITS)
+NOT_COMPARED = Rule(
+    "BN903",
+    "not-compared",
+    Severity.ERROR,
+    "A tensor of one side has no partner of its name, shape and kind on the other.",
+    "Compare files with the same names, or name one tensor of each as FILE::NAME.",
+    symptom="Two exports of one network that ought to hold the same tensors do not.",
+    arithmetic="A name stands on one side alone, or its tensors have other shapes, or one of the "
+    "two holds no numbers to compare. Nothing is broadcast.",
+    certainty="Certain.",
+    lookalike="Names that differ by a prefix alone are one network twice: name the tensors.",
+)
+
+MADE_OTHERWISE = Rule(
+    "BN904",
+    "made-otherwise",
+    Severity.WARNING,
+    "PyTorch's own way with the expected eps does not make this output; another way does.",
+    "Change that setting on the side that is wrong; fact `best` says what each would leave.",
+    symptom="A port agrees in shape and roughly in size, and its accuracy is lower.",
+    arithmetic="Each way of computing the output from what is given is tried. Another one leaves "
+    "rounding errors, and PyTorch's own with the expected eps leaves more than rounding can.",
+    certainty="As sure as the data: where two ways cannot be told apart on them, both are named.",
+    lookalike="An eps that was meant: give it with --eps.",
+    seen=("gzuidhof/nn-transfer#3", "pytorch/vision#2599"),
+)
+
+UNEXPLAINED = Rule(
+    "BN905",
+    "unexplained",
+    Severity.WARNING,
+    "No hypothesis explains the output, or the update of the running statistics.",
+    "Check that the tensors belong together; give what is known of the layer, or --state.",
+    symptom="None of the usual mistakes accounts for the difference.",
+    arithmetic="Every hypothesis leaves more than the rounding of its arithmetic and of the stored "
+    "dtype.",
+    certainty="Certain that none of those tried explains it; there may be others.",
+    lookalike="Tensors of two different runs, or an output taken behind the activation.",
+)
+
+RULES = (DIFFERS, LOST_DIGITS, NOT_COMPARED, MADE_OTHERWISE, UNEXPLAINED)
+
+MOST_FINDINGS = 20
+"""Tensors that get a finding of their own; the rest of them shares one."""
+
+MOST_NAMES = 8
+"""Names that a sentence lists."""
 
 MOST_LOST = 1e-3
 """The error of an output, in units of its channels' weight and bias, that is remarked."""
@@ -75,23 +121,26 @@ def comparison_findings(
     *,
     overflow: bool = False,
     counted: str = "channel",
+    more: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """A finding for each quantity that did not pass; `backend` is its name and version.
 
     `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
-    `counted` is what the index of a quantity of one axis counts.
+    `counted` is what the index of a quantity of one axis counts; `more` holds sentences to add, by
+    quantity.
     """
     findings = []
     for item in compared:
-        if item.passed:
+        if item.passed or not item.total:
             continue
+        added = (more or {}).get(item.quantity, "")
         times = f"{item.used:.3g} times" if math.isfinite(item.used) else "beyond any multiple of"
         findings.append(
             DIFFERS.finding(
                 item.quantity,
                 f"{item.mismatched} of {item.total} values differ from {backend}; the worst, at "
                 f"{_place(item.index, counted)}, is {item.actual:.9g} against {item.expected:.9g}, "
-                f"{times} its tolerance.",
+                f"{times} its tolerance.{' ' * bool(added)}{added}",
                 {
                     "mismatched": item.mismatched,
                     "total": item.total,
@@ -108,8 +157,87 @@ def comparison_findings(
     return findings
 
 
+def stored_findings(compared: list[ChannelCloseness], other: str, added: str) -> list[Finding]:
+    """A finding for each tensor that differs from that of `other`, worst first.
+
+    Beyond `MOST_FINDINGS` they share one. `added` is a sentence that every one of them gets.
+    """
+    failed = sorted(
+        (item for item in compared if item.whole.mismatched),
+        key=lambda item: -item.whole.used,
+    )
+    more = {
+        item.whole.quantity: " ".join(filter(None, (channels_sentence(item), added)))
+        for item in failed
+    }
+    findings = comparison_findings(
+        [item.whole for item in failed[:MOST_FINDINGS]], other, more=more
+    )
+    rest = failed[MOST_FINDINGS:]
+    if rest:
+        findings.append(
+            DIFFERS.finding(
+                f"{len(rest)} more",
+                f"{len(rest)} more tensors differ from {other}.",
+                {"quantities": [item.whole.quantity for item in rest]},
+            )
+        )
+    return findings
+
+
+def channels_sentence(item: ChannelCloseness) -> str:
+    """How many channels mismatch; "" where there is only one."""
+    bad = [c for c, channel in enumerate(item.channels) if channel.mismatched]
+    if len(item.channels) < 2 or not bad:
+        return ""
+    if len(bad) == len(item.channels):
+        return f"All {len(bad)} channels mismatch."
+    verb = "mismatches" if len(bad) == 1 else "mismatch"
+    return f"Of {len(item.channels)} channels, {name_channels(bad)} {verb}."
+
+
+def not_compared_findings(reasons: Mapping[str, str]) -> list[Finding]:
+    """A finding for each reason, with the tensors that it holds for; `reasons` is by name."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        NOT_COMPARED.finding(
+            names[0] if len(names) == 1 else f"{len(names)} tensors",
+            f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {reason}: "
+            f"{_listed(names)}.",
+            {"names": names},
+        )
+        for reason, names in by_reason.items()
+    ]
+
+
+def identification_findings(
+    subject: str, words: str, tried: int, *, explained: bool, expected: bool
+) -> list[Finding]:
+    """A finding where a thing was made otherwise than one expects, or nobody knows how.
+
+    `words` say the best hypothesis.
+    """
+    if expected:
+        return []
+    if explained:
+        message = f"it was made by {words}."
+        return [MADE_OTHERWISE.finding(subject, message, {"tried": tried, "best": words})]
+    message = f"none of {tried} hypotheses explains it; the nearest is {words}."
+    return [UNEXPLAINED.finding(subject, message, {"tried": tried, "nearest": words})]
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _place(index: tuple[int, ...], counted: str) -> str:
     """An index as a person reads it."""
+    if not index:
+        return "its only value"
     if len(index) == 1:
         return f"{counted} {index[0]}"
     return "[" + ", ".join(map(str, index)) + "]"

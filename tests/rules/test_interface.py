@@ -121,6 +121,23 @@ def plant_impossible(save):
     return save("x.npy", normal(800, 3)), "pytorch", *flags, "--batch-size", "16"
 
 
+def plant_not_compared(save):
+    save("b.npz", x=normal(4, 3), y=normal(4, 3, seed=1))
+    return save("a.npz", x=normal(4, 3), z=normal(4, 3)), "y", "b.npz"
+
+
+def plant_made_otherwise(save):
+    x = normal(64, 3)
+    save("y.npy", ((x - x.mean(0)) / np.sqrt(x.var(0) + 0.01)).astype(np.float32))
+    return save("x.npy", x), "OUTPUT", "y.npy"
+
+
+def plant_unexplained(save):
+    x = normal(64, 3)
+    save("y.npy", np.tanh(x))
+    return save("x.npy", x), "OUTPUT", "y.npy"
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -143,12 +160,19 @@ PLANTED = {
     "BN706": plant_impossible,
     "BN901": plant_differs,
     "BN902": plant_lost_digits,
+    "BN903": plant_not_compared,
+    "BN904": plant_made_otherwise,
+    "BN905": plant_unexplained,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 
-COMMAND_OF = {"BN012": "trace", "BN020": "compare-norms"} | {
-    code: "simulate-ema" for code in PLANTED if code.startswith("BN7")
-}
+COMMAND_OF = {
+    "BN012": "trace",
+    "BN020": "compare-norms",
+    "BN903": "diff",
+    "BN904": "identify",
+    "BN905": "identify",
+} | {code: "simulate-ema" for code in PLANTED if code.startswith("BN7")}
 """The command that finds it, where that is not compute."""
 
 

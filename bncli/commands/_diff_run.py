@@ -1,0 +1,242 @@
+"""`bncli diff INPUT`: bncli beside PyTorch, by mode, quantity and channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bncli.batchnorm import normalization
+from bncli.commands._findings import backend_findings, closing, pass_findings
+from bncli.commands._input import open_input, parse_channels
+from bncli.commands._layer import check_count, resolve_layer
+from bncli.commands._mode_tables import (
+    ModeResult,
+    budget_table,
+    mode_channels_table,
+    mode_differences_table,
+    per_quantity_table,
+)
+from bncli.errors import UsageError
+from bncli.report import Report
+from bncli.running_stats import update
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.commands._input import Input
+    from bncli.commands._layer import Layer, LayerFlags
+    from bncli.dtypes import ComputeDtype
+    from bncli.model import ChannelStats
+    from bncli.report import Finding, Value
+    from bncli.verify import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunFlags:
+    """What the user chose beside the layer."""
+
+    channel_axis: int
+    dtype: ComputeDtype | None
+    channel: str | None
+    tolerance: tuple[float, float] | None
+    equal_nan: bool
+    seed: int
+    path: Path
+    per_quantity: bool
+    threads: int | None
+
+
+def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFlags) -> Report:
+    """The report on one input; `training` None is both modes."""
+    from bncli.moments import channel_stats
+    from bncli.progress import progress
+
+    given = open_input([spec], chosen.channel_axis, chosen.dtype)
+    shown = parse_channels(chosen.channel, given.num_features)
+    if chosen.path.double_backward and given.dtype not in ("float32", "float64"):
+        raise UsageError(
+            f"--double-backward: PyTorch rounds every step of it to {given.dtype}, and no digit is "
+            "left to compare; add --dtype float32."
+        )
+    modes = [True, False] if training is None else [training]
+    skipped = None
+    if training is None and given.count == 1:
+        modes = [False]
+        skipped = "training: PyTorch wants more than 1 value a channel"
+    layers = [resolve_layer(replace(flags, training=mode), given) for mode in modes]
+    tensor = given.tensors[0]
+    for layer in layers:
+        check_count(given, layer)
+    with progress("statistics", tensor.numel * 4) as advance:
+        stats = channel_stats(
+            tensor, given.channel_axis, dtype=given.cast, threads=chosen.threads, advance=advance
+        )
+    x = given.values(tensor)
+    results = [_result(given, x, stats, layer, chosen) for layer in layers]
+    findings = _findings(given, x, results, named=training is not None)
+    version = results[0].compared.run.version
+    name = f"torch {version}"
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "shape": tensor.shape,
+        "dtype": given.dtype,
+        "kind": given.kind,
+        "channel_axis": given.channel_axis,
+        "training": None if len(modes) > 1 else modes[0],
+        "modes": [result.mode for result in results],
+        "skipped": skipped,
+        "eps": layers[0].settings.eps,
+        "momentum": "none" if layers[0].settings.momentum is None else layers[0].settings.momentum,
+        "count": stats.count,
+        "num_features": stats.num_features,
+        "affine": layers[0].settings.affine,
+        "track_running_stats": layers[0].settings.track_running_stats,
+        **layers[0].sources,
+        "backend": "torch",
+        "backend_version": version,
+        "device": chosen.path.device,
+        "memory_format": chosen.path.memory_format,
+        "torch_threads": results[0].compared.run.threads,
+        "seed": chosen.seed,
+        "equal_nan": chosen.equal_nan,
+    }
+    tables = [mode_differences_table(results, name), mode_channels_table(results, shown)]
+    if any(result.budget for result in results):
+        tables.append(budget_table(results))
+    if chosen.per_quantity:
+        tables.append(per_quantity_table(results, shown))
+    return Report(
+        command="diff",
+        facts=facts,
+        tables=tuple(tables),
+        findings=tuple(findings),
+        verdict=closing(_verdict(results, name), findings=findings),
+        checked={
+            "": [
+                _place(result, item.whole.quantity, results)
+                for result in results
+                for item in result.compared.quantities
+            ]
+        },
+        read=(str(tensor.path), *layers[0].read),
+    )
+
+
+def _result(
+    given: Input, x: NDArray[Any], stats: ChannelStats, layer: Layer, chosen: RunFlags
+) -> ModeResult:
+    """One mode, computed here and by PyTorch."""
+    from bncli.backends import BackendName, backend
+    from bncli.budget import error_budget
+    from bncli.verify import BatchNormPass, compare_channels
+
+    settings = layer.settings
+    done = BatchNormPass(
+        given.dtype,
+        layer.parameter_dtype,
+        given.channel_axis,
+        settings,
+        stats,
+        normalization(stats, layer.running, layer.weight, layer.bias, settings),
+        layer.weight,
+        layer.bias,
+        layer.running,
+        update(layer.running, stats, settings) if layer.running is not None else None,
+    )
+    compared = compare_channels(
+        done,
+        x,
+        backend(BackendName.TORCH),
+        seed=chosen.seed,
+        tolerance=chosen.tolerance,
+        path=chosen.path,
+        equal_nan=chosen.equal_nan,
+    )
+    budget = error_budget(done, x, compared) if given.dtype == "float32" else []
+    return ModeResult("training" if settings.training else "eval", layer, done, compared, budget)
+
+
+def _findings(
+    given: Input, x: NDArray[Any], results: list[ModeResult], *, named: bool
+) -> list[Finding]:
+    """What the batch, the state and the comparison show; `named` says that a mode was chosen."""
+    from bncli.rules.comparison import channels_sentence
+
+    found: dict[tuple[str, str, str], Finding] = {}
+    for result in results:
+        done, layer = result.done, result.layer
+        judged = replace(layer, fresh=layer.fresh and named)
+        own = pass_findings(done.stats, judged, done.norm)
+        name = f"torch {result.compared.run.version}"
+        wholes = [item.whole for item in result.compared.quantities]
+        more = {item.whole.quantity: channels_sentence(item) for item in result.compared.quantities}
+        output = next(item for item in wholes if item.quantity == "output")
+        if not output.passed:
+            made = _identified(given, x, result)
+            more["output"] = " ".join(filter(None, (more["output"], made)))
+        differing = backend_findings(wholes, name, done.norm, given.dtype, own, more=more)
+        if len(results) > 1:
+            differing = [
+                replace(
+                    finding,
+                    subject=_place(result, finding.subject, results),
+                    evidence={**finding.evidence, "mode": result.mode},
+                )
+                for finding in differing
+            ]
+        for finding in (*own, *differing):
+            found.setdefault((finding.code, finding.subject, finding.message), finding)
+    return sorted(found.values(), key=lambda finding: -finding.severity.rank)
+
+
+def _place(result: ModeResult, quantity: str, results: list[ModeResult]) -> str:
+    """A quantity, with its mode where there are two."""
+    return f"{quantity} in {result.mode} mode" if len(results) > 1 else quantity
+
+
+def _identified(given: Input, x: NDArray[Any], result: ModeResult) -> str:
+    """What PyTorch's output is, in a sentence."""
+    from bncli.identify.hypotheses import Known
+    from bncli.identify.output import identify_output
+    from bncli.identify.pair import ArraySource
+
+    done = result.done
+    running = done.before
+    known = Known(
+        weight=done.weight,
+        bias=done.bias,
+        running_mean=running.running_mean if running else None,
+        running_var=running.running_var if running else None,
+        eps=done.settings.eps,
+        training=done.settings.normalizes_with_batch,
+    )
+    output = result.compared.run.quantities["output"]
+    found = identify_output(
+        ArraySource(x, given.dtype),
+        ArraySource(output, given.dtype),
+        given.channel_axis,
+        known,
+        "PyTorch's output",
+    )
+    return found.best if found.hypotheses else ""
+
+
+def _verdict(results: list[ModeResult], name: str) -> str:
+    """Whether the two agree, and whose digits were lost."""
+    items = [(result.mode, item.whole) for result in results for item in result.compared.quantities]
+    failed = [f"{item.quantity} ({mode})" for mode, item in items if not item.passed]
+    repeated = [
+        line.repeated_ulp
+        for result in results
+        for line in result.budget
+        if line.repeated_ulp is not None
+    ]
+    said = f"bncli and {name} agree in all {len(items)} comparisons."
+    if failed:
+        listed = ", ".join(failed[:4]) + (f" and {len(failed) - 4} more" * (len(failed) > 4))
+        said = f"bncli and {name} differ in {len(failed)} of {len(items)} comparisons: {listed}."
+    if repeated and max(repeated) == 0:
+        said += " PyTorch's arithmetic, repeated, gives PyTorch's numbers bit for bit."
+    elif repeated:
+        said += f" PyTorch's arithmetic, repeated, is off by up to {max(repeated):.3g} ULP."
+    return said

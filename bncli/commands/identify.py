@@ -1,0 +1,283 @@
+"""`bncli identify`: which normalisation made an output, or which convention an update followed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.commands import _options as options
+from bncli.report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from bncli.commands._input import Input
+    from bncli.identify.output import Identification
+    from bncli.identify.running import UpdateIdentification
+    from bncli.report import Finding, Value
+
+RANK = (Column("rank", "rank"), Column("explains", "explains"), Column("mode", "mode"))
+HYPOTHESIS_COLUMNS = (
+    *RANK,
+    Column("ddof", "ddof"),
+    Column("eps", "eps"),
+    Column("max_abs_diff", "max_abs", ".3g"),
+    Column("variant", "variant"),
+    Column("channel", "channel"),
+)
+UPDATE_COLUMNS = (
+    *RANK,
+    Column("ddof", "ddof"),
+    Column("momentum", "momentum"),
+    Column("max_abs_diff", "max_abs", ".3g"),
+    Column("variant", "variant"),
+    Column("old_weight", "old_weight"),
+    Column("channel", "channel"),
+    Column("eps", "eps", foldable=True),
+    Column("frameworks", "frameworks"),
+)
+
+StoredMean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running mean of evaluation; without one, eval mode is not tried.",
+        rich_help_panel=options.LAYER,
+        show_default=False,
+    ),
+]
+StoredVar = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running variance of evaluation; goes with the mean.",
+        rich_help_panel=options.LAYER,
+        show_default=False,
+    ),
+]
+KnownState = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CKPT::LAYER",
+        help="Take weight, bias, running_mean and running_var from a checkpoint's layer.",
+        rich_help_panel=options.LAYER,
+        show_default=False,
+    ),
+]
+ExpectedEps = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="The eps that is expected.",
+        rich_help_panel=options.LAYER,
+        show_default="1e-05",
+    ),
+]
+MeanBefore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running mean before the batch.",
+        rich_help_panel="Update",
+        show_default=False,
+    ),
+]
+VarBefore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running variance before the batch.",
+        rich_help_panel="Update",
+        show_default=False,
+    ),
+]
+MeanAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running mean after it.",
+        rich_help_panel="Update",
+        show_default=False,
+    ),
+]
+VarAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[::NAME]",
+        help="The running variance after it.",
+        rich_help_panel="Update",
+        show_default=False,
+    ),
+]
+
+
+def identify(
+    tensor: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="What went into the layer: PATH, or PATH::NAME inside a file of several.",
+            show_default=False,
+        ),
+    ],
+    made: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="What came out of it; left out where --running-mean-before and its like ask for "
+            "the update.",
+            show_default=False,
+        ),
+    ] = None,
+    channel_axis: options.ChannelAxis = 1,
+    dtype: options.Dtype = None,
+    state: KnownState = None,
+    eps: ExpectedEps = None,
+    weight: options.Weight = None,
+    bias: options.Bias = None,
+    running_mean: StoredMean = None,
+    running_var: StoredVar = None,
+    training: options.EitherMode = None,
+    running_mean_before: MeanBefore = None,
+    running_var_before: VarBefore = None,
+    running_mean_after: MeanAfter = None,
+    running_var_after: VarAfter = None,
+) -> Report:
+    """Tell which normalisation made OUTPUT from INPUT, or how running statistics were updated.
+
+    Training and eval statistics, biased and unbiased variance, every usual eps and a fitted one,
+    weight or bias left out, tensors swapped, channels moved, half precision: each is computed, and
+    the one that leaves only rounding is named, with what else would have fitted.
+    """
+    from bncli.commands._identify import Buffers, identify_output_of, identify_update_of
+    from bncli.commands._input import open_input
+    from bncli.commands._known import KnownFlags
+    from bncli.errors import UsageError
+    from bncli.loaders import open_tensor
+
+    buffers = Buffers(
+        running_mean_before, running_var_before, running_mean_after, running_var_after
+    )
+    layer = KnownFlags(state, eps, weight, bias, running_mean, running_var, training)
+    if made is None and not buffers.any_given:
+        raise UsageError(
+            "identify needs an OUTPUT, or the running statistics before and after INPUT: "
+            "--running-mean-before and the three like it."
+        )
+    if made is not None and buffers.any_given:
+        raise UsageError("OUTPUT and --running-mean-before are two questions; ask them one by one.")
+    given = open_input([tensor], channel_axis, dtype)
+    if made is not None:
+        found, read = identify_output_of(given, open_tensor(made), layer)
+        return _output_report(given, made, found, read)
+    layer.refuse_any("the update of running statistics")
+    update, read = identify_update_of(given, buffers)
+    return _update_report(given, update, read)
+
+
+def _output_report(
+    given: Input, output: str, found: Identification, read: tuple[str, ...]
+) -> Report:
+    """The ranking of the ways to make an output."""
+    from bncli.rules.comparison import identification_findings
+
+    rows: list[dict[str, Value]] = [
+        {
+            "rank": rank,
+            "mode": item.hypothesis.mode,
+            "ddof": item.hypothesis.ddof,
+            "eps": item.hypothesis.eps,
+            "variant": item.hypothesis.variant,
+            "max_abs_diff": item.max_abs_diff,
+            "explains": item.explains,
+            "channel": item.channel,
+        }
+        for rank, item in enumerate(found.hypotheses, 1)
+    ]
+    findings: list[Finding] = []
+    if rows:
+        words = found.hypotheses[0].hypothesis.words
+        findings = identification_findings(
+            "OUTPUT", words, found.tried, explained=found.explained, expected=found.expected
+        )
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "output": output,
+        "shape": given.tensors[0].shape,
+        "dtype": given.dtype,
+        "channel_axis": given.channel_axis,
+        "tried": found.tried,
+        "channels": found.channels,
+        "confident": found.confident,
+        "best": found.best,
+    }
+    return _report(facts, HYPOTHESIS_COLUMNS, rows, findings, read)
+
+
+def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, ...]) -> Report:
+    """The ranking of the ways to update running statistics."""
+    from bncli.identify.output import BESIDE, MOST_SHOWN
+    from bncli.rules.comparison import identification_findings
+
+    explaining = sum(item.explains for item in found.ways)
+    shown = found.ways[: min(MOST_SHOWN, explaining + BESIDE)]
+    rows: list[dict[str, Value]] = [
+        {
+            "rank": rank,
+            "mode": "update",
+            "ddof": item.update.ddof,
+            "momentum": item.update.weight,
+            "old_weight": 1 - item.update.weight,
+            "eps": None,
+            "variant": item.update.variant,
+            "max_abs_diff": item.max_abs_diff,
+            "explains": item.explains,
+            "channel": item.channel,
+            "frameworks": list(item.update.frameworks) if item.explains else None,
+        }
+        for rank, item in enumerate(shown, 1)
+    ]
+    findings: list[Finding] = []
+    if rows:
+        findings = identification_findings(
+            "the update",
+            found.ways[0].update.words,
+            found.tried,
+            explained=found.ways[0].explains,
+            expected=found.expected,
+        )
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "shape": given.tensors[0].shape,
+        "dtype": given.dtype,
+        "channel_axis": given.channel_axis,
+        "count": given.count,
+        "tried": found.tried,
+        "confident": found.confident,
+        "best": found.best,
+    }
+    return _report(facts, UPDATE_COLUMNS, rows, findings, read)
+
+
+def _report(
+    facts: dict[str, Value],
+    columns: tuple[Column, ...],
+    rows: list[dict[str, Value]],
+    findings: list[Finding],
+    read: tuple[str, ...],
+) -> Report:
+    explaining = sum(row["explains"] is True for row in rows)
+    verdict = f"None of {facts['tried']} hypotheses explains it."
+    if not rows:
+        verdict = "Nothing was compared: every channel holds NaN or Inf."
+    elif explaining:
+        verb = "explain" if explaining > 1 else "explains"
+        verdict = f"{explaining} of {facts['tried']} hypotheses {verb} it."
+    return Report(
+        command="identify",
+        facts=facts,
+        tables=(Table("hypotheses", "Hypotheses, the best first", columns, rows),),
+        findings=tuple(findings),
+        verdict=verdict,
+        nothing_checked=not rows,
+        read=read,
+    )

@@ -1,0 +1,216 @@
+"""The ways in which an output may have been made from an input: data, a line of words each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.model import ChannelStats, FloatArray
+
+EPS = (1e-5, 1e-3, 1e-6, 1.001e-5, 2e-5, 1e-8, 0.0)
+"""The values of eps that frameworks use, the commonest first."""
+
+RMS_EPS = (2.0**-23, 2.0**-52)
+"""PyTorch's own for RMSNorm, by the dtype: float32's and narrower ones', and float64's."""
+
+TRAINING, EVAL = "training", "eval"
+
+SWAPPED = "running_mean and running_var swapped"
+IS_INVSTD = "running_var taken for invstd"
+INVSTD_STORED = "invstd taken for running_var"
+STORED = ("", SWAPPED, IS_INVSTD, INVSTD_STORED)
+"""How the stored statistics may have been used."""
+
+NO_WEIGHT, NO_BIAS, NO_AFFINE = "weight ignored", "bias ignored", "weight and bias ignored"
+AFFINE = ("", NO_WEIGHT, NO_BIAS, NO_AFFINE)
+"""How weight and bias may have been used."""
+
+OUTSIDE = "eps outside the root"
+FITTED = "fitted eps"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the layer: arrays of shape (num_features,), None for what is not.
+
+    `eps` is the one that is expected. `training` is the expected mode, None for either.
+    """
+
+    weight: FloatArray | None = None
+    bias: FloatArray | None = None
+    running_mean: FloatArray | None = None
+    running_var: FloatArray | None = None
+    eps: float = 1e-5
+    training: bool | None = None
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether evaluation is possible."""
+        return self.running_mean is not None and self.running_var is not None
+
+    @property
+    def likelier_mode(self) -> str:
+        """The mode to think of first: the expected one, or else the one for what is known."""
+        if self.training is None:
+            return EVAL if self.has_statistics else TRAINING
+        return TRAINING if self.training else EVAL
+
+    def taken(self, channels: list[int]) -> Known:
+        """The state with its channels in this order."""
+
+        def take(values: FloatArray | None) -> FloatArray | None:
+            return None if values is None else values[channels]
+
+        return replace(
+            self,
+            weight=take(self.weight),
+            bias=take(self.bias),
+            running_mean=take(self.running_mean),
+            running_var=take(self.running_var),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One way to make the output.
+
+    `mode` is "training", "eval" or the name of another norm. `ddof` is 0 for the biased and 1 for
+    the unbiased batch variance, None where none was computed. `statistics` and `affine` say what
+    is odd about the use of the stored tensors, `view` what is odd about the tensors themselves.
+    """
+
+    mode: str
+    ddof: int | None
+    eps: float
+    outside: bool = False
+    fitted: bool = False
+    statistics: str = ""
+    affine: str = ""
+    view: str = ""
+
+    @property
+    def variant(self) -> str:
+        """What is odd, "" for nothing. eps and ddof have places of their own."""
+        parts: tuple[str, ...] = (
+            OUTSIDE if self.outside else "",
+            FITTED if self.fitted else "",
+            self.statistics,
+            self.affine,
+            self.view,
+        )
+        return ", ".join(filter(None, parts))
+
+    @property
+    def words(self) -> str:
+        """The hypothesis as a person says it: "eval mode with eps = 1e-3"."""
+        if self.mode in (TRAINING, EVAL):
+            said = f"{self.mode} mode with "
+            if self.ddof == 1:
+                said += "the unbiased variance and "
+        else:
+            said = f"{self.mode} with "
+        said += f"eps = {eps_text(self.eps)}"
+        return f"{said} ({self.variant})" if self.variant else said
+
+    def oddness(self, known: Known) -> int:
+        """How far it is from what one expects; the plain hypothesis has 0."""
+        listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
+        eps_rank = listed.index(self.eps) if self.eps in listed else len(listed)
+        if self.mode == "RMSNorm" and self.eps in RMS_EPS:
+            eps_rank = 0
+        return (
+            eps_rank
+            + 8 * (self.mode != known.likelier_mode)
+            + 10 * (self.ddof == 1)
+            + 15 * self.outside
+            + 20 * (bool(self.statistics) + bool(self.affine))
+            + 30 * (self.mode not in (TRAINING, EVAL))
+            + 40 * bool(self.view)
+            + 80 * self.fitted
+        )
+
+    def is_expected(self, known: Known) -> bool:
+        """Whether it is PyTorch's own way, with the expected eps, in a mode that is expected."""
+        mode = self.mode in (TRAINING, EVAL)
+        if known.training is not None:
+            mode = self.mode == known.likelier_mode
+        return mode and self.ddof in (0, None) and not self.variant and self.eps == known.eps
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMap:
+    """y = (x - center) * scale + bias; arrays of shape (num_features,)."""
+
+    center: FloatArray
+    scale: FloatArray
+    bias: FloatArray
+
+
+def batch_norms(known: Known, view: str) -> Iterator[Hypothesis]:
+    """Every hypothesis in which BatchNorm made the output."""
+    ways: list[tuple[str, int | None, str]] = [(TRAINING, 0, ""), (TRAINING, 1, "")]
+    if known.has_statistics:
+        ways += [(EVAL, None, statistics) for statistics in STORED]
+    affine = [
+        way
+        for way in AFFINE
+        if not (way in (NO_WEIGHT, NO_AFFINE) and known.weight is None)
+        and not (way in (NO_BIAS, NO_AFFINE) and known.bias is None)
+    ]
+    listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
+    for mode, ddof, statistics in ways:
+        for eps in listed:
+            for way in affine:
+                plain = Hypothesis(mode, ddof, eps, statistics=statistics, affine=way, view=view)
+                yield plain
+                if eps > 0 and statistics != IS_INVSTD:
+                    yield replace(plain, outside=True)
+
+
+def plain_batch_norms(known: Known, view: str) -> Iterator[Hypothesis]:
+    """Those with nothing odd but the view."""
+    for hypothesis in batch_norms(known, view):
+        if not (hypothesis.outside or hypothesis.statistics or hypothesis.affine):
+            yield hypothesis
+
+
+def channel_map(hypothesis: Hypothesis, known: Known, stats: ChannelStats) -> ChannelMap:
+    """What BatchNorm does to each channel under the hypothesis; `stats` are the input's."""
+    import numpy as np
+
+    ones, zeros = np.ones(stats.num_features), np.zeros(stats.num_features)
+    with np.errstate(all="ignore"):
+        if hypothesis.mode == TRAINING:
+            center = stats.mean
+            var = stats.unbiased_var if hypothesis.ddof else stats.var
+        else:
+            if known.running_mean is None or known.running_var is None:
+                raise ValueError("evaluation needs running_mean and running_var")
+            center, var = known.running_mean, known.running_var
+            if hypothesis.statistics == SWAPPED:
+                center, var = var, center
+            elif hypothesis.statistics == INVSTD_STORED:
+                var = 1 / np.sqrt(var + known.eps)
+        if hypothesis.statistics == IS_INVSTD:
+            invstd = var
+        elif hypothesis.outside:
+            invstd = 1 / (np.sqrt(var) + hypothesis.eps)
+        else:
+            invstd = 1 / np.sqrt(var + hypothesis.eps)
+        weight = ones if known.weight is None else known.weight
+        bias = zeros if known.bias is None else known.bias
+        if hypothesis.affine in (NO_WEIGHT, NO_AFFINE):
+            weight = ones
+        if hypothesis.affine in (NO_BIAS, NO_AFFINE):
+            bias = zeros
+        return ChannelMap(center, invstd * weight, bias)
+
+
+def eps_text(eps: float) -> str:
+    """eps as people write it: 1e-5 and 1e-3, not 1e-05 and 0.001."""
+    if not 0 < eps < 0.01:
+        return f"{eps:g}"
+    mantissa, _, exponent = f"{eps:.5e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

@@ -1,0 +1,312 @@
+"""Which convention updated these running statistics: the batch's weight and the variance's divisor.
+
+Every framework computes running = (1 - a) * running + a * batch, whatever it calls a or 1 - a. So
+a follows from any channel that moved; what enters running_var tells the frameworks apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.dtypes import DTYPES
+from bncli.running_stats.frameworks import CONVENTIONS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import ChannelStats, FloatArray, RunningStats
+
+Variance = Literal["biased", "unbiased", "keras2"]
+
+WEIGHTS = (0.1, 0.01, 0.001, 0.05, 0.03, 0.02, 0.003, 0.0003, 0.2, 0.25, 0.3, 0.5, 0.9, 0.99, 0.999)
+"""Weights of the new batch that people use, the commonest first."""
+
+MOST_BATCHES = 1000
+"""Batches of a cumulative average that is looked for."""
+
+KERAS2 = "divided by n - (1 + eps)"
+TWICE = "updated twice with momentum"
+AVERAGE = "the average over"
+FITTED = "fitted momentum"
+STD = "the standard deviation taken for the variance"
+APART = "running_mean with momentum"
+
+LOOSE = 1
+"""The level of tolerance that also allows for long running sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One way to update: `weight` is the batch's, PyTorch's momentum.
+
+    `mean_weight` is that of the mean where it has another one.
+    """
+
+    weight: float
+    variance: Variance
+    variant: str = ""
+    mean_weight: float | None = None
+
+    @property
+    def ddof(self) -> int:
+        """0 for the biased variance, 1 for the unbiased one and Keras 2's."""
+        return 0 if self.variance == "biased" else 1
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """The conventions that update so with their default momentum, or with any if none does."""
+        if self.variant not in ("", FITTED, KERAS2):
+            return ()
+        alike = [row for row in CONVENTIONS if row.variance == self.variance and row.debias == "no"]
+        by_default = [
+            row.name
+            for row in alike
+            if row.momentum is not None and row.new_weight(float(row.momentum)) == self.weight
+        ]
+        return tuple(by_default or [row.name for row in alike])
+
+    @property
+    def words(self) -> str:
+        """The update as a person says it."""
+        kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
+            self.variance, "Keras 2's variance"
+        )
+        said = f"momentum {self.weight:.6g} (as Keras counts, {1 - self.weight:.6g}) and {kind}"
+        return f"{said} ({self.variant})" if self.variant else said
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredUpdate:
+    """One way to update, its largest difference, and its shares of the two tolerances."""
+
+    update: Update
+    max_abs_diff: float
+    channel: int
+    quantity: str
+    shares: tuple[float, ...]
+    oddness: int
+    explains: bool = False
+
+    @property
+    def level(self) -> int:
+        """The first level at which all the rest may be rounding."""
+        return next((n for n, share in enumerate(self.shares) if share <= 1), len(self.shares))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateIdentification:
+    """The ways best first, and the best of them in a sentence; see `Identification`."""
+
+    ways: tuple[MeasuredUpdate, ...]
+    best: str
+    confident: bool
+    expected: bool
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A batch's statistics, and the buffers before and after it, kept in `dtype`."""
+
+    stats: ChannelStats
+    before: RunningStats
+    after: RunningStats
+    dtype: str
+
+    def batch_variance(self, way: Update) -> FloatArray:
+        """What enters running_var."""
+        import numpy as np
+
+        row = next(row for row in CONVENTIONS if row.variance == way.variance)
+        with np.errstate(all="ignore"):
+            var = np.asarray(self.stats.var * row.variance_factor(self.stats.count), np.float64)
+            return np.sqrt(var) if way.variant == STD else var
+
+    def measured(self, way: Update) -> MeasuredUpdate:
+        """How far the update is from what was observed, and from what rounding may leave."""
+        import numpy as np
+
+        u = DTYPES[self.dtype].unit_roundoff
+        sums = 2.0**-24 if u > 2.0**-53 else u
+        walk = 2.7 * sums * np.sqrt(self.stats.count)
+        std = np.sqrt(self.stats.var)
+        worst = (-1.0, 0, "running_mean")
+        shares = [0.0, 0.0]
+        mean_weight = way.weight if way.mean_weight is None else way.mean_weight
+        with np.errstate(all="ignore"):
+            for quantity, weight, batch, error in (
+                (
+                    "running_mean",
+                    mean_weight,
+                    self.stats.mean,
+                    walk * (np.abs(self.stats.mean) + std),
+                ),
+                ("running_var", way.weight, self.batch_variance(way), walk * self.stats.var),
+            ):
+                old, new = getattr(self.before, quantity), getattr(self.after, quantity)
+                apart = np.abs((1 - weight) * old + weight * batch - new)
+                apart = np.where(np.isfinite(apart), apart, np.inf)
+                sizes = np.abs(weight * batch) + np.abs((1 - weight) * old)
+                tight = u * (4 * sizes + abs(weight) * np.abs(old)) + 2 * DTYPES[self.dtype].tiniest
+                apart[~self.finite] = 0.0
+                for level, limit in enumerate((tight, tight + abs(weight) * error)):
+                    shares[level] = max(shares[level], float((apart / limit).max()))
+                channel = int(apart.argmax())
+                if apart[channel] > worst[0]:
+                    worst = (float(apart[channel]), channel, quantity)
+        return MeasuredUpdate(way, *worst, tuple(shares), _oddness(way))
+
+    @property
+    def finite(self) -> NDArray[Any]:
+        """The channels in which all numbers are finite."""
+        import numpy as np
+
+        found = np.isfinite(self.stats.mean) & np.isfinite(self.stats.unbiased_var)
+        for buffers in (self.before, self.after):
+            found &= np.isfinite(buffers.running_mean) & np.isfinite(buffers.running_var)
+        return np.asarray(found)
+
+    def told_weight(self, quantity: str, batch: FloatArray) -> float | None:
+        """The weight of the batch that fits one buffer best, None where nothing tells it."""
+        import numpy as np
+
+        ok = self.finite
+        old, new = getattr(self.before, quantity)[ok], getattr(self.after, quantity)[ok]
+        way = batch[ok] - old
+        with np.errstate(all="ignore"):
+            # A rounding counts in proportion to the buffer's size.
+            weights = 1 / np.maximum(np.abs(old) + np.abs(new), 1e-30) ** 2
+            told = float((weights * way * (new - old)).sum() / (weights * way * way).sum())
+        return told if np.isfinite(told) else None
+
+
+def identify_update(observed: Observed) -> UpdateIdentification:
+    """Try every convention on the channels in which all numbers are finite."""
+    if not observed.finite.any():
+        nothing = "Nothing was compared: every channel holds NaN or Inf."
+        return UpdateIdentification((), nothing, confident=False, expected=False, tried=0)
+    ways = [
+        Update(weight, variance, KERAS2 if variance == "keras2" else "")
+        for weight in (*WEIGHTS, 1.0, 0.0)
+        for variance in ("unbiased", "biased", "keras2")
+    ]
+    for variance in ("unbiased", "biased"):
+        ways += [
+            Update(1 - (1 - weight) ** 2, variance, f"{TWICE} {weight:g}") for weight in WEIGHTS[:5]
+        ]
+        ways += [Update(weight, variance, STD) for weight in WEIGHTS[:3]]
+    found = [observed.measured(way) for way in ways]
+    if not any(item.level <= LOOSE for item in found):
+        found += [observed.measured(way) for way in _told(observed)]
+    level = min(item.level for item in found)
+    chosen = [item for item in found if item.level == level and level <= LOOSE]
+    explaining = [
+        replace(item, explains=True)
+        for item in sorted(chosen, key=lambda item: (item.oddness, item.max_abs_diff))
+    ]
+    rest = sorted(
+        (item for item in found if item not in chosen), key=lambda item: item.max_abs_diff
+    )
+    order = explaining + rest
+    return UpdateIdentification(
+        ways=tuple(order),
+        best=_sentence(observed, order),
+        confident=len(explaining) == 1,
+        expected=any(
+            item.update.variance == "unbiased"
+            and (item.update.variant in ("", FITTED) or item.update.variant.startswith(AVERAGE))
+            for item in explaining
+        ),
+        tried=len(found),
+    )
+
+
+def _told(observed: Observed) -> list[Update]:
+    """The weights that the buffers themselves tell, alone and as the average of k batches."""
+    mean_weight = observed.told_weight("running_mean", observed.stats.mean)
+    ways = []
+    for variance in ("unbiased", "biased"):
+        plain = Update(0.0, variance)
+        weight = observed.told_weight("running_var", observed.batch_variance(plain))
+        for told in (mean_weight, weight):
+            if told is None:
+                continue
+            ways += [
+                Update(float(f"{told:.{digits}g}"), variance, FITTED) for digits in (1, 2, 3, 6)
+            ]
+            batches = round(1 / told) if 1 / MOST_BATCHES < told <= 1 else 0
+            if batches > 1:
+                ways.append(Update(1 / batches, variance, f"{AVERAGE} {batches} batches"))
+        if mean_weight is not None and weight is not None:
+            ways += [
+                Update(
+                    float(f"{weight:.{digits}g}"),
+                    variance,
+                    f"{APART} {mean_weight:.{digits}g}",
+                    float(f"{mean_weight:.{digits}g}"),
+                )
+                for digits in (1, 2, 3, 6)
+            ]
+    return list(dict.fromkeys(ways))
+
+
+def _oddness(way: Update) -> int:
+    """How far an update is from what one expects."""
+    rank = WEIGHTS.index(way.weight) if way.weight in WEIGHTS else len(WEIGHTS)
+    odd = 0
+    for variant, oddness in ((KERAS2, 40), (AVERAGE, 50), (TWICE, 60), (STD, 70), (FITTED, 90),
+                             (APART, 120)):  # fmt: skip
+        if way.variant.startswith(variant):
+            odd = oddness + len(f"{way.weight:g}")
+    return rank + 20 * (way.variance != "unbiased") + odd
+
+
+def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:
+    """The best way, what another divisor would leave, and what remains in doubt."""
+    import numpy as np
+
+    best = order[0]
+    said = best.update.words
+    if not best.explains:
+        return (
+            f"None of {len(order)} conventions explains the update; the nearest, {said}, is off by "
+            f"up to {best.max_abs_diff:.2g} in {best.quantity}, channel {best.channel}."
+        )
+    if best.update.weight == 0:
+        return "Nothing was updated: the buffers are the same, as in eval mode or at momentum 0."
+    text = f"The update is {said} (max {best.max_abs_diff:.2g})"
+    if best.update.frameworks:
+        text += f", as in {', '.join(best.update.frameworks)}"
+    other = next(
+        (
+            item
+            for item in order
+            if item.update.weight == best.update.weight
+            and item.update.ddof != best.update.ddof
+            and item.update.variant in ("", best.update.variant)
+        ),
+        None,
+    )
+    if other is not None and not other.explains:
+        kind = other.update.variance
+        text += (
+            f"; the {kind} variance would be off by {other.max_abs_diff:.2g} in channel "
+            f"{other.channel}"
+        )
+    remaining = [item for item in order[1:] if item.explains]
+    if not remaining:
+        return f"{text}."
+    verb = "fits" if len(remaining) == 1 else "fit"
+    names = " and ".join(item.update.words for item in remaining[:2])
+    more = f" and {len(remaining) - 2} more" if len(remaining) > 2 else ""
+    text = f"{text}. {names}{more} {verb} as well"
+    if other is not None and other.explains:
+        u = DTYPES[observed.dtype].unit_roundoff
+        with np.errstate(all="ignore"):
+            share = best.update.weight * observed.stats.var / (observed.stats.count * u)
+            share = share / (4 * (observed.after.running_var + best.update.weight))
+            share[~observed.finite] = 0.0
+        count = max(2, int(observed.stats.count * float(np.nan_to_num(share).max()) / 2))
+        return f"{text}: a batch of at most {count} values a channel would decide."
+    return f"{text}: a batch further from the running statistics would decide."
