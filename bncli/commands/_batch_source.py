@@ -101,6 +101,7 @@ def _stored(spec: str, flags: BatchFlags) -> Source:
     if len(flags.inputs) > 1:
         raise UsageError(f"{spec} holds statistics of batches: name it alone.")
     for flag, given in (
+        ("--channel-axis", flags.channel_axis != 1),
         ("--batch-axis", flags.batch_axis is not None),
         ("--batch-size", flags.batch_size is not None),
         ("--drop-last", flags.drop_last),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -141,6 +142,9 @@ def ordered(number: int, flags: BatchFlags) -> Callable[[], Iterator[IntArray]]:
 
 def _check_flags(flags: BatchFlags) -> None:
     """Raise UsageError for flags that do not go together."""
+    for flag, number in (("--between-std", flags.between_std), ("--drift", flags.drift)):
+        if number is not None and not math.isfinite(number):
+            raise UsageError(f"{flag} {number:g}: a finite number.")
     if flags.generate is None:
         for flag, value in (
             ("--batches", flags.batches),

@@ -10,7 +10,7 @@ from bncli.report import Column, Report, Table
 from bncli.running_stats.conventions import converted_momentum, variance_ratio
 
 if TYPE_CHECKING:
-    from bncli.report import Value
+    from bncli.report import Finding, Value
     from bncli.running_stats.conventions import Convention
 
 CONVERSION_COLUMNS = (
@@ -84,8 +84,18 @@ class Conversion:
                     "q**t * var_0 + ratio * (running_var - q**t * var_0).",
                 ),
             ),
+            findings=self._findings(),
             verdict=self._verdict(),
         )
+
+    def _findings(self) -> tuple[Finding, ...]:
+        """Whether the momentum is none."""
+        from bncli.rules.batch_rules import MOMENTUM
+
+        if self.momentum is None or 0 <= self.momentum <= 1:
+            return ()
+        evidence: dict[str, Value] = {"momentum": self.momentum}
+        return (MOMENTUM.finding("momentum", f"it is {self.momentum:g}.", evidence),)
 
     @property
     def momentum_to(self) -> float | None:
@@ -99,9 +109,10 @@ class Conversion:
         """The target's eps: the one that gives the same output at variance 1, or all of them."""
         if self.source.eps_outside_root == self.target.eps_outside_root:
             return max(self.eps, self.target.least_eps)
+        # sqrt(1 + eps) - 1 and (1 + eps)**2 - 1, without losing the digits of a small eps.
         if self.target.eps_outside_root:
-            return math.sqrt(1 + self.eps) - 1
-        return max((1 + self.eps) ** 2 - 1, self.target.least_eps)
+            return self.eps / (math.sqrt(1 + self.eps) + 1)
+        return max(self.eps * (2 + self.eps), self.target.least_eps)
 
     def _rows(self) -> list[dict[str, Value]]:
         """What becomes of each quantity."""
@@ -178,13 +189,13 @@ class Conversion:
         return f"set it: its default is {float(target.eps):g}"
 
     def _variance_row(self, count: int) -> dict[str, Value]:
-        """The ratio at this count; the output is off by the root of it."""
-        ratio = variance_ratio(count, self.source, self.target)
+        """The ratio at this count; the output is off by the root of it, where it has one."""
+        ratio = variance_ratio(count, self.source, self.target, self.eps, self.eps_to)
         return {
             "count": count,
             "running_var_ratio": ratio,
             "running_var_error": ratio - 1,
-            "output_error": 1 / math.sqrt(ratio) - 1,
+            "output_error": 1 / math.sqrt(ratio) - 1 if ratio > 0 else None,
         }
 
     def _verdict(self) -> str:

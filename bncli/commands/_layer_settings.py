@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from bncli.commands._layer import parse_momentum
 from bncli.errors import UsageError
@@ -68,6 +68,24 @@ class LayerSettings:
         if module is None or module.eps is None or not module.has_momentum:
             return layer.naming.momentum, "assumed"
         return module.momentum, "file"
+
+    def check_globs(self, names: Sequence[str]) -> None:
+        """Raise UsageError where a glob means none of these layers."""
+        for flag, chosen in (("--eps", self.eps), ("--momentum", self.momentum)):
+            for glob, _ in chosen.globs:
+                if glob != "*" and not any(matches(name, glob) for name in names):
+                    refuse_globs(f"{flag} {glob}=...", [glob], names)
+
+
+def refuse_globs(given: str, globs: Sequence[str], names: Sequence[str]) -> NoReturn:
+    """Raise UsageError: the globs, `given` in a flag, mean no layer."""
+    from bncli.loaders.names import listed, nearest
+
+    near = nearest(names, globs[0].strip("*?.")) or names
+    raise UsageError(
+        f"{given}: no BatchNorm layer has such a name; there are {len(names)}, such as"
+        f" {listed(near[:3])}."
+    )
 
 
 def matches(name: str, glob: str) -> bool:

@@ -164,7 +164,6 @@ def channels_table(
     run: Simulated,
     scatter: Population,
     errors: tuple[FloatArray, FloatArray],
-    squared_weights: float,
     channels: list[int],
 ) -> Table:
     """What each channel has come to, beside the population, and what is missing to it."""
@@ -173,7 +172,7 @@ def channels_table(
     trajectory = run.trajectory
     first, final = trajectory.first, trajectory.final
     weight = trajectory.final_weight
-    root = float(np.sqrt(squared_weights))
+    root = float(np.sqrt(trajectory.squared_weights))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         debiased = {
             name: (getattr(final, name) - weight * getattr(first, name)) / (1 - weight)
@@ -216,13 +215,13 @@ def channels_table(
 def plan_table(
     memory: Memory,
     run: Simulated,
-    squared_weights: float,
     count: float,
     relative_variance: float,
     reach: list[tuple[str, float, str]],
 ) -> Table:
     """What the momentum means, each figure with its formula."""
     trajectory = run.trajectory
+    squared_weights = trajectory.squared_weights
     constant = memory.new is not None
     rows: list[tuple[str, Value, str]] = [
         ("a, weight of the new batch", memory.new, "PyTorch's momentum" if constant else "1/t"),
@@ -240,7 +239,7 @@ def plan_table(
         (
             "S, sum of squared weights",
             squared_weights,
-            "a/(2 - a)*(1 - (1 - a)**(2*N))" if constant else "1/N",
+            _squares_formula(run),
         ),
         ("se of running_mean, in std", (squared_weights / count) ** 0.5, "sqrt(S/n)"),
         (
@@ -271,6 +270,23 @@ def _weight_formula(run: Simulated) -> str:
     if run.convention.debias == "first":
         return "0: the first batch replaces it"
     return "(1 - a)**N"
+
+
+def _squares_formula(run: Simulated) -> str:
+    """How the sum of the squared weights comes about."""
+    trajectory, debias = run.trajectory, run.convention.debias
+    before = trajectory.first.num_batches_tracked
+    if run.momentum is None:
+        tracked = trajectory.final.num_batches_tracked
+        if tracked != before + trajectory.updates:
+            return "from each update's 1/t"
+        return f"N/{tracked}**2, all batches tracked" if before else "1/N"
+    if debias == "divided":
+        t = "N" if not before else f"(N + {before})"
+        return f"a/(2 - a)*(1 - (1 - a)**(2*N))/(1 - (1 - a)**{t})**2"
+    if debias == "first" and not before:
+        return "a/(2 - a) + (2 - 2*a)/(2 - a)*(1 - a)**(2*N - 2)"
+    return "a/(2 - a)*(1 - (1 - a)**(2*N))"
 
 
 def port_table(runs: list[Simulated], channels: list[int]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from bncli.report import Finding, Table, Value
     from bncli.running_stats.conventions import Convention
 
+MOST_STEPS = 10**10
+"""Steps of a simulation; a float64 one of these takes hours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
@@ -62,10 +66,17 @@ class Simulation:
         from bncli.commands._input import parse_channels
 
         source = self.source
+        if source.steps > MOST_STEPS:
+            raise UsageError(
+                f"--epochs {source.epochs}: makes {source.steps} steps, and {MOST_STEPS} are the "
+                "most; the buffers have settled long before."
+            )
         channels = parse_channels(self.channel, source.given.num_features)
         shown = self._chosen(len(channels))
         rows = self.rows.conventions
         steps = charted_steps(self.source.steps, shown)
+        if self.plot is not None and len(steps) < 2:
+            raise UsageError("--plot: one step makes no curve; give more batches or --epochs.")
         if self.against is not None:
             self.against.check(source, rows)
         statistics = source.statistics(self.dtype, self.threads, self.torch_threads)
@@ -165,22 +176,20 @@ class Simulation:
         )
         trajectory = lead.trajectory
         count = float(table.count.mean())
-        squared = memory.squared_weights(trajectory.updates)
         kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
         typical = float(np.median(kurtosis))
         unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
-        errors = standard_errors(unbiased, kurtosis, count, squared)
+        errors = standard_errors(unbiased, kurtosis, count, trajectory.squared_weights)
         tables = [
             steps_table(runs, table, shown, channels),
             plan_table(
                 memory,
                 lead,
-                squared,
                 count,
                 relative_variance(count, typical),
                 self._reach(lead.convention, count, typical),
             ),
-            channels_table(lead, scatter, errors, squared, channels),
+            channels_table(lead, scatter, errors, channels),
         ]
         if len(runs) > 1:
             tables.insert(1, port_table(runs, channels))
@@ -281,7 +290,7 @@ class Simulation:
             )
         findings += one_value_findings(
             [run.convention for run in runs],
-            np.flatnonzero(table.count == 1).tolist(),
+            self._one_value_batches(table),
             self.source.number,
             self.source.batches.samples if self.source.batches is not None else None,
             self.source.flags.batch_size,
@@ -301,9 +310,27 @@ class Simulation:
                 )
         return findings
 
+    def _one_value_batches(self, table: BatchTable) -> list[int]:
+        """The batches with one value a channel that training comes to, from 0, ascending."""
+        import numpy as np
+
+        one = table.count == 1
+        if self.freeze_after is None or not one.any():
+            return np.flatnonzero(one).tolist()
+        seen = np.zeros_like(one)
+        left = self.freeze_after
+        for order in self.source.order():
+            if left <= 0:
+                break
+            seen[order[:left]] = True
+            left -= len(order)
+        return np.flatnonzero(one & seen).tolist()
+
 
 def _share(weight: float) -> str:
     """A weight as a person reads it."""
     if weight == 0:
         return "nothing"
+    if not math.isfinite(weight):
+        return "more than any number"
     return "less than 0.001 %" if 0 < weight < 1e-5 else f"{weight:.3%}"

@@ -146,6 +146,8 @@ def _eps(eps: float | None, source: Convention) -> float:
         return float(source.eps)
     if not (math.isfinite(eps) and eps >= 0):
         raise UsageError(f"--eps {eps:g}: eps is a number that is 0 or more.")
+    if eps > 1e100:
+        raise UsageError(f"--eps {eps:g}: this is more than any variance; choose a smaller one.")
     return eps
 
 

@@ -92,7 +92,7 @@ def inspect_checkpoint(
     from bncli.commands._findings import by_severity
     from bncli.commands._judged_file import Judged, judge
     from bncli.commands._layer_rows import LAYER_COLUMNS, NOTE
-    from bncli.commands._layer_settings import LayerSettings
+    from bncli.commands._layer_settings import LayerSettings, refuse_globs
     from bncli.loaders import open_file
     from bncli.report import count_findings
     from bncli.rules.counters import counter_groups
@@ -104,7 +104,9 @@ def inspect_checkpoint(
         with files.judging(path):
             seen.add(judge(open_file(Path(path)), name, layer or [], settings, expect_layers))
     if layer and seen.found and not seen.rows:
-        _refuse_globs(layer, seen.found)
+        refuse_globs(f"--layer {' '.join(layer)}", layer, seen.found)
+    if seen.found:
+        settings.check_globs(seen.found)
     findings = by_severity(seen.findings)
     _flag(seen.rows, findings)
     rows = _sorted(seen.rows, findings, sort)
@@ -138,18 +140,6 @@ def inspect_checkpoint(
         read=tuple(files.read),
         unread=tuple(files.unread),
         checked=seen.checked,
-    )
-
-
-def _refuse_globs(globs: list[str], names: list[str]) -> None:
-    """Raise UsageError: the globs mean no layer."""
-    from bncli.errors import UsageError
-    from bncli.loaders.names import listed, nearest
-
-    near = nearest(names, globs[0].strip("*?.")) or names
-    raise UsageError(
-        f"--layer {' '.join(globs)}: no BatchNorm layer has such a name; there are {len(names)},"
-        f" such as {listed(near[:3])}."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import BncliError
-from bncli.rules import channels, corruption, counters, estimation, precision, structure
+from bncli.rules import channels, copies, corruption, counters, estimation, precision, structure
 from bncli.rules.layers import Bare, Checkpoint, Layer, Summary
 from bncli.state_dict import possible_layers
 
@@ -62,7 +62,7 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
             if ref.dtype in DTYPES
             and DTYPES[ref.dtype].kind == "float"
             and ref.numel > 1
-            and not name.startswith("optim")
+            and copies.is_parameter(name)
         ),
     )
 

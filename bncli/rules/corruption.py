@@ -144,7 +144,9 @@ def check_nan(layer: Layer) -> list[Finding]:
         why = "a training batch had one value a channel, and 0/0 became its unbiased variance"
     elif var is not None and mean is None:
         cause, why = "spoilt-variance", "Inf - Inf or 0/0 in the variance of these channels"
-    elif var is not None or mean is not None:
+    elif mean is not None and var is None:
+        cause, why = "overwritten", "no batch leaves running_var finite there; it was overwritten"
+    elif mean is not None:
         cause, why = "nan-activations", "NaN in the activations of a training batch"
     else:
         cause, why = "diverged", "a diverged optimiser step; the statistics are finite"
@@ -163,6 +165,8 @@ def check_infinite(layer: Layer) -> list[Finding]:
         dtype = layer.dtypes[half]
         largest = "65504" if dtype == "float16" else "3.39e38"
         cause, why = "cast-to-half", f"a value above {largest} was cast to {dtype}"
+    elif layer.var is not None and (layer.var == -np.inf).any():
+        cause, why = "overwritten", "no variance is negative; it was overwritten"
     elif "running_var" in where and "running_mean" not in where:
         cause, why = "overflow", "the squares of inputs beyond about 1e19 overflowed"
     elif "running_mean" in where:

@@ -89,7 +89,7 @@ TOO_SMALL = Rule(
     certainty="A proof, for the momentum at hand; a larger momentum than the one assumed would "
     "explain it as well.",
     lookalike="Where no variance is below the bound, too few batches are the simpler reading "
-    "(BN105).",
+    "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0.",
 )
 WIPES = Rule(
     "BN306",
@@ -225,8 +225,7 @@ def check_counter(file: Checkpoint) -> list[Finding]:
                 _finding(
                     TOO_SMALL,
                     layer,
-                    f"num_batches_tracked is {counter:g}, and {why}: an averaged copy, a converted "
-                    "file or old weights.",
+                    f"num_batches_tracked is {counter:g}, and {why}: {_readings(layer)}.",
                     "copied-or-converted",
                     num_batches_tracked=counter,
                     least_var=layer.least_var,
@@ -256,7 +255,8 @@ def counter_groups(counters: list[int | float | None]) -> str:
 
 def _plain(counter: float) -> str:
     """A count in full, whatever its type."""
-    return str(int(counter)) if is_count(counter) else f"{counter:.9g}"
+    whole = is_count(counter) and counter < 1 << 64
+    return str(int(counter)) if whole else f"{counter:.9g}"
 
 
 def _times(large: int, small: int) -> bool:
@@ -270,6 +270,14 @@ def _times(large: int, small: int) -> bool:
 def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: object) -> Finding:
     evidence = {"layer": layer.name, "cause": cause, **numbers}
     return rule.finding(label(layer.name), message, evidence)  # type: ignore[arg-type]  # plain values
+
+
+def _readings(layer: Summary) -> str:
+    """What a counter below the batches seen may mean, in a sentence."""
+    if not layer.momentum_assumed:
+        return "an averaged copy, a converted file or old weights"
+    last = "an InstanceNorm, which never counts" if layer.counter == 0 else "another momentum"
+    return f"an averaged copy, a converted file, old weights, or {last}"
 
 
 def _examples(names: list[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from bncli.report import Finding, Severity
+from bncli.rules.copies import parameters_alone
 from bncli.rules.interface import Rule
-from bncli.rules.layers import Bare, Checkpoint, Summary, label
+from bncli.rules.layers import Affine, Bare, Checkpoint, Summary, label
 
 NEVER_ESTIMATED = Rule(
     "BN101",
@@ -22,7 +23,7 @@ NEVER_ESTIMATED = Rule(
     certainty="As good as certain: no batch gives exactly 0 and 1 in every channel.",
     lookalike="A frozen layer whose statistics were folded into weight and bias has 0 and 1 too; "
     "it has no counter, and neither have its siblings real statistics without one. A new head that "
-    "was never trained still has its initial weight and bias (BN103).",
+    "was never trained still has its initial bias, and a constant or random weight (BN103).",
     seen=("cleinc/bts#90", "huggingface/transformers#43520"),
 )
 NEVER_ESTIMATED_ANYWHERE = Rule(
@@ -50,7 +51,8 @@ FRESH = Rule(
     symptom="A layer that was never run in training mode: a new head, a skipped branch, a fresh "
     "model, or one whose statistics wait in a copy that was folded.",
     arithmetic="running_mean is exactly 0, running_var exactly 1, the counter 0 or missing, and "
-    "weight and bias are constants, or hold what a frozen layer folds into them.",
+    "weight and bias are constants, or the weight is random and the bias 0, or they hold what a "
+    "frozen layer folds into them.",
     certainty="Certain as a fact, and harmless by itself.",
     lookalike="The same statistics under a trained weight or bias are BN101 or BN102.",
     seen=("facebookresearch/maskrcnn-benchmark#267",),
@@ -99,8 +101,9 @@ MISSING_STATISTICS = Rule(
     certainty="Certain where half of the pair, the counter or the class is there; by its name "
     "alone (bn, batchnorm) it is a BatchNorm in all but odd networks.",
     lookalike="LayerNorm, GroupNorm and RMSNorm have a weight and a bias of one axis and never "
-    "have statistics; a neutral name such as norm1 is not blamed. A module made with "
-    "track_running_stats=False has none by choice.",
+    "have statistics; a neutral name such as norm1 is not blamed. A copy of the parameters alone, "
+    "such as an average or an optimiser's moments, borrows the network's statistics. A module made "
+    "with track_running_stats=False has none by choice.",
     seen=("huggingface/peft#1732", "TsingZ0/PFLlib#260", "NVIDIA/NVFlare#1718"),
 )
 
@@ -115,6 +118,20 @@ RULES = (
 
 MOST_WEIGHT = 0.01
 """The weight of the initial value in the statistics from which it is remarked."""
+
+_FRESH_AFFINE: dict[Affine, tuple[str, str]] = {
+    "none": (", and there is no weight or bias.", "untrained"),
+    "initial": (", and weight and bias are the initial ones.", "untrained"),
+    "weight": (
+        ", the bias is 0, and the weight has values of its own: random, or trained without it.",
+        "random",
+    ),
+    "trained": (
+        " beside weight and bias of their own: folded into them, as frozen layers do, or random.",
+        "folded-or-random",
+    ),
+}
+"""What weight and bias say of a layer that is fresh: the rest of its sentence, and the cause."""
 
 _NAMED = re.compile(
     r"(?:^|[^a-z])bn\d*(?:$|[^a-z])|batch_?norm|(?<![a-z])bn(?=\d|$)", re.IGNORECASE
@@ -146,6 +163,8 @@ def counter_too_small(layer: Summary) -> bool:
     if layer.counter == 0:
         return True
     weight = initial_weight(layer.momentum, layer.counter)
+    if layer.statistics_dtype == "float16" and weight < 2.0**-14:  # which it holds in part or not
+        return False
     if weight < 1e-30 or layer.least_var is None or layer.least_var < 0:  # float32 loses digits
         return False
     rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(layer.statistics_dtype or "", 0.0)
@@ -157,13 +176,13 @@ def check_initial(file: Checkpoint) -> list[Finding]:
     """BN101 to BN104: layers whose statistics are exactly 0 and 1."""
     own = file.own()
     real = [layer for layer in own if layer.has_statistics and not layer.initial]
-    trained_bias = any(layer.affine == "trained" for layer in own)
     findings = []
     for layer in own:
         if not layer.initial:
             continue
         siblings = [other for other in real if layer.has_counter or not other.has_counter]
-        trained = layer.affine == "trained" or (layer.affine == "weight" and trained_bias)
+        # A weight of its own above a bias of exactly 0 is how some initialise, not how one trains.
+        trained = layer.affine == "trained"
         counted = layer.counter is not None and layer.counter > 0
         # Frozen layers have no counter and fold everything into weight and bias.
         folds = layer.frozen or (not layer.has_counter and not siblings)
@@ -172,10 +191,15 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             fact = (
                 f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}, weight or "
                 f"bias is trained, and {_count(len(siblings))} of the file "
-                f"{'has' if len(siblings) == 1 else 'have'} statistics of their own: it was never "
-                "run in training mode, or its statistics were reset."
+                f"{'has' if len(siblings) == 1 else 'have'} statistics of their own: "
+                + (
+                    f"num_batches_tracked is {layer.counter:g}, so that the momentum was 0, or the "
+                    "statistics were reset without the counter."
+                    if counted
+                    else "it was never run in training mode, or its statistics were reset."
+                )
             )
-            cause = "never-in-training-mode-or-reset"
+            cause = "momentum-0-or-reset" if counted else "never-in-training-mode-or-reset"
         elif counted:
             rule = UNCHANGED
             fact = (
@@ -194,14 +218,8 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             cause = "never-in-training-mode-or-reset"
         else:
             rule = FRESH
-            trained_here = layer.affine in ("trained", "weight")
-            fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}" + (
-                " beside a weight and bias with values of their own: folded into them, as "
-                "frozen layers do, or drawn at random."
-                if trained_here
-                else ", and weight and bias are the initial ones."
-            )
-            cause = "folded-or-random" if trained_here else "untrained"
+            why, cause = _FRESH_AFFINE[layer.affine]
+            fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}{why}"
         findings.append(_finding(rule, layer, fact, cause, num_batches_tracked=layer.counter))
     return findings
 
@@ -243,10 +261,15 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
 
 def check_missing(file: Checkpoint) -> list[Finding]:
     """BN106: layers without statistics beside layers with them."""
-    siblings = sum(layer.has_statistics for layer in file.own())
+    whole = [layer for layer in file.own() if layer.has_statistics]
+    siblings = len(whole)
+    counted = all(layer.has_counter for layer in whole)
+    copies = parameters_alone(file)
     findings = []
     for bare in file.bare:
-        cause, fact = _why_missing(bare, siblings)
+        if bare.name in copies:
+            continue
+        cause, fact = _why_missing(bare, siblings, counted=counted)
         if cause:
             findings.append(
                 MISSING_STATISTICS.finding(
@@ -269,10 +292,17 @@ def check_missing(file: Checkpoint) -> list[Finding]:
 CHECKS = (check_initial, check_initial_weight, check_missing)
 
 
-def _why_missing(bare: Bare, siblings: int) -> tuple[str, str]:
-    """The cause and the fact, or "" twice where the layer may well be no BatchNorm."""
+def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str]:
+    """The cause and the fact, or "" twice where the layer may well be no BatchNorm.
+
+    `counted` says that all layers with statistics have counters: then one with half of the
+    statistics and none may be a norm of another kind, which divides by a variance alone, say.
+    """
     statistics = {"running_mean", "running_var"} & set(bare.leaves)
+    known = "num_batches_tracked" in bare.leaves or named_batch_norm(bare.name)
     if len(statistics) == 1:
+        if counted and not known:
+            return "", ""
         there = statistics.pop()
         lacks = "running_var" if there == "running_mean" else "running_mean"
         return "half-saved", f"it has {there} and no {lacks}"

@@ -137,7 +137,7 @@ class Checkpoint:
 
     `twins` gives, for each layer of an averaged copy, the layer of the live model that it
     belongs to. `averaged` holds the value of each n_averaged, by the name in front of it.
-    `parameter_dtypes` are those of all other floating-point tensors.
+    `parameter_dtypes` are those of the floating-point weights and biases of all layers.
     """
 
     layers: Sequence[Summary]

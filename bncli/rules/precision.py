@@ -20,10 +20,10 @@ HALF_STATISTICS = Rule(
     "Keep running_mean and running_var in float32, in the file and in training.",
     symptom="Statistics that stop moving before they arrive, and variances that round to 0 or Inf.",
     arithmetic="running_mean or running_var is float16 or bfloat16, while the layer's weight or "
-    "other tensors of the file are float32. An update smaller than half a last place is lost: the "
-    "average stalls at a distance of about u/m of its goal, u = 2^-11 or 2^-8, m the momentum.",
+    "other layers of the file are float32. An update smaller than half a last place is lost: the "
+    "average stalls up to u/m of its value short of its goal, u = 2^-11 or 2^-8, m the momentum.",
     certainty="Certain as a fact. How much is lost depends on the momentum: with m = 0.001, "
-    "bfloat16 stops half-way.",
+    "bfloat16 stops at a quarter of the way from 0 to 1, and never leaves 1 for 0.5 or 2.",
     lookalike="A file that is wholly in half precision was cast for inference (BN505).",
     seen=("NVIDIA/apex#144", "pytorch/pytorch#70901"),
 )
@@ -74,10 +74,10 @@ WHOLLY_HALF = Rule(
     "BN505",
     "wholly-half",
     Severity.INFO,
-    "Everything in the file is in half precision.",
+    "All weights and running statistics of the file are in half precision.",
     "Fine for inference; cast the running statistics to float32 before training goes on.",
     symptom="None by itself.",
-    arithmetic="No floating-point tensor of the file is wider than float16 or bfloat16.",
+    arithmetic="No weight, bias or running statistic is wider than float16 or bfloat16.",
     certainty="Certain.",
     lookalike="Half-precision statistics beside float32 weights are BN501.",
 )
@@ -202,7 +202,7 @@ def check_dtypes(file: Checkpoint) -> list[Finding]:
         return [
             WHOLLY_HALF.finding(
                 "dtype",
-                f"{layers} layer{'s' * (layers > 1)} and everything else is {dtype}.",
+                f"{layers} layer{'s' * (layers > 1)} and all other weights are {dtype}.",
                 {"dtype": dtype, "layers": layers},
             )
         ]
@@ -213,7 +213,7 @@ def check_dtypes(file: Checkpoint) -> list[Finding]:
             + (
                 f"the layer's weight is {layer.affine_dtype}"
                 if layer.affine_dtype in ("float32", "float64")
-                else "other tensors of the file are float32"
+                else "other layers of the file are wider"
             )
             + ".",
             {

@@ -24,7 +24,7 @@ INVERTED = Rule(
     Severity.WARNING,
     "The new batch weighs more than all before it: the momentum is probably another framework's.",
     "PyTorch's momentum weighs the new batch, that of Keras, Flax and ONNX the old value: their "
-    "0.9 is 0.1 here.",
+    "0.9 is its 0.1.",
     symptom="Evaluation follows the last batch or two: it is noisy, and swings from one checkpoint "
     "to the next.",
     arithmetic="The new batch's weight a is above 0.5 and not the framework's own default. The "
@@ -48,8 +48,8 @@ INITIAL = Rule(
     arithmetic="The product of 1 - a over all updates is above 0.01. At a = 0.1 it falls below "
     "after 44 updates, at 0.01 after 459, at 0.001 after 4603.",
     certainty="Certain for these batches and this momentum.",
-    lookalike="A convention that divides the initial value out again, as Haiku and Caffe do, keeps "
-    "none of it.",
+    lookalike="Buffers that begin at a trained checkpoint's: what they keep of it may be wanted. A "
+    "convention that divides its initial zeros out again, as Haiku and Caffe do, keeps none.",
     seen=("google/flax#1360",),
 )
 UNSHUFFLED = Rule(
@@ -61,13 +61,14 @@ UNSHUFFLED = Rule(
     "Shuffle the samples; or take the statistics once more over shuffled batches.",
     symptom="Training is good and evaluation bad, on data sorted by class, domain or time.",
     arithmetic="The variance of a population is the mean variance within batches plus the variance "
-    "between their means. running_var holds the first part. Shuffled batches of n values leave "
-    "var/n for the second; here it is more than twice that, and five standard deviations beyond "
-    "chance.",
+    "between their means. running_var holds the first part. What shuffled batches leave for the "
+    "second follows from the scatter of their samples' means, an image with all its pixels being "
+    "one sample: var/n for batches of n independent values. Here it is more than twice that, and "
+    "five standard deviations beyond chance.",
     certainty="That running_var misses this variance is certain. That it came from the order of "
     "the samples is likely.",
-    lookalike="Pixels of one image are alike, so that images differ in their means even when they "
-    "are shuffled, and n counts them as independent.",
+    lookalike="A table of batch statistics tells nothing of samples, and each value counts as one: "
+    "images, whose pixels are alike, differ in their means even when they are shuffled.",
 )
 ONE_VALUE = Rule(
     "BN704",
@@ -91,9 +92,10 @@ STALLED = Rule(
     "Half-precision buffers stand still: the steps left are smaller than half of their last place.",
     "Keep the running statistics in float32, as .half() and .bfloat16() do not.",
     symptom="The buffers stop short of the data's mean and variance, however long the training.",
-    arithmetic="An update moves a buffer by a times its distance from the batch. Below half "
-    "of the buffer's last place that rounds to nothing: bfloat16 with a = 0.001 stops half-way, "
-    "float16 with a = 0.1 at 0.998 of 1.",
+    arithmetic="An update takes a times the buffer away and adds a times the batch: float16 "
+    "rounds their difference to the buffer's last place, bfloat16 each of them. Below half of "
+    "that place they come to nothing. On the way from 0 to 1 bfloat16 with a = 0.001 stops at "
+    "0.5, float16 with a = 0.1 at 0.998.",
     certainty="Certain for these batches: the exact update, run beside it, has come further.",
     lookalike="Buffers of few updates are far from the data too; that is BN702.",
 )
@@ -101,11 +103,14 @@ IMPOSSIBLE = Rule(
     "BN706",
     "running-variance-impossible",
     Severity.ERROR,
-    "running_var is negative or not finite: evaluation gives NaN.",
-    "Keep the momentum between 0 and 1, and NaN and Inf out of the input; neither ever heals.",
-    symptom="Evaluation gives NaN from some batch on, and training looks as before.",
+    "running_var is negative or not finite: evaluation gives NaN, or the same for every input.",
+    "Keep the momentum between 0 and 1; keep NaN, Inf and values whose squares overflow out of the "
+    "input. NaN and Inf never heal.",
+    symptom="Evaluation gives NaN from some batch on, or the bias alone where running_var is Inf; "
+    "training may look as before.",
     arithmetic="running_var < 0, NaN or Inf after an update. With a momentum outside 0 to 1 one of "
-    "the two weights is negative; NaN times 0 is NaN, so that no later batch replaces it.",
+    "the two weights is negative. A variance beyond the buffers' largest number is Inf: above "
+    "65504 in float16. NaN or Inf times 0 is NaN, so that no later batch replaces either.",
     certainty="Certain for NaN and Inf. A negative value that eps outweighs still gives a root.",
     lookalike="A checkpoint that holds such a value already is BN201 to BN204.",
     seen=("pytorch/pytorch#1206",),
@@ -138,12 +143,13 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
         if (convention(name).weighs == "old") != (row.weighs == "old")
     )
     meant = converted_momentum(momentum, convention(other), row)
+    lasts = f"{(2 - new) / new:.3g}"
     return [
         INVERTED.finding(
             "momentum",
             f"in {row.name} {momentum:.6g} gives the new batch a weight of {new:.6g}, and the "
-            f"average lasts {(2 - new) / new:.3g} batches. If it was meant as in {other}, write "
-            f"{meant:.6g}.",
+            f"average lasts {lasts} batch{'es' * (lasts != '1')}. If it was meant as in {other}, "
+            f"write {meant:.6g}.",
             {
                 "momentum": momentum,
                 "new_weight": converted_momentum(momentum, row, pytorch),
@@ -159,7 +165,8 @@ def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool
 
     findings = []
     weight = trajectory.final_weight
-    if abs(weight) > FADED and trajectory.impossible is None:
+    # Above 1 it grows, at a momentum outside 0 to 1: more batches are no mend, and BN007 says so.
+    if FADED < abs(weight) <= 1 and trajectory.impossible is None:
         findings.append(
             INITIAL.finding(
                 row.name,
@@ -218,6 +225,8 @@ def one_value_findings(
 ) -> list[Finding]:
     """Batches with one value a channel, counted from 0, where a convention has no number for them.
 
+    Those of frozen steps are not among `batches`: evaluation takes them like any other.
+
     `number` is how many batches there are, `samples` the size of the set that was cut into batches
     of `size`, None otherwise.
     """
@@ -254,6 +263,7 @@ def stall_findings(
         off_mean = np.abs(held.running_mean - exact.running_mean) / std
         off_var = np.abs(held.running_var / exact.running_var - 1)
     off = np.fmax(off_mean, off_var)
+    off[~np.isfinite(held.running_mean + held.running_var)] = 0  # an overflow: BN706
     bad = np.flatnonzero(off > STALLED_BY).tolist()
     if not bad:
         return []

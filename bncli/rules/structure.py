@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from bncli.report import Finding, Severity
+from bncli.rules.copies import COPY
 from bncli.rules.interface import Rule
 from bncli.rules.layers import Checkpoint, Summary, is_below, label
 
@@ -55,7 +56,8 @@ COPY_OF_BUFFERS = Rule(
     "weights.",
     certainty="Certain as a fact. How much it costs grows with the distance between the two sets "
     "of weights; some projects copy on purpose and are content.",
-    lookalike="A copy that is equal in weight and bias too has just been made.",
+    lookalike="A copy that is equal in weight and bias too has just been made. Where statistics "
+    "are frozen in training (eval mode), the copy's stay equal and are right.",
     seen=("pytorch/ignite#2590", "fadel/pytorch_ema#13", "LeeDoYup/FixMatch-pytorch#10"),
 )
 COPY_AVERAGED = Rule(
@@ -68,7 +70,8 @@ COPY_AVERAGED = Rule(
     arithmetic="running_mean and running_var of the copy differ from the live model's and are not "
     "the initial 0 and 1. Its counter may be anything: integer buffers are often left out.",
     certainty="Certain as a fact.",
-    lookalike="Which of the two, averaged or estimated anew, one file does not say.",
+    lookalike="Which of the two, averaged or estimated anew, one file does not say. A teacher that "
+    "is another network has its own too.",
     seen=("huggingface/pytorch-image-models#102", "huggingface/pytorch-image-models#106"),
 )
 NO_UPDATE_BN = Rule(
@@ -129,13 +132,6 @@ WRAPPERS = frozenset({"module", "_orig_mod", "model", "state_dict", "online_mode
 """Names that wrapping puts before a model's own, and that say nothing of the model."""
 LONGEST_NAME = 1000
 """Longer names are not of a network that anyone wrote."""
-
-_COPY = re.compile(
-    r"(?:^|_)ema(?:_|\d|$)|teacher|(?:^|_)swa(?:_|$)|averaged|(?:^|_)avg_model(?:_|$)|shadow"
-    r"|momentum_encoder|encoder_k$|key_encoder|encoder_m$|(?:^|_)target_(?:net|encoder|network)",
-    re.IGNORECASE,
-)
-"""A component of a name that says: this is an averaged copy of another model."""
 
 
 def unexpected_number(found: int, expected: int | None) -> list[Finding]:
@@ -227,12 +223,13 @@ def check_copies(file: Checkpoint) -> list[Finding]:
             own_statistics.append(copy)
     if own_statistics:
         layers = len(own_statistics)
+        live_name = label(file.twins[own_statistics[0].name])
         findings.append(
             COPY_AVERAGED.finding(
                 label(own_statistics[0].name),
-                f"{layers} layer{'s' * (layers > 1)} of an averaged copy ha"
-                f"{'ve' if layers > 1 else 's'} statistics other than the live model's: averaged, "
-                "or estimated anew.",
+                f"{layers} layer{'s' * (layers > 1)} ha{'ve' if layers > 1 else 's'} statistics "
+                f"other than those beside them in the live model, such as {live_name}: averaged, "
+                "or estimated on their own.",
                 {"layers": [layer.name for layer in own_statistics]},
             )
         )
@@ -282,16 +279,24 @@ def twins(layers: Sequence[Summary], averaged: Iterable[str] = ()) -> dict[str, 
             if len(parts) >= length and end in wanted:
                 ends.setdefault(end, []).append((len(parts), layer))
     channels = {layer.name: layer.channels for layer in layers}
-    found = {}
+    found: dict[str, str] = {}
+    short: dict[str, list[str]] = {}
     for name, several in rests.items():
         fits = (
-            min(same, key=lambda pair: pair[0])[1]
+            (rest, min(same, key=lambda pair: pair[0])[1])
             for rest in several
             if (same := [p for p in ends.get(rest, ()) if p[1].channels == channels[name]])
         )
-        partner = next(fits, None)
+        end, partner = next(fits, ((), None))
         if partner is not None:
             found[name] = partner.name
+            if len(end) == 1:
+                short.setdefault(name[: -len(end[0])], []).append(name)
+    # "ema.bn" may be an attention of that name: a copy has most of the network's layers.
+    for names in short.values():
+        if 2 * len(names) < len(live):
+            for name in names:
+                del found[name]
     return found
 
 
@@ -299,7 +304,7 @@ def _rest(parts: tuple[str, ...], roots: Sequence[tuple[str, ...]]) -> list[tupl
     """What a copy's layer is called in the model, the longest reading first; None for no copy."""
     at = next((len(root) for root in roots if parts[: len(root)] == root), None)
     if at is None:
-        marks = [index for index, part in enumerate(parts[:-1]) if _COPY.search(part)]
+        marks = [index for index, part in enumerate(parts[:-1]) if COPY.search(part)]
         if not marks:
             return None
         at = marks[-1] + 1

@@ -89,9 +89,18 @@ def converted_momentum(momentum: float, source: Convention, target: Convention) 
     return momentum if source.weighs == target.weighs else float(1 - _decimal(momentum))
 
 
-def variance_ratio(count: int, source: Convention, target: Convention) -> float:
-    """running_var of `target` over that of `source`, once both have settled, at equal batches."""
-    return target.variance_factor(count) / source.variance_factor(count)
+def variance_ratio(
+    count: int,
+    source: Convention,
+    target: Convention,
+    source_eps: float | None = None,
+    target_eps: float | None = None,
+) -> float:
+    """running_var of `target` over that of `source`, once both have settled, at equal batches.
+
+    The layers' eps are the defaults unless given; NaN where a framework divides by 0.
+    """
+    return target.variance_factor(count, target_eps) / source.variance_factor(count, source_eps)
 
 
 def _decimal(value: float) -> Decimal:

@@ -61,20 +61,6 @@ class Memory:
             return None
         return (2 - self.new) / self.new
 
-    def squared_weights(self, steps: int) -> float:
-        """The sum of the squares of the weights that `steps` batches have."""
-        if steps <= 0:
-            return 0.0
-        if self.new is None:
-            return 1.0 / steps
-        q = 1.0 - self.new
-        if abs(q) == 1:
-            return self.new**2 * steps
-        try:
-            return self.new**2 * (1 - q ** (2 * steps)) / (1 - q * q)
-        except OverflowError:
-            return math.inf
-
     def _steps_to(self, weight: float) -> float | None:
         """Steps until the initial value has this weight; None where it does not come to that."""
         if self.new is None or not 0 < self.new < 2:

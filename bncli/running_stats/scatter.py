@@ -117,8 +117,10 @@ def _std(values: FloatArray) -> FloatArray:
 def beyond_chance(f_ratio: FloatArray, freedom: tuple[float, float]) -> FloatArray:
     """How many standard deviations an F ratio lies above what shuffled batches show.
 
-    Paulson's normal approximation to the F distribution ("An approximate normalization of the
-    analysis of variance distribution", Annals of Mathematical Statistics 13, 1942).
+    An infinite ratio, of batches whose samples all have the same mean, has the score that ever
+    larger ones come to. Paulson's normal approximation to the F distribution ("An approximate
+    normalization of the analysis of variance distribution", Annals of Mathematical Statistics 13,
+    1942).
     """
     import numpy as np
 
@@ -128,4 +130,5 @@ def beyond_chance(f_ratio: FloatArray, freedom: tuple[float, float]) -> FloatArr
     a, b = 2 / (9 * first), 2 / (9 * second)
     with np.errstate(invalid="ignore"):
         root = np.cbrt(f_ratio)
-        return np.asarray(((1 - b) * root - (1 - a)) / np.sqrt(b * root**2 + a))
+        score = ((1 - b) * root - (1 - a)) / np.sqrt(b * root**2 + a)
+        return np.where(np.isposinf(f_ratio), (1 - b) / np.sqrt(b), score)

@@ -46,9 +46,10 @@ class Trajectory:
     `running_mean` and `running_var` are (steps, channels), `initial_weight` (steps,): the weight
     that the initial value still has. `batches` (steps,) are the numbers of the batches there.
     `first`, `final` are the buffers before and after, all channels, as evaluation uses them;
-    `final_weight` is the initial value's weight in the end. `updates` is how often the buffers
-    changed. `impossible` is the step after which running_var was negative or not finite in some
-    channel.
+    `final_weight` is the initial value's weight in the end, `squared_weights` the sum of the
+    squares of the weights that the batches have there, each update's by itself. `updates` is how
+    often the buffers changed. `impossible` is the step after which running_var was negative or not
+    finite in some channel.
     """
 
     steps: IntArray
@@ -59,6 +60,7 @@ class Trajectory:
     first: RunningStats
     final: RunningStats
     final_weight: float
+    squared_weights: float
     updates: int
     impossible: int | None
 
@@ -103,6 +105,7 @@ class Walk:
         self.tracked = 0 if course.start is None else course.start.num_batches_tracked
         self.updates = 0
         self._fade = 1.0
+        self._squared = 0.0
         momentum = course.momentum
         self._new = None if momentum is None else convention.new_weight(momentum)
         self._old = None if self._new is None else _old_weight(convention, momentum, self._new)
@@ -190,9 +193,14 @@ class Walk:
             if self._buffers.impossible is not None and self._impossible is None:
                 self._impossible = int(steps[at[self._buffers.impossible - before - 1]])
             running[updated] = seen[row]
-            fading = self._fade * np.cumprod(old)
-            fade[updated] = fading[number[chosen][updated] - 1]
-            self._fade = float(fading[-1])
+            with np.errstate(over="ignore", invalid="ignore"):
+                fading = self._fade * np.cumprod(old)
+                fade[updated] = fading[number[chosen][updated] - 1]
+                self._fade = float(fading[-1])
+                kept = np.cumprod(np.append(1.0, old[:0:-1]) ** 2)[::-1]
+                if self._squared:
+                    self._squared *= float(kept[0] * old[0] ** 2)
+                self._squared += float(new**2 @ kept)
         divisor = self._divisor(fade)[:, np.newaxis]
         self.tracked = int(tracked[-1])
         self.updates += len(at)
@@ -254,6 +262,13 @@ class Walk:
 
         return float(self._initial_weight(np.array([self._fade]))[0])
 
+    def squared_weights(self) -> float:
+        """The sum of the squares of the weights that the batches have now."""
+        import numpy as np
+
+        divisor = float(self._divisor(np.array([self._fade]))[0])
+        return self._squared / (divisor * divisor)
+
 
 def simulate(
     table: BatchTable,
@@ -290,6 +305,7 @@ def simulate(
         first=walk.first,
         final=walk.final(),
         final_weight=walk.final_weight(),
+        squared_weights=walk.squared_weights(),
         updates=walk.updates,
         impossible=walk.impossible,
     )

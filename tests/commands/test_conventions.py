@@ -86,6 +86,34 @@ def test_an_eps_outside_the_root_agrees_at_variance_1(run, eps):
     assert math.sqrt(1 + back["eps_to"]) == pytest.approx(1 + eps, rel=1e-12)
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-12, 1e-300])
+def test_a_small_eps_outside_the_root_keeps_its_digits(run, eps):
+    """sqrt(1 + eps) - 1 is eps/2 - eps**2/8 + ..., and its reverse 2*eps + eps**2."""
+    there = run("conventions", "--to", "darknet", "--eps", eps, "-f", "json").report["facts"]
+    assert there["eps_to"] == pytest.approx(eps / 2 - eps**2 / 8, rel=1e-14)
+    back = run("conventions", "--from", "darknet", "--eps", eps, "-f", "json").report["facts"]
+    assert back["eps_to"] == pytest.approx(2 * eps + eps**2, rel=1e-14)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.5, 1.0, 1.5])
+def test_keras_2_takes_the_eps_that_is_asked_for(run, eps):
+    """Its factor is n/(n - (1 + eps)), which has no root from eps = n - 1 on."""
+    flags = ("conventions", "--from", "keras2", "--to", "keras3", "--eps", eps, "-f", "json")
+    (row,) = run(*flags, "--count", 2).report["tables"]["variance"]
+    if eps >= 1:
+        assert row["output_error"] is None
+    else:
+        assert row["running_var_ratio"] == pytest.approx((1 - eps) / 2, rel=1e-14)
+        assert row["output_error"] == pytest.approx((2 / (1 - eps)) ** 0.5 - 1, rel=1e-14)
+
+
+@pytest.mark.parametrize(("momentum", "blamed"), [("1", False), ("7", True), ("-0.1", True)])
+def test_a_momentum_outside_0_to_1_is_remarked(run, momentum, blamed):
+    result = run("conventions", "--to", "keras3", f"--momentum={momentum}", "-f", "json")
+    assert [item["code"] for item in result.report["findings"]] == ["BN007"] * blamed
+    assert result.code == 0
+
+
 def test_a_framework_without_a_default(run):
     result = run("conventions", "--from", "haiku", "-f", "json")
     assert result.report["facts"]["momentum_to"] is None

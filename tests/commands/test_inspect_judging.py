@@ -344,6 +344,14 @@ def test_an_eighty_layer_network_stays_readable(run, folder):
             "--layer nowhere.*",
             f"--layer nowhere.*: {NO_SUCH}; there are 3, such as stem, body, head.",
         ),
+        (
+            "--eps 1e-3 --eps hed=1e-5",
+            f"--eps hed=...: {NO_SUCH}; there are 3, such as head.",
+        ),
+        (
+            "--momentum nowhere.*=none",
+            f"--momentum nowhere.*=...: {NO_SUCH}; there are 3, such as stem, body, head.",
+        ),
     ],
 )
 def test_refusals(run, folder, arguments, sentence):

@@ -422,6 +422,31 @@ def test_conventions_side_by_side(run):
     assert ports["pytorch", 1]["output_ratio"] == pytest.approx(expected**-0.5, rel=1e-12)
 
 
+def test_how_far_a_port_is_off(run):
+    """Two momenta, so that the means differ by more than roundings; the first is the measure."""
+    result = run(*GENERATED, "--convention", "pytorch", "--convention", "equinox", "-f", "json")
+    first, other = table(result, "conventions")[:2]
+    assert (first["channel"], other["channel"], other["convention"]) == (0, 0, "equinox")
+    off = (other["running_mean"] - first["running_mean"]) / first["running_var"] ** 0.5
+    assert off != 0
+    assert other["mean_difference"] == pytest.approx(off, rel=1e-12)
+    assert other["var_ratio"] == pytest.approx(other["running_var"] / first["running_var"])
+    assert other["output_ratio"] == pytest.approx(other["var_ratio"] ** -0.5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_table_of_statistics_is_rounded_as_the_buffers_hold_it(run, folder, dtype):
+    """float16 modules keep a batch's statistics in float32, bfloat16 ones in bfloat16."""
+    import torch
+
+    kept = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    (folder / "t.csv").write_text("batch,channel,mean,var,count\n0,0,0.3,0.7,8\n1,0,0.1,0.9,8\n")
+    rows = table(run("simulate-ema", "t.csv", "--buffer-dtype", dtype, "-f", "json"))
+    for row, mean, var in zip(rows, (0.3, 0.1), (0.7, 0.9), strict=True):
+        assert row["batch_mean"] == torch.tensor(mean, dtype=kept).item()
+        assert row["batch_var"] * 8 == torch.tensor(var * 8, dtype=kept).item()
+
+
 def test_the_statistics_are_computed_once(run, monkeypatch):
     from bncli.running_stats import collect
 
@@ -714,6 +739,27 @@ def test_refusal_is_one_exact_sentence_and_exit_code_2(run, bad_inputs, monkeypa
     assert stderr == f"bncli: {REFUSALS[arguments]}\n"
     assert (stdout, code) == ("", 2)
     assert sorted(path.name for path in bad_inputs.iterdir()) == before
+
+
+def test_one_step_is_not_drawn(run, bad_inputs, monkeypatch):
+    monkeypatch.setattr("bncli.plot.check_plot", lambda path: None)
+    code, _, stderr = run("simulate-ema", "x.npy", "--plot", "chart.png")
+    assert stderr == "bncli: --plot: one step makes no curve; give more batches or --epochs.\n"
+    assert (code, (bad_inputs / "chart.png").exists()) == (2, False)
+
+
+def test_the_squared_weights_of_a_debiased_average(run):
+    """Of 6 batches at 0.75: (1/4) * (3/4)**i, over what they are together."""
+    result = run(*GENERATED, "--convention", "haiku", "-f", "json")
+    assert result.report["facts"]["momentum"] == 0.25, result.report["facts"]
+    weights = [0.75 * 0.25**i for i in range(6)]
+    plan = {row["quantity"]: row for row in table(result, "plan")}
+    found = plan["S, sum of squared weights"]
+    assert found["value"] == pytest.approx(sum(w**2 for w in weights) / sum(weights) ** 2)
+    assert found["formula"].endswith("/(1 - (1 - a)**N)**2")
+    assert plan["se of running_mean, in std"]["value"] == pytest.approx(
+        (found["value"] / result.report["facts"]["count"]) ** 0.5
+    )
 
 
 def test_the_good_inputs_among_the_bad_ones_are_good(run, bad_inputs):

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from bncli.commands._layer_settings import matches
 from bncli.model import BatchNormState
+from bncli.rules.channels import outlier
 from bncli.rules.checkpoint import file_findings, layer_findings
-from bncli.rules.counters import counter_groups, is_count
+from bncli.rules.counters import check_multiples, counter_groups, is_count
 from bncli.rules.estimation import counter_too_small, initial_weight, named_batch_norm
 from bncli.rules.layers import Checkpoint, Layer, median, summary
+from bncli.rules.precision import HALF_STATISTICS
 from bncli.rules.structure import twins
 
 
@@ -90,6 +92,25 @@ def test_the_decay_of_a_dead_channel_never_proves_the_counter_wrong(momentum):
             assert not counter_too_small(summary(made)), step
 
 
+@pytest.mark.parametrize("steps", [120, 170, 300])
+def test_a_variance_that_a_cast_to_float16_lost_proves_nothing(steps):
+    """0.9^170 is below half of float16's least number: a dead channel is 0 after the cast."""
+    var = np.float32([0.9**steps, 1.0, 1.0, 1.0]).astype(np.float16)
+    made = layer(counter=steps, running_var=var, dtype="float16")
+    assert not counter_too_small(summary(made))
+
+
+@pytest.mark.parametrize(("start", "goal", "end"), [(0, 1, 0.25), (1, 0.5, 1), (1, 2, 1)])
+def test_where_bfloat16_stops_as_bn501_says(start, goal, end):
+    assert "stops at a quarter of the way from 0 to 1, and never leaves 1 for 0.5 or 2" in (
+        HALF_STATISTICS.certainty
+    )
+    value, momentum = torch.tensor(start, dtype=torch.bfloat16), 0.001
+    for _ in range(2000):
+        value = ((1 - momentum) * value.float() + momentum * goal).bfloat16()
+    assert value.item() == end
+
+
 def test_a_variance_below_the_bound_proves_it():
     bound = 0.9**20
     low = np.float32([1.0, bound * 0.99, 1.0, 1.0])
@@ -112,6 +133,41 @@ def test_counter_groups_count_every_layer(counters):
     numbers = [int(part.split()[0]) for part in said.split(", ") if "values from" not in part]
     if "values from" not in said:
         assert sum(numbers) == len(counters)
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "blamed"),
+    [
+        (10, 20, True),
+        (10, 40, True),
+        (9, 18, False),  # a few steps
+        (10, 50, False),  # one count in five is a multiple by accident
+        (100, 800, True),
+        (100, 900, False),  # phases of training share an epoch's batches
+        (100, 201, False),
+    ],
+)
+def test_which_multiples_of_a_counter_are_remarked(small, large, blamed):
+    layers = [summary(layer(f"bn{n}", counter=n)) for n in (small, large)]
+    assert [f.subject for f in check_multiples(Checkpoint(layers))] == [f"bn{large}"] * blamed
+
+
+@pytest.mark.parametrize(
+    ("scales", "channel"),
+    [
+        ([1, 1, 1, 1, 30], 4),
+        ([1, 1, 1, 1, 19], None),  # not 20 times the median
+        ([1, 1, 1, 30, 30], None),  # not one that drowns the others
+        ([1, 1, np.nan, 1, 1, 30], 5),
+        ([1, 1, 30], None),
+    ],
+)
+def test_which_scale_stands_out(scales, channel):
+    assert outlier(np.array(scales, float)) == channel
+
+
+def test_a_counter_that_is_no_number_of_batches_is_short():
+    assert counter_groups([1e300, 1e300]) == "2 layers at 1e+300"
 
 
 def test_counter_groups():
@@ -171,6 +227,14 @@ def test_other_networks_are_no_copies(one, other):
 
 def test_a_copy_has_the_same_number_of_channels():
     assert twins([summary(layer("net.bn", 4)), summary(layer("ema.bn", 5))]) == {}
+
+
+def test_one_layer_below_ema_in_a_network_of_many_is_no_copy():
+    names = ["stem.bn", "layer1.bn", "layer2.bn", "layer2.ema.bn", "layer3.ema.bn"]
+    assert twins([summary(layer(name)) for name in names]) == {}
+    whole = [f"{root}.{number}" for root in ("net", "ema") for number in range(3)]
+    pairs = {f"ema.{number}": f"net.{number}" for number in range(3)}
+    assert twins([summary(layer(name)) for name in whole]) == pairs
 
 
 def test_a_copy_is_known_by_its_n_averaged():

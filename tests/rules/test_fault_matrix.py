@@ -185,6 +185,52 @@ def generator_and_discriminator():
     return {"G": trained().state_dict(), "D": other.state_dict()}
 
 
+def parameters_of(model):
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def network(*keys, architecture=residual):
+    """A network in training, and numbers about its parameters, by their names, below `keys`."""
+    model = trained(architecture)
+    aside = parameters_of(model)
+    for key in reversed(keys):
+        aside = {key: aside}
+    return {"model": model.state_dict(), **aside}
+
+
+class PowerNorm(nn.Module):
+    """A norm that divides by a running variance and takes no mean away, and has no counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(8) + 0.5)
+        self.bias = nn.Parameter(torch.randn(8))
+        self.register_buffer("running_var", torch.rand(8) + 0.5)
+
+
+def half_beside_a_history():
+    return {
+        "state_dict": trained().half().state_dict(),
+        "loss_history": torch.rand(50),
+        "trainer": with_optimizer() | {"optimizer": {"exp_avg": parameters_of(trained())}},
+    }
+
+
+def new_random_head():
+    """Fine-tuning begins: the head's weight is drawn as DCGAN's, and no batch has been seen."""
+    model = trained()
+    model.layer2[0].bn1 = nn.BatchNorm2d(12)
+    nn.init.normal_(model.layer2[0].bn1.weight, 1.0, 0.02)
+    return model.state_dict()
+
+
+def attention_called_ema():
+    """A fresh attention of that name beside a trained layer with as many channels."""
+    return prefixed(nn.BatchNorm2d(8).state_dict(), "ema.bn.") | {
+        name.replace("bn1", "bn"): value for name, value in trained().state_dict().items()
+    }
+
+
 HEALTHY = {
     "residual": lambda: trained().state_dict(),
     "residual, stored whole": trained,
@@ -216,6 +262,14 @@ HEALTHY = {
     "hybrid": hybrid,
     "two networks": generator_and_discriminator,
     "float64": lambda: trained().double().state_dict(),
+    "an average of the parameters": lambda: network("ema", "shadow"),
+    "an optimiser's moments by name": lambda: network("exp_avg"),
+    "gradients by name": lambda: network("grads"),
+    "the best parameters": lambda: network("best"),
+    "power norm": lambda: trained().state_dict() | prefixed(PowerNorm().state_dict(), "power."),
+    "half beside a history": half_beside_a_history,
+    "new random head": new_random_head,
+    "attention called ema": attention_called_ema,
 }
 """What people save when nothing is wrong."""
 
@@ -233,6 +287,71 @@ def test_nothing_that_weighs_is_said_of_a_healthy_file(name, run, folder):
     assert heavy == []
     assert result.code == 0
     assert result.report["tables"]["layers"]
+
+
+def findings_of(run, saved, code):
+    return [f for f in said(run, saved).report["findings"] if f["code"] == code]
+
+
+def test_a_counter_of_an_instance_norm_stays_at_0_and_is_said_to(run, folder):
+    (finding,) = findings_of(run, instance_norms(), "BN305")
+    assert finding["message"] == (
+        "num_batches_tracked is 0, and the statistics are other than 0 and 1: an averaged copy, a "
+        "converted file, old weights, or an InstanceNorm, which never counts."
+    )
+
+
+def test_a_layer_that_counted_is_not_said_to_have_never_trained(run, folder):
+    model = trained()
+    model.stem[1].running_mean.zero_()
+    model.stem[1].running_var.fill_(1)
+    (finding,) = findings_of(run, model.state_dict(), "BN101")
+    assert finding["evidence"]["cause"] == "momentum-0-or-reset"
+    assert (
+        f"num_batches_tracked is {networks.STEPS}, so that the momentum was 0"
+        in (finding["message"])
+    )
+    assert "never" not in finding["message"]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "code"),
+    [("running_mean", torch.nan, "BN201"), ("running_var", -torch.inf, "BN202")],
+)
+def test_what_no_batch_can_have_left_was_overwritten(run, folder, leaf, value, code):
+    """NaN activations make both statistics NaN, and an overflow is never below 0."""
+    model = trained()
+    getattr(model.stem[1], leaf)[2] = value
+    (finding,) = findings_of(run, model.state_dict(), code)
+    assert finding["evidence"]["cause"] == "overwritten"
+    assert finding["message"].endswith("it was overwritten.")
+
+
+def test_a_block_without_buffers_is_no_copy_of_another(run, folder):
+    """layer1.0 has the names of layer1.1, and is still the network's own."""
+    state = trained().state_dict()
+    gone = [name for name in state if name.startswith("layer1.0.bn") and "running" in name]
+    bare = {name: value for name, value in state.items() if name not in gone}
+    found = {f["subject"] for f in findings_of(run, bare, "BN106")}
+    assert found == {"layer1.0.bn1", "layer1.0.bn2"}
+    bare = {name: value for name, value in bare.items() if "num_batches" not in name}
+    assert {f["subject"] for f in findings_of(run, bare, "BN106")} == found
+
+
+def test_a_single_layer_is_no_copy_of_the_network(run, folder):
+    state = trained().state_dict()
+    bare = {f"second.layer1.0.bn1.{leaf}": torch.rand(8) for leaf in ("weight", "bias")}
+    saved = prefixed(state, "first.") | bare
+    assert [f["subject"] for f in findings_of(run, saved, "BN106")] == ["second.layer1.0.bn1"]
+
+
+def test_a_teacher_whose_statistics_were_filtered_out_is_blamed(run, folder):
+    """It has counters, so that more than its parameters was saved."""
+    saved = teacher(counters=0)
+    saved["state_dict_ema"] = {
+        name: value for name, value in saved["state_dict_ema"].items() if "running" not in name
+    }
+    assert len(findings_of(run, saved, "BN106")) == len(norms(made(residual)))
 
 
 def spoilt():

@@ -59,6 +59,8 @@ def test_the_momentum_that_was_meant(run):
     assert evidence == {"momentum": 0.99, "new_weight": 0.99, "meant": 0.01}
     result = run(*flags, "0.1", "--convention", "keras3")
     assert finding(result, "BN701")["evidence"]["meant"] == 0.9
+    assert "lasts 1.22 batches. If" in finding(result, "BN701")["message"]
+    assert "lasts 1 batch. If" in finding(run(*flags, "1"), "BN701")["message"]
     assert "as in pytorch, write 0.9" in finding(result, "BN701")["message"]
 
 
@@ -68,6 +70,15 @@ def test_the_initial_value_by_1_percent(run, batches, blamed):
     assert codes(result) == ({"BN702"} if blamed else set())
     if blamed:
         assert finding(result, "BN702")["evidence"]["initial_weight"] == pytest.approx(0.9**43)
+
+
+def test_an_initial_weight_below_0_and_one_that_grows(run, save):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(16, 3)))
+    flags = ("simulate-ema", x, "-f", "json")
+    below = run(*flags, "--momentum", 1.5)
+    assert codes(below) == {"BN007", "BN702"}
+    assert finding(below, "BN702")["evidence"]["initial_weight"] == -0.5
+    assert codes(run(*flags, "--momentum=-0.1")) == {"BN007"}
 
 
 @pytest.mark.parametrize("convention", ["haiku", "caffe", "equinox"])
@@ -94,6 +105,29 @@ def test_pixels_that_go_together_are_no_fault_of_the_order(run, save):
     assert codes(run("simulate-ema", "x.npy", *flags, "--shuffle")) == set()
 
 
+@pytest.mark.parametrize("shape", [(8, 2), (8, 2, 3)])
+def test_batches_that_are_constant_each_are_not_shuffled(run, save, shape):
+    """The samples of a batch have one mean, so that shuffled batches would leave nothing."""
+    x = np.repeat(np.arange(10.0), 8).reshape(10, 8, *(1,) * (len(shape) - 1)) + np.zeros(shape)
+    result = run("simulate-ema", save("x.npy", x), "--batch-axis", 0, "--epochs", 5, "-f", "json")
+    assert codes(result) == {"BN703"}
+    assert "beyond any multiple of what shuffled ones leave" in finding(result, "BN703")["message"]
+
+
+def test_a_constant_channel_is_not_unshuffled(run, save):
+    x = np.full((39, 4), [0.1, 1 / 3, 12345.678, 0.0])
+    flags = ("--batch-size", 8, "--epochs", 10, "-f", "json")
+    assert codes(run("simulate-ema", save("x.npy", x), *flags)) == set()
+
+
+def test_frozen_steps_take_a_batch_with_one_value(run, save):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(9, 3)))
+    flags = ("simulate-ema", x, "--batch-size", 4, "--momentum", "none", "-f", "json")
+    assert codes(run(*flags, "--freeze-after", 2)) == set()
+    assert codes(run(*flags, "--freeze-after", 3)) == {"BN704"}
+    assert codes(run(*flags, "--freeze-after", 5, "--epochs", 2)) == {"BN704"}
+
+
 def test_one_value_is_an_error_only_where_it_is_one(run, save):
     x = save("x.npy", np.random.default_rng(0).normal(size=(401, 3)))
     flags = ("simulate-ema", x, "--batch-size", 4, "-f", "json")
@@ -111,6 +145,38 @@ def test_float32_does_not_stall_where_bfloat16_does(run):
     flags += ("--momentum", "0.01", "-f", "json", "--buffer-dtype")
     assert codes(run(*flags, "bfloat16")) == {"BN705"}
     assert codes(run(*flags, "float32")) == set()
+
+
+def test_an_overflow_of_float16_is_no_stall(run, save):
+    x = np.random.default_rng(0).normal(0, 400, (64, 2))
+    flags = ("--batch-size", 8, "--epochs", 20, "--buffer-dtype", "float16", "-f", "json")
+    result = run("simulate-ema", save("x.npy", x), *flags)
+    assert codes(result) == {"BN706"}
+    assert "it is inf in channels 0 and 1" in finding(result, "BN706")["message"]
+
+
+def test_what_an_infinite_variance_leaves_is_the_bias():
+    """As the rule says; PyTorch is asked."""
+    import torch
+
+    module = torch.nn.BatchNorm1d(1).eval()
+    module.running_var.fill_(float("inf"))
+    with torch.no_grad():
+        assert module(torch.tensor([[3.0], [-2.0]])).tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "momentum", "stops"), [("bfloat16", 0.001, 0.5), ("float16", 0.1, 0.998)]
+)
+def test_where_half_precision_stops_on_its_way_to_1(dtype, momentum, stops):
+    """The figures that BN705 names, by PyTorch."""
+    import torch
+
+    module = torch.nn.BatchNorm1d(1, momentum=momentum).to(getattr(torch, dtype))
+    x = torch.tensor([[0.0], [2.0]], dtype=getattr(torch, dtype))
+    for _ in range(2000):
+        module(x)
+    assert float(module.running_mean) == pytest.approx(stops, abs=5e-4)
 
 
 def test_a_momentum_outside_0_to_1(run):

@@ -97,6 +97,45 @@ def test_every_convention_by_its_definition(row, momentum, batches):
     assert walk.updates == walk.tracked == len(batches)
 
 
+@every_convention
+@pytest.mark.parametrize("tracked", [0, 3])
+def test_squared_weights_are_those_of_unit_batches(monkeypatch, row, tracked):
+    """A batch's weight is what the buffers hold where its mean is 1 and all others are 0."""
+    monkeypatch.setattr("bncli.running_stats.simulation.AHEAD", 1)
+    number = 70  # in two stretches
+    begin = RunningStats(np.zeros(number), np.ones(number), tracked) if tracked else None
+    table = BatchTable(np.full(number, 4), np.eye(number), np.ones((number, number)))
+    for new in (0.75, 0.0078125):
+        _, _, walk = walked(table, row, course(number, row.momentum_of(new), start=begin))
+        weights = walk.final().running_mean
+        assert walk.squared_weights() == pytest.approx((weights**2).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("tracked", [0, 7])
+@pytest.mark.parametrize("lone", [None, 5])
+def test_squared_weights_of_the_cumulative_average(tracked, lone):
+    """With a counter that began before, and with a batch that is counted and refused."""
+    number = 40
+    count = np.full(number, 4)
+    if lone is not None:
+        count[lone] = 1
+    begin = RunningStats(np.zeros(number), np.ones(number), tracked)
+    table = BatchTable(count, np.eye(number), np.ones((number, number)))
+    _, _, walk = walked(table, PYTORCH, course(number, None, start=begin))
+    weights = walk.final().running_mean
+    assert walk.squared_weights() == pytest.approx((weights**2).sum(), rel=1e-12)
+    if lone is None:
+        assert walk.squared_weights() == pytest.approx(number / (number + tracked) ** 2, rel=1e-12)
+
+
+def test_weights_that_grow_beyond_all_bounds_are_no_bug():
+    table = table_of([0.0] * 900, [1.0] * 900)
+    for name in ("pytorch", "haiku"):
+        row = convention(name)
+        _, _, walk = walked(table, row, course(900, row.momentum_of(-2.0)))
+        assert not walk.squared_weights() < 1e300
+
+
 @pytest.mark.parametrize("momentum", [0.1, 0.01, 0.9, 1.0, 0.0, 1.5, -0.25])
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 200])
 def test_the_closed_form_of_the_recursion(momentum, number):
