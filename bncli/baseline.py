@@ -75,34 +75,47 @@ def _entry(item: Any) -> Entry:
 def known_removed(report: Report, entries: Iterable[Entry]) -> tuple[Report, int]:
     """The report without known findings, and how many entries of its files are gone.
 
-    An entry takes out one finding: first by file and whole name, then behind a renamed prefix,
-    and then, for entries of files that are not in this call, in another file.
+    None is gone that the user chose not to hear of, or whose layer was not looked at.
     """
     old = [entry for entry in entries if entry.command == report.command]
-    found = [_described(finding, report) for finding in report.findings]
+    matched = _matched(report, old)
+    known = [index for index in range(len(report.findings)) if index in matched]
     files = _files(report)
-    gone = set(range(len(old)))
-    known: set[int] = set()
+    unmatched = [old[index] for index in set(range(len(old))) - set(matched.values())]
+    return replace(
+        report,
+        findings=tuple(f for index, f in enumerate(report.findings) if index not in matched),
+        suppressed=(
+            *report.suppressed,
+            *(Suppressed(report.findings[index], "baseline") for index in known),
+        ),
+    ), 0 if report.partial else sum(entry.file in files for entry in unmatched)
+
+
+def _matched(report: Report, old: list[Entry]) -> dict[int, int]:
+    """The index of the entry for each finding that has one, the suppressed findings last.
+
+    An entry stands for one finding: first by file and whole name, then behind a renamed prefix,
+    and then, for entries of files that are not in this call, in another file.
+    """
+    suppressed = (item.finding for item in report.suppressed)
+    found = [_described(finding, report) for finding in (*report.findings, *suppressed)]
+    files = _files(report)
+    free = set(range(len(old)))
+    matched: dict[int, int] = {}
     for elsewhere in (False, True):
         for name in (_full, _short):
             waiting: dict[tuple[str, ...], list[int]] = {}
-            for index in gone:
+            for index in free:
                 if not elsewhere or old[index].file not in files:
                     key = _key(old[index], name, elsewhere)
                     waiting.setdefault(key, []).append(index)
             for index, entry in enumerate(found):
                 fits = waiting.get(_key(entry, name, elsewhere))
-                if fits and index not in known:
-                    gone.remove(fits.pop())
-                    known.add(index)
-    return replace(
-        report,
-        findings=tuple(f for index, f in enumerate(report.findings) if index not in known),
-        suppressed=(
-            *report.suppressed,
-            *(Suppressed(report.findings[index], "baseline") for index in sorted(known)),
-        ),
-    ), sum(old[index].file in files for index in gone)
+                if fits and index not in matched:
+                    matched[index] = fits.pop()
+                    free.remove(matched[index])
+    return matched
 
 
 def _full(entry: Entry) -> str:
@@ -119,24 +132,32 @@ def _key(entry: Entry, name: Callable[[Entry], str], elsewhere: bool) -> tuple[s
 
 
 def write_baseline(path: str, report: Report, old: Iterable[Entry]) -> list[Entry]:
-    """Write the report's findings as known, and keep the `old` ones of other commands and files.
+    """Write the report's findings as known, and keep the `old` ones that it says nothing of.
 
-    A file that is not there any more has none. Gives all that it wrote. Raises FileError where
-    the baseline cannot be written.
+    Those are of other commands and files, of findings that the user chose not to hear of, and of
+    layers that were not looked at. A file that is not there any more has none. Gives all that it
+    wrote. Raises FileError where the baseline cannot be written.
     """
     from bncli.save import replacing
 
     entries = [_described(finding, report) for finding in report.findings]
+    own = [entry for entry in old if entry.command == report.command]
+    matched = _matched(report, own)
+    renewed = {entry for index, entry in matched.items() if index < len(report.findings)}
+    silenced = set(matched.values()) - renewed
     files = _files(report)
+    entries += [entry for entry in old if entry.command != report.command]
     entries += [
         entry
-        for entry in old
-        if entry.command != report.command
+        for index, entry in enumerate(own)
+        if index in silenced
+        or (entry.file in files and report.partial and index not in renewed)
         or (entry.file not in files and os.path.exists(entry.file))  # noqa: PTH110 (never raises)
     ]
     every = sorted(entries)
     lines = ",\n".join(f"    {json.dumps(asdict(entry))}" for entry in every)
-    text = f'{{\n  "format_version": {FORMAT_VERSION},\n  "findings": [\n{lines}\n  ]\n}}\n'
+    findings = f"[\n{lines}\n  ]" if lines else "[]"
+    text = f'{{\n  "format_version": {FORMAT_VERSION},\n  "findings": {findings}\n}}\n'
     with replacing(Path(path)) as stream:
         stream.write(text.encode())
     return every

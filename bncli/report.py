@@ -132,7 +132,8 @@ class Report:
     delivered. `nothing_checked` makes the exit code 3. `read` names the files that were read,
     which no output may overwrite, and `unread` those that could not be: they make the exit code
     2. `checked` holds the places that were judged (a file's layers, under its path), by the names
-    that findings use as `subject`. `suppressed` is empty until the report is delivered.
+    that findings use as `subject`; `partial` says that the user left some of them out.
+    `suppressed` is empty until the report is delivered.
     """
 
     command: str
@@ -145,6 +146,7 @@ class Report:
     read: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
     checked: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    partial: bool = False
     suppressed: tuple[Suppressed, ...] = ()
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:

@@ -80,8 +80,8 @@ def refuse_overwriting(path: str, read: Iterable[str], flag: str) -> None:
     for other in read:
         try:
             same = Path(path).samefile(other)
-        except OSError:
-            same = False
+        except OSError:  # one of them is not there yet
+            same = os.path.realpath(path) == os.path.realpath(other)
         if same:
             raise UsageError(f"{flag} {path}: this would overwrite an input; name another file.")
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from bncli.report import Finding, Report
 
 
+SHORTEST = len("BN")
+"""The least letters of a code: every code begins so, and to name less is a typing error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """`CODE`, the beginning of one, or `CODE:LAYER-GLOB`.
@@ -46,11 +50,15 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
     patterns = []
     for part in ",".join(texts).split(","):
         code, colon, glob = (piece.strip() for piece in part.partition(":"))
-        code = code.upper()
         if not part.strip():
             continue
-        if not code or not any(known.startswith(code) for known in codes):
-            raise UsageError(f"{label} {part.strip()}: {_no_rule(code, codes)}")
+        if code != code.upper() and any(known.startswith(code.upper()) for known in codes):
+            raise UsageError(  # bn1 behind a comma is a layer's name, and must not mean all of BN1
+                f"{label} {part.strip()}: codes are written in capitals, such as {code.upper()}, "
+                f"and a layer behind its code, such as BN203:{code}."
+            )
+        if len(code) < SHORTEST or not any(known.startswith(code) for known in codes):
+            raise UsageError(f"{label} {part.strip()}: {_no_rule(code.upper(), codes)}")
         if colon and not glob:
             raise UsageError(
                 f"{label} {part.strip()} has no layer behind the colon; write one such as "

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bncli.baseline import known_removed, read_baseline, write_baseline
 from bncli.errors import FileError
-from bncli.report import Unread
+from bncli.report import Suppressed, Unread
 
 from .findings import codes, finding, of_layers, report
 
@@ -124,6 +124,38 @@ def test_other_files_keep_their_entries_while_they_are_there(tmp_path, monkeypat
     assert known_removed(healthy, read_baseline("b.json")) == (healthy, 1)  # c's, not a's
 
 
+def test_what_the_user_did_not_want_to_hear_is_not_gone_and_stays_written(tmp_path):
+    path = str(tmp_path / "b.json")
+    write_baseline(path, of_layers(*LAYERS, faulty=["stem.bn", "head.1"]), ())
+    old = read_baseline(path)
+    quiet = Suppressed(finding(subject="head.1", path="net.pt"), "ignore")
+    heard = of_layers(*LAYERS, faulty=["stem.bn"], suppressed=(quiet,))
+    after, gone = known_removed(heard, old)
+    assert (codes(after), gone) == ([], 0)
+    assert [(item.finding.subject, item.by) for item in after.suppressed] == [
+        ("head.1", "ignore"), ("stem.bn", "baseline"),
+    ]  # fmt: skip
+    write_baseline(path, heard, old)
+    assert read_baseline(path) == old
+    mended = of_layers(*LAYERS, suppressed=(quiet,))
+    assert known_removed(mended, old)[1] == 1
+    write_baseline(path, mended, old)
+    assert [entry.place for entry in read_baseline(path)] == ["head.1"]
+
+
+def test_what_was_not_looked_at_is_not_gone_and_stays_written(tmp_path):
+    path = str(tmp_path / "b.json")
+    write_baseline(path, of_layers(*LAYERS, faulty=["stem.bn", "head.1"]), ())
+    old = read_baseline(path)
+    part = of_layers("stem.bn", faulty=["stem.bn"], partial=True)
+    after, gone = known_removed(part, old)
+    assert (codes(after), gone) == ([], 0)
+    write_baseline(path, part, old)
+    assert read_baseline(path) == old
+    write_baseline(path, of_layers("stem.bn", faulty=["stem.bn"]), old)
+    assert [entry.place for entry in read_baseline(path)] == ["stem.bn"]
+
+
 def test_other_commands_keep_their_entries(tmp_path):
     path = str(tmp_path / "b.json")
     one = report(finding(), command="compute")
@@ -152,6 +184,7 @@ def test_the_file_reads_well(tmp_path):
     )
     assert json.loads(path.read_text())["format_version"] == 1
     write_baseline(str(path), of_layers(*LAYERS), ())
+    assert path.read_text() == '{\n  "format_version": 1,\n  "findings": []\n}\n'
     assert read_baseline(str(path)) == ()
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.json"]
 

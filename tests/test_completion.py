@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
+from bncli.commands import COMMANDS
+from bncli.completion import complete_layers, complete_tensors
 from bncli.rules import RULES
 
 FLAGS = ("--select", "--ignore", "--baseline", "--fail-on", "--format", "--output")
@@ -49,12 +52,39 @@ def test_commands_and_flags(complete):
 
 
 def test_rule_codes(complete):
-    assert complete("bncli rules BN60") == [
-        rule.code for rule in RULES if rule.code.startswith("BN60")
-    ]
-    assert complete("bncli compute x.npy --ignore ") == [rule.code for rule in RULES]
-    assert complete("bncli compute x.npy --select BN90") == ["BN901", "BN902"]
-    assert complete("bncli compute x.npy --ignore BN001,BN90") == ["BN001,BN901", "BN001,BN902"]
+    def codes(begun: str) -> list[str]:
+        return [rule.code for rule in RULES if rule.code.startswith(begun)]
+
+    assert complete("bncli rules BN60") == codes("BN60")
+    assert complete("bncli compute x.npy --ignore ") == codes("")
+    assert complete("bncli compute x.npy --select BN90") == codes("BN90")
+    behind = complete("bncli compute x.npy --ignore BN001,BN90")
+    assert behind == [f"BN001,{code}" for code in codes("BN90")]
+    assert {"BN001,BN901", "BN001,BN902"} <= set(behind)
+
+
+def names_inside(text: str) -> bool:
+    """Whether a metavar stands for a file that may be followed by "::" and a name."""
+    return "::" in text or text.split(maxsplit=1)[0].rstrip(".") in {"INPUT", "OUTPUT"}
+
+
+def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
+    fields = {
+        (command.__name__, name): field
+        for command in COMMANDS
+        for name, hint in get_type_hints(command, include_extras=True).items()
+        for field in getattr(hint, "__metadata__", ())
+    }
+    inside = {
+        place: field.autocompletion
+        for place, field in fields.items()
+        if names_inside(field.metavar or "-")
+    }
+    assert len(inside) > 30
+    assert {command for command, _ in inside} >= {"compute", "trace", "diff", "identify"}
+    for place, completes in inside.items():
+        layers = fields[place].metavar.startswith("CKPT")
+        assert completes is (complete_layers if layers else complete_tensors), place
 
 
 @pytest.mark.parametrize(
@@ -66,6 +96,9 @@ def test_rule_codes(complete):
         ("inspect-checkpoint net.pt::", ["net.pt::model.head", "net.pt::model.stem"]),
         ("inspect-checkpoint net.pt net.pt::model.s", ["net.pt::model.stem"]),
         ("compute x.npy --state net.pt::model.h", ["net.pt::model.head"]),
+        ("trace x.npz::f", ["x.npz::first"]),
+        ("identify x.npz::first x.npz::s", ["x.npz::second"]),
+        ("simulate-ema --state net.pt::model.h", ["net.pt::model.head"]),
         ("compute x.np", []),  # files are the shell's
         ("compute broken.pt::", []),
         ("compute missing.pt::", []),
@@ -91,7 +124,7 @@ def test_zsh_sees_whole_words(run_process, files):
         ("compute x.npy --fail-on = ne", "never\n"),
         ("compute x.npy --fail-on ne", "never\n"),
         ("compute x.npz::f", "x.npz::first\n"),  # where ":" is no break
-        ("comp", "compute\n"),
+        ("compu", "compute\n"),
     ],
 )
 def test_bash_breaks_words(run_process, files, words, printed):

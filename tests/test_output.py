@@ -111,6 +111,13 @@ def test_a_baseline_keeps_its_permissions_and_its_link(run, faulty, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["b.json", "real.json"]
 
 
+def test_a_report_does_not_take_the_place_of_the_baseline_that_is_written(run, faulty, folder):
+    result = run("made", "--baseline", "b.json", "--update-baseline", "-o", "./b.json")
+    assert (result.code, result.stdout) == (2, "")
+    assert "--output ./b.json: this would overwrite" in result.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_a_file_that_could_not_be_read(run, command, folder):
     command(
         report(finding(path="a.pt"), read=("a.pt",), unread=(Unread("b.pt", "it is cut short."),))

@@ -160,6 +160,9 @@ def test_overwriting_is_refused_by_identity_and_not_by_name(folder):
             refuse_overwriting(path, ["b", "a"], "--to")
     for path in ("c", "b", "nowhere/a"):
         refuse_overwriting(path, ["a", "missing", "-"], "--to")
+    for path in ("missing", "./missing", str(folder / "missing")):  # both are to be written
+        with pytest.raises(UsageError, match="this would overwrite"):
+            refuse_overwriting(path, ["missing"], "--to")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,13 +10,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 from bncli.renderers import Format, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import Severity, Suppressed, Unread
 
-from .calls import CALLS, NAMES
+from .calls import CALLS, NAMES, TUTORIAL
 from .conftest import schema
 from .findings import finding, report
 
@@ -79,9 +80,18 @@ def promises(document: dict) -> list[tuple]:
     return paths
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_key_that_disappears_is_seen(reported, name):
-    document = reported(name)
+MORE = (
+    ("conventions", "--from", "keras3", "--to", "pytorch"),
+    ("diff", TUTORIAL),
+    ("rules", "BN001"),
+)
+"""Calls of commands whose reports have more than one shape."""
+
+
+@pytest.mark.parametrize("call", [*((name, *CALLS[name]) for name in NAMES), *MORE])
+def test_a_key_that_disappears_is_seen(run, repository, monkeypatch, call):
+    monkeypatch.chdir(repository)
+    document = run(*call, "-f", "json").report
     paths = promises(document)
     assert len(paths) > 10
     for path in paths:
@@ -114,6 +124,41 @@ def test_what_else_a_report_can_hold_fits():
     assert not schema().is_valid(document)
 
 
-def test_numbers_that_are_not_finite_fit(run, save):
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("compute nan.npy", 1),
+        ("compute x.npy nan.npy --momentum none", 1),
+        ("compute x.npy --no-affine --no-track-running-stats", 0),
+        ("trace nan.npy --backward", 1),
+        ("trace x.npy --momentum none --eval", 0),
+        ("diff x.npy nan.npy", 1),
+        ("diff nan.npy", 1),
+        ("diff net.pt other.npz", 3),
+        ("identify x.npy nan.npy", 0),
+        ("identify x.npy none.npy", 3),
+        ("compare-norms nan.npy", 1),
+        ("compare-norms none.npy", 1),
+        ("simulate-ema nan.npy", 1),
+        ("simulate-ema x.npy --momentum none", 0),
+        ("simulate-ema x.npy --convention keras3 --convention pytorch", 0),
+        ("conventions --from pytorch --to flax --count 2", 0),
+        ("inspect-checkpoint net.pt", 3),
+        ("inspect-checkpoint net.pt x.npy missing.pt", 2),
+    ],
+)
+def test_the_report_of_an_odd_input_fits(run, save, call, code):
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    save("x.npy", x)
+    save("none.npy", np.full_like(x, np.nan))
+    x[0, 0], x[1, 1] = np.nan, np.inf
+    save("nan.npy", x)
+    save("net.pt", {"weight": torch.ones(3)})
+    save("other.npz", bias=np.ones(3), mean=np.ones(3))
+    result = run(*call.split(), "-f", "json")
+    assert (result.code, bool(result.report["tables"])) == (code, True)
+
+
+def test_a_number_that_is_not_finite_is_null(run, save):
     save("x.npy", np.float32([[np.nan, 1], [np.inf, 2], [1, 3]]))
     assert run("compute", "x.npy", "-f", "json").report["tables"]["channels"][0]["mean"] is None

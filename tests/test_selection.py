@@ -31,7 +31,7 @@ EVERY = report(*(finding(code) for code in CODES))
         (["BN001"], [], ["BN001"]),
         (["BN9"], [], [code for code in CODES if code.startswith("BN9")]),
         (["BN001,BN9"], [], ["BN001", *(code for code in CODES if code.startswith("BN9"))]),
-        ([" bn001 , BN002 ", "BN002"], [], ["BN001", "BN002"]),
+        ([" BN001 , BN002 ", "BN002"], [], ["BN001", "BN002"]),
         (["BN"], [], CODES),
         ([], ["BN"], []),
         ([], ["BN00"], [code for code in CODES if not code.startswith("BN00")]),
@@ -46,8 +46,7 @@ def test_codes_and_their_beginnings(select, ignore, kept):
     assert len(result.findings) + len(result.suppressed) == len(CODES)
     for item in result.suppressed:
         unselected = bool(select) and not any(
-            item.finding.code.startswith(code.strip().upper())
-            for code in ",".join(select).split(",")
+            item.finding.code.startswith(code.strip()) for code in ",".join(select).split(",")
         )
         assert item.by == ("select" if unselected else "ignore")
 
@@ -84,6 +83,9 @@ def test_globs_of_layers(glob, ignored):
     [
         ("BN91", "did you mean BN901?"),
         ("X", "no rule's code begins so; write one such as"),
+        ("B", "no rule's code begins so"),
+        ("BN001:stem.bn,bn0", "--ignore bn0: codes are written in capitals, such as BN0, and a"),
+        ("bn203:head", "codes are written in capitals, such as BN203"),
         ("BN001,X", "--ignore X: "),
         (":head", "no rule's code begins so"),
         ("BN001:", "has no layer behind the colon"),

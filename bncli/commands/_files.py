@@ -18,8 +18,9 @@ from bncli.report import Unread
 def expanded(specs: list[str]) -> list[str]:
     """The specs with each quoted pattern, `PATTERN` or `PATTERN::NAME`, as the files it means.
 
-    `**` goes through folders of any depth. A file that is called so is meant by its name. Raises
-    FileError where a pattern means no file.
+    `**` goes through folders of any depth. A file that is called so is meant by its name. What
+    several of them mean stands once, at its first place. Raises FileError where a pattern means no
+    file.
     """
     every: list[str] = []
     for spec in specs:
@@ -35,7 +36,16 @@ def expanded(specs: list[str]) -> list[str]:
         if not found:
             raise FileError(path, "no file fits this pattern.")
         every += [f"{file}::{name}" if name else file for file in found]
-    return every
+    once: dict[tuple[str, str], str] = {}
+    for spec in every:
+        once.setdefault(_normal(spec), spec)
+    return list(once.values())
+
+
+def _normal(spec: str) -> tuple[str, str]:
+    """The file and the name that a spec means, however it is written."""
+    path, name = split_spec(spec)
+    return os.path.normpath(path), name
 
 
 @dataclass(slots=True)

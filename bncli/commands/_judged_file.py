@@ -91,7 +91,7 @@ def judge(
         seen.findings += [
             finding for finding in file_findings(context) if _concerns(finding, chosen)
         ]
-    seen.findings += unexpected_number(len(seen.rows), expected)
+    seen.findings += unexpected_number(len(layers), expected)
     seen.findings = [replace(finding, path=path) for finding in seen.findings]
     return seen
 

@@ -55,6 +55,7 @@ InputArgument = Annotated[
         metavar="INPUT",
         help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input.",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 ChannelAxis = Annotated[

@@ -157,6 +157,7 @@ def steps_table(
         rows,
         note="initial: what the initial value weighs.",
         digest=digest,
+        lead=3 if len(runs) > 1 else 2,
     )
 
 
@@ -329,6 +330,7 @@ def port_table(runs: list[Simulated], channels: list[int]) -> Table:
         note="mean off: in standard deviations. output ratio: what the spread of an evaluation's "
         "output is multiplied by.",
         digest=range(min(len(rows), max(DIGEST_ROWS // 3 // len(runs), 1) * len(runs))),
+        lead=2,
     )
 
 

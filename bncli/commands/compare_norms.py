@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_tensors
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def compare_norms(
             help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard "
             "input. Samples lie on axis 0.",
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ],
     channel_axis: Annotated[

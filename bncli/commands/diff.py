@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_tensors
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def diff(
             help="One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
             "files of them, to be compared by name.",
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ],
     channel_axis: options.ChannelAxis = 1,
@@ -35,6 +37,7 @@ def diff(
             "what the Layer flags tell.",
             rich_help_panel=options.INPUT,
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ] = None,
     per_quantity: Annotated[

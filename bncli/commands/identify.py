@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_layers, complete_tensors
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ StoredMean = Annotated[
         help="The running mean of evaluation; without one, eval mode is not tried.",
         rich_help_panel=options.LAYER,
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 StoredVar = Annotated[
@@ -52,6 +54,7 @@ StoredVar = Annotated[
         help="The running variance of evaluation; goes with the mean.",
         rich_help_panel=options.LAYER,
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 KnownState = Annotated[
@@ -61,6 +64,7 @@ KnownState = Annotated[
         help="Take weight, bias, running_mean and running_var from a checkpoint's layer.",
         rich_help_panel=options.LAYER,
         show_default=False,
+        autocompletion=complete_layers,
     ),
 ]
 ExpectedEps = Annotated[
@@ -79,6 +83,7 @@ MeanBefore = Annotated[
         help="The running mean before the batch.",
         rich_help_panel="Update",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 VarBefore = Annotated[
@@ -88,6 +93,7 @@ VarBefore = Annotated[
         help="The running variance before the batch.",
         rich_help_panel="Update",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 MeanAfter = Annotated[
@@ -97,6 +103,7 @@ MeanAfter = Annotated[
         help="The running mean after it.",
         rich_help_panel="Update",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 VarAfter = Annotated[
@@ -106,6 +113,7 @@ VarAfter = Annotated[
         help="The running variance after it.",
         rich_help_panel="Update",
         show_default=False,
+        autocompletion=complete_tensors,
     ),
 ]
 
@@ -117,6 +125,7 @@ def identify(
             metavar="INPUT",
             help="What went into the layer: PATH, or PATH::NAME inside a file of several.",
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ],
     made: Annotated[
@@ -126,6 +135,7 @@ def identify(
             help="What came out of it; left out where --running-mean-before and its like ask for "
             "the update.",
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ] = None,
     channel_axis: options.ChannelAxis = 1,

@@ -133,13 +133,23 @@ def inspect_checkpoint(
             "eps_source": _source(seen.eps_sources),
             "momentum_source": _source(seen.momentum_sources),
         },
-        tables=(Table("layers", "BatchNorm layers", columns, unread + rows, note if rows else ""),),
+        tables=(
+            Table(
+                "layers",
+                "BatchNorm layers",
+                columns,
+                unread + rows,
+                note if rows else "",
+                lead=2 if files.several else 1,
+            ),
+        ),
         findings=findings,
         verdict=_verdict(rows, channels, counters, findings, seen),
         nothing_checked=not rows,
         read=tuple(files.read),
         unread=tuple(files.unread),
         checked=seen.checked,
+        partial=len(seen.rows) < len(seen.found),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_layers, complete_tensors
 from bncli.report import Report
 
 BATCHES, RUNNING, PLAN = "Batches", "Running statistics", "Plan"
@@ -30,6 +31,7 @@ def simulate_ema(
             help="The batches: a tensor each, or one to be cut up; or a .csv or .npz of per-batch "
             "statistics (batch, channel, mean, var, count).",
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ] = None,
     channel_axis: options.ChannelAxis = 1,
@@ -166,6 +168,7 @@ def simulate_ema(
             help="Start from the buffers and the counter of a checkpoint's layer.",
             rich_help_panel=RUNNING,
             show_default="the convention's initial values",
+            autocompletion=complete_layers,
         ),
     ] = None,
     running_mean: Annotated[
@@ -175,6 +178,7 @@ def simulate_ema(
             help="Start from this running mean.",
             rich_help_panel=RUNNING,
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ] = None,
     running_var: Annotated[
@@ -184,6 +188,7 @@ def simulate_ema(
             help="Start from this running variance.",
             rich_help_panel=RUNNING,
             show_default=False,
+            autocompletion=complete_tensors,
         ),
     ] = None,
     reach_steps: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncli.commands import _options as options
+from bncli.completion import complete_tensors
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def trace(
             help="The upstream gradient.",
             rich_help_panel=TRACE,
             show_default="normal noise from --seed",
+            autocompletion=complete_tensors,
         ),
     ] = None,
     arithmetic: Annotated[

@@ -58,6 +58,9 @@ def _cases(report: Report, context: RenderContext) -> Iterator[tuple[str, str, s
     found = {(finding.path, finding.subject) for finding in report.findings}
     found |= {(item.finding.path, item.finding.subject) for item in report.suppressed}
     for path, subjects in report.checked.items():
+        if not subjects and path and not report.nothing_checked:
+            body = f"<skipped {_attributes(message='there is nothing to check in it.')}/>"
+            yield path, "skipped", _case(report, path, "anything to check", body)
         for subject in subjects:
             if (path, subject) not in found:
                 where = path or report.first_file

@@ -237,18 +237,21 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
             continue
         if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
             continue  # update_bn sets momentum to none, and counts its own batches alone
-        least = layer.least_var if layer.least_var is not None else 1.0
+        least = layer.least_var  # None where it is NaN
         batches = "1 batch" if layer.counter == 1 else f"{layer.counter:g} batches"
         fact = (
             f"after {batches} at momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
-            f" the initial 0 and 1 still weigh {weight:.2g}; without them the least running_var "
-            f"would be {max(0.0, (least - weight) / (1 - weight)):.4g} instead of {least:.4g}."
+            f" the initial 0 and 1 still weigh {weight:.2g}"
         )
+        if least is not None:
+            without = max(0.0, (least - weight) / (1 - weight))
+            fact += f"; without them the least running_var would be {without:.4g} instead of "
+            fact += f"{least:.4g}"
         findings.append(
             _finding(
                 INITIAL_VALUE_REMAINS,
                 layer,
-                fact,
+                f"{fact}.",
                 "few-batches",
                 num_batches_tracked=layer.counter,
                 momentum=layer.momentum,

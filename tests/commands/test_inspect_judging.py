@@ -416,3 +416,15 @@ def test_the_instance_norm_that_its_name_gives_away(run, folder):
     assert "InstanceNorm that tracks statistics" in run("inspect-checkpoint", "net.pt").stdout
     torch.save(nn.Sequential(nn.BatchNorm2d(3)), "whole.pt")
     assert "InstanceNorm" not in run("inspect-checkpoint", "whole.pt").stdout
+
+
+def test_an_initial_value_is_told_without_numbers_that_are_none(run, save):
+    state = small()["stem"].state_dict()
+    state["num_batches_tracked"].fill_(3)
+    state["running_var"].fill_(float("nan"))
+    state["running_mean"].fill_(float("nan"))
+    save("net.pt", {f"stem.{name}": value for name, value in state.items()})
+    findings = run("inspect-checkpoint", "net.pt", "-f", "json").report["findings"]
+    (told,) = (finding for finding in findings if finding["code"] == "BN105")
+    assert told["message"].endswith("the initial 0 and 1 still weigh 0.73.")
+    assert told["evidence"]["least_var"] is None
