@@ -105,6 +105,7 @@ class Measured:
             rel = np.where((diff == 0) | (magnitude == 0), 0.0, diff / magnitude)
             rel = np.where(np.isnan(rel), np.inf, rel)
             missing = np.where(np.isfinite(diff), diff - relative_part, np.inf)
+            missing = np.where(diff == 0, 0.0, missing)  # rtol * NaN, and NaN close to NaN
         return cls(actual, expected, diff, rel, used, missing, rtol, atol)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.batchnorm import blocks
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 17
 """Values compared at a time: a comparison has a dozen float64 arrays of this size in hand."""
+
+MOST_CHANNELS = 1 << 14
+"""Channels beyond which a tensor is compared as a whole."""
 
 
 def check_pair(actual: TensorRef, expected: TensorRef) -> None:
@@ -60,11 +64,15 @@ def compare_stored(
     """How close two tensors that passed `check_pair` are, in each channel of `channel_axis`.
 
     A scalar is one channel. `tolerance` is (rtol, atol); `advance` is called with the number of
-    bytes done. The sizes are each channel's largest finite |expected|.
+    bytes done. The sizes are each channel's largest finite |expected|. Beyond `MOST_CHANNELS` there
+    are no channels, and one size.
     """
     import numpy as np
 
     shape = expected.shape or (1,)
+    whole = shape[channel_axis] > MOST_CHANNELS
+    if whole:  # as one channel, on an axis of its own
+        shape, channel_axis = (1, *shape), 0
     features = shape[channel_axis]
     meter = ChannelMeter(quantity, features, channel_axis, equal_nan)
     rtol, atol = (np.full((1,) * len(shape), value) for value in tolerance)
@@ -73,7 +81,7 @@ def compare_stored(
     if expected.numel:
         readers = actual.block_reader(), expected.block_reader()
         for block in blocks(shape, PIECE):
-            given = block if expected.shape else ()
+            given = block[len(shape) - expected.ndim :]
             ours, theirs = (
                 read(given).reshape([part.stop - part.start for part in block]) for read in readers
             )
@@ -85,6 +93,9 @@ def compare_stored(
             if advance is not None:
                 advance(ours.nbytes + theirs.nbytes)
     channels = meter.channels()
+    if whole:
+        found = pooled_closeness(quantity, channels)
+        return ChannelCloseness(replace(found, index=found.index[1:]), (), tuple(sizes.tolist()))
     return ChannelCloseness(pooled_closeness(quantity, channels), channels, tuple(sizes.tolist()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bncli.commands._differences import (
@@ -78,6 +78,8 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     done = _compare(pairs, flags, reasons, single=single)
     sentence = ""
     read: tuple[str, ...] = ()
+    if not single and flags.channel is not None:
+        raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
     if flags.given_input is not None:
         if not single:
             raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
@@ -239,6 +241,24 @@ def _compare(
             if not compared.whole.total:
                 reasons[name] = "without any value"
             done.append(StoredPair(name, actual, expected, axis, compared))
+            if not single:
+                done = _lightened(done)
+    return done
+
+
+def _lightened(done: list[StoredPair]) -> list[StoredPair]:
+    """The pairs with the channels of the worst ones alone, `MOST_CHANNELS` of them."""
+    from bncli.stored_pair import MOST_CHANNELS
+
+    kept = [n for n, pair in enumerate(done) if pair.compared.channels]
+    total = sum(len(done[n].compared.channels) for n in kept)
+    for n in sorted(kept, key=lambda n: done[n].compared.whole.used):
+        compared = done[n].compared
+        if not compared.whole.passed and total <= MOST_CHANNELS:
+            break
+        total -= len(compared.channels)
+        light = replace(compared, channels=(), sizes=(max(compared.sizes, default=0.0),))
+        done[n] = replace(done[n], compared=light)
     return done
 
 
@@ -280,13 +300,17 @@ def _differences(done: list[StoredPair], labels: tuple[str, ...], *, nothing: bo
 
 def _channels(done: list[StoredPair], channel: str | None, *, single: bool, nothing: bool) -> Table:
     """A row for each channel, worst first: of the one pair, or of every pair that differs."""
-    from bncli.stored_pair import expected_stats, looser
+    from bncli.stored_pair import MOST_CHANNELS, expected_stats, looser
 
     rows: list[dict[str, Value]] = []
+    left_out: list[str] = []
     for pair in [] if nothing else done:
         if not single and pair.compared.whole.passed:
             continue
         features = len(pair.compared.channels)
+        if not features:
+            left_out.append(pair.name)
+            continue
         shown = parse_channels(channel, features) if single else list(range(features))
         facts = ChannelFacts.of(expected_stats(pair.expected, pair.channel_axis), features)
         dtype = looser(pair.actual, pair.expected)
@@ -303,6 +327,9 @@ def _channels(done: list[StoredPair], channel: str | None, *, single: bool, noth
         named = (Column("quantity", "quantity"), *named)
     title = "Channels, the worst first" if single else "Channels of what differs, the worst first"
     note = "mean, std and condition (|mean|/std) are EXPECTED's; of_std is max_abs over that std."
+    if left_out:
+        names = f"{len(left_out)} tensors" if len(left_out) > 1 else left_out[0]
+        note = f"Not channel by channel, above {MOST_CHANNELS} of them: {names}. {note}"
     return Table(
         "channels", title, (*named, *CHANNEL_COLUMNS), worst_first(rows), note, lead=len(named)
     )

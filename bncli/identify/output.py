@@ -193,7 +193,9 @@ def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
     for item in remaining:
         two = item.hypothesis
         told = _told_apart(best, item, seen)
-        if _differ_in_eps(one, two):
+        if _is_constant(one, seen) and _is_constant(two, seen):
+            needs.append("a layer with a weight that is not 0")
+        elif _differ_in_eps(one, two):
             # A hair of eps takes the least variance, and matters the least.
             if told is not None and not (_same(best, item) and variances):
                 variances.append(told)
@@ -212,6 +214,13 @@ def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
         needs.insert(0, f"a batch of at most {max(2, int(min(counts)))} values a channel")
     needs = needs or ["an input in which the two differ"]
     return f"{_listed(list(dict.fromkeys(needs))[:2])} would decide"
+
+
+def _is_constant(hypothesis: Hypothesis, seen: Seen) -> bool:
+    """Whether BatchNorm multiplies every channel by 0 under the hypothesis."""
+    if hypothesis.mode not in (TRAINING, EVAL):
+        return False
+    return not channel_map(hypothesis, seen.known, seen.fit.stats).scale[seen.fit.ok].any()
 
 
 def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:

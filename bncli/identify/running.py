@@ -131,6 +131,9 @@ class Observed:
         sums = 2.0**-24 if u > 2.0**-53 else u
         walk = 2.7 * sums * np.sqrt(self.stats.count)
         std = np.sqrt(self.stats.var)
+        # PyTorch sums float64 in float64 itself, one after the other: three walks were seen.
+        var_error = (6 if u <= 2.0**-53 else 1) * walk * self.stats.var
+        var_error += 4 * sums * np.abs(self.stats.mean) * std
         worst = (-1.0, 0, "running_mean")
         shares = [0.0, 0.0]
         mean_weight = way.weight if way.mean_weight is None else way.mean_weight
@@ -142,7 +145,7 @@ class Observed:
                     self.stats.mean,
                     walk * (np.abs(self.stats.mean) + std),
                 ),
-                ("running_var", way.weight, self.batch_variance(way), walk * self.stats.var),
+                ("running_var", way.weight, self.batch_variance(way), var_error),
             ):
                 old, new = getattr(self.before, quantity), getattr(self.after, quantity)
                 apart = np.abs((1 - weight) * old + weight * batch - new)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from bncli.dtypes import DTYPES
 from bncli.identify.hypotheses import (
     EVAL,
+    IS_INVSTD,
     TRAINING,
     ChannelMap,
     Hypothesis,
@@ -182,15 +183,17 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
     known, stats = seen.known, seen.fit.stats
     if hypotheses is None:
         hypotheses = list(batch_norms(known, seen.view.name))
-    first: dict[tuple[int, int], tuple[float, int, Hypothesis]] = {}
+    first: dict[tuple[object, ...], tuple[float, int, Hypothesis]] = {}
     for item in sorted(hypotheses, key=lambda item: item.oddness(known)):
         made = channel_map(item, known, stats)
         screened = seen.judged(item, made, seen.screened(made))
-        # Two that are the same map are one hypothesis, in its plainer words.
+        # Two that are the same map in one mode and with one eps are one hypothesis, in its plainer
+        # words. Where modes or values of eps are the same map, the data do not tell them apart.
         with np.errstate(all="ignore"):
             constant = made.bias - made.center * made.scale
-        same = hash(made.scale.tobytes()), hash(constant.tobytes())
-        first.setdefault(same, (screened.shares[0], screened.oddness, item))
+        eps = None if item.statistics == IS_INVSTD else item.eps  # which has no part in that one
+        same = item.mode, item.ddof, eps, made.scale.tobytes(), constant.tobytes()
+        first.setdefault(tuple(map(hash, same)), (screened.shares[0], screened.oddness, item))
     ordered = sorted(first.values(), key=lambda entry: entry[:2])
     chosen = [item for _, _, item in ordered[:MEASURED]]
     plain = [item for _, _, item in first.values() if not item.variant and item.eps == known.eps]
@@ -219,11 +222,12 @@ def _fitted_eps(seen: Seen, plain: Hypothesis) -> float | None:
     """The eps that the slopes ask for: 1/invstd**2 - var, averaged by how well each tells it.
 
     An error of the slope counts in proportion to var + eps, so that the weights are its inverse
-    square.
+    square. A slope that is lost in the output's rounding tells none.
     """
     import numpy as np
 
-    known, stats = seen.known, seen.fit.stats
+    known, stats, y_stats = seen.known, seen.fit.stats, seen.fit.y_stats
+    u = max(DTYPES[seen.view.y.dtype].unit_roundoff, 2.0**-53)
     var = stats.unbiased_var if plain.ddof else stats.var
     if plain.mode == EVAL and known.running_var is not None:
         var = known.running_var
@@ -231,6 +235,8 @@ def _fitted_eps(seen: Seen, plain: Hypothesis) -> float | None:
     with np.errstate(all="ignore"):
         invstd = seen.fit.slope / weight
         told = seen.fit.ok & (invstd > 0) & np.isfinite(invstd) & (stats.var > 0)
+        largest = np.maximum(np.abs(y_stats.min), np.abs(y_stats.max))
+        told &= np.abs(seen.fit.slope) * np.sqrt(stats.var) > LOST * u * largest
         if not told.any():
             return None
         total = 1 / invstd[told] ** 2
@@ -243,7 +249,7 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
     """The candidates, best first, each with its verdict.
 
     `lenient` says that loose statistics are likely: then a plain hypothesis that is only loosely
-    right is not outdone by an odd one.
+    right is not outdone by an odd one, but by a plain one that is right.
 
     A fitted eps has a number of its own to explain with, so that it counts only where nothing else
     explains.
@@ -256,7 +262,7 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
         level = min((item.level for item in group), default=LEVELS)
         if level < LEVELS:
             chosen = [item for item in group if item.level == level]
-            if lenient and level == 0:
+            if lenient and level == 0 and not any(item.plain for item in chosen):
                 chosen += [item for item in group if item.level == 1 and item.plain]
             break
     best = min((item.shares[0] for item in chosen), default=0.0)

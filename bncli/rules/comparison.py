@@ -56,20 +56,20 @@ NOT_COMPARED = Rule(
     arithmetic="A name stands on one side alone, or its tensors have other shapes, or one of the "
     "two holds no numbers to compare. Nothing is broadcast.",
     certainty="Certain.",
-    lookalike="Names that differ by a prefix alone are one network twice: name the tensors.",
+    lookalike="Names that differ by a prefix alone are one network twice: give it as FILE::PREFIX.",
 )
 
 MADE_OTHERWISE = Rule(
     "BN904",
     "made-otherwise",
     Severity.WARNING,
-    "PyTorch's own way with the expected eps does not make this output; another way does.",
+    "PyTorch's own way, with the eps and mode expected, does not give this; another way does.",
     "Change that setting on the side that is wrong; fact `best` says what each would leave.",
     symptom="A port agrees in shape and roughly in size, and its accuracy is lower.",
-    arithmetic="Each way of computing the output from what is given is tried. Another one leaves "
-    "rounding errors, and PyTorch's own with the expected eps leaves more than rounding can.",
+    arithmetic="Each way of computing the output, or the update, from what is given is tried. One "
+    "leaves rounding errors alone, and PyTorch's own leaves more than rounding can.",
     certainty="As sure as the data: where two ways cannot be told apart on them, both are named.",
-    lookalike="An eps that was meant: give it with --eps.",
+    lookalike="An eps or a mode that was meant: give it with --eps, --training or --eval.",
     seen=("gzuidhof/nn-transfer#3", "pytorch/vision#2599"),
 )
 

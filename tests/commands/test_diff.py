@@ -226,6 +226,39 @@ def test_memory_does_not_grow_with_the_file(folder):
     assert megabytes < 100
 
 
+def test_a_flat_tensor_is_compared_as_a_whole(run, save):
+    """A million values of one axis are no million channels."""
+    x = random(1_000_000)
+    y = x.copy()
+    y[999_999] += 1
+    result = run("diff", save("x.npy", x), save("y.npy", y), "-f", "json")
+    assert result.code == 1
+    (row,) = table(result, "differences")
+    assert (row["index"], row["mismatched"], row["total"]) == ([999_999], 1, 1_000_000)
+    assert table(result, "channels") == []
+    shown = run("diff", "x.npy", "y.npy", "--width", "120").stdout
+    assert "Not channel by channel, above 16384 of them: values." in shown
+
+
+def test_of_many_differing_tensors_the_worst_keep_their_channels(run, save, monkeypatch):
+    monkeypatch.setattr("bncli.stored_pair.MOST_CHANNELS", 8)
+    actual = {f"w{n}": random(2, 4) for n in range(5)}
+    expected = {name: values + int(name[1:]) for name, values in actual.items()}
+    result = run("diff", save("a.npz", **actual), save("b.npz", **expected), "-f", "json")
+    assert {row["quantity"] for row in table(result, "channels")} == {"w4", "w3"}
+    assert [row["passed"] for row in table(result, "differences")].count(False) == 4
+
+
+def test_close_nan_does_not_hide_the_least_atol(run, save):
+    x = random(4, 2)
+    x[0, 0] = np.nan
+    y = x.copy()
+    y[2, 0] += 1
+    result = run("diff", save("x.npy", x), save("y.npy", y), "--equal-nan", "-f", "json")
+    (row,) = table(result, "differences")
+    assert row["passing_atol"] == pytest.approx(1, abs=1e-5)
+
+
 def test_a_difference_is_explained_where_the_input_is_known(run, save):
     x = random(32, 3)
     save("x.npy", x)

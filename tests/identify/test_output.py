@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from bncli.backends import BackendName, backend
 from bncli.backends.interface import BatchNormCall
@@ -249,3 +251,52 @@ def test_the_sentence_says_the_contrast():
     off = np.abs(y - plain).max(0)
     assert found.best.startswith("OUTPUT is eval mode with eps = 1e-3 (max ")
     assert f"; eps = 1e-5 would be off by {off.max():.2g} in channel {off.argmax()}." in found.best
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_weight_of_0_tells_neither_mode_nor_eps(training):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(16, 2, 3))
+    bias = np.array([0.5, -2.0])
+    known = Known(np.zeros(2), bias, rng.normal(size=2), np.ones(2))
+    y = np.broadcast_to(bias[:, np.newaxis], x.shape)
+    found = identify_output(source(x), source(y), 1, replace(known, training=training))
+    assert not found.confident
+    assert found.expected
+    explaining = {item.hypothesis.mode for item in found.hypotheses if item.explains}
+    assert explaining == {"training", "eval"}
+    assert "a layer with a weight that is not 0" in found.best
+
+
+def test_in_half_precision_the_mode_that_is_right_comes_before_one_that_is_not():
+    """One value beside 499 others: its output is 19 in training mode, and about 0 in eval mode."""
+    x = torch.full((500, 1, 1), 1.7734375, dtype=torch.bfloat16)
+    x[7] = 1.78125
+    layer = torch.nn.BatchNorm1d(1, eps=1e-6)
+    with torch.no_grad():
+        layer.weight.fill_(2.6)
+        layer.bias.fill_(-0.18)
+        y = layer(x)
+    known = Known(np.array([2.6]), np.array([-0.18]), np.array([1.17]), np.array([44.8]), 1e-6)
+    x_values, y_values = (tensor.float().numpy() for tensor in (x, y))
+    found = identify_output(source(x_values, "bfloat16"), source(y_values, "bfloat16"), 1, known)
+    assert found.best.startswith("OUTPUT is training mode with eps = 1e-6")
+    assert all(item.hypothesis.mode == "training" for item in found.hypotheses if item.explains)
+
+
+def test_no_absurd_eps_is_fitted_to_a_constant_output():
+    """The bias alone, as a GroupNorm of groups of one value gives it, and its last bit."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(16, 2, 1, 1))
+    bias = np.array([0.3, 1.7])
+    known = Known(np.ones(2), bias, rng.normal(size=2), np.ones(2))
+    flat = bias.reshape(1, 2, 1, 1)
+    found = identify_output(
+        source(x), source(np.where(x > 0, np.nextafter(flat, 9), flat)), 1, known
+    )
+    assert not any(item.hypothesis.fitted for item in found.hypotheses)
+    assert not any(
+        item.hypothesis.mode in ("training", "eval")
+        for item in found.hypotheses[:1]
+        if item.explains
+    )

@@ -145,3 +145,17 @@ def test_what_nobody_updated_is_not_explained():
     assert not found.ways[0].explains
     assert found.best.startswith("None of ")
     assert not found.confident
+
+
+@pytest.mark.parametrize("seed", [401154885, 264892163, 27463822, 349533703, 889264210, 153253565])
+def test_a_correct_update_far_from_zero_is_not_blamed(seed):
+    """In float64 a mean of 100 standard deviations costs PyTorch's variance some last places."""
+    torch.manual_seed(seed)
+    spread = torch.logspace(-1, 1, 8).reshape(1, 8, 1, 1)
+    x = (torch.randn(32, 8, 8, 8) * spread + 100 * torch.randn(1, 8, 1, 1)).double()
+    layer = torch.nn.BatchNorm2d(8).double()
+    before = RunningStats(np.zeros(8), np.ones(8), 0)
+    layer(x)
+    after = RunningStats(layer.running_mean.numpy(), layer.running_var.numpy(), 1)
+    stats = channel_stats(x.numpy(), 1)
+    assert identify_update(Observed(stats, before, after, "float64")).expected
