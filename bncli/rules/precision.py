@@ -23,7 +23,7 @@ HALF_STATISTICS = Rule(
     "other layers of the file are float32. An update smaller than half a last place is lost: the "
     "average stalls up to u/m of its value short of its goal, u = 2^-11 or 2^-8, m the momentum.",
     certainty="Certain as a fact. How much is lost depends on the momentum: with m = 0.001, "
-    "bfloat16 stops at a quarter of the way from 0 to 1, and never leaves 1 for 0.5 or 2.",
+    "a bfloat16 running_mean stops half-way from 0 to 1, and a running_var never leaves 1 for 2.",
     lookalike="A file that is wholly in half precision was cast for inference (BN505).",
     seen=("NVIDIA/apex#144", "pytorch/pytorch#70901"),
 )
