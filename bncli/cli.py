@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -67,10 +67,21 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def bare(hint: Any) -> Any:
+    """An annotation without the Optional that Python 3.10 puts around it where the default is None.
+
+    Typer would not see an argument or an option in what `Annotated` says inside of it.
+    """
+    arguments = get_args(hint)
+    if get_origin(hint) is Union and len(arguments) == 2 and get_origin(arguments[0]) is Annotated:
+        return arguments[0]
+    return hint
+
+
 def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     """The command with the flags of `Output` added, its report rendered, its exit code returned."""
     shared = get_type_hints(Output, include_extras=True)
-    own = get_type_hints(command, include_extras=True)
+    own = {name: bare(hint) for name, hint in get_type_hints(command, include_extras=True).items()}
     defaults = {name: parameter.default for name, parameter in _parameters(Output).items()}
 
     def run(**flags: Any) -> ExitCode:

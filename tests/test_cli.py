@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Annotated, Optional
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def hand_made(*severities: Severity, nothing_checked: bool = False) -> Report:
         findings=tuple(Finding("BN999", severity, "here", "a fact.") for severity in severities),
         nothing_checked=nothing_checked,
     )
+
+
+def test_what_python_3_10_wraps_is_an_argument_all_the_same():
+    """With None for a default its get_type_hints gives Optional[Annotated[...]]."""
+    said = Annotated[str | None, "an argument"]
+    wrapped = Optional[said]  # noqa: UP045  # what that Python makes of it
+    assert cli.bare(wrapped) == cli.bare(said) == said
+    for hint in (str | None, bool, list[str] | None):
+        assert cli.bare(hint) == hint
 
 
 # ---------------------------------------------------------------------------- exit codes

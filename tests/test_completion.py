@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.cli import bare
 from bncli.commands import COMMANDS
 from bncli.completion import complete_layers, complete_tensors
 from bncli.rules import RULES
@@ -73,7 +74,7 @@ def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
         (command.__name__, name): field
         for command in COMMANDS
         for name, hint in get_type_hints(command, include_extras=True).items()
-        for field in getattr(hint, "__metadata__", ())
+        for field in getattr(bare(hint), "__metadata__", ())
     }
     inside = {
         place: field.autocompletion
