@@ -187,10 +187,13 @@ def closeness(
     return meter.closeness()
 
 
-def tolerance_pair(rtol: float | None, atol: float | None) -> tuple[float, float] | None:
+def tolerance_pair(
+    rtol: float | None, atol: float | None, *, compared: bool = True
+) -> tuple[float, float] | None:
     """The tolerance that a user chose, or None for the one that follows from the arithmetic.
 
-    Raises UsageError where only one is given, or one is negative or not a number.
+    Raises UsageError where only one is given, or one is negative or not a number, or where nothing
+    is to be `compared`.
     """
     if rtol is None and atol is None:
         return None
@@ -199,4 +202,6 @@ def tolerance_pair(rtol: float | None, atol: float | None) -> tuple[float, float
     for flag, value in (("--rtol", rtol), ("--atol", atol)):
         if not value >= 0:
             raise UsageError(f"{flag} {value:g}: a tolerance is 0 or more.")
+    if not compared:
+        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
     return rtol, atol

@@ -27,14 +27,12 @@ if TYPE_CHECKING:
 class NormsComparison:
     """The closeness of every quantity, named "LayerNorm mean"; the backend's version.
 
-    `missing` names the norms that its library lacks, and `affine_shapes` holds the shape of each
-    module's weight.
+    `missing` names the norms that its library lacks.
     """
 
     compared: tuple[Closeness, ...]
     version: str
     missing: tuple[str, ...]
-    affine_shapes: dict[str, tuple[int, ...]]
 
 
 def compare_norms(
@@ -54,7 +52,6 @@ def compare_norms(
 
     compared: list[Closeness] = []
     missing = []
-    shapes = {}
     version = ""
     for norm in norms:
         if norm.refused:
@@ -64,7 +61,6 @@ def compare_norms(
         if run.affine_shape is None:
             missing.append(norm.name)
             continue
-        shapes[norm.name] = run.affine_shape
         if norm.name == BATCH:
             exact = of_channels(norm, stats)
             allowed = _batch_bounds(exact, x, stats, run)
@@ -75,7 +71,7 @@ def compare_norms(
             rtol, atol = (np.full(norm.kept, bound) for bound in tolerance)
             allowed = dict.fromkeys(NORM_QUANTITIES, Tolerance(rtol, atol))
         compared += _differences(exact, x, run, allowed)
-    return NormsComparison(tuple(compared), version, tuple(missing), shapes)
+    return NormsComparison(tuple(compared), version, tuple(missing))
 
 
 def _batch_bounds(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.batchnorm import normalization
 from bncli.commands._findings import backend_findings, closing, pass_findings
 from bncli.commands._input import open_input, parse_channels
-from bncli.commands._layer import check_count, resolve_layer
+from bncli.commands._layer import check_count, layer_facts, resolve_layer
 from bncli.commands._mode_tables import (
     ModeResult,
     budget_table,
@@ -67,7 +67,7 @@ def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFla
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)
-    with progress("statistics", tensor.numel * 4) as advance:
+    with progress("statistics", tensor.numel * given.itemsize) as advance:
         stats = channel_stats(
             tensor, given.channel_axis, dtype=given.cast, threads=chosen.threads, advance=advance
         )
@@ -78,20 +78,10 @@ def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFla
     name = f"torch {version}"
     facts: dict[str, Value] = {
         "input": given.label,
-        "shape": tensor.shape,
-        "dtype": given.dtype,
-        "kind": given.kind,
-        "channel_axis": given.channel_axis,
+        **layer_facts(given, layers[0], None),
         "training": None if len(modes) > 1 else modes[0],
         "modes": [result.mode for result in results],
         "skipped": skipped,
-        "eps": layers[0].settings.eps,
-        "momentum": "none" if layers[0].settings.momentum is None else layers[0].settings.momentum,
-        "count": stats.count,
-        "num_features": stats.num_features,
-        "affine": layers[0].settings.affine,
-        "track_running_stats": layers[0].settings.track_running_stats,
-        **layers[0].sources,
         "backend": "torch",
         "backend_version": version,
         "device": chosen.path.device,

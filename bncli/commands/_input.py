@@ -51,6 +51,11 @@ class Input:
         """The number of values a channel, over all inputs."""
         return sum(tensor.numel for tensor in self.tensors) // self.num_features
 
+    @property
+    def itemsize(self) -> int:
+        """The bytes of a stored value."""
+        return DTYPES[self.tensors[0].dtype].itemsize
+
     def values(self, tensor: TensorRef, block: tuple[slice, ...] | None = None) -> NDArray[Any]:
         """A tensor's values (or a block of them) in `dtype`, bfloat16 as float32."""
         stored = tensor.stored()

@@ -73,7 +73,7 @@ def measure(norms: Sequence[Norm], given: Input) -> Measured:
 
     tensor = given.tensors[0]
     samples = tensor.shape[0]
-    with progress("statistics", 2 * tensor.numel * _itemsize(given)) as advance:
+    with progress("statistics", 2 * tensor.numel * given.itemsize) as advance:
 
         def batch_stats(count: int) -> ChannelStats:
             return channel_stats(
@@ -240,11 +240,11 @@ def noise_table(given: Input, stats: ChannelStats, shown: list[int]) -> Table:
     columns = dict.fromkeys(("mean_noise_measured", "var_noise_measured"), missing)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if tensor.shape[0] >= FEWEST_SAMPLES:
-            with progress("noise", tensor.numel * _itemsize(given)) as advance:
+            with progress("noise", tensor.numel * given.itemsize) as advance:
 
                 def read(samples: slice) -> NDArray[Any]:
                     block = given.values(tensor, (samples,))
-                    advance(block.size * _itemsize(given))
+                    advance(block.size * given.itemsize)
                     return block
 
                 mean_error, var_error = samples_noise(stats, tensor.shape, given.channel_axis, read)
@@ -270,9 +270,3 @@ def noise_table(given: Input, stats: ChannelStats, shown: list[int]) -> Table:
         f"shows, from {FEWEST_SAMPLES} samples on."
     )
     return Table("noise", title, NOISE_COLUMNS, rows, note)
-
-
-def _itemsize(given: Input) -> int:
-    from bncli.dtypes import DTYPES
-
-    return DTYPES[given.tensors[0].dtype].itemsize

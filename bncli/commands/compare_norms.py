@@ -107,9 +107,7 @@ def compare_norms(
     from bncli.rules.batch_rules import OVERFLOW
     from bncli.rules.norms import shape_findings
 
-    tolerance = tolerance_pair(rtol, atol)
-    if tolerance is not None and against is None:
-        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
+    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
     given = open_input([input_], 1 if channel_axis is None else channel_axis, dtype)
     tensor = given.tensors[0]
     if given.channel_axis == 0:

@@ -67,15 +67,12 @@ def compute(
         spread_table,
     )
     from bncli.compare import tolerance_pair
-    from bncli.errors import UsageError
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
     from bncli.rules.batch import inputs_findings
     from bncli.running_stats import update
 
-    tolerance = tolerance_pair(rtol, atol)
-    if tolerance is not None and against is None:
-        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
+    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
     given = open_input(inputs, channel_axis, dtype)
     shown = parse_channels(channel, given.num_features)
     flags = LayerFlags(
@@ -98,7 +95,7 @@ def compute(
         _check_save(save_output, given, read)
 
     total = sum(tensor.numel for tensor in given.tensors)
-    with progress("statistics", total * _itemsize(given)) as advance:
+    with progress("statistics", total * given.itemsize) as advance:
         parts = [
             channel_stats(
                 tensor,
@@ -180,12 +177,6 @@ def _check_save(path: str, given: Input, read: tuple[str, ...]) -> None:
         raise UsageError(f"--save-output {path}: takes one INPUT; normalise them one by one.")
 
 
-def _itemsize(given: Input) -> int:
-    from bncli.dtypes import DTYPES
-
-    return DTYPES[given.tensors[0].dtype].itemsize
-
-
 def _save(path: str, given: Input, norm: Normalization) -> None:
     """Write the normalised tensor, block by block, in the input's dtype."""
     from pathlib import Path
@@ -199,7 +190,7 @@ def _save(path: str, given: Input, norm: Normalization) -> None:
     normalizer = BlockNormalizer(norm, tensor.ndim, given.channel_axis)
 
     def pieces() -> Iterator[NDArray[Any]]:
-        with progress("output", tensor.numel * _itemsize(given)) as advance:
+        with progress("output", tensor.numel * given.itemsize) as advance:
             for block in blocks(tensor.shape):
                 values = given.values(tensor, block)
                 yield encode(normalizer.output(values, block), given.dtype)

@@ -257,9 +257,7 @@ def simulate_ema(
     from bncli.compare import tolerance_pair
     from bncli.errors import UsageError
 
-    tolerance = tolerance_pair(rtol, atol)
-    if tolerance is not None and against is None:
-        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
+    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
     if reach_noise is not None and not 0 < reach_noise < 1e300:
         raise UsageError(f"--reach-noise {reach_noise:g}: a standard error above 0, such as 0.01.")
     if plot is not None:

@@ -111,7 +111,6 @@ def trace(
     from bncli.commands._trace import Tracing
     from bncli.commands._trace_input import TorchSide, open_gradient, parse_at
     from bncli.compare import tolerance_pair
-    from bncli.dtypes import DTYPES
     from bncli.errors import TensorError, UsageError
     from bncli.moments import channel_stats
     from bncli.progress import progress
@@ -119,9 +118,7 @@ def trace(
     from bncli.running_stats import update
     from bncli.verify import BatchNormPass, compare_pass, upstream_gradient
 
-    tolerance = tolerance_pair(rtol, atol)
-    if tolerance is not None and against is None:
-        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
+    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
     if grad_output is not None and not backward:
         raise UsageError("--grad-output is for the backward pass: add --backward.")
     float32 = arithmetic is Arithmetic.FLOAT32
@@ -177,7 +174,7 @@ def trace(
     elif backward or against is not None:
         upstream = upstream_gradient(tensor.shape, given.dtype, seed)
 
-    with progress("statistics", tensor.numel * DTYPES[tensor.dtype].itemsize) as advance:
+    with progress("statistics", tensor.numel * given.itemsize) as advance:
         stats = channel_stats(
             tensor, given.channel_axis, dtype=given.cast, threads=threads, advance=advance
         )
