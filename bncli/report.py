@@ -43,7 +43,8 @@ class Finding:
 
     `subject` is the place (a layer, a quantity, a channel), `message` the fact with its number,
     `hint` the mend, and `evidence` the numbers for a script. `path` is the file it is about, ""
-    where a command reads its files as one input.
+    where a command reads its files as one input. `extent` holds what may not grow while the
+    finding stays known in a baseline, each member as text: channels, names, a number expected.
     """
 
     code: str
@@ -53,6 +54,7 @@ class Finding:
     evidence: Mapping[str, Value] = field(default_factory=dict)
     hint: str = ""
     path: str = ""
+    extent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

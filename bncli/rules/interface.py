@@ -20,6 +20,8 @@ class Rule:
     The rest is what `bncli rules CODE` explains: the `symptom` that a person sees, the
     `arithmetic` that shows it, how sure the rule is (`certainty`), what looks like it and is
     something else (`lookalike`), and the public threads in which it was `seen`, if there are any.
+    `formerly` names the codes under which some of its findings went before the rule was made:
+    what selects, ignores or excuses one of those covers these findings too.
     """
 
     code: str
@@ -32,10 +34,27 @@ class Rule:
     certainty: str = ""
     lookalike: str = ""
     seen: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
 
-    def finding(self, subject: str, message: str, evidence: Mapping[str, Value]) -> Finding:
-        """A finding of this kind at `subject`."""
-        return Finding(self.code, self.severity, subject, message, evidence, self.hint)
+    def finding(
+        self,
+        subject: str,
+        message: str,
+        evidence: Mapping[str, Value],
+        *,
+        hint: str = "",
+        extent: tuple[str, ...] = (),
+    ) -> Finding:
+        """A finding of this kind at `subject`, with the rule's own hint unless the case has one."""
+        return Finding(
+            self.code,
+            self.severity,
+            subject,
+            message,
+            evidence,
+            hint or self.hint,
+            extent=extent,
+        )
 
 
 def name_channels(channels: list[int], total: int | None = None) -> str:
