@@ -39,7 +39,9 @@ class TensorRef:
     `name` is the full name inside the file ("" where the file is the tensor). `strides` count
     elements, as in PyTorch, from the first element of `storage`. `storage` is either the bytes
     in the file or a function that returns them as a flat array of the stored dtype (a compressed
-    member). Where the values cannot be had, `unreadable` says why and `storage` is None.
+    member). Where the values cannot be had, `unreadable` says why and `storage` is None. `origin`
+    is where a compressed storage begins in the file, and the byte of it with the first element;
+    or -1 and the number of an array that is kept inside of a pickle.
     """
 
     name: str
@@ -49,6 +51,7 @@ class TensorRef:
     strides: tuple[int, ...]
     storage: FileBytes | Callable[[], NDArray[Any]] | None
     unreadable: str = ""
+    origin: tuple[int, int] | None = None
 
     @property
     def ndim(self) -> int:
@@ -67,6 +70,21 @@ class TensorRef:
     def label(self) -> str:
         """`PATH` or `PATH::NAME`, as a user would type it, on one line and printable."""
         return printable(f"{self.path}::{self.name}" if self.name else str(self.path))
+
+    @property
+    def place(self) -> tuple[object, ...] | None:
+        """What two tensors have in common exactly where they are the same bytes, read alike.
+
+        A file keeps a storage once, so that tensors of one place are one tensor under several
+        names. Hashable; None where that cannot be told, and for tensors without bytes of their own.
+        """
+        begins: object = self.origin
+        if isinstance(self.storage, FileBytes):
+            begins = self.storage.offset
+        if begins is None or self.storage is None or self.numel == 0:
+            return None
+        steps = tuple(step for size, step in zip(self.shape, self.strides, strict=True) if size > 1)
+        return (str(self.path), begins, self.dtype, self.shape, steps)
 
     def stored(self) -> NDArray[Any]:
         """The elements as bits: a strided view of the mapped file, in the file's byte order.

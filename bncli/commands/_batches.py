@@ -286,7 +286,8 @@ def _part(tensor: TensorRef, axis: int, begin: int, stop: int) -> TensorRef:
     elif whole is not None:
         storage = partial(_behind, whole, skipped)
     shape = (*tensor.shape[:axis], stop - begin, *tensor.shape[axis + 1 :])
-    return replace(tensor, name=f"{tensor.name}[{begin}:{stop}]", shape=shape, storage=storage)
+    name = f"{tensor.name}[{begin}:{stop}]"
+    return replace(tensor, name=name, shape=shape, storage=storage, origin=None)
 
 
 def _behind(whole: Callable[[], NDArray[Any]], skipped: int) -> NDArray[Any]:
@@ -303,6 +304,7 @@ def _gathered(tensor: TensorRef, samples: IntArray) -> TensorRef:
         shape=shape,
         strides=_contiguous(shape),
         storage=lambda: tensor.stored()[samples].reshape(-1),
+        origin=None,
     )
 
 

@@ -93,7 +93,7 @@ class _Walk:
         self.texts: dict[int, set[str]] = {}
         self.numbers: dict[str, int] = {}
         self.inflated = _Inflated()
-        self.inline: set[int] = set()
+        self.inline: dict[int, int] = {}
         self.readable = 8 * MOST_REPEATED
         self.edges = 0
         self.steps = 10_000 + pickle.length // 4
@@ -394,14 +394,14 @@ class _Walk:
         if count:
             start += view.offset * itemsize
         nbytes = count * itemsize
-        place: FileBytes | Callable[[], NDArray[Any]]
         if isinstance(region, FileBytes):
-            place = replace(region, offset=region.offset + start, nbytes=nbytes)
-        else:
-            if count:
-                self.inflated.will_use(region, start, start + nbytes)
-            place = partial(_inflate, self.inflated, region, view.dtype, start, count)
-        return TensorRef(name, self.path, shape, view.dtype, strides, place)
+            bytes_ = replace(region, offset=region.offset + start, nbytes=nbytes)
+            return TensorRef(name, self.path, shape, view.dtype, strides, bytes_)
+        if count:
+            self.inflated.will_use(region, start, start + nbytes)
+        place = partial(_inflate, self.inflated, region, view.dtype, start, count)
+        origin = region.offset, start
+        return TensorRef(name, self.path, shape, view.dtype, strides, place, origin=origin)
 
     def _region(self, storage: Storage) -> Region:
         region = self.regions.get(storage.key)
@@ -423,7 +423,7 @@ class _Walk:
         raw = inline.raw
         stored = raw.stop - raw.start if isinstance(raw, Blob) else 4 * len(raw)
         if id(raw) not in self.inline:
-            self.inline.add(id(raw))
+            self.inline[id(raw)] = len(self.inline)
             self.readable += MOST_READ_AGAIN * stored
         plain = isinstance(raw, Blob) and not inline.encoded
         if nbytes > stored or (plain and nbytes != stored):
@@ -439,7 +439,10 @@ class _Walk:
         else:
             data = self.path if isinstance(self.data, mmap.mmap) else self.data
             place = partial(_decoded, self.path, data, inline, view.dtype, nbytes)
-        return TensorRef(name, self.path, view.shape, view.dtype, view.strides, place, unreadable)
+        return TensorRef(
+            name, self.path, view.shape, view.dtype, view.strides, place, unreadable,
+            origin=(-1, self.inline[id(raw)]),  # the bytes have no place of their own
+        )  # fmt: skip
 
     def _may_read(self, nbytes: int) -> bool:
         """Count the bytes of a tensor as it will be read; False where that is too much."""
