@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +16,15 @@ from bncli.loaders import split_spec
 from bncli.progress import progress
 from bncli.report import Unread
 
+MOST_SETS = 4
+"""Brackets in a pattern that are read as themselves one by one; of more, all or none."""
+
 
 def expanded(specs: list[str]) -> list[str]:
     """The specs with each quoted pattern, `PATTERN` or `PATTERN::NAME`, as the files it means.
 
-    `**` goes through folders of any depth. A file that is called so is meant by its name. What
+    `**` goes through folders of any depth. A file that is called so is meant by its name, and
+    brackets in a pattern also mean themselves: 'run[1]*.pt' fits run[1]-a.pt and run1-a.pt. What
     several of them mean stands once, at its first place. Raises FileError where a pattern means no
     file.
     """
@@ -29,9 +35,12 @@ def expanded(specs: list[str]) -> list[str]:
             every.append(spec)
             continue
         found = sorted(
-            file
-            for file in glob.glob(str(path), recursive=True)  # noqa: PTH207 (a path may be absolute)
-            if not Path(file).is_dir()
+            {
+                file
+                for pattern in _readings(str(path))
+                for file in glob.glob(pattern, recursive=True)  # noqa: PTH207 (may be absolute)
+                if not Path(file).is_dir()
+            }
         )
         if not found:
             raise FileError(path, "no file fits this pattern.")
@@ -40,6 +49,17 @@ def expanded(specs: list[str]) -> list[str]:
     for spec in every:
         once.setdefault(_normal(spec), spec)
     return list(once.values())
+
+
+def _readings(pattern: str) -> Iterator[str]:
+    """The pattern with its brackets as sets of characters, and as themselves, one by one."""
+    parts = re.split(r"(\[!?[^]/][^]/]*\])", pattern)  # every other part is a set
+    sets = parts[1::2]
+    literal = [f"[[]{part[1:]}" for part in sets]
+    each = itertools.product(*zip(sets, literal, strict=True))
+    for chosen in each if len(sets) <= MOST_SETS else (sets, literal):
+        parts[1::2] = chosen
+        yield "".join(parts)
 
 
 def _normal(spec: str) -> tuple[str, str]:

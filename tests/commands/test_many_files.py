@@ -151,6 +151,35 @@ def test_a_file_that_is_called_like_a_pattern_is_meant(run, files):
 
 
 @pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("run[1].pt", ["run[1].pt"]),  # a file of that name is meant alone
+        ("run[1]*.pt", ["run1-a.pt", "run1.pt", "run[1]-a.pt", "run[1].pt"]),
+        ("exp[a]/run[12].pt", ["exp[a]/run1.pt", "exp[a]/run2.pt"]),
+        ("exp[a]/*::0", ["exp[a]/run1.pt", "exp[a]/run2.pt"]),
+        ("run[!2]-a.pt", ["run1-a.pt"]),
+        ("run[]1]-a.pt", ["run1-a.pt"]),
+        ("**/run[1]?a.pt", ["run1-a.pt", "run[1]-a.pt"]),
+        ("[r][u][n][[]1*", ["run[1]-a.pt", "run[1].pt"]),
+        ("[r][u][n][1][.]pt", ["run1.pt"]),
+    ],
+)
+def test_brackets_mean_themselves_too(run, folder, pattern, paths):
+    (folder / "exp[a]").mkdir()
+    for name in (
+        "run[1].pt",
+        "run1.pt",
+        "run[1]-a.pt",
+        "run1-a.pt",
+        "exp[a]/run1.pt",
+        "exp[a]/run2.pt",
+    ):
+        torch.save(net(1), name)
+    found = run("inspect-checkpoint", pattern, "-f", "json").report["facts"]["path"]
+    assert ([found] if isinstance(found, str) else found) == paths
+
+
+@pytest.mark.parametrize(
     ("arguments", "faulty"),
     [
         ("a.pt --expect-layers 2", []),
