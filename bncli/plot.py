@@ -33,6 +33,8 @@ def draw(path: str, charts: tuple[Chart, ...], read: Iterable[str]) -> None:
     """Draw the charts one under the other into `path`, which is none of the files `read`."""
     refuse_overwriting(path, read, "--plot")
     figure_class, canvas_class = _matplotlib()
+    from matplotlib import rc_context
+
     figure = figure_class(figsize=(8, 2.8 * max(len(charts), 1)), layout="constrained")
     canvas_class(figure)
     colors: dict[str, str] = {}  # a series has one colour in all charts
@@ -54,8 +56,8 @@ def draw(path: str, charts: tuple[Chart, ...], read: Iterable[str]) -> None:
         axes.set_title(chart.title)
         axes.set_xlabel("step")
         axes.legend()
-    with replacing(Path(path)) as stream:
-        # Without the date, so that the same command makes the same file.
+    # No date and no random names, so that the same command makes the same file.
+    with replacing(Path(path)) as stream, rc_context({"svg.hashsalt": "bncli"}):
         metadata = {"Date": None} if path.lower().endswith(".svg") else {}
         figure.savefig(stream, format=Path(path).suffix[1:].lower(), metadata=metadata)
 
