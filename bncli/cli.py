@@ -15,6 +15,7 @@ from bncli import __version__
 from bncli.commands import COMMANDS, DOCUMENTS
 from bncli.completion import whole_words
 from bncli.errors import BncliError, ExitCode
+from bncli.given_once import GivenOnce
 from bncli.output import Delivery, Output
 from bncli.report import Report
 from bncli.streams import abandon_standard_output, print_text, say
@@ -49,10 +50,10 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         first = ""
     for command in COMMANDS:
         if first in {"", _typed(command)}:
-            app.command(_typed(command))(_with_output(command))
+            app.command(_typed(command), cls=GivenOnce)(_with_output(command))
     for document in DOCUMENTS:
         if first in {"", _typed(document)}:
-            app.command(_typed(document))(_printed(document))
+            app.command(_typed(document), cls=GivenOnce)(_printed(document))
     return app
 
 

@@ -37,7 +37,7 @@ class RunFlags:
 
     channel_axis: int
     dtype: ComputeDtype | None
-    channel: str | None
+    channel: list[str] | None
     tolerance: tuple[float, float] | None
     equal_nan: bool
     seed: int

@@ -37,7 +37,7 @@ class StoredFlags:
     """
 
     channel_axis: int
-    channel: str | None
+    channel: list[str] | None
     tolerance: tuple[float, float] | None
     equal_nan: bool
     given_input: str | None
@@ -78,7 +78,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     done = _compare(pairs, flags, reasons, single=single)
     sentence = ""
     read: tuple[str, ...] = ()
-    if not single and flags.channel is not None:
+    if not single and flags.channel:
         raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
     if flags.given_input is not None:
         if not single:
@@ -298,7 +298,9 @@ def _differences(done: list[StoredPair], labels: tuple[str, ...], *, nothing: bo
     return Table("differences", f"{labels[0]} against {labels[1]}", columns, rows)
 
 
-def _channels(done: list[StoredPair], channel: str | None, *, single: bool, nothing: bool) -> Table:
+def _channels(
+    done: list[StoredPair], channel: list[str] | None, *, single: bool, nothing: bool
+) -> Table:
     """A row for each channel, worst first: of the one pair, or of every pair that differs."""
     from bncli.stored_pair import MOST_CHANNELS, expected_stats, looser
 

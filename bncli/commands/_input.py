@@ -159,15 +159,15 @@ def _check_dtype(tensor: TensorRef, dtype: ComputeDtype | None) -> None:
         )
 
 
-def parse_channels(text: str | None, num_features: int) -> list[int]:
-    """The channels that `--channel` names, ascending: "0,3,8-11"; all of them for None.
+def parse_channels(texts: list[str] | None, num_features: int) -> list[int]:
+    """The channels that `--channel` names, each time it is given, ascending: "0,3,8-11".
 
-    Raises UsageError for anything else, or for a channel that is not there.
+    All of them for None. Raises UsageError for anything else, or for a channel that is not there.
     """
-    if text is None:
+    if not texts:
         return list(range(num_features))
     chosen: set[int] = set()
-    for part in text.split(","):
+    for text, part in ((given, part) for given in texts for part in given.split(",")):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(

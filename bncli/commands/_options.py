@@ -75,10 +75,10 @@ Dtype = Annotated[
     ),
 ]
 Channel = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="LIST",
-        help="Show these channels only, such as 0,3,8-11.",
+        help="Show these channels only, such as 0,3,8-11; may be repeated.",
         rich_help_panel=INPUT,
         show_default="all",
     ),

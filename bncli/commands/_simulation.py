@@ -52,7 +52,7 @@ class Simulation:
     rows: Rows
     dtype: str
     freeze_after: int | None
-    channel: str | None
+    channel: list[str] | None
     every: int | None
     reach_steps: int | None
     reach_noise: float | None

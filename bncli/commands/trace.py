@@ -32,10 +32,10 @@ def trace(
     channel_axis: options.ChannelAxis = 1,
     dtype: options.Dtype = None,
     channel: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
-            help="Trace these channels, such as 0,3,8-11.",
+            help="Trace these channels, such as 0,3,8-11; may be repeated.",
             rich_help_panel=options.INPUT,
             show_default=f"the first {FEW_CHANNELS}",
         ),
@@ -136,14 +136,14 @@ def trace(
     (tensor,) = given.tensors
     shown = parse_channels(channel, given.num_features)
     followed = None
-    named = channel is not None
+    named = bool(channel)
     if at is not None:
         followed, own = parse_at(at, tensor.shape, given.channel_axis)
         if own is not None:
-            if channel is not None and shown != [own]:
+            if channel and shown != [own]:
                 raise UsageError(
-                    f"--at {at}: it names channel {own}, and --channel {channel} others; leave "
-                    "one out."
+                    f"--at {at}: it names channel {own}, and --channel {','.join(channel)} others; "
+                    "leave one out."
                 )
             shown, named = [own], True
     if not named:

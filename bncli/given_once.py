@@ -1,0 +1,51 @@
+"""A command that does not choose for its user which of two answers to one question counts."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from typer.core import TyperCommand, TyperOption
+
+from bncli.errors import UsageError
+
+
+class GivenOnce(TyperCommand):
+    """A command whose flags have one value each: two that differ are refused.
+
+    Typer keeps the last one and says nothing, so that `--eval --training` would train. A flag that
+    is given twice alike, and one that collects its values, are left alone.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's own; raises UsageError for flags that contradict each other."""
+        if not ctx.resilient_parsing:
+            self._refuse_contradictions(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:
+        """Parse `args` with every flag collecting its values, and look at those that have two."""
+        single = [
+            param
+            for param in self.params
+            if isinstance(param, TyperOption) and not param.multiple and not param.count
+        ]
+        collecting = copy(self)
+        collecting.params = [param for param in self.params if param not in single]
+        for param in single:
+            twin = copy(param)
+            twin.multiple = True
+            collecting.params.append(twin)
+        given, _, _ = collecting.make_parser(ctx).parse_args(args=list(args))
+        for param in single:
+            values = list(dict.fromkeys(given.get(str(param.name)) or ()))
+            if len(values) < 2:
+                continue
+            flag = max(param.opts, key=len)
+            if param.secondary_opts:
+                raise UsageError(
+                    f"{flag} and {param.secondary_opts[0]} contradict each other; leave one out."
+                )
+            raise UsageError(
+                f"{flag} is given as {values[0]} and as {values[1]}; it takes one value."
+            )
