@@ -17,6 +17,7 @@ from bncli.completion import whole_words
 from bncli.errors import BncliError, ExitCode
 from bncli.given_once import GivenOnce
 from bncli.output import Delivery, Output
+from bncli.reading import reading
 from bncli.report import Report
 from bncli.streams import abandon_standard_output, print_text, say
 
@@ -88,11 +89,12 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     def run(**flags: Any) -> ExitCode:
         from bncli.settings import load_settings
 
-        for name, value in load_settings().items():
-            if name in flags and not flags[name]:
-                flags[name] = value
-        delivery = Delivery(Output(**{name: flags.pop(name) for name in shared}))
-        return delivery.deliver(command(**flags))
+        with reading():
+            for name, value in load_settings().items():
+                if name in flags and not flags[name]:
+                    flags[name] = value
+            delivery = Delivery(Output(**{name: flags.pop(name) for name in shared}))
+            return delivery.deliver(command(**flags))
 
     parameters = [
         parameter.replace(annotation=own[name]) for name, parameter in _parameters(command).items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.dtypes import DTYPES, decode
 from bncli.errors import FileError, TensorError
+from bncli.reading import CHANGED
 from bncli.report import printable
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
-
-
-CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import typer
 from bncli.commands._options import FINDINGS, OUTPUT
 from bncli.completion import complete_codes
 from bncli.errors import ExitCode, UsageError
+from bncli.reading import current
 from bncli.renderers import SUFFIXES, Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import FailOn, Report, count_findings
@@ -133,6 +134,7 @@ class Delivery:
             format_of(path)
             check_writable(path)
         if flags.baseline is not None:
+            current().renewed.add(os.path.realpath(flags.baseline))
             self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
         elif flags.update_baseline:
             raise UsageError("--update-baseline: say which file with --baseline FILE.")
@@ -146,11 +148,10 @@ class Delivery:
         from bncli.save import refuse_overwriting
 
         flags = self.flags
-        inputs = [*report.read, *(item.path for item in report.unread)]
         for path in flags.output or ():
-            refuse_overwriting(path, [*inputs, *filter(None, [flags.baseline])], "--output")
+            refuse_overwriting(path, "--output")
         if flags.update_baseline and flags.baseline is not None:
-            refuse_overwriting(flags.baseline, inputs, "--baseline")
+            refuse_overwriting(flags.baseline, "--baseline", renewing=True)
         report = self._judged(report)
         exit_code = report.exit_code(self.fail_on)
         for path in flags.output or ():

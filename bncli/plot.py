@@ -9,8 +9,6 @@ from bncli.errors import MissingBackendError, UsageError
 from bncli.save import check_writable, refuse_overwriting, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from bncli.report import Chart
 
 SUFFIXES = (".png", ".svg")
@@ -29,9 +27,9 @@ def check_plot(path: str) -> None:
     _matplotlib()
 
 
-def draw(path: str, charts: tuple[Chart, ...], read: Iterable[str]) -> None:
-    """Draw the charts one under the other into `path`, which is none of the files `read`."""
-    refuse_overwriting(path, read, "--plot")
+def draw(path: str, charts: tuple[Chart, ...]) -> None:
+    """Draw the charts one under the other into `path`, which is no file that was read."""
+    refuse_overwriting(path, "--plot")
     figure_class, canvas_class = _matplotlib()
     from matplotlib import rc_context
 

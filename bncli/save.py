@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import FileError, UsageError
+from bncli.reading import current
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,8 +32,10 @@ STORAGES = {
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and vanishes when not.
 
-    Raises FileError where the file cannot be written.
+    Raises FileError where the file cannot be written, or was read by this call.
     """
+    if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
+        raise FileError(path, "it was read by this call, so that it is not overwritten.")
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
     check_writable(str(path))
     try:
@@ -75,15 +78,13 @@ def check_writable(path: str) -> None:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
 
 
-def refuse_overwriting(path: str, read: Iterable[str], flag: str) -> None:
-    """Raise UsageError where `path` is one of the files that were `read`."""
-    for other in read:
-        try:
-            same = Path(path).samefile(other)
-        except OSError:  # one of them is not there yet
-            same = os.path.realpath(path) == os.path.realpath(other)
-        if same:
-            raise UsageError(f"{flag} {path}: this would overwrite an input; name another file.")
+def refuse_overwriting(path: str, flag: str, *, renewing: bool = False) -> None:
+    """Raise UsageError where `path` is one of the files that this call has read.
+
+    `renewing` as in `bncli.reading.Reading.has_read`.
+    """
+    if current().has_read(path, renewing=renewing):
+        raise UsageError(f"{flag} {path}: this would overwrite an input; name another file.")
 
 
 def tensor_suffix(path: str, dtype: str, flag: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bncli.errors import FileError, UsageError
+from bncli.reading import read_bytes
 from bncli.report import FailOn
 
 FILE = "pyproject.toml"
@@ -38,7 +39,7 @@ def load_settings(folder: Path | None = None) -> dict[str, Any]:
 def _table(path: Path) -> dict[str, Any] | None:
     """The `[tool.bncli]` of a file, None where it has none."""
     try:
-        text = path.read_bytes().decode()
+        text = read_bytes(path).decode()
     except (OSError, UnicodeDecodeError):
         return None  # whatever it is, it is not bncli's
     if "bncli" not in text:

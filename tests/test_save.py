@@ -11,6 +11,7 @@ import torch
 
 from bncli.dtypes import decode, encode
 from bncli.errors import BncliError, FileError, UsageError
+from bncli.reading import read_bytes, reading
 from bncli.save import refuse_overwriting, replacing, save_tensor, tensor_suffix
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -155,14 +156,34 @@ def test_overwriting_is_refused_by_identity_and_not_by_name(folder):
     (folder / "b").write_bytes(b"")
     (folder / "soft").symlink_to("a")
     (folder / "hard").hardlink_to(folder / "a")
-    for path in ("a", "./a", "soft", "hard", str(folder / "a")):
-        with pytest.raises(UsageError, match=r"^--to .*: this would overwrite an input; name"):
-            refuse_overwriting(path, ["b", "a"], "--to")
-    for path in ("c", "b", "nowhere/a"):
-        refuse_overwriting(path, ["a", "missing", "-"], "--to")
-    for path in ("missing", "./missing", str(folder / "missing")):  # both are to be written
-        with pytest.raises(UsageError, match="this would overwrite"):
-            refuse_overwriting(path, ["missing"], "--to")
+    with reading():
+        read_bytes("a")
+        for path in ("a", "./a", "soft", "hard", str(folder / "a")):
+            with pytest.raises(UsageError, match=r"^--to .*: this would overwrite an input; name"):
+                refuse_overwriting(path, "--to")
+            with pytest.raises(FileError, match="read"), replacing(path):
+                pass
+        for path in ("c", "b", "nowhere/a"):
+            refuse_overwriting(path, "--to")
+    with reading():  # each call has a record of its own
+        refuse_overwriting("a", "--to")
+    refuse_overwriting("a", "--to")
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "hard", "soft"]
+
+
+def test_what_is_read_to_be_renewed_is_overwritten_by_nothing_else(folder):
+    (folder / "a").write_bytes(b"old")
+    with reading() as call:
+        call.renewed.add(os.path.realpath("a"))
+        with pytest.raises(UsageError):
+            refuse_overwriting("./a", "--to")
+        refuse_overwriting("a", "--to", renewing=True)
+        with replacing("a") as stream:
+            stream.write(b"new")
+        read_bytes("a")
+        with pytest.raises(UsageError):
+            refuse_overwriting("a", "--to", renewing=True)
+    assert (folder / "a").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -120,7 +120,7 @@ class Simulation:
         if self.plot is not None:
             from bncli.plot import draw
 
-            draw(self.plot, drawn, read)
+            draw(self.plot, drawn)
             facts["plot"] = self.plot
         return Report(
             command="simulate-ema",

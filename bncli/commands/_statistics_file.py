@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.loaders import open_file, split_spec
+from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
+from bncli.reading import open_to_read
 from bncli.running_stats.batch_table import BatchTable
 
 if TYPE_CHECKING:
@@ -87,7 +90,10 @@ def _from_csv(path: Path) -> _Records:
 
     columns: dict[str, list[float]] = {name: [] for name in NEEDED}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        check_regular(path)
+        with TextIOWrapper(
+            BufferedReader(open_to_read(path)), encoding="utf-8-sig", newline=""
+        ) as file:
             reader = csv.DictReader(file)
             for name in NEEDED:
                 if name not in (reader.fieldnames or ()):
@@ -98,8 +104,7 @@ def _from_csv(path: Path) -> _Records:
                 for name in NEEDED:
                     columns[name].append(_number(path, reader.line_num, name, row[name]))
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise FileError(path, f"{reason}.") from None
+        raise FileError(path, f"it cannot be read ({error.strerror}).") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise CorruptFileError(path, f"it is no CSV text ({error}).") from None
     return _Records(**{name: np.array(values) for name, values in columns.items()})

@@ -92,7 +92,7 @@ def compute(
     check_count(given, layer)
     read = (*(str(tensor.path) for tensor in given.tensors), *layer.read)
     if save_output is not None:
-        _check_save(save_output, given, read)
+        _check_save(save_output, given)
 
     total = sum(tensor.numel for tensor in given.tensors)
     with progress("statistics", total * given.itemsize) as advance:
@@ -165,14 +165,14 @@ def compute(
     )
 
 
-def _check_save(path: str, given: Input, read: tuple[str, ...]) -> None:
+def _check_save(path: str, given: Input) -> None:
     """Raise UsageError where the output tensor cannot be saved to `path`."""
     from bncli.errors import UsageError
     from bncli.save import check_writable, refuse_overwriting, tensor_suffix
 
     tensor_suffix(path, given.dtype, "--save-output")
     check_writable(path)
-    refuse_overwriting(path, read, "--save-output")
+    refuse_overwriting(path, "--save-output")
     if len(given.tensors) > 1:
         raise UsageError(f"--save-output {path}: takes one INPUT; normalise them one by one.")
 

@@ -12,12 +12,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.zip_archive import ZipArchive
 from bncli.model import TensorFile
+from bncli.reading import open_to_read, read_at, remember_path
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""
@@ -29,11 +31,11 @@ class Source:
     Loaders keep no `Source`: a `TensorRef` opens the file again when its values are wanted.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
-        self.head = file.read(min(HEAD, self.size))
+        self.head = self.read(0, min(HEAD, self.size))
 
     def read(self, offset: int, count: int) -> bytes:
         """Exactly `count` bytes from `offset`; CorruptFileError where the file ends before."""
@@ -43,8 +45,7 @@ class Source:
                 f"it ends at byte {self.size} but should reach byte {max(offset, 0) + count}; it"
                 " is cut short or damaged, so download or copy it again.",
             )
-        self._file.seek(offset)
-        return self._file.read(count)
+        return bytes(read_at(self._file, self.path, offset, count))
 
     def head_of(self, count: int) -> bytes:
         """The first `count` bytes, fewer where the file is shorter."""
@@ -77,7 +78,7 @@ class Loader(Protocol):
 def open_source(path: Path) -> Iterator[Source]:
     """Open a regular file; FileError says why that does not go."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             yield Source(path, file)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -97,6 +98,7 @@ def is_lean(text: bytes, free: int, width: int) -> bool:
 def check_regular(path: Path) -> None:
     """Raise where `path` is missing, or is a pipe or a device. A directory passes."""
     try:
+        remember_path(path)
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise FileError(path, "there is no such file.") from None

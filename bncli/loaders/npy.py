@@ -15,6 +15,7 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.model import FileBytes, TensorFile, TensorRef
+from bncli.reading import remember_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,6 +111,7 @@ def open_tensors(source: Source) -> TensorFile:
 def open_standard_input() -> TensorFile:
     """The one tensor of an .npy that is piped in; it is read into memory at once."""
     stream = sys.stdin.buffer
+    remember_stream(stream)
     head = stream.read(len(MAGIC) + 2)
     if not head.startswith(MAGIC):
         raise UnsupportedFileError(

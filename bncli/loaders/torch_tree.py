@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError, FileError
+from bncli.errors import CorruptFileError
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.torch_values import Inline, Storage, View, as_view, class_of
 from bncli.loaders.unpickler import Blob, Buffer, Dict, Pickle, Record
 from bncli.loaders.zip_archive import Packed
-from bncli.model import CHANGED, BatchNormModule, FileBytes, TensorRef
+from bncli.model import BatchNormModule, FileBytes, TensorRef
+from bncli.reading import open_again, read_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -551,12 +552,8 @@ def _decoded(
         stored = raw.encode(codec, "replace")
     else:
         if isinstance(data, Path):
-            try:
-                with data.open("rb") as file:
-                    file.seek(raw.start)
-                    stored = file.read(raw.stop - raw.start)
-            except OSError as error:
-                raise FileError(path, CHANGED) from error
+            with open_again(data) as file:
+                stored = bytes(read_at(file, data, raw.start, raw.stop - raw.start))
         else:
             stored = data[raw.start : raw.stop]
         if inline.encoded:

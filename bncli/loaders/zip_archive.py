@@ -12,11 +12,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
-from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.names import quoted
-from bncli.model import CHANGED
+from bncli.reading import open_again
 
 STORED = 0
 DEFLATED = 8
@@ -70,7 +70,7 @@ class Packed:
         """
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         left, crc, waiting = self.size, 0, self.packed
-        with self._opened() as file:
+        with open_again(self.path) as file:
             file.seek(self.offset)
             while True:
                 piece = inflater.unconsumed_tail
@@ -91,12 +91,6 @@ class Packed:
                     break
         if left or crc != self.crc:
             raise self._corrupt()
-
-    def _opened(self) -> BinaryIO:
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise FileError(self.path, CHANGED) from error
 
     def read(self) -> bytearray:
         """All of the member's bytes, as a buffer that grows with what really comes."""
