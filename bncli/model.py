@@ -165,13 +165,15 @@ class TensorFile:
     """An opened file: its tensors by full name, in the file's order; nothing of them read yet.
 
     `container` names the format ("npy", "npz", "torch-zip", "torch-legacy", "torchscript",
-    "safetensors"). `modules` holds the BatchNorm modules stored as objects, by module path.
+    "safetensors"). `modules` holds the BatchNorm modules stored as objects, by module path, and
+    `skipped` says of what else is in the file, by name, why it was not read.
     """
 
     path: Path
     container: str
     tensors: Mapping[str, TensorRef]
     modules: Mapping[str, BatchNormModule] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

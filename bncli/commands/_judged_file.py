@@ -22,7 +22,8 @@ class Judged:
     """What was seen of the files so far; no array among it.
 
     `found` names all layers of the files, `rows` and `findings` are those that are shown, and
-    `checked` has the names of these under each file's path.
+    `checked` has the names of these under each file's path. `skipped` says of what belongs to no
+    layer why it was not read, by name and file.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Judged:
     found: list[str] = field(default_factory=list)
     containers: list[str] = field(default_factory=list)
     checked: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     tensors: int = 0
     affine_only: int = 0
 
@@ -47,6 +49,7 @@ class Judged:
         self.containers += other.containers
         for path, names in other.checked.items():
             self.checked.setdefault(path, []).extend(names)
+        self.skipped |= other.skipped
         self.tensors += other.tensors
         self.affine_only += other.affine_only
 
@@ -74,6 +77,7 @@ def judge(
         checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
         tensors=len(file.tensors),
     )
+    seen.skipped = {(path, name): why for name, why in _skipped(file, layers).items()}
     summaries = []
     for refs in layers:
         layer = _read(refs, settings)
@@ -94,6 +98,17 @@ def judge(
     seen.findings += unexpected_number(len(layers), expected)
     seen.findings = [replace(finding, path=path) for finding in seen.findings]
     return seen
+
+
+def _skipped(file: TensorFile, layers: list[LayerRefs]) -> dict[str, str]:
+    """What of the file was not read and belongs to no layer, with why; a layer's has a note."""
+    noted = {id(ref) for refs in layers for ref in refs.tensors.values()}
+    unreadable = {
+        name: ref.unreadable
+        for name, ref in file.tensors.items()
+        if ref.unreadable and id(ref) not in noted
+    }
+    return {**file.skipped, **unreadable}
 
 
 def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:

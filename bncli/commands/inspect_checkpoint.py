@@ -128,6 +128,7 @@ def inspect_checkpoint(
             "container": _one_or_all(seen.containers),
             "layers": len(rows),
             "channels": channels,
+            "unread": len(seen.skipped) or None,
             "counters": counters or None,
             "found": count_findings(findings).rstrip(".") if rows else None,
             "eps_source": _source(seen.eps_sources),
@@ -215,6 +216,7 @@ def _verdict(
             f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
             "and nowhere a running_mean and running_var with a weight, a bias or a counter."
         )
+        said += _skipped(seen.skipped)
         if seen.affine_only:
             said += (
                 f" {seen.affine_only} layer{'s' * (seen.affine_only > 1)} named like BatchNorm ha"
@@ -224,6 +226,7 @@ def _verdict(
         return said
     spoilt = sum(row["note"] is not None for row in rows)
     notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
+    notes += _skipped(seen.skipped)
     without = [path for path, names in seen.checked.items() if not names]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
@@ -234,3 +237,18 @@ def _verdict(
         f"{len(rows)} BatchNorm layer{'s' * (len(rows) > 1)}{where}, {channels} channels; "
         f"num_batches_tracked: {counters}.{notes}"
     )
+
+
+def _skipped(skipped: dict[tuple[str, str], str]) -> str:
+    """How much of the files was not read, which and why, as a sentence; "" for nothing."""
+    from bncli.loaders.names import listed
+
+    if not skipped:
+        return ""
+    why: dict[str, list[str]] = {}
+    for (_, name), reason in skipped.items():
+        why.setdefault(reason, []).append(name)
+    said = "; ".join(f"{listed(names)} ({reason})" for reason, names in list(why.items())[:3])
+    said += f"; {len(why) - 3} more reasons" if len(why) > 3 else ""
+    were = f"{len(skipped)} entries were" if len(skipped) > 1 else "1 entry was"
+    return f" {were} not read: {said}."

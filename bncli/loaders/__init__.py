@@ -8,6 +8,7 @@
     torch_legacy   torch.save before PyTorch 1.6
     safetensors    safetensors
     sharded        an index and the files that it names
+    nested         PyTorch's files inside of another ZIP archive
     refused        nothing: says what the file is instead
 
 `LOADERS` is asked in order, and the first that knows the content opens the file.
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from bncli.errors import UnsupportedFileError
 from bncli.loaders import (
+    nested,
     npy,
     npz,
     refused,
@@ -43,6 +45,7 @@ LOADERS: tuple[Loader, ...] = (
     torch_legacy,
     safetensors,
     sharded,
+    nested,
     refused,
 )
 """Every format, in the order in which they are asked."""

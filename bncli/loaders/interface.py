@@ -23,23 +23,32 @@ from bncli.reading import open_to_read, read_at, remember_path
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pth.tar", ".bin", ".ckpt", ".npy", ".npz")
+"""How files are called that may hold tensors: for what is said of them, never for reading them."""
 
 
 class Source:
-    """A regular file, open for reading: its size, its first bytes, any other piece on demand.
+    """A regular file, open for reading: its first bytes, and any other piece on demand.
 
-    Loaders keep no `Source`: a `TensorRef` opens the file again when its values are wanted.
+    One that lies inside of another file reaches from its byte `start` to `size`; offsets are those
+    in the outer file all the same. Loaders keep no `Source`: a `TensorRef` opens the file again
+    when its values are wanted.
     """
 
-    def __init__(self, path: Path, file: FileIO) -> None:
+    def __init__(self, path: Path, file: FileIO, start: int = 0, stop: int | None = None) -> None:
         self.path = path
         self._file = file
-        self.size = os.fstat(file.fileno()).st_size
-        self.head = self.read(0, min(HEAD, self.size))
+        self.start = start
+        self.size = os.fstat(file.fileno()).st_size if stop is None else stop
+        self.head = self.read(start, min(HEAD, self.size - start))
+
+    def inside(self, start: int, stop: int) -> Source:
+        """The file that the bytes from `start` to `stop` are."""
+        return Source(self.path, self._file, start, stop)
 
     def read(self, offset: int, count: int) -> bytes:
         """Exactly `count` bytes from `offset`; CorruptFileError where the file ends before."""
-        if offset < 0 or count < 0 or offset + count > self.size:
+        if offset < self.start or count < 0 or offset + count > self.size:
             raise CorruptFileError(
                 self.path,
                 f"it ends at byte {self.size} but should reach byte {max(offset, 0) + count}; it"
@@ -49,7 +58,7 @@ class Source:
 
     def head_of(self, count: int) -> bytes:
         """The first `count` bytes, fewer where the file is shorter."""
-        return self.read(0, min(count, self.size))
+        return self.read(self.start, min(count, self.size - self.start))
 
     @cached_property
     def mapped(self) -> mmap.mmap:
@@ -61,7 +70,7 @@ class Source:
         """The directory of a ZIP file; None where the file does not begin as one."""
         if self.head[:4] not in {b"PK\x03\x04", b"PK\x05\x06"}:
             return None
-        return ZipArchive(self.path, self.size, self.read)
+        return ZipArchive(self.path, self.size, self.read, self.start)
 
 
 class Loader(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.loaders.interface import Source
+from bncli.loaders.interface import CHECKPOINTS, Source
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import Header, flat_array, parse_header
 from bncli.loaders.zip_archive import STORED, Member, Packed, ZipArchive
@@ -27,7 +27,8 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The arrays by their member's name without ".npy"; a deflated one is inflated when read.
 
-    What else is in the archive, such as the folders that zip adds, is left out.
+    What else is in the archive, such as the folders that zip adds, is left out; a member that is
+    called like a checkpoint is listed as skipped.
     """
     archive = source.archive
     assert archive is not None
@@ -37,7 +38,12 @@ def open_tensors(source: Source) -> TensorFile:
             continue
         name = member.name.removesuffix(".npy")
         tensors[name] = _tensor(source, archive, member, name)
-    return TensorFile(source.path, "npz", tensors)
+    others = (name for name in archive.members if name.endswith(CHECKPOINTS))
+    skipped = dict.fromkeys(
+        (name for name in others if not name.endswith(".npy")),
+        "it is no array but another file inside of the archive: unzip it and name it",
+    )
+    return TensorFile(source.path, "npz", tensors, skipped=skipped)
 
 
 def _is_array(name: str) -> bool:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
-from bncli.loaders.interface import Source
+from bncli.loaders.interface import CHECKPOINTS, Source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.unpickler import Dict, Global, Pickle, Record, load
 
 READ = "PyTorch, safetensors and NumPy files"
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
-LIKELY = (".index.json", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npy", ".npz")
+LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
 
 
@@ -28,7 +28,7 @@ class Kind:
     """A kind of file, told by its content, and the sentence for it."""
 
     looks: Callable[[Source], bool]
-    sentence: str
+    sentence: str | Callable[[Source], str]
     error: type[FileError] = UnsupportedFileError
 
 
@@ -44,7 +44,8 @@ def open_tensors(source: Source) -> NoReturn:
         _refuse_pickle(source)
     for kind in KINDS:
         if kind.looks(source):
-            raise kind.error(source.path, kind.sentence)
+            said = kind.sentence
+            raise kind.error(source.path, said if isinstance(said, str) else said(source))
     if text := _text(source):
         raise UnsupportedFileError(
             source.path,
@@ -240,6 +241,17 @@ def _has_member(*ends: str) -> Callable[[Source], bool]:
     )
 
 
+def _zip_sentence(source: Source) -> str:
+    names = source.archive.members if source.archive is not None else ()
+    likely = [name for name in names if name.endswith(CHECKPOINTS)]
+    what = (
+        f"unzip it and name {listed(likely, ' or ')}"
+        if likely
+        else "unzip it and name a file in it"
+    )
+    return f"it is a ZIP archive, but of neither PyTorch nor NumPy; {what}."
+
+
 KINDS = (
     Kind(
         lambda source: source.size == 0,
@@ -294,10 +306,7 @@ KINDS = (
         "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and save"
         " its state_dict with torch.save.",
     ),
-    Kind(
-        lambda source: source.archive is not None,
-        "it is a ZIP archive, but of neither PyTorch nor NumPy; unpack it and name a file in it.",
-    ),
+    Kind(lambda source: source.archive is not None, _zip_sentence),
     Kind(
         _begins(b"GGUF"),
         f"it is a GGUF file of quantised weights; bncli reads {READ}, so name the original.",

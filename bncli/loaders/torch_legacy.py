@@ -56,7 +56,7 @@ def open_tensors(source: Source) -> TensorFile:
         return region
 
     contents = collect(source.path, saved, place)
-    return TensorFile(source.path, "torch-legacy", contents.tensors, contents.modules)
+    return contents.file(source.path, "torch-legacy")
 
 
 def _regions(source: Source, saved: Pickle, listing: Pickle) -> dict[str, FileBytes]:

@@ -22,10 +22,10 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
-from bncli.loaders.torch_values import Inline, Storage, View, as_view, class_of
+from bncli.loaders.torch_values import NO_TENSOR, Inline, Storage, View, as_view, class_of
 from bncli.loaders.unpickler import Blob, Buffer, Dict, Pickle, Record
 from bncli.loaders.zip_archive import Packed
-from bncli.model import BatchNormModule, FileBytes, TensorRef
+from bncli.model import BatchNormModule, FileBytes, TensorFile, TensorRef
 from bncli.reading import open_again, read_at
 
 if TYPE_CHECKING:
@@ -63,10 +63,18 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The tensors and BatchNorm modules under a root object, by full name."""
+    """The tensors and BatchNorm modules under a root object, by full name.
+
+    `skipped` has the arrays of text or objects, which are no tensors, with the reason.
+    """
 
     tensors: dict[str, TensorRef] = field(default_factory=dict)
     modules: dict[str, BatchNormModule] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def file(self, path: Path, container: str) -> TensorFile:
+        """The contents as those of a file."""
+        return TensorFile(path, container, self.tensors, self.modules, self.skipped)
 
 
 def collect(path: Path, pickle: Pickle, place: Place) -> Contents:
@@ -120,6 +128,9 @@ class _Walk:
             if letters < 0 or depth > DEEPEST or len(name) > LONGEST_NAME:
                 raise self._unfolds()
             view = self.views.get(id(node))
+            if view is not None and view.dtype == NO_TENSOR:
+                self.contents.skipped[name] = view.unreadable
+                continue
             if view is not None:
                 name = self._free(name)
                 self.contents.tensors[name] = self._ref(name, view)

@@ -35,7 +35,10 @@ NUMPY_DTYPES = {
     "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8",
     "b1": "bool", "c16": "complex128", "c8": "complex64",
 }  # fmt: skip
-"""Arrays of anything else, such as texts and objects, are no tensors."""
+"""Arrays of anything else, such as texts and objects, are listed and not read."""
+NO_TENSOR = "object"
+"""The dtype of a NumPy array of text or objects."""
+HOLDERS = (Dict, Record, list, tuple)
 QUANTISED_SIZES = {"qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
 
 
@@ -237,7 +240,10 @@ def _from_numpy(args: Sequence[Any]) -> View:
 
 
 def _numpy(record: Record) -> View | None:
-    """The NumPy array of numbers that a record stands for; None where it is none."""
+    """The NumPy array that a record stands for; None where it is none.
+
+    One of Python objects that hold others is none either: they are followed, as in a list.
+    """
     cls = class_of(record)
     if cls is None or cls.module not in _NUMPY_MODULES:
         return None
@@ -253,7 +259,10 @@ def _numpy(record: Record) -> View | None:
         return None
     dtype, byteorder = _numpy_dtype(kind)
     if not dtype:
-        return None
+        if isinstance(raw, list) and any(isinstance(item, HOLDERS) for item in raw):
+            return None
+        why = "it is a NumPy array of text or Python objects"
+        return View(_sizes(shape), NO_TENSOR, unreadable=why)
     sizes = _sizes(shape)
     strides = contiguous(sizes[::-1])[::-1] if fortran is True else contiguous(sizes)
     inline = _numpy_bytes(raw, byteorder)

@@ -30,7 +30,7 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """Every tensor in the archive, by its path through the saved object."""
     contents = read_archive(source)
-    return TensorFile(source.path, "torch-zip", contents.tensors, contents.modules)
+    return contents.file(source.path, "torch-zip")
 
 
 def root_folder(archive: ZipArchive, member: str) -> str | None:

@@ -18,4 +18,4 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """Parameters, buffers and other tensors by their module path; the code stays unread."""
     contents = read_archive(source)
-    return TensorFile(source.path, "torchscript", contents.tensors, contents.modules)
+    return contents.file(source.path, "torchscript")

@@ -119,13 +119,15 @@ class Packed:
 class ZipArchive:
     """The members of a ZIP file by name, in the order of its directory.
 
+    The archive is all of the file, or its bytes from `start` to `stop`: a member of another one.
     Raises CorruptFileError where the directory is missing or contradicts itself or the file.
     """
 
-    def __init__(self, path: Path, size: int, read: Read) -> None:
+    def __init__(self, path: Path, stop: int, read: Read, start: int = 0) -> None:
         self.path = path
         self._read = read
-        end, self._directory, length, count = self._find_directory(size)
+        self._start = start
+        end, self._directory, length, count = self._find_directory(stop)
         if self._directory + length > end or count * _ENTRY.size > length:
             raise self._corrupt("its directory reaches outside of the file")
         self.members: dict[str, Member] = {}
@@ -177,10 +179,11 @@ class ZipArchive:
             return f"compressed by method {member.method}"
         return ""
 
-    def _find_directory(self, size: int) -> tuple[int, int, int, int]:
+    def _find_directory(self, stop: int) -> tuple[int, int, int, int]:
         """Where the directory must have ended, where it begins, its length, its entries."""
-        tail_at = max(0, size - _END.size - 0xFFFF)
-        tail = self._read(tail_at, size - tail_at)
+        start = self._start
+        tail_at = max(start, stop - _END.size - 0xFFFF)
+        tail = self._read(tail_at, stop - tail_at)
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or len(tail) - at < _END.size:
             raise CorruptFileError(
@@ -190,13 +193,13 @@ class ZipArchive:
             )
         _, disk, first_disk, here, count, length, begin, _ = _END.unpack_from(tail, at)
         end = tail_at + at
-        if end >= _END64_LOCATOR.size:
+        if end - start >= _END64_LOCATOR.size:
             locator = _END64_LOCATOR.unpack(
                 self._read(end - _END64_LOCATOR.size, _END64_LOCATOR.size)
             )
             if locator[0] == b"PK\x06\x07":
-                end = locator[2]
-                if end + _END64.size > size:
+                end = start + locator[2]
+                if end + _END64.size > stop:
                     raise self._corrupt("its directory reaches outside of the file")
                 magic, _, _, _, disk, first_disk, here, count, length, begin = _END64.unpack(
                     self._read(end, _END64.size)
@@ -205,7 +208,7 @@ class ZipArchive:
                     raise self._corrupt("the end of its directory is not where it should be")
         if disk or first_disk or here != count:
             raise self._corrupt("it says that it is one of several parts")
-        return end, begin, length, count
+        return end, start + begin, length, count
 
     def _entry(self, table: bytes, at: int) -> tuple[Member, int]:
         if at + _ENTRY.size > len(table) or table[at : at + 4] != b"PK\x01\x02":
@@ -225,6 +228,7 @@ class ZipArchive:
             size = next(wide) if size == _IN_64 else size
             packed = next(wide) if packed == _IN_64 else packed
             header = next(wide) if header == _IN_64 else header
+        header += self._start
         try:
             name = raw_name.decode("utf-8")
         except UnicodeDecodeError:

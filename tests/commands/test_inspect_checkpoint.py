@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,51 @@ def test_constant_columns_are_said_once_on_a_narrow_terminal(run, folder):
     assert "in every row: nonfinite 0, dtype float32, eps 1e-05, momentum 0.1" in narrow
     assert "kind_hint" not in narrow
     assert "kind_hint" in run("inspect-checkpoint", "net.pt").stdout
+
+
+LAYER = {
+    "bn.weight": np.ones(3),
+    "bn.bias": np.ones(3),
+    "bn.running_mean": np.array([0.1, 0.2, 0.3]),
+    "bn.running_var": np.array([0.3, 0.2, 0.4]),
+}
+
+
+@pytest.mark.parametrize("container", ["npz", "pt"])
+def test_what_is_no_number_is_counted(run, save, container):
+    texts = {"names": np.array(["a", "b"]), "objects": np.array([None, 1], dtype=object)}
+    report = run(
+        "inspect-checkpoint", save(f"x.{container}", **LAYER, **texts), "-f", "json"
+    ).report
+    assert (report["facts"]["layers"], report["facts"]["unread"]) == (1, 2)
+    assert "2 entries were not read: " in report["verdict"]
+    report = run("inspect-checkpoint", save(f"y.{container}", **LAYER), "-f", "json").report
+    assert report["facts"]["unread"] is None
+    report = run("inspect-checkpoint", save(f"z.{container}", **texts), "-f", "json").report
+    assert (report["exit_code"], report["facts"]["unread"]) == (3, 2)
+
+
+def test_the_statistics_as_objects_are_counted(run, save):
+    objects = {key: value.astype(object) for key, value in LAYER.items()}
+    report = run("inspect-checkpoint", save("x.pt", **objects), "-f", "json").report
+    assert (report["exit_code"], report["facts"]["unread"]) == (3, 4)
+
+
+def test_a_tensor_of_a_layer_has_its_note_and_is_not_counted_again(run, save):
+    objects = LAYER | {"bn.bias": np.array([None] * 3), "other": np.array(["a"])}
+    report = run("inspect-checkpoint", save("x.npz", **objects), "-f", "json").report
+    assert report["facts"]["unread"] == 1
+    assert report["tables"]["layers"][0]["note"]
+
+
+def test_checkpoints_inside_of_an_archive(run, folder):
+    """As Stable-Baselines3 saves: policy.pth in a .zip."""
+    with zipfile.ZipFile("agent.zip", "w") as archive:
+        torch.save(LAYER, "policy.pth")
+        archive.write("policy.pth")
+        archive.writestr("old.pth", b"\x80\x02.")
+    report = run("inspect-checkpoint", "agent.zip", "-f", "json").report
+    assert [row["name"] for row in report["tables"]["layers"]] == ["policy.bn"]
+    assert report["facts"]["unread"] == 1
+    assert "old.pth" in report["verdict"]
+    assert run("inspect-checkpoint", "agent.zip::policy.bn").code == 0

@@ -3,6 +3,7 @@
 import io
 import json
 import warnings
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +139,22 @@ def samples():
             },
             "x", "safetensors", dense,
         ),
+        "nested": Sample(
+            {"x": packed({"data": b"{}", "a/policy.pth": saved(every), "net.pt": saved(net)})},
+            "x", "torch-zip in zip",
+            {f"a.policy.{k}": v for k, v in every.items()}
+            | {f"net.{k}": v for k, v in net.state_dict().items()},
+        ),
     }  # fmt: skip
+
+
+def packed(members, compression=zipfile.ZIP_STORED):
+    """A ZIP archive of {name: bytes}, as `zipfile` writes it."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    return out.getvalue()
 
 
 def write(directory, sample):

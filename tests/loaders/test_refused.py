@@ -119,7 +119,7 @@ REFUSED = {
     "gzip": (b"\x1f\x8b\x08" + bytes(9), "it is a compressed file; decompress it and name what"),
     "zip": (
         zipped({"readme.txt": b"x"}),
-        "it is a ZIP archive, but of neither PyTorch nor NumPy; unpack it and name a file in it.",
+        "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name a file in it.",
     ),
     "old-torchscript": (
         zipped({"m/model.json": b"{}", "m/version": b"1"}),

@@ -62,8 +62,18 @@ def test_arrays_in_a_compressed_archive(protocol, tmp_path):
 
 def test_arrays_of_no_numbers_are_no_tensors(tmp_path):
     path = tmp_path / "x"
-    torch.save({"o": np.array([None, 1]), "t": np.array(["a"]), "w": torch.ones(1)}, path)
-    assert list(open_file(path).tensors) == ["w"]
+    torch.save(
+        {
+            "o": np.array([None, 1]),
+            "t": np.array(["a"]),
+            "w": torch.ones(1),
+            "inside": np.array([{"w": torch.ones(1)}, None]),
+        },
+        path,
+    )
+    file = open_file(path)
+    assert list(file.tensors) == ["w", "inside.4.0.w"]
+    assert list(file.skipped) == ["o", "t"]
 
 
 def array(shape, raw, code="f4"):
