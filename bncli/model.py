@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bncli.samples import SampleSums
+
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
 
@@ -231,7 +233,8 @@ class ChannelStats:
     (divided by count). A channel with a NaN or Inf has the mean and var that IEEE arithmetic
     gives. `min` and `max` are over the finite values, NaN where there are none.
     `first_nonfinite` is the index of the channel's first NaN or Inf in the tensor (C order).
-    `third` and `fourth` are central moments (divided by count), where they were asked for.
+    `third` and `fourth` are central moments (divided by count), and `samples` says how the samples
+    scatter, where they were asked for.
     """
 
     count: int
@@ -246,6 +249,7 @@ class ChannelStats:
     first_nonfinite: tuple[tuple[int, ...] | None, ...]
     third: FloatArray | None = None
     fourth: FloatArray | None = None
+    samples: SampleSums | None = None
 
     @property
     def num_features(self) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.model import ChannelStats, TensorRef
+from bncli.moments.by_sample import BySample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
@@ -44,6 +45,7 @@ def channel_stats(
     dtype: str | None = None,
     extremes: bool = True,
     kurtosis: bool = False,
+    sample_axis: int | None = None,
     threads: int | None = None,
     advance: Advance | None = None,
 ) -> ChannelStats:
@@ -55,6 +57,8 @@ def channel_stats(
     one. All sums are in float64 whatever the dtype.
 
     Without `extremes`, `min` and `max` are NaN. With `kurtosis`, `third` and `fourth` are there.
+    With `sample_axis`, an axis other than the channel's, `samples` is there, but for a layout that
+    would have too many samples begun at once (`bncli.moments.by_sample.MOST_OPEN`).
     `threads` is the number of threads that work, by default one for each processor the process
     may use, and at most 8; the result is the same, bit by bit, for any number. `advance` is
     called with the number of bytes done, in the calling thread.
@@ -68,17 +72,22 @@ def channel_stats(
     """
     if not isinstance(tensor, TensorRef):
         tensor = np.asarray(tensor)
-    if isinstance(tensor, np.ndarray) and dtype is None and not kurtosis:
+    if isinstance(tensor, np.ndarray) and dtype is None and not kurtosis and sample_axis is None:
         with np.errstate(all="ignore"):
             small = _small(tensor, channel_axis, extremes=extremes)
         if small is not None:
             if advance is not None:
                 advance(tensor.nbytes)
             return small
-    source = _source(tensor, channel_axis, dtype)
+    source = _source(tensor, channel_axis, dtype, sample_axis)
+    by_sample = None if sample_axis is None else BySample.of(source.layout)
 
     def scan(
-        scale: FloatArray | None = None, *, extremes: bool, advance: Advance | None = None
+        scale: FloatArray | None = None,
+        *,
+        extremes: bool,
+        by_sample: BySample | None = None,
+        advance: Advance | None = None,
     ) -> Pool:
         return _scan(
             source,
@@ -88,10 +97,11 @@ def channel_stats(
             extremes=extremes,
             kurtosis=kurtosis,
             scale=scale,
+            by_sample=by_sample,
         )
 
     with np.errstate(all="ignore"):
-        pool = scan(extremes=extremes, advance=advance)
+        pool = scan(extremes=extremes, by_sample=by_sample, advance=advance)
         moments = pool.moments()
         if (dtype or source.dtype) == "float64":
             overflown = _overflown(moments, pool)
@@ -107,7 +117,11 @@ def channel_stats(
         for channel in np.flatnonzero(found.dirty).tolist():
             first[channel] = _unravel(int(found.first[channel]), source.shape)
         return stats(
-            moments, (pool.min, pool.max), (found.nan, found.posinf, found.neginf), tuple(first)
+            moments,
+            (pool.min, pool.max),
+            (found.nan, found.posinf, found.neginf),
+            tuple(first),
+            None if pool.samples is None else pool.samples.about(moments.offset),
         )
 
 
@@ -163,7 +177,12 @@ def _overflown(moments: Moments, pool: Pool) -> NDArray[np.bool_]:
     return overflown
 
 
-def _source(tensor: TensorRef | NDArray[Any], channel_axis: int, dtype: str | None) -> Source:
+def _source(
+    tensor: TensorRef | NDArray[Any],
+    channel_axis: int,
+    dtype: str | None,
+    sample_axis: int | None,
+) -> Source:
     """Check that the statistics can be taken, and open the tensor."""
     if isinstance(tensor, TensorRef):
         label, shape, stored = tensor.label, tensor.shape, tensor.dtype
@@ -188,7 +207,9 @@ def _source(tensor: TensorRef | NDArray[Any], channel_axis: int, dtype: str | No
         raise TensorError(f"{label}: shape {shape} has no channels along axis {channel_axis}.")
     if 0 in shape:
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
-    return Source(tensor, channel_axis, stored, shape)
+    if sample_axis is not None:
+        sample_axis %= len(shape)
+    return Source(tensor, channel_axis, stored, shape, sample_axis)
 
 
 def _processors() -> int:
@@ -217,14 +238,28 @@ def _scan(
     extremes: bool,
     kurtosis: bool,
     scale: FloatArray | None,
+    by_sample: BySample | None,
 ) -> Pool:
     """One pass: the sums over all tasks, of values times `scale` where it is given."""
     layout = source.layout
     tasks = layout.tasks.count
-    pool = Pool(layout.shape[layout.channel], kurtosis=kurtosis)
+    channels = layout.shape[layout.channel]
+    pool = Pool(
+        channels,
+        kurtosis=kurtosis,
+        samples=None if by_sample is None else by_sample.pool(channels),
+    )
     with ExitStack() as stack:
         workers = [
-            Worker(source, cast, stack, extremes=extremes, kurtosis=kurtosis, scale=scale)
+            Worker(
+                source,
+                cast,
+                stack,
+                extremes=extremes,
+                kurtosis=kurtosis,
+                scale=scale,
+                by_sample=by_sample,
+            )
             for _ in range(max(1, min(threads, tasks - 1)))
         ]
         # The first task is done alone, for it decides how the others begin.

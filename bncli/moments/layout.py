@@ -121,7 +121,8 @@ class Layout:
     """The axes in memory order, `axes[channel]` being the channel, and the cut into tasks.
 
     `order` are the tensor's axes as `axes` has them, those of size 1 left out (never the
-    channel); `shape` are the sizes of `axes`.
+    channel); `shape` are the sizes of `axes`. `axes[sample]`, where a sample axis was named and
+    has more than one sample, is that of the samples.
     """
 
     def __init__(
@@ -130,11 +131,13 @@ class Layout:
         strides: Sequence[int],
         channel_axis: int,
         max_span: int | None = None,
+        sample_axis: int | None = None,
     ) -> None:
         """Plan for a tensor of `shape` and `strides`, `channel_axis` not negative.
 
-        `max_span` bounds how far apart, in the unit of `strides`, the first and the last
-        element of a tile may lie, for a tensor that is read span by span.
+        `sample_axis` is kept an axis of its own, too. `max_span` bounds how far apart, in the unit
+        of `strides`, the first and the last element of a tile may lie, for a tensor that is read
+        span by span.
         """
         order = [i for i, size in enumerate(shape) if size != 1 or i == channel_axis]
         # The stride of a channel axis of size 1 means nothing: it goes first, out of the way.
@@ -145,11 +148,16 @@ class Layout:
         axes: list[Axis] = []
         joinable = False
         self.channel = 0
+        self.sample: int | None = None
         for i in order:
             size, stride = shape[i], strides[i]
             part = ((size, c_strides[i]),)
             if i == channel_axis:
                 self.channel = len(axes)
+                joinable = False
+                axes.append(Axis(size, stride, part))
+            elif i == sample_axis:
+                self.sample = len(axes)
                 joinable = False
                 axes.append(Axis(size, stride, part))
             elif joinable and axes[-1].stride == stride * size:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from bncli.errors import TensorError
 from bncli.model import ChannelStats
+from bncli.moments.by_sample import SamplePool
 from bncli.moments.worker import Nonfinite, Partial
+from bncli.samples import SampleSums, pooled
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray
@@ -78,12 +80,15 @@ class Pool:
     of the first task that has the channel.
     """
 
-    def __init__(self, num_features: int, *, kurtosis: bool) -> None:
+    def __init__(
+        self, num_features: int, *, kurtosis: bool, samples: SamplePool | None = None
+    ) -> None:
         self.count = np.zeros(num_features, np.int64)
         self.shift = np.zeros(num_features)
         self.min = np.full(num_features, np.nan)
         self.max = np.full(num_features, np.nan)
         self.nonfinite: Nonfinite | None = None
+        self.samples = samples
         self.m3 = np.zeros(num_features) if kurtosis else None
         self.m4 = np.zeros(num_features) if kurtosis else None
         self._sum = _Sum(num_features)
@@ -118,6 +123,8 @@ class Pool:
             self.max[channels] = np.fmax(self.max[channels], part.max)
         if part.nonfinite is not None:
             self._add_nonfinite(channels, part.nonfinite)
+        if self.samples is not None and part.samples is not None:
+            self.samples.add(channels, part.samples, self.shift[channels])
 
     def _pool_higher(self, part: Partial, delta: FloatArray, n_a: int) -> None:
         """Pool the third and fourth moments, before the second is."""
@@ -168,6 +175,7 @@ def stats(
     extremes: tuple[FloatArray, FloatArray],
     nonfinite: tuple[IntArray, IntArray, IntArray],
     first: tuple[tuple[int, ...] | None, ...],
+    samples: SampleSums | None = None,
 ) -> ChannelStats:
     """A `ChannelStats` in which channels with a NaN or Inf have what IEEE arithmetic gives."""
     shift, offset, var = moments.shift, moments.offset, moments.var
@@ -198,6 +206,7 @@ def stats(
         first_nonfinite=first,
         third=third,
         fourth=fourth,
+        samples=samples,
     )
 
 
@@ -205,8 +214,8 @@ def merge(parts: Sequence[ChannelStats]) -> ChannelStats:
     """The statistics of several tensors' values taken together, channel by channel.
 
     Exact but for rounding: that of parts of one tensor is that of the whole, to about 1e-15.
-    The third and fourth moments are there if every part has them; min and max are over the parts
-    that have them. `first_nonfinite` is an index in the first part that has one.
+    The third and fourth moments and the samples are there if every part has them; min and max are
+    over the parts that have them. `first_nonfinite` is an index in the first part that has one.
     Raises TensorError for no parts, or parts that differ in their number of channels.
     """
     if not parts:
@@ -264,4 +273,11 @@ def merge(parts: Sequence[ChannelStats]) -> ChannelStats:
                 next((index for index in indices if index is not None), None)
                 for indices in zip(*(part.first_nonfinite for part in parts), strict=True)
             ),
+            _pooled_samples(parts, deltas),
         )
+
+
+def _pooled_samples(parts: Sequence[ChannelStats], deltas: list[FloatArray]) -> SampleSums | None:
+    """The samples of all parts, `deltas` being the parts' means less that of all."""
+    samples = [(part.count, part.samples) for part in parts if part.samples is not None]
+    return pooled(samples, deltas) if len(samples) == len(parts) else None

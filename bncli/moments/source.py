@@ -30,6 +30,7 @@ class Source:
         channel_axis: int,
         dtype: str,
         shape: tuple[int, ...],
+        sample_axis: int | None = None,
     ) -> None:
         self.dtype = dtype
         self.shape = shape
@@ -39,7 +40,11 @@ class Source:
             self._file = tensor.storage
             self._stored = np.dtype(DTYPES[dtype].stored).newbyteorder(self._file.byteorder)
             self.layout = Layout(
-                tensor.shape, tensor.strides, channel_axis, max_span=4 * TILE_VALUES
+                tensor.shape,
+                tensor.strides,
+                channel_axis,
+                max_span=4 * TILE_VALUES,
+                sample_axis=sample_axis,
             )
             last = sum((axis.size - 1) * axis.stride for axis in self.layout.axes)
             if last < 0 or (last + 1) * self.itemsize > self._file.nbytes:
@@ -50,7 +55,7 @@ class Source:
                 )
         else:
             array = tensor.stored() if isinstance(tensor, TensorRef) else tensor
-            self.layout = Layout(array.shape, array.strides, channel_axis)
+            self.layout = Layout(array.shape, array.strides, channel_axis, sample_axis=sample_axis)
             one_wide = [i for i in range(array.ndim) if i not in self.layout.order]
             self._view = array.transpose(self.layout.order + one_wide).reshape(self.layout.shape)
 

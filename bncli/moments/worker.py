@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncli.moments.by_sample import BySample, TaskSamples
 from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
 from bncli.moments.layout import Box
 from bncli.moments.source import Source
@@ -79,6 +80,7 @@ class Partial:
     min: FloatArray | None = None
     max: FloatArray | None = None
     nonfinite: Nonfinite | None = None
+    samples: TaskSamples | None = None
     recentred: int = 0
 
 
@@ -91,6 +93,7 @@ class _Sums:
     square: FloatArray
     min: FloatArray | None
     max: FloatArray | None
+    samples: TaskSamples | None
 
 
 class Worker:
@@ -105,8 +108,11 @@ class Worker:
         extremes: bool,
         kurtosis: bool,
         scale: FloatArray | None,
+        by_sample: BySample | None = None,
     ) -> None:
         """`cast` is what values are rounded to first, `scale` what each channel is multiplied by.
+
+        `by_sample` is there where the samples' own sums are wanted.
 
         `stack` closes what is opened here.
         """
@@ -117,6 +123,7 @@ class Worker:
         self._extremes = extremes
         self._kurtosis = kurtosis
         self._scale = scale
+        self._by_sample = by_sample
         self.centre = False
         """Whether tasks begin with a guess of the mean."""
 
@@ -134,6 +141,7 @@ class Worker:
         part = Partial(channels, n, values * self._itemsize, sums.shift, sums.sum, m2)
         part.min = sums.min
         part.max = sums.max
+        part.samples = sums.samples
         # The comparison is False for a NaN, so one glance finds all that needs a second look.
         good = m2 * MAX_CANCELLATION >= sums.square
         if not good.all():
@@ -179,9 +187,12 @@ class Worker:
             np.zeros(c),
             np.full(c, np.inf) if extremes else None,
             np.full(c, -np.inf) if extremes else None,
+            None,
         )
+        if self._by_sample is not None:
+            sums.samples = self._by_sample.task(task, sums.shift)
         seen = 0
-        for _, channels, x, narrow in self._tiles(task):
+        for tile, channels, x, narrow in self._tiles(task):
             if sums.min is not None and sums.max is not None:
                 low, high = sums.min[channels], sums.max[channels]
                 np.minimum(low, extreme(np.minimum, narrow), out=low)
@@ -196,6 +207,10 @@ class Worker:
             total, square = power_sums(y)
             sums.sum[channels] += total
             sums.square[channels] += square
+            if sums.samples is not None:
+                sums.samples.add(tile, y)
+        if sums.samples is not None:
+            sums.samples.shift = sums.shift.copy()  # `_look_again` writes to the other
         return sums
 
     def _look_again(self, task: Box, part: Partial, sums: _Sums, bad: NDArray[np.bool_]) -> None:
@@ -219,6 +234,7 @@ class Worker:
             if low is None:
                 low, high = sums.min, sums.max
             m2 = sums.square - sums.sum * (sums.sum / part.count)
+            part.samples = sums.samples
             part.shift[bad] = sums.shift[bad]
             part.sum[bad] = sums.sum[bad]
             part.m2[bad] = np.maximum(m2[bad], 0.0)

@@ -1,0 +1,195 @@
+"""The sums over samples, taken tile by tile beside those over channels.
+
+Most layouts have a sample's values of a channel close together: they are summed within a tile, and
+of the sample's mean and variance only powers are kept. Where they are not, the sums of samples that
+are begun wait for the rest, as many as the layout makes and at most `MOST_OPEN`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncli.moments.layout import Box, Layout
+from bncli.samples import SampleSums, moved, power_sums
+
+FloatArray = NDArray[np.float64]
+
+MOST_OPEN = 1 << 21
+"""Pairs of a sample and a channel that may be begun and not finished: 50 MB."""
+
+_LETTERS = "abcdef"
+
+
+class _Place(NamedTuple):
+    """A rectangle of samples and channels, as the layout counts them."""
+
+    samples: tuple[int, int]
+    channels: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BySample:
+    """How a layout's values are summed sample by sample.
+
+    `size` is the number of values of a sample in a channel.
+    """
+
+    layout: Layout
+    sample: int
+    size: int
+
+    @classmethod
+    def of(cls, layout: Layout) -> BySample | None:
+        """For this layout; None where there is one sample, or too many would be begun at once."""
+        if layout.sample is None:
+            return None
+        pair = (layout.sample, layout.channel)
+        others = [axis for axis in range(len(layout.shape)) if axis not in pair]
+        if others:
+            open_pairs = prod(layout.shape[axis] for axis in pair if axis > others[0])
+            if open_pairs > MOST_OPEN:
+                return None
+        return cls(layout, layout.sample, prod(layout.shape[axis] for axis in others))
+
+    def task(self, task: Box, shift: FloatArray) -> TaskSamples:
+        """The sums over a task's samples, of values less `shift`; nothing added yet."""
+        return TaskSamples(self, task, shift)
+
+    def pool(self, channels: int) -> SamplePool:
+        """The sums over all tasks; nothing added yet."""
+        return SamplePool(self, np.zeros((8, channels)))
+
+    def place(self, box: Box) -> _Place:
+        """The samples and channels that a box has a part in."""
+        sample, channel = self.sample, self.layout.channel
+        return _Place(
+            (box.starts[sample], box.stops[sample]), (box.starts[channel], box.stops[channel])
+        )
+
+    def values(self, box: Box) -> int:
+        """The number of values that a box has of each of its samples and channels."""
+        pair = (self.sample, self.layout.channel)
+        return prod(size for axis, size in enumerate(box.shape) if axis not in pair)
+
+    def sums(self, x: FloatArray, shape: tuple[int, ...]) -> tuple[FloatArray, FloatArray | None]:
+        """The sums of a tile's values and of their squares, (samples, channels) each.
+
+        No squares for samples of one value, whose variance is 0.
+        """
+        x = x.reshape(shape)
+        letters = _LETTERS[: len(shape)]
+        wanted = letters[self.sample] + letters[self.layout.channel]
+        total = np.einsum(f"{letters}->{wanted}", x)
+        if self.size == 1:
+            return total, None
+        return total, np.einsum(f"{letters},{letters}->{wanted}", x, x)
+
+
+@dataclass(slots=True)
+class TaskSamples:
+    """What one task says of samples, about `shift` (channels of the task,).
+
+    `sums` is over the samples that are whole in the task; of others `total` and `square` hold the
+    sums so far, (samples, channels), over `values` values of each.
+    """
+
+    by: BySample
+    task: Box
+    shift: FloatArray
+    sums: FloatArray | None = None
+    total: FloatArray | None = None
+    square: FloatArray | None = None
+
+    @property
+    def place(self) -> _Place:
+        """The samples and channels that the task has a part in."""
+        return self.by.place(self.task)
+
+    @property
+    def number(self) -> int:
+        """The samples that the task has a part in."""
+        return self.place.samples[1] - self.place.samples[0]
+
+    @property
+    def values(self) -> int:
+        """The values that the task has of each sample and channel."""
+        return self.by.values(self.task)
+
+    def add(self, tile: Box, x: FloatArray) -> None:
+        """Take in a tile's values, less `shift`."""
+        total, square = self.by.sums(x, tile.shape)
+        (sample, end), (first, last) = self.by.place(tile)
+        (sample_0, _), (first_0, last_0) = self.place
+        channels = slice(first - first_0, last - first_0)
+        size = self.by.size
+        if self.by.values(tile) == size:
+            if self.sums is None:
+                self.sums = np.zeros((8, last_0 - first_0))
+            mean = total if size == 1 else total / size
+            var = None if square is None else variances(mean, square, size)
+            self.sums[:, channels] += power_sums(mean, var)
+            return
+        if self.total is None or self.square is None:
+            shape = (self.number, last_0 - first_0)
+            self.total, self.square = np.zeros(shape), np.zeros(shape)
+        assert square is not None
+        samples = slice(sample - sample_0, end - sample_0)
+        self.total[samples, channels] += total
+        self.square[samples, channels] += square
+
+
+def variances(mean: FloatArray, square: FloatArray, size: int) -> FloatArray:
+    """The biased variances of samples of `size` values, from the sums of their squares."""
+    return np.maximum(square / size - np.square(mean), 0.0)
+
+
+@dataclass(slots=True)
+class _Open:
+    """Samples that are begun: `values` of each so far, their mean and squared deviations."""
+
+    values: int
+    mean: FloatArray
+    m2: FloatArray
+
+
+@dataclass(slots=True)
+class SamplePool:
+    """The samples of one tensor, pooled task by task in their order, about the pool's shift."""
+
+    by: BySample
+    sums: FloatArray
+    _open: dict[_Place, _Open] = field(default_factory=dict)
+
+    def add(self, channels: slice, part: TaskSamples, shift: FloatArray) -> None:
+        """Take in a task, `shift` being what the pool's own values are less."""
+        by = part.shift - shift
+        if part.sums is not None:
+            self.sums[:, channels] += moved(part.sums, part.number, by)
+            return
+        assert part.total is not None
+        assert part.square is not None
+        n = part.values
+        mean = part.total / n
+        m2 = n * variances(mean, part.square, n)
+        mean += by
+        begun = self._open.pop(part.place, None)
+        if begun is not None:
+            both = begun.values + n
+            delta = mean - begun.mean
+            mean = begun.mean + delta * (n / both)
+            m2 += begun.m2 + np.square(delta) * (begun.values / both * n)
+            n = both
+        if n < self.by.size:
+            self._open[part.place] = _Open(n, mean, m2)
+        else:
+            self.sums[:, channels] += power_sums(mean, m2 / n)
+
+    def about(self, offset: FloatArray) -> SampleSums:
+        """The sums of all samples, their means less `offset` from the pool's shift."""
+        number = self.by.layout.shape[self.by.sample]
+        return SampleSums(number, float(number), moved(self.sums, number, -offset))
