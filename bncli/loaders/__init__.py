@@ -62,6 +62,7 @@ def open_file(path: Path | str) -> TensorFile:
     check_regular(path)
     if path.is_dir():
         refused.refuse_directory(path)
+    refused.refuse_part(path)
     with open_source(path) as source:
         for loader in LOADERS:
             if loader.detect(source):

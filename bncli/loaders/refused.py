@@ -5,31 +5,30 @@ The last loader in the list: it takes every file, and always raises.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.interface import CHECKPOINTS, Source
+from bncli.loaders.kinds import AS_NPZ, KINDS, READ
 from bncli.loaders.names import listed, quoted
+from bncli.loaders.probes import SEARCHED, is_pickle
+from bncli.loaders.torch_values import class_of
 from bncli.loaders.unpickler import Dict, Global, Pickle, Record, load
+from bncli.loaders.zip_archive import one_file
 
-READ = "PyTorch, safetensors and NumPy files"
-AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
-"""What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
 LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of file, told by its content, and the sentence for it."""
-
-    looks: Callable[[Source], bool]
-    sentence: str | Callable[[Source], str]
-    error: type[FileError] = UnsupportedFileError
+MOST_LOOKED_AT = 10_000
+"""How many objects of a pickle are looked at for what it would call."""
+RUNNERS = {
+    "os", "posix", "nt", "subprocess", "sys", "runpy", "pty", "commands", "importlib", "ctypes",
+    "shutil", "socket", "webbrowser", "pickle", "marshal", "timeit", "code", "bdb", "pip",
+}  # fmt: skip
+"""Modules whose functions no weights need, and which can run or remove whatever they are told."""
+RUNNING_BUILTINS = {"eval", "exec", "compile", "__import__", "open", "input", "breakpoint"}
 
 
 def detect(source: Source) -> bool:
@@ -40,12 +39,11 @@ def detect(source: Source) -> bool:
 
 def open_tensors(source: Source) -> NoReturn:
     """Raise the sentence for what the file is."""
-    if _is_pickle(source.head) or OLDEST_PICKLES.match(source.head):
+    if is_pickle(source.head):
         _refuse_pickle(source)
     for kind in KINDS:
         if kind.looks(source):
-            said = kind.sentence
-            raise kind.error(source.path, said if isinstance(said, str) else said(source))
+            raise kind.refusal(source)
     if text := _text(source):
         raise UnsupportedFileError(
             source.path,
@@ -56,6 +54,19 @@ def open_tensors(source: Source) -> NoReturn:
     raise UnsupportedFileError(
         source.path, f"its format is not known (it begins with {first}); bncli reads {READ}."
     )
+
+
+def refuse_part(path: Path) -> None:
+    """Raise for a file of a checkpoint of torch.distributed, which holds pieces of tensors.
+
+    Alone among the kinds it is told by its name and its neighbour: a file with one piece is a
+    whole archive of torch.save.
+    """
+    if path.name.endswith(".distcp") and os.path.lexists(path.parent / ".metadata"):
+        raise UnsupportedFileError(
+            path,
+            f"it is a part of a checkpoint of torch.distributed; {one_file(path.parent)}.",
+        )
 
 
 def refuse_directory(path: Path) -> NoReturn:
@@ -73,9 +84,19 @@ def refuse_directory(path: Path) -> NoReturn:
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         raise UnsupportedFileError(
             path,
-            "it is a checkpoint of torch.distributed; make it one file (python -m"
-            " torch.distributed.checkpoint.format_utils dcp_to_torch"
-            f" {quoted(path.name) or 'DIRECTORY'} model.pt) and name that.",
+            f"it is a checkpoint of torch.distributed; {one_file(path)}.",
+        )
+    if {"_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"} & set(names):
+        raise UnsupportedFileError(
+            path,
+            "it is a checkpoint of Orbax; restore it with Orbax, and save its arrays with np.savez"
+            " under their names joined by '/' (batch_stats/LAYER/mean, params/LAYER/scale).",
+        )
+    if {".zarray", ".zgroup", "zarr.json"} & set(names):
+        raise UnsupportedFileError(path, f"it is a Zarr store; bncli reads {READ}, so {AS_NPZ}.")
+    if "Manifest.json" in names and path.name.endswith(".mlpackage"):
+        raise UnsupportedFileError(
+            path, "it is a Core ML package; name the checkpoint that it was made from."
         )
     if "data.pkl" in names and "version" in names:
         raise UnsupportedFileError(
@@ -89,28 +110,64 @@ def refuse_directory(path: Path) -> NoReturn:
     raise UnsupportedFileError(path, f"it is a directory; {hint}.")
 
 
-OLDEST_PICKLES = re.compile(rb"(?:\((?:dp|lp|p)\d+\n|ccopy_reg\n|ccollections\n|[\]}]q\0)")
-"""How pickles of protocols 0 and 1 begin that hold a dictionary, a list, a tuple or an object."""
-
-
-def _is_pickle(head: bytes) -> bool:
-    """Whether a pickle begins here: it names its protocol, or is a damaged one of torch.save."""
-    named = head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}
-    return named or head.startswith(b"L1195470371460388013")
-
-
 def _refuse_pickle(source: Source) -> NoReturn:
     """Raise the sentence for a pickle that torch.save did not write."""
-    if not OLDEST_PICKLES.match(source.head) and _is_paddle(load(source.path, source.mapped)):
+    try:
+        pickle = load(source.path, source.mapped)
+    except CorruptFileError:
+        # The bytes of arrays stand between the opcodes.
+        if b"joblib.numpy_pickle" not in source.head_of(SEARCHED):
+            raise
         raise UnsupportedFileError(
             source.path,
-            f"it is a PaddlePaddle pickle; {AS_NPZ}.",
+            f"it is a file of joblib.dump; load it where it was made, and {AS_NPZ}.",
+        ) from None
+    if _is_paddle(pickle):
+        raise UnsupportedFileError(source.path, f"it is a PaddlePaddle pickle; {AS_NPZ}.")
+    called = list(_called(pickle.value))
+    for cls in called:
+        if cls.module.split(".")[0] in RUNNERS or (
+            cls.module in {"builtins", "__builtin__"} and cls.name in RUNNING_BUILTINS
+        ):
+            raise UnsupportedFileError(
+                source.path,
+                f"it is a Python pickle that calls {quoted(f'{cls.module}.{cls.name}')} when it is"
+                " loaded, which is on no list of what weights need; nothing of it was run here, and"
+                " it is safer to load it nowhere.",
+            )
+    if any(cls.module == "torch.distributed.checkpoint.metadata" for cls in called):
+        raise UnsupportedFileError(
+            source.path,
+            "it is the table of a checkpoint of torch.distributed; "
+            f"{one_file(source.path.parent)}.",
         )
+    root = class_of(pickle.value) if isinstance(pickle.value, Record) else None
+    what = f" of {quoted(f'{root.module}.{root.name}')}" if root is not None else ""
     raise UnsupportedFileError(
         source.path,
-        "it is a plain Python pickle, not a file of torch.save; load it where it was made and save"
-        " its tensors with torch.save or np.savez.",
+        f"it is a plain Python pickle{what}, not a file of torch.save; load it where it was made"
+        " and save its tensors with torch.save or np.savez.",
     )
+
+
+def _called(value: object) -> Iterator[Global]:
+    """What the objects of a pickle are made by, of the first of them."""
+    waiting = [value]
+    seen: set[int] = set()
+    while waiting and len(seen) < MOST_LOOKED_AT:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Record):
+            cls = class_of(node)
+            if cls is not None:
+                yield cls
+            waiting += [*node.args, *node.states, *node.elements]
+        if isinstance(node, Record | Dict):
+            waiting += [part for pair in node.pairs for part in pair]
+        elif isinstance(node, list | tuple):
+            waiting += node
 
 
 def _is_paddle(pickle: Pickle) -> bool:
@@ -137,187 +194,12 @@ def _text(source: Source) -> str:
     """The first words of a file that is text, "" where it is none."""
     import codecs
 
+    wide = source.head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    decode = codecs.utf_16_decode if wide else codecs.utf_8_decode
     try:
         # The head may end inside of a character.
-        text = codecs.utf_8_decode(source.head.removeprefix(b"\xef\xbb\xbf"))[0]
+        text = decode(source.head.removeprefix(b"\xef\xbb\xbf"))[0]
     except UnicodeDecodeError:
         return ""
     words = " ".join(text.split())
     return words if words.isprintable() else ""
-
-
-def _begins(*starts: bytes, at: int = 0) -> Callable[[Source], bool]:
-    return lambda source: source.head[at:].startswith(starts)
-
-
-def _is_html(source: Source) -> bool:
-    text = source.head[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (
-        text.startswith((b"<?xml", b"<!--")) and b"<html" in text
-    )
-
-
-def _is_tar(source: Source) -> bool:
-    """Whether the first 512 bytes are a tar header: its checksum is right."""
-    head = source.head[:512]
-    digits = head[148:156].strip(b" \0")
-    if len(head) < 512 or not re.fullmatch(rb"[0-7]{1,7}", digits):
-        return False
-    return int(digits, 8) == sum(head[:148]) + 8 * 0x20 + sum(head[156:])
-
-
-def _is_torch_tar(source: Source) -> bool:
-    name = source.head[:100].rstrip(b"\0")
-    return _is_tar(source) and name in {b"sys_info", b"pickle", b"storages", b"tensors"}
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A protobuf number and where it ends; (-1, ...) where it is none."""
-    value = 0
-    for width in range(10):
-        if at + width >= len(data):
-            break
-        byte = data[at + width]
-        value |= (byte & 0x7F) << (7 * width)
-        if byte < 0x80:
-            return value, at + width + 1
-    return -1, len(data)
-
-
-def _protobuf_fields(source: Source) -> dict[int, int] | None:
-    """The fields of a protobuf message and their wire types; None where it is none.
-
-    Every field must be well-formed and the last must end with the file.
-    """
-    fields: dict[int, int] = {}
-    at = 0
-    for _ in range(1_000):
-        if at == source.size:
-            return fields
-        piece = source.read(at, min(20, source.size - at))
-        tag, used = _varint(piece, 0)
-        wire = tag & 7
-        if tag < 8 or wire not in {0, 1, 2, 5}:
-            return None
-        if wire in {0, 2}:
-            value, used = _varint(piece, used)
-            if value < 0:
-                return None
-            used += value if wire == 2 else 0
-        else:
-            used += 8 if wire == 1 else 4
-        fields[tag >> 3] = wire
-        at += used
-        if at > source.size:
-            return None
-    return None
-
-
-def _is_onnx(source: Source) -> bool:
-    """A ModelProto: ir_version (1) comes as a number, the graph (7) as a message."""
-    if source.head[:1] != b"\x08":
-        return False
-    fields = _protobuf_fields(source)
-    return fields is not None and fields.get(1) == 0 and fields.get(7) == 2
-
-
-def _is_tensorflow(source: Source) -> bool:
-    """The table of a TensorFlow checkpoint ends in a magic number; its data goes by the name."""
-    if source.size >= 8 and source.read(source.size - 8, 8) == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb":
-        return True
-    if source.head.startswith(b"model_checkpoint_path:"):
-        return True
-    return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
-
-
-def _has_member(*ends: str) -> Callable[[Source], bool]:
-    return lambda source: (
-        source.archive is not None
-        and any(
-            name == end or name.endswith(f"/{end}")
-            for name in source.archive.members
-            for end in ends
-        )
-    )
-
-
-def _zip_sentence(source: Source) -> str:
-    names = source.archive.members if source.archive is not None else ()
-    likely = [name for name in names if name.endswith(CHECKPOINTS)]
-    what = (
-        f"unzip it and name {listed(likely, ' or ')}"
-        if likely
-        else "unzip it and name a file in it"
-    )
-    return f"it is a ZIP archive, but of neither PyTorch nor NumPy; {what}."
-
-
-KINDS = (
-    Kind(
-        lambda source: source.size == 0,
-        "it is empty; download or copy it again.",
-        CorruptFileError,
-    ),
-    Kind(
-        _begins(b"version https://git-lfs"),
-        "it is a git-lfs pointer, not the file itself; run git lfs pull.",
-    ),
-    Kind(
-        _is_html,
-        "it is an HTML page, not a checkpoint; the download gave a web page, so download it from"
-        " the direct link.",
-    ),
-    Kind(
-        lambda source: any(
-            source.read(at, min(8, max(0, source.size - at))) == b"\x89HDF\r\n\x1a\n"
-            for at in (0, 512, 1024, 2048)
-            if at + 8 <= source.size
-        ),
-        f"it is an HDF5 file, as Keras saves; bncli reads {READ}, so {AS_NPZ}.",
-    ),
-    Kind(
-        _has_member("model.weights.h5"),
-        f"it is a Keras archive; bncli reads {READ}, so {AS_NPZ}.",
-    ),
-    Kind(
-        _is_onnx,
-        f"it is an ONNX model; bncli reads {READ}, so name the checkpoint that it was made from.",
-    ),
-    Kind(
-        _is_tensorflow,
-        f"it is a TensorFlow checkpoint; bncli reads {READ}, so {AS_NPZ}.",
-    ),
-    Kind(
-        _is_torch_tar,
-        "it is a tar file of PyTorch before 0.2; load it with an old PyTorch and save it again with"
-        " torch.save.",
-    ),
-    Kind(_is_tar, "it is a tar archive; unpack it and name a file in it."),
-    Kind(
-        _begins(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"),
-        "it is a compressed file; decompress it and name what comes out.",
-    ),
-    Kind(
-        _has_member("archive_format", "serialized_exported_program.json", "models/model.json"),
-        "it is a torch.export program; save its state_dict with torch.save and name that.",
-    ),
-    Kind(
-        _has_member("model.json"),
-        "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and save"
-        " its state_dict with torch.save.",
-    ),
-    Kind(lambda source: source.archive is not None, _zip_sentence),
-    Kind(
-        _begins(b"GGUF"),
-        f"it is a GGUF file of quantised weights; bncli reads {READ}, so name the original.",
-    ),
-    Kind(
-        _begins(b"TFL3", at=4),
-        f"it is a TensorFlow Lite model; bncli reads {READ}, so name what it was made from.",
-    ),
-    Kind(
-        _begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF"),
-        f"it is a picture or a document; bncli reads {READ}.",
-    ),
-)
-"""What arrives in practice, in the order in which it is asked."""

@@ -69,8 +69,8 @@ def _regions(source: Source, saved: Pickle, listing: Pickle) -> dict[str, FileBy
         elif not _is_source_text(reference):
             raise CorruptFileError(
                 source.path,
-                "it refers to a storage in a way that PyTorch does not; it is damaged or was made"
-                " to do harm.",
+                "it refers to a storage in a way that PyTorch does not; it is damaged or not"
+                " as PyTorch writes it.",
             )
     keys = listing.value
     if not isinstance(keys, list):

@@ -204,8 +204,8 @@ class _Walk:
             fact = "too few arguments" if isinstance(error, IndexError) else error
             raise CorruptFileError(
                 self.path,
-                f"one of its tensors is not described as PyTorch does ({fact}); it is damaged or"
-                " was made to do harm, so download or save it again.",
+                f"one of its tensors is not described as PyTorch does ({fact}); it is damaged,"
+                " so download or save it again.",
             ) from error
 
     def _items(self, node: object) -> Iterator[tuple[str, object]]:
@@ -466,15 +466,16 @@ class _Walk:
     def _broken(self, name: str, fact: str) -> CorruptFileError:
         return CorruptFileError(
             self.path,
-            f"its tensor {quoted(name) or 'at the top'} {fact}; the file is damaged or was made to"
-            " do harm, so download or save it again.",
+            f"its tensor {quoted(name) or 'at the top'} {fact}; the file is damaged, so download or"
+            " save it again.",
         )
 
     def _unfolds(self) -> CorruptFileError:
         return CorruptFileError(
             self.path,
-            "its objects hold each other more often or more deeply than those of a checkpoint; it"
-            " was made to do harm.",
+            "its objects hold each other more often or more deeply than those of a checkpoint,"
+            " and to follow them would take far more time than its size; save the weights alone, as"
+            " model.state_dict() gives them.",
         )
 
 

@@ -164,8 +164,8 @@ class _Machine:
         """The error for the place where the machine stands."""
         return CorruptFileError(
             self.path,
-            f"{fact} (at byte {self.at - self.start} of the pickle); it is damaged or was made to"
-            " do harm, so download or save it again.",
+            f"{fact} (at byte {self.at - self.start} of the pickle); it is damaged or not as"
+            " PyTorch writes it, so download or save it again.",
         )
 
     def too_large(self, fact: str) -> UnsupportedFileError:

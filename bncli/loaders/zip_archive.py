@@ -7,6 +7,7 @@ two share a name or a byte, and none is larger than its compressed bytes can giv
 
 from __future__ import annotations
 
+import shlex
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -35,6 +36,13 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _IN_64 = 0xFFFFFFFF
 
 Read = Callable[[int, int], bytes]
+
+
+def one_file(folder: Path) -> str:
+    """What to do about a checkpoint of torch.distributed, whose files are archives in a row."""
+    tool = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+    where = shlex.quote(quoted(str(folder), 1000))
+    return f"make the folder one file ({tool} {where} model.pt) and name that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +201,7 @@ class ZipArchive:
             )
         _, disk, first_disk, here, count, length, begin, _ = _END.unpack_from(tail, at)
         end = tail_at + at
+        self._check_alone(end, length, begin)
         if end - start >= _END64_LOCATOR.size:
             locator = _END64_LOCATOR.unpack(
                 self._read(end - _END64_LOCATOR.size, _END64_LOCATOR.size)
@@ -209,6 +218,25 @@ class ZipArchive:
         if disk or first_disk or here != count:
             raise self._corrupt("it says that it is one of several parts")
         return end, start + begin, length, count
+
+    def _check_alone(self, end: int, length: int, begin: int) -> None:
+        """Raise where the directory belongs to the last of several archives in a row."""
+        start = self._start
+        wide = end - _END64_LOCATOR.size - _END64.size
+        if wide >= start and self._read(wide, 4) == b"PK\x06\x06":
+            end = wide
+            length, begin = _END64.unpack(self._read(wide, _END64.size))[-2:]
+        last = end - length - begin
+        if (
+            last >= start + _END.size
+            and self._read(last, 4) == b"PK\x03\x04"
+            and self._read(last - _END.size, 4) == b"PK\x05\x06"
+        ):
+            raise UnsupportedFileError(
+                self.path,
+                "it is several ZIP archives in a row, as torch.distributed.checkpoint writes them"
+                f" (.distcp); {one_file(self.path.parent)}.",
+            )
 
     def _entry(self, table: bytes, at: int) -> tuple[Member, int]:
         if at + _ENTRY.size > len(table) or table[at : at + 4] != b"PK\x01\x02":

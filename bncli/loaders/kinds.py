@@ -1,0 +1,199 @@
+"""The kinds of files that arrive and are not read, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.loaders import probes
+from bncli.loaders.interface import CHECKPOINTS, Source
+from bncli.loaders.names import listed
+from bncli.loaders.nested import has_member
+from bncli.loaders.probes import begins, holds
+
+READ = "PyTorch, safetensors and NumPy files"
+AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
+"""What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
+NOT_READ = f"bncli reads {READ}, so {AS_NPZ}."
+NO_WEIGHTS = f"bncli reads {READ}; name the file with the weights."
+KERAS_WORDS = (
+    b"keras_version",
+    b"layer_names",
+    b"model_weights",
+    b"_layer_checkpoint_dependencies",
+    b"batch_normalization",
+)
+"""What Keras writes into an HDF5 file: two attributes, two groups and its layers' default name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file, told by its content, and the sentence for it."""
+
+    looks: Callable[[Source], bool]
+    sentence: str | Callable[[Source], str]
+    error: type[FileError] = UnsupportedFileError
+
+    def refusal(self, source: Source) -> FileError:
+        """The error that says what the file is."""
+        said = self.sentence
+        return self.error(source.path, said if isinstance(said, str) else said(source))
+
+
+def _is_archive(*ends: str) -> Callable[[Source], bool]:
+    """Whether the file is a ZIP archive, with one of these members if any are named."""
+    return lambda source: (
+        source.archive is not None and (not ends or has_member(source.archive, *ends))
+    )
+
+
+def _zip_sentence(source: Source) -> str:
+    names = source.archive.members if source.archive is not None else ()
+    likely = [name for name in names if name.endswith(CHECKPOINTS)]
+    which = listed(likely, " or ") if likely else "a file in it"
+    return f"it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name {which}."
+
+
+COMMANDS = {"gzip": "gunzip", "bzip2": "bunzip2", "xz": "unxz", "lzma": "unlzma", "zstd": "unzstd"}
+
+
+def _packed_sentence(source: Source) -> str:
+    how, inside = probes.compression(source)
+    if probes.is_pickle(inside):
+        return (
+            f"it is a Python pickle compressed by {how}, as joblib.dump writes with compress; load"
+            f" it where it was made, and {AS_NPZ}."
+        )
+    if probes.is_tar_header(inside):
+        return (
+            f"it is a tar archive compressed by {how}; unpack it (tar -xf) and name a file in it."
+        )
+    command = f" ({COMMANDS[how]})" if how in COMMANDS else ""
+    return f"it is a file compressed by {how}; decompress it{command} and name what comes out."
+
+
+_FRAMEWORKS = (
+    Kind(
+        begins(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", b"MATLAB 7.0 MAT-file"),
+        f"it is a MATLAB file; {NOT_READ}",
+    ),
+    Kind(probes.is_matlab4, f"it is a MATLAB file of version 4; {NOT_READ}"),
+    Kind(
+        lambda source: probes.is_hdf5(source) and holds(*KERAS_WORDS)(source),
+        f"it is an HDF5 file of Keras; {NOT_READ}",
+    ),
+    Kind(probes.is_hdf5, f"it is an HDF5 file; {NOT_READ}"),
+    Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
+    Kind(_is_archive("model.weights.h5"), f"it is a Keras archive; {NOT_READ}"),
+    Kind(
+        probes.is_onnx,
+        f"it is an ONNX model; bncli reads {READ}, so name the checkpoint that it was made from.",
+    ),
+    Kind(
+        begins(b"ORTM", at=4),
+        "it is an ONNX Runtime model; name the checkpoint that it was made from.",
+    ),
+    Kind(probes.is_tensorflow, f"it is a TensorFlow checkpoint; {NOT_READ}"),
+    Kind(
+        lambda source: b"brain.Event:" in source.head[:64],
+        f"it is a TensorFlow event log, which holds no weights; {NO_WEIGHTS}",
+    ),
+    Kind(probes.is_saved_model, f"it is the graph of a TensorFlow SavedModel; {NOT_READ}"),
+    Kind(probes.is_core_ml, "it is a Core ML model; name the checkpoint that it was made from."),
+    Kind(probes.is_caffe, f"it is a Caffe model; {NOT_READ}"),
+    Kind(
+        probes.is_protobuf_list,
+        "it is a list of protobuf messages, as MindSpore's checkpoints and TensorFlow's frozen"
+        f" graphs are; {NOT_READ}",
+    ),
+    Kind(
+        begins(b"TFL3", at=4),
+        f"it is a TensorFlow Lite model; bncli reads {READ}, so name what it was made from.",
+    ),
+    Kind(
+        begins(b"ET12", b"ET13", at=4),
+        "it is an ExecuTorch program; name the checkpoint that it was made from.",
+    ),
+    Kind(
+        begins(b"ftrt", b"ptrt"),
+        "it is a TensorRT engine; name the checkpoint that it was made from.",
+    ),
+    Kind(
+        begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"),
+        f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
+    ),
+    Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is a file of MXNet's arrays; {NOT_READ}"),
+    Kind(begins(b"7767517\n"), "it is an ncnn model; name the checkpoint that it was made from."),
+    Kind(probes.is_darknet, f"it is a file of Darknet's weights; {NOT_READ}"),
+    Kind(
+        probes.is_msgpack,
+        "it is a table of MessagePack, as Flax saves; save its arrays with np.savez under their"
+        " names joined by '/' (batch_stats/LAYER/mean, params/LAYER/scale).",
+    ),
+)
+
+_DATA = (
+    Kind(begins(b"PAR1", b"PARE"), f"it is a Parquet table; {NO_WEIGHTS}"),
+    Kind(begins(b"ARROW1", b"FEA1"), f"it is an Arrow table; {NO_WEIGHTS}"),
+    Kind(begins(b"SQLite format 3\0"), f"it is an SQLite database; {NO_WEIGHTS}"),
+    Kind(begins(b"Obj\x01"), f"it is an Avro file; {NO_WEIGHTS}"),
+    Kind(begins(b"RDX2\n", b"RDX3\n", b"RDA2\n"), f"it is R's data; {NOT_READ}"),
+    Kind(
+        begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"II*\0", b"MM\0*", b"%!PS"),
+        f"it is a picture or a document; {NO_WEIGHTS}",
+    ),
+    Kind(
+        begins(b"RIFF", b"OggS\0", b"fLaC", b"ID3\3\0", b"ID3\4\0", b"\x1a\x45\xdf\xa3"),
+        f"it is a picture, a sound or a film; {NO_WEIGHTS}",
+    ),
+    Kind(begins(b"ftyp", at=4), f"it is a picture, a sound or a film; {NO_WEIGHTS}"),
+    Kind(probes.is_program, f"it is a program or a library; {NO_WEIGHTS}"),
+    Kind(
+        begins(b"\0\x05\x16\x07", b"\0\x05\x16\0"),
+        "it is what macOS keeps beside a file; name the file whose name has no ._ before it.",
+    ),
+)
+
+KINDS = (
+    Kind(
+        lambda source: source.size == 0,
+        "it is empty; download or copy it again.",
+        CorruptFileError,
+    ),
+    Kind(
+        begins(b"version https://git-lfs"),
+        "it is a git-lfs pointer, not the file itself; run git lfs pull.",
+    ),
+    Kind(
+        probes.is_html,
+        "it is an HTML page, not a checkpoint; the download gave a web page, so download it from"
+        " the direct link.",
+    ),
+    *_FRAMEWORKS,
+    Kind(
+        probes.is_torch_tar,
+        "it is a tar file of PyTorch before 0.2; load it with an old PyTorch and save it again with"
+        " torch.save.",
+    ),
+    Kind(probes.is_tar, "it is a tar archive; unpack it and name a file in it."),
+    Kind(lambda source: bool(probes.compression(source)[0]), _packed_sentence),
+    Kind(
+        _is_archive("archive_format", "serialized_exported_program.json", "models/model.json"),
+        "it is a torch.export program; save its state_dict with torch.save and name that.",
+    ),
+    Kind(
+        _is_archive("model.json"),
+        "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and save"
+        " its state_dict with torch.save.",
+    ),
+    Kind(_is_archive(), _zip_sentence),
+    *_DATA,
+    Kind(
+        probes.is_blank,
+        "its first and last bytes are all 0; it was never written to the end, or lost what was in"
+        " it, so download or copy it again.",
+        CorruptFileError,
+    ),
+)
+"""What arrives in practice, in the order in which it is asked."""

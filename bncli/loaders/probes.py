@@ -1,0 +1,293 @@
+"""Looks into files that are not read, for what they are: bounded, and sure before it says yes."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from bncli.loaders.interface import Source
+
+SEARCHED = 1 << 22
+"""How many of the first bytes are searched for a word that tells who wrote the file."""
+MOST_FIELDS = 1_000
+PACKED_HEAD = 1 << 16
+MOST_LZMA = 1 << 26
+"""The memory that looking into an LZMA stream may take."""
+
+
+def begins(*starts: bytes, at: int = 0) -> Callable[[Source], bool]:
+    """Whether one of these stands at a place near the begin of the file."""
+    return lambda source: source.head[at:].startswith(starts)
+
+
+def holds(*words: bytes) -> Callable[[Source], bool]:
+    """Whether one of these stands anywhere in the first bytes of the file."""
+
+    def found(source: Source) -> bool:
+        first = source.head_of(SEARCHED)
+        return any(word in first for word in words)
+
+    return found
+
+
+def is_program(source: Source) -> bool:
+    """Whether it is a program or a library, of any system."""
+    if source.head.startswith((b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")):
+        return True
+    at = int.from_bytes(source.head[0x3C:0x40], "little")
+    return source.head[:2] == b"MZ" and source.head[at : at + 4] == b"PE\0\0"
+
+
+def is_blank(source: Source) -> bool:
+    """Whether the first and the last bytes are all 0."""
+    last = source.read(max(source.start, source.size - 4096), min(4096, source.size - source.start))
+    return not any(source.head) and not any(last)
+
+
+def is_html(source: Source) -> bool:
+    """Whether a web page begins here."""
+    text = source.head[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (
+        text.startswith((b"<?xml", b"<!--")) and b"<html" in text
+    )
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a pickle begins here: it names its protocol, or has one of the oldest begins."""
+    named = head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}
+    return named or OLDEST_PICKLES.match(head) is not None
+
+
+OLDEST_PICKLES = re.compile(
+    rb"(?:\((?:dp|lp|p)\d+\n|ccopy_reg\n|ccollections\n|[\]}]q\0|L1195470371460388013)"
+)
+"""How pickles of protocols 0 and 1 begin that hold a dictionary, a list, a tuple or an object, or
+the magic number of torch.save."""
+
+
+def is_tar(source: Source) -> bool:
+    """Whether the first 512 bytes are a tar header."""
+    return is_tar_header(source.head)
+
+
+def is_tar_header(head: bytes) -> bool:
+    """Whether these bytes begin with a tar header: its checksum is right."""
+    head = head[:512]
+    digits = head[148:156].strip(b" \0")
+    if len(head) < 512 or not re.fullmatch(rb"[0-7]{1,7}", digits):
+        return False
+    return int(digits, 8) == sum(head[:148]) + 8 * 0x20 + sum(head[156:])
+
+
+def is_torch_tar(source: Source) -> bool:
+    """Whether it is what PyTorch before 0.2 wrote."""
+    name = source.head[:100].rstrip(b"\0")
+    return is_tar(source) and name in {b"sys_info", b"pickle", b"storages", b"tensors"}
+
+
+def is_hdf5(source: Source) -> bool:
+    """Whether HDF5's signature stands at the begin, or behind a block of the user's."""
+    return any(
+        source.read(at, 8) == b"\x89HDF\r\n\x1a\n"
+        for at in (0, 512, 1024, 2048)
+        if at + 8 <= source.size
+    )
+
+
+def is_matlab4(source: Source) -> bool:
+    """Whether the file begins with the header of a matrix of MATLAB 4, and its name."""
+    if len(source.head) < 22:
+        return False
+    for order in "<>":
+        kind, rows, columns, imaginary, length = struct.unpack_from(f"{order}5i", source.head)
+        digits = f"{kind:04d}" if 0 <= kind < 5000 else "9999"
+        thousands, _, precision, text = map(int, digits)
+        if (
+            thousands == (order == ">")
+            and digits[1] == "0"
+            and precision <= 5
+            and text <= 2
+            and rows >= 0
+            and columns >= 0
+            and imaginary in {0, 1}
+            and 2 <= length <= 64
+        ):
+            name = source.head[20 : 20 + length]
+            nbytes = (8, 4, 4, 2, 2, 1)[precision] * rows * columns * (1 + imaginary)
+            fits = 20 + length + nbytes <= source.size
+            return fits and re.fullmatch(rb"[A-Za-z]\w*\0", name) is not None
+    return False
+
+
+def is_msgpack(source: Source) -> bool:
+    """Whether it is a table of MessagePack: the mark of a table, and a text for its first key."""
+    head = source.head
+    at = 1 if head[:1] and 0x81 <= head[0] <= 0x8F else {0xDE: 3, 0xDF: 5}.get(head[0], 0)
+    if not at or len(head) <= at + 1:
+        return False
+    if 0xA1 <= head[at] <= 0xBF:
+        key = head[at + 1 : at + 1 + (head[at] & 0x1F)]
+    elif head[at] == 0xD9:
+        key = head[at + 2 : at + 2 + head[at + 1]]
+    else:
+        return False
+    try:
+        return bool(key) and key.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def is_darknet(source: Source) -> bool:
+    """Whether it is called .weights and begins with a version of Darknet (0.1 or 0.2)."""
+    if not source.path.name.endswith(".weights") or len(source.head) < 20:
+        return False
+    major, minor, revision = struct.unpack_from("<3i", source.head)
+    return major == 0 and minor in {1, 2} and 0 <= revision <= 9
+
+
+def is_tensorflow(source: Source) -> bool:
+    """The table of a TensorFlow checkpoint ends in a magic number; its data goes by the name."""
+    if source.size >= 8 and source.read(source.size - 8, 8) == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb":
+        return True
+    if source.head.startswith(b"model_checkpoint_path:"):
+        return True
+    return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protobuf number and where it ends; (-1, ...) where it is none."""
+    value = 0
+    for width in range(10):
+        if at + width >= len(data):
+            break
+        byte = data[at + width]
+        value |= (byte & 0x7F) << (7 * width)
+        if byte < 0x80:
+            return value, at + width + 1
+    return -1, len(data)
+
+
+def protobuf_fields(source: Source) -> dict[int, int] | None:
+    """The fields of a protobuf message and their wire types; None where it is none.
+
+    Every field must be well-formed and the last must end with the file. Of a message with very
+    many fields, the first are enough.
+    """
+    fields: dict[int, int] = {}
+    at = 0
+    for _ in range(MOST_FIELDS):
+        if at == source.size:
+            return fields
+        piece = source.read(at, min(20, source.size - at))
+        tag, used = _varint(piece, 0)
+        wire = tag & 7
+        if tag < 8 or wire not in {0, 1, 2, 5}:
+            return None
+        if wire in {0, 2}:
+            value, used = _varint(piece, used)
+            if value < 0:
+                return None
+            used += value if wire == 2 else 0
+        else:
+            used += 8 if wire == 1 else 4
+        fields[tag >> 3] = wire
+        at += used
+        if at > source.size:
+            return None
+    return fields
+
+
+def is_onnx(source: Source) -> bool:
+    """A ModelProto: ir_version (1) comes as a number, the graph (7) as a message."""
+    if source.head[:1] != b"\x08":
+        return False
+    fields = protobuf_fields(source)
+    return fields is not None and fields.get(1) == 0 and fields.get(7) == 2
+
+
+def is_saved_model(source: Source) -> bool:
+    """A SavedModel's own file: its schema's version is 1, and graphs (2) follow."""
+    return source.head[:3] == b"\x08\x01\x12" and protobuf_fields(source) == {1: 0, 2: 2}
+
+
+def is_core_ml(source: Source) -> bool:
+    """A Core ML model: a version (1), a description (2), and a kind of model from 200 on."""
+    if source.head[:1] != b"\x08":
+        return False
+    fields = protobuf_fields(source)
+    return (
+        fields is not None
+        and (fields.get(1), fields.get(2)) == (0, 2)
+        and any(field >= 200 and wire == 2 for field, wire in fields.items())
+    )
+
+
+def is_caffe(source: Source) -> bool:
+    """A NetParameter: a name (1), and layers as field 100, or as field 2 in the oldest."""
+    if source.head[:1] != b"\x0a" or not source.path.name.endswith(".caffemodel"):
+        return False
+    fields = protobuf_fields(source)
+    return fields is not None and 2 in {fields.get(100), fields.get(2)}
+
+
+def is_protobuf_list(source: Source) -> bool:
+    """Messages as field 1 from the first byte to the last, which begin with a name."""
+    if source.head[:1] != b"\x0a":
+        return False
+    _, at = _varint(source.head, 1)
+    fields = protobuf_fields(source)
+    return source.head[at : at + 1] == b"\x0a" and fields is not None and fields.get(1) == 2
+
+
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+def _bzip2() -> _Decompressor:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _lzma() -> _Decompressor:
+    import lzma
+
+    return lzma.LZMADecompressor(memlimit=MOST_LZMA)
+
+
+_PACKERS: tuple[tuple[str, bytes, Callable[[], _Decompressor]], ...] = (
+    ("gzip", b"\x1f\x8b\x08", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)),
+    ("bzip2", b"BZh", _bzip2),
+    ("xz", b"\xfd7zXZ\0", _lzma),
+    ("lzma", b"\x5d\0\0", _lzma),
+    ("zlib", b"\x78", zlib.decompressobj),
+)
+_MAGIC_ENOUGH = {"gzip", "bzip2", "xz"}
+_SEALED = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!": "RAR",
+}
+
+
+def compression(source: Source) -> tuple[str, bytes]:
+    """How the file is compressed, "" where it is not, and the first bytes inside, if known.
+
+    zlib and the old LZMA have no sure mark: they count where their first bytes decompress.
+    """
+    for magic, name in _SEALED.items():
+        if source.head.startswith(magic):
+            return name, b""
+    for name, magic, make in _PACKERS:
+        if source.head.startswith(magic):
+            try:
+                inside = make().decompress(source.head_of(PACKED_HEAD), 4096)
+            except Exception:  # noqa: BLE001 (each has errors of its own, and may be missing)
+                inside = b""
+            if inside or name in _MAGIC_ENOUGH:
+                return name, inside
+    return "", b""
