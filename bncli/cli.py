@@ -87,7 +87,7 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     defaults = {name: parameter.default for name, parameter in _parameters(Output).items()}
 
     def run(**flags: Any) -> ExitCode:
-        from bncli.settings import load_settings
+        from bncli.gate.settings import load_settings
 
         with reading():
             for name, value in load_settings().items():

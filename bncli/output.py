@@ -21,8 +21,8 @@ from bncli.report import FailOn, Report, count_findings
 from bncli.streams import print_text, say
 
 if TYPE_CHECKING:
-    from bncli.baseline import Entry
-    from bncli.selection import Pattern
+    from bncli.gate.entries import Baseline
+    from bncli.gate.selection import Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Delivery:
 
         self.flags = flags
         self.fail_on = flags.fail_on or FailOn.ERROR
-        self.known: tuple[Entry, ...] = ()
+        self.known: Baseline | None = None
         self.select, self.ignore = (
             _patterns(texts, flag)
             for texts, flag in ((flags.select, "--select"), (flags.ignore, "--ignore"))
@@ -133,7 +133,7 @@ class Delivery:
         for path in flags.output or ():
             format_of(path)
             check_writable(path)
-        if flags.baseline is not None:
+        if flags.baseline:  # an empty one is none, in spite of the settings
             current().renewed.add(os.path.realpath(flags.baseline))
             self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
         elif flags.update_baseline:
@@ -150,7 +150,7 @@ class Delivery:
         flags = self.flags
         for path in flags.output or ():
             refuse_overwriting(path, "--output")
-        if flags.update_baseline and flags.baseline is not None:
+        if flags.update_baseline and flags.baseline:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
         report = self._judged(report)
         exit_code = report.exit_code(self.fail_on)
@@ -168,19 +168,24 @@ class Delivery:
         said = [report.verdict]
         gone = 0
         if self.select or self.ignore:
-            from bncli.selection import selected
+            from bncli.gate.selection import selected
 
             report = selected(report, self.select, self.ignore)
         baseline = self.flags.baseline
-        if baseline is not None:
-            from bncli.baseline import known_removed, write_baseline
+        if baseline and self.known is not None:
+            from bncli.gate.baseline import known_removed, update_baseline
 
             if not self.flags.update_baseline:
-                report, gone = known_removed(report, self.known)
+                report, gone = known_removed(report, self.known, baseline)
+                if self.known.former:
+                    said.append(
+                        f"{baseline} is of format 1, and read by its own rule, which is less "
+                        "strict: --update-baseline writes it anew."
+                    )
             elif report.unread or report.nothing_checked:
                 said.append(f"{baseline} stays as it is: not everything was checked.")
             else:
-                report, _ = known_removed(report, write_baseline(baseline, report, self.known))
+                report, _ = known_removed(report, update_baseline(baseline, report), baseline)
                 said.append(f"{baseline} is written anew.")
         said += [count_findings(report.findings), _count_suppressed(report)]
         if gone:
@@ -207,20 +212,20 @@ def _patterns(texts: list[str] | None, flag: str) -> tuple[Pattern, ...]:
     """The patterns of --select or --ignore. Raises UsageError."""
     if not texts:
         return ()
-    from bncli.selection import parse_patterns
+    from bncli.gate.selection import parse_patterns
 
     return parse_patterns(texts, flag)
 
 
-def _read_baseline(path: str, *, update: bool) -> tuple[Entry, ...]:
-    """The known findings; none where the baseline is about to be written for the first time."""
-    from bncli.baseline import read_baseline
+def _read_baseline(path: str, *, update: bool) -> Baseline:
+    """What is known; nothing where the baseline is about to be written for the first time."""
+    from bncli.gate.entries import Baseline, read_baseline
     from bncli.save import check_writable
 
     if update:
         check_writable(path)
         if not Path(path).exists():
-            return ()
+            return Baseline()
     return read_baseline(path)
 
 

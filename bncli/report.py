@@ -13,6 +13,7 @@ from enum import Enum
 from bncli.errors import ExitCode
 
 Value = str | bool | int | float | None | Sequence["Value"]
+Member = str | tuple[str, int, int]
 
 
 class Severity(str, Enum):
@@ -44,7 +45,9 @@ class Finding:
     `subject` is the place (a layer, a quantity, a channel), `message` the fact with its number,
     `hint` the mend, and `evidence` the numbers for a script. `path` is the file it is about, ""
     where a command reads its files as one input. `extent` holds what may not grow while the
-    finding stays known in a baseline, each member as text: channels, names, a number expected.
+    finding stays known in a baseline: names and other text, and runs of channels as
+    `(what, first, last)`. `places` says where it is in words that stay, if the subject holds
+    numbers, and has several where the finding stands for as many; empty is the subject alone.
     """
 
     code: str
@@ -54,7 +57,8 @@ class Finding:
     evidence: Mapping[str, Value] = field(default_factory=dict)
     hint: str = ""
     path: str = ""
-    extent: tuple[str, ...] = ()
+    extent: tuple[Member, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,9 @@ class Report:
     delivered. `nothing_checked` makes the exit code 3. `read` names the files that were read,
     which no output may overwrite, and `unread` those that could not be: they make the exit code
     2. `checked` holds the places that were judged (a file's layers, under its path), by the names
-    that findings use as `subject`; `partial` says that the user left some of them out.
+    that findings use as `subject`; `partial` says that the user left some of them out, and `names`
+    has all that the file holds, chosen or not. `about` tells what findings without a path of their
+    own are about: each input as (path, name in it), and other words as ("", words).
     `suppressed` is empty until the report is delivered.
     """
 
@@ -149,6 +155,8 @@ class Report:
     unread: tuple[Unread, ...] = ()
     checked: Mapping[str, Sequence[str]] = field(default_factory=dict)
     partial: bool = False
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    about: tuple[tuple[str, str], ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:

@@ -76,7 +76,7 @@ def test_a_call_mounts_what_it_names():
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("schema",)])
 def test_settings_and_rules_are_read_for_a_report_alone(run_process, save, arguments):
-    names = ("tomllib", "tomli", "bncli.settings", "bncli.baseline", "bncli.rules.batch")
+    names = ("tomllib", "tomli", "bncli.gate.settings", "bncli.gate.baseline", "bncli.rules.batch")
     probe = PROBE.replace("{names!r}", repr(names))
 
     def seen(*arguments: str) -> set[str]:
@@ -86,8 +86,8 @@ def test_settings_and_rules_are_read_for_a_report_alone(run_process, save, argum
 
     assert seen(*arguments) == set()
     save("x.npy", np.zeros((8, 2), np.float32))
-    assert "bncli.settings" in seen("compute", "x.npy", "-q")  # which the probe can see
-    assert not seen("compute", "x.npy", "-q") & {"tomllib", "tomli", "bncli.baseline"}
+    assert "bncli.gate.settings" in seen("compute", "x.npy", "-q")  # which the probe can see
+    assert not seen("compute", "x.npy", "-q") & {"tomllib", "tomli", "bncli.gate.baseline"}
 
 
 @pytest.mark.parametrize(

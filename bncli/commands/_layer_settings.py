@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from bncli.commands._layer import parse_momentum
 from bncli.errors import UsageError
+from bncli.places import fits
 
 if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs
@@ -90,9 +90,9 @@ def refuse_globs(given: str, globs: Sequence[str], names: Sequence[str]) -> NoRe
 
 def matches(name: str, glob: str) -> bool:
     """Whether a layer's name, or any end of it behind a "." or "/", is what the glob means."""
-    if fnmatchcase(name, glob):
-        return True
-    return any(fnmatchcase(name[at.end() :], glob) for at in re.finditer(r"[./]", name))
+    return fits(name, glob) or any(
+        fits(name[at.end() :], glob) for at in re.finditer(r"[./]", name)
+    )
 
 
 def _parse_eps(text: str) -> float:

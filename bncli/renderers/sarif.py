@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from bncli import __version__
 from bncli.errors import ExitCode
+from bncli.former_places import former_fingerprint
 from bncli.places import fingerprint
 from bncli.renderers.json import strict
 from bncli.report import Severity
@@ -24,7 +25,9 @@ SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
-FINGERPRINT = "bncli/v1"
+FINGERPRINT = "bncli/v2"
+FORMER_FINGERPRINT = "bncli/v1"
+"""Kept beside the new one, so that what a server has seen before is known again."""
 
 
 def render(report: Report, context: RenderContext) -> str:
@@ -117,7 +120,10 @@ def _result(report: Report, finding: Finding, indices: dict[str, int]) -> dict[s
         "level": LEVELS[finding.severity],
         "message": {"text": f"{finding.subject}: {finding.message}{hint}"},
         "locations": [location],
-        "partialFingerprints": {FINGERPRINT: fingerprint(finding, report)},
+        "partialFingerprints": {
+            FORMER_FINGERPRINT: former_fingerprint(finding, report),
+            FINGERPRINT: fingerprint(finding, report),
+        },
         "properties": {"evidence": finding.evidence},
     }
 

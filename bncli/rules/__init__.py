@@ -53,3 +53,13 @@ RULES: tuple[Rule, ...] = (
     *comparison.RULES,
 )
 """Every rule, in the order of its code."""
+
+
+def formerly(code: str) -> tuple[str, ...]:
+    """The codes under which some findings of `code` went before; () for a code of no rule."""
+    return next((rule.formerly for rule in RULES if rule.code == code), ())
+
+
+def taken_over(code: str) -> tuple[str, ...]:
+    """The codes of the rules that took over some findings of `code`."""
+    return tuple(rule.code for rule in RULES if code in rule.formerly)

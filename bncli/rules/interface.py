@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bncli.report import Value
+    from numpy.typing import NDArray
+
+    from bncli.report import Member, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Rule:
         evidence: Mapping[str, Value],
         *,
         hint: str = "",
-        extent: tuple[str, ...] = (),
+        extent: tuple[Member, ...] = (),
+        places: tuple[str, ...] = (),
     ) -> Finding:
         """A finding of this kind at `subject`, with the rule's own hint unless the case has one."""
         return Finding(
@@ -54,6 +57,7 @@ class Rule:
             evidence,
             hint or self.hint,
             extent=extent,
+            places=places,
         )
 
 
@@ -69,3 +73,21 @@ def name_channels(channels: list[int], total: int | None = None) -> str:
     if len(channels) <= 4:
         return f"channels {', '.join(map(str, channels[:-1]))} and {channels[-1]}"
     return f"channels {', '.join(map(str, channels[:3]))} and {len(channels) - 3} more"
+
+
+MOST_RUNS = 1000
+"""Runs of channels that an extent lists; more are known by a digest, and any change is new."""
+
+
+def channel_extent(what: str, channels: NDArray[Any]) -> tuple[Member, ...]:
+    """The channels of a mask, shape (C,), as the members of an extent; `what` is wrong in them."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], channels.astype(np.int8), [0]))))
+    if len(edges) > 2 * MOST_RUNS:
+        import hashlib
+
+        digest = hashlib.sha256(np.packbits(channels).tobytes()).hexdigest()[:16]
+        return (f"{what} in {int(channels.sum())} channels {digest}",)
+    runs = edges.reshape(-1, 2).tolist()
+    return tuple((what, first, last - 1) for first, last in runs)

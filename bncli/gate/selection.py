@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bncli.errors import UsageError
-from bncli.places import place
+from bncli.places import aliases, fits, places
 from bncli.report import Suppressed
 
 if TYPE_CHECKING:
-    from bncli.places import Place
     from bncli.report import Finding, Report
 
 
@@ -25,18 +23,33 @@ class Pattern:
     """`CODE`, the beginning of one, or `CODE:LAYER-GLOB`.
 
     The glob is held against the layer's full name, and against the name without wrappers such
-    as `module.` and without what all names of its file begin with.
+    as `module.` and without what all names of its file begin with. The code of an older rule
+    means what newer rules took over from it, too.
     """
 
     code: str
     glob: str = "*"
 
-    def matches(self, finding: Finding, where: Place) -> bool:
-        """Whether the finding, at this place, is meant."""
-        names = (finding.subject, where.full, where.short)
-        return finding.code.startswith(self.code) and any(
-            fnmatchcase(name, self.glob) for name in names
-        )
+    def picks(self, finding: Finding, report: Report) -> bool:
+        """Whether some of the finding is meant."""
+        return any(self._fitting(finding, report))
+
+    def covers(self, finding: Finding, report: Report) -> bool:
+        """Whether all of the finding is meant: it may stand for several places."""
+        return all(self._fitting(finding, report))
+
+    def _fitting(self, finding: Finding, report: Report) -> list[bool]:
+        """Whether each place of the finding is meant."""
+        from bncli.rules import formerly
+
+        if not any(code.startswith(self.code) for code in (finding.code, *formerly(finding.code))):
+            return [False]
+        if self.glob == "*" or fits(finding.subject, self.glob):
+            return [True]
+        return [
+            any(fits(name, self.glob) for name in aliases(place, report, finding.path))
+            for place in places(finding)
+        ]
 
 
 def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
@@ -83,10 +96,9 @@ def selected(report: Report, select: Sequence[Pattern], ignore: Sequence[Pattern
     kept: list[Finding] = []
     suppressed = list(report.suppressed)
     for finding in report.findings:
-        where = place(finding, report)
-        if select and not any(pattern.matches(finding, where) for pattern in select):
+        if select and not any(pattern.picks(finding, report) for pattern in select):
             suppressed.append(Suppressed(finding, "select"))
-        elif any(pattern.matches(finding, where) for pattern in ignore):
+        elif any(pattern.covers(finding, report) for pattern in ignore):
             suppressed.append(Suppressed(finding, "ignore"))
         else:
             kept.append(finding)

@@ -93,7 +93,7 @@ def _fail_on(value: Any, path: Path, label: str) -> FailOn:  # noqa: ARG001  # r
 
 
 def _patterns(value: Any, path: Path, label: str) -> list[str]:  # noqa: ARG001
-    from bncli.selection import parse_patterns
+    from bncli.gate.selection import parse_patterns
 
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -1,0 +1,1 @@
+"""Which findings count: the project's settings, `--select` and `--ignore`, and the baseline."""

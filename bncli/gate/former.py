@@ -1,0 +1,127 @@
+"""What a baseline of version 1 knows, by the rule that it was written for.
+
+An entry knows the command, the file, the rule and the place without numbers and wrappers. An
+entry for a file of this call is no excuse for another file of it; an entry for a file that is not
+in the call is: the checkpoint may have been renamed. This is less strict than what is written
+today, and stays until the entries are written anew, so that no gate turns red by an upgrade.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from bncli.former_places import Place, place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bncli.report import Finding, Report
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FormerEntry:
+    """One known finding; `prefix` and `place` as in `bncli.former_places.Place`."""
+
+    command: str
+    file: str
+    code: str
+    prefix: str
+    place: str
+
+    def line(self) -> str:
+        """The entry as JSON."""
+        return json.dumps(asdict(self))
+
+
+def formerly_known(
+    report: Report, findings: Sequence[Finding], old: Sequence[FormerEntry]
+) -> dict[int, int]:
+    """The index of the entry for each of these findings that has one.
+
+    An entry stands for one finding: first by file and whole name, then behind a renamed prefix,
+    and then, for entries of files that are not in this call, in another file. What a newer rule
+    took over from an older one is known by entries of that: at the same place or, where it speaks
+    of the file as a whole, by any of the file.
+    """
+    found = [_described(finding, report) for finding in findings]
+    files = former_files(report)
+    usable = [index for index, entry in enumerate(old) if entry.command == report.command]
+    free = set(usable)
+    matched: dict[int, int] = {}
+    for elsewhere in (False, True):
+        for name in (_full, _short):
+            waiting: dict[tuple[str, ...], list[int]] = {}
+            for index in sorted(free, reverse=True):
+                if not elsewhere or old[index].file not in files:
+                    key = _key(old[index], name, elsewhere)
+                    waiting.setdefault(key, []).append(index)
+            for index, entry in enumerate(found):
+                fits = waiting.get(_key(entry, name, elsewhere))
+                if fits and index not in matched:
+                    matched[index] = fits.pop()
+                    free.remove(matched[index])
+    for index, finding in enumerate(findings):
+        if index not in matched:
+            heir = _inherited(finding, found[index], report, [(i, old[i]) for i in usable], files)
+            if heir is not None:
+                matched[index] = heir
+    return matched
+
+
+def _inherited(
+    finding: Finding,
+    entry: FormerEntry,
+    report: Report,
+    old: Sequence[tuple[int, FormerEntry]],
+    files: set[str],
+) -> int | None:
+    """The entry of an older rule that knew what this finding says; it may know several."""
+    from bncli.rules import formerly
+
+    codes = formerly(finding.code)
+    if not codes:
+        return None
+    whole = finding.subject not in report.names.get(finding.path, ())
+    for index, other in old:
+        same_file = other.file == entry.file or other.file not in files
+        if other.code in codes and same_file and (whole or _short(other) == _short(entry)):
+            return index
+    return None
+
+
+def _full(entry: FormerEntry) -> str:
+    return Place(entry.prefix, entry.place).full
+
+
+def _short(entry: FormerEntry) -> str:
+    return entry.place
+
+
+def _key(entry: FormerEntry, name: Callable[[FormerEntry], str], elsewhere: bool) -> tuple[str, ...]:
+    """What two entries have in common if they are one finding."""
+    return ("" if elsewhere else entry.file, entry.code, name(entry))
+
+
+def _described(finding: Finding, report: Report) -> FormerEntry:
+    """A finding as an entry of version 1."""
+    where = place(finding, report)
+    return FormerEntry(
+        report.command,
+        _normal(report.file_of(finding)),
+        finding.code,
+        where.prefix,
+        where.short,
+    )
+
+
+def former_files(report: Report) -> set[str]:
+    """The files of the call, read or not, as version 1 wrote them."""
+    return {_normal(path) for path in (*report.read, *(item.path for item in report.unread))}
+
+
+def _normal(path: str) -> str:
+    """A path as it is compared: without ./ and with slashes."""
+    return os.path.normpath(path).replace(os.sep, "/") if path else ""
