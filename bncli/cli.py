@@ -91,7 +91,7 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
 
         with reading():
             for name, value in load_settings().items():
-                if name in flags and not flags[name]:
+                if name in flags and flags[name] in (None, []):
                     flags[name] = value
             delivery = Delivery(Output(**{name: flags.pop(name) for name in shared}))
             return delivery.deliver(command(**flags))

@@ -65,8 +65,8 @@ _INNER = re.compile(rf"(?:^|(?<=[./]))(?:{'|'.join(sorted(INNER))})[./](?=.)", r
 class Names:
     """The names of one file, and what of them is a wrapper.
 
-    `prefix` is the wrapper that all of them share, with its dots. `literal` says that wrappers
-    inside of names stay, because without them two names would be one.
+    `prefix` is the wrapper that all of them share, with its dots. `literal` says that no other
+    wrapper is left out, because two names would be one: `bn` beside `module.bn`.
     """
 
     every: frozenset[str]
@@ -102,8 +102,16 @@ def names_of(names: tuple[str, ...]) -> Names:
         if not all(name.startswith(longer) and len(name) > len(longer) for name in every):
             break
         prefix = longer
-    bare = {without_wrappers(name, prefix, literal=False) for name in every}
+    bare = {_bare_of_all(name) for name in every}
     return Names(every, prefix, literal=len(bare) < len(every))
+
+
+def _bare_of_all(name: str) -> str:
+    """A name without anything that may be a wrapper."""
+    at = 0
+    while (found := _COMPONENT.match(name, at)) and found[1] in OUTER:
+        at = found.end()
+    return _INNER.sub("", name[at:])
 
 
 def names_in(report: Report, path: str) -> Names:

@@ -9,16 +9,19 @@ def finding(code="BN001", subject="here", *, severity="error", message="a fact."
     return Finding(code, Severity(severity), subject, message, path=path, **more)
 
 
-def report(*findings, checked=None, read=("net.pt",), command="hand-made", **more) -> Report:
+def report(
+    *findings, checked=None, names=None, read=("net.pt",), command="hand-made", **more
+) -> Report:
     table = Table("layers", "Layers", (Column("name", "name"),), [{"name": "a"}])
     return Report(
         command, {"path": read[0] if read else None}, (table,), tuple(findings),
-        read=tuple(read), checked=checked or {}, **more,
+        read=tuple(read), checked=checked or {},
+        names=names or checked or {}, **more,
     )  # fmt: skip
 
 
 def of_layers(*layers, faulty=(), code="BN001", path="net.pt", message="a fact.", **more) -> Report:
-    """A report on the layers of one file, with a finding for each faulty one."""
+    """A report on all layers of one file, with a finding for each faulty one."""
     found = [finding(code, layer, path=path, message=message) for layer in faulty]
     return report(*found, checked={path: layers}, read=(path,), **more)
 

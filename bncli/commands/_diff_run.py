@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.batchnorm import normalization
 from bncli.commands._findings import backend_findings, closing, pass_findings
 from bncli.commands._input import open_input, parse_channels
-from bncli.commands._layer import check_count, layer_facts, resolve_layer
+from bncli.commands._layer import about_pass, check_count, layer_facts, resolve_layer
 from bncli.commands._mode_tables import (
     ModeResult,
     budget_table,
@@ -109,6 +109,7 @@ def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFla
             ]
         },
         read=(str(tensor.path), *layers[0].read),
+        about=about_pass(given, layers[0], mode=False),
     )
 
 
@@ -165,6 +166,10 @@ def _findings(
             made = _identified(given, x, result)
             more["output"] = " ".join(filter(None, (more["output"], made)))
         differing = backend_findings(wholes, name, done.norm, given.dtype, own, more=more)
+        differing = [
+            replace(finding, places=(f"{finding.subject} in {result.mode} mode",))
+            for finding in differing
+        ]
         if len(results) > 1:
             differing = [
                 replace(

@@ -85,7 +85,11 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
         sentence, read = _explained(done[0], flags)
     findings = stored_findings([pair.compared for pair in done], labels[1], sentence)
-    findings += not_compared_findings(reasons)
+    sides_alone = {
+        f"in {spec} alone": f"in {side} alone"
+        for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
+    }
+    findings += not_compared_findings(reasons, sides_alone)
     nothing = not any(pair.compared.whole.total for pair in done)
     facts: dict[str, Value] = {"actual": labels[0], "expected": labels[1]}
     if single:
@@ -114,6 +118,11 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         checked={"": [pair.compared.whole.quantity for pair in done]},
         nothing_checked=nothing,
         read=(*(str(file.path) for file, _ in sides), *read),
+        names={"": sorted({*(pair.name for pair in done), *reasons})},
+        about=tuple(
+            (str(file.path), whole or name)
+            for (file, name), whole in zip(sides, named, strict=True)
+        ),
     )
 
 

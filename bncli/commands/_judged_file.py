@@ -22,8 +22,9 @@ class Judged:
     """What was seen of the files so far; no array among it.
 
     `found` names all layers of the files, `rows` and `findings` are those that are shown, and
-    `checked` has the names of these under each file's path. `skipped` says of what belongs to no
-    layer why it was not read, by name and file.
+    `checked` has the names of these under each file's path. `names` has all that findings could
+    name, shown or not. `skipped` says of what belongs to no layer why it was not read, by name and
+    file.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -35,6 +36,7 @@ class Judged:
     containers: list[str] = field(default_factory=list)
     checked: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
     tensors: int = 0
     affine_only: int = 0
 
@@ -50,6 +52,7 @@ class Judged:
         for path, names in other.checked.items():
             self.checked.setdefault(path, []).extend(names)
         self.skipped |= other.skipped
+        self.names |= other.names
         self.tensors += other.tensors
         self.affine_only += other.affine_only
 
@@ -90,11 +93,12 @@ def judge(
         seen.momentum_sources.add(settings.momentum_of(refs)[1])
         seen.classes.add(refs.module.class_name if refs.module is not None else None)
     context = checkpoint(file, summaries)
+    of_file = file_findings(context) if layers else []
+    about = [str(finding.evidence["layer"]) for finding in of_file if "layer" in finding.evidence]
+    every = [label(name) for name in (*seen.found, *about)]
+    seen.names[path] = list(dict.fromkeys(every))
     seen.affine_only = sum(map(looks_affine_only, context.bare))
-    if layers:
-        seen.findings += [
-            finding for finding in file_findings(context) if _concerns(finding, chosen)
-        ]
+    seen.findings += [finding for finding in of_file if _concerns(finding, chosen)]
     seen.findings += unexpected_number(len(layers), expected)
     seen.findings = [replace(finding, path=path) for finding in seen.findings]
     return seen

@@ -43,7 +43,8 @@ class Layer:
 
     The arrays are float64 of shape (num_features,), rounded to `parameter_dtype` as a module
     would hold them; None where the layer has none. `fresh` says that evaluation has to use a new
-    module's statistics. `sources` says where eps and momentum come from.
+    module's statistics. `sources` says where eps and momentum come from, `about` from which file,
+    and under which name, its tensors do.
     """
 
     settings: BatchNormSettings
@@ -54,6 +55,7 @@ class Layer:
     fresh: bool
     sources: dict[str, Value]
     read: tuple[str, ...]
+    about: tuple[tuple[str, str], ...] = ()
 
 
 def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
@@ -89,6 +91,7 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
             _counter(flags.state, tracked),
         )
     specs = (flags.state, flags.weight, flags.bias, flags.running_mean, flags.running_var)
+    about = tuple(about_spec(spec) for spec in specs if spec)
     return Layer(
         settings=settings,
         parameter_dtype=parameter_dtype,
@@ -101,8 +104,26 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
             and stored.running_mean is None
         ),
         sources=sources,
-        read=tuple(str(split_spec(spec)[0]) for spec in specs if spec),
+        read=tuple(path for path, _ in about),
+        about=about,
     )
+
+
+def about_spec(spec: str) -> tuple[str, str]:
+    """A file and the name in it, as `Report.about` has them."""
+    path, name = split_spec(spec)
+    return str(path), name
+
+
+def about_pass(given: Input, layer: Layer, *, mode: bool = True) -> tuple[tuple[str, str], ...]:
+    """What the findings of a pass are about: the inputs in any order, the layer, the mode.
+
+    Where places name their mode, `mode` leaves it out.
+    """
+    inputs = sorted((str(tensor.path), tensor.name) for tensor in given.tensors)
+    words = ["evaluation"] if mode and not layer.settings.training else []
+    words += [f"channel axis {given.channel_axis}"] if given.channel_axis != 1 else []
+    return (*inputs, *layer.about, *(("", word) for word in words))
 
 
 def check_count(given: Input, layer: Layer) -> None:

@@ -27,6 +27,7 @@ class Start:
     has_momentum: bool = False
     momentum: float | None = None
     read: tuple[str, ...] = ()
+    about: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def resolve_start(
         has_momentum=layer.sources["momentum_source"] == "file",
         momentum=layer.settings.momentum,
         read=layer.read,
+        about=layer.about,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.commands._against import Against, pytorch_row
+from bncli.commands._layer import about_spec
 from bncli.commands._running_tables import (
     MOST_ROWS,
     Simulated,
@@ -117,6 +118,7 @@ class Simulation:
         findings.sort(key=lambda finding: -finding.severity.rank)
         drawn = charts(runs, table, scatter, channels)
         read = (*source.read, *self.start.read)
+        about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
         if self.plot is not None:
             from bncli.plot import draw
 
@@ -131,6 +133,7 @@ class Simulation:
             verdict=verdict,
             read=read,
             checked=checked,
+            about=(*about, *self.start.about),
         )
 
     def _chosen(self, channels: int) -> IntArray:

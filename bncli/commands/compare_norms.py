@@ -156,6 +156,7 @@ def compare_norms(
     }
     verdict = _dependence(measured, tensor.shape[0])
     checked: dict[str, list[str]] = {}
+    axis = () if given.channel_axis == 1 else (("", f"channel axis {given.channel_axis}"),)
     if against is not None:
         from bncli.backends import backend
         from bncli.rules.comparison import comparison_findings, lost_digits_findings
@@ -187,6 +188,7 @@ def compare_norms(
         findings=tuple(findings),
         verdict=closing(verdict, findings=findings),
         read=(str(tensor.path),),
+        about=((str(tensor.path), tensor.name), *axis),
         checked=checked,
     )
 

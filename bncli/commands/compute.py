@@ -57,7 +57,13 @@ def compute(
     from bncli.batchnorm import normalization
     from bncli.commands._findings import agreement, backend_findings, closing, pass_findings
     from bncli.commands._input import open_input, parse_channels
-    from bncli.commands._layer import LayerFlags, check_count, layer_facts, resolve_layer
+    from bncli.commands._layer import (
+        LayerFlags,
+        about_pass,
+        check_count,
+        layer_facts,
+        resolve_layer,
+    )
     from bncli.commands._tables import (
         channels_table,
         differences_table,
@@ -162,6 +168,7 @@ def compute(
         verdict=closing(verdict, findings=findings),
         read=read,
         checked=checked,
+        about=about_pass(given, layer),
     )
 
 

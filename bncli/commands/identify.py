@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -178,10 +179,22 @@ def identify(
     given = open_input([tensor], channel_axis, dtype)
     if made is not None:
         found, read = identify_output_of(given, open_tensor(made), layer)
-        return _output_report(given, made, found, read)
+        about = _about(given, made, state, weight, bias, running_mean, running_var)
+        return replace(_output_report(given, made, found, read), about=about)
     layer.refuse_any("the update of running statistics")
     update, read = identify_update_of(given, buffers)
-    return _update_report(given, update, read)
+    about = _about(
+        given, running_mean_before, running_var_before, running_mean_after, running_var_after
+    )
+    return replace(_update_report(given, update, read), about=about)
+
+
+def _about(given: Input, *specs: str | None) -> tuple[tuple[str, str], ...]:
+    """The input and the other tensors that the findings are about."""
+    from bncli.commands._layer import about_spec
+
+    (tensor,) = given.tensors
+    return ((str(tensor.path), tensor.name), *(about_spec(spec) for spec in specs if spec))
 
 
 def _output_report(

@@ -151,6 +151,7 @@ def inspect_checkpoint(
         unread=tuple(files.unread),
         checked=seen.checked,
         partial=len(seen.rows) < len(seen.found),
+        names=seen.names,
     )
 
 

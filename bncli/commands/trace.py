@@ -106,7 +106,14 @@ def trace(
         pass_findings,
     )
     from bncli.commands._input import open_input, parse_channels
-    from bncli.commands._layer import LayerFlags, check_count, layer_facts, resolve_layer
+    from bncli.commands._layer import (
+        LayerFlags,
+        about_pass,
+        about_spec,
+        check_count,
+        layer_facts,
+        resolve_layer,
+    )
     from bncli.commands._tables import differences_table
     from bncli.commands._trace import Tracing
     from bncli.commands._trace_input import TorchSide, open_gradient, parse_at
@@ -244,4 +251,5 @@ def trace(
         verdict=closing(traced.verdict, agreed, findings=findings),
         read=read,
         checked=checked,
+        about=(*about_pass(given, layer), *map(about_spec, filter(None, [grad_output]))),
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.gate.entries import Baseline, Entry, read_baseline
+from bncli.gate.extent import covers, size
 from bncli.gate.files import STANDARD_INPUT, Folder, reached
 from bncli.gate.former import former_files, formerly_known
-from bncli.gate.extent import covers
 from bncli.places import Names, names_in, places, without_wrappers
 from bncli.report import Suppressed
 
@@ -98,9 +98,7 @@ def update_baseline(path: str, report: Report) -> Baseline:
         folder = Folder.of(path)
         matched = _matched(report, old, folder)
         heard = range(len(report.findings))
-        entries = dict.fromkeys(
-            entry for finding in report.findings for entry in _described(finding, report, folder)
-        )
+        entries = _described(report, folder)
         looks, judged = _looks(report), _judged(report)
         for index, entry in enumerate(old.entries):
             look = _look(entry, folder)
@@ -111,7 +109,7 @@ def update_baseline(path: str, report: Report) -> Baseline:
             else:
                 kept = entry.command != report.command or _is_there(look[1])
             if kept:
-                entries.setdefault(entry)
+                entries.append(entry)
         written = Baseline(tuple(entries), _former_kept(report, old, matched))
         with replacing(Path(path)) as stream:
             stream.write(written.text().encode())
@@ -156,8 +154,10 @@ def _matched(report: Report, baseline: Baseline, folder: Folder) -> Matched:
     literally first, and without wrappers only where the entry's name is no other layer's today.
     """
     findings = (*report.findings, *(item.finding for item in report.suppressed))
-    items = [item for index, finding in enumerate(findings) for item in _items(index, finding, report)]
-    items.sort(key=lambda item: -len(item.finding.extent))  # the large ones have less choice
+    items = [
+        item for index, finding in enumerate(findings) for item in _items(index, finding, report)
+    ]
+    items.sort(key=lambda item: -size(item.finding.extent))  # the large ones have less choice
     free = _by_place(baseline.entries, folder)
     used: dict[tuple[object, ...], int] = {}
     for literally in (True, False):
@@ -223,7 +223,7 @@ def _taken(item: Item, free: Free, entries: Sequence[Entry], *, literally: bool)
             and covers(entries[index], item.finding.extent, item.names)
         ]
         if fits:
-            taken = min(fits, key=lambda index: len(entries[index].extent))
+            taken = min(fits, key=lambda index: size(entries[index].extent))
             entry = entries[taken]
             for name in {entry.place, _bare(entry)}:
                 free[item.look, known_as, name].remove(taken)
@@ -235,32 +235,43 @@ def _is_place(item: Item, entry: Entry, *, literally: bool) -> bool:
     """Whether the entry's place is the item's."""
     if literally:
         return entry.place == item.place
-    return entry.place not in item.names.every and _bare(entry) == item.names.bare(item.place)
+    return (
+        entry.place not in item.names.every
+        and entry.literal == item.names.literal
+        and _bare(entry) == item.names.bare(item.place)
+    )
 
 
 # ------------------------------------------------------------------ what is written
 
 
-def _described(finding: Finding, report: Report, folder: Folder) -> list[Entry]:
-    """A finding as entries, one for each place."""
+def _described(report: Report, folder: Folder) -> list[Entry]:
+    """All findings as entries, one for each place; those that are one word for word have one."""
     from bncli.rules import taken_over
 
-    names = names_in(report, finding.path)
-    file, inputs = _about(finding, report)
-    return [
-        Entry(
-            command=report.command,
-            file=folder.kept(file),
-            code=finding.code,
-            place=place,
-            prefix=names.prefix,
-            literal=names.literal,
-            inputs=tuple((folder.kept(path), name) for path, name in inputs),
-            extent=finding.extent,
-            apart_from=taken_over(finding.code),
+    every = (
+        item
+        for index, finding in enumerate(report.findings)
+        for item in _items(index, finding, report)
+    )
+    entries = []
+    for item in {_word_for_word(item): item for item in every}.values():
+        finding, names = item.finding, item.names
+        file, inputs = _about(finding, report)
+        entries.append(
+            Entry(
+                command=report.command,
+                file=folder.kept(file),
+                code=finding.code,
+                place=item.place,
+                prefix=names.prefix,
+                literal=names.literal,
+                inputs=tuple((folder.kept(path), name) for path, name in inputs),
+                extent=finding.extent,
+                apart_from=taken_over(finding.code),
+            )
         )
-        for place in places(finding)
-    ]
+    return entries
 
 
 def _about(finding: Finding, report: Report) -> tuple[str, tuple[tuple[str, str], ...]]:

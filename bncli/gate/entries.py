@@ -26,8 +26,8 @@ MISSING = "there is no such baseline; write it with --update-baseline."
 class Entry:
     """One known finding.
 
-    `file` is relative to the baseline's folder. `place` is literal, `prefix` the wrapper that all
-    names of its file had, and `literal` says that wrappers inside of names are part of them.
+    `file` is relative to the baseline's folder. `place` is literal; `prefix` and `literal` are
+    those of its file's `bncli.places.Names`.
     `inputs` are what the finding is about where that is more than the file, as `Report.about`.
     `apart_from` names the codes that were told apart from `code` when this was written.
     """
@@ -152,16 +152,23 @@ def _entry(item: dict[str, Any]) -> Entry:
         literal=literal,
         inputs=tuple(_input(pair) for pair in _several(item, "inputs")),
         extent=tuple(map(_member, _several(item, "extent"))),
-        apart_from=tuple(_text({"apart_from": code}, "apart_from") for code in _several(item, "apart_from")),
-    )  # fmt: skip
+        apart_from=tuple(map(_code, _several(item, "apart_from"))),
+    )
 
 
 def _text(item: dict[str, Any], key: str) -> str:
     if key not in item:
         raise ValueError(f'an entry has no "{key}"')
-    if not isinstance(item[key], str):
+    value = item[key]
+    if not isinstance(value, str):
         raise ValueError(f'"{key}" of an entry is no text')  # noqa: TRY004
-    return item[key]
+    return value
+
+
+def _code(code: Any) -> str:
+    if not isinstance(code, str):
+        raise ValueError('"apart_from" of an entry holds something that is no code')  # noqa: TRY004
+    return code
 
 
 def _several(item: dict[str, Any], key: str) -> list[Any]:

@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from bncli.report import Member
 
 
+def size(extent: Iterable[Member]) -> int:
+    """How many names and channels an extent has."""
+    return sum(1 if isinstance(member, str) else member[2] - member[1] + 1 for member in extent)
+
+
 def covers(entry: Entry, extent: Iterable[Member], names: Names) -> bool:
     """Whether every member of `extent` is one of the entry's, with `names` those of the file today.
 
     Names may gain or lose the file's wrapper, as places may.
     """
     literal = {member for member in entry.extent if isinstance(member, str)}
+    alike = entry.literal == names.literal
     bare = {
         without_wrappers(member, entry.prefix, literal=entry.literal)
         for member in literal
-        if member not in names.every
+        if alike and member not in names.every
     }
     known: dict[str, list[tuple[int, int]]] = {}
     for member in sorted(member for member in entry.extent if not isinstance(member, str)):

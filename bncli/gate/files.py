@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 STANDARD_INPUT = ("", "-")
 """Paths that lead to no file."""
@@ -32,7 +33,7 @@ class Folder:
         absolute = os.path.abspath(path)  # noqa: PTH100 (a name may be anything)
         try:
             relative = os.path.relpath(absolute, self.path)
-            if relative.split(os.sep)[0] == os.pardir:
+            if Path(relative).parts[0] == os.pardir:
                 folder, name = os.path.split(absolute)
                 real = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
                 relative = os.path.relpath(real, os.path.realpath(self.path))

@@ -100,7 +100,9 @@ def _short(entry: FormerEntry) -> str:
     return entry.place
 
 
-def _key(entry: FormerEntry, name: Callable[[FormerEntry], str], elsewhere: bool) -> tuple[str, ...]:
+def _key(
+    entry: FormerEntry, name: Callable[[FormerEntry], str], elsewhere: bool
+) -> tuple[str, ...]:
     """What two entries have in common if they are one finding."""
     return ("" if elsewhere else entry.file, entry.code, name(entry))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bncli.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LONGEST_WAIT = 60.0
 """Seconds that another process may keep a file; a mark that is older was left by a crash."""
@@ -43,49 +43,50 @@ def _held_folder(folder: Path) -> int | None:
     """A handle of the folder once nobody else holds it; None where the system has no such thing."""
     try:
         import fcntl
-    except ImportError:  # Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows; a folder that may be written and not listed
         return None
     try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
+        _wait(folder, lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB), BlockingIOError)
+    except OSError:  # a file system without locks
+        os.close(handle)
         return None
-    end = time.monotonic() + LONGEST_WAIT
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                os.close(handle)
-                raise FileError(
-                    folder, "another process has been writing here for a minute; run this again."
-                ) from None
-            time.sleep(0.02)
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return None
-        else:
-            return handle
+    except FileError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _make(mark: Path, path: Path) -> None:
     """Make the mark, as soon as nobody else's is there."""
+
+    def attempt() -> None:
+        with suppress(OSError):
+            if time.time() - mark.stat().st_mtime > LONGEST_WAIT:
+                mark.unlink(missing_ok=True)
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    # Windows refuses to make a mark that is just being removed.
+    busy = (FileExistsError, PermissionError) if os.name == "nt" else (FileExistsError,)
+    try:
+        _wait(path, attempt, *busy)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+
+
+def _wait(path: Path, attempt: Callable[[], None], *busy: type[OSError]) -> None:
+    """Try again while another process is busy. Raises FileError after LONGEST_WAIT seconds."""
     end = time.monotonic() + LONGEST_WAIT
-    while True:
-        try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            with suppress(OSError):
-                if time.time() - mark.stat().st_mtime > LONGEST_WAIT:
-                    mark.unlink(missing_ok=True)
-            if time.monotonic() > end:
-                raise FileError(
-                    path, f"another process is writing it; if none is, remove {mark.name}."
-                ) from None
-            time.sleep(0.02)
-        except OSError as error:
-            if isinstance(error, PermissionError) and os.name == "nt" and time.monotonic() < end:
-                time.sleep(0.02)  # Windows: a mark that is just being removed
-                continue
-            raise FileError(path, f"cannot be written ({error.strerror}).") from error
-        else:
-            return
+    while not _done(attempt, busy):
+        if time.monotonic() > end:
+            raise FileError(path, "another process has been writing it for a minute; try again.")
+        time.sleep(0.02)
+
+
+def _done(attempt: Callable[[], None], busy: tuple[type[OSError], ...]) -> bool:
+    try:
+        attempt()
+    except busy:
+        return False
+    return True

@@ -5,6 +5,9 @@ The keys are those flags that say what counts; a flag on the command line overri
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,8 @@ from bncli.reading import read_bytes
 from bncli.report import FailOn
 
 FILE = "pyproject.toml"
+SPOKEN_OF = re.compile(rb"bn[-_. ]?cli", re.IGNORECASE)
+"""What a file holds, in whatever encoding, that may have settings of bncli."""
 
 
 def load_settings(folder: Path | None = None) -> dict[str, Any]:
@@ -22,7 +27,7 @@ def load_settings(folder: Path | None = None) -> dict[str, Any]:
 
     Starts in `folder` (the current one) and takes the first pyproject.toml that has a
     `[tool.bncli]`. Raises UsageError for an unknown key or a value that makes no sense, and
-    FileError for a file that is no TOML.
+    FileError for a file that cannot be read, or speaks of bncli and is no TOML in UTF-8.
     """
     try:
         start = (folder or Path.cwd()).absolute()
@@ -30,7 +35,7 @@ def load_settings(folder: Path | None = None) -> dict[str, Any]:
         return {}
     for parent in (start, *start.parents):
         path = parent / FILE
-        table = _table(path) if path.is_file() else None
+        table = _table(path) if os.path.isfile(path) else None  # noqa: PTH113 (never raises)
         if table is not None:
             return _checked(path, table)
     return {}
@@ -39,11 +44,22 @@ def load_settings(folder: Path | None = None) -> dict[str, Any]:
 def _table(path: Path) -> dict[str, Any] | None:
     """The `[tool.bncli]` of a file, None where it has none."""
     try:
-        text = read_bytes(path).decode()
-    except (OSError, UnicodeDecodeError):
-        return None  # whatever it is, it is not bncli's
-    if "bncli" not in text:
+        data = read_bytes(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileError(path, f"the settings cannot be read ({reason}).") from error
+    if not SPOKEN_OF.search(data.replace(b"\0", b"")):  # as UTF-16 and UTF-32 write it, too
         return None  # most projects' file: not worth a parser
+    if data.startswith(codecs.BOM_UTF8):
+        raise FileError(path, "it begins with a byte order mark; save it as UTF-8 without one.")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise FileError(
+            path, f"it is not in UTF-8 (byte {error.start}); TOML is: save it so."
+        ) from error
+    if "\0" in text:
+        raise FileError(path, "it is in UTF-16, or holds NUL bytes; TOML is UTF-8: save it so.")
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -53,6 +69,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise FileError(path, f"it is no TOML: {reason}.") from error
+    _refuse_misspelt(path, document)
     tool = document.get("tool")
     table = tool.get("bncli") if isinstance(tool, dict) else None
     if table is None:
@@ -62,6 +79,25 @@ def _table(path: Path) -> dict[str, Any] | None:
     return table
 
 
+def _refuse_misspelt(path: Path, document: dict[str, Any]) -> None:
+    """Raise UsageError for a table that is called nearly [tool.bncli]: it would be overlooked."""
+    found = [(key, key) for key in document]
+    found += [
+        (name, f"{key}.{name}")
+        for key, tables in document.items()
+        if _plain(key) in {"tool", "tools"} and isinstance(tables, dict)
+        for name in tables
+    ]
+    for name, whole in found:
+        if _plain(name) == "bncli" and whole != "tool.bncli":
+            raise UsageError(f"{path}: [{whole}] is not read; write [tool.bncli].")
+
+
+def _plain(key: str) -> str:
+    """A key without what people vary."""
+    return re.sub(r"[-_.\s]", "", key).casefold()
+
+
 def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     """The table's values as the flags would have them. Raises UsageError."""
     settings = {}
@@ -69,6 +105,11 @@ def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in READERS:
             raise UsageError(f"{path}: [tool.bncli] has no key {key}; {_near(name)}")
+        if name in settings:
+            dashed = name.replace("_", "-")
+            raise UsageError(
+                f"{path}: [tool.bncli] has {dashed} and {name}, which are one; keep {dashed}."
+            )
         settings[name] = READERS[name](value, path, f"{path}: [tool.bncli] {key}")
     return settings
 

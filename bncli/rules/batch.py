@@ -21,12 +21,13 @@ from bncli.rules.batch_rules import (
     OVERFLOW,
     STATE_NOT_FINITE,
 )
-from bncli.rules.interface import Rule, name_channels
+from bncli.rules.interface import Rule, channel_extent, name_channels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray
+    from bncli.report import Member
 
 WORST_CONDITION = 1000.0
 """|mean|/std beyond which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
@@ -55,6 +56,8 @@ def batch_findings(
         channels: NDArray[Any],
         message: Callable[[int], str],
         key: Callable[[int], float] | None = None,
+        place: str = "channels",
+        extent: tuple[Member, ...] = (),
         **evidence: Sequence[Any],
     ) -> None:
         found = [int(channel) for channel in np.flatnonzero(channels)]
@@ -63,7 +66,13 @@ def batch_findings(
         worst = max(found, key=key) if key else found[0]
         chosen = {name: [values[channel] for channel in found] for name, values in evidence.items()}
         findings.append(
-            rule.finding(name_channels(found), message(worst), {"channels": found, **chosen})
+            rule.finding(
+                name_channels(found),
+                message(worst),
+                {"channels": found, **chosen},
+                extent=extent,
+                places=(place,),
+            )
         )
 
     finite = (stats.nan + stats.inf) == 0
@@ -79,6 +88,7 @@ def batch_findings(
             f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
             f"values a channel; the first at {list(stats.first_nonfinite[c] or ())}."
         ),
+        extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan.tolist(),
         inf=stats.inf.tolist(),
         first_nonfinite=stats.first_nonfinite,
@@ -119,6 +129,7 @@ def batch_findings(
             f"{var[c]:.6g}, below eps {settings.eps:.6g}."
         ),
         key=lambda c: -float(var[c]),
+        place="channels" if running_var is None else "running_var",
         var=var.tolist(),
     )
     if running_var is not None:
@@ -126,6 +137,8 @@ def batch_findings(
             NOT_POSITIVE,
             ~(running_var + settings.eps > 0),
             lambda c: f"running_var is {running_var[c]:.6g} in channel {c}.",
+            place="running_var",
+            extent=channel_extent("not positive", ~(running_var + settings.eps > 0)),
             running_var=running_var.tolist(),
         )
     if settings.momentum is not None and not 0 <= settings.momentum <= 1:
@@ -160,7 +173,13 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
         bad = [int(channel) for channel in np.flatnonzero(~np.isfinite(values))]
         findings.append(
             STATE_NOT_FINITE.finding(
-                name, f"{values[bad[0]]} in {name_channels(bad)}.", {"channels": bad}
+                name,
+                f"{values[bad[0]]} in {name_channels(bad)}.",
+                {"channels": bad},
+                extent=(
+                    *channel_extent("NaN", np.isnan(values)),
+                    *channel_extent("Inf", np.isinf(values)),
+                ),
             )
         )
     return findings
@@ -180,6 +199,10 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
             "grad_output",
             f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
             {"channels": bad, "not_finite": [int(counts[channel]) for channel in bad]},
+            extent=(
+                *channel_extent("NaN", np.isnan(grad_output).any(others)),
+                *channel_extent("Inf", np.isinf(grad_output).any(others)),
+            ),
         )
     ]
 

@@ -180,6 +180,7 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
                 f"{len(rest)} more",
                 f"{len(rest)} more tensors differ from {other}.",
                 {"quantities": [item.whole.quantity for item in rest]},
+                places=tuple(item.whole.quantity for item in rest),
             )
         )
     return findings
@@ -196,8 +197,11 @@ def channels_sentence(item: ChannelCloseness) -> str:
     return f"Of {len(item.channels)} channels, {name_channels(bad)} {verb}."
 
 
-def not_compared_findings(reasons: Mapping[str, str]) -> list[Finding]:
-    """A finding for each reason, with the tensors that it holds for; `reasons` is by name."""
+def not_compared_findings(reasons: Mapping[str, str], stable: Mapping[str, str]) -> list[Finding]:
+    """A finding for each reason, with the tensors that it holds for; `reasons` is by name.
+
+    `stable` has those reasons that name a path in words that do not.
+    """
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
@@ -207,6 +211,8 @@ def not_compared_findings(reasons: Mapping[str, str]) -> list[Finding]:
             f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {reason}: "
             f"{_listed(names)}.",
             {"names": names},
+            extent=(stable.get(reason, reason),),
+            places=tuple(names),
         )
         for reason, names in by_reason.items()
     ]

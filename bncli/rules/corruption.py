@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule
+from bncli.rules.interface import Rule, channel_extent
 from bncli.rules.layers import HALVES, MOST_EVIDENCE, Layer, found, median, named
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ def check_negative(layer: Layer) -> list[Finding]:
                     f"with {layer.eps_said}: {why}.",
                     cause,
                     channels,
+                    extent=channel_extent("not positive", channels & broken),
                     running_var=var,
                     eps=eps,
                 )
@@ -270,7 +271,10 @@ def _spoilt(
     for channels in where.values():
         if channels.shape == either.shape:
             either = either | channels
-    return found(rule, layer, f"{what}: {facts}; {why}.", cause, either, **numbers)
+    extent = tuple(
+        run for leaf, channels in where.items() for run in channel_extent(leaf, channels)
+    )
+    return found(rule, layer, f"{what}: {facts}; {why}.", cause, either, extent=extent, **numbers)
 
 
 def _indices(channels: NDArray[Any]) -> list[int]:

@@ -132,6 +132,7 @@ def check_groups(file: Checkpoint) -> list[Finding]:
                 "num_batches_tracked",
                 f"{len(without)} of {len(layers)} layers have none: {_examples(names)}.",
                 {"without": names, "layers": len(layers)},
+                extent=tuple(map(label, names)),
             )
         )
     if len(counters) > 1:

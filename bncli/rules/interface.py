@@ -83,7 +83,7 @@ def channel_extent(what: str, channels: NDArray[Any]) -> tuple[Member, ...]:
     """The channels of a mask, shape (C,), as the members of an extent; `what` is wrong in them."""
     import numpy as np
 
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], channels.astype(np.int8), [0]))))
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], channels.ravel().astype(np.int8), [0]))))
     if len(edges) > 2 * MOST_RUNS:
         import hashlib
 

@@ -200,6 +200,8 @@ def found(
     message: str,
     cause: str,
     channels: NDArray[Any] | None = None,
+    *,
+    extent: Any = (),  # of Members
     **numbers: Any,
 ) -> Finding:
     """A finding at a layer. Arrays among `numbers` are evidence for the `channels` (a mask).
@@ -218,7 +220,7 @@ def found(
             key: value[at].tolist() if isinstance(value, np.ndarray) else value
             for key, value in numbers.items()
         }
-    return rule.finding(label(layer.state.name), message, {**evidence, **numbers})
+    return rule.finding(label(layer.state.name), message, {**evidence, **numbers}, extent=extent)
 
 
 def label(name: str) -> str:

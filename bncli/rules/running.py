@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule, name_channels
+from bncli.rules.interface import Rule, channel_extent, name_channels
 from bncli.running_stats.conventions import converted_momentum
 from bncli.running_stats.frameworks import convention
 from bncli.running_stats.plan import FADED
@@ -185,6 +185,7 @@ def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool
                 f"it was so after step {trajectory.impossible} already; in the end it is {now}."
                 + ("" if finite else " The input is not finite itself."),
                 {"step": trajectory.impossible, "channels": bad},
+                extent=channel_extent("impossible", ~(np.isfinite(var) & (var >= 0))),
             )
         )
     return findings
@@ -212,6 +213,7 @@ def scatter_findings(scatter: Population) -> list[Finding]:
                 "f_ratio": [float(scatter.f_ratio[channel]) for channel in apart],
                 "share": [float(missing[channel]) for channel in apart],
             },
+            places=("channels",),
         )
     ]
 
@@ -279,6 +281,7 @@ def stall_findings(
                 "mean_off_in_std": off_mean[bad].tolist(),
                 "var_off": off_var[bad].tolist(),
             },
+            places=(row.name,),
         )
     ]
 

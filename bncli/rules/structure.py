@@ -144,6 +144,12 @@ def unexpected_number(found: int, expected: int | None) -> list[Finding]:
             f"{found} BatchNorm layer{'s' * (found != 1)}, and {expected} "
             f"{'was' if expected == 1 else 'were'} expected.",
             {"found": found, "expected": expected, "cause": "layers-missing-or-added"},
+            extent=(
+                f"{expected} expected",
+                ("missing", 1, expected - found)
+                if found < expected
+                else ("added", 1, found - expected),
+            ),
         )
     ]
 
@@ -172,6 +178,8 @@ def check_identical(file: Checkpoint) -> list[Finding]:
                     "layers": names,
                     "affine_identical": len(affine) == 1,
                 },
+                extent=tuple(map(label, names)),
+                places=("layers with the same statistics",),
             )
         )
     return findings
@@ -231,6 +239,7 @@ def check_copies(file: Checkpoint) -> list[Finding]:
                 f"other than those beside them in the live model, such as {live_name}: averaged, "
                 "or estimated on their own.",
                 {"layers": [layer.name for layer in own_statistics]},
+                places=("averaged copies",),
             )
         )
     for root, count in file.averaged.items():

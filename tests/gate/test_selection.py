@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.errors import UsageError
+from bncli.gate.selection import parse_patterns, selected
 from bncli.rules import RULES
-from bncli.selection import parse_patterns, selected
-
-from .findings import codes, finding, of_layers, report
+from tests.findings import codes, finding, of_layers, report
 
 CODES = [rule.code for rule in RULES]
 

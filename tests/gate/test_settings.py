@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from bncli.errors import FileError, UsageError
+from bncli.gate.settings import load_settings
 from bncli.report import FailOn
-from bncli.settings import load_settings
 
 
 @pytest.fixture
@@ -96,8 +97,69 @@ def test_a_file_that_is_no_toml_is_refused_if_it_speaks_of_bncli(folder):
         load_settings()
     (folder / "pyproject.toml").write_text("[tool.other\nfail-on = 3")
     assert load_settings() == {}
-    (folder / "pyproject.toml").write_bytes(b"\xff bncli")
+    (folder / "pyproject.toml").write_bytes(b"[tool.other]\nname = '\xff'")
     assert load_settings() == {}
+
+
+TEXT = '[tool.bncli]\nfail-on = "info"  # Prüfung\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (TEXT.encode("utf-16"), "not in UTF-8"),
+        (TEXT.encode("utf-16-le"), "not in UTF-8"),
+        (TEXT.replace("ü", "ue").encode("utf-16-le"), "UTF-16"),
+        (TEXT.replace("ü", "ue").encode("utf-16-be"), "UTF-16"),
+        (TEXT.encode("utf-32"), "not in UTF-8"),
+        (TEXT.encode("latin-1"), "not in UTF-8"),
+        (TEXT.encode("utf-8-sig"), "byte order mark"),
+        (b"\xff bncli", "not in UTF-8"),
+    ],
+)  # fmt: skip
+def test_another_encoding_is_refused_and_not_overlooked(run, save, folder, data, words):
+    (folder / "pyproject.toml").write_bytes(data)
+    save("x.npy", np.zeros((3, 2), np.float32))
+    with pytest.raises(FileError, match=words):
+        load_settings()
+    result = run("compute", "x.npy")
+    assert (result.code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[tool.BNCLI]", "[tool.Bncli]", "[Tool.bncli]", "[TOOL.BNCLI]", "[bncli]", "[tools.bncli]",
+     "[tool.bn-cli]", "[tool.bn_cli]", '[tool."bncli "]'],
+)  # fmt: skip
+def test_a_table_of_nearly_that_name_is_refused(run, project, header):
+    project('fail-on = "info"', header=header)
+    with pytest.raises(UsageError, match=r"is not read; write \[tool\.bncli\]"):
+        load_settings()
+    assert run("compute", "x.npy").code == 2
+
+
+def test_a_neighbour_of_such_a_name_is_none_of_ours(project, folder):
+    project("", header='[tool.bnclient]\nbncli = 3\n[project.scripts]\nbncli = "x:y"')
+    assert load_settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("fail-on", "fail_on"), ("expect_layers", "expect-layers")]
+)
+def test_a_key_in_both_spellings_is_refused(run, project, one, other):
+    value = "3" if "layers" in one else '"info"'
+    project(f"{one} = {value}\n{other} = {value}")
+    with pytest.raises(UsageError, match="which are one"):
+        load_settings()
+    assert run("compute", "x.npy").code == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_settings_that_may_not_be_read_are_refused(project, folder):
+    project('fail-on = "info"')
+    (folder / "pyproject.toml").chmod(0)
+    with pytest.raises(FileError, match="cannot be read"):
+        load_settings()
 
 
 @pytest.mark.parametrize("header", ["[[tool.bncli]]", "[tool]\nbncli = 3"])

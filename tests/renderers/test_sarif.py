@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from bncli.former_places import former_fingerprint
 from bncli.places import fingerprint
 from bncli.renderers.interface import RenderContext
 from bncli.renderers.sarif import render
@@ -138,8 +139,11 @@ def test_a_result_has_its_place_and_its_fingerprint():
     assert location["physicalLocation"]["artifactLocation"]["uri"] == "a%20b/net%5B1%5D.pt"
     assert location["logicalLocations"] == [{"fullyQualifiedName": "m.b"}]
     assert result["message"]["text"] == "m.b: a fact."
-    mark = fingerprint(given_report.findings[0], given_report)
-    assert result["partialFingerprints"] == {"bncli/v1": mark}
+    (only,) = given_report.findings
+    assert result["partialFingerprints"] == {
+        "bncli/v1": former_fingerprint(only, given_report),
+        "bncli/v2": fingerprint(only, given_report),
+    }
 
 
 @pytest.mark.parametrize(

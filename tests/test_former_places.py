@@ -1,4 +1,4 @@
-"""A place keeps its name while numbers, wrappers and prefixes change."""
+"""Version 1 of places: what was written by it is known again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.places import common_prefix, fingerprint, place, unwrapped
+from bncli.former_places import common_prefix, former_fingerprint, place, unwrapped
 
 from .findings import finding, of_layers, report
 
@@ -83,7 +83,7 @@ def test_a_fingerprint_survives(one, other, order, layer, number):
     )
 
     def printed(given):
-        return [fingerprint(item, given) for item in given.findings]
+        return [former_fingerprint(item, given) for item in given.findings]
 
     assert printed(before) == printed(after)
     assert len(printed(before)[0]) == 16
