@@ -27,7 +27,7 @@ CODES = [
     2, 2,  # a file that cannot be read, alone and beside a good one
     3, 1,  # no BatchNorm at all, and fewer layers than expected
     0, 0, 1,  # mended, written down, and back again
-    0, 0, 1,  # under another name, and in more files than are known
+    0, 1, 1,  # written down under another name: known there, and in no other file
     2, 0,  # a typing error, a healthy end
 ]  # fmt: skip
 

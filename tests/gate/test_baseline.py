@@ -418,7 +418,7 @@ GOOD = '{"command": "compute", "file": "x.npy", "code": "BN001", "place": "chann
         '{"format_version": 2, "findings": [], "version_1": {}}',
         "[]", "3", "null", '"x"', "", "{", "\ufeff{}",
         *(
-            '{"format_version": 2, "findings": [%s]}' % entry
+            f'{{"format_version": 2, "findings": [{entry}]}}'
             for entry in (
                 '{"command": "compute", "code": "BN001", "place": "channels"}',
                 GOOD.replace('"x.npy"', "3") % "", GOOD.replace('"BN001"', "null") % "",

@@ -37,7 +37,9 @@ def left(given_report, baseline):
 
 def test_its_own_rule_stays(former):
     """Another file of the call's, a renamed prefix, numbers: known then, and known now."""
-    baseline = former(("BN001", "epoch-1.pt", "model", "head.1"), ("BN002", "x.npy", "", "channels"))
+    baseline = former(
+        ("BN001", "epoch-1.pt", "model", "head.1"), ("BN002", "x.npy", "", "channels")
+    )
     for prefix in ("", "model.", "encoder."):
         names = [prefix + name for name in LAYERS]
         after = of_layers(*names, faulty=[f"{prefix}head.1"], path="epoch-2.pt")
