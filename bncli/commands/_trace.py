@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from bncli.commands._trace_tables import (
     steps_table,
 )
 from bncli.errors import TensorError
+from bncli.rules.interface import name_channels
 from bncli.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,
@@ -29,6 +29,7 @@ from bncli.trace import (
     forward_steps,
     gradients,
     identities,
+    parts_at,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Tracing:
         steps: list[Row] = []
         values: list[Row] = []
         checks: list[tuple[int, Identity]] = []
-        parted: list[str] = []
+        parted: dict[int, str] = {}
         digits = 0
         most = max(2, MOST_ELEMENTS // len(self.shown))
         for place, channel in enumerate(self.shown):
@@ -90,8 +91,8 @@ class Tracing:
             else:
                 forward = forward_steps(self.done, view, writer, element)
             steps += self._step_rows(forward, channel, "forward", element)
-            if not self.done.settings.training:
-                parted.append(_parting(forward, channel))
+            if self._parts():
+                parted[channel] = self._parting(forward, channel)
             found = g = None
             if self.upstream is not None:
                 g = ChannelView(self.upstream, self.given.channel_axis, channel, _as_it_is)
@@ -114,10 +115,7 @@ class Tracing:
         ]
         if self.upstream is not None:
             tables.append(identities_table(checks))
-        parted = [sentence for sentence in parted if sentence]
-        verdict = [*dict.fromkeys(parted[:FEW_SENTENCES])]
-        if len(parted) > FEW_SENTENCES:
-            verdict.append(f"So do {len(parted) - FEW_SENTENCES} more channels.")
+        verdict = _partings(parted)
         if checks:
             verdict.append(_held([item for _, item in checks]))
         return Traced(tuple(tables), self._facts(found32), " ".join(verdict))
@@ -189,6 +187,17 @@ class Tracing:
     def _parts(self) -> bool:
         """Whether evaluation is set beside training."""
         return could_train(self.done) and not self.float32
+
+    def _parting(self, steps: list[Step], channel: int) -> str:
+        """Where evaluation parts from training, in a sentence; "" where it does not."""
+        found = parts_at(self.done, channel)
+        step = next((step for step in steps if step.quantity == found), None)
+        if step is None or step.value is None or step.training is None:
+            return ""
+        return (
+            f"Channel {channel} parts from training at {step.quantity}: {step.value:.7g} in place "
+            f"of {step.training:.7g}."
+        )
 
     def _notes(self, stored: NDArray[Any]) -> str:
         """That there are more channels, and that the bits are those of a contiguous copy."""
@@ -280,21 +289,21 @@ FEW_SENTENCES = 3
 """Channels of which a sentence says where evaluation parts from training."""
 
 
-def _parting(steps: list[Step], channel: int) -> str:
-    """Where evaluation parts from training, in a sentence."""
-    if all(step.training is None for step in steps):
-        return ""
-    for step in steps:
-        ours, other = step.value, step.training
-        if ours is None or other is None or ours == other:
-            continue
-        if math.isnan(ours) and math.isnan(other):
-            continue
-        return (
-            f"Channel {channel} parts from training at {step.quantity}: {ours:.7g} in place of "
-            f"{other:.7g}."
-        )
-    return "Evaluation does here what training does."
+def _partings(parted: dict[int, str]) -> list[str]:
+    """The sentences of the channels that part from training, and which ones do not."""
+    sentences = [sentence for sentence in parted.values() if sentence]
+    alike = [channel for channel, sentence in parted.items() if not sentence]
+    said = sentences[:FEW_SENTENCES]
+    if len(sentences) > FEW_SENTENCES:
+        more = len(sentences) - FEW_SENTENCES
+        said.append(f"So do{'es' * (more == 1)} {more} more channel{'s' * (more != 1)}.")
+    if alike and not sentences:
+        said.append("Evaluation normalises here as training does, to within rounding.")
+    elif alike:
+        verb = "is" if len(alike) == 1 else "are"
+        names = name_channels(alike).capitalize()
+        said.append(f"{names} {verb} normalised as in training, to within rounding.")
+    return said
 
 
 def _held(checks: list[Identity]) -> str:

@@ -13,7 +13,7 @@ from bncli.trace.channel import ChannelView
 from bncli.trace.elements import MOST_ELEMENTS, Elements, elements
 from bncli.trace.float32_pass import MOST_ADDITIONS, Float32Pass, float32_pass
 from bncli.trace.float32_steps import float32_steps
-from bncli.trace.forward import Element, could_train, forward_steps, trained
+from bncli.trace.forward import Element, could_train, forward_steps, parts_at, trained
 from bncli.trace.identities import identities
 from bncli.trace.text import Writer
 from bncli.trace.values import Identity, Step
@@ -37,5 +37,6 @@ __all__ = [
     "forward_steps",
     "gradients",
     "identities",
+    "parts_at",
     "trained",
 ]

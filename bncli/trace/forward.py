@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bncli.batchnorm import BlockNormalizer, Normalization, normalization
+from bncli.dtypes import DTYPES
 from bncli.running_stats import update, update_factor
 from bncli.trace.text import Writer, squared
 from bncli.trace.values import Step
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from bncli.model import FloatArray
     from bncli.trace.channel import ChannelView
     from bncli.verify import BatchNormPass
+
+
+WEIGHTS = 1e-3, 1e-2
+"""The weights of a batch that roundings are reckoned with: a momentum of 0 would allow for
+anything, and the one that was trained with is seldom known to be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,37 @@ def trained(done: BatchNormPass) -> BatchNormPass | None:
         norm=normalization(done.stats, done.before, done.weight, done.bias, settings),
         after=update(done.before, done.stats, settings) if done.before is not None else None,
     )
+
+
+def parts_at(done: BatchNormPass, channel: int) -> str | None:
+    """The first quantity at which evaluation parts from training by more than rounding.
+
+    "mean" or "var", of which all that follows is made; None where both agree. Stored statistics
+    carry the roundings of many updates: three at each, of which 1/momentum stay.
+    """
+    import numpy as np
+
+    other = trained(done)
+    if other is None:
+        return None
+    momentum = done.settings.momentum
+    counted = done.before.num_batches_tracked if done.before is not None else 0
+    kept = 1 / max(counted, 1) if momentum is None else abs(momentum)
+    least, most = WEIGHTS
+    share = 3 * DTYPES[done.parameter_dtype].unit_roundoff / min(max(kept, least), most)
+    mean, var = (
+        (float(getattr(done.norm, name)[channel]), float(getattr(other.norm, name)[channel]))
+        for name in ("mean", "var")
+    )
+    with np.errstate(invalid="ignore"):
+        spread = float(np.sqrt(max(var[1], 0.0)))  # the values that a mean near 0 was summed from
+    sizes = max(map(abs, mean)) + spread, max(map(abs, var))
+    for name, (ours, theirs), size in zip(("mean", "var"), (mean, var), sizes, strict=True):
+        if ours == theirs or (math.isnan(ours) and math.isnan(theirs)):
+            continue
+        if not abs(ours - theirs) <= share * size:
+            return name
+    return None
 
 
 def forward_values(done: BatchNormPass, channel: int, element: Element | None) -> dict[str, float]:

@@ -210,7 +210,35 @@ def test_evaluation_parts_from_training_where_the_statistics_do(run, save):
             if row["value"] is not None:
                 assert row["apart"] == pytest.approx(row["value"] - row["training"])
     same = run("trace", x, "--eval", "--no-track-running-stats", "-f", "json")
-    assert "Evaluation does here what training does." in same.report["verdict"]
+    assert "Evaluation normalises here as training does" in same.report["verdict"]
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.01, None])
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_what_200_updates_rounded_away_is_no_parting(run, save, folder, momentum, size):
+    """The stored mean is that of the batch but for its last places; the variance is unbiased."""
+    x = torch.tensor([0.0, size, 0.0, size]).reshape(1, 2, 1, 2)
+    layer = torch.nn.BatchNorm2d(2, affine=False, momentum=momentum)
+    for _ in range(2000):
+        layer(x)
+    mean = layer.running_mean.numpy()
+    assert momentum is None or (mean != size / 2).all()
+    save("x.npy", x.numpy())
+    save("bn.pt", layer.state_dict())
+    flags = ("--eval", "--state", "bn.pt", "-f", "json")
+    if momentum:
+        flags += ("--momentum", momentum)
+    verdict = run("trace", "x.npy", *flags).report["verdict"]
+    assert "parts from training at var" in verdict
+    assert "at mean" not in verdict
+    # A mean that is off by more than that is told.
+    off = layer.state_dict()
+    off["running_mean"] = torch.tensor([mean[0], mean[1] * 1.01])
+    off["running_var"] = layer.running_var / 2
+    save("bn.pt", off)
+    verdict = run("trace", "x.npy", *flags).report["verdict"]
+    assert "Channel 1 parts from training at mean" in verdict
+    assert "Channel 0 is normalised as in training" in verdict
 
 
 def test_evaluation_is_not_set_beside_training_that_pytorch_refuses(run, save):
