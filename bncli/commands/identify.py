@@ -239,7 +239,8 @@ def _output_report(
 def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, ...]) -> Report:
     """The ranking of the ways to update running statistics."""
     from bncli.identify.output import BESIDE, MOST_SHOWN
-    from bncli.rules.comparison import identification_findings
+    from bncli.identify.running import USUAL
+    from bncli.rules.comparison import identification_findings, nothing_updated_finding
 
     explaining = sum(item.explains for item in found.ways)
     shown = found.ways[: min(MOST_SHOWN, explaining + BESIDE)]
@@ -260,7 +261,12 @@ def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, .
         for rank, item in enumerate(shown, 1)
     ]
     findings: list[Finding] = []
-    if rows:
+    if found.nothing:
+        usual = next(item for item in found.ways if item.update == USUAL)
+        findings.append(
+            nothing_updated_finding(usual.quantity, usual.channel, usual.max_abs_diff, USUAL.weight)
+        )
+    elif rows:
         findings = identification_findings(
             "the update",
             found.ways[0].update.words,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from bncli.dtypes import DTYPES
+from bncli.dtypes import DTYPES, decode, encode
 from bncli.running_stats.frameworks import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -49,14 +49,21 @@ class Update:
     mean_weight: float | None = None
 
     @property
-    def ddof(self) -> int:
-        """0 for the biased variance, 1 for the unbiased one and Keras 2's."""
+    def is_none(self) -> bool:
+        """Whether nothing is updated, so that no variance has a part in it."""
+        return self.weight == 0 and not self.mean_weight
+
+    @property
+    def ddof(self) -> int | None:
+        """0 for the biased variance, 1 for the unbiased one and Keras 2's, None for no update."""
+        if self.weight == 0:
+            return None
         return 0 if self.variance == "biased" else 1
 
     @property
     def frameworks(self) -> tuple[str, ...]:
         """The conventions that update so with their default momentum, or with any if none does."""
-        if self.variant not in ("", FITTED, KERAS2):
+        if self.variant not in ("", FITTED, KERAS2) or self.weight == 0:
             return ()
         alike = [row for row in CONVENTIONS if row.variance == self.variance and row.debias == "no"]
         by_default = [
@@ -69,11 +76,17 @@ class Update:
     @property
     def words(self) -> str:
         """The update as a person says it."""
+        if self.weight == 0:
+            return f"running_var as it was ({self.variant})" if self.mean_weight else "no update"
         kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
             self.variance, "Keras 2's variance"
         )
         said = f"momentum {self.weight:.6g} (as Keras counts, {1 - self.weight:.6g}) and {kind}"
         return f"{said} ({self.variant})" if self.variant else said
+
+
+NO_UPDATE = Update(0.0, "unbiased")
+USUAL = Update(WEIGHTS[0], "unbiased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +109,17 @@ class MeasuredUpdate:
 
 @dataclass(frozen=True, slots=True)
 class UpdateIdentification:
-    """The ways best first, and the best of them in a sentence; see `Identification`."""
+    """The ways best first, and the best of them in a sentence; see `Identification`.
+
+    `nothing` says that no buffer moved, though the usual updates would have moved one.
+    """
 
     ways: tuple[MeasuredUpdate, ...]
     best: str
     confident: bool
     expected: bool
     tried: int
+    nothing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,16 @@ class Observed:
         return MeasuredUpdate(way, *worst, tuple(shares), _oddness(way))
 
     @property
+    def unmoved(self) -> bool:
+        """Whether the buffers after the batch are those before it, in the dtype of both."""
+        held = [
+            decode(encode(getattr(side, name)[self.finite], self.dtype), self.dtype)
+            for name in ("running_mean", "running_var")
+            for side in (self.before, self.after)
+        ]
+        return bool((held[0] == held[1]).all() and (held[2] == held[3]).all())
+
+    @property
     def finite(self) -> NDArray[Any]:
         """The channels in which all numbers are finite."""
         import numpy as np
@@ -191,9 +218,10 @@ def identify_update(observed: Observed) -> UpdateIdentification:
         return UpdateIdentification((), nothing, confident=False, expected=False, tried=0)
     ways = [
         Update(weight, variance, KERAS2 if variance == "keras2" else "")
-        for weight in (*WEIGHTS, 1.0, 0.0)
+        for weight in (*WEIGHTS, 1.0)
         for variance in ("unbiased", "biased", "keras2")
     ]
+    ways.append(NO_UPDATE)
     for variance in ("unbiased", "biased"):
         ways += [
             Update(1 - (1 - weight) ** 2, variance, f"{TWICE} {weight:g}") for weight in WEIGHTS[:5]
@@ -204,6 +232,10 @@ def identify_update(observed: Observed) -> UpdateIdentification:
         found += [observed.measured(way) for way in _told(observed)]
     level = min(item.level for item in found)
     chosen = [item for item in found if item.level == level and level <= LOOSE]
+    if observed.unmoved and level <= LOOSE:
+        # A step too small for the buffers' last place leaves them too, and tells no weight.
+        usual = [item for item in found if item.level <= LOOSE and item.update.weight >= WEIGHTS[1]]
+        chosen = usual + [item for item in found if item.update == NO_UPDATE]
     explaining = [
         replace(item, explains=True)
         for item in sorted(chosen, key=lambda item: (item.oddness, item.max_abs_diff))
@@ -218,10 +250,12 @@ def identify_update(observed: Observed) -> UpdateIdentification:
         confident=len(explaining) == 1,
         expected=any(
             item.update.variance == "unbiased"
+            and not item.update.is_none
             and (item.update.variant in ("", FITTED) or item.update.variant.startswith(AVERAGE))
             for item in explaining
         ),
         tried=len(found),
+        nothing=order[0].explains and order[0].update.is_none,
     )
 
 
@@ -233,7 +267,7 @@ def _told(observed: Observed) -> list[Update]:
         plain = Update(0.0, variance)
         weight = observed.told_weight("running_var", observed.batch_variance(plain))
         for told in (mean_weight, weight):
-            if told is None:
+            if not told:
                 continue
             ways += [
                 Update(float(f"{told:.{digits}g}"), variance, FITTED) for digits in (1, 2, 3, 6)
@@ -276,8 +310,13 @@ def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:
             f"None of {len(order)} conventions explains the update; the nearest, {said}, is off by "
             f"up to {best.max_abs_diff:.2g} in {best.quantity}, channel {best.channel}."
         )
-    if best.update.weight == 0:
-        return "Nothing was updated: the buffers are the same, as in eval mode or at momentum 0."
+    if best.update.is_none:
+        usual = next(item for item in order if item.update == USUAL)
+        return (
+            "Nothing was updated: the buffers are as they were, as in eval mode or at momentum 0; "
+            f"momentum {USUAL.weight:g} would be off by {usual.max_abs_diff:.2g} in "
+            f"{usual.quantity}, channel {usual.channel}."
+        )
     text = f"The update is {said} (max {best.max_abs_diff:.2g})"
     if best.update.frameworks:
         text += f", as in {', '.join(best.update.frameworks)}"

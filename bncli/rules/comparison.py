@@ -86,7 +86,22 @@ UNEXPLAINED = Rule(
     lookalike="Tensors of two different runs, or an output taken behind the activation.",
 )
 
-RULES = (DIFFERS, LOST_DIGITS, NOT_COMPARED, MADE_OTHERWISE, UNEXPLAINED)
+NOTHING_UPDATED = Rule(
+    "BN906",
+    "nothing-updated",
+    Severity.WARNING,
+    "The running statistics after the batch are those before it: nothing was updated.",
+    "See whether the layer was in eval mode, froze its statistics, or had a momentum of 0; whether "
+    "its buffers are updated in place; and whether both files are not of the same moment.",
+    symptom="Training goes on, and evaluation stays as bad as on the first day.",
+    arithmetic="No buffer of any channel moved, and (1 - 0.1) * running + 0.1 * batch, PyTorch's "
+    "default, would have moved one by more than rounding.",
+    certainty="Certain that nothing moved. A step too small for the buffers' dtype moves nothing.",
+    lookalike="A batch whose statistics are the running ones moves nothing either: no finding.",
+    seen=("microsoft/onnxruntime#6349",),
+)
+
+RULES = (DIFFERS, LOST_DIGITS, NOT_COMPARED, MADE_OTHERWISE, UNEXPLAINED, NOTHING_UPDATED)
 
 MOST_FINDINGS = 20
 """Tensors that get a finding of their own; the rest of them shares one."""
@@ -232,6 +247,19 @@ def identification_findings(
         return [MADE_OTHERWISE.finding(subject, message, {"tried": tried, "best": words})]
     message = f"none of {tried} hypotheses explains it; the nearest is {words}."
     return [UNEXPLAINED.finding(subject, message, {"tried": tried, "nearest": words})]
+
+
+def nothing_updated_finding(quantity: str, channel: int, moved: float, momentum: float) -> Finding:
+    """The finding for buffers that a batch left alone.
+
+    A `momentum` would have moved `quantity` by `moved` in `channel`, where it moves most.
+    """
+    return NOTHING_UPDATED.finding(
+        "the update",
+        f"no buffer moved; momentum {momentum:g} would have moved {quantity} by up to {moved:.3g} "
+        f"(channel {channel}).",
+        {"quantity": quantity, "channel": channel, "would_move": moved, "momentum": momentum},
+    )
 
 
 def _listed(names: list[str]) -> str:

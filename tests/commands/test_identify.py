@@ -133,6 +133,23 @@ def test_an_update_is_identified(run, layer, save, folder):
     assert [item["code"] for item in result.report["findings"]] == ["BN904"]
 
 
+def test_an_update_that_moved_nothing_is_a_finding(run, save):
+    """A layer in training whose buffers stay, as an exporter left it."""
+    save("x.npy", np.random.default_rng(0).normal(0.2, 1.1, (32, 6)).astype(np.float32))
+    save("mean.npy", np.zeros(6, np.float32))
+    save("var.npy", np.ones(6, np.float32))
+    flags = []
+    for side in ("before", "after"):
+        flags += [f"--running-mean-{side}", "mean.npy", f"--running-var-{side}", "var.npy"]
+    result = run("identify", "x.npy", *flags, "-f", "json")
+    (finding,) = result.report["findings"]
+    assert (finding["code"], finding["severity"], result.code) == ("BN906", "warning", 0)
+    assert finding["evidence"]["would_move"] > 0.01
+    first = result.report["tables"]["hypotheses"][0]
+    assert (first["momentum"], first["ddof"], first["frameworks"]) == (0, None, [])
+    assert run("identify", "x.npy", *flags, "--fail-on", "warning").code == 1
+
+
 def test_half_precision_and_channels_last(run, save):
     torch.manual_seed(0)
     x = torch.randn(8, 4, 5, 6)

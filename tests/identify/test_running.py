@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.dtypes import decode, encode
 from bncli.identify.running import Observed, identify_update
 from bncli.model import RunningStats
 from bncli.moments import channel_stats
@@ -53,6 +54,10 @@ def test_torch(momentum, dtype):
     assert found.expected
     if momentum is None:
         assert "the average over 7 batches" in found.best
+
+
+def rounded(values, dtype):
+    return decode(encode(values, dtype), dtype).astype(np.float64)
 
 
 PLAIN = [row for row in CONVENTIONS if row.momentum is not None and row.debias == "no"]
@@ -102,10 +107,45 @@ def test_two_momenta():
     assert best.update.weight == 0.2
 
 
-def test_nothing_was_updated():
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_nothing_was_updated(dtype):
     x, before = batch()
+    before = tuple(rounded(side, dtype) for side in before)
+    found = identify_update(observed(x, before, before, dtype))
+    assert found.nothing
+    assert not found.expected
+    best = found.ways[0]
+    assert best.explains
+    assert (best.update.weight, best.update.ddof, best.update.frameworks) == (0, None, ())
+    usual = updated(x, before, 0.1, x.var(0, ddof=1))
+    off = max(np.abs(after - old).max() for after, old in zip(usual, before, strict=True))
+    assert f"{off:.2g}" in found.best
+
+
+def test_a_batch_of_the_running_statistics_themselves_moves_nothing():
+    """And no more does an update whose steps are lost in the buffers' last place."""
+    x, _ = batch()
+    before = x.mean(0), x.var(0, ddof=1)
     found = identify_update(observed(x, before, before))
-    assert found.best.startswith("Nothing was updated")
+    assert (found.nothing, found.expected, found.confident) == (False, True, False)
+    near = tuple(rounded(side, "bfloat16") for side in before)
+    kept = tuple(rounded(side, "bfloat16") for side in updated(x, near, 0.1, x.var(0, ddof=1)))
+    assert (kept[0] == near[0]).all()
+    found = identify_update(observed(x, near, near, "bfloat16"))
+    assert (found.nothing, found.expected) == (False, True)
+
+
+@pytest.mark.parametrize("moved", ["mean", "var"])
+def test_one_buffer_alone_was_updated(moved):
+    x, before = batch()
+    after = updated(x, before, 0.1, x.var(0, ddof=1))
+    after = (after[0], before[1]) if moved == "mean" else (before[0], after[1])
+    found = identify_update(observed(x, before, after))
+    best = found.ways[0].update
+    assert (found.nothing, found.expected) == (False, False)
+    assert found.ways[0].explains
+    assert (best.weight, best.mean_weight) == ((0.0, 0.1) if moved == "mean" else (0.1, 0.0))
+    assert "Nothing" not in found.best
 
 
 def test_the_sentence_says_what_another_divisor_would_leave():

@@ -138,6 +138,15 @@ def plant_unexplained(save):
     return save("x.npy", x), "OUTPUT", "y.npy"
 
 
+def plant_nothing_updated(save):
+    flags = []
+    for name, value in (("mean", 0), ("var", 1)):
+        save(f"{name}.npy", np.full(3, value, np.float32))
+        for side in ("before", "after"):
+            flags += [f"--running-{name}-{side}", f"{name}.npy"]
+    return save("x.npy", normal(64, 3) + 1), "the update", *flags
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -163,6 +172,7 @@ PLANTED = {
     "BN903": plant_not_compared,
     "BN904": plant_made_otherwise,
     "BN905": plant_unexplained,
+    "BN906": plant_nothing_updated,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 
@@ -172,6 +182,7 @@ COMMAND_OF = {
     "BN903": "diff",
     "BN904": "identify",
     "BN905": "identify",
+    "BN906": "identify",
 } | {code: "simulate-ema" for code in PLANTED if code.startswith("BN7")}
 """The command that finds it, where that is not compute."""
 
