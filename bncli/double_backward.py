@@ -219,10 +219,13 @@ def double_tolerances(
                 + a_v * (e_g + x_hat * e_ag)
                 + a_g * (e_v + x_hat * e_av)
             )
-    tiny = 2 * arithmetic.output_tiniest
+        # A step that underflows loses all it had, by whatever it is multiplied then.
+        lost = 32 * arithmetic.underflow * (1 + np.abs(norm.weight)) * (1 + norm.invstd) ** 3
+        lost *= (1 + first.g_max) * (1 + sums.v_max) * (1 + x_hat) ** 3
+    tiny = 2 * arithmetic.output_tiniest + np.nan_to_num(lost, nan=0.0, posinf=np.inf)
     return {
         "double_grad_input": _allowed(grad_input + tiny),
-        "double_grad_weight": _allowed(grad_weight + arithmetic.tiniest),
+        "double_grad_weight": _allowed(grad_weight + count * tiny),
         "double_grad_output": _allowed(grad_output + tiny),
     }
 

@@ -39,6 +39,11 @@ class DType:
         """u: the largest relative error of one rounding to nearest, 2**-digits."""
         return 2.0**-self.digits
 
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest value of a float that has all its digits."""
+        return self.tiniest * 2.0 ** (self.digits - 1)
+
 
 DTYPES: dict[str, DType] = {
     d.name: d

@@ -36,12 +36,12 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         mean, var = np.abs(statistics.mean), statistics.var
         if norm.subtracts_mean:
             std = np.sqrt(var)
-            mean_error = walk * (mean + std) + u * mean + tiniest
+            mean_error = walk * (mean + std) + u * mean + 3 * tiniest
             # Squares are taken around a mean that is off, and that moves on as values come.
-            var_error = 2 * walk * (var + mean * std) + mean_error**2 + 3 * u * var + tiniest
+            var_error = 2 * walk * (var + mean * std) + mean_error**2 + 3 * u * var + 3 * tiniest
         else:
             mean_error = np.zeros_like(var)
-            var_error = (walk + 3 * u) * var + tiniest
+            var_error = (walk + 3 * u) * var + 3 * tiniest
         exact = var + norm.eps
         least = np.maximum(var - var_error, 0) + norm.eps
         grown = np.sqrt((exact + var_error) / exact) - 1
@@ -49,6 +49,8 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         invstd_error = np.maximum(grown, shrunk) + 3 * u
         # x * scale - mean * scale, folded or not: the mean is rounded again.
         atol = statistics.invstd * (mean_error + 2 * u * mean) + 2 * arithmetic.output_tiniest
+        size = np.maximum(np.abs(statistics.max), np.abs(statistics.min)) + mean
+        atol += 4 * arithmetic.underflow * (1 + statistics.invstd) * (1 + size)
         rtol = invstd_error + 3 * u + arithmetic.output_u
     # A bound that is not a number allows nothing; there the values are no numbers either.
     mean_error, invstd_error, rtol, atol = (

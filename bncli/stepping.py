@@ -97,9 +97,10 @@ def derived(table: BatchTable, first: RunningStats, new: float | None, steps: in
         largest_mean = np.maximum(np.abs(first.running_mean), np.abs(table.mean).max(0))
         largest_var = np.maximum(np.abs(first.running_var), bessel * table.var.max(0))
         grown = _growth(new, steps)
+        tiny = 8 * DTYPES[table.dtype].smallest_normal * rounds  # below it digits are lost
         return Allowed(
-            _absolute(grown * (mean + 4 * u * rounds * largest_mean)),
-            _absolute(grown * (bessel * var + 4 * u * rounds * largest_var)),
+            _absolute(grown * (mean + 4 * u * rounds * largest_mean + tiny)),
+            _absolute(grown * (bessel * var + 4 * u * rounds * largest_var + tiny)),
         )
 
 

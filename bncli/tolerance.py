@@ -87,14 +87,23 @@ class Arithmetic:
         return 0.0 if self.dtype == self.parameter_dtype else DTYPES[self.dtype].unit_roundoff
 
     @property
+    def underflow(self) -> float:
+        """What one step may lose below the normal range: all of it, where a process flushes.
+
+        Subnormals have few digits, and with flush-to-zero (`torch.set_flush_denormal`, or a library
+        built for fast arithmetic) none. Steps are in float64 for float64, and else in float32.
+        """
+        return DTYPES["float64" if self.as_precise else "float32"].smallest_normal
+
+    @property
     def tiniest(self) -> float:
-        """The smallest subnormal of the parameter dtype: no rounding is finer."""
-        return DTYPES[self.parameter_dtype].tiniest
+        """The absolute error of a value in the parameter dtype, however small it is."""
+        return max(DTYPES[self.parameter_dtype].tiniest, self.underflow)
 
     @property
     def output_tiniest(self) -> float:
-        """The smallest subnormal of the output dtype."""
-        return DTYPES[self.dtype].tiniest
+        """The absolute error of a value in the output dtype, however small it is."""
+        return max(DTYPES[self.dtype].tiniest, self.underflow)
 
 
 def _walk(dtype: str, additions: int) -> float:
@@ -149,7 +158,7 @@ class Tolerances:
                     arithmetic.slack * np.abs(recomputed.mean - mean)
                     + (1.0 if arithmetic.as_precise else 0.1) * u * np.abs(mean)
                     + (arithmetic.walk * (np.abs(mean) + np.sqrt(var)) if arithmetic.walk else 0)
-                    + arithmetic.tiniest
+                    + 3 * arithmetic.tiniest
                 )
                 lost = np.abs(recomputed.var - var)
                 slack, walk = arithmetic.slack, arithmetic.walk
@@ -162,7 +171,7 @@ class Tolerances:
                 var_error = (
                     slack * lost
                     + (VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) * u + walk) * var
-                    + arithmetic.tiniest
+                    + 3 * arithmetic.tiniest
                 )
                 if not arithmetic.order_known:
                     # The squares are summed around a mean that is itself off by mean_error.
@@ -176,8 +185,8 @@ class Tolerances:
                 )
             else:
                 other_invstd = norm.invstd, norm.invstd
-                mean_error = np.zeros_like(norm.var)
-                var_error = np.zeros_like(norm.var)
+                mean_error = np.full_like(norm.var, arithmetic.underflow)
+                var_error = np.full_like(norm.var, arithmetic.underflow)
             # To first order half of var_error / (var + eps); exact here, as var may be mere error,
             # and relative to the other side's invstd, which is the smaller for a larger var.
             exact = norm.var + settings.eps
@@ -208,13 +217,13 @@ class Tolerances:
     def running_mean(self, before: RunningStats, factor: float) -> Tolerance:
         """(1 - a) * running_mean + a * mean: two products, a sum and a rounded `factor` a."""
         if not self.settings.training:
-            return self._tolerance(0.0, 0.0)
+            return self._tolerance(0.0, self.arithmetic.underflow)
         return self._running(factor, before.running_mean, self.stats.mean, self.mean_error)
 
     def running_var(self, before: RunningStats, factor: float) -> Tolerance:
         """(1 - a) * running_var + a * unbiased_var."""
         if not self.settings.training:
-            return self._tolerance(0.0, 0.0)
+            return self._tolerance(0.0, self.arithmetic.underflow)
         bessel = self.stats.count / (self.stats.count - 1)
         var = self.stats.unbiased_var
         return self._running(factor, before.running_var, var, self.var_error * bessel)
@@ -241,15 +250,16 @@ class Tolerances:
             roundings_lost = 3 * u * (high * (extent + np.abs(mean)) * weight + bias)
             atol = np.where(lost, weight * wrong + roundings_lost, atol)
             rtol = np.where(lost, self.arithmetic.output_u + 2 * u, rtol)
+            size = np.maximum(np.abs(self.stats.max), np.abs(self.stats.min)) + np.abs(mean)
+            atol += self._underflow(4, self.norm.weight, self.norm.invstd, size, self.norm.mean)
         return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
 
     def grad_bias(self, sums: GradientSums) -> Tolerance:
         """sum(g)."""
         import numpy as np
 
-        return self._tolerance(
-            2 * self.arithmetic.u, self._sum_error(np.abs(sums.g), sums.g_squared)
-        )
+        error = self._sum_error(np.abs(sums.g), sums.g_squared)
+        return self._tolerance(2 * self.arithmetic.u, error + self._underflow(4 * self.stats.count))
 
     def grad_weight(self, sums: GradientSums) -> Tolerance:
         """sum(g * x_hat)."""
@@ -262,8 +272,10 @@ class Tolerances:
         u = self.arithmetic.u
         count = self.stats.count
         rtol = self.invstd_error + 4 * u + self.arithmetic.output_u
+        weight, invstd = self.norm.weight, self.norm.invstd
         if not self.settings.normalizes_with_batch:
-            return self._tolerance(rtol, 2 * self.arithmetic.output_tiniest)
+            lost = self._underflow(4, weight, invstd, sums.g_max)
+            return self._tolerance(rtol, lost + 2 * self.arithmetic.output_tiniest)
         with np.errstate(invalid="ignore", over="ignore"):
             mean_g = np.abs(sums.g) / count
             mean_g_x_hat = np.abs(sums.g_x_hat) / count
@@ -285,6 +297,7 @@ class Tolerances:
                 * (1 + self.invstd_error)
                 * (stored + sum_error + product_error)
             )
+            atol += self._underflow(8, weight, invstd, invstd, sums.g_max, x_hat, x_hat)
         return self._tolerance(rtol, atol + 2 * self.arithmetic.output_tiniest)
 
     def _running(
@@ -317,6 +330,16 @@ class Tolerances:
             )
         return error + self.arithmetic.tiniest
 
+    def _underflow(self, steps: int, *factors: FloatArray) -> FloatArray:
+        """What so many steps lose below the normal range, by whatever it is multiplied then."""
+        import numpy as np
+
+        lost = np.full(self.norm.var.shape, steps * self.arithmetic.underflow)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for factor in factors:
+                lost *= 1 + np.abs(factor)
+        return np.nan_to_num(lost, nan=0.0, posinf=np.inf)
+
     def _dot_error(self, sums: GradientSums) -> FloatArray:
         """The absolute error of sum(g * x_hat), but for the common factor invstd."""
         import numpy as np
@@ -328,6 +351,9 @@ class Tolerances:
                 np.abs(sums.g) * self.mean_error * self.norm.invstd
                 + terms * np.sqrt(sums.g_x_hat_squared)
                 + self._sum_error(np.abs(sums.g_x_hat), sums.g_x_hat_squared)
+                + self._underflow(
+                    4 * self.stats.count, self.norm.invstd, sums.g_max, sums.x_hat_max
+                )
             )
 
     def _tolerance(self, rtol: FloatArray | float, atol: FloatArray | float) -> Tolerance:
