@@ -143,8 +143,8 @@ class BlockNormalizer:
     def output(self, x: NDArray[Any], block: tuple[slice, ...]) -> FloatArray:
         """The layer's output for the block `x`, float64.
 
-        Where invstd is not finite (running_var + eps <= 0) there is no right value; the block
-        then gets what PyTorch's folded form x * alpha + (bias - mean * alpha) makes of it.
+        Where weight * invstd is not finite (running_var + eps <= 0) there is no right value; the
+        block then gets what PyTorch's folded form x * alpha + (bias - mean * alpha) makes of it.
         """
         import numpy as np
 
@@ -153,9 +153,9 @@ class BlockNormalizer:
             y = self.x_hat(x, block)
             y *= self._at(norm.weight, block)
             y += self._at(norm.bias, block)
-            broken = ~np.isfinite(norm.invstd[block[self.channel_axis]])
+            alpha = norm.invstd * norm.weight
+            broken = ~np.isfinite(alpha[block[self.channel_axis]])
             if broken.any():
-                alpha = norm.invstd * norm.weight
                 folded = x.astype(np.float64) * self._at(alpha, block)
                 folded += self._at(norm.bias - norm.mean * alpha, block)
                 y = np.where(along(broken, self.ndim, self.channel_axis), folded, y)

@@ -20,9 +20,9 @@ from bncli.batchnorm import (
     gradient_sums,
 )
 from bncli.channel_meter import ChannelMeter, pooled_closeness
-from bncli.compare import closeness
+from bncli.compare import alike, closeness, overflowed
 from bncli.double_backward import DoubleBackward, double_sums, double_tolerances
-from bncli.dtypes import DTYPES, decode, encode
+from bncli.dtypes import decode, encode
 from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
@@ -104,17 +104,10 @@ def compare_pass(
     `x` holds the input's values (bfloat16 as float32) in the user's axes. The upstream gradient
     is `grad_output`, of the same shape and dtype, or standard normal noise from `seed`.
     `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic.
-    NaN is close to NaN.
+    NaN is close to NaN: a finding of its own speaks of what is not finite.
     """
     found = compare_channels(
-        done,
-        x,
-        backend,
-        seed=seed,
-        grad_output=grad_output,
-        tolerance=tolerance,
-        path=Path(),
-        equal_nan=True,
+        done, x, backend, seed=seed, grad_output=grad_output, tolerance=tolerance, path=Path()
     )
     return [item.whole for item in found.quantities], found.run
 
@@ -127,10 +120,9 @@ def compare_channels(
     seed: int,
     tolerance: tuple[float, float] | None,
     path: Path,
-    equal_nan: bool,
     grad_output: NDArray[Any] | None = None,
 ) -> Compared:
-    """As `compare_pass`, channel by channel; NaN is close to NaN only with `equal_nan`."""
+    """As `compare_pass`, channel by channel."""
     if grad_output is None:
         grad_output = upstream_gradient(x.shape, done.dtype, seed)
     second = upstream_gradient(x.shape, done.dtype, seed + 1) if path.double_backward else None
@@ -142,7 +134,7 @@ def compare_channels(
         threads=path.threads,
     )
     run = backend.run(call)
-    comparison = _Comparison(done, x, grad_output, second, run, equal_nan)
+    comparison = _Comparison(done, x, grad_output, second, run)
     return Compared(comparison.quantities(tolerance), run, grad_output)
 
 
@@ -180,7 +172,6 @@ class _Comparison:
     grad_output: NDArray[Any]
     grad_grad_input: NDArray[Any] | None
     run: BackendRun
-    equal_nan: bool
 
     def quantities(self, tolerance: tuple[float, float] | None) -> list[ChannelCloseness]:
         """Each quantity's closeness, in the order of ORDER."""
@@ -209,15 +200,19 @@ class _Comparison:
         else:
             allowed = dict.fromkeys(ORDER, fixed(*tolerance, stats.num_features))
         sizes = _sizes(done, sums, exact)
+        lost = self._lost(sums)
 
         found: dict[str, ChannelCloseness] = {}
         for quantity, actual in exact.items():
             if quantity in self.run.quantities:
-                meter = ChannelMeter(quantity, stats.num_features, 0, self.equal_nan)
+                meter = ChannelMeter(quantity, stats.num_features, 0, equal_nan=True)
                 chosen = allowed[quantity]
                 meter.add(
-                    _overflowed(actual, done.parameter_dtype),
-                    self.run.quantities[quantity],
+                    *alike(
+                        overflowed(actual, done.parameter_dtype),
+                        self.run.quantities[quantity],
+                        lost,
+                    ),
                     chosen.rtol,
                     chosen.atol,
                     (0,),
@@ -233,6 +228,15 @@ class _Comparison:
             found["num_batches_tracked"] = ChannelCloseness(counter, (), ())
         found |= self._elementwise(sums, double, allowed)
         return [found[quantity] for quantity in ORDER if quantity in found]
+
+    def _lost(self, sums: GradientSums) -> NDArray[Any]:
+        """The channels in which something that goes into every value is not finite."""
+        import numpy as np
+
+        norm = self.done.norm
+        with np.errstate(invalid="ignore", over="ignore"):
+            made_of = norm.mean + norm.var + norm.invstd * norm.weight + norm.bias + sums.g
+            return np.asarray(~np.isfinite(made_of + self.done.stats.var))
 
     def _double(self, sums: GradientSums) -> DoubleBackward | None:
         """The second backward pass, where there is one."""
@@ -261,11 +265,12 @@ class _Comparison:
         normalizer = BlockNormalizer(done.norm, x.ndim, axis)
         axes = tuple(other for other in range(x.ndim) if other != axis)
         meters = [
-            ChannelMeter(quantity, features, axis, self.equal_nan)
+            ChannelMeter(quantity, features, axis, equal_nan=True)
             for quantity in ("output", "grad_input", "double_grad_input", "double_grad_output")
             if quantity in self.run.quantities
         ]
         sizes = np.zeros((len(meters), features))
+        lost = self._lost(sums)
         for block in blocks(x.shape):
             values, g = x[block], self.grad_output[block]
             exact = [
@@ -283,8 +288,11 @@ class _Comparison:
                 chosen = allowed[meter.quantity]
                 expected = self.run.quantities[meter.quantity][block]
                 meter.add(
-                    _overflowed(actual, done.dtype),
-                    expected,
+                    *alike(
+                        overflowed(actual, done.dtype),
+                        expected,
+                        along(lost[channels], x.ndim, axis),
+                    ),
                     along(chosen.rtol[channels], x.ndim, axis),
                     along(chosen.atol[channels], x.ndim, axis),
                     tuple(part.start for part in block),
@@ -369,13 +377,3 @@ def _derived(
         allowed["running_mean"] = own.running_mean(done.before, factor)
         allowed["running_var"] = own.running_var(done.before, factor)
     return allowed
-
-
-def _overflowed(values: FloatArray, dtype: str) -> FloatArray:
-    """`values`, but those beyond the largest of `dtype` as the infinities that a cast makes."""
-    import numpy as np
-
-    u = DTYPES[dtype].unit_roundoff
-    limit = DTYPES[dtype].largest / (1 - u) * (1 - u / 2)  # half a step beyond the largest
-    with np.errstate(invalid="ignore"):
-        return np.where(np.abs(values) >= limit, np.copysign(np.inf, values), values)

@@ -81,7 +81,6 @@ def double(seed, largest=5_000, **path):
         seed=0,
         tolerance=None,
         path=Path(double_backward=True, **path),
-        equal_nan=True,
     )
     return [i.whole for i in compared.quantities if i.whole.quantity in DOUBLE_QUANTITIES]
 

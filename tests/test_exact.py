@@ -51,9 +51,7 @@ def test_a_root_squares_to_its_value(value):
 def budget(seed, largest=3_000):
     config = configuration(seed, largest=largest)
     done = config.done()
-    compared = compare_channels(
-        done, config.x, TORCH, seed=0, tolerance=None, path=Path(), equal_nan=True
-    )
+    compared = compare_channels(done, config.x, TORCH, seed=0, tolerance=None, path=Path())
     return (
         config,
         compared,
@@ -98,7 +96,7 @@ def test_lost_digits_are_torchs():
     done = BatchNormPass(
         "float32", "float32", 1, settings, stats, norm, np.ones(1), np.zeros(1), None, None
     )
-    compared = compare_channels(done, x, TORCH, seed=0, tolerance=None, path=Path(), equal_nan=True)
+    compared = compare_channels(done, x, TORCH, seed=0, tolerance=None, path=Path())
     lines = {line.quantity: line for line in error_budget(done, x, compared)}
     assert lines["mean"].torch_ulp > 1
     assert lines["output"].torch_ulp > 100

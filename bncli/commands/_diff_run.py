@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import normalization
-from bncli.commands._findings import backend_findings, closing, pass_findings
+from bncli.commands._findings import backend_findings, closing, nan_note, pass_findings
 from bncli.commands._input import open_input, parse_channels
 from bncli.commands._layer import about_pass, check_count, layer_facts, resolve_layer
 from bncli.commands._mode_tables import (
@@ -39,7 +39,6 @@ class RunFlags:
     dtype: ComputeDtype | None
     channel: list[str] | None
     tolerance: tuple[float, float] | None
-    equal_nan: bool
     seed: int
     path: Path
     per_quantity: bool
@@ -88,7 +87,7 @@ def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFla
         "memory_format": chosen.path.memory_format,
         "torch_threads": results[0].compared.run.threads,
         "seed": chosen.seed,
-        "equal_nan": chosen.equal_nan,
+        "equal_nan": True,
     }
     tables = [mode_differences_table(results, name), mode_channels_table(results, shown)]
     if any(result.budget for result in results):
@@ -100,7 +99,7 @@ def diff_run(spec: str, training: bool | None, flags: LayerFlags, chosen: RunFla
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=closing(_verdict(results, name), findings=findings),
+        verdict=closing(_verdict(results, name, findings), findings=findings),
         checked={
             "": [
                 _place(result, item.whole.quantity, results)
@@ -141,7 +140,6 @@ def _result(
         seed=chosen.seed,
         tolerance=chosen.tolerance,
         path=chosen.path,
-        equal_nan=chosen.equal_nan,
     )
     budget = error_budget(done, x, compared) if given.dtype == "float32" else []
     return ModeResult("training" if settings.training else "eval", layer, done, compared, budget)
@@ -216,7 +214,7 @@ def _identified(given: Input, x: NDArray[Any], result: ModeResult) -> str:
     return found.best if found.hypotheses else ""
 
 
-def _verdict(results: list[ModeResult], name: str) -> str:
+def _verdict(results: list[ModeResult], name: str, findings: list[Finding]) -> str:
     """Whether the two agree, and whose digits were lost."""
     items = [(result.mode, item.whole) for result in results for item in result.compared.quantities]
     failed = [f"{item.quantity} ({mode})" for mode, item in items if not item.passed]
@@ -226,7 +224,7 @@ def _verdict(results: list[ModeResult], name: str) -> str:
         for line in result.budget
         if line.repeated_ulp is not None
     ]
-    said = f"bncli and {name} agree in all {len(items)} comparisons."
+    said = f"bncli and {name} agree in all {len(items)} comparisons.{nan_note(findings)}"
     if failed:
         listed = ", ".join(failed[:4]) + (f" and {len(failed) - 4} more" * (len(failed) > 4))
         said = f"bncli and {name} differ in {len(failed)} of {len(items)} comparisons: {listed}."

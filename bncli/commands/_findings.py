@@ -63,8 +63,8 @@ def backend_findings(
     return found
 
 
-def agreement(compared: list[Closeness], name: str) -> str:
-    """The verdict of a comparison."""
+def agreement(compared: list[Closeness], name: str, findings: Sequence[Finding]) -> str:
+    """The verdict of a comparison, which says where `findings` tell of NaN on both sides."""
     failed = [item.quantity for item in compared if not item.passed]
     if failed:
         return (
@@ -74,8 +74,19 @@ def agreement(compared: list[Closeness], name: str) -> str:
     closest = max(compared, key=lambda item: item.used)
     return (
         f"bncli and {name} agree in all {len(compared)} quantities; "
-        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}."
+        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}.{nan_note(findings)}"
     )
+
+
+def nan_note(findings: Sequence[Finding]) -> str:
+    """That NaN of both sides is agreement, where `findings` say that there is some."""
+    from bncli.rules import batch_rules as rules
+
+    causes = (rules.NOT_FINITE, rules.NOT_POSITIVE, rules.STATE_NOT_FINITE)
+    codes = {rule.code for rule in (*causes, rules.GRADIENT_NOT_FINITE)}
+    if codes.isdisjoint(finding.code for finding in findings):
+        return ""
+    return " NaN that both sides make counts as agreement."
 
 
 def closing(*sentences: str, findings: Sequence[Finding]) -> str:

@@ -214,7 +214,8 @@ EqualNan = Annotated[
     bool,
     typer.Option(
         "--equal-nan",
-        help="NaN on both sides, at the same place, is no mismatch.",
+        help="NaN in ACTUAL and EXPECTED at the same place is no mismatch. diff INPUT takes the "
+        "flag without effect: there it never is one.",
         rich_help_panel=COMPARISON,
     ),
 ]

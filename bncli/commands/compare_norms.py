@@ -179,7 +179,7 @@ def compare_norms(
                     findings += lost_digits_findings(item, 1.0, name)
         checked = {"": [item.quantity for item in done.compared]}
         facts |= {"backend": against.value, "backend_version": done.version}
-        verdict = f"{verdict} {agreement(list(done.compared), name)}"
+        verdict = f"{verdict} {agreement(list(done.compared), name, findings)}"
     findings.sort(key=lambda finding: -finding.severity.rank)
     return Report(
         command="compare-norms",

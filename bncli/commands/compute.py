@@ -158,7 +158,7 @@ def compute(
         findings += backend_findings(compared, name, norm, given.dtype, findings)
         checked = {"": [item.quantity for item in compared]}
         facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
-        verdict = agreement(compared, name)
+        verdict = agreement(compared, name, findings)
     findings.sort(key=lambda finding: -finding.severity.rank)
     return Report(
         command="compute",

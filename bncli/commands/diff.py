@@ -136,9 +136,7 @@ def diff(
         threads=torch_threads,
         double_backward=double_backward,
     )
-    chosen = RunFlags(
-        channel_axis, dtype, channel, tolerance, equal_nan, seed, path, per_quantity, threads
-    )
+    chosen = RunFlags(channel_axis, dtype, channel, tolerance, seed, path, per_quantity, threads)
     return diff_run(tensors[0], training, layer, chosen)
 
 

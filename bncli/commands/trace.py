@@ -229,7 +229,7 @@ def trace(
         findings += backend_findings(compared, name, norm, given.dtype, findings)
         facts |= {"backend": against.value, "backend_version": run.version}
         checked = {"": [item.quantity for item in compared]}
-        agreed = agreement(compared, name)
+        agreed = agreement(compared, name, findings)
 
     tracing = Tracing(
         given,

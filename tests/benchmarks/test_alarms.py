@@ -24,7 +24,6 @@ def test_no_comparison_raises_an_alarm(threads):
         config = configuration(seed, largest=20_000)
         compared = compare_channels(
             config.done(), config.x, TORCH, seed=seed, tolerance=None, path=Path(threads=threads),
-            equal_nan=True,
         )  # fmt: skip
         alarms += [(seed, item.whole) for item in compared.quantities if not item.whole.passed]
     assert not alarms

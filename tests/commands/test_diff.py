@@ -391,15 +391,39 @@ def test_a_failed_comparison_says_what_pytorch_computed(run, save):
     assert "All 3 channels mismatch." in output["message"]
 
 
-def test_nan_in_the_input(run, save):
-    x = random(8, 3)
-    x[1, 2] = np.nan
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("diff",), ("diff", "--equal-nan"), ("diff", "--eval"), ("compute", "--against", "torch"),
+        ("compute", "--eval", "--against", "torch"), ("trace", "--against", "torch"),
+        ("compare-norms", "--against", "torch"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_nan_in_the_input_is_one_finding(run, save, command, value, dtype):
+    """Both sides make NaN of it, which is agreement; BN001 says where it comes from."""
+    x = random(8, 3, 4)
+    x[1, 2, 0] = value
     save("x.npy", x)
-    result = run("diff", "x.npy", "--training", "-f", "json")
-    assert {"BN001", "BN901"} <= set(codes(result))
-    bad = [row for row in table(result, "channels") if not row["passed"]]
-    assert [row["channel"] for row in bad] == [2]
-    assert set(codes(run("diff", "x.npy", "--training", "--equal-nan", "-f", "json"))) == {"BN001"}
+    result = run(command[0], "x.npy", *command[1:], "--dtype", dtype, "-f", "json")
+    found = codes(result)
+    assert found.count("BN001") == 1
+    assert "BN901" not in found
+    assert result.code == 1
+    assert {row["passed"] for row in table(result, "differences")} == {True}
+
+
+def test_nan_that_one_side_alone_has_is_a_difference():
+    config = configuration(3, largest=500)
+    broken = config.x.copy()
+    broken[(0,) * broken.ndim] = np.nan
+    done = replace(config, x=broken).done()
+    compared = compare_channels(
+        done, config.x, torch_backend.BACKEND, seed=0, tolerance=None, path=TorchPath()
+    ).quantities
+    assert any(item.whole.mismatched for item in compared)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -424,7 +448,7 @@ def test_a_healthy_configuration_raises_no_alarm(seed):
     config = configuration(seed, largest=3_000)
     compared = compare_channels(
         config.done(), config.x, torch_backend.BACKEND, seed=seed, tolerance=None,
-        path=TorchPath(threads=1 + seed % 2), equal_nan=True,
+        path=TorchPath(threads=1 + seed % 2),
     )  # fmt: skip
     for item in compared.quantities:
         assert item.whole.passed
@@ -452,9 +476,7 @@ def test_ten_times_the_tolerance_is_found_where_it_was_planted(seed):
     done = config.done()
 
     def compare(backend):
-        return compare_channels(
-            done, config.x, backend, seed=0, tolerance=None, path=TorchPath(), equal_nan=True
-        )
+        return compare_channels(done, config.x, backend, seed=0, tolerance=None, path=TorchPath())
 
     for item in compare(torch_backend.BACKEND).quantities:
         if not item.channels:
@@ -462,8 +484,8 @@ def test_ten_times_the_tolerance_is_found_where_it_was_planted(seed):
         channel = seed % len(item.channels)
         closeness = item.channels[channel]
         allowed = closeness.atol + closeness.rtol * abs(closeness.expected)
-        if not 0 < allowed < np.inf:
-            continue
+        if not np.spacing(abs(closeness.expected)) < allowed < np.inf:
+            continue  # there is nothing that a float64 could be moved by
         shift = -10 * allowed * np.sign(closeness.actual - closeness.expected or 1)
         found = compare(Planting(item.whole.quantity, closeness.index, shift))
         planted = next(i for i in found.quantities if i.whole.quantity == item.whole.quantity)
