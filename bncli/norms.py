@@ -7,7 +7,7 @@ RMSNorm (Zhang and Sennrich, 2019) subtracts nothing and has the mean square for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, prod
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,11 @@ class Norm:
     def count(self) -> int:
         """The number of values that each statistic is made of."""
         return prod(self.shape) // prod(self.kept)
+
+    @property
+    def spans_samples(self) -> bool:
+        """Whether each statistic is made of several samples: BatchNorm's, or of all axes."""
+        return self.axes[:1] == (0,)
 
     @property
     def subtracts_mean(self) -> bool:
@@ -214,14 +219,19 @@ def norm_statistics(norm: Norm, x: NDArray[Any]) -> NormStatistics:
 
     `x` holds floats (bfloat16 as float32). BatchNorm's are those of these samples as a batch.
     """
-    if norm.axes[0] == 0:
+    if norm.spans_samples:
         return of_channels(norm, channel_stats(x, norm.channel_axis))
     parts = [_rows_statistics(norm, x[samples]) for samples in chunks(x.shape)]
     return parts[0] if len(parts) == 1 else _stacked(norm, parts)
 
 
 def of_channels(norm: Norm, stats: ChannelStats) -> NormStatistics:
-    """A batch's statistics as those of its BatchNorm."""
+    """A batch's statistics, by channel, as those of a norm that reduces over the samples.
+
+    That is BatchNorm, or a norm with one statistic in all, of which every channel is a part.
+    """
+    if norm.name != BATCH:
+        stats = _as_one_channel(stats)
     return _laid_out(norm, stats, norm.kept)
 
 
@@ -295,6 +305,32 @@ def _rows_statistics(norm: Norm, x: NDArray[Any]) -> NormStatistics:
         held.append(norm.channel_axis)
     order = (*held, *(axis for axis in range(x.ndim) if axis not in held))
     return _laid_out(norm, channel_stats(x.transpose(order).reshape(prod(kept), -1), 0), kept)
+
+
+def _as_one_channel(stats: ChannelStats) -> ChannelStats:
+    """The statistics of all values together."""
+    import numpy as np
+
+    shift = stats.shift[:1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = (stats.shift - shift) + stats.offset
+        offset = apart.mean(keepdims=True)
+        var = (stats.var + (apart - offset) ** 2).mean(keepdims=True)
+    return replace(
+        stats,
+        count=stats.count * stats.num_features,
+        shift=shift,
+        offset=offset,
+        var=var,
+        min=np.fmin.reduce(stats.min, keepdims=True),
+        max=np.fmax.reduce(stats.max, keepdims=True),
+        nan=stats.nan.sum(keepdims=True),
+        posinf=stats.posinf.sum(keepdims=True),
+        neginf=stats.neginf.sum(keepdims=True),
+        first_nonfinite=(next(filter(None, stats.first_nonfinite), None),),
+        third=None,
+        fourth=None,
+    )
 
 
 def _laid_out(norm: Norm, stats: ChannelStats, kept: tuple[int, ...]) -> NormStatistics:

@@ -53,7 +53,7 @@ FEWEST_SAMPLES = 3
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was measured: the channels' statistics over the batch, and by norm those of its first
-    samples (BatchNorm's over all), with the change that leaving out the last sample makes.
+    samples (over all where one spans them), with the change that leaving out the last sample makes.
 
     `changes` is None where there is no other sample, or where PyTorch would refuse what is left.
     """
@@ -85,22 +85,26 @@ def measure(norms: Sequence[Norm], given: Input) -> Measured:
             )
 
         stats = batch_stats(samples)
-        batch = of_channels(norms[0], stats)
-        statistics = {BATCH: batch}
+        whole = [norm for norm in norms if norm.spans_samples and not norm.refused]
+        statistics = {norm.name: of_channels(norm, stats) for norm in (norms[0], *whole)}
         changes: dict[str, float | None] = {norm.name: None for norm in norms}
         # One value a channel would be left of one sample of (N, C).
-        if samples > 1 and (samples - 1) * stats.count > samples:
-            rest = of_channels(norms[0], batch_stats(samples - 1))
-            changes[BATCH] = _beyond_rounding(largest_change(batch, rest))
-    # The others never look beyond a sample, so that the first few and the last show it.
+        several = (samples - 1) * stats.count > samples
+        if samples > 1 and (several or len(whole) > 1):
+            rest = batch_stats(samples - 1)
+            for norm in whole:
+                if several or norm.name != BATCH:
+                    change = largest_change(statistics[norm.name], of_channels(norm, rest))
+                    changes[norm.name] = _beyond_rounding(change)
+    # The others look at no other sample, so that the first few and the last show it.
     first = given.values(tensor, (next(chunks(tensor.shape)),))[: max(1, samples - 1)]
-    several = first
+    shown = first
     if samples > 1:
-        several = np.concatenate((first, given.values(tensor, (slice(samples - 1, samples),))))
+        shown = np.concatenate((first, given.values(tensor, (slice(samples - 1, samples),))))
     for norm in norms:
-        if norm.refused or norm.name == BATCH:
+        if norm.refused or norm.spans_samples:
             continue
-        kept = norm_statistics(norm, several)
+        kept = norm_statistics(norm, shown)
         without = norm_statistics(norm, first)
         statistics[norm.name] = without
         if samples > 1:
@@ -143,6 +147,8 @@ def _block(cell: tuple[int, ...]) -> tuple[slice, ...]:
 
 def norms_table(norms: Sequence[Norm], measured: Measured, cell: tuple[int, ...]) -> Table:
     """A row for each norm, with the statistic that normalises the value at `cell`."""
+    from bncli.norms import BATCH
+
     rows = []
     for norm in norms:
         own = measured.statistics.get(norm.name)
@@ -155,9 +161,9 @@ def norms_table(norms: Sequence[Norm], measured: Measured, cell: tuple[int, ...]
                 "axes": norm.axes,
                 "statistics_shape": norm.statistics_shape,
                 "affine_shape": norm.affine_shape,
-                "depends_on_batch": norm.axes[:1] == (0,),
+                "depends_on_batch": norm.spans_samples,
                 "change_without_one_sample": None if own is None else measured.changes[norm.name],
-                "running_stats": norm.axes[:1] == (0,),
+                "running_stats": norm.name == BATCH,
                 "count": count,
                 "mean": _at(own, "mean", cell) if norm.subtracts_mean else None,
                 "var": _at(own, "var", cell) if norm.subtracts_mean else None,
@@ -197,6 +203,8 @@ def _note(norm: Norm) -> str:
         text = f"{norm.groups} group{'s' * (norm.groups > 1)} of {size} channel{'s' * (size > 1)}"
         return f"{text}: one value a group, so that the output is 0" if norm.count == 1 else text
     text = f"normalized_shape {', '.join(map(str, norm.normalized_shape))}"
+    if norm.spans_samples:
+        text += ": each statistic spans the samples"
     return f"{text}; subtracts no mean, has no bias" if norm.name == RMS else text
 
 

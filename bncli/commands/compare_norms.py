@@ -65,7 +65,8 @@ def compare_norms(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28.",
+            help="The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28; with "
+            "all axes each statistic spans the samples.",
             rich_help_panel=options.LAYER,
             show_default="all but the first; the channels alone if they come last",
         ),
@@ -235,8 +236,8 @@ def _normalized(text: str | None, given: Input) -> int:
     if text is None:
         return 1 if given.channel_axis == last else last
     sizes = tuple(int(part) if part.strip().isdecimal() else -1 for part in text.split(","))
-    if not len(sizes) <= last or shape[-len(sizes) :] != sizes:
-        endings = [",".join(map(str, shape[start:])) for start in range(last, 0, -1)]
+    if not len(sizes) <= len(shape) or shape[-len(sizes) :] != sizes:
+        endings = [",".join(map(str, shape[start:])) for start in range(last, -1, -1)]
         raise UsageError(
             f"--normalized-shape {text}: must be the sizes of the last axes of "
             f"{list(shape)}; choose from {' or '.join(endings)}."

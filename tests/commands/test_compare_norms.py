@@ -540,3 +540,39 @@ def test_refusal_is_one_exact_sentence_and_exit_code_2(run, save, arguments):
     assert stderr == f"bncli: {REFUSALS[arguments]}\n"
     assert stdout == ""
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 4), 1), ((6, 3, 4), 1), ((5, 2, 3, 4), -1), ((1, 3, 2), 1)], ids=str
+)
+@pytest.mark.parametrize("value", [None, np.nan, np.inf])
+def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
+    """As PyTorch allows: one statistic in all, so that the batch matters, and none is kept."""
+    x = np.random.default_rng(0).normal(100, 3, shape).astype(np.float32)
+    if value is not None:
+        x[(0,) * x.ndim] = value
+    result = run(
+        "compare-norms", save("x.npy", x), "--normalized-shape", ",".join(map(str, shape)),
+        "--channel-axis", axis, "--against", "torch", "-f", "json",
+    )  # fmt: skip
+    assert result.code == (0 if value is None else 1)
+    assert "BN901" not in [finding["code"] for finding in result.report["findings"]]
+    rows = {row["norm"]: row for row in result.report["tables"]["norms"]}
+    for name in ("LayerNorm", "RMSNorm"):
+        row = rows[name]
+        assert (row["statistics_shape"], row["affine_shape"]) == ([], list(shape))
+        assert (row["depends_on_batch"], row["running_stats"]) == (True, False)
+        assert row["count"] == x.size
+    if value is None:
+        wide = x.astype(np.float64)
+        assert rows["LayerNorm"]["mean"] == pytest.approx(wide.mean(), rel=1e-12)
+        assert rows["LayerNorm"]["var"] == pytest.approx(wide.var(), rel=1e-10)
+        change = rows["LayerNorm"]["change_without_one_sample"]
+        rest = wide[:-1]
+        if len(rest):
+            here, there = (
+                (rest - part.mean()) / np.sqrt(part.var() + 1e-5) for part in (wide, rest)
+            )
+            assert change == pytest.approx(np.abs(here - there).max(), rel=1e-6)
+        else:
+            assert change is None
