@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -102,7 +102,8 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
     """What can be read of a layer, as `read_state` gives it, and a sentence for all that cannot.
 
     A tensor that cannot be read is None in the state, and `dtype` is that of one that can, None
-    where there is none. Vectors whose lengths disagree are in the state, and a sentence says so.
+    where there is none. Vectors whose lengths disagree are in the state, and a sentence says so;
+    a counter that is not one real number is None, which its shape or dtype explains.
     """
     problems: list[str] = []
 
@@ -113,6 +114,9 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
             problems.append(printable(str(error)))
             return None
 
+    counter = layer.num_batches_tracked
+    if counter is not None and not _is_number(counter):
+        layer = replace(layer, num_batches_tracked=None)
     state = _state(layer, attempt)
     vectors = {leaf: getattr(state, leaf) for leaf in VECTORS}
     lengths = {leaf: len(values) for leaf, values in vectors.items() if values is not None}
@@ -152,6 +156,12 @@ def _counter(ref: TensorRef) -> int | float:
         raise TensorError(f"{ref.label}: a counter is one number, and this has shape {ref.shape}.")
     number: int | float = ref.read().reshape(()).item()
     return int(number) if isinstance(number, bool) else number
+
+
+def _is_number(ref: TensorRef) -> bool:
+    """Whether a tensor is one number; one whose values cannot be had may be."""
+    kind = DTYPES[ref.dtype].kind if ref.dtype in DTYPES else ""
+    return ref.numel == 1 and (ref.storage is None or kind not in ("bool", "complex"))
 
 
 def _vector(ref: TensorRef) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bncli.rules import (
     batch_rules,
     channels,
+    collapse,
     comparison,
     corruption,
     counters,
@@ -23,7 +24,10 @@ from bncli.rules import (
     norms,
     precision,
     running,
+    shapes,
     structure,
+    unwritten,
+    variances,
 )
 from bncli.rules.interface import Rule
 
@@ -45,8 +49,12 @@ RULES: tuple[Rule, ...] = (
     *norms.RULES,
     *estimation.RULES,
     *corruption.RULES,
+    *variances.RULES,
+    *shapes.RULES,
+    *unwritten.RULES,
     *counters.RULES,
     *channels.RULES,
+    *collapse.RULES,
     *precision.RULES,
     *structure.RULES,
     *running.RULES,

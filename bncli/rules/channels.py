@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
+from bncli.rules.collapse import amplifies
 from bncli.rules.interface import Rule
-from bncli.rules.layers import HALVES, Layer, found, median, named
+from bncli.rules.layers import HALVES, Layer, found, median, named, span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,12 +37,13 @@ DEAD = Rule(
     Severity.INFO,
     "The channel is dead: its variance is nothing beside eps, and its weight too is near 0.",
     "Nothing for this file; prune the channel, or lower the weight decay in the next run.",
-    symptom="The channel's output is its bias whatever comes in.",
+    symptom="The channel's output is its bias for all inputs like those of training.",
     arithmetic="running_var is below a millionth of eps and |weight| below 0.01. Without input a "
     "float32 variance decays by 1 - m a batch and stops at 5.6e-45 for m = 0.1, 1.4e-45 for 0.3; "
     "there the product rounds back to the same subnormal number.",
-    certainty="Certain that the channel carries nothing.",
-    lookalike="The same variance under a live weight is BN401.",
+    certainty="Certain that the channel carried nothing in training.",
+    lookalike="The same variance under a live weight is BN401. Where most channels of most layers "
+    "are so, the network has collapsed (BN407).",
 )
 ZERO_WEIGHT = Rule(
     "BN403",
@@ -58,14 +60,17 @@ COLLAPSED = Rule(
     "BN404",
     "layer-collapsed",
     Severity.WARNING,
-    "No channel of the layer carries anything: its output is the same for every input.",
+    "No channel of the layer carries anything: its weights are next to 0.",
     "Look for the dead activation in front of it, or for a weight decay that won.",
-    symptom="Everything behind this layer, or this residual branch, is constant.",
-    arithmetic="In every channel either running_var is below a millionth of eps, or |weight| is "
-    "below 1e-6, and not all weights are exactly 0.",
-    certainty="Certain that the layer passes nothing on; in a residual branch that the network "
-    "learned to skip, it does no harm.",
-    lookalike="Weights of exactly 0 all over are how residual branches begin (BN403).",
+    symptom="Everything behind this layer, or this residual branch, is all but constant.",
+    arithmetic="In every channel |weight| is below 1e-6, or below 0.01 under a running_var below a "
+    "millionth of eps, and not all weights are exactly 0. The output's standard deviation is "
+    "|weight| sqrt(running_var / (running_var + eps)), at most 1e-5 then.",
+    certainty="Certain that the layer passes nothing on of inputs like those of training; in a "
+    "residual branch that the network learned to skip, it does no harm.",
+    lookalike="Weights of exactly 0 all over are how residual branches begin (BN403). Variances "
+    "near 0 under live weights are amplified, not constant (BN408), and statistics that are all "
+    "exactly 0 were never written (BN208).",
 )
 OUTLIER = Rule(
     "BN405",
@@ -96,11 +101,9 @@ HUGE = Rule(
 
 RULES = (BELOW_EPS, DEAD, ZERO_WEIGHT, COLLAPSED, OUTLIER, HUGE)
 
-NOTHING = 1e-6
-"""The share of eps below which a variance no longer matters: the input's standard deviation is
-then below a thousandth of the root of eps."""
-COLLAPSED_WEIGHT = 1e-6
 MOST_VARIANCE = 1e4
+RAW_UNITS = 1e15
+"""Up to here a variance needs no inputs that are out of the ordinary for raw units."""
 FEWEST_CHANNELS = 4
 """Channels from which one of them can stand out."""
 
@@ -121,42 +124,47 @@ def check_channels(layer: Layer) -> list[Finding]:
     half = layer.dtypes.get("running_var") in HALVES
     below = sane & (var < eps) & live & ~(half & (var == 0))
     scale = scales(layer)
-    silent = sane & (var <= NOTHING * eps)
-    findings = []
-    faint = silent | (False if weight is None else np.abs(weight) < COLLAPSED_WEIGHT)
     zeros = np.zeros(len(var), bool) if weight is None else weight == 0
-    if faint.all() and not zeros.all():
+    dead = layer.dead()
+    findings = amplifies(layer, scale)
+    if findings:
+        below = below & False
+    faint = dead | layer.weightless()
+    if weight is not None and faint.all() and not zeros.all():
+        known = np.isfinite(var)
+        moves = np.abs(weight[known]) * np.sqrt(_share(var[known], eps))
         findings.append(
             found(
                 COLLAPSED,
                 layer,
-                f"all {len(var)} channels are silent: running_var is at most {var.max():.4g}"
-                + ("" if weight is None else f" and |weight| at most {np.abs(weight).max():.4g}")
-                + "; the layer's output does not depend on its input.",
+                f"|weight| is {span(np.abs(weight))} in {named(faint)}"
+                + (f", and running_var {span(var[known])}" if known.any() else "")
+                + "; inputs that vary as running_var says give an output with a standard deviation "
+                f"of {moves.max(initial=0.0):.3g} at most.",
                 "dead-input-or-weight-decay",
                 faint,
                 running_var=var,
+                weight=weight,
+                output_std=float(moves.max(initial=0.0)),
             )
         )
-        below = below & False
-        silent = silent & False
+        dead = dead & False
     if below.any():
         worst = int(np.argmax(np.where(below, np.abs(scale), -1)))
         findings.append(
             found(
                 BELOW_EPS,
                 layer,
-                f"running_var is as low as {var[below].min():.4g} in {named(below)}, below "
+                f"running_var is {span(var[below])} in {named(below)}, below "
                 f"{layer.eps_said}; the scale reaches {abs(scale[worst]):.4g} in channel {worst}.",
                 "input-hardly-varies",
                 below,
                 running_var=var,
                 scale=scale,
                 eps=eps,
-                **({} if weight is None else {"weight": weight}),
+                weight=weight,
             )
         )
-    dead = silent & ~live
     if dead.any():
         bias = "" if layer.bias is None else f" and |bias| at most {_most(layer.bias, dead):.4g}"
         findings.append(
@@ -187,9 +195,10 @@ def check_channels(layer: Layer) -> list[Finding]:
             found(
                 HUGE,
                 layer,
-                f"running_var is up to {var[huge].max():.6g} in {named(huge)}.",
+                f"running_var is {span(var[huge], '.6g')} in {named(huge)}.",
                 "unscaled-input-or-explosion",
                 huge,
+                hint=_help_huge(float(var[huge].max())),
                 running_var=var,
             )
         )
@@ -255,6 +264,25 @@ def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
             median=middle,
         )
     ]
+
+
+def _share(var: FloatArray, eps: float) -> FloatArray:
+    """running_var / (running_var + eps), the variance of the normalised input; 0 for 0 / 0."""
+    import numpy as np
+
+    total = var + eps
+    share: FloatArray = np.divide(var, total, out=np.zeros(len(var)), where=total > 0)
+    return np.clip(share, 0, 1)
+
+
+def _help_huge(most: float) -> str:
+    """The help for a variance that only inputs of such a size explain; "" for the usual one."""
+    if most <= RAW_UNITS:
+        return ""
+    return (
+        f"Look for inputs of about {most**0.5:.1g}; where there are none, the value was never "
+        "filled or was edited, and is to be loaded again."
+    )
 
 
 def _most(values: NDArray[Any] | None, channels: NDArray[Any]) -> float:

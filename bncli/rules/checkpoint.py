@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import BncliError
-from bncli.rules import channels, copies, corruption, counters, estimation, precision, structure
+from bncli.rules import (
+    channels,
+    collapse,
+    copies,
+    corruption,
+    counters,
+    estimation,
+    precision,
+    shapes,
+    structure,
+    unwritten,
+    variances,
+)
 from bncli.rules.layers import Bare, Checkpoint, Layer, Summary
 from bncli.state_dict import possible_layers
 
@@ -15,8 +27,13 @@ if TYPE_CHECKING:
     from bncli.model import TensorFile
     from bncli.report import Finding
 
-LAYER_CHECKS: tuple[Callable[[Layer], list[Finding]], ...] = (
+    LayerChecks = tuple[Callable[[Layer], list[Finding]], ...]
+
+LAYER_CHECKS: LayerChecks = (
+    *unwritten.CHECKS,
     *corruption.CHECKS,
+    *variances.CHECKS,
+    *shapes.CHECKS,
     *channels.CHECKS,
     *precision.LAYER_CHECKS,
 )
@@ -24,6 +41,7 @@ LAYER_CHECKS: tuple[Callable[[Layer], list[Finding]], ...] = (
 FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
     *estimation.CHECKS,
     *counters.CHECKS,
+    *collapse.CHECKS,
     *precision.FILE_CHECKS,
     *structure.CHECKS,
 )
@@ -31,7 +49,16 @@ FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
 
 
 def layer_findings(layer: Layer) -> list[Finding]:
-    """What one layer's own numbers show."""
+    """What one layer's own numbers show.
+
+    Where no training left the statistics that alone is said of them, and what else is spoilt.
+    """
+    for unwritten_check in unwritten.CHECKS:
+        if found := unwritten_check(layer):
+            rest: LayerChecks = shapes.CHECKS
+            if unwritten_check is not unwritten.check_garbage:  # which names all that is spoilt
+                rest += corruption.CHECKS
+            return found + [finding for check in rest for finding in check(layer)]
     return [finding for check in LAYER_CHECKS for finding in check(layer)]
 
 

@@ -65,15 +65,16 @@ NOT_A_COUNT = Rule(
     "BN304",
     "counter-not-a-count",
     Severity.WARNING,
-    "num_batches_tracked is no whole number of 0 or more.",
+    "num_batches_tracked is not one whole number of 0 or more.",
     "Leave integer buffers out of averaging: copy them instead.",
     symptom="The counter was averaged or aggregated along with the weights.",
-    arithmetic="The value is negative, fractional, or not finite.",
+    arithmetic="The value is negative, fractional, or not finite; or there is not one value.",
     certainty="Certain that it is no count. It matters where momentum is none, and says that the "
     "running statistics were probably averaged too.",
     lookalike="A whole number in a float tensor, or of shape (1,), is only another framework's "
     "habit.",
     seen=("pytorch/ignite#2592", "APPFL/APPFL#86"),
+    formerly=("BN207",),
 )
 TOO_SMALL = Rule(
     "BN305",
@@ -250,7 +251,7 @@ def counter_groups(counters: list[int | float | None]) -> str:
             first = groups[0][1]
             said[0] = f"{first} layer{'s' * (first != 1)} at {_plain(groups[0][0])}"
     if len(known) < len(counters):
-        said.append(f"{len(counters) - len(known)} without")
+        said.append(f"{len(counters) - len(known)} without a count")
     return ", ".join(said)
 
 

@@ -158,7 +158,7 @@ def counter_too_small(layer: Summary) -> bool:
 
     Updates add what is not negative, so that every variance is at least (1 - m)^n.
     """
-    if not layer.has_statistics or layer.initial or layer.counter is None:
+    if not layer.has_statistics or layer.initial or layer.untrained or layer.counter is None:
         return False
     if layer.counter == 0:
         return True
@@ -175,7 +175,9 @@ def counter_too_small(layer: Summary) -> bool:
 def check_initial(file: Checkpoint) -> list[Finding]:
     """BN101 to BN104: layers whose statistics are exactly 0 and 1."""
     own = file.own()
-    real = [layer for layer in own if layer.has_statistics and not layer.initial]
+    real = [
+        layer for layer in own if layer.has_statistics and not layer.initial and not layer.untrained
+    ]
     findings = []
     for layer in own:
         if not layer.initial:
@@ -230,7 +232,7 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
     wrong = {layer.counter for layer in own if counter_too_small(layer)}
     findings = []
     for layer in own:
-        if not layer.has_statistics or layer.initial or layer.counter is None:
+        if not layer.has_statistics or layer.initial or layer.untrained or layer.counter is None:
             continue
         weight = initial_weight(layer.momentum, layer.counter)
         if weight <= MOST_WEIGHT or layer.counter in wrong:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.rules.interface import Rule, name_channels
+from bncli.rules.origin import untrained_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 Affine = Literal["none", "initial", "weight", "trained"]
 HALVES = ("float16", "bfloat16")
 MOST_EVIDENCE = 1024
+NOTHING = 1e-6
+"""The share of eps below which a variance no longer matters: the input's standard deviation is
+then below a thousandth of the root of eps."""
+NO_WEIGHT = 1e-6
+"""The |weight| below which a channel passes nothing on, whatever its variance is."""
 LIVE = 0.01
 """The |weight| from which a channel counts as live: a normalised value then moves the output by
 a hundredth or more."""
@@ -54,7 +60,8 @@ class Layer:
         import numpy as np
 
         for name, values in self.vectors.items():
-            wide = None if values is None else values.astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a NaN that no arithmetic made may signal
+                wide = None if values is None else values.astype(np.float64)
             object.__setattr__(self, name.removeprefix("running_"), wide)
 
     @property
@@ -91,6 +98,33 @@ class Layer:
         result: NDArray[Any] = np.abs(self.weight) >= LIVE
         return result
 
+    def silent(self) -> NDArray[Any]:
+        """Which channels have a variance that is nothing beside eps: their input hardly varied."""
+        import numpy as np
+
+        assert self.var is not None
+        result: NDArray[Any] = (
+            np.isfinite(self.var) & (self.var >= 0) & (self.var <= NOTHING * self.eps)
+        )
+        return result
+
+    def dead(self) -> NDArray[Any]:
+        """Which channels carry nothing: they are silent, and their weight is not live either."""
+        import numpy as np
+
+        silent = self.silent()
+        return silent & False if self.weight is None else silent & (np.abs(self.weight) < LIVE)
+
+    def weightless(self) -> NDArray[Any]:
+        """Which channels have a weight next to 0, so that they pass nothing on."""
+        import numpy as np
+
+        assert self.var is not None
+        if self.weight is None:
+            return np.zeros(len(self.var), bool)
+        result: NDArray[Any] = np.abs(self.weight) < NO_WEIGHT
+        return result
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -101,7 +135,9 @@ class Summary:
     "weight" where the weight has values of its own and the bias is still 0, else "trained".
     `lacks_statistics` says that the stored module tracks them and the file has none.
     The digests are equal where all bits of the tensors are, and None where there is none.
-    `varied` says that running_var is not the same in every channel.
+    `varied` says that running_var is not the same in every channel. `untrained` says that no
+    training can have left what stands in the place of the statistics (BN208 to BN210). `dead` is
+    the number of channels that carry nothing.
     """
 
     name: str
@@ -121,6 +157,8 @@ class Summary:
     affine_dtype: str | None
     statistics_digest: int | None
     affine_digest: int | None
+    untrained: bool = False
+    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +229,8 @@ def summary(layer: Layer) -> Summary:
         affine_dtype=layer.dtypes.get("weight", layer.dtypes.get("bias")),
         statistics_digest=_digest(state.running_mean, state.running_var),
         affine_digest=_digest(state.weight, state.bias),
+        untrained=untrained_statistics(layer),
+        dead=int(carries_nothing(layer).sum()) if layer.coherent else 0,
     )
 
 
@@ -201,12 +241,14 @@ def found(
     cause: str,
     channels: NDArray[Any] | None = None,
     *,
+    hint: str = "",
     extent: Any = (),  # of Members
     **numbers: Any,
 ) -> Finding:
     """A finding at a layer. Arrays among `numbers` are evidence for the `channels` (a mask).
 
-    The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are.
+    The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are. `hint`
+    and `extent` are as in `Rule.finding`.
     """
     import numpy as np
 
@@ -220,7 +262,29 @@ def found(
             key: value[at].tolist() if isinstance(value, np.ndarray) else value
             for key, value in numbers.items()
         }
-    return rule.finding(label(layer.state.name), message, {**evidence, **numbers}, extent=extent)
+    return rule.finding(
+        label(layer.state.name), message, {**evidence, **numbers}, hint=hint, extent=extent
+    )
+
+
+def carries_nothing(layer: Layer) -> NDArray[Any]:
+    """Which channels of a coherent layer carry nothing, those that were masked on purpose apart.
+
+    A mask leaves a weight and a bias of exactly 0; a weight of exactly 0 under a live variance is
+    how residual branches begin.
+    """
+    weight, bias = layer.weight, layer.bias
+    if weight is None:
+        return layer.dead()
+    masked = (weight == 0) & (bias is None or bias == 0)
+    result: NDArray[Any] = (layer.dead() & ~masked) | (layer.weightless() & (weight != 0))
+    return result
+
+
+def span(values: NDArray[Any], spec: str = ".4g") -> str:
+    """The range of some values, for a sentence over all of them: "0.5", or "0.5 to 2"."""
+    low, high = (format(float(value), spec) for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def label(name: str) -> str:
@@ -240,6 +304,14 @@ def median(values: NDArray[Any]) -> float:
 def is_below(name: str, root: str) -> bool:
     """Whether a layer's name begins with `root`, which is everything where it is empty."""
     return not root or name.startswith((f"{root}.", f"{root}/"))
+
+
+def channels_of(channels: NDArray[Any]) -> list[int]:
+    """The first MOST_EVIDENCE channels of a mask."""
+    import numpy as np
+
+    first: list[int] = np.flatnonzero(channels)[:MOST_EVIDENCE].tolist()
+    return first
 
 
 def named(channels: NDArray[Any]) -> str:

@@ -158,7 +158,8 @@ def check_identical(file: Checkpoint) -> list[Finding]:
     """BN601: groups of layers with the same statistics."""
     groups: dict[int | None, list[Summary]] = {}
     for layer in file.own():
-        if layer.has_statistics and not layer.initial and (layer.varied or layer.channels == 1):
+        several = layer.varied or (layer.channels == 1 and not layer.untrained)
+        if layer.has_statistics and not layer.initial and several:
             groups.setdefault(layer.statistics_digest, []).append(layer)
     findings = []
     for layers in groups.values():

@@ -10,13 +10,24 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from .networks import batch, made, norms, optimizer_of, perceptron, residual, train, trained
+from .networks import (
+    batch,
+    deep,
+    made,
+    norms,
+    optimizer_of,
+    perceptron,
+    residual,
+    train,
+    trained,
+)
 
 EPS = 1e-5
 
@@ -276,6 +287,116 @@ def a_tensor_on_the_meta_device():
     return state
 
 
+@fault("BN203", "stem.1", cause="not-a-variance", besides={"BN204"})
+def a_server_whose_optimiser_steps_the_buffers():
+    """The clients' average is taken for a gradient, of running_var too, and overshoots."""
+    server = made(residual)
+    state = {k: v.clone() for k, v in server.state_dict().items()}
+    speed = {k: torch.zeros_like(v) for k, v in state.items()}
+    for step in range(20):
+        server.load_state_dict(state)
+        client = train(server, 2, seed=step, transform=lambda x: x * 0.2).state_dict()
+        for name, value in state.items():
+            if value.is_floating_point():
+                speed[name] = 0.9 * speed[name] + client[name] - value
+                state[name] = value + speed[name]
+    assert state["stem.1.running_var"].min() < -0.1
+    return trained().state_dict() | {k: v for k, v in state.items() if k.startswith("stem.1.runn")}
+
+
+@fault("BN208", "layer2.0.bn1", cause="zero-filled")
+def a_conversion_that_wrote_zeros_for_statistics():
+    state = trained().state_dict()
+    for leaf in ("running_mean", "running_var"):
+        state[f"layer2.0.bn1.{leaf}"].zero_()
+    return state
+
+
+@fault("BN208", "stem.1", "layer2.0.bn2", cause="zero-filled")
+def buffers_of_zeros_for_keys_that_were_missing():
+    """Whatever the weights are, those of exactly 0 in a residual branch too."""
+    state = trained().state_dict()
+    for name, value in made(residual).state_dict().items():
+        if ".bn2." in name or name.startswith("stem.1."):
+            state[name] = torch.zeros_like(value) if "running" in name else value
+    return state
+
+
+@fault("BN208", "stem.1", flags=("--momentum", "none"), cause="zero-filled-or-zero-input")
+def statistics_of_images_that_are_all_0():
+    model = trained()
+    bn = model.stem[1]
+    bn.momentum = None
+    bn.reset_running_stats()
+    bn.train()(torch.zeros(4, 8, 6, 6))
+    return model.state_dict()
+
+
+def memory(*numbers):
+    """What a vector of float32 shows where other things lay: pointers, text, small integers."""
+    return torch.from_numpy(np.array(numbers, "<u4").view("<f4").copy())
+
+
+POINTERS = memory(*(0x00007F12, 0xE4A01C10, 0x00007F12, 0x03F5A0C0) * 2)
+TEXT = memory(*(0x6E6E7572, 0x5F676E69, 0x6E61656D, 0x0000002E, 0, 0, 0x00000021, 0))
+
+
+@fault("BN209", "layer1.0.bn1", cause="uninitialised-or-edited")
+def memory_that_held_pointers():
+    model = trained()
+    model.layer1[0].bn1.running_mean = POINTERS.clone()
+    model.layer1[0].bn1.num_batches_tracked.zero_()
+    return model.state_dict()
+
+
+@fault("BN209", "layer1.0.bn1", cause="uninitialised-or-edited")
+def memory_that_held_text():
+    model = trained()
+    model.layer1[0].bn1.running_var = TEXT.clone()
+    return model.state_dict()
+
+
+@fault("BN209", "layer1.0.bn2")
+def one_value_of_no_training():
+    model = trained()
+    model.layer1[0].bn2.running_mean[5] = -4e30
+    return model.state_dict()
+
+
+@fault("BN209", "stem.1")
+def a_nan_that_is_no_number_of_any_arithmetic():
+    model = trained()
+    model.stem[1].running_var[2:4] = memory(0x7F812345, 0xFFA00001)
+    return model.state_dict()
+
+
+@fault("BN209", "stem.1", besides={"BN307"})
+def tensors_filled_as_deterministic_algorithms_fill_them():
+    """torch.use_deterministic_algorithms makes empty floats NaN, and empty integers the largest."""
+    model = trained()
+    bn = model.stem[1]
+    bn.running_mean.fill_(torch.nan)
+    bn.running_var.fill_(torch.nan)
+    bn.num_batches_tracked.fill_(2**63 - 1)
+    return model.state_dict()
+
+
+@fault("BN210", "layer1.0.bn1", cause="one-tensor-twice", besides={"BN304"})
+def buffers_assigned_by_one_index():
+    model = trained()
+    bn = model.layer1[0].bn1
+    first = next(bn.buffers())
+    bn.running_mean = bn.running_var = bn.num_batches_tracked = first
+    return model.state_dict()
+
+
+@fault("BN210", "layer1.0.bn1", besides={"BN501"})
+def a_conversion_that_wrote_weights_for_variances():
+    state = trained().state_dict()
+    state["layer1.0.bn1.running_var"] = state["layer1.0.bn1.weight"].half()
+    return state | {"layer1.0.bn1.running_mean": state["layer1.0.bn1.running_mean"].half()}
+
+
 # Counters.
 
 
@@ -327,6 +448,13 @@ def an_average_of_whole_state_dicts():
     model = trained()
     states = [copy.deepcopy(model.state_dict()), train(model, 7).state_dict()]
     return {name: (states[0][name].float() + states[1][name]) / 2 for name in states[0]}
+
+
+@fault("BN304", "stem.1", cause="not-one-number")
+def a_counter_for_each_channel():
+    state = trained().state_dict()
+    state["stem.1.num_batches_tracked"] = state["stem.1.num_batches_tracked"].repeat(8)
+    return state
 
 
 @fault("BN305", "stem.1", cause="copied-or-converted")
@@ -416,6 +544,25 @@ def one_channel_that_drowns_the_others():
 @fault("BN406", "stem.1")
 def inputs_without_scaling():
     return train(made(residual), transform=lambda x: x * 255).state_dict()
+
+
+@fault("BN407", "layers", cause="collapsed")
+def a_weight_decay_that_won():
+    model = made(deep)
+    optimizer = torch.optim.SGD(model.parameters(), 0.2, weight_decay=0.2)
+    return train(model, 600, optimizer=optimizer).state_dict()
+
+
+@fault("BN408", "stem.1", cause="input-hardly-varies")
+def an_input_that_is_constant():
+    return faint_inputs(0, channels=8).state_dict()
+
+
+@fault("BN408", "layer2.0.bn1", cause="constant-input-or-never-written")
+def variances_of_zero_beside_means():
+    model = trained()
+    model.layer2[0].bn1.running_var.zero_()
+    return model.state_dict()
 
 
 # Precision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -83,6 +84,15 @@ def separable():
     return nn.Sequential(*layers)
 
 
+def deep():
+    """Five layers of one width, with nothing beside them."""
+    sizes = [3 * 36] + [24] * 5
+    layers = [nn.Flatten()]
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(24, CLASSES))
+
+
 class Volumes(nn.Module):
     """BatchNorm3d, one of them with a single channel."""
 
@@ -115,10 +125,10 @@ def optimizer_of(model, lr=0.05, weight_decay=1e-4):
     return torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay)
 
 
-def train(model, steps=STEPS, *, mode=None, seed=0, transform=None, step=None):
+def train(model, steps=STEPS, *, mode=None, seed=0, transform=None, step=None, optimizer=None):
     """Train a model; `mode` sets the mode of its layers, `step` is called after each update."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = optimizer_of(model)
+    optimizer = optimizer or optimizer_of(model)
     model.train()
     if mode is not None:
         mode(model)

@@ -173,8 +173,8 @@ def test_a_counter_that_is_no_number_of_batches_is_short():
 def test_counter_groups():
     assert counter_groups([7, 7, 7, 3]) == "3 layers at 7, 1 at 3"
     assert counter_groups([7]) == "1 layer at 7"
-    assert counter_groups([None, None]) == "2 without"
-    assert counter_groups([7.0, None]) == "1 layer at 7, 1 without"
+    assert counter_groups([None, None]) == "2 without a count"
+    assert counter_groups([7.0, None]) == "1 layer at 7, 1 without a count"
     assert counter_groups([0.5]) == "1 layer at 0.5"
     assert counter_groups(list(range(9))) == "9 values from 0 to 8"
     assert counter_groups([]) == ""

@@ -231,6 +231,33 @@ def attention_called_ema():
     }
 
 
+def masked():
+    """Most channels of most layers pruned to 0, and trained on with their masks."""
+    model = made(networks.deep)
+    masks = {}
+    for name, module in norms(model).items():
+        masks[name] = (torch.arange(module.num_features) % 5 == 0).float()
+
+    @torch.no_grad()
+    def hold(live):
+        linears = [each for each in live if isinstance(each, nn.Linear)]
+        for linear, (name, module) in zip(linears, norms(live).items(), strict=False):
+            for values in (linear.weight, module.weight, module.bias):
+                values.mul_(masks[name].view(-1, *[1] * (values.ndim - 1)))
+
+    return train(model, 400, step=hold).state_dict()
+
+
+def nothing_changes():
+    """A layer that was put in, and gives what it takes until it is trained."""
+    model = trained()
+    bn = model.layer1[0].bn1
+    with torch.no_grad():
+        bn.weight.copy_((bn.running_var + bn.eps).sqrt())
+        bn.bias.copy_(bn.running_mean)
+    return model.state_dict()
+
+
 HEALTHY = {
     "residual": lambda: trained().state_dict(),
     "residual, stored whole": trained,
@@ -270,6 +297,8 @@ HEALTHY = {
     "half beside a history": half_beside_a_history,
     "new random head": new_random_head,
     "attention called ema": attention_called_ema,
+    "masked": masked,
+    "nothing changes": nothing_changes,
 }
 """What people save when nothing is wrong."""
 
