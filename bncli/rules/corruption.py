@@ -158,8 +158,6 @@ def _spoilt(
     rule: Rule, layer: Layer, where: dict[str, NDArray[Any]], what: str, cause: str, why: str
 ) -> Finding:
     """A finding for tensors with values that are not finite."""
-    import numpy as np
-
     facts = ", ".join(f"{leaf} in {named(channels)}" for leaf, channels in where.items())
     numbers = {f"{leaf}_channels": channels_of(channels) for leaf, channels in where.items()}
     either = next(iter(where.values()))
