@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bncli.errors import BncliError, FileError
 from bncli.loaders import split_spec
+from bncli.loaders.whole import Models
 from bncli.progress import progress
 from bncli.report import Unread
 
@@ -45,8 +46,27 @@ def expanded(specs: list[str]) -> list[str]:
         if not found:
             raise FileError(path, "no file fits this pattern.")
         every += [f"{file}::{name}" if name else file for file in found]
+    return _once(every)
+
+
+def as_models(specs: list[str]) -> list[str]:
+    """The specs with each folder and each shard as the file that stands for its whole model.
+
+    What several of them mean stands once, at its first place.
+    """
+    models = Models()
+    whole = []
+    for spec in specs:
+        path, name = split_spec(spec)
+        model = models.path_of(path)
+        whole.append(spec if model == path else f"{model}::{name}" if name else str(model))
+    return _once(whole)
+
+
+def _once(specs: list[str]) -> list[str]:
+    """The specs without those that mean the same as one before."""
     once: dict[tuple[str, str], str] = {}
-    for spec in every:
+    for spec in specs:
         once.setdefault(_normal(spec), spec)
     return list(once.values())
 
@@ -98,7 +118,8 @@ class Files:
         except BncliError as error:
             if not self.several:
                 raise
-            problem = error.problem if isinstance(error, FileError) else str(error)
+            own = isinstance(error, FileError) and error.path == Path(path)
+            problem = error.problem if isinstance(error, FileError) and own else str(error)
             self.unread.append(Unread(path, problem))
         else:
             self.read.append(path)

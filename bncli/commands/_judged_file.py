@@ -24,7 +24,7 @@ class Judged:
     `found` names all layers of the files, `rows` and `findings` are those that are shown, and
     `checked` has the names of these under each file's path. `names` has all that findings could
     name, shown or not. `skipped` says of what belongs to no layer why it was not read, by name and
-    file.
+    file. `shards` counts the files of those models that lie in several.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -37,6 +37,7 @@ class Judged:
     checked: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    shards: int = 0
     tensors: int = 0
     affine_only: int = 0
 
@@ -53,6 +54,7 @@ class Judged:
             self.checked.setdefault(path, []).extend(names)
         self.skipped |= other.skipped
         self.names |= other.names
+        self.shards += other.shards
         self.tensors += other.tensors
         self.affine_only += other.affine_only
 
@@ -80,6 +82,8 @@ def judge(
         checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
         tensors=len(file.tensors),
     )
+    parts = {ref.path for ref in file.tensors.values()}
+    seen.shards = len(parts) if len(parts) > 1 else 0
     seen.skipped = {(path, name): why for name, why in _skipped(file, layers).items()}
     summaries = []
     for refs in layers:

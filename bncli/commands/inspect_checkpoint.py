@@ -30,7 +30,8 @@ def inspect_checkpoint(
         typer.Argument(
             metavar="CKPT[::NAME]...",
             help="Checkpoints, in any format that is read; NAME is a layer, or what its name "
-            "begins with. Patterns in quotes ('**/*.pt') are read too.",
+            "begins with. Patterns in quotes ('**/*.pt') are read too; a folder or a shard means "
+            "its whole model.",
             show_default=False,
             autocompletion=complete_layers,
         ),
@@ -88,21 +89,21 @@ def inspect_checkpoint(
     """
     from pathlib import Path
 
-    from bncli.commands._files import Files, expanded
+    from bncli.commands._files import Files, as_models, expanded
     from bncli.commands._findings import by_severity
     from bncli.commands._judged_file import Judged, judge
     from bncli.commands._layer_rows import LAYER_COLUMNS, NOTE
     from bncli.commands._layer_settings import LayerSettings, refuse_globs
-    from bncli.loaders import open_file
+    from bncli.loaders import open_model
     from bncli.report import count_findings
     from bncli.rules.counters import counter_groups
 
     settings = LayerSettings.parsed(eps, momentum)
-    files = Files(expanded(checkpoints))
+    files = Files(as_models(expanded(checkpoints)))
     seen = Judged()
     for path, name in files.each():
         with files.judging(path):
-            seen.add(judge(open_file(Path(path)), name, layer or [], settings, expect_layers))
+            seen.add(judge(open_model(Path(path)), name, layer or [], settings, expect_layers))
     if layer and seen.found and not seen.rows:
         refuse_globs(f"--layer {' '.join(layer)}", layer, seen.found)
     if seen.found:
@@ -126,6 +127,7 @@ def inspect_checkpoint(
         facts={
             "path": list(paths) if files.several else paths[0],
             "container": _one_or_all(seen.containers),
+            "shards": seen.shards or None,
             "layers": len(rows),
             "channels": channels,
             "unread": len(seen.skipped) or None,

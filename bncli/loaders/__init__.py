@@ -34,6 +34,7 @@ from bncli.loaders import (
 )
 from bncli.loaders.interface import Loader, check_regular, open_source
 from bncli.loaders.names import find_name
+from bncli.loaders.whole import Models, open_shards
 from bncli.model import BatchNormState, TensorFile, TensorRef
 from bncli.state_dict import batch_norm_layers, possible_layers, read_state
 
@@ -54,20 +55,36 @@ LOADERS: tuple[Loader, ...] = (
 def open_file(path: Path | str) -> TensorFile:
     """The tensors of a file by full name, none of them read yet; "-" is an .npy piped in.
 
-    Raises FileError: missing, of a kind that is not read, cut short, inconsistent or hostile.
+    A folder is the one model that lies in it. Raises FileError: missing, of a kind that is not
+    read, cut short, inconsistent or hostile.
     """
     path = Path(path)
     if path == npy.STANDARD_INPUT:
         return npy.open_standard_input()
     check_regular(path)
     if path.is_dir():
-        refused.refuse_directory(path)
+        return open_model(path)
     refused.refuse_part(path)
     with open_source(path) as source:
         for loader in LOADERS:
             if loader.detect(source):
                 return loader.open_tensors(source)
     raise UnsupportedFileError(path, "its format is not known.")
+
+
+def open_model(path: Path) -> TensorFile:
+    """The tensors of the whole model that a file or a folder is, holds or is a part of.
+
+    So a shard opens its index, or the shards beside it that carry its name and another number.
+    Raises FileError as `open_file`, and where shards are missing, which it names.
+    """
+    check_regular(path)
+    models = Models()
+    whole = models.path_of(path)
+    if whole.is_dir():
+        refused.refuse_directory(whole)
+    shards = models.shards_of(whole)
+    return open_file(whole) if shards is None else open_shards(shards)
 
 
 def open_tensor(spec: str) -> TensorRef:

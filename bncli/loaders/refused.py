@@ -106,8 +106,13 @@ def refuse_directory(path: Path) -> NoReturn:
         )
     likely = [name for name in names if name.endswith(LIKELY)]
     likely.sort(key=lambda name: not name.endswith(".index.json"))
-    hint = f"name a file in it ({listed(likely)})" if likely else "name a file"
-    raise UnsupportedFileError(path, f"it is a directory; {hint}.")
+    if not likely:
+        raise UnsupportedFileError(
+            path, "it is a directory without a checkpoint in it; name a file, or a folder below."
+        )
+    raise UnsupportedFileError(
+        path, f"it is a directory with several models; name one of them ({listed(likely)})."
+    )
 
 
 def _refuse_pickle(source: Source) -> NoReturn:

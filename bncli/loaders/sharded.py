@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
 from bncli.loaders import safetensors, torch_legacy, torch_zip
 from bncli.loaders.interface import Loader, Source, check_regular, is_lean, open_source
-from bncli.loaders.names import quoted
-from bncli.model import TensorFile, TensorRef
+from bncli.loaders.names import listed, quoted
+from bncli.model import BatchNormModule, TensorFile, TensorRef
 
 SHARD_LOADERS: tuple[Loader, ...] = (safetensors, torch_zip, torch_legacy)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
@@ -31,22 +32,65 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The tensors of all shards, in the order of the index; each shard's directory is read."""
     wanted = _weight_map(source)
-    shards: dict[str, TensorFile] = {}
-    tensors: dict[str, TensorRef] = {}
+    paths = {name: _place(source.path, name) for name in dict.fromkeys(wanted.values())}
+    if missing := [name for name, path in paths.items() if not path.exists()]:
+        raise FileError(
+            source.path,
+            f"its shard{'s' * (len(missing) > 1)} {listed(missing)}"
+            f" {'are' if len(missing) > 1 else 'is'} missing; download"
+            f" {'them' if len(missing) > 1 else 'it'} too.",
+        )
+    shards = {name: open_shard(path) for name, path in paths.items()}
     for name, file_name in wanted.items():
-        shard = shards.get(file_name)
-        if shard is None:
-            shard = shards[file_name] = _open_shard(source.path, file_name)
-        ref = shard.tensors.get(name)
-        if ref is None:
+        if name not in shards[file_name].tensors:
             raise MissingTensorError(
                 source.path,
                 f"its tensor {quoted(name)} is not in {quoted(file_name)}; index and shards do not"
                 " belong together, so download both again.",
             )
-        tensors[name] = ref
-    containers = {shard.container for shard in shards.values()}
-    return TensorFile(source.path, " and ".join(sorted(containers)) or "safetensors", tensors)
+    tensors = {name: shards[file_name].tensors[name] for name, file_name in wanted.items()}
+    return replace(merged(source.path, shards.values()), tensors=tensors)
+
+
+def merged(path: Path, shards: Iterable[TensorFile]) -> TensorFile:
+    """All that the shards hold, in their order, as one file of that path."""
+    containers: set[str] = set()
+    tensors: dict[str, TensorRef] = {}
+    modules: dict[str, BatchNormModule] = {}
+    skipped: dict[str, str] = {}
+    for shard in shards:
+        containers.add(shard.container)
+        tensors |= shard.tensors
+        modules |= shard.modules
+        skipped |= shard.skipped
+    container = " and ".join(sorted(containers)) or "safetensors"
+    return TensorFile(path, container, tensors, modules, skipped)
+
+
+def shard_paths(path: Path) -> tuple[Path, ...]:
+    """The files that an index names; none where the file is no index that can be read."""
+    try:
+        with open_source(path) as source:
+            names = dict.fromkeys(_weight_map(source).values()) if detect(source) else {}
+            return tuple(_place(path, name) for name in names)
+    except FileError:
+        return ()
+
+
+def open_shard(path: Path) -> TensorFile:
+    """The tensors of a file that an index, or its own name, says to be a shard."""
+    check_regular(path)
+    if path.is_dir():
+        raise UnsupportedFileError(path, "it should be a shard and is a directory.")
+    with open_source(path) as source:
+        for loader in SHARD_LOADERS:
+            if loader.detect(source):
+                return loader.open_tensors(source)
+    raise UnsupportedFileError(
+        path,
+        "it should be a shard of a model, but it is neither safetensors nor written by torch.save;"
+        " download it again.",
+    )
 
 
 def _weight_map(source: Source) -> Mapping[str, str]:
@@ -74,29 +118,12 @@ def _weight_map(source: Source) -> Mapping[str, str]:
     return names
 
 
-def _open_shard(index: Path, file_name: str) -> TensorFile:
-    """Open a file that lies beside the index or in a folder below it, never above."""
+def _place(index: Path, file_name: str) -> Path:
+    """Where a shard lies: beside the index or in a folder below it, never above."""
     if {"", ".", ".."} & set(file_name.split("/")) or set(file_name) & set("\\:\0"):
         raise CorruptFileError(
             index,
             f"its weight_map names {quoted(file_name) or 'nothing'} as a shard, and shards lie"
             " beside their index or in folders below it; download the index again.",
         )
-    path = index.parent / file_name
-    try:
-        check_regular(path)
-    except FileError as error:
-        raise FileError(
-            index, f"its shard {quoted(file_name)} is missing or unreadable; download it too."
-        ) from error
-    if path.is_dir():
-        raise FileError(index, f"its shard {quoted(file_name)} is a directory; download it again.")
-    with open_source(path) as source:
-        for loader in SHARD_LOADERS:
-            if loader.detect(source):
-                return loader.open_tensors(source)
-    raise UnsupportedFileError(
-        path,
-        "the index names it as a shard, but it is neither safetensors nor written by torch.save;"
-        " download it again.",
-    )
+    return index.parent / file_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from functools import cache
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 
@@ -249,3 +251,67 @@ def test_many_files_take_no_more_memory_than_one(run_process, folder):
 
     alone = peak("0.pt")
     assert peak("*.pt") < alone + 16 * 1024  # the 2000 rows of the table
+
+
+def shards(folder, names: str = "model-{:05d}-of-00002.safetensors") -> list[str]:
+    """Two layers, the second with its parameters in one file and its statistics in another."""
+    state = net()
+    apart = [key for key in state if key.startswith("1.running") or "tracked" in key]
+    (folder / "m").mkdir()
+    for number, part in enumerate(
+        ({k: state[k] for k in state if k not in apart}, {k: state[k] for k in apart}), 1
+    ):
+        save_file(part, folder / "m" / names.format(number))
+    return [f"m/{names.format(number)}" for number in (1, 2)]
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_shards_are_one_model(run, folder, indexed):
+    paths = shards(folder)
+    main = paths[0]
+    if indexed:
+        main = "m/model.safetensors.index.json"
+        places = {key: path[2:] for path in paths for key in load_file(path)}
+        (folder / main).write_text(json.dumps({"weight_map": places}))
+    calls = (
+        ["m"],
+        ["m/"],
+        ["m/*.safetensors"],
+        paths,
+        paths[1:],
+        [main],
+        ["m", *paths, "m/*-of-*"],
+    )
+    for argv in calls:
+        report = run("inspect-checkpoint", *argv, "-f", "json").report
+        facts = report["facts"]
+        assert (facts["path"], facts["layers"], facts["shards"]) == (main, 2, 2)
+        assert [row["name"] for row in report["tables"]["layers"]] == ["0", "1"]
+        assert not report["findings"]
+    torch.save(net(), "other.pt")
+    report = run("inspect-checkpoint", "m", "other.pt", "-f", "json").report
+    assert report["facts"]["path"] == [main, "other.pt"]
+    report = run("inspect-checkpoint", f"{paths[1]}::1", "-f", "json").report
+    assert (report["facts"]["path"], report["facts"]["layers"]) == (main, 1)
+
+
+def test_shards_that_are_missing_are_named(run, folder):
+    paths = shards(folder)
+    (folder / paths[1]).unlink()
+    torch.save(net(), "other.pt")
+    for argv in (["m"], ["m/*"], [paths[0]]):
+        result = run("inspect-checkpoint", *argv)
+        assert (result.code, result.stdout) == (2, "")
+        assert paths[1][2:] in result.stderr
+        result = run("inspect-checkpoint", *argv, "other.pt", "-f", "json")
+        assert (result.code, len(result.report["unread"])) == (2, 1)
+
+
+def test_an_output_is_written_over_no_shard(run, folder):
+    for path in shards(folder, "model-{:05d}-of-00002.bin"):
+        (folder / path).rename(folder / path.replace("safetensors", "bin"))
+    before = (folder / "m/model-00002-of-00002.bin").read_bytes()
+    (folder / "out.json").symlink_to("m/model-00002-of-00002.bin")
+    result = run("inspect-checkpoint", "m", "-o", "out.json")
+    assert result.code == 2
+    assert (folder / "m/model-00002-of-00002.bin").read_bytes() == before

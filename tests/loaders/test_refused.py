@@ -288,14 +288,14 @@ def test_directories(tmp_path):
             open_file(tmp_path)
         return str(caught.value).removeprefix(f"{tmp_path}: ")
 
-    assert sentence() == "it is a directory; name a file."
-    for file_name in ("model.safetensors", "config.json", "model.safetensors.index.json"):
+    nothing = "it is a directory without a checkpoint in it; name a file, or a folder below."
+    assert sentence() == nothing
+    for file_name in ("a.safetensors", "config.json", "b.pt"):
         (tmp_path / file_name).touch()
-    assert sentence() == (
-        "it is a directory; name a file in it (model.safetensors.index.json, model.safetensors)."
-    )
+    several = "it is a directory with several models; name one of them (a.safetensors, b.pt)."
+    assert sentence() == several
     (tmp_path / ".metadata").touch()
-    assert sentence().startswith("it is a directory; name a file in it")
+    assert sentence() == several
     (tmp_path / "__0_0.distcp").touch()
     assert sentence() == (
         "it is a checkpoint of torch.distributed; make the folder one file (python -m"

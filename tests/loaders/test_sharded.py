@@ -64,9 +64,15 @@ def test_shards_that_are_not_there_or_do_not_fit(tmp_path):
     with pytest.raises(FileError, match=r"its shard model-00002.* is missing.*; download it too"):
         open_file(path)
     second.mkdir()
-    with pytest.raises(FileError, match=r"its shard model-00002.* is a directory"):
+    with pytest.raises(FileError, match=r"model-00002.*: it should be a shard and is a"):
         open_file(path)
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
     second.rmdir()
+    with pytest.raises(
+        FileError, match=r"its shards model-00001-.*, model-00002-.* are missing; .* them too"
+    ):
+        open_file(path)
+    shard(tmp_path, safetensors.torch.save, "safetensors")
     second.write_bytes(b"hello")
     with pytest.raises(
         UnsupportedFileError, match=r"neither safetensors nor written by torch.save"

@@ -1,0 +1,159 @@
+"""Which files are one model: a folder, the shards that an index names, numbered shards.
+
+A shard says little alone: the weight of a layer may lie in one and its statistics in another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bncli.errors import FileError
+from bncli.loaders import sharded
+from bncli.loaders.interface import CHECKPOINTS
+from bncli.loaders.names import listed
+from bncli.model import TensorFile
+
+NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\..+)")
+"""How shards are called: model-00001-of-00003.safetensors. Some number them from 0."""
+INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+USUAL = ("model.safetensors", "pytorch_model.bin")
+"""What the weights of a folder are called that has the optimiser's beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Numbered files of one model, those that are there, and the names of those that are not."""
+
+    files: tuple[Path, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Models:
+    """The models of folders; each folder is looked at once."""
+
+    _names: dict[Path, list[str]] = field(default_factory=dict)
+    _indexes: dict[Path, dict[Path, Path]] = field(default_factory=dict)
+    _shards: dict[tuple[Path, str], Shards | None] = field(default_factory=dict)
+
+    def path_of(self, path: Path) -> Path:
+        """The file that stands for the model that `path` is, holds or is a part of.
+
+        That is an index, the first of numbered shards, or the file itself; for a folder whose
+        model is not plain, the folder. Raises nothing: what is wrong is said on opening.
+        """
+        if path.is_dir():
+            return self._of_folder(path) or path
+        index = self._index_of(path)
+        if index is not None:
+            return index
+        shards = self.shards_of(path)
+        return shards.files[0] if shards is not None else path
+
+    def shards_of(self, path: Path) -> Shards | None:
+        """The numbered shards that a file is one of; None where it is a file of its own.
+
+        Files that share the name of a tensor are no parts of one model, whatever they are called.
+        """
+        fits = NUMBERED.fullmatch(path.name)
+        if fits is None or not path.name.endswith(CHECKPOINTS) or int(fits["total"]) < 2:
+            return None
+        key = (path.parent, f"{fits['before']}*{fits['total']}{fits['after']}")
+        if key not in self._shards:
+            self._shards[key] = self._numbered(path.parent, fits)
+        return self._shards[key]
+
+    def _numbered(self, folder: Path, fits: re.Match[str]) -> Shards | None:
+        total = int(fits["total"])
+        there: dict[int, str] = {}
+        for name in self._listed(folder):
+            other = NUMBERED.fullmatch(name)
+            if other is not None and other.group("before", "total", "after") == fits.group(
+                "before", "total", "after"
+            ):
+                there[int(other["number"])] = name
+        first = 0 if 0 in there else 1
+        wanted = range(first, first + total)
+        files = tuple(folder / there[number] for number in sorted(there))
+        if not files or not set(there) <= set(wanted) or _overlap(files):
+            return None
+        missing = tuple(
+            f"{fits['before']}-{number:05d}-of-{fits['total']}{fits['after']}"
+            for number in wanted
+            if number not in there
+        )
+        return Shards(files, missing)
+
+    def _index_of(self, path: Path) -> Path | None:
+        """The index that names the file, in its folder or the one above."""
+        for folder in path.parents[:2]:
+            if folder not in self._indexes:
+                self._indexes[folder] = {
+                    shard: index
+                    for index in reversed(self._indexes_in(folder))
+                    for shard in sharded.shard_paths(index)
+                }
+            if path in self._indexes[folder]:
+                return self._indexes[folder][path]
+        return None
+
+    def _indexes_in(self, folder: Path) -> list[Path]:
+        """What is called like an index and is one."""
+        named = [folder / name for name in self._listed(folder) if INDEX.search(name)]
+        return [path for path in named if sharded.shard_paths(path)]
+
+    def _of_folder(self, folder: Path) -> Path | None:
+        """The one model that lies in the folder; None where there is none, or are several."""
+        indexes = self._indexes_in(folder)
+        whole = [
+            index for index in indexes if all(path.is_file() for path in sharded.shard_paths(index))
+        ]
+        if whole:
+            return whole[0] if len(whole) == 1 else None
+        files = [folder / name for name in self._listed(folder) if name.endswith(CHECKPOINTS)]
+        models = list(dict.fromkeys(map(self.path_of, filter(Path.is_file, files))))
+        if len(models) > 1:
+            models = [path for path in models if path.name in USUAL] or [
+                path for path in models if path in indexes or self.shards_of(path) is not None
+            ]
+        if not models and len(indexes) == 1:
+            return indexes[0]
+        return models[0] if len(models) == 1 else None
+
+    def _listed(self, folder: Path) -> list[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = sorted(os.listdir(folder))  # noqa: PTH208 (names, no paths)
+            except OSError:
+                self._names[folder] = []
+        return self._names[folder]
+
+
+def open_shards(shards: Shards) -> TensorFile:
+    """The tensors of numbered shards, under the path of the first. Raises FileError."""
+    first = shards.files[0]
+    if shards.missing:
+        raise FileError(
+            first,
+            f"its name says that it is one of {len(shards.files) + len(shards.missing)} shards of a"
+            f" model, of which {listed(shards.missing)}"
+            f" {'is' if len(shards.missing) == 1 else 'are'} missing; download the rest too.",
+        )
+    return sharded.merged(first, map(sharded.open_shard, shards.files))
+
+
+def _overlap(files: tuple[Path, ...]) -> bool:
+    """Whether two of the files have a tensor of one name; what cannot be read has none."""
+    seen: set[str] = set()
+    for path in files:
+        try:
+            names = sharded.open_shard(path).tensors.keys()
+        except FileError:
+            continue
+        if not seen.isdisjoint(names):
+            return True
+        seen |= names
+    return False
