@@ -12,7 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from bncli import __version__
-from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.commands import COMMANDS, DOCUMENTS, WITHOUT_FILES
+from bncli.commands._options import NoChecksum
 from bncli.completion import whole_words
 from bncli.errors import BncliError, ExitCode
 from bncli.given_once import GivenOnce
@@ -83,13 +84,14 @@ def bare(hint: Any) -> Any:
 def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     """The command with the flags of `Output` added, its report rendered, its exit code returned."""
     shared = get_type_hints(Output, include_extras=True)
+    reads = command not in WITHOUT_FILES
     own = {name: bare(hint) for name, hint in get_type_hints(command, include_extras=True).items()}
     defaults = {name: parameter.default for name, parameter in _parameters(Output).items()}
 
     def run(**flags: Any) -> ExitCode:
         from bncli.gate.settings import load_settings
 
-        with reading():
+        with reading(checksum=not (reads and flags.pop("no_checksum"))):
             for name, value in load_settings().items():
                 if name in flags and flags[name] in (None, []):
                     flags[name] = value
@@ -99,6 +101,11 @@ def _with_output(command: Callable[..., Report]) -> Callable[..., ExitCode]:
     parameters = [
         parameter.replace(annotation=own[name]) for name, parameter in _parameters(command).items()
     ]
+    if reads:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(
+            inspect.Parameter("no_checksum", kind, default=False, annotation=NoChecksum)
+        )
     parameters += [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation

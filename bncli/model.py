@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode
-from bncli.errors import FileError, TensorError
-from bncli.reading import CHANGED
+from bncli.errors import TensorError
+from bncli.file_bytes import FileBytes
 from bncli.report import printable
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class FileBytes:
-    """A tensor's elements as they lie, plain, in a file: `nbytes` from `offset` on."""
-
-    path: Path
-    offset: int
-    nbytes: int
-    byteorder: Literal["little", "big"] = "little"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +77,16 @@ class TensorRef:
         steps = tuple(step for size, step in zip(self.shape, self.strides, strict=True) if size > 1)
         return (str(self.path), begins, self.dtype, self.shape, steps)
 
-    def stored(self) -> NDArray[Any]:
-        """The elements as bits: a strided view of the mapped file, in the file's byte order.
+    def stored(self, block: tuple[slice, ...] = ()) -> NDArray[Any]:
+        """The elements as bits, in the file's byte order; only those of `block`, if it is given.
 
-        Shape `shape`, dtype as `bncli.dtypes.DTYPES[self.dtype].stored`.
-        Raises TensorError where the values cannot be had, FileError where the file has changed.
+        Dtype as `bncli.dtypes.DTYPES[self.dtype].stored`, shape `shape` or the block's. The slices
+        of `block` are those of the first axes and have no step. Elements may share memory.
+        Raises TensorError where the values cannot be had, CorruptFileError where they are not what
+        was written, FileError where the file has changed.
         """
-        import numpy as np
-        from numpy.lib.stride_tricks import as_strided
-
-        if self.storage is None:
-            raise TensorError(f"{self.label}: its values cannot be read ({self.unreadable}).")
-        itemsize = DTYPES[self.dtype].itemsize
-        if callable(self.storage):
-            flat = self.storage()
-        else:
-            where = self.storage
-            dtype = np.dtype(DTYPES[self.dtype].stored).newbyteorder(
-                "<" if where.byteorder == "little" else ">"
-            )
-            if where.nbytes == 0 or self.numel == 0:
-                return np.empty(self.shape, dtype)
-            try:
-                flat = np.memmap(
-                    where.path, dtype, "r", where.offset, (where.nbytes // itemsize,)
-                ).view(np.ndarray)
-            except (OSError, ValueError) as error:  # ValueError: the file is shorter now
-                raise FileError(where.path, CHANGED) from error
-        return as_strided(
-            flat,
-            self.shape,
-            tuple(stride * itemsize for stride in self.strides),
-            writeable=False,
-        )
+        with ExitStack() as stack:
+            return self.stored_reader(stack)(block)
 
     def read(self) -> NDArray[Any]:
         """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32."""
@@ -127,20 +95,58 @@ class TensorRef:
         values = decode(self.stored(), self.dtype)
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
-    def block_reader(self) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
+    def block_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
         """A function that gives the values of a block, as `read` gives them all.
 
-        A plain file is mapped anew for each block, so that no more of it than that stays in the
-        process's memory; what had to be unpacked is unpacked once.
+        Of a plain file, that block alone is read; what had to be unpacked is unpacked once. `stack`
+        closes what is opened.
         """
         import numpy as np
 
-        kept = self.stored() if callable(self.storage) else None
+        stored = self.stored_reader(stack)
 
         def read(block: tuple[slice, ...]) -> NDArray[Any]:
-            stored = (self.stored() if kept is None else kept)[block]
-            values = decode(stored, self.dtype)
+            values = decode(stored(block), self.dtype)
             return np.array(values, dtype=values.dtype.newbyteorder("="))
+
+        return read
+
+    def check(self) -> None:
+        """Raise CorruptFileError where the elements, all of them, are not what was written.
+
+        For those who read them part by part; what has to be unpacked is checked as that is done.
+        """
+        if isinstance(self.storage, FileBytes) and self.storage.checksum is not None:
+            with self.storage.open() as file:
+                self.storage.check(file)
+
+    def stored_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
+        """A function that gives a block as `stored` does, from a file that `stack` closes."""
+        import numpy as np
+        from numpy.lib.stride_tricks import as_strided
+
+        if self.storage is None:
+            raise TensorError(f"{self.label}: its values cannot be read ({self.unreadable}).")
+        itemsize = DTYPES[self.dtype].itemsize
+        if callable(self.storage):
+            steps = tuple(stride * itemsize for stride in self.strides)
+            whole = as_strided(self.storage(), self.shape, steps, writeable=False)
+            return lambda block: whole[block]
+        where = self.storage
+        dtype = np.dtype(DTYPES[self.dtype].stored).newbyteorder(
+            "<" if where.byteorder == "little" else ">"
+        )
+        file = stack.enter_context(where.open())
+        where.check(file)
+
+        def read(block: tuple[slice, ...]) -> NDArray[Any]:
+            parts = (*block, *(slice(None),) * (self.ndim - len(block)))
+            ranges = [range(size)[part] for size, part in zip(self.shape, parts, strict=True)]
+            shape = tuple(map(len, ranges))
+            if 0 in shape:
+                return np.empty(shape, dtype)
+            start = sum(part.start * step for part, step in zip(ranges, self.strides, strict=True))
+            return where.elements(file, dtype, shape, self.strides, start)
 
         return read
 

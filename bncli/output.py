@@ -153,6 +153,8 @@ class Delivery:
         if flags.update_baseline and flags.baseline:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
         report = self._judged(report)
+        if notes := current().notes:
+            report = replace(report, facts={**report.facts, "notes": list(notes)})
         exit_code = report.exit_code(self.fail_on)
         for path in flags.output or ():
             context = RenderContext(exit_code, flags.width, fail_on=self.fail_on)

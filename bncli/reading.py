@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from bncli.errors import FileError
+from bncli.errors import CorruptFileError, FileError
 
 CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
 
@@ -105,15 +105,15 @@ def read_at(file: FileIO, path: Path, offset: int, count: int) -> bytearray:
 def read_into(file: FileIO, path: Path, offset: int, target: memoryview) -> None:
     """Fill `target` with the bytes of `file` from `offset` on.
 
-    Raises FileError where the file ends before, which it did not when it was opened, or cannot be
-    read.
+    Raises CorruptFileError where the file ends before, which it did not when it was opened, and
+    FileError where it cannot be read.
     """
     try:
         file.seek(offset)
         while target:
             done = file.readinto(target)
             if not done:
-                raise FileError(path, CHANGED)
+                raise CorruptFileError(path, CHANGED)
             target = target[done:]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.errors import BncliError, TensorError
+from bncli.errors import TensorError
 from bncli.layer_names import TORCH, Naming, has_trees, in_torch, split
 from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
 from bncli.report import printable
@@ -101,16 +101,18 @@ def read_state(layer: LayerRefs) -> BatchNormState:
 def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
     """What can be read of a layer, as `read_state` gives it, and a sentence for all that cannot.
 
-    A tensor that cannot be read is None in the state, and `dtype` is that of one that can, None
-    where there is none. Vectors whose lengths disagree are in the state, and a sentence says so;
-    a counter that is not one real number is None, which its shape or dtype explains.
+    A tensor without values of its own (quantised, meta, complex, of another shape) is None in the
+    state, and `dtype` is that of one that can be read, None where there is none. Vectors whose
+    lengths disagree are in the state, and a sentence says so; a counter that is not one real number
+    is None, which its shape or dtype explains. A tensor that is damaged makes the file one that
+    cannot be judged: FileError.
     """
     problems: list[str] = []
 
     def attempt(read: Callable[[TensorRef], Any], ref: TensorRef) -> Any:
         try:
             return read(ref)
-        except BncliError as error:
+        except TensorError as error:
             problems.append(printable(str(error)))
             return None
 

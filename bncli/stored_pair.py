@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -79,19 +80,21 @@ def compare_stored(
     sizes = np.zeros(features)
     axes = tuple(axis for axis in range(len(shape)) if axis != channel_axis)
     if expected.numel:
-        readers = actual.block_reader(), expected.block_reader()
-        for block in blocks(shape, PIECE):
-            given = block[len(shape) - expected.ndim :]
-            ours, theirs = (
-                read(given).reshape([part.stop - part.start for part in block]) for read in readers
-            )
-            meter.add(ours, theirs, rtol, atol, tuple(part.start for part in block))
-            with np.errstate(invalid="ignore"):
-                finite = np.where(np.isfinite(theirs), np.abs(theirs.astype(np.float64)), 0.0)
-            part = block[channel_axis]
-            sizes[part] = np.maximum(sizes[part], finite.max(axes))
-            if advance is not None:
-                advance(ours.nbytes + theirs.nbytes)
+        with ExitStack() as stack:
+            readers = actual.block_reader(stack), expected.block_reader(stack)
+            for block in blocks(shape, PIECE):
+                given = block[len(shape) - expected.ndim :]
+                ours, theirs = (
+                    read(given).reshape([part.stop - part.start for part in block])
+                    for read in readers
+                )
+                meter.add(ours, theirs, rtol, atol, tuple(part.start for part in block))
+                with np.errstate(invalid="ignore"):
+                    finite = np.where(np.isfinite(theirs), np.abs(theirs.astype(np.float64)), 0.0)
+                part = block[channel_axis]
+                sizes[part] = np.maximum(sizes[part], finite.max(axes))
+                if advance is not None:
+                    advance(ours.nbytes + theirs.nbytes)
     channels = meter.channels()
     if whole:
         found = pooled_closeness(quantity, channels)

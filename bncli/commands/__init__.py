@@ -31,5 +31,8 @@ COMMANDS: tuple[Callable[..., Report], ...] = (
 )
 """Every subcommand, in the order of the help."""
 
+WITHOUT_FILES = (conventions.conventions, rules.rules)
+"""Those that read no file, and so have no flag of how files are read."""
+
 DOCUMENTS: tuple[Callable[[], str], ...] = (schema.schema,)
 """Subcommands that print a document as it is: no report, and none of a report's flags."""

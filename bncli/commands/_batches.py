@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncli.commands._input import check_input
+from bncli.commands._input import check_input, layout_of
 from bncli.dtypes import DTYPES, ComputeDtype, decode, encode
 from bncli.errors import TensorError, UsageError
+from bncli.file_bytes import FileBytes
 from bncli.loaders import open_tensor
-from bncli.model import FileBytes, TensorRef
+from bncli.model import TensorRef
 from bncli.pytorch_cpu.float32 import sums_by_rows
 
 if TYPE_CHECKING:
@@ -112,19 +114,9 @@ def values_of(batches: Batches, i: int, dtype: str) -> NDArray[Any]:
         return x
     if dtype != given.dtype:
         x = decode(encode(x, dtype), dtype)
-    bytes_apart = [stride * 8 for stride in tensor.strides]
-    stored = _layout(tensor.shape, bytes_apart)
-    if sums_by_rows(np.moveaxis(stored, given.channel_axis, 1)) and x.ndim > 3:
+    if sums_by_rows(np.moveaxis(layout_of(tensor), given.channel_axis, 1)) and x.ndim > 3:
         return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     return np.ascontiguousarray(x)
-
-
-def _layout(shape: tuple[int, ...], strides: list[int]) -> NDArray[Any]:
-    """An array of this layout that must not be looked into."""
-    import numpy as np
-    from numpy.lib.stride_tricks import as_strided
-
-    return as_strided(np.empty(1), shape, strides, writeable=False)
 
 
 def ordered(number: int, flags: BatchFlags) -> Callable[[], Iterator[IntArray]]:
@@ -303,9 +295,18 @@ def _gathered(tensor: TensorRef, samples: IntArray) -> TensorRef:
         name=f"{tensor.name}[shuffled]",
         shape=shape,
         strides=_contiguous(shape),
-        storage=lambda: tensor.stored()[samples].reshape(-1),
+        storage=partial(_samples, tensor, samples),
         origin=None,
     )
+
+
+def _samples(tensor: TensorRef, samples: IntArray) -> NDArray[Any]:
+    """Some samples of a tensor, flat, in this order."""
+    import numpy as np
+
+    with ExitStack() as stack:
+        read = tensor.stored_reader(stack)
+        return np.concatenate([read((slice(i, i + 1),)).reshape(-1) for i in samples.tolist()])
 
 
 def _cached(tensor: TensorRef) -> TensorRef:

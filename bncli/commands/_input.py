@@ -58,8 +58,7 @@ class Input:
 
     def values(self, tensor: TensorRef, block: tuple[slice, ...] | None = None) -> NDArray[Any]:
         """A tensor's values (or a block of them) in `dtype`, bfloat16 as float32."""
-        stored = tensor.stored()
-        return self.decoded(stored if block is None else stored[block], tensor.dtype)
+        return self.decoded(tensor.stored(block or ()), tensor.dtype)
 
     def decoded(self, stored: NDArray[Any], dtype: str) -> NDArray[Any]:
         """The values, in the input's `dtype`, of elements stored in `dtype`."""
@@ -87,6 +86,14 @@ class Input:
                 "compare them one by one."
             )
         return np.concatenate(arrays)
+
+
+def layout_of(tensor: TensorRef) -> NDArray[Any]:
+    """An array that lies in memory as the tensor is stored, and must not be looked into."""
+    import numpy as np
+    from numpy.lib.stride_tricks import as_strided
+
+    return as_strided(np.empty(1), tensor.shape, [8 * step for step in tensor.strides])
 
 
 def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) -> Input:

@@ -74,6 +74,15 @@ Dtype = Annotated[
         show_default="the input's",
     ),
 ]
+NoChecksum = Annotated[
+    bool,
+    typer.Option(
+        "--no-checksum",
+        help="Read damaged values too: do not compare the checksums that archives keep.",
+        rich_help_panel=INPUT,
+    ),
+]
+"""Every command that reads files has it, without a word of its own: see `WITHOUT_FILES`."""
 Channel = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncli.commands._input import layout_of
 from bncli.commands._trace_tables import (
     TraceShape,
     distance,
@@ -20,6 +22,7 @@ from bncli.trace import (
     MOST_ELEMENTS,
     ChannelView,
     Element,
+    StoredTensor,
     Writer,
     backward_steps,
     could_train,
@@ -71,7 +74,11 @@ class Tracing:
 
     def run(self) -> Traced:
         """Trace every channel and put the rows into tables."""
-        stored = self.given.tensors[0].stored()
+        with ExitStack() as stack:
+            tensor = self.given.tensors[0]
+            return self._run(StoredTensor(tensor.shape, tensor.stored_reader(stack)))
+
+    def _run(self, stored: StoredTensor) -> Traced:
         found32 = self._float32_pass(stored) if self.float32 else None
         steps: list[Row] = []
         values: list[Row] = []
@@ -110,7 +117,7 @@ class Tracing:
             digits=digits,
         )
         tables = [
-            steps_table(steps, shape, self._notes(stored)),
+            steps_table(steps, shape, self._notes()),
             elements_table(values, shape, self._shortened(most)),
         ]
         if self.upstream is not None:
@@ -120,7 +127,7 @@ class Tracing:
             verdict.append(_held([item for _, item in checks]))
         return Traced(tuple(tables), self._facts(found32), " ".join(verdict))
 
-    def _view(self, stored: NDArray[Any], channel: int) -> ChannelView:
+    def _view(self, stored: StoredTensor, channel: int) -> ChannelView:
         dtype = self.given.tensors[0].dtype
         return ChannelView(
             stored, self.given.channel_axis, channel, lambda part: self.given.decoded(part, dtype)
@@ -133,14 +140,14 @@ class Tracing:
         position = view.position(self.followed)
         return Element(view.index(position), float(view.read(position, position + 1)[0]))
 
-    def _float32_pass(self, stored: NDArray[Any]) -> Float32Pass:
+    def _float32_pass(self, stored: StoredTensor) -> Float32Pass:
         """PyTorch's arithmetic on the channels shown."""
         import numpy as np
 
         from bncli.pytorch_cpu.float32 import sums_by_rows
 
-        moved = np.moveaxis(stored, self.given.channel_axis, 1)
-        rows = sums_by_rows(moved)
+        axis = self.given.channel_axis
+        rows = sums_by_rows(np.moveaxis(layout_of(self.given.tensors[0]), axis, 1))
         threads = 1 if self.torch_side is None else self.torch_side.threads
         count = self.done.stats.count
         if rows and self.done.settings.normalizes_with_batch and count > MOST_ADDITIONS * threads:
@@ -148,7 +155,10 @@ class Tracing:
                 f"{self.given.label}: {count} rows; --arithmetic float32 repeats PyTorch's "
                 f"additions one by one, {MOST_ADDITIONS} at most: trace a part of them."
             )
-        x = self.given.decoded(moved[:, self.shown], self.given.tensors[0].dtype)
+        every = (slice(None),) * axis
+        parts = [stored[(*every, slice(channel, channel + 1))] for channel in self.shown]
+        x = np.moveaxis(np.concatenate(parts, axis), axis, 1)
+        x = self.given.decoded(x, self.given.tensors[0].dtype)
         return float32_pass(self.done, x, self.shown, rows=rows, threads=threads)
 
     def _facts(self, found: Float32Pass | None) -> Row:
@@ -199,14 +209,15 @@ class Tracing:
             f"of {step.training:.7g}."
         )
 
-    def _notes(self, stored: NDArray[Any]) -> str:
+    def _notes(self) -> str:
         """That there are more channels, and that the bits are those of a contiguous copy."""
         import numpy as np
 
         from bncli.pytorch_cpu.float32 import is_strided
 
         notes = [self._left_out()]
-        if self.float32 and is_strided(np.moveaxis(stored, self.given.channel_axis, 1)):
+        layout = np.moveaxis(layout_of(self.given.tensors[0]), self.given.channel_axis, 1)
+        if self.float32 and is_strided(layout):
             notes.append(STRIDED_NOTE)
         return " ".join(filter(None, notes))
 

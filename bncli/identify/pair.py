@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,7 +96,8 @@ class FileSource:
 
     def read(self, block: Block) -> NDArray[Any]:
         """See `Source`."""
-        values = self.tensor.block_reader()(block)
+        with ExitStack() as stack:
+            values = self.tensor.block_reader(stack)(block)
         return values if self.tensor.dtype == self.dtype else _rounded(values, self.dtype)
 
     def stats(self, channel_axis: int, dtype: str | None) -> ChannelStats:

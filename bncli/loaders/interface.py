@@ -6,7 +6,6 @@ It reads what it needs to list the tensors and leaves their bytes where they are
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.zip_archive import ZipArchive
 from bncli.model import TensorFile
 from bncli.reading import open_to_read, read_at, remember_path
@@ -56,14 +56,13 @@ class Source:
             )
         return bytes(read_at(self._file, self.path, offset, count))
 
+    def check(self, where: FileBytes) -> None:
+        """Raise CorruptFileError where bytes of this file do not fit their checksum."""
+        where.check(self._file)
+
     def head_of(self, count: int) -> bytes:
         """The first `count` bytes, fewer where the file is shorter."""
         return self.read(self.start, min(count, self.size - self.start))
-
-    @cached_property
-    def mapped(self) -> mmap.mmap:
-        """The whole file, mapped: pages come in as they are touched. The file is not empty."""
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     @cached_property
     def archive(self) -> ZipArchive | None:

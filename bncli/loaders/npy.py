@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
-from bncli.model import FileBytes, TensorFile, TensorRef
+from bncli.model import TensorFile, TensorRef
 from bncli.reading import remember_stream
 
 if TYPE_CHECKING:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.interface import CHECKPOINTS, Source
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import Header, flat_array, parse_header
 from bncli.loaders.zip_archive import STORED, Member, Packed, ZipArchive
-from bncli.model import FileBytes, TensorFile, TensorRef
+from bncli.model import TensorFile, TensorRef
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,11 +58,16 @@ def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> T
         return TensorRef(name, source.path, (), "object", (), None, f"it is {problem}")
     storage: FileBytes | Callable[[], NDArray[Any]]
     if member.method == STORED:
-        offset = archive.offset(member)
+        plain = archive.plain(member)
         header = parse_header(
-            source.path, lambda n: source.read(offset, min(n, member.size)), member.name
+            source.path, lambda n: source.read(plain.offset, min(n, member.size)), member.name
         )
-        storage = FileBytes(source.path, offset + header.start, _nbytes(header), header.byteorder)
+        storage = replace(
+            plain,
+            offset=plain.offset + header.start,
+            nbytes=_nbytes(header),
+            byteorder=header.byteorder,
+        )
     else:
         packed = archive.packed(member)
         header = parse_header(source.path, packed.head, member.name)

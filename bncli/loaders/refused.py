@@ -118,7 +118,7 @@ def refuse_directory(path: Path) -> NoReturn:
 def _refuse_pickle(source: Source) -> NoReturn:
     """Raise the sentence for a pickle that torch.save did not write."""
     try:
-        pickle = load(source.path, source.mapped)
+        pickle = load(source.path, source)
     except CorruptFileError:
         # The bytes of arrays stand between the opcodes.
         if b"joblib.numpy_pickle" not in source.head_of(SEARCHED):

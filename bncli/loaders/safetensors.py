@@ -6,10 +6,11 @@ from typing import Any, NoReturn
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.interface import Source, is_lean
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
-from bncli.model import FileBytes, TensorFile, TensorRef
+from bncli.model import TensorFile, TensorRef
 
 LONGEST_HEADER = 100_000_000
 """The library's own limit."""

@@ -25,7 +25,7 @@ def detect(source: Source) -> bool:
     return (
         source.head.lstrip()[:1] == b"{"
         and source.size <= LARGEST_INDEX
-        and source.mapped.find(_MARK) >= 0
+        and _MARK in source.read(0, source.size)
     )
 
 

@@ -7,12 +7,13 @@ the bytes of each storage behind its number of elements, always little-endian.
 from __future__ import annotations
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.torch_tree import Region, collect
 from bncli.loaders.torch_values import Storage, parse_storage
 from bncli.loaders.unpickler import Persistent, Pickle, load
-from bncli.model import FileBytes, TensorFile
+from bncli.model import TensorFile
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -33,7 +34,7 @@ def detect(source: Source) -> bool:
 
 def open_tensors(source: Source) -> TensorFile:
     """Every tensor of the saved object, by its path."""
-    data = source.mapped
+    data = source
     version = load(source.path, data, load(source.path, data).end)
     if not isinstance(version.value, int) or version.value != PROTOCOL:
         raise UnsupportedFileError(

@@ -8,7 +8,6 @@ the walk is bounded by what the pickle really has.
 
 from __future__ import annotations
 
-import mmap
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
+from bncli.file_bytes import FileBytes
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.torch_values import NO_TENSOR, Inline, Storage, View, as_view, class_of
-from bncli.loaders.unpickler import Blob, Buffer, Dict, Pickle, Record
+from bncli.loaders.unpickler import Blob, Dict, Pickle, Record
 from bncli.loaders.zip_archive import Packed
-from bncli.model import BatchNormModule, FileBytes, TensorFile, TensorRef
+from bncli.model import BatchNormModule, TensorFile, TensorRef
 from bncli.reading import open_again, read_at
 
 if TYPE_CHECKING:
@@ -446,10 +446,10 @@ class _Walk:
             place, unreadable = None, "its shape is none that NumPy can have"
         elif not self._may_read(nbytes):
             place, unreadable = None, READ_TOO_OFTEN
-        elif isinstance(raw, Blob) and plain and isinstance(self.data, mmap.mmap):
+        elif isinstance(raw, Blob) and plain and not isinstance(self.data, bytes):
             place = FileBytes(self.path, raw.start, nbytes, inline.byteorder)
         else:
-            data = self.path if isinstance(self.data, mmap.mmap) else self.data
+            data = self.data if isinstance(self.data, bytes) else self.path
             place = partial(_decoded, self.path, data, inline, view.dtype, nbytes)
         return TensorRef(
             name, self.path, view.shape, view.dtype, view.strides, place, unreadable,
@@ -549,7 +549,7 @@ def _inflate(
 
 
 def _decoded(
-    path: Path, data: Path | Buffer, inline: Inline, dtype: str, nbytes: int
+    path: Path, data: Path | bytes, inline: Inline, dtype: str, nbytes: int
 ) -> NDArray[Any]:
     """The elements of a NumPy array, as a flat array of the stored dtype.
 

@@ -12,7 +12,7 @@ from bncli.loaders.torch_tree import Contents, Region, collect
 from bncli.loaders.torch_values import Storage
 from bncli.loaders.unpickler import Pickle, load
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
-from bncli.model import FileBytes, TensorFile
+from bncli.model import TensorFile
 
 LARGEST_PACKED_PICKLE = 1 << 26
 SMALL_PACKED_PICKLE = 1 << 22
@@ -71,18 +71,24 @@ def read_archive(source: Source) -> Contents:
         archive.check_readable(member)
         if member.method != STORED:
             return replace(archive.packed(member), byteorder=byteorder)
-        return FileBytes(source.path, archive.offset(member), member.size, byteorder)
+        return replace(archive.plain(member), byteorder=byteorder)
 
     pickle = read_pickle(source, archive, archive.members[f"{folder}/data.pkl"])
     return collect(source.path, pickle, place)
 
 
 def read_pickle(source: Source, archive: ZipArchive, member: Member) -> Pickle:
-    """The pickle in a member of the archive, mapped where it is not compressed."""
+    """The pickle in a member of the archive.
+
+    One that is not compressed stays in the file; it is held against its checksum up to
+    LARGEST_PACKED_PICKLE bytes, for a larger one has arrays inside that need not be read.
+    """
     archive.check_readable(member)
     if member.method == STORED:
-        offset = archive.offset(member)
-        return load(source.path, source.mapped, offset, offset + member.size)
+        plain = archive.plain(member)
+        if plain.nbytes <= LARGEST_PACKED_PICKLE:
+            source.check(plain)
+        return load(source.path, source, plain.offset, plain.offset + plain.nbytes)
     limit = max(SMALL_PACKED_PICKLE, PICKLE_RATIO * member.packed)
     if member.size > min(LARGEST_PACKED_PICKLE, limit):
         raise UnsupportedFileError(
@@ -100,7 +106,10 @@ def _byteorder(source: Source, archive: ZipArchive, folder: str) -> Literal["lit
         return "little"
     archive.check_readable(member)
     if member.method == STORED:
-        text = source.read(archive.offset(member), min(member.size, 16))
+        plain = archive.plain(member)
+        if member.size <= 16:
+            source.check(plain)
+        text = source.read(plain.offset, min(member.size, 16))
     else:
         text = archive.packed(member).head(16)
     if text == b"big":

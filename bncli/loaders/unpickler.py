@@ -12,16 +12,28 @@ bounded amount, and everything that is kept counts as the memory that it takes.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 
-Buffer = bytes | mmap.mmap
+WINDOW = 1 << 18
+"""Bytes of a file that are in memory at a time, while its pickle is read."""
+
+
+class FileView(Protocol):
+    """A file that a pickle lies in: its size, and any piece of it."""
+
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes from `offset`. Raises FileError where they are not there."""
+
+
+Buffer = bytes | FileView
 
 MOST_OPCODES = 10_000_000
 MOST_OBJECTS = 1_000_000
@@ -116,7 +128,8 @@ def load(path: Path, data: Buffer, start: int = 0, stop: int | None = None) -> P
     Raises CorruptFileError where it is no pickle, is cut short or could only do harm, and
     UnsupportedFileError where it is larger than the limits; `path` is for the sentence.
     """
-    machine = _Machine(path, data, start, len(data) if stop is None else stop)
+    size = len(data) if isinstance(data, bytes) else data.size
+    machine = _Machine(path, data, start, size if stop is None else stop)
     try:
         return machine.run()
     except (IndexError, KeyError, ValueError, struct.error) as error:
@@ -140,18 +153,23 @@ class _Machine:
         self.persistents: list[Persistent] = []
         self.objects = 0
         self.words = 0
+        # The bytes at hand, all or some, and the place of the first of them.
+        self.window, self.base = (data, 0) if isinstance(data, bytes) else (b"", start)
 
     def run(self) -> Pickle:
         """Follow the opcodes to the end."""
-        data, stop = self.data, self.stop
+        stop = self.stop
         for _ in range(min(stop - self.start, MOST_OPCODES)):
-            if self.at >= stop:
+            at = self.at
+            if at >= stop:
                 raise self.corrupt("it ends before its pickle does")
-            opcode = data[self.at]
-            self.at += 1
+            if not 0 <= at - self.base < len(self.window):
+                self.refill(1)
+            opcode = self.window[at - self.base]
+            self.at = at + 1
             if opcode == 0x2E:  # STOP
                 value = self.stack.pop()
-                return Pickle(value, tuple(self.persistents), self.start, self.at, data)
+                return Pickle(value, tuple(self.persistents), self.start, self.at, self.data)
             action = _ACTIONS.get(opcode)
             if action is None:
                 raise self.corrupt(f"{opcode:#04x} is no opcode of a pickle")
@@ -159,6 +177,13 @@ class _Machine:
         if self.stop - self.start > MOST_OPCODES:
             raise self.too_large(f"has more than {MOST_OPCODES} steps")
         raise self.corrupt("it ends before its pickle does")
+
+    def refill(self, count: int) -> None:
+        """Have the next `count` bytes at hand; none beyond the end is asked for."""
+        if isinstance(self.data, bytes):
+            return
+        self.window = self.data.read(self.at, min(max(count, WINDOW), self.stop - self.at))
+        self.base = self.at
 
     def corrupt(self, fact: str) -> CorruptFileError:
         """The error for the place where the machine stands."""
@@ -187,8 +212,10 @@ class _Machine:
         begin = self.at
         if count < 0 or begin + count > self.stop:
             raise self.corrupt("it ends before its pickle does")
+        if begin + count > self.base + len(self.window):
+            self.refill(count)
         self.at = begin + count
-        return self.data[begin : self.at]
+        return self.window[begin - self.base : self.at - self.base]
 
     def skip(self, count: int) -> Blob:
         """The next `count` bytes, left where they are."""
@@ -204,12 +231,15 @@ class _Machine:
 
     def line(self) -> bytes:
         """The next bytes up to a line break, which is skipped."""
-        end = self.data.find(b"\n", self.at, min(self.stop, self.at + LONGEST_LINE))
+        longest = min(LONGEST_LINE, self.stop - self.at)
+        if self.at + longest > self.base + len(self.window):
+            self.refill(longest)
+        begin = self.at - self.base
+        end = self.window.find(b"\n", begin, begin + longest)
         if end < 0:
             raise self.corrupt("a line of its pickle does not end")
-        text = self.data[self.at : end]
-        self.at = end + 1
-        return text
+        self.at = self.base + end + 1
+        return self.window[begin:end]
 
     def count(self) -> None:
         """One more object that takes memory."""

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.file_bytes import Checksum, FileBytes, unlike_checksum
 from bncli.loaders.names import quoted
-from bncli.reading import open_again
+from bncli.reading import current, open_again
+from bncli.report import printable
 
 STORED = 0
 DEFLATED = 8
@@ -61,14 +63,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The compressed bytes of a member: where they are, and what they should become."""
+    """The compressed bytes of a member: where they are, and what they should become.
+
+    `crc` is None where no checksum was written, or none is wanted.
+    """
 
     path: Path
     name: str
     offset: int
     packed: int
     size: int
-    crc: int
+    crc: int | None
     byteorder: Literal["little", "big"] = "little"
 
     def chunks(self) -> Iterator[bytes]:
@@ -97,8 +102,10 @@ class Packed:
                     yield out
                 elif inflater.eof or not (waiting or inflater.unconsumed_tail):
                     break
-        if left or crc != self.crc:
+        if left:
             raise self._corrupt()
+        if self.crc not in {None, crc}:
+            raise unlike_checksum(self.path, self.name)
 
     def read(self) -> bytearray:
         """All of the member's bytes, as a buffer that grows with what really comes."""
@@ -147,6 +154,39 @@ class ZipArchive:
                 raise self._corrupt(f"it holds {_shown(member)} twice")
             self.members[member.name] = member
         self._check_places()
+        self._checked = self._with_checksums() if current().checksum else frozenset()
+
+    def _with_checksums(self) -> frozenset[str]:
+        """The members to hold against their checksums.
+
+        PyTorch can be told to write none, which are then 0: for all members, or (`skip_data`) for
+        the storages.
+        """
+        checked: set[str] = set()
+        for storages in (True, False):
+            group = [
+                member
+                for member in self.members.values()
+                if ("/data/" in member.name) is storages and member.size
+            ]
+            if any(member.crc for member in group):
+                checked.update(member.name for member in group)
+            elif group:
+                current().notes[
+                    f"{printable(str(self.path))}: it was saved without checksums, so that damage"
+                    " to its values would not be seen."
+                ] = None
+        return frozenset(checked)
+
+    def crc(self, member: Member) -> int | None:
+        """The checksum to hold the member's bytes against, if there is one."""
+        return member.crc if member.name in self._checked else None
+
+    def plain(self, member: Member) -> FileBytes:
+        """The bytes of a member that is not compressed."""
+        offset, crc = self.offset(member), self.crc(member)
+        checksum = None if crc is None else Checksum(member.name, offset, member.size, crc)
+        return FileBytes(self.path, offset, member.size, checksum=checksum)
 
     def offset(self, member: Member) -> int:
         """Where the member's bytes begin: behind its local header, which must agree."""
@@ -168,9 +208,8 @@ class ZipArchive:
 
     def packed(self, member: Member) -> Packed:
         """The compressed bytes of a deflated member."""
-        return Packed(
-            self.path, member.name, self.offset(member), member.packed, member.size, member.crc
-        )
+        offset, crc = self.offset(member), self.crc(member)
+        return Packed(self.path, member.name, offset, member.packed, member.size, crc)
 
     def check_readable(self, member: Member) -> None:
         """Raise UnsupportedFileError for an encrypted member or an unknown compression."""

@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError, FileError
-from bncli.model import FileBytes, TensorRef
+from bncli.errors import CorruptFileError
+from bncli.file_bytes import FileBytes
+from bncli.model import TensorRef
 from bncli.moments.layout import TILE_VALUES, Box, Layout
+from bncli.reading import read_into
 
 
 class Source:
     """A tensor's stored values and their layout.
 
     `dtype` is PyTorch's name of the stored dtype, `itemsize` its size in bytes; `shape` is the
-    tensor's own.
+    tensor's own. Raises CorruptFileError where the tensor does not fit its place or its checksum.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Source:
                     f"{tensor.name or 'the tensor'} of shape {tensor.shape} does not fit in the "
                     f"{self._file.nbytes} bytes that the file has for it.",
                 )
+            tensor.check()
         else:
             array = tensor.stored() if isinstance(tensor, TensorRef) else tensor
             self.layout = Layout(array.shape, array.strides, channel_axis, sample_axis=sample_axis)
@@ -66,10 +69,7 @@ class Source:
         """
         if self._file is None:
             return lambda tile: self._view[tile.slices]
-        try:
-            file = stack.enter_context(FileIO(self._file.path))
-        except OSError as error:
-            raise FileError(self._file.path, f"cannot be read ({error.strerror}).") from error
+        file = stack.enter_context(self._file.open())
         return _FileReader(file, self._file, self.layout, self._stored)
 
 
@@ -93,18 +93,6 @@ class _FileReader:
         begin = sum(map(mul, tile.starts, self._steps))
         span = sum(map(mul, shape, self._steps)) - sum(self._steps)
         buffer = self._buffer[: span + 1]
-        self._fill(buffer.view(np.uint8).data, begin * buffer.itemsize)
+        offset = self._where.offset + begin * buffer.itemsize
+        read_into(self._file, self._where.path, offset, buffer.view(np.uint8).data)
         return np.ndarray(shape, buffer.dtype, buffer, strides=self._strides)
-
-    def _fill(self, target: memoryview, begin: int) -> None:
-        """Read `target` full, from `begin` bytes behind the tensor's start on."""
-        path = self._where.path
-        try:
-            self._file.seek(self._where.offset + begin)
-            while target:
-                done = self._file.readinto(target)
-                if not done:
-                    raise CorruptFileError(path, "ends before the tensor's last value.")
-                target = target[done:]
-        except OSError as error:
-            raise FileError(path, f"cannot be read ({error.strerror}).") from error

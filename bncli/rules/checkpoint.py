@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.errors import BncliError
+from bncli.errors import TensorError
 from bncli.rules import (
     channels,
     collapse,
@@ -105,5 +105,5 @@ def _averaged(file: TensorFile) -> Iterable[tuple[str, float]]:
         if name.rpartition(".")[2] == "n_averaged" and ref.numel == 1:
             try:
                 yield name.rpartition(".")[0], float(ref.read().reshape(()).item())
-            except (BncliError, TypeError):  # TypeError: a complex number
+            except (TensorError, TypeError):  # TypeError: a complex number
                 continue

@@ -9,7 +9,7 @@ gradients. The values that they give are in `values`.
 from __future__ import annotations
 
 from bncli.trace.backward import Gradients, backward_steps, gradients
-from bncli.trace.channel import ChannelView
+from bncli.trace.channel import ChannelView, StoredTensor
 from bncli.trace.elements import MOST_ELEMENTS, Elements, elements
 from bncli.trace.float32_pass import MOST_ADDITIONS, Float32Pass, float32_pass
 from bncli.trace.float32_steps import float32_steps
@@ -28,6 +28,7 @@ __all__ = [
     "Gradients",
     "Identity",
     "Step",
+    "StoredTensor",
     "Writer",
     "backward_steps",
     "could_train",

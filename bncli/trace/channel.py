@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file, of which a block is read when it is asked for."""
+
+    shape: tuple[int, ...]
+    read: Callable[[tuple[slice, ...]], NDArray[Any]]
+
+    def __getitem__(self, block: tuple[slice, ...]) -> NDArray[Any]:
+        """The elements of a block."""
+        return self.read(block)
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelView:
     """The values of `channel` of a tensor: `stored` with `channel_axis`, seen through `decoded`.
 
@@ -23,7 +36,7 @@ class ChannelView:
     order of the tensor's axes without the channels'.
     """
 
-    stored: NDArray[Any]
+    stored: NDArray[Any] | StoredTensor
     channel_axis: int
     channel: int
     decoded: Callable[[NDArray[Any]], NDArray[Any]]
@@ -31,12 +44,12 @@ class ChannelView:
     @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape without the channel axis."""
-        return self._own().shape
+        return self.stored.shape[: self.channel_axis] + self.stored.shape[self.channel_axis + 1 :]
 
     @property
     def count(self) -> int:
         """The number of values."""
-        return int(self._own().size)
+        return prod(self.shape)
 
     def index(self, position: int) -> tuple[int, ...]:
         """The index in the whole tensor of the value at `position`."""
@@ -59,12 +72,13 @@ class ChannelView:
         """The values at positions from `begin` to `end`, flat, float64, in pieces."""
         import numpy as np
 
-        own = self._own()
         start = 0
-        for block in blocks(own.shape):
-            size = int(np.prod([part.stop - part.start for part in block]))
+        own = slice(self.channel, self.channel + 1)
+        for block in blocks(self.shape):
+            size = prod(part.stop - part.start for part in block)
             if start < end and begin < start + size:
-                values = self.decoded(own[block]).astype(np.float64).reshape(-1)
+                there = (*block[: self.channel_axis], own, *block[self.channel_axis :])
+                values = self.decoded(self.stored[there]).astype(np.float64).reshape(-1)
                 yield values[max(begin - start, 0) : end - start]
             start += size
 
@@ -80,9 +94,3 @@ class ChannelView:
             return self.read(0, self.count), self.read(0, 0)
         last = most // 2
         return self.read(0, most - last), self.read(self.count - last, self.count)
-
-    def _own(self) -> NDArray[Any]:
-        import numpy as np
-
-        own: NDArray[Any] = np.moveaxis(self.stored, self.channel_axis, 0)[self.channel]
-        return own

@@ -130,7 +130,7 @@ from bncli.loaders import open_file
 begun, before = time.process_time(), memory.mark()
 file = open_file(sys.argv[1])
 ref = file.tensors.get("small") or file.tensors[""]
-ref.stored()[:4].sum()
+ref.stored((slice(4),)).sum()
 print(memory.grown(before), time.process_time() - begun)
 """
     kilobytes, seconds = map(float, run(code, path, Path(__file__).parent).split())
