@@ -84,7 +84,7 @@ class FileBytes:
     byteorder: Literal["little", "big"] = "little"
     checksum: Checksum | None = field(default=None, compare=False, repr=False)
 
-    def open(self) -> AbstractContextManager[FileIO]:
+    def opened(self) -> AbstractContextManager[FileIO]:
         """The file. Raises FileError where it cannot be opened any more."""
         return open_again(self.path)
 

@@ -117,7 +117,7 @@ class TensorRef:
         For those who read them part by part; what has to be unpacked is checked as that is done.
         """
         if isinstance(self.storage, FileBytes) and self.storage.checksum is not None:
-            with self.storage.open() as file:
+            with self.storage.opened() as file:
                 self.storage.check(file)
 
     def stored_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
@@ -136,7 +136,7 @@ class TensorRef:
         dtype = np.dtype(DTYPES[self.dtype].stored).newbyteorder(
             "<" if where.byteorder == "little" else ">"
         )
-        file = stack.enter_context(where.open())
+        file = stack.enter_context(where.opened())
         where.check(file)
 
         def read(block: tuple[slice, ...]) -> NDArray[Any]:

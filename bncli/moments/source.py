@@ -69,7 +69,7 @@ class Source:
         """
         if self._file is None:
             return lambda tile: self._view[tile.slices]
-        file = stack.enter_context(self._file.open())
+        file = stack.enter_context(self._file.opened())
         return _FileReader(file, self._file, self.layout, self._stored)
 
 
