@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from bncli.rules.layers import Layer
     from bncli.state_dict import LayerRefs
 
-MOST_CHANNELS = 1 << 18
-"""A layer of more is listed and not read: no network has one, and memory stays bounded."""
+MOST_CHANNELS = 1 << 25
+"""A layer of more is refused, which no network has: judging takes about 100 bytes a channel at
+its highest, for the rules see a layer whole (medians, the channel that drowns the others)."""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ def judge(
     """Judge one file as a whole, and give what `prefix` and `globs` choose of it.
 
     `expected` is the number of layers that there should be, if that is known. Raises
-    MissingTensorError where `prefix` means no layer.
+    MissingTensorError where `prefix` means no layer, FileError where one is damaged, and
+    TensorError where one is too large.
     """
     from bncli.commands._layer_rows import layer_row
     from bncli.rules.checkpoint import checkpoint, file_findings, layer_findings, looks_affine_only
@@ -89,13 +91,13 @@ def judge(
     for refs in layers:
         layer = _read(refs, settings)
         summaries.append(summary(layer))
-        if not chosen(refs.name):
-            continue
-        seen.rows.append({"path": path, **layer_row(layer, refs)})
-        seen.findings += layer_findings(layer)
-        seen.eps_sources.add(settings.eps_of(refs)[1])
-        seen.momentum_sources.add(settings.momentum_of(refs)[1])
-        seen.classes.add(refs.module.class_name if refs.module is not None else None)
+        if chosen(refs.name):
+            seen.rows.append({"path": path, **layer_row(layer, refs)})
+            seen.findings += layer_findings(layer)
+            seen.eps_sources.add(settings.eps_of(refs)[1])
+            seen.momentum_sources.add(settings.momentum_of(refs)[1])
+            seen.classes.add(refs.module.class_name if refs.module is not None else None)
+        del layer  # its arrays, before those of the next
     context = checkpoint(file, summaries)
     of_file = file_findings(context) if layers else []
     about = [str(finding.evidence["layer"]) for finding in of_file if "layer" in finding.evidence]
@@ -121,17 +123,17 @@ def _skipped(file: TensorFile, layers: list[LayerRefs]) -> dict[str, str]:
 
 def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:
     """A layer with its arrays, and with eps and momentum from where they are known."""
-    from bncli.model import BatchNormState
+    from bncli.errors import TensorError
     from bncli.rules.layers import Layer
     from bncli.state_dict import read_tensors
 
-    longest = max((ref.numel for ref in refs.tensors.values()), default=0)
-    if longest > MOST_CHANNELS:
-        state: BatchNormState = BatchNormState(refs.name, module=refs.module)
-        problem = f"a tensor of it has {longest} values, and none of more than {MOST_CHANNELS} is "
-        notes: tuple[str, ...] = (f"{problem}judged.",)
-    else:
-        state, notes = read_tensors(refs)
+    for ref in refs.tensors.values():
+        if ref.ndim == 1 and ref.numel > MOST_CHANNELS:
+            raise TensorError(
+                f"{ref.label}: it has {ref.numel} values, and a layer of more than "
+                f"{MOST_CHANNELS} channels is not judged; save the file without it."
+            )
+    state, notes = read_tensors(refs)
     eps, eps_source = settings.eps_of(refs)
     momentum, momentum_source = settings.momentum_of(refs)
     return Layer(

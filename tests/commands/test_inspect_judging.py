@@ -237,14 +237,50 @@ def test_only_names_that_say_batchnorm_are_blamed_for_missing_statistics(run, fo
     assert codes == (["BN106"] if blamed else [])
 
 
-def test_a_layer_too_large_to_be_one_is_listed(run, folder):
-    huge = nn.BatchNorm1d((1 << 18) + 1)
-    torch.save(small().state_dict() | {f"x.{k}": v for k, v in huge.state_dict().items()}, "net.pt")
+def wide(channels):
+    """A healthy layer of many channels, as a state_dict."""
+    rng = np.random.default_rng(0)
+    values = {
+        "weight": rng.uniform(0.5, 1.5, channels),
+        "bias": rng.normal(size=channels),
+        "running_mean": rng.normal(size=channels),
+        "running_var": rng.uniform(0.5, 1.5, channels),
+    }
+    state = {f"x.{leaf}": torch.from_numpy(array).float() for leaf, array in values.items()}
+    return state | {"x.num_batches_tracked": torch.tensor(1000)}
+
+
+@pytest.mark.parametrize("channels", [(1 << 18) + 1, 1_000_000])
+def test_a_layer_of_very_many_channels_is_judged_like_any_other(run, folder, channels):
+    state = wide(channels)
+    torch.save(state, "net.pt")
     report = run("inspect-checkpoint", "net.pt", "-f", "json").report
-    row = report["tables"]["layers"][-1]
-    assert (row["channels"], row["var_max"]) == ((1 << 18) + 1, None)
-    assert "262145 values" in row["note"]
-    assert [f["code"] for f in report["findings"] if f["subject"] == "x"] == ["BN207"]
+    assert report["exit_code"] == 0
+    assert report["findings"] == []
+    (row,) = report["tables"]["layers"]
+    assert (row["channels"], row["note"]) == (channels, None)
+    assert row["var_max"] == state["x.running_var"].max().item()
+    state["x.running_var"][-1] = float("nan")
+    state["x.weight"][channels // 2] = float("inf")
+    torch.save(state, "net.pt")
+    report = run("inspect-checkpoint", "net.pt", "-f", "json").report
+    found = {f["code"]: f["evidence"]["channels"] for f in report["findings"]}
+    assert (report["exit_code"], found["BN201"]) == (1, [channels - 1])
+    assert found["BN202"] == [channels // 2]
+
+
+def test_a_layer_too_large_to_be_one_is_refused(run, folder, monkeypatch):
+    monkeypatch.setattr("bncli.commands._judged_file.MOST_CHANNELS", 1000)
+    torch.save(small().state_dict(), "net.pt")
+    torch.save(wide(1001), "wide.pt")
+    assert run("inspect-checkpoint", "net.pt").code == 0
+    result = run("inspect-checkpoint", "wide.pt")
+    assert tuple(result)[:2] == (2, "")
+    assert "1001 values" in result.stderr
+    result = run("inspect-checkpoint", "net.pt", "wide.pt", "-f", "json")
+    assert result.code == 2
+    assert [item["path"] for item in result.report["unread"]] == ["wide.pt"]
+    assert {row["path"] for row in result.report["tables"]["layers"]} == {"net.pt", "wide.pt"}
 
 
 def test_evidence_is_bounded(run, folder):
