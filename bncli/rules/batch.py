@@ -21,7 +21,7 @@ from bncli.rules.batch_rules import (
     OVERFLOW,
     STATE_NOT_FINITE,
 )
-from bncli.rules.interface import Rule, channel_extent, name_channels
+from bncli.rules.interface import Rule, channel_extent, name_channels, odd_values, span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +101,8 @@ def batch_findings(
             OVERFLOW,
             finite & (squares > DTYPES[kept].largest),
             lambda c: (
-                f"the squared deviations add up to {squares[c]:.6g}, beyond {kept}'s largest."
+                f"the squared deviations add up to {squares[c]:.6g} in channel {c}, "
+                f"beyond {kept}'s largest."
             ),
             key=lambda c: float(squares[c]),
             sum_of_squares=squares.tolist(),
@@ -121,14 +122,14 @@ def batch_findings(
     # What stands under the root: the batch's variance, or the stored one.
     var = stats.var if running_var is None else running_var
     dead = constant if running_var is None else np.zeros_like(constant)
+    below = (var >= 0) & (var < settings.eps) & ~dead
     report(
         BELOW_EPS,
-        (var >= 0) & (var < settings.eps) & ~dead,
-        lambda c: (
-            f"{'the variance' if running_var is None else 'running_var'} is as low as "
-            f"{var[c]:.6g}, below eps {settings.eps:.6g}."
+        below,
+        lambda _: (
+            f"{'the variance' if running_var is None else 'running_var'} is "
+            f"{span(var[below], '.6g')}, below eps {settings.eps:.6g}."
         ),
-        key=lambda c: -float(var[c]),
         place="channels" if running_var is None else "running_var",
         var=var.tolist(),
     )
@@ -156,7 +157,9 @@ def batch_findings(
     report(
         CONSTANT,
         constant & several,
-        lambda c: f"every value is {stats.min[c]:.6g}.",
+        lambda _: (
+            f"every value of a channel is the same: {span(stats.min[constant & several], '.6g')}."
+        ),
         value=stats.min.tolist(),
     )
     return findings
@@ -174,7 +177,7 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
         findings.append(
             STATE_NOT_FINITE.finding(
                 name,
-                f"{values[bad[0]]} in {name_channels(bad)}.",
+                f"{odd_values(values, ~np.isfinite(values))}.",
                 {"channels": bad},
                 extent=(
                     *channel_extent("NaN", np.isnan(values)),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
 from bncli.rules.collapse import amplifies
-from bncli.rules.interface import Rule
-from bncli.rules.layers import HALVES, Layer, found, median, named, span
+from bncli.rules.interface import Rule, span
+from bncli.rules.layers import HALVES, Layer, found, median, named
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule
-from bncli.rules.layers import HALVES, Checkpoint, Layer, found, named, span
+from bncli.rules.interface import Rule, span
+from bncli.rules.layers import HALVES, Checkpoint, Layer, found, named
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

@@ -75,6 +75,34 @@ def name_channels(channels: list[int], total: int | None = None) -> str:
     return f"channels {', '.join(map(str, channels[:3]))} and {len(channels) - 3} more"
 
 
+def span(values: NDArray[Any], spec: str = ".4g") -> str:
+    """The range of some values, for a sentence over all of them: "0.5", or "0.5 to 2"."""
+    low, high = (format(float(value), spec) for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
+    """Values of shape (C,) in the channels of a mask: NaN, Inf and the others' range, each where.
+
+    "NaN in channel 0, -2 to -1 in channels 2 and 3".
+    """
+    import numpy as np
+
+    kinds = (
+        ("NaN", np.isnan(values)),
+        ("inf", values == np.inf),
+        ("-inf", values == -np.inf),
+        ("", np.isfinite(values)),
+    )
+    said = []
+    for what, these in kinds:
+        here = these & odd
+        if here.any():
+            channels = name_channels(np.flatnonzero(here).tolist())
+            said.append(f"{what or span(values[here], '.6g')} in {channels}")
+    return ", ".join(said)
+
+
 MOST_RUNS = 1000
 """Runs of channels that an extent lists; more are known by a digest, and any change is new."""
 

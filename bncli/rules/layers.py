@@ -281,12 +281,6 @@ def carries_nothing(layer: Layer) -> NDArray[Any]:
     return result
 
 
-def span(values: NDArray[Any], spec: str = ".4g") -> str:
-    """The range of some values, for a sentence over all of them: "0.5", or "0.5 to 2"."""
-    low, high = (format(float(value), spec) for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
-
-
 def label(name: str) -> str:
     """A layer's name as a person reads it."""
     return name or "(the file itself)"

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule, channel_extent, name_channels
+from bncli.rules.interface import Rule, channel_extent, name_channels, odd_values
 from bncli.running_stats.conventions import converted_momentum
 from bncli.running_stats.frameworks import convention
 from bncli.running_stats.plan import FADED
@@ -177,15 +177,15 @@ def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool
         )
     if trajectory.impossible is not None:
         var = trajectory.final.running_var
-        bad = np.flatnonzero(~(np.isfinite(var) & (var >= 0))).tolist()
-        now = f"{var[bad[0]]:.6g} in {name_channels(bad)}" if bad else "positive again"
+        odd = ~(np.isfinite(var) & (var >= 0))
+        now = odd_values(var, odd) or "positive again"
         findings.append(
             IMPOSSIBLE.finding(
                 row.name,
                 f"it was so after step {trajectory.impossible} already; in the end it is {now}."
                 + ("" if finite else " The input is not finite itself."),
-                {"step": trajectory.impossible, "channels": bad},
-                extent=channel_extent("impossible", ~(np.isfinite(var) & (var >= 0))),
+                {"step": trajectory.impossible, "channels": np.flatnonzero(odd).tolist()},
+                extent=channel_extent("impossible", odd),
             )
         )
     return findings

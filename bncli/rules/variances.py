@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule, channel_extent
-from bncli.rules.layers import Layer, found, median, named, span
+from bncli.rules.interface import Rule, channel_extent, span
+from bncli.rules.layers import Layer, found, median, named
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from bncli.rules import RULES
 from bncli.rules.checkpoint import file_findings, layer_findings
-from bncli.rules.layers import Checkpoint, span, summary
+from bncli.rules.interface import span
+from bncli.rules.layers import Checkpoint, summary
 
 from .test_arithmetic import layer
 from .test_origin import codes, f4, only
@@ -187,3 +188,39 @@ def test_a_copy_does_not_make_a_network_collapse():
     twins = {f"ema.bn{n}": f"bn{n}" for n in (1, 2, 3)}
     found = file_findings(Checkpoint([*layers, *copies], twins=twins))
     assert "BN407" not in {finding.code for finding in found}
+
+
+# Inputs and running statistics, where a rule speaks of several channels too.
+
+
+def messages(run, code, *arguments):
+    result = run(*arguments, "-f", "json")
+    return [f["message"] for f in result.report["findings"] if f["code"] == code]
+
+
+def test_every_rule_names_what_holds_for_each_channel(run, save):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype(np.float32) * f4(1, 1e-3, 1e-4)
+    (said,) = messages(run, "BN003", "compute", save("x.npy", x))
+    low, high = np.sort(x.astype(float).var(0))[:2]
+    assert f"the variance is {low:.6g} to {high:.6g}, below" in said
+
+    x = np.stack([np.full(16, 2.0), np.full(16, -3.0), np.arange(16.0)], axis=1)
+    (said,) = messages(run, "BN009", "compute", save("x.npy", x))
+    assert said.endswith("the same: -3 to 2.")
+
+    state = save("w.npy", np.array([np.nan, 1, np.inf, np.inf]))
+    x = save("x.npy", rng.normal(size=(16, 4)))
+    (said,) = messages(run, "BN011", "compute", x, "--weight", state)
+    assert said == "NaN in channel 0, inf in channels 2 and 3."
+
+    big = np.float64([[1e25, 1e22, 1.0]] * 8 + [[-1e25, -1e22, 2.0]] * 8).astype(np.float32)
+    (said,) = messages(run, "BN004", "compute", save("x.npy", big))
+    assert "in channel 0, beyond" in said
+
+    flags = "--running-mean", save("m.npy", np.zeros(4)), "--running-var"
+    var = save("v.npy", np.array([-1e9, np.nan, 1.0, -1e8]))
+    x = save("x.npy", rng.normal(size=(80, 4)))
+    said = messages(run, "BN706", "simulate-ema", x, *flags, var, "--batch-size", "16")
+    assert "NaN in channel 1, -6" in said[0] or "NaN in channel 1, -5" in said[0]
+    assert said[0].split(" in channels 0 and 3")[0].count(" to ") == 1
