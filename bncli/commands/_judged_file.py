@@ -24,8 +24,9 @@ class Judged:
 
     `found` names all layers of the files, `rows` and `findings` are those that are shown, and
     `checked` has the names of these under each file's path. `names` has all that findings could
-    name, shown or not. `skipped` says of what belongs to no layer why it was not read, by name and
-    file. `shards` counts the files of those models that lie in several.
+    name, shown or not. `shared` holds the rows, by path and name, of layers that stand under
+    another name in a row above, and count once. `skipped` says of what belongs to no layer why it
+    was not read, by name and file. `shards` counts the files of those models that lie in several.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -39,8 +40,8 @@ class Judged:
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
     shards: int = 0
+    shared: set[tuple[str, str]] = field(default_factory=set)
     tensors: int = 0
-    affine_only: int = 0
 
     def add(self, other: Judged) -> None:
         """Take in what was seen of another file."""
@@ -56,8 +57,8 @@ class Judged:
         self.skipped |= other.skipped
         self.names |= other.names
         self.shards += other.shards
+        self.shared |= other.shared
         self.tensors += other.tensors
-        self.affine_only += other.affine_only
 
 
 def judge(
@@ -70,8 +71,9 @@ def judge(
     TensorError where one is too large.
     """
     from bncli.commands._layer_rows import layer_row
-    from bncli.rules.checkpoint import checkpoint, file_findings, layer_findings, looks_affine_only
+    from bncli.rules.checkpoint import checkpoint, file_findings, layer_findings
     from bncli.rules.layers import label, summary
+    from bncli.rules.lookalikes import check_lookalikes
     from bncli.rules.structure import unexpected_number
     from bncli.state_dict import batch_norm_layers
 
@@ -99,13 +101,15 @@ def judge(
             seen.classes.add(refs.module.class_name if refs.module is not None else None)
         del layer  # its arrays, before those of the next
     context = checkpoint(file, summaries)
-    of_file = file_findings(context) if layers else []
+    of_file = file_findings(context) if layers else check_lookalikes(context)
     about = [str(finding.evidence["layer"]) for finding in of_file if "layer" in finding.evidence]
     every = [label(name) for name in (*seen.found, *about)]
     seen.names[path] = list(dict.fromkeys(every))
-    seen.affine_only = sum(map(looks_affine_only, context.bare))
+    shown = [layer for layer in summaries if chosen(layer.name)]
+    once = {layer.name for layer in context.distinct(shown)}
+    seen.shared = {(path, label(layer.name)) for layer in shown if layer.name not in once}
     seen.findings += [finding for finding in of_file if _concerns(finding, chosen)]
-    seen.findings += unexpected_number(len(layers), expected)
+    seen.findings += unexpected_number(len(layers) - len(context.shared), len(layers), expected)
     seen.findings = [replace(finding, path=path) for finding in seen.findings]
     return seen
 

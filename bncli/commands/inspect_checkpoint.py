@@ -111,8 +111,9 @@ def inspect_checkpoint(
     findings = by_severity(seen.findings)
     _flag(seen.rows, findings)
     rows = _sorted(seen.rows, findings, sort)
-    channels = sum(row["channels"] for row in rows if isinstance(row["channels"], int))
-    counters = counter_groups([row["num_batches_tracked"] for row in rows])  # type: ignore[misc]
+    once = [row for row in rows if (row["path"], row["name"]) not in seen.shared]
+    channels = sum(row["channels"] for row in once if isinstance(row["channels"], int))
+    counters = counter_groups([row["num_batches_tracked"] for row in once])  # type: ignore[misc]
     note = NOTE
     if None in seen.classes:
         note += " Names alone do not tell BatchNorm from an InstanceNorm that tracks statistics."
@@ -128,7 +129,8 @@ def inspect_checkpoint(
             "path": list(paths) if files.several else paths[0],
             "container": _one_or_all(seen.containers),
             "shards": seen.shards or None,
-            "layers": len(rows),
+            "layers": len(once),
+            **({"names": len(rows)} if len(rows) > len(once) else {}),
             "channels": channels,
             "unread": len(seen.skipped) or None,
             "counters": counters or None,
@@ -147,7 +149,7 @@ def inspect_checkpoint(
             ),
         ),
         findings=findings,
-        verdict=_verdict(rows, channels, counters, findings, seen),
+        verdict=_verdict(rows, len(once), channels, counters, findings, seen),
         nothing_checked=not rows,
         read=tuple(files.read),
         unread=tuple(files.unread),
@@ -206,6 +208,7 @@ def _one_or_all(names: list[str]) -> Value:
 
 def _verdict(
     rows: list[dict[str, Value]],
+    layers: int,
     channels: int,
     counters: str,
     findings: tuple[Finding, ...],
@@ -215,18 +218,11 @@ def _verdict(
     files = len(seen.checked)
     where = f" in {files} files" if files > 1 else ""
     if not rows:
-        said = (
+        return (
             f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
             "and nowhere a running_mean and running_var with a weight, a bias or a counter."
+            f"{_skipped(seen.skipped)}"
         )
-        said += _skipped(seen.skipped)
-        if seen.affine_only:
-            said += (
-                f" {seen.affine_only} layer{'s' * (seen.affine_only > 1)} named like BatchNorm ha"
-                f"{'ve' if seen.affine_only > 1 else 's'} weight and bias alone: if they are, "
-                "parameters() was saved and not state_dict()."
-            )
-        return said
     spoilt = sum(row["note"] is not None for row in rows)
     notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
     notes += _skipped(seen.skipped)
@@ -236,8 +232,9 @@ def _verdict(
         notes += f" No BatchNorm layer in {without[0]}{more}."
     if not findings:
         notes += " No findings."
+    names = f" under {len(rows)} names" if len(rows) > layers else ""
     return (
-        f"{len(rows)} BatchNorm layer{'s' * (len(rows) > 1)}{where}, {channels} channels; "
+        f"{layers} BatchNorm layer{'s' * (layers > 1)}{names}{where}, {channels} channels; "
         f"num_batches_tracked: {counters}.{notes}"
     )
 

@@ -14,6 +14,7 @@ BN9xx   a comparison
 from __future__ import annotations
 
 from bncli.rules import (
+    averaging,
     batch_rules,
     channels,
     collapse,
@@ -21,6 +22,8 @@ from bncli.rules import (
     corruption,
     counters,
     estimation,
+    lookalikes,
+    momentum,
     norms,
     precision,
     running,
@@ -44,21 +47,29 @@ FAMILIES: dict[str, str] = {
 }
 """What the rules of each hundred speak of, by the code without its last two digits."""
 
-RULES: tuple[Rule, ...] = (
-    *batch_rules.RULES,
-    *norms.RULES,
-    *estimation.RULES,
-    *corruption.RULES,
-    *variances.RULES,
-    *shapes.RULES,
-    *unwritten.RULES,
-    *counters.RULES,
-    *channels.RULES,
-    *collapse.RULES,
-    *precision.RULES,
-    *structure.RULES,
-    *running.RULES,
-    *comparison.RULES,
+RULES: tuple[Rule, ...] = tuple(
+    sorted(
+        (
+            *batch_rules.RULES,
+            *norms.RULES,
+            *estimation.RULES,
+            *momentum.RULES,
+            *lookalikes.RULES,
+            *corruption.RULES,
+            *variances.RULES,
+            *shapes.RULES,
+            *unwritten.RULES,
+            *counters.RULES,
+            *channels.RULES,
+            *collapse.RULES,
+            *precision.RULES,
+            *structure.RULES,
+            *averaging.RULES,
+            *running.RULES,
+            *comparison.RULES,
+        ),
+        key=lambda rule: rule.code,
+    )
 )
 """Every rule, in the order of its code."""
 

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.errors import TensorError
+from bncli.errors import BncliError, TensorError
 from bncli.rules import (
+    averaging,
     channels,
     collapse,
     copies,
     corruption,
     counters,
     estimation,
+    lookalikes,
+    momentum,
     precision,
     shapes,
     structure,
@@ -21,6 +24,7 @@ from bncli.rules import (
     variances,
 )
 from bncli.rules.layers import Bare, Checkpoint, Layer, Summary
+from bncli.rules.pairs import Comparison
 from bncli.state_dict import possible_layers
 
 if TYPE_CHECKING:
@@ -40,10 +44,13 @@ LAYER_CHECKS: LayerChecks = (
 """Checks of one layer by its arrays."""
 FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
     *estimation.CHECKS,
+    *momentum.CHECKS,
     *counters.CHECKS,
     *collapse.CHECKS,
     *precision.FILE_CHECKS,
     *structure.CHECKS,
+    *averaging.CHECKS,
+    *lookalikes.CHECKS,
 )
 """Checks of all layers of a file beside each other."""
 
@@ -71,18 +78,25 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     """A file with its layers' summaries."""
     names = {layer.name for layer in layers}
     averaged = dict(_averaged(file))
+    possible = possible_layers(file)
+    compared = Comparison(file, possible)
+    twins = copies.twins(layers, averaged, compared.alike)
+    bare = [
+        Bare(layer.name, tuple(layer.tensors))
+        for layer in possible.values()
+        if layer.name not in names
+        and layer.module is None
+        and not layer.has_statistics
+        and all(ref.ndim <= 1 for ref in layer.tensors.values())
+    ]
     return Checkpoint(
         layers=layers,
-        bare=[
-            Bare(layer.name, tuple(layer.tensors))
-            for layer in possible_layers(file).values()
-            if layer.name not in names
-            and layer.module is None
-            and not layer.has_statistics
-            and all(ref.ndim <= 1 for ref in layer.tensors.values())
-        ],
-        twins=structure.twins(layers, averaged),
+        bare=bare,
+        twins=twins,
+        pairs=compared.pairs(twins, layers),
+        shared=structure.shared_layers([refs for name, refs in possible.items() if name in names]),
         averaged=averaged,
+        likely=lookalikes.likely_layers(file, possible, names),
         parameter_dtypes=frozenset(
             ref.dtype
             for name, ref in file.tensors.items()
@@ -92,11 +106,6 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
             and copies.is_parameter(name)
         ),
     )
-
-
-def looks_affine_only(bare: Bare) -> bool:
-    """Whether something with weight and bias alone is a BatchNorm by its name."""
-    return {"weight", "bias"} <= set(bare.leaves) and estimation.named_batch_norm(bare.name)
 
 
 def _averaged(file: TensorFile) -> Iterable[tuple[str, float]]:

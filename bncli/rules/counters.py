@@ -6,9 +6,9 @@ import math
 from collections import Counter
 
 from bncli.report import Finding, Severity
-from bncli.rules.estimation import counter_too_small
 from bncli.rules.interface import Rule
-from bncli.rules.layers import Checkpoint, Summary, label
+from bncli.rules.layers import Checkpoint, Summary, label, plain_count
+from bncli.rules.momentum import counter_too_small
 
 SOME_WITHOUT = Rule(
     "BN301",
@@ -90,7 +90,8 @@ TOO_SMALL = Rule(
     certainty="A proof, for the momentum at hand; a larger momentum than the one assumed would "
     "explain it as well.",
     lookalike="Where no variance is below the bound, too few batches are the simpler reading "
-    "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0.",
+    "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0. Where every running_mean "
+    "is exactly 0, no batches made the statistics.",
 )
 WIPES = Rule(
     "BN306",
@@ -103,9 +104,24 @@ WIPES = Rule(
     certainty="Certain for training that goes on from this file; evaluation is not touched.",
     lookalike="With any other momentum a counter of 0 is harmless (BN305).",
 )
+UNBELIEVABLE = Rule(
+    "BN307",
+    "unbelievable-counter",
+    Severity.WARNING,
+    "num_batches_tracked is beyond what any training counts.",
+    "Do not trust the layer's other tensors either: compare them with an earlier checkpoint.",
+    symptom="A layer that was made with empty tensors and never filled, a file that was damaged, "
+    "or a number of another kind under the counter's name.",
+    arithmetic="The counter is above 1,000,000,000: a hundred batches a second for four months. "
+    "Memory that was never filled holds such numbers.",
+    certainty="As good as certain that it counts no batches.",
+    lookalike="A counter that is negative, fractional or not finite is BN304.",
+)
 
-RULES = (SOME_WITHOUT, GROUPS, MULTIPLE, NOT_A_COUNT, TOO_SMALL, WIPES)
+RULES = (SOME_WITHOUT, GROUPS, MULTIPLE, NOT_A_COUNT, TOO_SMALL, WIPES, UNBELIEVABLE)
 
+MOST_COUNTED = 10**9
+"""The largest counter that is believed."""
 MOST_TIMES = 8
 """Multiples up to here are looked at, where the smaller counter is FEWEST_SURE or more. Larger ones
 are rather phases of training, which share the batches of an epoch as a factor."""
@@ -120,10 +136,15 @@ def is_count(value: float | None) -> bool:
     return value is not None and math.isfinite(value) and value >= 0 and value == int(value)
 
 
+def is_believable(value: float | None) -> bool:
+    """Whether a counter is a whole number that batches may have counted."""
+    return value is not None and is_count(value) and value <= MOST_COUNTED
+
+
 def check_groups(file: Checkpoint) -> list[Finding]:
     """BN301 and BN302: how the counters divide the layers."""
-    layers = [layer for layer in file.own() if layer.has_statistics]
-    counters = Counter(layer.counter for layer in layers if is_count(layer.counter))
+    layers = [layer for layer in file.distinct(file.own()) if layer.has_statistics]
+    counters = Counter(layer.counter for layer in layers if is_believable(layer.counter))
     without = [layer for layer in layers if not layer.has_counter]
     findings = []
     if without and len(without) < len(layers):
@@ -150,8 +171,11 @@ def check_groups(file: Checkpoint) -> list[Finding]:
 
 def check_multiples(file: Checkpoint) -> list[Finding]:
     """BN303: layers that count k batches for each of the others'."""
-    layers = [layer for layer in file.own() if layer.has_statistics and is_count(layer.counter)]
-    groups = Counter(int(layer.counter) for layer in layers if layer.counter)
+    layers = [
+        layer for layer in file.own() if layer.has_statistics and is_believable(layer.counter)
+    ]
+    groups = Counter(int(layer.counter) for layer in file.distinct(layers) if layer.counter)
+    names = Counter(file.shared.get(layer.name, layer.name) for layer in layers)
     # A copy is updated as often as what it was copied from.
     findings = []
     for layer in layers:
@@ -162,45 +186,68 @@ def check_multiples(file: Checkpoint) -> list[Finding]:
         base = max(bases, key=lambda small: (groups[small], small))
         times = large // base
         momentum = layer.momentum
+        # A layer that stands in as many places of the network runs so often by design.
+        shared = names[file.shared.get(layer.name, layer.name)] == times
+        why = "activation checkpointing, or a layer that runs {times} times a step"
+        if shared:
+            why = "it stands under {times} names, and runs once for each"
         effect = ""
         if momentum is not None and 0 < momentum < 1:
             effective = 1 - (1 - momentum) ** times
             mend = 1 - (1 - momentum) ** (1 / times)
             effect = (
-                f"; if it is checkpointing, its effective momentum is {effective:.3g} instead of "
-                f"{momentum:g}, and {mend:.4g} would mend that"
+                f"; {'' if shared else 'if it is checkpointing, '}its effective momentum is "
+                f"{effective:.3g} instead of {momentum:g}{' (assumed)' * layer.momentum_assumed}"
+                f", and {mend:.4g} would mend that"
             )
         findings.append(
             _finding(
                 MULTIPLE,
                 layer,
                 f"num_batches_tracked is {large}, {times} times the {base} of "
-                f"{groups[base]} other layer{'s' * (groups[base] > 1)}: activation checkpointing, "
-                f"or a layer that runs {times} times a step{effect}.",
-                "checkpointing-or-shared",
+                f"{groups[base]} other layer{'s' * (groups[base] > 1)}: "
+                f"{why.format(times=times)}{effect}.",
+                "shared" if shared else "checkpointing-or-shared",
                 num_batches_tracked=large,
                 times=times,
                 base=base,
+                momentum=momentum,
+                momentum_assumed=layer.momentum_assumed,
             )
         )
     return findings
 
 
 def check_counter(file: Checkpoint) -> list[Finding]:
-    """BN304 to BN306: what one layer's counter says beside its statistics."""
+    """BN304 to BN307: what one layer's counter says beside its statistics."""
     findings = []
     for layer in file.layers:
         counter = layer.counter
         if counter is None or not layer.has_statistics:
             continue
         if not is_count(counter):
+            # An average of counts is finite and not negative.
+            averaged = math.isfinite(counter) and counter >= 0
+            why = "it was averaged with the weights, or overwritten"
+            if not averaged:
+                why = "no average of counts: it was overwritten, or its memory never filled"
             findings.append(
                 _finding(
                     NOT_A_COUNT,
                     layer,
-                    f"num_batches_tracked is {counter:.9g}: it was averaged with the weights, or "
-                    "overwritten.",
-                    "averaged",
+                    f"num_batches_tracked is {counter:.9g}: {why}.",
+                    "averaged" if averaged else "overwritten",
+                    num_batches_tracked=counter,
+                )
+            )
+        elif not is_believable(counter):
+            findings.append(
+                _finding(
+                    UNBELIEVABLE,
+                    layer,
+                    f"num_batches_tracked is {plain_count(counter)}: no training counts so many "
+                    "batches; memory that was never filled, or a number of another kind.",
+                    "not-a-count-of-batches",
                     num_batches_tracked=counter,
                 )
             )
@@ -214,25 +261,8 @@ def check_counter(file: Checkpoint) -> list[Finding]:
                     num_batches_tracked=counter,
                 )
             )
-        elif counter_too_small(layer):
-            least = f"{layer.least_var:.4g}"
-            why = (
-                "the statistics are other than 0 and 1"
-                if counter == 0
-                else f"running_var is as low as {least}, below "
-                f"{(1 - (layer.momentum or 0)) ** counter:.4g} = (1 - momentum)^{counter:g}, with "
-                f"momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
-            )
-            findings.append(
-                _finding(
-                    TOO_SMALL,
-                    layer,
-                    f"num_batches_tracked is {counter:g}, and {why}: {_readings(layer)}.",
-                    "copied-or-converted",
-                    num_batches_tracked=counter,
-                    least_var=layer.least_var,
-                )
-            )
+        elif counter_too_small(layer) and layer.finite:
+            findings.append(_too_small(layer, counter, file))
     return findings
 
 
@@ -246,19 +276,13 @@ def counter_groups(counters: list[int | float | None]) -> str:
     if len(groups) > 5:
         said = [f"{len(groups)} values from {min(known)} to {max(known)}"]
     else:
-        said = [f"{number} at {_plain(counter)}" for counter, number in groups]
+        said = [f"{number} at {plain_count(counter)}" for counter, number in groups]
         if groups:
             first = groups[0][1]
-            said[0] = f"{first} layer{'s' * (first != 1)} at {_plain(groups[0][0])}"
+            said[0] = f"{first} layer{'s' * (first != 1)} at {plain_count(groups[0][0])}"
     if len(known) < len(counters):
         said.append(f"{len(counters) - len(known)} without a count")
     return ", ".join(said)
-
-
-def _plain(counter: float) -> str:
-    """A count in full, whatever its type."""
-    whole = is_count(counter) and counter < 1 << 64
-    return str(int(counter)) if whole else f"{counter:.9g}"
 
 
 def _times(large: int, small: int) -> bool:
@@ -274,12 +298,44 @@ def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: ob
     return rule.finding(label(layer.name), message, evidence)  # type: ignore[arg-type]  # plain values
 
 
-def _readings(layer: Summary) -> str:
-    """What a counter below the batches seen may mean, in a sentence."""
-    if not layer.momentum_assumed:
-        return "an averaged copy, a converted file or old weights"
-    last = "an InstanceNorm, which never counts" if layer.counter == 0 else "another momentum"
-    return f"an averaged copy, a converted file, old weights, or {last}"
+def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
+    """BN305, with the causes that the file leaves."""
+    why = "the statistics are other than 0 and 1"
+    if counter != 0:
+        why = (
+            f"running_var is as low as {layer.least_var:.4g}, below "
+            f"{(1 - (layer.momentum or 0)) ** counter:.4g} = (1 - momentum)^{counter:g}, with "
+            f"momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
+        )
+    causes = {
+        "averaged-copy": "an averaged copy",
+        "converted": "a converted file",
+        "old-weights": "old weights",
+    }
+    live = next((one for one in file.layers if one.name == file.twins.get(layer.name)), None)
+    pair = file.pairs.get(layer.name)
+    if pair is not None and pair.initial_weight is not None:
+        causes = {"averaged-copy": causes["averaged-copy"]}  # which BN608 shows
+    elif layer.mean_zero:
+        causes = {"converted": "a converted file", "edited": "statistics that were set by hand"}
+        why += ", while every running_mean is exactly 0, which no batches leave"
+    elif counter == 0 and layer.class_name is None and not (live and live.counter):
+        causes["instance-norm"] = "an InstanceNorm, which never counts"
+    elif counter != 0 and layer.momentum_assumed:
+        least = 1 - (layer.least_var or 0) ** (1 / counter)
+        causes["other-momentum"] = f"another momentum, none or from {least:.3g} on"
+    *others, last = causes.values()
+    return _finding(
+        TOO_SMALL,
+        layer,
+        f"num_batches_tracked is {plain_count(counter)}, and {why}: "
+        f"{', '.join(others)}{',' * (len(others) > 1)}{' or ' * bool(others)}{last}.",
+        "converted-or-edited" if layer.mean_zero else "copied-or-converted",
+        num_batches_tracked=counter,
+        least_var=layer.least_var,
+        causes=list(causes),
+        mean_zero=layer.mean_zero,
+    )
 
 
 def _examples(names: list[str]) -> str:

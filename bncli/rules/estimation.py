@@ -1,13 +1,13 @@
-"""BN1xx: statistics that were never estimated, or not long enough, or are not there."""
+"""BN101 to BN104, BN106: statistics that were never estimated, or are not there."""
 
 from __future__ import annotations
 
 import re
 
-from bncli.report import Finding, Severity
+from bncli.report import Finding, Severity, Value
 from bncli.rules.copies import parameters_alone
 from bncli.rules.interface import Rule
-from bncli.rules.layers import Affine, Bare, Checkpoint, Summary, label
+from bncli.rules.layers import Affine, Bare, Checkpoint, Summary, label, plain_count
 
 NEVER_ESTIMATED = Rule(
     "BN101",
@@ -72,22 +72,6 @@ UNCHANGED = Rule(
     "BN103 instead.",
     seen=("Cadene/pretrained-models.pytorch#5", "Lightning-AI/pytorch-lightning#14866"),
 )
-INITIAL_VALUE_REMAINS = Rule(
-    "BN105",
-    "initial-value-remains",
-    Severity.WARNING,
-    "Too few batches were seen: the initial 0 and 1 are still part of the statistics.",
-    "Run more batches in training mode, raise momentum for a while, or use momentum none.",
-    symptom="A short fine-tune, or a checkpoint of the first steps, is worse in evaluation than in "
-    "training.",
-    arithmetic="After n batches the initial value weighs (1 - m)^n, with m the momentum. 44 "
-    "batches bring it below 1 % at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a variance lies "
-    "below (1 - m)^n the counter itself is wrong (BN305) and this rule is silent.",
-    certainty="Follows from the counter and the momentum; the momentum is assumed unless the file "
-    "stores it or --momentum gives it.",
-    lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
-    seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
-)
 MISSING_STATISTICS = Rule(
     "BN106",
     "missing-statistics",
@@ -112,12 +96,8 @@ RULES = (
     NEVER_ESTIMATED_ANYWHERE,
     FRESH,
     UNCHANGED,
-    INITIAL_VALUE_REMAINS,
     MISSING_STATISTICS,
 )
-
-MOST_WEIGHT = 0.01
-"""The weight of the initial value in the statistics from which it is remarked."""
 
 _FRESH_AFFINE: dict[Affine, tuple[str, str]] = {
     "none": (", and there is no weight or bias.", "untrained"),
@@ -138,38 +118,9 @@ _NAMED = re.compile(
 )
 
 
-def initial_weight(momentum: float | None, tracked: float) -> float:
-    """What the initial value weighs after `tracked` batches: (1 - momentum)^tracked.
-
-    0 with the cumulative average, whose first batch wipes it, and where either is out of range.
-    """
-    if momentum is None or not 0 <= momentum <= 1 or not tracked >= 1:
-        return 0.0
-    return float((1 - momentum) ** tracked)
-
-
 def named_batch_norm(name: str) -> bool:
     """Whether the last part of a name says BatchNorm."""
     return _NAMED.search(re.split(r"[./]", name)[-1]) is not None
-
-
-def counter_too_small(layer: Summary) -> bool:
-    """Whether a variance is smaller than the initial 1 alone would have left in it.
-
-    Updates add what is not negative, so that every variance is at least (1 - m)^n.
-    """
-    if not layer.has_statistics or layer.initial or layer.untrained or layer.counter is None:
-        return False
-    if layer.counter == 0:
-        return True
-    weight = initial_weight(layer.momentum, layer.counter)
-    if layer.statistics_dtype == "float16" and weight < 2.0**-14:  # which it holds in part or not
-        return False
-    if weight < 1e-30 or layer.least_var is None or layer.least_var < 0:  # float32 loses digits
-        return False
-    rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(layer.statistics_dtype or "", 0.0)
-    slack = 1e-3 + layer.counter * rounding
-    return layer.least_var < weight * (1 - slack)
 
 
 def check_initial(file: Checkpoint) -> list[Finding]:
@@ -182,10 +133,13 @@ def check_initial(file: Checkpoint) -> list[Finding]:
     for layer in own:
         if not layer.initial:
             continue
-        siblings = [other for other in real if layer.has_counter or not other.has_counter]
+        siblings = file.distinct(
+            [other for other in real if layer.has_counter or not other.has_counter]
+        )
         # A weight of its own above a bias of exactly 0 is how some initialise, not how one trains.
         trained = layer.affine == "trained"
         counted = layer.counter is not None and layer.counter > 0
+        of_counted, why = _why_counted(layer)
         # Frozen layers have no counter and fold everything into weight and bias.
         folds = layer.frozen or (not layer.has_counter and not siblings)
         if trained and siblings and not folds:
@@ -195,21 +149,19 @@ def check_initial(file: Checkpoint) -> list[Finding]:
                 f"bias is trained, and {_count(len(siblings))} of the file "
                 f"{'has' if len(siblings) == 1 else 'have'} statistics of their own: "
                 + (
-                    f"num_batches_tracked is {layer.counter:g}, so that the momentum was 0, or the "
-                    "statistics were reset without the counter."
+                    f"num_batches_tracked is {plain_count(layer.counter or 0)}, so that {why}."
                     if counted
                     else "it was never run in training mode, or its statistics were reset."
                 )
             )
-            cause = "momentum-0-or-reset" if counted else "never-in-training-mode-or-reset"
+            cause = of_counted if counted else "never-in-training-mode-or-reset"
         elif counted:
             rule = UNCHANGED
             fact = (
-                f"num_batches_tracked is {layer.counter:g}, and running_mean is exactly 0 and "
-                f"running_var exactly 1 in {_all(layer)}: the momentum was 0, or the statistics "
-                "were reset without the counter."
+                f"num_batches_tracked is {plain_count(layer.counter or 0)}, and running_mean is "
+                f"exactly 0 and running_var exactly 1 in {_all(layer)}: {why}."
             )
-            cause = "momentum-0-or-reset"
+            cause = of_counted
         elif trained and not folds:
             rule = NEVER_ESTIMATED_ANYWHERE
             fact = (
@@ -223,44 +175,6 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             why, cause = _FRESH_AFFINE[layer.affine]
             fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}{why}"
         findings.append(_finding(rule, layer, fact, cause, num_batches_tracked=layer.counter))
-    return findings
-
-
-def check_initial_weight(file: Checkpoint) -> list[Finding]:
-    """BN105, by the counter; silent where any layer proves that the counter is wrong."""
-    own = file.own()
-    wrong = {layer.counter for layer in own if counter_too_small(layer)}
-    findings = []
-    for layer in own:
-        if not layer.has_statistics or layer.initial or layer.untrained or layer.counter is None:
-            continue
-        weight = initial_weight(layer.momentum, layer.counter)
-        if weight <= MOST_WEIGHT or layer.counter in wrong:
-            continue
-        if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
-            continue  # update_bn sets momentum to none, and counts its own batches alone
-        least = layer.least_var  # None where it is NaN
-        batches = "1 batch" if layer.counter == 1 else f"{layer.counter:g} batches"
-        fact = (
-            f"after {batches} at momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
-            f" the initial 0 and 1 still weigh {weight:.2g}"
-        )
-        if least is not None:
-            without = max(0.0, (least - weight) / (1 - weight))
-            fact += f"; without them the least running_var would be {without:.4g} instead of "
-            fact += f"{least:.4g}"
-        findings.append(
-            _finding(
-                INITIAL_VALUE_REMAINS,
-                layer,
-                f"{fact}.",
-                "few-batches",
-                num_batches_tracked=layer.counter,
-                momentum=layer.momentum,
-                initial_weight=weight,
-                least_var=least,
-            )
-        )
     return findings
 
 
@@ -294,7 +208,7 @@ def check_missing(file: Checkpoint) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_initial, check_initial_weight, check_missing)
+CHECKS = (check_initial, check_missing)
 
 
 def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str]:
@@ -323,9 +237,20 @@ def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str]
     return "", ""
 
 
-def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: object) -> Finding:
+def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: Value) -> Finding:
     evidence = {"layer": layer.name, "cause": cause, "channels_total": layer.channels, **numbers}
-    return rule.finding(label(layer.name), message, evidence)  # type: ignore[arg-type]  # plain values
+    return rule.finding(label(layer.name), message, evidence)
+
+
+def _why_counted(layer: Summary) -> tuple[str, str]:
+    """Why a layer that counted batches has the initial statistics: the cause, and in words."""
+    if layer.momentum_assumed:
+        return "momentum-0-or-reset", (
+            "the momentum was 0, or the statistics were reset without the counter"
+        )
+    if layer.momentum == 0:
+        return "momentum-0", "the momentum is 0, as the file or --momentum says"
+    return "reset", "the statistics were reset without the counter"
 
 
 def _all(layer: Summary) -> str:

@@ -6,6 +6,7 @@ the arrays of one layer are in memory at a time, however large the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,14 +131,17 @@ class Layer:
 class Summary:
     """One layer as a file check sees it: what is left when its arrays are gone.
 
+    `class_name` is that of the stored module, None where the file stores none.
+
     `initial` says that running_mean is exactly 0 and running_var exactly 1 in every channel.
     `affine` is "none" without weight and bias, "initial" where both are as a module begins,
     "weight" where the weight has values of its own and the bias is still 0, else "trained".
     `lacks_statistics` says that the stored module tracks them and the file has none.
     The digests are equal where all bits of the tensors are, and None where there is none.
-    `varied` says that running_var is not the same in every channel. `untrained` says that no
-    training can have left what stands in the place of the statistics (BN208 to BN210). `dead` is
-    the number of channels that carry nothing.
+    `varied` says that running_var is not the same in every channel, `mean_zero` that running_mean
+    is exactly 0 in each, `finite` that neither has NaN or Inf. `least_var` and `greatest_var` are
+    among the finite ones. `untrained` says that no training can have left what stands in the place
+    of the statistics (BN208 to BN210). `dead` is the number of channels that carry nothing.
     """
 
     name: str
@@ -147,11 +151,15 @@ class Summary:
     initial: bool
     affine: Affine
     frozen: bool
+    class_name: str | None
     has_counter: bool
     counter: int | float | None
     momentum: float | None
     momentum_assumed: bool
     least_var: float | None
+    greatest_var: float | None
+    mean_zero: bool
+    finite: bool
     varied: bool
     statistics_dtype: str | None
     affine_dtype: str | None
@@ -170,23 +178,72 @@ class Bare:
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """Something that looks like a BatchNorm layer and is not judged as one.
+
+    `statistics` says that it has running statistics and nothing else; otherwise it has weight and
+    bias alone, and `after` is the convolution before it, None where the name alone speaks for it.
+    `biased` says that this convolution has a bias, which a BatchNorm behind it makes superfluous.
+    """
+
+    name: str
+    statistics: bool
+    after: str | None = None
+    biased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A layer of a copy beside its live twin, by numbers.
+
+    `root` names the two parts of the file, the copy's first. `initial_weight` is how much of the
+    copy's statistics is still the initial 0 and 1, None where they show no such thing.
+    `statistics_apart` is the median distance of the two layers' outputs, in standard deviations of
+    the copy's, if both were given the live layer's activations. `weights_apart` is that of the
+    weights, relative to their size: 0 for the same, about 1.4 for two networks. None: not known.
+    """
+
+    root: tuple[str, str]
+    initial_weight: float | None
+    statistics_apart: float | None
+    weights_apart: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """One file as a file check sees it.
 
     `twins` gives, for each layer of an averaged copy, the layer of the live model that it
-    belongs to. `averaged` holds the value of each n_averaged, by the name in front of it.
-    `parameter_dtypes` are those of the floating-point weights and biases of all layers.
+    belongs to, and `pairs` how the two compare, by the copy's name. `shared` gives, for a layer
+    whose tensors are those of an earlier one, byte by byte in the file, the name of that one.
+    `averaged` holds the value of each n_averaged, by the name in front of it. `likely` are layers
+    that look like BatchNorm and are not judged. `parameter_dtypes` are those of the
+    floating-point weights and biases of all layers.
     """
 
     layers: Sequence[Summary]
     bare: Sequence[Bare] = ()
     twins: Mapping[str, str] = field(default_factory=dict)
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
     averaged: Mapping[str, float] = field(default_factory=dict)
+    likely: Sequence[Likely] = ()
     parameter_dtypes: frozenset[str] = frozenset()
 
     def own(self) -> list[Summary]:
         """The layers that belong to no averaged copy."""
         return [layer for layer in self.layers if layer.name not in self.twins]
+
+    def distinct(self, layers: Sequence[Summary]) -> list[Summary]:
+        """These layers, each of them once: under the first of its names."""
+        seen: set[str] = set()
+        result = []
+        for layer in layers:
+            first = self.shared.get(layer.name, layer.name)
+            if first not in seen:
+                seen.add(first)
+                result.append(layer)
+        return result
 
     def averaged_count(self, name: str) -> float | None:
         """The n_averaged that stands over a layer."""
@@ -219,11 +276,15 @@ def summary(layer: Layer) -> Summary:
         ),
         affine=_affine(layer),
         frozen=module is not None and "Frozen" in module.class_name,
+        class_name=None if module is None else module.class_name,
         has_counter="num_batches_tracked" in layer.shapes,
         counter=state.num_batches_tracked,
         momentum=layer.momentum,
         momentum_assumed=layer.momentum_assumed,
         least_var=float(finite.min()) if finite.size else None,
+        greatest_var=float(finite.max()) if finite.size else None,
+        finite=all(bool(np.isfinite(v).all()) for v in (mean, var) if v is not None),
+        mean_zero=mean is not None and bool(mean.size) and not mean.any(),
         varied=bool(finite.size) and finite.min() != finite.max(),
         statistics_dtype=layer.dtypes.get("running_var"),
         affine_dtype=layer.dtypes.get("weight", layer.dtypes.get("bias")),
@@ -284,6 +345,12 @@ def carries_nothing(layer: Layer) -> NDArray[Any]:
 def label(name: str) -> str:
     """A layer's name as a person reads it."""
     return name or "(the file itself)"
+
+
+def plain_count(counter: float) -> str:
+    """A count in full, whatever its type."""
+    whole = math.isfinite(counter) and 0 <= counter == int(counter) < 1 << 64
+    return str(int(counter)) if whole else f"{counter:.9g}"
 
 
 def median(values: NDArray[Any]) -> float:

@@ -118,6 +118,9 @@ IMPOSSIBLE = Rule(
 
 RULES = (INVERTED, INITIAL, UNSHUFFLED, ONE_VALUE, STALLED, IMPOSSIBLE)
 
+MOST_NEW_WEIGHT = 0.5
+"""The weight of the new batch above which it outweighs all before it."""
+
 MOST_APART = 2.0
 """The variance between batches, in units of that between shuffled ones, that is remarked."""
 
@@ -134,7 +137,7 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
     if momentum is None or (row.momentum is not None and momentum == float(row.momentum)):
         return []
     new = row.new_weight(momentum)
-    if not 0.5 < new <= 1:
+    if not MOST_NEW_WEIGHT < new <= 1:
         return []
     pytorch = convention("pytorch")
     other = next(

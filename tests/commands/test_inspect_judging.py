@@ -208,9 +208,11 @@ def test_parameters_saved_alone_are_recognised(run, folder):
         f"bn{n}.{k}": v.detach() for n in (1, 2) for k, v in small()["stem"].named_parameters()
     }
     torch.save(parameters, "net.pt")
-    result = run("inspect-checkpoint", "net.pt")
+    result = run("inspect-checkpoint", "net.pt", "-f", "json")
     assert result.code == ExitCode.NOTHING
-    assert "2 layers named like BatchNorm have weight and bias alone" in result.stdout
+    (finding,) = result.report["findings"]
+    assert (finding["code"], finding["severity"]) == ("BN107", "info")
+    assert finding["evidence"]["affine_alone"] == ["bn1", "bn2"]
 
 
 @pytest.mark.parametrize(
@@ -462,5 +464,8 @@ def test_an_initial_value_is_told_without_numbers_that_are_none(run, save):
     save("net.pt", {f"stem.{name}": value for name, value in state.items()})
     findings = run("inspect-checkpoint", "net.pt", "-f", "json").report["findings"]
     (told,) = (finding for finding in findings if finding["code"] == "BN105")
-    assert told["message"].endswith("the initial 0 and 1 still weigh 0.73.")
+    assert told["evidence"]["initial_weight"] == pytest.approx(0.729)
+    assert (told["evidence"]["least_var"], told["evidence"]["momentum_assumed"]) == (None, True)
+    assert "nan" not in told["message"]
+    assert "assumed" in told["message"]
     assert told["evidence"]["least_var"] is None

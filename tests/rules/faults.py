@@ -152,6 +152,17 @@ def a_stored_module_whose_buffers_were_dropped():
     return model
 
 
+@fault("BN107", "in1", cause="statistics-alone")
+def an_instance_norm_from_before_counters():
+    """It was made with track_running_stats and without weight and bias."""
+    norm = nn.InstanceNorm2d(8, track_running_stats=True)
+    for _ in range(200):
+        norm(torch.randn(4, 8, 5, 5))
+    return trained().state_dict() | {
+        f"in1.{name}": getattr(norm, name) for name in ("running_mean", "running_var")
+    }
+
+
 # Corrupt.
 
 
@@ -479,6 +490,13 @@ def an_old_file_that_training_with_momentum_none_would_wipe():
     return a_counter_that_loading_filled_in()
 
 
+@fault("BN307", "layer1.0.bn1", cause="not-a-count-of-batches")
+def a_counter_in_memory_that_was_never_filled():
+    model = trained()
+    model.layer1[0].bn1.num_batches_tracked.fill_(140_213_846_525_968)
+    return model.state_dict()
+
+
 # Channels.
 
 
@@ -675,3 +693,26 @@ def averaged_weights_alone():
 def saved_without_its_stem():
     state = trained().state_dict()
     return {name: value for name, value in state.items() if not name.startswith("stem.")}
+
+
+@fault("BN608", "ema.stem.1", "ema.layer1.0.bn1", cause="averaged-too-briefly")
+def an_average_that_began_at_a_fresh_network():
+    model = made(residual)
+    teacher = copy.deepcopy(model)
+    train(model, step=lambda live: average_into(teacher, live, 0.999, buffers=True))
+    return {"model": model.state_dict(), "ema": teacher.state_dict()}
+
+
+@fault("BN609", "ema.stem.1", cause="buffers-left-behind")
+def an_average_over_parameters_of_a_trained_network():
+    """The data of the fine-tune have another scale, and the copy's buffers stay as they were."""
+    model = trained()
+    teacher = copy.deepcopy(model)
+    train(model, transform=lambda x: 3 * x + 2, step=lambda live: average_into(teacher, live))
+    return {"model": model.state_dict(), "ema": teacher.state_dict()}
+
+
+@fault("BN610", "student.stem.1", "student.layer2.0.bn2", cause="shared-storage")
+def a_module_in_two_places():
+    model = trained()
+    return nn.ModuleDict({"student": model, "probe": model}).state_dict()

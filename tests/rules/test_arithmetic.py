@@ -14,11 +14,12 @@ from bncli.commands._layer_settings import matches
 from bncli.model import BatchNormState
 from bncli.rules.channels import outlier
 from bncli.rules.checkpoint import file_findings, layer_findings
+from bncli.rules.copies import twins
 from bncli.rules.counters import check_multiples, counter_groups, is_count
-from bncli.rules.estimation import counter_too_small, initial_weight, named_batch_norm
+from bncli.rules.estimation import named_batch_norm
 from bncli.rules.layers import Checkpoint, Layer, median, summary
+from bncli.rules.momentum import counter_too_small, initial_weight
 from bncli.rules.precision import HALF_STATISTICS
-from bncli.rules.structure import twins
 
 
 def layer(name="bn", channels=4, *, momentum=0.1, counter=100, dtype="float32", **vectors):
