@@ -23,13 +23,11 @@ COPY_INITIAL = Rule(
     "leaves buffers as they were made.",
     certainty="As good as certain that evaluation of the copy is wrong.",
     lookalike="A copy that is only ever run in training mode does not read them.",
-    formerly=("BN101",),
     seen=(
         "CuriousAI/mean-teacher#9",
         "facebookresearch/moco#70",
         "boschresearch/OASIS#21",
         "lucidrains/byol-pytorch#73",
-        "DLR-RM/stable-baselines3#996",
     ),
 )
 COPY_OF_BUFFERS = Rule(
@@ -177,8 +175,10 @@ def check_copies(file: Checkpoint) -> list[Finding]:
         if not (copy.has_statistics and live.has_statistics):
             continue
         pair = file.pairs.get(name, UNKNOWN)
+        if copy.untrained or live.untrained:
+            continue  # BN208 to BN210
         if copy.initial:
-            if not live.initial:
+            if not live.initial and name not in file.followers:
                 findings.append(_never_updated(copy, live))
         elif copy.statistics_digest == live.statistics_digest:
             if copy.affine_digest != live.affine_digest:
@@ -218,8 +218,6 @@ def _never_updated(copy: Summary, live: Summary) -> Finding:
         f"running_mean is exactly 0 and running_var exactly 1, where {label(live.name)} has "
         "statistics of its own: its parameters were copied or averaged without its buffers.",
         "buffers-left-out",
-        hint=f"Copy running_mean and running_var of {label(live.name)} too where its parameters "
-        "are copied; average them where those are averaged; or run update_bn on the copy.",
     )
 
 

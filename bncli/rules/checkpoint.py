@@ -81,6 +81,7 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     possible = possible_layers(file)
     compared = Comparison(file, possible)
     twins = copies.twins(layers, averaged, compared.alike)
+    certain = copies.twins(layers, averaged)
     bare = [
         Bare(layer.name, tuple(layer.tensors))
         for layer in possible.values()
@@ -94,6 +95,7 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
         bare=bare,
         twins=twins,
         pairs=compared.pairs(twins, layers),
+        followers=[name for name in twins if name not in certain],
         shared=structure.shared_layers([refs for name, refs in possible.items() if name in names]),
         averaged=averaged,
         likely=lookalikes.likely_layers(file, possible, names),

@@ -23,8 +23,9 @@ NEVER_ESTIMATED = Rule(
     certainty="As good as certain: no batch gives exactly 0 and 1 in every channel.",
     lookalike="A frozen layer whose statistics were folded into weight and bias has 0 and 1 too; "
     "it has no counter, and neither have its siblings real statistics without one. A new head that "
-    "was never trained still has its initial bias, and a constant or random weight (BN103).",
-    seen=("cleinc/bts#90", "huggingface/transformers#43520"),
+    "was never trained still has its initial bias, and a constant or random weight (BN103). A copy "
+    "that follows by averaging is BN602.",
+    seen=("cleinc/bts#90", "huggingface/transformers#43520", "DLR-RM/stable-baselines3#996"),
 )
 NEVER_ESTIMATED_ANYWHERE = Rule(
     "BN102",
@@ -130,6 +131,11 @@ def check_initial(file: Checkpoint) -> list[Finding]:
         layer for layer in own if layer.has_statistics and not layer.initial and not layer.untrained
     ]
     findings = []
+    by_name = {layer.name: layer for layer in file.layers}
+    for name in file.followers:
+        live = by_name[file.twins[name]]
+        if by_name[name].initial and live.has_statistics and not live.initial:
+            findings.append(_follower(by_name[name], live))
     for layer in own:
         if not layer.initial:
             continue
@@ -176,6 +182,26 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}{why}"
         findings.append(_finding(rule, layer, fact, cause, num_batches_tracked=layer.counter))
     return findings
+
+
+def _follower(copy: Summary, live: Summary) -> Finding:
+    """BN101 for a target network and the like, which got its parameters from the live one."""
+    evidence = {
+        "layer": copy.name,
+        "live": live.name,
+        "cause": "buffers-left-out",
+        "channels_total": copy.channels,
+        "num_batches_tracked": copy.counter,
+    }
+    return NEVER_ESTIMATED.finding(
+        label(copy.name),
+        f"running_mean is exactly 0 and running_var exactly 1 in {_all(copy)}, while its twin "
+        f"{label(live.name)} has statistics of its own and the weights of the two are alike: the "
+        "parameters were copied and the buffers were not.",
+        evidence,
+        hint=f"Copy running_mean and running_var of {label(live.name)} too, wherever its "
+        "parameters are copied or averaged.",
+    )
 
 
 def check_missing(file: Checkpoint) -> list[Finding]:

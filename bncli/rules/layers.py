@@ -214,7 +214,8 @@ class Checkpoint:
     """One file as a file check sees it.
 
     `twins` gives, for each layer of an averaged copy, the layer of the live model that it
-    belongs to, and `pairs` how the two compare, by the copy's name. `shared` gives, for a layer
+    belongs to, and `pairs` how the two compare, by the copy's name. `followers` are those of them
+    that no average made: target networks, known by their weights. `shared` gives, for a layer
     whose tensors are those of an earlier one, byte by byte in the file, the name of that one.
     `averaged` holds the value of each n_averaged, by the name in front of it. `likely` are layers
     that look like BatchNorm and are not judged. `parameter_dtypes` are those of the
@@ -225,6 +226,7 @@ class Checkpoint:
     bare: Sequence[Bare] = ()
     twins: Mapping[str, str] = field(default_factory=dict)
     pairs: Mapping[str, Pair] = field(default_factory=dict)
+    followers: Sequence[str] = ()
     shared: Mapping[str, str] = field(default_factory=dict)
     averaged: Mapping[str, float] = field(default_factory=dict)
     likely: Sequence[Likely] = ()

@@ -111,7 +111,7 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
                     f"{layer.momentum:g} (assumed),"
                 )
             fact += f" {weight:.2g}"
-            if least is not None:
+            if least is not None and weight < 1:
                 without = max(0.0, (least - weight) / (1 - weight))
                 fact += f"; without them the least running_var would be {without:.4g} instead of "
                 fact += f"{least:.4g}"

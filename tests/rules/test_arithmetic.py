@@ -17,7 +17,7 @@ from bncli.rules.checkpoint import file_findings, layer_findings
 from bncli.rules.copies import twins
 from bncli.rules.counters import check_multiples, counter_groups, is_count
 from bncli.rules.estimation import named_batch_norm
-from bncli.rules.layers import Checkpoint, Layer, median, summary
+from bncli.rules.layers import Checkpoint, Layer, Pair, median, summary
 from bncli.rules.momentum import counter_too_small, initial_weight
 from bncli.rules.precision import HALF_STATISTICS
 
@@ -305,9 +305,12 @@ counters = st.one_of(
     st.lists(st.tuples(vectors, vectors, vectors, vectors, counters), min_size=1, max_size=4),
     st.sampled_from([0.0, 1e-5, 1e-3, 1e3]),
     st.one_of(st.none(), st.sampled_from([-0.5, 0.0, 0.1, 1.0, 2.0, 1e-9])),
+    st.booleans(),
+    st.tuples(*[st.one_of(st.none(), st.floats(0, 1e308))] * 3),
+    st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum):
+def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum, assumed, numbers, shared):
     """Any values, lengths and dtypes: findings with whole sentences, and never an exception."""
     leaves = ("running_mean", "running_var", "weight", "bias")
     dtypes = {"f2": "float16", "f4": "float32", "f8": "float64"}
@@ -325,10 +328,18 @@ def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum):
         name = ("net.bn", "ema.bn", "net.bn2", "")[number]
         state = BatchNormState(name, **arrays, num_batches_tracked=counter)
         kinds = {leaf: dtypes[array.dtype.str[1:]] for leaf, array in arrays.items()}
-        made = Layer(state, shapes, kinds, eps=eps, momentum=momentum)
+        made = Layer(state, shapes, kinds, eps=eps, momentum=momentum, momentum_assumed=assumed)
         findings += layer_findings(made)
         summaries.append(summary(made))
-    file = Checkpoint(summaries, twins=twins(summaries), averaged={"ema": 3.0})
+    pairs = {copy: Pair(("ema", "net"), *numbers) for copy in twins(summaries)}
+    file = Checkpoint(
+        summaries,
+        twins=twins(summaries),
+        pairs=pairs,
+        followers=list(pairs) * shared,
+        shared={"net.bn2": "net.bn"} if shared and len(layers) > 2 else {},
+        averaged={} if shared else {"ema": 3.0},
+    )
     for finding in findings + file_findings(file):
         assert finding.message.endswith(".")
         assert finding.evidence
