@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.errors import BncliError, TensorError
+from bncli.errors import TensorError
 from bncli.rules import (
     averaging,
     channels,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.errors import BncliError
+from bncli.errors import TensorError
 from bncli.rules.layers import Pair
 
 if TYPE_CHECKING:
@@ -224,7 +225,10 @@ def _distance(copy: TensorRef, live: TensorRef) -> float | None:
 
 
 def _sample(ref: TensorRef, most: int) -> FloatArray | None:
-    """Some values of a tensor as float64, of one axis; None where they cannot be read."""
+    """Some values of a tensor as float64, of one axis; None where they cannot be had.
+
+    Raises FileError where the file is damaged.
+    """
     import numpy as np
 
     if ref.storage is None or DTYPES[ref.dtype].kind != "float":
@@ -235,7 +239,8 @@ def _sample(ref: TensorRef, most: int) -> FloatArray | None:
         block.append(slice(0, size, max(1, -(-size // left))))
         left = max(1, left // max(1, min(size, left)))
     try:
-        values = ref.block_reader()(tuple(reversed(block)))
-    except BncliError:
+        with ExitStack() as stack:
+            values = ref.block_reader(stack)(tuple(reversed(block)))
+    except TensorError:  # what is wrong with the file as a whole is for the caller
         return None
     return np.asarray(values, np.float64).reshape(-1)
