@@ -44,12 +44,13 @@ class Pattern:
 
         if not any(code.startswith(self.code) for code in (finding.code, *formerly(finding.code))):
             return [False]
-        if self.glob == "*" or fits(finding.subject, self.glob):
+        if self.glob == "*" or self._means(finding.subject, finding, report):
             return [True]
-        return [
-            any(fits(name, self.glob) for name in aliases(place, report, finding.path))
-            for place in places(finding)
-        ]
+        return [self._means(place, finding, report) for place in places(finding)]
+
+    def _means(self, place: str, finding: Finding, report: Report) -> bool:
+        """Whether the glob means a place of the finding, by any name of it."""
+        return any(fits(name, self.glob) for name in aliases(place, report, finding.path))
 
 
 def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:

@@ -223,7 +223,8 @@ def live_scales(layer: Layer, scale: FloatArray) -> FloatArray:
     import numpy as np
 
     assert layer.var is not None
-    counts = layer.live() & np.isfinite(scale) & (layer.var >= layer.eps)
+    finite = np.isfinite(scale) & np.isfinite(layer.var)
+    counts = layer.live() & finite & (layer.var >= layer.eps)
     sizes: FloatArray = np.where(counts, np.abs(scale), np.nan)
     return sizes
 
