@@ -28,12 +28,14 @@ Identity = tuple[int, int]
 class Reading:
     """What one call has read, and how it reads.
 
-    `checksum` says whether stored checksums are compared. `notes` has what is to be said of the
+    `checksum` says whether stored checksums are compared. `names` are the files as they were given,
+    `paths` where those lead. `notes` has what is to be said of the
     files that were read, each sentence once. `renewed` has those that may be written anew by what
     read them (a baseline), and by nothing else.
     """
 
     checksum: bool = True
+    names: set[Path | str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
     renewed: set[str] = field(default_factory=set)
     identities: set[Identity] = field(default_factory=set)
@@ -123,7 +125,8 @@ def read_into(file: FileIO, path: Path, offset: int, target: memoryview) -> None
 def remember_path(path: Path | str) -> None:
     """Remember a file that is about to be read, whether or not that will succeed."""
     call = _CURRENT.get()
-    if call is not None:
+    if call is not None and path not in call.names:
+        call.names.add(path)
         call.paths.add(os.path.realpath(path))
 
 
@@ -141,7 +144,7 @@ def remember(descriptor: int, path: Path | str | None = None) -> None:
     if call is None:
         return
     if path is not None:
-        call.paths.add(os.path.realpath(path))
+        remember_path(path)
     there = os.fstat(descriptor)
     if stat.S_ISREG(there.st_mode):
         call.identities.add((there.st_dev, there.st_ino))

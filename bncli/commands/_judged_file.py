@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs
 
 MOST_CHANNELS = 1 << 25
-"""A layer of more is refused, which no network has: judging takes about 100 bytes a channel at
+"""A layer of more is refused, which no network has: judging takes up to 120 bytes a channel at
 its highest, for the rules see a layer whole (medians, the channel that drowns the others)."""
 
 
