@@ -220,7 +220,12 @@ def _output_report(
     if rows:
         words = found.hypotheses[0].hypothesis.words
         findings = identification_findings(
-            "OUTPUT", words, found.tried, explained=found.explained, expected=found.expected
+            "OUTPUT",
+            words,
+            found.tried,
+            explained=found.explained,
+            expected=found.expected,
+            kind=_kind(rows[0]) if found.confident else (),
         )
     facts: dict[str, Value] = {
         "input": given.label,
@@ -273,6 +278,7 @@ def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, .
             found.tried,
             explained=found.ways[0].explains,
             expected=found.expected,
+            kind=_kind(rows[0]) if found.confident else (),
         )
     facts: dict[str, Value] = {
         "input": given.label,
@@ -285,6 +291,11 @@ def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, .
         "best": found.best,
     }
     return _report(facts, UPDATE_COLUMNS, rows, findings, read)
+
+
+def _kind(row: dict[str, Value]) -> tuple[str, ...]:
+    """What tells a hypothesis from others, as a row has it; its eps and momentum may be fitted."""
+    return tuple(f"{key} {row[key]}" for key in ("mode", "ddof", "variant"))
 
 
 def _report(

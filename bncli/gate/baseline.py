@@ -94,7 +94,7 @@ def update_baseline(path: str, report: Report) -> Baseline:
     from bncli.save import replacing
 
     with locked(Path(path)):
-        old = read_baseline(path) if os.path.lexists(path) else Baseline()
+        old = read_baseline(path) if os.path.exists(path) else Baseline()  # noqa: PTH110
         folder = Folder.of(path)
         matched = _matched(report, old, folder)
         heard = range(len(report.findings))
@@ -308,4 +308,5 @@ def _looks(report: Report) -> set[Look]:
         resolved = tuple((reached(path), name) for path, name in inputs)
         return {(report.command, reached(file), resolved)}
     paths = {report.first_file, *report.read, *(item.path for item in report.unread)}
+    paths |= {*report.checked, *report.names}  # a folder of shards is read as its files
     return {(report.command, reached(path), ()) for path in paths}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bncli.model import ChannelCloseness, Closeness
+    from bncli.report import Value
 
 DIFFERS = Rule(
     "BN901",
@@ -234,17 +235,25 @@ def not_compared_findings(reasons: Mapping[str, str], stable: Mapping[str, str])
 
 
 def identification_findings(
-    subject: str, words: str, tried: int, *, explained: bool, expected: bool
+    subject: str,
+    words: str,
+    tried: int,
+    *,
+    explained: bool,
+    expected: bool,
+    kind: tuple[str, ...] = (),
 ) -> list[Finding]:
     """A finding where a thing was made otherwise than one expects, or nobody knows how.
 
-    `words` say the best hypothesis.
+    `words` say the best hypothesis, `kind` does without numbers that are fitted, if it is the only
+    one: to be made in yet another way is no known finding.
     """
     if expected:
         return []
     if explained:
         message = f"it was made by {words}."
-        return [MADE_OTHERWISE.finding(subject, message, {"tried": tried, "best": words})]
+        evidence: dict[str, Value] = {"tried": tried, "best": words}
+        return [MADE_OTHERWISE.finding(subject, message, evidence, extent=kind)]
     message = f"none of {tried} hypotheses explains it; the nearest is {words}."
     return [UNEXPLAINED.finding(subject, message, {"tried": tried, "nearest": words})]
 
