@@ -36,6 +36,13 @@ class SampleSums:
     sums: FloatArray
 
     @property
+    def mean_squares(self) -> FloatArray:
+        """The squared deviations of the samples' means from their own mean, added up."""
+        import numpy as np
+
+        return np.asarray(np.maximum(self.sums[D2] - self.sums[D1] ** 2 / self.number, 0.0))
+
+    @property
     def mean_variance(self) -> FloatArray:
         """The unbiased variance of the samples' means, of shape (num_features,).
 

@@ -52,6 +52,13 @@ class Input:
         return sum(tensor.numel for tensor in self.tensors) // self.num_features
 
     @property
+    def sample_axis(self) -> int | None:
+        """The axis of the samples; None where the channels come first and it cannot be told."""
+        if self.channel_axis != 0:
+            return 0
+        return 1 if self.tensors[0].ndim == 2 else None
+
+    @property
     def itemsize(self) -> int:
         """The bytes of a stored value."""
         return DTYPES[self.tensors[0].dtype].itemsize

@@ -29,6 +29,14 @@ class Start:
     read: tuple[str, ...] = ()
     about: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def trained(self) -> bool:
+        """Whether the buffers to begin with are other than a new module's 0 and 1."""
+        running = self.running
+        return running is not None and bool(
+            (running.running_mean != 0).any() or (running.running_var != 1).any()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:

@@ -155,7 +155,7 @@ def steps_table(
         "Running statistics, step by step",
         STEP_COLUMNS,
         rows,
-        note="initial: what the initial value weighs.",
+        note="initial: what the buffers began with weighs.",
         digest=digest,
         lead=3 if len(runs) > 1 else 2,
     )
@@ -187,7 +187,7 @@ def channels_table(
             "gap_var": final.running_var - scatter.var,
             "between_var": scatter.between,
             "shuffled_between_var": scatter.shuffled_between,
-            "f_ratio": scatter.f_ratio,
+            "f_ratio": scatter.f_ratio.ratio,
             "within_var": scatter.within,
             "debiased_mean": debiased["running_mean"],
             "debiased_var": debiased["running_var"],
@@ -206,7 +206,7 @@ def channels_table(
         CHANNEL_COLUMNS,
         [{"channel": c, **{name: column[c] for name, column in columns.items()}} for c in channels],
         note="gap_var: running_var - population_var; running_var misses between_var, of which "
-        "shuffled batches have if_shuffled. initial_in: what the initial value still adds. se: "
+        "shuffled batches have if_shuffled. initial_in: what they began with still adds. se: "
         "standard errors that batches of this size leave; measured_se: from the batches' own "
         "scatter.",
         digest=range(min(len(channels), DIGEST_ROWS // 3)),
@@ -368,5 +368,5 @@ def charts(
         ].tolist()
         for run in runs
     }
-    made.append(Chart("initial_weight", "Weight of the initial value", steps, weights))
+    made.append(Chart("initial_weight", "Weight of what the buffers began with", steps, weights))
     return tuple(made)

@@ -249,11 +249,13 @@ class Simulation:
         """What the buffers have come to, in a sentence."""
         import numpy as np
 
+        from bncli.rules.running import began_with
+
         lead = runs[0]
         weight = lead.trajectory.final_weight
         sentence = (
-            f"After {lead.trajectory.updates} update{'s' * (lead.trajectory.updates != 1)} the "
-            f"initial value weighs {_share(weight)}."
+            f"After {lead.trajectory.updates} update{'s' * (lead.trajectory.updates != 1)} "
+            f"{began_with(trained=self.start.trained)} weighs {_share(weight)}."
         )
         for run in runs[1:]:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -300,7 +302,9 @@ class Simulation:
         )
         finite = bool(np.isfinite(table.mean).all() and np.isfinite(table.var).all())
         for run in runs:
-            findings += trajectory_findings(run.convention, run.trajectory, finite=finite)
+            findings += trajectory_findings(
+                run.convention, run.trajectory, finite=finite, trained=self.start.trained
+            )
         findings += scatter_findings(scatter)
         if self.dtype in ("float16", "bfloat16"):
             exact = BatchTable(table.count, table.mean, table.var)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from bncli.batchnorm import Normalization
     from bncli.model import ChannelStats, Closeness, FloatArray, RunningStats
     from bncli.report import Value
+    from bncli.running_stats.scatter import FRatio
 
 CHANNEL_COLUMNS = (
     Column("channel", "channel"),
@@ -48,6 +50,7 @@ SPREAD_COLUMNS = (
     Column("within_var", "within_var"),
     Column("between_var", "between_var"),
     Column("f_ratio", "f_ratio"),
+    Column("f_ratio_by_sample", "by_sample"),
 )
 DIFFERENCE_COLUMNS = (
     Column("quantity", "quantity"),
@@ -88,15 +91,17 @@ def output_table(stats: ChannelStats, norm: Normalization, shown: list[int]) -> 
     return Table("output", "Normalised output", OUTPUT_COLUMNS, rows)
 
 
-def spread_table(
-    within: FloatArray, between: FloatArray, f_ratio: FloatArray, shown: list[int]
-) -> Table:
-    """Variance within and between inputs; see `spread`."""
+def spread_table(spread: Spread, shown: list[int]) -> Table:
+    """Variance within and between inputs."""
+    missing: list[Value] = [None] * len(spread.f_ratio)
     rows = _rows(
         {
-            "within_var": within.tolist(),
-            "between_var": between.tolist(),
-            "f_ratio": f_ratio.tolist(),
+            "within_var": spread.within.tolist(),
+            "between_var": spread.between.tolist(),
+            "f_ratio": spread.f_ratio.tolist(),
+            "f_ratio_by_sample": (
+                missing if spread.by_sample is None else spread.by_sample.ratio.tolist()
+            ),
         },
         shown,
     )
@@ -110,9 +115,21 @@ def differences_table(compared: Sequence[Closeness], name: str, note: str = "") 
     return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
 
 
-def spread(
-    parts: list[ChannelStats], whole: ChannelStats
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance within the inputs and between their means, each of shape (num_features,).
+
+    `f_ratio` compares the two as if values were independent, `by_sample` with the samples for
+    them, None where they are not known.
+    """
+
+    within: FloatArray
+    between: FloatArray
+    f_ratio: FloatArray
+    by_sample: FRatio | None
+
+
+def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
     """Variance within the inputs, between their means, and the F ratio of the two.
 
     The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. The
@@ -120,6 +137,8 @@ def spread(
     about 1 where every input is a random sample of the same population.
     """
     import numpy as np
+
+    from bncli.running_stats.scatter import f_ratio_of_parts
 
     within = np.zeros(whole.num_features)
     between = np.zeros(whole.num_features)
@@ -131,7 +150,7 @@ def spread(
             between += share * apart**2
         freedom = (whole.count - len(parts)) / (len(parts) - 1)
         f_ratio = between / within * freedom
-    return within, between, f_ratio
+    return Spread(within, between, f_ratio, f_ratio_of_parts(parts, whole))
 
 
 def _rows(columns: dict[str, list[Value]], shown: list[int]) -> list[dict[str, Value]]:

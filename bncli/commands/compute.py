@@ -64,6 +64,7 @@ def compute(
         layer_facts,
         resolve_layer,
     )
+    from bncli.commands._samples import sample_findings, samples_wanted
     from bncli.commands._tables import (
         channels_table,
         differences_table,
@@ -75,7 +76,6 @@ def compute(
     from bncli.compare import tolerance_pair
     from bncli.moments import channel_stats, merge
     from bncli.progress import progress
-    from bncli.rules.batch import inputs_findings
     from bncli.running_stats import update
 
     tolerance = tolerance_pair(rtol, atol, compared=against is not None)
@@ -100,6 +100,7 @@ def compute(
     if save_output is not None:
         _check_save(save_output, given)
 
+    sample_axis = samples_wanted(given, layer)
     total = sum(tensor.numel for tensor in given.tensors)
     with progress("statistics", total * given.itemsize) as advance:
         parts = [
@@ -107,6 +108,7 @@ def compute(
                 tensor,
                 given.channel_axis,
                 dtype=given.dtype if tensor.dtype != given.dtype else None,
+                sample_axis=sample_axis,
                 threads=threads,
                 advance=advance,
             )
@@ -118,10 +120,10 @@ def compute(
 
     findings = pass_findings(stats, layer, norm)
     tables = [channels_table(stats, norm, after, shown), output_table(stats, norm, shown)]
-    if len(parts) > 1:
-        within, between, f_ratio = spread(parts, stats)
-        tables.append(spread_table(within, between, f_ratio, shown))
-        findings += inputs_findings(f_ratio)
+    apart = spread(parts, stats) if len(parts) > 1 else None
+    if apart is not None:
+        tables.append(spread_table(apart, shown))
+    findings += sample_findings(stats, parts, layer, apart)
     if per_input:
         tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
     facts: dict[str, Value] = {

@@ -143,6 +143,11 @@ class TaskSamples:
         self.square[samples, channels] += square
 
 
+def only_sample(var: FloatArray) -> SampleSums:
+    """The sums over one sample, which has the mean and variance of its channels."""
+    return SampleSums(1, 1.0, power_sums(np.zeros((1, len(var))), var[np.newaxis]))
+
+
 def variances(mean: FloatArray, square: FloatArray, size: int) -> FloatArray:
     """The biased variances of samples of `size` values, from the sums of their squares."""
     return np.maximum(square / size - np.square(mean), 0.0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.model import ChannelStats, TensorRef
-from bncli.moments.by_sample import BySample
+from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
@@ -116,12 +116,15 @@ def channel_stats(
         found = pool.nonfinite or Nonfinite.none(len(first))
         for channel in np.flatnonzero(found.dirty).tolist():
             first[channel] = _unravel(int(found.first[channel]), source.shape)
+        found_samples = None if pool.samples is None else pool.samples.about(moments.offset)
+        if sample_axis is not None and source.shape[sample_axis % len(source.shape)] == 1:
+            found_samples = only_sample(moments.var)
         return stats(
             moments,
             (pool.min, pool.max),
             (found.nan, found.posinf, found.neginf),
             tuple(first),
-            None if pool.samples is None else pool.samples.about(moments.offset),
+            found_samples,
         )
 
 

@@ -28,6 +28,7 @@ from bncli.rules import (
     precision,
     running,
     shapes,
+    stored_batch,
     structure,
     unwritten,
     variances,
@@ -51,6 +52,7 @@ RULES: tuple[Rule, ...] = tuple(
     sorted(
         (
             *batch_rules.RULES,
+            *stored_batch.RULES,
             *norms.RULES,
             *estimation.RULES,
             *momentum.RULES,

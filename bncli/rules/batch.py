@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.report import Finding
+from bncli.report import Finding, Severity
 from bncli.rules.batch_rules import (
     BELOW_EPS,
     CONSTANT,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray
     from bncli.report import Member
+    from bncli.running_stats.scatter import FRatio
 
 WORST_CONDITION = 1000.0
 """|mean|/std beyond which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
@@ -217,10 +219,37 @@ def fresh_statistics_finding() -> Finding:
     )
 
 
-def inputs_findings(f_ratio: FloatArray) -> list[Finding]:
-    """What the spread between inputs shows; `f_ratio` (num_features,) is 1 when shuffled."""
+def inputs_findings(
+    f_ratio: FloatArray, samples: FRatio | None, sorted_ones: NDArray[Any] | None
+) -> list[Finding]:
+    """What the spread between inputs shows; `f_ratio` (num_features,) counts each value as one.
+
+    `samples` is the ratio by samples, and `sorted_ones` the channels in which it is beyond chance;
+    None where the samples are not known.
+    """
     import numpy as np
 
+    if samples is not None and sorted_ones is not None and sorted_ones.any():
+        found = np.flatnonzero(sorted_ones).tolist()
+        worst = max(found, key=lambda channel: float(samples.ratio[channel]))
+        ratio = float(samples.ratio[worst])
+        times = f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
+        return [
+            INPUTS_DIFFER.finding(
+                "inputs",
+                f"the variance between their means is up to {times} what shuffled samples would "
+                f"leave (channel {worst}; {len(found)} of {len(f_ratio)} beyond "
+                f"{samples.border:.3g}).",
+                {
+                    "channels": found,
+                    "f_ratio": samples.ratio[found].tolist(),
+                    "by": "samples",
+                    "border": samples.border,
+                    "freedom": list(samples.freedom),
+                },
+                hint="Batches sorted by class, domain or time do this: shuffle the samples first.",
+            )
+        ]
     apart = [int(channel) for channel in np.flatnonzero(f_ratio > MOST_APART)]
     if not apart:
         return []
@@ -231,6 +260,12 @@ def inputs_findings(f_ratio: FloatArray) -> list[Finding]:
             f"the variance between their means is up to {f_ratio[worst]:.3g} times what "
             f"independent values would leave (channel {worst}; {len(apart)} of {len(f_ratio)} "
             f"beyond {MOST_APART:g}).",
-            {"channels": apart, "f_ratio": [float(f_ratio[channel]) for channel in apart]},
+            {
+                "channels": apart,
+                "f_ratio": [float(f_ratio[channel]) for channel in apart],
+                "by": "values",
+                "border": MOST_APART,
+            },
+            severity=Severity.INFO,
         )
     ]

@@ -126,15 +126,17 @@ CONSTANT = Rule(
 INPUTS_DIFFER = Rule(
     "BN010",
     "inputs-differ",
-    Severity.INFO,
+    Severity.WARNING,
     "The inputs' means lie further apart than those of shuffled batches would.",
     "Batches sorted by class or domain do this, and so do values that go together, such as pixels.",
     symptom="Good in training, bad in evaluation: running_var holds the variance within batches "
     "and misses the one between them.",
     arithmetic="var = within + between, by the law of total variance. The ratio of the two, each "
-    "over its degrees of freedom, is about 1 for independent values; beyond 30 it is remarked.",
-    certainty="Certain that the inputs differ. Values that go together, as neighbouring pixels do, "
-    "raise the ratio without any sorting.",
+    "over its degrees of freedom, is about 1 for independent values; beyond 30 it is a note. With "
+    "the means of samples (axis 0) in place of values it is about 1 for shuffled samples of any "
+    "kind; above 3, and beyond what chance leaves once in a million channels, it is a warning.",
+    certainty="Certain that the inputs differ; as a warning, that shuffling did not make it. "
+    "Values that go together, as neighbouring pixels do, raise the ratio by values anyhow.",
     lookalike="Very large inputs make a harmless difference significant: look at between_var "
     "itself.",
     seen=("pytorch/pytorch#5406", "pytorch/pytorch#4741"),

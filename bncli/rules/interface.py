@@ -45,13 +45,17 @@ class Rule:
         evidence: Mapping[str, Value],
         *,
         hint: str = "",
+        severity: Severity | None = None,
         extent: tuple[Member, ...] = (),
         places: tuple[str, ...] = (),
     ) -> Finding:
-        """A finding of this kind at `subject`, with the rule's own hint unless the case has one."""
+        """A finding of this kind at `subject`.
+
+        The hint and the severity are the rule's own unless the case has one.
+        """
         return Finding(
             self.code,
-            self.severity,
+            severity or self.severity,
             subject,
             message,
             evidence,

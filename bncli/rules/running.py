@@ -10,7 +10,6 @@ from bncli.rules.interface import Rule, channel_extent, name_channels, odd_value
 from bncli.running_stats.conventions import converted_momentum
 from bncli.running_stats.frameworks import convention
 from bncli.running_stats.plan import FADED
-from bncli.running_stats.scatter import beyond_chance
 
 if TYPE_CHECKING:
     from bncli.model import RunningStats
@@ -41,7 +40,7 @@ INITIAL = Rule(
     "BN702",
     "initial-value-weighs",
     Severity.WARNING,
-    "The initial value still weighs more than 1 % in the running statistics.",
+    "What the buffers began with still weighs more than 1 % in the running statistics.",
     "Run more batches, give the new batch more weight, or use momentum none.",
     symptom="Evaluation of a short run is worse than its training, most where the true mean and "
     "variance are far from 0 and 1.",
@@ -63,12 +62,13 @@ UNSHUFFLED = Rule(
     arithmetic="The variance of a population is the mean variance within batches plus the variance "
     "between their means. running_var holds the first part. What shuffled batches leave for the "
     "second follows from the scatter of their samples' means, an image with all its pixels being "
-    "one sample: var/n for batches of n independent values. Here it is more than twice that, and "
-    "five standard deviations beyond chance.",
+    "one sample: var/n for batches of n independent values. Here it is more than three times that, "
+    "and more than chance leaves once in a million channels (an F distribution).",
     certainty="That running_var misses this variance is certain. That it came from the order of "
     "the samples is likely.",
     lookalike="A table of batch statistics tells nothing of samples, and each value counts as one: "
-    "images, whose pixels are alike, differ in their means even when they are shuffled.",
+    "images, whose pixels are alike, differ in their means even when they are shuffled. There it "
+    "is a note.",
 )
 ONE_VALUE = Rule(
     "BN704",
@@ -121,15 +121,20 @@ RULES = (INVERTED, INITIAL, UNSHUFFLED, ONE_VALUE, STALLED, IMPOSSIBLE)
 MOST_NEW_WEIGHT = 0.5
 """The weight of the new batch above which it outweighs all before it."""
 
-MOST_APART = 2.0
-"""The variance between batches, in units of that between shuffled ones, that is remarked."""
-
-SURE = 5.0
-"""Standard deviations beyond chance that it must lie: one shuffled channel in three million."""
-
 STALLED_BY = 0.01
 """The distance from the exact value that is remarked: in standard deviations for running_mean,
 relative to itself for running_var."""
+
+
+KEEP = (
+    "Nothing, if it is meant to stay; else run more batches, give the new batch more weight, or "
+    "use momentum none."
+)
+
+
+def began_with(*, trained: bool) -> str:
+    """What to call that which the buffers began with."""
+    return "the state you started from" if trained else "the initial value"
 
 
 def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
@@ -162,8 +167,13 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
     ]
 
 
-def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool) -> list[Finding]:
-    """What the buffers of one convention have come to; `finite` says that all batches are."""
+def trajectory_findings(
+    row: Convention, trajectory: Trajectory, *, finite: bool, trained: bool = False
+) -> list[Finding]:
+    """What the buffers of one convention have come to; `finite` says that all batches are.
+
+    `trained` says that they began with statistics and not with initial values.
+    """
     import numpy as np
 
     findings = []
@@ -173,9 +183,10 @@ def trajectory_findings(row: Convention, trajectory: Trajectory, *, finite: bool
         findings.append(
             INITIAL.finding(
                 row.name,
-                f"the initial value weighs {weight:.2%} after {trajectory.updates} "
+                f"{began_with(trained=trained)} weighs {weight:.2%} after {trajectory.updates} "
                 f"update{'s' * (trajectory.updates != 1)}.",
                 {"initial_weight": weight, "updates": trajectory.updates},
+                hint=KEEP if trained else "",
             )
         )
     if trajectory.impossible is not None:
@@ -198,25 +209,28 @@ def scatter_findings(scatter: Population) -> list[Finding]:
     """Whether the batches are further apart than shuffled ones would be."""
     import numpy as np
 
-    beyond = beyond_chance(scatter.f_ratio, scatter.freedom)
-    apart = [
-        int(channel) for channel in np.flatnonzero((scatter.f_ratio > MOST_APART) & (beyond > SURE))
-    ]
+    f_ratio = scatter.f_ratio.ratio
+    beyond = scatter.f_ratio.beyond_chance(scatter.between, scatter.var, scatter.mean)
+    apart = np.flatnonzero(beyond).tolist()
     if not apart:
         return []
-    missing = scatter.between / scatter.var
+    with np.errstate(invalid="ignore", divide="ignore"):
+        missing = scatter.between / scatter.var
     worst = max(apart, key=lambda channel: float(missing[channel]))
     return [
         UNSHUFFLED.finding(
             name_channels(apart),
-            f"the variance between batches is {_times(scatter.f_ratio[worst])} what shuffled ones "
+            f"the variance between batches is {_times(f_ratio[worst])} what shuffled ones "
             f"leave, and {missing[worst]:.1%} of the population's variance (channel {worst}).",
             {
                 "channels": apart,
-                "f_ratio": [float(scatter.f_ratio[channel]) for channel in apart],
-                "share": [float(missing[channel]) for channel in apart],
+                "f_ratio": f_ratio[apart].tolist(),
+                "share": missing[apart].tolist(),
+                "by": "samples" if scatter.by_samples else "values",
+                "border": scatter.f_ratio.border,
             },
             places=("channels",),
+            severity=None if scatter.by_samples else Severity.INFO,
         )
     ]
 

@@ -3,16 +3,136 @@
 The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. A running
 variance averages the batches' own, and so misses the second part, which shuffled batches have
 next to nothing of.
+
+What chance leaves between batches follows from the samples: an F ratio compares the scatter of the
+batches' means with that of the samples' means within them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from bncli.chance import f_quantile
 
 if TYPE_CHECKING:
-    from bncli.model import FloatArray
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from bncli.model import ChannelStats, FloatArray
     from bncli.running_stats.batch_table import BatchTable
+
+CHANCE = 1e-6
+"""How seldom shuffled batches come to an F ratio that is remarked."""
+
+MOST_APART = 3.0
+"""The F ratio that is remarked at least, however sure it is."""
+
+_ROUNDING = 1e-10
+"""A share of the variance that may be nothing but float32's rounding."""
+
+_NOTHING = 1e-14
+"""A variance within batches, over that between them, that may be nothing but rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class FRatio:
+    """The variance between batches over the one that their samples leave to chance.
+
+    `ratio` is of shape (num_features,): about 1 for shuffled batches, NaN where there is one batch
+    or one sample a batch, Inf where the samples of each batch have one mean. `sure` is what of it
+    no coincidence made: samples scatter no less than independent values would, and few samples of
+    few different values may fall so that each batch has one. `freedom` are the degrees of freedom
+    of the two variances.
+    """
+
+    ratio: FloatArray
+    sure: FloatArray
+    freedom: tuple[float, float]
+
+    @property
+    def border(self) -> float:
+        """The ratio beyond which it is no chance, and worth a remark."""
+        first, second = self.freedom
+        if first < 1 or second < 1:
+            return float("inf")
+        return max(MOST_APART, f_quantile(CHANCE, first, second))
+
+    @classmethod
+    def of(
+        cls, apart: FloatArray, number: FloatArray, squares: FloatArray, least: FloatArray
+    ) -> FRatio:
+        """From the batches' means less any one value, `apart` (batches, num_features).
+
+        `number` (batches,) are the samples of each, and `squares` (num_features,) the sum of the
+        squared deviations of the samples' means from their batch's. `least` (num_features,) is the
+        variance that a sample's mean would have if its values were independent.
+        """
+        import numpy as np
+
+        batches = len(number)
+        inner = float(number.sum() - batches)
+        if batches < 2 or inner < 1:
+            unknown = np.full(len(squares), np.nan)
+            return cls(unknown, unknown, (float(batches - 1), inner))
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            between = (number[:, np.newaxis] * (apart - _mean(apart, number)) ** 2).sum(0)
+            between /= batches - 1
+            within = squares / inner
+            ratio = between / np.where(within > _NOTHING * between, within, 0.0)
+            sure = between / np.where(
+                np.maximum(within, least) > _NOTHING * between, np.maximum(within, least), 0.0
+            )
+        for channel in np.flatnonzero(np.isposinf(sure)):
+            if _chance_of_one_value_each(apart[:, channel], number) > CHANCE:
+                sure[channel] = np.nan
+        return cls(ratio, sure, (float(batches - 1), inner))
+
+    def beyond_chance(self, between: FloatArray, var: FloatArray, mean: FloatArray) -> NDArray[Any]:
+        """The channels whose batches are further apart than shuffled ones would be.
+
+        `between` is the variance between the batches, `var` and `mean` those of all values: what
+        rounding may have made is no difference.
+        """
+        import numpy as np
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            real = between > _ROUNDING * var + (2.0**-50 * mean) ** 2
+            return np.asarray((self.sure > self.border) & real)
+
+
+def _chance_of_one_value_each(values: FloatArray, number: FloatArray) -> float:
+    """The chance that shuffling leaves one value in each batch, of those that they have now.
+
+    `values` (batches,) are the batches' values and `number` (batches,) their samples. Of all ways
+    to deal the samples, those count in which batches have changed places; for batches of different
+    sizes these are more than there are.
+    """
+    import numpy as np
+
+    apart = values - values.min()
+    _, which = np.unique(np.round(apart / apart.max(), 9), return_inverse=True)
+    batches, samples = np.bincount(which), np.bincount(which, number)
+    favourable = math.lgamma(len(values) + 1) - sum(math.lgamma(n + 1) for n in batches)
+    ways = math.lgamma(number.sum() + 1) - sum(math.lgamma(n + 1) for n in samples)
+    return math.exp(favourable - ways)
+
+
+def f_ratio_of_parts(parts: Sequence[ChannelStats], whole: ChannelStats) -> FRatio | None:
+    """The F ratio of parts of a population by their samples; None where those are not known."""
+    import numpy as np
+
+    samples = [part.samples for part in parts if part.samples is not None]
+    if len(samples) < len(parts):
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = [(part.shift - whole.shift) + (part.offset - whole.offset) for part in parts]
+        squares = np.sum([each.mean_squares for each in samples], axis=0)
+        within = np.sum([part.var * (part.count / whole.count) for part in parts], axis=0)
+    number = np.array([float(each.number) for each in samples])
+    return FRatio.of(np.array(apart), number, squares, within * (number.sum() / whole.count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +153,9 @@ class Population:
     """All values of all batches; each array has shape (num_features,).
 
     `var` is the biased variance of the population, the sum of `within` and `between`.
-    `shuffled_between` is what `between` would be, on average, had the samples been shuffled; and
-    `f_ratio` compares the two by their degrees of freedom, `freedom`: about 1 for shuffled
-    batches. Both are NaN where there is one batch, or one sample a batch.
+    `shuffled_between` is what `between` would be, on average, had the samples been shuffled, NaN
+    where there is one batch or one sample a batch; and `f_ratio` compares the two. `by_samples`
+    says that the samples are known; each value counts as one otherwise.
     `kurtosis` is the excess kurtosis within batches, NaN where it was not measured.
     `mean_std` and `var_std` are the standard deviations of the batches' means and of their
     unbiased variances, NaN for one batch.
@@ -48,8 +168,8 @@ class Population:
     within: FloatArray
     between: FloatArray
     shuffled_between: FloatArray
-    f_ratio: FloatArray
-    freedom: tuple[float, float]
+    f_ratio: FRatio
+    by_samples: bool
     kurtosis: FloatArray
     mean_std: FloatArray
     var_std: FloatArray
@@ -77,9 +197,6 @@ def population(table: BatchTable, samples: Samples | None, kurtosis: FloatArray)
             number, squares = samples.number, samples.squares
         inner = float(number.sum() - batches)
         spread = squares / inner if inner > 0 else np.full_like(mean, np.nan)
-        between_samples = (number[:, np.newaxis] * (apart - _mean(apart, number)) ** 2).sum(0)
-        freedom = (float(batches - 1), inner)
-        f_ratio = between_samples / (batches - 1) / spread if batches > 1 else spread * np.nan
         shuffled = spread * (batches - 1) / number.sum() if batches > 1 else spread * np.nan
         ones = table.count > 1
         unbiased = table.var[ones] * (n[ones] / (n[ones] - 1))
@@ -91,8 +208,10 @@ def population(table: BatchTable, samples: Samples | None, kurtosis: FloatArray)
             within=within,
             between=between,
             shuffled_between=shuffled,
-            f_ratio=f_ratio,
-            freedom=freedom,
+            f_ratio=FRatio.of(
+                apart, np.asarray(number, np.float64), squares, within * (number.sum() / total)
+            ),
+            by_samples=samples is not None,
             kurtosis=kurtosis,
             mean_std=_std(table.mean),
             var_std=_std(unbiased),
@@ -112,23 +231,3 @@ def _std(values: FloatArray) -> FloatArray:
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     return np.asarray(values.std(0, ddof=1))
-
-
-def beyond_chance(f_ratio: FloatArray, freedom: tuple[float, float]) -> FloatArray:
-    """How many standard deviations an F ratio lies above what shuffled batches show.
-
-    An infinite ratio, of batches whose samples all have the same mean, has the score that ever
-    larger ones come to. Paulson's normal approximation to the F distribution ("An approximate
-    normalization of the analysis of variance distribution", Annals of Mathematical Statistics 13,
-    1942).
-    """
-    import numpy as np
-
-    first, second = freedom
-    if first < 1 or second < 1:
-        return np.full_like(f_ratio, -np.inf)
-    a, b = 2 / (9 * first), 2 / (9 * second)
-    with np.errstate(invalid="ignore"):
-        root = np.cbrt(f_ratio)
-        score = ((1 - b) * root - (1 - a)) / np.sqrt(b * root**2 + a)
-        return np.where(np.isposinf(f_ratio), (1 - b) / np.sqrt(b), score)

@@ -65,6 +65,13 @@ def plant_inputs_differ(save):
     return save("b.npy", normal(64, 3, mean=5.0)), "inputs", "a.npy"
 
 
+def plant_off_stored(save):
+    save("mean.npy", np.zeros(3))
+    save("var.npy", np.float32([1, 100, 1]))
+    flags = "--eval", "--running-mean", "mean.npy", "--running-var", "var.npy"
+    return save("x.npy", normal(64, 3)), "channel 1", *flags
+
+
 def plant_differs(save):
     flags = "--against", "torch", "--rtol", "0", "--atol", "1e-12"
     return save("x.npy", normal(16, 3)), "output", *flags
@@ -162,6 +169,7 @@ PLANTED = {
     "BN012": plant_gradient_not_finite,
     "BN020": plant_ambiguous_axes,
     "BN701": plant_inverted,
+    "BN013": plant_off_stored,
     "BN702": plant_initial,
     "BN703": plant_unshuffled,
     "BN704": plant_one_value,
@@ -220,7 +228,8 @@ def test_codes_are_a_promise():
         "BN007": ("momentum-out-of-range", "warning"),
         "BN008": ("few-values", "info"),
         "BN009": ("constant", "info"),
-        "BN010": ("inputs-differ", "info"),
+        "BN010": ("inputs-differ", "warning"),
+        "BN013": ("off-stored-statistics", "warning"),
         "BN020": ("ambiguous-axes", "warning"),
         "BN701": ("momentum-inverted", "warning"),
         "BN702": ("initial-value-weighs", "warning"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncli.rules.running import MOST_APART
+from bncli.running_stats.scatter import MOST_APART
 
 
 def codes(result):

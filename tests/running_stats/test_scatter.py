@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.chance import f_quantile
 from bncli.running_stats.collect import KURTOSIS_BATCHES, Collector
-from bncli.running_stats.scatter import beyond_chance, population
+from bncli.running_stats.scatter import CHANCE, MOST_APART, FRatio, population
 
 
 def collected(batches, dtype="float64"):
@@ -19,6 +20,10 @@ def collected(batches, dtype="float64"):
 def scatter_of(batches):
     collector = collected(batches)
     return population(collector.table(), collector.samples(), collector.kurtosis())
+
+
+def beyond(found):
+    return found.f_ratio.beyond_chance(found.between, found.var, found.mean)
 
 
 def flat(x):
@@ -57,8 +62,9 @@ def test_the_f_ratio_is_that_of_the_samples_means():
     means = np.stack([x.mean(2) for x in batches])  # (batch, sample, channel)
     between = 6 * ((means.mean(1) - means.mean((0, 1))) ** 2).sum(0) / 3
     within = ((means - means.mean(1, keepdims=True)) ** 2).sum((0, 1)) / (24 - 4)
-    np.testing.assert_allclose(found.f_ratio, between / within, rtol=1e-12)
-    assert found.freedom == (3, 20)
+    np.testing.assert_allclose(found.f_ratio.ratio, between / within, rtol=1e-12)
+    assert found.f_ratio.freedom == (3, 20)
+    assert found.by_samples
 
 
 def test_what_shuffling_would_leave():
@@ -85,26 +91,78 @@ def test_images_that_differ_are_no_sorted_batches():
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(16, 4, 10)) + 3 * rng.normal(size=(16, 4, 1)) for _ in range(40)]
     found = scatter_of(batches)
-    assert (beyond_chance(found.f_ratio, found.freedom) < 4).all()
+    assert not beyond(found).any()
+    assert (found.f_ratio.ratio < 2.5).all()
     assert (found.between > 5 * found.within / 160).all()  # as independent values never would be
 
 
 def test_one_batch_and_one_sample_tell_nothing():
     x = np.random.default_rng(0).normal(size=(8, 2, 3))
-    assert np.isnan(scatter_of([x]).f_ratio).all()
+    assert np.isnan(scatter_of([x]).f_ratio.ratio).all()
     alone = scatter_of([x[:1], x[1:2], x[2:3]])
-    assert np.isnan(alone.f_ratio).all()
-    assert (beyond_chance(alone.f_ratio, alone.freedom) == -np.inf).all()
+    assert np.isnan(alone.f_ratio.ratio).all()
+    assert alone.f_ratio.border == np.inf
+    assert not beyond(alone).any()
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 20), (3, 60), (99, 3100), (9, 10)])
-def test_beyond_chance_is_about_normal(first, second):
-    """The F ratio of normal batches, scored: the tail beyond 3 is about that of a normal one."""
+@pytest.mark.parametrize(("batches", "size"), [(2, 3), (2, 20), (6, 4), (100, 32)])
+def test_shuffled_batches_are_within_chance(batches, size):
+    """As many of 40,000 channels are beyond a quantile as its name says; none beyond the border."""
     rng = np.random.default_rng(0)
-    ratio = (rng.chisquare(first, 200_000) / first) / (rng.chisquare(second, 200_000) / second)
-    scores = beyond_chance(ratio, (first, second))
-    assert (scores > 3).mean() < 3e-3
-    assert (scores > 2).mean() == pytest.approx(0.0228, abs=0.006)
+    x = rng.normal(size=(batches, size, 40_000 if batches < 50 else 2000))
+    found = scatter_of(list(x))
+    ratio = found.f_ratio
+    assert not beyond(found).any()
+    assert (ratio.ratio > f_quantile(1e-2, *ratio.freedom)).mean() == pytest.approx(0.01, rel=0.5)
+    assert ratio.border == max(MOST_APART, f_quantile(CHANCE, *ratio.freedom))
+
+
+@pytest.mark.parametrize(("batches", "size", "apart"), [(2, 8, 6.0), (6, 16, 1.5), (6, 4, 8.0)])
+def test_sorted_batches_are_beyond_it_at_any_number(batches, size, apart):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batches, size, 3, 5)) / 2 + rng.normal(size=(batches, size, 3, 1))
+    x[batches // 2 :, :, 1] += 2 * apart
+    assert beyond(scatter_of(list(x))).tolist() == [False, True, False]
+
+
+def test_smooth_images_that_are_shuffled_are_within_chance():
+    """Where values would be thousands of times beyond it."""
+    rng = np.random.default_rng(0)
+    waves = np.sin(np.linspace(0, 1, 64))
+    x = rng.normal(size=(4, 16, 6, 1)) * 5 + rng.normal(size=(4, 16, 6, 1)) * waves
+    found = scatter_of(list(x))
+    assert not beyond(found).any()
+    by_value = population(collected(list(x)).table(), None, np.zeros(6))
+    assert not by_value.by_samples
+    assert beyond(by_value).any()
+    assert by_value.f_ratio.ratio.max() > 100
+
+
+def test_a_few_samples_of_two_values_may_fall_into_place():
+    """Six coins in two batches show one side each once in ten times, and 40 coins never."""
+    few = [np.zeros((3, 1)), np.ones((3, 1))]
+    assert scatter_of(few).f_ratio.ratio == [np.inf]
+    assert not beyond(scatter_of(few)).any()
+    assert beyond(scatter_of([np.repeat(x, 7, axis=0) for x in few])).all()
+    one_of_five = [np.zeros((4, 1))] * 4 + [np.ones((4, 1))]
+    assert not beyond(scatter_of(one_of_five)).any()
+
+
+def test_samples_whose_means_agree_scatter_as_values_do():
+    """Standardised samples: their means are 0 but for rounding, which is nothing to go by."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 6, 2, 50))
+    x -= x.mean(3, keepdims=True)
+    x[2:] += 1e-9
+    found = scatter_of(list(x))
+    assert (found.f_ratio.ratio > 1e6).all()
+    assert not beyond(found).any()
+
+
+def test_the_ratio_of_no_spread_at_all():
+    ratio = FRatio.of(np.zeros((3, 2)), np.full(3, 4.0), np.zeros(2), np.zeros(2))
+    assert np.isnan(ratio.ratio).all()
+    assert not ratio.beyond_chance(np.zeros(2), np.zeros(2), np.ones(2)).any()
 
 
 def test_kurtosis_is_measured_on_the_first_batches():
