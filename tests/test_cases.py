@@ -253,6 +253,8 @@ def flat(value: Any) -> list[Any]:
 def make(name: str, folder: Path) -> None:
     """Run a case's script, which writes into the folder and makes it the current one."""
     argv, here, random = sys.argv, Path.cwd(), torch.random.get_rng_state()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # such small tensors only wait for a second one
     sys.argv = ["make.py", str(folder)]
     try:
         with warnings.catch_warnings(), contextlib.suppress(SystemExit):
@@ -262,6 +264,7 @@ def make(name: str, folder: Path) -> None:
         sys.argv = argv
         os.chdir(here)
         torch.random.set_rng_state(random)
+        torch.set_num_threads(threads)
 
 
 def test_every_case_is_held_or_left_out_for_a_reason():
