@@ -7,7 +7,10 @@ filled, and one tensor's bits in the place of another's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+from bncli.rules.interface import span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,16 +131,22 @@ def garbage(layer: Layer) -> Garbage | None:
             continue
         for fact, odd in (
             _far_apart(layer, leaf, values),
-            _subnormal(leaf, values, raw.dtype.name),
+            _subnormal(leaf, values, raw.dtype.name, few=2 if never_counted(layer) else 3),
             _odd_nan(leaf, raw, layer.dtypes.get(leaf, "")),
         ):
             if fact:
                 facts.append(fact)
                 where[leaf] = where.get(leaf, odd) | odd
+    fact, shared = _shared_subnormal(layer)
+    if fact:
+        facts.append(fact)
+        where |= {leaf: where.get(leaf, these) | these for leaf, these in shared.items()}
     counter = counted(layer)
     senseless = counter is not None and abs(counter) > MOST_BATCHES
     spoilt = {
-        leaf: ~np.isfinite(values) | ((values < -layer.eps) & (leaf == "running_var"))
+        leaf: ~np.isfinite(values)
+        | ((values < -layer.eps) & (leaf == "running_var"))
+        | (_is_subnormal(layer, leaf) & senseless)
         for leaf, values in wide.items()
         if values is not None
     }
@@ -206,29 +215,64 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
     return NOTHING_ODD
 
 
-def _subnormal(leaf: Leaf, values: FloatArray, dtype: str) -> tuple[str, Any]:
-    """float32 values between where decay ends and the normal ones, in company that it excludes.
+def _is_subnormal(layer: Layer, leaf: Leaf) -> NDArray[Any]:
+    """Which values of a vector are float32's subnormal ones, and not 0."""
+    import numpy as np
 
-    Where subnormal numbers are kept, decay ends above 0, so that a variance of 0 is not beside
-    them; and channels that die one by one are at one magnitude each, far below LARGE ones.
+    raw = layer.vectors[leaf]
+    assert raw is not None
+    size = np.abs(raw)
+    result: NDArray[Any] = (size > 0) & (size < 2.0**-126) & (layer.dtypes.get(leaf) == "float32")
+    return result
+
+
+def _shared_subnormal(layer: Layer) -> tuple[str, dict[Leaf, NDArray[Any]]]:
+    """Most of the subnormal values of a statistic in another vector too, as halves of pointers are.
+
+    What decays from different values meets only where decay ends, or one in a thousand by accident.
+    """
+    import numpy as np
+
+    lows: dict[Leaf, NDArray[Any]] = {}
+    for leaf, raw in layer.vectors.items():
+        if raw is not None:
+            size = np.where(_is_subnormal(layer, leaf), np.abs(raw), 0)
+            lows[leaf] = np.where(size > FLOOR, size, 0)
+    for leaf, other in combinations(lows, 2):
+        mine, its = (np.unique(lows[each][lows[each] > 0]) for each in (leaf, other))
+        both = np.intersect1d(mine, its, assume_unique=True)
+        if leaf.startswith("running") and 2 * len(both) > min(len(mine), len(its)):
+            fact = f"{leaf} and {other} have {span(both)} in common"
+            return fact, {each: np.isin(lows[each], both) for each in (leaf, other)}
+    return "", {}
+
+
+def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[str, Any]:
+    """float32 values below the normal ones, in company that decay excludes.
+
+    Where subnormal numbers are kept, decay ends above 0 and at one magnitude, so that a variance
+    of 0 is not beside `few` others; and channels that die one by one are far below LARGE ones.
     """
     import numpy as np
 
     size = np.abs(values)
-    odd = (size > FLOOR) & (size < 2.0**-126)
-    if dtype != "float32" or odd.sum() < 2:
+    low = (size > 0) & (size < 2.0**-126)
+    odd = low & (size > FLOOR)
+    if dtype != "float32" or low.sum() < 2:
         return NOTHING_ODD
-    several = len(np.unique(size[odd]))
+    several, all_low = len(np.unique(size[odd])), len(np.unique(size[low]))
     large = np.isfinite(size) & (size >= LARGE)
     if several >= 3 and large.any():
         most = int(np.where(large, size, 0).argmax())
         fact = f"{leaf} has {several} subnormal values beside {values[most]:.3g} in channel {most}"
         return fact, odd | large
-    if leaf == "running_var" and (size == 0).any():
+    if leaf == "running_var" and (size == 0).any() and (odd.sum() > 1 or all_low >= few):
         zeros = int((size == 0).sum())
-        return f"{leaf} has {several} subnormal values beside {zeros} of exactly 0", odd
-    if leaf == "running_mean" and several < odd.sum():
-        return f"{leaf} has one subnormal value, {size[odd].min():.3g}, several times over", odd
+        return f"{leaf} has {all_low} subnormal values beside {zeros} of exactly 0", low
+    values_of, times = np.unique(size[odd], return_counts=True)
+    if leaf == "running_mean" and times.max(initial=0) > 1 and 2 * times.max() >= odd.sum():
+        often = values_of[times.argmax()]
+        return f"{leaf} has the subnormal {often:.3g} {times.max()} times over", size == often
     return NOTHING_ODD
 
 

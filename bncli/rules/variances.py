@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.report import Finding, Severity
 from bncli.rules.interface import Rule, channel_extent, span
 from bncli.rules.layers import Layer, found, median, named
+from bncli.rules.origin import never_counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def check_negative(layer: Layer) -> list[Finding]:
     findings = []
     for rule, channels in ((NOT_POSITIVE, broken), (NEGATIVE, kept)):
         if channels.any():
-            cause, why = _why_negative(layer.mean, var, channels, eps)
+            cause, why = _why_negative(layer, channels)
             findings.append(
                 found(
                     rule,
@@ -147,12 +148,13 @@ _MENDS = {
 """The mend for each cause of BN203 and BN204."""
 
 
-def _why_negative(
-    mean: NDArray[Any], var: NDArray[Any], channels: NDArray[Any], eps: float
-) -> tuple[str, str]:
+def _why_negative(layer: Layer, channels: NDArray[Any]) -> tuple[str, str]:
     """The cause that the pattern of negative variances names, and its sentence."""
     import numpy as np
 
+    assert layer.mean is not None
+    assert layer.var is not None
+    mean, var, eps = layer.mean, layer.var, layer.eps
     if (var[channels] == 0).all():
         return "eps-0", "0 with an eps of 0, so that the scale is infinite"
     for taken in filter(None, (eps, 1e-5)):
@@ -168,6 +170,8 @@ def _why_negative(
     causes = "an optimiser that steps buffers too, an average that extrapolates, "
     if (size < 2.0**-5 * square).all():
         causes += "E[x^2] - E[x]^2 in half precision, "
+    if never_counted(layer):
+        causes = f"num_batches_tracked is 0; memory that was never filled, {causes}"
     return "not-a-variance", (
         f"no batch makes a variance negative; {causes}or a conversion wrote it"
     )

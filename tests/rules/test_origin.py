@@ -89,6 +89,46 @@ def test_times_in_nanoseconds_beside_a_column_of_zeros_are_no_garbage():
     assert garbage(made) is None
 
 
+@pytest.mark.parametrize("last", [860, 900, 960])
+def test_a_layer_whose_channels_died_one_by_one_is_no_memory(last):
+    """Hundreds of subnormal values on their way down, some of them alike."""
+    rng = np.random.default_rng(last)
+    channels = 512
+    mean, var = torch.randn(channels), torch.rand(channels) + 0.5
+    death = torch.from_numpy(rng.integers(0, 100, channels))
+    for step in range(last):
+        x = torch.randn(4, channels) * (step < death)
+        torch.nn.functional.batch_norm(x, mean, var, training=True)
+    assert ((var > 0) & (var < 2.0**-126)).sum() > 20
+    made = layer(
+        channels=channels, counter=last, running_mean=mean.numpy(), running_var=var.numpy()
+    )
+    assert garbage(made) is None
+    assert (
+        garbage(layer_of(None, {"running_mean": mean.numpy(), "running_var": var.numpy()})) is None
+    )
+
+
+POINTED = bits(0xE4A01C10, 0x00007F12, 0x3F000000, 0x3E800000)
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        {
+            "running_mean": POINTED,
+            "running_var": bits(0x3F000000, 0x00007F12, 0x3F000000, 0x3F100000),
+        },
+        {"running_mean": bits(0x3F000000, 0, 1, 0), "running_var": bits(0, 1, 0, 2), "counter": 0},
+        {"running_var": bits(0, 1, 2, 3)},
+        {"running_var": bits(0x3F000000, 5, 0x3F000000, 0x3F100000), "counter": 140391344971072},
+        {"weight": bits(0x3F000000, 5, 0x3F000000, 0x3F100000), "counter": -4620580018448960114},
+    ],
+)
+def test_small_integers_and_pointers(vectors):
+    assert codes(layer(**vectors)) == {"BN209"}
+
+
 @pytest.mark.parametrize("momentum", [0.5, 0.3, 0.1])
 def test_a_variance_is_gone_only_where_the_counter_allows_it(momentum):
     """PyTorch on the CPU, whose subnormal numbers are kept, so that it takes at least as long."""
@@ -378,14 +418,14 @@ def test_the_counter_is_not_judged_by_such_statistics(counter, vectors, momentum
 def test_no_check_stumbles_over_what_is_missing():
     """Every combination of vectors that are not there, not finite, of no channel, and of eps."""
     kinds = (None, f4(0, 0), f4(1, 0.5), f4(np.nan, 1), f4(np.inf, -np.inf), f4(-1e30, 1e-40))
+    counters = itertools.cycle((None, 0, 7, 2**63 - 1, math.nan, -math.inf, 200))
     for mean, var, weight in itertools.product(kinds, repeat=3):
-        for counter in (None, 0, 7, 2**63 - 1, math.nan, -math.inf):
-            vectors = {"running_mean": mean, "running_var": var, "weight": weight, "bias": None}
-            made = layer_of(counter, vectors)
-            for eps in (1e-5, 0.0):
-                object.__setattr__(made, "eps", eps)
-                for finding in layer_findings(made):
-                    assert "nan" not in finding.message.split()
+        vectors = {"running_mean": mean, "running_var": var, "weight": weight, "bias": None}
+        for eps in (1e-5, 0.0):
+            made = layer_of(next(counters), vectors)
+            object.__setattr__(made, "eps", eps)
+            for finding in layer_findings(made):
+                assert "nan" not in finding.message.split()
             summary(made)
     empty = np.zeros(0, np.float32)
     names = ("running_mean", "running_var", "weight", "bias")
