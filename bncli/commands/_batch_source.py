@@ -73,7 +73,8 @@ class Source:
                 x = values_of(self.batches, i, dtype)
                 collector.add(x)
                 advance(x.size * itemsize)
-        return Statistics(collector.table(), collector.samples(), collector.kurtosis())
+        samples = collector.samples() if self.given.sample_axis is not None else None
+        return Statistics(collector.table(), samples, collector.kurtosis())
 
 
 def open_source(flags: BatchFlags) -> Source:

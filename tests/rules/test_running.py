@@ -105,6 +105,64 @@ def test_pixels_that_go_together_are_no_fault_of_the_order(run, save):
     assert codes(run("simulate-ema", "x.npy", *flags, "--shuffle")) == set()
 
 
+@pytest.mark.parametrize("batches", [2, 3, 6, 12])
+def test_sorted_images_are_seen_at_any_number_of_batches(run, save, batches):
+    """Smooth images of two domains, and the same ones shuffled."""
+    rng = np.random.default_rng(0)
+    x = np.cumsum(rng.normal(size=(batches * 16, 3, 8, 8)), 3) / 4
+    x += rng.normal(size=(len(x), 3, 1, 1))
+    x[: len(x) // 2, 1] += 8
+    flags = ("--batch-size", 16, "--momentum", "none", "-f", "json")
+    in_order = run("simulate-ema", save("x.npy", x), *flags)
+    evidence = finding(in_order, "BN703")["evidence"]
+    assert evidence["channels"] == [1]
+    assert evidence["by"] == "samples"
+    assert evidence["f_ratio"][0] > evidence["border"] >= MOST_APART
+    assert finding(in_order, "BN703")["severity"] == "warning"
+    assert codes(run("simulate-ema", "x.npy", *flags, "--shuffle", "--seed", 1)) == set()
+
+
+def test_a_table_of_statistics_knows_no_samples(run, save):
+    """Shuffled images with a brightness of their own: their values are no measure, and it is said
+    as a note.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 4, 2, 100)) * 0.1 + rng.normal(size=(20, 4, 2, 1))
+    np.savez("t.npz", mean=x.mean((1, 3)), var=x.var((1, 3)), count=np.int64(400))
+    flags = ("--momentum", "none", "-f", "json")
+    by_value = finding(run("simulate-ema", "t.npz", *flags), "BN703")
+    assert (by_value["severity"], by_value["evidence"]["by"]) == ("info", "values")
+    x = save("x.npy", x.reshape(80, 2, 100))
+    assert codes(run("simulate-ema", x, "--batch-size", 4, *flags)) == set()
+
+
+def test_channels_first_of_all_leave_no_samples_to_tell(run, save):
+    """(C, H, W): the rows of an image are no samples."""
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        save(f"{i}.npy", rng.normal(size=(2, 8, 8)) * 0.01 + rng.normal(size=(2, 1, 1)))
+    flags = ("--channel-axis", 0, "--momentum", "none", "-f", "json")
+    found = finding(run("simulate-ema", *(f"{i}.npy" for i in range(4)), *flags), "BN703")
+    assert (found["severity"], found["evidence"]["by"]) == ("info", "values")
+
+
+@pytest.mark.parametrize(("mean", "var", "trained"), [(0.5, 2.0, True), (0.0, 1.0, False)])
+def test_a_trained_state_is_no_initial_value(run, save, mean, var, trained):
+    import torch
+
+    module = torch.nn.BatchNorm1d(2)
+    module.running_mean.fill_(mean)
+    module.running_var.fill_(var)
+    ck = save("ck.pt", {f"bn.{k}": v for k, v in module.state_dict().items()})
+    flags = ("simulate-ema", "--generate", "16,2", "--batches", 4, "--state", f"{ck}::bn")
+    result = run(*flags, "-f", "json")
+    found = finding(result, "BN702")
+    assert found["evidence"] == {"initial_weight": pytest.approx(0.9**4), "updates": 4}
+    assert ("the state you started from" in found["message"]) == trained
+    assert ("the state you started from" in result.report["verdict"]) == trained
+    assert ("initial value" in found["message"] + result.report["verdict"]) == (not trained)
+
+
 @pytest.mark.parametrize("shape", [(8, 2), (8, 2, 3)])
 def test_batches_that_are_constant_each_are_not_shuffled(run, save, shape):
     """The samples of a batch have one mean, so that shuffled batches would leave nothing."""
