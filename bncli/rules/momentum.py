@@ -39,10 +39,8 @@ USUAL_MOMENTA = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 0.0003
 """What people write."""
 FEWEST_CROWDED = 8
 """Channels from which variances that crowd above one value say something."""
-MOST_SPREAD = 4.0
+MOST_SPREAD = 2.0
 """The ratio of the largest to the least variance of batches that no network's channels keep to."""
-MOST_CROWDED = 0.8
-"""The variance of batches below which they are not those of normalised inputs."""
 
 
 def initial_weight(momentum: float | None, tracked: float) -> float:
@@ -84,17 +82,16 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
         counter = layer.counter
         if not layer.has_statistics or layer.initial or layer.untrained or counter is None:
             continue
-        weight = initial_weight(layer.momentum, counter)
+        betrays = betrayed.get(counter) if layer.momentum_assumed else None
+        weight = initial_weight(layer.momentum if betrays is None else betrays.momentum, counter)
         if weight <= MOST_WEIGHT or counter in wrong:
             continue
         if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
             continue  # update_bn sets momentum to none, and counts its own batches alone
         least = layer.least_var  # None where it is NaN
         batches = "1 batch" if counter == 1 else f"{counter:g} batches"
-        betrays = betrayed.get(counter) if layer.momentum_assumed else None
         hint = ""
         if betrays is not None:
-            weight = (1 - betrays.momentum) ** counter
             fact = (
                 f"all variances of the file after {batches} are {betrays.least:.4g} to "
                 f"{betrays.greatest:.4g}, just above {weight:.4g} = (1 - "
@@ -151,8 +148,8 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
     n batches leave every variance at (1 - m)^n or a little more, as little as the batches' own
     variances are below 1. So m is at least 1 - least^(1/n), and that is near it where all of them
     crowd above one value. They betray it where the assumed momentum would make the batches'
-    variances nearly the same in all of FEWEST_CROWDED channels or more, and none near 1, as
-    normalised inputs have: those of a network lie decades apart.
+    variances nearly the same in all of FEWEST_CROWDED channels or more, while those of a network
+    lie decades apart; and where they are further below 1 than apart, as normalised inputs are not.
     """
     counted: dict[int | float, list[Summary]] = {}
     for layer in layers:
@@ -167,14 +164,18 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
         greatest = max(math.nan if (v := layer.greatest_var) is None else v for layer in several)
         weight = initial_weight(momentum, counter)
         channels = sum(layer.channels or 0 for layer in several)
-        if momenta or channels < FEWEST_CROWDED or not MOST_WEIGHT < weight < least < greatest < 1:
+        if momenta or channels < FEWEST_CROWDED or not weight < least < greatest < 1:
             continue
         low, high = ((var - weight) / (1 - weight) for var in (least, greatest))
-        if high > MOST_CROWDED or high > MOST_SPREAD * low:
+        if high > MOST_SPREAD * low or greatest - least > 1 - greatest:
             continue
         bound = 1 - least ** (1 / counter)
         usual = min((m for m in USUAL_MOMENTA if m >= bound * 0.999), default=bound)
         likely = usual if usual <= bound * 1.1 else bound
+        # Where nothing is left of 0 and 1 as assumed, less is to be explained, and more is asked.
+        few = len(several) < 2 or channels < 2 * FEWEST_CROWDED or least < 0.5
+        if weight <= MOST_WEIGHT and (few or likely == bound):
+            continue
         betrayed[counter] = Betrayed(likely, least, greatest)
     return betrayed
 
