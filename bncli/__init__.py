@@ -6,8 +6,9 @@ The names below are the public Python API; each is imported when it is first use
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home. Raises AttributeError for any other name."""
     if name not in _HOMES:
         raise AttributeError(f"module 'bncli' has no attribute {name!r}")
+    from importlib import import_module  # here, so that a process can handle signals before it
+
     return getattr(import_module(_HOMES[name]), name)
 
 

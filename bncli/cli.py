@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from bncli import __version__
+from bncli import __version__, signals
 from bncli.commands import COMMANDS, DOCUMENTS, WITHOUT_FILES
 from bncli.commands._options import NoChecksum
 from bncli.completion import whole_words
@@ -20,7 +22,10 @@ from bncli.given_once import GivenOnce
 from bncli.output import Delivery, Output
 from bncli.reading import reading
 from bncli.report import Report
-from bncli.streams import abandon_standard_output, print_text, say
+from bncli.streams import abandon_standard_output, forget_impossible_sizes, print_text, say
+
+OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of memory")
+"""What PyTorch's errors say where there is not enough memory."""
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -137,34 +142,47 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run bncli with these arguments (the process's own by default) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+        forget_impossible_sizes()
         with whole_words():
             code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
         return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        return _failed(error.format_message(), ExitCode.ERROR)
+        return _failed(" ".join(error.format_message().split()), ExitCode.ERROR)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
+    except signals.Terminated:
+        return ExitCode.TERMINATED
     except BrokenPipeError:
         return _closed_pipe()
     except SystemExit as error:  # Typer's own: the pipe closed while it wrote, or a completion
         if isinstance(error.__context__, BrokenPipeError):
             return _closed_pipe()
-        return error.code if isinstance(error.code, int) else ExitCode.OK
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _bug(error)
-        abandon_standard_output()  # Typer's own help or version; reports go through `_print`
-        return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
-    except MemoryError:
-        return _failed("there is not enough memory for this input.", ExitCode.ERROR)
+        return ExitCode.ERROR if error.code else ExitCode.OK
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
-        return _bug(error)
+        return _unforeseen(error)
     return int(code or 0)
+
+
+def _unforeseen(error: Exception) -> ExitCode:
+    """The exit code for what no command foresees: the system's trouble, or a bug of bncli."""
+    if signals.received() is not None:  # which a library made an error of its own of
+        interrupted = signals.received() == signals.INTERRUPT
+        return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+        return _failed("there is not enough memory for this input.", ExitCode.ERROR)
+    if not isinstance(error, OSError):
+        return _bug(error)
+    if error.errno == errno.ENOSPC and error.filename is None:  # Typer's own help or version
+        abandon_standard_output()
+        return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
+    name = error.filename
+    place = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: " if name else ""
+    return _failed(f"{place}the system refuses it ({error.strerror or error}).", ExitCode.ERROR)
 
 
 def _failed(sentence: str, code: ExitCode) -> ExitCode:
@@ -186,11 +204,7 @@ def _bug(error: Exception) -> ExitCode:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return _failed(
         f"a bug in bncli {__version__}, please report this line to its maintainers with the "
-        f"command: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {error}",
+        f"command: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: "
+        f"{' '.join(str(error).split())}",
         ExitCode.BUG,
     )
-
-
-def entry_point() -> None:
-    """The console script."""
-    sys.exit(main())

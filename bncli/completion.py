@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bncli.errors import UsageError
 from bncli.streams import print_text
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def whole_words() -> Iterator[None]:
     if os.environ.get(INSTRUCTION) != "complete_bash":
         yield
         return
-    words, at = _rejoined(
-        os.environ.get("COMP_WORDS", "").split("\n"), int(os.environ.get("COMP_CWORD", "0"))
-    )
+    place = os.environ.get("COMP_CWORD", "")
+    if not (place.isascii() and place.isdigit() and len(place) < 10):
+        raise UsageError(f"COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.")
+    words, at = _rejoined(os.environ.get("COMP_WORDS", "").split("\n"), int(place))
     broken = len(words) < os.environ.get("COMP_WORDS", "").count("\n") + 1
     os.environ |= {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(at)}
     behind = 0

@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
     """Interrupted from the keyboard (128 + SIGINT)."""
     CLOSED_PIPE = 141
     """The reader closed the pipe (128 + SIGPIPE)."""
+    TERMINATED = 143
+    """Terminated (128 + SIGTERM), or the terminal was closed; no half-written file stays."""
 
 
 class BncliError(Exception):

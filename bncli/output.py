@@ -205,9 +205,17 @@ class Delivery:
         terminal = sys.stdout is not None and sys.stdout.isatty()
         width = self.flags.width
         if width is None and terminal:
-            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+            width = _terminal_width()
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         return RenderContext(exit_code, width, terminal, color, self.fail_on)
+
+
+def _terminal_width() -> int:
+    """The columns of the terminal behind standard output, 80 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):  # no file behind it, or one that is no terminal after all
+        return 80
 
 
 def _patterns(texts: list[str] | None, flag: str) -> tuple[Pattern, ...]:

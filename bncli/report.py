@@ -6,6 +6,7 @@ a list of those. Arrays are turned into lists before they come here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,12 @@ from bncli.errors import ExitCode
 
 Value = str | bool | int | float | None | Sequence["Value"]
 Member = str | tuple[str, int, int]
+
+BRACKETED = re.compile(r"##(?=\w*\[)")
+"""What begins a command of Azure, TeamCity and old GitHub wherever it stands in a line."""
+
+COMMANDS = ("::", "--- ", "+++ ", "~~~ ", "^^^ ")
+"""What begins a command of GitHub, or a group of Buildkite's, at the beginning of a line."""
 
 
 class Severity(str, Enum):
@@ -200,5 +207,28 @@ def count_findings(findings: Sequence[Finding]) -> str:
 
 
 def printable(text: str) -> str:
-    """Text as one line that no terminal obeys; a name from a file may hold anything."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    r"""Text as one line that no terminal and no CI server obeys; a file's names may be anything.
+
+    What is not printable (control and bidirectional characters, line breaks) is escaped as Python
+    does: \x1b, \u202e. So is the second # of what Azure and TeamCity, and GitHub as it once was,
+    obey anywhere in a line: ##[...], ##vso[...], ##teamcity[...]. The result stays as it is.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else _escape(c) for c in text)
+    return BRACKETED.sub(r"#\\x23", text) if "##" in text else text
+
+
+def harmless(line: str) -> str:
+    """A printable line that no CI server obeys for its beginning either."""
+    words = line.lstrip()
+    if not words.startswith(COMMANDS):
+        return line
+    return f"{line[: -len(words)]}{_escape(words[0])}{words[1:]}"
+
+
+def _escape(character: str) -> str:
+    """A character by its number, in as many hexadecimal digits as Python gives it."""
+    number = ord(character)
+    if number < 1 << 8:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"

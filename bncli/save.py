@@ -68,6 +68,7 @@ def check_writable(path: str) -> None:
     """Raise FileError, before any work is done, where a file cannot be written to `path`."""
     folder = Path(path).parent
     try:
+        os.path.realpath(path)  # fails where the current folder is gone
         if not folder.is_dir():
             raise FileError(path, f"cannot be written: there is no folder {folder}.")
         if Path(path).is_dir():

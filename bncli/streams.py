@@ -1,12 +1,19 @@
-"""Standard output carries reports, standard error everything else; either may be closed."""
+"""Standard output carries reports, standard error everything else; either may be closed or full."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from bncli.errors import FileError
 from bncli.report import printable
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+WIDEST = 10_000
+"""Columns or lines of a terminal that are believed."""
 
 
 def print_text(text: str) -> None:
@@ -25,12 +32,35 @@ def print_text(text: str) -> None:
 
 
 def say(sentence: str) -> None:
-    """Print one line on standard error, where there is one."""
-    if sys.stderr is not None:
-        line = printable(" ".join(sentence.split()))
-        print(f"bncli: {line}", file=sys.stderr)  # noqa: T201  # its place
+    """Print one line on standard error, where there is one that takes it."""
+    if sys.stderr is None:
+        return
+    try:
+        print(f"bncli: {printable(sentence)}", file=sys.stderr, flush=True)  # noqa: T201  # its place
+    except (OSError, ValueError):  # full, closed, or a pipe that nobody reads
+        _abandon(sys.stderr)
 
 
 def abandon_standard_output() -> None:
     """Let Python's last flush go nowhere, so that it does not complain either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _abandon(sys.stdout)
+
+
+def _abandon(stream: TextIO | None) -> None:
+    """Put nowhere behind a stream, if it has a file behind it."""
+    try:
+        number = stream.fileno() if stream is not None else None
+    except (OSError, ValueError):  # not a file, or closed
+        return
+    if number is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def forget_impossible_sizes() -> None:
+    """Take sizes of a terminal that are none out of the environment, where Rich would obey them."""
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        size = os.environ.get(name, "1")
+        if not (size.isascii() and size.isdigit() and 0 < int(size[:9]) <= WIDEST):
+            del os.environ[name]

@@ -328,7 +328,7 @@ def _sizes(
 
     stats = done.stats
     sizes = {quantity: np.abs(values) for quantity, values in exact.items()}
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         mean = np.maximum(np.abs(stats.mean), np.sqrt(stats.var))
         sizes["mean"] = mean
         sizes["grad_weight"] = np.maximum(sizes["grad_weight"], np.sqrt(sums.g_x_hat_squared))

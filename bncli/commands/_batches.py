@@ -349,7 +349,8 @@ def _generated(flags: BatchFlags) -> Batches:
             along[axis] = c
             x = rng.standard_normal(shape, dtype=np.dtype(wide).type)
             if mean.any():
-                x += mean.reshape(along).astype(wide)
+                with np.errstate(over="ignore"):
+                    x += mean.reshape(along).astype(wide)
             return encode(x, dtype.value).reshape(-1)
 
         place = Path(f"--generate {flags.generate}")

@@ -230,12 +230,12 @@ def _compare(
     from bncli.progress import progress
     from bncli.stored_pair import check_pair, compare_stored
 
+    if single:
+        check_pair(*pairs[0][1:])
     done = []
     total = sum(ref.numel * DTYPES[ref.dtype].itemsize for _, *refs in pairs for ref in refs)
     with progress("comparison", total) as advance:
         for name, actual, expected in pairs:
-            if single:
-                check_pair(actual, expected)
             axis = _axis(expected, flags.channel_axis, single=single)
             tolerance = flags.tolerance or default_tolerance(actual.dtype, expected.dtype)
             compared = compare_stored(

@@ -24,6 +24,9 @@ from bncli.dtypes import ComputeDtype
 INPUT, LAYER, COMPARISON = "Input", "Layer", "Comparison"
 FINDINGS, OUTPUT = "Findings", "Output"
 
+MOST_THREADS = 1024
+"""Threads that a library is asked for at most: with too many for the system, PyTorch crashes."""
+
 
 class DeviceName(str, Enum):
     """Where a backend runs."""
@@ -252,6 +255,7 @@ TorchThreads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_THREADS,
         metavar="N",
         help="PyTorch's threads: rows are shared out to them, and summed in that order.",
         rich_help_panel=COMPARISON,
@@ -280,6 +284,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_THREADS,
         metavar="N",
         help="bncli's own threads.",
         rich_help_panel=OUTPUT,

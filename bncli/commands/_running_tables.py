@@ -92,6 +92,7 @@ def chosen_steps(steps: int, rows_a_step: int, every: int | None) -> IntArray:
     import numpy as np
 
     if every is not None:
+        every = min(every, steps)  # any larger number shows the last one too
         return np.unique(np.append(np.arange(every, steps + 1, every), steps))
     most = max(MOST_ROWS // rows_a_step, 2)
     if steps <= most:

@@ -218,6 +218,7 @@ def simulate_ema(
         int,
         typer.Option(
             min=1,
+            max=options.MOST_THREADS,
             metavar="N",
             help="The threads of the PyTorch that is repeated: rows are summed in shares.",
             rich_help_panel=options.COMPARISON,

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.file_bytes import FileBytes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
@@ -111,7 +111,18 @@ def open_tensors(source: Source) -> TensorFile:
 
 def open_standard_input() -> TensorFile:
     """The one tensor of an .npy that is piped in; it is read into memory at once."""
-    stream = sys.stdin.buffer
+    if sys.stdin is None or sys.stdin.closed:
+        raise FileError(STANDARD_INPUT, "standard input is closed; pipe an .npy into it.")
+    try:
+        return _from_stream(sys.stdin.buffer)
+    except OSError as error:  # a folder, or a terminal that is gone
+        raise FileError(
+            STANDARD_INPUT, f"standard input cannot be read ({error.strerror})."
+        ) from error
+
+
+def _from_stream(stream: BinaryIO) -> TensorFile:
+    """What `open_standard_input` gives."""
     remember_stream(stream)
     head = stream.read(len(MAGIC) + 2)
     if not head.startswith(MAGIC):

@@ -118,7 +118,7 @@ def evaluation_invstd(running_var: Float32Array, eps: float) -> Float32Array:
     """1 / sqrt(running_var + eps), every operation in float32, eps rounded too."""
     import numpy as np
 
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(np.float32(1) / np.sqrt(running_var + np.float32(eps)), np.float32)
 
 
@@ -139,9 +139,9 @@ def updated(
     """running_mean and running_var after `batch`; `factor` is the weight of the new batch."""
     import numpy as np
 
-    new = np.float32(factor)
-    old = np.float32(1) - new
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        new = np.float32(factor)
+        old = np.float32(1) - new
         mean = new * batch.mean + old * running_mean
         kept = (old * running_var).astype(np.float64)
         var = (np.float64(new) * batch.unbiased_var.astype(np.float64) + kept).astype(np.float32)

@@ -33,9 +33,7 @@ def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # lo
     ]
     if report.nothing_checked:
         lines.append(_command("error", "", name, report.verdict or "nothing was checked."))
-    # GitHub obeys ##[...] anywhere in a line that is not a command itself.
-    verdict = printable(report.verdict).replace("##[", "# # [")
-    return "\n".join([*lines, f"{name}: {verdict}"]).rstrip() + "\n"
+    return "\n".join([*lines, f"{name}: {printable(report.verdict)}"]).rstrip() + "\n"
 
 
 def _command(command: str, file: str, title: str, message: str) -> str:

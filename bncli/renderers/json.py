@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
+
+from bncli.report import BRACKETED
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
     from bncli.report import Finding, Report
 
 FORMAT_VERSION = 1
+UNUSUAL = re.compile(r"[^ -~\n]")
 
 
 def render(report: Report, context: RenderContext) -> str:
@@ -38,7 +42,20 @@ def render(report: Report, context: RenderContext) -> str:
         "suppressed": [{**_finding(item.finding), "by": item.by} for item in report.suppressed],
         "unread": [{"path": item.path, "problem": item.problem} for item in report.unread],
     }
-    return json.dumps(strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text_of(document)
+
+
+def text_of(document: Any) -> str:
+    """The document as text; what is not printable is escaped, and so are commands of CI servers."""
+    text = json.dumps(strict(document), indent=2, ensure_ascii=False, allow_nan=False)
+    text = UNUSUAL.sub(_escaped, text)  # it can stand in strings alone
+    return BRACKETED.sub("#\\\\u0023", text) + "\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character as it is where it is printable, and else as JSON escapes it."""
+    character = found[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -110,4 +110,4 @@ def _text(text: str) -> str:
 
 def _line(text: str) -> str:
     """Text as one line; no control character is left, which XML 1.0 has no way to write."""
-    return printable(" ".join(text.split()))
+    return printable(text)

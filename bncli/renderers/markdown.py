@@ -98,7 +98,7 @@ def _rows(table: Table) -> Iterator[str]:
 
 def _escape(text: str) -> str:
     """Text in which Markdown sees nothing but text."""
-    text = printable(" ".join(text.split()))
+    text = printable(text)
     for character in "\\`*_|<>[]&~$":
         text = text.replace(character, "\\" + character)
     return text

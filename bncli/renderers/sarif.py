@@ -5,7 +5,6 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html; sections are c
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,8 +12,8 @@ from bncli import __version__
 from bncli.errors import ExitCode
 from bncli.former_places import former_fingerprint
 from bncli.places import fingerprint
-from bncli.renderers.json import strict
-from bncli.report import Severity
+from bncli.renderers.json import text_of
+from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
@@ -55,7 +54,7 @@ def render(report: Report, context: RenderContext) -> str:
         "properties": {"verdict": report.verdict, "facts": report.facts},
     }
     document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text_of(document)
 
 
 def _rules(report: Report) -> list[dict[str, Any]]:
@@ -118,7 +117,7 @@ def _result(report: Report, finding: Finding, indices: dict[str, int]) -> dict[s
         "ruleId": finding.code,
         "ruleIndex": indices[finding.code],
         "level": LEVELS[finding.severity],
-        "message": {"text": f"{finding.subject}: {finding.message}{hint}"},
+        "message": {"text": printable(f"{finding.subject}: {finding.message}{hint}")},
         "locations": [location],
         "partialFingerprints": {
             FORMER_FINGERPRINT: former_fingerprint(finding, report),
@@ -142,13 +141,13 @@ def _invocation(report: Report, context: RenderContext) -> dict[str, Any]:
     notifications = [
         {
             "level": "error",
-            "message": {"text": f"{unread.path}: {unread.problem}"},
+            "message": {"text": printable(f"{unread.path}: {unread.problem}")},
             "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(unread.path)}}}],
         }
         for unread in report.unread
     ]
     if report.nothing_checked:
-        message = report.verdict or "nothing was checked."
+        message = printable(report.verdict) or "nothing was checked."
         notifications.append({"level": "warning", "message": {"text": message}})
     if notifications:
         invocation["toolExecutionNotifications"] = notifications

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bncli.renderers._cells import format_cell
 from bncli.renderers._charts import CHART_WIDTH, chart_lines
-from bncli.report import Severity, printable
+from bncli.report import Severity, harmless, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def render(report: Report, context: RenderContext) -> str:
             _print_table(console, part, context)
     for chart in report.charts:
         console.print()
-        console.print(chart.title, style="bold")
+        console.print(printable(chart.title), style="bold")
         for drawn in chart_lines(chart, min(context.width or CHART_WIDTH, CHART_WIDTH)):
             console.print(drawn)
     console.print()
@@ -77,7 +77,7 @@ def render(report: Report, context: RenderContext) -> str:
     if report.verdict:
         style = "bold green" if int(context.exit_code) == 0 else "bold red"
         console.print(Text(printable(report.verdict), style))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
+    return "\n".join(harmless(line.rstrip()) for line in buffer.getvalue().split("\n"))
 
 
 def _facts(report: Report, context: RenderContext) -> Iterator[Text]:
@@ -194,7 +194,7 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
             for texts in cells.values():
                 texts.insert(half, "...")
     console.print()
-    console.print(table.title, style="bold")
+    console.print(printable(table.title), style="bold")
     if folded:
         same = ", ".join(f"{column.title} {cells[column.key][0]}" for column in folded)
         console.print(f"in every row: {same}", style="dim")
@@ -217,7 +217,7 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
             "of them with -f json."
         )
     if table.note:
-        console.print(table.note, style="dim")
+        console.print(printable(table.note), style="dim")
 
 
 def _plain(table: Table, piece: tuple[Column, ...], cells: dict[str, list[str]]) -> str:

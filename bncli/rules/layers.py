@@ -360,8 +360,9 @@ def median(values: NDArray[Any]) -> float:
     import numpy as np
 
     half = (len(values) - 1) // 2
-    low, high = np.partition(values, [half, len(values) // 2])[[half, len(values) // 2]]
-    return float(low + (high - low) / 2)
+    middle = np.partition(values, [half, len(values) // 2])
+    low, high = float(middle[half]), float(middle[len(values) // 2])
+    return low if low == high else low + (high - low) / 2  # Inf - Inf is no distance
 
 
 def is_below(name: str, root: str) -> bool:

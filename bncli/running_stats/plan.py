@@ -69,7 +69,8 @@ class Memory:
             return 0.0
         # log1p keeps the digits of a small momentum.
         rate = math.log1p(-self.new) if self.new < 1 else math.log(self.new - 1)
-        return math.log(weight) / rate
+        steps = math.log(weight) / rate
+        return steps if math.isfinite(steps) else None  # at a momentum below any normal number
 
 
 def new_weight_for_steps(steps: int) -> float:

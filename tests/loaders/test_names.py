@@ -154,5 +154,5 @@ def test_a_layer_of_strange_shape(tmp_path):
 def test_names_are_compared_in_time_and_shown_safely():
     many = {f"layer{n}.conv.weight" for n in range(20_000)} | {"x" * 100_000}
     assert nearest(many, "layer77.conv.wieght")
-    assert quoted("a\nb\x1b[31m") == "a\ufffdb\ufffd[31m"
+    assert quoted("a\nb\x1b[31m") == r"a\x0ab\x1b[31m"
     assert len(quoted("a" * 500)) == 80

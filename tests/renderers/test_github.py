@@ -106,4 +106,4 @@ def test_what_was_not_read_or_not_there_is_an_error():
 
 def test_the_verdict_is_the_last_line_and_no_command():
     text = shown(report(verdict="##[error]2 layers\n::error::x"))
-    assert text == "bncli hand-made: # # [error]2 layers\N{REPLACEMENT CHARACTER}::error::x\n"
+    assert text == "bncli hand-made: #\\x23[error]2 layers\\x0a::error::x\n"
