@@ -154,7 +154,9 @@ def test_no_rule_formats_a_number_that_is_not_there(var):
 @pytest.mark.parametrize("name", ["", "momentum_encoder.bn", "module.bn"])
 def test_nor_with_another_eps_dtype_or_name(eps, dtype, name):
     module = BatchNormModule("BatchNorm2d", None, None, has_momentum=False)
-    for mean, var, weight in itertools.product(MEANS, VARIANCES, ("none", "normal", "empty")):
+    shown = {}
+    every = itertools.product(MEANS, VARIANCES, ("none", "normal", "empty"))
+    for mean, var, weight in itertools.islice(every, 0, None, STRIDE // 4 + 1):
         values = MEANS[mean], VARIANCES[var], WEIGHTS[weight]
         layers = [
             made(*values, counter, 0.1, name=name or f"bn{index}", eps=eps, dtype=dtype,
@@ -162,4 +164,6 @@ def test_nor_with_another_eps_dtype_or_name(eps, dtype, name):
             for index, counter in enumerate((0, None, 7))
         ][: 3 if not name else 1]  # fmt: skip
         twin = made(*values, 7, 0.1, name="bn", eps=eps, dtype=dtype)
-        show(judged(*layers, twin))
+        found = judged(*layers, twin)
+        shown |= {(finding.code, finding.subject): finding for finding in found}
+    show(shown.values())
