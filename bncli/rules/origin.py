@@ -95,8 +95,10 @@ def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
         ("running_mean", "weight"),
     ):
         mine, its = vectors[leaf], vectors[other]
-        if mine is None or its is None or mine.shape != its.shape:
+        if mine is None or its is None or mine.shape != its.shape or not mine.size:
             continue
+        if mine.dtype == its.dtype and mine[0] != its[0] and mine[0] == mine[0]:
+            continue  # the usual case, at once; NaN is not itself
         dtype = min(layer.dtypes.get(leaf, ""), layer.dtypes.get(other, ""), key=_precision)
         if dtype not in DISTINCT:
             continue
@@ -125,9 +127,14 @@ def garbage(layer: Layer) -> Garbage | None:
     where: dict[Leaf, NDArray[Any]] = {}
     wide = {"running_mean": layer.mean, "running_var": layer.var}
     wide |= {"weight": layer.weight, "bias": layer.bias}
-    for leaf, raw in layer.vectors.items():
-        values = wide[leaf]
-        if raw is None or values is None or raw.dtype.kind != "f" or not values.size:
+    counter = counted(layer)
+    senseless = counter is not None and abs(counter) > MOST_BATCHES
+    known = {leaf: values for leaf, values in wide.items() if values is not None}
+    if not senseless and all(map(_ordinary, known.values())):
+        return None
+    for leaf, values in known.items():
+        raw = layer.vectors[leaf]
+        if raw is None or raw.dtype.kind != "f" or not values.size:
             continue
         for fact, odd in (
             _far_apart(layer, leaf, values),
@@ -141,14 +148,11 @@ def garbage(layer: Layer) -> Garbage | None:
     if fact:
         facts.append(fact)
         where |= {leaf: where.get(leaf, these) | these for leaf, these in shared.items()}
-    counter = counted(layer)
-    senseless = counter is not None and abs(counter) > MOST_BATCHES
     spoilt = {
         leaf: ~np.isfinite(values)
         | ((values < -layer.eps) & (leaf == "running_var"))
         | (_is_subnormal(layer, leaf) & senseless)
-        for leaf, values in wide.items()
-        if values is not None
+        for leaf, values in known.items()
     }
     spoilt = {leaf: odd for leaf, odd in spoilt.items() if odd.any()}
     if senseless and spoilt:
@@ -166,6 +170,17 @@ def untrained_statistics(layer: Layer) -> bool:
         return True
     odd = garbage(layer)
     return odd is not None and not {"running_mean", "running_var"}.isdisjoint(odd.where)
+
+
+def _ordinary(values: FloatArray) -> bool:
+    """Whether no value is LARGE, subnormal or not finite, as in nearly every layer."""
+    import numpy as np
+
+    size = np.abs(values)
+    if not values.size:
+        return True
+    # NaN is no number below LARGE.
+    return bool(size.max() < LARGE) and not ((size > 0) & (size < 2.0**-126)).any()
 
 
 NOTHING_ODD: tuple[str, Any] = ("", None)
