@@ -97,9 +97,10 @@ def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
         mine, its = vectors[leaf], vectors[other]
         if mine is None or its is None or mine.shape != its.shape or not mine.size:
             continue
-        if mine.dtype == its.dtype and mine[0] != its[0] and mine[0] == mine[0]:
+        dtypes = layer.dtypes.get(leaf, ""), layer.dtypes.get(other, "")
+        if dtypes[0] == dtypes[1] and mine[0] != its[0] and mine[0] == mine[0]:
             continue  # the usual case, at once; NaN is not itself
-        dtype = min(layer.dtypes.get(leaf, ""), layer.dtypes.get(other, ""), key=_precision)
+        dtype = min(dtypes, key=_precision)
         if dtype not in DISTINCT:
             continue
         mine, its = _narrowed(mine, dtype), _narrowed(its, dtype)
