@@ -220,9 +220,9 @@ def double_tolerances(
                 + a_g * (e_v + x_hat * e_av)
             )
         # A step that underflows loses all it had, by whatever it is multiplied then.
-        lost = 32 * arithmetic.underflow * (1 + np.abs(norm.weight)) * (1 + norm.invstd) ** 3
-        lost *= (1 + first.g_max) * (1 + sums.v_max) * (1 + x_hat) ** 3
-    tiny = 2 * arithmetic.output_tiniest + np.nan_to_num(lost, nan=0.0, posinf=np.inf)
+        tiny = 32 * arithmetic.underflow * (1 + np.abs(norm.weight)) * (1 + norm.invstd) ** 3
+        tiny *= (1 + first.g_max) * (1 + sums.v_max) * (1 + x_hat) ** 3
+    tiny = np.nan_to_num(tiny, nan=0.0, posinf=np.inf) + 2 * arithmetic.output_tiniest
     return {
         "double_grad_input": _allowed(grad_input + tiny),
         "double_grad_weight": _allowed(grad_weight + count * tiny),

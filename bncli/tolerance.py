@@ -338,7 +338,7 @@ class Tolerances:
         with np.errstate(invalid="ignore", over="ignore"):
             for factor in factors:
                 lost *= 1 + np.abs(factor)
-        return np.nan_to_num(lost, nan=0.0, posinf=np.inf)
+        return np.asarray(np.nan_to_num(lost, nan=0.0, posinf=np.inf), np.float64)
 
     def _dot_error(self, sums: GradientSums) -> FloatArray:
         """The absolute error of sum(g * x_hat), but for the common factor invstd."""
