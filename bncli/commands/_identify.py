@@ -36,29 +36,33 @@ class Buffers:
 def identify_output_of(
     given: Input, made: TensorRef, flags: KnownFlags, name: str = "OUTPUT"
 ) -> tuple[Identification, tuple[str, ...]]:
-    """What made a tensor from the input, and the files that were read; `name` is for sentences."""
+    """What made a tensor from the input, and the files that were read; `name` is for sentences.
+
+    Several inputs are one batch, whose output is that of all of them, one after the other.
+    """
     from bncli.identify.output import identify_output
-    from bncli.identify.pair import FileSource
+    from bncli.identify.pair import ArraySource, FileSource
 
     if made.unreadable:
         raise TensorError(f"{made.label}: its values cannot be read ({made.unreadable}).")
     if made.dtype not in COMPUTE_DTYPES:
         raise TensorError(f"{made.label}: {made.dtype}; a normalised output is floating point.")
-    tensor = given.tensors[0]
-    if sorted(made.shape) != sorted(tensor.shape):
+    first = given.tensors[0]
+    x: ArraySource | FileSource = FileSource(first, given.dtype)
+    shards: tuple[int, ...] = ()
+    if len(given.tensors) > 1:
+        x = ArraySource(given.pooled(), given.dtype)
+        shards = tuple(tensor.shape[0] for tensor in given.tensors)
+    if sorted(made.shape) != sorted(x.shape):
         raise TensorError(
-            f"{made.label} has shape {list(made.shape)} and {tensor.label} {list(tensor.shape)}; "
+            f"{made.label} has shape {list(made.shape)} and {given.label} {list(x.shape)}; "
             "an output has its input's shape, but for the place of the channels."
         )
-    known = open_known(flags, given.num_features, tensor.label)
+    known = open_known(flags, given.num_features, first.label, x.shape, given.channel_axis)
     found = identify_output(
-        FileSource(tensor, given.dtype),
-        FileSource(made, made.dtype),
-        given.channel_axis,
-        known,
-        name,
+        x, FileSource(made, made.dtype), given.channel_axis, known, name, shards
     )
-    return found, (str(tensor.path), str(made.path), *flags.read)
+    return found, (*(str(tensor.path) for tensor in given.tensors), str(made.path), *flags.read)
 
 
 def identify_update_of(
@@ -67,7 +71,7 @@ def identify_update_of(
     """How the running statistics were updated with the input, and the files that were read."""
     from bncli.identify.running import Observed, identify_update
     from bncli.model import RunningStats
-    from bncli.moments import channel_stats
+    from bncli.moments import channel_stats, merge
 
     arrays, dtypes, read = {}, [], []
     tensor = given.tensors[0]
@@ -86,8 +90,14 @@ def identify_update_of(
             f"{tensor.label}: one value a channel has no variance, so that it updates nothing; "
             "use a larger batch."
         )
+    parts = tuple(
+        channel_stats(
+            shard, given.channel_axis, dtype=given.dtype if shard.dtype != given.dtype else None
+        )
+        for shard in given.tensors
+    )
     observed = Observed(
-        channel_stats(tensor, given.channel_axis, dtype=given.cast),
+        merge(parts) if len(parts) > 1 else parts[0],
         RunningStats(arrays["running_mean_before"], arrays["running_var_before"], 0),
         RunningStats(arrays["running_mean_after"], arrays["running_var_after"], 1),
         max(
@@ -95,5 +105,6 @@ def identify_update_of(
             key=lambda dtype: DTYPES[dtype].unit_roundoff,
             default="float64",
         ),
+        parts if len(parts) > 1 else (),
     )
-    return identify_update(observed), (str(tensor.path), *read)
+    return identify_update(observed), (*(str(shard.path) for shard in given.tensors), *read)

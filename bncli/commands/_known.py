@@ -51,9 +51,17 @@ class KnownFlags:
         return tuple(str(split_spec(spec)[0]) for spec in specs if spec)
 
 
-def open_known(flags: KnownFlags, num_features: int, label: str) -> Known:
+def open_known(
+    flags: KnownFlags,
+    num_features: int,
+    label: str,
+    shape: tuple[int, ...] = (),
+    channel_axis: int = 1,
+) -> Known:
     """What is known of the layer, for an input of so many channels named `label`.
 
+    With the input's `shape` a weight and a bias may also be a LayerNorm's, of its last axes; where
+    the channels are last, one value each is the same in both.
     Raises UsageError for an eps that is none, TensorError for a tensor that does not fit, and
     FileError for files.
     """
@@ -73,9 +81,25 @@ def open_known(flags: KnownFlags, num_features: int, label: str) -> Known:
             return read_vector(name, spec, num_features, label)[0]
         return None if kept is None else fitted(name, kept, str(flags.state), num_features, label)
 
+    trailing = {
+        name: read_trailing(spec, shape)
+        for name, spec in (("weight", flags.weight), ("bias", flags.bias))
+        if spec is not None and shape
+    }
+    if channel_axis == len(shape) - 1:
+        trailing = {n: v for n, v in trailing.items() if v is not None and v.ndim > 1}
+    sizes = {name: found.shape for name, found in trailing.items() if found is not None}
+    if len(set(sizes.values())) > 1:
+        raise TensorError(
+            f"weight has shape {list(sizes['weight'])} and bias {list(sizes['bias'])}; those of "
+            "one norm have the same."
+        )
+    own = {name for name, size in sizes.items() if size != (num_features,)}
     known = Known(
-        weight=choose("weight", flags.weight, stored.weight),
-        bias=choose("bias", flags.bias, stored.bias),
+        weight=None if "weight" in own else choose("weight", flags.weight, stored.weight),
+        bias=None if "bias" in own else choose("bias", flags.bias, stored.bias),
+        trailing_weight=trailing.get("weight"),
+        trailing_bias=trailing.get("bias"),
         running_mean=choose("running_mean", flags.running_mean, stored.running_mean),
         running_var=choose("running_var", flags.running_var, stored.running_var),
         eps=eps,
@@ -88,6 +112,19 @@ def open_known(flags: KnownFlags, num_features: int, label: str) -> Known:
             f"add --running-{lack}."
         )
     return known
+
+
+def read_trailing(spec: str, shape: tuple[int, ...]) -> FloatArray | None:
+    """A weight or bias in the shape of the last axes of `shape`, None where it has another."""
+    import numpy as np
+
+    tensor = open_tensor(spec)
+    axes = tensor.ndim
+    if not 0 < axes < len(shape) or tensor.shape != shape[-axes:]:
+        return None
+    if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
+        return None
+    return tensor.read().astype(np.float64)
 
 
 def read_vector(name: str, spec: str, num_features: int, label: str) -> tuple[FloatArray, str]:

@@ -13,6 +13,7 @@ from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
     from bncli.commands._input import Input
+    from bncli.identify.implied import Implied
     from bncli.identify.output import Identification
     from bncli.identify.running import UpdateIdentification
     from bncli.report import Finding, Value
@@ -25,6 +26,15 @@ HYPOTHESIS_COLUMNS = (
     Column("max_abs_diff", "max_abs", ".3g"),
     Column("variant", "variant"),
     Column("channel", "channel"),
+)
+IMPLIED_COLUMNS = (
+    Column("channel", "channel"),
+    Column("scale", "scale"),
+    Column("shift", "shift"),
+    Column("mean", "mean"),
+    Column("var", "var"),
+    Column("affine", "affine"),
+    Column("off", "off", ".3g"),
 )
 UPDATE_COLUMNS = (
     *RANK,
@@ -120,25 +130,17 @@ VarAfter = Annotated[
 
 
 def identify(
-    tensor: Annotated[
-        str,
+    tensors: Annotated[
+        list[str],
         typer.Argument(
-            metavar="INPUT",
-            help="What went into the layer: PATH, or PATH::NAME inside a file of several.",
+            metavar="INPUT... [OUTPUT]",
+            help="What went into the layer, PATH or PATH::NAME inside a file of several, and what "
+            "came out of it. Several INPUTs are one batch. OUTPUT is left out where "
+            "--running-mean-before and its like ask for the update.",
             show_default=False,
             autocompletion=complete_tensors,
         ),
     ],
-    made: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="OUTPUT",
-            help="What came out of it; left out where --running-mean-before and its like ask for "
-            "the update.",
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
-    ] = None,
     channel_axis: options.ChannelAxis = 1,
     dtype: options.Dtype = None,
     state: KnownState = None,
@@ -169,32 +171,20 @@ def identify(
         running_mean_before, running_var_before, running_mean_after, running_var_after
     )
     layer = KnownFlags(state, eps, weight, bias, running_mean, running_var, training)
-    if made is None and not buffers.any_given:
+    if buffers.any_given:
+        layer.refuse_any("the update of running statistics")
+        given = open_input(tensors, channel_axis, dtype)
+        update, read = identify_update_of(given, buffers)
+        return _update_report(given, update, read)
+    if len(tensors) == 1:
         raise UsageError(
             "identify needs an OUTPUT, or the running statistics before and after INPUT: "
             "--running-mean-before and the three like it."
         )
-    if made is not None and buffers.any_given:
-        raise UsageError("OUTPUT and --running-mean-before are two questions; ask them one by one.")
-    given = open_input([tensor], channel_axis, dtype)
-    if made is not None:
-        found, read = identify_output_of(given, open_tensor(made), layer)
-        about = _about(given, made, state, weight, bias, running_mean, running_var)
-        return replace(_output_report(given, made, found, read), about=about)
-    layer.refuse_any("the update of running statistics")
-    update, read = identify_update_of(given, buffers)
-    about = _about(
-        given, running_mean_before, running_var_before, running_mean_after, running_var_after
-    )
-    return replace(_update_report(given, update, read), about=about)
-
-
-def _about(given: Input, *specs: str | None) -> tuple[tuple[str, str], ...]:
-    """The input and the other tensors that the findings are about."""
-    from bncli.commands._layer import about_spec
-
-    (tensor,) = given.tensors
-    return ((str(tensor.path), tensor.name), *(about_spec(spec) for spec in specs if spec))
+    *inputs, made = tensors
+    given = open_input(inputs, channel_axis, dtype)
+    found, read = identify_output_of(given, open_tensor(made), layer)
+    return _output_report(given, made, found, read)
 
 
 def _output_report(
@@ -231,6 +221,7 @@ def _output_report(
         "input": given.label,
         "output": output,
         "shape": given.tensors[0].shape,
+        "inputs": len(given.tensors) if len(given.tensors) > 1 else None,
         "dtype": given.dtype,
         "channel_axis": given.channel_axis,
         "tried": found.tried,
@@ -238,13 +229,41 @@ def _output_report(
         "confident": found.confident,
         "best": found.best,
     }
-    return _report(facts, HYPOTHESIS_COLUMNS, rows, findings, read)
+    report = _report(facts, HYPOTHESIS_COLUMNS, rows, findings, read)
+    if found.implied is None:
+        return report
+    return replace(report, tables=(*report.tables, _implied_table(found.implied)))
+
+
+def _implied_table(implied: Implied) -> Table:
+    """What the output itself says of each channel; None for what it does not tell."""
+    import math
+
+    names = ("scale", "shift", "mean", "var", "off")
+    columns = {name: getattr(implied, name).tolist() for name in names}
+    rows: list[dict[str, Value]] = [
+        {
+            "channel": channel,
+            **{
+                name: values[channel] if math.isfinite(values[channel]) else None
+                for name, values in columns.items()
+            },
+            "affine": affine,
+        }
+        for channel, affine in enumerate(implied.affine.tolist())
+    ]
+    note = (
+        "output = scale * input + shift, as well as a line can; off is the most that it leaves, "
+        "and affine says whether that may be rounding. mean and var would have normalised so, with "
+        "the weight, bias and eps that are known, else 1, 0 and 1e-5."
+    )
+    return Table("implied", "What the output itself implies", IMPLIED_COLUMNS, rows, note)
 
 
 def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, ...]) -> Report:
     """The ranking of the ways to update running statistics."""
     from bncli.identify.output import BESIDE, MOST_SHOWN
-    from bncli.identify.running import USUAL
+    from bncli.identify.updates import USUAL
     from bncli.rules.comparison import identification_findings, nothing_updated_finding
 
     explaining = sum(item.explains for item in found.ways)
@@ -282,6 +301,7 @@ def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, .
         )
     facts: dict[str, Value] = {
         "input": given.label,
+        "inputs": len(given.tensors) if len(given.tensors) > 1 else None,
         "shape": given.tensors[0].shape,
         "dtype": given.dtype,
         "channel_axis": given.channel_axis,

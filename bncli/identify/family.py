@@ -1,152 +1,109 @@
-"""The other norms of the family as hypotheses: each sample has statistics of its own."""
+"""The other norms of the family, measured: each sample has statistics of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from bncli.batchnorm import along
 from bncli.dtypes import DTYPES
-from bncli.identify.hypotheses import (
-    AFFINE,
-    EPS,
-    NO_AFFINE,
-    NO_BIAS,
-    NO_WEIGHT,
-    RMS_EPS,
-    Hypothesis,
-)
-from bncli.identify.search import SINGLE, Candidate
-from bncli.norms import GROUP, INSTANCE, LAYER, RMS, chunks, describe, norm_statistics
+from bncli.identify.norm_ways import norm_ways, rounding
+from bncli.identify.search import DIGITS, LOST, TELLING, Candidate
+from bncli.norms import chunks, norm_statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from bncli.identify.hypotheses import Known
+    from bncli.identify.norm_ways import Way
     from bncli.identify.pair import View
-    from bncli.norms import Norm, NormStatistics
+    from bncli.norms import NormStatistics
 
 LARGEST_SAMPLE = 1 << 22
 """Elements of a sample beyond which the other norms are not tried."""
 
-MOST_GROUPINGS = 12
-"""Numbers of groups that are tried."""
-
-KEPT = 6
+KEPT = 12
 """Hypotheses that are measured on all samples, after the first ones."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """One norm with one eps, and how weight and bias are used."""
-
-    norm: Norm
-    hypothesis: Hypothesis
+SEEN = 8.0
+"""How many roundings of the output its standard deviation has to be, for an eps to be fitted."""
 
 
 @dataclass(slots=True)
 class _Worst:
-    """What a hypothesis left at most so far."""
+    """What a hypothesis left at most so far, and whether a value tells it from others."""
 
     apart: float = -1.0
     channel: int = 0
     tight: float = 0.0
     loose: float = 0.0
+    tells: list[bool] = field(default_factory=lambda: [False, False])
 
 
 def family(view: View, known: Known) -> tuple[list[Candidate], int]:
     """The nearest of LayerNorm, InstanceNorm, GroupNorm and RMSNorm, measured, of how many.
 
-    None of them where the channels are on axis 0 or a sample is too large.
+    None of them where the channels are on axis 0 or a sample is too large. Where none of the usual
+    values of eps explains the output, one is fitted to each norm.
     """
     shape = view.shape
     if view.channel_axis == 0 or prod(shape[1:]) > LARGEST_SAMPLE:
         return [], 0
-    ways = list(_ways(view, known))
+    ways = list(norm_ways(view, known))
     tried = len(ways)
-    worst = {way.hypothesis: _Worst() for way in ways}
-    rest = (slice(chunk.start + 1, chunk.stop + 1) for chunk in chunks((shape[0] - 1, *shape[1:])))
-    for chunk in (slice(0, 1), *rest):
-        block = (chunk, *(slice(0, size) for size in shape[1:]))
-        x, y = view.x.read(block), view.y.read(block)
-        by_norm: dict[tuple[object, ...], NormStatistics] = {}
-        for way in ways:
-            norm = way.norm
-            key = norm.name, norm.axes, norm.groups
-            if key not in by_norm:
-                by_norm[key] = norm_statistics(norm, x)
-            statistics = replace(by_norm[key], norm=norm)  # which differ in eps alone
-            _measure(view, known, way, x, y, statistics, worst[way.hypothesis])
-        ways.sort(key=lambda way: (worst[way.hypothesis].tight, way.hypothesis.oddness(known)))
-        ways = ways[:KEPT]
-    found_ways = [
+    worst = _measured(view, known, ways)
+    # Rounded statistics, and long sums, are wide enough to hide another eps.
+    if not any(found.tight <= 1 and not way.held for way, found in worst.items()):
+        own = {(*way.key, way.hypothesis.affine, way.held): way for way in ways}
+        fitted = list(_fitted(view, own.values()))
+        worst |= _measured(view, known, fitted)
+        tried += len(fitted)
+    found = [
         Candidate(
             way.hypothesis,
-            found.apart,
-            found.channel,
-            (found.tight, found.loose, found.loose),
+            item.apart,
+            item.channel,
+            (item.tight, item.loose, item.loose),
             way.hypothesis.oddness(known),
+            tells=(*item.tells, item.tells[1]),
         )
-        for way in ways
-        if (found := worst[way.hypothesis]).apart >= 0
+        for way, item in worst.items()
     ]
-    return found_ways, tried
+    return _fewest_digits(found), tried
 
 
-def _ways(view: View, known: Known) -> Iterator[_Way]:
-    """Every norm of the family that has more than one value a statistic, with every eps."""
-    affine = [
-        way
-        for way in AFFINE
-        if not (way in (NO_WEIGHT, NO_AFFINE) and known.weight is None)
-        and not (way in (NO_BIAS, NO_AFFINE) and known.bias is None)
-    ]
-    rms_eps = RMS_EPS[view.y.dtype == "float64"]
-    for eps in dict.fromkeys((known.eps, *EPS, rms_eps)):
-        for norm, detail in _norms(view, known, eps):
-            if norm.count < 2 or (eps == rms_eps and norm.name != RMS):
-                continue
-            for way in affine:
-                yield _Way(
-                    norm,
-                    Hypothesis(norm.name, None, eps, statistics=detail, affine=way, view=view.name),
-                )
+def _measured(view: View, known: Known, ways: list[Way]) -> dict[Way, _Worst]:
+    """What each way leaves; after the first sample those alone that came nearest."""
+    worst = {way: _Worst() for way in ways}
+    shape = view.shape
+    rest = (slice(chunk.start + 1, chunk.stop + 1) for chunk in chunks((shape[0] - 1, *shape[1:])))
+    for chunk in (slice(0, 1), *rest):
+        x, y = _samples(view, chunk)
+        by_norm: dict[tuple[object, ...], NormStatistics] = {}
+        for way in ways:
+            if way.key not in by_norm:
+                by_norm[way.key] = norm_statistics(way.norm, x)
+            statistics = replace(by_norm[way.key], norm=way.norm)  # which differ in eps alone
+            _measure(view, known, way, x, y, statistics, worst[way])
+        ways.sort(key=lambda way: (worst[way].tight, way.hypothesis.oddness(known)))
+        for way in ways[KEPT:]:
+            del worst[way]
+        ways = ways[:KEPT]
+    return worst
 
 
-def _norms(view: View, known: Known, eps: float) -> Iterator[tuple[Norm, str]]:
-    """The norms with one eps, and the words for what their names leave open.
-
-    One group of all channels is a LayerNorm's statistics, and a group of each an InstanceNorm's.
-    With a weight or bias of one value a channel only GroupNorm fits the first, unless the channels
-    are last.
-    """
-    shape, axis = view.shape, view.channel_axis
-    ndim, channels = len(shape), shape[axis]
-    per_channel = (known.weight is not None or known.bias is not None) and axis != ndim - 1
-    groupings = [g for g in range(1, channels) if channels % g == 0][:MOST_GROUPINGS]
-
-    def described(groups: int, normalized: int) -> dict[str, Norm]:
-        norms = describe(shape, axis, groups=groups, normalized=normalized, eps=eps, rms_eps=eps)
-        return {norm.name: norm for norm in norms}
-
-    for normalized in dict.fromkeys((ndim - 1, 1)):
-        over = "over the last axis" if normalized == 1 else f"over the last {normalized} axes"
-        norms = described(1, normalized)
-        if not per_channel:
-            yield norms[LAYER], over
-        yield norms[RMS], over
-    yield described(1, 1)[INSTANCE], ""
-    for groups in groupings:
-        if groups > 1 or per_channel:
-            yield described(groups, 1)[GROUP], "1 group" if groups == 1 else f"{groups} groups"
+def _samples(view: View, chunk: slice) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Some samples of the input and the output."""
+    block = (chunk, *(slice(0, size) for size in view.shape[1:]))
+    return view.x.read(block), view.y.read(block)
 
 
 def _measure(
     view: View,
     known: Known,
-    way: _Way,
+    way: Way,
     x: NDArray[Any],
     y: NDArray[Any],
     statistics: NormStatistics,
@@ -157,33 +114,110 @@ def _measure(
 
     block = tuple(slice(0, size) for size in x.shape)
     kind = DTYPES[view.y.dtype]
-    u = SINGLE if kind.unit_roundoff > 2.0**-53 else 2 * kind.unit_roundoff
-    ndim, axis = len(view.shape), view.channel_axis
-    affine = way.hypothesis.affine
+    u = rounding(view.y.dtype)
+    half = kind.unit_roundoff if kind.unit_roundoff > u else 0.0
+    walk = 4 * u * np.sqrt(way.norm.count)
     with np.errstate(all="ignore"):
-        made = statistics.output(x, block)
+        made = way.output(x, statistics)
         # An eps of almost 0 makes the scale of a constant absurd, and explains nothing by it.
         sober = replace(way.norm, eps=max(way.norm.eps, known.eps))
         scale = statistics.at(replace(statistics, norm=sober).invstd, block)
         largest = np.maximum(np.abs(statistics.min), np.abs(statistics.max))
-        size = scale * statistics.at(largest + np.abs(statistics.mean), block)
-        if known.weight is not None and affine not in (NO_WEIGHT, NO_AFFINE):
-            weight = along(known.weight, ndim, axis)
-            made, size = made * weight, size * np.abs(weight)
-        if known.bias is not None and affine not in (NO_BIAS, NO_AFFINE):
-            made = made + along(known.bias, ndim, axis)
+        weight = 1.0 if way.weight is None else np.abs(way.weight)
+        size = scale * weight * statistics.at(largest + np.abs(statistics.mean), block)
         apart = np.abs(made - y)
         ok = np.isfinite(made) & np.isfinite(y)
         apart = np.where(ok, apart, np.inf)
         tight = u * (4 * size + 2 * np.abs(y)) + kind.unit_roundoff * np.abs(y) + 2 * kind.tiniest
-        loose = tight + 4 * u * np.sqrt(way.norm.count) * size
+        if way.held:  # var and invstd are rounded to half precision as well
+            spread = statistics.at(np.maximum(
+                np.abs(statistics.max - statistics.mean), np.abs(statistics.min - statistics.mean)
+            ), block)  # fmt: skip
+            mean_error = statistics.at(way.held_error(statistics, float(walk)), block)
+            tight = tight + scale * weight * (2 * half * spread + mean_error)
+        # Kernels for half precision may round the product before the bias is added.
+        added = 0.0 if way.bias is None else np.abs(way.bias)
+        loose = tight + walk * size + 2 * half * (np.abs(made) + 2 * added)
         at = int(apart.argmax())
         if apart.flat[at] > worst.apart:
             worst.apart = float(apart.flat[at])
-            worst.channel = int(np.unravel_index(at, apart.shape)[axis])
-        for name, limit in (("tight", tight), ("loose", loose)):
+            worst.channel = int(np.unravel_index(at, apart.shape)[view.channel_axis])
+        telling = TELLING * np.abs(y).max(initial=0, where=ok)
+        for level, (name, limit) in enumerate((("tight", tight), ("loose", loose))):
+            worst.tells[level] |= bool((limit < telling).any()) or not apart.any()
             share = np.where(apart == 0, 0.0, apart / limit)
             share = np.where(
                 np.isnan(share), np.inf, share
             )  # a scale of 1/sqrt(0) explains nothing
             setattr(worst, name, max(getattr(worst, name), float(share.max())))
+
+
+def _fitted(view: View, ways: Iterable[Way]) -> list[Way]:
+    """Each way with the eps that fits the first samples best, to fewer and more digits."""
+    x, y = _samples(view, next(chunks(view.shape)))
+    found = []
+    for way in ways:
+        eps = _fitted_eps(view, way, x, y)
+        if eps is not None:
+            tried = [float(f"{eps:.{digits}g}") for digits in DIGITS]
+            found += [way.with_eps(value, fitted=True) for value in dict.fromkeys((*tried, eps))]
+    return found
+
+
+def _fitted_eps(view: View, way: Way, x: NDArray[Any], y: NDArray[Any]) -> float | None:
+    """The eps that the slopes of the output on the input ask for; see `search.fitted`."""
+    import numpy as np
+
+    statistics = norm_statistics(way.norm, x)
+    u = rounding(view.y.dtype)
+    with np.errstate(all="ignore"):
+        ones = replace(statistics, norm=replace(way.norm, eps=1.0))
+        # The norm's own output with an invstd that is known: its slope is what is looked for.
+        made = replace(way, norm=ones.norm, bias=None).output(x, ones)
+        wanted = y.astype(np.float64) - (0.0 if way.bias is None else way.bias)
+        products, squares = (_by_statistic(ones, part) for part in (made * wanted, made * made))
+        total = (statistics.var + 1.0) * (squares / products) ** 2
+        told = np.isfinite(total) & (products > 0) & (statistics.var > 0)
+        told &= np.sqrt(statistics.var) > LOST * u * np.abs(statistics.mean)
+        # An output that is all bias, and its last places, has no slope.
+        size = np.abs(y).max() * DTYPES[view.y.dtype].unit_roundoff
+        told &= products / squares * np.sqrt(statistics.var / (statistics.var + 1)) > SEEN * size
+        if not told.any():
+            return None
+        weights = (total[told].min() / total[told]) ** 2
+        eps = float((weights * (total - statistics.var)[told]).sum() / weights.sum())
+    return eps if eps > 0 and np.isfinite(eps) else None
+
+
+def _by_statistic(statistics: NormStatistics, values: NDArray[Any]) -> NDArray[Any]:
+    """The sums of values by the statistic that they belong to, in the shape `Norm.kept`."""
+    import numpy as np
+
+    kept = statistics.var.shape
+    shape: list[int] = []
+    axes: list[int] = []
+    for axis, size in enumerate(values.shape):
+        if kept[axis] == size:
+            shape.append(size)
+            continue
+        # Groups of channels, or an axis that is reduced as a whole.
+        shape += [kept[axis], size // kept[axis]]
+        axes.append(len(shape) - 1)
+    return np.asarray(values.reshape(shape).sum(tuple(axes)).reshape(kept))
+
+
+def _fewest_digits(found: list[Candidate]) -> list[Candidate]:
+    """The candidates, but of a fitted eps those alone that come as near with the fewest digits."""
+    chosen: dict[object, Candidate] = {}
+    for item in found:
+        hypothesis = item.hypothesis
+        key = replace(hypothesis, eps=0.0) if hypothesis.fitted else hypothesis
+        known = chosen.get(key)
+        if known is None or _order(item) < _order(known):
+            chosen[key] = item
+    return list(chosen.values())
+
+
+def _order(item: Candidate) -> tuple[int, bool, int, float]:
+    digits = len(f"{item.hypothesis.eps:.6e}".partition("e")[0].rstrip("0"))
+    return item.level, item.shares[0] > 1, digits, item.shares[0]

@@ -17,15 +17,28 @@ RMS_EPS = (2.0**-23, 2.0**-52)
 
 TRAINING, EVAL = "training", "eval"
 
+TRAILING = ("LayerNorm", "RMSNorm")
+"""The norms whose weight has the shape of the last axes."""
+
 SWAPPED = "running_mean and running_var swapped"
 IS_INVSTD = "running_var taken for invstd"
 INVSTD_STORED = "invstd taken for running_var"
-STORED = ("", SWAPPED, IS_INVSTD, INVSTD_STORED)
-"""How the stored statistics may have been used."""
+FRESH = "statistics 0 and 1"
+UNCENTERED = "mean not subtracted"
+UNSCALED = "not divided by the standard deviation"
+KEPT_EPS = "eps added into running_var"
+BATCH = ("", UNCENTERED, UNSCALED)
+"""How the batch's statistics may have been used."""
+
+STORED = ("", SWAPPED, IS_INVSTD, INVSTD_STORED, UNCENTERED, UNSCALED, KEPT_EPS)
+"""How the stored statistics may have been used; `FRESH`, those of a new layer, in their place."""
 
 NO_WEIGHT, NO_BIAS, NO_AFFINE = "weight ignored", "bias ignored", "weight and bias ignored"
 AFFINE = ("", NO_WEIGHT, NO_BIAS, NO_AFFINE)
 """How weight and bias may have been used."""
+
+HELD = "statistics in"
+"""How a hypothesis with statistics in half precision begins its words."""
 
 OUTSIDE = "eps outside the root"
 FITTED = "fitted eps"
@@ -36,6 +49,7 @@ class Known:
     """What is known of the layer: arrays of shape (num_features,), None for what is not.
 
     `eps` is the one that is expected. `training` is the expected mode, None for either.
+    `trailing_weight` and `trailing_bias` are a LayerNorm's, in the shape of the last axes.
     """
 
     weight: FloatArray | None = None
@@ -44,6 +58,14 @@ class Known:
     running_var: FloatArray | None = None
     eps: float = 1e-5
     training: bool | None = None
+    trailing_weight: FloatArray | None = None
+    trailing_bias: FloatArray | None = None
+
+    @property
+    def trailing(self) -> int:
+        """The number of last axes that `trailing_weight` or `trailing_bias` has, 0 without."""
+        given = self.trailing_bias if self.trailing_weight is None else self.trailing_weight
+        return 0 if given is None else given.ndim
 
     @property
     def has_statistics(self) -> bool:
@@ -114,6 +136,11 @@ class Hypothesis:
         said += f"eps = {eps_text(self.eps)}"
         return f"{said} ({self.variant})" if self.variant else said
 
+    @property
+    def hides_eps(self) -> bool:
+        """Whether another eps, and else nothing odd, may look like it."""
+        return self.outside or self.statistics.startswith(HELD)
+
     def oddness(self, known: Known) -> int:
         """How far it is from what one expects; the plain hypothesis has 0."""
         listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
@@ -132,11 +159,23 @@ class Hypothesis:
         )
 
     def is_expected(self, known: Known) -> bool:
-        """Whether it is PyTorch's own way, with the expected eps, in a mode that is expected."""
-        mode = self.mode in (TRAINING, EVAL)
+        """Whether it is PyTorch's own way, with the expected eps, in a mode that is expected.
+
+        A weight over the last axes is that of a norm of each sample. Where no statistics are
+        known, evaluation is expected to have used a new layer's.
+        """
+        if self.mode in TRAILING and known.trailing and not known.has_statistics:
+            usual = self.eps == known.eps or (self.mode == "RMSNorm" and self.eps in RMS_EPS)
+            return usual and not (self.fitted or self.affine or self.view)
+        mode = self.mode in (TRAINING, EVAL) and (known.weight is not None or not known.trailing)
         if known.training is not None:
-            mode = self.mode == known.likelier_mode
-        return mode and self.ddof in (0, None) and not self.variant and self.eps == known.eps
+            mode = mode and self.mode == (TRAINING if known.training else EVAL)
+        plain = replace(self, statistics="") if self._uses_the_default(known) else self
+        return mode and self.ddof in (0, None) and not plain.variant and self.eps == known.eps
+
+    def _uses_the_default(self, known: Known) -> bool:
+        """Whether it is evaluation with what a new layer has, and nothing else is known."""
+        return self.statistics == FRESH and not known.has_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +187,40 @@ class ChannelMap:
     bias: FloatArray
 
 
-def batch_norms(known: Known, view: str) -> Iterator[Hypothesis]:
-    """Every hypothesis in which BatchNorm made the output."""
-    ways: list[tuple[str, int | None, str]] = [(TRAINING, 0, ""), (TRAINING, 1, "")]
+def batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypothesis]:
+    """Every hypothesis in which BatchNorm made the output, of `count` values a channel."""
+    ways: list[tuple[str, int | None, str]] = [(EVAL, None, FRESH)]
+    if count > 1:  # of one value a channel PyTorch makes no statistics
+        ways += [(TRAINING, ddof, statistics) for ddof in (0, 1) for statistics in BATCH]
     if known.has_statistics:
         ways += [(EVAL, None, statistics) for statistics in STORED]
-    affine = [
+    listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
+    for mode, ddof, statistics in ways:
+        for eps in listed:
+            if statistics == KEPT_EPS and 2 * eps in (0.0, *EPS):
+                continue  # which is another eps, more plainly said
+            if statistics == UNSCALED and (eps != known.eps or ddof == 1):
+                continue  # neither has a part in it
+            for way in affine_ways(known):
+                plain = Hypothesis(mode, ddof, eps, statistics=statistics, affine=way, view=view)
+                yield plain
+                if eps > 0 and statistics not in (IS_INVSTD, UNSCALED, KEPT_EPS):
+                    yield replace(plain, outside=True)
+
+
+def affine_ways(known: Known) -> list[str]:
+    """How weight and bias may have been used, of `AFFINE`."""
+    return [
         way
         for way in AFFINE
         if not (way in (NO_WEIGHT, NO_AFFINE) and known.weight is None)
         and not (way in (NO_BIAS, NO_AFFINE) and known.bias is None)
     ]
-    listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
-    for mode, ddof, statistics in ways:
-        for eps in listed:
-            for way in affine:
-                plain = Hypothesis(mode, ddof, eps, statistics=statistics, affine=way, view=view)
-                yield plain
-                if eps > 0 and statistics != IS_INVSTD:
-                    yield replace(plain, outside=True)
 
 
-def plain_batch_norms(known: Known, view: str) -> Iterator[Hypothesis]:
+def plain_batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypothesis]:
     """Those with nothing odd but the view."""
-    for hypothesis in batch_norms(known, view):
+    for hypothesis in batch_norms(known, view, count):
         if not (hypothesis.outside or hypothesis.statistics or hypothesis.affine):
             yield hypothesis
 
@@ -185,6 +234,8 @@ def channel_map(hypothesis: Hypothesis, known: Known, stats: ChannelStats) -> Ch
         if hypothesis.mode == TRAINING:
             center = stats.mean
             var = stats.unbiased_var if hypothesis.ddof else stats.var
+        elif hypothesis.statistics == FRESH:
+            center, var = zeros, ones
         else:
             if known.running_mean is None or known.running_var is None:
                 raise ValueError("evaluation needs running_mean and running_var")
@@ -193,8 +244,14 @@ def channel_map(hypothesis: Hypothesis, known: Known, stats: ChannelStats) -> Ch
                 center, var = var, center
             elif hypothesis.statistics == INVSTD_STORED:
                 var = 1 / np.sqrt(var + known.eps)
+            elif hypothesis.statistics == KEPT_EPS:
+                var = var + hypothesis.eps
+        if hypothesis.statistics == UNCENTERED:
+            center = zeros
         if hypothesis.statistics == IS_INVSTD:
             invstd = var
+        elif hypothesis.statistics == UNSCALED:
+            invstd = ones
         elif hypothesis.outside:
             invstd = 1 / (np.sqrt(var) + hypothesis.eps)
         else:

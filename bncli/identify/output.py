@@ -9,9 +9,9 @@ from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.identify.family import family
 from bncli.identify.hypotheses import (
+    BATCH,
     EVAL,
     TRAINING,
-    ChannelMap,
     Hypothesis,
     Known,
     batch_norms,
@@ -19,11 +19,15 @@ from bncli.identify.hypotheses import (
     eps_text,
     plain_batch_norms,
 )
-from bncli.identify.pair import furthest, representable
+from bncli.identify.implied import Implied
+from bncli.identify.pair import representable
+from bncli.identify.parts import parts_of_batch
 from bncli.identify.search import LEVELS, SINGLE, Candidate, Seen, candidates, fitted, ranked
 from bncli.identify.views import layouts, other_axes, reordered, roundings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.identify.pair import ArraySource, FileSource
 
 MOST_SHOWN = 24
@@ -46,6 +50,7 @@ class Identification:
     `confident` says that one hypothesis explains the output, and no other of another meaning.
     `expected` says that PyTorch's own way with the expected eps is among those that explain it.
     `tried` counts the hypotheses, `channels` those without NaN and Inf, which were looked at.
+    `implied` is what the output itself says, where no hypothesis explains it.
     """
 
     hypotheses: tuple[Candidate, ...]
@@ -54,6 +59,7 @@ class Identification:
     expected: bool
     tried: int
     channels: int
+    implied: Implied | None = None
 
     @property
     def explained(self) -> bool:
@@ -67,8 +73,11 @@ def identify_output(
     channel_axis: int,
     known: Known,
     name: str = "OUTPUT",
+    shards: Sequence[int] = (),
 ) -> Identification:
     """Try every hypothesis. `channel_axis` counts from the front; `name` is for the sentence.
+
+    `shards` are the samples of each INPUT, where `x` is several of them one after the other.
 
     Raises TensorError where the shapes do not fit.
     """
@@ -88,10 +97,14 @@ def identify_output(
     seen = {base.view.name: base}
     found = candidates(base)
     free = []
-    in_family = 0
+    in_family = 0  # and of parts of the batch
     if not _explained(found) or base.view.shape[0] == 1:  # one sample may be an InstanceNorm's
         others_of_family, in_family = family(base.view, known)
         found += others_of_family
+    if not _explained(found):
+        of_parts, in_parts = parts_of_batch(base, shards)
+        found += of_parts
+        in_family += in_parts
     if not _explained(found):
         views = (*ways[1:], *other_axes(base.view, known), *roundings(base.view))
         others = [Seen.of(view, known) for view in views]
@@ -100,26 +113,31 @@ def identify_output(
         others = [other for other in others if other.fit.ok.mean() >= base.fit.ok.mean()]
         seen |= {other.view.name: other for other in others}
         for other in others:
-            found += candidates(other, list(plain_batch_norms(known, other.view.name)))
-    if not _explained(found):
+            plain = plain_batch_norms(known, other.view.name, other.view.count)
+            found += candidates(other, list(plain))
+    if not _explained(found) or all(item.hypothesis.outside for item in found if item.told):
         free = fitted(base)
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
     order = ranked(found + free, lenient=half or base.view.sums_by_rows)
     explaining = [item for item in order if item.explains]
-    tried = len(list(batch_norms(known, ""))) + in_family + len(free)
-    tried += (len(seen) - 1) * len(list(plain_batch_norms(known, "")))
+    count = base.view.count
+    tried = len(list(batch_norms(known, "", count))) + in_family + len(free)
+    tried += (len(seen) - 1) * len(list(plain_batch_norms(known, "", count)))
+    implied = None if explaining else Implied.of(base)
     return Identification(
         hypotheses=tuple(order[: min(MOST_SHOWN, len(explaining) + BESIDE)]),
-        best=_sentence(name, seen, base, order, tried),
+        best=_sentence(name, seen, base, order, tried, implied),
         confident=bool(explaining) and all(_same(order[0], item) for item in explaining),
-        expected=any(item.hypothesis.is_expected(known) for item in explaining),
+        expected=any(item.fits and item.hypothesis.is_expected(known) for item in order),
         tried=tried,
         channels=channels,
+        implied=implied,
     )
 
 
 def _explained(found: list[Candidate]) -> bool:
-    return any(item.level < LEVELS for item in found)
+    """Whether one of them explains the output, or fits and is what was expected."""
+    return any(item.told or (item.plain and item.level < LEVELS) for item in found)
 
 
 def _same(one: Candidate, other: Candidate) -> bool:
@@ -130,14 +148,24 @@ def _same(one: Candidate, other: Candidate) -> bool:
 
 
 def _sentence(
-    name: str, seen: dict[str, Seen], base: Seen, order: list[Candidate], tried: int
+    name: str,
+    seen: dict[str, Seen],
+    base: Seen,
+    order: list[Candidate],
+    tried: int,
+    implied: Implied | None,
 ) -> str:
     """The best hypothesis, what the likeliest other one would leave, and what remains in doubt."""
     best = order[0]
-    if not best.explains:
+    if not best.explains and best.fits:
+        return (
+            f"This input cannot tell what {name} is: {best.hypothesis.words} fits, but so much is "
+            f"left to rounding that it explains nothing (max {best.max_abs_diff:.2g})."
+        )
+    if implied is not None:
         return (
             f"None of {tried} hypotheses explains {name}; the nearest, {best.hypothesis.words}, is "
-            f"off by up to {best.max_abs_diff:.2g} in channel {best.channel}. {_affinity(base)}"
+            f"off by up to {best.max_abs_diff:.2g} in channel {best.channel}. {_affinity(implied)}"
         )
     said = f"{name} is {best.hypothesis.words} (max {best.max_abs_diff:.2g})"
     contrast = _contrast(best, order, base.known)
@@ -233,6 +261,8 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
     one, two = best.hypothesis, other.hypothesis
     if one.mode not in (TRAINING, EVAL) or two.mode not in (TRAINING, EVAL):
         return None
+    if any(item.mode == TRAINING and item.statistics not in BATCH for item in (one, two)):
+        return None  # whose statistics are those of parts
     first, second = (channel_map(item, seen.known, seen.fit.stats) for item in (one, two))
     stats = seen.fit.stats
     with np.errstate(all="ignore"):
@@ -255,21 +285,16 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
     return float(seen.view.count * share[clearest] / 2)
 
 
-def _affinity(base: Seen) -> str:
+def _affinity(implied: Implied) -> str:
     """Whether the output is an affine map of each channel, as every BatchNorm's is."""
-    import numpy as np
-
-    fit = base.fit
-    line = ChannelMap(fit.stats.mean, fit.slope, fit.y_stats.mean)
-    apart = furthest(base.view, [line], fit.ok)[0]
-    with np.errstate(all="ignore"):
-        bad = np.flatnonzero(apart > base.tolerated(line, training=True)[LEVELS - 1])
-    if len(bad):
-        worst = int(apart.argmax())
+    worst = implied.worst
+    if worst is not None:
         return (
             f"It is no BatchNorm of this input: channel {worst} is no multiple of the input plus a "
-            f"constant (off by {apart[worst]:.2g})."
+            f"constant (off by {implied.off[worst]:.2g})."
         )
+    if implied.tells_nothing:
+        return "The input's channels hold one value each, so that any map may have made it."
     return (
         "In each channel it is a multiple of the input plus a constant, so BatchNorm may have made "
         "it with a weight, bias or statistics that are not the given ones."

@@ -7,9 +7,24 @@ a follows from any channel that moved; what enters running_var tells the framewo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.identify.parts import SQUARES, WITHIN, shard_statistics
+from bncli.identify.updates import (
+    APART,
+    AVERAGE,
+    FITTED,
+    MOST_BATCHES,
+    NO_UPDATE,
+    STD,
+    TOGETHER,
+    USUAL,
+    WEIGHTS,
+    Update,
+    oddness,
+    usual_updates,
+)
 from bncli.running_stats.frameworks import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -17,76 +32,8 @@ if TYPE_CHECKING:
 
     from bncli.model import ChannelStats, FloatArray, RunningStats
 
-Variance = Literal["biased", "unbiased", "keras2"]
-
-WEIGHTS = (0.1, 0.01, 0.001, 0.05, 0.03, 0.02, 0.003, 0.0003, 0.2, 0.25, 0.3, 0.5, 0.9, 0.99, 0.999)
-"""Weights of the new batch that people use, the commonest first."""
-
-MOST_BATCHES = 1000
-"""Batches of a cumulative average that is looked for."""
-
-KERAS2 = "divided by n - (1 + eps)"
-TWICE = "updated twice with momentum"
-AVERAGE = "the average over"
-FITTED = "fitted momentum"
-STD = "the standard deviation taken for the variance"
-APART = "running_mean with momentum"
-
 LOOSE = 1
 """The level of tolerance that also allows for long running sums."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One way to update: `weight` is the batch's, PyTorch's momentum.
-
-    `mean_weight` is that of the mean where it has another one.
-    """
-
-    weight: float
-    variance: Variance
-    variant: str = ""
-    mean_weight: float | None = None
-
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing is updated, so that no variance has a part in it."""
-        return self.weight == 0 and not self.mean_weight
-
-    @property
-    def ddof(self) -> int | None:
-        """0 for the biased variance, 1 for the unbiased one and Keras 2's, None for no update."""
-        if self.weight == 0:
-            return None
-        return 0 if self.variance == "biased" else 1
-
-    @property
-    def frameworks(self) -> tuple[str, ...]:
-        """The conventions that update so with their default momentum, or with any if none does."""
-        if self.variant not in ("", FITTED, KERAS2) or self.weight == 0:
-            return ()
-        alike = [row for row in CONVENTIONS if row.variance == self.variance and row.debias == "no"]
-        by_default = [
-            row.name
-            for row in alike
-            if row.momentum is not None and row.new_weight(float(row.momentum)) == self.weight
-        ]
-        return tuple(by_default or [row.name for row in alike])
-
-    @property
-    def words(self) -> str:
-        """The update as a person says it."""
-        if self.weight == 0:
-            return f"running_var as it was ({self.variant})" if self.mean_weight else "no update"
-        kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
-            self.variance, "Keras 2's variance"
-        )
-        said = f"momentum {self.weight:.6g} (as Keras counts, {1 - self.weight:.6g}) and {kind}"
-        return f"{said} ({self.variant})" if self.variant else said
-
-
-NO_UPDATE = Update(0.0, "unbiased")
-USUAL = Update(WEIGHTS[0], "unbiased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +71,43 @@ class UpdateIdentification:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A batch's statistics, and the buffers before and after it, kept in `dtype`."""
+    """A batch's statistics, and the buffers before and after it, kept in `dtype`.
+
+    `shards` are the statistics of each INPUT, where there are several.
+    """
 
     stats: ChannelStats
     before: RunningStats
     after: RunningStats
     dtype: str
+    shards: tuple[ChannelStats, ...] = ()
+
+    def batch_mean(self, way: Update) -> FloatArray:
+        """What enters running_mean."""
+        if way.part is not None:
+            return self.shards[way.part].mean
+        if way.variant in TOGETHER:
+            return shard_statistics(self.shards, way.variant).mean
+        return self.stats.mean
 
     def batch_variance(self, way: Update) -> FloatArray:
         """What enters running_var."""
         import numpy as np
 
         row = next(row for row in CONVENTIONS if row.variance == way.variance)
+
+        def divided(stats: ChannelStats) -> FloatArray:
+            return np.asarray(stats.var * row.variance_factor(stats.count), np.float64)
+
         with np.errstate(all="ignore"):
-            var = np.asarray(self.stats.var * row.variance_factor(self.stats.count), np.float64)
-            return np.sqrt(var) if way.variant == STD else var
+            if way.part is not None:
+                return divided(self.shards[way.part])
+            if way.variant == WITHIN:
+                return np.asarray(np.mean([divided(part) for part in self.shards], axis=0))
+            if way.variant == SQUARES:
+                return divided(shard_statistics(self.shards, SQUARES))
+            var = divided(self.stats)
+            return np.sqrt(var) if way.variant == STD else var + way.kept_eps
 
     def measured(self, way: Update) -> MeasuredUpdate:
         """How far the update is from what was observed, and from what rounding may leave."""
@@ -159,7 +128,7 @@ class Observed:
                 (
                     "running_mean",
                     mean_weight,
-                    self.stats.mean,
+                    self.batch_mean(way),
                     walk * (np.abs(self.stats.mean) + std),
                 ),
                 ("running_var", way.weight, self.batch_variance(way), var_error),
@@ -175,7 +144,7 @@ class Observed:
                 channel = int(apart.argmax())
                 if apart[channel] > worst[0]:
                     worst = (float(apart[channel]), channel, quantity)
-        return MeasuredUpdate(way, *worst, tuple(shares), _oddness(way))
+        return MeasuredUpdate(way, *worst, tuple(shares), oddness(way))
 
     @property
     def unmoved(self) -> bool:
@@ -216,17 +185,7 @@ def identify_update(observed: Observed) -> UpdateIdentification:
     if not observed.finite.any():
         nothing = "Nothing was compared: every channel holds NaN or Inf."
         return UpdateIdentification((), nothing, confident=False, expected=False, tried=0)
-    ways = [
-        Update(weight, variance, KERAS2 if variance == "keras2" else "")
-        for weight in (*WEIGHTS, 1.0)
-        for variance in ("unbiased", "biased", "keras2")
-    ]
-    ways.append(NO_UPDATE)
-    for variance in ("unbiased", "biased"):
-        ways += [
-            Update(1 - (1 - weight) ** 2, variance, f"{TWICE} {weight:g}") for weight in WEIGHTS[:5]
-        ]
-        ways += [Update(weight, variance, STD) for weight in WEIGHTS[:3]]
+    ways = usual_updates(len(observed.shards))
     found = [observed.measured(way) for way in ways]
     if not any(item.level <= LOOSE for item in found):
         found += [observed.measured(way) for way in _told(observed)]
@@ -286,17 +245,6 @@ def _told(observed: Observed) -> list[Update]:
                 for digits in (1, 2, 3, 6)
             ]
     return list(dict.fromkeys(ways))
-
-
-def _oddness(way: Update) -> int:
-    """How far an update is from what one expects."""
-    rank = WEIGHTS.index(way.weight) if way.weight in WEIGHTS else len(WEIGHTS)
-    odd = 0
-    for variant, oddness in ((KERAS2, 40), (AVERAGE, 50), (TWICE, 60), (STD, 70), (FITTED, 90),
-                             (APART, 120)):  # fmt: skip
-        if way.variant.startswith(variant):
-            odd = oddness + len(f"{way.weight:g}")
-    return rank + 20 * (way.variance != "unbiased") + odd
 
 
 def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:

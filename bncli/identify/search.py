@@ -47,6 +47,10 @@ LOST = 64.0
 DIGITS = range(1, 7)
 """Digits of a fitted eps: the fewest with which it explains the output."""
 
+TELLING = 0.5
+"""The share of the output's own size that a tolerance has to be below, in one channel at least: a
+hypothesis that fits within more than that explains nothing."""
+
 CLOSE_CALL = (2.0, 0.1)
 """Factor and addend of the share of the tolerance within which two hypotheses are equally good."""
 
@@ -57,6 +61,8 @@ class Candidate:
 
     `channel` is where the largest difference is, `level` the first that the hypothesis reaches,
     `len(shares)` for none. `plain` is PyTorch's own way with the expected eps, in either mode.
+    `tells` says of each level whether its tolerance is narrow enough to explain anything. One that
+    `fits` is within it, and `explains` the output if that tells.
     """
 
     hypothesis: Hypothesis
@@ -66,6 +72,13 @@ class Candidate:
     oddness: int
     plain: bool = False
     explains: bool = False
+    fits: bool = False
+    tells: tuple[bool, ...] = (True,) * LEVELS
+
+    @property
+    def told(self) -> bool:
+        """Whether it leaves no more than rounding, and rounding could not leave anything."""
+        return self.level < LEVELS and self.tells[self.level]
 
     @property
     def level(self) -> int:
@@ -160,9 +173,13 @@ class Seen:
         """A candidate, given the largest difference of each channel."""
         import numpy as np
 
-        shares = []
+        shares, tells = [], []
+        ok, y_stats = self.fit.ok, self.fit.y_stats
         with np.errstate(all="ignore"):
+            largest = np.maximum(np.abs(y_stats.min), np.abs(y_stats.max))
             for limit in self.tolerated(made, training=hypothesis.mode == TRAINING):
+                telling = ok & ((limit < TELLING * largest) | (apart == 0))
+                tells.append(bool(telling.any()))
                 share = np.where(apart == 0, 0.0, apart / limit)
                 shares.append(float(np.where(np.isnan(share), np.inf, share).max()))
         channel = int(apart.argmax())
@@ -173,6 +190,7 @@ class Seen:
             tuple(shares),
             hypothesis.oddness(self.known),
             hypothesis.is_expected(replace(self.known, training=None)),
+            tells=tuple(tells),
         )
 
 
@@ -182,7 +200,7 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
 
     known, stats = seen.known, seen.fit.stats
     if hypotheses is None:
-        hypotheses = list(batch_norms(known, seen.view.name))
+        hypotheses = list(batch_norms(known, seen.view.name, seen.view.count))
     first: dict[tuple[object, ...], tuple[float, int, Hypothesis]] = {}
     for item in sorted(hypotheses, key=lambda item: item.oddness(known)):
         made = channel_map(item, known, stats)
@@ -203,7 +221,9 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
 def fitted(seen: Seen) -> list[Candidate]:
     """The plain hypotheses with the eps that fits best, where there is one."""
     known = seen.known
-    ways: list[tuple[str, int | None]] = [(TRAINING, 0), (TRAINING, 1)]
+    ways: list[tuple[str, int | None]] = []
+    if seen.view.count > 1:
+        ways += [(TRAINING, 0), (TRAINING, 1)]
     if known.has_statistics:
         ways.append((EVAL, None))
     found = []
@@ -256,8 +276,9 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
     """
     chosen: list[Candidate] = []
     for group in (
-        [item for item in found if not item.hypothesis.fitted],
-        [item for item in found if item.hypothesis.fitted],
+        [item for item in found if not item.hypothesis.fitted and item.told],
+        [item for item in found if item.hypothesis.fitted and item.told],
+        [item for item in found if not item.told],
     ):
         level = min((item.level for item in group), default=LEVELS)
         if level < LEVELS:
@@ -265,6 +286,9 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
             if lenient and level == 0 and not any(item.plain for item in chosen):
                 chosen += [item for item in group if item.level == 1 and item.plain]
             break
+    if chosen and all(item.hypothesis.hides_eps for item in chosen):
+        # Another eps in its usual place may do the same to these variances.
+        chosen += [item for item in found if item.hypothesis.fitted and item.told]
     best = min((item.shares[0] for item in chosen), default=0.0)
     near = CLOSE_CALL[0] * best + CLOSE_CALL[1]
 
@@ -272,7 +296,13 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
         plainly = lenient and item.plain
         return (item.shares[0] > near and not plainly, item.oddness, item.max_abs_diff)
 
-    explaining = [replace(item, explains=True) for item in sorted(chosen, key=order)]
+    # What is expected and fits, as far as rounding lets one see, is not outdone by what is odd.
+    unseen = [item for item in found if item.plain and item.level < LEVELS and not item.told]
+    if unseen and not any(item.plain for item in chosen):
+        chosen = unseen
+    explaining = [
+        replace(item, fits=True, explains=item.told) for item in sorted(chosen, key=order)
+    ]
     rest = sorted(
         (item for item in found if item not in chosen),
         key=lambda item: (item.max_abs_diff, item.oddness),

@@ -87,6 +87,15 @@ def planted(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Iterator[Plant
     yield case(
         "invstd stored", norm(wide, mean, 1 / np.sqrt(re + 1e-5)), "eval", None, 1e-5, stored
     )
+    yield case("fresh", norm(wide, 0 * one, one / np.sqrt(1 + 1e-5)), "eval", None, 1e-5,
+               "statistics 0 and 1")  # fmt: skip
+    uncentered, unscaled = "mean not subtracted", "not divided by the standard deviation"
+    yield case("uncentered", norm(wide, 0 * one, r), "training", 0, 1e-5, uncentered)
+    yield case("uncentered", norm(wide, 0 * one, re), "eval", None, 1e-5, uncentered)
+    yield case("unscaled", norm(wide, mu, one), "training", 0, 1e-5, unscaled)
+    yield case("unscaled", norm(wide, mean, one), "eval", None, 1e-5, unscaled)
+    kept = "eps added into running_var"
+    yield case("kept", norm(wide, mean, 1 / np.sqrt(var + 2e-3)), "eval", None, 1e-3, kept)
     training, evaluated = norm(wide, mu, r), norm(wide, mean, re)
     if channels > 2:
         roll, mix = np.roll(np.arange(channels), 1), np.random.default_rng(3).permutation(channels)

@@ -77,7 +77,8 @@ def test_the_matrix_covers_every_hypothesis():
 
     cases = list(planted("float64", (6, 6, 5, 4)))
     variants = " ".join(case.variant for case in cases)
-    for word in (*hypotheses.STORED, *hypotheses.AFFINE, hypotheses.OUTSIDE, hypotheses.FITTED):
+    odd = (hypotheses.OUTSIDE, hypotheses.FITTED, hypotheses.FRESH)
+    for word in (*hypotheses.STORED, *hypotheses.BATCH, *hypotheses.AFFINE, *odd):
         assert word in variants
     assert {case.eps for case in cases} >= set(EPS)
     assert {case.mode for case in cases} == {
