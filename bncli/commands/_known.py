@@ -95,6 +95,12 @@ def open_known(
             "one norm have the same."
         )
     own = {name for name, size in sizes.items() if size != (num_features,)}
+    for name, other in (("weight", "bias"), ("bias", "weight")):
+        if name in own and trailing.get(other) is None and getattr(flags, other) is not None:
+            raise TensorError(
+                f"{name} has shape {list(sizes[name])}, that of the input's last axes, and {other} "
+                "another; those of one norm have the same."
+            )
     known = Known(
         weight=None if "weight" in own else choose("weight", flags.weight, stored.weight),
         bias=None if "bias" in own else choose("bias", flags.bias, stored.bias),

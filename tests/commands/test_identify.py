@@ -197,6 +197,7 @@ REFUSALS = dict(
 @pytest.mark.parametrize("arguments", REFUSALS)
 def test_refusal_is_one_exact_sentence_and_exit_code_2(run, layer, save, arguments):
     save("w4.npy", np.ones(4))
+    save("w5.npy", np.ones(5))
     save("v3.npy", np.ones(3))
     save("c3.npy", np.ones(3, np.complex64))
     save("one.npy", np.ones((1, 3), np.float32))
@@ -205,3 +206,98 @@ def test_refusal_is_one_exact_sentence_and_exit_code_2(run, layer, save, argumen
     code, stdout, stderr = run("identify", *arguments.split())
     assert (code, stdout) == (2, "")
     assert stderr == f"bncli: {REFUSALS[arguments]}\n"
+
+
+@pytest.mark.parametrize("normalized", [(4,), (3, 4), (6, 3, 4)])
+@pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
+def test_a_weight_over_the_last_axes_is_taken(run, save, norm, normalized):
+    """As PyTorch's LayerNorm has it; its own eps is expected, and another is told."""
+    shape = (5, 6, 3, 4)
+    torch.manual_seed(0)
+    x = torch.randn(shape) * 2 + 1
+    for eps, expected in ((1e-5, True), (3e-3, False)):
+        module = getattr(torch.nn, norm)(normalized, eps=eps)
+        for name, parameter in module.named_parameters():
+            torch.nn.init.normal_(parameter, 1, 0.3)
+            save(f"{name}.npy", parameter.detach().numpy())
+        flags = ["--weight", "weight.npy"] + ["--bias", "bias.npy"] * (norm == "LayerNorm")
+        save("x.npy", x.numpy())
+        save("y.npy", module(x).detach().numpy())
+        report = run("identify", "x.npy", "y.npy", *flags, "-f", "json").report
+        first = report["tables"]["hypotheses"][0]
+        assert (first["mode"], first["explains"]) == (norm, True)
+        assert first["eps"] == pytest.approx(eps, rel=0.02)
+        codes = [item["code"] for item in report["findings"]]
+        assert codes == ([] if expected else ["BN904"])
+    save("bias.npy", np.ones(6))
+    result = run("identify", "x.npy", "y.npy", "--weight", "weight.npy", "--bias", "bias.npy")
+    assert (result.code, result.stdout) == (2, "")
+
+
+def test_evaluation_with_the_statistics_of_a_new_layer(run, save):
+    """Weight and bias were loaded, the running statistics were not."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1, 2, (6, 12))
+    state = {
+        "weight": rng.random(12) + 0.5, "bias": rng.normal(size=12),
+        "running_mean": rng.normal(size=12), "running_var": rng.random(12) * 3 + 0.2,
+    }  # fmt: skip
+    made = x / np.sqrt(1 + 1e-5) * state["weight"] + state["bias"]
+    save("bn.npz", **{f"bn.{name}": values.astype(np.float32) for name, values in state.items()})
+    save("x.npy", x.astype(np.float32))
+    save("y.npy", made.astype(np.float32))
+    result = run("identify", "x.npy", "y.npy", "--state", "bn.npz::bn", "--eval", "-f", "json")
+    first = result.report["tables"]["hypotheses"][0]
+    assert (first["mode"], first["variant"], first["explains"]) == (
+        "eval", "statistics 0 and 1", True,
+    )  # fmt: skip
+    assert [item["code"] for item in result.report["findings"]] == ["BN904"]
+    assert "implied" not in result.report["tables"]
+    # Without any statistics, those of a new layer are what evaluation has.
+    flags = [f"--{name} {name}.npy" for name in ("weight", "bias")]
+    for name in ("weight", "bias"):
+        save(f"{name}.npy", state[name].astype(np.float32))
+    result = run("identify", "x.npy", "y.npy", *" ".join(flags).split(), "--eval", "-f", "json")
+    assert result.report["findings"] == []
+
+
+def test_what_nothing_explains_has_a_table_of_what_it_implies(run, save):
+    x = np.random.default_rng(0).normal(1, 2, (8, 3, 4))
+    mean, var = np.array([0.3, -2.0, 5.0]), np.array([0.4, 2.0, 9.0])
+    save("x.npy", x)
+    save("y.npy", (x - mean[:, None]) / np.sqrt(var[:, None] + 1e-5))
+    result = run("identify", "x.npy", "y.npy", "-f", "json")
+    assert [item["code"] for item in result.report["findings"]] == ["BN905"]
+    rows = result.report["tables"]["implied"]
+    assert [row["channel"] for row in rows] == [0, 1, 2]
+    for name, values in (("mean", mean), ("var", var), ("scale", 1 / np.sqrt(var + 1e-5))):
+        assert [row[name] for row in rows] == pytest.approx(values, rel=1e-9)
+    assert {row["affine"] for row in rows} == {True}
+    shown = run("identify", "x.npy", "y.npy").stdout
+    assert "implies" in shown
+
+
+def test_several_inputs_are_one_batch(run, save):
+    """An output, and an update, with the mean of the means of inputs of other sizes."""
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(rng.normal(), 1, (n, 3, 4)) for n in (2, 9, 5)]
+    names = [save(f"{i}.npy", part) for i, part in enumerate(parts)]
+    whole = np.concatenate(parts)
+    mean = np.mean([part.mean((0, 2)) for part in parts], axis=0)
+    var = np.mean([part.var((0, 2)) for part in parts], axis=0)
+    save("y.npy", (whole - mean[:, None]) / np.sqrt(var[:, None] + 1e-5))
+    result = run("identify", *names, "y.npy", "-f", "json")
+    first = result.report["tables"]["hypotheses"][0]
+    assert (first["mode"], first["explains"]) == ("training", True)
+    assert first["variant"] == "the means of the inputs' means and variances"
+    assert result.report["facts"]["inputs"] == 3
+    flags = []
+    for side, values in (("before", (np.zeros(3), np.ones(3))),
+                         ("after", (0.1 * mean, 0.9 + 0.1 * var))):  # fmt: skip
+        for name, value in zip(("mean", "var"), values, strict=True):
+            flags += [f"--running-{name}-{side}", save(f"{name}_{side}.npy", value)]
+    result = run("identify", *names, *flags, "-f", "json")
+    first = result.report["tables"]["hypotheses"][0]
+    assert (first["momentum"], first["explains"]) == (0.1, True)
+    assert first["variant"] == "the means of the inputs' means and variances"
+    assert [item["code"] for item in result.report["findings"]] == ["BN904"]
