@@ -139,7 +139,9 @@ def garbage(layer: Layer) -> Garbage | None:
             continue
         for fact, odd in (
             _far_apart(layer, leaf, values),
-            _subnormal(leaf, values, raw.dtype.name, few=2 if never_counted(layer) else 3),
+            _subnormal(
+                leaf, values, layer.dtypes.get(leaf, ""), few=2 if never_counted(layer) else 3
+            ),
             _odd_nan(leaf, raw, layer.dtypes.get(leaf, "")),
         ):
             if fact:
@@ -196,7 +198,7 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
     if not huge.any():
         return NOTHING_ODD
     tiny = (size > 0) & (size <= TINY)
-    low = tiny & (size < FLOOR)
+    low = tiny & (size < FLOOR * (2.0**16 if layer.dtypes.get(leaf) == "bfloat16" else 1))
     if len(np.unique(size[low])) == 1:  # where dead channels stop
         tiny &= ~low
     alone = np.zeros(len(size), bool)

@@ -109,6 +109,22 @@ def test_a_layer_whose_channels_died_one_by_one_is_no_memory(last):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dead_channels_in_half_precision_are_no_memory(dtype):
+    mean, var = torch.ones(6, dtype=dtype), torch.ones(6, dtype=dtype)
+    for _ in range(1200):
+        mean, var = mean * 0.9, var * 0.9
+    mean[0] = var[0] = 1
+    vectors = {"running_mean": mean.float().numpy(), "running_var": var.float().numpy()}
+    if dtype == torch.float16:
+        vectors = {leaf: value.astype(np.float16) for leaf, value in vectors.items()}
+    name = str(dtype).removeprefix("torch.")
+    assert garbage(layer(channels=6, counter=1200, dtype=name, **vectors)) is None
+    vectors["weight"] = np.ones(6, vectors["running_mean"].dtype)
+    made = layer(channels=6, counter=1200, dtype=name, **vectors)
+    assert not untrained_statistics(made)
+
+
 POINTED = bits(0xE4A01C10, 0x00007F12, 0x3F000000, 0x3E800000)
 
 
