@@ -114,6 +114,7 @@ def trace(
         layer_facts,
         resolve_layer,
     )
+    from bncli.commands._samples import sample_findings, samples_wanted
     from bncli.commands._tables import differences_table
     from bncli.commands._trace import Tracing
     from bncli.commands._trace_input import TorchSide, open_gradient, parse_at
@@ -183,7 +184,12 @@ def trace(
 
     with progress("statistics", tensor.numel * given.itemsize) as advance:
         stats = channel_stats(
-            tensor, given.channel_axis, dtype=given.cast, threads=threads, advance=advance
+            tensor,
+            given.channel_axis,
+            dtype=given.cast,
+            sample_axis=samples_wanted(given, layer),
+            threads=threads,
+            advance=advance,
         )
     norm = normalization(stats, layer.running, layer.weight, layer.bias, settings)
     done = BatchNormPass(
@@ -199,6 +205,7 @@ def trace(
         update(layer.running, stats, settings) if layer.running is not None else None,
     )
     findings = pass_findings(stats, layer, norm)
+    findings += sample_findings(stats, [stats], layer, None)
     if upstream is not None and grad_output is not None:
         findings += gradient_findings(upstream, given.channel_axis)
     facts: dict[str, Value] = {
