@@ -29,8 +29,8 @@ NOT_JUDGED = Rule(
     "Some of the layer's tensors were not judged, since their values are none to judge.",
     "Save the values in a plain dtype and on a real device.",
     symptom="A note in the layer's row, and rules that stay silent about it.",
-    arithmetic="None: the values are not there (quantised, on the meta device, complex, or "
-    "damaged).",
+    arithmetic="None: the values are not there (quantised, on the meta device), or are complex. A "
+    "tensor that is damaged is no finding: the file cannot be judged, and the exit code is 2.",
     certainty="Certain.",
     lookalike="Tensors whose lengths disagree are BN206; a counter that was read and is not one "
     "number is BN304.",
