@@ -344,6 +344,28 @@ def test_a_layer_that_counted_is_not_said_to_have_never_trained(run, folder):
 
 
 @pytest.mark.parametrize(
+    ("counter", "code"),
+    [
+        (torch.full((16,), 80), "BN304"),
+        (torch.zeros(0, dtype=torch.int64), "BN304"),
+        (torch.full((1, 2), 80), "BN304"),
+        (torch.tensor(True), "BN304"),
+        (torch.tensor(80 + 0j), "BN304"),
+        (torch.tensor(0.5), "BN304"),
+        (torch.tensor(80, device="meta"), "BN207"),
+        (torch.tensor([80]), None),
+        (torch.tensor(80.0), None),
+    ],
+)
+def test_a_counter_that_was_read_is_not_said_to_be_unreadable(run, folder, counter, code):
+    state = trained().state_dict()
+    state["stem.1.num_batches_tracked"] = counter
+    found = said(run, state).report["findings"]
+    mine = {f["code"] for f in found if f["subject"] == "stem.1"} - {"BN305"}
+    assert mine == ({code} if code else set())
+
+
+@pytest.mark.parametrize(
     ("leaf", "value", "code"),
     [("running_mean", torch.nan, "BN201"), ("running_var", -torch.inf, "BN202")],
 )
