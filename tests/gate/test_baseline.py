@@ -126,6 +126,16 @@ def test_another_model_in_the_file_changes_the_wrapper_but_not_the_name(known):
         assert (len(after.findings), gone) == (1, 1)
 
 
+def test_a_name_that_is_there_is_no_wrapped_one(known):
+    """Without wrappers both are `bn`; the one that is called as it was is the one that was."""
+    before = of_layers("model.bn", "model.module.bn", faulty=["model.bn"])
+    layers = ("bn", "model.bn", "module.bn")
+    assert new(known, before, of_layers(*layers, faulty=["model.bn"])) == []
+    assert new(known, before, of_layers(*layers, faulty=["bn"])) == [("BN001", "bn")]
+    wrapped = ("state_dict.model.bn", "state_dict.model.module.bn")
+    assert new(known, before, of_layers(*wrapped, faulty=wrapped[:1])) == []
+
+
 def test_what_was_chosen_is_no_part_of_a_place(known):
     every = {"net.pt": ("layer1.0.bn", "layer2.0.bn", "bn")}
     part = of_layers("layer1.0.bn", faulty=["layer1.0.bn"], names=every, partial=True)

@@ -17,7 +17,8 @@ from tests.gate.gates import CHANNELS, network, spoilt
     ("written", "now", "code"),
     [((10, 11), (10, 11), 0), ((10, 11), (2, 11), 1), ((10, 11), (9, 11), 1),
      ((10, 11), (10, 53), 1), ((10, 11), (12, 11), 1), ((10, 11), (11, 11), 0),
-     ((2, 11), (10, 11), 0), ((13, 11), (12, 11), 0), ((13, 11), (14, 11), 1)],
+     ((2, 11), (10, 11), 0), ((2, 11), (12, 13), 1), ((13, 11), (12, 11), 0),
+     ((13, 11), (14, 11), 1)],
 )  # fmt: skip
 def test_the_number_of_layers_expected(gate, written, now, code):
     def judged(found, expected, **more):
