@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from bncli.report import Finding, Report
 
+FOR_ALL = frozenset({"BN604"})
+"""Rules of which one finding spoke for many layers of a file, and named the first alone."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class FormerEntry:
@@ -43,8 +46,8 @@ def formerly_known(
 
     An entry stands for one finding: first by file and whole name, then behind a renamed prefix,
     and then, for entries of files that are not in this call, in another file. What a newer rule
-    took over from an older one is known by entries of that: at the same place or, where it speaks
-    of the file as a whole, by any of the file.
+    took over from an older one is known by entries of that: at the same place or, where one of the
+    two speaks of the file as a whole, by any of the file.
     """
     found = [_described(finding, report) for finding in findings]
     files = former_files(report)
@@ -82,12 +85,13 @@ def _inherited(
     from bncli.rules import formerly
 
     codes = formerly(finding.code)
-    if not codes:
-        return None
     whole = finding.subject not in report.names.get(finding.path, ())
     for index, other in old:
-        same_file = other.file == entry.file or other.file not in files
-        if other.code in codes and same_file and (whole or _short(other) == _short(entry)):
+        if other.file != entry.file and other.file in files:
+            continue
+        if other.code in FOR_ALL and other.code in (finding.code, *codes):
+            return index
+        if other.code in codes and (whole or _short(other) == _short(entry)):
             return index
     return None
 
