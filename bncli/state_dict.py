@@ -196,8 +196,9 @@ def _is_batch_norm(layer: LayerRefs) -> bool:
             return True
     if layer.running_mean is None or layer.running_var is None:
         return False
-    if layer.running_mean.ndim != 1 or layer.running_var.ndim != 1:
-        return False
+    axes = {layer.running_mean.ndim, layer.running_var.ndim}
+    if 1 not in axes or (len(axes) > 1 and layer.num_batches_tracked is None):
+        return False  # one of one axis, and a counter: a BatchNorm whose other one is damaged
     if layer.naming.mean == "mean":  # the names of many other things
         return layer.weight is not None and layer.bias is not None
     return layer.has_affine or layer.num_batches_tracked is not None

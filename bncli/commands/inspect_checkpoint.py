@@ -220,7 +220,8 @@ def _verdict(
     if not rows:
         return (
             f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
-            "and nowhere a running_mean and running_var with a weight, a bias or a counter."
+            "and nowhere a running_mean and running_var of one axis with a weight, a bias or a "
+            "counter."
             f"{_skipped(seen.skipped)}"
         )
     spoilt = sum(row["note"] is not None for row in rows)

@@ -291,6 +291,12 @@ def channels_pruned_from_weight_and_bias_alone():
     return model.state_dict()
 
 
+@fault("BN206", "stem.1")
+def a_statistic_kept_as_a_column():
+    state = trained().state_dict()
+    return state | {"stem.1.running_var": state["stem.1.running_var"][:, None]}
+
+
 @fault("BN207", "stem.1")
 def a_tensor_on_the_meta_device():
     state = trained().state_dict()
