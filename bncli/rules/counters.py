@@ -312,7 +312,8 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         "converted": "a converted file",
         "old-weights": "old weights",
     }
-    live = next((one for one in file.layers if one.name == file.twins.get(layer.name)), None)
+    twin = file.twins.get(layer.name)
+    live = next((one for one in file.layers if one.name == twin), None) if twin else None
     pair = file.pairs.get(layer.name)
     if pair is not None and pair.initial_weight is not None:
         causes = {"averaged-copy": causes["averaged-copy"]}  # which BN608 shows

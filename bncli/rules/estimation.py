@@ -179,6 +179,8 @@ def check_initial(file: Checkpoint) -> list[Finding]:
         else:
             rule = FRESH
             why, cause = _FRESH_AFFINE[layer.affine]
+            if layer.frozen and layer.affine == "trained":
+                why, cause = " beside weight and bias into which they are folded.", "folded"
             fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}{why}"
         findings.append(_finding(rule, layer, fact, cause, num_batches_tracked=layer.counter))
     return findings

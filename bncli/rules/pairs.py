@@ -33,6 +33,8 @@ FAR_FROM_1 = 0.1
 
 _MOST_CHANNELS = 4096
 """Channels of a layer that are compared, evenly spread over it."""
+_MOST_PARTS = 64
+"""Parts of a file whose weights are compared: a network has a copy or two, in a few parts each."""
 _MOST_WEIGHTS = 8
 """Weights of a network that are compared, evenly spread over it."""
 
@@ -53,6 +55,8 @@ class Comparison:
     def weights_apart(self, roots: tuple[str, str]) -> float | None:
         """The median distance of weights of two axes or more; None where there are none."""
         if roots not in self.apart:
+            if len(self.apart) >= _MOST_PARTS:
+                return None
             self.apart[roots] = _median(
                 distance
                 for copy, live in _weights(self.file.tensors, *roots)
