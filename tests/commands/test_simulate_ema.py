@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 import re
 from pathlib import Path
 
@@ -13,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.backends._torch_tensors import repeats
+
 FACTS = ("convention", "momentum", "batches", "half_life", "steps_to_1_percent", "initial_weight")
 STEP_KEYS = {
     "convention", "step", "channel", "batch_mean", "batch_var", "running_mean", "running_var",
     "initial_weight",
 }  # fmt: skip
 
-known_lanes = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64"), reason="other vector lanes"
+repeated = pytest.mark.skipif(
+    not repeats(), reason="bncli repeats the additions of another release or processor"
 )
 
 
@@ -309,7 +310,7 @@ def test_channels_last(run, save):
     assert_buffers(result, batches, -1)
 
 
-@known_lanes
+@repeated
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("stored", [torch.float32, torch.float64])
 def test_the_memory_format_is_kept_because_pytorch_sums_by_it(run, save, dtype, stored):
@@ -593,7 +594,7 @@ def test_the_gap_of_unshuffled_batches(run, save):
 # ---------------------------------------------------------------------------- against torch
 
 
-@known_lanes
+@repeated
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("momentum", ["0.1", "none", "0.9"])
 def test_bit_for_bit_against_torch(run, save, dtype, momentum):
