@@ -185,12 +185,9 @@ def test_a_counter_that_cannot_be_read_says_why():
 
 
 def test_what_can_be_read_is_given_beside_what_cannot():
-    def damaged():
-        raise CorruptFileError(PATH, "its member\x1b is damaged.")
-
     layer = layer_of(
         running_mean=unreadable("bn.running_mean", (3,)),
-        bias=TensorRef("bn.bias", PATH, (3,), "float32", (1,), damaged),
+        bias=unreadable("bn.bias\x1b", (3,)),
         num_batches_tracked=ref(f"bn.{COUNTER}", np.ones(2)),
     )
     state, problems = read_tensors(layer)
@@ -199,9 +196,18 @@ def test_what_can_be_read_is_given_beside_what_cannot():
     assert (state.weight.tolist(), state.running_var.tolist()) == ([1, 2, 3], [1, 1, 1])
     assert state.dtype == "float32"
     assert sorted(problems) == [
-        "file.pt: its member\\x1b is damaged.",
+        "file.pt::bn.bias\\x1b: its values cannot be read (it is quantised).",
         "file.pt::bn.running_mean: its values cannot be read (it is quantised).",
     ]
+
+
+def test_a_damaged_tensor_is_no_layer_with_a_note():
+    def damaged():
+        raise CorruptFileError(PATH, "its member is damaged.")
+
+    bias = TensorRef("bn.bias", PATH, (3,), "float32", (1,), damaged)
+    with pytest.raises(CorruptFileError, match="its member is damaged"):
+        read_tensors(layer_of(bias=bias))
 
 
 def test_a_layer_without_a_fault_reads_the_same_either_way():
