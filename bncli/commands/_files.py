@@ -114,7 +114,10 @@ class Files:
     def judging(self, path: str) -> Iterator[None]:
         """Note that the file was read, or why not. The only file's error goes on its way."""
         try:
-            yield
+            try:
+                yield
+            except MemoryError as error:
+                raise FileError(path, "there is not enough memory to judge it.") from error
         except BncliError as error:
             if not self.several:
                 raise

@@ -47,6 +47,27 @@ def files(folder):
     return folder
 
 
+def test_too_little_memory_for_one_file_spoils_no_other(run, files, monkeypatch):
+    from bncli.commands import _judged_file
+
+    real = _judged_file._read
+
+    def read(refs, settings):
+        if str(refs.running_mean.path) == "old/b.pt":
+            raise MemoryError
+        return real(refs, settings)
+
+    monkeypatch.setattr(_judged_file, "_read", read)
+    result = run("inspect-checkpoint", "a.pt", "old/b.pt", "-f", "json")
+    assert result.code == 2
+    (unread,) = result.report["unread"]
+    assert (unread["path"], "not enough memory" in unread["problem"]) == ("old/b.pt", True)
+    assert len(result.report["tables"]["layers"]) == 3
+    result = run("inspect-checkpoint", "old/b.pt")
+    assert tuple(result)[:2] == (2, "")
+    assert "old/b.pt: there is not enough memory" in result.stderr
+
+
 def test_one_table_and_one_verdict(run, files):
     result = run("inspect-checkpoint", "a.pt", "old/b.pt", "old/nan.pt", "-f", "json")
     assert result.code == 1
