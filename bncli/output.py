@@ -17,7 +17,7 @@ from bncli.errors import ExitCode, UsageError
 from bncli.reading import current
 from bncli.renderers import SUFFIXES, Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
-from bncli.report import FailOn, Report, count_findings
+from bncli.report import FailOn, Report, Table, count_findings
 from bncli.streams import print_text, say
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Delivery:
             refuse_overwriting(path, "--output")
         if flags.update_baseline and flags.baseline:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
-        report = self._judged(report)
+        report = self._judged(replace(report, tables=tuple(map(Table.shortened, report.tables))))
         if notes := current().notes:
             report = replace(report, facts={**report.facts, "notes": list(notes)})
         exit_code = report.exit_code(self.fail_on)
@@ -161,6 +161,10 @@ class Delivery:
             _write(path, renderer(format_of(path))(report, context))
         if not flags.quiet:
             print_text(renderer(flags.format)(report, self._context(exit_code)))
+        formats = {flags.format} if not flags.quiet else set()
+        formats |= {format_of(path) for path in flags.output or ()}
+        if Format.CSV in formats and report.tables[0].left_out:
+            say(_count_left_out(report.tables[0]))  # CSV has no place for it
         for unread in report.unread:
             say(f"{unread.path}: {unread.problem}")
         return exit_code
@@ -189,6 +193,7 @@ class Delivery:
             else:
                 report, _ = known_removed(report, update_baseline(baseline, report), baseline)
                 said.append(f"{baseline} is written anew.")
+        said += [_count_left_out(table) for table in report.tables]
         said += [count_findings(report.findings), _count_suppressed(report)]
         if gone:
             said.append(
@@ -245,6 +250,14 @@ def _write(path: str, text: str) -> None:
 
     with replacing(Path(path)) as stream:
         stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
+
+
+def _count_left_out(table: Table) -> str:
+    """How many rows a table has, where it has not all of them; "" where it has."""
+    if not table.left_out:
+        return ""
+    rows = len(table.rows)
+    return f"The table {table.key} holds {rows} of {rows + table.left_out} rows."
 
 
 def _count_suppressed(report: Report) -> str:

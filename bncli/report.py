@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from bncli.errors import ExitCode
 
 Value = str | bool | int | float | None | Sequence["Value"]
 Member = str | tuple[str, int, int]
+
+MOST_ROWS = 100_000
+"""Rows of a table, in every format; a flag such as --channel chooses which."""
 
 BRACKETED = re.compile(r"##(?=\w*\[)")
 """What begins a command of Azure, TeamCity and old GitHub wherever it stands in a line."""
@@ -112,7 +115,8 @@ class Table:
     own, with what they share in its heading; and a table too long for them is shortened: with
     `ends` to its first and its last rows, else to the rows that `digest` names, or to its first.
     A `whole` one is shown in full. The first `lead` columns name a row: where the table is cut to
-    fit a terminal, every piece begins with them.
+    fit a terminal, every piece begins with them. `left_out` rows are not there: no table has more
+    than MOST_ROWS.
     """
 
     key: str
@@ -125,6 +129,14 @@ class Table:
     digest: Sequence[int] = ()
     whole: bool = False
     lead: int = 1
+    left_out: int = 0
+
+    def shortened(self) -> Table:
+        """The table with its first MOST_ROWS rows, and the number of the others."""
+        more = len(self.rows) - MOST_ROWS
+        if more <= 0:
+            return self
+        return replace(self, rows=self.rows[:MOST_ROWS], left_out=self.left_out + more)
 
 
 @dataclass(frozen=True, slots=True)

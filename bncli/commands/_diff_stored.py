@@ -322,7 +322,7 @@ def _channels(
         if not features:
             left_out.append(pair.name)
             continue
-        shown = parse_channels(channel, features) if single else list(range(features))
+        shown = parse_channels(channel, features) if single else range(features)
         facts = ChannelFacts.of(expected_stats(pair.expected, pair.channel_axis), features)
         dtype = looser(pair.actual, pair.expected)
         rows += [

@@ -10,6 +10,8 @@ from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bncli.dtypes import ComputeDtype
@@ -173,13 +175,13 @@ def _check_dtype(tensor: TensorRef, dtype: ComputeDtype | None) -> None:
         )
 
 
-def parse_channels(texts: list[str] | None, num_features: int) -> list[int]:
+def parse_channels(texts: list[str] | None, num_features: int) -> Sequence[int]:
     """The channels that `--channel` names, each time it is given, ascending: "0,3,8-11".
 
     All of them for None. Raises UsageError for anything else, or for a channel that is not there.
     """
     if not texts:
-        return list(range(num_features))
+        return range(num_features)  # which takes no memory, however many there are
     chosen: set[int] = set()
     for text, part in ((given, part) for given in texts for part in given.split(",")):
         first, dash, last = part.strip().partition("-")

@@ -17,6 +17,8 @@ from bncli.commands._tables import DIFFERENCE_COLUMNS
 from bncli.report import Column, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.budget import BudgetLine
     from bncli.commands._layer import Layer
     from bncli.model import ChannelCloseness
@@ -70,7 +72,9 @@ def mode_differences_table(results: list[ModeResult], name: str) -> Table:
     )
 
 
-def _rows(result: ModeResult, item: ChannelCloseness, shown: list[int]) -> list[dict[str, Value]]:
+def _rows(
+    result: ModeResult, item: ChannelCloseness, shown: Sequence[int]
+) -> list[dict[str, Value]]:
     """A row for each channel of one quantity."""
     stats = result.done.stats
     facts = ChannelFacts.of(stats, stats.num_features)
@@ -88,7 +92,7 @@ def _rows(result: ModeResult, item: ChannelCloseness, shown: list[int]) -> list[
     ]
 
 
-def mode_channels_table(results: list[ModeResult], shown: list[int]) -> Table:
+def mode_channels_table(results: list[ModeResult], shown: Sequence[int]) -> Table:
     """A row for each mode and channel: the quantity that uses most of its tolerance there."""
     rows: list[dict[str, Value]] = []
     for result in results:
@@ -111,7 +115,7 @@ def mode_channels_table(results: list[ModeResult], shown: list[int]) -> Table:
     )
 
 
-def per_quantity_table(results: list[ModeResult], shown: list[int]) -> Table:
+def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table:
     """A row for each mode, quantity and channel, worst first."""
     rows: list[dict[str, Value]] = []
     for result in results:

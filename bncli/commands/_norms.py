@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.commands._tables import first_shown
 from bncli.report import Column, Table
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _first(statistics: NormStatistics, samples: int) -> NormStatistics:
     return replace(statistics, **{name: getattr(statistics, name)[:samples] for name in names})
 
 
-def cells_of_first_sample(given: Input, shown: list[int], values: int) -> list[tuple[int, ...]]:
+def cells_of_first_sample(given: Input, shown: Sequence[int], values: int) -> list[tuple[int, ...]]:
     """Places in the first sample: the first values of each channel shown, as many as asked for."""
     import numpy as np
 
@@ -235,7 +236,7 @@ def first_sample_table(
     return Table("first_sample", title, tuple(columns), rows)
 
 
-def noise_table(given: Input, stats: ChannelStats, shown: list[int]) -> Table:
+def noise_table(given: Input, stats: ChannelStats, shown: Sequence[int]) -> Table:
     """The standard errors of each channel's batch statistics, expected and as samples show them."""
     import numpy as np
 
@@ -262,6 +263,7 @@ def noise_table(given: Input, stats: ChannelStats, shown: list[int]) -> Table:
         excess = missing if stats.fourth is None else stats.fourth / stats.var**2 - 3
         spread = 2 / np.float64(count - 1) + excess / count
         columns["var_noise"] = np.sqrt(np.maximum(spread, 0))
+    at, left_out = first_shown(shown)
     rows: list[dict[str, Value]] = [
         {
             "channel": c,
@@ -270,11 +272,11 @@ def noise_table(given: Input, stats: ChannelStats, shown: list[int]) -> Table:
                 for name, values in columns.items()
             },
         }
-        for c in shown
+        for c in at.tolist()
     ]
     title = "How far BatchNorm's statistics scatter: standard errors, in std and in var"
     note = (
         "values: as count independent values would; samples: as leaving out one sample at a time "
         f"shows, from {FEWEST_SAMPLES} samples on."
     )
-    return Table("noise", title, NOISE_COLUMNS, rows, note)
+    return Table("noise", title, NOISE_COLUMNS, rows, note, left_out=left_out)

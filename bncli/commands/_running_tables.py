@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bncli.report import Chart, Column, Table
+from bncli.report import MOST_ROWS, Chart, Column, Table
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from bncli.running_stats.plan import Memory
     from bncli.running_stats.scatter import Population
     from bncli.running_stats.simulation import Trajectory
-
-MOST_ROWS = 100_000
-"""Rows of the table of steps."""
 
 MOST_POINTS = 400
 """Points of a chart's series."""

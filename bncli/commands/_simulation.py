@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from bncli.commands._against import Against, pytorch_row
 from bncli.commands._layer import about_spec
 from bncli.commands._running_tables import (
-    MOST_ROWS,
     Simulated,
     channels_table,
     charted_steps,
@@ -21,7 +20,7 @@ from bncli.commands._running_tables import (
 )
 from bncli.errors import UsageError
 from bncli.progress import progress
-from bncli.report import Report
+from bncli.report import MOST_ROWS, Report
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.plan import (
     Memory,
@@ -72,7 +71,7 @@ class Simulation:
                 f"--epochs {source.epochs}: makes {source.steps} steps, and {MOST_STEPS} are the "
                 "most; the buffers have settled long before."
             )
-        channels = parse_channels(self.channel, source.given.num_features)
+        channels = [*parse_channels(self.channel, source.given.num_features)]
         shown = self._chosen(len(channels))
         rows = self.rows.conventions
         steps = charted_steps(self.source.steps, shown)

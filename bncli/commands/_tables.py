@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from bncli.report import Column, Table
+from bncli.report import MOST_ROWS, Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
     from bncli.batchnorm import Normalization
-    from bncli.model import ChannelStats, Closeness, FloatArray, RunningStats
+    from bncli.model import ChannelStats, Closeness, FloatArray, IntArray, RunningStats
     from bncli.report import Value
     from bncli.running_stats.scatter import FRatio
+
+    PerChannel = TypeVar("PerChannel", ChannelStats, Normalization)
 
 CHANNEL_COLUMNS = (
     Column("channel", "channel"),
@@ -68,45 +71,49 @@ DIFFERENCE_COLUMNS = (
 
 
 def channels_table(
-    stats: ChannelStats, norm: Normalization, after: RunningStats | None, shown: list[int]
+    stats: ChannelStats, norm: Normalization, after: RunningStats | None, shown: Sequence[int]
 ) -> Table:
     """Batch statistics, invstd as used, and the running statistics after the pass."""
-    rows = _rows({**_statistics(stats), **_layer_values(norm, after)}, shown)
-    return Table("channels", "Channels", CHANNEL_COLUMNS, rows)
+    at, left_out = first_shown(shown)
+    rows = _rows({**_statistics(stats, at), **_layer_values(norm, after, at)}, at)
+    return Table("channels", "Channels", CHANNEL_COLUMNS, rows, left_out=left_out)
 
 
-def inputs_table(labels: list[str], parts: list[ChannelStats], shown: list[int]) -> Table:
+def inputs_table(labels: list[str], parts: list[ChannelStats], shown: Sequence[int]) -> Table:
     """The batch statistics of each input by itself."""
+    at, left_out = first_shown(shown, len(parts))
     rows = [
         {"input": label, **row}
         for label, part in zip(labels, parts, strict=True)
-        for row in _rows(_statistics(part), shown)
+        for row in _rows(_statistics(part, at), at)
     ]
-    return Table("inputs", "Each input", INPUT_COLUMNS, rows)
+    return Table("inputs", "Each input", INPUT_COLUMNS, rows, left_out=left_out)
 
 
-def output_table(stats: ChannelStats, norm: Normalization, shown: list[int]) -> Table:
+def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int]) -> Table:
     """A summary of the normalised output."""
-    rows = _output_rows(stats, norm, shown)
-    return Table("output", "Normalised output", OUTPUT_COLUMNS, rows)
+    at, left_out = first_shown(shown)
+    rows = _output_rows(stats, norm, at)
+    return Table("output", "Normalised output", OUTPUT_COLUMNS, rows, left_out=left_out)
 
 
-def spread_table(spread: Spread, shown: list[int]) -> Table:
+def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
     """Variance within and between inputs."""
-    missing: list[Value] = [None] * len(spread.f_ratio)
+    at, left_out = first_shown(shown)
+    missing: list[Value] = [None] * len(at)
     rows = _rows(
         {
-            "within_var": spread.within.tolist(),
-            "between_var": spread.between.tolist(),
-            "f_ratio": spread.f_ratio.tolist(),
+            "within_var": spread.within[at].tolist(),
+            "between_var": spread.between[at].tolist(),
+            "f_ratio": spread.f_ratio[at].tolist(),
             "f_ratio_by_sample": (
-                missing if spread.by_sample is None else spread.by_sample.ratio.tolist()
+                missing if spread.by_sample is None else spread.by_sample.ratio[at].tolist()
             ),
         },
-        shown,
+        at,
     )
     title = "Variance within and between inputs (f_ratio is about 1 for shuffled ones)"
-    return Table("spread", title, SPREAD_COLUMNS, rows)
+    return Table("spread", title, SPREAD_COLUMNS, rows, left_out=left_out)
 
 
 def differences_table(compared: Sequence[Closeness], name: str, note: str = "") -> Table:
@@ -153,17 +160,30 @@ def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
     return Spread(within, between, f_ratio, f_ratio_of_parts(parts, whole))
 
 
-def _rows(columns: dict[str, list[Value]], shown: list[int]) -> list[dict[str, Value]]:
-    """The rows of the channels shown, from whole columns."""
-    return [{"channel": c, **{key: values[c] for key, values in columns.items()}} for c in shown]
-
-
-def _statistics(stats: ChannelStats) -> dict[str, list[Value]]:
-    """The batch statistics, a column each."""
+def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int]:
+    """The channels that a table has room for, and how many rows of others it leaves out."""
     import numpy as np
 
+    room = max(MOST_ROWS // rows_each, 1)
+    return np.array(shown[:room], np.int64), max(len(shown) - room, 0) * rows_each
+
+
+def _rows(columns: dict[str, list[Value]], at: IntArray) -> list[dict[str, Value]]:
+    """The rows of the channels `at`, from columns of so many values."""
+    names = "channel", *columns
+    return [
+        dict(zip(names, row, strict=True))
+        for row in zip(at.tolist(), *columns.values(), strict=True)
+    ]
+
+
+def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, list[Value]]:
+    """The batch statistics of the channels `at`, a column each."""
+    import numpy as np
+
+    stats = _of_channels(whole, at)
     return {
-        "count": [stats.count] * stats.num_features,
+        "count": [stats.count] * len(at),
         "mean": stats.mean.tolist(),
         "var": stats.var.tolist(),
         "unbiased_var": stats.unbiased_var.tolist(),
@@ -175,25 +195,38 @@ def _statistics(stats: ChannelStats) -> dict[str, list[Value]]:
     }
 
 
-def _layer_values(norm: Normalization, after: RunningStats | None) -> dict[str, list[Value]]:
+def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
+    """The same value for the channels `at` alone: all of its arrays have one number a channel."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {
+        item.name: array[at]
+        for item in fields(value)
+        if isinstance(array := getattr(value, item.name), np.ndarray)
+    }
+    return replace(value, **arrays)
+
+
+def _layer_values(
+    norm: Normalization, after: RunningStats | None, at: IntArray
+) -> dict[str, list[Value]]:
     """The invstd as used and the running statistics after the pass, a column each."""
-    missing: list[Value] = [None] * len(norm.invstd)
+    missing: list[Value] = [None] * len(at)
     return {
-        "invstd": norm.invstd.tolist(),
-        "running_mean": missing if after is None else after.running_mean.tolist(),
-        "running_var": missing if after is None else after.running_var.tolist(),
+        "invstd": norm.invstd[at].tolist(),
+        "running_mean": missing if after is None else after.running_mean[at].tolist(),
+        "running_var": missing if after is None else after.running_var[at].tolist(),
     }
 
 
-def _output_rows(
-    stats: ChannelStats, norm: Normalization, shown: list[int]
-) -> list[dict[str, Value]]:
+def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> list[dict[str, Value]]:
     """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
 
     In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
     """
     import numpy as np
 
+    stats, norm = _of_channels(stats, at), _of_channels(norm, at)
     with np.errstate(invalid="ignore", over="ignore"):
         slope = norm.weight * norm.invstd
 
@@ -206,7 +239,7 @@ def _output_rows(
         # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
         low, high = ends.min(0), ends.max(0)
     columns = {"mean": mean, "std": std, "min": low, "max": high}
-    return _rows({key: values.tolist() for key, values in columns.items()}, shown)
+    return _rows({key: values.tolist() for key, values in columns.items()}, at)
 
 
 def _difference_row(item: Closeness) -> dict[str, Value]:

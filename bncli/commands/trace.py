@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,14 @@ from bncli.completion import complete_tensors
 from bncli.report import Report
 
 if TYPE_CHECKING:
-    from bncli.report import Value
+    from collections.abc import Sequence
+
+    from bncli.report import Table, Value
 
 TRACE = "Trace"
 
+MOST_CHANNELS = 5000
+"""Channels that are traced: each has up to 20 steps, and a table up to 100,000 rows."""
 FEW_CHANNELS = 3
 """Channels that are traced where none are chosen."""
 
@@ -142,18 +147,20 @@ def trace(
             "add --dtype float32."
         )
     (tensor,) = given.tensors
-    shown = parse_channels(channel, given.num_features)
+    wanted = parse_channels(channel, given.num_features)
+    shown = list(wanted[:MOST_CHANNELS])
     followed = None
     named = bool(channel)
     if at is not None:
         followed, own = parse_at(at, tensor.shape, given.channel_axis)
         if own is not None:
-            if channel and shown != [own]:
+            if channel and list(wanted) != [own]:
                 raise UsageError(
                     f"--at {at}: it names channel {own}, and --channel {','.join(channel)} others; "
                     "leave one out."
                 )
-            shown, named = [own], True
+            wanted = shown = [own]
+            named = True
     if not named:
         shown = shown[:FEW_CHANNELS]
     layer = resolve_layer(
@@ -253,10 +260,22 @@ def trace(
     return Report(
         command="trace",
         facts=facts | traced.facts,
-        tables=(*traced.tables, *differences),
+        tables=(*_with_rest(traced.tables, shown, wanted if named else shown), *differences),
         findings=tuple(findings),
         verdict=closing(traced.verdict, agreed, findings=findings),
         read=read,
         checked=checked,
         about=(*about_pass(given, layer), *map(about_spec, filter(None, [grad_output]))),
+    )
+
+
+def _with_rest(
+    tables: tuple[Table, ...], shown: list[int], wanted: Sequence[int]
+) -> tuple[Table, ...]:
+    """The tables, which have as many rows for each of the channels wanted beyond those shown."""
+    more = len(wanted) - len(shown)
+    if not more:
+        return tables
+    return tuple(
+        replace(table, left_out=more * (len(table.rows) // len(shown))) for table in tables
     )

@@ -1,7 +1,8 @@
 """One strict JSON object; its keys are a promise to scripts.
 
 Versions of the format:
-    1   command, exit_code, verdict, facts, tables, charts, findings, suppressed, unread
+    1   command, exit_code, verdict, facts, tables, charts, findings, suppressed, unread;
+        left_out where a table has not all of its rows
 
 `report.schema.json` in the package describes it; `bncli schema` prints that.
 """
@@ -42,6 +43,9 @@ def render(report: Report, context: RenderContext) -> str:
         "suppressed": [{**_finding(item.finding), "by": item.by} for item in report.suppressed],
         "unread": [{"path": item.path, "problem": item.problem} for item in report.unread],
     }
+    left_out = {table.key: table.left_out for table in report.tables if table.left_out}
+    if left_out:
+        document["left_out"] = left_out
     return text_of(document)
 
 

@@ -87,6 +87,8 @@ def _table(table: Table, room: _Room) -> list[str]:
     lines.append("| " + " | ".join(_escape(column.title) for column in table.columns) + " |")
     lines.append("|" + "---|" * len(table.columns))
     lines += _with_rest(room.fitting(_rows(table)), len(table.rows), "rows")
+    if table.left_out:
+        lines += ["", f"... {table.left_out} rows are in no format: choose some of them."]
     return [*lines, "", "</details>", ""] if folded else [*lines, ""]
 
 

@@ -211,11 +211,9 @@ def _print_table(console: Console, table: Table, context: RenderContext) -> None
         for row in zip(*(cells[column.key] for column in piece), strict=True):
             drawn.add_row(*row)
         console.print(drawn, crop=False)
-    if shown < len(table.rows):
-        console.print(
-            f"... {len(table.rows) - shown} more rows: choose some on the command line, or see all "
-            "of them with -f json."
-        )
+    if more := len(table.rows) - shown + table.left_out:
+        others = "." if table.left_out else ", or see all of them with -f json."
+        console.print(f"... {more} more rows: choose some on the command line{others}")
     if table.note:
         console.print(printable(table.note), style="dim")
 
