@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from bncli.report import MOST_ROWS, Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import TypeVar
+
+    from numpy.typing import NDArray
 
     from bncli.batchnorm import Normalization
     from bncli.model import ChannelStats, Closeness, FloatArray, IntArray, RunningStats
@@ -100,15 +102,12 @@ def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int])
 def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
     """Variance within and between inputs."""
     at, left_out = first_shown(shown)
-    missing: list[Value] = [None] * len(at)
     rows = _rows(
         {
-            "within_var": spread.within[at].tolist(),
-            "between_var": spread.between[at].tolist(),
-            "f_ratio": spread.f_ratio[at].tolist(),
-            "f_ratio_by_sample": (
-                missing if spread.by_sample is None else spread.by_sample.ratio[at].tolist()
-            ),
+            "within_var": spread.within[at],
+            "between_var": spread.between[at],
+            "f_ratio": spread.f_ratio[at],
+            "f_ratio_by_sample": (None if spread.by_sample is None else spread.by_sample.ratio[at]),
         },
         at,
     )
@@ -168,30 +167,55 @@ def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int
     return np.array(shown[:room], np.int64), max(len(shown) - room, 0) * rows_each
 
 
-def _rows(columns: dict[str, list[Value]], at: IntArray) -> list[dict[str, Value]]:
+class Rows(Sequence[dict[str, "Value"]]):
+    """Rows of which each is made when it is looked at, from columns of one length: their dtypes
+    take a tenth of the memory. What is no array is the same value in every row.
+    """
+
+    def __init__(self, length: int, columns: dict[str, NDArray[Any] | Value]) -> None:
+        self._length = length
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Value]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Value]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Value] | list[dict[str, Value]]:
+        """A row, or a list of some."""
+        import numpy as np
+
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        place = range(self._length)[index]
+        return {
+            key: values[place].item() if isinstance(values, np.ndarray) else values
+            for key, values in self._columns.items()
+        }
+
+
+def _rows(columns: dict[str, NDArray[Any] | Value], at: IntArray) -> Rows:
     """The rows of the channels `at`, from columns of so many values."""
-    names = "channel", *columns
-    return [
-        dict(zip(names, row, strict=True))
-        for row in zip(at.tolist(), *columns.values(), strict=True)
-    ]
+    return Rows(len(at), {"channel": at, **columns})
 
 
-def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, list[Value]]:
+def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | Value]:
     """The batch statistics of the channels `at`, a column each."""
     import numpy as np
 
     stats = _of_channels(whole, at)
     return {
-        "count": [stats.count] * len(at),
-        "mean": stats.mean.tolist(),
-        "var": stats.var.tolist(),
-        "unbiased_var": stats.unbiased_var.tolist(),
-        "std": np.sqrt(stats.var).tolist(),
-        "min": stats.min.tolist(),
-        "max": stats.max.tolist(),
-        "nan": stats.nan.tolist(),
-        "inf": stats.inf.tolist(),
+        "count": stats.count,
+        "mean": stats.mean,
+        "var": stats.var,
+        "unbiased_var": stats.unbiased_var,
+        "std": np.sqrt(stats.var),
+        "min": stats.min,
+        "max": stats.max,
+        "nan": stats.nan,
+        "inf": stats.inf,
     }
 
 
@@ -209,17 +233,16 @@ def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
 
 def _layer_values(
     norm: Normalization, after: RunningStats | None, at: IntArray
-) -> dict[str, list[Value]]:
+) -> dict[str, NDArray[Any] | Value]:
     """The invstd as used and the running statistics after the pass, a column each."""
-    missing: list[Value] = [None] * len(at)
     return {
-        "invstd": norm.invstd[at].tolist(),
-        "running_mean": missing if after is None else after.running_mean[at].tolist(),
-        "running_var": missing if after is None else after.running_var[at].tolist(),
+        "invstd": norm.invstd[at],
+        "running_mean": None if after is None else after.running_mean[at],
+        "running_var": None if after is None else after.running_var[at],
     }
 
 
-def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> list[dict[str, Value]]:
+def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> Rows:
     """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
 
     In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
@@ -239,7 +262,7 @@ def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> list
         # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
         low, high = ends.min(0), ends.max(0)
     columns = {"mean": mean, "std": std, "min": low, "max": high}
-    return _rows({key: values.tolist() for key, values in columns.items()}, at)
+    return _rows({**columns}, at)
 
 
 def _difference_row(item: Closeness) -> dict[str, Value]:

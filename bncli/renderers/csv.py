@@ -19,7 +19,7 @@ FORMULA = tuple("=+-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}")
 FORMULA += tuple("\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}\N{MINUS SIGN}")
 """What a formula begins with, in a spreadsheet of any language."""
 
-QUOTED = frozenset("\",;| '")
+QUOTED = frozenset('",;|')
 """What makes a cell a quoted one: some spreadsheets take others of them for the end of a cell."""
 
 
@@ -62,7 +62,11 @@ def _text(value: str) -> str:
     """Words as data: neither a formula nor a command, and on one line."""
     escaped = printable(value)
     # A tab, and the end of a line, would begin a formula too.
-    taken = escaped.startswith((*FORMULA, *COMMANDS, "'")) or value[:1] in {"\t", "\r", "\n"}
+    taken = escaped.lstrip().startswith((*FORMULA, *COMMANDS, "'")) or value[:1] in {
+        "\t",
+        "\r",
+        "\n",
+    }
     return f"'{escaped}" if taken and not _is_number(escaped) else escaped
 
 

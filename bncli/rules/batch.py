@@ -23,12 +23,13 @@ from bncli.rules.batch_rules import (
     STATE_NOT_FINITE,
 )
 from bncli.rules.interface import Rule, channel_extent, name_channels, odd_values, span
+from bncli.rules.layers import MOST_EVIDENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray
-    from bncli.report import Member
+    from bncli.report import Member, Value
     from bncli.running_stats.scatter import FRatio
 
 WORST_CONDITION = 1000.0
@@ -57,21 +58,24 @@ def batch_findings(
         rule: Rule,
         channels: NDArray[Any],
         message: Callable[[int], str],
-        key: Callable[[int], float] | None = None,
+        key: Callable[[Any], float] | None = None,
         place: str = "channels",
         extent: tuple[Member, ...] = (),
-        **evidence: Sequence[Any],
+        **evidence: NDArray[Any] | Sequence[Any],
     ) -> None:
-        found = [int(channel) for channel in np.flatnonzero(channels)]
-        if not found:
+        found = np.flatnonzero(channels)
+        if not found.size:
             return
-        worst = max(found, key=key) if key else found[0]
-        chosen = {name: [values[channel] for channel in found] for name, values in evidence.items()}
+        worst = int(max(found, key=key) if key else found[0])
+        chosen = {
+            name: [_plain(values[channel]) for channel in found[:MOST_EVIDENCE]]
+            for name, values in evidence.items()
+        }
         findings.append(
             rule.finding(
                 name_channels(found),
                 message(worst),
-                {"channels": found, **chosen},
+                {**_listed(found), **chosen},
                 extent=extent,
                 places=(place,),
             )
@@ -91,8 +95,8 @@ def batch_findings(
             f"values a channel; the first at {list(stats.first_nonfinite[c] or ())}."
         ),
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
-        nan=stats.nan.tolist(),
-        inf=stats.inf.tolist(),
+        nan=stats.nan,
+        inf=stats.inf,
         first_nonfinite=stats.first_nonfinite,
     )
     if settings.normalizes_with_batch:
@@ -107,7 +111,7 @@ def batch_findings(
                 f"beyond {kept}'s largest."
             ),
             key=lambda c: float(squares[c]),
-            sum_of_squares=squares.tolist(),
+            sum_of_squares=squares,
         )
     if parameter_dtype != "float64":
         report(
@@ -118,7 +122,7 @@ def batch_findings(
                 f"normalised values to about {condition[c] * 2.0**-24:.1g}."
             ),
             key=lambda c: float(condition[c]),
-            condition=condition.tolist(),
+            condition=condition,
         )
     constant = finite & (stats.min == stats.max)
     # What stands under the root: the batch's variance, or the stored one.
@@ -133,7 +137,7 @@ def batch_findings(
             f"{span(var[below], '.6g')}, below eps {settings.eps:.6g}."
         ),
         place="channels" if running_var is None else "running_var",
-        var=var.tolist(),
+        var=var,
     )
     if running_var is not None:
         report(
@@ -142,7 +146,7 @@ def batch_findings(
             lambda c: f"running_var is {running_var[c]:.6g} in channel {c}.",
             place="running_var",
             extent=channel_extent("not positive", ~(running_var + settings.eps > 0)),
-            running_var=running_var.tolist(),
+            running_var=running_var,
         )
     if settings.momentum is not None and not 0 <= settings.momentum <= 1:
         findings.append(
@@ -162,7 +166,7 @@ def batch_findings(
         lambda _: (
             f"every value of a channel is the same: {span(stats.min[constant & several], '.6g')}."
         ),
-        value=stats.min.tolist(),
+        value=stats.min,
     )
     return findings
 
@@ -175,12 +179,12 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
     for name, values in state.items():
         if values is None or np.isfinite(values).all():
             continue
-        bad = [int(channel) for channel in np.flatnonzero(~np.isfinite(values))]
+        bad = np.flatnonzero(~np.isfinite(values))
         findings.append(
             STATE_NOT_FINITE.finding(
                 name,
                 f"{odd_values(values, ~np.isfinite(values))}.",
-                {"channels": bad},
+                _listed(bad),
                 extent=(
                     *channel_extent("NaN", np.isnan(values)),
                     *channel_extent("Inf", np.isinf(values)),
@@ -196,14 +200,14 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
 
     others = tuple(axis for axis in range(grad_output.ndim) if axis != channel_axis)
     counts = (~np.isfinite(grad_output)).sum(others)
-    bad = [int(channel) for channel in np.flatnonzero(counts)]
-    if not bad:
+    bad = np.flatnonzero(counts)
+    if not bad.size:
         return []
     return [
         GRADIENT_NOT_FINITE.finding(
             "grad_output",
             f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
-            {"channels": bad, "not_finite": [int(counts[channel]) for channel in bad]},
+            {**_listed(bad), "not_finite": counts[bad[:MOST_EVIDENCE]].tolist()},
             extent=(
                 *channel_extent("NaN", np.isnan(grad_output).any(others)),
                 *channel_extent("Inf", np.isinf(grad_output).any(others)),
@@ -269,3 +273,16 @@ def inputs_findings(
             severity=Severity.INFO,
         )
     ]
+
+
+def _listed(channels: NDArray[Any]) -> dict[str, Value]:
+    """Channels as evidence: the first MOST_EVIDENCE of them, and the number where it is larger."""
+    listed: dict[str, Value] = {"channels": channels[:MOST_EVIDENCE].tolist()}
+    if len(channels) > MOST_EVIDENCE:
+        listed["channel_count"] = len(channels)
+    return listed
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's; anything else as it is."""
+    return value.item() if hasattr(value, "item") else value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.report import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ class Rule:
         )
 
 
-def name_channels(channels: list[int], total: int | None = None) -> str:
+def name_channels(channels: Sequence[int] | NDArray[Any], total: int | None = None) -> str:
     """Channels as a person lists them: "channels 0, 1, 2 and 61 more".
 
     "every channel" where there are `total` of them and more than one.
