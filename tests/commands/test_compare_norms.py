@@ -444,7 +444,11 @@ def test_constants(run, save, value):
 def test_the_ends_of_float64(run, save, scale):
     x = save("x.npy", random(4, 3, 5).astype(np.float64) * scale)
     result = run("compare-norms", x, "-f", "json", "--against", "torch")
-    assert result.code == 0
+    # Where the squares overflow, PyTorch's rows give 0 or NaN by release and length.
+    differing = [item for item in result.report["findings"] if item["code"] == "BN901"]
+    assert result.code == bool(differing)
+    assert scale > 1 or not differing
+    assert all("BN004 says why" in item["message"] for item in differing)
     assert "bug" not in result.stderr
 
 
