@@ -175,7 +175,10 @@ def identify(
         layer.refuse_any("the update of running statistics")
         given = open_input(tensors, channel_axis, dtype)
         update, read = identify_update_of(given, buffers)
-        return _update_report(given, update, read)
+        about = _about(
+            given, running_mean_before, running_var_before, running_mean_after, running_var_after
+        )
+        return replace(_update_report(given, update, read), about=about)
     if len(tensors) == 1:
         raise UsageError(
             "identify needs an OUTPUT, or the running statistics before and after INPUT: "
@@ -184,7 +187,16 @@ def identify(
     *inputs, made = tensors
     given = open_input(inputs, channel_axis, dtype)
     found, read = identify_output_of(given, open_tensor(made), layer)
-    return _output_report(given, made, found, read)
+    about = _about(given, made, state, weight, bias, running_mean, running_var)
+    return replace(_output_report(given, made, found, read), about=about)
+
+
+def _about(given: Input, *specs: str | None) -> tuple[tuple[str, str], ...]:
+    """The inputs and the other tensors that the findings are about."""
+    from bncli.commands._layer import about_spec
+
+    inputs = ((str(tensor.path), tensor.name) for tensor in given.tensors)
+    return (*inputs, *(about_spec(spec) for spec in specs if spec))
 
 
 def _output_report(
