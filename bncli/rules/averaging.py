@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from bncli.report import Finding, Severity, Value
 from bncli.rules.interface import Rule
-from bncli.rules.layers import Checkpoint, Pair, Summary, is_below, label, plain_count
-from bncli.rules.pairs import ALIKE
+from bncli.rules.layers import Checkpoint, Summary, is_below, label, plain_count
+from bncli.rules.pairs import ALIKE, Pair
 
 COPY_INITIAL = Rule(
     "BN602",

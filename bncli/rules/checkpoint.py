@@ -81,7 +81,7 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     possible = possible_layers(file)
     compared = Comparison(file, possible)
     twins = copies.twins(layers, averaged, compared.alike)
-    certain = copies.twins(layers, averaged)
+    certain = copies.twins(layers, averaged) if twins else {}
     bare = [
         Bare(layer.name, tuple(layer.tensors))
         for layer in possible.values()

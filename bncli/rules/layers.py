@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from bncli.model import BatchNormState, FloatArray
     from bncli.report import Finding, Value
+    from bncli.rules.lookalikes import Likely
+    from bncli.rules.pairs import Pair
 
 Affine = Literal["none", "initial", "weight", "trained"]
 HALVES = ("float16", "bfloat16")
@@ -175,38 +177,6 @@ class Bare:
 
     name: str
     leaves: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Likely:
-    """Something that looks like a BatchNorm layer and is not judged as one.
-
-    `statistics` says that it has running statistics and nothing else; otherwise it has weight and
-    bias alone, and `after` is the convolution before it, None where the name alone speaks for it.
-    `biased` says that this convolution has a bias, which a BatchNorm behind it makes superfluous.
-    """
-
-    name: str
-    statistics: bool
-    after: str | None = None
-    biased: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A layer of a copy beside its live twin, by numbers.
-
-    `root` names the two parts of the file, the copy's first. `initial_weight` is how much of the
-    copy's statistics is still the initial 0 and 1, None where they show no such thing.
-    `statistics_apart` is the median distance of the two layers' outputs, in standard deviations of
-    the copy's, if both were given the live layer's activations. `weights_apart` is that of the
-    weights, relative to their size: 0 for the same, about 1.4 for two networks. None: not known.
-    """
-
-    root: tuple[str, str]
-    initial_weight: float | None
-    statistics_apart: float | None
-    weights_apart: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
@@ -13,7 +14,7 @@ from bncli.report import Finding, Severity
 from bncli.rules.copies import parameters_alone, parts_of
 from bncli.rules.estimation import named_batch_norm
 from bncli.rules.interface import Rule
-from bncli.rules.layers import Checkpoint, Likely, label
+from bncli.rules.layers import Checkpoint, label
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile, TensorRef
@@ -50,6 +51,21 @@ _ANOTHER_NORM = re.compile(
     re.IGNORECASE,
 )
 """The last component of the name of a norm that is no BatchNorm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """Something that looks like a BatchNorm layer and is not judged as one.
+
+    `statistics` says that it has running statistics and nothing else; otherwise it has weight and
+    bias alone, and `after` is the convolution before it, None where the name alone speaks for it.
+    `biased` says that this convolution has a bias, which a BatchNorm behind it makes superfluous.
+    """
+
+    name: str
+    statistics: bool
+    after: str | None = None
+    biased: bool = False
 
 
 def likely_layers(

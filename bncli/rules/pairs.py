@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
-from bncli.rules.layers import Pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +37,23 @@ _MOST_PARTS = 64
 """Parts of a file whose weights are compared: a network has a copy or two, in a few parts each."""
 _MOST_WEIGHTS = 8
 """Weights of a network that are compared, evenly spread over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A layer of a copy beside its live twin, by numbers.
+
+    `root` names the two parts of the file, the copy's first. `initial_weight` is how much of the
+    copy's statistics is still the initial 0 and 1, None where they show no such thing.
+    `statistics_apart` is the median distance of the two layers' outputs, in standard deviations of
+    the copy's, if both were given the live layer's activations. `weights_apart` is that of the
+    weights, relative to their size: 0 for the same, about 1.4 for two networks. None: not known.
+    """
+
+    root: tuple[str, str]
+    initial_weight: float | None
+    statistics_apart: float | None
+    weights_apart: float | None
 
 
 class Comparison:

@@ -17,8 +17,9 @@ from bncli.rules.checkpoint import file_findings, layer_findings
 from bncli.rules.copies import twins
 from bncli.rules.counters import check_multiples, counter_groups, is_count
 from bncli.rules.estimation import named_batch_norm
-from bncli.rules.layers import Checkpoint, Layer, Pair, median, summary
+from bncli.rules.layers import Checkpoint, Layer, median, summary
 from bncli.rules.momentum import counter_too_small, initial_weight
+from bncli.rules.pairs import Pair
 from bncli.rules.precision import HALF_STATISTICS
 
 
