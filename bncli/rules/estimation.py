@@ -172,8 +172,8 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             rule = NEVER_ESTIMATED_ANYWHERE
             fact = (
                 f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)} though "
-                "weight or bias is trained, and so it is in every layer: the network was only "
-                "run in evaluation mode, or its statistics were reset."
+                "weight or bias is trained, and no layer has statistics of its own: the network "
+                "was only run in evaluation mode, or its statistics were reset."
             )
             cause = "never-in-training-mode-or-reset"
         else:

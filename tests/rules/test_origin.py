@@ -431,6 +431,15 @@ def test_the_counter_is_not_judged_by_such_statistics(counter, vectors, momentum
     assert blamed == set()
 
 
+def test_statistics_that_were_never_written_are_no_ones_example():
+    """BN101 takes other layers for proof that the file has statistics."""
+    fresh = {"running_mean": np.zeros(4, np.float32), "running_var": np.ones(4, np.float32)}
+    initial = summary(layer("a", counter=0, **fresh))
+    for other, code in ((layer("b", counter=0, **ZEROS), "BN102"), (layer("b"), "BN101")):
+        found = file_findings(Checkpoint([initial, summary(other)]))
+        assert [f.code for f in found if f.subject == "a"] == [code]
+
+
 def test_no_check_stumbles_over_what_is_missing():
     """Every combination of vectors that are not there, not finite, of no channel, and of eps."""
     kinds = (None, f4(0, 0), f4(1, 0.5), f4(np.nan, 1), f4(np.inf, -np.inf), f4(-1e30, 1e-40))
