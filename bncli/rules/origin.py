@@ -211,8 +211,8 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
             with np.errstate(over="ignore", invalid="ignore"):
                 alone = huge & ~np.isinf(var) & ~(var >= (size * last) ** 2 / 100)
         elif leaf == "running_var":
-            # Inputs of such a spread have a mean to fit, however few of them do.
-            fits = (np.abs(mean) < HUGE) & (mean * mean >= 1e-9 * size)
+            # Inputs of such a spread have a mean to fit, however near to 0 chance has brought it.
+            fits = (np.abs(mean) < HUGE) & (mean * mean >= 1e-16 * size)
             huge &= ~fits | (values < 0)
             usual = np.sort(size[np.isfinite(size) & (size > 0)])
             middle = usual[(len(usual) - 1) // 2]

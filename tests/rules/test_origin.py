@@ -278,6 +278,10 @@ def test_memory_in_a_variance(values):
     [
         {"running_var": f4(5.605e-45, 1.47e11, 0.5, 0.7)},  # a dead channel, and unscaled inputs
         {"running_var": f4(5.605e-45, 1e32, 1, 1), "running_mean": f4(5.605e-45, 1e16, 1, 1)},
+        {
+            "running_var": f4(1, 1.8e24, 1, 1),
+            "running_mean": f4(1, 3.2e7, 1, 1),
+        },  # by chance
         {"running_var": f4(1e28, 3e28, 2e29, 5e28)},  # an explosion spares no channel
         {"running_var": f4(9.8e-18, 14627, 0.5, 3.0)},
         {"running_var": f4(3e-40, 4e-40, 0.5, 3.0)},  # on their way down
