@@ -195,6 +195,13 @@ def identify_update(observed: Observed) -> UpdateIdentification:
         # A step too small for the buffers' last place leaves them too, and tells no weight.
         usual = [item for item in found if item.level <= LOOSE and item.update.weight >= WEIGHTS[1]]
         chosen = usual + [item for item in found if item.update == NO_UPDATE]
+    # An eps that is lost in the rounding beside the variance is no other way to update.
+    plain = {item.update for item in chosen}
+    chosen = [
+        item
+        for item in chosen
+        if not item.update.kept_eps or replace(item.update, variant="", kept_eps=0.0) not in plain
+    ]
     explaining = [
         replace(item, explains=True)
         for item in sorted(chosen, key=lambda item: (item.oddness, item.max_abs_diff))
