@@ -214,3 +214,13 @@ def test_a_thing_made_in_yet_another_way_is_new(gate):
     assert judged(1, 1e-5) == 0
     assert judged(0, 1e-5) == 0  # as PyTorch does
     assert judged(0, 0.123) == 1
+
+
+@pytest.mark.parametrize("command", ["compute", "trace", "compare-norms"])
+def test_a_tensor_is_known_by_its_name_in_every_command(gate, command):
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    x[2, 1] = np.nan
+    gate.save("x.npz", {"1": x, "3": x})
+    gate(command, "x.npz::1", update=True)
+    assert gate(command, "x.npz::1") == 0
+    assert gate(command, "x.npz::3") == 1
