@@ -15,7 +15,7 @@ from bncli import report as report_module
 from bncli.report import MOST_ROWS, Column, Table
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is told in other units")
-CHANNELS = 1_000_000
+CHANNELS = 2_000_000
 MOST_BYTES = 300
 
 PEAK = """
@@ -44,16 +44,15 @@ def few_rows(monkeypatch):
 
 
 @LINUX
-@pytest.mark.parametrize("kind", ["normal", "small", "nan", "constant"])
+@pytest.mark.parametrize("kind", ["normal", "small", "constant"])
 def test_a_channel_takes_a_few_hundred_bytes(save, kind):
+    """Two sizes, so that what does not grow with the channels cancels."""
     x = np.random.default_rng(0).standard_normal((4, CHANNELS), dtype=np.float32)
     x *= {"small": 1e-4, "constant": 0}.get(kind, 1)
-    if kind == "nan":
-        x[0] = np.nan
     save("x.npy", x)
-    save("small.npy", np.zeros((4, 3), np.float32))
-    taken = peak("compute", "x.npy", "-q") - peak("compute", "small.npy", "-q")
-    assert taken / CHANNELS < MOST_BYTES
+    save("half.npy", x[:, : CHANNELS // 2])
+    taken = peak("compute", "x.npy", "-q") - peak("compute", "half.npy", "-q")
+    assert taken / (CHANNELS // 2) < MOST_BYTES
 
 
 def test_a_table_of_more_rows_is_cut(run, save, folder):

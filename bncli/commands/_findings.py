@@ -71,6 +71,8 @@ def agreement(compared: list[Closeness], name: str, findings: Sequence[Finding])
             f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
             f"{', '.join(failed)}."
         )
+    if not compared:
+        return f"Nothing was compared: {name} has none of it."
     closest = max(compared, key=lambda item: item.used)
     return (
         f"bncli and {name} agree in all {len(compared)} quantities; "

@@ -158,6 +158,7 @@ def compare_norms(
     verdict = _dependence(measured, tensor.shape[0])
     checked: dict[str, list[str]] = {}
     axis = () if given.channel_axis == 1 else (("", f"channel axis {given.channel_axis}"),)
+    nothing = False
     if against is not None:
         from bncli.backends import backend
         from bncli.rules.comparison import comparison_findings, lost_digits_findings
@@ -179,6 +180,7 @@ def compare_norms(
                 if item.quantity.endswith(" output"):
                     findings += lost_digits_findings(item, 1.0, name)
         checked = {"": [item.quantity for item in done.compared]}
+        nothing = not done.compared
         facts |= {"backend": against.value, "backend_version": done.version}
         verdict = f"{verdict} {agreement(list(done.compared), name, findings)}"
     findings.sort(key=lambda finding: -finding.severity.rank)
@@ -191,6 +193,7 @@ def compare_norms(
         read=(str(tensor.path),),
         about=((str(tensor.path), tensor.name), *axis),
         checked=checked,
+        nothing_checked=nothing,
     )
 
 

@@ -584,3 +584,18 @@ def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
             assert change == pytest.approx(np.abs(here - there).max(), rel=1e-6)
         else:
             assert change is None
+
+
+@pytest.mark.parametrize("gone", [5, 4])
+def test_a_backend_with_none_of_the_norms_is_3(run, save, monkeypatch, gone):
+    import torch
+
+    names = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "InstanceNorm1d",
+             "InstanceNorm2d", "InstanceNorm3d", "GroupNorm", "RMSNorm")  # fmt: skip
+    for name in names if gone == 5 else names[3:]:
+        monkeypatch.delattr(torch.nn, name, raising=False)
+    save("x.npy", np.random.default_rng(0).normal(size=(4, 6, 5)).astype(np.float32))
+    result = run("compare-norms", "x.npy", "--against", "torch", "-f", "json")
+    assert result.code == (3 if gone == 5 else 0)
+    assert bool(result.report["tables"]["differences"]) == (gone == 4)
+    assert "norms" in result.report["tables"]

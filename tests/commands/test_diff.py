@@ -565,3 +565,21 @@ def test_refusal_is_one_exact_sentence_and_exit_code_2(run, save, arguments):
     code, stdout, stderr = run("diff", *arguments.split())
     assert (code, stdout) == (2, "")
     assert stderr == f"bncli: {REFUSALS[arguments]}\n"
+
+
+def test_a_quantised_tensor_is_refused_in_a_sentence(run, save):
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.quantize_per_tensor(torch.ones(4, 3), 0.1, 0, torch.qint8)
+    save("q.pt", {"a": quantised, "b": torch.ones(4, 3)})
+    save("p.pt", {"a": torch.ones(4, 3), "b": torch.ones(4, 3)})
+    for pair in (("q.pt::a", "p.pt::a"), ("p.pt::a", "q.pt::a"), ("q.pt::a", "q.pt::a")):
+        code, stdout, stderr = run("diff", *pair)
+        assert (code, stdout) == (2, "")
+        assert "cannot be read" in stderr
+        assert stderr.count("\n") == 1
+    assert run("diff", "q.pt", "p.pt").code == 1
