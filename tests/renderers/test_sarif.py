@@ -36,7 +36,7 @@ TEXT = {"type": "string", "minLength": 1}
 BAG = {"type": "object"}
 MESSAGE = closed("text", text=TEXT, markdown=TEXT)
 LEVEL = {"enum": ["none", "note", "warning", "error"]}
-URI = {"type": "string", "pattern": r"^(file:///)?([A-Za-z0-9._~/-]|%[0-9A-F]{2})+$"}
+URI = {"type": "string", "pattern": r"^(file:///)?([A-Za-z0-9._~/-]|%[0-9A-F]{2})*$"}
 PHYSICAL = closed(
     "artifactLocation",
     artifactLocation=closed("uri", uri=URI),
