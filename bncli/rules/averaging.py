@@ -117,7 +117,8 @@ LEFT_BEHIND = Rule(
     "copy-left-behind",
     Severity.WARNING,
     "The averaged copy's running statistics did not move with the live ones, as its weights did.",
-    "Average or copy the buffers along with the parameters, or run update_bn on the copy.",
+    "Average or copy the buffers along with the parameters, or run update_bn on the copy; nothing, "
+    "if that was done.",
     symptom="The averaged model is worse than the live one in evaluation, the more the further "
     "training has come.",
     arithmetic="The copy's counter is behind the live one's, and its statistics are further from "
@@ -301,9 +302,10 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
         copy,
         live,
         f"num_batches_tracked is {plain_count(copy.counter or 0)} beside the "
-        f"{plain_count(live.counter or 0)} of {label(live.name)}, and its statistics did not move "
-        f"with the live ones: they are {apart or 0:.3g} standard deviations apart in the median "
-        f"channel, and the weights {weights or 0:.2g} of their size.",
+        f"{plain_count(live.counter or 0)} of {label(live.name)}, and its statistics are "
+        f"{apart or 0:.3g} standard deviations from the live ones in the median channel, where the "
+        f"weights are {weights or 0:.2g} of their size apart: they did not move with the live "
+        "ones, unless they were estimated anew.",
         "buffers-left-behind",
         num_batches_tracked=copy.counter,
         live_num_batches_tracked=live.counter,

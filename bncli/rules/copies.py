@@ -147,7 +147,7 @@ def _paired(
             if len(parts) >= length and end in wanted:
                 ends.setdefault(end, []).append((len(parts), layer))
     found: dict[str, str] = {}
-    short: dict[str, list[str]] = {}
+    below: dict[str, dict[str, int]] = {}
     for name, several in copies.items():
         fits = (
             (rest, min(same, key=lambda pair: pair[0])[1])
@@ -157,12 +157,12 @@ def _paired(
         end, partner = next(fits, ((), None))
         if partner is not None:
             found[name] = partner.name
-            if len(end) == 1:
-                short.setdefault(name[: -len(end[0])], []).append(name)
+            root = name[: len(name) - sum(map(len, end)) - len(end) + 1]
+            below.setdefault(root, {})[name] = len(end)
     # "ema.bn" may be an attention of that name: a copy has most of the network's layers.
-    for names in short.values():
+    for names in below.values():
         if 2 * len(names) < len(live):
-            for name in names:
+            for name in (each for each, length in names.items() if length == 1):
                 del found[name]
     return found
 

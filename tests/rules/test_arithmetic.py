@@ -239,6 +239,13 @@ def test_one_layer_below_ema_in_a_network_of_many_is_no_copy():
     assert twins([summary(layer(name)) for name in whole]) == pairs
 
 
+def test_the_layers_of_a_copy_beside_its_blocks_are_paired_too():
+    ends = ["bn1", *(f"layer{number}.{at}.bn1" for number in (1, 2) for at in (0, 1))]
+    whole = [f"{root}.{end}" for root in ("student", "teacher") for end in ends]
+    pairs = {f"teacher.{end}": f"student.{end}" for end in ends}
+    assert twins([summary(layer(name)) for name in whole]) == pairs
+
+
 def test_a_copy_is_known_by_its_n_averaged():
     layers = [summary(layer("best.module.bn")), summary(layer("live.bn"))]
     assert twins(layers) == {}
