@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,7 +252,7 @@ class ChannelStats:
     nan: IntArray
     posinf: IntArray
     neginf: IntArray
-    first_nonfinite: tuple[tuple[int, ...] | None, ...]
+    first_nonfinite: Sequence[tuple[int, ...] | None]
     third: FloatArray | None = None
     fourth: FloatArray | None = None
     samples: SampleSums | None = None

@@ -44,11 +44,11 @@ def few_rows(monkeypatch):
 
 
 @LINUX
-@pytest.mark.parametrize("kind", ["normal", "small", "constant"])
+@pytest.mark.parametrize("kind", ["normal", "small", "constant", "nan"])
 def test_a_channel_takes_a_few_hundred_bytes(save, kind):
     """Two sizes, so that what does not grow with the channels cancels."""
     x = np.random.default_rng(0).standard_normal((4, CHANNELS), dtype=np.float32)
-    x *= {"small": 1e-4, "constant": 0}.get(kind, 1)
+    x *= {"small": 1e-4, "constant": 0, "nan": np.nan}.get(kind, 1)
     save("x.npy", x)
     save("half.npy", x[:, : CHANNELS // 2])
     taken = peak("compute", "x.npy", "-q") - peak("compute", "half.npy", "-q")

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from itertools import count
 from math import prod
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
-from bncli.moments.worker import MAX_CANCELLATION, Nonfinite, Partial, Worker
+from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Worker
 from bncli.progress import Advance
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ def channel_stats(
                 exponent = np.where(overflown, np.frexp(largest)[1], 0)
                 scaled = scan(np.ldexp(1.0, -exponent), extremes=False).moments()
                 moments = scaled.times_two_to(exponent)
-        first: list[tuple[int, ...] | None] = [None] * len(moments.shift)
-        found = pool.nonfinite or Nonfinite.none(len(first))
-        for channel in np.flatnonzero(found.dirty).tolist():
-            first[channel] = _unravel(int(found.first[channel]), source.shape)
+        found = pool.nonfinite or Nonfinite.none(len(moments.shift))
         found_samples = None if pool.samples is None else pool.samples.about(moments.offset)
         if sample_axis is not None and source.shape[sample_axis % len(source.shape)] == 1:
             found_samples = only_sample(moments.var)
@@ -123,7 +120,7 @@ def channel_stats(
             moments,
             (pool.min, pool.max),
             (found.nan, found.posinf, found.neginf),
-            tuple(first),
+            FirstIndices(found, source.shape),
             found_samples,
         )
 
@@ -221,6 +218,43 @@ def _processors() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         return os.cpu_count() or 1
+
+
+class FirstIndices(Sequence[tuple[int, ...] | None]):
+    """The index of each channel's first NaN or Inf in a tensor of `shape`; None for a clean one.
+
+    An index is made when it is asked for: a tuple for each of many channels would take more
+    memory than all their statistics.
+    """
+
+    __slots__ = ("_found", "_shape")
+
+    def __init__(self, found: Nonfinite, shape: Sequence[int]) -> None:
+        self._found = found
+        self._shape = shape
+
+    def __len__(self) -> int:
+        """The number of channels."""
+        return len(self._found.first)
+
+    @overload
+    def __getitem__(self, channel: int) -> tuple[int, ...] | None: ...
+
+    @overload
+    def __getitem__(self, channel: slice) -> tuple[tuple[int, ...] | None, ...]: ...
+
+    def __getitem__(self, channel: int | slice) -> Any:
+        """The index of one channel, or a tuple of those of several."""
+        if isinstance(channel, slice):
+            return tuple(self[one] for one in range(*channel.indices(len(self))))
+        index = int(self._found.first[channel])
+        return None if index == NOWHERE else _unravel(index, self._shape)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence holds the same indices."""
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as what it stands on, arrays
 
 
 def _unravel(index: int, shape: Sequence[int]) -> tuple[int, ...]:

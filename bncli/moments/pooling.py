@@ -174,7 +174,7 @@ def stats(
     moments: Moments,
     extremes: tuple[FloatArray, FloatArray],
     nonfinite: tuple[IntArray, IntArray, IntArray],
-    first: tuple[tuple[int, ...] | None, ...],
+    first: Sequence[tuple[int, ...] | None],
     samples: SampleSums | None = None,
 ) -> ChannelStats:
     """A `ChannelStats` in which channels with a NaN or Inf have what IEEE arithmetic gives."""

@@ -31,7 +31,7 @@ MAX_CANCELLATION = 16.0
 """The mean square over the variance, beyond which sums are taken again about the mean."""
 _ROUNDS = 4
 """A mean far away may be wrong by more than a standard deviation at first; it soon settles."""
-_NOWHERE = int(np.iinfo(np.int64).max)
+NOWHERE = int(np.iinfo(np.int64).max)
 
 
 @dataclass(slots=True)
@@ -50,12 +50,12 @@ class Nonfinite:
     def none(cls, channels: int) -> Nonfinite:
         """What channels without any have."""
         zeros = np.zeros((3, channels), np.int64)
-        return cls(zeros[0], zeros[1], zeros[2], np.full(channels, _NOWHERE))
+        return cls(zeros[0], zeros[1], zeros[2], np.full(channels, NOWHERE))
 
     @property
     def dirty(self) -> NDArray[np.bool_]:
         """Which channels have any."""
-        dirty: NDArray[np.bool_] = self.first != _NOWHERE
+        dirty: NDArray[np.bool_] = self.first != NOWHERE
         return dirty
 
 
@@ -277,8 +277,8 @@ class Worker:
             found.neginf[at] += (rows == -np.inf).sum(axis=1)
             before, channel, behind = self._layout.c_order(tile)
             place = np.add.outer(before, behind).reshape(-1)
-            first = np.where(finite, _NOWHERE, place).min(axis=1)
-            some = first != _NOWHERE
+            first = np.where(finite, NOWHERE, place).min(axis=1)
+            some = first != NOWHERE
             first[some] += channel[which[some]]
             found.first[at] = np.minimum(found.first[at], first)
         dirty = found.dirty
