@@ -73,7 +73,9 @@ def _module(norm: Norm, parameter_dtype: Any) -> Any:
         arguments = (norm.groups, channels)
     elif norm.name in (LAYER, RMS):
         arguments = (norm.normalized_shape,)
-    eps = {"eps": norm.eps} if norm.eps_given else {}
+    # Before RMSNorm was one kernel, its own default was another in half precision.
+    older = norm.name == RMS and not hasattr(torch.ops.aten, "_fused_rms_norm")
+    eps = {"eps": norm.eps} if norm.eps_given or older else {}
     kind = getattr(torch.nn, _class_name(norm))
     return kind(*arguments, **eps, dtype=parameter_dtype)
 
