@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 from bncli.dtypes import DTYPES
 from bncli.identify.hypotheses import (
     EVAL,
+    FRESH,
     IS_INVSTD,
     TRAINING,
+    UNCENTERED,
     ChannelMap,
     Hypothesis,
     Known,
@@ -43,6 +45,9 @@ SINGLE = 2.0**-24
 
 LOST = 64.0
 """Statistics of a batch are taken for mere rounding where std is below this many times u |mean|."""
+
+MOST_EPS = 0.02
+"""The largest eps that is fitted to statistics that were used oddly."""
 
 DIGITS = range(1, 7)
 """Digits of a fitted eps: the fewest with which it explains the output."""
@@ -219,18 +224,21 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
 
 
 def fitted(seen: Seen) -> list[Candidate]:
-    """The plain hypotheses with the eps that fits best, where there is one."""
+    """The plain hypotheses with the eps that fits best, where there is one, and the likeliest odd.
+
+    Of the odd ones an eps that nobody uses is none: it would make any scale of all channels one.
+    """
     known = seen.known
-    ways: list[tuple[str, int | None]] = []
+    ways: list[tuple[str, int | None, str]] = [(EVAL, None, FRESH)]
     if seen.view.count > 1:
-        ways += [(TRAINING, 0), (TRAINING, 1)]
+        ways += [(TRAINING, ddof, how) for ddof in (0, 1) for how in ("", UNCENTERED)]
     if known.has_statistics:
-        ways.append((EVAL, None))
+        ways += [(EVAL, None, ""), (EVAL, None, UNCENTERED)]
     found = []
-    for mode, ddof in ways:
-        plain = Hypothesis(mode, ddof, 0.0, fitted=True, view=seen.view.name)
+    for mode, ddof, how in ways:
+        plain = Hypothesis(mode, ddof, 0.0, fitted=True, statistics=how, view=seen.view.name)
         eps = _fitted_eps(seen, plain)
-        if eps is not None:
+        if eps is not None and not (how and eps > MOST_EPS):
             tried = [replace(plain, eps=float(f"{eps:.{digits}g}")) for digits in DIGITS]
             tried.append(replace(plain, eps=eps))
             measured = seen.measured(list(dict.fromkeys(tried)))
@@ -249,7 +257,9 @@ def _fitted_eps(seen: Seen, plain: Hypothesis) -> float | None:
     known, stats, y_stats = seen.known, seen.fit.stats, seen.fit.y_stats
     u = max(DTYPES[seen.view.y.dtype].unit_roundoff, 2.0**-53)
     var = stats.unbiased_var if plain.ddof else stats.var
-    if plain.mode == EVAL and known.running_var is not None:
+    if plain.statistics == FRESH:
+        var = np.ones_like(var)
+    elif plain.mode == EVAL and known.running_var is not None:
         var = known.running_var
     weight = np.ones_like(var) if known.weight is None else known.weight
     with np.errstate(all="ignore"):

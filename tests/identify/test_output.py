@@ -302,3 +302,37 @@ def test_no_absurd_eps_is_fitted_to_a_constant_output():
         for item in found.hypotheses[:1]
         if item.explains
     )
+
+
+@pytest.mark.parametrize("eps", [3e-4, 1.7e-3, 0.01])
+@pytest.mark.parametrize(
+    ("how", "mode"),
+    [
+        ("statistics 0 and 1", "eval"),
+        ("mean not subtracted", "training"),
+        ("mean not subtracted", "eval"),
+    ],
+)
+def test_statistics_used_oddly_with_an_eps_that_nobody_lists(how, mode, eps):
+    rng = np.random.default_rng(3)
+    x = rng.normal(0.5, 0.3, (16, 4, 5)).astype(np.float32)
+    known = Known(rng.normal(1, 0.2, 4), rng.normal(size=4), rng.normal(size=4), np.full(4, 0.3))
+    var = {"training": x.astype(np.float64).var((0, 2)), "eval": known.running_var}[mode]
+    if how == "statistics 0 and 1":
+        var = np.ones(4)
+    scale, bias = known.weight / np.sqrt(var + eps), known.bias
+    y = (x * scale[:, None] + bias[:, None]).astype(np.float32)
+    found = identify_output(ArraySource(x, "float32"), ArraySource(y, "float32"), 1, known)
+    best = found.hypotheses[0].hypothesis
+    assert found.explained
+    assert not found.expected
+    assert (best.mode, best.variant) == (mode, f"fitted eps, {how}")
+    assert best.eps == pytest.approx(eps, rel=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.9, 0.98, 1.02])
+def test_a_scale_of_all_channels_is_no_eps_of_fresh_statistics(scale):
+    x = np.random.default_rng(4).normal(size=(16, 4, 5)).astype(np.float32)
+    y = (scale * x).astype(np.float32)
+    found = identify_output(ArraySource(x, "float32"), ArraySource(y, "float32"), 1, Known())
+    assert not found.explained
