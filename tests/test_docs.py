@@ -14,6 +14,7 @@ import pytest
 from bncli.cli import build_app, main
 from bncli.commands import COMMANDS
 from bncli.errors import ExitCode
+from bncli.signals import Terminated
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
@@ -120,14 +121,15 @@ def test_exit_codes_of_the_readme_are_executed(code, tmp_path):
 
 
 def test_the_exit_codes_without_an_example_are_executed_too(monkeypatch, capsys):
-    """A bug, an interrupt and a closed pipe, which no command line asks for."""
-    assert [code for code, example in exit_codes().items() if not example] == [4, 130, 141]
+    """A bug, an interrupt, a closed pipe and an end, which no command line asks for."""
+    assert [code for code, example in exit_codes().items() if not example] == [4, 130, 141, 143]
     for error, code in (
         (ZeroDivisionError(), ExitCode.BUG),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+        (Terminated(), ExitCode.TERMINATED),
     ):
         monkeypatch.setattr(
-            "bncli.loaders.open_file", lambda path, error=error: (_ for _ in ()).throw(error)
+            "bncli.loaders.open_model", lambda path, error=error: (_ for _ in ()).throw(error)
         )
         assert main(["inspect-checkpoint", "net.pt"]) == code
     reading, writing = os.pipe()

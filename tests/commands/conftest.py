@@ -48,5 +48,5 @@ def bad_inputs(save, folder):
     (folder / "folder.md").mkdir()
     (folder / "refusals.json").write_text('{"format_version": 1, "findings": [{"code": 3}]}')
     (folder / "old.json").write_text('{"format_version": 1, "findings": []}')
-    (folder / "new.json").write_text('{"format_version": 2, "findings": []}')
+    (folder / "new.json").write_text('{"format_version": 3, "findings": []}')
     return folder
