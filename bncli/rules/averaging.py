@@ -211,14 +211,18 @@ CHECKS = (check_copies, check_averaged)
 
 
 def _never_updated(copy: Summary, live: Summary) -> Finding:
-    """BN602: the copy's statistics are the initial ones."""
+    """BN602: the copy's statistics are the initial ones, and maybe all of it is."""
+    cause, why = "buffers-left-out", "its parameters were copied or averaged without its buffers"
+    if copy.affine == "initial" and live.affine != "initial":
+        cause = "never-updated"
+        why = "and weight and bias are the initial ones too: nothing of the copy was ever updated"
     return _finding(
         COPY_INITIAL,
         copy,
         live,
         f"running_mean is exactly 0 and running_var exactly 1, where {label(live.name)} has "
-        "statistics of its own: its parameters were copied or averaged without its buffers.",
-        "buffers-left-out",
+        f"statistics of its own{':' if cause == 'buffers-left-out' else ','} {why}.",
+        cause,
     )
 
 
@@ -247,14 +251,15 @@ def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Findi
 def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
     """BN608: the initial 0 and 1 are a part of the copy's statistics."""
     count = live.counter
+    digits = ".2g" if weight < 0.99 else ".4g"
     decay = weight ** (1 / count) if count is not None and count > 0 and weight < 1 else None
     said = "" if decay is None else f", as decay {decay:.6g} leaves after {plain_count(count or 0)}"
     return _finding(
         STILL_INITIAL,
         copy,
         live,
-        f"about {100 * weight:.2g} % of it is still the initial 0 and 1: running_var is "
-        f"{weight:.2g} + {1 - weight:.2g} times that of {label(live.name)}{said}"
+        f"about {100 * weight:{digits}} % of it is still the initial 0 and 1: running_var is "
+        f"{weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}{said}"
         f"{' steps' * bool(said)}.",
         "averaged-too-briefly",
         initial_weight=weight,

@@ -130,14 +130,16 @@ def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | Non
     An average that began at a fresh layer holds q + (1 - q) times a mean of the live variances, q
     the same in every channel of every layer. q is the median of (copy - live)/(1 - live), each
     channel weighing as much as its live variance is far from 1. It holds only if most channels
-    agree on it, if no variance of the copy (the least is `least_var`) lies below q, and if such a
-    mixture explains the copy much better than a factor that all live variances share. None where
-    it does not, where q is below LEAST_INITIAL, or where fewer than FEWEST_CHANNELS tell.
+    agree on it, if no variance of the copy (the least is `least_var`) lies below q, if such a
+    mixture explains the copy much better than a factor that all live variances share, and if the
+    copy's means are not far above (1 - q) times the live ones. None where it does not, where q is
+    below LEAST_INITIAL, or where fewer than FEWEST_CHANNELS tell.
     """
     import numpy as np
 
-    var, live = (np.concatenate([pair[at] for pair in pairs]) for at in (1, 3))
+    mean, var, live_mean, live = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     usable = np.isfinite(var) & np.isfinite(live) & (var > 0) & (live >= 0)
+    usable &= np.isfinite(mean) & np.isfinite(live_mean)
     usable &= np.abs(1 - live) >= FAR_FROM_1
     if usable.sum() < FEWEST_CHANNELS:
         return None
@@ -156,7 +158,8 @@ def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | Non
     scaled = np.abs(ratio - np.median(ratio))
     if np.median(mixed) > 0.5 * np.median(scaled):
         return None
-    return weight
+    mean, live_mean = np.median(np.abs(mean[usable])), np.median(np.abs(live_mean[usable]))
+    return weight if mean <= 3 * (1 - weight) * live_mean + 0.1 * np.median(np.sqrt(var)) else None
 
 
 def statistics_apart(

@@ -324,3 +324,45 @@ def test_another_network_of_such_a_name_is_no_twin(run, folder, name):
     torch.manual_seed(3)
     fresh = found(run, saved | below(q_network().state_dict(), name))
     assert codes(fresh) == {"BN103", "BN302"}
+
+
+def test_a_copy_that_is_all_initial_got_no_parameters_either(folder, run):
+    findings = found(run, both(trained(residual), made(residual), "teacher"))
+    never = [finding for finding in findings if finding["code"] == "BN602"]
+    assert len(never) == len(norms(made(residual)))
+    for finding in never:
+        assert finding["evidence"]["cause"] == "never-updated"
+        assert "parameters were copied" not in finding["message"]
+
+
+def test_a_copy_that_is_far_may_have_been_estimated_anew(folder, run):
+    live = trained(residual)
+    other = copy.deepcopy(live)
+    for norm in norms(other).values():
+        norm.running_mean += 2 * norm.running_var.sqrt()
+        norm.num_batches_tracked.fill_(40)
+    findings = [each for each in found(run, both(live, other)) if each["code"] == "BN609"]
+    assert findings
+    assert all("unless they were estimated anew" in each["message"] for each in findings)
+
+
+def test_variances_near_1_beside_means_of_their_own_are_no_initial_ones():
+    rng = np.random.default_rng(5)
+    mean, live_mean = rng.normal(0, 1, (2, 32))
+    var, live_var = np.exp(rng.normal(0, 0.02, 32)), 10 ** rng.normal(0, 0.5, 32)
+    assert initial_weight([(mean, var, live_mean, live_var)], var.min()) is None
+    mixed = (0.01 * live_mean, 0.99 + 0.01 * live_var, live_mean, live_var)
+    assert initial_weight([mixed], mixed[1].min()) == pytest.approx(0.99)
+
+
+def test_nearly_all_is_said_in_digits(folder, run):
+    live = trained(residual)
+    other = copy.deepcopy(live)
+    for norm in norms(other).values():
+        norm.running_mean *= 0.002
+        norm.running_var.mul_(0.002).add_(0.998)
+    messages = [
+        each["message"] for each in found(run, both(live, other)) if each["code"] == "BN608"
+    ]
+    assert messages
+    assert all(message.startswith("about 99.8 % ") for message in messages), messages
