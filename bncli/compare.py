@@ -197,6 +197,13 @@ def overflowed(values: FloatArray, dtype: str) -> FloatArray:
         return np.where(np.abs(values) >= limit, np.copysign(np.inf, values), values)
 
 
+def without_infinities(values: FloatArray) -> FloatArray:
+    """`values`, but 0 for what is not finite: it has no rounding that others would be allowed."""
+    import numpy as np
+
+    return np.where(np.isfinite(values), values, 0.0)
+
+
 def alike(
     actual: FloatArray, expected: NDArray[Any], lost: NDArray[Any]
 ) -> tuple[FloatArray, NDArray[Any]]:

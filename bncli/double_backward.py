@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BlockNormalizer, along, blocks
-from bncli.compare import Tolerance
+from bncli.compare import Tolerance, without_infinities
 from bncli.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -220,8 +220,11 @@ def double_tolerances(
                 + a_g * (e_v + x_hat * e_av)
             )
         # A step that underflows loses all it had, by whatever it is multiplied then.
-        tiny = 32 * arithmetic.underflow * (1 + np.abs(norm.weight)) * (1 + norm.invstd) ** 3
-        tiny *= (1 + first.g_max) * (1 + sums.v_max) * (1 + x_hat) ** 3
+        weight, invstd, g, v, x_hat = map(
+            without_infinities, (np.abs(norm.weight), norm.invstd, first.g_max, sums.v_max, x_hat)
+        )
+        tiny = 32 * arithmetic.underflow * (1 + weight) * (1 + invstd) ** 3
+        tiny *= (1 + g) * (1 + v) * (1 + x_hat) ** 3
     tiny = np.nan_to_num(tiny, nan=0.0, posinf=np.inf) + 2 * arithmetic.output_tiniest
     return {
         "double_grad_input": _allowed(grad_input + tiny),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.compare import Tolerance
+from bncli.compare import Tolerance, without_infinities
 from bncli.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         # x * scale - mean * scale, folded or not: the mean is rounded again.
         atol = statistics.invstd * (mean_error + 2 * u * mean) + 2 * arithmetic.output_tiniest
         size = np.maximum(np.abs(statistics.max), np.abs(statistics.min)) + mean
-        atol += 4 * arithmetic.underflow * (1 + statistics.invstd) * (1 + size)
+        lost = 4 * arithmetic.underflow * (1 + without_infinities(statistics.invstd))
+        atol += lost * (1 + without_infinities(size))
         rtol = invstd_error + 3 * u + arithmetic.output_u
     # A bound that is not a number allows nothing; there the values are no numbers either.
     mean_error, invstd_error, rtol, atol = (

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bncli.compare import Tolerance
+from bncli.compare import Tolerance, without_infinities
 from bncli.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class Tolerances:
         lost = np.full(self.norm.var.shape, steps * self.arithmetic.underflow)
         with np.errstate(invalid="ignore", over="ignore"):
             for factor in factors:
-                lost *= 1 + np.abs(factor)
+                lost *= 1 + without_infinities(np.abs(factor))
         return np.asarray(np.nan_to_num(lost, nan=0.0, posinf=np.inf), np.float64)
 
     def _dot_error(self, sums: GradientSums) -> FloatArray:

@@ -121,3 +121,31 @@ def test_a_real_difference_beside_subnormal_values_is_told(training):
     compared = compare_channels(wrong, x, TORCH, seed=1, tolerance=None, path=Path())
     told = {item.whole.quantity for item in compared.quantities if not item.whole.passed}
     assert told == {"output"}
+
+
+@pytest.mark.parametrize("where", ["input", "gradient"])
+def test_a_real_difference_beside_an_infinity_is_told(where):
+    """In evaluation each value stands for itself: one infinity excuses no other of its channel."""
+    x, g = np.random.default_rng(0).normal(size=(2, 8, 3, 5)).astype(np.float32)
+    (x if where == "input" else g)[0, 1, 2] = np.inf
+    config = Configuration(
+        x, "float32", 1, BatchNormSettings(affine=False, training=False), None, None,
+        RunningStats(np.zeros(3), np.ones(3), 0),
+    )  # fmt: skip
+    done = config.done()
+
+    def told(norm):
+        compared = compare_channels(
+            replace(done, norm=norm), x, TORCH, seed=1, grad_output=g, tolerance=None,
+            path=Path(double_backward=True),
+        )  # fmt: skip
+        return {
+            item.whole.quantity: [n for n, part in enumerate(item.channels) if not part.passed]
+            for item in compared.quantities
+            if not item.whole.passed
+        }
+
+    assert told(done.norm) == {}
+    wrong = told(replace(done.norm, invstd=done.norm.invstd * np.array([1, 1.1, 1])))
+    for quantity in ("output", "grad_input", "double_grad_output"):
+        assert wrong[quantity] == [1]
