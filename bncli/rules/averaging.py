@@ -251,9 +251,12 @@ def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Findi
 def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
     """BN608: the initial 0 and 1 are a part of the copy's statistics."""
     count = live.counter
-    digits = ".2g" if weight < 0.99 else ".4g"
+    digits = ".2g" if weight < 0.99 else ".3g"
     decay = weight ** (1 / count) if count is not None and count > 0 and weight < 1 else None
-    said = "" if decay is None else f", as decay {decay:.6g} leaves after {plain_count(count or 0)}"
+    said = ""
+    if decay is not None and decay < 1:  # to two digits of what a step takes
+        places = 1 - math.floor(math.log10(1 - decay))
+        said = f", as decay {decay:.{places}f} leaves after {plain_count(count or 0)}"
     return _finding(
         STILL_INITIAL,
         copy,

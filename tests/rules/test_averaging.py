@@ -366,3 +366,5 @@ def test_nearly_all_is_said_in_digits(folder, run):
     ]
     assert messages
     assert all(message.startswith("about 99.8 % ") for message in messages), messages
+    # The 160 batches of `trained`: 0.998^(1/160), to two digits of what a step takes.
+    assert all("as decay 0.999987 leaves after 160 steps" in message for message in messages)
