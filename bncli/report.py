@@ -58,6 +58,8 @@ class Finding:
     finding stays known in a baseline: names and other text, and runs of channels as
     `(what, first, last)`. `places` says where it is in words that stay, if the subject holds
     numbers, and has several where the finding stands for as many; empty is the subject alone.
+    `instead_of` has the codes of the findings in the place of which this one is said, None where
+    that is not known: what knows all of them knows this one.
     """
 
     code: str
@@ -69,6 +71,7 @@ class Finding:
     path: str = ""
     extent: tuple[Member, ...] = ()
     places: tuple[str, ...] = ()
+    instead_of: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,18 @@ def formerly_known(
                 if fits and index not in matched:
                     matched[index] = fits.pop()
                     free.remove(matched[index])
+    used = {entry: findings[index].subject for index, entry in matched.items()}
     for index, finding in enumerate(findings):
         if index not in matched:
-            heir = _inherited(finding, found[index], report, [(i, old[i]) for i in usable], files)
-            if heir is not None:
-                matched[index] = heir
+            mine = [
+                (i, old[i])
+                for i in usable
+                if used.get(i, finding.subject) == finding.subject or old[i].code in FOR_ALL
+            ]
+            heirs = _inherited(finding, found[index], report, mine, files)
+            if heirs:
+                matched[index] = heirs[0]
+                used |= dict.fromkeys(heirs, finding.subject)
     return matched
 
 
@@ -80,20 +87,34 @@ def _inherited(
     report: Report,
     old: Sequence[tuple[int, FormerEntry]],
     files: set[str],
-) -> int | None:
-    """The entry of an older rule that knew what this finding says; it may know several."""
-    from bncli.rules import formerly
+) -> list[int]:
+    """The entries of older rules that knew all that this finding says; [] where they did not.
 
-    codes = formerly(finding.code)
+    They may know other findings of the same place. What one finding said of many layers of its
+    own file is known in each of them.
+    """
+    from bncli.rules import former_codes
+
+    own = {finding.code} & FOR_ALL
     whole = finding.subject not in report.names.get(finding.path, ())
-    for index, other in old:
-        if other.file != entry.file and other.file in files:
-            continue
-        if other.code in FOR_ALL and other.code in (finding.code, *codes):
-            return index
-        if other.code in codes and (whole or _short(other) == _short(entry)):
-            return index
-    return None
+    heirs: list[int] = []
+    for codes in [own] if own else former_codes(finding):
+        fitting = (
+            index
+            for index, other in old
+            if other.code in codes
+            and (other.file == entry.file or other.file not in files)
+            and (
+                whole
+                or _short(other) == _short(entry)
+                or (other.code in FOR_ALL and other.file == entry.file)
+            )
+        )
+        heir = next(fitting, None)
+        if heir is None:
+            return []
+        heirs.append(heir)
+    return heirs
 
 
 def _full(entry: FormerEntry) -> str:

@@ -32,17 +32,18 @@ class Pattern:
 
     def picks(self, finding: Finding, report: Report) -> bool:
         """Whether some of the finding is meant."""
-        return any(self._fitting(finding, report))
-
-    def covers(self, finding: Finding, report: Report) -> bool:
-        """Whether all of the finding is meant: it may stand for several places."""
-        return all(self._fitting(finding, report))
-
-    def _fitting(self, finding: Finding, report: Report) -> list[bool]:
-        """Whether each place of the finding is meant."""
         from bncli.rules import formerly
 
-        if not any(code.startswith(self.code) for code in (finding.code, *formerly(finding.code))):
+        codes = (finding.code, *formerly(finding.code))
+        return any(self._fitting(finding, report, codes))
+
+    def covers(self, finding: Finding, report: Report, codes: Iterable[str]) -> bool:
+        """Whether all of the finding is meant under one of the codes: it may have many places."""
+        return all(self._fitting(finding, report, codes))
+
+    def _fitting(self, finding: Finding, report: Report, codes: Iterable[str]) -> list[bool]:
+        """Whether each place of the finding is meant."""
+        if not any(code.startswith(self.code) for code in codes):
             return [False]
         if self.glob == "*" or self._means(finding.subject, finding, report):
             return [True]
@@ -99,8 +100,19 @@ def selected(report: Report, select: Sequence[Pattern], ignore: Sequence[Pattern
     for finding in report.findings:
         if select and not any(pattern.picks(finding, report) for pattern in select):
             suppressed.append(Suppressed(finding, "select"))
-        elif any(pattern.covers(finding, report) for pattern in ignore):
+        elif _ignored(finding, report, ignore):
             suppressed.append(Suppressed(finding, "ignore"))
         else:
             kept.append(finding)
     return replace(report, findings=tuple(kept), suppressed=tuple(suppressed))
+
+
+def _ignored(finding: Finding, report: Report, ignore: Sequence[Pattern]) -> bool:
+    """Whether a finding is meant by its code, or all that it stands for is by older codes."""
+    from bncli.rules import former_codes
+
+    def meant(codes: Iterable[str]) -> bool:
+        return any(pattern.covers(finding, report, codes) for pattern in ignore)
+
+    former = former_codes(finding)
+    return meant((finding.code,)) or (bool(former) and all(map(meant, former)))

@@ -13,6 +13,8 @@ BN9xx   a comparison
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bncli.rules import (
     averaging,
     batch_rules,
@@ -34,6 +36,9 @@ from bncli.rules import (
     variances,
 )
 from bncli.rules.interface import Rule
+
+if TYPE_CHECKING:
+    from bncli.report import Finding
 
 FAMILIES: dict[str, str] = {
     "BN0": "an input batch",
@@ -79,6 +84,18 @@ RULES: tuple[Rule, ...] = tuple(
 def formerly(code: str) -> tuple[str, ...]:
     """The codes under which some findings of `code` went before; () for a code of no rule."""
     return next((rule.formerly for rule in RULES if rule.code == code), ())
+
+
+def former_codes(finding: Finding) -> list[set[str]]:
+    """The codes under which a finding went before; one of each set has to be known.
+
+    A finding that is said in the place of several others is known where all of them are.
+    """
+    codes = set(formerly(finding.code))
+    if finding.instead_of is None:
+        return [codes] if codes else []
+    every = ({code, *formerly(code)} & codes for code in finding.instead_of)
+    return [each for each in every if each]
 
 
 def taken_over(code: str) -> tuple[str, ...]:

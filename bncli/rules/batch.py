@@ -252,6 +252,7 @@ def inputs_findings(
                     "freedom": list(samples.freedom),
                 },
                 hint="Batches sorted by class, domain or time do this: shuffle the samples first.",
+                extent=("by samples",),
             )
         ]
     apart = [int(channel) for channel in np.flatnonzero(f_ratio > MOST_APART)]

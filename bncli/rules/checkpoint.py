@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
@@ -65,6 +66,10 @@ def layer_findings(layer: Layer) -> list[Finding]:
             rest: LayerChecks = shapes.CHECKS
             if unwritten_check is not unwritten.check_garbage:  # which names all that is spoilt
                 rest += corruption.CHECKS
+            if unwritten_check is not unwritten.check_zero:  # which one older rule was for
+                silent = [each for each in LAYER_CHECKS if each not in (*unwritten.CHECKS, *rest)]
+                codes = {finding.code for check in silent for finding in check(layer)}
+                found = [replace(finding, instead_of=tuple(sorted(codes))) for finding in found]
             return found + [finding for check in rest for finding in check(layer)]
     return [finding for check in LAYER_CHECKS for finding in check(layer)]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rules.interface import Rule, name_channels
+from bncli.rules.interface import Rule, channel_extent, name_channels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bncli.model import ChannelCloseness, Closeness
-    from bncli.report import Value
+    from bncli.report import Member, Value
 
 DIFFERS = Rule(
     "BN901",
@@ -110,6 +110,9 @@ MOST_FINDINGS = 20
 MOST_NAMES = 8
 """Names that a sentence lists."""
 
+_ANYWHERE = (("not finite", 0, (1 << 31) - 1),)
+"""The extent of NaN or Inf on one side alone where the channels are not told apart."""
+
 MOST_LOST = 1e-3
 """The error of an output, in units of its channels' weight and bias, that is remarked."""
 
@@ -165,6 +168,7 @@ def comparison_findings(
                     "expected": item.expected,
                     "tolerance_used": item.used,
                 },
+                extent=() if math.isfinite(item.max_abs_diff) else _ANYWHERE,
             )
         )
     if overflow:
@@ -186,20 +190,37 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
         item.whole.quantity: " ".join(filter(None, (channels_sentence(item), added)))
         for item in failed
     }
-    findings = comparison_findings(
-        [item.whole for item in failed[:MOST_FINDINGS]], other, more=more
-    )
-    rest = failed[MOST_FINDINGS:]
-    if rest:
-        findings.append(
-            DIFFERS.finding(
-                f"{len(rest)} more",
-                f"{len(rest)} more tensors differ from {other}.",
-                {"quantities": [item.whole.quantity for item in rest]},
-                places=tuple(item.whole.quantity for item in rest),
+    shown, others = failed[:MOST_FINDINGS], failed[MOST_FINDINGS:]
+    findings = [
+        replace(finding, extent=_not_finite(item))
+        for item in shown
+        for finding in comparison_findings([item.whole], other, more=more)
+    ]
+    for finite, what in ((False, " in NaN or Inf"), (True, "")):
+        rest = [item for item in others if math.isfinite(item.whole.max_abs_diff) == finite]
+        if rest:
+            findings.append(
+                DIFFERS.finding(
+                    f"{len(rest)} more",
+                    f"{len(rest)} more tensors differ from {other}{what}.",
+                    {"quantities": [item.whole.quantity for item in rest]},
+                    extent=() if finite else _ANYWHERE,
+                    places=tuple(item.whole.quantity for item in rest),
+                )
             )
-        )
     return findings
+
+
+def _not_finite(item: ChannelCloseness) -> tuple[Member, ...]:
+    """The channels in which one side alone is NaN or Inf."""
+    import numpy as np
+
+    if math.isfinite(item.whole.max_abs_diff):
+        return ()
+    if not item.channels:
+        return _ANYWHERE
+    odd = [not math.isfinite(channel.max_abs_diff) for channel in item.channels]
+    return channel_extent("not finite", np.array(odd))
 
 
 def channels_sentence(item: ChannelCloseness) -> str:

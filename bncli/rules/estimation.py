@@ -224,6 +224,9 @@ def check_missing(file: Checkpoint) -> list[Finding]:
                     f"{fact}; {_count(siblings)} of the file {'has' if siblings == 1 else 'have'} "
                     "both.",
                     {"layer": bare.name, "cause": cause, "tensors": bare.leaves},
+                    extent=tuple(
+                        leaf for leaf in ("running_mean", "running_var") if leaf not in bare.leaves
+                    ),
                 )
             )
     for layer in file.own():

@@ -229,6 +229,7 @@ def scatter_findings(scatter: Population) -> list[Finding]:
                 "by": "samples" if scatter.by_samples else "values",
                 "border": scatter.f_ratio.border,
             },
+            extent=("by samples",) if scatter.by_samples else (),
             places=("channels",),
             severity=None if scatter.by_samples else Severity.INFO,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from bncli.dtypes import DTYPES
 from bncli.report import Finding, Severity
@@ -76,6 +77,7 @@ def check_shapes(layer: Layer) -> list[Finding]:
                 layer,
                 f"the shapes disagree: {said}.",
                 "other-network-or-damaged-conversion",
+                extent=_apart(shapes),
                 shapes=[[leaf, *shape] for leaf, shape in shapes.items()],
             )
         )
@@ -87,6 +89,9 @@ def check_shapes(layer: Layer) -> list[Finding]:
                 f"{len(layer.unread)} of {len(layer.shapes)} tensors were not judged: "
                 f"{' '.join(layer.unread)}",
                 "unreadable",
+                extent=tuple(
+                    leaf for leaf in layer.shapes if getattr(layer.state, leaf, None) is None
+                ),
                 unread=list(layer.unread),
             )
         )
@@ -94,3 +99,9 @@ def check_shapes(layer: Layer) -> list[Finding]:
 
 
 CHECKS = (check_shapes,)
+
+
+def _apart(shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The tensors that have another shape than most, or than the first of as many."""
+    counts = Counter(shapes.values())
+    return tuple(leaf for leaf, shape in shapes.items() if shape != counts.most_common(1)[0][0])

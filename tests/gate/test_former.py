@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,3 +128,32 @@ def test_what_was_told_apart_when_it_was_written_is_not_covered(folder, code, ol
         del entry["apart_from"]
     (folder / "b.json").write_text(json.dumps(document))
     assert left(one, read_baseline("b.json")) == []
+
+
+def test_an_entry_is_no_heirloom_of_two_layers(former):
+    """Layers named by digits had one place; the rule of then knew one finding by one entry."""
+    code, old = next(pair for pair in HEIRS if pair[1] not in FOR_ALL)
+    baseline = former((old, "net.pt", "", "N"))
+    assert left(of_layers("1", "3", "x", faulty=["3"], code=code), baseline) == []
+    both = of_layers("1", "3", "x", faulty=["1", "3"], code=code)
+    assert left(both, baseline) == [(code, "3")]
+
+
+def test_what_stands_for_several_findings_needs_all_of_their_entries(former):
+    one = finding("BN209", "head.1", path="net.pt", instead_of=("BN203", "BN408", "BN503"))
+    now = report(one, checked={"net.pt": LAYERS})
+    known = [(code, "net.pt", "", "head.1") for code in ("BN203", "BN404")]
+    assert left(now, former(*known)) == []
+    for entry in known:
+        assert left(now, former(entry)) == [("BN209", "head.1")]
+    alone = replace(one, instead_of=())
+    assert left(report(alone, checked={"net.pt": LAYERS}), former(*known)) != []
+
+
+@pytest.mark.parametrize("old", sorted(FOR_ALL))
+def test_what_was_said_for_all_layers_was_said_of_one_file(former, old):
+    code = next(code for code, before in HEIRS if before == old)
+    baseline = former((old, "other.pt", "", "stem.bn"))
+    now = of_layers(*LAYERS, faulty=["head.1"], code=code)
+    assert left(now, baseline) == [(code, "head.1")]
+    assert left(now, former((old, "net.pt", "", "stem.bn"))) == []

@@ -224,3 +224,97 @@ def test_a_tensor_is_known_by_its_name_in_every_command(gate, command):
     gate(command, "x.npz::1", update=True)
     assert gate(command, "x.npz::1") == 0
     assert gate(command, "x.npz::3") == 1
+
+
+def test_more_of_a_layer_that_is_missing_misshapen_or_unreadable_is_new(gate):
+    """One tensor of a layer is known to be odd, and then the next one is, too."""
+    whole = network("1", "3", "5")
+
+    def judged(*odd, make, **more):
+        tensors = dict(whole)
+        for leaf in odd:
+            make(tensors, f"1.{leaf}")
+        return gate("inspect-checkpoint", gate.save("ck.npz", tensors), **more)
+
+    def absent(tensors, name):
+        del tensors[name]
+
+    def misshapen(tensors, name):
+        tensors[name] = np.ones(5, np.float32)
+
+    def unreadable(tensors, name):
+        tensors[name] = tensors[name].astype(np.complex64)
+
+    for make in (absent, misshapen, unreadable):
+        judged("running_var", make=make, update=True)
+        assert judged("running_var", make=make) == 0
+        assert judged("running_var", "running_mean", make=make) == 1
+        judged("running_mean", "running_var", make=make, update=True)
+        assert judged("running_var", "running_mean", make=make) == 0
+
+
+def test_nan_where_a_tensor_differed_already_is_new(gate):
+    """Another number is drift; NaN is not, and neither is NaN in more channels."""
+
+    def judged(change, tensors=1, **more):
+        expected = {str(n): np.arange(12.0).reshape(4, 3) for n in range(tensors)}
+        actual = {name: value + 1 for name, value in expected.items()}
+        change(actual)
+        gate.save("a.npz", actual)
+        gate.save("b.npz", expected)
+        return gate("diff", "a.npz::0" if tensors == 1 else "a.npz", "b.npz", **more)
+
+    def nan(*channels, of=(0,), size=0.0):
+        def change(actual):
+            for n in of:
+                actual[str(n)] += size
+                actual[str(n)][:, list(channels)] = np.nan
+
+        return change
+
+    judged(nan(), update=True)
+    assert judged(nan(size=3)) == 0
+    assert judged(nan(1)) == 1
+    judged(nan(1), update=True)
+    assert judged(nan(1, size=2)) == 0
+    assert judged(nan(1, 2)) == 1
+    assert judged(nan(0)) == 1
+    judged(nan(1, of=range(30)), tensors=40, update=True)
+    assert judged(nan(1, of=range(30)), tensors=40) == 0
+    assert judged(nan(1, of=range(15, 30)), tensors=40) == 0
+    assert judged(nan(1, of=[*range(30), 35]), tensors=40) == 1
+
+
+def test_to_ignore_one_older_code_is_not_to_ignore_all_that_was_found(gate):
+    """Memory that was never filled was a negative variance and a tiny one: both must be known."""
+    tensors = network("1", "3", "5")
+    tensors["3.running_var"][:3] = 1e-38, 1e30, -1e20
+    path = gate.save("ck.npz", tensors)
+    gate.save("empty.npz", network("1", "3", "5"))
+    gate("inspect-checkpoint", "empty.npz", update=True)
+    for ignored, code in (
+        ("BN401", 1), ("BN203", 1), ("BN4", 1), ("BN203,BN4", 0), ("BN209", 0), ("BN209:3", 0),
+        ("BN209:5", 1), ("BN203:3,BN4:3", 0), ("BN203:3,BN4:5", 1),
+    ):  # fmt: skip
+        assert gate("inspect-checkpoint", path, "--ignore", f"{ignored},BN3") == code, ignored
+
+
+@pytest.mark.parametrize("command", ["compute", "simulate-ema"])
+def test_a_note_excuses_no_warning_of_the_same_code(gate, command):
+    """By its values any image is unlike the next; that batches are sorted is another matter."""
+    random = np.random.default_rng(0)
+    means = random.normal(0, 3, 160)
+    batches = [f"{n}.npy" for n in range(8)]
+
+    def judged(means, **more):
+        for path, part in zip(batches, np.split(means, 8), strict=True):
+            x = part[:, None, None, None] + random.normal(0, 0.1, (20, 2, 5, 5))
+            gate.save(path, x.astype(np.float32))
+        return gate(command, *batches, **more)
+
+    judged(means, update=True)
+    assert judged(means) == 0
+    assert judged(np.sort(means)) == 1
+    judged(np.sort(means), update=True)
+    assert judged(np.sort(means)) == 0
+    assert judged(means) == 0
