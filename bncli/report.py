@@ -139,7 +139,9 @@ class Table:
         more = len(self.rows) - MOST_ROWS
         if more <= 0:
             return self
-        return replace(self, rows=self.rows[:MOST_ROWS], left_out=self.left_out + more)
+        there = [index for index in self.digest if index < MOST_ROWS]
+        rows = self.rows[:MOST_ROWS]
+        return replace(self, rows=rows, digest=there, left_out=self.left_out + more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from bncli import report as report_module
-from bncli.report import MOST_ROWS, Column, Table
+from bncli.errors import ExitCode
+from bncli.renderers.interface import RenderContext
+from bncli.renderers.table import render as render_table
+from bncli.report import MOST_ROWS, Column, Report, Table
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is told in other units")
 CHANNELS = 2_000_000
@@ -115,3 +118,12 @@ def test_a_shortened_table_keeps_its_first_rows(few_rows):
     assert [row["n"] for row in table.shortened().rows] == list(range(10))
     assert table.shortened().left_out == 7
     assert table.shortened().shortened() == table.shortened()
+
+
+def test_a_cut_table_shows_a_terminal_none_of_the_rows_that_are_gone() -> None:
+    rows = [{"x": index} for index in range(MOST_ROWS + 5)]
+    table = Table("steps", "Steps", (Column("x", "x"),), rows, digest=(0, 1, MOST_ROWS)).shortened()
+    assert (list(table.digest), table.left_out) == ([0, 1], 5)
+    report = Report("simulate-ema", {}, (table,))
+    text = render_table(report, RenderContext(ExitCode.OK, 80, terminal=True))
+    assert f"... {MOST_ROWS + 3} more rows" in text
