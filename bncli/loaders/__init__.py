@@ -78,6 +78,8 @@ def open_model(path: Path) -> TensorFile:
     So a shard opens its index, or the shards beside it that carry its name and another number.
     Raises FileError as `open_file`, and where shards are missing, which it names.
     """
+    if path == npy.STANDARD_INPUT:
+        return open_file(path)
     check_regular(path)
     models = Models()
     whole = models.path_of(path)
