@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bncli.report import Finding, Severity
 from bncli.rules.collapse import amplifies
 from bncli.rules.interface import Rule, span
-from bncli.rules.layers import HALVES, Layer, found, median, named
+from bncli.rules.layers import HALVES, Layer, found, named
+from bncli.rules.order import median
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -325,16 +325,6 @@ def plain_count(counter: float) -> str:
     return str(int(counter)) if whole else f"{counter:.9g}"
 
 
-def median(values: NDArray[Any]) -> float:
-    """The median of some values, none of them NaN; np.median imports numpy.ma for it."""
-    import numpy as np
-
-    half = (len(values) - 1) // 2
-    middle = np.partition(values, [half, len(values) // 2])
-    low, high = float(middle[half]), float(middle[len(values) // 2])
-    return low if low == high else low + (high - low) / 2  # Inf - Inf is no distance
-
-
 def is_below(name: str, root: str) -> bool:
     """Whether a layer's name begins with `root`, which is everything where it is empty."""
     return not root or name.startswith((f"{root}.", f"{root}/"))

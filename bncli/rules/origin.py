@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from bncli.rules.interface import span
+from bncli.rules.order import among, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +107,7 @@ def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
         mine, its = _narrowed(mine, dtype), _narrowed(its, dtype)
         if not np.array_equal(mine, its, equal_nan=True):
             continue
-        telling = np.unique(mine[np.isfinite(mine) & (np.abs(mine) > TINY) & (mine != 1)])
+        telling = distinct(mine[np.isfinite(mine) & (np.abs(mine) > TINY) & (mine != 1)])
         if len(telling) >= DISTINCT[dtype]:
             return leaf, other
     return None
@@ -199,7 +200,7 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
         return NOTHING_ODD
     tiny = (size > 0) & (size <= TINY)
     low = tiny & (size < FLOOR * (2.0**16 if layer.dtypes.get(leaf) == "bfloat16" else 1))
-    if len(np.unique(size[low])) == 1:  # where dead channels stop
+    if len(distinct(size[low])) == 1:  # where dead channels stop
         tiny &= ~low
     alone = np.zeros(len(size), bool)
     mean, var = layer.mean, layer.var
@@ -257,11 +258,11 @@ def _shared_subnormal(layer: Layer) -> tuple[str, dict[Leaf, NDArray[Any]]]:
             size = np.where(_is_subnormal(layer, leaf), np.abs(raw), 0)
             lows[leaf] = np.where(size > FLOOR, size, 0)
     for leaf, other in combinations(lows, 2):
-        mine, its = (np.unique(lows[each][lows[each] > 0]) for each in (leaf, other))
-        both = np.intersect1d(mine, its, assume_unique=True)
+        mine, its = (distinct(lows[each][lows[each] > 0]) for each in (leaf, other))
+        both = mine[among(mine, its)]
         if leaf.startswith("running") and 2 * len(both) > min(len(mine), len(its)):
             fact = f"{leaf} and {other} have {span(both)} in common"
-            return fact, {each: np.isin(lows[each], both) for each in (leaf, other)}
+            return fact, {each: among(lows[each], both) for each in (leaf, other)}
     return "", {}
 
 
@@ -278,7 +279,7 @@ def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[st
     odd = low & (size > FLOOR)
     if dtype != "float32" or low.sum() < 2:
         return NOTHING_ODD
-    several, all_low = len(np.unique(size[odd])), len(np.unique(size[low]))
+    several, all_low = len(distinct(size[odd])), len(distinct(size[low]))
     large = np.isfinite(size) & (size >= LARGE)
     if several >= 3 and large.any():
         most = int(np.where(large, size, 0).argmax())
@@ -287,7 +288,8 @@ def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[st
     if leaf == "running_var" and (size == 0).any() and (odd.sum() > 1 or all_low >= few):
         zeros = int((size == 0).sum())
         return f"{leaf} has {all_low} subnormal values beside {zeros} of exactly 0", low
-    values_of, times = np.unique(size[odd], return_counts=True)
+    values_of = distinct(size[odd])
+    times = np.bincount(np.searchsorted(values_of, size[odd]), minlength=1)
     if leaf == "running_mean" and times.max(initial=0) > 1 and 2 * times.max() >= odd.sum():
         often = values_of[times.argmax()]
         return f"{leaf} has the subnormal {often:.3g} {times.max()} times over", size == often

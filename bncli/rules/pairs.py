@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
+from bncli.rules.order import median
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,11 +156,11 @@ def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | Non
     mixed = np.abs(np.log(var / (weight + (1 - weight) * live)))
     floor = np.maximum(live, np.finfo(np.float32).tiny)
     ratio = np.log(var / floor)
-    scaled = np.abs(ratio - np.median(ratio))
-    if np.median(mixed) > 0.5 * np.median(scaled):
+    scaled = np.abs(ratio - median(ratio))
+    if median(mixed) > 0.5 * median(scaled):
         return None
-    mean, live_mean = np.median(np.abs(mean[usable])), np.median(np.abs(live_mean[usable]))
-    return weight if mean <= 3 * (1 - weight) * live_mean + 0.1 * np.median(np.sqrt(var)) else None
+    size, live_size = (median(np.abs(values[usable])) for values in (mean, live_mean))
+    return weight if size <= 3 * (1 - weight) * live_size + 0.1 * median(np.sqrt(var)) else None
 
 
 def statistics_apart(
@@ -180,7 +181,7 @@ def statistics_apart(
     with np.errstate(over="ignore"):
         z = (live_mean - mean) / np.sqrt(var)
         apart = np.hypot(z, np.sqrt(live_var / var) - 1)
-    return float(np.median(apart))
+    return median(apart)
 
 
 def _weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:

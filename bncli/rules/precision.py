@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from bncli.report import Finding, Severity
 from bncli.rules.channels import FEWEST_CHANNELS, live_scales, outlier, scales
 from bncli.rules.interface import Rule
-from bncli.rules.layers import HALVES, Checkpoint, Layer, found, label, median, named
+from bncli.rules.layers import HALVES, Checkpoint, Layer, found, label, named
+from bncli.rules.order import median
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

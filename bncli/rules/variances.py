@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
 from bncli.rules.interface import Rule, channel_extent, span
-from bncli.rules.layers import Layer, found, median, named
+from bncli.rules.layers import Layer, found, named
+from bncli.rules.order import median
 from bncli.rules.origin import never_counted
 
 if TYPE_CHECKING:

@@ -137,6 +137,8 @@ def test_standard_input_is_read_into_memory():
 
 
 class Stream:
+    closed = False
+
     def __init__(self, data):
         self.buffer = io.BytesIO(data)
 

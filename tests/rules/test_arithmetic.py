@@ -17,8 +17,9 @@ from bncli.rules.checkpoint import file_findings, layer_findings
 from bncli.rules.copies import twins
 from bncli.rules.counters import check_multiples, counter_groups, is_count
 from bncli.rules.estimation import named_batch_norm
-from bncli.rules.layers import Checkpoint, Layer, median, summary
+from bncli.rules.layers import Checkpoint, Layer, summary
 from bncli.rules.momentum import counter_too_small, initial_weight
+from bncli.rules.order import among, distinct, median
 from bncli.rules.pairs import Pair
 from bncli.rules.precision import HALF_STATISTICS
 
@@ -352,3 +353,13 @@ def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum, assumed, numb
         assert finding.message.endswith(".")
         assert finding.evidence
         assert "\n" not in finding.message
+
+
+@given(st.lists(st.sampled_from([0.0, -1.0, 1e-45, 3.5, np.inf, -np.inf, 2.0]), max_size=30))
+def test_what_an_order_tells_is_what_numpy_tells(values):
+    array = np.array(values, np.float32)
+    assert np.array_equal(distinct(array), np.unique(array))
+    if values:
+        some = np.unique(array[::2])
+        assert np.array_equal(among(array, some), np.isin(array, some))
+    assert not among(array, array[:0]).any()

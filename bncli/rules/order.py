@@ -1,0 +1,39 @@
+"""What an order of values tells, without numpy.ma, which np.median and np.unique import for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def median(values: NDArray[Any]) -> float:
+    """The median of some values, none of them NaN."""
+    import numpy as np
+
+    half = (len(values) - 1) // 2
+    middle = np.partition(values, [half, len(values) // 2])
+    low, high = float(middle[half]), float(middle[len(values) // 2])
+    return low if low == high else low + (high - low) / 2  # Inf - Inf is no distance
+
+
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """The different values, ascending, none of them NaN."""
+    import numpy as np
+
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new]
+
+
+def among(values: NDArray[Any], ordered: NDArray[Any]) -> NDArray[Any]:
+    """Which of the values are among the `ordered` ones."""
+    import numpy as np
+
+    if not ordered.size:
+        return np.zeros(values.shape, bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    result: NDArray[Any] = ordered[at] == values
+    return result
