@@ -30,7 +30,7 @@ Completions = Iterator[str | tuple[str, str]]
 
 def complete_codes(incomplete: str) -> Completions:
     """The rules' codes, each with its name, behind the last comma."""
-    from bncli.rules import RULES
+    from bncli.rules.registry import RULES
 
     before, comma, _ = incomplete.rpartition(",")
     for rule in RULES:

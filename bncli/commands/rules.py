@@ -38,7 +38,7 @@ def rules(
     What the rule sees, the arithmetic behind it, how sure it is, the mend, what looks like it and
     is something else, and where it was seen.
     """
-    from bncli.rules import RULES
+    from bncli.rules.registry import RULES
 
     if code is None:
         return _catalogue(RULES, "Rules")
@@ -76,7 +76,8 @@ def _family(wanted: str, code: str) -> Report:
     """The rules of one hundred. Raises UsageError where there are none."""
     from bncli.errors import UsageError
     from bncli.loaders.names import listed, nearest
-    from bncli.rules import FAMILIES, RULES
+    from bncli.rules import FAMILIES
+    from bncli.rules.registry import RULES
 
     family = wanted.upper().rstrip("X")
     if family in FAMILIES:

@@ -59,7 +59,7 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
 
     Raises UsageError, which begins with `label`, for what no rule's code begins with.
     """
-    from bncli.rules import RULES
+    from bncli.rules.registry import RULES
 
     codes = [rule.code for rule in RULES]
     patterns = []

@@ -59,7 +59,7 @@ def render(report: Report, context: RenderContext) -> str:
 
 def _rules(report: Report) -> list[dict[str, Any]]:
     """The rules of this report's findings (3.49); a viewer shows their help."""
-    from bncli.rules import RULES
+    from bncli.rules.registry import RULES
 
     known = {rule.code: rule for rule in RULES}
     findings = [*report.findings, *(item.finding for item in report.suppressed)]

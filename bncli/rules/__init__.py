@@ -15,30 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.rules import (
-    averaging,
-    batch_rules,
-    channels,
-    collapse,
-    comparison,
-    corruption,
-    counters,
-    estimation,
-    lookalikes,
-    momentum,
-    norms,
-    precision,
-    running,
-    shapes,
-    stored_batch,
-    structure,
-    unwritten,
-    variances,
-)
-from bncli.rules.interface import Rule
-
 if TYPE_CHECKING:
     from bncli.report import Finding
+    from bncli.rules.interface import Rule
 
 FAMILIES: dict[str, str] = {
     "BN0": "an input batch",
@@ -53,37 +32,24 @@ FAMILIES: dict[str, str] = {
 }
 """What the rules of each hundred speak of, by the code without its last two digits."""
 
-RULES: tuple[Rule, ...] = tuple(
-    sorted(
-        (
-            *batch_rules.RULES,
-            *stored_batch.RULES,
-            *norms.RULES,
-            *estimation.RULES,
-            *momentum.RULES,
-            *lookalikes.RULES,
-            *corruption.RULES,
-            *variances.RULES,
-            *shapes.RULES,
-            *unwritten.RULES,
-            *counters.RULES,
-            *channels.RULES,
-            *collapse.RULES,
-            *precision.RULES,
-            *structure.RULES,
-            *averaging.RULES,
-            *running.RULES,
-            *comparison.RULES,
-        ),
-        key=lambda rule: rule.code,
-    )
-)
-"""Every rule, in the order of its code."""
+
+def __getattr__(name: str) -> tuple[Rule, ...]:
+    """`RULES`, the list of all rules, when it is asked for: a command judges by a few of them."""
+    if name != "RULES":
+        raise AttributeError(name)
+    return _rules()
+
+
+def _rules() -> tuple[Rule, ...]:
+    """Every rule, in the order of its code."""
+    from bncli.rules.registry import RULES
+
+    return RULES
 
 
 def formerly(code: str) -> tuple[str, ...]:
     """The codes under which some findings of `code` went before; () for a code of no rule."""
-    return next((rule.formerly for rule in RULES if rule.code == code), ())
+    return next((rule.formerly for rule in _rules() if rule.code == code), ())
 
 
 def former_codes(finding: Finding) -> list[set[str]]:
@@ -100,4 +66,4 @@ def former_codes(finding: Finding) -> list[set[str]]:
 
 def taken_over(code: str) -> tuple[str, ...]:
     """The codes of the rules that took over some findings of `code`."""
-    return tuple(rule.code for rule in RULES if code in rule.formerly)
+    return tuple(rule.code for rule in _rules() if code in rule.formerly)
