@@ -29,7 +29,7 @@ from tests.gate.gates import (
 )
 
 PROPERTY = settings(
-    max_examples=10,
+    max_examples=25,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example is made of many runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],
