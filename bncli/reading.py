@@ -29,9 +29,9 @@ class Reading:
     """What one call has read, and how it reads.
 
     `checksum` says whether stored checksums are compared. `names` are the files as they were given,
-    `paths` where those lead. `notes` has what is to be said of the
-    files that were read, each sentence once. `renewed` has those that may be written anew by what
-    read them (a baseline), and by nothing else.
+    `paths` where those lead. `notes` has what is to be said of the files that were read, each
+    sentence once. `renewed` has those that may be written anew by what read them (a baseline), and
+    by nothing else.
     """
 
     checksum: bool = True
