@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncli import signals
+from bncli.process import signals
 
 
 def entry_point() -> None:

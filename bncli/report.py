@@ -7,7 +7,7 @@ a list of those. Arrays are turned into lists before they come here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -165,7 +165,7 @@ class Report:
     that findings use as `subject`; `partial` says that the user left some of them out, and `names`
     has all that the file holds, chosen or not. `about` tells what findings without a path of their
     own are about: each input as (path, name in it), and other words as ("", words).
-    `suppressed` is empty until the report is delivered.
+    `suppressed` is empty until the report is delivered. `findings` are kept `in_order`.
     """
 
     command: str
@@ -182,6 +182,10 @@ class Report:
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     about: tuple[tuple[str, str], ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Put the findings in their order, whoever found them."""
+        object.__setattr__(self, "findings", in_order(self.findings))
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:
         """The exit code this report asks for, given the least severity that fails."""
@@ -206,6 +210,14 @@ class Report:
         """The subject as a person would type it: with the file before it, if there are several."""
         several = len(self.read) + len(self.unread) > 1
         return f"{finding.path}::{finding.subject}" if several and finding.path else finding.subject
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors, then warnings, then notes; each by code, and of one code as their places came.
+
+    Those come as the file, or the user, has them: files, layers, quantities.
+    """
+    return tuple(sorted(findings, key=lambda finding: (-finding.severity.rank, finding.code)))
 
 
 def fails(finding: Finding, fail_on: FailOn) -> bool:

@@ -18,4 +18,4 @@ CALLS = {
     "rules": (),
 }
 """Each one's report has every table that is promised."""
-NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
+NAMES = [name.replace("_", "-") for name in COMMANDS]

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bncli.batchnorm import normalization
 from bncli.dtypes import decode, encode
-from bncli.model import BatchNormSettings, RunningStats
+from bncli.model import BatchNormLayer, BatchNormSettings, RunningStats
 from bncli.moments import channel_stats
-from bncli.running_stats import update
-from bncli.verify import BatchNormPass
+from bncli.verify.batch_norm_pass import BatchNormPass, batch_norm_pass
 
 KINDS = ("normal", "uniform", "two values", "constant")
 
@@ -41,19 +39,10 @@ class Configuration:
 
     def done(self) -> BatchNormPass:
         stats = channel_stats(self.x, self.channel_axis)
-        norm = normalization(stats, self.running, self.weight, self.bias, self.settings)
-        return BatchNormPass(
-            dtype=self.dtype,
-            parameter_dtype=self.parameter_dtype,
-            channel_axis=self.channel_axis,
-            settings=self.settings,
-            stats=stats,
-            norm=norm,
-            weight=self.weight,
-            bias=self.bias,
-            before=self.running,
-            after=update(self.running, stats, self.settings) if self.running else None,
+        layer = BatchNormLayer(
+            self.settings, self.parameter_dtype, self.weight, self.bias, self.running
         )
+        return batch_norm_pass(layer, stats, dtype=self.dtype, channel_axis=self.channel_axis)
 
     def with_eps(self, eps: float) -> Configuration:
         return replace(self, settings=replace(self.settings, eps=eps))

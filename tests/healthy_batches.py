@@ -9,8 +9,8 @@ import numpy as np
 from bncli.model import BatchNormSettings, ChannelStats, RunningStats
 from bncli.moments import channel_stats, merge
 from bncli.report import Finding
-from bncli.rules.batch import inputs_findings
-from bncli.rules.stored_batch import stored_batch_findings
+from bncli.rulebook.batch import inputs_findings
+from bncli.rulebook.stored_batch import stored_batch_findings
 from bncli.running_stats.scatter import f_ratio_of_parts
 
 KINDS = ("normal", "uniform", "exponential", "lognormal", "relu", "sparse", "heavy", "binary")

@@ -14,7 +14,7 @@ import pytest
 from bncli.cli import build_app, main
 from bncli.commands import COMMANDS
 from bncli.errors import ExitCode
-from bncli.signals import Terminated
+from bncli.process.signals import Terminated
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
@@ -83,8 +83,8 @@ def test_comparable_sees_a_difference():
 
 def test_every_command_has_a_section():
     text = (REPOSITORY / "README.md").read_text()
-    for command in COMMANDS:
-        assert f"\n## {command.__name__.replace('_', '-')}\n" in text
+    for name in COMMANDS:
+        assert f"\n## {name.replace('_', '-')}\n" in text
     assert build_app().registered_commands
 
 

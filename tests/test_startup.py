@@ -76,7 +76,13 @@ def test_a_call_mounts_what_it_names():
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("schema",)])
 def test_settings_and_rules_are_read_for_a_report_alone(run_process, save, arguments):
-    names = ("tomllib", "tomli", "bncli.gate.settings", "bncli.gate.baseline", "bncli.rules.batch")
+    names = (
+        "tomllib",
+        "tomli",
+        "bncli.gate.settings",
+        "bncli.gate.baseline",
+        "bncli.rulebook.batch",
+    )
     probe = PROBE.replace("{names!r}", repr(names))
 
     def seen(*arguments: str) -> set[str]:

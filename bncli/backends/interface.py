@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bncli.backends.arithmetic import Arithmetic
     from bncli.model import BatchNormSettings, FloatArray, RunningStats
     from bncli.norms import Norm
-    from bncli.tolerance import Arithmetic
 
 QUANTITIES = (
     "mean",
@@ -28,9 +28,6 @@ QUANTITIES = (
 )
 """What can be compared, in the order of a report. A run holds those that exist in its mode."""
 
-DOUBLE_QUANTITIES = ("double_grad_input", "double_grad_weight", "double_grad_output")
-"""What a second backward pass adds: the gradients of sum(grad_grad_input * grad_input)."""
-
 
 @dataclass(frozen=True, slots=True)
 class BatchNormCall:
@@ -41,8 +38,7 @@ class BatchNormCall:
     (num_features,) and representable in `parameter_dtype`; weight and bias are None without
     `settings.affine`, `running` is None without `settings.track_running_stats`.
 
-    `grad_grad_input` is the upstream gradient of a second backward pass, through the first; None
-    for no second one. `device` is "cpu" or "cuda"; `memory_format` is "contiguous" or
+    `device` is "cpu" or "cuda"; `memory_format` is "contiguous" or
     "channels_last", None for the one in which `x` is stored; `threads` is the library's own
     number of them, None for its default.
     """
@@ -56,7 +52,6 @@ class BatchNormCall:
     weight: FloatArray | None
     bias: FloatArray | None
     running: RunningStats | None
-    grad_grad_input: NDArray[Any] | None = None
     device: str = "cpu"
     memory_format: str | None = None
     threads: int | None = None
@@ -145,8 +140,8 @@ class Backend(Protocol):
     def steps(self, call: BatchNormCall) -> Mapping[str, NDArray[Any]]:
         """Every step between input and output, and back, by the library's own operations.
 
-        By the names that `bncli.trace` gives them: arrays of shape (num_features,), and those of
-        each element in the user's axes. Raises MissingBackendError as `run` does.
+        By the names that `bncli.verify.trace` gives them: arrays of shape (num_features,), and
+        those of each element in the user's axes. Raises MissingBackendError as `run` does.
         """
 
     def version(self) -> str:

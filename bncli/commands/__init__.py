@@ -1,38 +1,35 @@
-"""The registry of subcommands: one file each; the function's name is the command's."""
+"""The registry of subcommands: one file or package each, imported when it is called.
+
+The name is the module's, the function's, and with hyphens the one that is typed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
-from bncli.commands import (
-    compare_norms,
-    compute,
-    conventions,
-    diff,
-    identify,
-    inspect_checkpoint,
-    rules,
-    schema,
-    simulate_ema,
-    trace,
+COMMANDS = (
+    "compute",
+    "trace",
+    "diff",
+    "identify",
+    "inspect_checkpoint",
+    "compare_norms",
+    "simulate_ema",
+    "conventions",
+    "rules",
 )
-from bncli.report import Report
+"""Every subcommand that makes a report, in the order of the help."""
 
-COMMANDS: tuple[Callable[..., Report], ...] = (
-    compute.compute,
-    trace.trace,
-    diff.diff,
-    identify.identify,
-    inspect_checkpoint.inspect_checkpoint,
-    compare_norms.compare_norms,
-    simulate_ema.simulate_ema,
-    conventions.conventions,
-    rules.rules,
-)
-"""Every subcommand, in the order of the help."""
-
-WITHOUT_FILES = (conventions.conventions, rules.rules)
+WITHOUT_FILES = ("conventions", "rules")
 """Those that read no file, and so have no flag of how files are read."""
 
-DOCUMENTS: tuple[Callable[[], str], ...] = (schema.schema,)
+DOCUMENTS = ("schema",)
 """Subcommands that print a document as it is: no report, and none of a report's flags."""
+
+
+def command(name: str) -> Callable[..., Any]:
+    """The function of a subcommand: from its flags to a `Report`, or to a document's text."""
+    function: Callable[..., Any] = getattr(import_module(f"bncli.commands.{name}"), name)
+    return function

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bncli.commands import _options as options
+from bncli.arguments import options
+from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
+from bncli.backends import backend
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -14,16 +16,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bncli.arguments.input import Input
+    from bncli.arguments.layer import Layer
     from bncli.batchnorm import Normalization
-    from bncli.commands._input import Input
+    from bncli.model import ChannelStats
     from bncli.report import Value
 
 
 def compute(
     inputs: options.InputsArgument,
-    channel_axis: options.ChannelAxis = 1,
-    dtype: options.Dtype = None,
-    channel: options.Channel = None,
+    *,
+    reading: InputFlags,
     per_input: Annotated[
         bool,
         typer.Option(
@@ -32,19 +35,8 @@ def compute(
             rich_help_panel=options.INPUT,
         ),
     ] = False,
-    training: options.Training = True,
-    state: options.State = None,
-    eps: options.Eps = None,
-    momentum: options.Momentum = None,
-    affine: options.Affine = None,
-    track_running_stats: options.TrackRunningStats = True,
-    weight: options.Weight = None,
-    bias: options.Bias = None,
-    running_mean: options.RunningMean = None,
-    running_var: options.RunningVar = None,
-    against: options.Against = None,
-    rtol: options.Rtol = None,
-    atol: options.Atol = None,
+    layer: LayerFlags,
+    comparison: AgainstFlags,
     seed: options.Seed = 0,
     save_output: options.SaveOutput = None,
     threads: options.Threads = None,
@@ -54,56 +46,87 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
-    from bncli.batchnorm import normalization
-    from bncli.commands._findings import agreement, backend_findings, closing, pass_findings
-    from bncli.commands._input import open_input, parse_channels
-    from bncli.commands._layer import (
-        LayerFlags,
+    from bncli.arguments.input import open_input, parse_channels
+    from bncli.arguments.layer import (
         about_pass,
         check_count,
         layer_facts,
         resolve_layer,
     )
-    from bncli.commands._samples import sample_findings, samples_wanted
-    from bncli.commands._tables import (
+    from bncli.moments import merge
+    from bncli.sections.findings import closing, compared_with, pass_findings
+    from bncli.sections.samples import sample_findings
+    from bncli.sections.tables import (
         channels_table,
-        differences_table,
         inputs_table,
         output_table,
         spread,
         spread_table,
     )
-    from bncli.compare import tolerance_pair
-    from bncli.moments import channel_stats, merge
-    from bncli.progress import progress
-    from bncli.running_stats import update
+    from bncli.verify.batch_norm_pass import batch_norm_pass
 
-    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
-    given = open_input(inputs, channel_axis, dtype)
-    shown = parse_channels(channel, given.num_features)
-    flags = LayerFlags(
-        training=training,
-        state=state,
-        eps=eps,
-        momentum=momentum,
-        affine=affine,
-        track_running_stats=track_running_stats,
-        weight=weight,
-        bias=bias,
-        running_mean=running_mean,
-        running_var=running_var,
-    )
-    layer = resolve_layer(flags, given)
-    settings = layer.settings
-    check_count(given, layer)
-    read = (*(str(tensor.path) for tensor in given.tensors), *layer.read)
+    tolerance = comparison.tolerance
+    given = open_input(inputs, reading.channel_axis, reading.dtype)
+    shown = parse_channels(reading.channel, given.num_features)
+    run = resolve_layer(layer, given)
+    check_count(given, run)
     if save_output is not None:
         _check_save(save_output, given)
+
+    parts = _statistics(given, run, threads)
+    stats = merge(parts) if len(parts) > 1 else parts[0]
+    done = batch_norm_pass(run, stats, dtype=given.dtype, channel_axis=given.channel_axis)
+    norm = done.norm
+    tables = [
+        channels_table(stats, norm, done.after, shown),
+        output_table(stats, norm, shown),
+    ]
+    apart = spread(parts, stats) if len(parts) > 1 else None
+    if apart is not None:
+        tables.append(spread_table(apart, shown))
+    if per_input:
+        tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
+    findings = pass_findings(stats, run, norm) + sample_findings(stats, parts, run, apart)
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "inputs": [tensor.label for tensor in given.tensors] if len(parts) > 1 else None,
+        **layer_facts(given, run, done.after),
+    }
+    if save_output is not None:
+        _save(save_output, given, norm)
+        facts["saved_output"] = save_output
+    compared = None
+    if comparison.against is not None:
+        from bncli.verify.comparison import compare_pass
+
+        library = backend(comparison.against)
+        items, made = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
+        compared = compared_with(library.name, made.version, items, done, findings)
+        tables.append(compared.table)
+        findings += compared.findings
+        facts |= {**compared.facts, "seed": seed}
+    return Report(
+        command="compute",
+        facts=facts,
+        tables=tuple(tables),
+        findings=tuple(findings),
+        verdict=closing(compared.verdict if compared else "", findings=findings),
+        read=(*(str(tensor.path) for tensor in given.tensors), *run.read),
+        checked=compared.checked if compared else {},
+        about=about_pass(given, run),
+    )
+
+
+def _statistics(given: Input, layer: Layer, threads: int | None) -> list[ChannelStats]:
+    """The statistics of each input, with its samples' where a rule asks for them."""
+    from bncli.moments import channel_stats
+    from bncli.process.progress import progress
+    from bncli.sections.samples import samples_wanted
 
     sample_axis = samples_wanted(given, layer)
     total = sum(tensor.numel for tensor in given.tensors)
     with progress("statistics", total * given.itemsize) as advance:
-        parts = [
+        return [
             channel_stats(
                 tensor,
                 given.channel_axis,
@@ -114,70 +137,12 @@ def compute(
             )
             for tensor in given.tensors
         ]
-    stats = merge(parts) if len(parts) > 1 else parts[0]
-    norm = normalization(stats, layer.running, layer.weight, layer.bias, settings)
-    after = update(layer.running, stats, settings) if layer.running is not None else None
-
-    findings = pass_findings(stats, layer, norm)
-    tables = [channels_table(stats, norm, after, shown), output_table(stats, norm, shown)]
-    apart = spread(parts, stats) if len(parts) > 1 else None
-    if apart is not None:
-        tables.append(spread_table(apart, shown))
-    findings += sample_findings(stats, parts, layer, apart)
-    if per_input:
-        tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
-    facts: dict[str, Value] = {
-        "input": given.label,
-        "inputs": [tensor.label for tensor in given.tensors] if len(parts) > 1 else None,
-        **layer_facts(given, layer, after),
-    }
-    if save_output is not None:
-        _save(save_output, given, norm)
-        facts["saved_output"] = save_output
-    verdict = ""
-    checked: dict[str, list[str]] = {}
-    if against is not None:
-        from bncli.backends import backend
-        from bncli.verify import BatchNormPass, compare_pass
-
-        done = BatchNormPass(
-            given.dtype,
-            layer.parameter_dtype,
-            given.channel_axis,
-            settings,
-            stats,
-            norm,
-            layer.weight,
-            layer.bias,
-            layer.running,
-            after,
-        )
-        compared, run = compare_pass(
-            done, given.pooled(), backend(against), seed=seed, tolerance=tolerance
-        )
-        name = f"{against.value} {run.version}"
-        tables.append(differences_table(compared, name))
-        findings += backend_findings(compared, name, norm, given.dtype, findings)
-        checked = {"": [item.quantity for item in compared]}
-        facts |= {"backend": against.value, "backend_version": run.version, "seed": seed}
-        verdict = agreement(compared, name, findings)
-    findings.sort(key=lambda finding: -finding.severity.rank)
-    return Report(
-        command="compute",
-        facts=facts,
-        tables=tuple(tables),
-        findings=tuple(findings),
-        verdict=closing(verdict, findings=findings),
-        read=read,
-        checked=checked,
-        about=about_pass(given, layer),
-    )
 
 
 def _check_save(path: str, given: Input) -> None:
     """Raise UsageError where the output tensor cannot be saved to `path`."""
     from bncli.errors import UsageError
-    from bncli.save import check_writable, refuse_overwriting, tensor_suffix
+    from bncli.files.save import check_writable, refuse_overwriting, tensor_suffix
 
     tensor_suffix(path, given.dtype, "--save-output")
     check_writable(path)
@@ -192,8 +157,8 @@ def _save(path: str, given: Input, norm: Normalization) -> None:
 
     from bncli.batchnorm import BlockNormalizer, blocks
     from bncli.dtypes import encode
-    from bncli.progress import progress
-    from bncli.save import save_tensor
+    from bncli.files.save import save_tensor
+    from bncli.process.progress import progress
 
     tensor = given.tensors[0]
     normalizer = BlockNormalizer(norm, tensor.ndim, given.channel_axis)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bncli.commands import _options as options
-from bncli.completion import complete_layers, complete_tensors
+from bncli.arguments import options
+from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
-    from bncli.commands._input import Input
-    from bncli.identify.implied import Implied
-    from bncli.identify.output import Identification
-    from bncli.identify.running import UpdateIdentification
+    from bncli.arguments.input import Input
     from bncli.report import Finding, Value
+    from bncli.verify.identify.implied import Implied
+    from bncli.verify.identify.output import Identification
+    from bncli.verify.identify.running import UpdateIdentification
 
 RANK = (Column("rank", "rank"), Column("explains", "explains"), Column("mode", "mode"))
 HYPOTHESIS_COLUMNS = (
@@ -161,11 +161,11 @@ def identify(
     weight or bias left out, tensors swapped, channels moved, half precision: each is computed, and
     the one that leaves only rounding is named, with what else would have fitted.
     """
-    from bncli.commands._identify import Buffers, identify_output_of, identify_update_of
-    from bncli.commands._input import open_input
-    from bncli.commands._known import KnownFlags
+    from bncli.arguments.input import open_input
+    from bncli.arguments.known import KnownFlags
     from bncli.errors import UsageError
     from bncli.loaders import open_tensor
+    from bncli.sections.identification import Buffers, identify_output_of, identify_update_of
 
     buffers = Buffers(
         running_mean_before, running_var_before, running_mean_after, running_var_after
@@ -193,7 +193,7 @@ def identify(
 
 def _about(given: Input, *specs: str | None) -> tuple[tuple[str, str], ...]:
     """The inputs and the other tensors that the findings are about."""
-    from bncli.commands._layer import about_spec
+    from bncli.arguments.layer import about_spec
 
     inputs = ((str(tensor.path), tensor.name) for tensor in given.tensors)
     return (*inputs, *(about_spec(spec) for spec in specs if spec))
@@ -203,7 +203,7 @@ def _output_report(
     given: Input, output: str, found: Identification, read: tuple[str, ...]
 ) -> Report:
     """The ranking of the ways to make an output."""
-    from bncli.rules.comparison import identification_findings
+    from bncli.rulebook.comparison import identification_findings
 
     rows: list[dict[str, Value]] = [
         {
@@ -274,9 +274,9 @@ def _implied_table(implied: Implied) -> Table:
 
 def _update_report(given: Input, found: UpdateIdentification, read: tuple[str, ...]) -> Report:
     """The ranking of the ways to update running statistics."""
-    from bncli.identify.output import BESIDE, MOST_SHOWN
-    from bncli.identify.updates import USUAL
-    from bncli.rules.comparison import identification_findings, nothing_updated_finding
+    from bncli.rulebook.comparison import identification_findings, nothing_updated_finding
+    from bncli.verify.identify.output import BESIDE, MOST_SHOWN
+    from bncli.verify.identify.updates import USUAL
 
     explaining = sum(item.explains for item in found.ways)
     shown = found.ways[: min(MOST_SHOWN, explaining + BESIDE)]

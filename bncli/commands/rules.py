@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bncli.completion import complete_codes
+from bncli.arguments.completion import complete_codes
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
     from bncli.report import Value
-    from bncli.rules.interface import Rule
+    from bncli.rulebook.interface import Rule
 
 RULE_COLUMNS = (
     Column("code", "code"),
@@ -38,7 +38,7 @@ def rules(
     What the rule sees, the arithmetic behind it, how sure it is, the mend, what looks like it and
     is something else, and where it was seen.
     """
-    from bncli.rules.registry import RULES
+    from bncli.rulebook.registry import RULES
 
     if code is None:
         return _catalogue(RULES, "Rules")
@@ -76,8 +76,8 @@ def _family(wanted: str, code: str) -> Report:
     """The rules of one hundred. Raises UsageError where there are none."""
     from bncli.errors import UsageError
     from bncli.loaders.names import listed, nearest
-    from bncli.rules import FAMILIES
-    from bncli.rules.registry import RULES
+    from bncli.rulebook import FAMILIES
+    from bncli.rulebook.registry import RULES
 
     family = wanted.upper().rstrip("X")
     if family in FAMILIES:

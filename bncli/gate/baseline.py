@@ -15,7 +15,7 @@ from bncli.gate.entries import Baseline, Entry, read_baseline
 from bncli.gate.extent import covers, size
 from bncli.gate.files import STANDARD_INPUT, Folder, reached
 from bncli.gate.former import former_files, formerly_known
-from bncli.places import Names, names_in, places, without_wrappers
+from bncli.gate.places import Names, names_in, places, without_wrappers
 from bncli.report import Suppressed
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def update_baseline(path: str, report: Report) -> Baseline:
     wrote. Two processes that do so wait for each other. Raises FileError where the baseline
     cannot be read or written.
     """
+    from bncli.files.save import replacing
     from bncli.gate.lock import locked
-    from bncli.save import replacing
 
     with locked(Path(path)):
         old = read_baseline(path) if os.path.exists(path) else Baseline()  # noqa: PTH110
@@ -210,7 +210,7 @@ def _by_place(entries: Sequence[Entry], folder: Folder) -> Free:
 
 def _taken(item: Item, free: Free, entries: Sequence[Entry], *, literally: bool) -> int | None:
     """The entry that knows the item, which is free no more: that of the least extent."""
-    from bncli.rules import formerly
+    from bncli.rulebook import formerly
 
     place = item.place if literally else item.names.bare(item.place)
     code = item.finding.code
@@ -247,7 +247,7 @@ def _is_place(item: Item, entry: Entry, *, literally: bool) -> bool:
 
 def _described(report: Report, folder: Folder) -> list[Entry]:
     """All findings as entries, one for each place; those that are one word for word have one."""
-    from bncli.rules import taken_over
+    from bncli.rulebook import taken_over
 
     every = (
         item

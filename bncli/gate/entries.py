@@ -27,7 +27,7 @@ class Entry:
     """One known finding.
 
     `file` is relative to the baseline's folder. `place` is literal; `prefix` and `literal` are
-    those of its file's `bncli.places.Names`.
+    those of its file's `bncli.gate.places.Names`.
     `inputs` are what the finding is about where that is more than the file, as `Report.about`.
     `apart_from` names the codes that were told apart from `code` when this was written.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.places import Names, without_wrappers
+from bncli.gate.places import Names, without_wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

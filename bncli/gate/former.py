@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from bncli.former_places import Place, place
+from bncli.gate.former_places import Place, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ FOR_ALL = frozenset({"BN604"})
 
 @dataclass(frozen=True, slots=True, order=True)
 class FormerEntry:
-    """One known finding; `prefix` and `place` as in `bncli.former_places.Place`."""
+    """One known finding; `prefix` and `place` as in `bncli.gate.former_places.Place`."""
 
     command: str
     file: str
@@ -93,7 +93,7 @@ def _inherited(
     They may know other findings of the same place. What one finding said of many layers of its
     own file is known in each of them.
     """
-    from bncli.rules import former_codes
+    from bncli.rulebook import former_codes
 
     own = {finding.code} & FOR_ALL
     whole = finding.subject not in report.names.get(finding.path, ())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bncli.errors import UsageError
-from bncli.places import aliases, fits, places
+from bncli.gate.places import aliases, fits, places
 from bncli.report import Suppressed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Pattern:
 
     def picks(self, finding: Finding, report: Report) -> bool:
         """Whether some of the finding is meant."""
-        from bncli.rules import formerly
+        from bncli.rulebook import formerly
 
         codes = (finding.code, *formerly(finding.code))
         return any(self._fitting(finding, report, codes))
@@ -59,7 +59,7 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
 
     Raises UsageError, which begins with `label`, for what no rule's code begins with.
     """
-    from bncli.rules.registry import RULES
+    from bncli.rulebook.registry import RULES
 
     codes = [rule.code for rule in RULES]
     patterns = []
@@ -109,7 +109,7 @@ def selected(report: Report, select: Sequence[Pattern], ignore: Sequence[Pattern
 
 def _ignored(finding: Finding, report: Report, ignore: Sequence[Pattern]) -> bool:
     """Whether a finding is meant by its code, or all that it stands for is by older codes."""
-    from bncli.rules import former_codes
+    from bncli.rulebook import former_codes
 
     def meant(codes: Iterable[str]) -> bool:
         return any(pattern.covers(finding, report, codes) for pattern in ignore)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bncli.errors import FileError, UsageError
-from bncli.reading import read_bytes
+from bncli.files.reading import read_bytes
 from bncli.report import FailOn
 
 FILE = "pyproject.toml"

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Protocol
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
+from bncli.files.reading import open_to_read, read_at, remember_path
 from bncli.loaders.zip_archive import ZipArchive
 from bncli.model import TensorFile
-from bncli.reading import open_to_read, read_at, remember_path
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""

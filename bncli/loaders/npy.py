@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
+from bncli.files.reading import remember_stream
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
-from bncli.reading import remember_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

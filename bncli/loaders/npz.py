@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders.interface import CHECKPOINTS, Source
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import Header, flat_array, parse_header

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders.interface import Source, is_lean
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous

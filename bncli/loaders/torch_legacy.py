@@ -7,7 +7,7 @@ the bytes of each storage behind its number of elements, always little-endian.
 from __future__ import annotations
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.torch_tree import Region, collect

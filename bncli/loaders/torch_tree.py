@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
+from bncli.files.reading import open_again, read_at
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.torch_values import NO_TENSOR, Inline, Storage, View, as_view, class_of
 from bncli.loaders.unpickler import Blob, Dict, Pickle, Record
 from bncli.loaders.zip_archive import Packed
 from bncli.model import BatchNormModule, TensorFile, TensorRef
-from bncli.reading import open_again, read_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
-from bncli.file_bytes import Checksum, FileBytes, unlike_checksum
+from bncli.files.file_bytes import Checksum, FileBytes, unlike_checksum
+from bncli.files.reading import current, open_again
 from bncli.loaders.names import quoted
-from bncli.reading import current, open_again
 from bncli.report import printable
 
 STORED = 0

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
-from bncli.samples import SampleSums, moved, power_sums
 
 FloatArray = NDArray[np.float64]
 

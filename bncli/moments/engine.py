@@ -22,7 +22,7 @@ from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Worker
-from bncli.progress import Advance
+from bncli.process.progress import Advance
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

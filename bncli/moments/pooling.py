@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bncli.errors import TensorError
 from bncli.model import ChannelStats
+from bncli.model.samples import SampleSums, pooled
 from bncli.moments.by_sample import SamplePool
 from bncli.moments.worker import Nonfinite, Partial
-from bncli.samples import SampleSums, pooled
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray

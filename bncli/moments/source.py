@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
+from bncli.files.reading import read_into
 from bncli.model import TensorRef
 from bncli.moments.layout import TILE_VALUES, Box, Layout
-from bncli.reading import read_into
 
 
 class Source:

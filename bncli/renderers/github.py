@@ -29,7 +29,7 @@ def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # lo
             f"{finding.code} {finding.subject}",
             f"{finding.subject}: {finding.message} {finding.hint}".rstrip(),
         )
-        for finding in sorted(report.findings, key=lambda finding: -finding.severity.rank)
+        for finding in report.findings
     ]
     if report.nothing_checked:
         lines.append(_command("error", "", name, report.verdict or "nothing was checked."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.renderers._cells import format_cell
+from bncli.renderers.drawing.cells import format_cell
 from bncli.report import printable
 
 if TYPE_CHECKING:

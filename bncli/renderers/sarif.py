@@ -10,15 +10,15 @@ from urllib.parse import quote
 
 from bncli import __version__
 from bncli.errors import ExitCode
-from bncli.former_places import former_fingerprint
-from bncli.places import fingerprint
+from bncli.gate.former_places import former_fingerprint
+from bncli.gate.places import fingerprint
 from bncli.renderers.json import text_of
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
     from bncli.report import Finding, Report, Suppressed
-    from bncli.rules.interface import Rule
+    from bncli.rulebook.interface import Rule
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -59,7 +59,7 @@ def render(report: Report, context: RenderContext) -> str:
 
 def _rules(report: Report) -> list[dict[str, Any]]:
     """The rules of this report's findings (3.49); a viewer shows their help."""
-    from bncli.rules.registry import RULES
+    from bncli.rulebook.registry import RULES
 
     known = {rule.code: rule for rule in RULES}
     findings = [*report.findings, *(item.finding for item in report.suppressed)]

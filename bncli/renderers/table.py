@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from bncli.renderers._cells import format_cell
-from bncli.renderers._charts import CHART_WIDTH, chart_lines
+from bncli.renderers.drawing.cells import format_cell
+from bncli.renderers.drawing.charts import CHART_WIDTH, chart_lines
 from bncli.report import Severity, harmless, printable
 
 if TYPE_CHECKING:

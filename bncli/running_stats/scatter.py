@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bncli.chance import f_quantile
+from bncli.running_stats.chance import f_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

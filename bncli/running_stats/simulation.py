@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import FloatArray, IntArray
-    from bncli.progress import Advance
+    from bncli.process.progress import Advance
     from bncli.running_stats.conventions import Convention
 
 AHEAD = 1 << 20

@@ -8,10 +8,11 @@ from __future__ import annotations
 import pytest
 
 from bncli.backends import BackendName, backend
-from bncli.verify import Path, compare_channels
+from bncli.verify.batch_norm_pass import Path
+from bncli.verify.comparison import compare_channels
 from tests.configurations import configuration
-from tests.identify.test_norms import DTYPES, SHAPES, judge, samples
-from tests.identify.test_output import healthy
+from tests.verify.identify.test_norms import DTYPES, SHAPES, judge, samples
+from tests.verify.identify.test_output import healthy
 
 TORCH = backend(BackendName.TORCH)
 

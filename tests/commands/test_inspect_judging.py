@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.commands._layer_rows import sketch
+from bncli.commands.inspect_checkpoint.layer_rows import sketch
 from bncli.errors import ExitCode
 from bncli.renderers.interface import RenderContext
 from bncli.renderers.table import render
@@ -272,7 +272,7 @@ def test_a_layer_of_very_many_channels_is_judged_like_any_other(run, folder, cha
 
 
 def test_a_layer_too_large_to_be_one_is_refused(run, folder, monkeypatch):
-    monkeypatch.setattr("bncli.commands._judged_file.MOST_CHANNELS", 1000)
+    monkeypatch.setattr("bncli.commands.inspect_checkpoint.judged_file.MOST_CHANNELS", 1000)
     torch.save(small().state_dict(), "net.pt")
     torch.save(wide(1001), "wide.pt")
     assert run("inspect-checkpoint", "net.pt").code == 0

@@ -48,16 +48,16 @@ def files(folder):
 
 
 def test_too_little_memory_for_one_file_spoils_no_other(run, files, monkeypatch):
-    from bncli.commands import _judged_file
+    from bncli.commands.inspect_checkpoint import judged_file
 
-    real = _judged_file._read
+    real = judged_file._read
 
     def read(refs, settings):
         if str(refs.running_mean.path) == "old/b.pt":
             raise MemoryError
         return real(refs, settings)
 
-    monkeypatch.setattr(_judged_file, "_read", read)
+    monkeypatch.setattr(judged_file, "_read", read)
     result = run("inspect-checkpoint", "a.pt", "old/b.pt", "-f", "json")
     assert result.code == 2
     (unread,) = result.report["unread"]
@@ -247,7 +247,7 @@ def test_the_bar_counts_the_bytes_of_all_files(run, files, monkeypatch):
         seen.append((description, total))
         yield seen.append
 
-    monkeypatch.setattr("bncli.commands._files.progress", recorded)
+    monkeypatch.setattr("bncli.commands.inspect_checkpoint.files.progress", recorded)
     assert run("inspect-checkpoint", "a.pt", "missing.pt", "old/b.pt", "-q").code == 2
     sizes = [(files / "a.pt").stat().st_size, 0, (files / "old/b.pt").stat().st_size]
     assert seen == [("checkpoints", sum(sizes)), *sizes]

@@ -8,7 +8,7 @@ from bncli.errors import ExitCode
 from bncli.renderers.interface import RenderContext
 from bncli.renderers.table import render
 from bncli.report import Column, Report, Table
-from bncli.rules import FAMILIES, RULES
+from bncli.rulebook import FAMILIES, RULES
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 

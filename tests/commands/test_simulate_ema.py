@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.backends._torch_tensors import repeats
+from bncli.backends.torch.tensors import repeats
 
 FACTS = ("convention", "momentum", "batches", "half_life", "steps_to_1_percent", "initial_weight")
 STEP_KEYS = {
@@ -744,7 +744,7 @@ def test_refusal_is_one_exact_sentence_and_exit_code_2(run, bad_inputs, monkeypa
 
 
 def test_one_step_is_not_drawn(run, bad_inputs, monkeypatch):
-    monkeypatch.setattr("bncli.plot.check_plot", lambda path: None)
+    monkeypatch.setattr("bncli.renderers.drawing.plot.check_plot", lambda path: None)
     code, _, stderr = run("simulate-ema", "x.npy", "--plot", "chart.png")
     assert stderr == "bncli: --plot: one step makes no curve; give more batches or --epochs.\n"
     assert (code, (bad_inputs / "chart.png").exists()) == (2, False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import bncli.commands._trace
+import bncli.commands.trace.tracing
 from tests.commands.conftest import random, refusals
 from tests.pytorch_cpu.test_float32 import (
     random_input,
@@ -16,7 +16,7 @@ from tests.pytorch_cpu.test_float32 import (
     same_machine,
     torch_pass,
 )
-from tests.rules.test_interface import COMMAND_OF, PLANTED
+from tests.rulebook.test_interface import COMMAND_OF, PLANTED
 
 TUTORIAL = "examples/tutorial/x.npy"
 
@@ -474,7 +474,7 @@ def test_strided_input_is_said_to_have_other_bits(run, save, lay_out, said):
 
 
 def test_rows_beyond_patience_are_refused(run, save, monkeypatch):
-    monkeypatch.setattr(bncli.commands._trace, "MOST_ADDITIONS", 63)
+    monkeypatch.setattr(bncli.commands.trace.tracing, "MOST_ADDITIONS", 63)
     x = save("x.npy", random(64, 3))
     result = run("trace", x, "--arithmetic", "float32")
     assert result.code == 2
@@ -489,7 +489,7 @@ def test_rows_beyond_patience_are_refused(run, save, monkeypatch):
 
 
 def test_many_elements_are_the_first_and_the_last(run, save, monkeypatch):
-    monkeypatch.setattr(bncli.commands._trace, "MOST_ELEMENTS", 24)
+    monkeypatch.setattr(bncli.commands.trace.tracing, "MOST_ELEMENTS", 24)
     x = random(10, 3, 5)
     result = run("trace", save("x.npy", x), "--backward", "-f", "json")
     for channel in range(3):

@@ -11,7 +11,7 @@ import pytest
 from bncli.gate.baseline import known_removed, update_baseline
 from bncli.gate.entries import read_baseline
 from bncli.gate.former import FOR_ALL
-from bncli.rules import RULES
+from bncli.rulebook import RULES
 from tests.findings import codes, finding, of_layers, report
 
 LAYERS = ("stem.bn", "layer1.0.bn1", "layer1.0.bn2", "head.1")

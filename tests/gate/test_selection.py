@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bncli.errors import UsageError
 from bncli.gate.selection import parse_patterns, selected
-from bncli.rules import RULES
+from bncli.rulebook import RULES
 from tests.findings import codes, finding, of_layers, report
 
 CODES = [rule.code for rule in RULES]

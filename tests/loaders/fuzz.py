@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from bncli.errors import BncliError, FileError
+from bncli.files.reading import reading
 from bncli.loaders import open_file
-from bncli.reading import reading
 from bncli.state_dict import batch_norm_layers, read_state, read_tensors
 
 from . import memory

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bncli.errors import BncliError, FileError
-from bncli.file_bytes import FileBytes
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file
 from bncli.model import TensorRef
 
@@ -41,7 +41,7 @@ class Cutting(io.FileIO):
 
 @pytest.fixture
 def cutting(monkeypatch):
-    monkeypatch.setattr("bncli.reading.FileIO", Cutting)
+    monkeypatch.setattr("bncli.files.reading.FileIO", Cutting)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
@@ -146,7 +146,7 @@ def test_a_cut_between_opening_and_reading(name, tmp_path):
 @pytest.mark.parametrize("dtype", [">f4", "<f4", "<i2"])
 def test_any_block_of_any_layout_is_what_numpy_gives(dtype, tmp_path, monkeypatch):
     """Read in windows far smaller than the tensor, against the same view of an array."""
-    monkeypatch.setattr("bncli.file_bytes.WINDOW", 64)
+    monkeypatch.setattr("bncli.files.file_bytes.WINDOW", 64)
     rng = np.random.default_rng(0)
     flat = rng.integers(-1000, 1000, 4000).astype(dtype)
     path = tmp_path / "x"
@@ -192,7 +192,7 @@ def test_little_is_read_for_a_block(tmp_path, monkeypatch):
             total[0] += len(target)
             return super().readinto(target)
 
-    monkeypatch.setattr("bncli.reading.FileIO", Counting)
+    monkeypatch.setattr("bncli.files.reading.FileIO", Counting)
     ref = open_file(path).tensors[""]
     total[0] = 0
     assert ref.stored((slice(None), slice(5, 6))).shape == (8, 1, 100_000)

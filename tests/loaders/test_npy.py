@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders import npy, open_file, open_tensor
-from bncli.model import FileBytes
 
 from .files import bits
 from .pickles import npy as by_hand

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from bncli.errors import CorruptFileError, TensorError
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file, open_tensor
 from bncli.loaders.zip_archive import Packed
-from bncli.model import FileBytes
 
 from .files import assert_same, bits
 from .pickles import npy, zipped

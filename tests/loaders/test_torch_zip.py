@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bncli.errors import CorruptFileError, FileError, TensorError, UnsupportedFileError
+from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file, open_tensor, torch_tree
 from bncli.loaders.zip_archive import Packed
-from bncli.model import FileBytes
 
 from .files import assert_same, bits, newer_values, saved, values
 from .pickles import dictionary, tensor, text, torch_zip, zipped

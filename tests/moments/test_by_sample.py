@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncli.dtypes import encode
-from bncli.model import FileBytes, TensorRef
+from bncli.files.file_bytes import FileBytes
+from bncli.model import TensorRef
+from bncli.model.samples import D1, D2, D2V, D3, D4, DV, V1, V2, power_sums
 from bncli.moments import by_sample, channel_stats, layout, merge
-from bncli.samples import D1, D2, D2V, D3, D4, DV, V1, V2, power_sums
 
 
 def by_hand(x, channel_axis=1, sample_axis=0):
@@ -211,7 +212,7 @@ def test_parts_without_samples_have_none_together():
 
 
 def test_powers_chunk_by_chunk(monkeypatch):
-    monkeypatch.setattr("bncli.samples._CHUNK", 7)
+    monkeypatch.setattr("bncli.model.samples._CHUNK", 7)
     rng = np.random.default_rng(7)
     d, v = rng.normal(size=(20, 3)), rng.uniform(size=(20, 3))
     np.testing.assert_allclose(power_sums(d, v), exact_sums(d, v, 0.0), rtol=1e-12, atol=1e-12)

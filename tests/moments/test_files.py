@@ -13,7 +13,8 @@ import pytest
 
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.errors import CorruptFileError, FileError, TensorError
-from bncli.model import FileBytes, TensorRef
+from bncli.files.file_bytes import FileBytes
+from bncli.model import TensorRef
 from bncli.moments import channel_stats
 
 from .exact import check
@@ -177,7 +178,8 @@ def test_memory_does_not_grow(layout, tmp_path):
         file.truncate(int(np.prod(shape)) * 4)
     script = f"""
         from pathlib import Path
-        from bncli.model import FileBytes, TensorRef
+        from bncli.files.file_bytes import FileBytes
+        from bncli.model import TensorRef
         from bncli.moments import channel_stats
         path = Path({str(path)!r})
         where = FileBytes(path, 0, {int(np.prod(shape)) * 4})
@@ -203,7 +205,8 @@ def test_interrupt_ends_it_at_once(tmp_path):
     process = run(f"""
         import signal
         from pathlib import Path
-        from bncli.model import FileBytes, TensorRef
+        from bncli.files.file_bytes import FileBytes
+        from bncli.model import TensorRef
         from bncli.moments import channel_stats
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
         path = Path({str(path)!r})

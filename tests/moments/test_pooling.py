@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from bncli.dtypes import encode
 from bncli.errors import TensorError
-from bncli.model import FileBytes, TensorRef
+from bncli.files.file_bytes import FileBytes
+from bncli.model import TensorRef
 from bncli.moments import channel_stats, engine, layout, merge
 from bncli.moments.pooling import _Sum
 from bncli.moments.worker import Worker

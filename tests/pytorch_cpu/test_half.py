@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.backends._torch_tensors import repeats
+from bncli.backends.torch.tensors import repeats
 from bncli.pytorch_cpu.float32 import sums_by_rows
 from bncli.pytorch_cpu.half import batch_statistics, rounded
 from bncli.running_stats.batch_table import BatchTable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.backends._torch_tensors import repeats
+from bncli.backends.torch.tensors import repeats
 from bncli.pytorch_cpu import cpu_statistics
 
 DTYPES = {

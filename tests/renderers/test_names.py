@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncli.errors import ExitCode
+from bncli.process.streams import say
 from bncli.renderers import Format, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import Chart, Column, Finding, Report, Severity, Suppressed, Table, Unread
-from bncli.streams import say
 
 CONTROLS = (
     "\x00\x07\x08\t\n\x0b\r\x1b\x7f\x85\x9b\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069"

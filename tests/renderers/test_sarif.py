@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from bncli.former_places import former_fingerprint
-from bncli.places import fingerprint
+from bncli.gate.former_places import former_fingerprint
+from bncli.gate.places import fingerprint
 from bncli.renderers.interface import RenderContext
 from bncli.renderers.sarif import render
 from bncli.report import Suppressed, Unread
-from bncli.rules import RULES
+from bncli.rulebook import RULES
 from tests.findings import finding, of_layers, report
 
 
@@ -119,13 +119,14 @@ def test_every_rule_brings_its_help():
     described = run["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in described] == [rule.code for rule in RULES]
     levels = {"error": "error", "warning": "warning", "info": "note"}
-    for rule, known, result in zip(described, RULES, run["results"], strict=True):
+    levels_of = {result["ruleId"]: result["level"] for result in run["results"]}
+    for rule, known in zip(described, RULES, strict=True):
         assert rule["fullDescription"]["text"] == known.summary
         for part in (known.hint, known.symptom, known.arithmetic, known.certainty):
             assert part in rule["help"]["text"]
             assert part in rule["help"]["markdown"].replace("\\", "")
         assert rule["defaultConfiguration"]["level"] == levels[known.severity.value]
-        assert result["level"] == levels[known.severity.value]
+        assert levels_of[known.code] == levels[known.severity.value]
 
 
 def test_a_rule_out_of_the_catalogue_is_no_bug():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncli.chance import f_quantile
+from bncli.running_stats.chance import f_quantile
 from bncli.running_stats.collect import KURTOSIS_BATCHES, Collector
 from bncli.running_stats.scatter import CHANCE, MOST_APART, FRatio, population
 

@@ -1,0 +1,1 @@
+"""What several commands take from the command line: flags, inputs, layers, completion."""

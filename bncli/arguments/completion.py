@@ -1,0 +1,114 @@
+"""What a shell completes beside commands and flags: rule codes, and names inside files.
+
+The shells' scripts are Typer's (`bncli --install-completion`). They call bncli with the words
+typed so far in the environment, and bncli prints what fits.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.errors import UsageError
+from bncli.process.streams import print_text
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile
+
+INSTRUCTION = "_BNCLI_COMPLETE"
+"""The variable in which Typer's scripts say what they want."""
+
+MOST_NAMES = 1000
+"""Names that are offered at most; no shell shows more in a useful way."""
+
+Completions = Iterator[str | tuple[str, str]]
+
+
+def complete_codes(incomplete: str) -> Completions:
+    """The rules' codes, each with its name, behind the last comma."""
+    from bncli.rulebook.registry import RULES
+
+    before, comma, _ = incomplete.rpartition(",")
+    for rule in RULES:
+        yield f"{before}{comma}{rule.code}", rule.name.replace("-", " ")
+
+
+def complete_tensors(incomplete: str) -> Completions:
+    """`FILE::NAME` for every tensor of FILE; nothing before the colons, where shells have files."""
+    return _names(incomplete, lambda file: list(file.tensors))
+
+
+def complete_layers(incomplete: str) -> Completions:
+    """`FILE::NAME` for every BatchNorm layer of FILE."""
+
+    def layers(file: TensorFile) -> list[str]:
+        from bncli.state_dict import batch_norm_layers
+
+        return [layer.name for layer in batch_norm_layers(file)]
+
+    return _names(incomplete, layers)
+
+
+def _names(incomplete: str, find: Callable[[TensorFile], list[str]]) -> Completions:
+    """The names behind the last "::"; none, and no complaint, where the file cannot be read."""
+    path, colons, begun = incomplete.rpartition("::")
+    if not path:
+        return
+    from bncli.errors import BncliError
+    from bncli.loaders import open_file
+
+    try:
+        names = find(open_file(Path(path).expanduser()))
+    except (BncliError, OSError, RuntimeError, MemoryError):
+        return
+    fitting = (name for name in names if name.startswith(begun) and name.isprintable())
+    for name, _ in zip(fitting, range(MOST_NAMES), strict=False):
+        yield f"{path}{colons}{name}"
+
+
+@contextmanager
+def whole_words() -> Iterator[None]:
+    """Let Typer see the words of a Bash command line as they were typed, while it completes.
+
+    Bash breaks words at ":" and "=", so that FILE::NAME comes as three, and it puts what is
+    printed behind the last break.
+    """
+    if os.environ.get(INSTRUCTION) != "complete_bash":
+        yield
+        return
+    place = os.environ.get("COMP_CWORD", "")
+    if not (place.isascii() and place.isdigit() and len(place) < 10):
+        raise UsageError(f"COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.")
+    words, at = _rejoined(os.environ.get("COMP_WORDS", "").split("\n"), int(place))
+    broken = len(words) < os.environ.get("COMP_WORDS", "").count("\n") + 1
+    os.environ |= {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(at)}
+    behind = 0
+    if broken and at < len(words):
+        word = words[at].rpartition("=")[2] if words[at].startswith("-") else words[at]
+        behind = word.rfind(":") + 1
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:
+        print_text("".join(f"{line[behind:]}\n" for line in text.getvalue().splitlines()))
+
+
+def _rejoined(words: list[str], at: int) -> tuple[list[str], int]:
+    """The words with those around ":" and "=" joined again, and where the one at `at` is now."""
+    joined: list[str] = []
+    place = 0
+    for index, word in enumerate(words):
+        is_break = bool(word) and set(word) <= {":", "="}
+        after_break = index > 0 and bool(words[index - 1]) and set(words[index - 1]) <= {":", "="}
+        if len(joined) > 1 and (is_break or after_break):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        if index == at:
+            place = len(joined) - 1
+    return joined, place

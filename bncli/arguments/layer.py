@@ -1,0 +1,273 @@
+"""The layer of a command: PyTorch's arguments and a state, from flags and files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.errors import TensorError, UsageError
+from bncli.loaders import open_layer, open_tensor, split_spec
+from bncli.model import BatchNormLayer, BatchNormSettings, BatchNormState, RunningStats
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from bncli.arguments.flags import LayerFlags
+    from bncli.arguments.input import Input
+    from bncli.model import FloatArray
+    from bncli.report import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(BatchNormLayer):
+    """The layer that flags and files describe.
+
+    `fresh` says that evaluation has to use a new module's statistics. `sources` says where eps and
+    momentum come from, `about` from which file, and under which name, its tensors do.
+    """
+
+    fresh: bool
+    sources: dict[str, Value]
+    read: tuple[str, ...]
+    about: tuple[tuple[str, str], ...] = ()
+
+
+def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
+    """The layer that the flags describe, for this input.
+
+    Raises UsageError for flags that contradict each other, TensorError for a state that does not
+    fit the input, and FileError for files.
+    """
+    stored = open_layer(flags.state) if flags.state else BatchNormState("")
+    settings, sources = _settings(flags, stored)
+    dtype = given.dtype
+    if dtype == "float64":
+        parameter_dtype = "float64"
+    elif dtype != "float32" and not settings.affine and not settings.track_running_stats:
+        parameter_dtype = dtype  # with nothing kept in float32, PyTorch has only the input's dtype
+    else:
+        parameter_dtype = "float32"
+    reader = _Reader(given, parameter_dtype)
+
+    weight = bias = None
+    if settings.affine:
+        weight = reader.choose("weight", flags.weight, stored.weight, flags.state, 1.0)
+        bias = reader.choose("bias", flags.bias, stored.bias, flags.state, 0.0)
+    running = None
+    if settings.track_running_stats:
+        _check_pair(flags, stored)
+        tracked = stored.num_batches_tracked
+        running = RunningStats(
+            reader.choose(
+                "running_mean", flags.running_mean, stored.running_mean, flags.state, 0.0
+            ),
+            reader.choose("running_var", flags.running_var, stored.running_var, flags.state, 1.0),
+            _counter(flags.state, tracked),
+        )
+    specs = (flags.state, flags.weight, flags.bias, flags.running_mean, flags.running_var)
+    about = tuple(about_spec(spec) for spec in specs if spec)
+    return Layer(
+        settings=settings,
+        parameter_dtype=parameter_dtype,
+        weight=weight,
+        bias=bias,
+        running=running,
+        fresh=(
+            not settings.normalizes_with_batch
+            and flags.running_mean is None
+            and stored.running_mean is None
+        ),
+        sources=sources,
+        read=tuple(path for path, _ in about),
+        about=about,
+    )
+
+
+def about_spec(spec: str) -> tuple[str, str]:
+    """A file and the name in it, as `Report.about` has them."""
+    path, name = split_spec(spec)
+    return str(path), name
+
+
+def about_pass(given: Input, layer: Layer, *, mode: bool = True) -> tuple[tuple[str, str], ...]:
+    """What the findings of a pass are about: the inputs in any order, the layer, the mode.
+
+    Where places name their mode, `mode` leaves it out.
+    """
+    inputs = sorted((str(tensor.path), tensor.name) for tensor in given.tensors)
+    words = ["evaluation"] if mode and not layer.settings.training else []
+    words += [f"channel axis {given.channel_axis}"] if given.channel_axis != 1 else []
+    return (*inputs, *layer.about, *(("", word) for word in words))
+
+
+def check_count(given: Input, layer: Layer) -> None:
+    """Raise TensorError for one value a channel where the batch itself normalises."""
+    if given.count == 1 and layer.settings.normalizes_with_batch:
+        mend = "use a larger batch, or --eval"
+        if not layer.settings.training:
+            mend = "use a larger batch, or stored statistics"
+        raise TensorError(
+            f"{given.label}: expected more than 1 value per channel when training, got input "
+            f"size {list(given.tensors[0].shape)}; {mend}."
+        )
+
+
+def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[str, Value]:
+    """What a report says of an input and its layer, `after` the pass."""
+    settings = layer.settings
+    return {
+        "shape": given.tensors[0].shape,
+        "dtype": given.dtype,
+        "kind": given.kind,
+        "channel_axis": given.channel_axis,
+        "training": settings.training,
+        "eps": settings.eps,
+        "momentum": "none" if settings.momentum is None else settings.momentum,
+        "count": given.count,
+        "num_features": given.num_features,
+        "affine": settings.affine,
+        "track_running_stats": settings.track_running_stats,
+        "num_batches_tracked": after.num_batches_tracked if after is not None else None,
+        **layer.sources,
+    }
+
+
+def parse_momentum(text: str) -> float | None:
+    """The momentum that `--momentum` names: a number, or None for "none".
+
+    Raises UsageError for anything else.
+    """
+    if text.lower() == "none":
+        return None
+    try:
+        momentum = float(text)
+    except ValueError:
+        momentum = math.nan
+    if not math.isfinite(momentum):
+        raise UsageError(
+            f"--momentum {text}: a number such as 0.1, or none for the cumulative average."
+        )
+    return momentum
+
+
+def _settings(
+    flags: LayerFlags, stored: BatchNormState
+) -> tuple[BatchNormSettings, dict[str, Value]]:
+    """PyTorch's arguments: a flag first, then what the file stores, then PyTorch's default."""
+    default = BatchNormSettings()
+    module = stored.module
+    eps, eps_source = default.eps, "default"
+    momentum, momentum_source = default.momentum, "default"
+    affine = True if flags.state is None else not (stored.weight is None and stored.bias is None)
+    if module is not None and module.eps is not None:
+        eps, eps_source = module.eps, "file"
+        momentum, momentum_source = module.momentum, "file"
+    if flags.eps is not None:
+        eps, eps_source = flags.eps, "flag"
+    if flags.momentum is not None:
+        momentum, momentum_source = parse_momentum(flags.momentum), "flag"
+    if flags.affine is not None:
+        affine = flags.affine
+    elif flags.weight is not None or flags.bias is not None:
+        affine = True
+    if not affine:
+        _contradiction("--no-affine", {"--weight": flags.weight, "--bias": flags.bias})
+    if not flags.track_running_stats:
+        _contradiction(
+            "--no-track-running-stats",
+            {"--running-mean": flags.running_mean, "--running-var": flags.running_var},
+        )
+    settings = BatchNormSettings(eps, momentum, affine, flags.track_running_stats, flags.training)
+    if not math.isfinite(eps) or eps < 0 or (eps == 0 and settings.normalizes_with_batch):
+        raise UsageError(
+            f"--eps {eps:g}: eps must be positive where the batch normalises; evaluation with "
+            "stored statistics also takes 0."
+        )
+    return settings, {"eps_source": eps_source, "momentum_source": momentum_source}
+
+
+def _counter(state: str | None, tracked: float | None) -> int:
+    """The counter before this batch: 0 where the state has none.
+
+    Raises UsageError for what is no count.
+    """
+    if tracked is None:
+        return 0
+    if not 0 <= tracked < 2**62 or tracked != int(tracked):
+        raise UsageError(
+            f"--state {state}: num_batches_tracked is {tracked}, which is no number of batches; "
+            "name another layer, or give its tensors by --running-mean and --running-var."
+        )
+    return int(tracked)
+
+
+def _contradiction(flag: str, others: dict[str, str | None]) -> None:
+    """Raise UsageError where a flag that gives a tensor meets the one that has no place for it."""
+    for other, value in others.items():
+        if value is not None:
+            raise UsageError(f"{other} and {flag} contradict each other; leave one out.")
+
+
+def _check_pair(flags: LayerFlags, stored: BatchNormState) -> None:
+    """Raise UsageError unless running_mean and running_var are both there, or neither is asked."""
+    mean = flags.running_mean is not None or stored.running_mean is not None
+    var = flags.running_var is not None or stored.running_var is not None
+    if flags.state and not mean and not var:
+        raise UsageError(
+            f"--state {flags.state}: this layer has no running_mean and running_var; "
+            "name one that has, or add --no-track-running-stats."
+        )
+    if mean != var:
+        have, lack = ("mean", "var") if mean else ("var", "mean")
+        raise UsageError(
+            f"running_{have} is given without running_{lack}; they belong together: "
+            f"add --running-{lack}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads per-channel tensors for an input."""
+
+    given: Input
+    parameter_dtype: str
+
+    def choose(
+        self,
+        name: str,
+        spec: str | None,
+        stored: NDArray[Any] | None,
+        state: str | None,
+        default: float,
+    ) -> FloatArray:
+        """The tensor of a flag, else that of the state, else a fresh module's."""
+        import numpy as np
+
+        if spec is not None:
+            tensor = open_tensor(spec)
+            if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
+                why = tensor.unreadable or tensor.dtype
+                raise TensorError(f"{tensor.label}: {name} cannot be read from it ({why}).")
+            return self._fitted(name, tensor.read(), tensor.label)
+        if stored is not None:
+            return self._fitted(name, stored, str(state))
+        return np.full(self.given.num_features, default)
+
+    def _fitted(self, name: str, values: NDArray[Any], label: str) -> FloatArray:
+        """The values as a module of this size would hold them."""
+        import numpy as np
+
+        wanted = self.given.num_features
+        if values.shape != (wanted,):
+            raise TensorError(
+                f"{label}: {name} has shape {list(values.shape)}, but "
+                f"{self.given.tensors[0].label} has {wanted} channels "
+                f"on axis {self.given.channel_axis}; name another tensor "
+                "or another --channel-axis."
+            )
+        with np.errstate(over="ignore"):
+            return values.astype(self.parameter_dtype).astype(np.float64)

@@ -1,0 +1,93 @@
+"""How a backend computed: what the tolerances of a comparison follow from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bncli.dtypes import DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How the other implementation computed.
+
+    `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
+    `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;
+    `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
+    row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums to the last bits.
+    """
+
+    dtype: str
+    parameter_dtype: str
+    accumulate_dtype: str
+    backward_dtype: str
+    additions: int
+    backward_additions: int
+    rows: bool
+    order_known: bool
+
+    @property
+    def u(self) -> float:
+        """The unit roundoff of the parameter dtype, in which nearly every step is rounded.
+
+        Twice that for float64, where bncli's own roundings are as large as the other side's.
+        """
+        u = DTYPES[self.parameter_dtype].unit_roundoff
+        return 2 * u if self.as_precise else u
+
+    @property
+    def as_precise(self) -> bool:
+        """Whether the other side computes in float64, as bncli does."""
+        return self.parameter_dtype == "float64"
+
+    @property
+    def walk(self) -> float:
+        """The relative error that the roundings of a forward sum may add to the recomputed one."""
+        return 0.0 if self.order_known else 4 * walk_of(self.accumulate_dtype, self.additions)
+
+    @property
+    def slack(self) -> float:
+        """How many times the recomputed sum's error is allowed for."""
+        return 1.05 if self.order_known else 8.0
+
+    @property
+    def backward_walk(self) -> float:
+        """The relative error that the roundings of a backward sum leave; see `walk_of`.
+
+        At four deviations: these sums are not recomputed.
+        """
+        return 2 * walk_of(self.backward_dtype, self.backward_additions)
+
+    @property
+    def output_u(self) -> float:
+        """The unit roundoff of the output dtype where it is coarser than the parameters'."""
+        return 0.0 if self.dtype == self.parameter_dtype else DTYPES[self.dtype].unit_roundoff
+
+    @property
+    def underflow(self) -> float:
+        """What one step may lose below the normal range: all of it, where a process flushes.
+
+        Subnormals have few digits, and with flush-to-zero (`torch.set_flush_denormal`, or a library
+        built for fast arithmetic) none. Steps are in float64 for float64, and else in float32.
+        """
+        return DTYPES["float64" if self.as_precise else "float32"].smallest_normal
+
+    @property
+    def tiniest(self) -> float:
+        """The absolute error of a value in the parameter dtype, however small it is."""
+        return max(DTYPES[self.parameter_dtype].tiniest, self.underflow)
+
+    @property
+    def output_tiniest(self) -> float:
+        """The absolute error of a value in the output dtype, however small it is."""
+        return max(DTYPES[self.dtype].tiniest, self.underflow)
+
+
+def walk_of(dtype: str, additions: int) -> float:
+    """How far a running sum's roundings carry it, were they independent, relative to its size.
+
+    Each addition rounds the partial sum, which grows evenly: u * sqrt(additions / 3), of which
+    uniformly spread roundings leave 0.58; two such deviations.
+    """
+    return 0.67 * DTYPES[dtype].unit_roundoff * math.sqrt(additions)

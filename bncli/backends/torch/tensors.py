@@ -1,0 +1,142 @@
+"""What the torch backend's files share: PyTorch itself, and tensors for arrays and back."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from bncli.backends.arithmetic import Arithmetic
+from bncli.errors import MissingBackendError, UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+INSTALL = "python -m pip install torch"
+
+REPEATED_VERSION = "2.13."
+"""The release whose order of additions was found to be what `bncli.pytorch_cpu` repeats."""
+
+REPEATED_KERNELS = ("AVX2", "AVX512")
+"""The builds of its kernels for which that was found; they add by fused multiply-add."""
+
+
+def library() -> ModuleType:
+    """PyTorch. Raises MissingBackendError where it is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingBackendError(
+            f"PyTorch is not installed here, and the comparison needs it: {INSTALL}"
+        ) from error
+    return torch
+
+
+def repeats() -> bool:
+    """Whether `bncli.pytorch_cpu` repeats this library's arithmetic here, bit for bit."""
+    torch = library()
+    return (
+        platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.cpu.get_cpu_capability() in REPEATED_KERNELS
+        and str(torch.__version__).startswith(REPEATED_VERSION)
+    )
+
+
+def to_tensor(values: NDArray[Any], dtype: Any) -> Any:
+    """A tensor of `dtype` with the strides of `values`, sharing no memory with them."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(values, order="K")).to(dtype)
+
+
+def laid_out(x: Any, memory_format: str | None) -> Any:
+    """`x` in the memory format that is named, or else in its own where that is channels last.
+
+    Its strides become those of a fresh tensor: with the odd ones that axes of size 1 allow,
+    PyTorch falls back to a kernel that sums half precision in half precision.
+    """
+    import torch
+
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    chosen = torch.contiguous_format
+    if memory_format == "channels_last":
+        if channels_last is None:
+            raise UsageError(
+                f"--memory-format channels_last: it is for 4 or 5 axes, and this input has "
+                f"{x.ndim}; leave it out."
+            )
+        chosen = channels_last
+    elif (
+        memory_format is None
+        and channels_last is not None
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=channels_last)
+    ):
+        chosen = channels_last
+    return torch.empty(x.shape, dtype=x.dtype, memory_format=chosen).copy_(x)
+
+
+def to_array(tensor: Any) -> NDArray[Any]:
+    """A NumPy array with the tensor's values, bfloat16 widened to float32."""
+    import numpy as np
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return np.asarray(tensor.numpy())
+
+
+def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
+    """How BatchNorm's kernels take `x`, of shape (N, C, ...)."""
+    import torch
+
+    count = x.numel() // x.shape[1]
+    if x.device.type != "cpu":
+        # Running moments of each thread, merged pairwise, in an order of the device's own.
+        wide = "float64" if dtype == "float64" else "float32"
+        return Arithmetic(
+            dtype=dtype,
+            parameter_dtype=parameter_dtype,
+            accumulate_dtype=wide,
+            backward_dtype=wide,
+            additions=count,
+            backward_additions=count,
+            rows=False,
+            order_known=False,
+        )
+    # What counts for them: (N, C) input is summed row by row, as channels last is.
+    rows = not x.is_contiguous() or x.numel() == x.shape[0] * x.shape[1]
+    share = -(-count // torch.get_num_threads())
+    additions = backward_additions = share if rows else count
+    accumulate_dtype = backward_dtype = "float64"
+    if dtype != "float64":
+        backward_dtype = "float32"
+        if rows or dtype != "float32":
+            accumulate_dtype = "float32"
+        if not rows and dtype == "float32":
+            # Backward, images are summed one by one, and the images' sums in float64.
+            backward_additions = count // x.shape[0]
+    return Arithmetic(
+        dtype=dtype,
+        parameter_dtype=parameter_dtype,
+        accumulate_dtype=accumulate_dtype,
+        backward_dtype=backward_dtype,
+        additions=additions,
+        backward_additions=backward_additions,
+        rows=rows,
+        order_known=repeats(),
+    )
+
+
+def batch_statistics(x: Any, parameter_dtype: Any, eps: float) -> dict[str, Any]:
+    """The mean, biased variance and invstd of the batch, from the kernels the module uses."""
+    import torch
+
+    zeros = torch.zeros(x.shape[1], dtype=parameter_dtype, device=x.device)
+    ones = torch.ones(x.shape[1], dtype=parameter_dtype, device=x.device)
+    mean, var = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
+    _, _, invstd = torch.native_batch_norm(x, ones, zeros, zeros, ones, True, 0.0, eps)
+    return {"mean": mean, "var": var, "invstd": invstd}

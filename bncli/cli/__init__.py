@@ -1,0 +1,185 @@
+"""The command line: mounts the commands, renders what they return, catches, and exits."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bncli import __version__
+from bncli.arguments.completion import whole_words
+from bncli.arguments.options import NoChecksum
+from bncli.arguments.output import Output
+from bncli.cli.delivery import Delivery
+from bncli.cli.flags import call, flags_of
+from bncli.cli.given_once import GivenOnce
+from bncli.commands import COMMANDS, DOCUMENTS, WITHOUT_FILES, command
+from bncli.errors import BncliError, ExitCode
+from bncli.files.reading import reading
+from bncli.process import signals
+from bncli.process.streams import abandon_standard_output, forget_impossible_sizes, print_text, say
+
+OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of memory")
+"""What PyTorch's errors say where there is not enough memory."""
+
+
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The Typer application with every command mounted, or only what these arguments need.
+
+    Typer takes some milliseconds for each command, and a call has use for one.
+    """
+    app = typer.Typer(
+        name="bncli",
+        help="Verify and inspect Batch Normalization: statistics, running buffers, checkpoints.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # which joins a docstring's lines into paragraphs
+    )
+
+    @app.callback()
+    def bncli(
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_print_version, is_eager=True, help="Print the version."
+            ),
+        ] = False,
+    ) -> None:
+        """Verify and inspect Batch Normalization: statistics, running buffers, checkpoints."""
+
+    first = next(iter(arguments), "").replace("-", "_")
+    if first not in {"__version", *COMMANDS, *DOCUMENTS}:
+        first = ""
+    for name in COMMANDS:
+        if first in {"", name}:
+            app.command(name.replace("_", "-"), cls=GivenOnce)(_with_output(name))
+    for name in DOCUMENTS:
+        if first in {"", name}:
+            app.command(name, cls=GivenOnce)(_printed(name))
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bncli {__version__}")
+        raise typer.Exit
+
+
+def _with_output(name: str) -> Callable[..., ExitCode]:
+    """The command with the flags of `Output` added, its report rendered, its exit code returned."""
+    function = command(name)
+    reads = name not in WITHOUT_FILES
+
+    def run(**flags: Any) -> ExitCode:
+        from bncli.gate.settings import load_settings
+
+        with reading(checksum=not (reads and flags.pop("no_checksum"))):
+            for setting, value in load_settings().items():
+                if setting in flags and flags[setting] in (None, []):
+                    flags[setting] = value
+            delivery = Delivery(call(Output, flags))
+            return delivery.deliver(call(function, flags))
+
+    parameters = flags_of(function)
+    if reads:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(
+            inspect.Parameter("no_checksum", kind, default=False, annotation=NoChecksum)
+        )
+    parameters += flags_of(Output)
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    run.__name__ = name
+    run.__doc__ = function.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+    return run
+
+
+def _printed(name: str) -> Callable[[], None]:
+    """The command that prints a document as it is."""
+    function = command(name)
+
+    def run() -> None:
+        print_text(function())
+
+    run.__name__ = name
+    run.__doc__ = function.__doc__
+    return run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run bncli with these arguments (the process's own by default) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+        forget_impossible_sizes()
+        with whole_words():
+            code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)
+    except BncliError as error:
+        return _failed(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _failed(" ".join(error.format_message().split()), ExitCode.ERROR)
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except signals.Terminated:
+        return ExitCode.TERMINATED
+    except BrokenPipeError:
+        return _closed_pipe()
+    except SystemExit as error:  # Typer's own: the pipe closed while it wrote, or a completion
+        if isinstance(error.__context__, BrokenPipeError):
+            return _closed_pipe()
+        return ExitCode.ERROR if error.code else ExitCode.OK
+    except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
+        return _unforeseen(error)
+    return int(code or 0)
+
+
+def _unforeseen(error: Exception) -> ExitCode:
+    """The exit code for what no command foresees: the system's trouble, or a bug of bncli."""
+    if signals.received() is not None:  # which a library made an error of its own of
+        interrupted = signals.received() == signals.INTERRUPT
+        return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+        return _failed("there is not enough memory for this input.", ExitCode.ERROR)
+    if not isinstance(error, OSError):
+        return _bug(error)
+    if error.errno == errno.ENOSPC and error.filename is None:  # Typer's own help or version
+        abandon_standard_output()
+        return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
+    name = error.filename
+    place = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: " if name else ""
+    return _failed(f"{place}the system refuses it ({error.strerror or error}).", ExitCode.ERROR)
+
+
+def _failed(sentence: str, code: ExitCode) -> ExitCode:
+    """Say what went wrong, and give the exit code back."""
+    say(sentence)
+    return code
+
+
+def _closed_pipe() -> ExitCode:
+    """End quietly: nobody reads any more."""
+    abandon_standard_output()
+    return ExitCode.CLOSED_PIPE
+
+
+def _bug(error: Exception) -> ExitCode:
+    """Say where bncli broke, in a line that can be reported."""
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return _failed(
+        f"a bug in bncli {__version__}, please report this line to its maintainers with the "
+        f"command: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: "
+        f"{' '.join(str(error).split())}",
+        ExitCode.BUG,
+    )

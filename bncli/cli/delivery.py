@@ -1,0 +1,176 @@
+"""A report on its way out: which of its findings count, and where it is written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.errors import ExitCode, UsageError
+from bncli.files.reading import current
+from bncli.process.streams import print_text, say
+from bncli.renderers import Format, format_of, renderer
+from bncli.renderers.interface import RenderContext
+from bncli.report import FailOn, Report, Table, count_findings
+
+if TYPE_CHECKING:
+    from bncli.arguments.output import Output
+    from bncli.gate.entries import Baseline
+    from bncli.gate.selection import Pattern
+
+
+class Delivery:
+    """The flags checked before the work begins, and the report's way out after it.
+
+    Raises UsageError and FileError at once for what could not succeed later.
+    """
+
+    def __init__(self, flags: Output) -> None:
+        from bncli.files.save import check_writable
+
+        self.flags = flags
+        self.fail_on = flags.fail_on or FailOn.ERROR
+        self.known: Baseline | None = None
+        self.select, self.ignore = (
+            _patterns(texts, flag)
+            for texts, flag in ((flags.select, "--select"), (flags.ignore, "--ignore"))
+        )
+        for path in flags.output or ():
+            format_of(path)
+            check_writable(path)
+        if flags.baseline:  # an empty one is none, in spite of the settings
+            current().renewed.add(os.path.realpath(flags.baseline))
+            self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
+        elif flags.update_baseline:
+            raise UsageError("--update-baseline: say which file with --baseline FILE.")
+        if flags.quiet:
+            from bncli.process import progress
+
+            progress.silence()
+
+    def deliver(self, report: Report) -> ExitCode:
+        """Write the report where it should go, and give the exit code it asks for."""
+        from bncli.files.save import refuse_overwriting
+
+        flags = self.flags
+        for path in flags.output or ():
+            refuse_overwriting(path, "--output")
+        if flags.update_baseline and flags.baseline:
+            refuse_overwriting(flags.baseline, "--baseline", renewing=True)
+        report = self._judged(replace(report, tables=tuple(map(Table.shortened, report.tables))))
+        if notes := current().notes:
+            report = replace(report, facts={**report.facts, "notes": list(notes)})
+        exit_code = report.exit_code(self.fail_on)
+        for path in flags.output or ():
+            context = RenderContext(exit_code, flags.width, fail_on=self.fail_on)
+            _write(path, renderer(format_of(path))(report, context))
+        if not flags.quiet:
+            print_text(renderer(flags.format)(report, self._context(exit_code)))
+        formats = {flags.format} if not flags.quiet else set()
+        formats |= {format_of(path) for path in flags.output or ()}
+        if Format.CSV in formats and report.tables[0].left_out:
+            say(_count_left_out(report.tables[0]))  # CSV has no place for it
+        for unread in report.unread:
+            say(f"{unread.path}: {unread.problem}")
+        return exit_code
+
+    def _judged(self, report: Report) -> Report:
+        """The report with the findings that count, and a verdict that says how many."""
+        said = [report.verdict]
+        gone = 0
+        if self.select or self.ignore:
+            from bncli.gate.selection import selected
+
+            report = selected(report, self.select, self.ignore)
+        baseline = self.flags.baseline
+        if baseline and self.known is not None:
+            from bncli.gate.baseline import known_removed, update_baseline
+
+            if not self.flags.update_baseline:
+                report, gone = known_removed(report, self.known, baseline)
+                if self.known.former:
+                    said.append(
+                        f"{baseline} is of format 1, and read by its own rule, which is less "
+                        "strict: --update-baseline writes it anew."
+                    )
+            elif report.unread or report.nothing_checked:
+                said.append(f"{baseline} stays as it is: not everything was checked.")
+            else:
+                report, _ = known_removed(report, update_baseline(baseline, report), baseline)
+                said.append(f"{baseline} is written anew.")
+        said += [_count_left_out(table) for table in report.tables]
+        said += [count_findings(report.findings), _count_suppressed(report)]
+        if gone:
+            said.append(
+                f"{gone} of {baseline} no longer there: --update-baseline drops "
+                f"{'it' if gone == 1 else 'them'}."
+            )
+        if report.unread:
+            number = len(report.unread)
+            said.append(f"{number} file{'s' * (number > 1)} could not be read.")
+        return replace(report, verdict=" ".join(filter(None, said)))
+
+    def _context(self, exit_code: ExitCode) -> RenderContext:
+        """How standard output looks."""
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        width = self.flags.width
+        if width is None and terminal:
+            width = _terminal_width()
+        color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        return RenderContext(exit_code, width, terminal, color, self.fail_on)
+
+
+def _terminal_width() -> int:
+    """The columns of the terminal behind standard output, 80 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):  # no file behind it, or one that is no terminal after all
+        return 80
+
+
+def _patterns(texts: list[str] | None, flag: str) -> tuple[Pattern, ...]:
+    """The patterns of --select or --ignore. Raises UsageError."""
+    if not texts:
+        return ()
+    from bncli.gate.selection import parse_patterns
+
+    return parse_patterns(texts, flag)
+
+
+def _read_baseline(path: str, *, update: bool) -> Baseline:
+    """What is known; nothing where the baseline is about to be written for the first time."""
+    from bncli.files.save import check_writable
+    from bncli.gate.entries import Baseline, read_baseline
+
+    if update:
+        check_writable(path)
+        if not Path(path).exists():
+            return Baseline()
+    return read_baseline(path)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a report to a file."""
+    from bncli.files.save import replacing
+
+    with replacing(Path(path)) as stream:
+        stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
+
+
+def _count_left_out(table: Table) -> str:
+    """How many rows a table has, where it has not all of them; "" where it has."""
+    if not table.left_out:
+        return ""
+    rows = len(table.rows)
+    return f"The table {table.key} holds {rows} of {rows + table.left_out} rows."
+
+
+def _count_suppressed(report: Report) -> str:
+    """How many findings were taken out, and by what, as a sentence; "" for none."""
+    counts = Counter(item.by for item in report.suppressed)
+    names = {"select": "not selected", "ignore": "ignored", "baseline": "in the baseline"}
+    said = [f"{counts[by]} {name}" for by, name in names.items() if counts[by]]
+    return f"Not counted: {', '.join(said)}." if said else ""

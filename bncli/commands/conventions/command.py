@@ -1,0 +1,221 @@
+"""`bncli conventions`: how frameworks keep running statistics, and from one to another."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.errors import UsageError
+from bncli.report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+    from bncli.running_stats.conventions import Convention
+
+CONVERSION = "Conversion"
+
+CONVENTION_COLUMNS = (
+    Column("convention", "convention"),
+    Column("momentum_weighs", "weighs"),
+    Column("momentum", "momentum"),
+    Column("eps", "eps"),
+    Column("running_var", "variance"),
+    Column("initial_mean", "mean_0"),
+    Column("initial_var", "var_0"),
+    Column("debias", "debiased"),
+    Column("one_value", "one value"),
+    Column("channel_axis", "channel axis"),
+)
+NAME_COLUMNS = (
+    Column("convention", "convention"),
+    Column("weight", "weight"),
+    Column("bias", "bias"),
+    Column("running_mean", "running_mean"),
+    Column("running_var", "running_var"),
+    Column("momentum", "momentum"),
+    Column("eps", "eps"),
+)
+SOURCE_COLUMNS = (
+    Column("convention", "convention"),
+    Column("framework", "framework"),
+    Column("source", "source"),
+)
+NOTE_COLUMNS = (Column("convention", "convention"), Column("note", "note"))
+COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
+"""Values a channel for which the error is shown where none were asked for."""
+
+
+def conventions(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="Convert from this convention.",
+            rich_help_panel=CONVERSION,
+            show_default="pytorch, where there is a --to",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="NAME",
+            help="Convert to this convention.",
+            rich_help_panel=CONVERSION,
+            show_default="pytorch, where there is a --from",
+        ),
+    ] = None,
+    momentum: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|none",
+            help="The momentum to convert, as --from means it.",
+            rich_help_panel=CONVERSION,
+            show_default="--from's own",
+        ),
+    ] = None,
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The eps to convert.",
+            rich_help_panel=CONVERSION,
+            show_default="--from's own",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Values a channel in a batch, for the error that another variance leaves.",
+            rich_help_panel=CONVERSION,
+            show_default="several",
+        ),
+    ] = None,
+) -> Report:
+    """List how frameworks keep running statistics, or convert from one to another.
+
+    What the momentum weighs, its default and that of eps, which variance enters the running one,
+    what the buffers begin at, and what everything is called; each from the framework's source.
+    """
+    from bncli.commands.conventions.conversion import Conversion
+    from bncli.running_stats.frameworks import CONVENTIONS, convention
+
+    if source is None and target is None:
+        for flag, value in (("--momentum", momentum), ("--eps", eps), ("--count", count)):
+            if value is not None:
+                raise UsageError(f"{flag} is for a conversion: add --from or --to.")
+        return Report(
+            command="conventions",
+            facts={"conventions": len(CONVENTIONS)},
+            tables=_tables(CONVENTIONS),
+            verdict=f"{len(CONVENTIONS)} conventions: {_counted(CONVENTIONS)}.",
+        )
+    first = convention(source or "pytorch", "--from")
+    second = convention(target or "pytorch", "--to")
+    pair = Conversion(first, second, _momentum(momentum, first, second), _eps(eps, first))
+    return pair.report((count,) if count is not None else COUNTS)
+
+
+def _momentum(text: str | None, source: Convention, target: Convention) -> float | None:
+    """The source's momentum: the flag's, or the default.
+
+    Raises UsageError for no number, and for `none`, which only PyTorch has.
+    """
+    from bncli.arguments.layer import parse_momentum
+
+    if text is None:
+        return None if source.momentum is None else float(source.momentum)
+    momentum = parse_momentum(text)
+    if momentum is None:
+        for side in (source, target):
+            if side.name != "pytorch":
+                raise UsageError(
+                    f"--momentum none: {side.name} has no cumulative average; give a number."
+                )
+    return momentum
+
+
+def _eps(eps: float | None, source: Convention) -> float:
+    """The source's eps: the flag's, or the default. Raises UsageError for a negative one."""
+    if eps is None:
+        return float(source.eps)
+    if not (math.isfinite(eps) and eps >= 0):
+        raise UsageError(f"--eps {eps:g}: eps is a number that is 0 or more.")
+    if eps > 1e100:
+        raise UsageError(f"--eps {eps:g}: this is more than any variance; choose a smaller one.")
+    return eps
+
+
+def _tables(rows: tuple[Convention, ...]) -> tuple[Table, ...]:
+    """The numbers, the names, the sources and the notes, convention by convention."""
+    return (
+        Table(
+            "conventions",
+            "Running statistics, framework by framework",
+            CONVENTION_COLUMNS,
+            [_numbers(row) for row in rows],
+            note="weighs: what the momentum is the weight of. one value: a batch with one value a "
+            "channel. Convert with --from and --to.",
+        ),
+        Table("names", "What they are called there", NAME_COLUMNS, [_names(row) for row in rows]),
+        Table(
+            "sources",
+            "Where this was read",
+            SOURCE_COLUMNS,
+            [
+                {"convention": row.name, "framework": row.framework, "source": row.source}
+                for row in rows
+            ],
+        ),
+        Table(
+            "notes",
+            "What else is special",
+            NOTE_COLUMNS,
+            [{"convention": row.name, "note": row.note} for row in rows if row.note],
+        ),
+    )
+
+
+def _counted(rows: tuple[Convention, ...]) -> str:
+    """How many mean what by the momentum and the variance."""
+    old = sum(row.weighs == "old" for row in rows)
+    biased = sum(row.variance == "biased" for row in rows)
+    return (
+        f"the momentum weighs the old value in {old} and the new batch in {len(rows) - old}; "
+        f"{biased} keep the biased variance"
+    )
+
+
+def _numbers(row: Convention) -> dict[str, Value]:
+    """What a convention does, as a row."""
+    return {
+        "convention": row.name,
+        "momentum_weighs": row.weighs,
+        "momentum": None if row.momentum is None else float(row.momentum),
+        "eps": float(row.eps),
+        "running_var": row.variance,
+        "initial_mean": row.initial_mean,
+        "initial_var": row.initial_var,
+        "debias": row.debias,
+        "one_value": row.one_value,
+        "channel_axis": row.channel_axis,
+    }
+
+
+def _names(row: Convention) -> dict[str, Value]:
+    """What a convention calls everything, as a row."""
+    names = row.names
+    return {
+        "convention": row.name,
+        "weight": names.weight,
+        "bias": names.bias,
+        "running_mean": names.running_mean,
+        "running_var": names.running_var,
+        "momentum": names.momentum,
+        "eps": names.eps,
+    }

@@ -1,0 +1,231 @@
+"""From one convention of running statistics to another: what becomes of each quantity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.report import Column, Report, Table
+from bncli.running_stats.conventions import converted_momentum, variance_ratio
+
+if TYPE_CHECKING:
+    from bncli.report import Finding, Value
+    from bncli.running_stats.conventions import Convention
+
+CONVERSION_COLUMNS = (
+    Column("quantity", "quantity"),
+    Column("from_value", "from", ".9g"),
+    Column("to_value", "to", ".9g"),
+    Column("how", "how"),
+    Column("from_name", "its name"),
+    Column("to_name", "becomes"),
+)
+VARIANCE_COLUMNS = (
+    Column("count", "values a channel"),
+    Column("running_var_ratio", "running_var ratio"),
+    Column("running_var_error", "its error", ".3%"),
+    Column("output_error", "output's error", ".3%"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A conversion; `momentum` and `eps` are the source's.
+
+    The momentum is None for the cumulative average, and where there is no default.
+    """
+
+    source: Convention
+    target: Convention
+    momentum: float | None
+    eps: float
+
+    def report(self, counts: tuple[int, ...]) -> Report:
+        """The conversion, and what another variance leaves at these counts."""
+        source, target = self.source, self.target
+        variance = [self._variance_row(count) for count in counts]
+        same = source.variance == target.variance
+        title = f"running_var of {target.name} over that of {source.name}, both settled"
+        return Report(
+            command="conventions",
+            facts={
+                "from": source.name,
+                "to": target.name,
+                "momentum_from": self.momentum,
+                "momentum_to": self.momentum_to,
+                "eps_from": self.eps,
+                "eps_to": self.eps_to,
+                "variance_from": source.variance,
+                "variance_to": target.variance,
+            },
+            tables=(
+                Table(
+                    "conversion",
+                    f"From {source.framework} to {target.framework}",
+                    CONVERSION_COLUMNS,
+                    self._rows(),
+                    note=" ".join(
+                        f"{side.name}: {side.note}"
+                        for side in dict.fromkeys((source, target))
+                        if side.note
+                    ),
+                ),
+                Table(
+                    "variance",
+                    title,
+                    VARIANCE_COLUMNS,
+                    variance,
+                    note=""
+                    if same
+                    else "This is the error after training on with the other convention; a copied "
+                    "running_var is right as it is. To move all of its history, with t equal "
+                    "batches behind it, q the weight of the old value and var_0 the initial one: "
+                    "q**t * var_0 + ratio * (running_var - q**t * var_0).",
+                ),
+            ),
+            findings=self._findings(),
+            verdict=self._verdict(),
+        )
+
+    def _findings(self) -> tuple[Finding, ...]:
+        """Whether the momentum is none."""
+        from bncli.rulebook.batch_rules import MOMENTUM
+
+        if self.momentum is None or 0 <= self.momentum <= 1:
+            return ()
+        evidence: dict[str, Value] = {"momentum": self.momentum}
+        return (MOMENTUM.finding("momentum", f"it is {self.momentum:g}.", evidence),)
+
+    @property
+    def momentum_to(self) -> float | None:
+        """The target's momentum."""
+        if self.momentum is None:
+            return None
+        return converted_momentum(self.momentum, self.source, self.target)
+
+    @property
+    def eps_to(self) -> float:
+        """The target's eps: the one that gives the same output at variance 1, or all of them."""
+        if self.source.eps_outside_root == self.target.eps_outside_root:
+            return max(self.eps, self.target.least_eps)
+        # sqrt(1 + eps) - 1 and (1 + eps)**2 - 1, without losing the digits of a small eps.
+        if self.target.eps_outside_root:
+            return self.eps / (math.sqrt(1 + self.eps) + 1)
+        return max(self.eps * (2 + self.eps), self.target.least_eps)
+
+    def _rows(self) -> list[dict[str, Value]]:
+        """What becomes of each quantity."""
+        source, target = self.source, self.target
+        a, b = source.names, target.names
+        same_variance = source.variance == target.variance
+        rows: list[tuple[str, Value, Value, str, str | None, str | None]] = [
+            ("momentum", self.momentum, self.momentum_to, self._how(), a.momentum, b.momentum),
+            ("eps", self.eps, self.eps_to, self._how_eps(), a.eps, b.eps),
+        ]
+        rows += [
+            (quantity, None, None, "copy it", getattr(a, quantity), getattr(b, quantity))
+            for quantity in ("weight", "bias", "running_mean", "running_var")
+        ]
+        rows += [
+            (
+                "channel axis",
+                source.channel_axis,
+                target.channel_axis,
+                "the same"
+                if source.channel_axis == target.channel_axis
+                else "transpose the data alone",
+                None,
+                None,
+            ),
+            (
+                "variance kept",
+                source.variance,
+                target.variance,
+                "the same" if same_variance else "training on moves running_var",
+                None,
+                None,
+            ),
+            (
+                "mean_0, var_0",
+                [source.initial_mean, source.initial_var],
+                [target.initial_mean, target.initial_var],
+                "where training begins",
+                None,
+                None,
+            ),
+            (
+                "debiased",
+                source.debias,
+                target.debias,
+                "the same" if source.debias == target.debias else _how_debias(target),
+                None,
+                None,
+            ),
+            ("batches so far", None, None, _how_counter(target), None, None),
+        ]
+        keys = ("quantity", "from_value", "to_value", "how", "from_name", "to_name")
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+    def _how(self) -> str:
+        """What becomes of the momentum."""
+        if self.momentum is None:
+            return "no number"
+        if self.source.weighs == self.target.weighs:
+            return "the same"
+        what = {"new": "new batch", "old": "old value"}[self.target.weighs]
+        return f"1 - {self.momentum:.9g}: weighs the {what}"
+
+    def _how_eps(self) -> str:
+        """What becomes of eps."""
+        source, target = self.source, self.target
+        if source.eps_outside_root != target.eps_outside_root:
+            where = "outside" if target.eps_outside_root else "under"
+            return f"{where} the root: equal at variance 1"
+        if self.eps_to != self.eps:
+            return f"raised: {target.name} takes no less"
+        if self.eps == float(target.eps):
+            return "the same, and its default"
+        return f"set it: its default is {float(target.eps):g}"
+
+    def _variance_row(self, count: int) -> dict[str, Value]:
+        """The ratio at this count; the output is off by the root of it, where it has one."""
+        ratio = variance_ratio(count, self.source, self.target, self.eps, self.eps_to)
+        return {
+            "count": count,
+            "running_var_ratio": ratio,
+            "running_var_error": ratio - 1,
+            "output_error": 1 / math.sqrt(ratio) - 1 if ratio > 0 else None,
+        }
+
+    def _verdict(self) -> str:
+        """What to do, in a sentence or two."""
+        source, target = self.source, self.target
+        parts = []
+        if self.momentum is not None:
+            parts.append(
+                f"{source.name}'s momentum {self.momentum:.9g} is {self.momentum_to:.9g} in "
+                f"{target.name}."
+            )
+        parts.append(
+            f"For inference copy the four tensors as they are, and set eps to {self.eps_to:.9g}."
+        )
+        if source.variance != target.variance:
+            parts.append("Trained on, running_var settles at another value.")
+        return " ".join(parts)
+
+
+def _how_debias(target: Convention) -> str:
+    """What the target's treatment of the initial value asks for."""
+    if target.debias == "divided":
+        return "it divides by 1 - momentum**batches"
+    if target.debias == "first":
+        return "its first batch replaces them"
+    return "its initial values only fade"
+
+
+def _how_counter(target: Convention) -> str:
+    """What the number of batches so far is needed for."""
+    if target.name == "pytorch":
+        return "num_batches_tracked; momentum None reads it"
+    return "its debiasing needs them" if target.debias != "no" else "not needed"

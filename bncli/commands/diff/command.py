@@ -1,0 +1,155 @@
+"""`bncli diff`: bncli beside PyTorch, or two stored tensors, channel by channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.arguments import options
+from bncli.arguments.completion import complete_tensors
+from bncli.arguments.flags import AgainstFlags, EitherModeFlags, InputFlags
+from bncli.backends import BackendName
+from bncli.report import Report
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+    from bncli.verify.batch_norm_pass import Path
+
+
+@dataclass(frozen=True, slots=True)
+class DiffedFlags(AgainstFlags):
+    """What INPUT is compared with; the tolerances are for two stored tensors too."""
+
+    against: Annotated[
+        BackendName | None,
+        typer.Option(
+            help="The implementation that normalises INPUT beside bncli.",
+            rich_help_panel=options.COMPARISON,
+            show_default=BackendName.TORCH.value,
+        ),
+    ] = None
+
+    @property
+    def tolerance(self) -> tuple[float, float] | None:
+        """(rtol, atol), or None for the tolerance that follows; raises as `AgainstFlags`."""
+        return self.pair(compared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PathFlags:
+    """Which way the backend goes."""
+
+    device: options.Device = options.DeviceName.CPU
+    memory_format: options.MemoryFormat = None
+    torch_threads: options.TorchThreads = None
+
+    def chosen(self) -> Path:
+        """The same as a comparison takes it."""
+        from bncli.verify.batch_norm_pass import Path
+
+        memory_format = self.memory_format.value if self.memory_format is not None else None
+        return Path(self.device.value, memory_format, self.torch_threads)
+
+
+def diff(
+    tensors: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT | ACTUAL EXPECTED",
+            help="One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
+            "files of them, to be compared by name.",
+            show_default=False,
+            autocompletion=complete_tensors,
+        ),
+    ],
+    *,
+    reading: InputFlags,
+    given_input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="FILE[::NAME]",
+            help="What ACTUAL and EXPECTED were made from: a difference is then explained, with "
+            "what the Layer flags tell.",
+            rich_help_panel=options.INPUT,
+            show_default=False,
+            autocompletion=complete_tensors,
+        ),
+    ] = None,
+    per_quantity: Annotated[
+        bool,
+        typer.Option(
+            "--per-quantity",
+            help="A row for each quantity and channel too.",
+            rich_help_panel=options.INPUT,
+        ),
+    ] = False,
+    layer: EitherModeFlags,
+    comparison: DiffedFlags,
+    equal_nan: options.EqualNan = False,
+    seed: options.Seed = 0,
+    path: PathFlags,
+    threads: options.Threads = None,
+) -> Report:
+    """Explain a difference, channel by channel: bncli against PyTorch, or two stored tensors.
+
+    `compute --against torch` checks once; diff explains. It says how much of its tolerance each
+    channel uses, what that is in ULPs and in standard deviations, the least tolerance that would
+    have passed, and in float32 whether PyTorch lost digits or something is wrong.
+    """
+    from bncli.arguments.known import KnownFlags
+    from bncli.commands.diff.run import RunFlags, diff_run
+    from bncli.commands.diff.stored import StoredFlags, diff_stored
+    from bncli.errors import UsageError
+
+    tolerance = comparison.tolerance
+    known = KnownFlags.of(layer)
+    if len(tensors) > 2:
+        raise UsageError("diff takes one INPUT, or ACTUAL and EXPECTED.")
+    if len(tensors) == 2:
+        _refuse(
+            {
+                "--dtype": reading.dtype,
+                "--per-quantity": per_quantity or None,
+                "--momentum": layer.momentum,
+                "--affine": layer.affine or None,
+                "--no-affine": None if layer.affine is not False else layer.affine,
+                "--no-track-running-stats": None if layer.track_running_stats else False,
+                "--against": comparison.against,
+                "--seed": seed or None,
+                "--device": None if path.device is options.DeviceName.CPU else path.device.value,
+                "--memory-format": path.memory_format,
+                "--torch-threads": path.torch_threads,
+                "--threads": threads,
+            },
+            "a comparison of two stored tensors",
+        )
+        if given_input is None:
+            known.refuse_any("a comparison of two stored tensors without --input")
+        stored = StoredFlags(
+            reading.channel_axis, reading.channel, tolerance, equal_nan, given_input, known
+        )
+        return diff_stored((tensors[0], tensors[1]), stored)
+    if given_input is not None:
+        raise UsageError("--input is for ACTUAL and EXPECTED; diff INPUT has its input.")
+    chosen = RunFlags(
+        reading,
+        comparison.against or BackendName.TORCH,
+        tolerance,
+        seed,
+        path.chosen(),
+        per_quantity=per_quantity,
+        threads=threads,
+    )
+    return diff_run(tensors[0], layer, chosen)
+
+
+def _refuse(flags: dict[str, Value], what: str) -> None:
+    """Raise UsageError for a flag that was given, though it has no place in `what`."""
+    from bncli.errors import UsageError
+
+    for flag, value in flags.items():
+        if value is not None:
+            raise UsageError(f"{flag} has no place in {what}; leave it out.")

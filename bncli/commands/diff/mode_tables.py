@@ -1,0 +1,156 @@
+"""The tables of `bncli diff INPUT`: a row names its mode first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.report import Column, Table
+from bncli.sections.differences import (
+    CHANNEL_COLUMNS,
+    ChannelFacts,
+    channel_row,
+    closeness_row,
+    worst_first,
+)
+from bncli.sections.tables import DIFFERENCE_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.arguments.layer import Layer
+    from bncli.model import ChannelCloseness
+    from bncli.report import Value
+    from bncli.verify.batch_norm_pass import BatchNormPass
+    from bncli.verify.budget import BudgetLine
+    from bncli.verify.comparison import Compared
+
+MODE_COLUMN = Column("mode", "mode", foldable=True)
+
+BUDGET_COLUMNS = (
+    Column("mode", "mode"),
+    Column("quantity", "quantity"),
+    Column("bncli_ulp", "bncli_ulp", ".2g"),
+    Column("torch_ulp", "torch_ulp", ".3g"),
+    Column("repeated_ulp", "repeated_ulp", ".3g"),
+    Column("bncli_error", "bncli_error", ".2g"),
+    Column("torch_error", "torch_error", ".3g"),
+    Column("channels", "channels", foldable=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModeResult:
+    """One mode's pass on both sides, and where a float32 difference comes from."""
+
+    mode: str
+    layer: Layer
+    done: BatchNormPass
+    compared: Compared
+    budget: list[BudgetLine]
+
+    def unit(self, quantity: str, channel: int) -> float | None:
+        """The standard deviation that a difference of the quantity is measured in, if any."""
+        stats, norm = self.done.stats, self.done.norm
+        std = math.sqrt(var) if (var := float(stats.var[channel])) >= 0 else math.nan
+        if quantity in ("mean", "running_mean"):
+            return std
+        if quantity == "output":
+            return abs(float(norm.weight[channel]) * float(norm.invstd[channel])) * std
+        return None
+
+
+def mode_differences_table(results: list[ModeResult], name: str) -> Table:
+    """A row for each mode and quantity."""
+    rows = [
+        {"mode": result.mode, "quantity": item.whole.quantity, **closeness_row(item.whole)}
+        for result in results
+        for item in result.compared.quantities
+    ]
+    return Table(
+        "differences", f"bncli against {name}", (MODE_COLUMN, *DIFFERENCE_COLUMNS), rows, lead=2
+    )
+
+
+def _rows(
+    result: ModeResult, item: ChannelCloseness, shown: Sequence[int]
+) -> list[dict[str, Value]]:
+    """A row for each channel of one quantity."""
+    stats = result.done.stats
+    facts = ChannelFacts.of(stats, stats.num_features)
+    quantity = item.whole.quantity
+    whole_tensor = quantity in ("output", "grad_input")
+    dtype = result.done.dtype if whole_tensor else result.done.parameter_dtype
+    return [
+        {
+            "mode": result.mode,
+            "channel": c,
+            "quantity": quantity,
+            **channel_row(item, c, dtype, facts, result.unit(quantity, c)),
+        }
+        for c in shown
+    ]
+
+
+def mode_channels_table(results: list[ModeResult], shown: Sequence[int]) -> Table:
+    """A row for each mode and channel: the quantity that uses most of its tolerance there."""
+    rows: list[dict[str, Value]] = []
+    for result in results:
+        items = [item for item in result.compared.quantities if item.channels]
+        for c in shown:
+            worst = max(items, key=lambda item: item.channels[c].used)
+            rows += _rows(result, worst, [c])
+    columns = (MODE_COLUMN, Column("channel", "channel"), Column("quantity", "quantity"))
+    note = (
+        "quantity is the one that uses most of its tolerance in that channel; mean, std and "
+        "condition (|mean|/std) are the input's."
+    )
+    return Table(
+        "channels",
+        "Channels, the worst first",
+        (*columns, *CHANNEL_COLUMNS),
+        worst_first(rows),
+        note,
+        lead=2,
+    )
+
+
+def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table:
+    """A row for each mode, quantity and channel, worst first."""
+    rows: list[dict[str, Value]] = []
+    for result in results:
+        for item in result.compared.quantities:
+            if item.channels:
+                rows += _rows(result, item, shown)
+    columns = (MODE_COLUMN, Column("quantity", "quantity"), Column("channel", "channel"))
+    return Table(
+        "quantities",
+        "Every quantity and channel, the worst first",
+        (*columns, *CHANNEL_COLUMNS),
+        worst_first(rows),
+        lead=3,
+    )
+
+
+def budget_table(results: list[ModeResult]) -> Table:
+    """Where a float32 difference comes from."""
+    rows: list[dict[str, Value]] = [
+        {
+            "mode": result.mode,
+            "quantity": line.quantity,
+            "bncli_ulp": line.bncli_ulp,
+            "torch_ulp": line.torch_ulp,
+            "repeated_ulp": line.repeated_ulp,
+            "bncli_error": line.bncli_error,
+            "torch_error": line.torch_error,
+            "channels": line.channels,
+        }
+        for result in results
+        for line in result.budget
+    ]
+    note = (
+        "bncli and torch against exact arithmetic, at each channel's worst element; repeated is "
+        "PyTorch's own arithmetic, step by step, against torch: 0 says that the rest is rounding."
+    )
+    return Table("budget", "Error budget in float32", BUDGET_COLUMNS, rows, note, lead=2)

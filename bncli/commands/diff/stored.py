@@ -1,0 +1,369 @@
+"""`bncli diff ACTUAL EXPECTED`: two stored tensors, or two files of them by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bncli.arguments.input import parse_channels
+from bncli.errors import MissingTensorError, TensorError, UsageError
+from bncli.loaders import open_file, split_spec
+from bncli.loaders.names import find_name
+from bncli.model import ChannelCloseness
+from bncli.report import Column, Report, Table
+from bncli.sections.differences import (
+    CHANNEL_COLUMNS,
+    ChannelFacts,
+    channel_row,
+    closeness_row,
+    in_ulps,
+    worst_first,
+)
+from bncli.sections.findings import closing
+from bncli.sections.tables import DIFFERENCE_COLUMNS
+from bncli.verify.closeness import default_tolerance
+
+if TYPE_CHECKING:
+    from bncli.arguments.known import KnownFlags
+    from bncli.model import TensorFile, TensorRef
+    from bncli.report import Value
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFlags:
+    """What the user chose; `tolerance` None is that of `torch.testing.assert_close`.
+
+    `given_input` is what both tensors were made from, and `known` is known of the layer.
+    """
+
+    channel_axis: int
+    channel: list[str] | None
+    tolerance: tuple[float, float] | None
+    equal_nan: bool
+    given_input: str | None
+    known: KnownFlags
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPair:
+    """Two tensors of one name, compared along `channel_axis`."""
+
+    name: str
+    actual: TensorRef
+    expected: TensorRef
+    channel_axis: int
+    compared: ChannelCloseness
+
+
+def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
+    """The report on ACTUAL and EXPECTED."""
+    from bncli.rulebook.comparison import not_compared_findings, stored_findings
+
+    sides = _open(specs[0]), _open(specs[1])
+    named = _both_named(sides, specs)
+    single = all(name is not None for name in named)
+    pairs: list[tuple[str, TensorRef, TensorRef]]
+    reasons: dict[str, str] = {}
+    if single:
+        actual, expected = (
+            file.tensors[name or ""] for (file, _), name in zip(sides, named, strict=True)
+        )
+        pairs = [(expected.name or "values", actual, expected)]
+    else:
+        pairs, reasons = _by_name(sides, specs)
+    labels = tuple(
+        file.tensors[name].label if name is not None else spec
+        for (file, _), name, spec in zip(sides, named, specs, strict=True)
+    )
+    done = _compare(pairs, flags, reasons, single=single)
+    sentence = ""
+    read: tuple[str, ...] = ()
+    if not single and flags.channel:
+        raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
+    if flags.given_input is not None:
+        if not single:
+            raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
+        sentence, read = _explained(done[0], flags)
+    findings = stored_findings([pair.compared for pair in done], labels[1], sentence)
+    sides_alone = {
+        f"in {spec} alone": f"in {side} alone"
+        for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
+    }
+    findings += not_compared_findings(reasons, sides_alone)
+    nothing = not any(pair.compared.whole.total for pair in done)
+    facts: dict[str, Value] = {"actual": labels[0], "expected": labels[1]}
+    if single:
+        facts |= {
+            "shape": pairs[0][2].shape,
+            "dtype": pairs[0][1].dtype,
+            "expected_dtype": pairs[0][2].dtype,
+            "channel_axis": done[0].channel_axis,
+        }
+    else:
+        facts |= {
+            "shape": None,
+            "tensors": len(done),
+            "not_compared": len(reasons),
+        }
+    facts["equal_nan"] = flags.equal_nan
+    return Report(
+        command="diff",
+        facts=facts,
+        tables=(
+            _differences(done, labels, nothing=nothing),
+            _channels(done, flags.channel, single=single, nothing=nothing),
+        ),
+        findings=tuple(findings),
+        verdict=closing(_verdict(done, reasons, single=single), findings=findings),
+        checked={"": [pair.compared.whole.quantity for pair in done]},
+        nothing_checked=nothing,
+        read=(*(str(file.path) for file, _ in sides), *read),
+        names={"": sorted({*(pair.name for pair in done), *reasons})},
+        about=tuple(
+            (str(file.path), whole or name)
+            for (file, name), whole in zip(sides, named, strict=True)
+        ),
+    )
+
+
+def _explained(pair: StoredPair, flags: StoredFlags) -> tuple[str, tuple[str, ...]]:
+    """How ACTUAL and EXPECTED were made, where they differ, and the files that were read."""
+    from bncli.arguments.input import open_input
+    from bncli.sections.identification import identify_output_of
+
+    assert flags.given_input is not None
+    given = open_input([flags.given_input], flags.channel_axis, None)
+    sentences = []
+    read: tuple[str, ...] = ()
+    for name, tensor in (("ACTUAL", pair.actual), ("EXPECTED", pair.expected)):
+        found, read = identify_output_of(given, tensor, flags.known, name)
+        if found.hypotheses:
+            sentences.append(found.best)
+    return " ".join(sentences), read
+
+
+def _open(spec: str) -> tuple[TensorFile, str]:
+    path, name = split_spec(spec)
+    return open_file(path), name
+
+
+def _both_named(
+    sides: tuple[tuple[TensorFile, str], tuple[TensorFile, str]], specs: tuple[str, str]
+) -> list[str | None]:
+    """The tensor of each side, or None twice for all that they hold.
+
+    Raises UsageError where one side is a tensor by itself and the other is several.
+    """
+    named = [_named(file, name) for file, name in sides]
+    if (named[0] is None) == (named[1] is None):
+        return named
+    alone = 1 if named[0] is None else 0
+    if sides[alone][1] or not named[alone]:
+        raise UsageError(
+            f"{specs[alone]} is one tensor, and {specs[1 - alone]} holds several; name one of "
+            "those as FILE::NAME."
+        )
+    return [None, None]  # a file that happens to hold one
+
+
+def _named(file: TensorFile, name: str) -> str | None:
+    """The one tensor that is meant, or None for all of a file of several, or below a prefix.
+
+    Raises MissingTensorError where there is none.
+    """
+    if not name and len(file.tensors) != 1:
+        if not file.tensors:
+            raise MissingTensorError(file.path, "there is no tensor in it.")
+        return None
+    if name and _below(file, name):
+        return None
+    return find_name(file.path, file.tensors, name, "tensor")
+
+
+def _below(file: TensorFile, prefix: str) -> dict[str, TensorRef]:
+    """The tensors below a prefix, by the rest of their names; all of them below none."""
+    if not prefix:
+        return dict(file.tensors)
+    return {
+        name[len(prefix) + 1 :]: ref
+        for name, ref in file.tensors.items()
+        if name.startswith((f"{prefix}.", f"{prefix}/"))
+    }
+
+
+def _by_name(
+    sides: tuple[tuple[TensorFile, str], tuple[TensorFile, str]], specs: tuple[str, str]
+) -> tuple[list[tuple[str, TensorRef, TensorRef]], dict[str, str]]:
+    """The tensors that both sides have, and why each other one was not compared."""
+    from bncli.verify.stored_pair import check_pair
+
+    ours, theirs = (_below(file, name) for file, name in sides)
+    reasons = {name: f"in {specs[0]} alone" for name in ours if name not in theirs}
+    reasons |= {name: f"in {specs[1]} alone" for name in theirs if name not in ours}
+    pairs = []
+    for name, actual in ours.items():
+        if name not in theirs:
+            continue
+        expected = theirs[name]
+        try:
+            check_pair(actual, expected)
+        except TensorError:
+            if actual.shape != expected.shape:
+                shapes = f"{list(actual.shape)} against {list(expected.shape)}"
+                reasons[name] = f"of different shapes, {shapes}"
+            else:
+                reasons[name] = "of a kind that is not compared (complex, or unreadable)"
+        else:
+            pairs.append((name, actual, expected))
+    return pairs, reasons
+
+
+def _compare(
+    pairs: list[tuple[str, TensorRef, TensorRef]],
+    flags: StoredFlags,
+    reasons: dict[str, str],
+    *,
+    single: bool,
+) -> list[StoredPair]:
+    """Every pair, compared; a set's tensors that have no such channel axis by their first one."""
+    from bncli.dtypes import DTYPES
+    from bncli.process.progress import progress
+    from bncli.verify.stored_pair import check_pair, compare_stored
+
+    if single:
+        check_pair(*pairs[0][1:])
+    done = []
+    total = sum(ref.numel * DTYPES[ref.dtype].itemsize for _, *refs in pairs for ref in refs)
+    with progress("comparison", total) as advance:
+        for name, actual, expected in pairs:
+            axis = _axis(expected, flags.channel_axis, single=single)
+            tolerance = flags.tolerance or default_tolerance(actual.dtype, expected.dtype)
+            compared = compare_stored(
+                actual,
+                expected,
+                name,
+                axis,
+                tolerance,
+                equal_nan=flags.equal_nan,
+                advance=advance,
+            )
+            if not compared.whole.total:
+                reasons[name] = "without any value"
+            done.append(StoredPair(name, actual, expected, axis, compared))
+            if not single:
+                done = _lightened(done)
+    return done
+
+
+def _lightened(done: list[StoredPair]) -> list[StoredPair]:
+    """The pairs with the channels of the worst ones alone, `MOST_CHANNELS` of them."""
+    from bncli.verify.stored_pair import MOST_CHANNELS
+
+    kept = [n for n, pair in enumerate(done) if pair.compared.channels]
+    total = sum(len(done[n].compared.channels) for n in kept)
+    for n in sorted(kept, key=lambda n: done[n].compared.whole.used):
+        compared = done[n].compared
+        if not compared.whole.passed and total <= MOST_CHANNELS:
+            break
+        total -= len(compared.channels)
+        light = replace(compared, channels=(), sizes=(max(compared.sizes, default=0.0),))
+        done[n] = replace(done[n], compared=light)
+    return done
+
+
+def _axis(tensor: TensorRef, channel_axis: int, *, single: bool) -> int:
+    """The axis of the channels, from the front; a tensor of one axis has no other."""
+    if tensor.ndim < 2:
+        return 0
+    if -tensor.ndim <= channel_axis < tensor.ndim:
+        return channel_axis % tensor.ndim
+    if single:
+        raise UsageError(
+            f"--channel-axis {channel_axis}: {tensor.label} has {tensor.ndim} axes, "
+            f"so it must be from {-tensor.ndim} to {tensor.ndim - 1}."
+        )
+    return 0
+
+
+def _differences(done: list[StoredPair], labels: tuple[str, ...], *, nothing: bool) -> Table:
+    """A row for each tensor."""
+    from bncli.verify.stored_pair import looser
+
+    rows: list[dict[str, Value]] = []
+    for pair in [] if nothing else done:
+        item = pair.compared.whole
+        dtype = looser(pair.actual, pair.expected)
+        largest = max(pair.compared.sizes, default=0.0)
+        rows.append(
+            {
+                "quantity": pair.name,
+                **closeness_row(item),
+                "ulp": in_ulps(item.max_abs_diff, largest, dtype),
+            }
+        )
+    if len(rows) > 1:
+        rows = worst_first(rows)
+    columns = (*DIFFERENCE_COLUMNS[:4], Column("ulp", "ulp", ".3g"), *DIFFERENCE_COLUMNS[4:])
+    return Table("differences", f"{labels[0]} against {labels[1]}", columns, rows)
+
+
+def _channels(
+    done: list[StoredPair], channel: list[str] | None, *, single: bool, nothing: bool
+) -> Table:
+    """A row for each channel, worst first: of the one pair, or of every pair that differs."""
+    from bncli.verify.stored_pair import MOST_CHANNELS, expected_stats, looser
+
+    rows: list[dict[str, Value]] = []
+    left_out: list[str] = []
+    for pair in [] if nothing else done:
+        if not single and pair.compared.whole.passed:
+            continue
+        features = len(pair.compared.channels)
+        if not features:
+            left_out.append(pair.name)
+            continue
+        shown = parse_channels(channel, features) if single else range(features)
+        facts = ChannelFacts.of(expected_stats(pair.expected, pair.channel_axis), features)
+        dtype = looser(pair.actual, pair.expected)
+        rows += [
+            {
+                "quantity": pair.name,
+                "channel": c,
+                **channel_row(pair.compared, c, dtype, facts, facts.std[c]),
+            }
+            for c in shown
+        ]
+    named: tuple[Column, ...] = (Column("channel", "channel"),)
+    if not single:
+        named = (Column("quantity", "quantity"), *named)
+    title = "Channels, the worst first" if single else "Channels of what differs, the worst first"
+    note = "mean, std and condition (|mean|/std) are EXPECTED's; of_std is max_abs over that std."
+    if left_out:
+        names = f"{len(left_out)} tensors" if len(left_out) > 1 else left_out[0]
+        note = f"Not channel by channel, above {MOST_CHANNELS} of them: {names}. {note}"
+    return Table(
+        "channels", title, (*named, *CHANNEL_COLUMNS), worst_first(rows), note, lead=len(named)
+    )
+
+
+def _verdict(done: list[StoredPair], reasons: dict[str, str], *, single: bool) -> str:
+    """What a reader wants to know first."""
+    wholes = [pair.compared.whole for pair in done if pair.compared.whole.total]
+    values = sum(item.total for item in wholes)
+    if not values:
+        return "Nothing was compared: there is no value that both sides have."
+    failed = [item for item in wholes if not item.passed]
+    left_out = f" {len(reasons)} more could not be compared." if reasons else ""
+    if failed:
+        mismatched = sum(item.mismatched for item in failed)
+        if single:
+            share = mismatched / values
+            return f"They differ in {mismatched} of {values} values ({share:.2g})."
+        names = ", ".join(item.quantity for item in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return f"{len(failed)} of {len(wholes)} tensors differ: {names}{more}.{left_out}"
+    subject = f"All {values} values" if single else f"All {len(wholes)} tensors, {values} values,"
+    if all(item.max_abs_diff == 0 for item in wholes):
+        return f"{subject} are equal.{left_out}"
+    closest = max(wholes, key=lambda item: item.used)
+    return f"{subject} agree; the worst uses {closest.used:.2g} of its tolerance.{left_out}"

@@ -1,0 +1,254 @@
+"""`bncli inspect-checkpoint`: every BatchNorm layer of a checkpoint, and what is wrong with it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.arguments import options
+from bncli.arguments.completion import complete_layers
+from bncli.report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from bncli.commands.inspect_checkpoint.judged_file import Judged
+    from bncli.report import Finding, Value
+
+
+class Sort(str, Enum):
+    """The order of the layers."""
+
+    FILE = "file"
+    NAME = "name"
+    TROUBLE = "trouble"
+
+
+def inspect_checkpoint(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CKPT[::NAME]...",
+            help="Checkpoints, in any format that is read; NAME is a layer, or what its name "
+            "begins with. Patterns in quotes ('**/*.pt') are read too; a folder or a shard means "
+            "its whole model.",
+            show_default=False,
+            autocompletion=complete_layers,
+        ),
+    ],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Show these layers only, by any end of the name, such as 'layer1.*'; may be "
+            "repeated.",
+            rich_help_panel=options.INPUT,
+            show_default="all",
+        ),
+    ] = None,
+    sort: Annotated[
+        Sort,
+        typer.Option(help="The order of the layers.", rich_help_panel=options.INPUT),
+    ] = Sort.FILE,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[GLOB=]NUMBER",
+            help="Added to the variance under the root; for some layers as 'backbone.*=1e-3'; may "
+            "be repeated.",
+            rich_help_panel=options.LAYER,
+            show_default="the file's, else its framework's",
+        ),
+    ] = None,
+    momentum: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[GLOB=]NUMBER|none",
+            help="The weight of the new batch in the running statistics; none for the cumulative "
+            "average; may be repeated.",
+            rich_help_panel=options.LAYER,
+            show_default="the file's, else its framework's",
+        ),
+    ] = None,
+    expect_layers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="An error for each file that has not so many BatchNorm layers.",
+            rich_help_panel=options.FINDINGS,
+            show_default="any number",
+        ),
+    ] = None,
+) -> Report:
+    """Find every BatchNorm layer of a checkpoint, and say what is wrong with it.
+
+    Nothing in the file is run, and torch is not needed. Each finding has a code that `bncli rules`
+    explains. eps and momentum are taken from the file where it stores them (whole pickled modules
+    do, a state_dict does not), and else assumed.
+    """
+    from pathlib import Path
+
+    from bncli.commands.inspect_checkpoint.files import Files, as_models, expanded
+    from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
+    from bncli.commands.inspect_checkpoint.layer_rows import LAYER_COLUMNS, NOTE
+    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings, refuse_globs
+    from bncli.loaders import open_model
+    from bncli.report import count_findings, in_order
+    from bncli.rulebook.counters import counter_groups
+
+    settings = LayerSettings.parsed(eps, momentum)
+    files = Files(as_models(expanded(checkpoints)))
+    seen = Judged()
+    for path, name in files.each():
+        with files.judging(path):
+            seen.add(judge(open_model(Path(path)), name, layer or [], settings, expect_layers))
+    if layer and seen.found and not seen.rows:
+        refuse_globs(f"--layer {' '.join(layer)}", layer, seen.found)
+    if seen.found:
+        settings.check_globs(seen.found)
+    findings = in_order(seen.findings)
+    _flag(seen.rows, findings)
+    rows = _sorted(seen.rows, findings, sort)
+    once = [row for row in rows if (row["path"], row["name"]) not in seen.shared]
+    channels = sum(row["channels"] for row in once if isinstance(row["channels"], int))
+    counters = counter_groups([row["num_batches_tracked"] for row in once])  # type: ignore[misc]
+    note = NOTE
+    if None in seen.classes:
+        note += " Names alone do not tell BatchNorm from an InstanceNorm that tracks statistics."
+    columns = (Column("path", "path"), *LAYER_COLUMNS) if files.several else LAYER_COLUMNS
+    unread: list[dict[str, Value]] = [
+        {**dict.fromkeys(column.key for column in columns), "path": item.path, "note": item.problem}
+        for item in files.unread
+    ]
+    paths = [*files.read, *(item.path for item in files.unread)]
+    return Report(
+        command="inspect-checkpoint",
+        facts={
+            "path": list(paths) if files.several else paths[0],
+            "container": _one_or_all(seen.containers),
+            "shards": seen.shards or None,
+            "layers": len(once),
+            **({"names": len(rows)} if len(rows) > len(once) else {}),
+            "channels": channels,
+            "unread": len(seen.skipped) or None,
+            "counters": counters or None,
+            "found": count_findings(findings).rstrip(".") if rows else None,
+            "eps_source": _source(seen.eps_sources),
+            "momentum_source": _source(seen.momentum_sources),
+        },
+        tables=(
+            Table(
+                "layers",
+                "BatchNorm layers",
+                columns,
+                unread + rows,
+                note if rows else "",
+                lead=2 if files.several else 1,
+            ),
+        ),
+        findings=findings,
+        verdict=_verdict(rows, len(once), channels, counters, findings, seen),
+        nothing_checked=not rows,
+        read=tuple(files.read),
+        unread=tuple(files.unread),
+        checked=seen.checked,
+        partial=len(seen.rows) < len(seen.found),
+        names=seen.names,
+    )
+
+
+def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...]) -> None:
+    """Write into each row the codes of its findings, the worst first."""
+    codes: dict[tuple[Value, Value], dict[str, None]] = {}
+    for finding in findings:
+        place = (finding.path, finding.evidence.get("layer"))
+        codes.setdefault(place, {})[finding.code] = None
+    for row in rows:
+        name = "" if row["name"] == "(the file itself)" else row["name"]
+        flags = codes.get((row["path"], name))
+        row["flags"] = " ".join(flags) if flags else None
+
+
+def _sorted(
+    rows: list[dict[str, Value]], findings: tuple[Finding, ...], sort: Sort
+) -> list[dict[str, Value]]:
+    """The rows in the order asked for."""
+    if sort is Sort.NAME:
+        return sorted(rows, key=lambda row: (str(row["path"]), _natural(str(row["name"]))))
+    if sort is Sort.TROUBLE:
+        ranks = {finding.code: finding.severity.rank + 1 for finding in findings}
+
+        def trouble(row: dict[str, Value]) -> list[int]:
+            return [*sorted(-ranks[code] for code in str(row["flags"] or "").split()), 0]
+
+        return sorted(rows, key=trouble)
+    return rows
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that puts layer10 behind layer9."""
+    import re
+
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [
+        (1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts)
+    ]
+
+
+def _source(sources: set[str]) -> str | None:
+    """Where a number comes from: one source, or "mixed"."""
+    return next(iter(sources)) if len(sources) == 1 else "mixed" if sources else None
+
+
+def _one_or_all(names: list[str]) -> Value:
+    return names[0] if len(set(names)) == 1 else names or None
+
+
+def _verdict(
+    rows: list[dict[str, Value]],
+    layers: int,
+    channels: int,
+    counters: str,
+    findings: tuple[Finding, ...],
+    seen: Judged,
+) -> str:
+    """Layers, channels, counters as groups, and which files have none."""
+    files = len(seen.checked)
+    where = f" in {files} files" if files > 1 else ""
+    if not rows:
+        return (
+            f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
+            "and nowhere a running_mean and running_var of one axis with a weight, a bias or a "
+            "counter."
+            f"{_skipped(seen.skipped)}"
+        )
+    spoilt = sum(row["note"] is not None for row in rows)
+    notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
+    notes += _skipped(seen.skipped)
+    without = [path for path, names in seen.checked.items() if not names]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        notes += f" No BatchNorm layer in {without[0]}{more}."
+    if not findings:
+        notes += " No findings."
+    names = f" under {len(rows)} names" if len(rows) > layers else ""
+    return (
+        f"{layers} BatchNorm layer{'s' * (layers > 1)}{names}{where}, {channels} channels; "
+        f"num_batches_tracked: {counters}.{notes}"
+    )
+
+
+def _skipped(skipped: dict[tuple[str, str], str]) -> str:
+    """How much of the files was not read, which and why, as a sentence; "" for nothing."""
+    from bncli.loaders.names import listed
+
+    if not skipped:
+        return ""
+    why: dict[str, list[str]] = {}
+    for (_, name), reason in skipped.items():
+        why.setdefault(reason, []).append(name)
+    said = "; ".join(f"{listed(names)} ({reason})" for reason, names in list(why.items())[:3])
+    said += f"; {len(why) - 3} more reasons" if len(why) > 3 else ""
+    were = f"{len(skipped)} entries were" if len(skipped) > 1 else "1 entry was"
+    return f" {were} not read: {said}."

@@ -1,0 +1,181 @@
+"""One checkpoint, judged: its layers are read and dropped one by one, then seen as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
+    from bncli.model import TensorFile
+    from bncli.report import Finding, Value
+    from bncli.rulebook.layers import Layer
+    from bncli.state_dict import LayerRefs
+
+MOST_CHANNELS = 1 << 25
+"""A layer of more is refused, which no network has: judging takes up to 120 bytes a channel at
+its highest, for the rules see a layer whole (medians, the channel that drowns the others)."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """What was seen of the files so far; no array among it.
+
+    `found` names all layers of the files, `rows` and `findings` are those that are shown, and
+    `checked` has the names of these under each file's path. `names` has all that findings could
+    name, shown or not. `shared` holds the rows, by path and name, of layers that stand under
+    another name in a row above, and count once. `skipped` says of what belongs to no layer why it
+    was not read, by name and file. `shards` counts the files of those models that lie in several.
+    """
+
+    rows: list[dict[str, Value]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    eps_sources: set[str] = field(default_factory=set)
+    momentum_sources: set[str] = field(default_factory=set)
+    classes: set[str | None] = field(default_factory=set)
+    found: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
+    checked: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+    shards: int = 0
+    shared: set[tuple[str, str]] = field(default_factory=set)
+    tensors: int = 0
+
+    def add(self, other: Judged) -> None:
+        """Take in what was seen of another file."""
+        self.rows += other.rows
+        self.findings += other.findings
+        self.eps_sources |= other.eps_sources
+        self.momentum_sources |= other.momentum_sources
+        self.classes |= other.classes
+        self.found += other.found
+        self.containers += other.containers
+        for path, names in other.checked.items():
+            self.checked.setdefault(path, []).extend(names)
+        self.skipped |= other.skipped
+        self.names |= other.names
+        self.shards += other.shards
+        self.shared |= other.shared
+        self.tensors += other.tensors
+
+
+def judge(
+    file: TensorFile, prefix: str, globs: list[str], settings: LayerSettings, expected: int | None
+) -> Judged:
+    """Judge one file as a whole, and give what `prefix` and `globs` choose of it.
+
+    `expected` is the number of layers that there should be, if that is known. Raises
+    MissingTensorError where `prefix` means no layer, FileError where one is damaged, and
+    TensorError where one is too large.
+    """
+    from bncli.commands.inspect_checkpoint.layer_rows import layer_row
+    from bncli.rulebook.checkpoint import checkpoint, file_findings, layer_findings
+    from bncli.rulebook.layers import label, summary
+    from bncli.rulebook.lookalikes import check_lookalikes
+    from bncli.rulebook.structure import unexpected_number
+    from bncli.state_dict import batch_norm_layers
+
+    layers = batch_norm_layers(file)
+    chosen = _chosen(file, layers, prefix, globs)
+    path = str(file.path)
+    seen = Judged(
+        found=[refs.name for refs in layers],
+        containers=[file.container],
+        checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
+        tensors=len(file.tensors),
+    )
+    parts = {ref.path for ref in file.tensors.values()}
+    seen.shards = len(parts) if len(parts) > 1 else 0
+    seen.skipped = {(path, name): why for name, why in _skipped(file, layers).items()}
+    summaries = []
+    for refs in layers:
+        layer = _read(refs, settings)
+        summaries.append(summary(layer))
+        if chosen(refs.name):
+            seen.rows.append({"path": path, **layer_row(layer, refs)})
+            seen.findings += layer_findings(layer)
+            seen.eps_sources.add(settings.eps_of(refs)[1])
+            seen.momentum_sources.add(settings.momentum_of(refs)[1])
+            seen.classes.add(refs.module.class_name if refs.module is not None else None)
+        del layer  # its arrays, before those of the next
+    context = checkpoint(file, summaries)
+    of_file = file_findings(context) if layers else check_lookalikes(context)
+    about = [str(finding.evidence["layer"]) for finding in of_file if "layer" in finding.evidence]
+    every = [label(name) for name in (*seen.found, *about)]
+    seen.names[path] = list(dict.fromkeys(every))
+    shown = [layer for layer in summaries if chosen(layer.name)]
+    once = {layer.name for layer in context.distinct(shown)}
+    seen.shared = {(path, label(layer.name)) for layer in shown if layer.name not in once}
+    seen.findings += [finding for finding in of_file if _concerns(finding, chosen)]
+    seen.findings += unexpected_number(len(layers) - len(context.shared), len(layers), expected)
+    seen.findings = [replace(finding, path=path) for finding in seen.findings]
+    return seen
+
+
+def _skipped(file: TensorFile, layers: list[LayerRefs]) -> dict[str, str]:
+    """What of the file was not read and belongs to no layer, with why; a layer's has a note."""
+    noted = {id(ref) for refs in layers for ref in refs.tensors.values()}
+    unreadable = {
+        name: ref.unreadable
+        for name, ref in file.tensors.items()
+        if ref.unreadable and id(ref) not in noted
+    }
+    return {**file.skipped, **unreadable}
+
+
+def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:
+    """A layer with its arrays, and with eps and momentum from where they are known."""
+    from bncli.errors import TensorError
+    from bncli.rulebook.layers import Layer
+    from bncli.state_dict import read_tensors
+
+    for ref in refs.tensors.values():
+        if ref.ndim == 1 and ref.numel > MOST_CHANNELS:
+            raise TensorError(
+                f"{ref.label}: it has {ref.numel} values, and a layer of more than "
+                f"{MOST_CHANNELS} channels is not judged; save the file without it."
+            )
+    state, notes = read_tensors(refs)
+    eps, eps_source = settings.eps_of(refs)
+    momentum, momentum_source = settings.momentum_of(refs)
+    return Layer(
+        state,
+        shapes={leaf: ref.shape for leaf, ref in refs.tensors.items()},
+        dtypes={leaf: ref.dtype for leaf, ref in refs.tensors.items()},
+        eps=eps,
+        momentum=momentum,
+        eps_assumed=eps_source == "assumed",
+        momentum_assumed=momentum_source == "assumed",
+        unread=notes,
+    )
+
+
+def _chosen(
+    file: TensorFile, layers: list[LayerRefs], prefix: str, globs: list[str]
+) -> Callable[[str], bool]:
+    """Whether a layer is shown: `CKPT::NAME` means one by any end of its name, or all below it.
+
+    Raises MissingTensorError where `prefix` means none.
+    """
+    from bncli.commands.inspect_checkpoint.layer_settings import matches
+    from bncli.loaders.names import find_name
+
+    below = (f"{prefix}.", f"{prefix}/")
+    whole = ""
+    if prefix and not any(layer.name.startswith(below) for layer in layers):
+        whole = find_name(file.path, [layer.name for layer in layers], prefix, "BatchNorm layer")
+
+    def chosen(name: str) -> bool:
+        if prefix and (name != whole if whole else not name.startswith(below)):
+            return False
+        return not globs or any(matches(name, glob) for glob in globs)
+
+    return chosen
+
+
+def _concerns(finding: Finding, chosen: Callable[[str], bool]) -> bool:
+    """Whether a finding is about a layer that is shown, or about the file."""
+    layer = finding.evidence.get("layer")
+    return not isinstance(layer, str) or chosen(layer)

@@ -1,0 +1,126 @@
+"""The row of a BatchNorm layer in the table of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bncli.report import Column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.report import Value
+    from bncli.rulebook.layers import Layer
+    from bncli.state_dict import LayerRefs
+
+LAYER_COLUMNS = (
+    Column("name", "name"),
+    Column("channels", "channels"),
+    Column("flags", "flags"),
+    Column("num_batches_tracked", "tracked"),
+    Column("var_min", "var_min", ".4g"),
+    Column("var_max", "var_max", ".4g"),
+    Column("scale_max", "scale_max", ".4g"),
+    Column("scale_sketch", "|scale|"),
+    Column("scale_min", "scale_min", ".4g"),
+    Column("mean_min", "mean_min", ".4g"),
+    Column("mean_max", "mean_max", ".4g"),
+    Column("nonfinite", "nonfinite", foldable=True),
+    Column("dtype", "dtype", foldable=True),
+    Column("kind_hint", "kind_hint", foldable=True),
+    Column("eps", "eps", foldable=True),
+    Column("momentum", "momentum", foldable=True),
+    Column("note", "note", foldable=True),
+)
+NOTE = (
+    "scale = weight / sqrt(running_var + eps); |scale| counts channels in half decades, below 0.03 "
+    "to above 30."
+)
+BLOCKS = "▁▂▃▄▅▆▇█"
+"""A bar's height in a sketch; an empty bin is a dot."""
+LEAST_DECADE = -1.5
+"""The end of the first bin of a sketch, as a power of 10; each further bin is half a decade."""
+BINS = 8
+
+
+def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
+    """One layer's row; what cannot be read is None, and the note says why."""
+    state = layer.state
+    first = next(iter(refs.tensors.values()), None)
+    scale = layer_scale(layer)
+    low, high = _range(layer.mean)
+    var_low, var_high = _range(layer.var)
+    scale_low, scale_high = _range(scale)
+    return {
+        "name": refs.name or "(the file itself)",
+        "kind_hint": kind_hint(refs),
+        "channels": first.shape[0] if first is not None and first.ndim == 1 else None,
+        "dtype": first.dtype if first is not None else None,
+        "flags": None,
+        "num_batches_tracked": state.num_batches_tracked,
+        "mean_min": low,
+        "mean_max": high,
+        "var_min": var_low,
+        "var_max": var_high,
+        "scale_min": scale_low,
+        "scale_max": scale_high,
+        "scale_sketch": sketch(scale),
+        "nonfinite": _nonfinite(layer),
+        "eps": layer.eps,
+        "momentum": "none" if layer.momentum is None else layer.momentum,
+        "note": " ".join(layer.unread) or None,
+    }
+
+
+def kind_hint(refs: LayerRefs) -> str | None:
+    """What the file says of the layer's kind: its class, or the framework of its names."""
+    if refs.module is not None:
+        return refs.module.class_name
+    if "instancenorm" in refs.name.lower().replace("_", ""):
+        return "InstanceNorm?"
+    return None if refs.naming.name == "torch" else f"{refs.naming.name} names"
+
+
+def layer_scale(layer: Layer) -> NDArray[Any] | None:
+    """weight / sqrt(running_var + eps), shape (num_features,), or None without a variance."""
+    from bncli.rulebook.channels import scales
+
+    if layer.var is None or (layer.weight is not None and layer.weight.shape != layer.var.shape):
+        return None
+    return scales(layer)
+
+
+def sketch(scale: NDArray[Any] | None) -> str | None:
+    """How many channels have which |scale|, a character for each half decade."""
+    import numpy as np
+
+    if scale is None:
+        return None
+    sizes = np.abs(scale[np.isfinite(scale)])
+    if not sizes.size:
+        return None
+    with np.errstate(divide="ignore"):
+        steps = np.floor((np.log10(sizes) - LEAST_DECADE) * 2) + 1
+    counts = np.bincount(np.clip(steps, 0, BINS - 1).astype(int), minlength=BINS)
+    heights = np.ceil(counts * len(BLOCKS) / counts.max()).astype(int)
+    return "".join("·" if height == 0 else BLOCKS[height - 1] for height in heights)
+
+
+def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
+    """The least and the greatest finite value, or None twice where there is none."""
+    import numpy as np
+
+    if values is None:
+        return None, None
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None, None
+    return float(finite.min()), float(finite.max())
+
+
+def _nonfinite(layer: Layer) -> int | None:
+    """The number of NaN and Inf among the layer's tensors; None where none could be read."""
+    import numpy as np
+
+    read = [values for values in layer.vectors.values() if values is not None]
+    return sum(int((~np.isfinite(values)).sum()) for values in read) if read else None

@@ -1,0 +1,105 @@
+"""eps and momentum of a checkpoint's layers: from flags, one for all or by glob, or the file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+
+from bncli.arguments.layer import parse_momentum
+from bncli.errors import UsageError
+from bncli.gate.places import fits
+
+if TYPE_CHECKING:
+    from bncli.state_dict import LayerRefs
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen(Generic[T]):
+    """A value for layers whose names match: the last glob that fits decides."""
+
+    globs: tuple[tuple[str, T], ...]
+
+    @classmethod
+    def parsed(cls, texts: list[str] | None, parse: Callable[[str], T]) -> Chosen[T]:
+        """From flags such as `1e-3` and `backbone.*=1e-3`."""
+        globs = []
+        for text in texts or ():
+            glob, equals, value = text.rpartition("=")
+            globs.append((glob if equals else "*", parse(value)))
+        # A value without a glob is for all layers that no glob names, wherever it stands.
+        return cls(tuple(sorted(globs, key=lambda pair: pair[0] != "*")))
+
+    def of(self, name: str) -> tuple[T] | None:
+        """The value for a layer in a tuple of its own, since None is a momentum."""
+        fits = [value for glob, value in self.globs if matches(name, glob)]
+        return (fits[-1],) if fits else None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSettings:
+    """eps and momentum as flags give them, and else as the file or the naming does."""
+
+    eps: Chosen[float]
+    momentum: Chosen[float | None]
+
+    @classmethod
+    def parsed(cls, eps: list[str] | None, momentum: list[str] | None) -> LayerSettings:
+        """The flags' values. Raises UsageError for what is no eps or no momentum."""
+        return cls(Chosen.parsed(eps, _parse_eps), Chosen.parsed(momentum, parse_momentum))
+
+    def eps_of(self, layer: LayerRefs) -> tuple[float, str]:
+        """A layer's eps, and where it comes from: "flag", "file" or "assumed"."""
+        if given := self.eps.of(layer.name):
+            return given[0], "flag"
+        if layer.module is not None and layer.module.eps is not None:
+            return layer.module.eps, "file"
+        return layer.naming.eps, "assumed"
+
+    def momentum_of(self, layer: LayerRefs) -> tuple[float | None, str]:
+        """A layer's momentum (None for the cumulative average), and where it comes from."""
+        if given := self.momentum.of(layer.name):
+            return given[0], "flag"
+        module = layer.module
+        if module is None or module.eps is None or not module.has_momentum:
+            return layer.naming.momentum, "assumed"
+        return module.momentum, "file"
+
+    def check_globs(self, names: Sequence[str]) -> None:
+        """Raise UsageError where a glob means none of these layers."""
+        for flag, chosen in (("--eps", self.eps), ("--momentum", self.momentum)):
+            for glob, _ in chosen.globs:
+                if glob != "*" and not any(matches(name, glob) for name in names):
+                    refuse_globs(f"{flag} {glob}=...", [glob], names)
+
+
+def refuse_globs(given: str, globs: Sequence[str], names: Sequence[str]) -> NoReturn:
+    """Raise UsageError: the globs, `given` in a flag, mean no layer."""
+    from bncli.loaders.names import listed, nearest
+
+    near = nearest(names, globs[0].strip("*?.")) or names
+    raise UsageError(
+        f"{given}: no BatchNorm layer has such a name; there are {len(names)}, such as"
+        f" {listed(near[:3])}."
+    )
+
+
+def matches(name: str, glob: str) -> bool:
+    """Whether a layer's name, or any end of it behind a "." or "/", is what the glob means."""
+    return fits(name, glob) or any(
+        fits(name[at.end() :], glob) for at in re.finditer(r"[./]", name)
+    )
+
+
+def _parse_eps(text: str) -> float:
+    try:
+        eps = float(text)
+    except ValueError:
+        eps = math.nan
+    if not 0 <= eps < math.inf:
+        raise UsageError(f"--eps {text}: eps is a number, 0 or more.")
+    return eps

@@ -1,0 +1,123 @@
+"""Running statistics of a simulation beside those of a backend's module, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncli.backends import BackendName, backend
+from bncli.backends.interface import SteppingCall
+from bncli.commands.simulate_ema.batches import values_of
+from bncli.errors import UsageError
+from bncli.running_stats.simulation import Walk
+from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
+from bncli.verify.tolerance import fixed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.commands.simulate_ema.batch_source import Source
+    from bncli.model import Closeness
+    from bncli.report import Value
+    from bncli.running_stats.batch_table import BatchTable
+    from bncli.running_stats.conventions import Convention
+    from bncli.running_stats.simulation import Course
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison with the backend `name` (its version is in it) has shown."""
+
+    name: str
+    compared: list[Closeness]
+    facts: dict[str, Value]
+
+    def verdict(self, steps: int) -> str:
+        """Whether the two agree."""
+        failed = [item.quantity for item in self.compared if not item.passed]
+        over = f"over {steps} step{'s' * (steps != 1)}"
+        if failed:
+            return f"bncli and {self.name} differ {over}: {', '.join(failed)}."
+        if all(item.max_abs_diff == 0 for item in self.compared):
+            return f"bncli and {self.name} agree bit for bit {over}."
+        closest = max(self.compared, key=lambda item: item.used)
+        return (
+            f"bncli and {self.name} agree {over}; {closest.quantity} uses most of its tolerance, "
+            f"{closest.used:.0%}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a simulation is compared with; `tolerance` is the user's (rtol, atol), if any."""
+
+    backend: BackendName
+    tolerance: tuple[float, float] | None
+    threads: int
+
+    def check(self, source: Source, rows: list[tuple[Convention, float | None]]) -> None:
+        """Raise before any work is done where there is nothing to step a module with.
+
+        UsageError, or MissingBackendError without the library.
+        """
+        if source.stored is not None:
+            raise UsageError(
+                f"--against: {source.label} holds statistics, and the module needs values."
+            )
+        if all(row.name != "pytorch" for row, _ in rows):
+            raise UsageError("--against torch steps torch.nn.BatchNorm: add --convention pytorch.")
+        backend(self.backend).version()
+
+    def compare(
+        self, source: Source, table: BatchTable, row: Convention, course: Course, *, fresh: bool
+    ) -> Compared:
+        """Step the module through the same batches; `fresh` says that it begins as a new one.
+
+        For the cumulative average of a fresh module, the library's own recomputation of running
+        statistics is compared too.
+        """
+        library = backend(self.backend)
+        walk = Walk(table, row, course)
+        call = SteppingCall(
+            num_features=table.num_features,
+            ndim=source.given.tensors[0].ndim,
+            dtype=table.dtype,
+            momentum=course.momentum,
+            running=walk.first,
+            freeze_after=course.freeze_after,
+            threads=self.threads,
+        )
+        if self.tolerance is not None:
+            same = fixed(*self.tolerance, table.num_features)
+            allowed = Allowed(same, same)
+        elif table.dtype != "float64" and library.repeats():
+            allowed = exactly(table.num_features)
+        else:
+            allowed = derived(table, walk.first, course.momentum, course.steps)
+        compared = compare_steps(walk, library.step(call, _values(source, table.dtype)), allowed)
+        averaged = course.momentum is None and course.freeze_after is None
+        if fresh and averaged and bool((table.count > 1).all()):
+            average = library.average(call, _values(source, table.dtype))
+            compared += compare_average(walk.final(), average, allowed, "update_bn")
+        version = library.version()
+        return Compared(
+            f"{self.backend.value} {version}",
+            compared,
+            {"backend": self.backend.value, "backend_version": version},
+        )
+
+
+def pytorch_row(
+    rows: list[tuple[Convention, float | None]],
+) -> tuple[Convention, float | None]:
+    """PyTorch's convention among these, and its momentum."""
+    return next(each for each in rows if each[0].name == "pytorch")
+
+
+def _values(source: Source, dtype: str) -> Iterator[NDArray[Any]]:
+    """Every step's batch, in its order."""
+    assert source.batches is not None
+    for order in source.order():
+        for i in order.tolist():
+            yield values_of(source.batches, i, dtype)

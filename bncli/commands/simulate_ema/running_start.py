@@ -1,0 +1,129 @@
+"""Where running statistics begin, and under which conventions and momenta they go on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bncli.arguments.flags import LayerFlags
+from bncli.arguments.layer import parse_momentum, resolve_layer
+from bncli.errors import UsageError
+from bncli.loaders import open_layer
+from bncli.running_stats.conventions import Convention, converted_momentum
+from bncli.running_stats.frameworks import convention
+
+if TYPE_CHECKING:
+    from bncli.arguments.input import Input
+    from bncli.model import RunningStats
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Buffers to begin with, None for the conventions' own; the momentum that a file stores for
+    them, where `has_momentum`, in PyTorch's sense.
+    """
+
+    running: RunningStats | None = None
+    has_momentum: bool = False
+    momentum: float | None = None
+    read: tuple[str, ...] = ()
+    about: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the buffers to begin with are other than a new module's 0 and 1."""
+        running = self.running
+        return running is not None and bool(
+            (running.running_mean != 0).any() or (running.running_var != 1).any()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The conventions, each with its own momentum (None for the cumulative average), and where
+    the first one's comes from.
+    """
+
+    conventions: list[tuple[Convention, float | None]]
+    momentum_source: str
+
+
+def resolve_start(
+    given: Input,
+    dtype: str,
+    state: str | None,
+    running_mean: str | None,
+    running_var: str | None,
+) -> Start:
+    """The buffers that the flags name, as a module with buffers of `dtype` would hold them.
+
+    Raises UsageError, TensorError and FileError as `resolve_layer`.
+    """
+    if state is None and running_mean is None and running_var is None:
+        return Start()
+    if state is not None and running_mean is None and running_var is None:
+        stored = open_layer(state)
+        if stored.running_mean is None and stored.running_var is None:
+            raise UsageError(
+                f"--state {state}: this layer has no running_mean and running_var; name one that "
+                "has."
+            )
+    flags = LayerFlags(
+        state=state, affine=False, running_mean=running_mean, running_var=running_var
+    )
+    held = "float64" if dtype == "float64" else "float32"
+    layer = resolve_layer(flags, replace(given, dtype=held))
+    return Start(
+        running=layer.running,
+        has_momentum=layer.sources["momentum_source"] == "file",
+        momentum=layer.settings.momentum,
+        read=layer.read,
+        about=layer.about,
+    )
+
+
+def resolve_rows(names: list[str], text: str | None, start: Start) -> Rows:
+    """The conventions with their momenta; `text` is the first one's, as it was typed.
+
+    Raises UsageError for an unknown name, for no momentum where there is no default, and for the
+    cumulative average where it does not exist.
+    """
+    chosen = [convention(name) for name in dict.fromkeys(name.lower() for name in names)]
+    first = chosen[0]
+    momentum: float | None
+    if text is not None:
+        momentum, source = parse_momentum(text), "flag"
+    elif start.has_momentum:
+        momentum, source = start.momentum, "file"
+        if momentum is not None:
+            momentum = converted_momentum(momentum, convention("pytorch"), first)
+    elif first.momentum is not None:
+        momentum, source = float(first.momentum), "default"
+    else:
+        raise UsageError(f"--convention {first.name}: it has no default momentum; add --momentum.")
+    if momentum is None:
+        for each in chosen:
+            if each.name != "pytorch":
+                raise UsageError(
+                    f"--momentum none: {each.name} has no cumulative average; give a number, or "
+                    "leave it out."
+                )
+        return Rows([(first, None)], source)
+    assert math.isfinite(momentum)
+    return Rows([(each, converted_momentum(momentum, first, each)) for each in chosen], source)
+
+
+def rounded_start(running: RunningStats | None, dtype: str) -> RunningStats | None:
+    """The buffers as a module with buffers of `dtype` would hold them."""
+    import numpy as np
+
+    from bncli.pytorch_cpu.half import rounded
+
+    if running is None or dtype == "float64":
+        return running
+    return replace(
+        running,
+        running_mean=rounded(running.running_mean, dtype).astype(np.float64),
+        running_var=rounded(running.running_var, dtype).astype(np.float64),
+    )

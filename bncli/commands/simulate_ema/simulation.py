@@ -1,0 +1,341 @@
+"""A simulation from its parts to its report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.arguments.layer import about_spec
+from bncli.commands.simulate_ema.against import Against, pytorch_row
+from bncli.commands.simulate_ema.running_tables import (
+    Simulated,
+    channels_table,
+    charted_steps,
+    charts,
+    chosen_steps,
+    plan_table,
+    port_table,
+    steps_table,
+)
+from bncli.errors import UsageError
+from bncli.process.progress import progress
+from bncli.report import MOST_ROWS, Report
+from bncli.running_stats.batch_table import BatchTable
+from bncli.running_stats.plan import (
+    Memory,
+    new_weight_for_noise,
+    new_weight_for_steps,
+    relative_variance,
+    standard_errors,
+)
+from bncli.running_stats.scatter import Population, population
+from bncli.running_stats.simulation import Course, Walk, simulate
+
+if TYPE_CHECKING:
+    from bncli.commands.simulate_ema.batch_source import Source, Statistics
+    from bncli.commands.simulate_ema.running_start import Rows, Start
+    from bncli.model import IntArray
+    from bncli.report import Finding, Table, Value
+    from bncli.running_stats.conventions import Convention
+
+MOST_STEPS = 10**10
+"""Steps of a simulation; a float64 one of these takes hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Everything that the command line asks for; the first of `rows` leads."""
+
+    source: Source
+    start: Start
+    rows: Rows
+    dtype: str
+    freeze_after: int | None
+    channel: list[str] | None
+    every: int | None
+    reach_steps: int | None
+    reach_noise: float | None
+    against: Against | None
+    torch_threads: int
+    threads: int | None
+    plot: str | None
+
+    def report(self) -> Report:
+        """Run the simulation; raises the BncliError family."""
+        from bncli.arguments.input import parse_channels
+
+        source = self.source
+        if source.steps > MOST_STEPS:
+            raise UsageError(
+                f"--epochs {source.epochs}: makes {source.steps} steps, and {MOST_STEPS} are the "
+                "most; the buffers have settled long before."
+            )
+        channels = [*parse_channels(self.channel, source.given.num_features)]
+        shown = self._chosen(len(channels))
+        rows = self.rows.conventions
+        steps = charted_steps(self.source.steps, shown)
+        if self.plot is not None and len(steps) < 2:
+            raise UsageError("--plot: one step makes no curve; give more batches or --epochs.")
+        if self.against is not None:
+            self.against.check(source, rows)
+        statistics = source.statistics(self.dtype, self.threads, self.torch_threads)
+        table = statistics.table
+        with progress("steps", len(rows) * source.steps * 8 * table.num_features) as advance:
+            runs = [
+                Simulated(
+                    row,
+                    momentum,
+                    simulate(
+                        table, row, self._course(momentum, self.dtype), steps, channels, advance
+                    ),
+                )
+                for row, momentum in rows
+            ]
+        scatter = population(table, statistics.samples, statistics.kurtosis)
+        findings = self._findings(runs, table, scatter)
+        tables, facts = self._tables(runs, statistics, scatter, shown, channels)
+        verdict = self._verdict(runs)
+        checked: dict[str, list[str]] = {}
+        if self.against is not None:
+            from bncli.rulebook.comparison import comparison_findings
+            from bncli.sections.tables import differences_table
+
+            row, momentum = pytorch_row(rows)
+            done = self.against.compare(
+                source,
+                table,
+                row,
+                self._course(momentum, self.dtype),
+                fresh=self.start.running is None,
+            )
+            tables.append(differences_table(done.compared, done.name))
+            findings += comparison_findings(done.compared, done.name)
+            checked = {"": [item.quantity for item in done.compared]}
+            facts |= done.facts
+            verdict = done.verdict(source.steps)
+        drawn = charts(runs, table, scatter, channels)
+        read = (*source.read, *self.start.read)
+        about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
+        if self.plot is not None:
+            from bncli.renderers.drawing.plot import draw
+
+            draw(self.plot, drawn)
+            facts["plot"] = self.plot
+        return Report(
+            command="simulate-ema",
+            facts=facts,
+            tables=tuple(tables),
+            findings=tuple(findings),
+            charts=drawn,
+            verdict=verdict,
+            read=read,
+            checked=checked,
+            about=(*about, *self.start.about),
+        )
+
+    def _chosen(self, channels: int) -> IntArray:
+        """The steps that are shown. Raises UsageError where --every makes too many rows."""
+        rows_a_step = channels * len(self.rows.conventions)
+        if self.every is not None:
+            rows = -(-self.source.steps // self.every) * rows_a_step
+            if rows > MOST_ROWS and self.source.steps > self.every:
+                raise UsageError(
+                    f"--every {self.every}: makes {rows} rows, and {MOST_ROWS} are the most; "
+                    "choose a larger one, or some channels with --channel."
+                )
+        return chosen_steps(self.source.steps, rows_a_step, self.every)
+
+    def _course(self, momentum: float | None, dtype: str) -> Course:
+        """What is done under one convention, in buffers of `dtype`."""
+        from bncli.commands.simulate_ema.running_start import rounded_start
+
+        return Course(
+            order=self.source.order,
+            steps=self.source.steps,
+            momentum=momentum,
+            start=rounded_start(self.start.running, dtype),
+            freeze_after=self.freeze_after,
+        )
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _tables(
+        self,
+        runs: list[Simulated],
+        statistics: Statistics,
+        scatter: Population,
+        shown: IntArray,
+        channels: list[int],
+    ) -> tuple[list[Table], dict[str, Value]]:
+        """The tables and the facts."""
+        import numpy as np
+
+        table, source, lead = statistics.table, self.source, runs[0]
+        memory = Memory(
+            None if lead.momentum is None else lead.convention.new_weight(lead.momentum)
+        )
+        trajectory = lead.trajectory
+        count = float(table.count.mean())
+        kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
+        typical = float(np.median(kurtosis))
+        unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
+        errors = standard_errors(unbiased, kurtosis, count, trajectory.squared_weights)
+        tables = [
+            steps_table(runs, table, shown, channels),
+            plan_table(
+                memory,
+                lead,
+                count,
+                relative_variance(count, typical),
+                self._reach(lead.convention, count, typical),
+            ),
+            channels_table(lead, scatter, errors, channels),
+        ]
+        if len(runs) > 1:
+            tables.insert(1, port_table(runs, channels))
+        counts = np.unique(table.count)
+        seeded = source.kind == "generated" or source.flags.shuffle
+        given = source.given
+        facts: dict[str, Value] = {
+            "input": source.label,
+            "source": source.kind,
+            "shape": None if source.stored is not None else given.tensors[0].shape,
+            "dtype": None if source.stored is not None else given.dtype,
+            "convention": lead.convention.name,
+            "conventions": [run.convention.name for run in runs] if len(runs) > 1 else None,
+            "momentum": "none" if lead.momentum is None else lead.momentum,
+            "momentum_weighs": lead.convention.weighs,
+            "momentum_source": self.rows.momentum_source,
+            "batches": source.per_epoch,
+            "epochs": source.epochs,
+            "steps": source.steps,
+            "updates": trajectory.updates,
+            "count": int(counts[0]) if len(counts) == 1 else [int(counts[0]), int(counts[-1])],
+            "num_features": table.num_features,
+            "half_life": memory.half_life,
+            "steps_to_1_percent": memory.steps_to_1_percent,
+            "initial_weight": trajectory.final_weight,
+            "num_batches_tracked": trajectory.final.num_batches_tracked,
+            "buffer_dtype": self.dtype,
+            "freeze_after": self.freeze_after,
+            "shuffle": source.flags.shuffle or None,
+            "seed": source.flags.seed if seeded else None,
+            "torch_threads": None if self.dtype == "float64" else self.torch_threads,
+        }
+        return tables, facts
+
+    def _reach(
+        self, row: Convention, count: float, kurtosis: float
+    ) -> list[tuple[str, float, str]]:
+        """The momenta that would reach what was asked for, as the convention means them."""
+        wanted = []
+        if self.reach_steps is not None:
+            new = new_weight_for_steps(self.reach_steps)
+            text = f"1 - 0.01**(1/{self.reach_steps})"
+            wanted.append((f"momentum for 1 % after {self.reach_steps}", new, text))
+        if self.reach_noise is not None:
+            new = new_weight_for_noise(self.reach_noise, count, kurtosis)
+            text = "2*e*e/(e*e + max(1/n, 2/(n - 1) + k/n))"
+            wanted.append((f"momentum for se {self.reach_noise:g}, e", new, text))
+        return [
+            (name, row.momentum_of(new), text if row.weighs == "new" else f"1 - ({text})")
+            for name, new, text in wanted
+        ]
+
+    def _verdict(self, runs: list[Simulated]) -> str:
+        """What the buffers have come to, in a sentence."""
+        import numpy as np
+
+        from bncli.rulebook.running import began_with
+
+        lead = runs[0]
+        weight = lead.trajectory.final_weight
+        sentence = (
+            f"After {lead.trajectory.updates} update{'s' * (lead.trajectory.updates != 1)} "
+            f"{began_with(trained=self.start.trained)} weighs {_share(weight)}."
+        )
+        for run in runs[1:]:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratio = run.trajectory.final.running_var / lead.trajectory.final.running_var
+            ratio = ratio[np.isfinite(ratio)]
+            if len(ratio):
+                sentence += (
+                    f" {run.convention.name}'s running_var is {np.median(ratio):.6g} times that "
+                    f"of {lead.convention.name}."
+                )
+        return sentence
+
+    # ------------------------------------------------------------------ what is found
+
+    def _findings(
+        self, runs: list[Simulated], table: BatchTable, scatter: Population
+    ) -> list[Finding]:
+        """What the rules say."""
+        import numpy as np
+
+        from bncli.rulebook.batch_rules import MOMENTUM
+        from bncli.rulebook.running import (
+            momentum_findings,
+            one_value_findings,
+            scatter_findings,
+            stall_findings,
+            trajectory_findings,
+        )
+
+        lead = runs[0]
+        findings = momentum_findings(lead.convention, lead.momentum)
+        if lead.momentum is not None and not 0 <= lead.momentum <= 1:
+            findings.append(
+                MOMENTUM.finding(
+                    "momentum", f"it is {lead.momentum:g}.", {"momentum": lead.momentum}
+                )
+            )
+        findings += one_value_findings(
+            [run.convention for run in runs],
+            self._one_value_batches(table),
+            self.source.number,
+            self.source.batches.samples if self.source.batches is not None else None,
+            self.source.flags.batch_size,
+        )
+        finite = bool(np.isfinite(table.mean).all() and np.isfinite(table.var).all())
+        for run in runs:
+            findings += trajectory_findings(
+                run.convention, run.trajectory, finite=finite, trained=self.start.trained
+            )
+        findings += scatter_findings(scatter)
+        if self.dtype in ("float16", "bfloat16"):
+            exact = BatchTable(table.count, table.mean, table.var)
+            for run in runs:
+                walk = Walk(exact, run.convention, self._course(run.momentum, "float64"))
+                for _ in walk.pieces(np.zeros(0, np.int64)):
+                    pass
+                findings += stall_findings(
+                    run.convention, self.dtype, run.trajectory.final, walk.final()
+                )
+        return findings
+
+    def _one_value_batches(self, table: BatchTable) -> list[int]:
+        """The batches with one value a channel that training comes to, from 0, ascending."""
+        import numpy as np
+
+        one = table.count == 1
+        if self.freeze_after is None or not one.any():
+            return np.flatnonzero(one).tolist()
+        seen = np.zeros_like(one)
+        left = self.freeze_after
+        for order in self.source.order():
+            if left <= 0:
+                break
+            seen[order[:left]] = True
+            left -= len(order)
+        return np.flatnonzero(one & seen).tolist()
+
+
+def _share(weight: float) -> str:
+    """A weight as a person reads it."""
+    if weight == 0:
+        return "nothing"
+    if not math.isfinite(weight):
+        return "more than any number"
+    return "less than 0.001 %" if 0 < weight < 1e-5 else f"{weight:.3%}"

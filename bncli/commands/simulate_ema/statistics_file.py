@@ -1,0 +1,203 @@
+"""Per-batch statistics from a file: CSV, or an .npz, with batch, channel, mean, var and count."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from io import BufferedReader, TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import CorruptFileError, FileError, TensorError
+from bncli.files.reading import open_to_read
+from bncli.loaders import open_file, split_spec
+from bncli.loaders.interface import check_regular
+from bncli.model import TensorRef
+from bncli.running_stats.batch_table import BatchTable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import FloatArray, IntArray
+
+NEEDED = ("batch", "channel", "mean", "var", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """A row each: the statistics of one channel in one batch; all arrays have shape (rows,)."""
+
+    batch: NDArray[Any]
+    channel: NDArray[Any]
+    mean: FloatArray
+    var: FloatArray
+    count: NDArray[Any]
+
+
+def is_statistics(spec: str) -> bool:
+    """Whether INPUT holds the statistics of batches and not values: a .csv, or an .npz with `mean`,
+    `var` and `count`. Raises FileError where it cannot be opened.
+    """
+    path, name = split_spec(spec)
+    if name:
+        return False
+    if path.suffix.lower() == ".csv":
+        return True
+    if path.suffix.lower() != ".npz":
+        return False
+    return {"mean", "var", "count"} <= set(open_file(path).tensors)
+
+
+def read_statistics(spec: str) -> BatchTable:
+    """The table. The batches are in the order of their numbers, `var` is the biased variance.
+
+    Raises FileError and TensorError, each naming the place.
+    """
+    path, _ = split_spec(spec)
+    if path.suffix.lower() == ".csv":
+        return _table(path, _from_csv(path))
+    tensors = open_file(path).tensors
+    arrays = {name: _numbers(tensors[name]) for name in NEEDED if name in tensors}
+    if arrays["mean"].ndim == 2:
+        return _wide(path, arrays)
+    for name in NEEDED:
+        if name not in arrays:
+            raise TensorError(
+                f"{path}: there is no {name}; it needs {', '.join(NEEDED)}, or mean and var with "
+                "a row a batch and a column a channel, and count."
+            )
+        if arrays[name].shape != arrays["mean"].shape or arrays[name].ndim != 1:
+            raise TensorError(
+                f"{path}: {name} has shape {list(arrays[name].shape)}, and mean "
+                f"{list(arrays['mean'].shape)}; each holds one number a row."
+            )
+    return _table(path, _Records(**arrays))
+
+
+def _numbers(tensor: TensorRef) -> NDArray[Any]:
+    """A tensor's values, float64. Raises TensorError for complex ones."""
+    import numpy as np
+
+    if tensor.dtype.startswith("complex"):
+        raise TensorError(f"{tensor.label}: {tensor.dtype}; statistics are real numbers.")
+    return np.asarray(tensor.read(), np.float64)
+
+
+def _from_csv(path: Path) -> _Records:
+    """The rows of a CSV file with a header."""
+    import numpy as np
+
+    columns: dict[str, list[float]] = {name: [] for name in NEEDED}
+    try:
+        check_regular(path)
+        with TextIOWrapper(
+            BufferedReader(open_to_read(path)), encoding="utf-8-sig", newline=""
+        ) as file:
+            reader = csv.DictReader(file)
+            for name in NEEDED:
+                if name not in (reader.fieldnames or ()):
+                    raise CorruptFileError(
+                        path, f"there is no column {name}; it needs {', '.join(NEEDED)}."
+                    )
+            for row in reader:
+                for name in NEEDED:
+                    columns[name].append(_number(path, reader.line_num, name, row[name]))
+    except OSError as error:
+        raise FileError(path, f"it cannot be read ({error.strerror}).") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorruptFileError(path, f"it is no CSV text ({error}).") from None
+    return _Records(**{name: np.array(values) for name, values in columns.items()})
+
+
+def _number(path: Path, line: int, name: str, text: str | None) -> float:
+    """A cell as a number; an empty mean or var, which JSON's null leaves, is NaN."""
+    if not text and name in ("mean", "var"):
+        return math.nan
+    try:
+        return float(text or "")
+    except ValueError:
+        raise CorruptFileError(path, f"line {line}: {name} is {text!r}, no number.") from None
+
+
+def _table(path: Path, rows: _Records) -> BatchTable:
+    """Rows in any order as a table; every batch has every channel once."""
+    import numpy as np
+
+    if not len(rows.mean):
+        raise TensorError(f"{path}: it holds no batch.")
+    for name in ("batch", "channel", "count"):
+        _check_whole(path, name, getattr(rows, name))
+    batches, at = np.unique(rows.batch, return_inverse=True)
+    channels = int(rows.channel.max()) + 1
+    number = len(batches)
+    if channels * number != len(rows.mean):
+        raise TensorError(
+            f"{path}: {len(rows.mean)} rows, but {number} batches of {channels} channels (counted "
+            f"from 0) need {channels * number}; each batch has each channel once."
+        )
+    place = at * channels + rows.channel.astype(np.int64)
+    seen = np.bincount(place, minlength=channels * number)
+    if (seen != 1).any():
+        batch, channel = divmod(int(np.argmax(seen != 1)), channels)
+        raise TensorError(
+            f"{path}: batch {batches[batch]:g} has channel {channel} {seen.max()} times; each "
+            "batch has each channel once."
+        )
+    order = np.argsort(place)
+    shape = (number, channels)
+    return _checked(
+        path,
+        rows.count[order].reshape(shape),
+        rows.mean[order].reshape(shape),
+        rows.var[order].reshape(shape),
+    )
+
+
+def _wide(path: Path, arrays: dict[str, NDArray[Any]]) -> BatchTable:
+    """mean and var of shape (batches, channels), and a count for all or for each batch."""
+    import numpy as np
+
+    mean, var, count = arrays["mean"], arrays["var"], arrays["count"]
+    if var.shape != mean.shape or not mean.size:
+        raise TensorError(
+            f"{path}: mean has shape {list(mean.shape)} and var {list(var.shape)}; both have a row "
+            "a batch and a column a channel."
+        )
+    if count.shape == (len(mean),):
+        count = count[:, np.newaxis]
+    if count.shape not in ((), (1,), (len(mean), 1), mean.shape):
+        raise TensorError(
+            f"{path}: count has shape {list(count.shape)}; it is one number, or one a batch."
+        )
+    _check_whole(path, "count", count)
+    return _checked(path, np.broadcast_to(count, mean.shape), mean, var)
+
+
+def _check_whole(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Raise TensorError unless the values are numbers to count with."""
+    import numpy as np
+
+    least = 1 if name == "count" else 0
+    with np.errstate(invalid="ignore"):
+        bad = ~((values >= least) & (values < 2**53) & (values == np.floor(values)))
+    if bad.any():
+        raise TensorError(
+            f"{path}: {name} is {values[bad].flat[0]:g} somewhere; it is a whole number from "
+            f"{least} on."
+        )
+
+
+def _checked(path: Path, count: IntArray, mean: FloatArray, var: FloatArray) -> BatchTable:
+    """The table, once its counts agree and no variance is negative."""
+    import numpy as np
+
+    uneven = np.flatnonzero((count != count[:, :1]).any(1))
+    if len(uneven):
+        raise TensorError(
+            f"{path}: the channels of one batch have different counts (batch "
+            f"{uneven[0]} of {len(count)}, from 0); a batch has one."
+        )
+    if (var < 0).any():
+        raise TensorError(f"{path}: var is {var[var < 0].flat[0]:g} somewhere, below 0.")
+    return BatchTable(count[:, 0].astype(np.int64), mean, var)

@@ -1,0 +1,113 @@
+"""What `trace` has beside its input: an upstream gradient, and a backend's values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES, decode, encode
+from bncli.errors import TensorError
+from bncli.loaders import open_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from bncli.arguments.input import Input
+    from bncli.backends.interface import Backend, BackendRun
+    from bncli.verify.batch_norm_pass import BatchNormPass
+
+
+def open_gradient(spec: str, given: Input) -> tuple[NDArray[Any], str]:
+    """(the upstream gradient in the input's dtype, the path of its file).
+
+    Raises TensorError where it does not fit the input.
+    """
+    import numpy as np
+
+    tensor = open_tensor(spec)
+    if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
+        why = tensor.unreadable or tensor.dtype
+        raise TensorError(f"{tensor.label}: no gradient can be read from it ({why}).")
+    wanted = given.tensors[0].shape
+    if tensor.shape != wanted:
+        raise TensorError(
+            f"{tensor.label}: the upstream gradient has shape {list(tensor.shape)}, but "
+            f"{given.label} has {list(wanted)}; they are equal, as input and output are."
+        )
+    values = decode(encode(tensor.read(), given.dtype), given.dtype)
+    return np.asarray(values), str(tensor.path)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSide:
+    """What a backend made of each step: the module's own values where it has them.
+
+    `module` holds whole arrays, `steps` those of the channels `shown` alone.
+    """
+
+    module: Mapping[str, NDArray[Any]]
+    steps: Mapping[str, NDArray[Any]]
+    shown: list[int]
+    channel_axis: int
+    threads: int
+
+    @classmethod
+    def of(
+        cls,
+        done: BatchNormPass,
+        x: NDArray[Any],
+        grad_output: NDArray[Any] | None,
+        shown: list[int],
+        backend: Backend,
+        run: BackendRun,
+    ) -> BackendSide:
+        """Ask `backend` for the steps of the channels `shown`."""
+        from bncli.backends.interface import BatchNormCall
+        from bncli.model import RunningStats
+
+        if grad_output is None:
+            raise ValueError("a comparison has an upstream gradient")
+        axis = done.channel_axis
+        chosen = (slice(None),) * axis + (shown,)
+
+        def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else values[shown]
+
+        running = done.before
+        if running is not None:
+            running = RunningStats(
+                running.running_mean[shown], running.running_var[shown], running.num_batches_tracked
+            )
+        call = BatchNormCall(
+            x=x[chosen],
+            grad_output=grad_output[chosen],
+            dtype=done.dtype,
+            parameter_dtype=done.parameter_dtype,
+            channel_axis=axis,
+            settings=done.settings,
+            weight=part(done.layer.weight),
+            bias=part(done.layer.bias),
+            running=running,
+        )
+        return cls(run.quantities, backend.steps(call), shown, axis, run.threads)
+
+    def value(
+        self, quantity: str, channel: int, index: tuple[int, ...] | None
+    ) -> float | int | None:
+        """The backend's value of a quantity of `channel`, at `index` where each element has one."""
+        if quantity in self.module:
+            values, place = self.module[quantity], channel
+        elif quantity in self.steps:
+            values, place = self.steps[quantity], self.shown.index(channel)
+        else:
+            return None
+        if values.ndim > 1:
+            if index is None:
+                return None
+            own = list(index)
+            own[self.channel_axis] = place
+            return float(values[tuple(own)])
+        value = values[place if len(values) > 1 else 0]
+        return int(value) if values.dtype.kind in "iu" else float(value)

@@ -1,0 +1,137 @@
+"""The tables of `bncli trace`: which columns each has, in what order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.report import Column, Table
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+    from bncli.verify.trace import Identity
+
+    Row = dict[str, Value]
+
+OFF_COLUMNS = (Column("difference", "difference", ".2g"), Column("ulps", "ulps", ".3g"))
+"""How far a rounded value lies from the exact one; see `rounding`."""
+
+IDENTITY_COLUMNS = (
+    Column("channel", "channel"),
+    Column("quantity", "quantity"),
+    Column("left", "left", ".9g"),
+    Column("right", "right", ".9g"),
+    Column("holds", "holds"),
+    Column("difference", "difference", ".2g"),
+    Column("equals", "equals"),
+)
+
+TORCH_NOTE = (
+    "torch: the module's own mean, var, invstd, output, running statistics and gradients; the "
+    "other steps by single operations of torch."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceShape:
+    """What stands beside the values: the backend's (`torch`), the exact ones (`float32`), those of
+    training (`parts`), gradients (`backward`), and deviations from the mean (`centered`). `digits`
+    tell the values from their mean.
+    """
+
+    torch: bool
+    float32: bool
+    parts: bool
+    backward: bool
+    centered: bool
+    digits: int
+
+
+def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
+    """The steps of each channel; beside other values the value comes first, else the formulas."""
+    beside: list[Column] = []
+    if shape.parts:
+        beside += [Column("training", "training", ""), Column("apart", "apart", ".7g")]
+    if shape.float32:
+        beside += [Column("exact", "exact", ""), *OFF_COLUMNS]
+    if shape.torch:
+        beside += [Column("torch", "torch", ""), Column("distance", "distance", ".2g")]
+        note = f"{note} {TORCH_NOTE}".strip()
+    value = Column("value", "value", "")
+    words = [Column("numbers", "numbers"), Column("formula", "formula")]
+    columns = [value, *beside, *words] if beside else [*words, value]
+    return Table(
+        "steps",
+        "Steps",
+        (
+            Column("channel", "channel"),
+            Column("pass", "pass"),
+            Column("quantity", "quantity"),
+            *columns,
+            Column("step", "step"),
+        ),
+        rows,
+        note,
+        group=("channel", "pass"),
+    )
+
+
+def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
+    """What becomes of each element of a channel."""
+    columns = [Column("channel", "channel"), Column("index", "index")]
+    columns.append(Column("x", "x", f".{shape.digits}g"))
+    if shape.centered:
+        columns += [Column("deviation", "deviation"), Column("squared", "squared")]
+    if shape.float32:
+        columns += [Column("output", "output", ".9g"), Column("exact", "exact", ".12g")]
+        columns += OFF_COLUMNS
+    else:
+        columns += [Column("x_hat", "x_hat", ".7g"), Column("output", "output", ".7g")]
+    if shape.backward:
+        columns += [Column("g", "g"), Column("grad_input", "grad_input", ".7g")]
+    if shape.torch:
+        for name in ["output", "grad_input"] if shape.backward else ["output"]:
+            columns += [
+                Column(f"torch_{name}", f"torch_{name}", ".9g"),
+                Column(f"distance_{name}", "distance", ".2g"),
+            ]
+    return Table("elements", "Elements", tuple(columns), rows, note, group=("channel",), ends=True)
+
+
+def identities_table(checks: list[tuple[int, Identity]]) -> Table:
+    """Both sides of each channel's identities."""
+    rows: list[Row] = [
+        {
+            "channel": channel,
+            "quantity": item.quantity,
+            "equals": item.equals,
+            "left": item.left,
+            "right": item.right,
+            "difference": abs(item.left - item.right),
+            "holds": item.holds,
+        }
+        for channel, item in checks
+    ]
+    return Table("identities", "Identities", IDENTITY_COLUMNS, rows, group=("channel",))
+
+
+def distance(value: float | None, theirs: float | None) -> float | None:
+    """|value - theirs|; 0 where both are the same infinity or NaN."""
+    if value is None or theirs is None:
+        return None
+    if value == theirs or (math.isnan(value) and math.isnan(theirs)):
+        return 0.0
+    return abs(value - theirs)
+
+
+def rounding(value: float | None, exact: float | None) -> Row:
+    """The exact value, how far off the rounded one is, and in units of its last place."""
+    import numpy as np
+
+    if value is None or exact is None:
+        return {"exact": exact, "difference": None, "ulps": None}
+    difference = 0.0 if value == exact else value - exact
+    with np.errstate(over="ignore", invalid="ignore"):
+        place = float(np.spacing(np.float32(abs(exact))))  # NaN where float32 has no such number
+    return {"exact": exact, "difference": difference, "ulps": difference / place}

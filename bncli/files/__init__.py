@@ -1,0 +1,1 @@
+"""Files as bytes: read as they stood when they were opened, checked, and replaced whole."""

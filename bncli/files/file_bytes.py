@@ -1,0 +1,170 @@
+"""A tensor's elements as they lie in a file: read, never mapped, and held against a checksum.
+
+A file may be cut while it is read. A mapped page that is gone ends the process; a read that comes
+to the end is an error like any other.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.errors import CorruptFileError, FileError
+from bncli.files.reading import open_again, read_into
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WINDOW = 1 << 16
+"""Bytes that are read at once although few of them are wanted; it takes less than two reads."""
+LOOSE = 2
+"""How many times the wanted bytes may be read at once, however many these are."""
+CHUNK = 1 << 20
+SMALL_MEMBER = 1 << 20
+"""A member of an archive of so many bytes is held against its checksum with any part of it."""
+HEADER = 1 << 16
+"""A tensor is all of a larger member if no more than this, such as a header, is beside it."""
+
+
+@dataclass(slots=True, eq=False)
+class Checksum:
+    """A part of a file with its CRC-32, as an archive gives it; `fits` once that was seen.
+
+    `member` is its name in the archive.
+    """
+
+    member: str
+    offset: int
+    nbytes: int
+    crc: int
+    fits: bool = False
+
+    def check(self, file: FileIO, path: Path) -> None:
+        """Raise CorruptFileError where the bytes have another checksum; they are read once."""
+        if self.fits:
+            return
+        crc, buffer = 0, memoryview(bytearray(min(CHUNK, self.nbytes)))
+        for at in range(0, self.nbytes, CHUNK):
+            piece = buffer[: min(CHUNK, self.nbytes - at)]
+            read_into(file, path, self.offset + at, piece)
+            crc = zlib.crc32(piece, crc)
+        if crc != self.crc:
+            raise unlike_checksum(path, self.member)
+        self.fits = True
+
+
+def unlike_checksum(path: Path, member: str) -> CorruptFileError:
+    """The error for a part of a file that is not what was written."""
+    from bncli.report import printable
+
+    shown = printable(member if len(member) <= 80 else f"{member[:77]}...")
+    return CorruptFileError(
+        path,
+        f"its member {shown} does not fit the checksum beside it; it is damaged, so download or"
+        " save it again (--no-checksum reads it as it is).",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """A tensor's elements as they lie, plain, in a file: `nbytes` from `offset` on.
+
+    `checksum` is that of the part of the file that they are in, where it has one.
+    """
+
+    path: Path
+    offset: int
+    nbytes: int
+    byteorder: Literal["little", "big"] = "little"
+    checksum: Checksum | None = field(default=None, compare=False, repr=False)
+
+    def opened(self) -> AbstractContextManager[FileIO]:
+        """The file. Raises FileError where it cannot be opened any more."""
+        return open_again(self.path)
+
+    def check(self, file: FileIO) -> None:
+        """Raise CorruptFileError where these are not the bytes that were written.
+
+        Known where they are all of a member of an archive that keeps checksums, or part of a small
+        one. A part of a larger one says nothing, and is no reason to read the rest.
+        """
+        whole = self.checksum
+        if whole is not None and (
+            whole.nbytes <= SMALL_MEMBER or whole.nbytes - self.nbytes <= HEADER
+        ):
+            whole.check(file, self.path)
+
+    def elements(
+        self,
+        file: FileIO,
+        dtype: np.dtype[Any],
+        shape: Sequence[int],
+        strides: Sequence[int],
+        start: int = 0,
+    ) -> NDArray[Any]:
+        """A tensor of `shape` and `strides` (in elements, none negative) from element `start` on.
+
+        Little more is read than that. The array may be a view whose elements share memory. Raises
+        FileError where the file has become shorter or the memory does not suffice.
+        """
+        from numpy.lib.stride_tricks import as_strided
+
+        # What is stepped along; an axis of stride 0 repeats what is there.
+        axes = [i for i, step in enumerate(strides) if shape[i] > 1 and step > 0]
+        try:
+            gathered = self._gathered(
+                file, dtype, [shape[i] for i in axes], [strides[i] for i in axes], start
+            )
+        except MemoryError as error:
+            raise FileError(self.path, "there is not enough memory to read it.") from error
+        steps = [step * dtype.itemsize for step in strides]
+        for axis, step in zip(axes, gathered.strides, strict=True):
+            steps[axis] = step
+        return as_strided(gathered, shape, steps, writeable=False)
+
+    def _gathered(
+        self,
+        file: FileIO,
+        dtype: np.dtype[Any],
+        sizes: list[int],
+        steps: list[int],
+        start: int,
+    ) -> NDArray[Any]:
+        import numpy as np
+        from numpy.lib.stride_tricks import as_strided
+
+        wanted = 1
+        for size in sizes:
+            wanted *= size
+        span = _span(sizes, steps)
+        if span <= max(LOOSE * wanted, WINDOW // dtype.itemsize):
+            flat = np.empty(span, dtype)
+            read_into(
+                file,
+                self.path,
+                self.offset + start * dtype.itemsize,
+                flat.view(np.uint8).data,
+            )
+            return as_strided(flat, sizes, [step * dtype.itemsize for step in steps])
+        out = np.empty(sizes, dtype)
+        axis = max((i for i, size in enumerate(sizes) if size > 1), key=steps.__getitem__)
+        rest = _span(sizes[:axis] + sizes[axis + 1 :], steps[:axis] + steps[axis + 1 :])
+        count = max(1, (WINDOW // dtype.itemsize - rest) // steps[axis] + 1)
+        for first in range(0, sizes[axis], count):
+            some = slice(first, min(first + count, sizes[axis]))
+            part = [*sizes[:axis], some.stop - first, *sizes[axis + 1 :]]
+            out[(slice(None),) * axis + (some,)] = self._gathered(
+                file, dtype, part, steps, start + first * steps[axis]
+            )
+        return out
+
+
+def _span(sizes: list[int], steps: list[int]) -> int:
+    """The elements from the first to the last."""
+    return 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))

@@ -1,0 +1,150 @@
+"""What a call reads: every file that bncli opens for its data is opened here, and so remembered.
+
+What is written later must be none of them. A command need not say what it read, so that none can
+forget it; `bncli.files.save` asks here before it writes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any
+
+from bncli.errors import CorruptFileError, FileError
+
+CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
+
+Identity = tuple[int, int]
+"""A file by its device and its number there, whatever names it has."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one call has read, and how it reads.
+
+    `checksum` says whether stored checksums are compared. `names` are the files as they were given,
+    `paths` where those lead. `notes` has what is to be said of the files that were read, each
+    sentence once. `renewed` has those that may be written anew by what read them (a baseline), and
+    by nothing else.
+    """
+
+    checksum: bool = True
+    names: set[Path | str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    renewed: set[str] = field(default_factory=set)
+    identities: set[Identity] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def has_read(self, path: str | os.PathLike[str], *, renewing: bool = False) -> bool:
+        """Whether `path` leads to a file that was read, by any name of it.
+
+        `renewing` says that those that were read to be written anew do not count.
+        """
+        real = os.path.realpath(path)
+        if real in self.paths or (real in self.renewed and not renewing):
+            return True
+        try:
+            there = os.stat(path)  # noqa: PTH116 (as fstat below)
+        except (OSError, ValueError):  # not there, so that nothing can be lost
+            return False
+        return (there.st_dev, there.st_ino) in self.identities
+
+
+_CURRENT: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+@contextmanager
+def reading(*, checksum: bool = True) -> Iterator[Reading]:
+    """A call of its own, which remembers what is read until it ends."""
+    token = _CURRENT.set(Reading(checksum))
+    try:
+        call = _CURRENT.get()
+        assert call is not None
+        yield call
+    finally:
+        _CURRENT.reset(token)
+
+
+def current() -> Reading:
+    """The call that is going on; outside of one, a new one that nobody keeps."""
+    return _CURRENT.get() or Reading()
+
+
+def open_to_read(path: Path | str) -> FileIO:
+    """The file, open for reading without a buffer, and remembered. Raises OSError as open does."""
+    file = FileIO(path)
+    remember(file.fileno(), path)
+    return file
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """All of the file, which is remembered. Raises OSError."""
+    with open_to_read(path) as file:
+        return file.readall()
+
+
+def open_again(path: Path) -> FileIO:
+    """A file that was opened before. Raises FileError where that does not go any more."""
+    try:
+        return open_to_read(path)
+    except OSError as error:
+        raise FileError(path, CHANGED) from error
+
+
+def read_at(file: FileIO, path: Path, offset: int, count: int) -> bytearray:
+    """`count` bytes from `offset` on; raises FileError as `read_into`."""
+    data = bytearray(count)
+    read_into(file, path, offset, memoryview(data))
+    return data
+
+
+def read_into(file: FileIO, path: Path, offset: int, target: memoryview) -> None:
+    """Fill `target` with the bytes of `file` from `offset` on.
+
+    Raises CorruptFileError where the file ends before, which it did not when it was opened, and
+    FileError where it cannot be read.
+    """
+    try:
+        file.seek(offset)
+        while target:
+            done = file.readinto(target)
+            if not done:
+                raise CorruptFileError(path, CHANGED)
+            target = target[done:]
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileError(path, f"it cannot be read ({reason}).") from error
+
+
+def remember_path(path: Path | str) -> None:
+    """Remember a file that is about to be read, whether or not that will succeed."""
+    call = _CURRENT.get()
+    if call is not None and path not in call.names:
+        call.names.add(path)
+        call.paths.add(os.path.realpath(path))
+
+
+def remember_stream(stream: IO[Any]) -> None:
+    """Remember a file that is redirected to a stream."""
+    try:
+        remember(stream.fileno())
+    except (OSError, ValueError):  # a stream that is no file's, such as a test's
+        return
+
+
+def remember(descriptor: int, path: Path | str | None = None) -> None:
+    """Remember an open file, if it is a regular one."""
+    call = _CURRENT.get()
+    if call is None:
+        return
+    if path is not None:
+        remember_path(path)
+    there = os.fstat(descriptor)
+    if stat.S_ISREG(there.st_mode):
+        call.identities.add((there.st_dev, there.st_ino))

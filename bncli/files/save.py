@@ -1,0 +1,187 @@
+"""Writing tensors and text so that a crash leaves the old file whole: beside it, then renamed."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES
+from bncli.errors import FileError, UsageError
+from bncli.files.reading import current
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+STORAGES = {
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+}
+"""The classes that PyTorch's zip format names a tensor's dtype by."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` when the block ends well, and vanishes when not.
+
+    Raises FileError where the file cannot be written, or was read by this call.
+    """
+    if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
+        raise FileError(path, "it was read by this call, so that it is not overwritten.")
+    target = Path(os.path.realpath(path))  # through a link, so that the link stays one
+    check_writable(str(path))
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(_mode(target))
+        Path(name).replace(target)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the old file, or those that a new file gets."""
+    if target.exists():
+        return target.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def check_writable(path: str) -> None:
+    """Raise FileError, before any work is done, where a file cannot be written to `path`."""
+    folder = Path(path).parent
+    try:
+        os.path.realpath(path)  # fails where the current folder is gone
+        if not folder.is_dir():
+            raise FileError(path, f"cannot be written: there is no folder {folder}.")
+        if Path(path).is_dir():
+            raise FileError(path, "cannot be written: it is a folder.")
+        if Path(path).exists() and not Path(path).is_file():
+            raise FileError(path, "cannot be written: it is not a regular file.")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise FileError(path, f"cannot be written ({error.strerror}).") from error
+
+
+def refuse_overwriting(path: str, flag: str, *, renewing: bool = False) -> None:
+    """Raise UsageError where `path` is one of the files that this call has read.
+
+    `renewing` as in `bncli.files.reading.Reading.has_read`.
+    """
+    if current().has_read(path, renewing=renewing):
+        raise UsageError(f"{flag} {path}: this would overwrite an input; name another file.")
+
+
+def tensor_suffix(path: str, dtype: str, flag: str) -> str:
+    """The suffix of the file, .npy or .pt. Raises UsageError for any other."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".pt"):
+        raise UsageError(f"{flag} {path}: the suffix picks the format; use .npy or .pt.")
+    if suffix == ".npy" and dtype == "bfloat16":
+        raise UsageError(f"{flag} {path}: .npy has no bfloat16; use .pt.")
+    return suffix
+
+
+def save_tensor(
+    path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[NDArray[Any]]
+) -> None:
+    """Write a tensor as .npy or as a .pt that `torch.load` opens, by the suffix of `path`.
+
+    `pieces` are its stored bits in C order, piece by piece, so that the whole never has to be
+    in memory. Raises FileError where the file cannot be written.
+    """
+    with replacing(path) as stream:
+        if path.suffix.lower() == ".npy":
+            _npy_header(stream, shape, dtype)
+            for piece in pieces:
+                stream.write(_little_endian(piece))
+        else:
+            _pt(stream, shape, dtype, pieces)
+
+
+def _little_endian(piece: NDArray[Any]) -> bytes:
+    return piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
+    import numpy as np
+
+    descr = np.lib.format.dtype_to_descr(np.dtype(DTYPES[dtype].stored).newbyteorder("<"))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(stream, header)
+
+
+def _pt(
+    stream: IO[bytes],
+    shape: tuple[int, ...],
+    dtype: str,
+    pieces: Iterable[NDArray[Any]],
+) -> None:
+    """PyTorch's zip format: a pickle that describes the tensor, and its storage beside it."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", _pickled(shape, dtype))
+        archive.writestr("archive/byteorder", "little")
+        with archive.open("archive/data/0", "w", force_zip64=True) as storage:
+            for piece in pieces:
+                storage.write(_little_endian(piece))
+        archive.writestr("archive/version", "3\n")
+
+
+def _pickled(shape: tuple[int, ...], dtype: str) -> bytes:
+    """The pickle (protocol 2) of one contiguous tensor, as `torch.save` would write it.
+
+    torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict()), where the
+    storage is the persistent id ("storage", class, "0", "cpu", number of elements).
+    """
+    strides: list[int] = []
+    numel = 1
+    for size in reversed(shape):
+        strides.insert(0, numel)
+        numel *= size
+    return b"".join(
+        (
+            b"\x80\x02",
+            b"ctorch._utils\n_rebuild_tensor_v2\n",
+            b"(",
+            b"(",
+            _text("storage"),
+            b"ctorch\n" + STORAGES[dtype].encode() + b"\n",
+            _text("0"),
+            _text("cpu"),
+            _integer(numel),
+            b"tQ",  # the tuple is a persistent id
+            _integer(0),
+            b"(" + b"".join(map(_integer, shape)) + b"t",
+            b"(" + b"".join(map(_integer, strides)) + b"t",
+            b"\x89",
+            b"ccollections\nOrderedDict\n)R",
+            b"tR.",
+        )
+    )
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _integer(value: int) -> bytes:
+    if value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x08" + struct.pack("<q", value)

@@ -1,0 +1,48 @@
+"""How close two values of one quantity are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How close `actual` is to `expected` in one quantity: |actual - expected| <= tolerance.
+
+    The tolerance of an element is atol + rtol * |expected|; rtol and atol are those of the element
+    at `index`, the one that uses most of its tolerance. `used` is that share: 1 just passes.
+    `actual` and `expected` are the two values there.
+    `passing_atol` is the least atol with which, at the same rtol, all elements would have passed.
+    `max_rel_diff` is over the elements whose expected value is not 0.
+    """
+
+    quantity: str
+    max_abs_diff: float
+    max_rel_diff: float
+    index: tuple[int, ...]
+    actual: float
+    expected: float
+    mismatched: int
+    total: int
+    rtol: float
+    atol: float
+    used: float
+    passing_atol: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within its tolerance, and there was one."""
+        return self.mismatched == 0 and self.total > 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCloseness:
+    """How close one quantity is as a whole and in each channel.
+
+    `channels` is empty for a quantity that has none, as a counter. `sizes` says how large the
+    values are that were rounded on the way, channel by channel: an ULP is counted at that size.
+    """
+
+    whole: Closeness
+    channels: tuple[Closeness, ...]
+    sizes: tuple[float, ...]

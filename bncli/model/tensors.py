@@ -1,0 +1,162 @@
+"""Tensors that have a place in a file, and files of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES, decode
+from bncli.errors import TensorError
+from bncli.files.file_bytes import FileBytes
+from bncli.model.layers import BatchNormModule
+from bncli.report import printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor that has a place in a file, and is read when its values are asked for.
+
+    `name` is the full name inside the file ("" where the file is the tensor). `strides` count
+    elements, as in PyTorch, from the first element of `storage`. `storage` is either the bytes
+    in the file or a function that returns them as a flat array of the stored dtype (a compressed
+    member). Where the values cannot be had, `unreadable` says why and `storage` is None. `origin`
+    is where a compressed storage begins in the file, and the byte of it with the first element;
+    or -1 and the number of an array that is kept inside of a pickle.
+    """
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...]
+    storage: FileBytes | Callable[[], NDArray[Any]] | None
+    unreadable: str = ""
+    origin: tuple[int, int] | None = None
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+    @property
+    def label(self) -> str:
+        """`PATH` or `PATH::NAME`, as a user would type it, on one line and printable."""
+        return printable(f"{self.path}::{self.name}" if self.name else str(self.path))
+
+    @property
+    def place(self) -> tuple[object, ...] | None:
+        """What two tensors have in common exactly where they are the same bytes, read alike.
+
+        A file keeps a storage once, so that tensors of one place are one tensor under several
+        names. Hashable; None where that cannot be told, and for tensors without bytes of their own.
+        """
+        begins: object = self.origin
+        if isinstance(self.storage, FileBytes):
+            begins = self.storage.offset
+        if begins is None or self.storage is None or self.numel == 0:
+            return None
+        steps = tuple(step for size, step in zip(self.shape, self.strides, strict=True) if size > 1)
+        return (str(self.path), begins, self.dtype, self.shape, steps)
+
+    def stored(self, block: tuple[slice, ...] = ()) -> NDArray[Any]:
+        """The elements as bits, in the file's byte order; only those of `block`, if it is given.
+
+        Dtype as `bncli.dtypes.DTYPES[self.dtype].stored`, shape `shape` or the block's. The slices
+        of `block` are those of the first axes and have no step. Elements may share memory.
+        Raises TensorError where the values cannot be had, CorruptFileError where they are not what
+        was written, FileError where the file has changed.
+        """
+        with ExitStack() as stack:
+            return self.stored_reader(stack)(block)
+
+    def read(self) -> NDArray[Any]:
+        """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32."""
+        import numpy as np
+
+        values = decode(self.stored(), self.dtype)
+        return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+    def block_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
+        """A function that gives the values of a block, as `read` gives them all.
+
+        Of a plain file, that block alone is read; what had to be unpacked is unpacked once. `stack`
+        closes what is opened.
+        """
+        import numpy as np
+
+        stored = self.stored_reader(stack)
+
+        def read(block: tuple[slice, ...]) -> NDArray[Any]:
+            values = decode(stored(block), self.dtype)
+            return np.array(values, dtype=values.dtype.newbyteorder("="))
+
+        return read
+
+    def check(self) -> None:
+        """Raise CorruptFileError where the elements, all of them, are not what was written.
+
+        For those who read them part by part; what has to be unpacked is checked as that is done.
+        """
+        if isinstance(self.storage, FileBytes) and self.storage.checksum is not None:
+            with self.storage.opened() as file:
+                self.storage.check(file)
+
+    def stored_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
+        """A function that gives a block as `stored` does, from a file that `stack` closes."""
+        import numpy as np
+        from numpy.lib.stride_tricks import as_strided
+
+        if self.storage is None:
+            raise TensorError(f"{self.label}: its values cannot be read ({self.unreadable}).")
+        itemsize = DTYPES[self.dtype].itemsize
+        if callable(self.storage):
+            steps = tuple(stride * itemsize for stride in self.strides)
+            whole = as_strided(self.storage(), self.shape, steps, writeable=False)
+            return lambda block: whole[block]
+        where = self.storage
+        dtype = np.dtype(DTYPES[self.dtype].stored).newbyteorder(
+            "<" if where.byteorder == "little" else ">"
+        )
+        file = stack.enter_context(where.opened())
+        where.check(file)
+
+        def read(block: tuple[slice, ...]) -> NDArray[Any]:
+            parts = (*block, *(slice(None),) * (self.ndim - len(block)))
+            ranges = [range(size)[part] for size, part in zip(self.shape, parts, strict=True)]
+            shape = tuple(map(len, ranges))
+            if 0 in shape:
+                return np.empty(shape, dtype)
+            start = sum(part.start * step for part, step in zip(ranges, self.strides, strict=True))
+            return where.elements(file, dtype, shape, self.strides, start)
+
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """An opened file: its tensors by full name, in the file's order; nothing of them read yet.
+
+    `container` names the format ("npy", "npz", "torch-zip", "torch-legacy", "torchscript",
+    "safetensors"). `modules` holds the BatchNorm modules stored as objects, by module path, and
+    `skipped` says of what else is in the file, by name, why it was not read.
+    """
+
+    path: Path
+    container: str
+    tensors: Mapping[str, TensorRef]
+    modules: Mapping[str, BatchNormModule] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What bncli says to the system and hears from it: signals, standard streams, the progress bar."""

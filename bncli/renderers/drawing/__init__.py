@@ -1,0 +1,1 @@
+"""How renderers draw: cells, charts, pictures."""

@@ -1,0 +1,69 @@
+"""The registry of rules.
+
+BN0xx   an input batch
+BN1xx   statistics that were never estimated
+BN2xx   values that are not possible
+BN3xx   counters
+BN4xx   dead and exploding channels
+BN5xx   precision
+BN6xx   layers beside each other
+BN7xx   running statistics over many batches
+BN9xx   a comparison
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.report import Finding
+    from bncli.rulebook.interface import Rule
+
+FAMILIES: dict[str, str] = {
+    "BN0": "an input batch",
+    "BN1": "statistics that were never estimated",
+    "BN2": "values that are not possible",
+    "BN3": "counters",
+    "BN4": "dead and exploding channels",
+    "BN5": "precision",
+    "BN6": "layers beside each other",
+    "BN7": "running statistics over many batches",
+    "BN9": "a comparison",
+}
+"""What the rules of each hundred speak of, by the code without its last two digits."""
+
+
+def __getattr__(name: str) -> tuple[Rule, ...]:
+    """`RULES`, the list of all rules, when it is asked for: a command judges by a few of them."""
+    if name != "RULES":
+        raise AttributeError(name)
+    return _rules()
+
+
+def _rules() -> tuple[Rule, ...]:
+    """Every rule, in the order of its code."""
+    from bncli.rulebook.registry import RULES
+
+    return RULES
+
+
+def formerly(code: str) -> tuple[str, ...]:
+    """The codes under which some findings of `code` went before; () for a code of no rule."""
+    return next((rule.formerly for rule in _rules() if rule.code == code), ())
+
+
+def former_codes(finding: Finding) -> list[set[str]]:
+    """The codes under which a finding went before; one of each set has to be known.
+
+    A finding that is said in the place of several others is known where all of them are.
+    """
+    codes = set(formerly(finding.code))
+    if finding.instead_of is None:
+        return [codes] if codes else []
+    every = ({code, *formerly(code)} & codes for code in finding.instead_of)
+    return [each for each in every if each]
+
+
+def taken_over(code: str) -> tuple[str, ...]:
+    """The codes of the rules that took over some findings of `code`."""
+    return tuple(rule.code for rule in _rules() if code in rule.formerly)

@@ -1,0 +1,372 @@
+"""BN602 to BN606, BN608, BN609: averaged copies beside the live model, and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from bncli.report import Finding, Severity, Value
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.layers import Checkpoint, Summary, is_below, label, plain_count
+from bncli.rulebook.pairs import ALIKE, Pair
+
+COPY_INITIAL = Rule(
+    "BN602",
+    "copy-never-updated",
+    Severity.ERROR,
+    "The averaged copy has the initial running statistics 0 and 1, and the live model has real "
+    "ones.",
+    "Copy or average the buffers too where the parameters are, or run update_bn on the copy.",
+    symptom="The teacher or EMA model is far worse than the live one in evaluation.",
+    arithmetic="running_mean is exactly 0 and running_var exactly 1 in a layer of the copy, and "
+    "the layer of the same name in the live model has other values. Averaging over parameters() "
+    "leaves buffers as they were made.",
+    certainty="As good as certain that evaluation of the copy is wrong.",
+    lookalike="A copy that is only ever run in training mode does not read them.",
+    seen=(
+        "CuriousAI/mean-teacher#9",
+        "facebookresearch/moco#70",
+        "boschresearch/OASIS#21",
+        "lucidrains/byol-pytorch#73",
+    ),
+)
+COPY_OF_BUFFERS = Rule(
+    "BN603",
+    "copy-of-live-statistics",
+    Severity.WARNING,
+    "The averaged copy has its own weights and the live model's running statistics, bit for bit.",
+    "Run update_bn on the copy, or average the running statistics along with the weights.",
+    symptom="The averaged model is a little worse than expected in evaluation.",
+    arithmetic="running_mean and running_var of a layer are equal in every bit to those of the "
+    "live layer, while weight or bias are not: the statistics describe the activations of other "
+    "weights.",
+    certainty="Certain as a fact. How much it costs grows with the distance between the two sets "
+    "of weights; some projects copy on purpose and are content.",
+    lookalike="A copy that is equal in weight and bias too has just been made. Where statistics "
+    "are frozen in training (eval mode), the copy's stay equal and are right.",
+    seen=("pytorch/ignite#2590", "fadel/pytorch_ema#13", "LeeDoYup/FixMatch-pytorch#10"),
+)
+COPY_AVERAGED = Rule(
+    "BN604",
+    "copy-with-own-statistics",
+    Severity.INFO,
+    "The averaged copy has running statistics of its own: averaged, or estimated anew.",
+    "Nothing follows from this alone.",
+    symptom="None.",
+    arithmetic="running_mean and running_var of the copy differ from the live model's and are not "
+    "the initial 0 and 1, no share of the initial values shows in them (BN608), and they are not "
+    "left behind (BN609). Its counter may be anything: integer buffers are often left out.",
+    certainty="Certain as a fact.",
+    lookalike="Which of the two, averaged or estimated anew, one file does not say. A teacher that "
+    "is another network has its own too.",
+    seen=("huggingface/pytorch-image-models#102", "huggingface/pytorch-image-models#106"),
+)
+NO_UPDATE_BN = Rule(
+    "BN605",
+    "update-bn-not-run",
+    Severity.WARNING,
+    "Weights were averaged (n_averaged), and the running statistics are still the live model's.",
+    "Run torch.optim.swa_utils.update_bn(loader, model) before the averaged model is used.",
+    symptom="Averaged weights do worse than any of the weights they are made of.",
+    arithmetic="n_averaged is above 1, weight or bias differ from the live model's in the same "
+    "file, and running_mean and running_var are equal to the live ones in every bit. AveragedModel "
+    "copies buffers and does not average them, unless use_buffers=True.",
+    certainty="Certain that update_bn was not run after the last averaging.",
+    lookalike="Without the live model in the file it cannot be told (BN606).",
+    seen=(
+        "Lightning-AI/pytorch-lightning#8811",
+        "kristpapadopoulos/keras-stochastic-weight-averaging#4",
+    ),
+)
+AVERAGED = Rule(
+    "BN606",
+    "averaged-weights",
+    Severity.INFO,
+    "The file holds averaged weights; whether update_bn was run, it alone cannot say.",
+    "Check that update_bn was run, or inspect a file with the live model beside it.",
+    symptom="None by itself.",
+    arithmetic="A tensor n_averaged above 1 stands beside the layers, and there is no live model "
+    "to compare with.",
+    certainty="Certain that weights were averaged, and no more.",
+    lookalike="With the live model in the file BN605 decides it.",
+    seen=("mosaicml/composer#624",),
+)
+STILL_INITIAL = Rule(
+    "BN608",
+    "copy-still-initial",
+    Severity.WARNING,
+    "The averaged copy's running statistics are in part still the initial 0 and 1.",
+    "Average for longer, warm the decay up, begin the average at a trained model, or run update_bn "
+    "on the copy.",
+    symptom="The averaged model is far worse than the live one in evaluation, and gets better as "
+    "training goes on.",
+    arithmetic="After n steps of decay d the copy holds q = d^n of what it began with. If that was "
+    "a fresh layer, running_var = q + (1 - q) live and running_mean = (1 - q) live, with one q in "
+    "every channel, and no variance lies below q. d = 0.9998 leaves 85 % after 800 steps, and 1 % "
+    "after 23024.",
+    certainty="Likely: one q explains the copy in most channels of all its layers, and a factor "
+    "does not. The live variances of today stand for those that were averaged, so that q is known "
+    "to a tenth or so.",
+    lookalike="A copy that began at a trained model keeps that one's statistics (BN609). Below a "
+    "tenth q cannot be told from live variances that moved.",
+    formerly=("BN604",),
+    seen=("huggingface/pytorch-image-models#245",),
+)
+LEFT_BEHIND = Rule(
+    "BN609",
+    "copy-left-behind",
+    Severity.WARNING,
+    "The averaged copy's running statistics did not move with the live ones, as its weights did.",
+    "Average or copy the buffers along with the parameters, or run update_bn on the copy; nothing, "
+    "if that was done.",
+    symptom="The averaged model is worse than the live one in evaluation, the more the further "
+    "training has come.",
+    arithmetic="The copy's counter is behind the live one's, and its statistics are further from "
+    "the live ones than its weights are, relative to their size: the live layer's activations, "
+    "normalised by the copy, would be off by half a standard deviation or more in the median "
+    "channel, or by 0.3 in the median layer.",
+    certainty="Likely. Averaging over parameters() leaves buffers as they were when the copy was "
+    "made; a counter of 300 beside 600 says when. A counter of 0 or 1 says less, since integer "
+    "buffers are often left out of averages, and then the distance must be larger.",
+    lookalike="A copy whose statistics were estimated anew on other data. A counter alone that is "
+    "behind is only truncated or left out (BN604).",
+    formerly=("BN604",),
+)
+
+RULES = (
+    COPY_INITIAL,
+    COPY_OF_BUFFERS,
+    COPY_AVERAGED,
+    NO_UPDATE_BN,
+    AVERAGED,
+    STILL_INITIAL,
+    LEFT_BEHIND,
+)
+
+FAR = 0.5
+"""The distance of a layer's statistics from the live ones, in standard deviations, that is remarked
+by itself, if it is also BEYOND_WEIGHTS times that of the weights. Averages of buffers that lag as
+the weights do stay below one of the two."""
+BEYOND_WEIGHTS = 5.0
+
+FAR_IN_ALL = 0.3
+"""The same for the median over a copy's layers. Live statistics of batches of 4 values scatter by
+0.2, and an average does not, however close the weights are."""
+BEYOND_WEIGHTS_IN_ALL = 8.0
+
+MANY = 0.25
+"""The share of a copy's layers that must be far for the others to be left behind with them."""
+
+LESS_SURE = 2.0
+"""By how much these numbers grow where the copy's counter is 0 or 1, as averages that leave out
+integers keep it."""
+
+UNKNOWN = Pair(("", ""), None, None, None)
+"""What is known of a pair whose numbers could not be read."""
+
+
+def check_copies(file: Checkpoint) -> list[Finding]:
+    """BN602 to BN605, BN608 and BN609: averaged copies beside the live model."""
+    by_name = {layer.name: layer for layer in file.layers}
+    findings: list[Finding] = []
+    fine: dict[tuple[str, str], list[str]] = {}
+    behind = _left_behind(file, by_name)
+    for name, live_name in file.twins.items():
+        copy, live = by_name[name], by_name[live_name]
+        if not (copy.has_statistics and live.has_statistics):
+            continue
+        pair = file.pairs.get(name, UNKNOWN)
+        if copy.untrained or live.untrained:
+            continue  # BN208 to BN210
+        if copy.initial:
+            if not live.initial and name not in file.followers:
+                findings.append(_never_updated(copy, live))
+        elif copy.statistics_digest == live.statistics_digest:
+            if copy.affine_digest != live.affine_digest:
+                findings.append(_live_statistics(copy, live, file.averaged_count(name)))
+        elif pair.initial_weight is not None:
+            findings.append(_still_initial(copy, live, pair.initial_weight))
+        elif name in behind:
+            findings.append(_behind(copy, live, pair))
+        else:
+            fine.setdefault(pair.root, []).append(name)
+    return findings + [_fine(file, names, by_name) for names in fine.values()]
+
+
+def check_averaged(file: Checkpoint) -> list[Finding]:
+    """BN606: averaged weights without the live model."""
+    return [
+        AVERAGED.finding(
+            f"{root}.n_averaged" if root else "n_averaged",
+            f"the weights are the average of {count:g}, and the file has no live model to "
+            "compare the running statistics with.",
+            {"n_averaged": count},
+        )
+        for root, count in file.averaged.items()
+        if count > 1 and not any(is_below(name, root) for name in file.twins)
+    ]
+
+
+CHECKS = (check_copies, check_averaged)
+
+
+def _never_updated(copy: Summary, live: Summary) -> Finding:
+    """BN602: the copy's statistics are the initial ones, and maybe all of it is."""
+    cause, why = "buffers-left-out", "its parameters were copied or averaged without its buffers"
+    if copy.affine == "initial" and live.affine != "initial":
+        cause = "never-updated"
+        why = "and weight and bias are the initial ones too: nothing of the copy was ever updated"
+    return _finding(
+        COPY_INITIAL,
+        copy,
+        live,
+        f"running_mean is exactly 0 and running_var exactly 1, where {label(live.name)} has "
+        f"statistics of its own{':' if cause == 'buffers-left-out' else ','} {why}.",
+        cause,
+    )
+
+
+def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Finding:
+    """BN603 or BN605: the live model's statistics under other weights."""
+    if count is not None and count > 1:
+        return _finding(
+            NO_UPDATE_BN,
+            copy,
+            live,
+            f"n_averaged is {count:g}, and running_mean and running_var are those of "
+            f"{label(live.name)}, bit for bit, under other weights.",
+            "update-bn-not-run",
+            n_averaged=count,
+        )
+    return _finding(
+        COPY_OF_BUFFERS,
+        copy,
+        live,
+        f"running_mean and running_var are those of {label(live.name)}, bit for bit, and weight "
+        "or bias are not.",
+        "buffers-copied",
+    )
+
+
+def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
+    """BN608: the initial 0 and 1 are a part of the copy's statistics."""
+    count = live.counter
+    digits = ".2g" if weight < 0.99 else ".3g"
+    decay = weight ** (1 / count) if count is not None and count > 0 and weight < 1 else None
+    said = ""
+    if decay is not None and decay < 1:  # to two digits of what a step takes
+        places = 1 - math.floor(math.log10(1 - decay))
+        said = f", as decay {decay:.{places}f} leaves after {plain_count(count or 0)}"
+    return _finding(
+        STILL_INITIAL,
+        copy,
+        live,
+        f"about {100 * weight:{digits}} % of it is still the initial 0 and 1: running_var is "
+        f"{weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}{said}"
+        f"{' steps' * bool(said)}.",
+        "averaged-too-briefly",
+        initial_weight=weight,
+        decay=decay,
+        num_batches_tracked=copy.counter,
+        live_num_batches_tracked=count,
+    )
+
+
+def _left_behind(file: Checkpoint, by_name: Mapping[str, Summary]) -> set[str]:
+    """The layers whose statistics stayed where they were when the copy was made.
+
+    Each that is far from its live twin; and where those are many, or all are rather far, all of
+    the same copy whose counter is behind: averaging that left one buffer out left all out.
+    """
+    parts: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
+    for name, pair in file.pairs.items():
+        ours, count = by_name[name].counter, by_name[file.twins[name]].counter
+        if ours is None or count is None or not 0 <= ours < count:
+            continue
+        if (file.averaged_count(name) or 0) > 1:  # update_bn counts its own batches alone
+            continue
+        apart, weights = pair.statistics_apart, pair.weights_apart
+        if apart is None or weights is None or weights > ALIKE:
+            continue
+        sure = 1 if ours > 1 else LESS_SURE
+        beyond = apart / weights if weights else math.inf
+        parts.setdefault(pair.root, []).append((name, apart / sure, beyond / sure))
+    found: set[str] = set()
+    for layers in parts.values():
+        far = {name for name, apart, beyond in layers if apart >= FAR and beyond >= BEYOND_WEIGHTS}
+        middle = [_median(values) or 0.0 for values in list(zip(*layers, strict=True))[1:]]
+        together = middle[0] >= FAR_IN_ALL and middle[1] >= BEYOND_WEIGHTS_IN_ALL
+        if together or len(far) >= MANY * len(layers):
+            far = {name for name, _, _ in layers}
+        found |= far
+    return found
+
+
+def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
+    """BN609: the copy's statistics did not move with the live ones."""
+    apart, weights = pair.statistics_apart, pair.weights_apart
+    return _finding(
+        LEFT_BEHIND,
+        copy,
+        live,
+        f"num_batches_tracked is {plain_count(copy.counter or 0)} beside the "
+        f"{plain_count(live.counter or 0)} of {label(live.name)}, and its statistics are "
+        f"{apart or 0:.3g} standard deviations from the live ones in the median channel, where the "
+        f"weights are {weights or 0:.2g} of their size apart: they did not move with the live "
+        "ones, unless they were estimated anew.",
+        "buffers-left-behind",
+        num_batches_tracked=copy.counter,
+        live_num_batches_tracked=live.counter,
+        statistics_apart=apart,
+        weights_apart=weights,
+    )
+
+
+def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Finding:
+    """BN604: layers of one copy whose statistics are their own and not to blame."""
+    live = [by_name[file.twins[name]] for name in names]
+    apart = _median(pair.statistics_apart for name in names if (pair := file.pairs.get(name)))
+    weights = _median(pair.weights_apart for name in names if (pair := file.pairs.get(name)))
+    said = (
+        "" if apart is None else f"; they are {apart:.2g} standard deviations apart in the median"
+    )
+    behind = [
+        by_name[name].counter
+        for name, other in zip(names, live, strict=True)
+        if (ours := by_name[name].counter) is not None
+        and other.counter is not None
+        and ours < other.counter
+    ]
+    return COPY_AVERAGED.finding(
+        label(names[0]),
+        f"{len(names)} layer{'s' * (len(names) > 1)} ha{'ve' if len(names) > 1 else 's'} "
+        f"statistics other than those beside them in the live model, such as "
+        f"{label(live[0].name)}: averaged, or estimated on their own{said}"
+        + (f"; the counters of {len(behind)} are behind the live ones'." if behind else "."),
+        {
+            "layers": names,
+            "statistics_apart": apart,
+            "weights_apart": weights,
+            "counters_behind": len(behind),
+        },
+        places=("averaged copies",),
+    )
+
+
+def _finding(
+    rule: Rule,
+    copy: Summary,
+    live: Summary,
+    message: str,
+    cause: str,
+    hint: str = "",
+    **numbers: Value,
+) -> Finding:
+    """A finding at a copy's layer, beside its twin."""
+    evidence = {"layer": copy.name, "live": live.name, "cause": cause, **numbers}
+    return rule.finding(label(copy.name), message, evidence, hint=hint)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None

@@ -1,0 +1,289 @@
+"""BN0xx: what a batch's own statistics show before any comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES
+from bncli.report import Finding, Severity
+from bncli.rulebook.batch_rules import (
+    BELOW_EPS,
+    CONSTANT,
+    FEW_VALUES,
+    FRESH_STATISTICS,
+    GRADIENT_NOT_FINITE,
+    ILL_CONDITIONED,
+    INPUTS_DIFFER,
+    MOMENTUM,
+    NOT_FINITE,
+    NOT_POSITIVE,
+    OVERFLOW,
+    STATE_NOT_FINITE,
+)
+from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values, span
+from bncli.rulebook.layers import MOST_EVIDENCE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormSettings, ChannelStats, FloatArray
+    from bncli.report import Member, Value
+    from bncli.running_stats.scatter import FRatio
+
+WORST_CONDITION = 1000.0
+"""|mean|/std beyond which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
+
+FEWEST_VALUES = 8
+"""Below this, the relative standard deviation of a normal batch's variance exceeds a half."""
+
+MOST_APART = 30.0
+"""The F ratio beyond which it is remarked; of two shuffled inputs with 60 values a channel in all,
+one channel in a million exceeds it."""
+
+
+def batch_findings(
+    stats: ChannelStats,
+    settings: BatchNormSettings,
+    parameter_dtype: str,
+    running_var: FloatArray | None,
+) -> list[Finding]:
+    """What the statistics of the whole input show; `running_var` where stored ones normalise."""
+    import numpy as np
+
+    findings = []
+
+    def report(
+        rule: Rule,
+        channels: NDArray[Any],
+        message: Callable[[int], str],
+        key: Callable[[Any], float] | None = None,
+        place: str = "channels",
+        extent: tuple[Member, ...] = (),
+        **evidence: NDArray[Any] | Sequence[Any],
+    ) -> None:
+        found = np.flatnonzero(channels)
+        if not found.size:
+            return
+        worst = int(max(found, key=key) if key else found[0])
+        chosen = {
+            name: [_plain(values[channel]) for channel in found[:MOST_EVIDENCE]]
+            for name, values in evidence.items()
+        }
+        findings.append(
+            rule.finding(
+                name_channels(found),
+                message(worst),
+                {**_listed(found), **chosen},
+                extent=extent,
+                places=(place,),
+            )
+        )
+
+    finite = (stats.nan + stats.inf) == 0
+    std = np.sqrt(np.where(finite, stats.var, np.nan))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        condition = np.where(finite & (std > 0), np.abs(stats.mean) / std, 0.0)
+    several = stats.count > 1
+
+    report(
+        NOT_FINITE,
+        ~finite,
+        lambda c: (
+            f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
+            f"values a channel; the first at {list(stats.first_nonfinite[c] or ())}."
+        ),
+        extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
+        nan=stats.nan,
+        inf=stats.inf,
+        first_nonfinite=stats.first_nonfinite,
+    )
+    if settings.normalizes_with_batch:
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = stats.var * stats.count
+        kept = "float64" if parameter_dtype == "float64" else "float32"
+        report(
+            OVERFLOW,
+            finite & (squares > DTYPES[kept].largest),
+            lambda c: (
+                f"the squared deviations add up to {squares[c]:.6g} in channel {c}, "
+                f"beyond {kept}'s largest."
+            ),
+            key=lambda c: float(squares[c]),
+            sum_of_squares=squares,
+        )
+    if parameter_dtype != "float64":
+        report(
+            ILL_CONDITIONED,
+            condition > WORST_CONDITION,
+            lambda c: (
+                f"|mean|/std is up to {condition[c]:.6g} (channel {c}); float32 keeps the "
+                f"normalised values to about {condition[c] * 2.0**-24:.1g}."
+            ),
+            key=lambda c: float(condition[c]),
+            condition=condition,
+        )
+    constant = finite & (stats.min == stats.max)
+    # What stands under the root: the batch's variance, or the stored one.
+    var = stats.var if running_var is None else running_var
+    dead = constant if running_var is None else np.zeros_like(constant)
+    below = (var >= 0) & (var < settings.eps) & ~dead
+    report(
+        BELOW_EPS,
+        below,
+        lambda _: (
+            f"{'the variance' if running_var is None else 'running_var'} is "
+            f"{span(var[below], '.6g')}, below eps {settings.eps:.6g}."
+        ),
+        place="channels" if running_var is None else "running_var",
+        var=var,
+    )
+    if running_var is not None:
+        report(
+            NOT_POSITIVE,
+            ~(running_var + settings.eps > 0),
+            lambda c: f"running_var is {running_var[c]:.6g} in channel {c}.",
+            place="running_var",
+            extent=channel_extent("not positive", ~(running_var + settings.eps > 0)),
+            running_var=running_var,
+        )
+    if settings.momentum is not None and not 0 <= settings.momentum <= 1:
+        findings.append(
+            MOMENTUM.finding(
+                "momentum", f"it is {settings.momentum:g}.", {"momentum": settings.momentum}
+            )
+        )
+    if stats.count < FEWEST_VALUES:
+        findings.append(
+            FEW_VALUES.finding(
+                "every channel", f"{stats.count} value{'s' * several} each.", {"count": stats.count}
+            )
+        )
+    report(
+        CONSTANT,
+        constant & several,
+        lambda _: (
+            f"every value of a channel is the same: {span(stats.min[constant & several], '.6g')}."
+        ),
+        value=stats.min,
+    )
+    return findings
+
+
+def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
+    """A finding for each of the layer's tensors, by name, that holds NaN or Inf."""
+    import numpy as np
+
+    findings = []
+    for name, values in state.items():
+        if values is None or np.isfinite(values).all():
+            continue
+        bad = np.flatnonzero(~np.isfinite(values))
+        findings.append(
+            STATE_NOT_FINITE.finding(
+                name,
+                f"{odd_values(values, ~np.isfinite(values))}.",
+                _listed(bad),
+                extent=(
+                    *channel_extent("NaN", np.isnan(values)),
+                    *channel_extent("Inf", np.isinf(values)),
+                ),
+            )
+        )
+    return findings
+
+
+def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Finding]:
+    """A finding where the upstream gradient, in the input's shape, is NaN or Inf."""
+    import numpy as np
+
+    others = tuple(axis for axis in range(grad_output.ndim) if axis != channel_axis)
+    counts = (~np.isfinite(grad_output)).sum(others)
+    bad = np.flatnonzero(counts)
+    if not bad.size:
+        return []
+    return [
+        GRADIENT_NOT_FINITE.finding(
+            "grad_output",
+            f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
+            {**_listed(bad), "not_finite": counts[bad[:MOST_EVIDENCE]].tolist()},
+            extent=(
+                *channel_extent("NaN", np.isnan(grad_output).any(others)),
+                *channel_extent("Inf", np.isinf(grad_output).any(others)),
+            ),
+        )
+    ]
+
+
+def fresh_statistics_finding() -> Finding:
+    """The warning for evaluation without any state."""
+    return FRESH_STATISTICS.finding(
+        "running statistics", "none were given; a fresh module's 0 and 1 were used.", {}
+    )
+
+
+def inputs_findings(
+    f_ratio: FloatArray, samples: FRatio | None, sorted_ones: NDArray[Any] | None
+) -> list[Finding]:
+    """What the spread between inputs shows; `f_ratio` (num_features,) counts each value as one.
+
+    `samples` is the ratio by samples, and `sorted_ones` the channels in which it is beyond chance;
+    None where the samples are not known.
+    """
+    import numpy as np
+
+    if samples is not None and sorted_ones is not None and sorted_ones.any():
+        found = np.flatnonzero(sorted_ones).tolist()
+        worst = max(found, key=lambda channel: float(samples.ratio[channel]))
+        ratio = float(samples.ratio[worst])
+        times = f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
+        return [
+            INPUTS_DIFFER.finding(
+                "inputs",
+                f"the variance between their means is up to {times} what shuffled samples would "
+                f"leave (channel {worst}; {len(found)} of {len(f_ratio)} beyond "
+                f"{samples.border:.3g}).",
+                {
+                    "channels": found,
+                    "f_ratio": samples.ratio[found].tolist(),
+                    "by": "samples",
+                    "border": samples.border,
+                    "freedom": list(samples.freedom),
+                },
+                hint="Batches sorted by class, domain or time do this: shuffle the samples first.",
+                extent=("by samples",),
+            )
+        ]
+    apart = [int(channel) for channel in np.flatnonzero(f_ratio > MOST_APART)]
+    if not apart:
+        return []
+    worst = max(apart, key=lambda channel: float(f_ratio[channel]))
+    return [
+        INPUTS_DIFFER.finding(
+            "inputs",
+            f"the variance between their means is up to {f_ratio[worst]:.3g} times what "
+            f"independent values would leave (channel {worst}; {len(apart)} of {len(f_ratio)} "
+            f"beyond {MOST_APART:g}).",
+            {
+                "channels": apart,
+                "f_ratio": [float(f_ratio[channel]) for channel in apart],
+                "by": "values",
+                "border": MOST_APART,
+            },
+            severity=Severity.INFO,
+        )
+    ]
+
+
+def _listed(channels: NDArray[Any]) -> dict[str, Value]:
+    """Channels as evidence: the first MOST_EVIDENCE of them, and the number where it is larger."""
+    listed: dict[str, Value] = {"channels": channels[:MOST_EVIDENCE].tolist()}
+    if len(channels) > MOST_EVIDENCE:
+        listed["channel_count"] = len(channels)
+    return listed
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's; anything else as it is."""
+    return value.item() if hasattr(value, "item") else value

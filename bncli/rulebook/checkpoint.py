@@ -1,0 +1,125 @@
+"""The rules for checkpoints, run: each layer as it is read, then the file as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.errors import TensorError
+from bncli.rulebook import (
+    averaging,
+    channels,
+    collapse,
+    copies,
+    corruption,
+    counters,
+    estimation,
+    lookalikes,
+    momentum,
+    precision,
+    shapes,
+    structure,
+    unwritten,
+    variances,
+)
+from bncli.rulebook.layers import Bare, Checkpoint, Layer, Summary
+from bncli.rulebook.pairs import Comparison
+from bncli.state_dict import possible_layers
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile
+    from bncli.report import Finding
+
+    LayerChecks = tuple[Callable[[Layer], list[Finding]], ...]
+
+LAYER_CHECKS: LayerChecks = (
+    *unwritten.CHECKS,
+    *corruption.CHECKS,
+    *variances.CHECKS,
+    *shapes.CHECKS,
+    *channels.CHECKS,
+    *precision.LAYER_CHECKS,
+)
+"""Checks of one layer by its arrays."""
+FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
+    *estimation.CHECKS,
+    *momentum.CHECKS,
+    *counters.CHECKS,
+    *collapse.CHECKS,
+    *precision.FILE_CHECKS,
+    *structure.CHECKS,
+    *averaging.CHECKS,
+    *lookalikes.CHECKS,
+)
+"""Checks of all layers of a file beside each other."""
+
+
+def layer_findings(layer: Layer) -> list[Finding]:
+    """What one layer's own numbers show.
+
+    Where no training left the statistics that alone is said of them, and what else is spoilt.
+    """
+    for unwritten_check in unwritten.CHECKS:
+        if found := unwritten_check(layer):
+            rest: LayerChecks = shapes.CHECKS
+            if unwritten_check is not unwritten.check_garbage:  # which names all that is spoilt
+                rest += corruption.CHECKS
+            if unwritten_check is not unwritten.check_zero:  # which one older rule was for
+                silent = [each for each in LAYER_CHECKS if each not in (*unwritten.CHECKS, *rest)]
+                codes = {finding.code for check in silent for finding in check(layer)}
+                found = [replace(finding, instead_of=tuple(sorted(codes))) for finding in found]
+            return found + [finding for check in rest for finding in check(layer)]
+    return [finding for check in LAYER_CHECKS for finding in check(layer)]
+
+
+def file_findings(file: Checkpoint) -> list[Finding]:
+    """What the layers of a file show beside each other."""
+    return [finding for check in FILE_CHECKS for finding in check(file)]
+
+
+def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
+    """A file with its layers' summaries."""
+    names = {layer.name for layer in layers}
+    averaged = dict(_averaged(file))
+    possible = possible_layers(file)
+    compared = Comparison(file, possible)
+    twins = copies.twins(layers, averaged, compared.alike)
+    certain = copies.twins(layers, averaged) if twins else {}
+    bare = [
+        Bare(layer.name, tuple(layer.tensors))
+        for layer in possible.values()
+        if layer.name not in names
+        and layer.module is None
+        and not layer.has_statistics
+        and all(ref.ndim <= 1 for ref in layer.tensors.values())
+    ]
+    return Checkpoint(
+        layers=layers,
+        bare=bare,
+        twins=twins,
+        pairs=compared.pairs(twins, layers),
+        followers=[name for name in twins if name not in certain],
+        shared=structure.shared_layers([refs for name, refs in possible.items() if name in names]),
+        averaged=averaged,
+        likely=lookalikes.likely_layers(file, possible, names),
+        parameter_dtypes=frozenset(
+            ref.dtype
+            for name, ref in file.tensors.items()
+            if ref.dtype in DTYPES
+            and DTYPES[ref.dtype].kind == "float"
+            and ref.numel > 1
+            and copies.is_parameter(name)
+        ),
+    )
+
+
+def _averaged(file: TensorFile) -> Iterable[tuple[str, float]]:
+    """The n_averaged tensors of a file, by the name in front of them."""
+    for name, ref in file.tensors.items():
+        if name.rpartition(".")[2] == "n_averaged" and ref.numel == 1:
+            try:
+                yield name.rpartition(".")[0], float(ref.read().reshape(()).item())
+            except (TensorError, TypeError):  # TypeError: a complex number
+                continue

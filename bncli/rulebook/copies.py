@@ -1,0 +1,192 @@
+"""What names tell of a copy: of the whole network, or of its parameters alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from bncli.rulebook.layers import Checkpoint, Summary
+from bncli.state_dict.names import BIASES, WEIGHTS
+
+COPY = re.compile(
+    r"(?:^|_)ema(?:_|\d|$)|teacher|(?:^|_)swa(?:_|$)|averaged|shadow|polyak"
+    r"|(?:^|_)(?:avg|average|mean)_(?:model|net|network)(?:_|$)"
+    r"|(?:^|_)(?:model|net|network)_(?:avg|average)$"
+    r"|momentum_(?:encoder|model|net|network|backbone|projector|projection|branch)"
+    r"|(?:encoder|model|net|network|backbone|projector|projection|branch|head)_momentum$"
+    r"|encoder_k$|key_encoder|encoder_m$"
+    r"|(?:^|_)target_(?:net|encoder|network|model|backbone|projector|branch)",
+    re.IGNORECASE,
+)
+"""A component of a name that says: this is an averaged copy of another model."""
+
+FOLLOWER = re.compile(r"(?:^|_)(?:target|targ|old|slow|lagged|momentum)(?=_|$)", re.IGNORECASE)
+"""A component of a name that may say so, and does where the weights too are nearly a copy's."""
+
+_MARK = re.compile(
+    r"(?:^|_)(?:ema|swa|avg|average|averaged|teacher|target|targ|old|slow|lagged|momentum|polyak)"
+    r"(?=_|$)",
+    re.IGNORECASE,
+)
+"""What such a component has more than that of the live model: model_ema, q_net_target."""
+
+_ASIDE = re.compile(r"^optim|exp_avg|(?:^|_)grads?(?:_|$)|gradient|momentum_buffer", re.IGNORECASE)
+"""A component of a name that says: numbers about the parameters, such as an optimiser's."""
+
+FEWEST_MIRRORED = 3
+"""Layers from which a part of the file that has all of them by name is a copy, not a sibling."""
+
+WRAPPERS = frozenset({"module", "_orig_mod", "model", "state_dict", "online_model", "shadow"})
+"""Names that wrapping puts before a model's own, and that say nothing of the model."""
+
+LONGEST_NAME = 1000
+"""Longer names are not of a network that anyone wrote."""
+
+_PARAMETERS = frozenset((*WEIGHTS, *BIASES, "kernel", "in_proj_weight", "in_proj_bias"))
+
+
+def parameters_alone(file: Checkpoint) -> set[str]:
+    """The names of what lacks statistics because the parameters of a network were copied.
+
+    A copy says by its name what it is (shadow, exp_avg, grads), or has a layer for each of the
+    file's layers with statistics, FEWEST_MIRRORED or more.
+    """
+    affine_only = {
+        bare.name: parts_of(bare.name)
+        for bare in file.bare
+        if set(bare.leaves) <= {"weight", "bias"}
+    }
+    copies = {
+        name
+        for name, parts in affine_only.items()
+        if any(_ASIDE.search(part) or COPY.search(snake(part)) for part in parts[:-1])
+    }
+    whole = {parts_of(each.name) for each in file.own() if each.has_statistics}
+    if len(whole) < FEWEST_MIRRORED:
+        return copies
+    shared = 0
+    while len({parts[: shared + 1] for parts in whole}) == 1:
+        shared += 1
+    ends = {parts[shared:] for parts in whole}
+    lengths = {len(end) for end in ends}
+    roots: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+    for name, parts in affine_only.items():
+        for at in (len(parts) - length for length in lengths if length < len(parts)):
+            if parts[at:] in ends:
+                roots.setdefault(parts[:at], {})[parts[at:]] = name
+    mirrored = (found.values() for found in roots.values() if len(found) == len(ends))
+    return copies.union(*mirrored)
+
+
+def is_parameter(name: str) -> bool:
+    """Whether a tensor's name is that of a layer's weight or bias, and no optimiser's number."""
+    *above, leaf = parts_of(name)
+    return leaf in _PARAMETERS and not any(map(_ASIDE.search, above))
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The components of a name."""
+    return tuple(re.split(r"[./]", name))
+
+
+def snake(part: str) -> str:
+    """A component with its words apart: "modelEMA" as "model_EMA"."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part)
+
+
+def twins(
+    layers: Sequence[Summary],
+    averaged: Iterable[str] = (),
+    alike: Callable[[str, str], bool] = lambda _copy, _live: False,
+) -> dict[str, str]:
+    """For each layer of an averaged copy, the layer of the live model that it belongs to.
+
+    A copy is known by a component of its name (ema, teacher, swa and the like) or by standing
+    below one of the `averaged` prefixes. What follows that component, less what wrapping adds,
+    must be the end of the live layer's name, and the number of channels the same; a live layer
+    below the component without its mark goes first (model_ema.bn beside model.bn). A name that
+    only may be a copy's (q_net_target) is one where `alike` says so of the two layers.
+    """
+    roots = [tuple(root.split(".")) for root in averaged if root]
+    certain: dict[str, list[tuple[str, ...]]] = {}
+    maybe: dict[str, list[tuple[str, ...]]] = {}
+    live: list[tuple[tuple[str, ...], Summary]] = []
+    for layer in layers:
+        if len(layer.name) > LONGEST_NAME:
+            continue
+        parts = parts_of(layer.name)
+        at = _where(parts, COPY, roots)
+        if at is not None:
+            certain[layer.name] = list(_readings(parts, at))
+            continue
+        live.append((parts, layer))
+        at = _where(parts, FOLLOWER)
+        if at is not None:
+            maybe[layer.name] = list(_readings(parts, at))
+    channels = {layer.name: layer.channels for layer in layers}
+    leading = [pair for pair in live if pair[1].name not in maybe]
+    found = _paired(certain, live, channels)
+    for name, partner in _paired(maybe, leading, channels).items():
+        if alike(name, partner):
+            found[name] = partner
+    return {name: partner for name, partner in found.items() if partner not in found}
+
+
+def _paired(
+    copies: dict[str, list[tuple[str, ...]]],
+    live: list[tuple[tuple[str, ...], Summary]],
+    channels: dict[str, int | None],
+) -> dict[str, str]:
+    """The live layer of each copy's layer whose name ends in one of its readings."""
+    wanted = {rest for several in copies.values() for rest in several}
+    lengths = {len(rest) for rest in wanted}
+    ends: dict[tuple[str, ...], list[tuple[int, Summary]]] = {}
+    for parts, layer in live:
+        for length in lengths:
+            end = parts[-length:]
+            if len(parts) >= length and end in wanted:
+                ends.setdefault(end, []).append((len(parts), layer))
+    found: dict[str, str] = {}
+    below: dict[str, dict[str, int]] = {}
+    for name, several in copies.items():
+        fits = (
+            (rest, min(same, key=lambda pair: pair[0])[1])
+            for rest in several
+            if (same := [p for p in ends.get(rest, ()) if p[1].channels == channels[name]])
+        )
+        end, partner = next(fits, ((), None))
+        if partner is not None:
+            found[name] = partner.name
+            root = name[: len(name) - sum(map(len, end)) - len(end) + 1]
+            below.setdefault(root, {})[name] = len(end)
+    # "ema.bn" may be an attention of that name: a copy has most of the network's layers.
+    for names in below.values():
+        if 2 * len(names) < len(live):
+            for name in (each for each, length in names.items() if length == 1):
+                del found[name]
+    return found
+
+
+def _where(
+    parts: tuple[str, ...], marks: re.Pattern[str], roots: Sequence[tuple[str, ...]] = ()
+) -> int | None:
+    """The last component that marks a copy, or the last of a root; None for no copy."""
+    for root in roots:
+        if parts[: len(root)] == root:
+            return len(root) - 1
+    found = [index for index, part in enumerate(parts[:-1]) if marks.search(snake(part))]
+    return found[-1] if found else None
+
+
+def _readings(parts: tuple[str, ...], at: int) -> Iterator[tuple[str, ...]]:
+    """What a copy's layer may be called in the model, the longest reading first."""
+    rest = parts[at + 1 :]
+    rests = [rest]
+    while len(rest) > 1 and rest[0] in WRAPPERS:
+        rest = rest[1:]
+        rests.append(rest)
+    marked = snake(parts[at])
+    unmarked = _MARK.sub("", marked).strip("_")
+    if unmarked and unmarked != marked:
+        yield from ((unmarked, *rest) for rest in rests)
+    yield from rests

@@ -1,0 +1,223 @@
+"""BN107: what looks like BatchNorm, and is not judged because it has too little of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.report import Finding, Severity
+from bncli.rulebook.copies import parameters_alone, parts_of
+from bncli.rulebook.estimation import named_batch_norm
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.layers import Checkpoint, label
+from bncli.state_dict.names import split
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile, TensorRef
+    from bncli.state_dict import LayerRefs
+
+LOOKS_LIKE = Rule(
+    "BN107",
+    "looks-like-batch-norm",
+    Severity.INFO,
+    "Layers look like BatchNorm and are not judged: they have a weight and a bias alone, or "
+    "running statistics alone.",
+    "If they are BatchNorm, save state_dict() and not parameters(), whose buffers are missing.",
+    symptom="A network whose BatchNorm layers are not found, though it has them.",
+    arithmetic="A weight and a bias of one axis, as long as the convolution before them has "
+    "outputs, or under the name of a BatchNorm; or running_mean and running_var with no weight, "
+    "bias or counter beside them. Where most pairs of weight and bias in a file stand behind no "
+    "convolution, as in a transformer, those that do are not named.",
+    certainty="Likely, and no more. Weight and bias alone may be a BatchNorm without its buffers, "
+    "a GroupNorm or a LayerNorm. Statistics alone may be an InstanceNorm with "
+    "track_running_stats, a BatchNorm with affine=False from before counters (PyTorch 0.4.1), or a "
+    "normaliser of inputs.",
+    lookalike="Beside layers that have their statistics, a layer that is a BatchNorm by its name "
+    "or counter lacks them (BN106). A convolution with a bias rarely stands before a BatchNorm.",
+    seen=("microsoft/DeepSpeed#1101", "KupynOrest/DeblurGAN#94"),
+)
+
+RULES = (LOOKS_LIKE,)
+
+MOST_NAMED = 4
+"""Layers that a sentence names."""
+
+_ANOTHER_NORM = re.compile(
+    r"(?:^|_)(?:ln|gn|rms)_?\d*(?:_|$)|(?:^|_)in_?\d+(?:_|$)|(?:layer|group|instance|rms)_?norm",
+    re.IGNORECASE,
+)
+"""The last component of the name of a norm that is no BatchNorm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """Something that looks like a BatchNorm layer and is not judged as one.
+
+    `statistics` says that it has running statistics and nothing else; otherwise it has weight and
+    bias alone, and `after` is the convolution before it, None where the name alone speaks for it.
+    `biased` says that this convolution has a bias, which a BatchNorm behind it makes superfluous.
+    """
+
+    name: str
+    statistics: bool
+    after: str | None = None
+    biased: bool = False
+
+
+def likely_layers(
+    file: TensorFile, possible: Mapping[str, LayerRefs], judged: Collection[str]
+) -> list[Likely]:
+    """What looks like a BatchNorm layer among what is not `judged`, in the file's order."""
+    skipped = [
+        layer for layer in possible.values() if layer.name not in judged and layer.module is None
+    ]
+    counts = {split(name)[0] for name in file.tensors if parts_of(name)[-1] == "count"}
+    statistics = [
+        Likely(layer.name, statistics=True)
+        for layer in skipped
+        if set(layer.tensors) == {"running_mean", "running_var"}
+        and layer.naming.mean != "mean"  # the names of many other things
+        and all(ref.ndim == 1 for ref in layer.tensors.values())
+        and len({ref.shape for ref in layer.tensors.values()}) == 1
+        and layer.name not in counts  # a normaliser of inputs counts them
+    ]
+    pairs = [
+        layer
+        for layer in skipped
+        if set(layer.tensors) == {"weight", "bias"}
+        and all(ref.ndim == 1 for ref in layer.tensors.values())
+        and layer.weight is not None
+        and layer.bias is not None
+        and layer.weight.shape == layer.bias.shape
+    ]
+    behind = _convolutions_before(file, {layer.name for layer in pairs}, judged)
+    affine = []
+    for layer in pairs:
+        before = behind.get(layer.name)
+        if named_batch_norm(layer.name):
+            affine.append(Likely(layer.name, statistics=False))
+        elif before is not None and not _ANOTHER_NORM.search(parts_of(layer.name)[-1]):
+            biased = f"{before}.bias" in file.tensors or f"{before}/bias" in file.tensors
+            affine.append(Likely(layer.name, statistics=False, after=before, biased=biased))
+    if 2 * len(affine) < len(pairs):
+        affine = [layer for layer in affine if layer.after is None]
+    return affine + statistics
+
+
+def check_lookalikes(file: Checkpoint) -> list[Finding]:
+    """BN107: one note for all of a file's layers that look like BatchNorm."""
+    copies = parameters_alone(file)
+    named = {bare.name for bare in file.bare if named_batch_norm(bare.name)}
+    whole = any(layer.has_statistics for layer in file.layers)
+    layers = [
+        layer
+        for layer in file.likely
+        if layer.name not in copies and not (whole and layer.name in named)  # BN106
+    ]
+    if not layers:
+        return []
+    affine = [layer for layer in layers if not layer.statistics]
+    statistics = [layer for layer in layers if layer.statistics]
+    said = []
+    if affine:
+        behind = [layer for layer in affine if layer.after is not None]
+        said.append(
+            f"{_count(affine)} weight and bias alone"
+            + (", as wide as the convolution before" if len(behind) == len(affine) else "")
+            + ": "
+            + (
+                "GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved"
+                if whole or (behind and all(layer.biased for layer in behind))
+                else "likely BatchNorm whose buffers were not saved; LayerNorm and GroupNorm look "
+                "alike"
+            )
+        )
+    if statistics:
+        said.append(
+            f"{_count(statistics)} running_mean and running_var alone: InstanceNorm with "
+            "track_running_stats, BatchNorm with affine=False from before counters, or a "
+            "normaliser of inputs"
+        )
+    return [
+        LOOKS_LIKE.finding(
+            label(layers[0].name),
+            f"{'; '.join(said)}.",
+            {
+                "cause": "affine-alone" if affine else "statistics-alone",
+                "affine_alone": [layer.name for layer in affine],
+                "after": [layer.after for layer in affine],
+                "statistics_alone": [layer.name for layer in statistics],
+            },
+            hint=""
+            if affine
+            else "The network's code tells which; all but a normaliser read them in evaluation.",
+            extent=tuple(label(layer.name) for layer in layers),
+            places=("layers that look like BatchNorm",),
+        )
+    ]
+
+
+CHECKS = (check_lookalikes,)
+
+
+def _count(layers: list[Likely]) -> str:
+    """How many layers have something, and the first of their names."""
+    more = len(layers) - MOST_NAMED
+    names = ", ".join(label(layer.name) for layer in layers[:MOST_NAMED])
+    if more > 0:
+        names += f" and {more} more"
+    return f"{len(layers)} layer{'s' * (len(layers) > 1)} ({names}) ha" + (
+        "ve" if len(layers) > 1 else "s"
+    )
+
+
+def _convolutions_before(
+    file: TensorFile, pairs: AbstractSet[str], judged: Collection[str]
+) -> dict[str, str]:
+    """For a layer, the convolution of as many outputs that stands before it in its module.
+
+    Before it in the file's order, with no other layer between; or, in a file that is sorted by
+    name, the one whose number is the layer's, or the number before it. A convolution before a
+    layer that is `judged` stands before no other.
+    """
+    convolutions: dict[str, TensorRef] = {}
+    widths: dict[str, int] = {}
+    behind: dict[str, str] = {}
+    last = ""
+    for name, ref in file.tensors.items():
+        layer, leaf = split(name)
+        if leaf in {"weight", "kernel"} and ref.ndim >= 2:
+            last = layer
+            if ref.ndim >= 3 and ref.dtype in DTYPES and DTYPES[ref.dtype].kind == "float":
+                convolutions[layer] = ref
+        elif layer in pairs and layer not in widths:
+            widths[layer] = ref.numel
+            if last in convolutions and parts_of(last)[:-1] == parts_of(layer)[:-1]:
+                behind[layer] = last
+            last = ""
+        elif layer in judged:
+            last = ""
+    for layer in pairs - behind.keys():
+        near = [conv for conv in _numbered_before(layer) if conv in convolutions]
+        if near:
+            behind[layer] = near[0]
+    return {
+        layer: conv
+        for layer, conv in behind.items()
+        if widths[layer] > 1 and widths[layer] in convolutions[conv].shape[:2]
+    }
+
+
+def _numbered_before(layer: str) -> list[str]:
+    """What the convolution before a layer may be called by its number: conv1 of bn1, 3 of 4."""
+    at = max(layer.rfind("."), layer.rfind("/")) + 1
+    above, own = layer[:at], layer[at:]
+    if own.isascii() and own.isdecimal() and len(own) < 9:
+        return [f"{above}{int(own) - 1}"]
+    number = re.search(r"[0-9]*$", own)
+    digits = "" if number is None else number[0]
+    return [f"{above}conv{digits}", f"{above}conv_{digits}", f"{above}conv"]

@@ -1,0 +1,40 @@
+"""BN02x: what a tensor's shape shows where several norms are to choose from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.report import Severity
+from bncli.rulebook.interface import Rule
+
+if TYPE_CHECKING:
+    from bncli.report import Finding
+
+AMBIGUOUS_AXES = Rule(
+    "BN020",
+    "ambiguous-axes",
+    Severity.WARNING,
+    "Length and channels of a 3-D input are equal, so that either layout fits without an error.",
+    "Say which axis holds the channels: --channel-axis 1 for (N, C, L), or -1 for (N, T, D).",
+    symptom="A BatchNorm1d after an RNN or a transformer trains without an error, and normalises "
+    "time steps where features were meant.",
+    arithmetic="The input has 3 axes, the last two of the same size, and the channel axis was not "
+    "named. PyTorch takes axis 1 and can only refuse a size that does not fit.",
+    certainty="Certain that the shape does not tell. Which layout was meant only the user knows.",
+    lookalike="A square (N, C, L) is right as it is: name --channel-axis 1.",
+)
+
+RULES = (AMBIGUOUS_AXES,)
+
+
+def shape_findings(shape: tuple[int, ...], *, axis_given: bool) -> list[Finding]:
+    """What the shape of an input shows; `axis_given` says that the user named the channel axis."""
+    if axis_given or len(shape) != 3 or shape[1] != shape[2]:
+        return []
+    return [
+        AMBIGUOUS_AXES.finding(
+            "input",
+            f"axes 1 and 2 both have size {shape[1]}; axis 1 was taken for the channels.",
+            {"shape": list(shape)},
+        )
+    ]

@@ -1,0 +1,222 @@
+"""BN013: whether a batch is such as the stored statistics describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncli.model.samples import SampleSums, power_sums
+from bncli.report import Finding, Severity
+from bncli.rulebook.interface import Rule, name_channels
+from bncli.running_stats.chance import t_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormSettings, ChannelStats, FloatArray, RunningStats
+
+OFF_STORED = Rule(
+    "BN013",
+    "off-stored-statistics",
+    Severity.WARNING,
+    "The batch lies off the stored statistics, further than chance takes it: evaluation shifts or "
+    "scales what it gives for it.",
+    "Take a batch of what the layer is used on; where this is one, take the running statistics "
+    "once more over such batches. Several files of one run tell when they moved.",
+    symptom="Good in training and bad in evaluation, or good on one set of data only.",
+    arithmetic="Evaluation's output is off by (mean - running_mean)/sqrt(running_var + eps) in its "
+    "mean, and its scale by the factor sqrt((var + eps)/(running_var + eps)). The standard errors "
+    "come from the means and variances of the samples (axis 0), not of values, which go together; "
+    "momentum/(2 - momentum) of a batch's scatter is added for the running statistics' own, as of "
+    "batches of this size, or of 32 samples where it is larger. Reported where Student's t is "
+    "beyond one in a million, less for many channels, and the output is off by more than 10 % of "
+    "the layer's scale.",
+    certainty="All but certain that the statistics describe other samples than these. Which of the "
+    "two is wrong the numbers do not tell.",
+    lookalike="A batch of one class, one video or one scanner lies off too, and so does one that "
+    "is preprocessed otherwise, and a channel that few samples fire, none of them here. Padding "
+    "that took part in the statistics, a few outlier batches in training, and statistics that were "
+    "scaled in a conversion leave the same.",
+)
+
+RULES = (OFF_STORED,)
+
+CHANCE = 1e-6
+"""How seldom, at most, a channel of such a batch is remarked."""
+
+CHANCE_OF_ALL = 1e-5
+"""How seldom any of the layer's channels is."""
+
+WORST_ERROR = 0.1
+"""The predicted error of the output that is remarked, as a share of the layer's scale."""
+
+LARGEST_BATCH = 32
+"""Samples that a batch in training is believed to have had at most."""
+
+HEAVY = 2.2
+"""From here on samples are heavy-tailed: the standard deviation of their squares over the mean of
+these, which is 1.4 for normal samples of one value. A batch may miss those that make the variance.
+"""
+
+MOST_SHOWN = 0.6
+"""The same for a few samples: over the root of their number, which is the most that they show."""
+
+FEWEST_BEARERS = 3.0
+"""Samples that must bear a variance above the stored one: a single one may be a rare large one."""
+
+SURE_TO_BE_SEEN = 14.0
+"""Such samples that a batch must be expected to hold for not to miss all: exp(-14) is 1e-6."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """What chance leaves; every array is of shape (num_features,).
+
+    `mean` is the standard error of the batch's mean, and `var` that of its variance, over that
+    variance; both hold the noise of the running statistics too. `var_below` is for a variance below
+    the stored one; both are Inf where that may be chance whatever its size. `border` is the
+    multiple of them that chance leaves.
+    """
+
+    mean: FloatArray
+    var: FloatArray
+    var_below: FloatArray
+    border: FloatArray
+
+    @classmethod
+    def of(
+        cls, stats: ChannelStats, running_var: FloatArray, units: SampleSums, moving: float
+    ) -> _Noise:
+        """From `units`: the samples, or whole inputs, that are independent of each other.
+
+        `moving` is the variance of a running mean over that of a unit's.
+        """
+        import numpy as np
+
+        channels, freedom = stats.num_features, units.number - 1
+        var = stats.var
+        alone = 1 / units.effective
+        # Units that happen to be alike are no less noisy than values that are independent.
+        size = stats.count / units.number
+        between = np.maximum(units.mean_variance, var / size)
+        # What is missing to the stored variance may be what would set them apart.
+        between += np.maximum(running_var - var, 0.0)
+        mean = np.sqrt(between * (alone + moving))
+        squares = np.maximum(units.square_variance, 2 * var**2 / size)
+        # Of two or three units the squares tell little: no less than normal means would scatter.
+        least = units.inner_variance * alone + 2 * units.mean_variance**2 / freedom
+        relative = np.sqrt(np.maximum(squares * alone, least) + squares * moving) / var
+        # A channel that misses its rare large samples looks calm: the layer's most restless one
+        # tells how its samples are.
+        tail = np.sqrt(squares) / var
+        alive = np.isfinite(relative) & (var > 0)
+        heaviest = float(np.max(tail[alive], initial=0.0))
+        heavy = min(HEAVY, MOST_SHOWN * units.number**0.5)
+        blind = heaviest > heavy and units.number < SURE_TO_BE_SEEN * heaviest**2
+        below = np.inf if blind else float(np.max(relative[alive], initial=0.0))
+        border = t_quantile(min(CHANCE, CHANCE_OF_ALL / channels), freedom)
+        bearers = units.number / (1 + tail**2)
+        relative = np.where(bearers < FEWEST_BEARERS, np.inf, relative)
+        return cls(mean, relative, np.full(channels, below), np.full(channels, border))
+
+    def where(self, chosen: NDArray[Any], other: _Noise) -> _Noise:
+        """This noise in the channels `chosen`, and the other in the rest."""
+        import numpy as np
+
+        return _Noise(
+            np.where(chosen, self.mean, other.mean),
+            np.where(chosen, self.var, other.var),
+            np.where(chosen, self.var_below, other.var_below),
+            np.where(chosen, self.border, other.border),
+        )
+
+
+def stored_batch_findings(
+    stats: ChannelStats,
+    running: RunningStats,
+    weight: FloatArray | None,
+    settings: BatchNormSettings,
+    parts: Sequence[ChannelStats],
+    sorted_ones: NDArray[Any] | None,
+) -> list[Finding]:
+    """Whether the batch `stats`, whose samples are known, lies off what evaluation uses.
+
+    It came as one input or several, `parts`. In the channels `sorted_ones` (num_features,) these
+    are no shuffled ones: they, and not their samples, are independent of each other.
+    """
+    import numpy as np
+
+    samples = stats.samples
+    if samples is None or samples.number < 2:
+        return []
+    momentum = settings.momentum
+    moving = momentum / (2 - momentum) if momentum is not None and 0 < momentum < 2 else 0.0
+    eps, running_var = settings.eps, running.running_var
+    with np.errstate(all="ignore"):
+        size = min(samples.number / len(parts), LARGEST_BATCH)
+        noise = _Noise.of(stats, running_var, samples, moving / size)
+        if sorted_ones is not None and sorted_ones.any():
+            by_input = _Noise.of(stats, running_var, _inputs(stats, parts), moving)
+            noise = by_input.where(sorted_ones, noise)
+        usable = np.isfinite(running_var) & (running_var >= 0)
+        scale = np.sqrt(running_var + eps)
+        off = (stats.shift - running.running_mean + stats.offset) / scale
+        z_mean = off * scale / noise.mean
+        ratio = (stats.unbiased_var + eps) / (running_var + eps)
+        var_ratio = stats.unbiased_var / running_var
+        se_var = np.where(var_ratio < 1, noise.var_below, noise.var)
+        z_var = np.log(var_ratio) / se_var
+        mean_is_off = np.abs(z_mean) > noise.border
+        var_is_off = np.abs(z_var) > noise.border
+        error = np.hypot(mean_is_off * off, var_is_off * (np.sqrt(ratio) - 1))
+        if weight is not None:
+            error = error * np.abs(weight) / np.sqrt(np.mean(np.square(weight)))
+        # A channel of equal values has no noise to be beyond; it is remarked as such.
+        found = np.flatnonzero((error > WORST_ERROR) & usable & (stats.var > 0))
+    if not found.size:
+        return []
+    worst = int(found[np.argmax(error[found])])
+    channels = found.tolist()
+    said = []
+    if mean_is_off[worst]:
+        said.append(
+            f"the mean is off by {off[worst]:.3g} stored standard deviations, "
+            f"{abs(z_mean[worst]):.3g} standard errors"
+        )
+    if var_is_off[worst]:
+        said.append(
+            f"the variance is {var_ratio[worst]:.3g} times running_var, "
+            f"{abs(z_var[worst]):.3g} standard errors of its logarithm away"
+        )
+    return [
+        OFF_STORED.finding(
+            name_channels(channels, stats.num_features),
+            f"{' and '.join(said)} (channel {worst}; {len(channels)} of {stats.num_features} "
+            f"channels). The output there is off by {error[worst]:.0%}.",
+            {
+                "channels": channels,
+                "mean_off_in_std": off[found].tolist(),
+                "z_mean": z_mean[found].tolist(),
+                "standard_error_mean": noise.mean[found].tolist(),
+                "var_ratio": var_ratio[found].tolist(),
+                "z_var": z_var[found].tolist(),
+                "standard_error_var": se_var[found].tolist(),
+                "predicted_error": error[found].tolist(),
+                "samples": samples.number,
+                "border": float(noise.border[worst]),
+            },
+            places=("channels",),
+        )
+    ]
+
+
+def _inputs(stats: ChannelStats, parts: Sequence[ChannelStats]) -> SampleSums:
+    """The inputs as if each were one sample."""
+    import numpy as np
+
+    mean = np.array([(part.shift - stats.shift) + (part.offset - stats.offset) for part in parts])
+    squares = sum(part.count**2 for part in parts)
+    sums = power_sums(mean, np.array([part.var for part in parts]))
+    return SampleSums(len(parts), stats.count**2 / squares, sums)

@@ -1,0 +1,130 @@
+"""The findings of a pass over one layer, and the closing line, as several commands say them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bncli.arguments.layer import Layer
+    from bncli.batchnorm import Normalization
+    from bncli.model import ChannelStats, Closeness
+    from bncli.report import Finding, Table, Value
+    from bncli.verify.batch_norm_pass import BatchNormPass
+
+
+def pass_findings(stats: ChannelStats, layer: Layer, norm: Normalization) -> list[Finding]:
+    """What the batch and the layer's state show."""
+    from bncli.rulebook.batch import batch_findings, fresh_statistics_finding, state_findings
+
+    findings = batch_findings(
+        stats,
+        layer.settings,
+        layer.parameter_dtype,
+        None if layer.settings.normalizes_with_batch else norm.var,
+    )
+    findings += state_findings(
+        {
+            "weight": layer.weight,
+            "bias": layer.bias,
+            "running_mean": layer.running.running_mean if layer.running else None,
+            "running_var": layer.running.running_var if layer.running else None,
+        }
+    )
+    if layer.fresh:
+        findings.append(fresh_statistics_finding())
+    return findings
+
+
+def backend_findings(
+    compared: list[Closeness],
+    name: str,
+    norm: Normalization,
+    dtype: str,
+    findings: list[Finding],
+    *,
+    more: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """What the comparison with the backend `name` shows, given the pass's own `findings`.
+
+    `more` holds sentences to add, by quantity.
+    """
+    import numpy as np
+
+    from bncli.rulebook.batch_rules import OVERFLOW
+    from bncli.rulebook.comparison import comparison_findings, lost_digits_findings
+
+    overflow = any(finding.code == OVERFLOW.code for finding in findings)
+    found = comparison_findings(compared, name, overflow=overflow, more=more)
+    output = next(item for item in compared if item.quantity == "output")
+    if dtype in ("float32", "float64") and not overflow:  # half precision is coarse by itself
+        scale = float(np.max(np.abs((norm.weight, norm.bias))))
+        found += lost_digits_findings(output, scale, name)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedSection:
+    """What a comparison with a backend adds to a report."""
+
+    table: Table
+    findings: list[Finding]
+    facts: dict[str, Value]
+    checked: dict[str, list[str]]
+    verdict: str
+
+
+def compared_with(
+    backend: str,
+    version: str,
+    compared: list[Closeness],
+    done: BatchNormPass,
+    findings: list[Finding],
+) -> ComparedSection:
+    """What a comparison of `done`, which has these `findings`, with a backend's pass shows."""
+    from bncli.sections.tables import differences_table
+
+    name = f"{backend} {version}"
+    own = backend_findings(compared, name, done.norm, done.dtype, findings)
+    return ComparedSection(
+        differences_table(compared, name),
+        own,
+        {"backend": backend, "backend_version": version},
+        {"": [item.quantity for item in compared]},
+        agreement(compared, name, [*findings, *own]),
+    )
+
+
+def agreement(compared: list[Closeness], name: str, findings: Sequence[Finding]) -> str:
+    """The verdict of a comparison, which says where `findings` tell of NaN on both sides."""
+    failed = [item.quantity for item in compared if not item.passed]
+    if failed:
+        return (
+            f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
+            f"{', '.join(failed)}."
+        )
+    if not compared:
+        return f"Nothing was compared: {name} has none of it."
+    closest = max(compared, key=lambda item: item.used)
+    return (
+        f"bncli and {name} agree in all {len(compared)} quantities; "
+        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}.{nan_note(findings)}"
+    )
+
+
+def nan_note(findings: Sequence[Finding]) -> str:
+    """That NaN of both sides is agreement, where `findings` say that there is some."""
+    from bncli.rulebook import batch_rules as rules
+
+    causes = (rules.NOT_FINITE, rules.NOT_POSITIVE, rules.STATE_NOT_FINITE)
+    codes = {rule.code for rule in (*causes, rules.GRADIENT_NOT_FINITE)}
+    if codes.isdisjoint(finding.code for finding in findings):
+        return ""
+    return " NaN that both sides make counts as agreement."
+
+
+def closing(*sentences: str, findings: Sequence[Finding]) -> str:
+    """The verdict: what there is to say, and that nothing was found where that is so."""
+    return " ".join(filter(None, (*sentences, "" if findings else "No findings.")))

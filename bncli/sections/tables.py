@@ -1,0 +1,283 @@
+"""The tables that commands share, built from what was computed; rows for the channels shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, overload
+
+from bncli.report import MOST_ROWS, Column, Table
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from numpy.typing import NDArray
+
+    from bncli.batchnorm import Normalization
+    from bncli.model import ChannelStats, Closeness, FloatArray, IntArray, RunningStats
+    from bncli.report import Value
+    from bncli.running_stats.scatter import FRatio
+
+    PerChannel = TypeVar("PerChannel", ChannelStats, Normalization)
+
+CHANNEL_COLUMNS = (
+    Column("channel", "channel"),
+    Column("mean", "mean"),
+    Column("var", "var"),
+    Column("unbiased_var", "unbiased_var"),
+    Column("running_mean", "running_mean"),
+    Column("running_var", "running_var"),
+    Column("count", "count", foldable=True),
+    Column("std", "std"),
+    Column("invstd", "invstd"),
+    Column("min", "min"),
+    Column("max", "max"),
+    Column("nan", "nan", foldable=True),
+    Column("inf", "inf", foldable=True),
+)
+INPUT_COLUMNS = (
+    Column("input", "input"),
+    *(
+        column
+        for column in CHANNEL_COLUMNS
+        if column.key not in ("running_mean", "running_var", "invstd")
+    ),
+)
+OUTPUT_COLUMNS = (
+    Column("channel", "channel"),
+    Column("mean", "mean"),
+    Column("std", "std"),
+    Column("min", "min"),
+    Column("max", "max"),
+)
+SPREAD_COLUMNS = (
+    Column("channel", "channel"),
+    Column("within_var", "within_var"),
+    Column("between_var", "between_var"),
+    Column("f_ratio", "f_ratio"),
+    Column("f_ratio_by_sample", "by_sample"),
+)
+DIFFERENCE_COLUMNS = (
+    Column("quantity", "quantity"),
+    Column("passed", "passed"),
+    Column("tolerance_used", "used", ".1%"),
+    Column("max_abs_diff", "max_abs", ".3g"),
+    Column("index", "index"),
+    Column("mismatched", "mismatched"),
+    Column("total", "total"),
+    Column("max_rel_diff", "max_rel", ".3g"),
+    Column("rtol", "rtol", ".3g"),
+    Column("atol", "atol", ".3g"),
+    Column("passing_atol", "passing_atol", ".3g"),
+)
+
+
+def channels_table(
+    stats: ChannelStats, norm: Normalization, after: RunningStats | None, shown: Sequence[int]
+) -> Table:
+    """Batch statistics, invstd as used, and the running statistics after the pass."""
+    at, left_out = first_shown(shown)
+    rows = _rows({**_statistics(stats, at), **_layer_values(norm, after, at)}, at)
+    return Table("channels", "Channels", CHANNEL_COLUMNS, rows, left_out=left_out)
+
+
+def inputs_table(labels: list[str], parts: list[ChannelStats], shown: Sequence[int]) -> Table:
+    """The batch statistics of each input by itself."""
+    at, left_out = first_shown(shown, len(parts))
+    rows = [
+        {"input": label, **row}
+        for label, part in zip(labels, parts, strict=True)
+        for row in _rows(_statistics(part, at), at)
+    ]
+    return Table("inputs", "Each input", INPUT_COLUMNS, rows, left_out=left_out)
+
+
+def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int]) -> Table:
+    """A summary of the normalised output."""
+    at, left_out = first_shown(shown)
+    rows = _output_rows(stats, norm, at)
+    return Table("output", "Normalised output", OUTPUT_COLUMNS, rows, left_out=left_out)
+
+
+def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
+    """Variance within and between inputs."""
+    at, left_out = first_shown(shown)
+    rows = _rows(
+        {
+            "within_var": spread.within[at],
+            "between_var": spread.between[at],
+            "f_ratio": spread.f_ratio[at],
+            "f_ratio_by_sample": (None if spread.by_sample is None else spread.by_sample.ratio[at]),
+        },
+        at,
+    )
+    title = "Variance within and between inputs (f_ratio is about 1 for shuffled ones)"
+    return Table("spread", title, SPREAD_COLUMNS, rows, left_out=left_out)
+
+
+def differences_table(compared: Sequence[Closeness], name: str, note: str = "") -> Table:
+    """Each quantity beside that of the backend `name`."""
+    rows = [_difference_row(item) for item in compared]
+    return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance within the inputs and between their means, each of shape (num_features,).
+
+    `f_ratio` compares the two as if values were independent, `by_sample` with the samples for
+    them, None where they are not known.
+    """
+
+    within: FloatArray
+    between: FloatArray
+    f_ratio: FloatArray
+    by_sample: FRatio | None
+
+
+def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
+    """Variance within the inputs, between their means, and the F ratio of the two.
+
+    The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. The
+    F ratio divides the two parts by their degrees of freedom, N - k and k - 1, so that it is
+    about 1 where every input is a random sample of the same population.
+    """
+    import numpy as np
+
+    from bncli.running_stats.scatter import f_ratio_of_parts
+
+    within = np.zeros(whole.num_features)
+    between = np.zeros(whole.num_features)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        for part in parts:
+            share = part.count / whole.count
+            apart = (part.shift - whole.shift) + (part.offset - whole.offset)
+            within += share * part.var
+            between += share * apart**2
+        freedom = (whole.count - len(parts)) / (len(parts) - 1)
+        f_ratio = between / within * freedom
+    return Spread(within, between, f_ratio, f_ratio_of_parts(parts, whole))
+
+
+def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int]:
+    """The channels that a table has room for, and how many rows of others it leaves out."""
+    import numpy as np
+
+    room = max(MOST_ROWS // rows_each, 1)
+    return np.array(shown[:room], np.int64), max(len(shown) - room, 0) * rows_each
+
+
+class Rows(Sequence[dict[str, "Value"]]):
+    """Rows of which each is made when it is looked at, from columns of one length: their dtypes
+    take a tenth of the memory. What is no array is the same value in every row.
+    """
+
+    def __init__(self, length: int, columns: dict[str, NDArray[Any] | Value]) -> None:
+        self._length = length
+        self._columns = columns
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Value]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Value]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Value] | list[dict[str, Value]]:
+        """A row, or a list of some."""
+        import numpy as np
+
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        place = range(self._length)[index]
+        return {
+            key: values[place].item() if isinstance(values, np.ndarray) else values
+            for key, values in self._columns.items()
+        }
+
+
+def _rows(columns: dict[str, NDArray[Any] | Value], at: IntArray) -> Rows:
+    """The rows of the channels `at`, from columns of so many values."""
+    return Rows(len(at), {"channel": at, **columns})
+
+
+def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | Value]:
+    """The batch statistics of the channels `at`, a column each."""
+    import numpy as np
+
+    stats = _of_channels(whole, at)
+    return {
+        "count": stats.count,
+        "mean": stats.mean,
+        "var": stats.var,
+        "unbiased_var": stats.unbiased_var,
+        "std": np.sqrt(stats.var),
+        "min": stats.min,
+        "max": stats.max,
+        "nan": stats.nan,
+        "inf": stats.inf,
+    }
+
+
+def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
+    """The same value for the channels `at` alone: all of its arrays have one number a channel."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {
+        item.name: array[at]
+        for item in fields(value)
+        if isinstance(array := getattr(value, item.name), np.ndarray)
+    }
+    return replace(value, **arrays)
+
+
+def _layer_values(
+    norm: Normalization, after: RunningStats | None, at: IntArray
+) -> dict[str, NDArray[Any] | Value]:
+    """The invstd as used and the running statistics after the pass, a column each."""
+    return {
+        "invstd": norm.invstd[at],
+        "running_mean": None if after is None else after.running_mean[at],
+        "running_var": None if after is None else after.running_var[at],
+    }
+
+
+def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> Rows:
+    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
+
+    In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
+    """
+    import numpy as np
+
+    stats, norm = _of_channels(stats, at), _of_channels(norm, at)
+    with np.errstate(invalid="ignore", over="ignore"):
+        slope = norm.weight * norm.invstd
+
+        def image(shift: FloatArray, offset: FloatArray | float) -> FloatArray:
+            return ((shift - norm.shift) + (offset - norm.offset)) * slope + norm.bias
+
+        mean = image(stats.shift, stats.offset)
+        std = np.abs(slope) * np.sqrt(stats.var)
+        ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
+        # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
+        low, high = ends.min(0), ends.max(0)
+    columns = {"mean": mean, "std": std, "min": low, "max": high}
+    return _rows({**columns}, at)
+
+
+def _difference_row(item: Closeness) -> dict[str, Value]:
+    """One quantity's row of the `differences` table."""
+    return {
+        "quantity": item.quantity,
+        "max_abs_diff": item.max_abs_diff,
+        "max_rel_diff": item.max_rel_diff,
+        "index": item.index,
+        "mismatched": item.mismatched,
+        "total": item.total,
+        "rtol": item.rtol,
+        "atol": item.atol,
+        "passed": item.passed,
+        "tolerance_used": item.used,
+        "passing_atol": item.passing_atol,
+    }

@@ -1,0 +1,204 @@
+"""Which tensors of a file belong to a BatchNorm layer, by their names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES
+from bncli.errors import TensorError
+from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
+from bncli.report import printable
+from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VECTORS = ("running_mean", "running_var", "weight", "bias")
+"""The tensors with one value a channel; the layer's dtype is that of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRefs:
+    """The tensors of one layer, not read yet. `name` is the layer's full path in the file.
+
+    The fields have PyTorch's names; `naming` says what the file calls them.
+    """
+
+    name: str
+    weight: TensorRef | None = None
+    bias: TensorRef | None = None
+    running_mean: TensorRef | None = None
+    running_var: TensorRef | None = None
+    num_batches_tracked: TensorRef | None = None
+    module: BatchNormModule | None = None
+    naming: Naming = TORCH
+
+    @property
+    def tensors(self) -> dict[str, TensorRef]:
+        """The tensors that are there, by PyTorch's names, those with one value a channel first."""
+        named = ((leaf, getattr(self, leaf)) for leaf in (*VECTORS, "num_batches_tracked"))
+        return {leaf: ref for leaf, ref in named if ref is not None}
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether both running statistics are there."""
+        return self.running_mean is not None and self.running_var is not None
+
+    @property
+    def has_affine(self) -> bool:
+        """Whether weight or bias is there."""
+        return self.weight is not None or self.bias is not None
+
+
+def batch_norm_layers(file: TensorFile) -> list[LayerRefs]:
+    """Every BatchNorm layer, in the file's order.
+
+    A layer is one if the file stores its module and that is a BatchNorm; or if it has
+    running_mean and running_var, one value a channel, and beside them a weight, a bias or a
+    counter. So LayerNorm and GroupNorm stay out (no running statistics), as do normalisers of
+    inputs (running statistics and nothing else) and modules stored as InstanceNorm. Statistics
+    that are called mean and var, as Flax does, need a scale and a bias beside them.
+    """
+    return [layer for layer in possible_layers(file).values() if _is_batch_norm(layer)]
+
+
+def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
+    """Everything in the file that could be a BatchNorm layer if the user says so, by name.
+
+    That is whatever has running_mean and running_var, or a weight or bias of one axis.
+    """
+    trees = any(map(has_trees, file.tensors))
+    found: dict[str, dict[str, TensorRef]] = {}
+    for name, ref in file.tensors.items():
+        layer, leaf = split(name, trees=trees)
+        if leaf:
+            found.setdefault(layer, {}).setdefault(leaf, ref)
+    layers = {}
+    for name, refs in found.items():
+        naming, names = in_torch(frozenset(refs))
+        leaves = {leaf: refs[own] for leaf, own in names.items()}
+        if leaves:
+            layers[name] = LayerRefs(name, **leaves, module=file.modules.get(name), naming=naming)
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if layer.has_statistics
+        or any(ref is not None and ref.ndim == 1 for ref in (layer.weight, layer.bias))
+    }
+
+
+def read_state(layer: LayerRefs) -> BatchNormState:
+    """The values of a layer's tensors, each of shape (num_features,), in their own dtype.
+
+    bfloat16 and float8 come widened to float32; `dtype` names the stored one. Raises TensorError
+    where a tensor cannot be read, is complex or has not one axis, or the counter is not one number.
+    """
+    return _state(layer, lambda read, ref: read(ref))
+
+
+def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
+    """What can be read of a layer, as `read_state` gives it, and a sentence for all that cannot.
+
+    A tensor without values of its own (quantised, meta, complex, of another shape) is None in the
+    state, and `dtype` is that of one that can be read, None where there is none. Vectors whose
+    lengths disagree are in the state, and a sentence says so; a counter that is not one real number
+    is None, which its shape or dtype explains. A tensor that is damaged makes the file one that
+    cannot be judged: FileError.
+    """
+    problems: list[str] = []
+
+    def attempt(read: Callable[[TensorRef], Any], ref: TensorRef) -> Any:
+        try:
+            return read(ref)
+        except TensorError as error:
+            problems.append(printable(str(error)))
+            return None
+
+    counter = layer.num_batches_tracked
+    if counter is not None and not _is_number(counter):
+        layer = replace(layer, num_batches_tracked=None)
+    state = _state(layer, attempt)
+    vectors = {leaf: getattr(state, leaf) for leaf in VECTORS}
+    lengths = {leaf: len(values) for leaf, values in vectors.items() if values is not None}
+    if len(set(lengths.values())) > 1:
+        ref = next(ref for ref in (getattr(layer, leaf) for leaf in VECTORS) if ref is not None)
+        where = printable(f"{ref.path}::{layer.name}" if layer.name else str(ref.path))
+        counts = ", ".join(f"{leaf} has {length}" for leaf, length in lengths.items())
+        problems.append(
+            f"{where}: a BatchNorm layer has one value a channel, and its tensors disagree on the"
+            f" channels ({counts})."
+        )
+    return state, tuple(problems)
+
+
+def _state(
+    layer: LayerRefs, attempt: Callable[[Callable[[TensorRef], Any], TensorRef], Any]
+) -> BatchNormState:
+    """The layer's state, each of its tensors read by `attempt`, which may give None."""
+    counter = layer.num_batches_tracked
+    tracked = None if counter is None else attempt(_counter, counter)
+    refs = {leaf: ref for leaf in VECTORS if (ref := getattr(layer, leaf)) is not None}
+    values = {leaf: attempt(_vector, ref) for leaf, ref in refs.items()}
+    dtypes = (ref.dtype for leaf, ref in refs.items() if values[leaf] is not None)
+    return BatchNormState(
+        layer.name,
+        **values,
+        num_batches_tracked=tracked,
+        dtype=next(dtypes, None),
+        module=layer.module,
+    )
+
+
+def _counter(ref: TensorRef) -> int | float:
+    """The value of a tensor that must be one number."""
+    _check_real(ref)
+    if ref.numel != 1:
+        raise TensorError(f"{ref.label}: a counter is one number, and this has shape {ref.shape}.")
+    number: int | float = ref.read().reshape(()).item()
+    return int(number) if isinstance(number, bool) else number
+
+
+def _is_number(ref: TensorRef) -> bool:
+    """Whether a tensor is one number; one whose values cannot be had may be."""
+    kind = DTYPES[ref.dtype].kind if ref.dtype in DTYPES else ""
+    return ref.numel == 1 and (ref.storage is None or kind not in ("bool", "complex"))
+
+
+def _vector(ref: TensorRef) -> NDArray[Any]:
+    """The values of a tensor that must have one axis."""
+    _check_real(ref)
+    if ref.ndim != 1:
+        raise TensorError(
+            f"{ref.label}: a BatchNorm layer has one value a channel, and this has shape"
+            f" {ref.shape}."
+        )
+    return ref.read()
+
+
+def _check_real(ref: TensorRef) -> None:
+    """Raise where the values cannot be had or are complex."""
+    if ref.storage is None:
+        ref.stored()  # raises, and says why
+    elif DTYPES[ref.dtype].kind == "complex":
+        raise TensorError(
+            f"{ref.label}: a BatchNorm layer has real numbers, and this is {ref.dtype}."
+        )
+
+
+def _is_batch_norm(layer: LayerRefs) -> bool:
+    if layer.module is not None:
+        class_name = layer.module.class_name
+        if "InstanceNorm" in class_name:
+            return False
+        if "BatchNorm" in class_name:
+            return True
+    if layer.running_mean is None or layer.running_var is None:
+        return False
+    axes = {layer.running_mean.ndim, layer.running_var.ndim}
+    if 1 not in axes or (len(axes) > 1 and layer.num_batches_tracked is None):
+        return False  # one of one axis, and a counter: a BatchNorm whose other one is damaged
+    if layer.naming.mean == "mean":  # the names of many other things
+        return layer.weight is not None and layer.bias is not None
+    return layer.has_affine or layer.num_batches_tracked is not None

@@ -1,0 +1,1 @@
+"""The comparison: a pass computed here and by another implementation, quantity by quantity."""

@@ -1,0 +1,301 @@
+"""The answer to "which normalisation made this output?": a ranking, and its best in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bncli.dtypes import DTYPES
+from bncli.errors import TensorError
+from bncli.verify.identify.family import family
+from bncli.verify.identify.hypotheses import (
+    BATCH,
+    EVAL,
+    TRAINING,
+    Hypothesis,
+    Known,
+    batch_norms,
+    channel_map,
+    eps_text,
+    plain_batch_norms,
+)
+from bncli.verify.identify.implied import Implied
+from bncli.verify.identify.pair import representable
+from bncli.verify.identify.parts import parts_of_batch
+from bncli.verify.identify.search import LEVELS, SINGLE, Candidate, Seen, candidates, fitted, ranked
+from bncli.verify.identify.views import layouts, other_axes, reordered, roundings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.verify.identify.pair import ArraySource, FileSource
+
+MOST_SHOWN = 24
+"""Hypotheses that an answer lists."""
+
+BESIDE = 8
+"""Of those, how many that explain nothing."""
+
+MOST_NAMED = 2
+"""Other hypotheses that a sentence names, beside other values of eps."""
+
+SAME_EPS = 0.01
+"""The relative difference of two values of eps that make no difference worth a doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """What was found: the hypotheses best first, and the best of them in a sentence.
+
+    `confident` says that one hypothesis explains the output, and no other of another meaning.
+    `expected` says that PyTorch's own way with the expected eps is among those that explain it.
+    `tried` counts the hypotheses, `channels` those without NaN and Inf, which were looked at.
+    `implied` is what the output itself says, where no hypothesis explains it.
+    """
+
+    hypotheses: tuple[Candidate, ...]
+    best: str
+    confident: bool
+    expected: bool
+    tried: int
+    channels: int
+    implied: Implied | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether any hypothesis explains the output."""
+        return bool(self.hypotheses) and self.hypotheses[0].explains
+
+
+def identify_output(
+    x: ArraySource | FileSource,
+    y: ArraySource | FileSource,
+    channel_axis: int,
+    known: Known,
+    name: str = "OUTPUT",
+    shards: Sequence[int] = (),
+) -> Identification:
+    """Try every hypothesis. `channel_axis` counts from the front; `name` is for the sentence.
+
+    `shards` are the samples of each INPUT, where `x` is several of them one after the other.
+
+    Raises TensorError where the shapes do not fit.
+    """
+    if y.dtype == "float64" and representable(y, "float32"):
+        y = replace(y, dtype="float32")  # it was computed so, and widened to be stored
+    ways = layouts(x, y, channel_axis)
+    if not ways:
+        raise TensorError(
+            f"the output has shape {list(y.shape)} and the input {list(x.shape)}; they must be "
+            "equal, but for the place of the channels."
+        )
+    base = Seen.of(ways[0], known)
+    channels = int(base.fit.ok.sum())
+    if not channels:
+        nothing = "Nothing was compared: every channel holds NaN or Inf."
+        return Identification((), nothing, confident=False, expected=False, tried=0, channels=0)
+    seen = {base.view.name: base}
+    found = candidates(base)
+    free = []
+    in_family = 0  # and of parts of the batch
+    if not _explained(found) or base.view.shape[0] == 1:  # one sample may be an InstanceNorm's
+        others_of_family, in_family = family(base.view, known)
+        found += others_of_family
+    if not _explained(found):
+        of_parts, in_parts = parts_of_batch(base, shards)
+        found += of_parts
+        in_family += in_parts
+    if not _explained(found):
+        views = (*ways[1:], *other_axes(base.view, known), *roundings(base.view))
+        others = [Seen.of(view, known) for view in views]
+        others += reordered(base)
+        # A rounding that makes an input infinite leaves nothing to be explained.
+        others = [other for other in others if other.fit.ok.mean() >= base.fit.ok.mean()]
+        seen |= {other.view.name: other for other in others}
+        for other in others:
+            plain = plain_batch_norms(known, other.view.name, other.view.count)
+            found += candidates(other, list(plain))
+    if not _explained(found) or all(item.hypothesis.outside for item in found if item.told):
+        free = fitted(base)
+    half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
+    order = ranked(found + free, lenient=half or base.view.sums_by_rows)
+    explaining = [item for item in order if item.explains]
+    count = base.view.count
+    tried = len(list(batch_norms(known, "", count))) + in_family + len(free)
+    tried += (len(seen) - 1) * len(list(plain_batch_norms(known, "", count)))
+    implied = None if explaining else Implied.of(base)
+    return Identification(
+        hypotheses=tuple(order[: min(MOST_SHOWN, len(explaining) + BESIDE)]),
+        best=_sentence(name, seen, base, order, tried, implied),
+        confident=bool(explaining) and all(_same(order[0], item) for item in explaining),
+        expected=any(item.fits and item.hypothesis.is_expected(known) for item in order),
+        tried=tried,
+        channels=channels,
+        implied=implied,
+    )
+
+
+def _explained(found: list[Candidate]) -> bool:
+    """Whether one of them explains the output, or fits and is what was expected."""
+    return any(item.told or (item.plain and item.level < LEVELS) for item in found)
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    """Whether two hypotheses mean the same but for a hair of eps."""
+    a, b = one.hypothesis, other.hypothesis
+    near = abs(a.eps - b.eps) <= SAME_EPS * max(a.eps, b.eps)
+    return near and replace(a, eps=0.0) == replace(b, eps=0.0)
+
+
+def _sentence(
+    name: str,
+    seen: dict[str, Seen],
+    base: Seen,
+    order: list[Candidate],
+    tried: int,
+    implied: Implied | None,
+) -> str:
+    """The best hypothesis, what the likeliest other one would leave, and what remains in doubt."""
+    best = order[0]
+    if not best.explains and best.fits:
+        return (
+            f"This input cannot tell what {name} is: {best.hypothesis.words} fits, but so much is "
+            f"left to rounding that it explains nothing (max {best.max_abs_diff:.2g})."
+        )
+    if implied is not None:
+        return (
+            f"None of {tried} hypotheses explains {name}; the nearest, {best.hypothesis.words}, is "
+            f"off by up to {best.max_abs_diff:.2g} in channel {best.channel}. {_affinity(implied)}"
+        )
+    said = f"{name} is {best.hypothesis.words} (max {best.max_abs_diff:.2g})"
+    contrast = _contrast(best, order, base.known)
+    if contrast is not None:
+        other, one = contrast.hypothesis, best.hypothesis
+        words = f"eps = {eps_text(other.eps)}" if _differ_in_eps(other, one) else other.words
+        said += f"; {words} would be off by {contrast.max_abs_diff:.2g} in channel "
+        said += f"{contrast.channel}"
+    remaining = [item for item in order[1:] if item.explains]
+    if not remaining:
+        return f"{said}."
+    like = [item for item in remaining if _differ_in_eps(item.hypothesis, best.hypothesis)]
+    unlike = [item.hypothesis.words for item in remaining if item not in like]
+    parts = unlike[:MOST_NAMED]
+    if like:
+        parts.insert(0, "eps = " + _listed([eps_text(item.hypothesis.eps) for item in like]))
+    if len(unlike) > MOST_NAMED:
+        parts.append(f"{len(unlike) - MOST_NAMED} more")
+    verb = "fits" if len(remaining) == 1 else "fit"
+    where = seen.get(best.hypothesis.view, base)
+    return f"{said}. {_listed(parts)} {verb} as well: {_decider(best, remaining, where)}."
+
+
+def _differ_in_eps(one: Hypothesis, other: Hypothesis) -> bool:
+    """Whether two hypotheses are the same but for eps."""
+    return replace(one, eps=0.0, fitted=False) == replace(other, eps=0.0, fitted=False)
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _contrast(best: Candidate, order: list[Candidate], known: Known) -> Candidate | None:
+    """The hypothesis that one would have expected instead, if it does not explain the output."""
+    mode = best.hypothesis.mode if best.hypothesis.mode in (TRAINING, EVAL) else known.likelier_mode
+    for wanted_mode in (mode, known.likelier_mode, EVAL if mode == TRAINING else TRAINING):
+        plain = Hypothesis(wanted_mode, 0 if wanted_mode == TRAINING else None, known.eps)
+        for view in (best.hypothesis.view, ""):
+            for item in order:
+                if item.hypothesis == replace(plain, view=view) and item is not best:
+                    if not item.explains:
+                        return item
+                    break
+    return None
+
+
+def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
+    """What data would tell the best hypothesis from the remaining ones."""
+    one = best.hypothesis
+    variances: list[float] = []
+    counts: list[float] = []
+    needs: list[str] = []
+    for item in remaining:
+        two = item.hypothesis
+        told = _told_apart(best, item, seen)
+        if _is_constant(one, seen) and _is_constant(two, seen):
+            needs.append("a layer with a weight that is not 0")
+        elif _differ_in_eps(one, two):
+            # A hair of eps takes the least variance, and matters the least.
+            if told is not None and not (_same(best, item) and variances):
+                variances.append(told)
+        elif {one.ddof, two.ddof} == {0, 1} and one.mode == two.mode:
+            if told is not None:
+                counts.append(told)
+        elif {one.mode, two.mode} == {TRAINING, EVAL}:
+            needs.append("a batch whose statistics differ from the running ones")
+        elif seen.view.shape[0] == 1 and one.mode != two.mode:
+            needs.append("a batch of several samples")
+        elif one.outside == two.outside:
+            needs.append("an input and a state in which the two differ")
+    if variances:
+        needs.insert(0, f"a channel with a variance below {min(variances):.1g}")
+    if counts:
+        needs.insert(0, f"a batch of at most {max(2, int(min(counts)))} values a channel")
+    needs = needs or ["an input in which the two differ"]
+    return f"{_listed(list(dict.fromkeys(needs))[:2])} would decide"
+
+
+def _is_constant(hypothesis: Hypothesis, seen: Seen) -> bool:
+    """Whether BatchNorm multiplies every channel by 0 under the hypothesis."""
+    if hypothesis.mode not in (TRAINING, EVAL):
+        return False
+    return not channel_map(hypothesis, seen.known, seen.fit.stats).scale[seen.fit.ok].any()
+
+
+def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
+    """The variance, or where the divisors differ the count, from which on two part for certain.
+
+    Both effects grow as the variance or the count falls: in proportion to its inverse.
+    """
+    import numpy as np
+
+    one, two = best.hypothesis, other.hypothesis
+    if one.mode not in (TRAINING, EVAL) or two.mode not in (TRAINING, EVAL):
+        return None
+    if any(item.mode == TRAINING and item.statistics not in BATCH for item in (one, two)):
+        return None  # whose statistics are those of parts
+    first, second = (channel_map(item, seen.known, seen.fit.stats) for item in (one, two))
+    stats = seen.fit.stats
+    with np.errstate(all="ignore"):
+        limit = seen.tolerated(first, training=one.mode == TRAINING)[min(best.level, LEVELS - 1)]
+        share = np.max(
+            [
+                np.abs((end - first.center) * (first.scale - second.scale))
+                for end in (stats.min, stats.max)
+            ],
+            axis=0,
+        )
+        share /= limit
+    share[~seen.fit.ok | ~np.isfinite(share)] = 0.0
+    clearest = int(share.argmax())
+    if not share[clearest] > 0:
+        return None
+    if _differ_in_eps(one, two):
+        var = stats.var if one.mode == TRAINING else seen.known.running_var
+        return None if var is None else float(var[clearest] * share[clearest] / 2)
+    return float(seen.view.count * share[clearest] / 2)
+
+
+def _affinity(implied: Implied) -> str:
+    """Whether the output is an affine map of each channel, as every BatchNorm's is."""
+    worst = implied.worst
+    if worst is not None:
+        return (
+            f"It is no BatchNorm of this input: channel {worst} is no multiple of the input plus a "
+            f"constant (off by {implied.off[worst]:.2g})."
+        )
+    if implied.tells_nothing:
+        return "The input's channels hold one value each, so that any map may have made it."
+    return (
+        "In each channel it is a multiple of the input plus a constant, so BatchNorm may have made "
+        "it with a weight, bias or statistics that are not the given ones."
+    )

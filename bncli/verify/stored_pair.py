@@ -1,0 +1,111 @@
+"""Two stored tensors -> their `ChannelCloseness`, block by block."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncli.batchnorm import blocks
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES
+from bncli.errors import TensorError
+from bncli.model import ChannelCloseness
+from bncli.moments import channel_stats
+from bncli.verify.meter import ChannelMeter, pooled_closeness
+
+if TYPE_CHECKING:
+    from bncli.model import ChannelStats, TensorRef
+    from bncli.process.progress import Advance
+
+
+PIECE = 1 << 17
+"""Values compared at a time: a comparison has a dozen float64 arrays of this size in hand."""
+
+MOST_CHANNELS = 1 << 14
+"""Channels beyond which a tensor is compared as a whole."""
+
+
+def check_pair(actual: TensorRef, expected: TensorRef) -> None:
+    """Raise TensorError where the two cannot be compared value by value."""
+    for tensor in (actual, expected):
+        if tensor.unreadable:
+            raise TensorError(f"{tensor.label}: its values cannot be read ({tensor.unreadable}).")
+        if DTYPES[tensor.dtype].kind == "complex":
+            raise TensorError(
+                f"{tensor.label}: {tensor.dtype}; save its real and imaginary parts, and compare "
+                "those."
+            )
+    if actual.shape != expected.shape:
+        raise TensorError(
+            f"{actual.label} has shape {list(actual.shape)} and {expected.label} "
+            f"{list(expected.shape)}; only tensors of one shape are compared, and none is "
+            "stretched to fit."
+        )
+
+
+def looser(actual: TensorRef, expected: TensorRef) -> str:
+    """The dtype of the two that keeps fewer digits."""
+
+    def coarseness(dtype: str) -> float:
+        return DTYPES[dtype].unit_roundoff if DTYPES[dtype].digits else 0.0
+
+    return max(actual.dtype, expected.dtype, key=coarseness)
+
+
+def compare_stored(
+    actual: TensorRef,
+    expected: TensorRef,
+    quantity: str,
+    channel_axis: int,
+    tolerance: tuple[float, float],
+    *,
+    equal_nan: bool,
+    advance: Advance | None = None,
+) -> ChannelCloseness:
+    """How close two tensors that passed `check_pair` are, in each channel of `channel_axis`.
+
+    A scalar is one channel. `tolerance` is (rtol, atol); `advance` is called with the number of
+    bytes done. The sizes are each channel's largest finite |expected|. Beyond `MOST_CHANNELS` there
+    are no channels, and one size.
+    """
+    import numpy as np
+
+    shape = expected.shape or (1,)
+    whole = shape[channel_axis] > MOST_CHANNELS
+    if whole:  # as one channel, on an axis of its own
+        shape, channel_axis = (1, *shape), 0
+    features = shape[channel_axis]
+    meter = ChannelMeter(quantity, features, channel_axis, equal_nan)
+    rtol, atol = (np.full((1,) * len(shape), value) for value in tolerance)
+    sizes = np.zeros(features)
+    axes = tuple(axis for axis in range(len(shape)) if axis != channel_axis)
+    if expected.numel:
+        with ExitStack() as stack:
+            readers = actual.block_reader(stack), expected.block_reader(stack)
+            for block in blocks(shape, PIECE):
+                given = block[len(shape) - expected.ndim :]
+                ours, theirs = (
+                    read(given).reshape([part.stop - part.start for part in block])
+                    for read in readers
+                )
+                meter.add(ours, theirs, rtol, atol, tuple(part.start for part in block))
+                with np.errstate(invalid="ignore"):
+                    finite = np.where(np.isfinite(theirs), np.abs(theirs.astype(np.float64)), 0.0)
+                part = block[channel_axis]
+                sizes[part] = np.maximum(sizes[part], finite.max(axes))
+                if advance is not None:
+                    advance(ours.nbytes + theirs.nbytes)
+    channels = meter.channels()
+    if whole:
+        found = pooled_closeness(quantity, channels)
+        return ChannelCloseness(replace(found, index=found.index[1:]), (), tuple(sizes.tolist()))
+    return ChannelCloseness(pooled_closeness(quantity, channels), channels, tuple(sizes.tolist()))
+
+
+def expected_stats(expected: TensorRef, channel_axis: int) -> ChannelStats | None:
+    """The statistics of each channel; None where a channel is one value, or there is none."""
+    if expected.ndim < 2 or not expected.numel:
+        return None
+    kind = DTYPES[expected.dtype].kind
+    cast = None if expected.dtype in COMPUTE_DTYPES else "float32" if kind == "float" else "float64"
+    return channel_stats(expected, channel_axis, dtype=cast)

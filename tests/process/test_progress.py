@@ -1,0 +1,73 @@
+"""The bar shows after a second on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bncli.process import progress
+
+WORK = """
+import sys, time
+from bncli.process import progress
+if "quiet" in sys.argv:
+    progress.silence()
+with progress.progress("statistics", 3_000_000) as advance:
+    for _ in range(6):
+        advance(500_000)
+        time.sleep(float(sys.argv[1]))
+print("done")
+"""
+
+
+def on_a_terminal(*argv: str) -> str:
+    """What the work prints to a standard error that is a terminal."""
+    reader, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK, *argv],
+        stderr=terminal,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(reader, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    assert process.wait() == 0
+    os.close(reader)
+    return shown.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_long_work_on_a_terminal_shows_bytes_and_rate():
+    shown = on_a_terminal("0.4")
+    assert "statistics" in shown
+    assert "MB" in shown
+    assert "/s" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("argv", [("0.01",), ("0.4", "quiet")])
+def test_short_work_and_quiet_show_nothing(argv):
+    assert on_a_terminal(*argv) == ""
+
+
+def test_off_a_terminal_nothing_is_shown(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with progress.progress("statistics", 10) as advance:
+        advance(5)
+        advance(5)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""

@@ -1,0 +1,225 @@
+"""Channels that are dead or amplified: what a sentence over several of them says of each."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bncli.rulebook import RULES
+from bncli.rulebook.checkpoint import file_findings, layer_findings
+from bncli.rulebook.interface import span
+from bncli.rulebook.layers import Checkpoint, summary
+from tests.rulebook.test_arithmetic import layer
+from tests.rulebook.test_origin import codes, f4, only
+
+FLOOR = 5.605193857299268e-45
+
+
+def test_each_channel_lies_in_the_range_that_is_named():
+    made = layer(running_var=f4(FLOOR, 2.4e-6, 1, 1), weight=f4(1, 0.6, 1, 1))
+    finding = only(made, "BN401")
+    assert finding.evidence["channels"] == [0, 1]
+    assert "running_var is 5.605e-45 to 2.4e-06 in channels 0 and 1" in finding.message
+    assert "316.2 in channel 0" in finding.message
+    made = layer(running_var=f4(FLOOR, FLOOR, 1, 1), weight=f4(1, 0.6, 1, 1))
+    assert "running_var is 5.605e-45 in channels 0 and 1" in only(made, "BN401").message
+
+
+def test_span():
+    assert span(f4(0.5)) == "0.5"
+    assert span(f4(2, 0.5, 1)) == "0.5 to 2"
+    assert span(f4(1.00001, 1.00002)) == "1"
+
+
+def of(*numbers):
+    return st.sampled_from(f4(*numbers).tolist())
+
+
+sizes = st.one_of(
+    st.floats(-1, 2.0**-13, width=32), st.floats(0, 2.0**17, width=32), of(0, FLOOR, 3e-12)
+)
+weights = st.one_of(st.floats(-2, 2, width=32), of(0, 1e-7, 0.005, 1e-9))
+
+
+@given(arrays(np.float32, 5, elements=sizes), arrays(np.float32, 5, elements=weights))
+def test_a_sentence_over_several_channels_holds_for_each(var, weight):
+    """ "running_var is A to B in ...": every channel of the evidence lies there."""
+    made = layer(channels=5, running_var=var, weight=weight)
+    for finding in layer_findings(made):
+        channels = finding.evidence.get("channels", [])
+        stated = re.search(r"running_var is (at most )?(\S+?)(?: to (\S+?))? in ", finding.message)
+        if stated is None:
+            continue
+        low, high = float(stated[2]), float(stated[3] or stated[2])
+        slack = 1e-3 if finding.code != "BN203" else 1e-7
+        for channel in channels:
+            value = float(var[channel])
+            assert value <= high + slack * abs(high)
+            assert stated[1] or value >= low - slack * abs(low)
+
+
+@given(arrays(np.float32, 5, elements=sizes), arrays(np.float32, 5, elements=weights))
+def test_a_layer_is_called_constant_only_where_it_is(var, weight):
+    """BN404: the output's standard deviation for inputs of these statistics, and the scale."""
+    made = layer(channels=5, running_var=var, weight=weight)
+    found = {finding.code: finding for finding in layer_findings(made)}
+    if "BN404" in found:
+        assert (np.abs(weight) < 0.01).all()
+        spread = np.maximum(var.astype(float), 0)
+        exact = np.abs(weight) * np.sqrt(spread / (spread + 1e-5))
+        assert exact.max() <= 1.1e-5
+        assert found["BN404"].evidence["output_std"] == pytest.approx(exact.max(), rel=1e-6)
+    if "BN408" in found:
+        channels = found["BN408"].evidence["channels"]
+        scale = np.abs(weight[channels].astype(float)) / np.sqrt(var[channels].astype(float) + 1e-5)
+        assert scale.min() >= 3
+        assert "BN401" not in found
+        assert "BN404" not in found
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_variances_of_0_amplify_under_live_weights(eps):
+    """PyTorch's own layer: not constant, but 1/sqrt(eps) times the input."""
+    bn = torch.nn.BatchNorm1d(4, eps=eps).eval()
+    bn.running_var.zero_()
+    bn.running_mean.fill_(0.25)
+    output = bn(torch.tensor([[0.25] * 4, [1.25] * 4]))
+    made = layer(
+        running_mean=bn.running_mean.numpy(),
+        running_var=bn.running_var.numpy(),
+        weight=np.ones(4, np.float32),
+        bias=np.zeros(4, np.float32),
+    )
+    object.__setattr__(made, "eps", eps)
+    assert codes(made) == {"BN408"}
+    scale = only(made, "BN408").evidence["scale"]
+    assert (output[1] - output[0]).tolist() == pytest.approx(scale, rel=1e-5)
+    assert scale == pytest.approx([1 / math.sqrt(eps)] * 4)
+
+
+def test_no_weight_is_no_dead_weight():
+    made = layer(running_var=f4(*[FLOOR] * 4))
+    state = type(made.state)(
+        "bn", running_mean=made.state.running_mean, running_var=made.state.running_var
+    )
+    assert codes(type(made)(state, {}, {})) == {"BN408"}
+
+
+def test_the_help_for_a_variance_that_no_units_explain():
+    usual = only(layer(running_var=f4(1.47e11, 1, 1, 1)), "BN406")
+    assert usual.hint == next(rule for rule in RULES if rule.code == "BN406").hint
+    odd = only(layer(running_var=f4(4e18, 1, 1, 1)), "BN406")
+    assert odd.hint != usual.hint
+    assert "2e+09" in odd.hint
+
+
+# A network.
+
+
+def network(*shares, channels=100, kind="dead"):
+    """Layers of which these shares of channels are dead, after one that lives."""
+    layers = []
+    for number, share in enumerate(shares):
+        gone = np.arange(channels) < share * channels
+        vectors = {
+            "running_var": np.where(gone, FLOOR, 1.0).astype(np.float32),
+            "weight": np.where(gone, 1e-4, 1.0).astype(np.float32),
+            "bias": np.full(channels, 0.5, np.float32),
+        }
+        if kind == "weightless":
+            vectors["running_var"] = np.ones(channels, np.float32)
+            vectors["weight"] = np.where(gone, 1e-7, 1.0).astype(np.float32)
+        elif kind == "masked":
+            vectors["weight"] = np.where(gone, 0.0, 1.0).astype(np.float32)
+            vectors["bias"] = np.where(gone, 0.0, 0.5).astype(np.float32)
+        elif kind == "initialised to 0":
+            vectors["running_var"] = np.ones(channels, np.float32)
+            vectors["weight"] = np.where(gone, 0.0, 1.0).astype(np.float32)
+        elif kind == "live":
+            vectors["weight"] = np.ones(channels, np.float32)
+        layers.append(summary(layer(f"bn{number}", channels=channels, **vectors)))
+    return [f for f in file_findings(Checkpoint(layers)) if f.code == "BN407"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "blamed"),
+    [
+        ((0.92, 0.92, 0.92, 0.92), True),
+        ((0.0, 0.6, 0.6), True),
+        ((0.0, 0.6, 0.6, 0.0), True),  # half of the layers
+        ((0.0, 0.6, 0.6, 0.0, 0.0), False),
+        ((*[0.0] * 8, *[0.92] * 4), True),  # four in a row
+        ((*[0.0] * 8, *[0.92] * 3, 0.5, 0.92), False),
+        ((0.5, 0.5, 0.5), False),  # not more than half
+        ((0.92,), False),  # one layer is no network
+        ((0.3, 0.4, 0.2, 0.1), False),
+        ((), False),
+    ],
+)
+def test_which_networks_have_collapsed(shares, blamed):
+    for kind in ("dead", "weightless"):
+        found = network(*shares, kind=kind)
+        assert bool(found) == blamed
+        if blamed:
+            (finding,) = found
+            mostly = [f"bn{n}" for n, share in enumerate(shares) if share > 0.5]
+            assert finding.evidence["layers"] == mostly
+            assert finding.evidence["dead"] == round(100 * sum(shares))
+            assert finding.evidence["channels"] == 100 * len(shares)
+
+
+@pytest.mark.parametrize("kind", ["masked", "initialised to 0", "live"])
+def test_what_was_meant_or_is_amplified_has_not_collapsed(kind):
+    assert network(0.9, 0.9, 0.9, 0.9, kind=kind) == []
+
+
+def test_a_copy_does_not_make_a_network_collapse():
+    dead = {"running_var": f4(*[FLOOR] * 4), "weight": f4(*[1e-4] * 4)}
+    layers = [summary(layer("bn1")), summary(layer("bn2")), summary(layer("bn3"))]
+    copies = [summary(layer(f"ema.bn{n}", **dead)) for n in (1, 2, 3)]
+    twins = {f"ema.bn{n}": f"bn{n}" for n in (1, 2, 3)}
+    found = file_findings(Checkpoint([*layers, *copies], twins=twins))
+    assert "BN407" not in {finding.code for finding in found}
+
+
+# Inputs and running statistics, where a rule speaks of several channels too.
+
+
+def messages(run, code, *arguments):
+    result = run(*arguments, "-f", "json")
+    return [f["message"] for f in result.report["findings"] if f["code"] == code]
+
+
+def test_every_rule_names_what_holds_for_each_channel(run, save):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype(np.float32) * f4(1, 1e-3, 1e-4)
+    (said,) = messages(run, "BN003", "compute", save("x.npy", x))
+    low, high = np.sort(x.astype(float).var(0))[:2]
+    assert f"the variance is {low:.6g} to {high:.6g}, below" in said
+
+    x = np.stack([np.full(16, 2.0), np.full(16, -3.0), np.arange(16.0)], axis=1)
+    (said,) = messages(run, "BN009", "compute", save("x.npy", x))
+    assert said.endswith("the same: -3 to 2.")
+
+    state = save("w.npy", np.array([np.nan, 1, np.inf, np.inf]))
+    x = save("x.npy", rng.normal(size=(16, 4)))
+    (said,) = messages(run, "BN011", "compute", x, "--weight", state)
+    assert said == "NaN in channel 0, inf in channels 2 and 3."
+
+    big = np.float64([[1e25, 1e22, 1.0]] * 8 + [[-1e25, -1e22, 2.0]] * 8).astype(np.float32)
+    (said,) = messages(run, "BN004", "compute", save("x.npy", big))
+    assert "in channel 0, beyond" in said
+
+    flags = "--running-mean", save("m.npy", np.zeros(4)), "--running-var"
+    var = save("v.npy", np.array([-1e9, np.nan, 1.0, -1e8]))
+    x = save("x.npy", rng.normal(size=(80, 4)))
+    said = messages(run, "BN706", "simulate-ema", x, *flags, var, "--batch-size", "16")
+    assert "NaN in channel 1, -6" in said[0] or "NaN in channel 1, -5" in said[0]
+    assert said[0].split(" in channels 0 and 3")[0].count(" to ") == 1

@@ -1,0 +1,395 @@
+"""Every rule: a code that stays, an input that it finds, and none that it blames wrongly."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.report import Severity
+from bncli.rulebook import FAMILIES, RULES
+from bncli.rulebook.interface import name_channels
+from tests.rulebook.faults import FAULTS
+
+
+def normal(*shape, seed=0, mean=0.0, std=1.0):
+    return np.random.default_rng(seed).normal(mean, std, shape).astype(np.float32)
+
+
+def plant_not_finite(save):
+    x = normal(16, 3)
+    x[3, 1] = np.nan
+    return save("x.npy", x), "channel 1"
+
+
+def plant_ill_conditioned(save):
+    return save("x.npy", np.stack([normal(64), normal(64, mean=5000.0)], axis=1)), "channel 1"
+
+
+def plant_below_eps(save):
+    return save("x.npy", normal(64, 2) * np.float32([1.0, 1e-3])), "channel 1"
+
+
+def plant_overflow(save):
+    x = np.float64([[1e25, 1.0]] * 8 + [[-1e25, 2.0]] * 8)
+    return save("x.npy", x.astype(np.float32)), "channel 0"
+
+
+def plant_fresh_statistics(save):
+    return save("x.npy", normal(16, 3)), "running statistics", "--eval"
+
+
+def plant_not_positive(save):
+    flags = "--running-mean", save("m.npy", np.zeros(3)), "--running-var"
+    var = save("v.npy", np.array([1.0, 1.0, -0.5]))
+    return save("x.npy", normal(16, 3)), "channel 2", "--eval", *flags, var
+
+
+def plant_momentum(save):
+    return save("x.npy", normal(16, 3)), "momentum", "--momentum", "1.5"
+
+
+def plant_few_values(save):
+    return save("x.npy", normal(7, 3)), "every channel"
+
+
+def plant_constant(save):
+    return save("x.npy", normal(16, 2) * np.float32([0.0, 1.0])), "channel 0"
+
+
+def plant_inputs_differ(save):
+    save("a.npy", normal(64, 3))
+    return save("b.npy", normal(64, 3, mean=5.0)), "inputs", "a.npy"
+
+
+def plant_off_stored(save):
+    save("mean.npy", np.zeros(3))
+    save("var.npy", np.float32([1, 100, 1]))
+    flags = "--eval", "--running-mean", "mean.npy", "--running-var", "var.npy"
+    return save("x.npy", normal(64, 3)), "channel 1", *flags
+
+
+def plant_differs(save):
+    flags = "--against", "torch", "--rtol", "0", "--atol", "1e-12"
+    return save("x.npy", normal(16, 3)), "output", *flags
+
+
+def plant_lost_digits(save):
+    x = normal(64, 2) + np.float32([0.0, 3e5])
+    return save("x.npy", x), "output", "--against", "torch"
+
+
+def plant_state_not_finite(save):
+    weight = save("w.npy", np.array([1.0, np.nan, 1.0]))
+    return save("x.npy", normal(16, 3)), "weight", "--weight", weight
+
+
+def plant_gradient_not_finite(save):
+    g = normal(16, 3, seed=1)
+    g[5, 2] = np.inf
+    flags = "--backward", "--grad-output", save("g.npy", g)
+    return save("x.npy", normal(16, 3)), "grad_output", *flags
+
+
+def plant_ambiguous_axes(save):
+    return save("x.npy", normal(16, 6, 6)), "input"
+
+
+def plant_inverted(save):
+    return save("x.npy", normal(800, 3)), "momentum", "--momentum", "0.9", "--batch-size", "16"
+
+
+def plant_initial(save):
+    return save("x.npy", normal(128, 3)), "pytorch", "--batch-size", "16"
+
+
+def plant_unshuffled(save):
+    x = normal(800, 3)
+    x[:400, 1] += 2
+    return save("x.npy", x), "channel 1", "--batch-size", "16"
+
+
+def plant_one_value(save):
+    return save("x.npy", normal(801, 3)), "batches", "--batch-size", "16"
+
+
+def plant_stalled(save):
+    flags = "--batch-size", "16", "--epochs", "20", "--momentum", "0.01"
+    x = normal(800, 1, mean=3.0)
+    return save("x.npy", x), "pytorch channel 0", *flags, "--buffer-dtype", "bfloat16"
+
+
+def plant_impossible(save):
+    var = save("v.npy", np.float32([1.0, -1e9, 1.0]))
+    flags = "--running-mean", save("m.npy", np.zeros(3)), "--running-var", var
+    return save("x.npy", normal(800, 3)), "pytorch", *flags, "--batch-size", "16"
+
+
+def plant_not_compared(save):
+    save("b.npz", x=normal(4, 3), y=normal(4, 3, seed=1))
+    return save("a.npz", x=normal(4, 3), z=normal(4, 3)), "y", "b.npz"
+
+
+def plant_made_otherwise(save):
+    x = normal(64, 3)
+    save("y.npy", ((x - x.mean(0)) / np.sqrt(x.var(0) + 0.01)).astype(np.float32))
+    return save("x.npy", x), "OUTPUT", "y.npy"
+
+
+def plant_unexplained(save):
+    x = normal(64, 3)
+    save("y.npy", np.tanh(x))
+    return save("x.npy", x), "OUTPUT", "y.npy"
+
+
+def plant_nothing_updated(save):
+    flags = []
+    for name, value in (("mean", 0), ("var", 1)):
+        save(f"{name}.npy", np.full(3, value, np.float32))
+        for side in ("before", "after"):
+            flags += [f"--running-{name}-{side}", f"{name}.npy"]
+    return save("x.npy", normal(64, 3) + 1), "the update", *flags
+
+
+PLANTED = {
+    "BN001": plant_not_finite,
+    "BN002": plant_ill_conditioned,
+    "BN003": plant_below_eps,
+    "BN004": plant_overflow,
+    "BN005": plant_fresh_statistics,
+    "BN006": plant_not_positive,
+    "BN007": plant_momentum,
+    "BN008": plant_few_values,
+    "BN009": plant_constant,
+    "BN010": plant_inputs_differ,
+    "BN011": plant_state_not_finite,
+    "BN012": plant_gradient_not_finite,
+    "BN020": plant_ambiguous_axes,
+    "BN701": plant_inverted,
+    "BN013": plant_off_stored,
+    "BN702": plant_initial,
+    "BN703": plant_unshuffled,
+    "BN704": plant_one_value,
+    "BN705": plant_stalled,
+    "BN706": plant_impossible,
+    "BN901": plant_differs,
+    "BN902": plant_lost_digits,
+    "BN903": plant_not_compared,
+    "BN904": plant_made_otherwise,
+    "BN905": plant_unexplained,
+    "BN906": plant_nothing_updated,
+}
+"""By code: an input that has the fault, the subject of its finding, and more arguments."""
+
+COMMAND_OF = {
+    "BN012": "trace",
+    "BN020": "compare-norms",
+    "BN903": "diff",
+    "BN904": "identify",
+    "BN905": "identify",
+    "BN906": "identify",
+} | {code: "simulate-ema" for code in PLANTED if code.startswith("BN7")}
+"""The command that finds it, where that is not compute."""
+
+
+def run_planted(run, save, rule):
+    """The result of the planted input, and the subject that is to be found."""
+    path, subject, *more = PLANTED[rule.code](save)
+    command = COMMAND_OF.get(rule.code, "compute")
+    return run(command, path, *more, "-f", "json"), subject
+
+
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+every_planted_rule = pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.code in PLANTED], ids=lambda rule: rule.code
+)
+
+
+def test_codes_and_names_are_unique_and_in_order():
+    codes = [rule.code for rule in RULES]
+    assert codes == sorted(set(codes))
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    # A rule that no test plants is no rule; those of checkpoints are in the fault matrix.
+    assert set(codes) == {*PLANTED, *(fault.code for fault in FAULTS.values())}
+    assert {rule.code[:3] for rule in RULES} == set(FAMILIES)
+
+
+def test_codes_are_a_promise():
+    assert {rule.code: (rule.name, rule.severity.value) for rule in RULES}.items() >= {
+        "BN001": ("not-finite", "error"),
+        "BN002": ("ill-conditioned", "warning"),
+        "BN003": ("variance-below-eps", "warning"),
+        "BN004": ("overflow", "warning"),
+        "BN005": ("fresh-running-statistics", "warning"),
+        "BN006": ("running-variance-not-positive", "error"),
+        "BN007": ("momentum-out-of-range", "warning"),
+        "BN008": ("few-values", "info"),
+        "BN009": ("constant", "info"),
+        "BN010": ("inputs-differ", "warning"),
+        "BN013": ("off-stored-statistics", "warning"),
+        "BN020": ("ambiguous-axes", "warning"),
+        "BN701": ("momentum-inverted", "warning"),
+        "BN702": ("initial-value-weighs", "warning"),
+        "BN703": ("batches-not-shuffled", "warning"),
+        "BN704": ("one-value-batch", "error"),
+        "BN705": ("half-precision-stall", "warning"),
+        "BN706": ("running-variance-impossible", "error"),
+        "BN101": ("never-estimated", "error"),
+        "BN102": ("never-estimated-anywhere", "warning"),
+        "BN103": ("fresh", "info"),
+        "BN104": ("counted-but-unchanged", "warning"),
+        "BN105": ("initial-value-remains", "warning"),
+        "BN106": ("missing-statistics", "error"),
+        "BN201": ("nan-in-checkpoint", "error"),
+        "BN202": ("inf-in-checkpoint", "error"),
+        "BN203": ("variance-not-positive", "error"),
+        "BN204": ("negative-variance", "warning"),
+        "BN205": ("mean-and-variance-swapped", "error"),
+        "BN206": ("shapes-disagree", "error"),
+        "BN208": ("never-filled", "error"),
+        "BN209": ("uninitialised-memory", "error"),
+        "BN210": ("one-tensor-twice", "error"),
+        "BN303": ("counter-multiple", "warning"),
+        "BN305": ("counter-too-small", "info"),
+        "BN401": ("running-variance-below-eps", "warning"),
+        "BN402": ("dead-channel", "info"),
+        "BN407": ("network-collapsed", "warning"),
+        "BN408": ("layer-amplifies", "warning"),
+        "BN501": ("half-precision-statistics", "warning"),
+        "BN502": ("lost-to-precision", "warning"),
+        "BN505": ("wholly-half", "info"),
+        "BN602": ("copy-never-updated", "error"),
+        "BN901": ("differs", "error"),
+    }.items()
+
+
+@every_rule
+def test_a_rule_is_well_formed(rule):
+    assert re.fullmatch(r"BN[0-79]\d\d", rule.code)
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
+    texts = (rule.symptom, rule.arithmetic, rule.certainty, rule.lookalike)
+    for sentence in (rule.summary, rule.hint, *texts):
+        assert sentence.endswith("."), sentence
+        assert "\n" not in sentence
+        assert "  " not in sentence
+        assert sentence.isascii()
+        assert not re.search(r"\b(gamma|beta|sigma|epsilon)\b", sentence)
+    assert isinstance(rule.severity, Severity)
+    for thread in rule.seen:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", thread)
+    others = set(re.findall(r"BN\d{3}", " ".join(texts)))
+    assert others <= {other.code for other in RULES} - {rule.code}
+
+
+@every_rule
+def test_a_finding_carries_its_rule(rule):
+    finding = rule.finding("here", "a fact.", {"number": 3})
+    assert (finding.code, finding.severity, finding.hint) == (rule.code, rule.severity, rule.hint)
+    assert (finding.subject, finding.message) == ("here", "a fact.")
+    assert finding.evidence == {"number": 3}
+
+
+@every_planted_rule
+def test_the_planted_fault_is_found(run, save, rule):
+    result, subject = run_planted(run, save, rule)
+    found = {
+        (item["code"], item["severity"], item["subject"]) for item in result.report["findings"]
+    }
+    assert (rule.code, rule.severity.value, subject) in found
+    errors = any(severity == "error" for _, severity, _ in found)
+    assert result.code == (1 if errors else 0)
+    for item in result.report["findings"]:
+        assert item["message"].endswith(".")
+        assert "\n" not in item["message"]
+        if item["code"] != "BN005":  # which has nothing to count
+            assert item["evidence"], item
+            assert any(c.isdigit() for c in item["message"])
+    severities = [
+        ("error", "warning", "info").index(i["severity"]) for i in result.report["findings"]
+    ]
+    assert severities == sorted(severities)
+
+
+@every_planted_rule
+def test_the_planted_fault_alone_is_found(run, save, rule):
+    """No planted input is blamed for what it has not, but for these consequences."""
+    result, _ = run_planted(run, save, rule)
+    found = {item["code"] for item in result.report["findings"]}
+    consequences = {"BN902": {"BN002"}}
+    assert found - consequences.get(rule.code, set()) == {rule.code}
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (64, 3, 5), (8, 3, 4, 4), (2, 3, 4, 4, 4)])
+@pytest.mark.parametrize("mean", [0.0, 10.0, -300.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_healthy_input_is_not_blamed(run, save, shape, mean, dtype):
+    x = torch.from_numpy(normal(*shape, mean=mean, std=4.0)).to(dtype)
+    result = run("compute", save("x.pt", x), "-f", "json", "--against", "torch")
+    assert result.report["findings"] == []
+    assert result.code == 0
+
+
+def test_healthy_norms_are_not_blamed(run, save):
+    for shape, flags in (
+        ((16, 6, 5), ()),
+        ((16, 6, 6), ("--channel-axis", "1")),
+        ((16, 6, 6), ("--channel-axis", "-1")),
+        ((16, 6), ()),
+        ((16, 4, 4, 4), ()),
+    ):
+        x = save("x.npy", normal(*shape))
+        result = run("compare-norms", x, *flags, "-f", "json", "--against", "torch")
+        assert (result.code, result.report["findings"]) == (0, [])
+
+
+def test_the_borders(run, save):
+    """On either side of each number that a rule is made of."""
+
+    def codes(x, *flags):
+        result = run("compute", save("x.npy", x), *flags, "-f", "json")
+        return {item["code"] for item in result.report["findings"]}
+
+    signs = np.array([[1.0], [-1.0]] * 8)
+    assert codes(signs + 999.0) == set()  # float64: never ill-conditioned
+    assert codes((signs + 1000.0).astype(np.float32)) == set()
+    assert codes((signs + 1001.0).astype(np.float32)) == {"BN002"}
+    assert codes(signs * 0.5, "--eps", "0.25") == set()
+    assert codes(signs * 0.5, "--eps", "0.2500001") == {"BN003"}
+    assert codes(signs, "--momentum", "0") == set()
+    assert codes(signs, "--momentum", "1") == set()
+    assert codes(signs, "--momentum", "none") == set()
+    assert codes(signs, "--momentum=-0.01") == {"BN007"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "text"),
+    [
+        ([3], "channel 3"),
+        ([0, 2], "channels 0 and 2"),
+        ([0, 1, 2, 9], "channels 0, 1, 2 and 9"),
+        ([0, 1, 2, 3, 4], "channels 0, 1, 2 and 2 more"),
+        (list(range(64)), "channels 0, 1, 2 and 61 more"),
+    ],
+)
+def test_channels_are_listed_as_a_person_would(channels, text):
+    assert name_channels(channels) == text
+
+
+def test_one_unshuffled_channel_is_seen(run, save):
+    """Sorted by class in channel 1 alone; and shuffled ones, of many channels, are left alone."""
+    a, b = normal(64, 3), normal(64, 3)
+    rng = np.random.default_rng(3)
+    rng.shuffle(a)
+    save("a.npy", a)
+    save("b.npy", b[::-1] + np.float32([0.0, 4.0, 0.0]))
+    (finding,) = [
+        item
+        for item in run("compute", "a.npy", "b.npy", "-f", "json").report["findings"]
+        if item["code"] == "BN010"
+    ]
+    assert finding["evidence"]["channels"] == [1]
+    save("c.npy", rng.normal(size=(32, 500)))
+    save("d.npy", rng.normal(size=(32, 500)))
+    assert run("compute", "c.npy", "d.npy", "-f", "json").report["findings"] == []

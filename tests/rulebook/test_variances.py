@@ -1,0 +1,59 @@
+"""Why a variance is negative: only the causes that the file's own numbers allow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncli.rulebook import RULES
+from bncli.rulebook.checkpoint import layer_findings
+from tests.rulebook.test_arithmetic import layer
+from tests.rulebook.test_origin import codes, f4, only
+
+HINT = {rule.code: rule.hint for rule in RULES}
+
+
+@pytest.mark.parametrize(
+    ("mean", "var", "cause", "half"),
+    [
+        (1.0, -1e-7, "cancellation", None),
+        (1.0, -0.01, "not-a-variance", True),
+        (1.0, -0.2, "not-a-variance", False),
+        (0.0, -1e-4, "not-a-variance", False),
+        (0.0, -1e-5, "eps-subtracted", None),
+        (300.0, -0.1, "cancellation", None),
+    ],
+)
+@pytest.mark.parametrize("eps", [1e-5, 1e-8])
+def test_a_cause_that_the_numbers_exclude_is_not_named(mean, var, cause, half, eps):
+    made = layer(running_mean=f4(2, mean, mean, 1), running_var=f4(1, var, 2 * var, 1))
+    if cause == "eps-subtracted":
+        made = layer(running_mean=f4(2, mean, mean, 1), running_var=f4(1, var, var, 1))
+    object.__setattr__(made, "eps", eps)
+    (finding,) = [f for f in layer_findings(made) if f.code in ("BN203", "BN204")]
+    assert finding.evidence["cause"] == cause
+    assert finding.hint != HINT[finding.code]
+    if half is not None:
+        assert ("E[x^2]" in finding.message) == half
+        for other in ("an optimiser", "an average that extrapolates", "a conversion"):
+            assert other in finding.message
+
+
+def test_the_range_of_the_negative_ones_alone_is_named():
+    made = layer(running_mean=f4(0, 0, 0, 0), running_var=f4(-0.25, 7, -0.5, 3))
+    assert "running_var is -0.5 to -0.25 in channels 0 and 2" in only(made, "BN203").message
+
+
+def test_means_have_both_signs_before_they_are_called_swapped():
+    """An optimiser that stepped below 0 in every channel is no swap, if the means are positive."""
+    rng = np.random.default_rng(2)
+    mean = rng.uniform(0.2, 1, 16).astype(np.float32)
+    below = rng.uniform(-0.11, -0.09, 16).astype(np.float32)
+    assert codes(layer(channels=16, running_mean=mean, running_var=below)) == {"BN203"}
+    both = np.where(np.arange(16) % 2, below, -below).astype(np.float32)
+    assert codes(layer(channels=16, running_mean=mean, running_var=both)) == {"BN205"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_no_negative_variance(value):
+    assert not codes(layer(running_var=f4(1, value, 1, 1))) & {"BN203", "BN204", "BN205"}
