@@ -14,9 +14,10 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.interface import CHECKPOINTS, Source
 from bncli.loaders.kinds import AS_NPZ, KINDS, READ
 from bncli.loaders.names import listed, quoted
+from bncli.loaders.pickle_records import Dict, Global, Pickle, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
 from bncli.loaders.torch_values import class_of
-from bncli.loaders.unpickler import Dict, Global, Pickle, Record, load
+from bncli.loaders.unpickler import load
 from bncli.loaders.zip_archive import one_file
 
 LIKELY = (".index.json", *CHECKPOINTS)

@@ -10,9 +10,11 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
-from bncli.loaders.torch_tree import Region, collect
+from bncli.loaders.pickle_records import Persistent, Pickle
+from bncli.loaders.torch_places import Region
+from bncli.loaders.torch_tree import collect
 from bncli.loaders.torch_values import Storage, parse_storage
-from bncli.loaders.unpickler import Persistent, Pickle, load
+from bncli.loaders.unpickler import load
 from bncli.model import TensorFile
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bncli.dtypes import DTYPES
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import contiguous
-from bncli.loaders.unpickler import Blob, Dict, Global, Persistent, Record
+from bncli.loaders.pickle_records import Blob, Dict, Global, Persistent, Record
 
 MOST_SIZES = 64
 """PyTorch's own limit on axes."""

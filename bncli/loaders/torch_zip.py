@@ -8,9 +8,11 @@ from typing import Literal
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
-from bncli.loaders.torch_tree import Contents, Region, collect
+from bncli.loaders.pickle_records import Pickle
+from bncli.loaders.torch_places import Region
+from bncli.loaders.torch_tree import Contents, collect
 from bncli.loaders.torch_values import Storage
-from bncli.loaders.unpickler import Pickle, load
+from bncli.loaders.unpickler import load
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import TensorFile
 

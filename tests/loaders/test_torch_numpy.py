@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bncli.errors import CorruptFileError
-from bncli.loaders import open_file, torch_tree
+from bncli.loaders import open_file, torch_places
 from bncli.state_dict import batch_norm_layers
 
 from .files import saved
@@ -137,8 +137,8 @@ def test_what_cannot_be_read_is_listed(shape, raw, why, tmp_path):
 
 
 def test_one_array_over_and_over_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_tree, "MOST_REPEATED", 1)
-    monkeypatch.setattr(torch_tree, "MOST_READ_AGAIN", 3)
+    monkeypatch.setattr(torch_places, "MOST_REPEATED", 1)
+    monkeypatch.setattr(torch_places, "MOST_READ_AGAIN", 3)
     one = np.arange(100.0)
     path = tmp_path / "x"
     path.write_bytes(

@@ -13,7 +13,7 @@ import torch
 
 from bncli.errors import CorruptFileError, FileError, TensorError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.loaders import open_file, open_tensor, torch_tree
+from bncli.loaders import inflated, open_file, open_tensor, torch_places
 from bncli.loaders.zip_archive import Packed
 
 from .files import assert_same, bits, newer_values, saved, values
@@ -323,7 +323,7 @@ def test_a_compressed_storage_is_inflated_once_for_all_its_tensors(tmp_path, mon
 
 
 def test_what_is_kept_of_inflated_storages_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_tree, "MOST_INFLATED", 1_000)
+    monkeypatch.setattr(inflated, "MOST_INFLATED", 1_000)
     tensors = {f"k{n}": torch.randn(100) for n in range(9)}
     file = opened(tmp_path, rewritten(saved(tensors), zipfile.ZIP_DEFLATED))
     assert_same(file.tensors, tensors)
@@ -335,8 +335,8 @@ def test_what_is_kept_of_inflated_storages_is_bounded(tmp_path, monkeypatch):
 
 
 def test_tensors_that_share_more_than_the_file_holds_are_unreadable(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_tree, "MOST_REPEATED", 50)
-    monkeypatch.setattr(torch_tree, "MOST_READ_AGAIN", 4)
+    monkeypatch.setattr(torch_places, "MOST_REPEATED", 50)
+    monkeypatch.setattr(torch_places, "MOST_READ_AGAIN", 4)
     shared = torch.randn(1_000)
     file = opened(tmp_path, saved({f"k{n}": shared for n in range(7)} | {"own": torch.ones(3)}))
     unreadable = [name for name, ref in file.tensors.items() if ref.unreadable]
@@ -357,7 +357,7 @@ def test_a_compressed_pickle_may_be_large_if_it_is_no_bomb(tmp_path):
 @pytest.mark.parametrize("near", [0, 100, 1 << 16])
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
 def test_of_an_inflated_storage_only_what_is_used_is_kept(near, piece, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_tree, "NEAR", near)
+    monkeypatch.setattr(inflated, "NEAR", near)
     flat = torch.randn(2_000)
     views = {"all": flat[5:900], "inside": flat[20:30], "over": flat[890:905].reshape(5, 3),
              "far": flat[1_500:1_501], "last": flat[1_990:], "none": flat[3:3]}  # fmt: skip

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncli.errors import BncliError, CorruptFileError, UnsupportedFileError
-from bncli.loaders import unpickler
-from bncli.loaders.unpickler import Blob, Dict, Global, Persistent, Record, load
+from bncli.loaders import pickle_machine, pickle_records, unpickler
+from bncli.loaders.pickle_records import Blob, Dict, Global, Persistent, Record
+from bncli.loaders.unpickler import load
 
 PATH = Path("file")
 
@@ -91,8 +92,9 @@ def test_every_opcode_of_python_is_known():
 
 
 def test_nothing_can_be_imported():
-    """The module has no way to reach another one by name."""
-    text = Path(unpickler.__file__).read_text()
+    """The modules have no way to reach another one by name."""
+    modules = (unpickler, pickle_machine, pickle_records)
+    text = "".join(Path(module.__file__).read_text("utf-8") for module in modules)
     for word in (
         "__import__",
         "importlib",
@@ -172,7 +174,7 @@ def test_what_is_wrong_and_where(data, fact):
     ],
 )
 def test_everything_that_is_kept_counts(data, monkeypatch):
-    monkeypatch.setattr(unpickler, "MOST_WORDS", 4_000)
+    monkeypatch.setattr(pickle_machine, "MOST_WORDS", 4_000)
     with pytest.raises(UnsupportedFileError, match=r"holds too many values, .* save the weights"):
         load(PATH, data)
 
@@ -186,7 +188,7 @@ def test_everything_that_is_kept_counts(data, monkeypatch):
     ],
 )
 def test_what_is_too_large_is_not_called_damaged(limit, data, fact, monkeypatch):
-    monkeypatch.setattr(unpickler, limit, 10)
+    monkeypatch.setattr(unpickler if limit == "MOST_OPCODES" else pickle_machine, limit, 10)
     with pytest.raises(UnsupportedFileError, match=fact) as caught:
         load(PATH, data)
     assert "damaged" not in str(caught.value)
