@@ -42,20 +42,20 @@ class Convention:
     """
 
     name: str
-    framework: str
-    source: str
     weighs: Literal["new", "old"]
     momentum: str | None
     eps: str
     variance: Literal["biased", "unbiased", "keras2"]
     one_value: Literal["refused", "nan", "0", "skipped"]
-    names: Names
     channel_axis: str
+    names: Names
     initial_mean: float = 0.0
     initial_var: float = 1.0
     debias: Literal["no", "divided", "first"] = "no"
     least_eps: float = 0.0
     eps_outside_root: bool = False
+    framework: str = ""
+    source: str = ""
     note: str = ""
 
     def new_weight(self, momentum: float) -> float:
