@@ -1,4 +1,7 @@
-"""The registry of output formats: one file each, imported when it is asked for."""
+"""The registry of output formats: one file each, imported when it is asked for.
+
+A new one is that file, with a function `render`, and its entry in `Format`.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,32 @@ if TYPE_CHECKING:
 
 
 class Format(str, Enum):
-    """Every output format; the value is the name of the module behind it."""
+    """Every output format: the name of the module behind it, and the suffixes that ask for it."""
 
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    SARIF = "sarif"
-    JUNIT = "junit"
+    suffixes: tuple[str, ...]
+
+    TABLE = "table", ".txt"
+    JSON = "json", ".json"
+    CSV = "csv", ".csv"
+    MARKDOWN = "markdown", ".md"
+    GITHUB = ("github",)  # GitHub reads its annotations from a log alone
+    SARIF = "sarif", ".sarif"
+    JUNIT = "junit", ".xml"
+
+    def __new__(cls, value: str, *suffixes: str) -> Format:  # noqa: PYI034  # has no subclass
+        """The format of that value; each suffix is lower case and no other format's."""
+        form = str.__new__(cls, value)
+        form._value_ = value
+        form.suffixes = suffixes
+        return form
 
 
 SUFFIXES = {
-    ".json": Format.JSON,
-    ".csv": Format.CSV,
-    ".md": Format.MARKDOWN,
-    ".sarif": Format.SARIF,
-    ".xml": Format.JUNIT,
-    ".txt": Format.TABLE,
+    suffix: form
+    for form in sorted(Format, key=lambda form: form is Format.TABLE)
+    for suffix in form.suffixes
 }
-"""The format that a file's suffix asks for; GitHub's annotations are read from a log alone."""
+"""The format that a file's suffix asks for; the one that any text may have is named last."""
 
 
 def renderer(name: Format) -> Renderer:

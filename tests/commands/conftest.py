@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.renderers import SUFFIXES
+
 
 def refusals(command: str) -> dict[str, str]:
     """The arguments of `command`, and the sentence that they are refused with."""
     text = Path(__file__).with_name("refusals.txt").read_text(encoding="utf-8")
+    text = text.replace("SUFFIXES", ", ".join(SUFFIXES))
     return dict(re.findall(rf"^bncli {command} ?(.*)\n    (.+)$", text, re.MULTILINE))
 
 

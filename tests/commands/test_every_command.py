@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bncli.renderers import Format
+from bncli.renderers import SUFFIXES, Format
 from tests.calls import CALLS, NAMES
 
 MAIN = {
@@ -62,9 +62,7 @@ def test_csv_carries_the_main_table(run, repository, monkeypatch, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_flags_of_the_output(run, repository, monkeypatch, tmp_path, name):
     monkeypatch.chdir(repository)
-    paths = [
-        tmp_path / f"r{suffix}" for suffix in (".json", ".csv", ".md", ".sarif", ".xml", ".txt")
-    ]
+    paths = [tmp_path / f"r{suffix}" for suffix in SUFFIXES]
     flags = [part for path in paths for part in ("-o", path)]
     baseline = tmp_path / "known.json"
     result = run(name, *CALLS[name], "-q", *flags, "--baseline", baseline, "--update-baseline")

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +31,6 @@ NUMBERS = (
     123456789.0,
 )
 MARKUP = "a[red]b[/red]|c*d_e`f<b>g</b>:smile:"
-SUFFIX_OF = {form: suffix for suffix, form in SUFFIXES.items()}
 FINDINGS_ALONE = (Format.GITHUB, Format.SARIF, Format.JUNIT)
 """Formats for programs that have no place for tables."""
 
@@ -119,12 +121,64 @@ def everything():
 # ---------------------------------------------------------------------------- the registry
 
 
-def test_every_format_has_a_module_and_every_suffix_a_format(form):
+def forgotten(formats, folder: Path, goldens: Path, readme: str) -> Iterator[str]:
+    """What a renderer lacks, in words: `formats` are the list's, as (value, suffixes)."""
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "interface"}
+    for name in sorted(files - {value for value, _ in formats}):
+        yield f"bncli/renderers/{name}.py is not in Format"
+    taken: dict[str, str] = {}
+    for value, suffixes in formats:
+        if value not in files:
+            yield f"Format has {value}, and there is no bncli/renderers/{value}.py"
+        elif not re.search(r"^def render\(", (folder / f"{value}.py").read_text(), re.MULTILINE):
+            yield f"bncli/renderers/{value}.py has no function render"
+        if not suffixes and value != "github":  # which is read from a log, not from a file
+            yield f"Format gives {value} no suffix"
+        for suffix in suffixes:
+            if not re.fullmatch(r"\.[a-z0-9]+", suffix):
+                yield f"the suffix {suffix} of {value} is not a dot and lower-case letters"
+            if suffix in taken:
+                yield f"the suffix {suffix} belongs to {taken[suffix]} and to {value}"
+            taken[suffix] = value
+            if suffix not in readme:
+                yield f"README.md does not name the suffix {suffix}"
+        if not (goldens / f"report{(*suffixes, '.github')[0]}").is_file():
+            yield f"{value} has no golden: pytest tests/renderers/test_interface.py --update"
+        if f"`{value}`" not in readme:
+            yield f"README.md does not name the format {value}"
+
+
+def test_no_piece_of_a_renderer_is_forgotten(repository):
+    formats = [(form.value, form.suffixes) for form in Format]
+    goldens = Path(__file__).parent / "goldens"
+    readme = (repository / "README.md").read_text(encoding="utf-8").partition("## Scripts")[2]
+    assert not list(forgotten(formats, repository / "bncli/renderers", goldens, readme))
+
+
+def test_each_forgotten_piece_is_named(tmp_path):
+    for name in ("__init__", "interface", "xml", "pdf", "html"):
+        (tmp_path / f"{name}.py").write_text("def render(report, context):\n" * (name != "pdf"))
+    (tmp_path / "report.html").touch()
+    formats = [("html", (".html", ".Htm")), ("pdf", ()), ("yaml", (".html",))]
+    assert list(forgotten(formats, tmp_path, tmp_path, "`html` `yaml` .html")) == [
+        "bncli/renderers/xml.py is not in Format",
+        "the suffix .Htm of html is not a dot and lower-case letters",
+        "README.md does not name the suffix .Htm",
+        "bncli/renderers/pdf.py has no function render",
+        "Format gives pdf no suffix",
+        "pdf has no golden: pytest tests/renderers/test_interface.py --update",
+        "README.md does not name the format pdf",
+        "Format has yaml, and there is no bncli/renderers/yaml.py",
+        "the suffix .html belongs to html and to yaml",
+    ]
+
+
+def test_a_suffix_in_any_case_picks_its_format(form):
     assert callable(renderer(form))
-    assert set(SUFFIXES.values()) == set(Format) - {Format.GITHUB}
-    if form is not Format.GITHUB:  # which is read from a log, not from a file
-        assert format_of(f"a.b/report{SUFFIX_OF[form]}") is form
-        assert format_of(f"REPORT{SUFFIX_OF[form].upper()}") is form
+    for suffix in form.suffixes:
+        assert format_of(f"a.b/report{suffix}") is form
+        assert format_of(f"REPORT{suffix.upper()}") is form
+    assert list(SUFFIXES)[-1] == ".txt"
 
 
 @pytest.mark.parametrize("path", ["report", "report.pdf", "json", ".json", "a.json/b"])
@@ -513,7 +567,7 @@ def fixed():
 
 def test_golden(form, fixed, golden):
     text = render(form, fixed)
-    golden(f"report{SUFFIX_OF.get(form, '.github')}", text)
+    golden(f"report{(*form.suffixes, '.github')[0]}", text)
     if form in FINDINGS_ALONE:
         assert "1 NaN among 4 values a channel" in text
         return
