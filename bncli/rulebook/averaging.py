@@ -207,7 +207,7 @@ def check_averaged(file: Checkpoint) -> list[Finding]:
     ]
 
 
-CHECKS = (check_copies, check_averaged)
+FILE_CHECKS = (check_copies, check_averaged)
 
 
 def _never_updated(copy: Summary, live: Summary) -> Finding:

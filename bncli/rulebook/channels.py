@@ -206,7 +206,7 @@ def check_channels(layer: Layer) -> list[Finding]:
     return findings + _outlier(layer, scale)
 
 
-CHECKS = (check_channels,)
+LAYER_CHECKS = (check_channels,)
 
 
 def scales(layer: Layer) -> FloatArray:

@@ -34,24 +34,30 @@ if TYPE_CHECKING:
 
     LayerChecks = tuple[Callable[[Layer], list[Finding]], ...]
 
-LAYER_CHECKS: LayerChecks = (
-    *unwritten.CHECKS,
-    *corruption.CHECKS,
-    *variances.CHECKS,
-    *shapes.CHECKS,
-    *channels.CHECKS,
-    *precision.LAYER_CHECKS,
+MODULES = (
+    unwritten,
+    corruption,
+    variances,
+    shapes,
+    channels,
+    estimation,
+    momentum,
+    counters,
+    collapse,
+    precision,
+    structure,
+    averaging,
+    lookalikes,
+)
+"""The modules whose RULES are about checkpoints; what a layer shows is told in this order."""
+
+LAYER_CHECKS: LayerChecks = tuple(
+    check for module in MODULES for check in getattr(module, "LAYER_CHECKS", ())
 )
 """Checks of one layer by its arrays."""
-FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = (
-    *estimation.CHECKS,
-    *momentum.CHECKS,
-    *counters.CHECKS,
-    *collapse.CHECKS,
-    *precision.FILE_CHECKS,
-    *structure.CHECKS,
-    *averaging.CHECKS,
-    *lookalikes.CHECKS,
+
+FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = tuple(
+    check for module in MODULES for check in getattr(module, "FILE_CHECKS", ())
 )
 """Checks of all layers of a file beside each other."""
 
@@ -61,13 +67,14 @@ def layer_findings(layer: Layer) -> list[Finding]:
 
     Where no training left the statistics that alone is said of them, and what else is spoilt.
     """
-    for unwritten_check in unwritten.CHECKS:
+    by_cause = unwritten.LAYER_CHECKS
+    for unwritten_check in by_cause:
         if found := unwritten_check(layer):
-            rest: LayerChecks = shapes.CHECKS
+            rest: LayerChecks = shapes.LAYER_CHECKS
             if unwritten_check is not unwritten.check_garbage:  # which names all that is spoilt
-                rest += corruption.CHECKS
+                rest += corruption.LAYER_CHECKS
             if unwritten_check is not unwritten.check_zero:  # which one older rule was for
-                silent = [each for each in LAYER_CHECKS if each not in (*unwritten.CHECKS, *rest)]
+                silent = [each for each in LAYER_CHECKS if each not in (*by_cause, *rest)]
                 codes = {finding.code for check in silent for finding in check(layer)}
                 found = [replace(finding, instead_of=tuple(sorted(codes))) for finding in found]
             return found + [finding for check in rest for finding in check(layer)]

@@ -84,7 +84,7 @@ def check_network(file: Checkpoint) -> list[Finding]:
     ]
 
 
-CHECKS = (check_network,)
+FILE_CHECKS = (check_network,)
 
 
 def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:

@@ -114,7 +114,7 @@ def check_infinite(layer: Layer) -> list[Finding]:
     return [_spoilt(INFINITE, layer, where, "infinite", cause, why)]
 
 
-CHECKS = (check_nan, check_infinite)
+LAYER_CHECKS = (check_nan, check_infinite)
 
 
 def _where(layer: Layer, test: Any) -> dict[str, NDArray[Any]]:

@@ -266,7 +266,7 @@ def check_counter(file: Checkpoint) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_groups, check_multiples, check_counter)
+FILE_CHECKS = (check_groups, check_multiples, check_counter)
 
 
 def counter_groups(counters: list[int | float | None]) -> str:

@@ -239,7 +239,7 @@ def check_missing(file: Checkpoint) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_initial, check_missing)
+FILE_CHECKS = (check_initial, check_missing)
 
 
 def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str]:

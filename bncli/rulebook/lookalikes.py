@@ -161,7 +161,7 @@ def check_lookalikes(file: Checkpoint) -> list[Finding]:
     ]
 
 
-CHECKS = (check_lookalikes,)
+FILE_CHECKS = (check_lookalikes,)
 
 
 def _count(layers: list[Likely]) -> str:

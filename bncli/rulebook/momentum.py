@@ -208,4 +208,4 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_initial_weight, check_momentum)
+FILE_CHECKS = (check_initial_weight, check_momentum)

@@ -98,7 +98,7 @@ def check_shapes(layer: Layer) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_shapes,)
+LAYER_CHECKS = (check_shapes,)
 
 
 def _apart(shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ def check_shared(file: Checkpoint) -> list[Finding]:
     ]
 
 
-CHECKS = (check_identical, check_shared)
+FILE_CHECKS = (check_identical, check_shared)
 
 
 def _groups(shared: Mapping[str, str]) -> list[list[str]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import Layer, channels_of, found, named
 from bncli.rulebook.origin import all_zero, counted, garbage, may_be_decayed, same_bits
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NEVER_FILLED = Rule(
     "BN208",
@@ -188,5 +185,5 @@ def check_same_bits(layer: Layer) -> list[Finding]:
     ]
 
 
-CHECKS: tuple[Callable[[Layer], list[Finding]], ...] = (check_garbage, check_zero, check_same_bits)
+LAYER_CHECKS = (check_garbage, check_zero, check_same_bits)
 """In this order: the first that finds something names the cause, and the others are not asked."""

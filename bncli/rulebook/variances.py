@@ -122,7 +122,7 @@ def check_negative(layer: Layer) -> list[Finding]:
     return findings
 
 
-CHECKS = (check_negative,)
+LAYER_CHECKS = (check_negative,)
 
 
 def _looks_swapped(mean: NDArray[Any], var: NDArray[Any], eps: float) -> bool:

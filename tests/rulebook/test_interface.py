@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from bncli.report import Severity
-from bncli.rulebook import FAMILIES, RULES
-from bncli.rulebook.interface import name_channels
+from bncli.rulebook import FAMILIES, RULES, registry
+from bncli.rulebook.interface import Rule, name_channels
 from tests.rulebook.faults import FAULTS
 
 
@@ -207,13 +210,84 @@ every_planted_rule = pytest.mark.parametrize(
 )
 
 
-def test_codes_and_names_are_unique_and_in_order():
+def codes_of(sentence: str) -> set[str]:
+    """The codes that a module's first line names: BN4xx, BN02x, BN203 to BN205, BN407 and BN408."""
+    codes = set()
+    for first, last in re.findall(r"BN(\d[\dx]{2})(?: to BN(\d{3}))?", sentence):
+        numbers = range(int(first.replace("x", "0")), int(last or first.replace("x", "9")) + 1)
+        codes |= {f"BN{number:03d}" for number in numbers}
+    return codes
+
+
+def forgotten(modules, listed, planted) -> Iterator[str]:
+    """What a rule lacks, in words: `modules` by file, `listed` those of the lists, `planted`."""
+    seen: dict[str, str] = {}
+    in_rules = {id(rule) for module in modules.values() for rule in getattr(module, "RULES", ())}
+    for file, module in modules.items():
+        if hasattr(module, "RULES") and module not in listed:
+            yield f"{file} is in no MODULES, neither of checkpoint.py nor of registry.py"
+        run = (*getattr(module, "LAYER_CHECKS", ()), *getattr(module, "FILE_CHECKS", ()))
+        for name, value in vars(module).items():
+            if isinstance(value, Rule) and id(value) not in in_rules:
+                yield f"{value.code} of {file} is not in its RULES"
+            own = getattr(value, "__module__", "") == module.__name__
+            if name.startswith("check_") and own and value not in run:
+                yield f"{name} of {file} is neither in its LAYER_CHECKS nor in its FILE_CHECKS"
+        for rule in getattr(module, "RULES", ()):
+            if rule.code in seen:
+                yield f"{rule.code} is in {seen[rule.code]} and in {file}"
+            seen[rule.code] = file
+            if rule.code[:3] not in FAMILIES:
+                yield f"{rule.code} of {file} is in no family of bncli/rulebook/__init__.py"
+            if rule.code not in codes_of(module.__doc__.partition("\n")[0]):
+                yield f"{rule.code} is not among the codes in the first line of {file}"
+            for text in ("summary", "hint", "symptom", "arithmetic", "certainty", "lookalike"):
+                if not getattr(rule, text):
+                    yield f"{rule.code} of {file} has no {text}"
+            if rule.code not in planted:
+                yield f"{rule.code} is planted neither in PLANTED nor in tests/rulebook/faults.py"
+
+
+def test_no_piece_of_a_rule_is_forgotten(repository):
+    folder = repository / "bncli/rulebook"
+    modules = {
+        path.name: import_module(f"bncli.rulebook.{path.stem}")
+        for path in sorted(folder.glob("*.py"))
+        if path.stem not in ("__init__", "registry")
+    }
+    planted = {*PLANTED, *(fault.code for fault in FAULTS.values())}
+    assert not list(forgotten(modules, registry.MODULES, planted))
+    assert planted == {rule.code for rule in RULES}
+
+
+def test_each_forgotten_piece_is_named():
+    def rule(code, hint="Mend it."):
+        return Rule(code, "a-name", Severity.INFO, "It is.", hint, "s", "a", "c", "l")
+
+    fine, other = ModuleType("fine", "BN41x, BN420: fine."), ModuleType("other", "BN4xx to BN899.")
+    fine.RULES = (rule("BN410"), rule("BN419"), rule("BN420"), rule("BN421"))
+    other.RULES = (rule("BN410", hint=""), rule("BN899"))
+    other.LEFT_OUT = rule("BN499")
+    exec("def check_this(layer): pass\ndef check_that(file): pass", vars(other))
+    other.FILE_CHECKS = (other.check_that,)
+    planted = {"BN410", "BN419", "BN420", "BN899"}
+    assert list(forgotten({"fine.py": fine, "other.py": other}, (fine,), planted)) == [
+        "BN421 is not among the codes in the first line of fine.py",
+        "BN421 is planted neither in PLANTED nor in tests/rulebook/faults.py",
+        "other.py is in no MODULES, neither of checkpoint.py nor of registry.py",
+        "BN499 of other.py is not in its RULES",
+        "check_this of other.py is neither in its LAYER_CHECKS nor in its FILE_CHECKS",
+        "BN410 is in fine.py and in other.py",
+        "BN410 of other.py has no hint",
+        "BN899 of other.py is in no family of bncli/rulebook/__init__.py",
+    ]
+
+
+def test_names_are_unique_and_every_family_has_a_rule():
     codes = [rule.code for rule in RULES]
-    assert codes == sorted(set(codes))
+    assert codes == sorted(codes)
     assert len({rule.name for rule in RULES}) == len(RULES)
-    # A rule that no test plants is no rule; those of checkpoints are in the fault matrix.
-    assert set(codes) == {*PLANTED, *(fault.code for fault in FAULTS.values())}
-    assert {rule.code[:3] for rule in RULES} == set(FAMILIES)
+    assert {code[:3] for code in codes} == set(FAMILIES)
 
 
 def test_codes_are_a_promise():
