@@ -1,17 +1,6 @@
 """A file becomes its tensors: found by content, read lazily, nothing in the file ever run.
 
-    loader         opens
-    npy            NumPy's .npy
-    torchscript    TorchScript archives
-    torch_zip      torch.save since PyTorch 1.6
-    npz            NumPy's .npz
-    torch_legacy   torch.save before PyTorch 1.6
-    safetensors    safetensors
-    sharded        an index and the files that it names
-    nested         PyTorch's files inside of another ZIP archive
-    refused        nothing: says what the file is instead
-
-`LOADERS` is asked in order, and the first that knows the content opens the file.
+`bncli.loaders.registry` lists the formats; the first that knows the content opens the file.
 """
 
 from __future__ import annotations
@@ -20,36 +9,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bncli.errors import UnsupportedFileError
-from bncli.loaders import (
-    nested,
-    npy,
-    npz,
-    refused,
-    safetensors,
-    sharded,
-    torch_legacy,
-    torch_zip,
-    torchscript,
-)
-from bncli.loaders.interface import Loader, check_regular, open_source
+from bncli.loaders.interface import STANDARD_INPUT, check_regular, open_source
 from bncli.loaders.names import find_name
-from bncli.loaders.whole import Models, open_shards
+from bncli.loaders.registry import loader_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
-from bncli.state_dict import batch_norm_layers, possible_layers, read_state
-
-LOADERS: tuple[Loader, ...] = (
-    npy,
-    torchscript,
-    torch_zip,
-    npz,
-    torch_legacy,
-    safetensors,
-    sharded,
-    nested,
-    refused,
-)
-"""Every format, in the order in which they are asked."""
 
 
 def open_file(path: Path | str) -> TensorFile:
@@ -59,17 +22,21 @@ def open_file(path: Path | str) -> TensorFile:
     read, cut short, inconsistent or hostile.
     """
     path = Path(path)
-    if path == npy.STANDARD_INPUT:
+    if path == STANDARD_INPUT:
+        from bncli.loaders import npy
+
         return npy.open_standard_input()
     check_regular(path)
     if path.is_dir():
         return open_model(path)
-    refused.refuse_part(path)
+    if path.suffix == ".distcp":
+        from bncli.loaders import refused
+
+        refused.refuse_part(path)
     with open_source(path) as source:
-        for loader in LOADERS:
-            if loader.detect(source):
-                return loader.open_tensors(source)
-    raise UnsupportedFileError(path, "its format is not known.")
+        loader = loader_of(source)
+        assert loader is not None  # the last of them knows every file
+        return loader.open_tensors(source)
 
 
 def open_model(path: Path) -> TensorFile:
@@ -78,12 +45,16 @@ def open_model(path: Path) -> TensorFile:
     So a shard opens its index, or the shards beside it that carry its name and another number.
     Raises FileError as `open_file`, and where shards are missing, which it names.
     """
-    if path == npy.STANDARD_INPUT:
+    if path == STANDARD_INPUT:
         return open_file(path)
     check_regular(path)
+    from bncli.loaders.whole import Models, open_shards
+
     models = Models()
     whole = models.path_of(path)
     if whole.is_dir():
+        from bncli.loaders import refused
+
         refused.refuse_directory(whole)
     shards = models.shards_of(whole)
     return open_file(whole) if shards is None else open_shards(shards)
@@ -123,6 +94,8 @@ def open_layer(spec: str) -> BatchNormState:
     and bias, is found by its full name (or an end that only it has); the caller judges what is
     missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
     """
+    from bncli.state_dict import batch_norm_layers, possible_layers, read_state
+
     path, name = split_spec(spec)
     file = open_file(path)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}

@@ -1,6 +1,6 @@
 """What a loader is, and what it is given: a file that is looked at by offset, never by suffix.
 
-A loader is a module with the two functions of `Loader`, and an entry in `bncli.loaders.LOADERS`.
+A loader is a module with the two functions of `Loader`, and a row of `bncli.loaders.registry`.
 It reads what it needs to list the tensors and leaves their bytes where they are.
 """
 
@@ -18,13 +18,13 @@ from typing import Protocol
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
+from bncli.loaders.registry import ZIP
 from bncli.loaders.zip_archive import ZipArchive
 from bncli.model import TensorFile
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pth.tar", ".bin", ".ckpt", ".npy", ".npz")
-"""How files are called that may hold tensors: for what is said of them, never for reading them."""
+STANDARD_INPUT = Path("-")
 
 
 class Source:
@@ -67,7 +67,7 @@ class Source:
     @cached_property
     def archive(self) -> ZipArchive | None:
         """The directory of a ZIP file; None where the file does not begin as one."""
-        if self.head[:4] not in {b"PK\x03\x04", b"PK\x05\x06"}:
+        if not self.head.startswith(ZIP):
             return None
         return ZipArchive(self.path, self.size, self.read, self.start)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders import probes
-from bncli.loaders.interface import CHECKPOINTS, Source
+from bncli.loaders.interface import Source
 from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
 from bncli.loaders.probes import begins, holds
+from bncli.loaders.registry import CHECKPOINTS, READ
 
-READ = "PyTorch, safetensors and NumPy files"
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
 NOT_READ = f"bncli reads {READ}, so {AS_NPZ}."

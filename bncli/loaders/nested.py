@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncli.errors import FileError
-from bncli.loaders import torch_zip, torchscript
-from bncli.loaders.interface import CHECKPOINTS, Loader, Source
+from bncli.loaders import torch_zip
+from bncli.loaders.interface import Loader, Source
 from bncli.loaders.names import quoted
+from bncli.loaders.registry import CHECKPOINTS, LOADERS, ZIP, loader_of
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import BatchNormModule, TensorFile, TensorRef
 
-INNER: tuple[Loader, ...] = (torchscript, torch_zip)
+INNER = tuple(row for row in LOADERS if row.inside)
 """The formats that are read where they lie: their offsets count from the outer file's begin."""
 SMALLEST = 22
 """The bytes of an empty archive."""
@@ -83,7 +84,7 @@ def _inner(source: Source, archive: ZipArchive) -> Iterator[tuple[str, Loader | 
         if part is None:
             continue
         try:
-            loader = next((loader for loader in INNER if loader.detect(part)), None)
+            loader = loader_of(part, INNER)
         except FileError:
             yield member.name, None, part
         else:
@@ -96,7 +97,7 @@ def _stored_archive(source: Source, archive: ZipArchive, member: Member) -> Sour
     if member.method != STORED or member.size < SMALLEST or archive.problem(member):
         return None
     start = archive.offset(member)
-    if source.read(start, 4) != b"PK\x03\x04":
+    if source.read(start, 4) != ZIP[0]:
         return None
     return source.inside(start, start + member.size)
 

@@ -14,7 +14,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import remember_stream
-from bncli.loaders.interface import Source
+from bncli.loaders.interface import STANDARD_INPUT, Source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC = b"\x93NUMPY"
-STANDARD_INPUT = Path("-")
 LONGEST_HEADER = 1 << 16
 """Plain arrays need a hundred bytes; only structured dtypes need a long header."""
 MOST_AXES = 32

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
-from bncli.loaders.interface import CHECKPOINTS, Source
-from bncli.loaders.kinds import AS_NPZ, KINDS, READ
+from bncli.loaders.interface import Source
+from bncli.loaders.kinds import AS_NPZ, KINDS
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.pickle_records import Dict, Global, Pickle, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
+from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
 from bncli.loaders.unpickler import load
 from bncli.loaders.zip_archive import one_file
@@ -58,12 +59,12 @@ def open_tensors(source: Source) -> NoReturn:
 
 
 def refuse_part(path: Path) -> None:
-    """Raise for a file of a checkpoint of torch.distributed, which holds pieces of tensors.
+    """Raise for a *.distcp of a checkpoint of torch.distributed, which holds pieces of tensors.
 
     Alone among the kinds it is told by its name and its neighbour: a file with one piece is a
     whole archive of torch.save.
     """
-    if path.name.endswith(".distcp") and os.path.lexists(path.parent / ".metadata"):
+    if os.path.lexists(path.parent / ".metadata"):
         raise UnsupportedFileError(
             path,
             f"it is a part of a checkpoint of torch.distributed; {one_file(path.parent)}.",

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
-from bncli.loaders import safetensors, torch_legacy, torch_zip
-from bncli.loaders.interface import Loader, Source, check_regular, is_lean, open_source
+from bncli.loaders.interface import Source, check_regular, is_lean, open_source
 from bncli.loaders.names import listed, quoted
+from bncli.loaders.registry import LOADERS, loader_of
 from bncli.model import BatchNormModule, TensorFile, TensorRef
 
-SHARD_LOADERS: tuple[Loader, ...] = (safetensors, torch_zip, torch_legacy)
+SHARDS = tuple(row for row in LOADERS if row.shard)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
 LARGEST_INDEX = 1 << 25
 FREE_MARKS, MARK_WIDTH = 1 << 18, 16
@@ -83,9 +83,9 @@ def open_shard(path: Path) -> TensorFile:
     if path.is_dir():
         raise UnsupportedFileError(path, "it should be a shard and is a directory.")
     with open_source(path) as source:
-        for loader in SHARD_LOADERS:
-            if loader.detect(source):
-                return loader.open_tensors(source)
+        loader = loader_of(source, SHARDS)
+        if loader is not None:
+            return loader.open_tensors(source)
     raise UnsupportedFileError(
         path,
         "it should be a shard of a model, but it is neither safetensors nor written by torch.save;"

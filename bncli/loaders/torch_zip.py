@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
-from bncli.loaders.pickle_records import Pickle
-from bncli.loaders.torch_places import Region
-from bncli.loaders.torch_tree import Contents, collect
-from bncli.loaders.torch_values import Storage
-from bncli.loaders.unpickler import load
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import TensorFile
+
+if TYPE_CHECKING:  # other archives are asked about, too
+    from bncli.loaders.pickle_records import Pickle
+    from bncli.loaders.torch_places import Region
+    from bncli.loaders.torch_tree import Contents
+    from bncli.loaders.torch_values import Storage
 
 LARGEST_PACKED_PICKLE = 1 << 26
 SMALL_PACKED_PICKLE = 1 << 22
@@ -56,6 +57,8 @@ def root_folder(archive: ZipArchive, member: str) -> str | None:
 
 def read_archive(source: Source) -> Contents:
     """The tensors of the archive's data.pkl, for this format and TorchScript's."""
+    from bncli.loaders.torch_tree import collect
+
     archive = source.archive
     assert archive is not None
     folder = root_folder(archive, "data.pkl")
@@ -85,6 +88,8 @@ def read_pickle(source: Source, archive: ZipArchive, member: Member) -> Pickle:
     One that is not compressed stays in the file; it is held against its checksum up to
     LARGEST_PACKED_PICKLE bytes, for a larger one has arrays inside that need not be read.
     """
+    from bncli.loaders.unpickler import load
+
     archive.check_readable(member)
     if member.method == STORED:
         plain = archive.plain(member)

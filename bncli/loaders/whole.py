@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bncli.errors import FileError
 from bncli.loaders import sharded
-from bncli.loaders.interface import CHECKPOINTS
 from bncli.loaders.names import listed
+from bncli.loaders.registry import CHECKPOINTS
 from bncli.model import TensorFile
 
 NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\..+)")

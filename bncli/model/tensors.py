@@ -150,9 +150,9 @@ class TensorRef:
 class TensorFile:
     """An opened file: its tensors by full name, in the file's order; nothing of them read yet.
 
-    `container` names the format ("npy", "npz", "torch-zip", "torch-legacy", "torchscript",
-    "safetensors"). `modules` holds the BatchNorm modules stored as objects, by module path, and
-    `skipped` says of what else is in the file, by name, why it was not read.
+    `container` names the format, as the registry of loaders has it. `modules` holds the BatchNorm
+    modules stored as objects, by module path, and `skipped` says of what else is in the file, by
+    name, why it was not read.
     """
 
     path: Path

@@ -1,29 +1,97 @@
 """What holds for every loader, checked over the registry itself."""
 
+import ast
 import inspect
 import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from bncli.errors import BncliError
-from bncli.loaders import LOADERS, open_file, refused
+from bncli.loaders import open_file, registry
 from bncli.loaders.interface import open_source
+from bncli.loaders.registry import LOADERS, loader_of
 
 from .files import assert_same, samples, write
 from .pickles import dictionary, npy, pid, safetensors, tensor, torch_legacy, whole
 
+FOLDER = Path(registry.__file__).parent
+MODULES = {path.stem for path in FOLDER.glob("*.py")}
+README = (FOLDER.parent.parent / "README.md").read_text("utf-8")
+
+
+def is_loader(name):
+    """Whether a file defines what a loader has, found without importing it."""
+    tree = ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return "detect" in functions or ("open_tensors" in functions and name != "interface")
+
+
+def forgotten(rows):
+    """What somebody who adds a loader has forgotten, in words."""
+    names = [row.name for row in rows]
+    for name in sorted(MODULES - set(names)):
+        if is_loader(name):
+            yield f"bncli/loaders/{name}.py is a loader, and registry.LOADERS has no row for it"
+    if names[-1] != "refused":
+        yield "refused knows every file, so its row must be the last of registry.LOADERS"
+    for row in rows:
+        if row.name not in MODULES:
+            yield f"registry.LOADERS has the row {row.name}, and bncli/loaders has no such file"
+            continue
+        module = import_module(f"bncli.loaders.{row.name}")
+        for function in ("detect", "open_tensors"):
+            if not hasattr(module, function):
+                yield f"bncli/loaders/{row.name}.py has no function {function}(source)"
+            elif list(inspect.signature(getattr(module, function)).parameters) != ["source"]:
+                yield f"{row.name}.{function} does not take just one argument, source"
+        if not module.__doc__:
+            yield f"bncli/loaders/{row.name}.py does not say in a docstring what it opens"
+        if row.called not in README:
+            yield f"README.md does not speak of {row.called}, which {row.name} reads"
+        if row.container not in CONTAINERS:
+            yield f"no sample in tests/loaders/files.py has {row.name}'s container {row.container}"
+
+
 SAMPLES = samples()
+CONTAINERS = {sample.container for sample in SAMPLES.values()} | {""}
 
 
-@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
-def test_loader_has_the_two_functions_and_says_what_it_opens(loader):
-    assert list(inspect.signature(loader.detect).parameters) == ["source"]
-    assert list(inspect.signature(loader.open_tensors).parameters) == ["source"]
-    assert loader.__doc__
+def test_nothing_of_a_loader_is_forgotten():
+    assert list(forgotten(LOADERS)) == []
+
+
+def test_what_is_forgotten_is_named(monkeypatch):
+    missing = [row for row in LOADERS if row.name != "npz"]
+    assert list(forgotten(missing)) == [
+        "bncli/loaders/npz.py is a loader, and registry.LOADERS has no row for it"
+    ]
+    assert list(forgotten((registry.Row("hdf5", "hdf5", "HDF5"), *LOADERS))) == [
+        "registry.LOADERS has the row hdf5, and bncli/loaders has no such file"
+    ]
+    assert list(forgotten(LOADERS[::-1])) == [
+        "refused knows every file, so its row must be the last of registry.LOADERS"
+    ]
+    names = registry.Row("names", "names", "no such word")
+    assert list(forgotten((names, *LOADERS))) == [
+        "bncli/loaders/names.py has no function detect(source)",
+        "bncli/loaders/names.py has no function open_tensors(source)",
+        "README.md does not speak of no such word, which names reads",
+        "no sample in tests/loaders/files.py has names's container names",
+    ]
+    from bncli.loaders import npz
+
+    monkeypatch.setattr(npz, "__doc__", "")
+    monkeypatch.setattr(npz, "detect", lambda path, source: True)
+    assert list(forgotten(LOADERS)) == [
+        "npz.detect does not take just one argument, source",
+        "bncli/loaders/npz.py does not say in a docstring what it opens",
+    ]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -41,8 +109,17 @@ def test_every_loader_opens_a_sample(tmp_path):
     for number, sample in enumerate(SAMPLES.values()):
         (tmp_path / str(number)).mkdir()
         with open_source(write(tmp_path / str(number), sample)) as source:
-            used.add(next(loader for loader in LOADERS if loader.detect(source)))
-    assert used == set(LOADERS) - {refused}
+            used.add(loader_of(source).__name__.rpartition(".")[2])
+    assert used == {row.name for row in LOADERS} - {"refused"}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_loader_that_is_not_asked_would_not_have_known_the_file(name, tmp_path):
+    """The first bytes in the registry leave out no file that a loader knows."""
+    with open_source(write(tmp_path, SAMPLES[name])) as source:
+        asked = loader_of(source)
+        every = loader_of(source, [replace(row, begins=(b"",)) for row in LOADERS])
+    assert asked is every
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -96,6 +173,30 @@ def test_opening_imports_neither_torch_nor_numpy(tmp_path):
     assert run(OPEN_AND_LIST_IMPORTS, *paths) == "[]"
     # The check itself can fail.
     assert "numpy" in run("import numpy\n" + OPEN_AND_LIST_IMPORTS, *paths)
+
+
+LIST_LOADERS = """
+import sys
+from bncli.loaders import open_file
+open_file(sys.argv[1])
+print(*sorted(m[14:] for m in sys.modules if m.startswith("bncli.loaders.")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "loaders"),
+    [
+        ("npy", {"npy"}),
+        ("npz", {"npz", "npy", "torchscript", "torch_zip"}),
+        ("torch-zip", {"torchscript", "torch_zip", "npy"}),
+        ("safetensors", {"safetensors", "npy"}),
+    ],
+)
+def test_what_a_file_does_not_need_is_not_imported(name, loaders, tmp_path):
+    path = write(tmp_path, SAMPLES[name])
+    every = {row.name for row in LOADERS} | {"torch_tree", "unpickler", "whole", "kinds", "probes"}
+    loaders |= {"torch_tree", "unpickler"} if name == "torch-zip" else set()
+    assert set(run(LIST_LOADERS, path).split()) & every == loaders
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory in Linux's units")

@@ -1,0 +1,73 @@
+"""The registry of loaders: one file each, asked in this order, imported when it is asked.
+
+A new format is a file beside this one with the two functions of `interface.Loader`, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from bncli.loaders.interface import Loader, Source
+
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""How a ZIP archive begins: with its first member, or with its directory where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A loader by the name of its module, and what is known of its files without importing it.
+
+    `container` is what `TensorFile.container` says, and `called` is the word for it in README.md.
+    The loader is asked about files that begin with one of `begins`. `suffixes` are how its files
+    are called: for what is said of them, never for reading them. One that is a `shard` reads shards
+    of a model, one that is `inside` reads files that lie in another file.
+    """
+
+    name: str
+    container: str
+    called: str
+    begins: tuple[bytes, ...] = (b"",)
+    suffixes: tuple[str, ...] = ()
+    shard: bool = False
+    inside: bool = False
+
+
+LOADERS = (
+    Row("npy", "npy", ".npy", (b"\x93NUMPY",), (".npy",)),
+    Row("torchscript", "torchscript", "TorchScript", ZIP, inside=True),
+    Row(
+        "torch_zip",  # torch.save since PyTorch 1.6
+        "torch-zip",
+        "PyTorch",
+        ZIP,
+        (".pt", ".pth", ".pth.tar", ".bin", ".ckpt"),
+        shard=True,
+        inside=True,
+    ),
+    Row("npz", "npz", ".npz", ZIP, (".npz",)),
+    Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
+    Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
+    Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
+    Row("nested", "torch-zip in zip", "in a .zip", ZIP),
+    Row("refused", "", ""),  # knows every file, opens none: says what it is instead
+)
+"""Every format, in the order in which they are asked."""
+
+READ = "PyTorch, safetensors and NumPy files"
+"""All of them, as a refusal names them."""
+CHECKPOINTS = tuple(suffix for row in LOADERS for suffix in row.suffixes)
+"""How files are called that may hold tensors."""
+
+
+def loader_of(source: Source, rows: Iterable[Row] = LOADERS) -> Loader | None:
+    """The first loader that knows the content; None where none of `rows` does."""
+    for row in rows:
+        if source.head.startswith(row.begins):
+            loader = cast("Loader", import_module(f"bncli.loaders.{row.name}"))
+            if loader.detect(source):
+                return loader
+    return None
