@@ -22,7 +22,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 RELEASES = ("2.3", "2.6", "newest")
-TESTS = ("tests/commands", "tests/backends", "tests/pytorch_cpu", "tests/test_tolerance.py")
+TESTS = ("tests/commands", "tests/backends", "tests/pytorch_cpu", "tests/verify")
 OUTCOMES = ("passed", "FAILED", "could not be installed")
 
 

@@ -1,0 +1,45 @@
+"""The check of an environment without torch: it passes where torch is hidden, and finds faults."""
+
+from __future__ import annotations
+
+from . import without_torch
+
+HIDDEN = """
+import runpy, sys
+sys.modules["torch"] = None
+_, script, sys.prefix = sys.argv
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_bncli_works_where_torch_is_not_installed(run_process, tmp_path):
+    code, stdout, stderr = run_process(without_torch.__file__, tmp_path, python=["-c", HIDDEN])
+    assert (code, stderr) == (0, "")
+    first, last = stdout.splitlines()
+    assert first.endswith(" works without torch.")
+    assert last.endswith(" MB.")
+
+
+def test_where_torch_is_there_it_says_so():
+    assert without_torch.faults() == ["torch can be imported here."]
+
+
+def compared(against: str | None = None) -> None:
+    """Stands for any command, all of which compare."""
+
+
+def test_every_call_and_comparison_is_judged(monkeypatch):
+    monkeypatch.setattr(without_torch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(without_torch, "COMMANDS", (*without_torch.COMMANDS, "capture"))
+    monkeypatch.setattr(without_torch, "command", lambda name: compared)
+    monkeypatch.setattr(without_torch, "call", lambda line: (4, "", "a bug"))
+    found = without_torch.faults()
+    assert found[0] == "capture: add a call of it."
+    assert len(found) == 1 + len(without_torch.RUNS) + 1 + len(without_torch.COMMANDS)
+
+
+def test_a_folder_is_measured(tmp_path):
+    (tmp_path / "inner").mkdir()
+    before = without_torch.megabytes(str(tmp_path))
+    (tmp_path / "inner" / "file").write_bytes(bytes(3_000_000))
+    assert round(without_torch.megabytes(str(tmp_path)) - before, 3) == 3
