@@ -10,7 +10,10 @@ from bncli.backends import BackendName, backend
 from bncli.backends.interface import SteppingCall
 from bncli.commands.simulate_ema.batches import values_of
 from bncli.errors import UsageError
+from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
+from bncli.sections.findings import ComparedSection
+from bncli.sections.tables import differences_table
 from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
 from bncli.verify.tolerance import fixed
 
@@ -18,34 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.commands.simulate_ema.batch_source import Source
+    from bncli.commands.simulate_ema.flags import SteppedFlags
     from bncli.model import Closeness
-    from bncli.report import Value
     from bncli.running_stats.batch_table import BatchTable
     from bncli.running_stats.conventions import Convention
     from bncli.running_stats.simulation import Course
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What a comparison with the backend `name` (its version is in it) has shown."""
-
-    name: str
-    compared: list[Closeness]
-    facts: dict[str, Value]
-
-    def verdict(self, steps: int) -> str:
-        """Whether the two agree."""
-        failed = [item.quantity for item in self.compared if not item.passed]
-        over = f"over {steps} step{'s' * (steps != 1)}"
-        if failed:
-            return f"bncli and {self.name} differ {over}: {', '.join(failed)}."
-        if all(item.max_abs_diff == 0 for item in self.compared):
-            return f"bncli and {self.name} agree bit for bit {over}."
-        closest = max(self.compared, key=lambda item: item.used)
-        return (
-            f"bncli and {self.name} agree {over}; {closest.quantity} uses most of its tolerance, "
-            f"{closest.used:.0%}."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +35,14 @@ class Against:
     backend: BackendName
     tolerance: tuple[float, float] | None
     threads: int
+
+    @classmethod
+    def of(cls, flags: SteppedFlags) -> Against | None:
+        """What the flags ask for, None for no comparison; raises as `AgainstFlags.tolerance`."""
+        tolerance = flags.tolerance
+        if flags.against is None:
+            return None
+        return cls(flags.against, tolerance, flags.torch_threads)
 
     def check(self, source: Source, rows: list[tuple[Convention, float | None]]) -> None:
         """Raise before any work is done where there is nothing to step a module with.
@@ -71,7 +59,7 @@ class Against:
 
     def compare(
         self, source: Source, table: BatchTable, row: Convention, course: Course, *, fresh: bool
-    ) -> Compared:
+    ) -> ComparedSection:
         """Step the module through the same batches; `fresh` says that it begins as a new one.
 
         For the cumulative average of a fresh module, the library's own recomputation of running
@@ -101,10 +89,13 @@ class Against:
             average = library.average(call, _values(source, table.dtype))
             compared += compare_average(walk.final(), average, allowed, "update_bn")
         version = library.version()
-        return Compared(
-            f"{self.backend.value} {version}",
-            compared,
-            {"backend": self.backend.value, "backend_version": version},
+        name = f"{library.name} {version}"
+        return ComparedSection(
+            differences_table(compared, name),
+            comparison_findings(compared, name),
+            {"backend": library.name, "backend_version": version},
+            {"": [item.quantity for item in compared]},
+            _verdict(name, compared, source.steps),
         )
 
 
@@ -121,3 +112,18 @@ def _values(source: Source, dtype: str) -> Iterator[NDArray[Any]]:
     for order in source.order():
         for i in order.tolist():
             yield values_of(source.batches, i, dtype)
+
+
+def _verdict(name: str, compared: list[Closeness], steps: int) -> str:
+    """Whether bncli and the backend `name` agree."""
+    failed = [item.quantity for item in compared if not item.passed]
+    over = f"over {steps} step{'s' * (steps != 1)}"
+    if failed:
+        return f"bncli and {name} differ {over}: {', '.join(failed)}."
+    if all(item.max_abs_diff == 0 for item in compared):
+        return f"bncli and {name} agree bit for bit {over}."
+    closest = max(compared, key=lambda item: item.used)
+    return (
+        f"bncli and {name} agree {over}; {closest.quantity} uses most of its tolerance, "
+        f"{closest.used:.0%}."
+    )

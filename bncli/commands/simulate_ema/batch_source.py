@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from bncli.arguments.input import Input
 from bncli.commands.simulate_ema.batches import (
     Batches,
-    BatchFlags,
     open_batches,
     ordered,
     values_of,
@@ -22,6 +21,7 @@ from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
 
 if TYPE_CHECKING:
+    from bncli.commands.simulate_ema.flags import BatchFlags
     from bncli.model import FloatArray, IntArray
     from bncli.running_stats.scatter import Samples
 

@@ -22,29 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.arguments.input import Input
+    from bncli.commands.simulate_ema.flags import BatchFlags
     from bncli.model import IntArray
 
 MOST_STATISTICS = 1 << 24
 """Means of distinct batches, channel by channel, that are kept at a time: 1 GB with all beside."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchFlags:
-    """The Batches panel as typed; None where a flag was not given."""
-
-    inputs: list[str]
-    channel_axis: int
-    dtype: ComputeDtype | None
-    batch_axis: int | None
-    batch_size: int | None
-    drop_last: bool
-    generate: str | None
-    batches: int | None
-    between_std: float | None
-    drift: float | None
-    epochs: int
-    shuffle: bool
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)

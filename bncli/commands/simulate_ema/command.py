@@ -2,247 +2,24 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
-
-import typer
-
 from bncli.arguments import options
-from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.commands.simulate_ema.flags import (
+    BatchFlags,
+    PlanFlags,
+    RunningFlags,
+    ShownFlags,
+    SteppedFlags,
+)
 from bncli.report import Report
-
-BATCHES, RUNNING, PLAN = "Batches", "Running statistics", "Plan"
-
-
-class BufferDtype(str, Enum):
-    """The dtypes that the buffers may have."""
-
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
 
 
 def simulate_ema(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT...",
-            help="The batches: a tensor each, or one to be cut up; or a .csv or .npz of per-batch "
-            "statistics (batch, channel, mean, var, count).",
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
-    ] = None,
-    channel_axis: options.ChannelAxis = 1,
-    dtype: options.Dtype = None,
-    channel: options.Channel = None,
-    batch_axis: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Cut INPUT along this axis into batches; the axes left are a batch's.",
-            rich_help_panel=BATCHES,
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Cut INPUT into batches of N samples, as a DataLoader does.",
-            rich_help_panel=BATCHES,
-            show_default=False,
-        ),
-    ] = None,
-    drop_last: Annotated[
-        bool,
-        typer.Option(
-            "--drop-last",
-            help="Leave out a last batch that is short.",
-            rich_help_panel=BATCHES,
-        ),
-    ] = False,
-    generate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHAPE",
-            help="Generate normal batches of this shape, such as 32,64,28,28.",
-            rich_help_panel=BATCHES,
-            show_default=False,
-        ),
-    ] = None,
-    batches: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many batches to generate.",
-            rich_help_panel=BATCHES,
-            show_default="100",
-        ),
-    ] = None,
-    between_std: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="NUMBER",
-            help="Standard deviation of the generated batches' means, as if sorted by class.",
-            rich_help_panel=BATCHES,
-            show_default="0",
-        ),
-    ] = None,
-    drift: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="How far the generated mean moves from batch to batch.",
-            rich_help_panel=BATCHES,
-            show_default="0",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Go over the batches N times.", rich_help_panel=BATCHES
-        ),
-    ] = 1,
-    shuffle: Annotated[
-        bool,
-        typer.Option(
-            "--shuffle",
-            help="Shuffle anew in every epoch: the samples with --batch-size, else the batches.",
-            rich_help_panel=BATCHES,
-        ),
-    ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Seed of the shuffling and of generated batches.",
-            rich_help_panel=BATCHES,
-        ),
-    ] = 0,
-    convention: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Whose update (bncli conventions lists them); repeat it to see several.",
-            rich_help_panel=RUNNING,
-            show_default="pytorch",
-        ),
-    ] = None,
-    momentum: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|none",
-            help="As the first convention means it, and converted for the others; none for the "
-            "cumulative average.",
-            rich_help_panel=RUNNING,
-            show_default="the convention's",
-        ),
-    ] = None,
-    buffer_dtype: Annotated[
-        BufferDtype,
-        typer.Option(
-            help="The buffers' dtype: float64 is exact, the others are PyTorch's own arithmetic.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = BufferDtype.FLOAT32,
-    freeze_after: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Keep the buffers as they are after N steps, as in evaluation mode.",
-            rich_help_panel=RUNNING,
-            show_default="never",
-        ),
-    ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CKPT::LAYER",
-            help="Start from the buffers and the counter of a checkpoint's layer.",
-            rich_help_panel=RUNNING,
-            show_default="the convention's initial values",
-            autocompletion=complete_layers,
-        ),
-    ] = None,
-    running_mean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="Start from this running mean.",
-            rich_help_panel=RUNNING,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
-    ] = None,
-    running_var: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="Start from this running variance.",
-            rich_help_panel=RUNNING,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
-    ] = None,
-    reach_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Find the momentum at which the initial value weighs 1 % after N steps.",
-            rich_help_panel=PLAN,
-            show_default=False,
-        ),
-    ] = None,
-    reach_noise: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Find the momentum that leaves this standard error: of running_mean in standard "
-            "deviations and of running_var relative to itself, the larger one.",
-            rich_help_panel=PLAN,
-            show_default=False,
-        ),
-    ] = None,
-    against: options.Against = None,
-    rtol: options.Rtol = None,
-    atol: options.Atol = None,
-    torch_threads: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=options.MOST_THREADS,
-            metavar="N",
-            help="The threads of the PyTorch that is repeated: rows are summed in shares.",
-            rich_help_panel=options.COMPARISON,
-        ),
-    ] = 1,
-    every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Show every Nth step, and the last.",
-            rich_help_panel=options.OUTPUT,
-            show_default="all that fit",
-        ),
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the charts into a .png or .svg file (needs matplotlib).",
-            rich_help_panel=options.OUTPUT,
-            show_default=False,
-        ),
-    ] = None,
+    *,
+    batches: BatchFlags,
+    running: RunningFlags,
+    plan: PlanFlags,
+    comparison: SteppedFlags,
+    shown: ShownFlags,
     threads: options.Threads = None,
 ) -> Report:
     """Take running statistics through many batches, and see what a momentum leaves in them.
@@ -252,50 +29,25 @@ def simulate_ema(
     """
     from bncli.commands.simulate_ema.against import Against
     from bncli.commands.simulate_ema.batch_source import open_source
-    from bncli.commands.simulate_ema.batches import BatchFlags
     from bncli.commands.simulate_ema.running_start import resolve_rows, resolve_start
     from bncli.commands.simulate_ema.simulation import Simulation
-    from bncli.errors import UsageError
-    from bncli.verify.closeness import tolerance_pair
 
-    tolerance = tolerance_pair(rtol, atol, compared=against is not None)
-    if reach_noise is not None and not 0 < reach_noise < 1e300:
-        raise UsageError(f"--reach-noise {reach_noise:g}: a standard error above 0, such as 0.01.")
-    if plot is not None:
+    against = Against.of(comparison)
+    plan.check()
+    if shown.plot is not None:
         from bncli.renderers.drawing.plot import check_plot
 
-        check_plot(plot)
-    source = open_source(
-        BatchFlags(
-            inputs=inputs or [],
-            channel_axis=channel_axis,
-            dtype=dtype,
-            batch_axis=batch_axis,
-            batch_size=batch_size,
-            drop_last=drop_last,
-            generate=generate,
-            batches=batches,
-            between_std=between_std,
-            drift=drift,
-            epochs=epochs,
-            shuffle=shuffle,
-            seed=seed,
-        )
-    )
-    start = resolve_start(source.given, buffer_dtype.value, state, running_mean, running_var)
-    rows = resolve_rows(convention or ["pytorch"], momentum, start)
+        check_plot(shown.plot)
+    source = open_source(batches)
+    start = resolve_start(source.given, running)
     return Simulation(
         source=source,
         start=start,
-        rows=rows,
-        dtype=buffer_dtype.value,
-        freeze_after=freeze_after,
-        channel=channel,
-        every=every,
-        reach_steps=reach_steps,
-        reach_noise=reach_noise,
-        against=Against(against, tolerance, torch_threads) if against is not None else None,
-        torch_threads=torch_threads,
+        rows=resolve_rows(running, start),
+        running=running,
+        plan=plan,
+        shown=shown,
+        against=against,
+        torch_threads=comparison.torch_threads,
         threads=threads,
-        plot=plot,
     ).report()

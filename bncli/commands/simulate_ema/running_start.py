@@ -15,6 +15,7 @@ from bncli.running_stats.frameworks import convention
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
+    from bncli.commands.simulate_ema.flags import RunningFlags
     from bncli.model import RunningStats
 
 
@@ -49,31 +50,29 @@ class Rows:
     momentum_source: str
 
 
-def resolve_start(
-    given: Input,
-    dtype: str,
-    state: str | None,
-    running_mean: str | None,
-    running_var: str | None,
-) -> Start:
-    """The buffers that the flags name, as a module with buffers of `dtype` would hold them.
+def resolve_start(given: Input, flags: RunningFlags) -> Start:
+    """The buffers that the flags name, as a module with buffers of their dtype would hold them.
 
     Raises UsageError, TensorError and FileError as `resolve_layer`.
     """
-    if state is None and running_mean is None and running_var is None:
-        return Start()
-    if state is not None and running_mean is None and running_var is None:
+    state = flags.state
+    if flags.running_mean is None and flags.running_var is None:
+        if state is None:
+            return Start()
         stored = open_layer(state)
         if stored.running_mean is None and stored.running_var is None:
             raise UsageError(
                 f"--state {state}: this layer has no running_mean and running_var; name one that "
                 "has."
             )
-    flags = LayerFlags(
-        state=state, affine=False, running_mean=running_mean, running_var=running_var
+    named = LayerFlags(
+        state=state,
+        affine=False,
+        running_mean=flags.running_mean,
+        running_var=flags.running_var,
     )
-    held = "float64" if dtype == "float64" else "float32"
-    layer = resolve_layer(flags, replace(given, dtype=held))
+    held = "float64" if flags.buffer_dtype.value == "float64" else "float32"
+    layer = resolve_layer(named, replace(given, dtype=held))
     return Start(
         running=layer.running,
         has_momentum=layer.sources["momentum_source"] == "file",
@@ -83,17 +82,18 @@ def resolve_start(
     )
 
 
-def resolve_rows(names: list[str], text: str | None, start: Start) -> Rows:
-    """The conventions with their momenta; `text` is the first one's, as it was typed.
+def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
+    """The conventions with their momenta; the flag's is the first one's.
 
     Raises UsageError for an unknown name, for no momentum where there is no default, and for the
     cumulative average where it does not exist.
     """
-    chosen = [convention(name) for name in dict.fromkeys(name.lower() for name in names)]
+    names = (name.lower() for name in flags.convention or ("pytorch",))
+    chosen = [convention(name) for name in dict.fromkeys(names)]
     first = chosen[0]
     momentum: float | None
-    if text is not None:
-        momentum, source = parse_momentum(text), "flag"
+    if flags.momentum is not None:
+        momentum, source = parse_momentum(flags.momentum), "flag"
     elif start.has_momentum:
         momentum, source = start.momentum, "file"
         if momentum is not None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import MOST_ROWS, Chart, Column, Table
+from bncli.running_stats.plan import Memory
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray
     from bncli.report import Value
     from bncli.running_stats.batch_table import BatchTable
     from bncli.running_stats.conventions import Convention
-    from bncli.running_stats.plan import Memory
     from bncli.running_stats.scatter import Population
     from bncli.running_stats.simulation import Trajectory
 
@@ -79,6 +79,12 @@ class Simulated:
     convention: Convention
     momentum: float | None
     trajectory: Trajectory
+
+    @property
+    def memory(self) -> Memory:
+        """What its momentum remembers."""
+        new = None if self.momentum is None else self.convention.new_weight(self.momentum)
+        return Memory(new)
 
 
 def chosen_steps(steps: int, rows_a_step: int, every: int | None) -> IntArray:
@@ -212,14 +218,13 @@ def channels_table(
 
 
 def plan_table(
-    memory: Memory,
     run: Simulated,
     count: float,
     relative_variance: float,
     reach: list[tuple[str, float, str]],
 ) -> Table:
     """What the momentum means, each figure with its formula."""
-    trajectory = run.trajectory
+    trajectory, memory = run.trajectory, run.memory
     squared_weights = trajectory.squared_weights
     constant = memory.new is not None
     rows: list[tuple[str, Value, str]] = [

@@ -23,7 +23,6 @@ from bncli.process.progress import progress
 from bncli.report import MOST_ROWS, Report
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.plan import (
-    Memory,
     new_weight_for_noise,
     new_weight_for_steps,
     relative_variance,
@@ -33,7 +32,8 @@ from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
 
 if TYPE_CHECKING:
-    from bncli.commands.simulate_ema.batch_source import Source, Statistics
+    from bncli.commands.simulate_ema.batch_source import Source
+    from bncli.commands.simulate_ema.flags import PlanFlags, RunningFlags, ShownFlags
     from bncli.commands.simulate_ema.running_start import Rows, Start
     from bncli.model import IntArray
     from bncli.report import Finding, Table, Value
@@ -50,16 +50,17 @@ class Simulation:
     source: Source
     start: Start
     rows: Rows
-    dtype: str
-    freeze_after: int | None
-    channel: list[str] | None
-    every: int | None
-    reach_steps: int | None
-    reach_noise: float | None
+    running: RunningFlags
+    plan: PlanFlags
+    shown: ShownFlags
     against: Against | None
     torch_threads: int
     threads: int | None
-    plot: str | None
+
+    @property
+    def dtype(self) -> str:
+        """The buffers'."""
+        return self.running.buffer_dtype.value
 
     def report(self) -> Report:
         """Run the simulation; raises the BncliError family."""
@@ -71,80 +72,72 @@ class Simulation:
                 f"--epochs {source.epochs}: makes {source.steps} steps, and {MOST_STEPS} are the "
                 "most; the buffers have settled long before."
             )
-        channels = [*parse_channels(self.channel, source.given.num_features)]
+        channels = [*parse_channels(source.flags.channel, source.given.num_features)]
         shown = self._chosen(len(channels))
-        rows = self.rows.conventions
-        steps = charted_steps(self.source.steps, shown)
-        if self.plot is not None and len(steps) < 2:
+        steps = charted_steps(source.steps, shown)
+        plot = self.shown.plot
+        if plot is not None and len(steps) < 2:
             raise UsageError("--plot: one step makes no curve; give more batches or --epochs.")
         if self.against is not None:
-            self.against.check(source, rows)
+            self.against.check(source, self.rows.conventions)
         statistics = source.statistics(self.dtype, self.threads, self.torch_threads)
         table = statistics.table
-        with progress("steps", len(rows) * source.steps * 8 * table.num_features) as advance:
-            runs = [
-                Simulated(
-                    row,
-                    momentum,
-                    simulate(
-                        table, row, self._course(momentum, self.dtype), steps, channels, advance
-                    ),
-                )
-                for row, momentum in rows
-            ]
+        runs = self._run(table, steps, channels)
         scatter = population(table, statistics.samples, statistics.kurtosis)
         findings = self._findings(runs, table, scatter)
-        tables, facts = self._tables(runs, statistics, scatter, shown, channels)
-        verdict = self._verdict(runs)
-        checked: dict[str, list[str]] = {}
+        tables = self._tables(runs, table, scatter, shown, channels)
+        facts = self._facts(runs, table)
+        compared = None
         if self.against is not None:
-            from bncli.rulebook.comparison import comparison_findings
-            from bncli.sections.tables import differences_table
-
-            row, momentum = pytorch_row(rows)
-            done = self.against.compare(
-                source,
-                table,
-                row,
-                self._course(momentum, self.dtype),
-                fresh=self.start.running is None,
-            )
-            tables.append(differences_table(done.compared, done.name))
-            findings += comparison_findings(done.compared, done.name)
-            checked = {"": [item.quantity for item in done.compared]}
-            facts |= done.facts
-            verdict = done.verdict(source.steps)
+            row, momentum = pytorch_row(self.rows.conventions)
+            course = self._course(momentum, self.dtype)
+            fresh = self.start.running is None
+            compared = self.against.compare(source, table, row, course, fresh=fresh)
+            tables.append(compared.table)
+            findings += compared.findings
+            facts |= compared.facts
         drawn = charts(runs, table, scatter, channels)
-        read = (*source.read, *self.start.read)
-        about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
-        if self.plot is not None:
+        if plot is not None:
             from bncli.renderers.drawing.plot import draw
 
-            draw(self.plot, drawn)
-            facts["plot"] = self.plot
+            draw(plot, drawn)
+            facts["plot"] = plot
+        about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
         return Report(
             command="simulate-ema",
             facts=facts,
             tables=tuple(tables),
             findings=tuple(findings),
             charts=drawn,
-            verdict=verdict,
-            read=read,
-            checked=checked,
+            verdict=compared.verdict if compared else self._verdict(runs),
+            read=(*source.read, *self.start.read),
+            checked=compared.checked if compared else {},
             about=(*about, *self.start.about),
         )
+
+    def _run(self, table: BatchTable, steps: IntArray, channels: list[int]) -> list[Simulated]:
+        """Every convention's trajectory over these batches, with the buffers at `steps`."""
+        rows = self.rows.conventions
+        total = len(rows) * self.source.steps * 8 * table.num_features
+        with progress("steps", total) as advance:
+            return [
+                Simulated(row, momentum, simulate(table, row, course, steps, channels, advance))
+                for row, momentum in rows
+                for course in [self._course(momentum, self.dtype)]
+            ]
 
     def _chosen(self, channels: int) -> IntArray:
         """The steps that are shown. Raises UsageError where --every makes too many rows."""
         rows_a_step = channels * len(self.rows.conventions)
-        if self.every is not None:
-            rows = -(-self.source.steps // self.every) * rows_a_step
-            if rows > MOST_ROWS and self.source.steps > self.every:
+        every = self.shown.every
+        if every is not None:
+            rows = -(-self.source.steps // every) * rows_a_step
+            if rows > MOST_ROWS and self.source.steps > every:
                 raise UsageError(
-                    f"--every {self.every}: makes {rows} rows, and {MOST_ROWS} are the most; "
+                    f"--every {every}: makes {rows} rows, and {MOST_ROWS} are the most; "
                     "choose a larger one, or some channels with --channel."
                 )
-        return chosen_steps(self.source.steps, rows_a_step, self.every)
+        return chosen_steps(self.source.steps, rows_a_step, every)
 
     def _course(self, momentum: float | None, dtype: str) -> Course:
         """What is done under one convention, in buffers of `dtype`."""
@@ -155,7 +148,7 @@ class Simulation:
             steps=self.source.steps,
             momentum=momentum,
             start=rounded_start(self.start.running, dtype),
-            freeze_after=self.freeze_after,
+            freeze_after=self.running.freeze_after,
         )
 
     # ------------------------------------------------------------------ what is shown
@@ -163,28 +156,23 @@ class Simulation:
     def _tables(
         self,
         runs: list[Simulated],
-        statistics: Statistics,
+        table: BatchTable,
         scatter: Population,
         shown: IntArray,
         channels: list[int],
-    ) -> tuple[list[Table], dict[str, Value]]:
-        """The tables and the facts."""
+    ) -> list[Table]:
+        """The tables, but for the comparison's."""
         import numpy as np
 
-        table, source, lead = statistics.table, self.source, runs[0]
-        memory = Memory(
-            None if lead.momentum is None else lead.convention.new_weight(lead.momentum)
-        )
-        trajectory = lead.trajectory
+        lead = runs[0]
         count = float(table.count.mean())
         kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
         typical = float(np.median(kurtosis))
         unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
-        errors = standard_errors(unbiased, kurtosis, count, trajectory.squared_weights)
+        errors = standard_errors(unbiased, kurtosis, count, lead.trajectory.squared_weights)
         tables = [
             steps_table(runs, table, shown, channels),
             plan_table(
-                memory,
                 lead,
                 count,
                 relative_variance(count, typical),
@@ -194,10 +182,18 @@ class Simulation:
         ]
         if len(runs) > 1:
             tables.insert(1, port_table(runs, channels))
+        return tables
+
+    def _facts(self, runs: list[Simulated], table: BatchTable) -> dict[str, Value]:
+        """What a report says of the batches and of the course of the first convention."""
+        import numpy as np
+
+        source, lead = self.source, runs[0]
+        trajectory, memory = lead.trajectory, lead.memory
         counts = np.unique(table.count)
         seeded = source.kind == "generated" or source.flags.shuffle
         given = source.given
-        facts: dict[str, Value] = {
+        return {
             "input": source.label,
             "source": source.kind,
             "shape": None if source.stored is not None else given.tensors[0].shape,
@@ -218,26 +214,25 @@ class Simulation:
             "initial_weight": trajectory.final_weight,
             "num_batches_tracked": trajectory.final.num_batches_tracked,
             "buffer_dtype": self.dtype,
-            "freeze_after": self.freeze_after,
+            "freeze_after": self.running.freeze_after,
             "shuffle": source.flags.shuffle or None,
             "seed": source.flags.seed if seeded else None,
             "torch_threads": None if self.dtype == "float64" else self.torch_threads,
         }
-        return tables, facts
 
     def _reach(
         self, row: Convention, count: float, kurtosis: float
     ) -> list[tuple[str, float, str]]:
         """The momenta that would reach what was asked for, as the convention means them."""
         wanted = []
-        if self.reach_steps is not None:
-            new = new_weight_for_steps(self.reach_steps)
-            text = f"1 - 0.01**(1/{self.reach_steps})"
-            wanted.append((f"momentum for 1 % after {self.reach_steps}", new, text))
-        if self.reach_noise is not None:
-            new = new_weight_for_noise(self.reach_noise, count, kurtosis)
+        if self.plan.reach_steps is not None:
+            new = new_weight_for_steps(self.plan.reach_steps)
+            text = f"1 - 0.01**(1/{self.plan.reach_steps})"
+            wanted.append((f"momentum for 1 % after {self.plan.reach_steps}", new, text))
+        if self.plan.reach_noise is not None:
+            new = new_weight_for_noise(self.plan.reach_noise, count, kurtosis)
             text = "2*e*e/(e*e + max(1/n, 2/(n - 1) + k/n))"
-            wanted.append((f"momentum for se {self.reach_noise:g}, e", new, text))
+            wanted.append((f"momentum for se {self.plan.reach_noise:g}, e", new, text))
         return [
             (name, row.momentum_of(new), text if row.weighs == "new" else f"1 - ({text})")
             for name, new, text in wanted
@@ -320,10 +315,10 @@ class Simulation:
         import numpy as np
 
         one = table.count == 1
-        if self.freeze_after is None or not one.any():
+        if self.running.freeze_after is None or not one.any():
             return np.flatnonzero(one).tolist()
         seen = np.zeros_like(one)
-        left = self.freeze_after
+        left = self.running.freeze_after
         for order in self.source.order():
             if left <= 0:
                 break
