@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bncli.arguments import options
+from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bncli.arguments.input import Input
 
 
 @dataclass(frozen=True, slots=True)
-class InputFlags:
-    """How an input is read, and which channels of it are shown; None where a flag was not given."""
+class ReadingFlags:
+    """How an input is read; None where a flag was not given."""
 
     channel_axis: options.ChannelAxis = 1
     dtype: options.Dtype = None
+
+    def open(self, specs: list[str]) -> Input:
+        """Open the tensors and check them; raises as `bncli.arguments.input.open_input`."""
+        from bncli.arguments.input import open_input
+
+        return open_input(specs, self.channel_axis, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class InputFlags(ReadingFlags):
+    """How an input is read, and which channels of it are shown."""
+
     channel: options.Channel = None
 
 
@@ -51,8 +68,75 @@ class EitherModeFlags(LayerFlags):
 
     def in_mode(self, *, training: bool) -> LayerFlags:
         """The same in one of the modes."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return LayerFlags(**values | {"training": training})
+        return replace(self, training=training)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFlags:
+    """What a user knows of the layer behind an output; None where a flag was not given."""
+
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CKPT::LAYER",
+            help="Take weight, bias, running_mean and running_var from a checkpoint's layer.",
+            rich_help_panel=options.LAYER,
+            show_default=False,
+            autocompletion=complete_layers,
+        ),
+    ] = None
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The eps that is expected.",
+            rich_help_panel=options.LAYER,
+            show_default="1e-05",
+        ),
+    ] = None
+    weight: options.Weight = None
+    bias: options.Bias = None
+    running_mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[::NAME]",
+            help="The running mean of evaluation; without one, eval mode is not tried.",
+            rich_help_panel=options.LAYER,
+            show_default=False,
+            autocompletion=complete_tensors,
+        ),
+    ] = None
+    running_var: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[::NAME]",
+            help="The running variance of evaluation; goes with the mean.",
+            rich_help_panel=options.LAYER,
+            show_default=False,
+            autocompletion=complete_tensors,
+        ),
+    ] = None
+    training: options.EitherMode = None
+
+    @classmethod
+    def of(cls, flags: EitherModeFlags) -> KnownFlags:
+        """What the Layer panel of a comparison says of the layer behind an output."""
+        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
+
+    def refuse_any(self, what: str) -> None:
+        """Raise UsageError where one was given, though it has no place in `what`."""
+        for field in fields(self):
+            if getattr(self, field.name) is not None:
+                flag = field.name.replace("_", "-")
+                if field.name == "training":
+                    flag = "training" if self.training else "eval"
+                raise UsageError(f"--{flag} has no place in {what}; leave it out.")
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The files that are named, each as it was typed."""
+        specs = (self.state, self.weight, self.bias, self.running_mean, self.running_var)
+        return tuple(spec for spec in specs if spec)
 
 
 @dataclass(frozen=True, slots=True)

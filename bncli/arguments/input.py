@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.dtypes import ComputeDtype
-    from bncli.model import TensorRef
+    from bncli.model import ChannelStats, TensorRef
 
 LAYOUTS = {2: "(N, C)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}
 
@@ -78,6 +78,27 @@ class Input:
         if self.cast is not None:
             values = decode(encode(values, self.cast), self.cast)
         return np.asarray(values)
+
+    def statistics(
+        self, *, sample_axis: int | None = None, threads: int | None = None
+    ) -> list[ChannelStats]:
+        """The statistics of each tensor, while a bar counts; see `bncli.moments.channel_stats`."""
+        from bncli.moments import channel_stats
+        from bncli.process.progress import progress
+
+        total = sum(tensor.numel for tensor in self.tensors)
+        with progress("statistics", total * self.itemsize) as advance:
+            return [
+                channel_stats(
+                    tensor,
+                    self.channel_axis,
+                    dtype=self.dtype if tensor.dtype != self.dtype else None,
+                    sample_axis=sample_axis,
+                    threads=threads,
+                    advance=advance,
+                )
+                for tensor in self.tensors
+            ]
 
     def pooled(self) -> NDArray[Any]:
         """All values as one array: the tensor, or the shards one after the other on axis 0.

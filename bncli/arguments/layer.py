@@ -59,7 +59,7 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
         bias = reader.choose("bias", flags.bias, stored.bias, flags.state, 0.0)
     running = None
     if settings.track_running_stats:
-        _check_pair(flags, stored)
+        _check_tracked(flags, stored)
         tracked = stored.num_batches_tracked
         running = RunningStats(
             reader.choose(
@@ -212,7 +212,7 @@ def _contradiction(flag: str, others: dict[str, str | None]) -> None:
             raise UsageError(f"{other} and {flag} contradict each other; leave one out.")
 
 
-def _check_pair(flags: LayerFlags, stored: BatchNormState) -> None:
+def _check_tracked(flags: LayerFlags, stored: BatchNormState) -> None:
     """Raise UsageError unless running_mean and running_var are both there, or neither is asked."""
     mean = flags.running_mean is not None or stored.running_mean is not None
     var = flags.running_var is not None or stored.running_var is not None
@@ -221,6 +221,11 @@ def _check_pair(flags: LayerFlags, stored: BatchNormState) -> None:
             f"--state {flags.state}: this layer has no running_mean and running_var; "
             "name one that has, or add --no-track-running-stats."
         )
+    check_pair(mean=mean, var=var)
+
+
+def check_pair(*, mean: bool, var: bool) -> None:
+    """Raise UsageError where there is one of running_mean and running_var alone."""
     if mean != var:
         have, lack = ("mean", "var") if mean else ("var", "mean")
         raise UsageError(

@@ -12,15 +12,14 @@ from bncli.backends import backend
 from bncli.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from bncli.arguments.input import Input
-    from bncli.arguments.layer import Layer
     from bncli.batchnorm import Normalization
-    from bncli.model import ChannelStats
-    from bncli.report import Value
+    from bncli.report import Table, Value
+    from bncli.sections.judged_pass import JudgedPass
 
 
 def compute(
@@ -46,54 +45,30 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
-    from bncli.arguments.input import open_input, parse_channels
-    from bncli.arguments.layer import (
-        about_pass,
-        check_count,
-        layer_facts,
-        resolve_layer,
-    )
-    from bncli.moments import merge
-    from bncli.sections.findings import closing, compared_with, pass_findings
-    from bncli.sections.samples import sample_findings
-    from bncli.sections.tables import (
-        channels_table,
-        inputs_table,
-        output_table,
-        spread,
-        spread_table,
-    )
-    from bncli.verify.batch_norm_pass import batch_norm_pass
+    from bncli.arguments.input import parse_channels
+    from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
+    from bncli.sections.findings import closing, compared_with
+    from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    given = open_input(inputs, reading.channel_axis, reading.dtype)
+    given = reading.open(inputs)
     shown = parse_channels(reading.channel, given.num_features)
     run = resolve_layer(layer, given)
     check_count(given, run)
     if save_output is not None:
         _check_save(save_output, given)
 
-    parts = _statistics(given, run, threads)
-    stats = merge(parts) if len(parts) > 1 else parts[0]
-    done = batch_norm_pass(run, stats, dtype=given.dtype, channel_axis=given.channel_axis)
-    norm = done.norm
-    tables = [
-        channels_table(stats, norm, done.after, shown),
-        output_table(stats, norm, shown),
-    ]
-    apart = spread(parts, stats) if len(parts) > 1 else None
-    if apart is not None:
-        tables.append(spread_table(apart, shown))
-    if per_input:
-        tables.append(inputs_table([tensor.label for tensor in given.tensors], parts, shown))
-    findings = pass_findings(stats, run, norm) + sample_findings(stats, parts, run, apart)
+    judged = judged_pass(given, run, threads)
+    done, findings = judged.done, judged.findings
+    labels = [tensor.label for tensor in given.tensors]
+    tables = _tables(judged, labels if per_input else None, shown)
     facts: dict[str, Value] = {
         "input": given.label,
-        "inputs": [tensor.label for tensor in given.tensors] if len(parts) > 1 else None,
+        "inputs": labels if len(labels) > 1 else None,
         **layer_facts(given, run, done.after),
     }
     if save_output is not None:
-        _save(save_output, given, norm)
+        _save(save_output, given, done.norm)
         facts["saved_output"] = save_output
     compared = None
     if comparison.against is not None:
@@ -117,26 +92,20 @@ def compute(
     )
 
 
-def _statistics(given: Input, layer: Layer, threads: int | None) -> list[ChannelStats]:
-    """The statistics of each input, with its samples' where a rule asks for them."""
-    from bncli.moments import channel_stats
-    from bncli.process.progress import progress
-    from bncli.sections.samples import samples_wanted
+def _tables(judged: JudgedPass, labels: list[str] | None, shown: Sequence[int]) -> list[Table]:
+    """The channels `shown` of the batch, and of each input where `labels` has their names."""
+    from bncli.sections.tables import channels_table, inputs_table, output_table, spread_table
 
-    sample_axis = samples_wanted(given, layer)
-    total = sum(tensor.numel for tensor in given.tensors)
-    with progress("statistics", total * given.itemsize) as advance:
-        return [
-            channel_stats(
-                tensor,
-                given.channel_axis,
-                dtype=given.dtype if tensor.dtype != given.dtype else None,
-                sample_axis=sample_axis,
-                threads=threads,
-                advance=advance,
-            )
-            for tensor in given.tensors
-        ]
+    done = judged.done
+    tables = [
+        channels_table(done.stats, done.norm, done.after, shown),
+        output_table(done.stats, done.norm, shown),
+    ]
+    if judged.apart is not None:
+        tables.append(spread_table(judged.apart, shown))
+    if labels is not None:
+        tables.append(inputs_table(labels, judged.parts, shown))
+    return tables
 
 
 def _check_save(path: str, given: Input) -> None:

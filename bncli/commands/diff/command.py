@@ -99,7 +99,7 @@ def diff(
     channel uses, what that is in ULPs and in standard deviations, the least tolerance that would
     have passed, and in float32 whether PyTorch lost digits or something is wrong.
     """
-    from bncli.arguments.known import KnownFlags
+    from bncli.arguments.flags import KnownFlags
     from bncli.commands.diff.run import RunFlags, diff_run
     from bncli.commands.diff.stored import StoredFlags, diff_stored
     from bncli.errors import UsageError

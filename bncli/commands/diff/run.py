@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.arguments.input import open_input, parse_channels
+from bncli.arguments.input import parse_channels
 from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
 from bncli.commands.diff.mode_tables import (
     ModeResult,
@@ -44,10 +44,7 @@ class RunFlags:
 
 def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     """The report on one input."""
-    from bncli.moments import channel_stats
-    from bncli.process.progress import progress
-
-    given = open_input([spec], chosen.reading.channel_axis, chosen.reading.dtype)
+    given = chosen.reading.open([spec])
     shown = parse_channels(chosen.reading.channel, given.num_features)
     training = flags.training
     modes = [True, False] if training is None else [training]
@@ -59,10 +56,7 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)
-    with progress("statistics", tensor.numel * given.itemsize) as advance:
-        stats = channel_stats(
-            tensor, given.channel_axis, dtype=given.cast, threads=chosen.threads, advance=advance
-        )
+    (stats,) = given.statistics(threads=chosen.threads)
     x = given.values(tensor)
     results = [_result(given, x, stats, layer, chosen) for layer in layers]
     version = results[0].compared.run.version

@@ -24,7 +24,7 @@ from bncli.sections.tables import DIFFERENCE_COLUMNS
 from bncli.verify.closeness import default_tolerance
 
 if TYPE_CHECKING:
-    from bncli.arguments.known import KnownFlags
+    from bncli.arguments.flags import KnownFlags
     from bncli.model import TensorFile, TensorRef
     from bncli.report import Value
 

@@ -10,7 +10,7 @@ import typer
 
 from bncli.arguments import options
 from bncli.arguments.completion import complete_tensors
-from bncli.arguments.flags import AgainstFlags, LayerFlags
+from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
 from bncli.backends import backend
 from bncli.commands.trace.choice import FEW_CHANNELS
 from bncli.report import Report
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.arguments.input import Input
-    from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
     from bncli.commands.trace.choice import Chosen
     from bncli.commands.trace.input import BackendSide
-    from bncli.model import ChannelStats
     from bncli.report import Finding, Value
     from bncli.sections.findings import ComparedSection
     from bncli.verify.batch_norm_pass import BatchNormPass
@@ -38,11 +36,10 @@ class Arithmetic(str, Enum):
     FLOAT32 = "float32"
 
 
-def trace(
-    input: options.InputArgument,  # noqa: A002  # the name that the help shows
-    *,
-    channel_axis: options.ChannelAxis = 1,
-    dtype: options.Dtype = None,
+@dataclass(frozen=True, slots=True)
+class TracedFlags(ReadingFlags):
+    """How the input is read, and which channels of it are traced."""
+
     channel: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,7 +48,13 @@ def trace(
             rich_help_panel=options.INPUT,
             show_default=f"the first {FEW_CHANNELS}",
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepFlags:
+    """Which steps are traced, and in which arithmetic."""
+
     at: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +65,7 @@ def trace(
             rich_help_panel=TRACE,
             show_default="a table of all",
         ),
-    ] = None,
+    ] = None
     backward: Annotated[
         bool,
         typer.Option(
@@ -70,7 +73,7 @@ def trace(
             help="Trace the gradients too, and check the identities between them.",
             rich_help_panel=TRACE,
         ),
-    ] = False,
+    ] = False
     grad_output: Annotated[
         str | None,
         typer.Option(
@@ -80,14 +83,21 @@ def trace(
             show_default="normal noise from --seed",
             autocompletion=complete_tensors,
         ),
-    ] = None,
+    ] = None
     arithmetic: Annotated[
         Arithmetic,
         typer.Option(
             help="float64 is exact; float32 repeats PyTorch's own roundings beside it.",
             rich_help_panel=TRACE,
         ),
-    ] = Arithmetic.FLOAT64,
+    ] = Arithmetic.FLOAT64
+
+
+def trace(
+    input: options.InputArgument,  # noqa: A002  # the name that the help shows
+    *,
+    reading: TracedFlags,
+    steps: StepFlags,
     layer: LayerFlags,
     comparison: AgainstFlags,
     seed: options.Seed = 0,
@@ -99,81 +109,57 @@ def trace(
     gradients; with --eval where evaluation parts from training; with --against torch PyTorch's
     value beside each.
     """
-    from bncli.arguments.input import open_input
-    from bncli.arguments.layer import (
-        about_pass,
-        about_spec,
-        check_count,
-        layer_facts,
-        resolve_layer,
-    )
+    from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
     from bncli.commands.trace.choice import choose
-    from bncli.commands.trace.input import open_gradient
+    from bncli.commands.trace.input import Upstream
     from bncli.commands.trace.tracing import Tracing
     from bncli.errors import UsageError
-    from bncli.rulebook.batch import gradient_findings
-    from bncli.sections.findings import closing, pass_findings
-    from bncli.sections.samples import sample_findings
-    from bncli.verify.batch_norm_pass import batch_norm_pass, upstream_gradient
+    from bncli.sections.findings import closing
+    from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    if grad_output is not None and not backward:
+    if steps.grad_output is not None and not steps.backward:
         raise UsageError("--grad-output is for the backward pass: add --backward.")
-    given = open_input([input], channel_axis, dtype)
-    float32 = arithmetic is Arithmetic.FLOAT32
+    given = reading.open([input])
+    float32 = steps.arithmetic is Arithmetic.FLOAT32
     if float32:
-        _check_float32(given, backward=backward)
-    (tensor,) = given.tensors
-    chosen = choose(channel, at, given)
+        _check_float32(given, backward=steps.backward)
+    chosen = choose(reading.channel, steps.at, given)
     run = resolve_layer(layer, given)
     check_count(given, run)
-    read = (str(tensor.path), *run.read)
     upstream = None
-    if grad_output is not None:
-        upstream, path = open_gradient(grad_output, given)
-        read = (*read, path)
-    elif backward or comparison.against is not None:
-        upstream = upstream_gradient(tensor.shape, given.dtype, seed)
-
-    stats = _statistics(given, run, threads)
-    done = batch_norm_pass(run, stats, dtype=given.dtype, channel_axis=given.channel_axis)
-    findings = pass_findings(stats, run, done.norm) + sample_findings(stats, [stats], run, None)
-    if upstream is not None and grad_output is not None:
-        findings += gradient_findings(upstream, given.channel_axis)
+    if steps.backward or comparison.against is not None:
+        upstream = Upstream.of(steps.grad_output, seed, given)
+    judged = judged_pass(given, run, threads)
+    done, findings = judged.done, judged.findings
     facts: dict[str, Value] = {
         "input": given.label,
         **layer_facts(given, run, done.after),
         "at": list(chosen.followed) if chosen.followed is not None else None,
-        "arithmetic": arithmetic.value,
-        "grad_output": grad_output,
+        "arithmetic": steps.arithmetic.value,
+        "grad_output": steps.grad_output,
     }
-    if upstream is not None and grad_output is None:
-        facts["seed"] = seed
-    compared = None
+    if upstream is not None:
+        findings += upstream.findings(given)
+        facts |= upstream.facts
+    section = side = None
     if comparison.against is not None and upstream is not None:
         library = backend(comparison.against)
-        compared = _compare(library, done, given, upstream, chosen, tolerance, findings)
-        findings += compared.section.findings
-        facts |= compared.section.facts
-    traced = Tracing(
-        given,
-        done,
-        chosen,
-        upstream if backward else None,
-        compared.side if compared else None,
-        float32=float32,
-    ).run()
+        section, side = _compare(library, done, given, upstream.values, chosen, tolerance, findings)
+        findings += section.findings
+        facts |= section.facts
+    backward = upstream.values if upstream is not None and steps.backward else None
+    traced = Tracing(given, done, chosen, backward, side, float32=float32).run()
+    about = upstream.about if upstream is not None else ()
     return Report(
         command="trace",
         facts=facts | traced.facts,
-        tables=(*chosen.with_rest(traced.tables), *([compared.section.table] if compared else [])),
+        tables=(*chosen.with_rest(traced.tables), *([section.table] if section else [])),
         findings=tuple(findings),
-        verdict=closing(
-            traced.verdict, compared.section.verdict if compared else "", findings=findings
-        ),
-        read=read,
-        checked=compared.section.checked if compared else {},
-        about=(*about_pass(given, run), *map(about_spec, filter(None, [grad_output]))),
+        verdict=closing(traced.verdict, section.verdict if section else "", findings=findings),
+        read=(str(given.tensors[0].path), *run.read, *(path for path, _ in about)),
+        checked=section.checked if section else {},
+        about=(*about_pass(given, run), *about),
     )
 
 
@@ -193,32 +179,6 @@ def _check_float32(given: Input, *, backward: bool) -> None:
         )
 
 
-def _statistics(given: Input, layer: Layer, threads: int | None) -> ChannelStats:
-    """The statistics of the input, with its samples' where a rule asks for them."""
-    from bncli.moments import channel_stats
-    from bncli.process.progress import progress
-    from bncli.sections.samples import samples_wanted
-
-    (tensor,) = given.tensors
-    with progress("statistics", tensor.numel * given.itemsize) as advance:
-        return channel_stats(
-            tensor,
-            given.channel_axis,
-            dtype=given.cast,
-            sample_axis=samples_wanted(given, layer),
-            threads=threads,
-            advance=advance,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """What a comparison adds to the report, and what the backend made of each step."""
-
-    section: ComparedSection
-    side: BackendSide
-
-
 def _compare(
     library: Backend,
     done: BatchNormPass,
@@ -227,15 +187,16 @@ def _compare(
     chosen: Chosen,
     tolerance: tuple[float, float] | None,
     findings: list[Finding],
-) -> _Compared:
-    """Run the backend on the same pass; `findings` are the pass's own."""
+) -> tuple[ComparedSection, BackendSide]:
+    """The backend run on the same pass, and what it made of each step.
+
+    `findings` are the pass's own.
+    """
     from bncli.commands.trace.input import BackendSide
     from bncli.sections.findings import compared_with
     from bncli.verify.comparison import compare_pass
 
     x = given.pooled()
     items, run = compare_pass(done, x, library, grad_output=upstream, tolerance=tolerance)
-    return _Compared(
-        compared_with(library.name, run.version, items, done, findings),
-        BackendSide.of(done, x, upstream, chosen.shown, library, run),
-    )
+    section = compared_with(library.name, run.version, items, done, findings)
+    return section, BackendSide.of(done, x, upstream, chosen.shown, library, run)

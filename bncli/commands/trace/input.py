@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncli.arguments.layer import about_spec
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.errors import TensorError
 from bncli.loaders import open_tensor
@@ -16,14 +17,12 @@ if TYPE_CHECKING:
 
     from bncli.arguments.input import Input
     from bncli.backends.interface import Backend, BackendRun
+    from bncli.report import Finding, Value
     from bncli.verify.batch_norm_pass import BatchNormPass
 
 
-def open_gradient(spec: str, given: Input) -> tuple[NDArray[Any], str]:
-    """(the upstream gradient in the input's dtype, the path of its file).
-
-    Raises TensorError where it does not fit the input.
-    """
+def open_gradient(spec: str, given: Input) -> NDArray[Any]:
+    """The upstream gradient in the input's dtype. Raises TensorError where it does not fit it."""
     import numpy as np
 
     tensor = open_tensor(spec)
@@ -36,8 +35,32 @@ def open_gradient(spec: str, given: Input) -> tuple[NDArray[Any], str]:
             f"{tensor.label}: the upstream gradient has shape {list(tensor.shape)}, but "
             f"{given.label} has {list(wanted)}; they are equal, as input and output are."
         )
-    values = decode(encode(tensor.read(), given.dtype), given.dtype)
-    return np.asarray(values), str(tensor.path)
+    return np.asarray(decode(encode(tensor.read(), given.dtype), given.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The upstream gradient, in the input's dtype: from a file, or noise from a seed."""
+
+    values: NDArray[Any]
+    facts: dict[str, Value]
+    about: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, spec: str | None, seed: int, given: Input) -> Upstream:
+        """The gradient in a file, or else noise; raises as `open_gradient`."""
+        from bncli.verify.batch_norm_pass import upstream_gradient
+
+        if spec is None:
+            noise = upstream_gradient(given.tensors[0].shape, given.dtype, seed)
+            return cls(noise, {"seed": seed}, ())
+        return cls(open_gradient(spec, given), {}, (about_spec(spec),))
+
+    def findings(self, given: Input) -> list[Finding]:
+        """What a file's values show."""
+        from bncli.rulebook.batch import gradient_findings
+
+        return gradient_findings(self.values, given.channel_axis) if self.about else []
 
 
 @dataclass(frozen=True, slots=True)

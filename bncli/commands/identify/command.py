@@ -1,0 +1,51 @@
+"""`bncli identify`: which normalisation made an output, or which convention an update followed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bncli.arguments.completion import complete_tensors
+from bncli.arguments.flags import KnownFlags, ReadingFlags
+from bncli.commands.identify.update import Buffers
+from bncli.report import Report
+
+
+def identify(
+    tensors: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT... [OUTPUT]",
+            help="What went into the layer, PATH or PATH::NAME inside a file of several, and what "
+            "came out of it. Several INPUTs are one batch. OUTPUT is left out where "
+            "--running-mean-before and its like ask for the update.",
+            show_default=False,
+            autocompletion=complete_tensors,
+        ),
+    ],
+    *,
+    reading: ReadingFlags,
+    layer: KnownFlags,
+    buffers: Buffers,
+) -> Report:
+    """Tell which normalisation made OUTPUT from INPUT, or how running statistics were updated.
+
+    Training and eval statistics, biased and unbiased variance, every usual eps and a fitted one,
+    weight or bias left out, tensors swapped, channels moved, half precision: each is computed, and
+    the one that leaves only rounding is named, with what else would have fitted.
+    """
+    from bncli.commands.identify.output import output_report
+    from bncli.commands.identify.update import update_report
+    from bncli.errors import UsageError
+
+    if buffers.specs:
+        layer.refuse_any("the update of running statistics")
+        return update_report(reading.open(tensors), buffers)
+    if len(tensors) == 1:
+        raise UsageError(
+            "identify needs an OUTPUT, or the running statistics before and after INPUT: "
+            "--running-mean-before and the three like it."
+        )
+    *inputs, made = tensors
+    return output_report(reading.open(inputs), made, layer)

@@ -1,0 +1,111 @@
+"""How an output was made: the ranking of ways, and what the output itself implies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncli.commands.identify.ranking import RANK, about, kind_of, ranking
+from bncli.report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from bncli.arguments.flags import KnownFlags
+    from bncli.arguments.input import Input
+    from bncli.report import Finding, Value
+    from bncli.verify.identify.implied import Implied
+
+HYPOTHESIS_COLUMNS = (
+    *RANK,
+    Column("ddof", "ddof"),
+    Column("eps", "eps"),
+    Column("max_abs_diff", "max_abs", ".3g"),
+    Column("variant", "variant"),
+    Column("channel", "channel"),
+)
+IMPLIED_COLUMNS = (
+    Column("channel", "channel"),
+    Column("scale", "scale"),
+    Column("shift", "shift"),
+    Column("mean", "mean"),
+    Column("var", "var"),
+    Column("affine", "affine"),
+    Column("off", "off", ".3g"),
+)
+
+
+def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
+    """The ranking of the ways to make `output`, a tensor as it was typed."""
+    from bncli.loaders import open_tensor
+    from bncli.rulebook.comparison import identification_findings
+    from bncli.sections.identification import identify_output_of
+
+    found, read = identify_output_of(given, open_tensor(output), flags)
+    rows: list[dict[str, Value]] = [
+        {
+            "rank": rank,
+            "mode": item.hypothesis.mode,
+            "ddof": item.hypothesis.ddof,
+            "eps": item.hypothesis.eps,
+            "variant": item.hypothesis.variant,
+            "max_abs_diff": item.max_abs_diff,
+            "explains": item.explains,
+            "channel": item.channel,
+        }
+        for rank, item in enumerate(found.hypotheses, 1)
+    ]
+    findings: list[Finding] = []
+    if rows:
+        words = found.hypotheses[0].hypothesis.words
+        findings = identification_findings(
+            "OUTPUT",
+            words,
+            found.tried,
+            explained=found.explained,
+            expected=found.expected,
+            kind=kind_of(rows[0]) if found.confident else (),
+        )
+    facts: dict[str, Value] = {
+        "input": given.label,
+        "output": output,
+        "shape": given.tensors[0].shape,
+        "inputs": len(given.tensors) if len(given.tensors) > 1 else None,
+        "dtype": given.dtype,
+        "channel_axis": given.channel_axis,
+        "tried": found.tried,
+        "channels": found.channels,
+        "confident": found.confident,
+        "best": found.best,
+    }
+    report = replace(
+        ranking(facts, HYPOTHESIS_COLUMNS, rows, findings),
+        read=read,
+        about=about(given, output, *flags.specs),
+    )
+    if found.implied is None:
+        return report
+    return replace(report, tables=(*report.tables, _implied_table(found.implied)))
+
+
+def _implied_table(implied: Implied) -> Table:
+    """What the output itself says of each channel; None for what it does not tell."""
+    import math
+
+    names = ("scale", "shift", "mean", "var", "off")
+    columns = {name: getattr(implied, name).tolist() for name in names}
+    rows: list[dict[str, Value]] = [
+        {
+            "channel": channel,
+            **{
+                name: values[channel] if math.isfinite(values[channel]) else None
+                for name, values in columns.items()
+            },
+            "affine": affine,
+        }
+        for channel, affine in enumerate(implied.affine.tolist())
+    ]
+    note = (
+        "output = scale * input + shift, as well as a line can; off is the most that it leaves, "
+        "and affine says whether that may be rounding. mean and var would have normalised so, with "
+        "the weight, bias and eps that are known, else 1, 0 and 1e-5."
+    )
+    return Table("implied", "What the output itself implies", IMPLIED_COLUMNS, rows, note)
