@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 
 from bncli.errors import ExitCode
 
@@ -165,7 +166,8 @@ class Report:
     that findings use as `subject`; `partial` says that the user left some of them out, and `names`
     has all that the file holds, chosen or not. `about` tells what findings without a path of their
     own are about: each input as (path, name in it), and other words as ("", words).
-    `suppressed` is empty until the report is delivered. `findings` are kept `in_order`.
+    `suppressed` is empty until the report is delivered. `findings` are kept `in_order`, which is
+    the one order in which every format says them.
     """
 
     command: str
@@ -185,7 +187,7 @@ class Report:
 
     def __post_init__(self) -> None:
         """Put the findings in their order, whoever found them."""
-        object.__setattr__(self, "findings", in_order(self.findings))
+        object.__setattr__(self, "findings", in_order(self.findings, self.names))
 
     def exit_code(self, fail_on: FailOn = FailOn.ERROR) -> ExitCode:
         """The exit code this report asks for, given the least severity that fails."""
@@ -212,12 +214,23 @@ class Report:
         return f"{finding.path}::{finding.subject}" if several and finding.path else finding.subject
 
 
-def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors, then warnings, then notes; each by code, and of one code as their places came.
+def in_order(
+    findings: Iterable[Finding], names: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> tuple[Finding, ...]:
+    """Errors, then warnings, then notes; each by code, and of one code as the files have them.
 
-    Those come as the file, or the user, has them: files, layers, quantities.
+    `names` has the places of each file in their order. A place that it does not have, such as a
+    quantity or a channel, stays where it came among its like, before the layers of its file.
     """
-    return tuple(sorted(findings, key=lambda finding: (-finding.severity.rank, finding.code)))
+    files = {path: number for number, path in enumerate(names)}
+    at = {(path, name): n for path, every in names.items() for n, name in enumerate(every)}
+
+    def key(finding: Finding) -> tuple[int, str, int, int]:
+        file = files.get(finding.path, len(files))
+        place = at.get((finding.path, finding.subject), -1)
+        return -finding.severity.rank, finding.code, file, place
+
+    return tuple(sorted(findings, key=key))
 
 
 def fails(finding: Finding, fail_on: FailOn) -> bool:

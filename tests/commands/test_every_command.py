@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from bncli.renderers import SUFFIXES, Format
+from bncli.report import Severity
 from tests.calls import CALLS, NAMES
 
 MAIN = {
@@ -46,6 +47,9 @@ def test_every_format(run, repository, monkeypatch, name):
         codes.add(result.code)
         assert result.stderr == ""
         assert well_formed(form, result.stdout), form
+        if form is Format.JSON:
+            found = [(item["severity"], item["code"]) for item in result.report["findings"]]
+            assert found == sorted(found, key=lambda pair: (-Severity(pair[0]).rank, pair[1]))
     assert len(codes) == 1
     assert codes <= {0, 1}
 

@@ -226,6 +226,20 @@ def test_every_finding_appears(form, everything):
         assert everything.verdict in text
 
 
+def test_every_format_has_the_findings_in_one_order(form):
+    came = [
+        Finding(code, severity, f"place{number}.", "It is so.", path="a.pt")
+        for number, (code, severity) in enumerate(
+            (code, severity) for severity in Severity for code in ("BN206", "BN101")
+        )
+    ]
+    text = render(form, report(findings=came, read=("a.pt",)))
+    said = re.findall(r"place\d", text)  # a format may say a place twice, as in a title
+    assert list(dict.fromkeys(said)) == [f"place{n}" for n in (5, 4, 3, 2, 1, 0)] or (
+        form is Format.CSV and not said  # which has no findings
+    )
+
+
 def test_nothing_depends_on_a_width_that_is_not_known(form, everything):
     assert render(form, everything) == render(form, everything, width=None)
 

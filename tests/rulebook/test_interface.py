@@ -380,10 +380,8 @@ def test_the_planted_fault_is_found(run, save, rule):
         if item["code"] != "BN005":  # which has nothing to count
             assert item["evidence"], item
             assert any(c.isdigit() for c in item["message"])
-    severities = [
-        ("error", "warning", "info").index(i["severity"]) for i in result.report["findings"]
-    ]
-    assert severities == sorted(severities)
+    order = [(-Severity(item["severity"]).rank, item["code"]) for item in result.report["findings"]]
+    assert order == sorted(order)
 
 
 @every_planted_rule
