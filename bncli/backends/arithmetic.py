@@ -16,6 +16,9 @@ class Arithmetic:
     `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;
     `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
     row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums to the last bits.
+    `statistics_dtype` is that in which the batch's mean and variance are kept, "" for the
+    parameters' own. `moving_mean` says that squares are summed around a mean that moves as values
+    come (Welford's algorithm), and that is rounded at its own size each time.
     """
 
     dtype: str
@@ -26,6 +29,22 @@ class Arithmetic:
     backward_additions: int
     rows: bool
     order_known: bool
+    statistics_dtype: str = ""
+    moving_mean: bool = False
+
+    @property
+    def statistics_u(self) -> float:
+        """The unit roundoff of the dtype of mean and variance where it is not the parameters'."""
+        return DTYPES[self.statistics_dtype].unit_roundoff if self.statistics_dtype else 0.0
+
+    @property
+    def centering_u(self) -> float:
+        """What a variance loses to a moving mean, relative to |mean| * std.
+
+        Both factors of a squared deviation x - mean are off by up to u * |mean|, and the mean is
+        rounded twice on the way to each: in its division, and in its sum.
+        """
+        return 4 * DTYPES[self.accumulate_dtype].unit_roundoff if self.moving_mean else 0.0
 
     @property
     def u(self) -> float:

@@ -74,6 +74,7 @@ class Tolerances:
                     arithmetic.slack * np.abs(recomputed.mean - mean)
                     + (1.0 if arithmetic.as_precise else 0.1) * u * np.abs(mean)
                     + (arithmetic.walk * (np.abs(mean) + np.sqrt(var)) if arithmetic.walk else 0)
+                    + arithmetic.statistics_u * np.abs(mean)
                     + 3 * arithmetic.tiniest
                 )
                 lost = np.abs(recomputed.var - var)
@@ -87,6 +88,8 @@ class Tolerances:
                 var_error = (
                     slack * lost
                     + (VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) * u + walk) * var
+                    + arithmetic.statistics_u * var
+                    + arithmetic.centering_u * np.abs(mean) * np.sqrt(var)
                     + 3 * arithmetic.tiniest
                 )
                 if not arithmetic.order_known:

@@ -95,18 +95,7 @@ def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
 
     count = x.numel() // x.shape[1]
     if x.device.type != "cpu":
-        # Running moments of each thread, merged pairwise, in an order of the device's own.
-        wide = "float64" if dtype == "float64" else "float32"
-        return Arithmetic(
-            dtype=dtype,
-            parameter_dtype=parameter_dtype,
-            accumulate_dtype=wide,
-            backward_dtype=wide,
-            additions=count,
-            backward_additions=count,
-            rows=False,
-            order_known=False,
-        )
+        return _cuda_arithmetic(x, dtype, parameter_dtype)
     # What counts for them: (N, C) input is summed row by row, as channels last is.
     rows = not x.is_contiguous() or x.numel() == x.shape[0] * x.shape[1]
     share = -(-count // torch.get_num_threads())
@@ -128,6 +117,38 @@ def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
         backward_additions=backward_additions,
         rows=rows,
         order_known=repeats(),
+    )
+
+
+def _cuda_arithmetic(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
+    """How the CUDA kernels take `x`: as PyTorch's Normalization.cuh has them.
+
+    Each thread has running moments, which are merged pairwise, in an order of the device's own.
+    """
+    import torch
+
+    count = x.numel() // x.shape[1]
+    wide = "float64" if dtype == "float64" else "float32"
+    backward_dtype, backward_additions = wide, count
+    plain = x.is_contiguous() and x.numel() > x.shape[0] * x.shape[1]
+    half = dtype in ("float16", "bfloat16")
+    if half and plain:
+        # The partial sums of the threads are rounded to the input's dtype each time that they are
+        # handed on within a warp or between warps: at most 5 + 4 times for 512 threads.
+        backward_dtype, backward_additions = dtype, 9
+    strided = not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+    return Arithmetic(
+        dtype=dtype,
+        parameter_dtype=parameter_dtype,
+        accumulate_dtype=wide,
+        backward_dtype=backward_dtype,
+        additions=count,
+        backward_additions=backward_additions,
+        rows=False,
+        order_known=False,
+        # What has no kernel of its own is reduced by var_mean, which gives the input's dtype.
+        statistics_dtype=dtype if half and strided else "",
+        moving_mean=True,
     )
 
 
