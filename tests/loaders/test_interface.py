@@ -63,7 +63,8 @@ CONTAINERS = {sample.container for sample in SAMPLES.values()} | {""}
 
 
 def test_nothing_of_a_loader_is_forgotten():
-    assert list(forgotten(LOADERS)) == []
+    problems = list(forgotten(LOADERS))
+    assert not problems, "\n".join(problems)
 
 
 def test_what_is_forgotten_is_named(monkeypatch):
