@@ -8,7 +8,7 @@ the tensor's size.
 
 from __future__ import annotations
 
-from bncli.moments.engine import channel_stats
+from bncli.moments.engine import channel_moments, channel_stats
 from bncli.moments.pooling import merge
 
-__all__ = ["channel_stats", "merge"]
+__all__ = ["channel_moments", "channel_stats", "merge"]

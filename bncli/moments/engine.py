@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import count
 from math import prod
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,8 @@ from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
-from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Worker
+from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Wanted, Worker
 from bncli.process.progress import Advance
-
-if TYPE_CHECKING:
-    from bncli.model import FloatArray
 
 _SMALL_VALUES = 1 << 17
 """Arrays of up to so many values are done without workers, tasks and tiles."""
@@ -43,7 +41,6 @@ def channel_stats(
     channel_axis: int = 1,
     *,
     dtype: str | None = None,
-    extremes: bool = True,
     kurtosis: bool = False,
     sample_axis: int | None = None,
     threads: int | None = None,
@@ -56,9 +53,9 @@ def channel_stats(
     of `bncli.dtypes.COMPUTE_DTYPES`, that values are rounded to first; integers and booleans need
     one. All sums are in float64 whatever the dtype.
 
-    Without `extremes`, `min` and `max` are NaN. With `kurtosis`, `third` and `fourth` are there.
-    With `sample_axis`, an axis other than the channel's, `samples` is there, but for a layout that
-    would have too many samples begun at once (`bncli.moments.by_sample.MOST_OPEN`).
+    With `kurtosis`, `third` and `fourth` are there. With `sample_axis`, an axis other than the
+    channel's, `samples` is there, but for a layout that would have too many samples begun at once
+    (`bncli.moments.by_sample.MOST_OPEN`).
     `threads` is the number of threads that work, by default one for each processor the process
     may use, and at most 8; the result is the same, bit by bit, for any number. `advance` is
     called with the number of bytes done, in the calling thread.
@@ -72,57 +69,33 @@ def channel_stats(
     """
     if not isinstance(tensor, TensorRef):
         tensor = np.asarray(tensor)
-    if isinstance(tensor, np.ndarray) and dtype is None and not kurtosis and sample_axis is None:
-        with np.errstate(all="ignore"):
-            small = _small(tensor, channel_axis, extremes=extremes)
-        if small is not None:
-            if advance is not None:
-                advance(tensor.nbytes)
-            return small
+        if dtype is None and not kurtosis and sample_axis is None:
+            small = _small(tensor, channel_axis, extremes=True)
+            if small is not None:
+                if advance is not None:
+                    advance(tensor.nbytes)
+                return small
     source = _source(tensor, channel_axis, dtype, sample_axis)
     by_sample = None if sample_axis is None else BySample.of(source.layout)
+    one_sample = sample_axis is not None and source.shape[sample_axis % len(source.shape)] == 1
+    taken = _Pass(source, dtype, threads, one_sample)
+    return taken.stats(Wanted(True, kurtosis, by_sample), advance)
 
-    def scan(
-        scale: FloatArray | None = None,
-        *,
-        extremes: bool,
-        by_sample: BySample | None = None,
-        advance: Advance | None = None,
-    ) -> Pool:
-        return _scan(
-            source,
-            dtype,
-            threads or min(_processors(), _MOST_THREADS),
-            advance,
-            extremes=extremes,
-            kurtosis=kurtosis,
-            scale=scale,
-            by_sample=by_sample,
-        )
 
-    with np.errstate(all="ignore"):
-        pool = scan(extremes=extremes, by_sample=by_sample, advance=advance)
-        moments = pool.moments()
-        if (dtype or source.dtype) == "float64":
-            overflown = _overflown(moments, pool)
-            if overflown.any():
-                # Again, with these channels scaled to at most 1 by a power of two, which is exact.
-                seen = pool if extremes else scan(extremes=True)
-                largest = np.fmax(np.abs(seen.min), np.abs(seen.max))
-                exponent = np.where(overflown, np.frexp(largest)[1], 0)
-                scaled = scan(np.ldexp(1.0, -exponent), extremes=False).moments()
-                moments = scaled.times_two_to(exponent)
-        found = pool.nonfinite or Nonfinite.none(len(moments.shift))
-        found_samples = None if pool.samples is None else pool.samples.about(moments.offset)
-        if sample_axis is not None and source.shape[sample_axis % len(source.shape)] == 1:
-            found_samples = only_sample(moments.var)
-        return stats(
-            moments,
-            (pool.min, pool.max),
-            (found.nan, found.posinf, found.neginf),
-            FirstIndices(found, source.shape),
-            found_samples,
-        )
+def channel_moments(
+    tensor: TensorRef | NDArray[Any],
+    channel_axis: int = 1,
+    *,
+    kurtosis: bool = False,
+    threads: int | None = None,
+) -> ChannelStats:
+    """`channel_stats` in less time, in which `min` and `max` are NaN."""
+    if isinstance(tensor, np.ndarray) and not kurtosis:
+        small = _small(tensor, channel_axis, extremes=False)
+        if small is not None:
+            return small
+    source = _source(tensor, channel_axis, None, None)
+    return _Pass(source, None, threads).stats(Wanted(False, kurtosis), None)
 
 
 def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStats | None:
@@ -141,10 +114,12 @@ def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStat
     c = x.shape[channel_axis]
     n = x.size // c
     x = x.reshape(prod(x.shape[:channel_axis]), c, -1)
-    total, square = few_power_sums(x.astype(np.float64))
-    offset = total / n
-    m2 = square - total * offset
-    if not np.logical_and.reduce(m2 * MAX_CANCELLATION >= square):
+    with np.errstate(all="ignore"):
+        total, square = few_power_sums(x.astype(np.float64))
+        offset = total / n
+        m2 = square - total * offset
+        clean = m2 * MAX_CANCELLATION >= square
+    if not np.logical_and.reduce(clean):
         return None
     if extremes:
         low = extreme(np.minimum, x).astype(np.float64)
@@ -266,56 +241,84 @@ def _unravel(index: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(place))
 
 
-def _scan(
-    source: Source,
-    cast: str | None,
-    threads: int,
-    advance: Advance | None,
-    *,
-    extremes: bool,
-    kurtosis: bool,
-    scale: FloatArray | None,
-    by_sample: BySample | None,
-) -> Pool:
-    """One pass: the sums over all tasks, of values times `scale` where it is given."""
-    layout = source.layout
-    tasks = layout.tasks.count
-    channels = layout.shape[layout.channel]
-    pool = Pool(
-        channels,
-        kurtosis=kurtosis,
-        samples=None if by_sample is None else by_sample.pool(channels),
-    )
-    with ExitStack() as stack:
-        workers = [
-            Worker(
-                source,
-                cast,
-                stack,
-                extremes=extremes,
-                kurtosis=kurtosis,
-                scale=scale,
-                by_sample=by_sample,
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """The passes over one tensor, whose values are rounded to `cast` first.
+
+    `one_sample` says that its samples are wanted, and there is one.
+    """
+
+    source: Source
+    cast: str | None
+    threads: int | None
+    one_sample: bool = False
+
+    def stats(self, wanted: Wanted, advance: Advance | None) -> ChannelStats:
+        """The statistics from one pass, and from two more where float64 overflows."""
+        with np.errstate(all="ignore"):
+            pool = self.scan(wanted, advance)
+            moments = pool.moments()
+            if (self.cast or self.source.dtype) == "float64":
+                overflown = _overflown(moments, pool)
+                if overflown.any():
+                    moments = self._scaled(wanted, pool, overflown)
+            found = pool.nonfinite or Nonfinite.none(len(moments.shift))
+            samples = None if pool.samples is None else pool.samples.about(moments.offset)
+            if self.one_sample:
+                samples = only_sample(moments.var)
+            return stats(
+                moments,
+                (pool.min, pool.max),
+                (found.nan, found.posinf, found.neginf),
+                FirstIndices(found, self.source.shape),
+                samples,
             )
-            for _ in range(max(1, min(threads, tasks - 1)))
-        ]
-        # The first task is done alone, for it decides how the others begin.
-        part = workers[0](0)
-        pool.add(part)
-        done = part.nbytes
-        if tasks > 1:
-            for worker in workers:
-                worker.centre = part.recentred > 0
-            with closing(_in_order(workers, 1, tasks)) as parts:
-                for part in parts:
-                    pool.add(part)
-                    done += part.nbytes
-                    if advance is not None and done >= _ADVANCE_BYTES:
-                        advance(done)
-                        done = 0
-        if advance is not None:
-            advance(done)
-    return pool
+
+    def _scaled(self, wanted: Wanted, pool: Pool, overflown: NDArray[np.bool_]) -> Moments:
+        """The moments again, with the channels `overflown` scaled to at most 1.
+
+        By a power of two, which is exact.
+        """
+        seen = pool if wanted.extremes else self.scan(Wanted(True, wanted.kurtosis))
+        largest = np.fmax(np.abs(seen.min), np.abs(seen.max))
+        exponent = np.where(overflown, np.frexp(largest)[1], 0)
+        scaled = Wanted(False, wanted.kurtosis, scale=np.ldexp(1.0, -exponent))
+        return self.scan(scaled).moments().times_two_to(exponent)
+
+    def scan(self, wanted: Wanted, advance: Advance | None = None) -> Pool:
+        """One pass: the sums over all tasks."""
+        layout = self.source.layout
+        tasks = layout.tasks.count
+        channels = layout.shape[layout.channel]
+        by_sample = wanted.by_sample
+        pool = Pool(
+            channels,
+            kurtosis=wanted.kurtosis,
+            samples=None if by_sample is None else by_sample.pool(channels),
+        )
+        threads = self.threads or min(_processors(), _MOST_THREADS)
+        with ExitStack() as stack:
+            workers = [
+                Worker(self.source, self.cast, stack, wanted)
+                for _ in range(max(1, min(threads, tasks - 1)))
+            ]
+            # The first task is done alone, for it decides how the others begin.
+            part = workers[0](0)
+            pool.add(part)
+            done = part.nbytes
+            if tasks > 1:
+                for worker in workers:
+                    worker.centre = part.recentred > 0
+                with closing(_in_order(workers, 1, tasks)) as parts:
+                    for part in parts:
+                        pool.add(part)
+                        done += part.nbytes
+                        if advance is not None and done >= _ADVANCE_BYTES:
+                            advance(done)
+                            done = 0
+            if advance is not None:
+                advance(done)
+        return pool
 
 
 def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Partial, None, None]:

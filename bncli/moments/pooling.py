@@ -226,40 +226,10 @@ def merge(parts: Sequence[ChannelStats]) -> ChannelStats:
             raise TensorError(
                 f"Statistics of {channels} and of {part.num_features} channels cannot be merged."
             )
-    count = sum(part.count for part in parts)
-    weights = [part.count / count for part in parts]
     with np.errstate(all="ignore"):
-        shift = np.where(np.isfinite(parts[0].shift), parts[0].shift, 0.0)
-        offsets = [(part.shift - shift) + part.offset for part in parts]
-        total = _Sum(channels)
-        for weight, offset in zip(weights, offsets, strict=True):
-            total.add(slice(None), weight * offset)
-        offset = total.value()
-        deltas = [each - offset for each in offsets]
-        m2, m3, m4 = _Sum(channels), _Sum(channels), _Sum(channels)
-        higher = all(part.third is not None and part.fourth is not None for part in parts)
-        for part, weight, delta in zip(parts, weights, deltas, strict=True):
-            # The root keeps the square of a small part's large delta from overflowing.
-            m2.add(slice(None), weight * part.var)
-            m2.add(slice(None), np.square(np.sqrt(weight) * delta))
-            if higher:
-                assert part.third is not None
-                assert part.fourth is not None
-                m3.add(slice(None), weight * (part.third + delta * (3 * part.var + delta**2)))
-                m4.add(
-                    slice(None),
-                    weight
-                    * (part.fourth + delta * (4 * part.third + delta * (6 * part.var + delta**2))),
-                )
+        moments, deltas = _pooled_moments(parts)
         return stats(
-            Moments(
-                count,
-                shift,
-                offset,
-                m2.value(),
-                m3.value() if higher else None,
-                m4.value() if higher else None,
-            ),
+            moments,
             (
                 np.fmin.reduce([part.min for part in parts]),
                 np.fmax.reduce([part.max for part in parts]),
@@ -275,6 +245,37 @@ def merge(parts: Sequence[ChannelStats]) -> ChannelStats:
             ),
             _pooled_samples(parts, deltas),
         )
+
+
+def _pooled_moments(parts: Sequence[ChannelStats]) -> tuple[Moments, list[FloatArray]]:
+    """The moments of all parts, and each part's mean less that of all."""
+    channels = parts[0].num_features
+    count = sum(part.count for part in parts)
+    weights = [part.count / count for part in parts]
+    shift = np.where(np.isfinite(parts[0].shift), parts[0].shift, 0.0)
+    offsets = [(part.shift - shift) + part.offset for part in parts]
+    total = _Sum(channels)
+    for weight, offset in zip(weights, offsets, strict=True):
+        total.add(slice(None), weight * offset)
+    offset = total.value()
+    deltas = [each - offset for each in offsets]
+    m2, m3, m4 = _Sum(channels), _Sum(channels), _Sum(channels)
+    higher = all(part.third is not None and part.fourth is not None for part in parts)
+    for part, weight, delta in zip(parts, weights, deltas, strict=True):
+        # The root keeps the square of a small part's large delta from overflowing.
+        m2.add(slice(None), weight * part.var)
+        m2.add(slice(None), np.square(np.sqrt(weight) * delta))
+        if higher:
+            assert part.third is not None
+            assert part.fourth is not None
+            m3.add(slice(None), weight * (part.third + delta * (3 * part.var + delta**2)))
+            m4.add(
+                slice(None),
+                weight
+                * (part.fourth + delta * (4 * part.third + delta * (6 * part.var + delta**2))),
+            )
+    third, fourth = (m3.value(), m4.value()) if higher else (None, None)
+    return Moments(count, shift, offset, m2.value(), third, fourth), deltas
 
 
 def _pooled_samples(parts: Sequence[ChannelStats], deltas: list[FloatArray]) -> SampleSums | None:

@@ -96,6 +96,18 @@ class _Sums:
     samples: TaskSamples | None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is summed besides the values and their squares, and what `scale`, of shape
+    (num_features,), multiplies them by first.
+    """
+
+    extremes: bool
+    kurtosis: bool
+    by_sample: BySample | None = None
+    scale: FloatArray | None = None
+
+
 class Worker:
     """Does tasks of a tensor, with a reader and buffers of its own."""
 
@@ -104,26 +116,17 @@ class Worker:
         source: Source,
         cast: str | None,
         stack: ExitStack,
-        *,
-        extremes: bool,
-        kurtosis: bool,
-        scale: FloatArray | None,
-        by_sample: BySample | None = None,
+        wanted: Wanted,
     ) -> None:
-        """`cast` is what values are rounded to first, `scale` what each channel is multiplied by.
-
-        `by_sample` is there where the samples' own sums are wanted.
-
-        `stack` closes what is opened here.
-        """
+        """`cast` is what values are rounded to first; `stack` closes what is opened here."""
         self._layout = source.layout
         self._itemsize = source.itemsize
         self._read = source.reader(stack)
         self._widen = Widener(source.dtype, cast, source.layout.tile_values)
-        self._extremes = extremes
-        self._kurtosis = kurtosis
-        self._scale = scale
-        self._by_sample = by_sample
+        self._extremes = wanted.extremes
+        self._kurtosis = wanted.kurtosis
+        self._scale = wanted.scale
+        self._by_sample = wanted.by_sample
         self.centre = False
         """Whether tasks begin with a guess of the mean."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bncli.moments import channel_stats
+from bncli.moments import channel_moments
 from bncli.pytorch_cpu import float32, half
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.scatter import Samples
@@ -64,12 +64,7 @@ class Collector:
         import numpy as np
 
         i = self._done
-        stats = channel_stats(
-            x,
-            extremes=False,
-            kurtosis=i < KURTOSIS_BATCHES,
-            threads=self.threads,
-        )
+        stats = channel_moments(x, kurtosis=i < KURTOSIS_BATCHES, threads=self.threads)
         self._count[i], self._mean[i], self._var[i] = stats.count, stats.mean, stats.var
         if stats.fourth is not None:
             with np.errstate(invalid="ignore", over="ignore"):

@@ -8,7 +8,7 @@ import torch
 
 from bncli.dtypes import encode
 from bncli.model import TensorRef
-from bncli.moments import channel_stats
+from bncli.moments import channel_moments, channel_stats
 
 THREADS = [1, 2]
 
@@ -63,11 +63,15 @@ def test_channels_first(kind, everything, threads, race, request):
     race(
         f"{x.shape} float32, {what(everything)}",
         threads,
-        lambda: channel_stats(x, extremes=everything, threads=threads),
+        lambda: taken(everything)(x, threads=threads),
         rivals,
         values=x.size,
         rounds=9,
     )
+
+
+def taken(everything):
+    return channel_stats if everything else channel_moments
 
 
 def what(everything):
@@ -84,7 +88,7 @@ def test_channels_last(kind, everything, threads, race, rows_of_64):
     race(
         f"{kind} a million by 64, {what(everything)}",
         threads,
-        lambda: channel_stats(x, extremes=everything, threads=threads),
+        lambda: taken(everything)(x, threads=threads),
         {"x.mean(0), x.var(0)": (mean_and_var(rows_of_64), 1.0 if everything else 2.0)},
         values=x.size,
     )
@@ -101,8 +105,8 @@ def test_half_precision(kind, dtype, everything, race, request):
     race(
         f"{x.shape} {dtype}, {what(everything)}",
         1,
-        lambda: channel_stats(half, extremes=everything, threads=1),
-        {"bncli in float32": (lambda: channel_stats(x, extremes=everything, threads=1), 0.5)},
+        lambda: taken(everything)(half, threads=1),
+        {"bncli in float32": (lambda: taken(everything)(x, threads=1), 0.5)},
         values=x.size,
     )
 
@@ -124,7 +128,7 @@ def test_small(shape, everything, race):
     race(
         f"{shape} float32, {what(everything)}",
         1,
-        lambda: channel_stats(x, extremes=everything),
+        lambda: taken(everything)(x),
         rivals,
         values=x.size,
         rounds=1000,
