@@ -219,15 +219,17 @@ def in_order(
 ) -> tuple[Finding, ...]:
     """Errors, then warnings, then notes; each by code, and of one code as the files have them.
 
-    `names` has the places of each file in their order. A place that it does not have, such as a
-    quantity or a channel, stays where it came among its like, before the layers of its file.
+    `names` has the places of each file in their order. A finding with none of them, such as that
+    of a channel, stays where it came among its like, before the layers of its file; one with
+    several stands at the first.
     """
     files = {path: number for number, path in enumerate(names)}
     at = {(path, name): n for path, every in names.items() for n, name in enumerate(every)}
 
     def key(finding: Finding) -> tuple[int, str, int, int]:
         file = files.get(finding.path, len(files))
-        place = at.get((finding.path, finding.subject), -1)
+        spots = (at.get((finding.path, place)) for place in (finding.subject, *finding.places))
+        place = min((spot for spot in spots if spot is not None), default=-1)
         return -finding.severity.rank, finding.code, file, place
 
     return tuple(sorted(findings, key=key))

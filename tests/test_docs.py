@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bncli.cli import build_app, main
-from bncli.commands import COMMANDS
+from bncli.cli import main
 from bncli.errors import ExitCode
 from bncli.process.signals import Terminated
 
@@ -79,13 +78,6 @@ def test_page(page, tmp_path, request):
 def test_comparable_sees_a_difference():
     assert comparable("torch 2.13.0+cpu agrees") == comparable("torch 2.14.1 agrees")
     assert comparable("mean 6.5") != comparable("mean 6.4")
-
-
-def test_every_command_has_a_section():
-    text = (REPOSITORY / "README.md").read_text()
-    for name in COMMANDS:
-        assert f"\n## {name.replace('_', '-')}\n" in text
-    assert build_app().registered_commands
 
 
 def test_install_lines_are_what_ci_takes():

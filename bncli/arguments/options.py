@@ -85,7 +85,7 @@ NoChecksum = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-"""Every command that reads files has it, without a word of its own: see `WITHOUT_FILES`."""
+"""Every command that reads files has it, without a word of its own: see `bncli.commands`."""
 Channel = Annotated[
     list[str] | None,
     typer.Option(

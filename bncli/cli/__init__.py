@@ -20,7 +20,7 @@ from bncli.arguments.output import Output
 from bncli.cli.delivery import Delivery
 from bncli.cli.flags import call, flags_of
 from bncli.cli.given_once import GivenOnce
-from bncli.commands import COMMANDS, DOCUMENTS, WITHOUT_FILES, command
+from bncli.commands import COMMANDS, DOCUMENTS, command
 from bncli.errors import BncliError, ExitCode
 from bncli.files.reading import reading
 from bncli.process import signals
@@ -75,7 +75,7 @@ def _print_version(wanted: bool) -> None:
 def _with_output(name: str) -> Callable[..., ExitCode]:
     """The command with the flags of `Output` added, its report rendered, its exit code returned."""
     function = command(name)
-    reads = name not in WITHOUT_FILES
+    reads = COMMANDS[name]
 
     def run(**flags: Any) -> ExitCode:
         from bncli.gate.settings import load_settings

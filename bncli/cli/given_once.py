@@ -1,4 +1,4 @@
-"""A command that does not choose for its user which of two answers to one question counts."""
+"""A command that takes no flag in silence: not the second of two answers, and none that is gone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from typer.core import TyperCommand, TyperOption
 
 from bncli.errors import UsageError
 
+FORMER = {
+    ("diff", "--double-backward"): "leave it out; gradients are compared without it.",
+}
+"""What to type instead of a command's flag that is gone, kept for a release."""
+
 
 class GivenOnce(TyperCommand):
-    """A command whose flags have one value each: two that differ are refused.
+    """A command whose flags have one value each: two that differ are refused, and former ones.
 
     Typer keeps the last one and says nothing, so that `--eval --training` would train. A flag that
     is given twice alike, and one that collects its values, are left alone.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's own; raises UsageError for flags that contradict each other."""
+        """Typer's own; raises UsageError for flags that contradict each other or are gone."""
         if not ctx.resilient_parsing:
+            self._refuse_former(args)
             self._refuse_contradictions(ctx, args)
         return super().parse_args(ctx, args)
+
+    def _refuse_former(self, args: list[str]) -> None:
+        """Say what became of a flag, where Typer would know nothing of it."""
+        for arg in args[: args.index("--")] if "--" in args else args:
+            flag = arg.partition("=")[0]
+            if sentence := FORMER.get((str(self.name), flag)):
+                raise UsageError(f"{flag} is gone: {sentence}")
 
     def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:
         """Parse `args` with every flag collecting its values, and look at those that have two."""

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-COMMANDS = (
-    "compute",
-    "trace",
-    "diff",
-    "identify",
-    "inspect_checkpoint",
-    "compare_norms",
-    "simulate_ema",
-    "conventions",
-    "rules",
-)
-"""Every subcommand that makes a report, in the order of the help."""
+COMMANDS = {
+    "compute": True,
+    "trace": True,
+    "diff": True,
+    "identify": True,
+    "inspect_checkpoint": True,
+    "compare_norms": True,
+    "simulate_ema": True,
+    "conventions": False,
+    "rules": False,
+}
+"""Every subcommand that makes a report, in the order of the help, and whether it reads files.
 
-WITHOUT_FILES = ("conventions", "rules")
-"""Those that read no file, and so have no flag of how files are read."""
+One that does has the flag of how they are read.
+"""
 
 DOCUMENTS = ("schema",)
 """Subcommands that print a document as it is: no report, and none of a report's flags."""

@@ -7,6 +7,7 @@ import pytest
 import typer.main
 
 from bncli.cli import build_app
+from bncli.cli.given_once import FORMER
 from tests.calls import CALLS, NAMES
 
 
@@ -59,6 +60,24 @@ def test_the_same_again_is_no_contradiction(run, save):
     )  # fmt: skip
     assert once == again
     assert once.code == 0
+
+
+@pytest.mark.parametrize("form", ["--double-backward", "--double-backward=1"])
+def test_a_flag_that_is_gone_is_refused_with_what_to_type(run, save, form):
+    x = save("x.npy", np.random.default_rng(0).normal(size=(4, 3)))
+    sentence = (
+        "bncli: --double-backward is gone: leave it out; gradients are compared without it.\n"
+    )
+    assert tuple(run("diff", x, form)) == (2, "", sentence)
+    assert "No such option: --double-backward" in run("compute", x, "--double-backward").stderr
+    after = run("diff", x, "--", "--double-backward")  # a name of a file, as it says
+    assert after.stderr == "bncli: --double-backward: there is no such file.\n"
+
+
+def test_what_is_gone_is_not_there():
+    for name, flag in FORMER:
+        assert name in NAMES
+        assert all(flag not in option.opts for option in options(name))
 
 
 CHANNELS = {

@@ -95,7 +95,7 @@ def test_golden(run, repository, monkeypatch, golden, form, suffix, published):
     monkeypatch.chdir(repository)
     result = run("compare-norms", TUTORIAL, "-f", form)
     assert (result.code, result.stderr) == (0, "")
-    golden(f"compare-norms{suffix}", result.stdout)
+    golden(f"compare_norms{suffix}", result.stdout)
     # The variance of 1 to 8, by (n**2 - 1) / 12, for LayerNorm and GroupNorm.
     assert published == str((8**2 - 1) / 12)
     assert len(re.findall(rf"(?<![\d.]){re.escape(published)}(?![\d])", result.stdout)) == 2

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.commands import COMMANDS, WITHOUT_FILES
+from bncli.commands import COMMANDS
 from bncli.errors import BncliError, CorruptFileError
 from bncli.files import file_bytes
 from bncli.files.reading import reading
@@ -194,9 +194,9 @@ def test_every_command(run, folder, call, compress):
 def test_every_command_that_reads_has_the_flag(run):
     for name in COMMANDS:
         shown = run(name.replace("_", "-"), "--help").stdout
-        assert ("--no-checksum" in shown) is (name not in WITHOUT_FILES)
+        assert ("--no-checksum" in shown) is COMMANDS[name]
     assert {call[0] for call in DAMAGED} == {
-        name.replace("_", "-") for name in COMMANDS if name not in WITHOUT_FILES
+        name.replace("_", "-") for name, reads in COMMANDS.items() if reads
     }
 
 

@@ -62,7 +62,6 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     sides = _open(specs[0]), _open(specs[1])
     named = _both_named(sides, specs)
     single = all(name is not None for name in named)
-    pairs: list[tuple[str, TensorRef, TensorRef]]
     reasons: dict[str, str] = {}
     if single:
         actual, expected = (
@@ -76,14 +75,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         for (file, _), name, spec in zip(sides, named, specs, strict=True)
     )
     done = _compare(pairs, flags, reasons, single=single)
-    sentence = ""
-    read: tuple[str, ...] = ()
-    if not single and flags.channel:
-        raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
-    if flags.given_input is not None:
-        if not single:
-            raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
-        sentence, read = _explained(done[0], flags)
+    sentence, read = _explained(done, flags, single=single)
     findings = stored_findings([pair.compared for pair in done], labels[1], sentence)
     sides_alone = {
         f"in {spec} alone": f"in {side} alone"
@@ -91,24 +83,14 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     }
     findings += not_compared_findings(reasons, sides_alone)
     nothing = not any(pair.compared.whole.total for pair in done)
-    facts: dict[str, Value] = {"actual": labels[0], "expected": labels[1]}
-    if single:
-        facts |= {
-            "shape": pairs[0][2].shape,
-            "dtype": pairs[0][1].dtype,
-            "expected_dtype": pairs[0][2].dtype,
-            "channel_axis": done[0].channel_axis,
-        }
-    else:
-        facts |= {
-            "shape": None,
-            "tensors": len(done),
-            "not_compared": len(reasons),
-        }
-    facts["equal_nan"] = flags.equal_nan
     return Report(
         command="diff",
-        facts=facts,
+        facts={
+            "actual": labels[0],
+            "expected": labels[1],
+            **(_pair_facts(done[0]) if single else _set_facts(done, reasons)),
+            "equal_nan": flags.equal_nan,
+        },
         tables=(
             _differences(done, labels, nothing=nothing),
             _channels(done, flags.channel, single=single, nothing=nothing),
@@ -118,7 +100,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         checked={"": [pair.compared.whole.quantity for pair in done]},
         nothing_checked=nothing,
         read=(*(str(file.path) for file, _ in sides), *read),
-        names={"": sorted({*(pair.name for pair in done), *reasons})},
+        names={"": list(dict.fromkeys((*_worst_first(done), *sorted(reasons))))},
         about=tuple(
             (str(file.path), whole or name)
             for (file, name), whole in zip(sides, named, strict=True)
@@ -126,12 +108,44 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     )
 
 
-def _explained(pair: StoredPair, flags: StoredFlags) -> tuple[str, tuple[str, ...]]:
-    """How ACTUAL and EXPECTED were made, where they differ, and the files that were read."""
+def _worst_first(done: list[StoredPair]) -> list[str]:
+    """The names of the pairs, those that differ first and the worst of them at the beginning."""
+    wholes = {pair.name: pair.compared.whole for pair in done}
+    return sorted(wholes, key=lambda name: (not wholes[name].mismatched, -wholes[name].used))
+
+
+def _pair_facts(pair: StoredPair) -> dict[str, Value]:
+    """What a report says of one pair."""
+    return {
+        "shape": pair.expected.shape,
+        "dtype": pair.actual.dtype,
+        "expected_dtype": pair.expected.dtype,
+        "channel_axis": pair.channel_axis,
+    }
+
+
+def _set_facts(done: list[StoredPair], reasons: dict[str, str]) -> dict[str, Value]:
+    """What a report says of many pairs."""
+    return {"shape": None, "tensors": len(done), "not_compared": len(reasons)}
+
+
+def _explained(
+    done: list[StoredPair], flags: StoredFlags, *, single: bool
+) -> tuple[str, tuple[str, ...]]:
+    """How ACTUAL and EXPECTED were made, where `--input` asks, and the files that were read.
+
+    Raises UsageError for a flag of one tensor where they are not a `single` pair.
+    """
     from bncli.arguments.input import open_input
     from bncli.sections.identification import identify_output_of
 
-    assert flags.given_input is not None
+    if not single and flags.channel:
+        raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
+    if flags.given_input is None:
+        return "", ()
+    if not single:
+        raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
+    (pair,) = done
     given = open_input([flags.given_input], flags.channel_axis, None)
     sentences = []
     read: tuple[str, ...] = ()

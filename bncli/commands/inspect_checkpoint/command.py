@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from bncli.arguments.completion import complete_layers
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
+    from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged
     from bncli.report import Finding, Value
 
@@ -91,11 +93,9 @@ def inspect_checkpoint(
 
     from bncli.commands.inspect_checkpoint.files import Files, as_models, expanded
     from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
-    from bncli.commands.inspect_checkpoint.layer_rows import LAYER_COLUMNS, NOTE
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings, refuse_globs
     from bncli.loaders import open_model
-    from bncli.report import count_findings, in_order
-    from bncli.rulebook.counters import counter_groups
+    from bncli.report import in_order
 
     settings = LayerSettings.parsed(eps, momentum)
     files = Files(as_models(expanded(checkpoints)))
@@ -110,9 +110,71 @@ def inspect_checkpoint(
     findings = in_order(seen.findings)
     _flag(seen.rows, findings)
     rows = _sorted(seen.rows, findings, sort)
-    once = [row for row in rows if (row["path"], row["name"]) not in seen.shared]
-    channels = sum(row["channels"] for row in once if isinstance(row["channels"], int))
-    counters = counter_groups([row["num_batches_tracked"] for row in once])  # type: ignore[misc]
+    counts = Counts.of(rows, seen.shared)
+    return Report(
+        command="inspect-checkpoint",
+        facts=_facts(files, seen, counts, findings),
+        tables=(_table(files, seen, rows),),
+        findings=findings,
+        verdict=_verdict(rows, counts, findings, seen),
+        nothing_checked=not rows,
+        read=tuple(files.read),
+        unread=tuple(files.unread),
+        checked=seen.checked,
+        partial=len(seen.rows) < len(seen.found),
+        names=seen.names,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many layers are shown, under how many names, with how many channels.
+
+    `counters` groups their num_batches_tracked.
+    """
+
+    layers: int
+    names: int
+    channels: int
+    counters: str
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Value]], shared: set[tuple[str, str]]) -> Counts:
+        """Those of the rows; what is `shared` stands in a row above, and counts once."""
+        from bncli.rulebook.counters import counter_groups
+
+        once = [row for row in rows if (row["path"], row["name"]) not in shared]
+        channels = sum(row["channels"] for row in once if isinstance(row["channels"], int))
+        counters = counter_groups([row["num_batches_tracked"] for row in once])  # type: ignore[misc]
+        return cls(len(once), len(rows), channels, counters)
+
+
+def _facts(
+    files: Files, seen: Judged, counts: Counts, findings: tuple[Finding, ...]
+) -> dict[str, Value]:
+    """What the files are, and what was found in them."""
+    from bncli.report import count_findings
+
+    paths = [*files.read, *(item.path for item in files.unread)]
+    return {
+        "path": list(paths) if files.several else paths[0],
+        "container": _one_or_all(seen.containers),
+        "shards": seen.shards or None,
+        "layers": counts.layers,
+        **({"names": counts.names} if counts.names > counts.layers else {}),
+        "channels": counts.channels,
+        "unread": len(seen.skipped) or None,
+        "counters": counts.counters or None,
+        "found": count_findings(findings).rstrip(".") if counts.names else None,
+        "eps_source": _source(seen.eps_sources),
+        "momentum_source": _source(seen.momentum_sources),
+    }
+
+
+def _table(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Table:
+    """The layers, behind the files that could not be read."""
+    from bncli.commands.inspect_checkpoint.layer_rows import LAYER_COLUMNS, NOTE
+
     note = NOTE
     if None in seen.classes:
         note += " Names alone do not tell BatchNorm from an InstanceNorm that tracks statistics."
@@ -121,40 +183,13 @@ def inspect_checkpoint(
         {**dict.fromkeys(column.key for column in columns), "path": item.path, "note": item.problem}
         for item in files.unread
     ]
-    paths = [*files.read, *(item.path for item in files.unread)]
-    return Report(
-        command="inspect-checkpoint",
-        facts={
-            "path": list(paths) if files.several else paths[0],
-            "container": _one_or_all(seen.containers),
-            "shards": seen.shards or None,
-            "layers": len(once),
-            **({"names": len(rows)} if len(rows) > len(once) else {}),
-            "channels": channels,
-            "unread": len(seen.skipped) or None,
-            "counters": counters or None,
-            "found": count_findings(findings).rstrip(".") if rows else None,
-            "eps_source": _source(seen.eps_sources),
-            "momentum_source": _source(seen.momentum_sources),
-        },
-        tables=(
-            Table(
-                "layers",
-                "BatchNorm layers",
-                columns,
-                unread + rows,
-                note if rows else "",
-                lead=2 if files.several else 1,
-            ),
-        ),
-        findings=findings,
-        verdict=_verdict(rows, len(once), channels, counters, findings, seen),
-        nothing_checked=not rows,
-        read=tuple(files.read),
-        unread=tuple(files.unread),
-        checked=seen.checked,
-        partial=len(seen.rows) < len(seen.found),
-        names=seen.names,
+    return Table(
+        "layers",
+        "BatchNorm layers",
+        columns,
+        unread + rows,
+        note if rows else "",
+        lead=2 if files.several else 1,
     )
 
 
@@ -207,9 +242,7 @@ def _one_or_all(names: list[str]) -> Value:
 
 def _verdict(
     rows: list[dict[str, Value]],
-    layers: int,
-    channels: int,
-    counters: str,
+    counts: Counts,
     findings: tuple[Finding, ...],
     seen: Judged,
 ) -> str:
@@ -232,10 +265,11 @@ def _verdict(
         notes += f" No BatchNorm layer in {without[0]}{more}."
     if not findings:
         notes += " No findings."
-    names = f" under {len(rows)} names" if len(rows) > layers else ""
+    layers = counts.layers
+    names = f" under {counts.names} names" if counts.names > layers else ""
     return (
-        f"{layers} BatchNorm layer{'s' * (layers > 1)}{names}{where}, {channels} channels; "
-        f"num_batches_tracked: {counters}.{notes}"
+        f"{layers} BatchNorm layer{'s' * (layers > 1)}{names}{where}, {counts.channels} channels; "
+        f"num_batches_tracked: {counts.counters}.{notes}"
     )
 
 

@@ -1,0 +1,137 @@
+"""The flags of `bncli compare-norms`, and the norms that they describe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncli.arguments import options
+from bncli.arguments.flags import InputFlags
+from bncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bncli.arguments.input import Input
+    from bncli.norms import Norm
+
+MOST_DIVISORS = 12
+"""Numbers of groups that a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFlags(InputFlags):
+    """How the input is read, and what of its first sample is shown."""
+
+    channel_axis: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The axis of the channels; -1 for channels-last data, such as sequences "
+            "(N, T, D).",
+            rich_help_panel=options.INPUT,
+            show_default="1",
+        ),
+    ] = None  # type: ignore[assignment]  # to tell a typed 1 from none
+    values: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many values of the first sample to show.",
+            rich_help_panel=options.INPUT,
+        ),
+    ] = 8
+
+    def open_samples(self, spec: str) -> Input:
+        """Open the tensor; raises as `open_input`, and UsageError where axis 0 has no samples."""
+        from bncli.arguments.input import open_input
+
+        axis = self.channel_axis
+        given = open_input([spec], 1 if axis is None else axis, self.dtype)
+        if given.channel_axis == 0:
+            raise UsageError(f"--channel-axis {axis}: axis 0 holds the samples; name another axis.")
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class NormFlags:
+    """The norms' arguments; None where a flag was not given."""
+
+    groups: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="GroupNorm's number of groups.",
+            rich_help_panel=options.LAYER,
+            show_default="up to 32, of 2 channels or more",
+        ),
+    ] = None
+    normalized_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28; with "
+            "all axes each statistic spans the samples.",
+            rich_help_panel=options.LAYER,
+            show_default="all but the first; the channels alone if they come last",
+        ),
+    ] = None
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Added under the root, in every norm.",
+            rich_help_panel=options.LAYER,
+            show_default="1e-05; in RMSNorm 1.19e-07, or 2.22e-16 for float64",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise UsageError for an eps that is none."""
+        if self.eps is not None and not 0 < self.eps < math.inf:
+            raise UsageError(f"--eps {self.eps:g}: eps must be a positive number.")
+
+    def norms(self, given: Input) -> tuple[Norm, ...]:
+        """Each norm of this input. Raises UsageError for what does not fit it."""
+        from bncli.norms import default_groups, describe
+
+        groups = default_groups(given.num_features) if self.groups is None else self.groups
+        _check_groups(groups, given.num_features)
+        return describe(
+            given.tensors[0].shape,
+            given.channel_axis,
+            groups=groups,
+            normalized=_normalized(self.normalized_shape, given),
+            eps=self.eps,
+            rms_eps=2.0 ** (-52 if given.dtype == "float64" else -23),
+        )
+
+
+def _check_groups(groups: int, channels: int) -> None:
+    """Raise UsageError where so many groups do not divide the channels."""
+    if 1 <= groups <= channels and channels % groups == 0:
+        return
+    divisors = [str(number) for number in range(1, channels + 1) if channels % number == 0]
+    some = ", ".join(divisors[:MOST_DIVISORS]) + " and more" * (len(divisors) > MOST_DIVISORS)
+    raise UsageError(f"--groups {groups}: must divide the {channels} channels; choose from {some}.")
+
+
+def _normalized(text: str | None, given: Input) -> int:
+    """The number of last axes that LayerNorm reduces.
+
+    Raises UsageError where `--normalized-shape` is not the sizes of the input's last axes.
+    """
+    shape = given.tensors[0].shape
+    last = len(shape) - 1
+    if text is None:
+        return 1 if given.channel_axis == last else last
+    sizes = tuple(int(part) if part.strip().isdecimal() else -1 for part in text.split(","))
+    if not len(sizes) <= len(shape) or shape[-len(sizes) :] != sizes:
+        endings = [",".join(map(str, shape[start:])) for start in range(last, -1, -1)]
+        raise UsageError(
+            f"--normalized-shape {text}: must be the sizes of the last axes of "
+            f"{list(shape)}; choose from {' or '.join(endings)}."
+        )
+    return len(sizes)
