@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from bncli.errors import ExitCode
 from bncli.report import (
     MOST_ROWS,
+    Chart,
     Column,
     FailOn,
     Finding,
     Report,
     Severity,
+    Suppressed,
     Table,
     Unread,
     count_findings,
@@ -76,6 +78,26 @@ def test_what_is_no_name_of_the_file_stands_before_its_layers_and_no_file_behind
     assert [(f.path, f.subject) for f in report(*came, names=NAMES).findings] == [
         ("b.pt", "stem"), ("a.pt", "z"), ("a.pt", "y"), ("a.pt", "bn"), ("c.pt", "x"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PLACES[0],
+        Suppressed(PLACES[0], "ignore"),
+        Unread("a.pt", "There is none."),
+        Column("n", "n"),
+        Table("main", "Main", (), ()),
+        Chart("loss", "Loss", (), {}),
+        report(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_report_and_its_parts_are_values(value):
+    for name in ("nothing", *type(value).__slots__):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(value, name, None)
+    assert not hasattr(value, "__dict__")
 
 
 def test_the_exit_code():

@@ -104,7 +104,8 @@ def test_a_file_with_its_layers(tmp_path):
     layers = {name: trained() for name in LIVE} | {f"ema.{LIVE[0]}": trained()}
     layers["norm"] = {"weight": np.ones(8, "f"), "bias": np.zeros(8, "f")}
     layers["matrix"] = {"weight": np.ones((8, 2), "e"), "bias": np.zeros(8, "f")}
-    path = saved(tmp_path / "a.npz", layers, **{"ema.n_averaged": np.array(7)})
+    numbers = {"ema.n_averaged": np.array(7), "scale.weight": np.array(1.0)}  # one says little
+    path = saved(tmp_path / "a.npz", layers, **numbers)
     file = open_model(path)
     refs = batch_norm_layers(file)
     context = checkpoint(file, [summary(layer_of(path, each.name)) for each in refs])
