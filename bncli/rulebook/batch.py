@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -50,125 +50,107 @@ def batch_findings(
     running_var: FloatArray | None,
 ) -> list[Finding]:
     """What the statistics of the whole input show; `running_var` where stored ones normalise."""
-    import numpy as np
-
-    findings = []
-
-    def report(
-        rule: Rule,
-        channels: NDArray[Any],
-        message: Callable[[int], str],
-        key: Callable[[Any], float] | None = None,
-        place: str = "channels",
-        extent: tuple[Member, ...] = (),
-        **evidence: NDArray[Any] | Sequence[Any],
-    ) -> None:
-        found = np.flatnonzero(channels)
-        if not found.size:
-            return
-        worst = int(max(found, key=key) if key else found[0])
-        chosen = {
-            name: [_plain(values[channel]) for channel in found[:MOST_EVIDENCE]]
-            for name, values in evidence.items()
-        }
-        findings.append(
-            rule.finding(
-                name_channels(found),
-                message(worst),
-                {**_listed(found), **chosen},
-                extent=extent,
-                places=(place,),
-            )
-        )
-
     finite = (stats.nan + stats.inf) == 0
-    std = np.sqrt(np.where(finite, stats.var, np.nan))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        condition = np.where(finite & (std > 0), np.abs(stats.mean) / std, 0.0)
-    several = stats.count > 1
+    constant = finite & (stats.min == stats.max)
+    findings = _not_finite(stats, ~finite)
+    if settings.normalizes_with_batch:
+        findings += _overflow(stats, finite, parameter_dtype)
+    if parameter_dtype != "float64":
+        findings += _ill_conditioned(stats, finite)
+    if running_var is None:
+        findings += _below_eps("the variance", stats.var, settings.eps, ~constant)
+    else:
+        findings += _below_eps("running_var", running_var, settings.eps)
+        findings += _not_positive(running_var, settings.eps)
+    momentum, count = settings.momentum, stats.count
+    if momentum is not None and not 0 <= momentum <= 1:
+        evidence = {"momentum": momentum}
+        findings.append(MOMENTUM.finding("momentum", f"it is {momentum:g}.", evidence))
+    if count < FEWEST_VALUES:
+        said = f"{count} value{'s' * (count > 1)} each."
+        findings.append(FEW_VALUES.finding("every channel", said, {"count": count}))
+    if constant.any() and count > 1:
+        said = f"every value of a channel is the same: {span(stats.min[constant], '.6g')}."
+        findings += _at(CONSTANT, constant, said, value=stats.min)
+    return findings
 
-    report(
+
+def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
+    """BN001: how many NaN and Inf there are, and where the first is."""
+    first = stats.first_nonfinite[int(channels.argmax())]
+    return _at(
         NOT_FINITE,
-        ~finite,
-        lambda c: (
-            f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
-            f"values a channel; the first at {list(stats.first_nonfinite[c] or ())}."
-        ),
+        channels,
+        f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
+        f"values a channel; the first at {list(first or ())}.",
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan,
         inf=stats.inf,
         first_nonfinite=stats.first_nonfinite,
     )
-    if settings.normalizes_with_batch:
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = stats.var * stats.count
-        kept = "float64" if parameter_dtype == "float64" else "float32"
-        report(
-            OVERFLOW,
-            finite & (squares > DTYPES[kept].largest),
-            lambda c: (
-                f"the squared deviations add up to {squares[c]:.6g} in channel {c}, "
-                f"beyond {kept}'s largest."
-            ),
-            key=lambda c: float(squares[c]),
-            sum_of_squares=squares,
-        )
-    if parameter_dtype != "float64":
-        report(
-            ILL_CONDITIONED,
-            condition > WORST_CONDITION,
-            lambda c: (
-                f"|mean|/std is up to {condition[c]:.6g} (channel {c}); float32 keeps the "
-                f"normalised values to about {condition[c] * 2.0**-24:.1g}."
-            ),
-            key=lambda c: float(condition[c]),
-            condition=condition,
-        )
-    constant = finite & (stats.min == stats.max)
-    # What stands under the root: the batch's variance, or the stored one.
-    var = stats.var if running_var is None else running_var
-    dead = constant if running_var is None else np.zeros_like(constant)
-    below = (var >= 0) & (var < settings.eps) & ~dead
-    report(
-        BELOW_EPS,
-        below,
-        lambda _: (
-            f"{'the variance' if running_var is None else 'running_var'} is "
-            f"{span(var[below], '.6g')}, below eps {settings.eps:.6g}."
-        ),
-        place="channels" if running_var is None else "running_var",
-        var=var,
+
+
+def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -> list[Finding]:
+    """BN004: squares that add up to more than the dtype holds that PyTorch adds them in."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = stats.var * stats.count
+    kept = "float64" if parameter_dtype == "float64" else "float32"
+    channels = finite & (squares > DTYPES[kept].largest)
+    worst = _worst(channels, squares)
+    return _at(
+        OVERFLOW,
+        channels,
+        f"the squared deviations add up to {squares[worst]:.6g} in channel {worst}, "
+        f"beyond {kept}'s largest.",
+        sum_of_squares=squares,
     )
-    if running_var is not None:
-        report(
-            NOT_POSITIVE,
-            ~(running_var + settings.eps > 0),
-            lambda c: f"running_var is {running_var[c]:.6g} in channel {c}.",
-            place="running_var",
-            extent=channel_extent("not positive", ~(running_var + settings.eps > 0)),
-            running_var=running_var,
-        )
-    if settings.momentum is not None and not 0 <= settings.momentum <= 1:
-        findings.append(
-            MOMENTUM.finding(
-                "momentum", f"it is {settings.momentum:g}.", {"momentum": settings.momentum}
-            )
-        )
-    if stats.count < FEWEST_VALUES:
-        findings.append(
-            FEW_VALUES.finding(
-                "every channel", f"{stats.count} value{'s' * several} each.", {"count": stats.count}
-            )
-        )
-    report(
-        CONSTANT,
-        constant & several,
-        lambda _: (
-            f"every value of a channel is the same: {span(stats.min[constant & several], '.6g')}."
-        ),
-        value=stats.min,
+
+
+def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]:
+    """BN002: a mean so far off 0 that float32 has few digits left for what varies."""
+    import numpy as np
+
+    std = np.sqrt(np.where(finite, stats.var, np.nan))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        condition = np.where(finite & (std > 0), np.abs(stats.mean) / std, 0.0)
+    channels = condition > WORST_CONDITION
+    worst = _worst(channels, condition)
+    return _at(
+        ILL_CONDITIONED,
+        channels,
+        f"|mean|/std is up to {condition[worst]:.6g} (channel {worst}); float32 keeps the "
+        f"normalised values to about {condition[worst] * 2.0**-24:.1g}.",
+        condition=condition,
     )
-    return findings
+
+
+def _below_eps(
+    what: str, var: FloatArray, eps: float, channels: NDArray[Any] | bool = True
+) -> list[Finding]:
+    """BN003, in some channels or all; `var` is what stands under the root, and `what` it is."""
+    below = channels & (var >= 0) & (var < eps)
+    if not below.any():
+        return []
+    said = f"{what} is {span(var[below], '.6g')}, below eps {eps:.6g}."
+    return _at(
+        BELOW_EPS, below, said, "running_var" if what == "running_var" else "channels", var=var
+    )
+
+
+def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
+    """BN006: a root of 0 or of less."""
+    channels = ~(running_var + eps > 0)
+    first = int(channels.argmax())
+    return _at(
+        NOT_POSITIVE,
+        channels,
+        f"running_var is {running_var[first]:.6g} in channel {first}.",
+        "running_var",
+        channel_extent("not positive", channels),
+        running_var=running_var,
+    )
 
 
 def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
@@ -274,6 +256,35 @@ def inputs_findings(
             severity=Severity.INFO,
         )
     ]
+
+
+def _at(
+    rule: Rule,
+    channels: NDArray[Any],
+    message: str,
+    place: str = "channels",
+    extent: tuple[Member, ...] = (),
+    **evidence: NDArray[Any] | Sequence[Any],
+) -> list[Finding]:
+    """One finding for the channels of a mask, none for none; `evidence` has a value a channel."""
+    import numpy as np
+
+    found = np.flatnonzero(channels)
+    if not found.size:
+        return []
+    chosen = {
+        name: [_plain(values[channel]) for channel in found[:MOST_EVIDENCE]]
+        for name, values in evidence.items()
+    }
+    numbers = {**_listed(found), **chosen}
+    return [rule.finding(name_channels(found), message, numbers, extent=extent, places=(place,))]
+
+
+def _worst(channels: NDArray[Any], values: FloatArray) -> int:
+    """The channel of the largest value, among those of a mask; any where the mask is empty."""
+    import numpy as np
+
+    return int(np.argmax(np.where(channels, values, -np.inf)))
 
 
 def _listed(channels: NDArray[Any]) -> dict[str, Value]:

@@ -110,100 +110,26 @@ FEWEST_CHANNELS = 4
 
 
 def check_channels(layer: Layer) -> list[Finding]:
-    """All of BN4xx, for a layer with both statistics."""
-    import numpy as np
-
+    """BN401 to BN406 and BN408, for a layer with both statistics."""
     if not layer.coherent:
         return []
     assert layer.mean is not None
     assert layer.var is not None
-    var, eps, weight = layer.var, layer.eps, layer.weight
-    if not layer.mean.any() and (var == 1).all():  # never estimated, which BN1xx says
+    if not layer.mean.any() and (layer.var == 1).all():  # never estimated, which BN1xx says
         return []
-    sane = np.isfinite(var) & (var >= 0)
-    live = layer.live()
-    half = layer.dtypes.get("running_var") in HALVES
-    below = sane & (var < eps) & live & ~(half & (var == 0))
     scale = scales(layer)
-    zeros = np.zeros(len(var), bool) if weight is None else weight == 0
-    dead = layer.dead()
-    findings = amplifies(layer, scale)
-    if findings:
-        below = below & False
-    faint = dead | layer.weightless()
-    if weight is not None and faint.all() and not zeros.all():
-        known = np.isfinite(var)
-        moves = np.abs(weight[known]) * np.sqrt(_share(var[known], eps))
-        findings.append(
-            found(
-                COLLAPSED,
-                layer,
-                f"|weight| is {span(np.abs(weight))} in {named(faint)}"
-                + (f", and running_var {span(var[known])}" if known.any() else "")
-                + "; inputs that vary as running_var says give an output with a standard deviation "
-                f"of {moves.max(initial=0.0):.3g} at most.",
-                "dead-input-or-weight-decay",
-                faint,
-                running_var=var,
-                weight=weight,
-                output_std=float(moves.max(initial=0.0)),
-            )
-        )
-        dead = dead & False
-    if below.any():
-        worst = int(np.argmax(np.where(below, np.abs(scale), -1)))
-        findings.append(
-            found(
-                BELOW_EPS,
-                layer,
-                f"running_var is {span(var[below])} in {named(below)}, below "
-                f"{layer.eps_said}; the scale reaches {abs(scale[worst]):.4g} in channel {worst}.",
-                "input-hardly-varies",
-                below,
-                running_var=var,
-                scale=scale,
-                eps=eps,
-                weight=weight,
-            )
-        )
-    if dead.any():
-        bias = "" if layer.bias is None else f" and |bias| at most {_most(layer.bias, dead):.4g}"
-        findings.append(
-            found(
-                DEAD,
-                layer,
-                f"{named(dead)}: running_var is at most {var[dead].max():.4g}, |weight| at most "
-                f"{_most(weight, dead):.4g}{bias}.",
-                "dead-input",
-                dead,
-                running_var=var,
-            )
-        )
-    zeros = zeros & ~dead
-    if zeros.any():
-        findings.append(
-            found(
-                ZERO_WEIGHT,
-                layer,
-                f"weight is exactly 0 in {named(zeros)}.",
-                "initialised-to-0" if zeros.all() else "pruned",
-                zeros,
-            )
-        )
-    huge = sane & (var > MOST_VARIANCE)
-    if huge.any():
-        findings.append(
-            found(
-                HUGE,
-                layer,
-                f"running_var is {span(var[huge], '.6g')} in {named(huge)}.",
-                "unscaled-input-or-explosion",
-                huge,
-                hint=_help_huge(float(var[huge].max())),
-                running_var=var,
-            )
-        )
-    return findings + _outlier(layer, scale)
+    amplified, collapsed = amplifies(layer, scale), _collapsed(layer)
+    # What is said of a whole layer is not said of its channels again.
+    dead = layer.dead() & (not collapsed)
+    return [
+        *amplified,
+        *collapsed,
+        *([] if amplified else _below_eps(layer, scale)),
+        *_dead(layer, dead),
+        *_zero_weight(layer, dead),
+        *_huge(layer),
+        *_outlier(layer, scale),
+    ]
 
 
 LAYER_CHECKS = (check_channels,)
@@ -241,6 +167,115 @@ def outlier(sizes: FloatArray) -> int | None:
     if first > 10 * second and first > 20 * median(known):
         return int(np.nanargmax(sizes))
     return None
+
+
+def _collapsed(layer: Layer) -> list[Finding]:
+    """BN404: no channel passes anything on, and not because all weights are exactly 0."""
+    import numpy as np
+
+    var, weight = layer.var, layer.weight
+    assert var is not None
+    faint = layer.dead() | layer.weightless()
+    if weight is None or not faint.all() or not weight.any():
+        return []
+    known = np.isfinite(var)
+    moves = np.abs(weight[known]) * np.sqrt(_share(var[known], layer.eps))
+    most = float(moves.max(initial=0.0))
+    return [
+        found(
+            COLLAPSED,
+            layer,
+            f"|weight| is {span(np.abs(weight))} in {named(faint)}"
+            + (f", and running_var {span(var[known])}" if known.any() else "")
+            + "; inputs that vary as running_var says give an output with a standard deviation "
+            f"of {most:.3g} at most.",
+            "dead-input-or-weight-decay",
+            faint,
+            running_var=var,
+            weight=weight,
+            output_std=most,
+        )
+    ]
+
+
+def _below_eps(layer: Layer, scale: FloatArray) -> list[Finding]:
+    """BN401: a small variance under a live weight, unless half precision has made it 0."""
+    import numpy as np
+
+    var = layer.var
+    assert var is not None
+    lost = var == 0 if layer.dtypes.get("running_var") in HALVES else False
+    below = np.isfinite(var) & (var >= 0) & (var < layer.eps) & layer.live() & ~np.asarray(lost)
+    if not below.any():
+        return []
+    worst = int(np.argmax(np.where(below, np.abs(scale), -1)))
+    return [
+        found(
+            BELOW_EPS,
+            layer,
+            f"running_var is {span(var[below])} in {named(below)}, below {layer.eps_said}; the "
+            f"scale reaches {abs(scale[worst]):.4g} in channel {worst}.",
+            "input-hardly-varies",
+            below,
+            running_var=var,
+            scale=scale,
+            eps=layer.eps,
+            weight=layer.weight,
+        )
+    ]
+
+
+def _dead(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
+    """BN402, in the channels of a mask."""
+    var, weight = layer.var, layer.weight
+    assert var is not None
+    if not dead.any():
+        return []
+    bias = "" if layer.bias is None else f" and |bias| at most {_most(layer.bias, dead):.4g}"
+    return [
+        found(
+            DEAD,
+            layer,
+            f"{named(dead)}: running_var is at most {var[dead].max():.4g}, |weight| at most "
+            f"{_most(weight, dead):.4g}{bias}.",
+            "dead-input",
+            dead,
+            running_var=var,
+        )
+    ]
+
+
+def _zero_weight(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
+    """BN403, where the channel is not dead."""
+    if layer.weight is None:
+        return []
+    zeros = (layer.weight == 0) & ~dead
+    if not zeros.any():
+        return []
+    cause = "initialised-to-0" if zeros.all() else "pruned"
+    return [found(ZERO_WEIGHT, layer, f"weight is exactly 0 in {named(zeros)}.", cause, zeros)]
+
+
+def _huge(layer: Layer) -> list[Finding]:
+    """BN406."""
+    import numpy as np
+
+    var = layer.var
+    assert var is not None
+    huge = np.isfinite(var) & (var > MOST_VARIANCE)
+    if not huge.any():
+        return []
+    return [
+        found(
+            HUGE,
+            layer,
+            f"running_var is {span(var[huge], '.6g')} in {named(huge)}.",
+            "unscaled-input-or-explosion",
+            huge,
+            hint=_help_huge(float(var[huge].max())),
+            running_var=var,
+        )
+    ]
 
 
 def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:

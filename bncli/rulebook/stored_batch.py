@@ -148,61 +148,33 @@ def stored_batch_findings(
     """
     import numpy as np
 
-    samples = stats.samples
+    samples, eps = stats.samples, settings.eps
     if samples is None or samples.number < 2:
         return []
-    momentum = settings.momentum
-    moving = momentum / (2 - momentum) if momentum is not None and 0 < momentum < 2 else 0.0
-    eps, running_var = settings.eps, running.running_var
     with np.errstate(all="ignore"):
-        size = min(samples.number / len(parts), LARGEST_BATCH)
-        noise = _Noise.of(stats, running_var, samples, moving / size)
-        if sorted_ones is not None and sorted_ones.any():
-            by_input = _Noise.of(stats, running_var, _inputs(stats, parts), moving)
-            noise = by_input.where(sorted_ones, noise)
-        usable = np.isfinite(running_var) & (running_var >= 0)
-        scale = np.sqrt(running_var + eps)
-        off = (stats.shift - running.running_mean + stats.offset) / scale
-        z_mean = off * scale / noise.mean
-        ratio = (stats.unbiased_var + eps) / (running_var + eps)
-        var_ratio = stats.unbiased_var / running_var
-        se_var = np.where(var_ratio < 1, noise.var_below, noise.var)
-        z_var = np.log(var_ratio) / se_var
-        mean_is_off = np.abs(z_mean) > noise.border
-        var_is_off = np.abs(z_var) > noise.border
-        error = np.hypot(mean_is_off * off, var_is_off * (np.sqrt(ratio) - 1))
-        if weight is not None:
-            error = error * np.abs(weight) / np.sqrt(np.mean(np.square(weight)))
+        noise = _noise(stats, running.running_var, settings.momentum, parts, sorted_ones)
+        off = _Off.of(stats, running, eps, noise)
+        error = off.error(weight)
         # A channel of equal values has no noise to be beyond; it is remarked as such.
-        found = np.flatnonzero((error > WORST_ERROR) & usable & (stats.var > 0))
+        usable = np.isfinite(running.running_var) & (running.running_var >= 0) & (stats.var > 0)
+        found = np.flatnonzero((error > WORST_ERROR) & usable)
     if not found.size:
         return []
     worst = int(found[np.argmax(error[found])])
     channels = found.tolist()
-    said = []
-    if mean_is_off[worst]:
-        said.append(
-            f"the mean is off by {off[worst]:.3g} stored standard deviations, "
-            f"{abs(z_mean[worst]):.3g} standard errors"
-        )
-    if var_is_off[worst]:
-        said.append(
-            f"the variance is {var_ratio[worst]:.3g} times running_var, "
-            f"{abs(z_var[worst]):.3g} standard errors of its logarithm away"
-        )
     return [
         OFF_STORED.finding(
             name_channels(channels, stats.num_features),
-            f"{' and '.join(said)} (channel {worst}; {len(channels)} of {stats.num_features} "
+            f"{off.said(worst)} (channel {worst}; {len(channels)} of {stats.num_features} "
             f"channels). The output there is off by {error[worst]:.0%}.",
             {
                 "channels": channels,
-                "mean_off_in_std": off[found].tolist(),
-                "z_mean": z_mean[found].tolist(),
+                "mean_off_in_std": off.mean[found].tolist(),
+                "z_mean": off.z_mean[found].tolist(),
                 "standard_error_mean": noise.mean[found].tolist(),
-                "var_ratio": var_ratio[found].tolist(),
-                "z_var": z_var[found].tolist(),
-                "standard_error_var": se_var[found].tolist(),
+                "var_ratio": off.var_ratio[found].tolist(),
+                "z_var": off.z_var[found].tolist(),
+                "standard_error_var": off.se_var[found].tolist(),
                 "predicted_error": error[found].tolist(),
                 "samples": samples.number,
                 "border": float(noise.border[worst]),
@@ -210,6 +182,84 @@ def stored_batch_findings(
             places=("channels",),
         )
     ]
+
+
+def _noise(
+    stats: ChannelStats,
+    running_var: FloatArray,
+    momentum: float | None,
+    parts: Sequence[ChannelStats],
+    sorted_ones: NDArray[Any] | None,
+) -> _Noise:
+    """What chance leaves of the samples; in the channels `sorted_ones`, of the inputs `parts`."""
+    assert stats.samples is not None
+    # The variance of a moving average of independent batches, over that of one of them.
+    moving = momentum / (2 - momentum) if momentum is not None and 0 < momentum < 2 else 0.0
+    size = min(stats.samples.number / len(parts), LARGEST_BATCH)
+    noise = _Noise.of(stats, running_var, stats.samples, moving / size)
+    if sorted_ones is None or not sorted_ones.any():
+        return noise
+    return _Noise.of(stats, running_var, _inputs(stats, parts), moving).where(sorted_ones, noise)
+
+
+@dataclass(frozen=True, slots=True)
+class _Off:
+    """How far a batch is off the stored statistics; every array is of shape (num_features,).
+
+    `mean` is in stored standard deviations, `scale` the factor that evaluation's output is off by,
+    less 1, and `z_mean` and `z_var` are in standard errors, the latter (`se_var`) of log
+    `var_ratio`. `mean_is_off` and `var_is_off` say where that is more than chance leaves.
+    """
+
+    mean: FloatArray
+    z_mean: FloatArray
+    mean_is_off: NDArray[Any]
+    scale: FloatArray
+    var_ratio: FloatArray
+    z_var: FloatArray
+    se_var: FloatArray
+    var_is_off: NDArray[Any]
+
+    @classmethod
+    def of(cls, stats: ChannelStats, running: RunningStats, eps: float, noise: _Noise) -> _Off:
+        """The batch beside the stored statistics, and beside the noise."""
+        import numpy as np
+
+        running_var = running.running_var
+        std = np.sqrt(running_var + eps)
+        off = (stats.shift - running.running_mean + stats.offset) / std
+        z_mean = off * std / noise.mean
+        ratio = (stats.unbiased_var + eps) / (running_var + eps)
+        var_ratio = stats.unbiased_var / running_var
+        se_var = np.where(var_ratio < 1, noise.var_below, noise.var)
+        z_var = np.log(var_ratio) / se_var
+        mean_is_off, var_is_off = (np.abs(z) > noise.border for z in (z_mean, z_var))
+        scale = np.sqrt(ratio) - 1
+        return cls(off, z_mean, mean_is_off, scale, var_ratio, z_var, se_var, var_is_off)
+
+    def error(self, weight: FloatArray | None) -> FloatArray:
+        """The error of the output where it is no chance, as a share of the layer's scale."""
+        import numpy as np
+
+        error: FloatArray = np.hypot(self.mean_is_off * self.mean, self.var_is_off * self.scale)
+        if weight is not None:
+            error = error * np.abs(weight) / np.sqrt(np.mean(np.square(weight)))
+        return error
+
+    def said(self, channel: int) -> str:
+        """What is off in a channel, with its numbers."""
+        said = []
+        if self.mean_is_off[channel]:
+            said.append(
+                f"the mean is off by {self.mean[channel]:.3g} stored standard deviations, "
+                f"{abs(self.z_mean[channel]):.3g} standard errors"
+            )
+        if self.var_is_off[channel]:
+            said.append(
+                f"the variance is {self.var_ratio[channel]:.3g} times running_var, "
+                f"{abs(self.z_var[channel]):.3g} standard errors of its logarithm away"
+            )
+        return " and ".join(said)
 
 
 def _inputs(stats: ChannelStats, parts: Sequence[ChannelStats]) -> SampleSums:
