@@ -65,11 +65,12 @@ def forgotten(
                 yield f"tests/commands/goldens has no {name}.{suffix}: a test makes it by --update"
         for place, named in pieces.items():
             if typed not in named and (commands[name] or "tests/files" not in place):
-                yield f"{place} has no call of {typed}"
+                yield f"{place} has nothing of {typed}"
 
 
 def test_no_piece_of_a_command_is_forgotten(repository):
     pieces = {
+        "bncli/report.schema.json": schema().schema["$defs"],
         "tests/calls.py": CALLS,
         "tests/without_torch.py": {line.split()[0] for line, _ in RUNS},
         "tests/files/test_reading.py": {call[0] for call in READING},
@@ -77,7 +78,9 @@ def test_no_piece_of_a_command_is_forgotten(repository):
     }
     readme = (repository / "README.md").read_text(encoding="utf-8")
     package = repository / "bncli" / "commands"
-    assert not list(forgotten(COMMANDS, DOCUMENTS, package, Path(__file__).parent, readme, pieces))
+    lists = COMMANDS, DOCUMENTS
+    lack = list(forgotten(*lists, package, Path(__file__).parent, readme, pieces))
+    assert not lack, "\n".join(lack)
 
 
 def test_each_forgotten_piece_is_named(tmp_path):
@@ -103,8 +106,8 @@ def test_each_forgotten_piece_is_named(tmp_path):
             f"tests/commands/goldens has no two_words.{suffix}: a test makes it by --update"
             for suffix in ("txt", "json", "csv", "md")
         ),
-        "tests/calls.py has no call of two-words",
-        "tests/files/test_reading.py has no call of two-words",
+        "tests/calls.py has nothing of two-words",
+        "tests/files/test_reading.py has nothing of two-words",
         "gone is listed, and there is no commands/gone.py and no gone/command.py",
         "commands/paper.py has no function paper",
     ]
