@@ -85,7 +85,7 @@ def test_a_command_that_imports_another_is_refused(graph, broken, name):
 def test_an_import_of_a_floor_above_is_refused(graph, broken, importer, imported):
     planted = deepcopy(graph)
     planted.add_import(importer=importer, imported=imported)
-    assert broken(planted) == ["layers"]
+    assert "layers" in broken(planted)
 
 
 def test_a_room_without_a_floor_is_refused(graph, broken):
