@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
@@ -23,32 +24,33 @@ def bare(hint: Any) -> Any:
     return hint
 
 
+@cache
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a command or a group, with annotations that are types and not texts."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(annotation=bare(hints[name]))
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+
+
 def flags_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """The flags of a command or of a group, one by one, in their order; groups taken apart."""
-    hints = get_type_hints(function, include_extras=True)
-    if is_dataclass(function):
-        parameters = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(function).parameters.values()
-        ]
-    else:
-        parameters = list(inspect.signature(function).parameters.values())
     found = []
-    for parameter in parameters:
-        hint = bare(hints[parameter.name])
+    for parameter in _parameters(function).values():
+        hint = parameter.annotation
         if is_dataclass(hint) and isinstance(hint, type):
             found += flags_of(hint)
         else:
-            found.append(parameter.replace(annotation=hint))
+            found.append(parameter)
     return found
 
 
 def call(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     """Call a command, or make a group, with its flags; they are taken out of `flags`."""
-    hints = get_type_hints(function, include_extras=True)
     arguments = {}
-    for name in inspect.signature(function).parameters:
-        group = bare(hints[name])
+    for name, parameter in _parameters(function).items():
+        group = parameter.annotation
         if is_dataclass(group) and isinstance(group, type):
             arguments[name] = call(group, flags)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from typer.core import TyperCommand, TyperOption
@@ -38,18 +37,21 @@ class GivenOnce(TyperCommand):
 
     def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:
         """Parse `args` with every flag collecting its values, and look at those that have two."""
+        if sum(word.startswith("-") for word in args) < 2:
+            return
         single = [
             param
             for param in self.params
             if isinstance(param, TyperOption) and not param.multiple and not param.count
         ]
-        collecting = copy(self)
-        collecting.params = [param for param in self.params if param not in single]
         for param in single:
-            twin = copy(param)
-            twin.multiple = True
-            collecting.params.append(twin)
-        given, _, _ = collecting.make_parser(ctx).parse_args(args=list(args))
+            param.multiple = True
+        try:
+            parser = self.make_parser(ctx)
+        finally:
+            for param in single:
+                param.multiple = False
+        given, _, _ = parser.parse_args(args=list(args))
         for param in single:
             values = list(dict.fromkeys(given.get(str(param.name)) or ()))
             if len(values) < 2:

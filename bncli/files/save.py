@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -38,6 +36,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise FileError(path, "it was read by this call, so that it is not overwritten.")
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
     check_writable(str(path))
+    import tempfile
+
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -134,6 +134,8 @@ def _pt(
     pieces: Iterable[NDArray[Any]],
 ) -> None:
     """PyTorch's zip format: a pickle that describes the tensor, and its storage beside it."""
+    import zipfile
+
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", _pickled(shape, dtype))
         archive.writestr("archive/byteorder", "little")

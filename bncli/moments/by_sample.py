@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:
+    from bncli.model import FloatArray
 
 MOST_OPEN = 1 << 21
 """Pairs of a sample and a channel that may be begun and not finished: 50 MB."""

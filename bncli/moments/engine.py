@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import count
 from math import prod
 from queue import SimpleQueue
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
@@ -24,6 +23,10 @@ from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Wanted, Worker
 from bncli.process.progress import Advance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 _SMALL_VALUES = 1 << 17
 """Arrays of up to so many values are done without workers, tasks and tiles."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bncli.errors import TensorError
 from bncli.model import ChannelStats
@@ -22,6 +21,8 @@ from bncli.moments.by_sample import SamplePool
 from bncli.moments.worker import Nonfinite, Partial
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bncli.model import FloatArray, IntArray
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from io import FileIO
 from operator import mul
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
@@ -17,6 +16,9 @@ from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import read_into
 from bncli.model import TensorRef
 from bncli.moments.layout import TILE_VALUES, Box, Layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Source:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bncli.moments.by_sample import BySample, TaskSamples
 from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
@@ -25,6 +24,8 @@ from bncli.moments.source import Source
 from bncli.moments.values import Widener
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bncli.model import FloatArray, IntArray
 
 MAX_CANCELLATION = 16.0
