@@ -6,8 +6,9 @@ laid along the channel axis with `along`. Work on whole tensors goes block by bl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,11 @@ bfloat16 and the float8 kinds are not NumPy dtypes: their bits are held as unsig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

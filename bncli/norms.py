@@ -7,12 +7,13 @@ RMSNorm (Zhang and Sennrich, 2019) subtracts nothing and has the mean square for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isnan, prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BLOCK_ELEMENTS
 from bncli.moments import channel_stats
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

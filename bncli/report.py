@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from types import MappingProxyType
 
 from bncli.errors import ExitCode
+from bncli.values import dataclass
 
 Value = str | bool | int | float | None | Sequence["Value"]
 Member = str | tuple[str, int, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.errors import UsageError
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_tensor
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

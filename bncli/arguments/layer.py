@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_layer, open_tensor, split_spec
 from bncli.model import BatchNormLayer, BatchNormSettings, BatchNormState, RunningStats
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from typing import Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from bncli.arguments.completion import complete_codes
 from bncli.arguments.options import FINDINGS, OUTPUT
 from bncli.renderers import SUFFIXES, Format
 from bncli.report import FailOn
+from bncli.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

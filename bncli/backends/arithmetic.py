@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from bncli.dtypes import DTYPES
+from bncli.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.errors import CorruptFileError, FileError
 from bncli.files.reading import open_again, read_into
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

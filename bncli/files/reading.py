@@ -11,12 +11,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from bncli.errors import CorruptFileError, FileError
+from bncli.values import dataclass
 
 CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
 

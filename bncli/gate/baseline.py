@@ -7,7 +7,7 @@ It stands for one finding of that one file. Its extent may shrink, and what is b
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from bncli.gate.files import STANDARD_INPUT, Folder, reached
 from bncli.gate.former import former_files, formerly_known
 from bncli.gate.places import Names, names_in, places, without_wrappers
 from bncli.report import Suppressed
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import FileError
 from bncli.gate.former import FormerEntry
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

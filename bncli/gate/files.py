@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from bncli.values import dataclass
 
 STANDARD_INPUT = ("", "-")
 """Paths that lead to no file."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bncli.gate.former_places import Place, place
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Finding, Report

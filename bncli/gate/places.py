@@ -16,12 +16,12 @@ import hashlib
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bncli.gate.former_places import common_prefix, unwrapped
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.errors import UsageError
 from bncli.gate.places import aliases, fits, places
 from bncli.report import Suppressed
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Finding, Report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders import probes
@@ -12,6 +11,7 @@ from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
 from bncli.loaders.probes import begins, holds
 from bncli.loaders.registry import CHECKPOINTS, READ
+from bncli.values import dataclass
 
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""

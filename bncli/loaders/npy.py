@@ -6,7 +6,6 @@ import re
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -17,6 +16,7 @@ from bncli.files.reading import remember_stream
 from bncli.loaders.interface import STANDARD_INPUT, Source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

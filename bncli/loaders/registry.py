@@ -6,9 +6,10 @@ A new format is a file beside this one with the two functions of `interface.Load
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.loaders.interface import Loader, Source

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import CorruptFileError
@@ -19,6 +19,7 @@ from bncli.loaders.torch_objects import Objects
 from bncli.loaders.torch_places import Place, Places
 from bncli.loaders.torch_values import NO_TENSOR, View, as_view
 from bncli.model import BatchNormModule, TensorFile, TensorRef
+from bncli.values import dataclass
 
 # A few bytes of a pickle can lead to one tensor along any number of paths, each with a name of its
 # own. So everything that repeats has a budget, far above what checkpoints need.

@@ -8,13 +8,14 @@ read, not called.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from bncli.dtypes import DTYPES
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import contiguous
 from bncli.loaders.pickle_records import Blob, Dict, Global, Persistent, Record
+from bncli.values import dataclass
 
 MOST_SIZES = 64
 """PyTorch's own limit on axes."""

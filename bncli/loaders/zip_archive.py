@@ -11,7 +11,6 @@ import shlex
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from bncli.files.file_bytes import Checksum, FileBytes, unlike_checksum
 from bncli.files.reading import current, open_again
 from bncli.loaders.names import quoted
 from bncli.report import printable
+from bncli.values import dataclass
 
 STORED = 0
 DEFLATED = 8

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

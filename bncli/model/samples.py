@@ -7,8 +7,9 @@ of them would grow with the number of samples; the sums of their powers and prod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model.arrays import FloatArray

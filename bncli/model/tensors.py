@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from bncli.errors import TensorError
 from bncli.files.file_bytes import FileBytes
 from bncli.model.layers import BatchNormModule
 from bncli.report import printable
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

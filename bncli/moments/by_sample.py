@@ -7,7 +7,7 @@ are begun wait for the rest, as many as the layout makes and at most `MOST_OPEN`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from itertools import count
 from math import prod
 from queue import SimpleQueue
@@ -23,6 +22,7 @@ from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Wanted, Worker
 from bncli.process.progress import Advance
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,6 @@ Statistical Moments", Sandia SAND2008-6212, 2008) for the third and fourth.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from bncli.model import ChannelStats
 from bncli.model.samples import SampleSums, pooled
 from bncli.moments.by_sample import SamplePool
 from bncli.moments.worker import Nonfinite, Partial
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
 from bncli.moments.layout import Box
 from bncli.moments.source import Source
 from bncli.moments.values import Widener
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,6 @@ Normalization.cpp and native/cpu/batch_norm_kernel.cpp. It does not speak of inp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.pytorch_cpu.statistics import (
@@ -27,6 +26,7 @@ from bncli.pytorch_cpu.statistics import (
     running_sums,
     thread_sums,
 )
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,11 +16,11 @@ Rows are (N, C) input and channels last. Half stands for float16 and bfloat16.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import decode, encode
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

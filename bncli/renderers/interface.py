@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bncli.report import FailOn
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.errors import ExitCode

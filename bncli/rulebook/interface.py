@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.rulebook.interface import Rule, name_channels
 from bncli.rulebook.origin import untrained_statistics
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
@@ -15,6 +14,7 @@ from bncli.rulebook.estimation import named_batch_norm
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, label
 from bncli.state_dict.names import split
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile, TensorRef

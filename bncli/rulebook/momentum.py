@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
@@ -12,6 +11,7 @@ from bncli.rulebook.layers import Checkpoint, Summary, label
 from bncli.rulebook.running import INVERTED, MOST_NEW_WEIGHT
 from bncli.running_stats.conventions import converted_momentum
 from bncli.running_stats.frameworks import convention
+from bncli.values import dataclass
 
 INITIAL_VALUE_REMAINS = Rule(
     "BN105",

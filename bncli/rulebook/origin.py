@@ -6,12 +6,12 @@ filled, and one tensor's bits in the place of another's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from bncli.rulebook.interface import span
 from bncli.rulebook.order import among, distinct
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

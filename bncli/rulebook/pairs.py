@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.rulebook.order import median
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

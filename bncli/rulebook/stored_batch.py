@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, name_channels
 from bncli.running_stats.chance import t_quantile
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

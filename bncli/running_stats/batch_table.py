@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.pytorch_cpu.half import rounded
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,9 @@ variance var**2 * (2/(m - 1) + g/m), for m values with excess kurtosis g (Kenney
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

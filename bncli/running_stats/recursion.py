@@ -8,10 +8,10 @@ precision go step by step, rounding as PyTorch does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.pytorch_cpu.half import rounded
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,10 +11,10 @@ batches' means with that of the samples' means within them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.running_stats.chance import f_quantile
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.model import RunningStats
 from bncli.pytorch_cpu.half import rounded
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.recursion import Buffers, Steps, advance
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from bncli.report import MOST_ROWS, Column, Table
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from typing import TypeVar

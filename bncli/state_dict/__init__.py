@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -11,6 +11,7 @@ from bncli.errors import TensorError
 from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
 from bncli.report import printable
 from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, split
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

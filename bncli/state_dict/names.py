@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from bncli.values import dataclass
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 """The names that PyTorch gives to the tensors of a BatchNorm layer."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import normalization
 from bncli.dtypes import decode, encode
 from bncli.running_stats import update
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,6 @@ own arithmetic repeated. Where the repetition meets PyTorch bit for bit, nothing
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from bncli.pytorch_cpu.float32 import (
 )
 from bncli.pytorch_cpu.statistics import LONGEST_LOOP
 from bncli.running_stats import update_factor
+from bncli.values import dataclass
 from bncli.verify.closeness import spacing
 from bncli.verify.exact import ExactPass, exact_channel
 

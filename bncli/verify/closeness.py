@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import UsageError
 from bncli.model import Closeness
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import (
@@ -19,6 +19,7 @@ from bncli.batchnorm import (
 from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
+from bncli.values import dataclass
 from bncli.verify.batch_norm_pass import Path, backend_call, upstream_gradient
 from bncli.verify.closeness import alike, closeness, overflowed
 from bncli.verify.meter import ChannelMeter, pooled_closeness

@@ -7,10 +7,11 @@ sums are taken exactly, as fractions; only the root is not rational, and is take
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.model import Closeness
+from bncli.values import dataclass
 from bncli.verify.closeness import ClosenessMeter, Measured
 
 if TYPE_CHECKING:

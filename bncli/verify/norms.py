@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import NORM_QUANTITIES, Backend, NormCall, NormRun
@@ -10,6 +9,7 @@ from bncli.batchnorm import along, blocks, normalization
 from bncli.model import BatchNormSettings
 from bncli.norms import BATCH, norm_statistics, of_channels
 from bncli.pytorch_cpu import cpu_statistics
+from bncli.values import dataclass
 from bncli.verify.closeness import ClosenessMeter, Tolerance
 from bncli.verify.norm_tolerance import norm_tolerances
 from bncli.verify.tolerance import Tolerances

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.running_stats.simulation import Walk
+from bncli.values import dataclass
 from bncli.verify.closeness import ClosenessMeter, Tolerance
 
 if TYPE_CHECKING:

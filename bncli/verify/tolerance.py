@@ -11,10 +11,10 @@ over the additions are allowed for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.backends.arithmetic import walk_of
+from bncli.values import dataclass
 from bncli.verify.closeness import Tolerance, without_infinities
 
 if TYPE_CHECKING:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Column, Table
 from bncli.sections.tables import first_shown
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, EitherModeFlags, InputFlags
 from bncli.backends import BackendName
 from bncli.report import Report
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
@@ -15,6 +14,7 @@ from bncli.sections.differences import (
     worst_first,
 )
 from bncli.sections.tables import DIFFERENCE_COLUMNS
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import parse_channels
@@ -16,6 +16,7 @@ from bncli.commands.diff.mode_tables import (
 )
 from bncli.report import Report
 from bncli.sections.findings import backend_findings, closing, nan_note, pass_findings
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import parse_channels
@@ -21,6 +21,7 @@ from bncli.sections.differences import (
 )
 from bncli.sections.findings import closing
 from bncli.sections.tables import DIFFERENCE_COLUMNS
+from bncli.values import dataclass
 from bncli.verify.closeness import default_tolerance
 
 if TYPE_CHECKING:

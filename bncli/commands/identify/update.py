@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import split_spec
 from bncli.report import Column, Report
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import BncliError, FileError
@@ -16,6 +16,7 @@ from bncli.loaders import split_spec
 from bncli.loaders.whole import Models
 from bncli.process.progress import progress
 from bncli.report import Unread
+from bncli.values import dataclass
 
 MOST_SETS = 4
 """Brackets in a pattern that are read as themselves one by one; of more, all or none."""

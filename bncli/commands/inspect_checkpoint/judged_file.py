@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings

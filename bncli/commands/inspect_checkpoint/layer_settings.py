@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from bncli.arguments.layer import parse_momentum
 from bncli.errors import UsageError
 from bncli.gate.places import fits
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends import BackendName, backend
@@ -14,6 +13,7 @@ from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
 from bncli.sections.findings import ComparedSection
 from bncli.sections.tables import differences_table
+from bncli.values import dataclass
 from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
 from bncli.verify.tolerance import fixed
 

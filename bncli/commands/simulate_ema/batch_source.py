@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import Input
@@ -19,6 +18,7 @@ from bncli.errors import UsageError
 from bncli.loaders import split_spec
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.flags import BatchFlags

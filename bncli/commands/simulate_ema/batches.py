@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_tensor
 from bncli.model import TensorRef
 from bncli.pytorch_cpu.float32 import sums_by_rows
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

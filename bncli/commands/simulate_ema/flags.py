@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from bncli.arguments import options
 from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.arguments.flags import AgainstFlags, InputFlags
 from bncli.errors import UsageError
+from bncli.values import dataclass
 
 BATCHES, RUNNING, PLAN = "Batches", "Running statistics", "Plan"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.arguments.flags import LayerFlags
@@ -12,6 +12,7 @@ from bncli.errors import UsageError
 from bncli.loaders import open_layer
 from bncli.running_stats.conventions import Convention, converted_momentum
 from bncli.running_stats.frameworks import convention
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

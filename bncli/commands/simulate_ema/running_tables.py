@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import MOST_ROWS, Chart, Column, Table
 from bncli.running_stats.plan import Memory
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.arguments.layer import about_spec
@@ -30,6 +29,7 @@ from bncli.running_stats.plan import (
 )
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.batch_source import Source

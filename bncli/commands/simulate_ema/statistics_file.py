@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from bncli.loaders import open_file, split_spec
 from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

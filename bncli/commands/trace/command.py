@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
 from bncli.backends import backend
 from bncli.commands.trace.choice import FEW_CHANNELS
 from bncli.report import Report
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.layer import about_spec
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.errors import TensorError
 from bncli.loaders import open_tensor
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

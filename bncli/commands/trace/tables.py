@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import layout_of
@@ -17,6 +16,7 @@ from bncli.commands.trace.tables import (
 )
 from bncli.errors import TensorError
 from bncli.rulebook.interface import name_channels
+from bncli.values import dataclass
 from bncli.verify.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,

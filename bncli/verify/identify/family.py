@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.norms import chunks, norm_statistics
+from bncli.values import dataclass
 from bncli.verify.identify.norm_ways import norm_ways, rounding
 from bncli.verify.identify.search import DIGITS, LOST, TELLING, Candidate
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import ChannelStats, FloatArray

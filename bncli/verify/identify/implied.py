@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import ChannelMap
 from bncli.verify.identify.pair import furthest
 from bncli.verify.identify.search import LEVELS

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import along
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.norms import GROUP, INSTANCE, LAYER, RMS, describe
+from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import (
     EPS,
     HELD,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
+from bncli.values import dataclass
 from bncli.verify.identify.family import family
 from bncli.verify.identify.hypotheses import (
     BATCH,

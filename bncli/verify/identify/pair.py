@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bncli.batchnorm import along, blocks
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.moments import channel_stats
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

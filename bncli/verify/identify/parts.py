@@ -5,11 +5,12 @@ A part is a run of samples: what one device, one microbatch or one INPUT had.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.moments import channel_stats, merge
+from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import (
     EPS,
     TRAINING,

@@ -6,11 +6,12 @@ a follows from any channel that moved; what enters running_var tells the framewo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.running_stats.frameworks import CONVENTIONS
+from bncli.values import dataclass
 from bncli.verify.identify.parts import SQUARES, WITHIN, shard_statistics
 from bncli.verify.identify.updates import (
     APART,

@@ -13,10 +13,11 @@ level at which anything explains the output decides, and among equals the plaine
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
+from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import (
     EVAL,
     FRESH,

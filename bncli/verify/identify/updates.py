@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from bncli.running_stats.frameworks import CONVENTIONS
+from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import eps_text
 from bncli.verify.identify.parts import SQUARES, WITHIN
 

@@ -14,9 +14,10 @@ With stored statistics: grad_input = weight * invstd * g (Ioffe and Szegedy 2015
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bncli.values import dataclass
 from bncli.verify.trace.forward import deviations, normalized, parenthesized, trained
 from bncli.verify.trace.values import Step
 

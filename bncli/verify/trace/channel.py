@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

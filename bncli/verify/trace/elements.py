@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bncli.values import dataclass
 from bncli.verify.trace.forward import deviations, normalized
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bncli.pytorch_cpu.float32 import (
@@ -15,6 +14,7 @@ from bncli.pytorch_cpu.float32 import (
     updated,
 )
 from bncli.running_stats import update_factor
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

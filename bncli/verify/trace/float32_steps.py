@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.values import dataclass
 from bncli.verify.trace.forward import (
     beginning,
     counter_steps,

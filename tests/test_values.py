@@ -1,0 +1,153 @@
+"""Frozen dataclasses with shared methods, against those of `dataclasses`."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, field, fields, replace
+
+import pytest
+
+from bncli import values
+
+
+def made(dataclass, name):
+    """The same class by one decorator or the other, where pickle finds it."""
+
+    class Point:
+        x: float
+        y: float = 2.0
+        label: str = field(default="p", compare=False, repr=False)
+        tags: tuple[str, ...] = field(default_factory=tuple)
+
+        @property
+        def norm(self):
+            return abs(self.x) + abs(self.y)
+
+    Point.__qualname__ = name
+    return dataclass(frozen=True, slots=True)(Point)
+
+
+Ours = made(values.dataclass, "Ours")
+Theirs = made(dataclasses.dataclass, "Theirs")
+
+
+def same(ours, theirs):
+    return repr(ours).replace("Ours", "Theirs") == repr(theirs)
+
+
+def test_they_look_alike():
+    assert same(Ours(1.0), Theirs(1.0))
+    assert same(Ours(1.0, 3.0, "q", ("a",)), Theirs(1.0, 3.0, "q", ("a",)))
+    assert [f.default for f in fields(Ours)] == [f.default for f in fields(Theirs)]
+    assert Ours.__match_args__ == Theirs.__match_args__
+    assert Ours.__slots__ == Theirs.__slots__
+    assert not hasattr(Ours(1.0), "__dict__")
+
+
+@pytest.mark.parametrize("other", [(1.0,), (1.0, 2.0, "q"), (1.0, 3.0), (2.0,), (1, 2, "", ("a",))])
+def test_they_are_equal_where_the_others_are(other):
+    assert (Ours(1.0) == Ours(*other)) == (Theirs(1.0) == Theirs(*other))
+    assert hash(Ours(*other)) == hash(Theirs(*other))
+    assert len({Ours(1.0), Ours(*other)}) == len({Theirs(1.0), Theirs(*other)})
+
+
+def test_another_class_is_another_value():
+    assert Ours(1.0) != Theirs(1.0)
+    assert Ours(1.0) != (1.0, 2.0, ())
+    assert Ours(1.0).__eq__(1.0) is NotImplemented
+
+
+@pytest.mark.parametrize("make", [Ours, Theirs])
+def test_they_are_frozen(make):
+    point = make(1.0)
+    for change in (lambda: setattr(point, "x", 5.0), lambda: delattr(point, "x")):
+        with pytest.raises(FrozenInstanceError, match=r"^cannot (assign to|delete) field 'x'$"):
+            change()
+    with pytest.raises((AttributeError, TypeError)):
+        point.other = 1
+    assert point.x == 1.0
+
+
+def test_they_are_copied_and_replaced():
+    point = Ours(1.0, 3.0, "q", ("a",))
+    for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):
+        assert twin == point
+        assert twin.label == "q"
+    assert replace(point, x=4.0) == Ours(4.0, 3.0, "q", ("a",))
+    assert point.norm == 4.0
+
+
+def test_a_class_keeps_its_own_methods_and_those_it_inherits():
+    @values.dataclass(frozen=True, slots=True)
+    class Base:
+        x: list[int]
+        total: int = field(init=False)
+
+        def __post_init__(self):
+            object.__setattr__(self, "total", sum(self.x))
+
+        def __repr__(self):
+            return f"<{self.total}>"
+
+        def __eq__(self, other):
+            return self.total == other.total
+
+        __hash__ = None
+
+    @values.dataclass(frozen=True, slots=True)
+    class Derived(Base):
+        y: int = 0
+
+    assert repr(Base([1, 2])) == "<3>"
+    assert Base([1, 2]) == Base([3])
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Base([1]))
+    derived = Derived([1, 2], 4)
+    assert (derived.total, derived.y) == (3, 4)
+    assert derived != Derived([3], 4)
+    with pytest.raises(FrozenInstanceError):
+        derived.x = []
+
+
+def test_other_flags_are_those_of_dataclasses():
+    @values.dataclass(slots=True)
+    class Counter:
+        count: int = 0
+
+    counter = Counter()
+    counter.count += 1
+    assert counter == Counter(1)
+
+    @values.dataclass(frozen=True, slots=True, order=True)
+    class Ordered:
+        x: int
+
+    assert Ordered(1) < Ordered(2)
+
+
+PROBE = """
+import builtins, dataclasses
+from bncli import values
+counted = []
+run = builtins.exec
+def exec(*given): counted.append(1); run(*given)
+dataclasses.exec = exec
+class Point:
+    x: float
+    y: float = 2.0
+{}.dataclass(frozen=True, slots=True)(Point)
+print(len(counted))
+"""
+
+
+def test_one_method_is_compiled():
+    def compiled(module: str) -> int:
+        probe = [sys.executable, "-c", PROBE.format(module)]
+        return int(subprocess.run(probe, capture_output=True, check=True).stdout)
+
+    assert compiled("values") == 1
+    assert compiled("dataclasses") == 6 or sys.version_info >= (3, 13)
