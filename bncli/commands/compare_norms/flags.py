@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from bncli.arguments import options
 from bncli.arguments.flags import InputFlags
 from bncli.errors import UsageError
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

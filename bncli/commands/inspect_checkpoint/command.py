@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers
 from bncli.report import Column, Report, Table
+from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.files import Files
