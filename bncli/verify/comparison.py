@@ -21,8 +21,8 @@ from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
 from bncli.values import dataclass
 from bncli.verify.batch_norm_pass import Path, backend_call, upstream_gradient
-from bncli.verify.closeness import alike, closeness, overflowed
-from bncli.verify.meter import ChannelMeter, pooled_closeness
+from bncli.verify.closeness import alike, overflowed
+from bncli.verify.meter import ClosenessMeter, closeness, pooled_closeness
 from bncli.verify.tolerance import Tolerances, fixed
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _Comparison:
         found: dict[str, ChannelCloseness] = {}
         for quantity, actual in exact.items():
             if quantity in self.run.quantities:
-                meter = ChannelMeter(quantity, stats.num_features, 0, equal_nan=True)
+                meter = ClosenessMeter(quantity, stats.num_features, 0, equal_nan=True)
                 chosen = allowed[quantity]
                 meter.add(
                     *alike(
@@ -177,7 +177,7 @@ class _Comparison:
         normalizer = BlockNormalizer(done.norm, x.ndim, axis)
         axes = tuple(other for other in range(x.ndim) if other != axis)
         meters = [
-            ChannelMeter(quantity, features, axis, equal_nan=True)
+            ClosenessMeter(quantity, features, axis, equal_nan=True)
             for quantity in ("output", "grad_input")
             if quantity in self.run.quantities
         ]
@@ -214,7 +214,7 @@ class _Comparison:
         return {meter.quantity: _of(meter, size) for meter, size in zip(meters, sizes, strict=True)}
 
 
-def _of(meter: ChannelMeter, sizes: FloatArray) -> ChannelCloseness:
+def _of(meter: ClosenessMeter, sizes: FloatArray) -> ChannelCloseness:
     """What a meter found, as a whole and in each channel."""
     channels = meter.channels()
     return ChannelCloseness(

@@ -1,4 +1,4 @@
-"""Two arrays, block by block -> a `Closeness` of each channel."""
+"""Two arrays, block by block -> a `Closeness` of each channel, and of all together."""
 
 from __future__ import annotations
 
@@ -8,26 +8,80 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.model import Closeness
 from bncli.values import dataclass
-from bncli.verify.closeness import ClosenessMeter, Measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import FloatArray, IntArray
+    from bncli.verify.closeness import Tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Each element of a block: its difference, its share of the tolerance, and what was missing."""
+
+    actual: FloatArray
+    expected: FloatArray
+    diff: FloatArray
+    rel: FloatArray
+    used: FloatArray
+    missing: FloatArray
+    rtol: FloatArray
+    atol: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        actual: NDArray[Any],
+        expected: NDArray[Any],
+        rtol: NDArray[Any],
+        atol: NDArray[Any],
+        *,
+        equal_nan: bool,
+    ) -> Measured:
+        """Measure arrays of one shape, against which rtol and atol broadcast."""
+        import numpy as np
+
+        integers = actual.dtype.kind in "iub" and expected.dtype.kind in "iub"
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            same = actual == expected
+            actual = actual.astype(np.float64)
+            expected = expected.astype(np.float64)
+            if equal_nan:
+                same |= np.isnan(actual) & np.isnan(expected)
+            diff = np.where(same, 0.0, np.abs(actual - expected))
+            diff = np.where(np.isnan(diff), np.inf, diff)
+            if integers:  # beyond 2**53 different ones may meet in float64
+                diff = np.where(~same & (diff == 0), 1.0, diff)
+            magnitude = np.abs(expected)
+            rtol = np.broadcast_to(rtol, diff.shape)
+            atol = np.broadcast_to(atol, diff.shape)
+            relative_part = np.where(rtol == 0, 0.0, rtol * magnitude)
+            allowed = atol + relative_part
+            # An infinite or missing expected value has no neighbourhood.
+            used = np.where(diff == 0, 0.0, np.where(np.isinf(diff), np.inf, diff / allowed))
+            used = np.where(np.isnan(used), np.inf, used)
+            rel = np.where((diff == 0) | (magnitude == 0), 0.0, diff / magnitude)
+            rel = np.where(np.isnan(rel), np.inf, rel)
+            missing = np.where(np.isfinite(diff), diff - relative_part, np.inf)
+            missing = np.where(diff == 0, 0.0, missing)  # rtol * NaN, and NaN close to NaN
+        return cls(actual, expected, diff, rel, used, missing, rtol, atol)
 
 
 @dataclass(slots=True)
-class ChannelMeter:
+class ClosenessMeter:
     """Compares one quantity piece by piece and keeps a `Closeness` of each channel.
 
-    `channel_axis` is the axis of the channels in the whole array, from the front. An infinity is
-    close to the same infinity, NaN to NaN only with `equal_nan`.
+    `channel_axis` is the axis of the channels in the whole array, from the front; None makes one
+    channel of the whole. An infinity is close to the same infinity, and with `equal_nan` NaN to
+    NaN: both sides computed the same thing, and a finding of its own speaks of the NaN. Everything
+    else that is not finite mismatches.
     """
 
     quantity: str
-    num_features: int
-    channel_axis: int
-    equal_nan: bool = False
+    num_features: int = 1
+    channel_axis: int | None = None
+    equal_nan: bool = True
     _channels: dict[str, FloatArray] = field(default_factory=dict)
     _total: IntArray = field(init=False)
     _mismatched: IntArray = field(init=False)
@@ -51,7 +105,10 @@ class ChannelMeter:
         atol: NDArray[Any],
         start: tuple[int, ...],
     ) -> None:
-        """Compare a block that begins at index `start`; rtol and atol broadcast against it."""
+        """Compare a block that begins at index `start`; rtol and atol broadcast against it.
+
+        Raises ValueError where the shapes differ.
+        """
         import numpy as np
 
         if actual.shape != expected.shape:
@@ -59,11 +116,12 @@ class ChannelMeter:
         if not actual.size:
             return
         found = Measured.of(actual, expected, rtol, atol, equal_nan=self.equal_nan)
-        size = actual.shape[self.channel_axis]
-        part = slice(start[self.channel_axis], start[self.channel_axis] + size)
+        axis = self.channel_axis
+        size, first = (1, 0) if axis is None else (actual.shape[axis], start[axis])
+        part = slice(first, first + size)
 
         def rows(values: FloatArray) -> FloatArray:
-            return np.moveaxis(values, self.channel_axis, 0).reshape(size, -1)
+            return (values if axis is None else np.moveaxis(values, axis, 0)).reshape(size, -1)
 
         mine = self._channels
         used = rows(found.used)
@@ -87,15 +145,27 @@ class ChannelMeter:
             ("expected", found.expected),
         ):
             mine[name][part][further] = rows(values)[further, at]
-        others = [n for axis, n in enumerate(actual.shape) if axis != self.channel_axis]
+        self._place(further, at, actual.shape, start)
+
+    def _place(
+        self, channels: IntArray, at: IntArray, shape: tuple[int, ...], start: tuple[int, ...]
+    ) -> None:
+        """Keep where in a block of this shape each of its `channels` has its worst element.
+
+        `at` counts the elements of a channel in C order.
+        """
+        import numpy as np
+
+        axis = self.channel_axis
+        others = [size for other, size in enumerate(shape) if other != axis]
         where: list[list[int]] = [[] for _ in at]
         if others:
             where = np.stack(np.unravel_index(at, others), 1).tolist()
-        for channel, index in zip(further.tolist(), where, strict=True):
-            index.insert(self.channel_axis, channel)
-            self._index[part.start + channel] = tuple(
-                i + s for i, s in zip(index, start, strict=True)
-            )
+        for channel, index in zip(channels.tolist(), where, strict=True):
+            if axis is not None:
+                index.insert(axis, channel)
+            kept = channel + (0 if axis is None else start[axis])
+            self._index[kept] = tuple(i + s for i, s in zip(index, start, strict=True))
 
     def channels(self) -> tuple[Closeness, ...]:
         """What was measured of each channel so far."""
@@ -128,7 +198,7 @@ def pooled_closeness(quantity: str, channels: Sequence[Closeness]) -> Closeness:
     """The closeness of all channels together; the first in C order of those that are worst."""
     seen = [item for item in channels if item.total]
     if not seen:
-        return ClosenessMeter(quantity).closeness()
+        return ClosenessMeter(quantity).channels()[0]
     used = max(item.used for item in seen)
     worst = min((item for item in seen if item.used == used), key=lambda item: item.index)
     return replace(
@@ -140,3 +210,12 @@ def pooled_closeness(quantity: str, channels: Sequence[Closeness]) -> Closeness:
         total=sum(item.total for item in seen),
         passing_atol=max(item.passing_atol for item in seen),
     )
+
+
+def closeness(
+    quantity: str, actual: FloatArray, expected: NDArray[Any], tolerance: Tolerance
+) -> Closeness:
+    """Compare two per-channel arrays of shape (num_features,), as a whole."""
+    meter = ClosenessMeter(quantity)
+    meter.add(actual, expected, tolerance.rtol, tolerance.atol, (0,))
+    return meter.closeness()

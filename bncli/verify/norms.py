@@ -10,7 +10,8 @@ from bncli.model import BatchNormSettings
 from bncli.norms import BATCH, norm_statistics, of_channels
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.values import dataclass
-from bncli.verify.closeness import ClosenessMeter, Tolerance
+from bncli.verify.closeness import Tolerance
+from bncli.verify.meter import ClosenessMeter
 from bncli.verify.norm_tolerance import norm_tolerances
 from bncli.verify.tolerance import Tolerances
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from bncli.dtypes import DTYPES
 from bncli.running_stats.simulation import Walk
 from bncli.values import dataclass
-from bncli.verify.closeness import ClosenessMeter, Tolerance
+from bncli.verify.closeness import Tolerance
+from bncli.verify.meter import ClosenessMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

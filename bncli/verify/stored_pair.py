@@ -11,7 +11,7 @@ from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.model import ChannelCloseness
 from bncli.moments import channel_stats
-from bncli.verify.meter import ChannelMeter, pooled_closeness
+from bncli.verify.meter import ClosenessMeter, pooled_closeness
 
 if TYPE_CHECKING:
     from bncli.model import ChannelStats, TensorRef
@@ -75,7 +75,7 @@ def compare_stored(
     if whole:  # as one channel, on an axis of its own
         shape, channel_axis = (1, *shape), 0
     features = shape[channel_axis]
-    meter = ChannelMeter(quantity, features, channel_axis, equal_nan)
+    meter = ClosenessMeter(quantity, features, channel_axis, equal_nan)
     rtol, atol = (np.full((1,) * len(shape), value) for value in tolerance)
     sizes = np.zeros(features)
     axes = tuple(axis for axis in range(len(shape)) if axis != channel_axis)
