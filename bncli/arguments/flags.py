@@ -14,6 +14,7 @@ from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
+    from bncli.backends.interface import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,13 @@ class AgainstFlags:
         there is nothing to compare with.
         """
         return self.pair(compared=self.against is not None)
+
+    @property
+    def library(self) -> Backend | None:
+        """The backend to compare with; raises MissingBackendError where it is not installed."""
+        from bncli.backends import installed
+
+        return installed(self.against) if self.against is not None else None
 
     def pair(self, *, compared: bool) -> tuple[float, float] | None:
         """As `tolerance`, where it is known whether something is `compared`."""

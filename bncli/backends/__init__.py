@@ -19,3 +19,10 @@ class BackendName(str, Enum):
 def backend(name: BackendName) -> Backend:
     """The backend of that name."""
     return cast("Backend", import_module(f"bncli.backends.{name.value}").BACKEND)
+
+
+def installed(name: BackendName) -> Backend:
+    """The backend of that name. Raises MissingBackendError where its library is not installed."""
+    library = backend(name)
+    library.version()
+    return library

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from bncli.dtypes import DTYPES
 from bncli.values import dataclass
 
+Order = Literal["repeated", "similar", "any"]
+"""What is known of the order of additions: `bncli.pytorch_cpu` repeats the forward sums to the
+last bits; they are PyTorch's, as another build or device has them; nothing.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """How the other implementation computed.
+    """How the other implementation computed; `plain` makes one for a backend that knows little.
 
     `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
     `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;
     `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
-    row by row, `order_known` that `bncli.pytorch_cpu` repeats the forward sums to the last bits.
-    `statistics_dtype` is that in which the batch's mean and variance are kept, "" for the
-    parameters' own. `moving_mean` says that squares are summed around a mean that moves as values
+    row by row. `statistics_dtype` is that in which the batch's mean and variance are kept, "" for
+    the parameters' own. `moving_mean` says that squares are summed around a mean that moves as values
     come (Welford's algorithm), and that is rounded at its own size each time.
     """
 
@@ -28,9 +33,42 @@ class Arithmetic:
     additions: int
     backward_additions: int
     rows: bool
-    order_known: bool
+    order: Order
     statistics_dtype: str = ""
     moving_mean: bool = False
+
+    @classmethod
+    def plain(
+        cls, dtype: str, parameter_dtype: str, additions: int, *, computed_in: str | None = None
+    ) -> Arithmetic:
+        """Steps and sums in `computed_in` (None: the parameters' dtype), in an order of its own.
+
+        `additions` is the length of the longest sum, such as the number of values a channel; less
+        for sums by pairs. The variance is a mean of squared deviations from the mean, which may
+        move as values come; not mean(x^2) - mean^2, which loses more.
+        """
+        computed_in = computed_in or parameter_dtype
+        return cls(
+            dtype=dtype,
+            parameter_dtype=parameter_dtype,
+            accumulate_dtype=computed_in,
+            backward_dtype=computed_in,
+            additions=additions,
+            backward_additions=additions,
+            rows=False,
+            order="any",
+            moving_mean=True,
+        )
+
+    @property
+    def order_known(self) -> bool:
+        """Whether the forward sums are repeated to the last bits."""
+        return self.order == "repeated"
+
+    @property
+    def own_steps(self) -> int:
+        """Roundings on the way to a quantity that PyTorch's kernels do without."""
+        return 2 if self.order == "any" else 0
 
     @property
     def statistics_u(self) -> float:
@@ -62,20 +100,27 @@ class Arithmetic:
 
     @property
     def walk(self) -> float:
-        """The relative error that the roundings of a forward sum may add to the recomputed one."""
+        """The relative error that the roundings of a forward sum may add to the recomputed one.
+
+        In any order, the error of all of it, were every rounding the largest and the same way.
+        """
+        if self.order == "any":
+            return DTYPES[self.accumulate_dtype].unit_roundoff * self.additions
         return 0.0 if self.order_known else 4 * walk_of(self.accumulate_dtype, self.additions)
 
     @property
     def slack(self) -> float:
-        """How many times the recomputed sum's error is allowed for."""
-        return 1.05 if self.order_known else 8.0
+        """How many times the recomputed sum's error is allowed for; 0 where none is recomputed."""
+        return {"repeated": 1.05, "similar": 8.0, "any": 0.0}[self.order]
 
     @property
     def backward_walk(self) -> float:
         """The relative error that the roundings of a backward sum leave; see `walk_of`.
 
-        At four deviations: these sums are not recomputed.
+        At four deviations: these sums are not recomputed. In any order, as `walk`.
         """
+        if self.order == "any":
+            return 2 * DTYPES[self.backward_dtype].unit_roundoff * self.backward_additions
         return 2 * walk_of(self.backward_dtype, self.backward_additions)
 
     @property

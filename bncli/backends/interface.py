@@ -1,8 +1,11 @@
-"""What a backend is: another implementation of BatchNorm and its relatives, on the same input."""
+"""What a backend is: another implementation of BatchNorm and its relatives, on the same input.
+
+`Backend` is what each must have, `run` above all; the protocols after it are what it may have.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bncli.values import dataclass
 
@@ -62,13 +65,12 @@ class BatchNormCall:
 class BackendRun:
     """What a backend computed: arrays by quantity, in the user's axes, bfloat16 as float32.
 
-    `threads` is the number that shared the rows.
+    There is an output, and what else the backend has of QUANTITIES. `threads` shared the rows.
     """
 
-    version: str
     quantities: Mapping[str, NDArray[Any]]
     arithmetic: Arithmetic
-    threads: int
+    threads: int = 1
 
 
 NORM_QUANTITIES = ("mean", "invstd", "output")
@@ -96,11 +98,10 @@ class NormRun:
     it has none by default.
     """
 
-    version: str
     quantities: Mapping[str, NDArray[Any]]
     affine_shape: tuple[int, ...] | None
     arithmetic: Arithmetic
-    threads: int
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,19 @@ class SteppingCall:
     threads: int
 
 
+@runtime_checkable
 class Backend(Protocol):
-    """Another implementation of the norms; its library is imported in a run, never before."""
+    """What every backend is: another BatchNorm. Its library is imported in a run, never before.
+
+    What it may be beside that are the protocols below: a command asks with `isinstance`.
+    """
 
     @property
     def name(self) -> str:
         """The value of `--against` that chooses it."""
+
+    def version(self) -> str:
+        """The library's version. Raises MissingBackendError where it is not installed."""
 
     def run(self, call: BatchNormCall) -> BackendRun:
         """Run the pass.
@@ -135,8 +143,27 @@ class Backend(Protocol):
         this input has no such memory format.
         """
 
+
+@runtime_checkable
+class ChoosesPath(Backend, Protocol):
+    """A backend that minds the device, memory format and threads of a call; see `BatchNormCall`."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that a call may name."""
+
+
+@runtime_checkable
+class RunsNorms(Backend, Protocol):
+    """A backend that has the other norms too."""
+
     def run_norm(self, call: NormCall) -> NormRun:
         """Run one norm. Raises MissingBackendError where the library is not installed."""
+
+
+@runtime_checkable
+class GivesSteps(Backend, Protocol):
+    """A backend that shows what is between input and output."""
 
     def steps(self, call: BatchNormCall) -> Mapping[str, NDArray[Any]]:
         """Every step between input and output, and back, by the library's own operations.
@@ -145,14 +172,30 @@ class Backend(Protocol):
         those of each element in the user's axes. Raises MissingBackendError as `run` does.
         """
 
-    def version(self) -> str:
-        """The library's version. Raises MissingBackendError where it is not installed."""
 
-    def repeats(self) -> bool:
-        """Whether `bncli.pytorch_cpu` repeats this library's arithmetic here, bit for bit."""
+@runtime_checkable
+class StepsModule(Backend, Protocol):
+    """A backend that takes a module through batches, updating as PyTorch does."""
+
+    @property
+    def module(self) -> str:
+        """The module's name, such as "torch.nn.BatchNorm"."""
 
     def step(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[RunningStats]:
         """The module's buffers after each batch; one that the module refuses leaves them."""
 
+
+@runtime_checkable
+class Averages(Backend, Protocol):
+    """A backend whose library recomputes running statistics, as PyTorch's `update_bn` does."""
+
     def average(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
         """The buffers that the library's own recomputation of running statistics leaves."""
+
+
+@runtime_checkable
+class IsRepeated(Backend, Protocol):
+    """A backend whose arithmetic `bncli.pytorch_cpu` may repeat."""
+
+    def repeats(self) -> bool:
+        """Whether it does here, bit for bit."""

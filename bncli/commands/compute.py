@@ -8,7 +8,6 @@ import typer
 
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
-from bncli.backends import backend
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ def compute(
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
+    library = comparison.library
     given = reading.open(inputs)
     shown = parse_channels(reading.channel, given.num_features)
     run = resolve_layer(layer, given)
@@ -71,12 +71,11 @@ def compute(
         _save(save_output, given, done.norm)
         facts["saved_output"] = save_output
     compared = None
-    if comparison.against is not None:
+    if library is not None:
         from bncli.verify.comparison import compare_pass
 
-        library = backend(comparison.against)
-        items, made = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
-        compared = compared_with(library.name, made.version, items, done, findings)
+        items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
+        compared = compared_with(library, items, done, findings)
         tables.append(compared.table)
         findings += compared.findings
         facts |= {**compared.facts, "seed": seed}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bncli.arguments.layer import Layer
+    from bncli.backends.interface import Backend
     from bncli.batchnorm import Normalization
     from bncli.model import ChannelStats, Closeness
     from bncli.report import Finding, Table, Value
@@ -78,8 +79,7 @@ class ComparedSection:
 
 
 def compared_with(
-    backend: str,
-    version: str,
+    backend: Backend,
     compared: list[Closeness],
     done: BatchNormPass,
     findings: list[Finding],
@@ -87,12 +87,13 @@ def compared_with(
     """What a comparison of `done`, which has these `findings`, with a backend's pass shows."""
     from bncli.sections.tables import differences_table
 
-    name = f"{backend} {version}"
+    version = backend.version()
+    name = f"{backend.name} {version}"
     own = backend_findings(compared, name, done.norm, done.dtype, findings)
     return ComparedSection(
         differences_table(compared, name),
         own,
-        {"backend": backend, "backend_version": version},
+        {"backend": backend.name, "backend_version": version},
         {"": [item.quantity for item in compared]},
         agreement(compared, name, [*findings, *own]),
     )

@@ -1,5 +1,7 @@
-"""Where a float32 difference comes from: bncli and PyTorch against exact arithmetic, and PyTorch's
-own arithmetic repeated. Where the repetition meets PyTorch bit for bit, nothing is wrong with it.
+"""Where a float32 difference comes from: bncli and the backend against exact arithmetic.
+
+Beside them PyTorch's own arithmetic, repeated: where that meets PyTorch bit for bit, nothing is
+wrong with it.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ LARGEST_CHANNEL = 1 << 22
 class BudgetLine:
     """One quantity: the largest errors, absolute and in ULPs of each channel's size.
 
-    `channels` is the number of channels that were computed exactly, each at its worst element.
-    `repeated_ulp` is the distance of the repeated arithmetic from PyTorch over all elements, in
-    ULPs of each value; None where that path is not repeated.
+    `channels` is the number of channels that were computed exactly, each at its worst element;
+    `torch_error` and `torch_ulp` are the backend's, whichever it is. `repeated_ulp` is the distance
+    of the repeated arithmetic from PyTorch over all elements, in ULPs of each value; None where
+    that path is not repeated.
     """
 
     quantity: str

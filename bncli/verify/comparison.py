@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.backends.interface import (
-    QUANTITIES,
-    Backend,
-    BackendRun,
-)
-from bncli.batchnorm import (
-    BlockNormalizer,
-    along,
-    blocks,
-    gradient_sums,
-)
+from bncli.backends.interface import QUANTITIES, Backend, BackendRun
+from bncli.batchnorm import BlockNormalizer, along, blocks, gradient_sums
 from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
@@ -29,10 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.batchnorm import GradientSums
-    from bncli.model import (
-        Closeness,
-        FloatArray,
-    )
+    from bncli.model import Closeness, FloatArray
     from bncli.verify.batch_norm_pass import BatchNormPass
     from bncli.verify.closeness import Tolerance
 
@@ -133,7 +121,7 @@ class _Comparison:
         found: dict[str, ChannelCloseness] = {}
         for quantity, actual in exact.items():
             if quantity in self.run.quantities:
-                meter = ClosenessMeter(quantity, stats.num_features, 0, equal_nan=True)
+                meter = ClosenessMeter(quantity, stats.num_features, 0)
                 chosen = allowed[quantity]
                 meter.add(
                     *alike(
@@ -146,7 +134,7 @@ class _Comparison:
                     (0,),
                 )
                 found[quantity] = _of(meter, sizes[quantity])
-        if done.after is not None:
+        if done.after is not None and "num_batches_tracked" in self.run.quantities:
             counter = closeness(
                 "num_batches_tracked",
                 np.array([done.after.num_batches_tracked], np.float64),
@@ -176,23 +164,23 @@ class _Comparison:
         features, axis = done.stats.num_features, done.channel_axis
         normalizer = BlockNormalizer(done.norm, x.ndim, axis)
         axes = tuple(other for other in range(x.ndim) if other != axis)
-        meters = [
-            ClosenessMeter(quantity, features, axis, equal_nan=True)
+        meters = {
+            quantity: ClosenessMeter(quantity, features, axis)
             for quantity in ("output", "grad_input")
             if quantity in self.run.quantities
-        ]
-        sizes = np.zeros((len(meters), features))
+        }
+        sizes = {quantity: np.zeros(features) for quantity in meters}
         lost = self._lost(sums)
         for block in blocks(x.shape):
-            values, g = x[block], self.grad_output[block]
-            exact = [
-                normalizer.output(values, block),
-                normalizer.grad_input(values, g, sums, done.stats.count, block, done.settings),
-            ]
-            channels = block[axis]
-            for row, (meter, actual) in enumerate(zip(meters, exact, strict=True)):
-                chosen = allowed[meter.quantity]
-                expected = self.run.quantities[meter.quantity][block]
+            values, channels = x[block], block[axis]
+            for quantity, meter in meters.items():
+                if quantity == "output":
+                    actual = normalizer.output(values, block)
+                else:
+                    g, count = self.grad_output[block], done.stats.count
+                    actual = normalizer.grad_input(values, g, sums, count, block, done.settings)
+                chosen = allowed[quantity]
+                expected = self.run.quantities[quantity][block]
                 meter.add(
                     *alike(
                         overflowed(actual, done.dtype),
@@ -204,14 +192,15 @@ class _Comparison:
                     tuple(part.start for part in block),
                 )
                 largest = np.abs(expected).max(axes).astype(np.float64)
-                sizes[row, channels] = np.maximum(sizes[row, channels], largest)
-        with np.errstate(all="ignore"):
-            # The differences that a gradient ends as are those of values as large as these.
-            terms = np.abs(done.norm.weight * done.norm.invstd) * np.sqrt(
-                sums.g_squared / done.stats.count
-            )
-            sizes[1] = np.fmax(sizes[1], terms)
-        return {meter.quantity: _of(meter, size) for meter, size in zip(meters, sizes, strict=True)}
+                sizes[quantity][channels] = np.maximum(sizes[quantity][channels], largest)
+        if "grad_input" in sizes:
+            with np.errstate(all="ignore"):
+                # The differences that a gradient ends as are those of values as large as these.
+                terms = np.abs(done.norm.weight * done.norm.invstd) * np.sqrt(
+                    sums.g_squared / done.stats.count
+                )
+                sizes["grad_input"] = np.fmax(sizes["grad_input"], terms)
+        return {quantity: _of(meter, sizes[quantity]) for quantity, meter in meters.items()}
 
 
 def _of(meter: ClosenessMeter, sizes: FloatArray) -> ChannelCloseness:
@@ -257,7 +246,7 @@ def _derived(
 
     settings = done.settings
     recomputed = None
-    if settings.normalizes_with_batch:
+    if settings.normalizes_with_batch and run.arithmetic.order != "any":
         recomputed = cpu_statistics(
             np.moveaxis(x, done.channel_axis, 1),
             dtype=done.dtype,

@@ -32,6 +32,8 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
     tiniest = arithmetic.tiniest
     added = DTYPES[arithmetic.accumulate_dtype].unit_roundoff
     walk = DEVIATIONS * added * math.sqrt(arithmetic.additions)
+    if arithmetic.order == "any":
+        walk = arithmetic.walk
     with np.errstate(invalid="ignore", over="ignore"):
         mean, var = np.abs(statistics.mean), statistics.var
         if norm.subtracts_mean:
@@ -52,7 +54,7 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         size = np.maximum(np.abs(statistics.max), np.abs(statistics.min)) + mean
         lost = 4 * arithmetic.underflow * (1 + without_infinities(statistics.invstd))
         atol += lost * (1 + without_infinities(size))
-        rtol = invstd_error + 3 * u + arithmetic.output_u
+        rtol = invstd_error + (3 + arithmetic.own_steps) * u + arithmetic.output_u
     # A bound that is not a number allows nothing; there the values are no numbers either.
     mean_error, invstd_error, rtol, atol = (
         np.nan_to_num(values, nan=0.0, posinf=np.inf)

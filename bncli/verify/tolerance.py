@@ -1,11 +1,12 @@
-"""How far PyTorch's result may lie from the exact one: tolerances that follow from the arithmetic.
+"""How far a backend's result may lie from the exact one, as its arithmetic explains.
 
 Each bound adds up the roundings on the way to a quantity, to first order, in units of the
 parameter dtype's unit roundoff u. What a sum loses cannot be bounded well beforehand (it depends
 on the order, the number of threads and the data), so the batch statistics are recomputed in
 PyTorch's order and precision (`bncli.pytorch_cpu`), and their distance from the exact ones is
 what a tolerance allows for. Where the order is not known, several times that and a random walk
-over the additions are allowed for.
+over the additions are allowed for; of a backend that is not PyTorch, what sums in any order and
+the plain formulas may lose.
 """
 
 from __future__ import annotations
@@ -60,50 +61,21 @@ class Tolerances:
     ) -> Tolerances:
         """Tolerances for these statistics; `recomputed` are PyTorch's own.
 
-        `recomputed` is needed where the batch is reduced (`settings.normalizes_with_batch`).
+        `recomputed` is needed where the batch is reduced (`settings.normalizes_with_batch`), but
+        for an arithmetic whose sums are in any order.
         """
         import numpy as np
 
-        u = arithmetic.u
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            other_invstd = norm.invstd, norm.invstd
             if settings.normalizes_with_batch:
-                if recomputed is None:
+                if recomputed is None and arithmetic.order != "any":
                     raise ValueError("batch statistics need the recomputed ones")
-                mean, var = stats.mean, stats.var
-                mean_error = (
-                    arithmetic.slack * np.abs(recomputed.mean - mean)
-                    + (1.0 if arithmetic.as_precise else 0.1) * u * np.abs(mean)
-                    + (arithmetic.walk * (np.abs(mean) + np.sqrt(var)) if arithmetic.walk else 0)
-                    + arithmetic.statistics_u * np.abs(mean)
-                    + 3 * arithmetic.tiniest
-                )
-                lost = np.abs(recomputed.var - var)
-                slack, walk = arithmetic.slack, arithmetic.walk
-                if recomputed.fused_var is not None:
-                    lost = np.maximum(lost, np.abs(recomputed.fused_var - var))
-                elif arithmetic.rows:
-                    # A fused addition would have rounded every partial sum differently.
-                    slack = 8.0
-                    walk = 4 * walk_of(arithmetic.accumulate_dtype, arithmetic.additions)
-                var_error = (
-                    slack * lost
-                    + (VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) * u + walk) * var
-                    + arithmetic.statistics_u * var
-                    + arithmetic.centering_u * np.abs(mean) * np.sqrt(var)
-                    + 3 * arithmetic.tiniest
-                )
-                if not arithmetic.order_known:
-                    # The squares are summed around a mean that is itself off by mean_error.
-                    var_error += mean_error**2
-                variances = recomputed.var, recomputed.var
-                if recomputed.fused_var is not None:
-                    variances = recomputed.var, recomputed.fused_var
-                other_invstd = (
-                    0.98 / np.sqrt(np.maximum(*variances) + settings.eps),
-                    1.02 / np.sqrt(np.minimum(*variances) + settings.eps),
-                )
+                mean_error = _mean_error(arithmetic, stats, recomputed)
+                var_error = _var_error(arithmetic, stats, recomputed, mean_error)
+                if recomputed is not None:
+                    other_invstd = _range_of_invstd(recomputed, settings.eps)
             else:
-                other_invstd = norm.invstd, norm.invstd
                 mean_error = np.full_like(norm.var, arithmetic.underflow)
                 var_error = np.full_like(norm.var, arithmetic.underflow)
             # To first order half of var_error / (var + eps); exact here, as var may be mere error,
@@ -112,11 +84,11 @@ class Tolerances:
             least = np.maximum(norm.var - var_error, np.minimum(norm.var, 0)) + settings.eps
             grown = np.sqrt((exact + var_error) / exact) - 1
             shrunk = 1 - np.sqrt(least / exact)
-            # Evaluation adds eps, takes the root and divides in the parameter dtype.
-            roundings = 3
-            if settings.normalizes_with_batch and not arithmetic.as_precise:
-                roundings = 1
-            invstd_error = np.maximum(grown, shrunk) + roundings * u
+            # Evaluation adds eps, takes the root and divides in the parameter dtype; in training
+            # PyTorch's kernels do so in float64 and round once.
+            in_float64 = settings.normalizes_with_batch and not arithmetic.own_steps
+            roundings = 1 if in_float64 and not arithmetic.as_precise else 3
+            invstd_error = np.maximum(grown, shrunk) + roundings * arithmetic.u
         return cls(
             arithmetic, stats, norm, settings, mean_error, var_error, invstd_error, other_invstd
         )
@@ -155,7 +127,9 @@ class Tolerances:
         with np.errstate(invalid="ignore", over="ignore"):
             weight, bias = np.abs(self.norm.weight), np.abs(self.norm.bias)
             alpha = weight * self.norm.invstd
-            rtol = self.invstd_error + 2 * u + self.arithmetic.output_u
+            rtol = (
+                self.invstd_error + (2 + self.arithmetic.own_steps) * u + self.arithmetic.output_u
+            )
             # The folded constant bias - mean * alpha is rounded, large where |mean| >> std.
             roundings = 1 if self.arithmetic.order_known else 2  # with and without fused additions
             folded = roundings * u * (alpha * np.abs(self.norm.mean) + bias)
@@ -188,9 +162,9 @@ class Tolerances:
         """weight * invstd * (g - sum(g)/n - x_hat * sum(g*x_hat)/n), or its first part alone."""
         import numpy as np
 
-        u = self.arithmetic.u
+        u, own_steps = self.arithmetic.u, self.arithmetic.own_steps
         count = self.stats.count
-        rtol = self.invstd_error + 4 * u + self.arithmetic.output_u
+        rtol = self.invstd_error + (4 + own_steps) * u + self.arithmetic.output_u
         weight, invstd = self.norm.weight, self.norm.invstd
         if not self.settings.normalizes_with_batch:
             lost = self._underflow(4, weight, invstd, sums.g_max)
@@ -203,14 +177,14 @@ class Tolerances:
             shift = self.mean_error * self.norm.invstd
             x_hat = sums.x_hat_max + shift
             dot_error = self._dot_error(sums) / count
-            relative = 2 * self.invstd_error + 4 * u + self.arithmetic.output_u
+            relative = 2 * self.invstd_error + (4 + own_steps) * u + self.arithmetic.output_u
             product_error = (
                 x_hat * dot_error
                 + shift * mean_g_x_hat
                 + relative * x_hat * (mean_g_x_hat + dot_error)
             )
             # The differences are stored in the output's dtype on the way.
-            stored = (3 * u + self.arithmetic.output_u) * (sums.g_max + mean_g)
+            stored = ((3 + own_steps) * u + self.arithmetic.output_u) * (sums.g_max + mean_g)
             atol = (
                 np.abs(self.norm.weight * self.norm.invstd)
                 * (1 + self.invstd_error)
@@ -230,7 +204,8 @@ class Tolerances:
             return self._tolerance(
                 0.0,
                 abs(factor) * error
-                + self.arithmetic.u * (3 * sizes + abs(factor) * np.abs(before))
+                + self.arithmetic.u
+                * ((3 + self.arithmetic.own_steps) * sizes + abs(factor) * np.abs(before))
                 + self.arithmetic.tiniest,
             )
 
@@ -284,6 +259,73 @@ class Tolerances:
             np.nan_to_num(np.broadcast_to(np.asarray(rtol, np.float64), shape), posinf=np.inf),
             np.nan_to_num(np.broadcast_to(np.asarray(atol, np.float64), shape), posinf=np.inf),
         )
+
+
+def _mean_error(
+    arithmetic: Arithmetic, stats: ChannelStats, recomputed: CpuStatistics | None
+) -> FloatArray:
+    """The absolute error of the batch mean."""
+    import numpy as np
+
+    mean = np.abs(stats.mean)
+    lost = 0.0 if recomputed is None else arithmetic.slack * np.abs(recomputed.mean - stats.mean)
+    # The recomputed mean is rounded already; a tenth more for the order of the last steps.
+    roundings = arithmetic.own_steps or (1.0 if arithmetic.as_precise else 0.1)
+    error: FloatArray = (
+        lost
+        + roundings * arithmetic.u * mean
+        + (arithmetic.walk * (mean + np.sqrt(stats.var)) if arithmetic.walk else 0)
+        + arithmetic.statistics_u * mean
+        + 3 * arithmetic.tiniest
+    )
+    return error
+
+
+def _var_error(
+    arithmetic: Arithmetic,
+    stats: ChannelStats,
+    recomputed: CpuStatistics | None,
+    mean_error: FloatArray,
+) -> FloatArray:
+    """The absolute error of the biased batch variance."""
+    import numpy as np
+
+    var = stats.var
+    lost = np.zeros_like(var) if recomputed is None else np.abs(recomputed.var - var)
+    slack, walk = arithmetic.slack, arithmetic.walk
+    if recomputed is not None and recomputed.fused_var is not None:
+        lost = np.maximum(lost, np.abs(recomputed.fused_var - var))
+    elif arithmetic.rows:
+        # A fused addition would have rounded every partial sum differently.
+        slack = 8.0
+        walk = 4 * walk_of(arithmetic.accumulate_dtype, arithmetic.additions)
+    roundings = VAR_ROUNDINGS.get(arithmetic.parameter_dtype, 3) + arithmetic.own_steps
+    error: FloatArray = (
+        slack * lost
+        + (roundings * arithmetic.u + walk) * var
+        + arithmetic.statistics_u * var
+        + arithmetic.centering_u * np.abs(stats.mean) * np.sqrt(var)
+        + 3 * arithmetic.tiniest
+    )
+    if not arithmetic.order_known:
+        # The squares are summed around a mean that is itself off by mean_error.
+        error += mean_error**2
+    return error
+
+
+def _range_of_invstd(recomputed: CpuStatistics, eps: float) -> tuple[FloatArray, FloatArray]:
+    """The least and the greatest 1/sqrt(var + eps) that PyTorch may have.
+
+    With 2 % to spare: it matters only where half of the digits are gone.
+    """
+    import numpy as np
+
+    var, fused = recomputed.var, recomputed.fused_var
+    fused = var if fused is None else fused
+    return (
+        0.98 / np.sqrt(np.maximum(var, fused) + eps),
+        1.02 / np.sqrt(np.minimum(var, fused) + eps),
+    )
 
 
 def fixed(rtol: float, atol: float, num_features: int) -> Tolerance:

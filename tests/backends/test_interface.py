@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bncli.backends import BackendName, backend
+from bncli import backends
+from bncli.backends import BackendName, backend, installed
 from bncli.backends.interface import (
     NORM_QUANTITIES,
     QUANTITIES,
+    Averages,
+    Backend,
     BatchNormCall,
+    ChoosesPath,
+    GivesSteps,
+    IsRepeated,
     NormCall,
+    RunsNorms,
     SteppingCall,
+    StepsModule,
 )
 from bncli.dtypes import decode, encode
 from bncli.errors import MissingBackendError
@@ -119,7 +130,7 @@ def test_a_backend_says_who_it_is(name):
     chosen = backend(name)
     assert chosen.name == name.value
     run = chosen.run(call_of((6, 3), BatchNormSettings()))
-    assert run.version
+    assert chosen.version()
     assert run.threads >= 1
 
 
@@ -176,6 +187,67 @@ def test_the_callers_arrays_are_left_alone(name):
         np.testing.assert_array_equal(array, old)
 
 
+# ---------------------------------------------------------------------------- the registry
+
+SHARED = {"interface", "arithmetic"}
+
+
+def forgotten(package, listed: set[str]) -> list[str]:
+    """What backends in `package` lack, a sentence each; `listed` are the names in the enum."""
+    files = {module.name for module in pkgutil.iter_modules(package.__path__)} - SHARED
+    said = [f"{name}.py is a backend that BackendName does not list" for name in files - listed]
+    said += [f"BackendName lists {name}, and there is no {name}.py" for name in listed - files]
+    for name in sorted(files & listed):
+        found = getattr(import_module(f"{package.__name__}.{name}"), "BACKEND", None)
+        if found is None:
+            said.append(f"{name}.py has no BACKEND")
+            continue
+        lacking = [member for member in ("name", "version", "run") if not hasattr(found, member)]
+        said += [f"BACKEND of {name}.py has no {member}" for member in lacking]
+        if getattr(found, "name", name) != name:
+            said.append(f"BACKEND of {name}.py calls itself {found.name}")
+    return said
+
+
+def test_no_piece_of_a_backend_is_forgotten():
+    assert forgotten(backends, {name.value for name in BackendName}) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "listed", "sentence"),
+    [
+        ("", False, "numbers.py is a backend that BackendName does not list"),
+        (None, True, "BackendName lists numbers, and there is no numbers.py"),
+        ("", True, "numbers.py has no BACKEND"),
+        ("version = run = print", True, "BACKEND of numbers.py has no name"),
+        ("name = 'numbers'; run = print", True, "BACKEND of numbers.py has no version"),
+        ("name = 'numbers'; version = print", True, "BACKEND of numbers.py has no run"),
+        ("name = 'n'; version = run = print", True, "BACKEND of numbers.py calls itself n"),
+        ("name = 'numbers'; version = run = print", True, None),
+    ],
+)
+def test_a_forgotten_piece_is_named(tmp_path, monkeypatch, code, listed, sentence):
+    folder = Path(tmp_path, "some_backends")
+    folder.mkdir()
+    for name in ("__init__", *SHARED):
+        (folder / f"{name}.py").touch()
+    if code is not None:
+        text = f"class BACKEND: {code}" if code else "pass"
+        (folder / "numbers.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("some_backends", "some_backends.numbers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    package = import_module("some_backends")
+    found = forgotten(package, {"numbers"} if listed else set())
+    assert found == ([sentence] if sentence else [])
+
+
+def test_what_torch_may_is_what_a_backend_may():
+    torch_backend = installed(BackendName.TORCH)
+    for kind in (Backend, Averages, ChoosesPath, GivesSteps, IsRepeated, RunsNorms, StepsModule):
+        assert isinstance(torch_backend, kind)
+
+
 # ---------------------------------------------------------------------------- norms
 
 
@@ -229,7 +301,6 @@ def test_every_norm(name, dtype, eps, shape, channel_axis, normalized):
     axis = channel_axis % len(shape)
     for norm in norms_of(shape, axis, dtype=dtype, normalized=normalized, eps=eps):
         run = backend(name).run_norm(NormCall(norm, x, dtype))
-        assert run.version
         wanted = {"output", "mean", "invstd"}
         if norm.name == RMS:
             fused = hasattr(torch.ops.aten, "_fused_rms_norm")  # before, it gave no statistic
@@ -348,6 +419,8 @@ def test_a_missing_library_is_one_sentence(name, monkeypatch):
     assert "python -m pip install" in str(caught.value)
     with pytest.raises(MissingBackendError):
         backend(name).steps(call_of((6, 3), BatchNormSettings()))
+    with pytest.raises(MissingBackendError):
+        installed(name)
 
 
 def test_against_a_missing_library_is_exit_2(run, save, name, monkeypatch):
@@ -415,6 +488,38 @@ def test_steps_begin_where_they_are_told_and_freeze(name):
     assert_buffers(first, mean, var, 8)
     for later in rest:
         assert_buffers(later, first.running_mean, first.running_var, 8, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_threads_asked_for_share_the_batches(name, threads):
+    """Seen from the batches, which are made while the library steps; its own number is kept."""
+    seen = []
+    before = torch.get_num_threads()
+
+    def batches():
+        for x in some_batches():
+            seen.append(torch.get_num_threads())
+            yield x
+
+    list(backend(name).step(stepping(threads=threads), batches()))
+    backend(name).average(stepping(momentum=None, threads=threads), batches())
+    assert seen == [threads] * 8
+    assert torch.get_num_threads() == before
+
+
+def test_threads_share_rows_and_so_change_the_last_bits(name):
+    """float32 rows are summed in shares, one a thread: as their own sums in float32 give."""
+    x = np.random.default_rng(0).normal(100, 1, (4096, 3)).astype(np.float32)
+    for threads in (1, 2):
+        call = stepping("float32", momentum=1.0, ndim=2, threads=threads)
+        (found,) = backend(name).step(call, [x])
+        total = np.zeros(3)
+        for share in np.split(x, threads):
+            sums = np.zeros(3, np.float32)
+            for row in share:
+                sums += row
+            total += sums
+        np.testing.assert_array_equal(found.running_mean, (total / 4096).astype(np.float32))
 
 
 def test_a_refused_batch_is_counted_alone(name):

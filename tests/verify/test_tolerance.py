@@ -92,6 +92,9 @@ class Faulty:
     def __init__(self, fault):
         self.fault = fault
 
+    def version(self):
+        return TORCH.version()
+
     def run(self, call):
         self.call = call
         self.healthy = TORCH.run(call)

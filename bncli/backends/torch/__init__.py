@@ -33,6 +33,8 @@ class TorchBackend:
     """Runs the module a user would run, in the input's own memory format if none is named."""
 
     name = "torch"
+    devices = ("cpu", "cuda")
+    module = "torch.nn.BatchNorm"
 
     def run(self, call: BatchNormCall) -> BackendRun:
         """Run forward and backward; see `Backend.run`."""
@@ -81,18 +83,17 @@ class TorchBackend:
         for name in ("output", "grad_input"):
             found[name] = found[name].movedim(1, call.channel_axis)
         return BackendRun(
-            version=torch.__version__,
             quantities={name: to_array(tensor) for name, tensor in found.items()},
             arithmetic=arithmetic_of(x, call.dtype, call.parameter_dtype),
             threads=torch.get_num_threads(),
         )
 
     def steps(self, call: BatchNormCall) -> dict[str, NDArray[Any]]:
-        """The steps one by one, with autograd's gradients of var and mean; see `Backend.steps`."""
+        """The steps one by one; see `GivesSteps.steps`."""
         return steps(call)
 
     def run_norm(self, call: NormCall) -> NormRun:
-        """Run the module in training on a contiguous copy; see `Backend.run_norm`."""
+        """Run the module in training on a contiguous copy; see `RunsNorms.run_norm`."""
         return run_norm(call)
 
     def version(self) -> str:
@@ -100,15 +101,15 @@ class TorchBackend:
         return str(library().__version__)
 
     def repeats(self) -> bool:
-        """Whether the order of additions here is known; see `Backend.repeats`."""
+        """Whether the order of additions here is known; see `IsRepeated.repeats`."""
         return repeats()
 
     def step(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[RunningStats]:
-        """The module's buffers after each batch; see `Backend.step`."""
+        """The module's buffers after each batch; see `StepsModule.step`."""
         return step(call, batches)
 
     def average(self, call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
-        """What `torch.optim.swa_utils.update_bn` leaves; see `Backend.average`."""
+        """What `torch.optim.swa_utils.update_bn` leaves; see `Averages.average`."""
         return average(call, batches)
 
     def _module(self, call: BatchNormCall, parameter_dtype: Any) -> Any:

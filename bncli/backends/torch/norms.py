@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run_norm(call: NormCall) -> NormRun:
-    """Run the module in training on a contiguous copy; see `Backend`."""
+    """Run the module in training on a contiguous copy; see `RunsNorms`."""
     torch = library()
     norm = call.norm
     dtype: torch_library.dtype = getattr(torch, call.dtype)
@@ -52,7 +52,6 @@ def run_norm(call: NormCall) -> NormRun:
     if norm.name != BATCH:
         arithmetic = replace(arithmetic, **_row_sums(norm, call.dtype))
     return NormRun(
-        version=torch.__version__,
         quantities={
             name: to_array(tensor if name == "output" else tensor.reshape(norm.kept))
             for name, tensor in found.items()

@@ -19,7 +19,7 @@ REFUSAL = "Expected more than 1 value per channel"
 
 
 def step(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[RunningStats]:
-    """The module's buffers after each batch; see `Backend.step`."""
+    """The module's buffers after each batch; see `StepsModule.step`."""
     torch = library()
     module = _stepping_module(call)
     before = torch.get_num_threads()
@@ -40,7 +40,7 @@ def step(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[Runnin
 
 
 def average(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
-    """What `torch.optim.swa_utils.update_bn` leaves; see `Backend.average`."""
+    """What `torch.optim.swa_utils.update_bn` leaves; see `Averages.average`."""
     torch = library()
     module = _stepping_module(call)
     before = torch.get_num_threads()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def steps(call: BatchNormCall) -> dict[str, NDArray[Any]]:
-    """The steps one by one, with autograd's gradients of var and mean; see `Backend.steps`.
+    """The steps one by one, with autograd's gradients of var and mean; see `GivesSteps.steps`.
 
     Half precision is widened to float32, as the module's kernels do.
     """

@@ -116,7 +116,7 @@ def arithmetic_of(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
         additions=additions,
         backward_additions=backward_additions,
         rows=rows,
-        order_known=repeats(),
+        order="repeated" if repeats() else "similar",
     )
 
 
@@ -145,7 +145,7 @@ def _cuda_arithmetic(x: Any, dtype: str, parameter_dtype: str) -> Arithmetic:
         additions=count,
         backward_additions=backward_additions,
         rows=False,
-        order_known=False,
+        order="similar",
         # What has no kernel of its own is reduced by var_mean, which gives the input's dtype.
         statistics_dtype=dtype if half and strided else "",
         moving_mean=True,

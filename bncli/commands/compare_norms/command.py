@@ -8,7 +8,6 @@ import typer
 
 from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags
-from bncli.backends import backend
 from bncli.commands.compare_norms.flags import NormFlags, SampledFlags
 from bncli.report import Report
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bncli.arguments.input import Input
-    from bncli.backends.interface import Backend
+    from bncli.backends.interface import Backend, RunsNorms
     from bncli.commands.compare_norms.norms import Measured
     from bncli.model import ChannelStats
     from bncli.norms import Norm
@@ -60,6 +59,7 @@ def compare_norms(
     from bncli.sections.findings import closing
 
     tolerance = comparison.tolerance
+    library = _with_norms(comparison.library)
     given = reading.open_samples(input_)
     tensor = given.tensors[0]
     norm.check()
@@ -78,8 +78,7 @@ def compare_norms(
     ]
     facts = _facts(given, norms)
     section = None
-    if comparison.against is not None:
-        library = backend(comparison.against)
+    if library is not None:
         section = _compared(library, norms, given, stats, tolerance, findings)
         tables.append(section.table)
         findings += section.findings
@@ -122,7 +121,7 @@ def _facts(given: Input, norms: Sequence[Norm]) -> dict[str, Value]:
 
 
 def _compared(
-    library: Backend,
+    library: RunsNorms,
     norms: Sequence[Norm],
     given: Input,
     stats: ChannelStats,
@@ -139,7 +138,8 @@ def _compared(
 
     done = compare(norms, given.pooled(), given.dtype, stats, library, tolerance)
     compared = list(done.compared)
-    name = f"{library.name} {done.version}"
+    version = library.version()
+    name = f"{library.name} {version}"
     note = f"{name} has no {' and no '.join(done.missing)}: not compared." if done.missing else ""
     overflow = any(finding.code == OVERFLOW.code for finding in findings)
     own = []
@@ -154,10 +154,23 @@ def _compared(
     return ComparedSection(
         differences_table(compared, name, note),
         own,
-        {"backend": library.name, "backend_version": done.version},
+        {"backend": library.name, "backend_version": version},
         {"": [item.quantity for item in compared]},
         agreement(compared, name, findings),
     )
+
+
+def _with_norms(library: Backend | None) -> RunsNorms | None:
+    """The backend, if there is one. Raises UsageError where it has BatchNorm alone."""
+    from bncli.backends.interface import RunsNorms
+    from bncli.errors import UsageError
+
+    if library is not None and not isinstance(library, RunsNorms):
+        raise UsageError(
+            f"--against {library.name}: it has BatchNorm alone, and no other norm to compare; "
+            "choose another backend, or leave it out."
+        )
+    return library
 
 
 def _dependence(measured: Measured, samples: int) -> str:

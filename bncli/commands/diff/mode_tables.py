@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 MODE_COLUMN = Column("mode", "mode", foldable=True)
 
-BUDGET_COLUMNS = (
-    Column("mode", "mode"),
-    Column("quantity", "quantity"),
-    Column("bncli_ulp", "bncli_ulp", ".2g"),
-    Column("torch_ulp", "torch_ulp", ".3g"),
-    Column("repeated_ulp", "repeated_ulp", ".3g"),
-    Column("bncli_error", "bncli_error", ".2g"),
-    Column("torch_error", "torch_error", ".3g"),
-    Column("channels", "channels", foldable=True),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ModeResult:
@@ -133,8 +122,8 @@ def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table
     )
 
 
-def budget_table(results: list[ModeResult]) -> Table:
-    """Where a float32 difference comes from."""
+def budget_table(results: list[ModeResult], backend: str, *, repeated: bool) -> Table:
+    """Where a float32 difference comes from; `repeated` says that this is PyTorch, repeated."""
     rows: list[dict[str, Value]] = [
         {
             "mode": result.mode,
@@ -149,8 +138,22 @@ def budget_table(results: list[ModeResult]) -> Table:
         for result in results
         for line in result.budget
     ]
-    note = (
-        "bncli and torch against exact arithmetic, at each channel's worst element; repeated is "
-        "PyTorch's own arithmetic, step by step, against torch: 0 says that the rest is rounding."
+    note = f"bncli and {backend} against exact arithmetic, at each channel's worst element"
+    again: tuple[Column, ...] = ()
+    if repeated:
+        again = (Column("repeated_ulp", "repeated_ulp", ".3g"),)
+        note += (
+            f"; repeated is PyTorch's own arithmetic, step by step, against {backend}: 0 says that "
+            "the rest is rounding"
+        )
+    columns = (
+        Column("mode", "mode"),
+        Column("quantity", "quantity"),
+        Column("bncli_ulp", "bncli_ulp", ".2g"),
+        Column("torch_ulp", f"{backend}_ulp", ".3g"),
+        *again,
+        Column("bncli_error", "bncli_error", ".2g"),
+        Column("torch_error", f"{backend}_error", ".3g"),
+        Column("channels", "channels", foldable=True),
     )
-    return Table("budget", "Error budget in float32", BUDGET_COLUMNS, rows, note, lead=2)
+    return Table("budget", "Error budget in float32", columns, rows, f"{note}.", lead=2)

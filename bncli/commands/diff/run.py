@@ -1,4 +1,4 @@
-"""`bncli diff INPUT`: bncli beside PyTorch, by mode, quantity and channel."""
+"""`bncli diff INPUT`: bncli beside a backend, by mode, quantity and channel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import parse_channels
 from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
+from bncli.backends.interface import ChoosesPath, IsRepeated
 from bncli.commands.diff.mode_tables import (
     ModeResult,
     budget_table,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends import BackendName
+    from bncli.backends.interface import Backend
     from bncli.model import ChannelStats
     from bncli.report import Finding, Value
     from bncli.verify.batch_norm_pass import Path
@@ -45,6 +47,10 @@ class RunFlags:
 
 def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     """The report on one input."""
+    from bncli.backends import installed
+
+    library = installed(chosen.against)
+    _check_path(library, chosen.path)
     given = chosen.reading.open([spec])
     shown = parse_channels(chosen.reading.channel, given.num_features)
     training = flags.training
@@ -59,27 +65,28 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
         check_count(given, layer)
     (stats,) = given.statistics(threads=chosen.threads)
     x = given.values(tensor)
-    results = [_result(given, x, stats, layer, chosen) for layer in layers]
-    version = results[0].compared.run.version
-    name = f"{chosen.against.value} {version}"
-    findings = _findings(given, x, results, name, named=training is not None)
+    results = [_result(given, x, stats, layer, library, chosen) for layer in layers]
+    name = f"{library.name} {library.version()}"
+    findings = _findings(given, x, results, library, named=training is not None)
+    minds_path = isinstance(library, ChoosesPath)
     facts: dict[str, Value] = {
         "input": given.label,
         **layer_facts(given, layers[0], None),
         "training": None if len(modes) > 1 else modes[0],
         "modes": [result.mode for result in results],
         "skipped": skipped,
-        "backend": chosen.against.value,
-        "backend_version": version,
-        "device": chosen.path.device,
+        "backend": library.name,
+        "backend_version": library.version(),
+        "device": chosen.path.device if minds_path else None,
         "memory_format": chosen.path.memory_format,
-        "torch_threads": results[0].compared.run.threads,
+        "torch_threads": results[0].compared.run.threads if minds_path else None,
         "seed": chosen.seed,
         "equal_nan": True,
     }
     tables = [mode_differences_table(results, name), mode_channels_table(results, shown)]
     if any(result.budget for result in results):
-        tables.append(budget_table(results))
+        repeated = isinstance(library, IsRepeated)
+        tables.append(budget_table(results, library.name, repeated=repeated))
     if chosen.per_quantity:
         tables.append(per_quantity_table(results, shown))
     return Report(
@@ -100,11 +107,31 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     )
 
 
+def _check_path(library: Backend, path: Path) -> None:
+    """Raise UsageError where the backend cannot go this way."""
+    from bncli.errors import UsageError
+
+    if isinstance(library, ChoosesPath) and path.device in library.devices:
+        return
+    flags = {"--memory-format": path.memory_format, "--torch-threads": path.threads}
+    if isinstance(library, ChoosesPath) or path.device != "cpu":
+        flags = {"--device": path.device}
+    for flag, value in flags.items():
+        if value is not None:
+            raise UsageError(
+                f"{flag} {value}: the backend {library.name} has no such choice; leave it out."
+            )
+
+
 def _result(
-    given: Input, x: NDArray[Any], stats: ChannelStats, layer: Layer, chosen: RunFlags
+    given: Input,
+    x: NDArray[Any],
+    stats: ChannelStats,
+    layer: Layer,
+    library: Backend,
+    chosen: RunFlags,
 ) -> ModeResult:
-    """One mode, computed here and by PyTorch."""
-    from bncli.backends import backend
+    """One mode, computed here and by the backend."""
     from bncli.verify.batch_norm_pass import batch_norm_pass
     from bncli.verify.budget import error_budget
     from bncli.verify.comparison import compare_channels
@@ -113,7 +140,7 @@ def _result(
     compared = compare_channels(
         done,
         x,
-        backend(chosen.against),
+        library,
         seed=chosen.seed,
         tolerance=chosen.tolerance,
         path=chosen.path,
@@ -125,11 +152,12 @@ def _result(
 
 
 def _findings(
-    given: Input, x: NDArray[Any], results: list[ModeResult], name: str, *, named: bool
+    given: Input, x: NDArray[Any], results: list[ModeResult], library: Backend, *, named: bool
 ) -> list[Finding]:
     """What the batch, the state and the comparison show; `named` says that a mode was chosen."""
     from bncli.rulebook.comparison import channels_sentence
 
+    name = f"{library.name} {library.version()}"
     found: dict[tuple[str, str, str], Finding] = {}
     for result in results:
         done, layer = result.done, result.layer
@@ -139,7 +167,7 @@ def _findings(
         more = {item.whole.quantity: channels_sentence(item) for item in result.compared.quantities}
         output = next(item for item in wholes if item.quantity == "output")
         if not output.passed:
-            made = _identified(given, x, result)
+            made = _identified(given, x, result, library.name)
             more["output"] = " ".join(filter(None, (more["output"], made)))
         differing = backend_findings(wholes, name, done.norm, given.dtype, own, more=more)
         differing = [
@@ -165,8 +193,8 @@ def _place(result: ModeResult, quantity: str, results: list[ModeResult]) -> str:
     return f"{quantity} in {result.mode} mode" if len(results) > 1 else quantity
 
 
-def _identified(given: Input, x: NDArray[Any], result: ModeResult) -> str:
-    """What PyTorch's output is, in a sentence."""
+def _identified(given: Input, x: NDArray[Any], result: ModeResult, backend: str) -> str:
+    """What the backend's output is, in a sentence."""
     from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.output import identify_output
     from bncli.verify.identify.pair import ArraySource
@@ -187,7 +215,7 @@ def _identified(given: Input, x: NDArray[Any], result: ModeResult) -> str:
         ArraySource(output, given.dtype),
         given.channel_axis,
         known,
-        "PyTorch's output",
+        f"{backend}'s output",
     )
     return found.best if found.hypotheses else ""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from bncli.backends import BackendName, backend
-from bncli.backends.interface import SteppingCall
+from bncli.backends import BackendName, installed
+from bncli.backends.interface import Averages, IsRepeated, SteppingCall, StepsModule
 from bncli.commands.simulate_ema.batches import values_of
 from bncli.errors import UsageError
 from bncli.rulebook.comparison import comparison_findings
@@ -49,13 +49,25 @@ class Against:
 
         UsageError, or MissingBackendError without the library.
         """
+        library = self._library()
         if source.stored is not None:
             raise UsageError(
                 f"--against: {source.label} holds statistics, and the module needs values."
             )
         if all(row.name != "pytorch" for row, _ in rows):
-            raise UsageError("--against torch steps torch.nn.BatchNorm: add --convention pytorch.")
-        backend(self.backend).version()
+            raise UsageError(
+                f"--against {library.name} steps {library.module}: add --convention pytorch."
+            )
+
+    def _library(self) -> StepsModule:
+        """The backend, its library at hand; raises as `check`."""
+        library = installed(self.backend)
+        if not isinstance(library, StepsModule):
+            raise UsageError(
+                f"--against {library.name}: it has no module to take through batches; choose "
+                "another backend, or leave it out."
+            )
+        return library
 
     def compare(
         self, source: Source, table: BatchTable, row: Convention, course: Course, *, fresh: bool
@@ -65,7 +77,7 @@ class Against:
         For the cumulative average of a fresh module, the library's own recomputation of running
         statistics is compared too.
         """
-        library = backend(self.backend)
+        library = self._library()
         walk = Walk(table, row, course)
         call = SteppingCall(
             num_features=table.num_features,
@@ -79,13 +91,13 @@ class Against:
         if self.tolerance is not None:
             same = fixed(*self.tolerance, table.num_features)
             allowed = Allowed(same, same)
-        elif table.dtype != "float64" and library.repeats():
+        elif table.dtype != "float64" and isinstance(library, IsRepeated) and library.repeats():
             allowed = exactly(table.num_features)
         else:
             allowed = derived(table, walk.first, course.momentum, course.steps)
         compared = compare_steps(walk, library.step(call, _values(source, table.dtype)), allowed)
         averaged = course.momentum is None and course.freeze_after is None
-        if fresh and averaged and bool((table.count > 1).all()):
+        if isinstance(library, Averages) and fresh and averaged and bool((table.count > 1).all()):
             average = library.average(call, _values(source, table.dtype))
             compared += compare_average(walk.final(), average, allowed, "update_bn")
         version = library.version()

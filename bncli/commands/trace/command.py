@@ -10,7 +10,6 @@ import typer
 from bncli.arguments import options
 from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
-from bncli.backends import backend
 from bncli.commands.trace.choice import FEW_CHANNELS
 from bncli.report import Report
 from bncli.values import dataclass
@@ -118,6 +117,7 @@ def trace(
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
+    library = comparison.library
     if steps.grad_output is not None and not steps.backward:
         raise UsageError("--grad-output is for the backward pass: add --backward.")
     given = reading.open([input])
@@ -128,7 +128,7 @@ def trace(
     run = resolve_layer(layer, given)
     check_count(given, run)
     upstream = None
-    if steps.backward or comparison.against is not None:
+    if steps.backward or library is not None:
         upstream = Upstream.of(steps.grad_output, seed, given)
     judged = judged_pass(given, run, threads)
     done, findings = judged.done, judged.findings
@@ -143,8 +143,7 @@ def trace(
         findings += upstream.findings(given)
         facts |= upstream.facts
     section = side = None
-    if comparison.against is not None and upstream is not None:
-        library = backend(comparison.against)
+    if library is not None and upstream is not None:
         section, side = _compare(library, done, given, upstream.values, chosen, tolerance, findings)
         findings += section.findings
         facts |= section.facts
@@ -198,5 +197,5 @@ def _compare(
 
     x = given.pooled()
     items, run = compare_pass(done, x, library, grad_output=upstream, tolerance=tolerance)
-    section = compared_with(library.name, run.version, items, done, findings)
+    section = compared_with(library, items, done, findings)
     return section, BackendSide.of(done, x, upstream, chosen.shown, library, run)

@@ -65,11 +65,13 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class BackendSide:
-    """What a backend made of each step: the module's own values where it has them.
+    """What the backend `name` made of each step: its run's own values where it has them.
 
-    `module` holds whole arrays, `steps` those of the channels `shown` alone.
+    `module` holds whole arrays, `steps` those of the channels `shown` alone; a backend that gives
+    no steps has none.
     """
 
+    name: str
     module: Mapping[str, NDArray[Any]]
     steps: Mapping[str, NDArray[Any]]
     shown: list[int]
@@ -87,7 +89,7 @@ class BackendSide:
         run: BackendRun,
     ) -> BackendSide:
         """Ask `backend` for the steps of the channels `shown`."""
-        from bncli.backends.interface import BatchNormCall
+        from bncli.backends.interface import BatchNormCall, GivesSteps
         from bncli.model import RunningStats
 
         if grad_output is None:
@@ -114,7 +116,8 @@ class BackendSide:
             bias=part(done.layer.bias),
             running=running,
         )
-        return cls(run.quantities, backend.steps(call), shown, axis, run.threads)
+        steps = backend.steps(call) if isinstance(backend, GivesSteps) else {}
+        return cls(backend.name, run.quantities, steps, shown, axis, run.threads)
 
     def value(
         self, quantity: str, channel: int, index: tuple[int, ...] | None

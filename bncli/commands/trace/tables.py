@@ -27,20 +27,16 @@ IDENTITY_COLUMNS = (
     Column("equals", "equals"),
 )
 
-TORCH_NOTE = (
-    "torch: the module's own mean, var, invstd, output, running statistics and gradients; the "
-    "other steps by single operations of torch."
-)
-
 
 @dataclass(frozen=True, slots=True)
 class TraceShape:
-    """What stands beside the values: the backend's (`torch`), the exact ones (`float32`), those of
-    training (`parts`), gradients (`backward`), and deviations from the mean (`centered`). `digits`
-    tell the values from their mean.
+    """What stands beside the values: those of the `backend`, which `gives_steps` too or does not,
+    the exact ones (`float32`), those of training (`parts`), gradients (`backward`), and deviations
+    from the mean (`centered`). `digits` tell the values from their mean.
     """
 
-    torch: bool
+    backend: str | None
+    gives_steps: bool
     float32: bool
     parts: bool
     backward: bool
@@ -55,9 +51,9 @@ def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
         beside += [Column("training", "training", ""), Column("apart", "apart", ".7g")]
     if shape.float32:
         beside += [Column("exact", "exact", ""), *OFF_COLUMNS]
-    if shape.torch:
-        beside += [Column("torch", "torch", ""), Column("distance", "distance", ".2g")]
-        note = f"{note} {TORCH_NOTE}".strip()
+    if shape.backend:
+        beside += [Column("torch", shape.backend, ""), Column("distance", "distance", ".2g")]
+        note = f"{note} {_backend_note(shape.backend, gives_steps=shape.gives_steps)}".strip()
     value = Column("value", "value", "")
     words = [Column("numbers", "numbers"), Column("formula", "formula")]
     columns = [value, *beside, *words] if beside else [*words, value]
@@ -90,13 +86,24 @@ def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
         columns += [Column("x_hat", "x_hat", ".7g"), Column("output", "output", ".7g")]
     if shape.backward:
         columns += [Column("g", "g"), Column("grad_input", "grad_input", ".7g")]
-    if shape.torch:
+    if shape.backend:
         for name in ["output", "grad_input"] if shape.backward else ["output"]:
             columns += [
-                Column(f"torch_{name}", f"torch_{name}", ".9g"),
+                Column(f"torch_{name}", f"{shape.backend}_{name}", ".9g"),
                 Column(f"distance_{name}", "distance", ".2g"),
             ]
     return Table("elements", "Elements", tuple(columns), rows, note, group=("channel",), ends=True)
+
+
+def _backend_note(backend: str, *, gives_steps: bool) -> str:
+    """What of the backend's values is its own pass's."""
+    rest = f"the other steps by single operations of {backend}"
+    if not gives_steps:
+        rest = "it gives no other steps"
+    return (
+        f"{backend}: the module's own mean, var, invstd, output, running statistics and gradients; "
+        f"{rest}."
+    )
 
 
 def identities_table(checks: list[tuple[int, Identity]]) -> Table:

@@ -104,7 +104,8 @@ class Tracing:
                 checks += [(channel, item) for item in identities(self.done, view, g, found)]
             values += self._element_rows(view, element, most, found, g, found32, place)
         shape = TraceShape(
-            torch=self.side is not None,
+            backend=self.side.name if self.side is not None else None,
+            gives_steps=self.side is not None and bool(self.side.steps),
             float32=self.float32,
             parts=self._parts(),
             backward=self.upstream is not None,
