@@ -22,8 +22,8 @@ class Arithmetic:
     `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;
     `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
     row by row. `statistics_dtype` is that in which the batch's mean and variance are kept, "" for
-    the parameters' own. `moving_mean` says that squares are summed around a mean that moves as values
-    come (Welford's algorithm), and that is rounded at its own size each time.
+    the parameters' own. `moving_mean` says that squares are summed around a mean that moves as
+    values come (Welford's algorithm), and that is rounded at its own size each time.
     """
 
     dtype: str
