@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,10 +23,15 @@ BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 
 
-def executed(block: str, folder: Path) -> str:
+PLAIN = re.compile(r"bncli [^;&<>*$`\\]*")
+"""A call of bncli, and what its output is piped into, without anything else for the shell."""
+
+
+def executed(block: str, folder: Path, *, processes: bool = False) -> str:
     """The block as it would look had it just been typed.
 
-    A command that fails has to be followed by `echo $?`, so that no exit code goes unseen.
+    A command that fails has to be followed by `echo $?`, so that no exit code goes unseen. A plain
+    call of bncli is made in this process unless all are to be made in `processes` of their own.
     """
     lines: list[str] = []
     code = 0
@@ -39,23 +46,47 @@ def executed(block: str, folder: Path) -> str:
         if line == "$ ":
             break
         lines.append(line)
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(REPOSITORY),
-        }
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line[2:]],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        code = done.returncode
-        lines += done.stdout.splitlines()
+        if processes or not PLAIN.fullmatch(line[2:]):
+            code, output = in_shell(line[2:], folder)
+        else:
+            code, output = in_process(line[2:], folder)
+        lines += output.splitlines()
     return "\n".join(lines) + "\n"
+
+
+def in_shell(script: str, folder: Path, stdin: str = "") -> tuple[int, str]:
+    """The exit code of a script, and what it printed on either stream."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def in_process(line: str, folder: Path) -> tuple[int, str]:
+    """The same of a call of bncli; what stands behind a pipe is a script for the shell."""
+    call, _, script = line.partition(" | ")
+    stdout = io.StringIO()
+    stderr = io.StringIO() if script else stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
+        code = int(main(shlex.split(call)[1:]))
+    if not script:
+        return code, stdout.getvalue()
+    last, printed = in_shell(script, folder, stdout.getvalue())
+    return last or code, stderr.getvalue() + printed
 
 
 def comparable(text: str) -> str:
@@ -63,12 +94,17 @@ def comparable(text: str) -> str:
     return TORCH_VERSION.sub("VERSION", text)
 
 
+@pytest.mark.parametrize(
+    "processes", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["", "processes"]
+)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_page(page, tmp_path, request):
+def test_page(page, processes, tmp_path, request):
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     text = page.read_text()
     assert BLOCK.search(text)
-    renewed = BLOCK.sub(lambda match: f"```console\n{executed(match[1], tmp_path)}```", text)
+    renewed = BLOCK.sub(
+        lambda match: f"```console\n{executed(match[1], tmp_path, processes=processes)}```", text
+    )
     if request.config.getoption("--update"):
         page.write_text(renewed)
     else:
@@ -109,7 +145,8 @@ def test_exit_codes_of_the_readme_are_those_of_the_code():
 @pytest.mark.parametrize("code", [code for code, example in exit_codes().items() if example])
 def test_exit_codes_of_the_readme_are_executed(code, tmp_path):
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    assert executed(f"$ {exit_codes()[code]}\n$ echo $?", tmp_path).endswith(f"\n{code}\n")
+    shown = executed(f"$ {exit_codes()[code]}\n$ echo $?", tmp_path, processes=True)
+    assert shown.endswith(f"\n{code}\n")
 
 
 def test_the_exit_codes_without_an_example_are_executed_too(monkeypatch, capsys):

@@ -7,9 +7,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tests.rulebook.networks import norms, trained
+from tests.rulebook.networks import made, norms, residual, trained
 
-LAYERS = len(norms(trained()))
+LAYERS = len(norms(made(residual)))
 
 
 def inspected(run, *flags):
