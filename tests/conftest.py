@@ -65,7 +65,9 @@ def parse_strictly(text: str) -> dict[str, Any]:
 @cache
 def schema() -> Draft202012Validator:
     """The JSON Schema that is in the package."""
-    return Draft202012Validator(json.loads((REPOSITORY / "bncli/report.schema.json").read_text()))
+    return Draft202012Validator(
+        json.loads((REPOSITORY / "bncli/report.schema.json").read_text("utf-8"))
+    )
 
 
 def pytest_addoption(parser):

@@ -100,7 +100,7 @@ def comparable(text: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_page(page, processes, tmp_path, request):
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    text = page.read_text()
+    text = page.read_text("utf-8")
     assert BLOCK.search(text)
     renewed = BLOCK.sub(
         lambda match: f"```console\n{executed(match[1], tmp_path, processes=processes)}```", text
@@ -118,8 +118,8 @@ def test_comparable_sees_a_difference():
 
 def test_install_lines_are_what_ci_takes():
     """Both are single lines, and the script finds them."""
-    text = (REPOSITORY / "README.md").read_text()
-    script = (REPOSITORY / ".ci" / "run").read_text()
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    script = (REPOSITORY / ".ci" / "run").read_text("utf-8")
     patterns = re.findall(r"grep -m1 -E '([^']+)' README", script)
     assert len(patterns) == 2
     for pattern in patterns:
@@ -130,7 +130,7 @@ def test_install_lines_are_what_ci_takes():
 
 def exit_codes() -> dict[int, str]:
     """The README's table of exit codes: the example of each."""
-    text = (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "README.md").read_text("utf-8")
     rows = text[text.index("| exit code |") :].split("\n\n")[0].splitlines()[2:]
     examples = {}
     for _, codes, _, example, _ in (row.split("|") for row in rows):

@@ -18,7 +18,7 @@ VECTORS = Path(
         Path(__file__).resolve().parents[2] / "shared" / "vectors" / "cases.json",
     )
 )
-CASES = json.loads(VECTORS.read_text()) if VECTORS.exists() else []
+CASES = json.loads(VECTORS.read_text("utf-8")) if VECTORS.exists() else []
 
 pytestmark = pytest.mark.skipif(not CASES, reason="the published cases are not here")
 

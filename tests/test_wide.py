@@ -65,7 +65,7 @@ def test_a_table_of_more_rows_is_cut(run, save, folder):
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert (len(rows), rows[-1]["channel"]) == (MOST_ROWS, str(MOST_ROWS - 1))
     assert "100000 of 100050 rows" in result.stderr
-    document = json.loads((folder / "r.json").read_text())
+    document = json.loads((folder / "r.json").read_text("utf-8"))
     assert document["left_out"] == {"channels": 50, "output": 50}
     assert len(document["tables"]["channels"]) == MOST_ROWS
     assert document["facts"]["num_features"] == MOST_ROWS + 50
@@ -80,8 +80,8 @@ def test_a_table_of_more_rows_is_cut(run, save, folder):
 def test_people_are_told_how_many_rows_are_left_out(run, save, folder, few_rows):
     save("x.npy", np.random.default_rng(0).standard_normal((2, 60), dtype=np.float32))
     assert run("compute", "x.npy", "-o", "r.txt", "-o", "r.md").code == 0
-    assert "50 more rows" in (folder / "r.txt").read_text()
-    assert "50 rows" in (folder / "r.md").read_text()
+    assert "50 more rows" in (folder / "r.txt").read_text("utf-8")
+    assert "50 rows" in (folder / "r.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

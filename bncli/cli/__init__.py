@@ -24,7 +24,13 @@ from bncli.commands import COMMANDS, DOCUMENTS, command
 from bncli.errors import BncliError, ExitCode
 from bncli.files.reading import reading
 from bncli.process import signals
-from bncli.process.streams import abandon_standard_output, forget_impossible_sizes, print_text, say
+from bncli.process.streams import (
+    abandon_standard_output,
+    forget_impossible_sizes,
+    print_text,
+    say,
+    take_any_character,
+)
 
 OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of memory")
 """What PyTorch's errors say where there is not enough memory."""
@@ -118,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run bncli with these arguments (the process's own by default) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+        take_any_character()
         forget_impossible_sizes()
         with whole_words():
             code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)

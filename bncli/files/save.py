@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -52,7 +52,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no file that may only be read
+            Path(name).unlink(missing_ok=True)
 
 
 def _mode(target: Path) -> int:

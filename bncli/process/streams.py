@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,6 +17,17 @@ WIDEST = 10_000
 """Columns or lines of a terminal that are believed."""
 
 
+def take_any_character() -> None:
+    """Let the standard streams show "?" for what they lack, and lack nothing that is kept.
+
+    Windows gives a file or a pipe an encoding of few letters, in which JSON would lose some.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            kept = sys.platform == "win32" and not stream.isatty()
+            stream.reconfigure(encoding="utf-8" if kept else None, errors="replace")
+
+
 def print_text(text: str) -> None:
     """Write to standard output. Raises FileError where it cannot be written."""
     place = "standard output"
@@ -28,6 +40,8 @@ def print_text(text: str) -> None:
         raise
     except OSError as error:
         abandon_standard_output()
+        if sys.platform == "win32" and error.errno == errno.EINVAL:  # its word for a closed pipe
+            raise BrokenPipeError from error
         raise FileError(place, f"cannot be written ({error.strerror}).") from error
 
 

@@ -24,5 +24,5 @@ def await_idle(seconds=0.3):
 
 def _ticks():
     """Of all processors together: clock ticks spent idle, and ticks in all."""
-    ticks = [int(word) for word in STAT.read_text().splitlines()[0].split()[1:9]]
+    ticks = [int(word) for word in STAT.read_text("utf-8").splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)

@@ -35,13 +35,15 @@ def lint(path: Path, schema: str) -> int:
 def test_a_linter_finds_nothing(name, tmp_path):
     assert lint(EXAMPLES / name, SCHEMAS[name]) == 0
     bad = tmp_path / name
-    bad.write_text((EXAMPLES / name).read_text().replace("steps:", "step:").replace("when", "whn"))
+    bad.write_text(
+        (EXAMPLES / name).read_text("utf-8").replace("steps:", "step:").replace("when", "whn")
+    )
     assert lint(bad, SCHEMAS[name]) != 0  # and it would have
 
 
 def commands(name: str) -> list[str]:
     """What a workflow runs with bncli and its files; not how it installs it."""
-    document = yaml.safe_load((EXAMPLES / name).read_text())
+    document = yaml.safe_load((EXAMPLES / name).read_text("utf-8"))
     if name.startswith("github"):
         steps = document["jobs"]["checkpoints"]["steps"]
         lines = [step["run"] for step in steps if "run" in step]
@@ -91,12 +93,12 @@ def test_its_commands_run(name, project):
         done = shell(line, project)
         assert (done.returncode, done.stderr) == (0, ""), line
     written = {path.name for path in project.iterdir()}
-    text = (EXAMPLES / name).read_text()
+    text = (EXAMPLES / name).read_text("utf-8")
     promised = set(re.findall(r"\bbncli\.(?:sarif|md|xml|json)\b", text))
     assert promised
     assert promised <= written
     if name.startswith("github"):
-        assert (project / "summary.md").read_text().startswith("## bncli inspect-checkpoint")
+        assert (project / "summary.md").read_text("utf-8").startswith("## bncli inspect-checkpoint")
 
 
 def test_a_fault_stops_the_workflow(project):
@@ -125,7 +127,7 @@ def test_the_gate(project, prepare, flags, code, said):
     done = shell(f"{EXAMPLES / 'gate.sh'} models/a.pt {' '.join(flags)}", project)
     assert (done.returncode, done.stdout) == (code, f"{said}\n")
     if code == 1:
-        assert json.loads((project / "bncli.json").read_text())["exit_code"] == 1
+        assert json.loads((project / "bncli.json").read_text("utf-8"))["exit_code"] == 1
 
 
 @pytest.mark.skipif(not shutil.which("sh"), reason="there is no shell")
@@ -136,7 +138,7 @@ def test_the_gate_is_a_shell_script():
 
 def test_the_hook_of_pre_commit(project):
     """Its format (https://pre-commit.com/#new-hooks), its pattern and its command."""
-    (hook,) = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
+    (hook,) = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text("utf-8"))
     assert {"id", "name", "entry", "language"} <= set(hook)
     assert set(hook) <= {
         "id", "name", "description", "entry", "language", "files", "exclude", "types", "args",

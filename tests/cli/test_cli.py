@@ -318,8 +318,8 @@ def without_escapes(text: str) -> str:
 
 def test_quiet_prints_nothing_and_writes_files(run, x, folder):
     assert tuple(run("compute", x, "-q", "-o", "r.json", "-o", "r.md")) == (0, "", "")
-    assert json.loads((folder / "r.json").read_text())["command"] == "compute"
-    assert (folder / "r.md").read_text().startswith("## bncli compute")
+    assert json.loads((folder / "r.json").read_text("utf-8"))["command"] == "compute"
+    assert (folder / "r.md").read_text("utf-8").startswith("## bncli compute")
 
 
 def test_quiet_still_says_what_went_wrong(run, folder):

@@ -82,7 +82,7 @@ def test_a_baseline_from_the_first_run_on(run, faulty, command, folder):
 
 def test_what_is_ignored_is_not_written_to_a_baseline(run, faulty, folder):
     run("made", "--baseline", "b.json", "--update-baseline", "--ignore", "BN002")
-    known = json.loads((folder / "b.json").read_text())["findings"]
+    known = json.loads((folder / "b.json").read_text("utf-8"))["findings"]
     assert [item["code"] for item in known] == ["BN001", "BN008"]
     assert run("made", "--baseline", "b.json", "--fail-on", "warning").code == 1
 
@@ -141,12 +141,12 @@ def test_many_files_in_one_call(run, folder, save):
     assert result.stdout.startswith("bncli compute: ")
     starts = ['{\n  "format', "channel,", "## bncli", '{\n  "$schema"', "<?xml", "bncli compute  "]
     for name, start in zip(names, starts, strict=True):
-        assert (folder / name).read_text().startswith(start)
+        assert (folder / name).read_text("utf-8").startswith(start)
     for name, form in (("r.sarif", "sarif"), ("r.xml", "junit"), ("r.md", "markdown")):
-        assert (folder / name).read_text() == run("compute", "x.npy", "-f", form).stdout
+        assert (folder / name).read_text("utf-8") == run("compute", "x.npy", "-f", form).stdout
 
 
 def test_quiet_keeps_files_and_exit_code(run, faulty, folder):
     assert tuple(run("made", "-q", "-o", "r.sarif", "-o", "r.xml")) == (1, "", "")
-    assert len(json.loads((folder / "r.sarif").read_text())["runs"][0]["results"]) == 3
-    assert 'failures="1"' in (folder / "r.xml").read_text()
+    assert len(json.loads((folder / "r.sarif").read_text("utf-8"))["runs"][0]["results"]) == 3
+    assert 'failures="1"' in (folder / "r.xml").read_text("utf-8")

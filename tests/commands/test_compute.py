@@ -837,11 +837,12 @@ def test_output_files_take_the_format_of_their_suffix(run, save, folder):
     result = run("compute", "x.npy", *flags)
     assert result.code == 0
     for name, form in zip(outputs, ("json", "csv", "markdown", "table"), strict=True):
-        assert (folder / name).read_text() == run("compute", "x.npy", "-f", form).stdout
-    assert result.stdout == (folder / "r.txt").read_text()
-    rows = list(csv.DictReader(io.StringIO((folder / "r.csv").read_text())))
+        assert (folder / name).read_text("utf-8") == run("compute", "x.npy", "-f", form).stdout
+    assert result.stdout == (folder / "r.txt").read_text("utf-8")
+    rows = list(csv.DictReader(io.StringIO((folder / "r.csv").read_text("utf-8"))))
     assert [float(row["mean"]) for row in rows] == [
-        row["mean"] for row in json.loads((folder / "r.json").read_text())["tables"]["channels"]
+        row["mean"]
+        for row in json.loads((folder / "r.json").read_text("utf-8"))["tables"]["channels"]
     ]
 
 
@@ -849,7 +850,7 @@ def test_output_files_are_written_when_quiet_and_at_exit_1(run, save, folder):
     save("x.npy", np.full((4, 2), np.nan, np.float32))
     result = run("compute", "x.npy", "-q", "-o", "r.json")
     assert tuple(result) == (1, "", "")
-    assert json.loads((folder / "r.json").read_text())["exit_code"] == 1
+    assert json.loads((folder / "r.json").read_text("utf-8"))["exit_code"] == 1
 
 
 def test_an_output_file_gets_the_usual_permissions_and_no_input_is_overwritten(run, save, folder):

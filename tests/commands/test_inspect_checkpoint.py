@@ -19,7 +19,7 @@ CORPUS = Path(
     os.environ.get("BNCLI_CORPUS", Path(__file__).resolve().parents[3] / "shared" / "corpus")
 )
 EXPECTED = CORPUS / "expected.json"
-PUBLISHED = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else []
+PUBLISHED = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else []
 REFUSED = ("unknown", "lfs-pointer", "hdf5", "onnx")
 
 KEYS = [

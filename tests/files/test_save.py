@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from bncli.dtypes import decode, encode
 from bncli.errors import BncliError, FileError, UsageError
 from bncli.files.reading import read_bytes, reading
-from bncli.files.save import refuse_overwriting, replacing, save_tensor, tensor_suffix
+from bncli.files.save import _integer, refuse_overwriting, replacing, save_tensor, tensor_suffix
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 SHAPES = [(), (0,), (5,), (2, 3), (1, 1, 1), (2, 0, 3), (3, 4, 5, 2)]
@@ -149,6 +150,35 @@ def test_a_link_stays_a_link(folder):
     save_tensor(folder / "link.npy", (1,), "float64", [np.array([7.0])])
     assert (folder / "link.npy").is_symlink()
     assert np.load(target).tolist() == [7.0]
+
+
+def test_what_cannot_be_renamed_or_removed_is_one_sentence(folder, monkeypatch):
+    """As on Windows: onto a file that another program has open, or that may only be read."""
+
+    def refused(*args, **flags):
+        raise PermissionError(13, "Permission denied")
+
+    path = folder / "y.npy"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(type(path), "replace", refused)
+    monkeypatch.setattr(type(path), "unlink", refused)
+    with pytest.raises(FileError, match="Permission denied"):
+        save_tensor(path, (1,), "float32", [np.ones(1, np.float32)])
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (1, 1, 1), (3, 4, 5, 2)])
+def test_strides_are_those_of_a_fresh_tensor(folder, shape):
+    save_tensor(folder / "y.pt", shape, "float32", [np.zeros(shape, np.float32)])
+    tensor = torch.load(folder / "y.pt", weights_only=True)
+    assert tensor.stride() == torch.empty(shape).stride()
+    assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**31, 2**40])
+def test_numbers_of_any_size_are_pickled(number):
+    assert pickle.loads(_integer(number) + b".") == number
+    assert len(_integer(number)) == (5 if number < 2**31 else 10)
 
 
 def test_overwriting_is_refused_by_identity_and_not_by_name(folder):

@@ -79,4 +79,4 @@ class Gate:
         return name
 
     def entries(self) -> list[dict]:
-        return json.loads((self.folder / "ci/known.json").read_text())["findings"]
+        return json.loads((self.folder / "ci/known.json").read_text("utf-8"))["findings"]

@@ -248,7 +248,7 @@ def test_another_working_folder_and_a_checkout_elsewhere(known, folder, monkeypa
     (folder / "one" / "models").mkdir()
     before = of_layers(*LAYERS, faulty=["head.1"], path="one/models/a.pt")
     assert new(lambda b, a: known(b, a, "one/ci/b.json"), before, before) == []
-    assert json.loads((folder / "one/ci/b.json").read_text())["findings"][0]["file"] == (
+    assert json.loads((folder / "one/ci/b.json").read_text("utf-8"))["findings"][0]["file"] == (
         "../models/a.pt"
     )
     monkeypatch.chdir(folder / "one" / "models")

@@ -18,7 +18,7 @@ def test_the_file_reads_well(folder):
     path = folder / "b.json"
     names = [f"model.{name}" for name in LAYERS]
     update_baseline("b.json", of_layers(*names, faulty=reversed(names)))
-    assert path.read_text() == (
+    assert path.read_text("utf-8") == (
         '{\n  "format_version": 2,\n  "findings": [\n'
         + ",\n".join(
             f'    {{"command": "hand-made", "file": "net.pt", "code": "BN001", '
@@ -28,7 +28,7 @@ def test_the_file_reads_well(folder):
         + "\n  ]\n}\n"
     )
     update_baseline("b.json", of_layers(*LAYERS))
-    assert path.read_text() == '{\n  "format_version": 2,\n  "findings": []\n}\n'
+    assert path.read_text("utf-8") == '{\n  "format_version": 2,\n  "findings": []\n}\n'
     assert read_baseline("b.json") == Baseline()
     assert [entry.name for entry in folder.iterdir()] == ["b.json"]
 

@@ -82,7 +82,7 @@ def test_an_update_renews_what_it_sees_and_keeps_the_rest(former, folder):
     update_baseline("b.json", faulty["b.pt"])
     whole = read_baseline("b.json")
     assert ([entry.file for entry in whole.entries], whole.former) == (["a.pt", "b.pt"], ())
-    assert "version_1" not in (folder / "b.json").read_text()
+    assert "version_1" not in (folder / "b.json").read_text("utf-8")
 
 
 def test_layers_that_were_not_looked_at_keep_their_old_entries(former):
@@ -111,7 +111,7 @@ def test_no_gate_turns_red_and_a_note_says_so(run, save, former, folder):
     assert result.code == 0
     assert "format 1" in result.report["verdict"]
     assert run("compute", "x.npy", "--baseline", "b.json", "--update-baseline", "-q").code == 0
-    assert json.loads((folder / "b.json").read_text())["format_version"] == 2
+    assert json.loads((folder / "b.json").read_text("utf-8"))["format_version"] == 2
     result = run("compute", "x.npy", "--fail-on", "info", "--baseline", "b.json", "-f", "json")
     assert result.code == 0
     assert "format 1" not in result.report["verdict"]
@@ -123,7 +123,7 @@ def test_what_was_told_apart_when_it_was_written_is_not_covered(folder, code, ol
     update_baseline("b.json", of_layers(*LAYERS, faulty=["head.1"], code=old))
     one = of_layers(*LAYERS, faulty=["head.1"], code=code)
     assert left(one, read_baseline("b.json")) == [(code, "head.1")]
-    document = json.loads((folder / "b.json").read_text())
+    document = json.loads((folder / "b.json").read_text("utf-8"))
     for entry in document["findings"]:
         del entry["apart_from"]
     (folder / "b.json").write_text(json.dumps(document))

@@ -192,7 +192,7 @@ def test_the_baseline_of_the_settings(run, project, shards, folder, monkeypatch)
         "bncli: known.json: there is no such baseline; write it with --update-baseline.\n"
     )
     assert run("compute", *shards, "--update-baseline").code == 0
-    assert len(json.loads((folder / "known.json").read_text())["findings"]) == 2
+    assert len(json.loads((folder / "known.json").read_text("utf-8"))["findings"]) == 2
     (folder / "below").mkdir()
     monkeypatch.chdir(folder / "below")
     assert run("compute", "../0.npy", "../1.npy").code == 0

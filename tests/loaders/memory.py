@@ -8,7 +8,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 def kilobytes(field):
     """A number of kilobytes from the kernel's account of this process."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    line = next(line for line in STATUS.read_text("utf-8").splitlines() if line.startswith(field))
     return int(line.split()[1])
 
 

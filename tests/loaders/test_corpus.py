@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.corpus,
     pytest.mark.skipif(not CORPUS.is_dir(), reason=f"there is no {CORPUS}"),
 ]
-EXPECTED = json.loads((CORPUS / "expected.json").read_text()) if CORPUS.is_dir() else []
+EXPECTED = json.loads((CORPUS / "expected.json").read_text("utf-8")) if CORPUS.is_dir() else []
 READ = {"torch-zip", "torch-legacy", "torchscript", "safetensors", "npz"}
 REFUSED = {
     "onnx": "it is an ONNX model",

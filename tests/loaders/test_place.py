@@ -67,11 +67,14 @@ def test_parts_of_one_storage_are_not_one_tensor(change, tmp_path):
         "every other": flat[:8:2],
         "none": flat[:0],
         "row": flat[:4].expand(1, 4)[0],
+        "table": flat[:9].view(3, 3),
+        "turned": flat[:9].view(3, 3).T,
     }
     found = places(tmp_path, change(saved(state)))
     assert found["none"] is None
     assert found["again"] == found["first"] == found["row"]
-    assert len(set(found.values())) == 5
+    assert found["table"] != found["turned"]
+    assert len(set(found.values())) == 7
 
 
 def test_arrays_and_their_files(tmp_path):

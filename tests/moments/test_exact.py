@@ -1,6 +1,7 @@
 """Mean and variance against exact rational arithmetic."""
 
 import math
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -287,3 +288,13 @@ def test_underflow_alone(scale):
     """A small array without overflow takes a shorter way."""
     x = np.random.default_rng(11).standard_normal((999, 2)) * scale
     check(channel_stats(x), x)
+
+
+def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
+    assert engine._processors() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert engine._processors() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert engine._processors() == 1

@@ -187,7 +187,7 @@ def test_memory_does_not_grow(layout, tmp_path):
         stats = channel_stats(ref, {axis}, threads=4)
         assert stats.count == {int(np.prod(shape)) // 64} and not stats.var.any()
         # Not ru_maxrss, which begins with that of the process that started this one.
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text("utf-8")
         print(status.partition("VmHWM:")[2].split()[0])
     """
     process = run(script)

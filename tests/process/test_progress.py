@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -27,6 +26,8 @@ print("done")
 
 def on_a_terminal(*argv: str) -> str:
     """What the work prints to a standard error that is a terminal."""
+    import pty  # not on Windows
+
     reader, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", WORK, *argv],

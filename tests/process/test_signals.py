@@ -13,7 +13,6 @@ import pytest
 from bncli import cli
 from bncli.errors import ExitCode
 from bncli.process import signals
-from bncli.process.streams import forget_impossible_sizes
 from bncli.report import Report
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="it takes a POSIX shell")
@@ -150,17 +149,6 @@ def test_any_words_of_a_shell_are_completed(run, monkeypatch, words, place):
 def test_a_completion_that_nobody_knows_is_2(run, monkeypatch, asked):
     monkeypatch.setenv("_BNCLI_COMPLETE", asked)
     assert run().code == 2
-
-
-@pytest.mark.parametrize("size", ["", "abc", "0", "-5", "99999999999999", "1e3", "²"])
-def test_no_size_of_a_terminal_that_is_none_is_believed(monkeypatch, size):
-    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(name, size)
-        forget_impossible_sizes()
-        assert name not in os.environ
-        monkeypatch.setenv(name, "132")
-        forget_impossible_sizes()
-        assert os.environ[name] == "132"
 
 
 @pytest.mark.parametrize("env", [{"COLUMNS": "99999999999999"}, {"TERMINAL_WIDTH": "abc"}])
@@ -327,3 +315,46 @@ def test_the_exit_codes_are_those_of_the_signals():
     assert ExitCode.TERMINATED == 128 + signal.SIGTERM
     assert ExitCode.INTERRUPTED == 128 + signals.INTERRUPT
     assert signals.received() is None
+
+
+@pytest.mark.parametrize("lacking", [(), ("SIGHUP",), ("SIGHUP", "SIGTERM")])
+def test_a_system_may_lack_signals(monkeypatch, lacking):
+    for name in lacking:
+        monkeypatch.delattr(signal, name, raising=False)
+    handled = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    signals.at_once()
+    there = {getattr(signal, name) for name in signals.ENDING if hasattr(signal, name)}
+    assert set(handled) == there >= {signal.SIGINT}
+    for handler in handled.values():
+        ended = []
+        monkeypatch.setattr(os, "_exit", ended.append)
+        handler(signal.SIGINT, None)
+        handler(15, None)
+        assert ended == [130, 143]
+
+
+def test_a_signal_raises_once_and_is_remembered(monkeypatch):
+    monkeypatch.setattr(signals, "_received", [])
+    handled = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    signals.orderly()
+    handler = handled[signal.SIGINT]
+    assert signals.received() is None
+    with pytest.raises(signals.Terminated):
+        handler(signal.SIGTERM, None)
+    handler(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        handler(signal.SIGINT, None)
+    assert signals.received() == signal.SIGTERM
+
+
+@pytest.mark.parametrize("disposition", [signal.SIG_IGN, None])
+def test_what_is_ignored_or_another_languages_is_not_handled(monkeypatch, disposition):
+    handled = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: disposition)
+    signals.orderly()
+    assert handled == {}

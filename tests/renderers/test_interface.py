@@ -130,7 +130,9 @@ def forgotten(formats, folder: Path, goldens: Path, readme: str) -> Iterator[str
     for value, suffixes in formats:
         if value not in files:
             yield f"Format has {value}, and there is no bncli/renderers/{value}.py"
-        elif not re.search(r"^def render\(", (folder / f"{value}.py").read_text(), re.MULTILINE):
+        elif not re.search(
+            r"^def render\(", (folder / f"{value}.py").read_text("utf-8"), re.MULTILINE
+        ):
             yield f"bncli/renderers/{value}.py has no function render"
         if not suffixes and value != "github":  # which is read from a log, not from a file
             yield f"Format gives {value} no suffix"
