@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -148,32 +150,48 @@ def test_files_of_torch_are_read_and_written_without_it(imported, save, folder):
     assert torch.load(folder / "y.pt", weights_only=True).dtype == torch.bfloat16
 
 
+MODULES = """
+import sys
+if sys.argv[1] == "import":
+    [__import__(name) for name in sys.argv[2:]]
+else:
+    from bncli.cli import main
+    main(sys.argv[1:])
+print("MODULES", *sys.modules, file=sys.stderr)
+"""
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("call", "floor", "own", "others"),
     [
-        ("--version",),
-        ("--help",),
-        ("compute", "--help"),
-        ("compute", "x.npy"),
-        ("compute", "x.npy", "--eval", "-f", "json"),
-        ("compare-norms", "x.npy"),
+        ("--version", "typer", 22, 4),
+        ("compute x.npy -f json", "numpy typer", 72, 13),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 89, 19),
+        ("rules", "rich.console rich.table typer", 72, 6),
     ],
 )
-def test_all_but_a_comparison_works_where_torch_is_not_installed(imported, x, arguments):
-    result, _ = imported(*arguments, hidden="torch")
-    assert result.code == 0
-    assert result.stdout
+def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):
+    """Each module of bncli or Python takes half a millisecond of every call, a package far more.
 
+    What is new is imported where it is used, or counted here. A few more are let pass, as Python
+    and Typer have a little more or less from release to release.
+    """
+    import torch
 
-def test_without_torch_a_comparison_says_how_to_install_it(run_process, x):
-    probe = PROBE.replace("{names!r}", "()")
-    result = run_process("torch", "compute", x, "--against", "torch", python=["-c", probe])
-    assert result.code == 2
-    assert result.stdout == ""
-    assert result.stderr == (
-        "bncli: PyTorch is not installed here, and the comparison needs it: "
-        "python -m pip install torch\nIMPORTED\n"
-    )
+    save("net.pt", torch.nn.BatchNorm1d(2).state_dict())
+
+    def imported(*arguments: str) -> set[str]:
+        result = run_process(*arguments, python=["-c", MODULES])
+        said, _, names = result.stderr.rpartition("MODULES")
+        assert said == "", said
+        return set(names.split())
+
+    more = imported(*call.split()) - imported("import", *floor.split())
+    packages = {name.partition(".")[0] for name in more} - sys.stdlib_module_names
+    assert packages <= {"bncli", "typer"}
+    of_bncli = sorted(name for name in more if name.partition(".")[0] == "bncli")
+    assert len(of_bncli) <= own + 4, of_bncli
+    assert len(more) - len(of_bncli) <= others + 8, sorted(more.difference(of_bncli))
 
 
 def test_without_rich_the_machine_formats_work(imported, x):
