@@ -165,7 +165,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 22, 4),
-        ("compute x.npy -f json", "numpy typer", 72, 13),
+        ("compute x.npy -f json", "numpy typer", 66, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 89, 19),
         ("rules", "rich.console rich.table typer", 72, 6),
     ],

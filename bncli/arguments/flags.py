@@ -167,6 +167,13 @@ class AgainstFlags:
 
     def pair(self, *, compared: bool) -> tuple[float, float] | None:
         """As `tolerance`, where it is known whether something is `compared`."""
-        from bncli.verify.closeness import tolerance_pair
-
-        return tolerance_pair(self.rtol, self.atol, compared=compared)
+        if self.rtol is None and self.atol is None:
+            return None
+        if self.rtol is None or self.atol is None:
+            raise UsageError("--rtol and --atol go together: give both or neither.")
+        for flag, value in (("--rtol", self.rtol), ("--atol", self.atol)):
+            if not value >= 0:
+                raise UsageError(f"{flag} {value:g}: a tolerance is 0 or more.")
+        if not compared:
+            raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
+        return self.rtol, self.atol

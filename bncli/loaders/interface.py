@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
 from bncli.loaders.registry import ZIP
-from bncli.loaders.zip_archive import ZipArchive
 from bncli.model import TensorFile
+
+if TYPE_CHECKING:
+    from bncli.loaders.zip_archive import ZipArchive
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""
@@ -69,6 +71,8 @@ class Source:
         """The directory of a ZIP file; None where the file does not begin as one."""
         if not self.head.startswith(ZIP):
             return None
+        from bncli.loaders.zip_archive import ZipArchive
+
         return ZipArchive(self.path, self.size, self.read, self.start)
 
 

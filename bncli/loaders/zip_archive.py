@@ -7,7 +7,6 @@ two share a name or a byte, and none is larger than its compressed bytes can giv
 
 from __future__ import annotations
 
-import shlex
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -42,6 +41,8 @@ Read = Callable[[int, int], bytes]
 
 def one_file(folder: Path) -> str:
     """What to do about a checkpoint of torch.distributed, whose files are archives in a row."""
+    import shlex
+
     tool = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
     where = shlex.quote(quoted(str(folder), 1000))
     return f"make the folder one file ({tool} {where} model.pt) and name that"

@@ -22,8 +22,14 @@ from bncli.rulebook.batch_rules import (
     OVERFLOW,
     STATE_NOT_FINITE,
 )
-from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values, span
-from bncli.rulebook.layers import MOST_EVIDENCE
+from bncli.rulebook.interface import (
+    MOST_EVIDENCE,
+    Rule,
+    channel_extent,
+    name_channels,
+    odd_values,
+    span,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -107,6 +107,9 @@ def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
     return ", ".join(said)
 
 
+MOST_EVIDENCE = 1024
+"""Channels that a finding's evidence lists at most."""
+
 MOST_RUNS = 1000
 """Runs of channels that an extent lists; more are known by a digest, and any change is new."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bncli.rulebook.interface import Rule, name_channels
+from bncli.rulebook.interface import MOST_EVIDENCE, Rule, name_channels
 from bncli.rulebook.origin import untrained_statistics
 from bncli.values import dataclass
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Affine = Literal["none", "initial", "weight", "trained"]
 HALVES = ("float16", "bfloat16")
-MOST_EVIDENCE = 1024
 NOTHING = 1e-6
 """The share of eps below which a variance no longer matters: the input's standard deviation is
 then below a thousandth of the root of eps."""

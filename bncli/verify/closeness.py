@@ -1,4 +1,4 @@
-"""What is close: tolerances, the user's and those by dtype; ULPs; NaN and infinities.
+"""What is close: tolerances by dtype; ULPs; NaN and infinities.
 
 `bncli.verify.meter` measures by them.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.errors import UsageError
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
@@ -87,23 +86,3 @@ def alike(
     beside = lost & ~np.isfinite(actual) & ~np.isfinite(expected)
     beside &= np.isnan(actual) | np.isnan(expected)
     return np.where(beside, np.nan, actual), np.where(beside, np.nan, expected)
-
-
-def tolerance_pair(
-    rtol: float | None, atol: float | None, *, compared: bool = True
-) -> tuple[float, float] | None:
-    """The tolerance that a user chose, or None for the one that follows from the arithmetic.
-
-    Raises UsageError where only one is given, or one is negative or not a number, or where nothing
-    is to be `compared`.
-    """
-    if rtol is None and atol is None:
-        return None
-    if rtol is None or atol is None:
-        raise UsageError("--rtol and --atol go together: give both or neither.")
-    for flag, value in (("--rtol", rtol), ("--atol", atol)):
-        if not value >= 0:
-            raise UsageError(f"{flag} {value:g}: a tolerance is 0 or more.")
-    if not compared:
-        raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
-    return rtol, atol

@@ -1,9 +1,8 @@
-"""What is close: default tolerances and ULPs against PyTorch's and NumPy's, pairs, infinities."""
+"""What is close: default tolerances and ULPs against PyTorch's and NumPy's, infinities."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,13 +10,11 @@ import torch
 from torch.testing._comparison import default_tolerances
 
 from bncli.dtypes import DTYPES
-from bncli.errors import UsageError
 from bncli.verify.closeness import (
     alike,
     default_tolerance,
     overflowed,
     spacing,
-    tolerance_pair,
     without_infinities,
 )
 
@@ -45,24 +42,6 @@ def test_spacing_of_what_has_none():
     assert np.isnan(spacing(np.array([np.inf, np.nan]), "float32")).all()
     assert np.isnan(spacing(np.array([1.0]), "int64")).all()
     assert spacing(np.array([1.0]), "bfloat16") == 2.0**-7
-
-
-def test_a_tolerance_comes_whole_or_not_at_all():
-    assert tolerance_pair(None, None) is None
-    assert tolerance_pair(0.0, 1e-3) == (0.0, 1e-3)
-    for pair in ((1e-3, None), (None, 0.0)):
-        with pytest.raises(UsageError, match="--rtol and --atol go together"):
-            tolerance_pair(*pair)
-    for pair, flag in (
-        ((-1.0, 0.0), "--rtol"),
-        ((0.0, math.nan), "--atol"),
-        ((0.0, -1e-9), "--atol"),
-    ):
-        with pytest.raises(UsageError, match=f"^{flag} .*: a tolerance is 0 or more"):
-            tolerance_pair(*pair)
-    with pytest.raises(UsageError, match="for a comparison"):
-        tolerance_pair(1e-3, 1e-3, compared=False)
-    assert tolerance_pair(None, None, compared=False) is None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
