@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from bncli.commands.inspect_checkpoint.layer_settings import matches
 from bncli.errors import ExitCode
 
 CORPUS = Path(
@@ -275,3 +276,21 @@ def test_checkpoints_inside_of_an_archive(run, folder):
     assert report["facts"]["unread"] == 1
     assert "old.pth" in report["verdict"]
     assert run("inspect-checkpoint", "agent.zip::policy.bn").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "expected"),
+    [
+        ("a.b.bn", "bn", True),
+        ("a.b.bn", "b.*", True),
+        ("a.b.bn", "a.*", True),
+        ("a/b/bn", "b/*", True),
+        ("a.b.bn", "n", False),
+        ("a.b.bn", "*n", True),
+        ("a.b.bn", "b", False),
+        ("layer10.bn", "layer1.*", False),
+        ("layer1.bn", "layer[12].*", True),
+    ],
+)
+def test_globs_match_any_end_of_a_name(name, glob, expected):
+    assert matches(name, glob) is expected

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bncli.rulebook import RULES
-from bncli.rulebook.checkpoint import file_findings, layer_findings
-from bncli.rulebook.interface import span
-from bncli.rulebook.layers import Checkpoint, summary
-from tests.rulebook.test_arithmetic import layer
-from tests.rulebook.test_origin import codes, f4, only
-
-FLOOR = 5.605193857299268e-45
+from bncli.rulebook.channels import outlier
+from bncli.rulebook.checkpoint import layer_findings
+from tests.rulebook.layers import FLOOR, codes, f4, layer, only
 
 
 def test_each_channel_lies_in_the_range_that_is_named():
@@ -32,12 +26,6 @@ def test_each_channel_lies_in_the_range_that_is_named():
     assert "running_var is 5.605e-45 in channels 0 and 1" in only(made, "BN401").message
 
 
-def test_span():
-    assert span(f4(0.5)) == "0.5"
-    assert span(f4(2, 0.5, 1)) == "0.5 to 2"
-    assert span(f4(1.00001, 1.00002)) == "1"
-
-
 def of(*numbers):
     return st.sampled_from(f4(*numbers).tolist())
 
@@ -45,6 +33,8 @@ def of(*numbers):
 sizes = st.one_of(
     st.floats(-1, 2.0**-13, width=32), st.floats(0, 2.0**17, width=32), of(0, FLOOR, 3e-12)
 )
+
+
 weights = st.one_of(st.floats(-2, 2, width=32), of(0, 1e-7, 0.005, 1e-9))
 
 
@@ -84,26 +74,6 @@ def test_a_layer_is_called_constant_only_where_it_is(var, weight):
         assert "BN404" not in found
 
 
-@pytest.mark.parametrize("eps", [1e-5, 1e-3])
-def test_variances_of_0_amplify_under_live_weights(eps):
-    """PyTorch's own layer: not constant, but 1/sqrt(eps) times the input."""
-    bn = torch.nn.BatchNorm1d(4, eps=eps).eval()
-    bn.running_var.zero_()
-    bn.running_mean.fill_(0.25)
-    output = bn(torch.tensor([[0.25] * 4, [1.25] * 4]))
-    made = layer(
-        running_mean=bn.running_mean.numpy(),
-        running_var=bn.running_var.numpy(),
-        weight=np.ones(4, np.float32),
-        bias=np.zeros(4, np.float32),
-    )
-    object.__setattr__(made, "eps", eps)
-    assert codes(made) == {"BN408"}
-    scale = only(made, "BN408").evidence["scale"]
-    assert (output[1] - output[0]).tolist() == pytest.approx(scale, rel=1e-5)
-    assert scale == pytest.approx([1 / math.sqrt(eps)] * 4)
-
-
 def test_no_weight_is_no_dead_weight():
     made = layer(running_var=f4(*[FLOOR] * 4))
     state = type(made.state)(
@@ -118,78 +88,6 @@ def test_the_help_for_a_variance_that_no_units_explain():
     odd = only(layer(running_var=f4(4e18, 1, 1, 1)), "BN406")
     assert odd.hint != usual.hint
     assert "2e+09" in odd.hint
-
-
-# A network.
-
-
-def network(*shares, channels=100, kind="dead"):
-    """Layers of which these shares of channels are dead, after one that lives."""
-    layers = []
-    for number, share in enumerate(shares):
-        gone = np.arange(channels) < share * channels
-        vectors = {
-            "running_var": np.where(gone, FLOOR, 1.0).astype(np.float32),
-            "weight": np.where(gone, 1e-4, 1.0).astype(np.float32),
-            "bias": np.full(channels, 0.5, np.float32),
-        }
-        if kind == "weightless":
-            vectors["running_var"] = np.ones(channels, np.float32)
-            vectors["weight"] = np.where(gone, 1e-7, 1.0).astype(np.float32)
-        elif kind == "masked":
-            vectors["weight"] = np.where(gone, 0.0, 1.0).astype(np.float32)
-            vectors["bias"] = np.where(gone, 0.0, 0.5).astype(np.float32)
-        elif kind == "initialised to 0":
-            vectors["running_var"] = np.ones(channels, np.float32)
-            vectors["weight"] = np.where(gone, 0.0, 1.0).astype(np.float32)
-        elif kind == "live":
-            vectors["weight"] = np.ones(channels, np.float32)
-        layers.append(summary(layer(f"bn{number}", channels=channels, **vectors)))
-    return [f for f in file_findings(Checkpoint(layers)) if f.code == "BN407"]
-
-
-@pytest.mark.parametrize(
-    ("shares", "blamed"),
-    [
-        ((0.92, 0.92, 0.92, 0.92), True),
-        ((0.0, 0.6, 0.6), True),
-        ((0.0, 0.6, 0.6, 0.0), True),  # half of the layers
-        ((0.0, 0.6, 0.6, 0.0, 0.0), False),
-        ((*[0.0] * 8, *[0.92] * 4), True),  # four in a row
-        ((*[0.0] * 8, *[0.92] * 3, 0.5, 0.92), False),
-        ((0.5, 0.5, 0.5), False),  # not more than half
-        ((0.92,), False),  # one layer is no network
-        ((0.3, 0.4, 0.2, 0.1), False),
-        ((), False),
-    ],
-)
-def test_which_networks_have_collapsed(shares, blamed):
-    for kind in ("dead", "weightless"):
-        found = network(*shares, kind=kind)
-        assert bool(found) == blamed
-        if blamed:
-            (finding,) = found
-            mostly = [f"bn{n}" for n, share in enumerate(shares) if share > 0.5]
-            assert finding.evidence["layers"] == mostly
-            assert finding.evidence["dead"] == round(100 * sum(shares))
-            assert finding.evidence["channels"] == 100 * len(shares)
-
-
-@pytest.mark.parametrize("kind", ["masked", "initialised to 0", "live"])
-def test_what_was_meant_or_is_amplified_has_not_collapsed(kind):
-    assert network(0.9, 0.9, 0.9, 0.9, kind=kind) == []
-
-
-def test_a_copy_does_not_make_a_network_collapse():
-    dead = {"running_var": f4(*[FLOOR] * 4), "weight": f4(*[1e-4] * 4)}
-    layers = [summary(layer("bn1")), summary(layer("bn2")), summary(layer("bn3"))]
-    copies = [summary(layer(f"ema.bn{n}", **dead)) for n in (1, 2, 3)]
-    twins = {f"ema.bn{n}": f"bn{n}" for n in (1, 2, 3)}
-    found = file_findings(Checkpoint([*layers, *copies], twins=twins))
-    assert "BN407" not in {finding.code for finding in found}
-
-
-# Inputs and running statistics, where a rule speaks of several channels too.
 
 
 def messages(run, code, *arguments):
@@ -223,3 +121,17 @@ def test_every_rule_names_what_holds_for_each_channel(run, save):
     said = messages(run, "BN706", "simulate-ema", x, *flags, var, "--batch-size", "16")
     assert "NaN in channel 1, -6" in said[0] or "NaN in channel 1, -5" in said[0]
     assert said[0].split(" in channels 0 and 3")[0].count(" to ") == 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "channel"),
+    [
+        ([1, 1, 1, 1, 30], 4),
+        ([1, 1, 1, 1, 19], None),  # not 20 times the median
+        ([1, 1, 1, 30, 30], None),  # not one that drowns the others
+        ([1, 1, np.nan, 1, 1, 30], 5),
+        ([1, 1, 30], None),
+    ],
+)
+def test_which_scale_stands_out(scales, channel):
+    assert outlier(np.array(scales, float)) == channel

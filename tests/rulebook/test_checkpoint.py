@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bncli.loaders import open_model
+from bncli.model import BatchNormState
 from bncli.rulebook import corruption, shapes, unwritten
 from bncli.rulebook.checkpoint import (
     FILE_CHECKS,
     LAYER_CHECKS,
     MODULES,
     checkpoint,
+    file_findings,
     layer_findings,
 )
-from bncli.rulebook.layers import Layer, summary
+from bncli.rulebook.copies import twins
+from bncli.rulebook.layers import Checkpoint, Layer, summary
+from bncli.rulebook.pairs import Pair
 from bncli.state_dict import batch_norm_layers, read_tensors
 
 RNG = np.random.default_rng(0)
@@ -155,3 +161,79 @@ def test_no_order_of_findings_comes_from_the_hash_of_a_name(run_process, odd):
         for seed in ("1", "2")
     }
     assert len(texts) == 1
+
+
+EXTREMES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1e-5,
+    1e-45,
+    1e-5,
+    65504.0,
+    65505.0,
+    3e38,
+    -1.0,
+    np.nan,
+    np.inf,
+    -np.inf,
+]
+
+
+vectors = st.one_of(
+    st.none(),
+    st.tuples(
+        st.lists(st.one_of(st.sampled_from(EXTREMES), st.floats(width=32)), max_size=12),
+        st.sampled_from(["f2", "f4", "f8"]),
+    ),
+)
+
+
+counters = st.one_of(
+    st.none(), st.integers(-3, 2**62), st.floats(), st.sampled_from([0, 1, 100, 200])
+)
+
+
+@given(
+    st.lists(st.tuples(vectors, vectors, vectors, vectors, counters), min_size=1, max_size=4),
+    st.sampled_from([0.0, 1e-5, 1e-3, 1e3]),
+    st.one_of(st.none(), st.sampled_from([-0.5, 0.0, 0.1, 1.0, 2.0, 1e-9])),
+    st.booleans(),
+    st.tuples(*[st.one_of(st.none(), st.floats(0, 1e308))] * 3),
+    st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum, assumed, numbers, shared):
+    """Any values, lengths and dtypes: findings with whole sentences, and never an exception."""
+    leaves = ("running_mean", "running_var", "weight", "bias")
+    dtypes = {"f2": "float16", "f4": "float32", "f8": "float64"}
+    findings, summaries = [], []
+    for number, (*tensors, counter) in enumerate(layers):
+        with np.errstate(over="ignore"):
+            arrays = {
+                leaf: np.array(tensor[0], tensor[1])
+                for leaf, tensor in zip(leaves, tensors, strict=True)
+                if tensor is not None
+            }
+        shapes = {leaf: array.shape for leaf, array in arrays.items()}
+        if counter is not None:
+            shapes["num_batches_tracked"] = ()
+        name = ("net.bn", "ema.bn", "net.bn2", "")[number]
+        state = BatchNormState(name, **arrays, num_batches_tracked=counter)
+        kinds = {leaf: dtypes[array.dtype.str[1:]] for leaf, array in arrays.items()}
+        made = Layer(state, shapes, kinds, eps=eps, momentum=momentum, momentum_assumed=assumed)
+        findings += layer_findings(made)
+        summaries.append(summary(made))
+    pairs = {copy: Pair(("ema", "net"), *numbers) for copy in twins(summaries)}
+    file = Checkpoint(
+        summaries,
+        twins=twins(summaries),
+        pairs=pairs,
+        followers=list(pairs) * shared,
+        shared={"net.bn2": "net.bn"} if shared and len(layers) > 2 else {},
+        averaged={} if shared else {"ema": 3.0},
+    )
+    for finding in findings + file_findings(file):
+        assert finding.message.endswith(".")
+        assert finding.evidence
+        assert "\n" not in finding.message

@@ -13,8 +13,9 @@ import torch
 
 from bncli.report import Severity
 from bncli.rulebook import FAMILIES, RULES, registry
-from bncli.rulebook.interface import Rule, name_channels
+from bncli.rulebook.interface import Rule, name_channels, span
 from tests.rulebook.faults import FAULTS
+from tests.rulebook.layers import f4
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -465,3 +466,9 @@ def test_one_unshuffled_channel_is_seen(run, save):
     save("c.npy", rng.normal(size=(32, 500)))
     save("d.npy", rng.normal(size=(32, 500)))
     assert run("compute", "c.npy", "d.npy", "-f", "json").report["findings"] == []
+
+
+def test_span():
+    assert span(f4(0.5)) == "0.5"
+    assert span(f4(2, 0.5, 1)) == "0.5 to 2"
+    assert span(f4(1.00001, 1.00002)) == "1"

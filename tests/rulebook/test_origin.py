@@ -15,26 +15,9 @@ from bncli.rulebook.checkpoint import file_findings, layer_findings
 from bncli.rulebook.layers import Checkpoint, summary
 from bncli.rulebook.origin import all_zero, garbage, may_be_decayed, same_bits, untrained_statistics
 from tests.rulebook.faults import POINTERS, TEXT
-from tests.rulebook.test_arithmetic import layer
+from tests.rulebook.layers import bits, codes, f4, layer, only
 
 ZEROS = {"running_mean": np.zeros(4, np.float32), "running_var": np.zeros(4, np.float32)}
-
-
-def codes(made):
-    return {finding.code for finding in layer_findings(made)}
-
-
-def only(made, code):
-    (finding,) = [finding for finding in layer_findings(made) if finding.code == code]
-    return finding
-
-
-def f4(*numbers):
-    return np.array(numbers, np.float32)
-
-
-def bits(*numbers):
-    return np.array(numbers, np.uint32).view(np.float32)
 
 
 # Training, whatever its inputs are.

@@ -7,8 +7,7 @@ import pytest
 
 from bncli.rulebook import RULES
 from bncli.rulebook.checkpoint import layer_findings
-from tests.rulebook.test_arithmetic import layer
-from tests.rulebook.test_origin import codes, f4, only
+from tests.rulebook.layers import codes, f4, layer, only
 
 HINT = {rule.code: rule.hint for rule in RULES}
 

@@ -60,6 +60,48 @@ def test_points_without_a_number_are_left_out():
     assert drawn([], a=[]) == ["(no finite value)"]
 
 
+def test_a_point_is_drawn_in_the_nearest_cell():
+    """21 columns and 8 rows: x is put at 20 x, y at 7 y, both rounded to the nearest."""
+    for x, y in ((0.24, 0.5), (0.26, 0.07), (0.774, 0.929), (0.276, 0.93)):
+        lines = drawn([0, x, 1], width=21 + len("1 │"), a=[0.0, y, 1.0])
+        row, column = HEIGHT - 1 - round(7 * y), round(20 * x)
+        assert body(lines)[row].ljust(21)[column] == "·"
+        assert sum(each.count("·") for each in body(lines)) == 3
+
+
+def test_a_later_series_is_drawn_over_an_earlier_one():
+    rows = body(drawn([0, 1], width=12, a=[0.0, 1.0], b=[0.0, 0.0]))
+    assert rows[0].rstrip().endswith("·")
+    assert rows[-1].startswith("─")
+
+
+def test_more_series_than_marks_begin_the_marks_again():
+    names = {f"s{i}": [float(i)] for i in range(len(MARKS) + 1)}
+    assert drawn([0], width=200, **names)[-1].split("   ")[-1] == f"{MARKS[0]} s{len(MARKS)}"
+
+
+def test_the_legend_goes_on_in_the_next_line():
+    names = {f"series{i}": [0.0, 1.0] for i in range(4)}
+    lines = drawn([0, 1], width=30, **names)
+    legend = lines[-2:]
+    assert [line.split("   ")[-1].split()[-1] for line in legend] == ["series1", "series3"]
+    # "· series0   ─ series1" has 21 columns, which just fit beside the labels and the axis.
+    assert len(drawn([0, 1], width=24, **names)) == len(lines)
+    assert len(drawn([0, 1], width=23, **names)) == len(lines) + 2
+
+
+def test_numbers_as_large_as_there_are():
+    rows = body(drawn([-1.7e308, 1.7e308], width=20, a=[-1.7e308, 1.7e308]))
+    assert rows[0].rstrip().endswith("·")
+    assert rows[-1].startswith("·")
+
+
+def test_an_axis_without_room_for_both_ends_has_the_first():
+    assert drawn([123456, 654321], width=15, a=[0.0, 1.0])[-2].split() == ["123456"]
+    assert drawn([123456, 654321], width=16, a=[0.0, 1.0])[-2].split() == ["123456", "654321"]
+    assert drawn([5, 5], a=[0.0, 1.0])[-2].split() == ["5"]
+
+
 def test_one_value_is_one_line():
     assert len(body(drawn([0, 1, 2], a=[5.0, 5.0, 5.0]))) == 1
 
