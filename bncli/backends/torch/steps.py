@@ -24,20 +24,14 @@ def steps(call: BatchNormCall) -> dict[str, NDArray[Any]]:
     g = to_tensor(call.grad_output, dtype).movedim(axis, 1)
     others = [0, *range(2, x.ndim)]
     shape = [1, -1] + [1] * (x.ndim - 2)
-
-    def parameter(values: Any, fill: float) -> Any:
-        if values is None:
-            return torch.full((x.shape[1],), fill, dtype=dtype)
-        return to_tensor(values, dtype)
-
-    weight, bias = parameter(call.weight, 1.0), parameter(call.bias, 0.0)
+    weight, bias = _parameter(call.weight, 1.0, x), _parameter(call.bias, 0.0, x)
     found: dict[str, Any] = {}
     if settings.normalizes_with_batch or call.running is None:
         mean, var = x.mean(others), x.var(others, correction=0)
         found["unbiased_var"] = x.var(others, correction=1)
     else:
-        mean = parameter(call.running.running_mean, 0.0).requires_grad_()
-        var = parameter(call.running.running_var, 1.0).requires_grad_()
+        mean = _parameter(call.running.running_mean, 0.0, x).requires_grad_()
+        var = _parameter(call.running.running_var, 1.0, x).requires_grad_()
     mean.retain_grad()
     var.retain_grad()
     var_plus_eps = var + settings.eps
@@ -48,9 +42,7 @@ def steps(call: BatchNormCall) -> dict[str, NDArray[Any]]:
     scaled = x_hat * weight.view(shape)
     output = scaled + bias.view(shape)
     output.backward(g)
-
     alpha = invstd * weight
-    var_sum = deviation.square().sum(others)
     found |= {
         "mean": mean,
         "var": var,
@@ -65,6 +57,7 @@ def steps(call: BatchNormCall) -> dict[str, NDArray[Any]]:
     if settings.affine:
         found |= {"weight": weight, "bias": bias}
     if settings.normalizes_with_batch:
+        var_sum = deviation.square().sum(others)
         found |= {"var_sum": var_sum, "grad_var": var.grad, "grad_mean": mean.grad}
     by_element = {
         "x": x,
@@ -79,3 +72,10 @@ def steps(call: BatchNormCall) -> dict[str, NDArray[Any]]:
     }
     found |= {name: tensor.movedim(1, axis) for name, tensor in by_element.items()}
     return {name: to_array(tensor) for name, tensor in found.items()}
+
+
+def _parameter(values: NDArray[Any] | None, fill: float, x: Any) -> Any:
+    """One value a channel of `x`, of shape (N, C, ...), in its dtype; `fill` for None."""
+    if values is None:
+        return x.new_full((x.shape[1],), fill)
+    return to_tensor(values, x.dtype)

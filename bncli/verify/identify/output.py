@@ -29,7 +29,7 @@ from bncli.verify.identify.views import layouts, other_axes, reordered, rounding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bncli.verify.identify.pair import ArraySource, FileSource
+    from bncli.verify.identify.pair import ArraySource, FileSource, View
 
 MOST_SHOWN = 24
 """Hypotheses that an answer lists."""
@@ -107,11 +107,7 @@ def identify_output(
         found += of_parts
         in_family += in_parts
     if not _explained(found):
-        views = (*ways[1:], *other_axes(base.view, known), *roundings(base.view))
-        others = [Seen.of(view, known) for view in views]
-        others += reordered(base)
-        # A rounding that makes an input infinite leaves nothing to be explained.
-        others = [other for other in others if other.fit.ok.mean() >= base.fit.ok.mean()]
+        others = _other_ways_to_look(base, ways[1:])
         seen |= {other.view.name: other for other in others}
         for other in others:
             plain = plain_batch_norms(known, other.view.name, other.view.count)
@@ -121,9 +117,7 @@ def identify_output(
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
     order = ranked(found + free, lenient=half or base.view.sums_by_rows)
     explaining = [item for item in order if item.explains]
-    count = base.view.count
-    tried = len(list(batch_norms(known, "", count))) + in_family + len(free)
-    tried += (len(seen) - 1) * len(list(plain_batch_norms(known, "", count)))
+    tried = in_family + len(free) + _of_batch_norm(base, len(seen) - 1)
     implied = None if explaining else Implied.of(base)
     return Identification(
         hypotheses=tuple(order[: min(MOST_SHOWN, len(explaining) + BESIDE)]),
@@ -134,6 +128,21 @@ def identify_output(
         channels=channels,
         implied=implied,
     )
+
+
+def _other_ways_to_look(base: Seen, layouts: Sequence[View]) -> list[Seen]:
+    """The tensors with these layouts, other axes, roundings and orders of channels."""
+    views = (*layouts, *other_axes(base.view, base.known), *roundings(base.view))
+    others = [*(Seen.of(view, base.known) for view in views), *reordered(base)]
+    # A rounding that makes an input infinite leaves nothing to be explained.
+    return [other for other in others if other.fit.ok.mean() >= base.fit.ok.mean()]
+
+
+def _of_batch_norm(base: Seen, more_views: int) -> int:
+    """How many hypotheses of BatchNorm are tried on the tensors, and on so many other views."""
+    known, count = base.known, base.view.count
+    plain = len(list(plain_batch_norms(known, "", count)))
+    return len(list(batch_norms(known, "", count))) + more_views * plain
 
 
 def _explained(found: list[Candidate]) -> bool:

@@ -15,6 +15,8 @@ from bncli.verify.trace.text import Writer, squared
 from bncli.verify.trace.values import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bncli.model import FloatArray
     from bncli.verify.trace.channel import ChannelView
 
@@ -195,34 +197,11 @@ def _steps(
         numbers = equation(made_of, value) if made_of else writer.result(value)
         return Step(quantity, formula, numbers, value)
 
-    stats, settings = done.stats, done.settings
     mean, invstd = values["mean"], values["invstd"]
-    steps = beginning(done, view, writer)
-    if settings.normalizes_with_batch:
-        steps += [
-            step("mean", "sum(x) / count", f"({writer.summed()}) / {stats.count}"),
-            step(
-                "var",
-                "sum((x - mean)^2) / count: normalises the batch",
-                f"({writer.summed_squares(lambda x: x - mean)}) / {stats.count}",
-            ),
-        ]
-        if settings.training and settings.track_running_stats:
-            total = writer.result(float(stats.var[view.channel]) * stats.count)
-            steps.append(
-                step(
-                    "unbiased_var",
-                    "sum((x - mean)^2) / (count - 1): enters running_var",
-                    f"{total} / {stats.count - 1}",
-                )
-            )
-    else:
-        steps += [
-            step("mean", "running_mean, in place of the batch's", ""),
-            step("var", "running_var, in place of the batch's", ""),
-        ]
+    eps = done.settings.eps
+    steps = [*beginning(done, view, writer), *_mean_and_var(done, view, writer, step)]
     steps += [
-        step("var_plus_eps", "var + eps", f"{writer.result(values['var'])} + {settings.eps:g}"),
+        step("var_plus_eps", "var + eps", f"{writer.result(values['var'])} + {eps:g}"),
         step("sqrt", "sqrt(var + eps)", f"sqrt({writer.result(values['var_plus_eps'])})"),
         step("invstd", "1 / sqrt(var + eps)", f"1 / {writer.result(values['sqrt'])}"),
         *parameter_steps(done, writer, values),
@@ -242,6 +221,37 @@ def _steps(
             ),
         ]
     return steps + running_steps(done, view.channel, writer, values)
+
+
+def _mean_and_var(
+    done: BatchNormPass, view: ChannelView, writer: Writer, step: Callable[[str, str, str], Step]
+) -> list[Step]:
+    """The statistics that normalise, each put into words by `step`."""
+    stats, settings = done.stats, done.settings
+    if not settings.normalizes_with_batch:
+        return [
+            step("mean", "running_mean, in place of the batch's", ""),
+            step("var", "running_var, in place of the batch's", ""),
+        ]
+    mean = float(done.norm.mean[view.channel])
+    steps = [
+        step("mean", "sum(x) / count", f"({writer.summed()}) / {stats.count}"),
+        step(
+            "var",
+            "sum((x - mean)^2) / count: normalises the batch",
+            f"({writer.summed_squares(lambda x: x - mean)}) / {stats.count}",
+        ),
+    ]
+    if settings.training and settings.track_running_stats:
+        total = writer.result(float(stats.var[view.channel]) * stats.count)
+        steps.append(
+            step(
+                "unbiased_var",
+                "sum((x - mean)^2) / (count - 1): enters running_var",
+                f"{total} / {stats.count - 1}",
+            )
+        )
+    return steps
 
 
 def beginning(done: BatchNormPass, view: ChannelView, writer: Writer) -> list[Step]:
