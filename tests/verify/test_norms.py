@@ -3,102 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 import pytest
 import torch
 
-from bncli.backends import BackendName, backend
-from bncli.backends.interface import NORM_QUANTITIES, NormRun
+from bncli.backends.interface import NormRun
 from bncli.moments import channel_stats
 from bncli.norms import BATCH, GROUP, INSTANCE, LAYER, RMS, describe, norm_statistics
 from bncli.verify.norms import compare_norms
-from tests.configurations import configuration
+from tests.verify.norm_cases import TORCH, case, compared
 
-TORCH = backend(BackendName.TORCH)
 NAMES = (BATCH, LAYER, INSTANCE, GROUP, RMS)
-
-
-def case(seed, largest=30_000):
-    """Norms and a tensor for them: rank, dtype, layout, size, mean, spread, groups, axes, eps."""
-    config = configuration(seed, largest)
-    x, axis = config.x, config.channel_axis
-    if axis == 0:
-        x, axis = np.moveaxis(x, 0, 1), 1
-    rng = np.random.default_rng(seed)
-    channels = x.shape[axis]
-    groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
-    norms = describe(
-        x.shape,
-        axis,
-        groups=groups,
-        normalized=int(rng.integers(1, x.ndim)),
-        eps=None if rng.random() < 0.5 else 1e-3,
-        rms_eps=2.0 ** (-52 if config.dtype == "float64" else -23),
-    )
-    return norms, x, config.dtype, channel_stats(x, axis)
-
-
-def compared(seed, chosen=TORCH, largest=30_000):
-    return compare_norms(*case(seed, largest), chosen).compared
-
-
-def test_no_false_alarm_and_tight():
-    """Every healthy run passes; the median run uses at least 1 % of each tolerance."""
-    used: dict[str, list[float]] = {}
-    alarms = []
-    for seed in range(400):
-        for item in compared(seed):
-            used.setdefault(item.quantity, []).append(item.used)
-            if not item.passed:
-                alarms.append((seed, item))
-    assert not alarms
-    assert set(used) == {
-        f"{name} {quantity}"
-        for name in NAMES
-        for quantity in NORM_QUANTITIES
-        if (name, quantity) != (RMS, "mean")
-    }
-    for quantity, shares in used.items():
-        assert len(shares) > 150, quantity
-        assert median(shares) >= 0.01, quantity
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_no_false_alarm_at_any_number_of_threads(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for seed in range(1000, 1120):
-            assert [item for item in compared(seed) if not item.passed] == [], seed
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_no_false_alarm_in_long_rows():
-    """Hundreds of thousands of values in a statistic."""
-    for seed in range(2000, 2012):
-        found = compared(seed, largest=400_000)
-        assert [item for item in found if not item.passed] == [], seed
-
-
-@pytest.mark.parametrize("order", ["sorted", "one outlier", "alternating", "two clusters"])
-def test_no_false_alarm_where_the_order_is_no_accident(order):
-    rng = np.random.default_rng(0)
-    values = rng.normal(3.0, 1.0, 24_000)
-    if order == "sorted":
-        values.sort()
-    elif order == "one outlier":
-        values[0] = 1e6
-    elif order == "alternating":
-        values[::2] += 1000.0
-    else:
-        values[12_000:] += 1000.0
-    x = values.reshape(4, 6, 1000).astype(np.float32)
-    norms = describe(x.shape, 1, groups=2, normalized=2, eps=None, rms_eps=2.0**-23)
-    found = compare_norms(norms, x, "float32", channel_stats(x), TORCH).compared
-    assert [item for item in found if not item.passed] == []
 
 
 # ---------------------------------------------------------------------------- planted faults
