@@ -2,6 +2,40 @@
 
 The names below are the public Python API; each is imported when it is first used, so that
 `import bncli` costs nothing.
+
+The rooms, floor by floor; each imports only from the floors below its own:
+
+    12  cli            mounts the commands, delivers their reports, catches, exits
+        __main__       the process: signals, and the exit code
+    11  commands       one file or package each: from flags to a `Report`
+    10  sections       what several commands put into a report
+     9  arguments      what several commands take from the command line
+     8  verify         a pass beside another implementation's: tolerances, meters; identify, trace
+        renderers      a `Report` as text, one file a format
+     7  backends       other implementations, run on the same input
+        gate           which findings count: settings, --select, --ignore, the baseline
+     6  rulebook       layers, batches and pairs of them become `Finding`s, one entry a rule
+        loaders        a file becomes its tensors, read when needed; no code in it is ever run
+     5  state_dict     names and tensors become layers, as PyTorch and other frameworks name them
+        running_stats  running statistics over many batches; the conventions of the frameworks
+        norms          BatchNorm's relatives: LayerNorm, InstanceNorm, GroupNorm, RMSNorm
+     4  moments        one exact pass over tensors of any size, pooled and merged
+        batchnorm      the normalisation and its gradients
+        pytorch_cpu    the roundings of PyTorch's kernels, repeated
+     3  model          the values that flow
+     2  files          bytes in and out, each file remembered; what is written is whole
+        process        signals, streams, the progress bar
+     1  report         `Report`, `Table`, `Chart`, `Finding`: what commands return
+        errors         what keeps bncli from looking, and the exit codes
+        dtypes         names, widths and conversions of dtypes
+        values         how all of these are made: frozen dataclasses
+
+What flows:
+
+    path - loaders -> TensorRef - moments -> ChannelStats - batchnorm -> Normalization
+                                - state_dict -> BatchNormState - running_stats -> RunningStats
+    two of a kind - verify -> Closeness;  any of them - rulebook -> Finding
+    all of them - commands, sections -> Report - gate, renderers -> text
 """
 
 from __future__ import annotations
