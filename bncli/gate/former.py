@@ -1,23 +1,27 @@
-"""What a baseline of version 1 knows, by the rule that it was written for.
+"""What a baseline of version 1 knows, and SARIF's fingerprints of it, by their own rule.
 
-An entry knows the command, the file, the rule and the place without numbers and wrappers. An
-entry for a file of this call is no excuse for another file of it; an entry for a file that is not
-in the call is: the checkpoint may have been renamed. This is less strict than what is written
-today, and stays until the entries are written anew, so that no gate turns red by an upgrade.
+A place is the subject without numbers and all wrappers, and without the prefix of the layers that
+were looked at, which is less strict than `bncli.gate.places`. An entry knows the command, the file,
+the rule and the place. An entry for a file of this call is no excuse for another file of it; an
+entry for a file that is not in the call is: the checkpoint may have been renamed. Nothing new is
+written by it but fingerprints beside the new ones, and it stays until the entries are written anew,
+so that no gate turns red by an upgrade.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from bncli.gate.former_places import Place, place
+from bncli.gate.places import common_prefix, unwrapped
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bncli.report import Finding, Report
 
@@ -25,15 +29,24 @@ FOR_ALL = frozenset({"BN604"})
 """Rules of which one finding spoke for many layers of a file, and named the first alone."""
 
 
+CHANNELS = re.compile(r"\bchannels? \d+(?:, \d+)*(?: and \d+(?: more)?)?")
+NUMBER = re.compile(r"(?<!\S)\d+(?!\S)")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class FormerEntry:
-    """One known finding; `prefix` and `place` as in `bncli.gate.former_places.Place`."""
+    """One known finding; `prefix` is what all places of its file begin with, before `place`."""
 
     command: str
     file: str
     code: str
     prefix: str
     place: str
+
+    @property
+    def full(self) -> str:
+        """The whole name of the place, only without wrappers and numbers that training changes."""
+        return f"{self.prefix}.{self.place}" if self.prefix else self.place
 
     def line(self) -> str:
         """The entry as JSON."""
@@ -56,7 +69,7 @@ def formerly_known(
     free = set(usable)
     matched: dict[int, int] = {}
     for elsewhere in (False, True):
-        for name in (_full, _short):
+        for name in ("full", "place"):
             waiting: dict[tuple[str, ...], list[int]] = {}
             for index in sorted(free, reverse=True):
                 if not elsewhere or old[index].file not in files:
@@ -107,7 +120,7 @@ def _inherited(
             and (other.file == entry.file or other.file not in files)
             and (
                 whole
-                or _short(other) == _short(entry)
+                or other.place == entry.place
                 or (other.code in FOR_ALL and other.file == entry.file)
             )
         )
@@ -118,31 +131,33 @@ def _inherited(
     return heirs
 
 
-def _full(entry: FormerEntry) -> str:
-    return Place(entry.prefix, entry.place).full
-
-
-def _short(entry: FormerEntry) -> str:
-    return entry.place
-
-
-def _key(
-    entry: FormerEntry, name: Callable[[FormerEntry], str], elsewhere: bool
-) -> tuple[str, ...]:
+def _key(entry: FormerEntry, name: Literal["full", "place"], elsewhere: bool) -> tuple[str, ...]:
     """What two entries have in common if they are one finding."""
-    return ("" if elsewhere else entry.file, entry.code, name(entry))
+    return ("" if elsewhere else entry.file, entry.code, getattr(entry, name))
 
 
 def _described(finding: Finding, report: Report) -> FormerEntry:
     """A finding as an entry of version 1."""
-    where = place(finding, report)
-    return FormerEntry(
-        report.command,
-        _normal(report.file_of(finding)),
-        finding.code,
-        where.prefix,
-        where.short,
-    )
+    where = former_place(finding, report)
+    return FormerEntry(report.command, _normal(report.file_of(finding)), finding.code, *where)
+
+
+def former_place(finding: Finding, report: Report) -> tuple[str, str]:
+    """What the places that the report judged begin with, and the finding's own behind that."""
+    subject = unwrapped(NUMBER.sub("N", CHANNELS.sub("channels", finding.subject)))
+    prefix = common_prefix(tuple(report.checked.get(finding.path, ())))
+    if prefix and subject.startswith(f"{prefix}."):
+        return prefix, subject.removeprefix(f"{prefix}.")
+    return "", subject
+
+
+def former_fingerprint(finding: Finding, report: Report) -> str:
+    """Sixteen hexadecimal digits that stay while the same rule speaks of the same place.
+
+    Neither the numbers in it nor wrappers and common prefixes of the names change it.
+    """
+    parts = (report.command, finding.code, former_place(finding, report)[1])
+    return hashlib.sha256("\n".join(parts).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def former_files(report: Report) -> set[str]:

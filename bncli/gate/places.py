@@ -20,13 +20,15 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bncli.gate.former_places import common_prefix, unwrapped
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bncli.report import Finding, Report
+
+WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What DataParallel, torch.compile, FSDP and activation checkpointing put into names."""
 
 INNER = frozenset(
     {
@@ -160,6 +162,26 @@ def _spellings(place: str, every: tuple[str, ...]) -> set[str]:
 def _meanings(every: tuple[str, ...]) -> Mapping[str, int]:
     """How many of a file's layers each spelling could mean."""
     return Counter(name for place in set(every) for name in _spellings(place, every))
+
+
+def unwrapped(name: str) -> str:
+    """A name without the components that wrappers put there; "/" counts as "."."""
+    parts = re.split(r"[./]", name)
+    return ".".join(part for part in parts if part not in WRAPPERS) or name
+
+
+@lru_cache(maxsize=16)  # asked again for every finding of a file
+def common_prefix(names: tuple[str, ...]) -> str:
+    """The leading components that all names share, wrappers left out; "" for fewer than two."""
+    split = [unwrapped(name).split(".")[:-1] for name in names]
+    if len(split) < 2:
+        return ""
+    shared = []
+    for parts in zip(*split, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
 
 
 # ------------------------------------------------------------------ fingerprints

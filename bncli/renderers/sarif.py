@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from bncli import __version__
 from bncli.errors import ExitCode
-from bncli.gate.former_places import former_fingerprint
+from bncli.gate.former import former_fingerprint
 from bncli.gate.places import fingerprint
 from bncli.renderers.json import text_of
 from bncli.report import Severity, printable

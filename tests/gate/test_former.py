@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bncli.gate.baseline import known_removed, update_baseline
 from bncli.gate.entries import read_baseline
-from bncli.gate.former import FOR_ALL
+from bncli.gate.former import FOR_ALL, former_fingerprint, former_place
 from bncli.rulebook import RULES
 from tests.findings import codes, finding, of_layers, report
 
@@ -157,3 +159,46 @@ def test_what_was_said_for_all_layers_was_said_of_one_file(former, old):
     now = of_layers(*LAYERS, faulty=["head.1"], code=code)
     assert left(now, baseline) == [(code, "head.1")]
     assert left(now, former((old, "net.pt", "", "stem.bn"))) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("channel 3", "channel 4"),
+        ("channel 3", "channels 0, 1, 2 and 61 more"),
+        ("channels 0 and 7", "channels 0, 1, 2 and 3"),
+        ("batch 3", "batch 17"),
+        ("layer1.bn channel 3", "layer1.bn channels 3 and 4"),
+    ],
+)
+def test_numbers_that_training_changes_are_no_part_of_a_place(one, other):
+    given = report(finding(subject=one), finding(subject=other))
+    first, second = (former_place(item, given) for item in given.findings)
+    assert first == second
+
+
+@pytest.mark.parametrize(("one", "other"), [("layer1.bn", "layer2.bn"), ("bn.1", "bn.2")])
+def test_numbers_in_a_name_are(one, other):
+    given = report(finding(subject=one), finding(subject=other))
+    first, second = (former_place(item, given) for item in given.findings)
+    assert first != second
+
+
+prefixes = st.sampled_from(["", "module.", "_orig_mod.module.", "model.", "state_dict.module.net."])
+
+
+@given(prefixes, prefixes, st.permutations(LAYERS), st.sampled_from(LAYERS), st.floats())
+def test_a_fingerprint_survives(one, other, order, layer, number):
+    """Another prefix, another order, other numbers; and another rule or layer is told apart."""
+    before = of_layers(*(one + name for name in LAYERS), faulty=[one + layer])
+    after = of_layers(
+        *(other + name for name in order), faulty=[other + layer], message=f"it is {number}."
+    )
+
+    def printed(given):
+        return [former_fingerprint(item, given) for item in given.findings]
+
+    assert printed(before) == printed(after)
+    assert len(printed(before)[0]) == 16
+    every = of_layers(*LAYERS, faulty=LAYERS), of_layers(*LAYERS, faulty=LAYERS, code="BN002")
+    assert len({mark for given in every for mark in printed(given)}) == 2 * len(LAYERS)

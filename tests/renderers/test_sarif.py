@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from bncli.gate.former_places import former_fingerprint
+from bncli.gate.former import former_fingerprint
 from bncli.gate.places import fingerprint
 from bncli.renderers.interface import RenderContext
 from bncli.renderers.sarif import render
