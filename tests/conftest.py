@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
@@ -26,7 +27,15 @@ COLOR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GIT
 TERMINAL = {"COLUMNS": "80", "LINES": "25", "TERM": "xterm-256color"}
 
 
-@dataclass(frozen=True, slots=True)
+settings.register_profile("exhaustive")
+
+
+def pytest_configure(config):
+    if "exhaustive" in config.option.markexpr.replace("not exhaustive", ""):
+        settings.load_profile("exhaustive")
+
+
+@dataclass(frozen=True)
 class Result:
     """What a run of bncli left behind."""
 
@@ -34,7 +43,7 @@ class Result:
     stdout: str
     stderr: str
 
-    @property
+    @cached_property
     def report(self) -> dict[str, Any]:
         """Standard output as strict JSON, which the published schema describes."""
         document = parse_strictly(self.stdout)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from bncli.gate.baseline import known_removed, update_baseline
@@ -27,10 +27,11 @@ from tests.gate.gates import (
     trained_on,
     wrapped,
 )
+from tests.sampling import examples
 
-PROPERTY = settings(
-    max_examples=25,
-    deadline=None,
+PROPERTY = examples(
+    6,
+    25,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example is made of many runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -201,7 +202,7 @@ def enlarged(extent: tuple[Member, ...], by: Member) -> tuple[Member, ...]:
     return (*extent, by)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(50, 200)
 @given(st.lists(findings, min_size=1, max_size=6).map(one_a_place), st.randoms(), st.data())
 def test_any_report(tmp_path_factory, found, random, data):
     """What was written is known in any order and in other words; any single worsening is not."""

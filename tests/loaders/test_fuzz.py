@@ -15,10 +15,13 @@ from .pickles import torch_zip
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_mutants_give_values_or_one_sentence(seed):
+@pytest.mark.parametrize(
+    ("seed", "mutants"),
+    [(11, 1000), *(pytest.param(seed, 4000, marks=pytest.mark.exhaustive) for seed in (11, 12))],
+)
+def test_mutants_give_values_or_one_sentence(seed, mutants):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.loaders.fuzz", "--mutants", "4000", "--seed", str(seed)],
+        [sys.executable, "-m", "tests.loaders.fuzz", f"--mutants={mutants}", f"--seed={seed}"],
         capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -70,12 +70,12 @@ def evaluating(*names):
 @torch.no_grad()
 def average_into(copy_, live, decay=0.9, *, buffers=False):
     """The usual moving average over parameters, and over floating-point buffers if asked for."""
-    for mine, its in zip(copy_.parameters(), live.parameters(), strict=True):
-        mine.mul_(decay).add_(its, alpha=1 - decay)
+    mine, its = list(copy_.parameters()), list(live.parameters())
     if buffers:
-        for mine, its in zip(copy_.buffers(), live.buffers(), strict=True):
-            if mine.is_floating_point():
-                mine.mul_(decay).add_(its, alpha=1 - decay)
+        mine += [buffer for buffer in copy_.buffers() if buffer.is_floating_point()]
+        its += [buffer for buffer in live.buffers() if buffer.is_floating_point()]
+    torch._foreach_mul_(mine, decay)  # as optimisers do: all in one call
+    torch._foreach_add_(mine, its, alpha=1 - decay)
 
 
 # Never estimated.

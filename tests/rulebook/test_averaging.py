@@ -1,6 +1,7 @@
 """Copies beside the live model: how they are found, and what is told of them."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,6 +36,24 @@ def codes(findings):
 
 def both(live, other, key="ema"):
     return {"model": live.state_dict(), key: other.state_dict()}
+
+
+@cache
+def averaged_from_the_start(decay, steps):
+    """A network and its moving average, which began before the first step."""
+    model = made(residual)
+    average = copy.deepcopy(model)
+    train(model, steps, step=lambda live: average_into(average, live, decay, buffers=True))
+    return model, average
+
+
+@cache
+def averaged_later(decay):
+    """A trained network and its moving average over 200 steps more."""
+    model = trained()
+    average = copy.deepcopy(model)
+    train(model, 200, step=lambda live: average_into(average, live, decay, buffers=True))
+    return model, average
 
 
 # How much of a copy is still initial.
@@ -142,11 +161,16 @@ def test_roots_are_what_two_names_do_not_share(ours, theirs, expected):
     assert roots_of(ours, theirs) == expected
 
 
-@pytest.mark.parametrize(("decay", "steps"), [(0.9998, 800), (0.999, 160), (0.99, 120)])
+@pytest.mark.parametrize(
+    ("decay", "steps"),
+    [
+        pytest.param(0.9998, 800, marks=pytest.mark.exhaustive),
+        (0.999, 160),
+        (0.99, 120),
+    ],
+)
 def test_a_copy_that_is_averaged_too_briefly_says_by_how_much(run, folder, decay, steps):
-    model = made(residual)
-    average = copy.deepcopy(model)
-    train(model, steps, step=lambda live: average_into(average, live, decay, buffers=True))
+    model, average = averaged_from_the_start(decay, steps)
     findings = [f for f in found(run, both(model, average)) if f["code"] == "BN608"]
     assert len(findings) == len(norms(model))
     for finding in findings:
@@ -156,9 +180,7 @@ def test_a_copy_that_is_averaged_too_briefly_says_by_how_much(run, folder, decay
 
 
 def test_a_share_of_the_initial_value_is_seen_in_every_floating_point_type(run, folder):
-    model = made(residual)
-    average = copy.deepcopy(model)
-    train(model, step=lambda live: average_into(average, live, 0.999, buffers=True))
+    model, average = averaged_from_the_start(0.999, 160)
     for kind in (torch.float16, torch.bfloat16, torch.float64):
         saved = both(copy.deepcopy(model).to(kind), copy.deepcopy(average).to(kind))
         shares = {
@@ -172,9 +194,7 @@ def test_a_share_of_the_initial_value_is_seen_in_every_floating_point_type(run, 
 @pytest.mark.parametrize("decay", [0.9, 0.99])
 @pytest.mark.parametrize("counter", [0, 1, 150])
 def test_an_average_that_has_caught_up_is_a_fact_and_no_fault(run, folder, decay, counter):
-    model = trained()
-    average = copy.deepcopy(model)
-    train(model, 200, step=lambda live: average_into(average, live, decay, buffers=True))
+    model, average = map(copy.deepcopy, averaged_later(decay))
     for module in norms(average).values():
         module.num_batches_tracked.fill_(counter)
     findings = found(run, both(model, average))
@@ -203,10 +223,17 @@ def test_statistics_estimated_anew_are_not_left_behind(run, folder):
     assert not codes(found(run, both(model, swa, "swa"))) & {"BN605", "BN608", "BN609"}
 
 
-def left_behind(counter=None):
+@cache
+def averaged_over_parameters():
+    """An average that began at a trained network, and the live one on other data since."""
     model = trained()
     average = copy.deepcopy(model)
     train(model, transform=lambda x: 3 * x + 2, step=lambda live: average_into(average, live))
+    return model, average
+
+
+def left_behind(counter=None):
+    model, average = map(copy.deepcopy, averaged_over_parameters())
     for module in norms(average).values():
         if counter is not None:
             module.num_batches_tracked.fill_(counter)

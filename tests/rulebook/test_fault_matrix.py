@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,16 @@ def random_affine():
     return model.state_dict()
 
 
-def teacher(*, counters):
+@cache
+def teacher_and_student():
     model = made(residual)
     copy_ = copy.deepcopy(model)
     train(model, step=lambda live: average_into(copy_, live, buffers=True))
+    return model, copy_
+
+
+def teacher(*, counters):
+    model, copy_ = map(copy.deepcopy, teacher_and_student())
     for module in norms(copy_).values():
         module.num_batches_tracked.fill_(counters)
     return {"epoch": 3, "state_dict": model.state_dict(), "state_dict_ema": copy_.state_dict()}
