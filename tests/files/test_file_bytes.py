@@ -20,7 +20,7 @@ from bncli.files.reading import reading
 from bncli.loaders import open_file, open_tensor
 from bncli.moments import channel_stats
 from tests.loaders.files import Net, saved, scripted
-from tests.loaders.test_place import deflated
+from tests.loaders.test_torch_places import deflated
 
 CHANNELS = 300
 

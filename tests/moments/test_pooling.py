@@ -1,7 +1,5 @@
 """Splitting and merging, threads, and what the statistics do when the values are transformed."""
 
-import threading
-import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,11 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from bncli.dtypes import encode
 from bncli.errors import TensorError
-from bncli.files.file_bytes import FileBytes
-from bncli.model import TensorRef
-from bncli.moments import channel_stats, engine, layout, merge
+from bncli.moments import channel_stats, merge
 from bncli.moments.pooling import _Sum
-from bncli.moments.worker import Worker
 
 from .exact import check, moments, same_bits
 
@@ -130,150 +125,7 @@ def test_what_cannot_be_merged():
     assert merge([plain, replace(plain, third=plain.var, fourth=plain.var)]).fourth is None
 
 
-@pytest.mark.parametrize("sizes", [(1 << 21, 1 << 19), (50_000, 9_000)], ids=str)
-@pytest.mark.parametrize("shape", [(3_000_000, 2), (40, 16, 60, 61), (5, 2, 300_000)], ids=str)
-def test_the_bits_do_not_depend_on_threads(shape, sizes, cut):
-    cut(*sizes)
-    rng = np.random.default_rng(32)
-    x = rng.standard_normal(shape, np.float32)
-    x[:, -1] += 500
-    x[len(x) // 2 :, 0] += 30  # so that some tasks are taken again and others are not
-    one = channel_stats(x, threads=1)
-    for threads in (1, 2, 3, 8):
-        assert same_bits(channel_stats(x, threads=threads), one)
-    x[1, 0] = np.nan
-    one = channel_stats(x, threads=1)
-    assert same_bits(channel_stats(x, threads=5), one)
-
-
-def test_a_file_and_an_array_agree(tmp_path, cut):
-    cut(20_000, 3_000)
-    x = np.random.default_rng(33).standard_normal((50, 4, 300)).astype(np.float32)
-    path = tmp_path / "x"
-    path.write_bytes(x.tobytes())
-    ref = TensorRef("", path, x.shape, "float32", (1200, 300, 1), FileBytes(path, 0, x.nbytes))
-    assert same_bits(channel_stats(ref, threads=3), channel_stats(x, threads=2))
-
-
-def test_the_tensor_is_left_as_it_is(cut):
-    cut(2000, 500)
-    x = np.random.default_rng(34).standard_normal((50, 4, 30)) + 1e5
-    x[3, 2, 1] = np.nan
-    before = x.tobytes()
-    x.flags.writeable = False
-    channel_stats(x, kurtosis=True, threads=2)
-    channel_stats(np.where(np.isnan(x), 1e300, x), kurtosis=True, threads=2)
-    assert x.tobytes() == before
-
-
-@pytest.mark.parametrize("small", [True, False])
-def test_progress_adds_up(small, cut, monkeypatch):
-    if not small:
-        cut(2000, 500)
-        monkeypatch.setattr(engine, "_ADVANCE_BYTES", 5000)
-    x = np.random.default_rng(35).standard_normal((50, 4, 30)).astype(np.float32)
-    caller = threading.get_ident()
-    seen = []
-
-    def advance(done):
-        assert threading.get_ident() == caller
-        seen.append(done)
-
-    channel_stats(x, threads=3, advance=advance)
-    assert sum(seen) == x.nbytes
-    assert len(seen) > 1 or small
-
-
-def test_an_error_in_a_thread_is_raised_and_the_others_end(cut, monkeypatch):
-    cut(100, 100)
-    before = threading.active_count()
-    original = Worker.__call__
-
-    def failing(self, number):
-        if number == 13:
-            raise ZeroDivisionError("planted")
-        return original(self, number)
-
-    monkeypatch.setattr(Worker, "__call__", failing)
-    with pytest.raises(ZeroDivisionError, match="planted"):
-        channel_stats(np.ones((5000, 2)), threads=4)
-    assert threading.active_count() == before
-
-
-def test_a_slow_task_holds_the_others_up(cut, monkeypatch):
-    """Results wait for their turn, but only so many: memory stays bounded."""
-    cut(100, 100)
-    original = Worker.__call__
-    furthest = []
-
-    def slow(self, number):
-        if number == 1:
-            time.sleep(0.3)
-            furthest.append(max(started))
-        started.append(number)
-        return original(self, number)
-
-    started = [0]
-    monkeypatch.setattr(Worker, "__call__", slow)
-    x = np.random.default_rng(36).standard_normal((50_000, 2))
-    check(channel_stats(x, threads=4), x)
-    assert furthest[0] <= 4 * engine._TASKS_AHEAD + 1
-
-
-def test_one_thread_is_one_thread():
-    """NumPy's BLAS has threads of its own, and none of the calls may wake them."""
-    rng = np.random.default_rng(37)
-    for shape in [(8, 16, 200, 200), (80_000, 64), (1250, 4096), (3, 1_700_000)]:
-        x = rng.standard_normal(shape, np.float32)
-        begun, alone = time.process_time(), time.thread_time()
-        for _ in range(5):
-            channel_stats(x, threads=1)
-        alone = time.thread_time() - alone
-        assert time.process_time() - begun < 1.25 * alone + 0.01
-
-
 def test_bfloat16_and_float16_are_what_they_widen_to():
     x = np.random.default_rng(38).standard_normal((300, 70))
     half = encode(x, "float16")
     assert same_bits(channel_stats(half), channel_stats(half.astype(np.float32)))
-
-
-def test_cut_covers_each_value_once():
-    for shape in [(5,), (4, 3), (2, 3, 4, 5), (7, 1, 9)]:
-        for limit in (1, 2, 5, 11, 1000):
-            strides = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
-            for span in (None, 0, 3, 17):
-                box = layout.Box((0,) * len(shape), shape)
-                seen = np.zeros(shape, int)
-                pieces = layout.Cut(box, strides, limit, span)
-                for piece in pieces:
-                    seen[piece.slices] += 1
-                    size = int(np.prod(piece.shape))
-                    assert size <= pieces.values <= limit
-                    reach = sum((n - 1) * s for n, s in zip(piece.shape, strides, strict=True))
-                    assert reach <= pieces.span
-                    assert span is None or reach <= span
-                assert (seen == 1).all()
-
-
-@pytest.mark.parametrize("tile", [7, 11, 19])
-def test_no_tile_is_larger_than_the_buffers(tile, cut):
-    """A shorter last task may be cut into longer tiles than the others are."""
-    cut(30, tile)
-    for n in range(1, 120):
-        for shape, strides in [((n, 1), (1, 1)), ((n, 3), (3, 1)), ((n, 2, 2), (4, 2, 1))]:
-            plan = layout.Layout(shape, strides, 1)
-            sizes = [int(np.prod(piece.shape)) for task in plan.tasks for piece in plan.tiles(task)]
-            assert sum(sizes) == np.prod(shape)
-            assert max(sizes) <= plan.tile_values <= tile
-
-
-def test_later_tasks_begin_with_a_guess_of_the_mean(cut, monkeypatch):
-    """Once a mean is known to lie far from 0, tasks are summed once, not twice."""
-    cut(1000, 300)
-    goes = []
-    original = Worker._sums
-    monkeypatch.setattr(Worker, "_sums", lambda *a, **k: goes.append(a) or original(*a, **k))
-    x = np.random.default_rng(39).standard_normal((2500, 4)) + 100
-    check(channel_stats(x, threads=2), x)
-    assert len(goes) == 10 + 1

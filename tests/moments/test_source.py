@@ -17,9 +17,9 @@ from bncli.files.file_bytes import FileBytes
 from bncli.model import TensorRef
 from bncli.moments import channel_stats
 
-from .exact import check
-from .test_exact import CUTS
-from .test_nonfinite import check_dirty
+from .exact import check, same_bits
+from .test_engine import CUTS
+from .test_worker import check_dirty
 
 
 def stored_tensor(path, bits, dtype, shape, strides, byteorder="little", offset=64):
@@ -223,3 +223,12 @@ def test_interrupt_ends_it_at_once(tmp_path):
     assert time.monotonic() - begun < 3
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
+
+
+def test_a_file_and_an_array_agree(tmp_path, cut):
+    cut(20_000, 3_000)
+    x = np.random.default_rng(33).standard_normal((50, 4, 300)).astype(np.float32)
+    path = tmp_path / "x"
+    path.write_bytes(x.tobytes())
+    ref = TensorRef("", path, x.shape, "float32", (1200, 300, 1), FileBytes(path, 0, x.nbytes))
+    assert same_bits(channel_stats(ref, threads=3), channel_stats(x, threads=2))

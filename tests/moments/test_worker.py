@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bncli.moments import channel_stats, engine
+from bncli.moments.worker import Worker
 
 from .exact import check
-from .test_exact import CUTS, layouts
+from .test_engine import CUTS, layouts
 
 NAN, INF = np.nan, np.inf
 
@@ -132,3 +133,14 @@ def test_dirty_data_is_not_taken_for_overflow(monkeypatch):
     x[4, 1], x[5, 2] = NAN, INF
     check_dirty(channel_stats(x), x)
     assert len(scans) == 1
+
+
+def test_later_tasks_begin_with_a_guess_of_the_mean(cut, monkeypatch):
+    """Once a mean is known to lie far from 0, tasks are summed once, not twice."""
+    cut(1000, 300)
+    goes = []
+    original = Worker._sums
+    monkeypatch.setattr(Worker, "_sums", lambda *a, **k: goes.append(a) or original(*a, **k))
+    x = np.random.default_rng(39).standard_normal((2500, 4)) + 100
+    check(channel_stats(x, threads=2), x)
+    assert len(goes) == 10 + 1

@@ -2,15 +2,18 @@
 
 import math
 import os
+import threading
+import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from bncli.dtypes import decode, encode
-from bncli.moments import channel_moments, channel_stats, engine, kernels
+from bncli.moments import channel_moments, channel_stats, engine
+from bncli.moments.worker import Worker
 
-from .exact import check, moments
+from .exact import check, moments, same_bits
 
 SHAPES = [(50, 6), (12, 5, 33), (6, 3, 9, 11), (3, 4, 5, 6, 7)]
 CUTS = [(1 << 21, 1 << 19), (400, 100), (64, 64), (30, 7), (1, 1)]
@@ -255,23 +258,6 @@ def test_few_values(shape, mean, dtype):
     assert np.array_equal(x, before)
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 12544), (1, 1, 1 << 20), (64, 8, 300), (3, 5, 40_000)])
-def test_products_let_other_threads_run(shape, monkeypatch):
-    """NumPy keeps the interpreter's lock for a product of up to 500 pairs of vectors."""
-    rows = []
-    vecdot = np.vecdot
-
-    def counted(x, y):
-        rows.append(x.size // x.shape[-1])
-        assert x.shape[-1] <= kernels.PIECE_VALUES
-        return vecdot(x, y)
-
-    monkeypatch.setattr(np, "vecdot", counted)
-    kernels.power_sums(np.ones(shape))
-    assert len(rows) == 1
-    assert rows[0] > 500
-
-
 @pytest.mark.parametrize("away", [0.0, 1e6])
 def test_a_billion_values_a_channel(away):
     """A million values a thousand times over have the statistics of the million."""
@@ -298,3 +284,96 @@ def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch)
     assert engine._processors() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert engine._processors() == 1
+
+
+@pytest.mark.parametrize("sizes", [(1 << 21, 1 << 19), (50_000, 9_000)], ids=str)
+@pytest.mark.parametrize("shape", [(3_000_000, 2), (40, 16, 60, 61), (5, 2, 300_000)], ids=str)
+def test_the_bits_do_not_depend_on_threads(shape, sizes, cut):
+    cut(*sizes)
+    rng = np.random.default_rng(32)
+    x = rng.standard_normal(shape, np.float32)
+    x[:, -1] += 500
+    x[len(x) // 2 :, 0] += 30  # so that some tasks are taken again and others are not
+    one = channel_stats(x, threads=1)
+    for threads in (1, 2, 3, 8):
+        assert same_bits(channel_stats(x, threads=threads), one)
+    x[1, 0] = np.nan
+    one = channel_stats(x, threads=1)
+    assert same_bits(channel_stats(x, threads=5), one)
+
+
+def test_the_tensor_is_left_as_it_is(cut):
+    cut(2000, 500)
+    x = np.random.default_rng(34).standard_normal((50, 4, 30)) + 1e5
+    x[3, 2, 1] = np.nan
+    before = x.tobytes()
+    x.flags.writeable = False
+    channel_stats(x, kurtosis=True, threads=2)
+    channel_stats(np.where(np.isnan(x), 1e300, x), kurtosis=True, threads=2)
+    assert x.tobytes() == before
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_progress_adds_up(small, cut, monkeypatch):
+    if not small:
+        cut(2000, 500)
+        monkeypatch.setattr(engine, "_ADVANCE_BYTES", 5000)
+    x = np.random.default_rng(35).standard_normal((50, 4, 30)).astype(np.float32)
+    caller = threading.get_ident()
+    seen = []
+
+    def advance(done):
+        assert threading.get_ident() == caller
+        seen.append(done)
+
+    channel_stats(x, threads=3, advance=advance)
+    assert sum(seen) == x.nbytes
+    assert len(seen) > 1 or small
+
+
+def test_an_error_in_a_thread_is_raised_and_the_others_end(cut, monkeypatch):
+    cut(100, 100)
+    before = threading.active_count()
+    original = Worker.__call__
+
+    def failing(self, number):
+        if number == 13:
+            raise ZeroDivisionError("planted")
+        return original(self, number)
+
+    monkeypatch.setattr(Worker, "__call__", failing)
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        channel_stats(np.ones((5000, 2)), threads=4)
+    assert threading.active_count() == before
+
+
+def test_a_slow_task_holds_the_others_up(cut, monkeypatch):
+    """Results wait for their turn, but only so many: memory stays bounded."""
+    cut(100, 100)
+    original = Worker.__call__
+    furthest = []
+
+    def slow(self, number):
+        if number == 1:
+            time.sleep(0.3)
+            furthest.append(max(started))
+        started.append(number)
+        return original(self, number)
+
+    started = [0]
+    monkeypatch.setattr(Worker, "__call__", slow)
+    x = np.random.default_rng(36).standard_normal((50_000, 2))
+    check(channel_stats(x, threads=4), x)
+    assert furthest[0] <= 4 * engine._TASKS_AHEAD + 1
+
+
+def test_one_thread_is_one_thread():
+    """NumPy's BLAS has threads of its own, and none of the calls may wake them."""
+    rng = np.random.default_rng(37)
+    for shape in [(8, 16, 200, 200), (80_000, 64), (1250, 4096), (3, 1_700_000)]:
+        x = rng.standard_normal(shape, np.float32)
+        begun, alone = time.process_time(), time.thread_time()
+        for _ in range(5):
+            channel_stats(x, threads=1)
+        alone = time.thread_time() - alone
+        assert time.process_time() - begun < 1.25 * alone + 0.01
