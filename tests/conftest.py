@@ -161,8 +161,12 @@ def save(folder):
 
 @pytest.fixture
 def golden(request):
-    """Compare text with `goldens/NAME` beside the test; `pytest --update` writes it anew."""
-    folder = request.path.parent / "goldens"
+    """Compare text with `goldens/NAME` beside the test, or beside a folder that it is in.
+
+    `pytest --update` writes it anew.
+    """
+    beside = [parent / "goldens" for parent in request.path.parents]
+    folder = next(filter(Path.is_dir, beside), beside[0])
 
     def golden(name: str, text: str) -> None:
         path = folder / name

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bncli.renderers import SUFFIXES
+from tests.commands.samples import random
 
 
 def refusals(command: str) -> dict[str, str]:
@@ -17,10 +18,6 @@ def refusals(command: str) -> dict[str, str]:
     text = Path(__file__).with_name("refusals.txt").read_text(encoding="utf-8")
     text = text.replace("SUFFIXES", ", ".join(SUFFIXES))
     return dict(re.findall(rf"^bncli {command} ?(.*)\n    (.+)$", text, re.MULTILINE))
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(1.0, 2.0, shape).astype(np.float32)
 
 
 @pytest.fixture

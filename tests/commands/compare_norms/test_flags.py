@@ -1,0 +1,90 @@
+"""The norms that the flags describe: groups, shapes and eps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.commands.compare_norms.samples import NAMES
+from tests.commands.conftest import random
+
+
+def test_sequences(rows, run, save):
+    """(N, T, D) with the channels last: LayerNorm over D, BatchNorm as transposed."""
+    x = random(3, 5, 4)
+    path = save("x.npy", x)
+    norms = rows(path, "--channel-axis", "-1", "--against", "torch")
+    assert norms["LayerNorm"]["axes"] == [2]
+    assert norms["LayerNorm"]["statistics_shape"] == [3, 5]
+    assert norms["BatchNorm"]["axes"] == [0, 1]
+    assert norms["BatchNorm"]["mean"] == pytest.approx(x[:, :, 0].astype(float).mean(), rel=1e-13)
+    assert norms["LayerNorm"]["mean"] == pytest.approx(x[0, 0].astype(float).mean(), rel=1e-13)
+    assert norms["InstanceNorm"]["mean"] == pytest.approx(x[0, :, 0].astype(float).mean())
+    whole = rows(path, "--channel-axis", "-1", "--normalized-shape", "5,4")["LayerNorm"]
+    assert (whole["axes"], whole["statistics_shape"]) == ([1, 2], [3])
+    assert whole["mean"] == pytest.approx(x[0].astype(float).mean(), rel=1e-13)
+    transposed = save("t.npy", np.ascontiguousarray(x.transpose(0, 2, 1)))
+    again = rows(transposed)
+    for name in ("BatchNorm", "InstanceNorm", "GroupNorm"):
+        for key in ("mean", "var", "count", "change_without_one_sample"):
+            assert norms[name][key] == pytest.approx(again[name][key], rel=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_groups(rows, run, save, groups):
+    x = random(3, 6, 4).astype(np.float64)
+    row = rows(save("x.npy", x), "--groups", groups, "--against", "torch")["GroupNorm"]
+    assert row["statistics_shape"] == [3, groups]
+    assert row["mean"] == pytest.approx(x[0, : 6 // groups].mean(), rel=1e-13)
+    assert row["var"] == pytest.approx(x[0, : 6 // groups].var(), rel=1e-12)
+    assert row["note"].startswith(f"{groups} group")
+    facts = run("compare-norms", "x.npy", "--groups", groups, "-f", "json").report["facts"]
+    assert facts["groups"] == groups
+
+
+def test_eps(rows, run, save):
+    x = save("x.npy", random(3, 6, 4).astype(np.float64))
+    default = rows(x)
+    assert [default[name]["eps"] for name in NAMES] == [1e-5] * 4 + [2.0**-52]
+    assert rows(x, "--dtype", "float32")["RMSNorm"]["eps"] == 2.0**-23
+    assert rows(x, "--dtype", "bfloat16")["RMSNorm"]["eps"] == 2.0**-23
+    chosen = rows(x, "--eps", "0.5", "--against", "torch")
+    assert [chosen[name]["eps"] for name in NAMES] == [0.5] * 5
+    for name in NAMES[:4]:
+        assert chosen[name]["invstd"] == pytest.approx((chosen[name]["var"] + 0.5) ** -0.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 4), 1), ((6, 3, 4), 1), ((5, 2, 3, 4), -1), ((1, 3, 2), 1)], ids=str
+)
+@pytest.mark.parametrize("value", [None, np.nan, np.inf])
+def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
+    """As PyTorch allows: one statistic in all, so that the batch matters, and none is kept."""
+    x = np.random.default_rng(0).normal(100, 3, shape).astype(np.float32)
+    if value is not None:
+        x[(0,) * x.ndim] = value
+    result = run(
+        "compare-norms", save("x.npy", x), "--normalized-shape", ",".join(map(str, shape)),
+        "--channel-axis", axis, "--against", "torch", "-f", "json",
+    )  # fmt: skip
+    assert result.code == (0 if value is None else 1)
+    assert "BN901" not in [finding["code"] for finding in result.report["findings"]]
+    rows = {row["norm"]: row for row in result.report["tables"]["norms"]}
+    for name in ("LayerNorm", "RMSNorm"):
+        row = rows[name]
+        assert (row["statistics_shape"], row["affine_shape"]) == ([], list(shape))
+        assert (row["depends_on_batch"], row["running_stats"]) == (True, False)
+        assert row["count"] == x.size
+    if value is None:
+        wide = x.astype(np.float64)
+        assert rows["LayerNorm"]["mean"] == pytest.approx(wide.mean(), rel=1e-12)
+        assert rows["LayerNorm"]["var"] == pytest.approx(wide.var(), rel=1e-10)
+        change = rows["LayerNorm"]["change_without_one_sample"]
+        rest = wide[:-1]
+        if len(rest):
+            here, there = (
+                (rest - part.mean()) / np.sqrt(part.var() + 1e-5) for part in (wide, rest)
+            )
+            assert change == pytest.approx(np.abs(here - there).max(), rel=1e-6)
+        else:
+            assert change is None

@@ -1,0 +1,338 @@
+"""`bncli inspect-checkpoint`: the layers of checkpoints made here and of published ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bncli.errors import ExitCode
+from bncli.renderers.interface import RenderContext
+from bncli.renderers.table import render
+from bncli.report import Finding, Report, Severity, Table
+from tests.commands.inspect_checkpoint.networks import net
+from tests.commands.inspect_checkpoint.small import small
+
+CORPUS = Path(
+    os.environ.get("BNCLI_CORPUS", Path(__file__).resolve().parents[4] / "shared" / "corpus")
+)
+
+
+EXPECTED = CORPUS / "expected.json"
+
+
+PUBLISHED = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else []
+
+
+REFUSED = ("unknown", "lfs-pointer", "hdf5", "onnx")
+
+
+KEYS = [
+    "name",
+    "kind_hint",
+    "channels",
+    "dtype",
+    "num_batches_tracked",
+    "mean_min",
+    "mean_max",
+    "var_min",
+    "var_max",
+    "scale_max",
+    "eps",
+    "momentum",
+]
+
+
+def test_state_dict(run, folder):
+    """The BatchNorm layers alone, with the ranges that NumPy finds, and eps said to be assumed."""
+    model = net()
+    torch.save(model.state_dict(), "net.pt")
+    result = run("inspect-checkpoint", "net.pt", "-f", "json")
+    assert result.code == ExitCode.OK
+    report = result.report
+    rows = report["tables"]["layers"]
+    assert [row["name"] for row in rows] == ["1", "head"]
+    for row, layer in zip(rows, (model[1], model.head), strict=True):
+        assert set(KEYS) <= set(row)
+        var = layer.running_var.double().numpy()
+        scale = layer.weight.detach().double().numpy() / np.sqrt(var + 1e-5)
+        assert row["channels"] == len(var)
+        assert row["dtype"] == "float32"
+        assert row["num_batches_tracked"] == 7
+        assert row["mean_min"] == layer.running_mean.min().item()
+        assert row["mean_max"] == layer.running_mean.max().item()
+        assert row["var_min"] == var.min()
+        assert row["var_max"] == var.max()
+        assert row["scale_min"] == pytest.approx(scale.min(), rel=1e-12)
+        assert row["scale_max"] == pytest.approx(scale.max(), rel=1e-12)
+        assert (row["eps"], row["momentum"], row["kind_hint"]) == (1e-5, 0.1, None)
+    facts = report["facts"]
+    assert (facts["container"], facts["layers"], facts["channels"]) == ("torch-zip", 2, 10)
+    assert (facts["eps_source"], facts["momentum_source"]) == ("assumed", "assumed")
+    assert (
+        "2 BatchNorm layers, 10 channels; num_batches_tracked: 2 layers at 7." in report["verdict"]
+    )
+
+
+def test_pickled_module(run, folder):
+    """A module saved whole brings its class, eps and momentum along."""
+    torch.save(net(), "net.pt")
+    report = run("inspect-checkpoint", "net.pt", "-f", "json").report
+    rows = report["tables"]["layers"]
+    found = [(row["kind_hint"], row["eps"], row["momentum"]) for row in rows]
+    assert found == [("BatchNorm2d", 1e-5, 0.1), ("BatchNorm1d", 1e-3, "none")]
+    assert report["facts"]["eps_source"] == "file"
+
+
+def test_several_files(run, folder):
+    for name in ("a.pt", "b.pt"):
+        torch.save(net().state_dict(), name)
+    report = run("inspect-checkpoint", "a.pt", "b.pt", "-f", "json").report
+    assert [row["path"] for row in report["tables"]["layers"]] == ["a.pt", "a.pt", "b.pt", "b.pt"]
+    assert report["facts"]["path"] == ["a.pt", "b.pt"]
+    assert "in 2 files" in report["verdict"]
+
+
+def test_nothing_to_check(run, folder):
+    """LayerNorm, GroupNorm and a lone input normaliser are no BatchNorm: exit code 3, a report."""
+    torch.save(
+        {
+            **nn.Sequential(nn.LayerNorm(3), nn.GroupNorm(1, 4)).state_dict(),
+            "obs.running_mean": torch.zeros(3, dtype=torch.float64),
+            "obs.running_var": torch.ones(3, dtype=torch.float64),
+            "obs.count": torch.tensor(9.0),
+        },
+        "none.pt",
+    )
+    result = run("inspect-checkpoint", "none.pt", "-f", "json")
+    assert result.code == ExitCode.NOTHING
+    assert result.report["tables"]["layers"] == []
+    assert result.report["verdict"].startswith("No BatchNorm layer: 7 tensors, ")
+    assert run("inspect-checkpoint", "none.pt", "--fail-on", "never").code == ExitCode.NOTHING
+
+
+def test_torch_is_not_imported(run_process, folder):
+    torch.save(net().state_dict(), "net.pt")
+    probe = (
+        "import sys; from bncli.cli import main; main(['inspect-checkpoint', 'net.pt', '-q']); "
+        "print('torch' in sys.modules)"
+    )
+    assert run_process(python=["-c", probe]).stdout == "False\n"
+    assert sys.modules["torch"]  # the probe could have found it
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not PUBLISHED, reason="the published checkpoints are not here")
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published["file"])
+def test_published(published, run):
+    """What an independent reading found in each published checkpoint."""
+    result = run("inspect-checkpoint", CORPUS / published["file"], "-f", "json")
+    if published["container"].startswith(REFUSED):
+        assert result.code == ExitCode.ERROR
+        assert result.stderr.count("\n") == 1
+        assert published["file"] in result.stderr
+        return
+    assert result.code == (ExitCode.OK if published["batch_norm_layers"] else ExitCode.NOTHING)
+    rows = {row["name"]: row for row in result.report["tables"]["layers"]}
+    assert len(rows) == published["batch_norm_layers"]
+    for layer in published.get("layers", []):
+        # The reading names layers inside the state_dict; bncli by their full path in the file.
+        name = next(
+            name for name in rows if name == layer["prefix"] or name.endswith(f".{layer['prefix']}")
+        )
+        row = rows[name]
+        assert row["channels"] == layer["channels"]
+        assert row["dtype"] == layer["dtype"]
+        assert row["num_batches_tracked"] == layer["num_batches_tracked"]
+        assert (row["mean_min"], row["mean_max"]) == (layer["mean"]["min"], layer["mean"]["max"])
+        assert (row["var_min"], row["var_max"]) == (layer["var"]["min"], layer["var"]["max"])
+
+
+def test_constant_columns_are_said_once_on_a_narrow_terminal(run, folder):
+    torch.save(net().state_dict(), "net.pt")
+    narrow = run("inspect-checkpoint", "net.pt", "--width", "80").stdout
+    assert "in every row: nonfinite 0, dtype float32, eps 1e-05, momentum 0.1" in narrow
+    assert "kind_hint" not in narrow
+    assert "kind_hint" in run("inspect-checkpoint", "net.pt").stdout
+
+
+NO_SUCH = "no BatchNorm layer has such a name"
+
+
+def golden_file():
+    """A network with an error, a warning and a note, made of round numbers."""
+    channels = torch.arange(1, 5, dtype=torch.float32)
+
+    def layer(name, var, counter):
+        return {
+            f"{name}.weight": channels / 4,
+            f"{name}.bias": channels / 8,
+            f"{name}.running_mean": channels - 2,
+            f"{name}.running_var": torch.tensor(var),
+            f"{name}.num_batches_tracked": torch.tensor(counter),
+        }
+
+    return {
+        "state_dict": {
+            **layer("module.stem.bn", [0.25, 0.5, 1.0, 2.0], 4000),
+            **layer("module.body.bn", [0.25, 0.5, -1e-5, 2.0], 4000),
+            **layer("module.head.bn", [0.25, 1e-6, 1.0, 2.0], 270),
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("json", "json"), ("csv", "csv"), ("markdown", "md"), ("table", "txt")]
+)
+def test_goldens(run, folder, golden, form, suffix):
+    torch.save(golden_file(), "net.pt")
+    result = run("inspect-checkpoint", "net.pt", "-f", form, "--width", "100")
+    assert result.code == ExitCode.FINDING
+    golden(f"inspect_checkpoint.{suffix}", result.stdout)
+
+
+def test_the_goldens_numbers(run, folder):
+    """weight / sqrt(running_var + eps) of the stem's last channel, by hand: 1/sqrt(2.00001)."""
+    torch.save(golden_file(), "net.pt")
+    report = run("inspect-checkpoint", "net.pt", "-f", "json").report
+    stem, body, head = report["tables"]["layers"]
+    assert stem["scale_max"] == pytest.approx(0.75 / np.sqrt(1.00001), rel=1e-12)
+    assert (stem["flags"], body["flags"], head["flags"]) == (None, "BN203", "BN401")
+    assert {(f["code"], f["subject"]) for f in report["findings"]} == {
+        ("BN203", "state_dict.module.body.bn"),
+        ("BN401", "state_dict.module.head.bn"),
+        ("BN302", "num_batches_tracked"),
+    }
+    assert report["facts"]["counters"] == "2 layers at 4000, 1 at 270"
+    assert report["facts"]["found"] == "1 error, 1 warning, 1 note"
+    assert report["verdict"].endswith("1 error, 1 warning, 1 note.")
+
+
+def test_the_order_of_the_layers(run, folder):
+    state = {}
+    for name in ("b10", "b9", "a"):
+        state |= {f"{name}.{k}": v for k, v in small()["stem"].state_dict().items()}
+        state[f"{name}.running_mean"] = torch.randn(4)
+    state["b9.running_var"] = torch.full((4,), torch.nan)
+    torch.save(state, "net.pt")
+
+    def names(*flags):
+        report = run("inspect-checkpoint", "net.pt", *flags, "-f", "json").report
+        return [row["name"] for row in report["tables"]["layers"]]
+
+    assert names() == ["b10", "b9", "a"]
+    assert names("--sort", "name") == ["a", "b9", "b10"]
+    assert names("--sort", "trouble") == ["b9", "b10", "a"]
+
+
+def test_several_files_say_which(run, folder):
+    good, bad = small(), small(1)
+    bad["stem"].running_var[2] = -1.0
+    torch.save(good.state_dict(), "a.pt")
+    torch.save(bad.state_dict(), "b.pt")
+    result = run("inspect-checkpoint", "a.pt", "b.pt", "-f", "json")
+    assert result.code == ExitCode.FINDING
+    (finding,) = result.report["findings"]
+    assert (finding["path"], finding["subject"]) == ("b.pt", "stem")
+    assert finding["evidence"]["layer"] == "stem"
+    flags = {(row["path"], row["name"]): row["flags"] for row in result.report["tables"]["layers"]}
+    assert {place for place, codes in flags.items() if codes} == {("b.pt", "stem")}
+
+
+def test_fail_on(run, folder):
+    model = small()
+    model["stem"].running_var[0] = 1e-7
+    torch.save(model.state_dict(), "net.pt")
+    codes = [
+        run("inspect-checkpoint", "net.pt", "-q", "--fail-on", level).code
+        for level in ("error", "warning", "info", "never")
+    ]
+    assert codes == [0, 1, 1, 0]
+
+
+def report_of(findings):
+    table = Table("layers", "Layers", (), [])
+    return Report("inspect-checkpoint", {}, (table,), tuple(findings))
+
+
+def test_many_findings_of_a_kind_share_a_line_on_a_terminal_alone():
+    kinds = [Severity.ERROR] * 2 + [Severity.WARNING] * 60
+    findings = [
+        Finding(f"BN{severity.rank}01", severity, f"layer{n}", f"fact {n}.", {}, "Mend it.")
+        for n, severity in enumerate(kinds)
+    ]
+    terminal = render(report_of(findings), RenderContext(ExitCode.OK, 100, terminal=True))
+    lines = " ".join(terminal.split())
+    assert "error BN201 layer0: fact 0. Mend it. error BN201 layer1: fact 1. Mend it." in lines
+    assert (
+        "warning BN101 in 60 places (layer2, layer3, layer4 and 57 more); the first: fact 2. "
+        "Mend it." in lines
+    )
+    assert "layer5" not in lines
+    assert len(terminal.splitlines()) < 15
+    piped = render(report_of(findings), RenderContext(ExitCode.OK, 100))
+    assert piped.count("warning BN101") == 60
+
+
+def test_an_eighty_layer_network_stays_readable(run, folder):
+    state = {}
+    for n in range(80):
+        layer = {f"layer{n}.{k}": v for k, v in small()["stem"].state_dict().items()}
+        layer[f"layer{n}.running_mean"] = torch.randn(4)
+        layer[f"layer{n}.weight"] = torch.tensor([1.0, 0.0, 1.0, 1.0])
+        state |= layer
+    state["layer40.running_var"] = torch.full((4,), torch.nan)
+    torch.save(state, "net.pt")
+    report = json.loads(run("inspect-checkpoint", "net.pt", "-f", "json").stdout)
+    assert len(report["findings"]) == 81
+    assert report["findings"][0]["code"] == "BN201"
+    findings = [
+        Finding(**{**finding, "severity": Severity(finding["severity"])})
+        for finding in report["findings"]
+    ]
+    text = render(report_of(findings), RenderContext(ExitCode.OK, 100, terminal=True))
+    assert text.index("BN201") < text.index("BN403")
+    assert len(text.splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--eps -1", "--eps -1: eps is a number, 0 or more."),
+        ("--eps body=nan", "--eps nan: eps is a number, 0 or more."),
+        ("--eps body=", "--eps : eps is a number, 0 or more."),
+        ("--eps abc", "--eps abc: eps is a number, 0 or more."),
+        (
+            "--momentum stem=fast",
+            "--momentum fast: a number such as 0.1, or none for the cumulative average.",
+        ),
+        (
+            "--layer nowhere.*",
+            f"--layer nowhere.*: {NO_SUCH}; there are 3, such as stem, body, head.",
+        ),
+        (
+            "--eps 1e-3 --eps hed=1e-5",
+            f"--eps hed=...: {NO_SUCH}; there are 3, such as head.",
+        ),
+        (
+            "--momentum nowhere.*=none",
+            f"--momentum nowhere.*=...: {NO_SUCH}; there are 3, such as stem, body, head.",
+        ),
+    ],
+)
+def test_refusals(run, folder, arguments, sentence):
+    torch.save(small().state_dict(), "net.pt")
+    result = run("inspect-checkpoint", "net.pt", *arguments.split(" "))
+    assert tuple(result) == (ExitCode.ERROR, "", f"bncli: {sentence}\n")
+
+
+def test_a_wrong_order_is_refused(run, folder):
+    torch.save(small().state_dict(), "net.pt")
+    result = run("inspect-checkpoint", "net.pt", "--sort", "size")
+    assert (result.code, result.stdout, result.stderr.count("\n")) == (2, "", 1)

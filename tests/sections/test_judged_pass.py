@@ -1,0 +1,78 @@
+"""What a batch's samples show beside its values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.commands.samples import (
+    codes,
+    column,
+)
+
+
+def smooth_images(rng, number):
+    """Images whose pixels go together: by values, shuffled ones lie thousands of times apart."""
+    x = np.cumsum(rng.normal(size=(number, 3, 12, 12)), 3)
+    return (x + 9 * rng.normal(size=(number, 3, 1, 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("inputs", [2, 3, 10])
+def test_inputs_are_judged_by_their_samples(run, save, inputs):
+    rng = np.random.default_rng(0)
+    x = smooth_images(rng, 16 * inputs)
+
+    def judged(x, *flags):
+        paths = [save(f"{i}.npy", part) for i, part in enumerate(np.split(x, inputs))]
+        return run("compute", *paths, "-f", "json", "--fail-on", "warning", *flags)
+
+    shuffled = judged(x)
+    assert shuffled.code == 0
+    assert max(column(shuffled, "f_ratio", "spread")) > 30
+    assert max(column(shuffled, "f_ratio_by_sample", "spread")) < 10
+    assert [f["severity"] for f in shuffled.report["findings"]] == ["info"]
+    assert shuffled.report["findings"][0]["evidence"]["by"] == "values"
+    x[: len(x) // inputs, 2] += 100  # one input of another domain
+    in_order = judged(x)
+    (found,) = in_order.report["findings"]
+    assert (in_order.code, found["code"], found["severity"]) == (1, "BN010", "warning")
+    assert (found["evidence"]["channels"], found["evidence"]["by"]) == ([2], "samples")
+    means = x.astype(np.float64).mean((2, 3))[:, 2].reshape(inputs, 16)
+    between = 16 * means.mean(1).var(ddof=1)
+    ratio = between / means.var(1, ddof=1).mean()
+    assert found["evidence"]["f_ratio"] == pytest.approx([ratio])
+    assert found["evidence"]["freedom"] == [inputs - 1, 15 * inputs]
+    again = judged(x[rng.permutation(len(x))])
+    assert again.code == 0
+
+
+def test_inputs_of_one_sample_have_nothing_to_compare(run, save):
+    rng = np.random.default_rng(0)
+    paths = [save(f"{i}.npy", part) for i, part in enumerate(smooth_images(rng, 4)[:, np.newaxis])]
+    result = run("compute", *paths, "-f", "json")
+    assert {f["severity"] for f in result.report["findings"]} == {"info"}
+    assert [row["f_ratio_by_sample"] for row in result.report["tables"]["spread"]] == [None] * 3
+
+
+def test_channels_first_of_all_leave_a_note(run, save):
+    """(C, H, W) has no axis of samples to go by."""
+    rng = np.random.default_rng(0)
+    paths = [save(f"{i}.npy", x) for i, x in enumerate(smooth_images(rng, 3))]
+    result = run("compute", *paths, "--channel-axis", 0, "-f", "json")
+    assert [(f["code"], f["severity"]) for f in result.report["findings"]] == [("BN010", "info")]
+
+
+def test_sorted_shards_are_told_from_shuffled_ones(run, save):
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([rng.normal(label, 1.0, (64, 4)) for label in (-3, 0, 3)])
+
+    def shards(order):
+        return [save(f"{i}.npy", part) for i, part in enumerate(np.split(samples[order], 3))]
+
+    by_class = run("compute", *shards(np.arange(192)), "-f", "json")
+    assert codes(by_class) == ["BN010"]
+    assert np.all(column(by_class, "f_ratio", "spread") > 100)
+    shuffled = run("compute", *shards(rng.permutation(192)), "-f", "json")
+    assert codes(shuffled) == []
+    assert np.all(column(shuffled, "f_ratio", "spread") < 10)
+    np.testing.assert_allclose(column(by_class, "var"), column(shuffled, "var"), rtol=1e-12)
