@@ -24,13 +24,13 @@ def test_the_statistics_are_computed_once(run, monkeypatch):
     from bncli.running_stats import collect
 
     seen = []
-    original = collect.channel_stats
+    original = collect.channel_moments
 
     def counted(*args, **kwargs):
         seen.append(1)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(collect, "channel_stats", counted)
+    monkeypatch.setattr(collect, "channel_moments", counted)
     flags = ("--convention", "pytorch", "--convention", "keras3", "--epochs", 4)
     assert run(*GENERATED, *flags, "-q").code == 0
     assert len(seen) == 6
