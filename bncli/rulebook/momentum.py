@@ -9,8 +9,6 @@ from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, Summary, label
 from bncli.rulebook.running import INVERTED, MOST_NEW_WEIGHT
-from bncli.running_stats.conventions import converted_momentum
-from bncli.running_stats.frameworks import convention
 from bncli.values import dataclass
 
 INITIAL_VALUE_REMAINS = Rule(
@@ -182,13 +180,15 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
 
 def check_momentum(file: Checkpoint) -> list[Finding]:
     """BN701: a momentum that the file or --momentum says, and that is another framework's."""
-    keras, pytorch = convention("keras3"), convention("pytorch")
     findings = []
     for layer in file.layers:
         momentum = layer.momentum
         if momentum is None or layer.momentum_assumed or not MOST_NEW_WEIGHT < momentum <= 1:
             continue
-        meant = converted_momentum(momentum, keras, pytorch)
+        from bncli.running_stats.conventions import converted_momentum
+        from bncli.running_stats.frameworks import convention
+
+        meant = converted_momentum(momentum, convention("keras3"), convention("pytorch"))
         newest, lasts = f"{100 * momentum:.4g} %", f"{(2 - momentum) / momentum:.3g}"
         written = f"; if it was meant as in Keras, it is {meant:.6g} here" if momentum < 1 else ""
         findings.append(

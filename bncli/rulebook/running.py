@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values
-from bncli.running_stats.conventions import converted_momentum
-from bncli.running_stats.frameworks import convention
-from bncli.running_stats.plan import FADED
 
 if TYPE_CHECKING:
     from bncli.model import RunningStats
@@ -144,6 +141,9 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
     new = row.new_weight(momentum)
     if not MOST_NEW_WEIGHT < new <= 1:
         return []
+    from bncli.running_stats.conventions import converted_momentum
+    from bncli.running_stats.frameworks import convention
+
     pytorch = convention("pytorch")
     other = next(
         name
@@ -175,6 +175,8 @@ def trajectory_findings(
     `trained` says that they began with statistics and not with initial values.
     """
     import numpy as np
+
+    from bncli.running_stats.plan import FADED
 
     findings = []
     weight = trajectory.final_weight

@@ -57,7 +57,6 @@ def _sample_findings(
 ) -> list[Finding]:
     """What the samples of the batch `stats`, which came as `parts`, show."""
     from bncli.rulebook.batch import inputs_findings
-    from bncli.rulebook.stored_batch import stored_batch_findings
 
     findings = []
     sorted_ones = None
@@ -67,6 +66,8 @@ def _sample_findings(
             sorted_ones = samples.beyond_chance(spread.between, stats.var, stats.mean)
         findings += inputs_findings(spread.f_ratio, samples, sorted_ones)
     if _uses_stored(layer):
+        from bncli.rulebook.stored_batch import stored_batch_findings
+
         assert layer.running is not None
         findings += stored_batch_findings(
             stats, layer.running, layer.weight, layer.settings, parts, sorted_ones

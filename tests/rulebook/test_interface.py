@@ -472,3 +472,28 @@ def test_span():
     assert span(f4(0.5)) == "0.5"
     assert span(f4(2, 0.5, 1)) == "0.5 to 2"
     assert span(f4(1.00001, 1.00002)) == "1"
+
+
+LOADED = """
+import sys
+from bncli.cli import main
+main([*sys.argv[1:], "-q"])
+rooms = ("bncli.rulebook.", "bncli.running_stats.")
+print(*(name for name in sys.modules if name.startswith(rooms)))
+"""
+
+
+def test_a_call_imports_the_rules_that_it_judges_by(run_process, save):
+    def loaded(*arguments):
+        names = run_process(*arguments, python=["-c", LOADED]).stdout.split()
+        return {name.removeprefix("bncli.") for name in names}
+
+    of_batches = {f"rulebook.{name}" for name in ("interface", "batch", "batch_rules")}
+    assert loaded("compute", save("x.npy", normal(16, 3))) == of_batches | {"running_stats.update"}
+    layer = {"bn.running_mean": normal(4), "bn.running_var": normal(4) ** 2 + 1}
+    of_files = loaded("inspect-checkpoint", save("bn.npz", **layer))
+    assert "rulebook.variances" in of_files
+    assert not of_files & (of_batches | {"rulebook.registry", "rulebook.comparison"}) - {
+        "rulebook.interface"
+    }
+    assert not any(name.startswith("running_stats.") for name in of_files)
