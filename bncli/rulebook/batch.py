@@ -59,6 +59,7 @@ def batch_findings(
     finite = (stats.nan + stats.inf) == 0
     constant = finite & (stats.min == stats.max)
     findings = _not_finite(stats, ~finite)
+    # In evaluation no squares of this batch are summed.
     if settings.normalizes_with_batch:
         findings += _overflow(stats, finite, parameter_dtype)
     if parameter_dtype != "float64":

@@ -103,6 +103,8 @@ HUGE = Rule(
 RULES = (BELOW_EPS, DEAD, ZERO_WEIGHT, COLLAPSED, OUTLIER, HUGE)
 
 MOST_VARIANCE = 1e4
+"""Pixels of 0 to 255 behind a first convolution reach it, and activations of a healthy network do
+not: a factor of about 6 below what float16 holds."""
 RAW_UNITS = 1e15
 """Up to here a variance needs no inputs that are out of the ordinary for raw units."""
 FEWEST_CHANNELS = 4
@@ -119,7 +121,8 @@ def check_channels(layer: Layer) -> list[Finding]:
         return []
     scale = scales(layer)
     amplified, collapsed = amplifies(layer, scale), _collapsed(layer)
-    # What is said of a whole layer is not said of its channels again.
+    # What is said of a whole layer is not said of its channels again: amplifies() and _collapsed()
+    # come first.
     dead = layer.dead() & (not collapsed)
     return [
         *amplified,
@@ -164,6 +167,7 @@ def outlier(sizes: FloatArray) -> int | None:
     if len(known) < FEWEST_CHANNELS:
         return None
     second, first = np.partition(known, -2)[-2:]
+    # One of several large ones is no outlier, and neither is the largest of a wide spread.
     if first > 10 * second and first > 20 * median(known):
         return int(np.nanargmax(sizes))
     return None

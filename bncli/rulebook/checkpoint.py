@@ -67,6 +67,7 @@ def layer_findings(layer: Layer) -> list[Finding]:
 
     Where no training left the statistics that alone is said of them, and what else is spoilt.
     """
+    # First of all: what other checks would find is then the consequence of one cause.
     by_cause = unwritten.LAYER_CHECKS
     for unwritten_check in by_cause:
         if found := unwritten_check(layer):

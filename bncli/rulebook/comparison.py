@@ -105,7 +105,7 @@ NOTHING_UPDATED = Rule(
 RULES = (DIFFERS, LOST_DIGITS, NOT_COMPARED, MADE_OTHERWISE, UNEXPLAINED, NOTHING_UPDATED)
 
 MOST_FINDINGS = 20
-"""Tensors that get a finding of their own; the rest of them shares one."""
+"""Tensors that get a finding of their own, a screen of them; the rest of them shares one."""
 
 MOST_NAMES = 8
 """Names that a sentence lists."""

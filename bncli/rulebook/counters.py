@@ -121,7 +121,7 @@ UNBELIEVABLE = Rule(
 RULES = (SOME_WITHOUT, GROUPS, MULTIPLE, NOT_A_COUNT, TOO_SMALL, WIPES, UNBELIEVABLE)
 
 MOST_COUNTED = 10**9
-"""The largest counter that is believed."""
+"""The largest counter that is believed: 20 batches a second take a year and a half to count it."""
 MOST_TIMES = 8
 """Multiples up to here are looked at, where the smaller counter is FEWEST_SURE or more. Larger ones
 are rather phases of training, which share the batches of an epoch as a factor."""

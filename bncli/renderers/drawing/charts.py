@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from bncli.report import Chart
 
 CHART_WIDTH = 88
-"""Columns of a chart where there is room."""
+"""Columns of a chart where there is room: the eye follows no curve over a line of 200."""
 
 HEIGHT = 8
-"""Lines of a chart, without its axis."""
+"""Lines of a chart, without its axis: a screen of 24 holds it and the table above it."""
 
 MARKS = "·─o+x*#@"
-"""The marks of the series, in their order; a later one is drawn over an earlier one."""
+"""The marks of the series, in their order; a later one is drawn over an earlier one. So the batches
+of a simulation, which come first and scatter, are dots behind the line of their average."""
 
 
 def chart_lines(chart: Chart, width: int) -> Iterator[str]:
@@ -44,10 +45,11 @@ def chart_lines(chart: Chart, width: int) -> Iterator[str]:
     left, right = min(x for x, _ in seen), max(x for x, _ in seen)
     labels = [format_cell(high, ".4g"), format_cell(low, ".4g")]
     margin = max(map(len, labels))
-    columns = max(width - margin - 2, 4)
+    columns = max(width - margin - 2, 4)  # beside the label, a blank and the axis
+    # One value is a line, and not the lower edge of a scale that it does not have.
     rows = [[" "] * columns for _ in range(HEIGHT if high > low else 1)]
     for mark, values in zip(_marks(len(points)), points.values(), strict=True):
-        for x, y in values:
+        for x, y in values:  # all of a series before the next, which is drawn over it
             column = _place(x, left, right, columns)
             row = len(rows) - 1 - _place(y, low, high, len(rows))
             rows[row][column] = mark
@@ -57,6 +59,7 @@ def chart_lines(chart: Chart, width: int) -> Iterator[str]:
     yield f"{'':>{margin}} └{'─' * columns}"
     ends = format_cell(left, ".6g"), format_cell(right, ".6g")
     axis = f"{ends[0]}{ends[1]:>{max(columns - len(ends[0]), 0)}}"
+    # Two numbers without a blank between them would read as one.
     if left == right or len(axis) > columns or len(ends[0]) + len(ends[1]) >= columns:
         axis = ends[0]
     yield f"{'':>{margin}}  {axis}"
@@ -82,4 +85,6 @@ def _place(value: float, low: float, high: float, cells: int) -> int:
         return 0
     # By halves, because the difference of two floats may overflow.
     share = (value / 2 - low / 2) / (high / 2 - low / 2)
+    # To the nearest cell, so that the first and the last are as wide as a half of the others and
+    # the ends of the data lie at the ends of the axis.
     return min(int(share * (cells - 1) + 0.5), cells - 1)

@@ -33,6 +33,7 @@ def draw(path: str, charts: tuple[Chart, ...]) -> None:
     figure_class, canvas_class = _matplotlib()
     from matplotlib import rc_context
 
+    # 8 inches are a page's width; "constrained" keeps titles and labels off the next chart.
     figure = figure_class(figsize=(8, 2.8 * max(len(charts), 1)), layout="constrained")
     canvas_class(figure)
     colors: dict[str, str] = {}  # a series has one colour in all charts
@@ -40,14 +41,14 @@ def draw(path: str, charts: tuple[Chart, ...]) -> None:
         axes = figure.add_subplot(len(charts), 1, number + 1)
         for name, values in chart.series.items():
             y = [float("nan") if value is None else value for value in values]
-            scattered = name == "batch"
+            scattered = name == "batch"  # a line through what scatters would hide its average
             axes.plot(
                 chart.x,
                 y,
                 label=name,
                 color=colors.setdefault(name, f"C{len(colors)}"),
                 linestyle="none" if scattered else "-",
-                marker="." if scattered or len(y) == 1 else None,
+                marker="." if scattered or len(y) == 1 else None,  # one point is no line
                 markersize=3,
                 alpha=0.5 if scattered else 1.0,
             )
