@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 KURTOSIS_BATCHES = 16
 """Batches whose kurtosis is measured; it costs more than all else, and a few are enough."""
+SAMPLES_VALUES = 1 << 22
+"""Values whose samples' means are taken at a time, so that no copy of a large batch is made."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class Collector:
 
         number = len(x)
         self._samples[self._done] = number
-        step = max(1, (1 << 22) // max(1, x[0].size))
+        step = max(1, SAMPLES_VALUES // max(1, x[0].size))
         with np.errstate(invalid="ignore", over="ignore"):
             for begin in range(0, number, step):
                 part = x[begin : begin + step]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bncli.running_stats.chance import f_quantile
-from bncli.running_stats.collect import KURTOSIS_BATCHES, Collector
+from bncli.running_stats.collect import Collector
 from bncli.running_stats.scatter import CHANCE, MOST_APART, FRatio, population
 
 
@@ -163,30 +163,3 @@ def test_the_ratio_of_no_spread_at_all():
     ratio = FRatio.of(np.zeros((3, 2)), np.full(3, 4.0), np.zeros(2), np.zeros(2))
     assert np.isnan(ratio.ratio).all()
     assert not ratio.beyond_chance(np.zeros(2), np.zeros(2), np.ones(2)).any()
-
-
-def test_kurtosis_is_measured_on_the_first_batches():
-    rng = np.random.default_rng(0)
-    batches = [rng.exponential(size=(20_000, 2)) for _ in range(3)]
-    found = collected(batches).kurtosis()
-    values = [flat(x) - x.mean(0)[:, np.newaxis] for x in batches]
-    exact = np.mean([(v**4).mean(1) for v in values], 0) / np.mean(
-        [(v**2).mean(1) ** 2 for v in values], 0
-    )
-    np.testing.assert_allclose(found, exact - 3, rtol=1e-10)
-    wild = [rng.normal(size=(50, 1)) for _ in range(KURTOSIS_BATCHES)]
-    before = collected(wild).kurtosis()
-    after = collected([*wild, rng.standard_cauchy((50, 1))]).kurtosis()
-    np.testing.assert_array_equal(before, after)
-    assert np.isnan(collected([np.zeros((4, 1))]).kurtosis()).all()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_what_is_held_is_near_what_is_exact(dtype):
-    rng = np.random.default_rng(0)
-    x = rng.normal(3, 2, (40, 3, 4)).astype(np.float16).astype(np.float32)
-    table = collected([x], dtype).table()
-    mean, var = table.shown
-    near = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}[dtype]
-    np.testing.assert_allclose(mean, table.mean, rtol=near)
-    np.testing.assert_allclose(var, table.var, rtol=near)

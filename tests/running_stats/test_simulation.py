@@ -16,7 +16,6 @@ from bncli.model import RunningStats
 from bncli.pytorch_cpu import float32, half
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.frameworks import CONVENTIONS, convention
-from bncli.running_stats.recursion import Buffers, Steps, advance
 from bncli.running_stats.simulation import Course, Walk, simulate
 
 PYTORCH = convention("pytorch")
@@ -212,32 +211,6 @@ def test_equinox_reads_far_too_large_at_first():
 
 
 # ---------------------------------------------------------------------------- how it is done
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(1, 400),
-    st.integers(1, 30),
-    st.floats(0.001, 1),
-    st.sets(st.integers(0, 399), max_size=60),
-    st.integers(0, 2**32),
-)
-def test_many_steps_at_a_time_are_single_steps(number, batches, new, wanted, seed):
-    rng = np.random.default_rng(seed)
-    entering = rng.normal(size=(batches, 2, 3)) ** 2
-    order = rng.integers(0, batches, number)
-    asked = np.array(sorted(step for step in wanted if step < number), np.int64)
-    ones = np.ones(number)
-    steps = Steps(entering, True, order, new * ones, (1 - new) * ones, "new", asked)
-    buffers = Buffers(np.array([[0.0] * 3, [1.0] * 3]))
-    seen = advance(buffers, steps, "float64")
-    state = np.array([[0.0] * 3, [1.0] * 3])
-    for step, batch in enumerate(order):
-        state = (1 - new) * state + new * entering[batch]
-        if step in wanted:
-            row = int(np.searchsorted(asked, step))
-            np.testing.assert_allclose(seen[row], state, rtol=1e-12)
-    np.testing.assert_allclose(buffers.values, state, rtol=1e-12)
 
 
 def test_memory_and_stretches_change_nothing(monkeypatch):
