@@ -136,6 +136,8 @@ class BlockNormalizer:
         norm = self.norm
         with np.errstate(invalid="ignore", over="ignore"):
             centered = x.astype(np.float64)
+            # One after the other: their sum, the mean, is rounded at its own size, which may be
+            # far larger than the deviations.
             centered -= self._at(norm.shift, block)
             centered -= self._at(norm.offset, block)
             centered *= self._at(norm.invstd, block)

@@ -115,6 +115,7 @@ class Tolerances:
         """(1 - a) * running_var + a * unbiased_var."""
         if not self.settings.training:
             return self._tolerance(0.0, self.arithmetic.underflow)
+        # Kernels divide the same sum of squares by count - 1: its error grows by that much.
         bessel = self.stats.count / (self.stats.count - 1)
         var = self.stats.unbiased_var
         return self._running(factor, before.running_var, var, self.var_error * bessel)
@@ -164,6 +165,7 @@ class Tolerances:
 
         u, own_steps = self.arithmetic.u, self.arithmetic.own_steps
         count = self.stats.count
+        # weight * invstd, its product with the bracket, and two roundings inside that.
         rtol = self.invstd_error + (4 + own_steps) * u + self.arithmetic.output_u
         weight, invstd = self.norm.weight, self.norm.invstd
         if not self.settings.normalizes_with_batch:

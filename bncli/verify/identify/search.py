@@ -286,6 +286,8 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
     explains.
     """
     chosen: list[Candidate] = []
+    # A number fitted to the output explains less than one that was known before, and what any
+    # output of this size would pass explains nothing: each group speaks where no other could.
     for group in (
         [item for item in found if not item.hypothesis.fitted and item.told],
         [item for item in found if item.hypothesis.fitted and item.told],
@@ -294,12 +296,15 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
         level = min((item.level for item in group), default=LEVELS)
         if level < LEVELS:
             chosen = [item for item in group if item.level == level]
+            # Sums that are known to be long reach the second level without any mistake.
             if lenient and level == 0 and not any(item.plain for item in chosen):
                 chosen += [item for item in group if item.level == 1 and item.plain]
             break
     if chosen and all(item.hypothesis.hides_eps for item in chosen):
         # Another eps in its usual place may do the same to these variances.
         chosen += [item for item in found if item.hypothesis.fitted and item.told]
+    # Two that leave about as much rounding are equally good: which of them leaves less is chance,
+    # so that then the plainer comes first.
     best = min((item.shares[0] for item in chosen), default=0.0)
     near = CLOSE_CALL[0] * best + CLOSE_CALL[1]
 

@@ -52,6 +52,8 @@ class Gradients:
         with np.errstate(invalid="ignore", over="ignore"):
             inner = g
             if self.grad_var is not None:
+                # The closed form; `identities` sets the chain by grad_var and grad_mean beside it,
+                # which would be no check of itself.
                 inner = g - self.sum_g / self.count - x_hat * (self.sum_g_x_hat / self.count)
             return np.asarray(inner * self.scale, np.float64)
 
@@ -71,6 +73,7 @@ def gradients(done: BatchNormPass, view: ChannelView, g: ChannelView) -> Gradien
             sum_g_x_hat += float((upstream * (centered * invstd)).sum())
         grad_var = grad_mean = None
         if done.settings.normalizes_with_batch:
+            # The cube by products: ** raises OverflowError where they are infinite.
             grad_var = -0.5 * weight * invstd * invstd * invstd * sum_g_deviation
             grad_mean = -weight * invstd * sum_g
     return Gradients(
@@ -119,7 +122,7 @@ def _steps(
     """The steps in words and numbers."""
     number, result = writer.number, writer.result
     positions = [*range(len(writer.values))]
-    if not writer.whole:
+    if not writer.whole:  # the writer shows the first values and the last
         positions[-1] = view.count - 1
     upstream = [float(g.read(p, p + 1)[0]) for p in positions]
     own = type(writer)(writer.digits, tuple(upstream), writer.whole)

@@ -12,7 +12,7 @@ import torch
 from bncli.backends import BackendName, backend
 from bncli.backends.interface import BatchNormCall
 from bncli.errors import TensorError
-from bncli.verify.identify.hypotheses import EPS, Hypothesis, Known, eps_text
+from bncli.verify.identify.hypotheses import EPS, Hypothesis, Known
 from bncli.verify.identify.output import identify_output
 from bncli.verify.identify.pair import ArraySource
 from tests.configurations import configuration
@@ -228,17 +228,6 @@ def test_a_constant_input_tells_little_and_blames_nobody():
     x = np.full((16, 2), 5.0)
     found = identify_output(source(x), source(np.zeros((16, 2))), 1, Known())
     assert found.expected
-
-
-@pytest.mark.parametrize(
-    ("eps", "text"),
-    [
-        (0.0, "0"), (1e-5, "1e-5"), (1.001e-5, "1.001e-5"), (1e-3, "1e-3"), (0.1, "0.1"),
-        (3.3e-4, "3.3e-4"), (2.0**-23, "1.19209e-7"), (1e-8, "1e-8"),
-    ],
-)  # fmt: skip
-def test_eps_is_written_as_people_write_it(eps, text):
-    assert eps_text(eps) == text
 
 
 def test_the_sentence_says_the_contrast():
