@@ -13,52 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.cells import cell_len
 
-from bncli.errors import ExitCode, UsageError
+from bncli.errors import UsageError
 from bncli.renderers import SUFFIXES, Format, format_of, renderer
-from bncli.renderers.interface import RenderContext
-from bncli.report import Chart, Column, Finding, Report, Severity, Table
+from bncli.report import Finding, Report, Severity, Table
+from tests.renderers.reports import MARKUP, grouped, render, report, strict, unescaped
 
-NUMBERS = (
-    0.1,
-    1 / 3,
-    -1e-300,
-    5e-324,
-    1.7976931348623157e308,
-    19.714285714285715,
-    -0.0,
-    123456789.0,
-)
-MARKUP = "a[red]b[/red]|c*d_e`f<b>g</b>:smile:"
 FINDINGS_ALONE = (Format.GITHUB, Format.SARIF, Format.JUNIT)
 """Formats for programs that have no place for tables."""
-
-
-def report(rows=(), columns=(), *, facts=None, findings=(), verdict="", **more) -> Report:
-    table = Table("main", "Main", tuple(Column(key, key) for key in columns), list(rows))
-    return Report("compute", facts or {}, (table,), tuple(findings), verdict=verdict, **more)
-
-
-def render(form: Format, given: Report, **context) -> str:
-    code = given.exit_code()
-    return renderer(form)(given, RenderContext(context.pop("exit_code", code), **context))
-
-
-def strict(text: str):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def squeezed(text: str) -> str:
-    """Without white space: what is left when lines are wrapped between words or inside them."""
-    return "".join(text.split())
-
-
-def unescaped(text: str) -> str:
-    return text.replace("\\", "")
 
 
 @pytest.fixture(params=list(Format), ids=lambda form: form.value)
@@ -72,53 +34,6 @@ def form(request):
 def table_form(request):
     """The formats that carry tables."""
     return request.param
-
-
-@pytest.fixture
-def everything():
-    """One of each kind of thing that a report can hold."""
-    rows = [
-        {
-            "name": "layer1.bn",
-            "value": 1 / 3,
-            "count": 8,
-            "ok": True,
-            "index": [0, 1],
-            "gone": None,
-        },
-        {
-            "name": "ünïcode 雪",
-            "value": math.nan,
-            "count": 0,
-            "ok": False,
-            "index": [],
-            "gone": None,
-        },
-        {"name": MARKUP, "value": math.inf, "count": -7, "ok": True, "index": [3], "gone": None},
-        {"name": "", "value": -math.inf, "count": 2**63, "ok": False, "index": [1.5], "gone": None},
-    ]
-    columns = tuple(Column(key, key) for key in rows[0])
-    second = Table(
-        "second",
-        "A second table",
-        (Column("channel", "channel"), Column("share", "used", ".1%")),
-        [{"channel": 0, "share": 0.286}],
-        note="A note.",
-    )
-    findings = (
-        Finding("BN001", Severity.ERROR, "channel 3", "2 NaN.", {"nan": [2, math.nan]}, "Mend it."),
-        Finding("BN002", Severity.WARNING, "channels 0 and 1", "|mean|/std is 2048."),
-        Finding("BN008", Severity.INFO, "every channel", "2 values each.", {"count": 2}),
-    )
-    facts = {"input": "a [b].npy", "shape": (4, 3), "eps": 1e-5, "unknown": None, "worst": math.inf}
-    chart = Chart("loss", "Loss", [0.0, 1.0], {"a": [0.5, None], "b": [math.nan, 2.0]})
-    return Report(
-        "compute", facts, (Table("main", "The main table", columns, rows), second), findings,
-        (chart,), "bncli and torch differ in 1 of 10 quantities. 1 error.",
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------- the registry
 
 
 def forgotten(formats, folder: Path, goldens: Path, readme: str) -> Iterator[str]:
@@ -187,9 +102,6 @@ def test_a_suffix_in_any_case_picks_its_format(form):
 def test_any_other_suffix_is_refused(path):
     with pytest.raises(UsageError, match=r"the suffix picks the format; use one of \.json"):
         format_of(path)
-
-
-# ---------------------------------------------------------------------------- all of them
 
 
 def test_the_text_ends_in_one_line_break(form, everything):
@@ -324,36 +236,6 @@ def test_anything_can_be_rendered(rows, width):
             assert len(strict(text)["tables"]["main"]) == len(rows)
 
 
-# ---------------------------------------------------------------------------- JSON and CSV
-
-
-def test_json_is_strict_and_exact(everything):
-    document = strict(render(Format.JSON, everything, exit_code=ExitCode.FINDING))
-    assert list(document) == [
-        "format_version", "command", "exit_code", "verdict", "facts", "tables", "charts",
-        "findings", "suppressed", "unread",
-    ]  # fmt: skip
-    assert (document["format_version"], document["exit_code"]) == (1, 1)
-    first, second, third, fourth = document["tables"]["main"]
-    assert first == {
-        "name": "layer1.bn", "value": 1 / 3, "count": 8, "ok": True, "index": [0, 1], "gone": None,
-    }  # fmt: skip
-    assert (second["value"], third["value"], fourth["value"]) == (None, None, None)
-    assert third["name"] == MARKUP
-    assert fourth["count"] == 2**63
-    assert document["facts"] == {
-        "input": "a [b].npy", "shape": [4, 3], "eps": 1e-5, "unknown": None, "worst": None,
-    }  # fmt: skip
-    assert document["charts"] == {
-        "loss": {"x": [0.0, 1.0], "series": {"a": [0.5, None], "b": [None, 2.0]}}
-    }
-    assert document["findings"][0] == {
-        "code": "BN001", "severity": "error", "path": None, "subject": "channel 3",
-        "message": "2 NaN.",
-        "evidence": {"nan": [2, None]}, "hint": "Mend it.",
-    }  # fmt: skip
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(), min_size=1, max_size=5))
 def test_floats_come_back_whole(numbers):
@@ -368,127 +250,11 @@ def test_floats_come_back_whole(numbers):
         assert in_json == (number if math.isfinite(number) else None)
 
 
-def test_csv_carries_the_first_table_alone(everything):
-    text = render(Format.CSV, everything)
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert list(rows[0]) == [column.key for column in everything.tables[0].columns]
-    assert len(rows) == 4
-    assert [row["value"] for row in rows] == ["0.3333333333333333", "nan", "inf", "-inf"]
-    assert [row["ok"] for row in rows] == ["true", "false", "true", "false"]
-    assert [json.loads(row["index"]) for row in rows] == [[0, 1], [], [3], [1.5]]
-    assert {row["gone"] for row in rows} == {""}
-
-
-# ---------------------------------------------------------------------------- table
-
-
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 132])
-def test_no_line_is_wider_than_asked(everything, width):
-    text = render(Format.TABLE, everything, width=width)
-    assert max(map(cell_len, text.splitlines())) <= width
-    assert "…" not in text
-    # In the sentences and facts, lines may break, but nothing is lost.
-    for finding in everything.findings:
-        assert squeezed(finding.subject + ":" + finding.message) in squeezed(text)
-    assert squeezed(everything.verdict) in squeezed(text)
-    assert squeezed("input a [b].npy shape (4, 3) eps 1e-05 worst inf") in squeezed(text)
-
-
-@pytest.mark.parametrize("width", [20, 33, 80])
-def test_a_cell_wider_than_the_console_goes_on_in_the_next_line(width):
-    long = "".join(f"{n:03d}." for n in range(60))
-    rows = [{"name": long, "x": 1}, {"name": "short", "x": 2}]
-    lines = render(Format.TABLE, report(rows, ("name", "x")), width=width).splitlines()
-    assert max(map(cell_len, lines)) <= width
-    start = next(i for i, line in enumerate(lines) if line.startswith("000."))
-    end = next(i for i, line in enumerate(lines) if line.startswith("short"))
-    assert "".join(line.split(" ")[0] for line in lines[start:end]) == long
-
-
-def test_wide_characters_count_twice():
-    rows = [{"name": "雪" * 10, "a": "雪" * 10, "b": "雪" * 10} for _ in range(2)]
-    for width in range(20, 81, 5):
-        text = render(Format.TABLE, report(rows, ("name", "a", "b")), width=width)
-        assert max(map(cell_len, text.splitlines())) <= width
-        assert text.count("雪") >= 60
-
-
-def test_every_piece_of_a_wide_table_begins_with_the_first_column():
-    columns = ("channel", *(f"column{c}" for c in range(12)))
-    rows = [{key: 1000 * r + c for c, key in enumerate(columns)} for r in (7, 8)]
-    text = render(Format.TABLE, report(rows, columns), width=40)
-    headers = [line for line in text.splitlines() if "column" in line]
-    assert len(headers) > 2
-    assert all(line.split()[0] == "channel" for line in headers)
-    assert [key for line in headers for key in line.split()[1:]] == list(columns[1:])
-    assert sum(line.split()[:1] == ["7000"] for line in text.splitlines()) == len(headers)
-
-
-def test_a_long_table_is_shortened_on_a_terminal_and_says_so():
-    rows = [{"channel": c} for c in range(100)]
-    text = render(Format.TABLE, report(rows, ("channel",)), terminal=True, width=80)
-    shown = [line for line in text.splitlines() if line.strip().isdecimal()]
-    assert [int(line) for line in shown] == list(range(len(shown)))
-    assert f"{100 - len(shown)} more rows" in text
-    assert len(shown) < 100
-
-
-def grouped(groups: int, each: int, **more) -> Report:
-    columns = (Column("channel", "channel"), Column("name", "name"), Column("value", "value"))
-    rows = [
-        {"channel": c, "name": f"c{c}r{r}", "value": 100 * c + r}
-        for c in range(groups)
-        for r in range(each)
-    ]
-    table = Table("main", "Main", columns, rows, "A note.", group=("channel",), **more)
-    return Report("trace", {}, (table,))
-
-
-@pytest.mark.parametrize("width", [None, 40])
-def test_groups_are_tables_of_their_own(width):
-    text = render(Format.TABLE, grouped(3, 2), width=width)
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    headings = [line for line in lines if line[0] == "Main,"]
-    assert headings == [["Main,", "channel", str(c)] for c in range(3)]
-    assert [line for line in lines if line[0] == "name"] == [["name", "value"]] * 3
-    for c in range(3):
-        place = lines.index(["Main,", "channel", str(c)])
-        assert lines[place + 3 : place + 5] == [[f"c{c}r{r}", str(100 * c + r)] for r in (0, 1)]
-    assert text.count("A note.") == 1
-    assert text.index("A note.") > text.index("c2r1")
-
-
 def test_groups_change_nothing_for_scripts(form):
     plain = grouped(3, 2)
     whole = Table("main", "Main", plain.tables[0].columns, plain.tables[0].rows, "A note.")
     if form is not Format.TABLE:
         assert render(form, plain) == render(form, Report("trace", {}, (whole,)))
-
-
-def test_many_groups_are_shortened_on_a_terminal_and_say_so():
-    text = render(Format.TABLE, grouped(50, 2), terminal=True, width=80)
-    shown = text.count("Main, channel")
-    assert shown < 50
-    assert f"... {50 - shown} more such tables" in text
-    assert text.count("A note.") == 1
-    assert render(Format.TABLE, grouped(50, 2), width=80).count("Main, channel") == 50
-
-
-def test_no_rows_in_no_group():
-    assert "Main" in render(Format.TABLE, grouped(0, 0))
-
-
-def test_a_long_table_with_ends_shows_its_first_and_its_last_rows():
-    text = render(Format.TABLE, grouped(1, 100, ends=True), terminal=True, width=80)
-    found = [line.split()[0] for line in text.splitlines() if line.startswith(("c0r", "..."))]
-    gap = found.index("...")
-    assert found[:gap] == [f"c0r{r}" for r in range(gap)]
-    last = len(found) - gap - 2  # the line below the table begins with dots too
-    assert found[gap + 1 : -1] == [f"c0r{r}" for r in range(100 - last, 100)]
-    assert gap == last > 5
-    assert f"... {100 - gap - last} more rows" in text
-    whole = render(Format.TABLE, grouped(1, 100, ends=True), width=80)
-    assert all(f"c0r{r} " in whole for r in range(100))
 
 
 @pytest.mark.parametrize(
@@ -511,76 +277,6 @@ def test_a_column_has_its_own_format(everything):
     assert strict(render(Format.JSON, everything))["tables"]["second"][0]["share"] == 0.286
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0.0%"),
-        (0.1234, "12.3%"),
-        (42.5, "4250.0%"),
-        (7.53e14, "7.53e+16%"),
-        (math.inf, "inf"),
-    ],
-)
-def test_a_large_percentage_is_short(value, text):
-    table = Table("main", "Main", (Column("key", "key", ".1%"),), [{"key": value}])
-    assert text in render(Format.TABLE, Report("compute", {}, (table,))).split()
-
-
-def test_facts_that_are_not_known_are_left_out_of_the_table_only(everything):
-    assert "unknown" not in render(Format.TABLE, everything)
-    assert "| unknown | - |" in render(Format.MARKDOWN, everything)
-
-
-def test_a_fact_that_is_a_long_list_is_shortened_on_a_terminal_alone():
-    given_report = report(facts={"path": [f"{n}.pt" for n in range(500)], "shape": (1, 2, 3, 4, 5)})
-    text = render(Format.TABLE, given_report, terminal=True, width=200)
-    assert "path (0.pt, 1.pt, 2.pt, 3.pt, 4.pt, 5.pt and 494 more)  shape (1, 2, 3, 4, 5)" in text
-    assert "499.pt" in render(Format.TABLE, given_report)
-
-
-# ---------------------------------------------------------------------------- Markdown
-
-
-def test_markdown_tables_have_as_many_cells_as_columns(everything):
-    for block in render(Format.MARKDOWN, everything).split("\n\n"):
-        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
-        assert len({line.count("|") for line in lines}) <= 1
-
-
-# ---------------------------------------------------------------------------- goldens
-
-
-@pytest.fixture
-def fixed():
-    """A report whose every number can be checked by hand: values 1, 2, 3, 4 and 1, 1, 1, 5."""
-    rows = [
-        {"channel": 0, "mean": 2.5, "var": 1.25, "unbiased_var": 5 / 3, "index": (0, 1)},
-        {"channel": 1, "mean": 2.0, "var": 3.0, "unbiased_var": 4.0, "index": ()},
-        {"channel": 2, "mean": math.nan, "var": math.inf, "unbiased_var": None, "index": (12, 3)},
-    ]
-    table = Table(
-        "channels",
-        "Channels",
-        (
-            Column("channel", "channel"), Column("mean", "mean"), Column("var", "var"),
-            Column("unbiased_var", "unbiased_var", ".3g"), Column("index", "index"),
-        ),
-        rows,
-        note="Made by hand.",
-    )  # fmt: skip
-    findings = (
-        Finding(
-            "BN001", Severity.ERROR, "channel 2", "1 NaN among 4 values a channel.",
-            {"channels": [2], "nan": [1]}, "Look at what produced the input.",
-        ),
-        Finding("BN008", Severity.INFO, "every channel", "4 values each."),
-    )  # fmt: skip
-    facts = {"input": "x[0].npy", "shape": (4, 3), "eps": 1e-5, "affine": True, "seed": None}
-    return Report(
-        "compute", facts, (table,), findings, verdict="1 error, 1 note.", read=("x[0].npy",)
-    )
-
-
 def test_golden(form, fixed, golden):
     text = render(form, fixed)
     golden(f"report{(*form.suffixes, '.github')[0]}", text)
@@ -591,9 +287,3 @@ def test_golden(form, fixed, golden):
     unbiased = sum((value - sum(values) / 4) ** 2 for value in values) / 3
     shown = repr(unbiased) if form in (Format.JSON, Format.CSV) else f"{unbiased:.3g}"
     assert shown in text
-
-
-def test_golden_of_a_narrow_table(fixed, golden):
-    text = render(Format.TABLE, fixed, width=40)
-    golden("report-40.txt", text)
-    assert f"{(1 + 1 + 1 + 5) / 4:g}" in text.splitlines()[7].split()

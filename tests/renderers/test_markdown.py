@@ -50,3 +50,9 @@ def test_files_and_places():
     text = render(given, CONTEXT)
     assert "- **error** `BN001` b.pt::head.1: a fact." in text
     assert "- **unread** c\\[1\\].pt: it is cut short." in text
+
+
+def test_markdown_tables_have_as_many_cells_as_columns(everything):
+    for block in render(everything, CONTEXT).split("\n\n"):
+        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1
