@@ -22,7 +22,7 @@ def examples(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Hypothesis' settings for a test of which an example is dear: few by default.
 
-    Under the profile "exhaustive", which `-m` of anything else than the default loads, all of them.
+    All of them, and under that mark, by the profile "exhaustive" that tests/conftest.py loads.
     """
     if settings.get_current_profile_name() != "exhaustive":
         return settings(max_examples=few, deadline=None, **more)

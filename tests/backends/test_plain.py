@@ -166,7 +166,7 @@ def found(tmp_path_factory):
         env={"PYTHONPATH": str(folder), "PATH": "", "COLUMNS": "200"},
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)

@@ -19,6 +19,8 @@ from bncli.model import TensorRef
 from .files import samples, saved, write
 
 SAMPLES = samples()
+NEVER = 1 << 40
+"""More reads than there are."""
 
 
 class Cutting(io.FileIO):
@@ -44,22 +46,46 @@ def cutting(monkeypatch):
     monkeypatch.setattr("bncli.files.reading.FileIO", Cutting)
 
 
+def reads_of(action):
+    """How many reads an action takes when nothing is cut."""
+    Cutting.left = NEVER
+    action()
+    return NEVER - Cutting.left
+
+
+def places(reads, whole):
+    """Before which reads to cut: all, or the first, the last, and some between, evenly."""
+    if whole:
+        return range(1, reads + 1)
+    ends = {*range(1, 7), *range(reads - 5, reads + 1), *np.linspace(1, reads, 14, dtype=int)}
+    return sorted(place for place in ends if 1 <= place <= reads)
+
+
+WHOLE = pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["some", "all"]
+)
+
+
+@WHOLE
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_a_cut_before_any_read_of_any_container(name, tmp_path, cutting):
+def test_a_cut_before_any_read_of_any_container(name, whole, tmp_path, cutting):
     sample = SAMPLES[name]
+
+    def read():
+        for ref in open_file(path).tensors.values():
+            ref.read()
+
+    path = write(tmp_path, sample)
     cuts = 0
-    for reads in range(1, 10_000):
+    for place in places(reads_of(read), whole):
         path = write(tmp_path, sample)
-        Cutting.left = reads
+        Cutting.left = int(place)
         try:
-            for ref in open_file(path).tensors.values():
-                ref.read()
+            read()
         except BncliError:
             cuts += 1
-        if Cutting.left > 0:
-            break
+        assert Cutting.left <= 0  # it was cut
     assert cuts >= 2
-    assert Cutting.left > 0  # the last round was not cut
 
 
 CALLS = [
@@ -75,21 +101,29 @@ CALLS = [
 ]
 
 
+@WHOLE
 @pytest.mark.parametrize("call", CALLS, ids=" ".join)
-def test_a_cut_before_any_read_of_any_command(run, folder, cutting, call):
+def test_a_cut_before_any_read_of_any_command(run, folder, cutting, call, whole):
     rng = np.random.default_rng(0)
     net = saved(nn.BatchNorm1d(3).state_dict())
     arrays = [rng.normal(size=(6, 3, 4)).astype(np.float32) for _ in range(2)]
     codes = set()
-    for reads in range(1, 400):
+
+    def save():
         for name, array in zip("xy", arrays, strict=True):
             with Path(name).open("wb") as file:
                 np.save(file, array)
         Path("ck").write_bytes(net)
-        Cutting.left = reads
+
+    save()
+    reads = reads_of(lambda: run(*call))
+    assert 1 < reads < 400
+    Path("out.npy").unlink(missing_ok=True)
+    for place in places(reads, whole):
+        save()
+        Cutting.left = int(place)
         result = run(*call)
-        if Cutting.left > 0:
-            break
+        assert Cutting.left <= 0  # it was cut
         codes.add(result.code)
         assert result.code in {0, 1, 2}, result.stderr
         if result.code == 2:
@@ -97,8 +131,6 @@ def test_a_cut_before_any_read_of_any_command(run, folder, cutting, call):
             assert result.stderr.count("\n") == 1
             assert not Path("out.npy").exists()
         Path("out.npy").unlink(missing_ok=True)
-    else:
-        pytest.fail("it never came to an end")
     assert 2 in codes
 
 

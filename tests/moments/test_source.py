@@ -1,11 +1,8 @@
 """Tensors in files: read in pieces, in every dtype and stride, and in bounded memory."""
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +188,7 @@ def test_memory_does_not_grow(layout, tmp_path):
         print(status.partition("VmHWM:")[2].split()[0])
     """
     process = run(script)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=1800)
     assert process.returncode == 0, err
     assert int(out) * 1024 < 150e6
 
@@ -203,26 +200,26 @@ def test_interrupt_ends_it_at_once(tmp_path):
     with path.open("wb") as file:
         file.truncate(numel * 4)
     process = run(f"""
-        import signal
+        import os, signal, time
         from pathlib import Path
         from bncli.files.file_bytes import FileBytes
         from bncli.model import TensorRef
         from bncli.moments import channel_stats
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+        signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         path = Path({str(path)!r})
         ref = TensorRef("", path, ({numel // 64}, 64), "float32", (64, 1),
                         FileBytes(path, 0, {numel * 4}))
-        print("begun", flush=True)
-        channel_stats(ref, threads=3)
+        signal.setitimer(signal.ITIMER_PROF, 0.7)  # seconds of the processor: in the midst of it
+        before = time.process_time()
+        try:
+            channel_stats(ref, threads=3)
+        except KeyboardInterrupt:
+            print(time.process_time() - before)
     """)
-    assert process.stdout.readline() == "begun\n"
-    time.sleep(0.7)
-    begun = time.monotonic()
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 3
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in err
+    out, err = process.communicate(timeout=1800)
+    assert (process.returncode, err) == (0, "")
+    assert 0.5 < float(out) < 4  # the whole takes minutes
 
 
 def test_a_file_and_an_array_agree(tmp_path, cut):

@@ -28,7 +28,7 @@ def shell(script: str, *arguments: str, env: dict[str, str] | None = None):
     """A script in which "$@" is bncli."""
     return subprocess.run(
         ["bash", "-c", script, "bash", sys.executable, "-m", "bncli", *arguments],
-        capture_output=True, text=True, check=False, timeout=120, env=os.environ | (env or {}),
+        capture_output=True, text=True, check=False, timeout=1800, env=os.environ | (env or {}),
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ sys.meta_path.insert(0, Finder())
 )
 def test_a_signal_while_modules_are_imported_leaves_no_traceback(x, folder, name, code, module):
     with started(RAISED.format(name=module, signal=name)) as process:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=1800)
     assert (process.returncode, stdout, stderr) == (code, "", "")
     assert [path.name for path in folder.iterdir()] == ["x.npy"]
 
@@ -279,7 +279,7 @@ bncli.files.save._npy_header = stopped
 @pytest.mark.parametrize(("name", "code"), ENDINGS)
 def test_a_signal_while_a_file_is_written_leaves_none(x, folder, name, code):
     with started(WRITING.format(numbers=f"signal.{name},")) as process:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=1800)
     assert (process.returncode, stdout, stderr) == (code, "", "")
     assert [path.name for path in folder.iterdir()] == ["x.npy"]
 
@@ -297,7 +297,7 @@ bncli.moments.channel_stats = stats
 """
     for name, code in ENDINGS:
         with started(swallowing.format(name=name)) as process:
-            stdout, stderr = process.communicate(timeout=120)
+            stdout, stderr = process.communicate(timeout=1800)
         assert (process.returncode, stdout, stderr) == (code, "", "")
 
 

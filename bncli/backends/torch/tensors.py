@@ -23,10 +23,12 @@ REPEATED_KERNELS = ("AVX2", "AVX512")
 
 
 def library() -> ModuleType:
-    """PyTorch. Raises MissingBackendError where it is not installed."""
+    """PyTorch. Raises MissingBackendError where it is not installed, or MemoryError."""
     try:
         import torch
     except ImportError as error:
+        if "failed to map segment" in str(error):  # it is there, and there is no room for it
+            raise MemoryError from error
         raise MissingBackendError(
             f"PyTorch is not installed here, and the comparison needs it: {INSTALL}"
         ) from error
