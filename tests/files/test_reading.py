@@ -215,8 +215,8 @@ def calls(path):
             yield node.func.id if node.func.id in {"open", "mmap"} else "", node.lineno
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             # `reading.open` is the way of the group of flags to the one place.
-            if not ast.unparse(node.func).endswith("reading.open"):
-                yield node.func.attr, node.lineno
+            own = ast.unparse(node.func).endswith("reading.open")
+            yield "" if own else node.func.attr, node.lineno
 
 
 def test_every_file_is_opened_where_it_is_remembered():
