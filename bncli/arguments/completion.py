@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -24,6 +25,9 @@ INSTRUCTION = "_BNCLI_COMPLETE"
 
 MOST_NAMES = 1000
 """Names that are offered at most; no shell shows more in a useful way."""
+
+BREAK = re.compile(r"\n([:=]+)(?:\n|$)")
+"""A word that Bash makes of ":" and "=" alone, between the words that they join."""
 
 Completions = Iterator[str | tuple[str, str]]
 
@@ -83,32 +87,15 @@ def whole_words() -> Iterator[None]:
     place = os.environ.get("COMP_CWORD", "")
     if not (place.isascii() and place.isdigit() and len(place) < 10):
         raise UsageError(f"COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.")
-    words, at = _rejoined(os.environ.get("COMP_WORDS", "").split("\n"), int(place))
-    broken = len(words) < os.environ.get("COMP_WORDS", "").count("\n") + 1
-    os.environ |= {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(at)}
-    behind = 0
-    if broken and at < len(words):
-        word = words[at].rpartition("=")[2] if words[at].startswith("-") else words[at]
-        behind = word.rfind(":") + 1
+    typed = os.environ.get("COMP_WORDS", "").split("\n")[: int(place) + 1]
+    words = BREAK.sub(r"\1", "\n".join(typed)).split("\n")
+    joined = len(typed) - len(words)
+    os.environ |= {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(int(place) - joined)}
+    word = words[-1].rpartition("=")[2] if words[-1].startswith("-") else words[-1]
+    behind = word.rfind(":") + 1 if joined else 0
     text = io.StringIO()
     try:
         with redirect_stdout(text):
             yield
     finally:
         print_text("".join(f"{line[behind:]}\n" for line in text.getvalue().splitlines()))
-
-
-def _rejoined(words: list[str], at: int) -> tuple[list[str], int]:
-    """The words with those around ":" and "=" joined again, and where the one at `at` is now."""
-    joined: list[str] = []
-    place = 0
-    for index, word in enumerate(words):
-        is_break = bool(word) and set(word) <= {":", "="}
-        after_break = index > 0 and bool(words[index - 1]) and set(words[index - 1]) <= {":", "="}
-        if len(joined) > 1 and (is_break or after_break):
-            joined[-1] += word
-        else:
-            joined.append(word)
-        if index == at:
-            place = len(joined) - 1
-    return joined, place

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.arguments.completion import MOST_NAMES, complete_layers, complete_tensors
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
 from bncli.rulebook import RULES
+from tests.conftest import Result
 
 FLAGS = ("--select", "--ignore", "--baseline", "--fail-on", "--format", "--output")
 
@@ -29,13 +30,27 @@ def files(save, folder):
 
 
 @pytest.fixture
-def complete(run_process):
-    """What zsh or fish gets to see for a line that ends where the cursor is; and for Bash."""
+def asked(run, monkeypatch):
+    """bncli as a shell's script calls it: with these variables, and without arguments."""
 
-    def complete(line: str, shell: str = "fish") -> list[str]:
-        env = {"_BNCLI_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
-        env["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
-        result = run_process(env=env)
+    def asked(**variables: str):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return run()
+
+    return asked
+
+
+@pytest.fixture
+def complete(asked):
+    """What fish gets to see for a line that ends where the cursor is."""
+
+    def complete(line: str) -> list[str]:
+        result = asked(
+            _BNCLI_COMPLETE="complete_fish",
+            _TYPER_COMPLETE_ARGS=line,
+            _TYPER_COMPLETE_FISH_ACTION="get-args",
+        )
         assert (result.code, result.stderr) == (0, "")
         return [text.split("\t")[0] for text in result.stdout.splitlines() if text]
 
@@ -109,9 +124,15 @@ def test_names_in_files(complete, files, line, names):
     assert sorted(complete(f"bncli {line}")) == names
 
 
-def test_zsh_sees_whole_words(run_process, files):
-    env = {"_BNCLI_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "bncli compute x.npz::f"}
-    assert run_process(env=env).stdout == "_arguments '*: :((\"x.npz\\\\:\\\\:first\"))'\n"
+def test_no_shell_shows_more_than_a_thousand_names(complete, save):
+    save("many.npz", **{f"n{number}": np.zeros(0) for number in range(1003)})
+    assert len(complete("bncli compute many.npz::n")) == MOST_NAMES == 1000
+
+
+def test_zsh_sees_whole_words(asked, files):
+    line = "bncli compute x.npz::f"
+    result = asked(_BNCLI_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line)
+    assert result.stdout == "_arguments '*: :((\"x.npz\\\\:\\\\:first\"))'\n"
 
 
 @pytest.mark.parametrize(
@@ -124,14 +145,40 @@ def test_zsh_sees_whole_words(run_process, files):
         ("compute x.npy --fail-on = ne", "never\n"),
         ("compute x.npy --fail-on ne", "never\n"),
         ("compute x.npz::f", "x.npz::first\n"),  # where ":" is no break
+        ("compute x.npz :: f | --state net.pt :: x", "first\n"),  # what is behind the cursor
         ("compu", "compute\n"),
     ],
 )
-def test_bash_breaks_words(run_process, files, words, printed):
-    typed = ["bncli", *words.split()]
-    env = {"COMP_WORDS": "\n".join(typed), "COMP_CWORD": str(len(typed) - 1)}
-    result = run_process(env={**env, "_BNCLI_COMPLETE": "complete_bash"})
-    assert (result.code, result.stdout, result.stderr) == (0, printed, "")
+def test_bash_breaks_words(asked, files, words, printed):
+    before, _, behind = f"bncli {words}".partition(" | ")
+    typed = "\n".join([*before.split(), *behind.split()])
+    place = str(len(before.split()) - 1)
+    result = asked(_BNCLI_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=place)
+    assert result == Result(0, printed, "")
+
+
+def test_bash_begins_a_new_word(asked, files):
+    typed = "bncli\ncompute\nx.npz\n::\nfirst\n"
+    result = asked(_BNCLI_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD="5")
+    assert result == Result(0, "\n", "")
+
+
+@pytest.mark.parametrize("place", ["", "x", "-1", "1.5", "9" * 10, "9" * 30, "²", "\u0663"])
+def test_a_place_that_is_no_number_is_refused(asked, place):
+    result = asked(_BNCLI_COMPLETE="complete_bash", COMP_WORDS="bncli", COMP_CWORD=place)
+    said = f"bncli: COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.\n"
+    assert result == Result(2, "", said)
+
+
+@pytest.mark.parametrize("place", ["0", "1", "2", "99"])
+@pytest.mark.parametrize("words", ["", "bncli", "bncli\ncompute\n--", 'bncli\n"', "bncli\n::\n=\n"])
+def test_any_words_of_a_shell_are_completed(asked, words, place):
+    assert asked(_BNCLI_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place).code == 0
+
+
+@pytest.mark.parametrize("shell", ["nonsense", "complete_nosh", "show_bash", "source_nosh"])
+def test_a_completion_that_nobody_knows_is_2(asked, shell):
+    assert asked(_BNCLI_COMPLETE=shell).code == 2
 
 
 def test_it_takes_neither_torch_nor_rich(run_process, files):
