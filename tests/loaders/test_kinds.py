@@ -1,0 +1,207 @@
+"""Every kind of file that is not read: what it is, and what to do, in one sentence."""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import tarfile
+import zlib
+
+import pytest
+
+from bncli.errors import CorruptFileError, ExitCode, FileError
+from bncli.loaders import open_file, open_layer, open_tensor
+from bncli.loaders.interface import open_source
+from bncli.loaders.kinds import KINDS
+
+from .pickles import NONE, whole, zipped
+from .test_refused import READ, joblib_dump
+
+
+def tar(*members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for member in members:
+            info = tarfile.TarInfo(member)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+    return out.getvalue()
+
+
+def field(number, data):
+    """One protobuf field: a number or bytes."""
+    if isinstance(data, int):
+        return bytes([number << 3, data])
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+PACKED = "it is a Python pickle compressed by"
+ONNX = (
+    field(1, 8)
+    + field(2, b"pytorch")
+    + field(3, b"2.0")
+    + field(7, b"graph")
+    + field(8, b"\x10\x11")
+)
+
+REFUSED = {
+    "git-lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "it is a git-lfs pointer, not the file itself; run git lfs pull.",
+    ),
+    "html": (
+        b"\n <!DOCTYPE html><html><body>Not found",
+        (
+            "it is an HTML page, not a checkpoint; the download gave a web page, so download it"
+            " from the direct link."
+        ),
+    ),
+    "xhtml": (b"<?xml version='1.0'?><html>", "it is an HTML page, not a checkpoint; the download"),
+    "empty": (b"", "it is empty; download or copy it again."),
+    "hdf5": (
+        HDF5 + bytes(100),
+        (
+            f"it is an HDF5 file; {READ}, so save the weights with np.savez under"
+            " PyTorch's names (LAYER.weight, LAYER.running_mean)."
+        ),
+    ),
+    "hdf5-user-block": (bytes(512) + HDF5 + bytes(9), f"it is an HDF5 file; {READ}, so save"),
+    "hdf5-keras": (HDF5 + bytes(99) + b"keras_version", f"it is an HDF5 file of Keras; {READ}"),
+    "matlab-7.3": (b"MATLAB 7.3 MAT-file".ljust(512) + HDF5, f"it is a MATLAB file; {READ}, so"),
+    "matlab-5": (b"MATLAB 5.0 MAT-file Platform: posix".ljust(128), "it is a MATLAB file; bncli"),
+    "matlab-4": (
+        struct.pack("<5i", 0, 1, 1, 0, 2) + b"w\0" + bytes(8),
+        "it is a MATLAB file of ve",
+    ),
+    "matlab-4-big": (
+        struct.pack(">5i", 1000, 1, 1, 0, 2) + b"w\0" + bytes(8),
+        "it is a MATLAB fil",
+    ),
+    "netcdf": (b"CDF\x01" + bytes(20), "it is a NetCDF file;"),
+    "keras": (
+        zipped({"metadata.json": b"{}", "model.weights.h5": b""}),
+        f"it is a Keras archive; {READ}, so save the weights with np.savez under PyTorch's names",
+    ),
+    "onnx": (
+        ONNX,
+        f"it is an ONNX model; {READ}, so name the checkpoint that it was made from.",
+    ),
+    "joblib-gzip": (gzip.compress(joblib_dump()), f"{PACKED} gzip, as joblib.dump writes with"),
+    "joblib-zlib": (zlib.compress(joblib_dump()), f"{PACKED} zlib, as joblib.dump"),
+    "joblib-bz2": (bz2.compress(joblib_dump()), f"{PACKED} bzip2, as joblib.dump"),
+    "joblib-xz": (lzma.compress(joblib_dump()), f"{PACKED} xz, as joblib.dump"),
+    "joblib-lzma": (
+        lzma.compress(joblib_dump(), lzma.FORMAT_ALONE),
+        f"{PACKED} lzma, as joblib.dump",
+    ),
+    "tensorflow-index": (
+        bytes(40) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb",
+        f"it is a TensorFlow checkpoint; {READ}, so save the weights with np.savez under",
+    ),
+    "model.ckpt.data-00000-of-00001": (bytes(64), "it is a TensorFlow checkpoint;"),
+    "checkpoint": (b'model_checkpoint_path: "model.ckpt"\n', "it is a TensorFlow checkpoint;"),
+    "torch-tar": (
+        tar("sys_info", "pickle", "storages", "tensors"),
+        (
+            "it is a tar file of PyTorch before 0.2; load it with an old PyTorch and save it again"
+            " with torch.save."
+        ),
+    ),
+    "tar": (tar("model.pt"), "it is a tar archive; unpack it and name a file in it."),
+    "gzip": (
+        gzip.compress(b"hello"),
+        "it is a file compressed by gzip; decompress it (gunzip) and name what comes out.",
+    ),
+    "gzip-cut": (b"\x1f\x8b\x08" + bytes(9), "it is a file compressed by gzip; decompress it (gun"),
+    "tar-gz": (
+        gzip.compress(tar("model.pt")),
+        "it is a tar archive compressed by gzip; unpack it (tar -xf) and name a file in it.",
+    ),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(9), "it is a file compressed by zstd; decompress it (unz"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(9), "it is a file compressed by 7-Zip; decompress it and"),
+    "zip": (
+        zipped({"readme.txt": b"x"}),
+        "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name a file in it.",
+    ),
+    "old-torchscript": (
+        zipped({"m/model.json": b"{}", "m/version": b"1"}),
+        (
+            "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and"
+            " save its state_dict with torch.save."
+        ),
+    ),
+    "torch-export": (
+        zipped({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
+        "it is a torch.export program; save its state_dict with torch.save and name that.",
+    ),
+    "ncnn": (b"7767517\n75 83\n", "it is an ncnn model; name the checkpoint that it was made"),
+    "avro": (b"Obj\x01" + bytes(20), "it is an Avro file;"),
+    "r": (b"RDX3\nX\n", "it is R's data;"),
+    "mp4": (b"\0\0\0\x20ftypisom", "it is a picture, a sound or a film;"),
+    "gguf": (b"GGUF" + bytes(20), "it is a GGUF or GGML file;"),
+    "ggml": (b"lmgg" + bytes(20), "it is a GGUF or GGML file;"),
+    "ort": (bytes(4) + b"ORTM" + bytes(20), "it is an ONNX Runtime model;"),
+    "executorch": (bytes(4) + b"ET12" + bytes(20), "it is an ExecuTorch program;"),
+    "tensorrt": (b"ftrt" + bytes(20), "it is a TensorRT engine;"),
+    "mxnet": (struct.pack("<3Q", 0x112, 0, 1), "it is a file of MXNet's arrays;"),
+    "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a file of Darknet's weights;"),
+    "msgpack": (
+        b"\x82\xa6params\x80\xabbatch_stats\x80",
+        "it is a table of MessagePack, as Flax saves; save its arrays with np.savez under their",
+    ),
+    "events": (
+        struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",
+        "it is a TensorFlow ev",
+    ),
+    "saved_model.pb": (
+        field(1, 1) + field(2, b"graph"),
+        "it is the graph of a TensorFlow SavedMod",
+    ),
+    "core-ml": (field(1, 4) + field(2, b"x") + b"\xa2\x1f\x01x", "it is a Core ML model;"),
+    "x.caffemodel": (field(1, b"net") + b"\xa2\x06\x01x", "it is a Caffe model;"),
+    "mindspore": (
+        field(1, field(1, b"bn.gamma") + field(2, b"x")) * 2000,
+        "it is a list of protobuf messages, as MindSpore's checkpoints and TensorFlow's frozen",
+    ),
+    "parquet": (b"PAR1" + bytes(20), "it is a Parquet table;"),
+    "arrow": (b"ARROW1\0\0" + bytes(20), "it is an Arrow table;"),
+    "sqlite": (b"SQLite format 3\0" + bytes(20), "it is an SQLite database;"),
+    "elf": (b"\x7fELF\2\1\1" + bytes(20), "it is a program or a library;"),
+    "wav": (b"RIFF" + bytes(20), "it is a picture, a sound or a film;"),
+    "pdf": (b"%PDF-1.7", "it is a picture or a document;"),
+    "apple-double": (b"\0\x05\x16\x07" + bytes(20), "it is what macOS keeps beside a file; name"),
+    "blank": (bytes(9999), "its first and last bytes are all 0; it was never written to the end,"),
+    "zip-of-checkpoints": (
+        zipped({"policy.pth": whole(NONE), "data": b""}),
+        "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name policy.pth.",
+    ),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "it is a TensorFlow Lite model;"),
+    "png": (b"\x89PNG\r\n\x1a\n", "it is a picture or a document;"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_it_really_is_and_what_to_do(kind, tmp_path):
+    data, sentence = REFUSED[kind]
+    path = tmp_path / kind
+    path.write_bytes(data)
+    for opener in (open_file, lambda p: open_tensor(str(p)), lambda p: open_layer(str(p))):
+        with pytest.raises(FileError) as caught:
+            opener(path)
+        assert str(caught.value).startswith(f"{path}: {sentence}")
+        assert caught.value.exit_code == ExitCode.ERROR
+        assert isinstance(caught.value, CorruptFileError) == (kind in {"empty", "blank"})
+
+
+def test_every_kind_has_a_sample(tmp_path):
+    """No kind stands behind another that takes all its files."""
+    met = set()
+    for name, (data, _) in REFUSED.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        with open_source(path) as source:
+            met.add(next(number for number, kind in enumerate(KINDS) if kind.looks(source)))
+    lacking = [kind.sentence for number, kind in enumerate(KINDS) if number not in met]
+    assert not lacking, lacking

@@ -1,0 +1,103 @@
+"""A tensor that has a place in a file: read whole and by blocks, against NumPy's own views."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bncli.errors import TensorError
+from bncli.files.file_bytes import FileBytes
+from bncli.model import TensorRef
+
+FLAT = np.arange(60, dtype=np.float32)
+
+
+def view_of(path, shape, strides, offset=0, byteorder="little"):
+    """A tensor in a file of 60 numbers, and the same view of them."""
+    order = "<" if byteorder == "little" else ">"
+    path.write_bytes(FLAT.astype(f"{order}f4").tobytes())
+    where = FileBytes(path, 4 * offset, FLAT.nbytes - 4 * offset, byteorder)
+    expected = np.lib.stride_tricks.as_strided(
+        FLAT[offset:], shape, [4 * step for step in strides], writeable=False
+    )
+    return TensorRef("x", path, shape, "float32", strides, where), expected
+
+
+def unpacked(ref):
+    """The same tensor, whose values a function gives."""
+    return replace(ref, storage=lambda: FLAT[ref.storage.offset // 4 :], origin=(7, 0))
+
+
+VIEWS = [
+    ((3, 4, 5), (20, 5, 1), 0),
+    ((5, 4, 3), (1, 5, 20), 0),
+    ((3, 4), (10, 2), 7),
+    ((4, 3), (0, 1), 5),
+    ((1, 6), (999, 3), 2),
+    ((2, 0, 3), (3, 3, 1), 0),
+    ((), (), 9),
+]
+
+
+@pytest.mark.parametrize(("shape", "strides", "offset"), VIEWS, ids=str)
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_the_values_are_those_of_the_view(tmp_path, shape, strides, offset, byteorder):
+    ref, expected = view_of(tmp_path / "x", shape, strides, offset, byteorder)
+    assert np.array_equal(ref.read(), expected)
+    assert ref.read().dtype == np.dtype("=f4")
+    assert np.array_equal(ref.stored(), expected)
+    assert (ref.ndim, ref.numel) == (expected.ndim, expected.size)
+    if byteorder == "little":
+        assert np.array_equal(unpacked(ref).read(), expected)
+
+
+@pytest.mark.parametrize("block", [(), (slice(1, 3),), (slice(0, 2), slice(1, 1)),
+                                   (slice(2, 3), slice(1, 4), slice(0, 5))], ids=str)  # fmt: skip
+def test_a_block_is_that_of_the_view(tmp_path, block):
+    ref, expected = view_of(tmp_path / "x", (3, 4, 5), (20, 5, 1))
+    for each in (ref, unpacked(ref)):
+        with ExitStack() as stack:
+            read = each.block_reader(stack)
+            assert np.array_equal(read(block), expected[block])
+            assert np.array_equal(read(()), expected)
+        assert np.array_equal(each.stored(block), expected[block])
+
+
+def test_what_has_no_values_says_why():
+    ref = TensorRef("x", Path("net.pt"), (2,), "float32", (1,), None, "it is sparse")
+    with pytest.raises(TensorError, match=r"^net\.pt::x: its values cannot be read \(it is sparse"):
+        ref.read()
+    assert ref.place is None
+
+
+def test_a_label_is_what_a_user_would_type():
+    ref = TensorRef("a\nb", Path("net.pt"), (), "float32", (), None)
+    assert "\n" not in ref.label
+    assert ref.label.startswith("net.pt::a")
+    assert replace(ref, name="").label == "net.pt"
+
+
+def test_one_place_is_the_same_bytes_read_alike(tmp_path):
+    """Strides count, and not the shape alone: a matrix and its transpose are two tensors."""
+    ref, _ = view_of(tmp_path / "x", (4, 4), (4, 1))
+    same = replace(ref, name="another name")
+    assert ref.place == same.place is not None
+    assert hash(ref.place) == hash(same.place)
+    others = [
+        replace(ref, strides=(1, 4)),
+        replace(ref, shape=(2, 8), strides=(8, 1)),
+        replace(ref, dtype="int32"),
+        replace(ref, path=tmp_path / "y"),
+        replace(ref, storage=replace(ref.storage, offset=4)),
+    ]
+    assert len({other.place for other in others} | {ref.place}) == 6
+    lone = replace(ref, shape=(1, 4), strides=(4, 1))
+    assert lone.place == replace(lone, strides=(77, 1)).place
+    assert replace(ref, shape=(0, 4)).place is None
+    assert unpacked(ref).place == unpacked(same).place != ref.place
+    assert replace(unpacked(ref), origin=None).place is None
+    assert replace(unpacked(ref), origin=(7, 4)).place != unpacked(ref).place
