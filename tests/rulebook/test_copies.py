@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.rulebook.copies import twins
-from bncli.rulebook.layers import summary
+from bncli.rulebook.copies import is_parameter, parameters_alone, parts_of, twins
+from bncli.rulebook.layers import Bare, Checkpoint, summary
 from tests.rulebook.layers import layer
 
 
@@ -68,3 +68,48 @@ def test_a_copy_is_known_by_its_n_averaged():
     layers = [summary(layer("best.module.bn")), summary(layer("live.bn"))]
     assert twins(layers) == {}
     assert twins(layers, ["best"]) == {"best.module.bn": "live.bn"}
+
+
+def alone(layers, *bare, leaves=("weight", "bias")):
+    """The names of what lacks statistics because parameters alone were copied."""
+    file = Checkpoint([summary(layer(name)) for name in layers], [Bare(b, leaves) for b in bare])
+    return parameters_alone(file)
+
+
+def test_parameters_alone_are_known_by_what_holds_them():
+    assert alone(["net.bn"], "optimizer.exp_avg.bn", "ema.bn", "other.bn") == {
+        "optimizer.exp_avg.bn",
+        "ema.bn",
+    }
+    assert alone(["net.bn"], "ema.bn", leaves=("weight", "running_mean")) == set()
+    assert alone(["net.bn"], "net.ema") == set()  # the layer's own name
+
+
+def test_parameters_of_all_layers_are_a_copy_under_any_name():
+    layers = ["net.stem.bn", "net.layer1.bn", "net.head.bn"]
+    ends = ["stem.bn", "layer1.bn", "head.bn"]
+    whole = [f"best.{end}" for end in ends]
+    assert alone(layers, *whole) == set(whole)
+    assert alone(layers, *whole[:2]) == set()
+    assert alone(layers[:2], *whole[:2]) == set()  # two layers are as often a sibling
+    assert alone(layers, *(f"best.x.{end}" for end in ends)) == {f"best.x.{end}" for end in ends}
+
+
+def test_an_attention_called_ema_is_found_where_its_name_ends():
+    whole = [f"net.{number}.bn" for number in range(5)]
+    names = [*whole, *(f"ema.{number}.bn" for number in range(5))]
+    pairs = twins([summary(layer(name)) for name in names])
+    assert pairs == {f"ema.{number}.bn": f"net.{number}.bn" for number in range(5)}
+    # Two copies: of one only the layer beside the live ones is there.
+    lone = twins([summary(layer(name)) for name in [*names, "x.ema.bn"]])
+    assert lone == pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.weight", True), ("bias", True), ("a/kernel", True), ("a.running_mean", False),
+     ("a.in_proj_weight", True), ("a.num_batches_tracked", False)],
+)  # fmt: skip
+def test_which_tensors_are_parameters(name, expected):
+    assert is_parameter(name) is expected
+    assert parts_of("a.b/c") == ("a", "b", "c")
