@@ -17,6 +17,11 @@ def sampled(cases: Iterable[Any], kept: Callable[[int], bool]) -> list[Any]:
     ]
 
 
+def some(seeds: range, few: int) -> list[Any]:
+    """The first few seeds and the others, for a test that tries all it is given."""
+    return [seeds[:few], pytest.param(seeds[few:], marks=pytest.mark.exhaustive)]
+
+
 def examples(
     few: int, all_of_them: int, **more: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

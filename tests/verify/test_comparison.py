@@ -17,6 +17,7 @@ from bncli.verify.batch_norm_pass import Path
 from bncli.verify.comparison import compare_channels
 from bncli.verify.norms import compare_norms
 from tests.configurations import Configuration, configuration
+from tests.sampling import sampled
 
 TORCH = backend(BackendName.TORCH)
 
@@ -78,7 +79,7 @@ def tiny_configuration(seed: int):
 
 
 @pytest.mark.parametrize("library", [TORCH, Flushing()], ids=["plain", "flushing"])
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", sampled(range(60), lambda place: place < 20))
 def test_no_quantity_is_blamed(seed, library):
     config, g = tiny_configuration(seed)
     usual = config.settings.eps > 1e-13

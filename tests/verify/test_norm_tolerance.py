@@ -12,16 +12,20 @@ from bncli.backends.interface import NORM_QUANTITIES
 from bncli.moments import channel_stats
 from bncli.norms import BATCH, GROUP, INSTANCE, LAYER, RMS, describe
 from bncli.verify.norms import compare_norms
+from tests.sampling import some
 from tests.verify.norm_cases import TORCH, compared
 
 NAMES = (BATCH, LAYER, INSTANCE, GROUP, RMS)
 
 
-def test_no_false_alarm_and_tight():
+@pytest.mark.parametrize(
+    "seeds", [range(120), pytest.param(range(400), marks=pytest.mark.exhaustive)], ids=str
+)
+def test_no_false_alarm_and_tight(seeds):
     """Every healthy run passes; the median run uses at least 1 % of each tolerance."""
     used: dict[str, list[float]] = {}
     alarms = []
-    for seed in range(400):
+    for seed in seeds:
         for item in compared(seed):
             used.setdefault(item.quantity, []).append(item.used)
             if not item.passed:
@@ -34,24 +38,26 @@ def test_no_false_alarm_and_tight():
         if (name, quantity) != (RMS, "mean")
     }
     for quantity, shares in used.items():
-        assert len(shares) > 150, quantity
+        assert len(shares) > 0.375 * len(seeds), quantity
         assert median(shares) >= 0.01, quantity
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_no_false_alarm_at_any_number_of_threads(threads):
+@pytest.mark.parametrize("seeds", some(range(1000, 1120), 30), ids=str)
+def test_no_false_alarm_at_any_number_of_threads(threads, seeds):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for seed in range(1000, 1120):
+        for seed in seeds:
             assert [item for item in compared(seed) if not item.passed] == [], seed
     finally:
         torch.set_num_threads(before)
 
 
-def test_no_false_alarm_in_long_rows():
+@pytest.mark.parametrize("seeds", some(range(2000, 2012), 3), ids=str)
+def test_no_false_alarm_in_long_rows(seeds):
     """Hundreds of thousands of values in a statistic."""
-    for seed in range(2000, 2012):
+    for seed in seeds:
         found = compared(seed, largest=400_000)
         assert [item for item in found if not item.passed] == [], seed
 

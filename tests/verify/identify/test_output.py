@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bncli.verify.identify.hypotheses import EPS, Hypothesis, Known
 from bncli.verify.identify.output import identify_output
 from bncli.verify.identify.pair import ArraySource
 from tests.configurations import configuration
+from tests.sampling import sampled
 from tests.verify.identify.planted import planted
 
 TORCH = backend(BackendName.TORCH)
@@ -27,18 +29,34 @@ def source(values: np.ndarray, dtype: str | None = None) -> ArraySource:
     return ArraySource(values, dtype or values.dtype.name)
 
 
-def identified(case):
-    return identify_output(source(case.x), source(case.y), 1, case.known)
+@cache
+def all_identified(dtype, shape, sixth=None):
+    """Every planted difference, or one of six of them, and what was found."""
+    cases = list(planted(dtype, shape))
+    return [
+        (case, identify_output(source(case.x), source(case.y), 1, case.known))
+        for case in (cases if sixth is None else cases[sixth::6])
+    ]
 
 
+def sixth_of(dtype, shape):
+    """Another sixth of the matrix for each of its eight corners, so that every sixth is tried."""
+    return (SHAPES.index(shape) + (0 if dtype == "float32" else 3)) % 6
+
+
+WHOLE = pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["a sixth", "all"]
+)
+
+
+@WHOLE
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_what_was_planted_is_named(dtype, shape):
+def test_what_was_planted_is_named(dtype, shape, whole):
     """First; or, where this data does not tell it from a plainer one, among those that remain."""
     first = 0
-    cases = list(planted(dtype, shape))
-    for case in cases:
-        found = identified(case)
+    cases = all_identified(dtype, shape, None if whole else sixth_of(dtype, shape))
+    for case, found in cases:
         assert found.explained, (case.name, found.best)
         explaining = [item.hypothesis for item in found.hypotheses if item.explains]
         told = [
@@ -57,18 +75,19 @@ def test_what_was_planted_is_named(dtype, shape):
             assert found.hypotheses[0].oddness < next(
                 item.oddness for item in found.hypotheses if item.hypothesis == told[0]
             )
-    assert first >= 0.85 * len(cases)
+    assert first >= (0.85 if whole else 0.6) * len(cases)
 
 
+@WHOLE
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_in_float64_nearly_all_is_told_for_certain(shape):
-    cases = [case for case in planted("float64", shape) if "rounded" not in case.variant]
-    found = [identified(case) for case in cases]
+def test_in_float64_nearly_all_is_told_for_certain(shape, whole):
+    cases = all_identified("float64", shape, None if whole else sixth_of("float64", shape))
     certain = [
-        item.confident and item.hypotheses[0].hypothesis.mode == case.mode
-        for item, case in zip(found, cases, strict=True)
+        found.confident and found.hypotheses[0].hypothesis.mode == case.mode
+        for case, found in cases
+        if "rounded" not in case.variant
     ]
-    assert sum(certain) >= 0.9 * len(certain)
+    assert sum(certain) >= (0.9 if whole else 0.75) * len(certain)
 
 
 def test_the_matrix_covers_every_hypothesis():
@@ -118,7 +137,7 @@ def healthy(seed: int, largest: int = 5_000):
     )
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", sampled(range(50), lambda place: place < 15))
 def test_a_correct_output_is_not_blamed(seed):
     config, found = healthy(seed)
     assert found.expected, found.best

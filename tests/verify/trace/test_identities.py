@@ -9,10 +9,11 @@ import pytest
 
 from bncli.verify.trace import gradients, identities
 from tests.configurations import configuration
+from tests.sampling import sampled
 from tests.verify.trace.channels import plain, views
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", sampled(range(150), lambda place: place < 30))
 def test_the_identities_hold(seed):
     given = configuration(seed, largest=3000)
     g = np.random.default_rng(seed).normal(size=given.x.shape)
