@@ -1,6 +1,5 @@
 """Whole pickled modules and training checkpoints, of classes that are not installed."""
 
-import collections
 import sys
 import types
 
@@ -142,43 +141,6 @@ def test_modules_of_the_oldest_kind(tmp_path):
     file = opened(tmp_path, torch_zip(norm))
     assert list(file.tensors) == ["weight", "running_mean", "running_var"]
     assert file.modules == {"": BatchNormModule("BatchNorm2d", 1e-5, 0.1, False, None, True)}
-
-
-class Average:
-    """A program's own object around a network, as those that keep a moving average."""
-
-    def __init__(self, net):
-        self.net = net
-
-
-@pytest.mark.parametrize(
-    ("hold", "inside"),
-    [
-        (Average, "net"),
-        (lambda net: types.SimpleNamespace(net=net), "net"),
-        (lambda net: collections.deque([net]), "0"),
-        (lambda net: [net], "0"),
-    ],
-    ids=["object", "namespace", "deque", "list"],
-)
-def test_one_object_under_two_keys_is_listed_under_each(hold, inside, tmp_path):
-    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    held = hold(net)
-    file = opened(tmp_path, saved({"first": held, "model_ema": held}))
-    assert list(file.tensors) == [
-        f"{key}.{inside}.{name}" for key in ("first", "model_ema") for name in net.state_dict()
-    ]
-    assert list(file.modules) == [f"first.{inside}.1", f"model_ema.{inside}.1"]
-
-
-def test_objects_that_hold_each_other_are_entered_once(tmp_path):
-    net = nn.Sequential(nn.BatchNorm1d(3))
-    objects = [Average(net) for _ in range(12)]
-    for one in objects:
-        one.others = objects
-    file = opened(tmp_path, saved({"a": objects[0], "b": objects[1]}))
-    assert "a.net.0.weight" in file.tensors
-    assert len(file.tensors) <= 12 * len(net.state_dict())
 
 
 class Pair(nn.Module):

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.loaders import open_file
+from bncli.errors import TensorError
+from bncli.files.file_bytes import FileBytes
+from bncli.loaders import open_file, torch_places
 
 from .files import saved
+from .test_torch_zip import opened
 
 
 def places(tmp_path, data):
@@ -86,3 +89,34 @@ def test_arrays_and_their_files(tmp_path):
     assert open_file(tmp_path / "y.npz").tensors["a"].place != one
     pickled = places(tmp_path, saved({"a": x, "b": x, "c": x.copy()}))
     assert pickled["a"] == pickled["b"] != pickled["c"]
+
+
+def test_tensors_that_share_more_than_the_file_holds_are_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_places, "MOST_REPEATED", 50)
+    monkeypatch.setattr(torch_places, "MOST_READ_AGAIN", 4)
+    shared = torch.randn(1_000)
+    file = opened(tmp_path, saved({f"k{n}": shared for n in range(7)} | {"own": torch.ones(3)}))
+    unreadable = [name for name, ref in file.tensors.items() if ref.unreadable]
+    assert unreadable == ["k4", "k5", "k6"]
+    assert "too often" in file.tensors["k4"].unreadable
+    with pytest.raises(TensorError):
+        file.tensors["k4"].read()
+
+
+def test_views_of_one_storage_share_its_bytes(tmp_path):
+    base = torch.arange(20.0)
+    file = opened(tmp_path, saved({"base": base, "tail": base[12:], "even": base[::2]}))
+    places = {name: ref.storage for name, ref in file.tensors.items()}
+    assert all(isinstance(place, FileBytes) for place in places.values())
+    assert places["tail"].offset == places["base"].offset + 48
+    assert file.tensors["even"].strides == (2,)
+    assert file.tensors["even"].read().tolist() == base[::2].tolist()
+
+
+def test_an_expanded_tensor_that_repeats_too_much_is_not_unfolded(tmp_path):
+    wide = torch.zeros(1).expand(1 << 40)
+    file = opened(tmp_path, saved({"wide": wide, "small": torch.zeros(1).expand(100)}))
+    assert file.tensors["wide"].shape == (1 << 40,)
+    with pytest.raises(TensorError, match="spreads 1 stored elements over 1099511627776"):
+        file.tensors["wide"].read()
+    assert file.tensors["small"].read().shape == (100,)
