@@ -33,15 +33,6 @@ def test_it_is_a_schema():
     Draft202012Validator.check_schema(schema().schema)
 
 
-def test_the_command_prints_it(run, run_process):
-    result = run("schema")
-    assert (result.code, result.stderr) == (0, "")
-    assert json.loads(result.stdout) == schema().schema
-    assert result.stdout.endswith("}\n")
-    assert run_process("schema").stdout == result.stdout
-    assert run("schema", "-f", "json").code == 2
-
-
 def test_every_command_is_described():
     described = {
         branch["if"]["properties"]["command"]["const"]: branch["then"]["$ref"]

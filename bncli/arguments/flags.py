@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncli.arguments import options
-from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.errors import UsageError
 from bncli.values import dataclass
 
@@ -79,12 +78,8 @@ class KnownFlags:
 
     state: Annotated[
         str | None,
-        typer.Option(
-            metavar="CKPT::LAYER",
-            help="Take weight, bias, running_mean and running_var from a checkpoint's layer.",
-            rich_help_panel=options.LAYER,
-            show_default=False,
-            autocompletion=complete_layers,
+        options.layer_option(
+            "Take weight, bias, running_mean and running_var from a checkpoint's layer."
         ),
     ] = None
     eps: Annotated[
@@ -100,23 +95,12 @@ class KnownFlags:
     bias: options.Bias = None
     running_mean: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running mean of evaluation; without one, eval mode is not tried.",
-            rich_help_panel=options.LAYER,
-            show_default=False,
-            autocompletion=complete_tensors,
+        options.tensor_option(
+            "The running mean of evaluation; without one, eval mode is not tried."
         ),
     ] = None
     running_var: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running variance of evaluation; goes with the mean.",
-            rich_help_panel=options.LAYER,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("The running variance of evaluation; goes with the mean.")
     ] = None
     training: options.EitherMode = None
 

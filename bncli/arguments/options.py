@@ -13,7 +13,7 @@ The flags that every command has, which findings count and where the report goes
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,31 @@ class MemoryFormatName(str, Enum):
 
     CONTIGUOUS = "contiguous"
     CHANNELS_LAST = "channels_last"
+
+
+def tensor_option(
+    text: str, default: str | bool = False, *, panel: str = LAYER, name: str | None = None
+) -> Any:
+    """The option for a tensor in a file; `default` is what the help shows as such."""
+    return typer.Option(
+        *filter(None, [name]),
+        metavar="FILE[::NAME]",
+        help=text,
+        rich_help_panel=panel,
+        show_default=default,
+        autocompletion=complete_tensors,
+    )
+
+
+def layer_option(text: str, default: str | bool = False, *, panel: str = LAYER) -> Any:
+    """The option for a checkpoint's layer."""
+    return typer.Option(
+        metavar="CKPT::LAYER",
+        help=text,
+        rich_help_panel=panel,
+        show_default=default,
+        autocompletion=complete_layers,
+    )
 
 
 InputsArgument = Annotated[
@@ -115,13 +140,9 @@ EitherMode = Annotated[
 ]
 State = Annotated[
     str | None,
-    typer.Option(
-        metavar="CKPT::LAYER",
-        help="Take weight, bias, running_mean, running_var and the counter from a checkpoint's "
-        "layer.",
-        rich_help_panel=LAYER,
-        show_default="a fresh module's",
-        autocompletion=complete_layers,
+    layer_option(
+        "Take weight, bias, running_mean, running_var and the counter from a checkpoint's layer.",
+        "a fresh module's",
     ),
 ]
 Eps = Annotated[
@@ -156,46 +177,10 @@ TrackRunningStats = Annotated[
     bool,
     typer.Option(help="Keep running_mean and running_var.", rich_help_panel=LAYER),
 ]
-Weight = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE[::NAME]",
-        help="The weight of each channel.",
-        rich_help_panel=LAYER,
-        show_default="1",
-        autocompletion=complete_tensors,
-    ),
-]
-Bias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE[::NAME]",
-        help="The bias of each channel.",
-        rich_help_panel=LAYER,
-        show_default="0",
-        autocompletion=complete_tensors,
-    ),
-]
-RunningMean = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE[::NAME]",
-        help="The running mean before this batch.",
-        rich_help_panel=LAYER,
-        show_default="0",
-        autocompletion=complete_tensors,
-    ),
-]
-RunningVar = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE[::NAME]",
-        help="The running variance before this batch.",
-        rich_help_panel=LAYER,
-        show_default="1",
-        autocompletion=complete_tensors,
-    ),
-]
+Weight = Annotated[str | None, tensor_option("The weight of each channel.", "1")]
+Bias = Annotated[str | None, tensor_option("The bias of each channel.", "0")]
+RunningMean = Annotated[str | None, tensor_option("The running mean before this batch.", "0")]
+RunningVar = Annotated[str | None, tensor_option("The running variance before this batch.", "1")]
 Against = Annotated[
     BackendName | None,
     typer.Option(

@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.report import Column
+from bncli.sections.tables import closeness_row
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bncli.model import ChannelCloseness, ChannelStats, Closeness
+    from bncli.model import ChannelCloseness, ChannelStats
     from bncli.report import Value
 
 CHANNEL_COLUMNS = (
@@ -54,22 +55,6 @@ class ChannelFacts:
         with np.errstate(divide="ignore", invalid="ignore"):
             condition = np.abs(stats.mean) / std
         return cls(stats.mean.tolist(), std.tolist(), condition.tolist())
-
-
-def closeness_row(item: Closeness) -> dict[str, Value]:
-    """What `torch.testing.assert_close` says, and how much of the tolerance was used."""
-    return {
-        "passed": item.passed,
-        "tolerance_used": item.used,
-        "max_abs_diff": item.max_abs_diff,
-        "index": item.index,
-        "mismatched": item.mismatched,
-        "total": item.total,
-        "max_rel_diff": item.max_rel_diff,
-        "rtol": item.rtol,
-        "atol": item.atol,
-        "passing_atol": item.passing_atol,
-    }
 
 
 def channel_row(

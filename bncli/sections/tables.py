@@ -118,8 +118,24 @@ def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
 
 def differences_table(compared: Sequence[Closeness], name: str, note: str = "") -> Table:
     """Each quantity beside that of the backend `name`."""
-    rows = [_difference_row(item) for item in compared]
+    rows = [{"quantity": item.quantity, **closeness_row(item)} for item in compared]
     return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
+
+
+def closeness_row(item: Closeness) -> dict[str, Value]:
+    """What `torch.testing.assert_close` says, and how much of the tolerance was used."""
+    return {
+        "passed": item.passed,
+        "tolerance_used": item.used,
+        "max_abs_diff": item.max_abs_diff,
+        "index": item.index,
+        "mismatched": item.mismatched,
+        "total": item.total,
+        "max_rel_diff": item.max_rel_diff,
+        "rtol": item.rtol,
+        "atol": item.atol,
+        "passing_atol": item.passing_atol,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,20 +281,3 @@ def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> Rows
         low, high = ends.min(0), ends.max(0)
     columns = {"mean": mean, "std": std, "min": low, "max": high}
     return _rows({**columns}, at)
-
-
-def _difference_row(item: Closeness) -> dict[str, Value]:
-    """One quantity's row of the `differences` table."""
-    return {
-        "quantity": item.quantity,
-        "max_abs_diff": item.max_abs_diff,
-        "max_rel_diff": item.max_rel_diff,
-        "index": item.index,
-        "mismatched": item.mismatched,
-        "total": item.total,
-        "rtol": item.rtol,
-        "atol": item.atol,
-        "passed": item.passed,
-        "tolerance_used": item.used,
-        "passing_atol": item.passing_atol,
-    }

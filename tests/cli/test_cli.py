@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Annotated, Optional
 
 import numpy as np
 import pytest
 
 import bncli
 from bncli import cli
-from bncli.cli.flags import bare
 from bncli.errors import ExitCode
 from bncli.renderers import Format
 from bncli.report import Column, FailOn, Finding, Report, Severity, Table
@@ -49,15 +47,6 @@ def hand_made(*severities: Severity, nothing_checked: bool = False) -> Report:
         findings=tuple(Finding("BN999", severity, "here", "a fact.") for severity in severities),
         nothing_checked=nothing_checked,
     )
-
-
-def test_what_python_3_10_wraps_is_an_argument_all_the_same():
-    """With None for a default its get_type_hints gives Optional[Annotated[...]]."""
-    said = Annotated[str | None, "an argument"]
-    wrapped = Optional[said]  # noqa: UP045  # what that Python makes of it
-    assert bare(wrapped) == bare(said) == said
-    for hint in (str | None, bool, list[str] | None):
-        assert bare(hint) == hint
 
 
 # ---------------------------------------------------------------------------- exit codes

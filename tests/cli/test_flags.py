@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Optional, get_type_hints
 
 import pytest
@@ -42,6 +43,21 @@ def test_a_command_is_called_with_its_groups():
     assert flags == {"quiet": True}
     with pytest.raises(KeyError):
         call(command, {"path": "x"})
+
+
+@dataclass(frozen=True, slots=True)
+class Narrower(Inner):
+    momentum: int = 3  # an inherited flag keeps its place, as dataclasses have it
+    seed: int = 0
+
+
+def test_a_flag_that_is_inherited_stands_before_what_the_group_adds():
+    flags = flags_of(Narrower)
+    assert [flag.name for flag in flags] == ["eps", "momentum", "seed"]
+    assert [flag.annotation for flag in flags] == [Eps, int, int]
+    assert [flag.default for flag in flags] == [None, 3, 0]
+    assert {flag.kind for flag in flags} == {inspect.Parameter.KEYWORD_ONLY}
+    assert call(Narrower, {"eps": None, "momentum": 1, "seed": 2}) == Narrower(None, 1, 2)
 
 
 def test_the_optional_that_python_3_10_adds_is_taken_off():

@@ -209,13 +209,5 @@ def _numbers(row: Convention) -> dict[str, Value]:
 
 def _names(row: Convention) -> dict[str, Value]:
     """What a convention calls everything, as a row."""
-    names = row.names
-    return {
-        "convention": row.name,
-        "weight": names.weight,
-        "bias": names.bias,
-        "running_mean": names.running_mean,
-        "running_var": names.running_var,
-        "momentum": names.momentum,
-        "eps": names.eps,
-    }
+    called = {column.key: getattr(row.names, column.key) for column in NAME_COLUMNS[1:]}
+    return {"convention": row.name, **called}

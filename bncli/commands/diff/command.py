@@ -68,14 +68,11 @@ def diff(
     reading: InputFlags,
     given_input: Annotated[
         str | None,
-        typer.Option(
-            "--input",
-            metavar="FILE[::NAME]",
-            help="What ACTUAL and EXPECTED were made from: a difference is then explained, with "
+        options.tensor_option(
+            "What ACTUAL and EXPECTED were made from: a difference is then explained, with "
             "what the Layer flags tell.",
-            rich_help_panel=options.INPUT,
-            show_default=False,
-            autocompletion=complete_tensors,
+            panel=options.INPUT,
+            name="--input",
         ),
     ] = None,
     per_quantity: Annotated[

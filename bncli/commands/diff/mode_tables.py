@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
@@ -10,10 +11,9 @@ from bncli.sections.differences import (
     CHANNEL_COLUMNS,
     ChannelFacts,
     channel_row,
-    closeness_row,
     worst_first,
 )
-from bncli.sections.tables import DIFFERENCE_COLUMNS
+from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
@@ -125,16 +125,7 @@ def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table
 def budget_table(results: list[ModeResult], backend: str, *, repeated: bool) -> Table:
     """Where a float32 difference comes from; `repeated` says that this is PyTorch, repeated."""
     rows: list[dict[str, Value]] = [
-        {
-            "mode": result.mode,
-            "quantity": line.quantity,
-            "bncli_ulp": line.bncli_ulp,
-            "torch_ulp": line.torch_ulp,
-            "repeated_ulp": line.repeated_ulp,
-            "bncli_error": line.bncli_error,
-            "torch_error": line.torch_error,
-            "channels": line.channels,
-        }
+        {"mode": result.mode, **{each.name: getattr(line, each.name) for each in fields(line)}}
         for result in results
         for line in result.budget
     ]

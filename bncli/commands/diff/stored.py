@@ -15,12 +15,11 @@ from bncli.sections.differences import (
     CHANNEL_COLUMNS,
     ChannelFacts,
     channel_row,
-    closeness_row,
     in_ulps,
     worst_first,
 )
 from bncli.sections.findings import closing
-from bncli.sections.tables import DIFFERENCE_COLUMNS
+from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 from bncli.values import dataclass
 from bncli.verify.closeness import default_tolerance
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from bncli.arguments.completion import complete_tensors
+from bncli.arguments import options
 from bncli.arguments.known import read_vector
 from bncli.commands.identify.ranking import RANK, about, kind_of, ranking
 from bncli.dtypes import DTYPES
@@ -41,44 +39,16 @@ class Buffers:
     """The running statistics around a batch; None where a flag was not given."""
 
     running_mean_before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running mean before the batch.",
-            rich_help_panel=UPDATE,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("The running mean before the batch.", panel=UPDATE)
     ] = None
     running_var_before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running variance before the batch.",
-            rich_help_panel=UPDATE,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("The running variance before the batch.", panel=UPDATE)
     ] = None
     running_mean_after: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running mean after it.",
-            rich_help_panel=UPDATE,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("The running mean after it.", panel=UPDATE)
     ] = None
     running_var_after: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The running variance after it.",
-            rich_help_panel=UPDATE,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("The running variance after it.", panel=UPDATE)
     ] = None
 
     @property

@@ -20,7 +20,7 @@ from bncli.verify.tolerance import fixed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.commands.simulate_ema.batch_source import Source
+    from bncli.commands.simulate_ema.batches import Batches
     from bncli.commands.simulate_ema.flags import SteppedFlags
     from bncli.model import Closeness
     from bncli.running_stats.batch_table import BatchTable
@@ -44,7 +44,7 @@ class Against:
             return None
         return cls(flags.against, tolerance, flags.torch_threads)
 
-    def check(self, source: Source, rows: list[tuple[Convention, float | None]]) -> None:
+    def check(self, source: Batches, rows: list[tuple[Convention, float | None]]) -> None:
         """Raise before any work is done where there is nothing to step a module with.
 
         UsageError, or MissingBackendError without the library.
@@ -70,7 +70,7 @@ class Against:
         return library
 
     def compare(
-        self, source: Source, table: BatchTable, row: Convention, course: Course, *, fresh: bool
+        self, source: Batches, table: BatchTable, row: Convention, course: Course, *, fresh: bool
     ) -> ComparedSection:
         """Step the module through the same batches; `fresh` says that it begins as a new one.
 
@@ -118,12 +118,11 @@ def pytorch_row(
     return next(each for each in rows if each[0].name == "pytorch")
 
 
-def _values(source: Source, dtype: str) -> Iterator[NDArray[Any]]:
+def _values(source: Batches, dtype: str) -> Iterator[NDArray[Any]]:
     """Every step's batch, in its order."""
-    assert source.batches is not None
     for order in source.order():
         for i in order.tolist():
-            yield values_of(source.batches, i, dtype)
+            yield values_of(source, i, dtype)
 
 
 def _verdict(name: str, compared: list[Closeness], steps: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import Input
@@ -22,7 +21,7 @@ from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.flags import BatchFlags
-    from bncli.model import FloatArray, IntArray
+    from bncli.model import FloatArray
     from bncli.running_stats.scatter import Samples
 
 
@@ -35,75 +34,37 @@ class Statistics:
     kurtosis: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Distinct batches and their order; one of `batches` and `stored` is there.
-
-    `given` stands for a batch: its label, dtype and channels.
-    """
-
-    kind: str
-    label: str
-    given: Input
-    number: int
-    per_epoch: int
-    epochs: int
-    order: Callable[[], Iterator[IntArray]]
-    read: tuple[str, ...]
-    flags: BatchFlags
-    batches: Batches | None = None
-    stored: BatchTable | None = None
-
-    @property
-    def steps(self) -> int:
-        """The steps of all epochs."""
-        return self.per_epoch * self.epochs
-
-    def statistics(self, dtype: str, threads: int | None, torch_threads: int) -> Statistics:
-        """The statistics of every distinct batch, each computed once, for buffers of `dtype`."""
-        import numpy as np
-
-        from bncli.process.progress import progress
-        from bncli.running_stats.collect import Collector
-
-        if self.stored is not None:
-            missing = np.full(self.stored.num_features, np.nan)
-            return Statistics(_held(self.stored, dtype), None, missing)
-        assert self.batches is not None
-        features = self.given.num_features
-        collector = Collector(self.number, features, dtype, threads, torch_threads)
-        itemsize = DTYPES[self.given.dtype].itemsize
-        size = self.given.tensors[0].numel * itemsize
-        with progress("statistics", size * self.number) as advance:
-            for i in range(self.number):
-                x = values_of(self.batches, i, dtype)
-                collector.add(x)
-                advance(x.size * itemsize)
-        samples = collector.samples() if self.given.sample_axis is not None else None
-        return Statistics(collector.table(), samples, collector.kurtosis())
-
-
-def open_source(flags: BatchFlags) -> Source:
+def open_source(flags: BatchFlags) -> Batches:
     """The batches, or the file of statistics, that the flags name; raises as `open_batches`."""
     tables = [spec for spec in flags.inputs if is_statistics(spec)]
-    if tables:
-        return _stored(tables[0], flags)
-    batches = open_batches(flags)
-    return Source(
-        kind=batches.kind,
-        label=batches.label,
-        given=batches.given,
-        number=batches.number,
-        per_epoch=batches.per_epoch,
-        epochs=batches.epochs,
-        order=batches.order,
-        read=batches.read,
-        flags=flags,
-        batches=batches,
-    )
+    return _stored(tables[0], flags) if tables else open_batches(flags)
 
 
-def _stored(spec: str, flags: BatchFlags) -> Source:
+def statistics_of(
+    source: Batches, dtype: str, threads: int | None, torch_threads: int
+) -> Statistics:
+    """The statistics of every distinct batch, each computed once, for buffers of `dtype`."""
+    import numpy as np
+
+    from bncli.process.progress import progress
+    from bncli.running_stats.collect import Collector
+
+    given = source.given
+    if source.stored is not None:
+        missing = np.full(given.num_features, np.nan)
+        return Statistics(_held(source.stored, dtype), None, missing)
+    collector = Collector(source.number, given.num_features, dtype, threads, torch_threads)
+    itemsize = DTYPES[given.dtype].itemsize
+    with progress("statistics", given.tensors[0].numel * itemsize * source.number) as advance:
+        for i in range(source.number):
+            x = values_of(source, i, dtype)
+            collector.add(x)
+            advance(x.size * itemsize)
+    samples = collector.samples() if given.sample_axis is not None else None
+    return Statistics(collector.table(), samples, collector.kurtosis())
+
+
+def _stored(spec: str, flags: BatchFlags) -> Batches:
     """A file of statistics."""
     if len(flags.inputs) > 1:
         raise UsageError(f"{spec} holds statistics of batches: name it alone.")
@@ -125,13 +86,13 @@ def _stored(spec: str, flags: BatchFlags) -> Source:
     shape = (int(table.count[0]), table.num_features)
     stand_in = TensorRef("", path, shape, "float64", (shape[1], 1), None)
     number = len(table.count)
-    return Source(
+    return Batches(
         kind="statistics",
         label=spec,
         given=Input((stand_in,), 1, "float64", None),
+        batch=lambda _: stand_in,
         number=number,
         per_epoch=number,
-        epochs=flags.epochs,
         order=ordered(number, flags),
         read=(str(path),),
         flags=flags,

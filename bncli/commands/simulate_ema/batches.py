@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.commands.simulate_ema.flags import BatchFlags
     from bncli.model import IntArray
+    from bncli.running_stats.batch_table import BatchTable
 
 MOST_STATISTICS = 1 << 24
 """Means of distinct batches, channel by channel, that are kept at a time: 1 GB with all beside."""
@@ -36,7 +37,8 @@ class Batches:
 
     `given` is the first of them, checked; `batch` gives any. `number` is how many are distinct,
     `per_epoch` how many an epoch has. `samples` is the size of the set that was cut, None
-    otherwise. `kind` says where they come from.
+    otherwise. `kind` says where they come from. Where `stored` has their statistics, `given` and
+    `batch` have no values, but the number of channels and the dtype.
     """
 
     kind: str
@@ -45,15 +47,16 @@ class Batches:
     batch: Callable[[int], TensorRef]
     number: int
     per_epoch: int
-    epochs: int
+    flags: BatchFlags
     order: Callable[[], Iterator[IntArray]]
     read: tuple[str, ...]
     samples: int | None = None
+    stored: BatchTable | None = None
 
     @property
     def steps(self) -> int:
         """The steps of all epochs."""
-        return self.per_epoch * self.epochs
+        return self.per_epoch * self.flags.epochs
 
 
 def open_batches(flags: BatchFlags) -> Batches:
@@ -77,7 +80,7 @@ def open_batches(flags: BatchFlags) -> Batches:
             batch=tensors.__getitem__,
             number=len(tensors),
             per_epoch=len(tensors),
-            epochs=flags.epochs,
+            flags=flags,
             order=ordered(len(tensors), flags),
             read=tuple(str(tensor.path) for tensor in tensors),
         )
@@ -196,7 +199,7 @@ def _along_axis(tensor: TensorRef, axis: int, flags: BatchFlags) -> Batches:
         batch=batch,
         number=number,
         per_epoch=number,
-        epochs=flags.epochs,
+        flags=flags,
         order=ordered(number, flags),
         read=(str(tensor.path),),
     )
@@ -243,7 +246,7 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
         batch=batch,
         number=number,
         per_epoch=per_epoch,
-        epochs=flags.epochs,
+        flags=flags,
         order=in_turn if flags.shuffle else ordered(per_epoch, flags),
         read=(str(tensor.path),),
         samples=samples,
@@ -346,7 +349,7 @@ def _generated(flags: BatchFlags) -> Batches:
         batch=batch,
         number=number,
         per_epoch=number,
-        epochs=flags.epochs,
+        flags=flags,
         order=ordered(number, flags),
         read=(),
     )

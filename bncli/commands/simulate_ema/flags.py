@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bncli.arguments import options
-from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, InputFlags
 from bncli.errors import UsageError
 from bncli.values import dataclass
@@ -171,33 +171,17 @@ class RunningFlags:
     ] = None
     state: Annotated[
         str | None,
-        typer.Option(
-            metavar="CKPT::LAYER",
-            help="Start from the buffers and the counter of a checkpoint's layer.",
-            rich_help_panel=RUNNING,
-            show_default="the convention's initial values",
-            autocompletion=complete_layers,
+        options.layer_option(
+            "Start from the buffers and the counter of a checkpoint's layer.",
+            "the convention's initial values",
+            panel=RUNNING,
         ),
     ] = None
     running_mean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="Start from this running mean.",
-            rich_help_panel=RUNNING,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("Start from this running mean.", panel=RUNNING)
     ] = None
     running_var: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="Start from this running variance.",
-            rich_help_panel=RUNNING,
-            show_default=False,
-            autocompletion=complete_tensors,
-        ),
+        str | None, options.tensor_option("Start from this running variance.", panel=RUNNING)
     ] = None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.layer import about_spec
 from bncli.commands.simulate_ema.against import Against, pytorch_row
+from bncli.commands.simulate_ema.batch_source import statistics_of
 from bncli.commands.simulate_ema.running_tables import (
     Simulated,
     channels_table,
@@ -32,7 +33,7 @@ from bncli.running_stats.simulation import Course, Walk, simulate
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
-    from bncli.commands.simulate_ema.batch_source import Source
+    from bncli.commands.simulate_ema.batches import Batches
     from bncli.commands.simulate_ema.flags import PlanFlags, RunningFlags, ShownFlags
     from bncli.commands.simulate_ema.running_start import Rows, Start
     from bncli.model import IntArray
@@ -47,7 +48,7 @@ MOST_STEPS = 10**10
 class Simulation:
     """Everything that the command line asks for; the first of `rows` leads."""
 
-    source: Source
+    source: Batches
     start: Start
     rows: Rows
     running: RunningFlags
@@ -69,8 +70,8 @@ class Simulation:
         source = self.source
         if source.steps > MOST_STEPS:
             raise UsageError(
-                f"--epochs {source.epochs}: makes {source.steps} steps, and {MOST_STEPS} are the "
-                "most; the buffers have settled long before."
+                f"--epochs {source.flags.epochs}: makes {source.steps} steps, and {MOST_STEPS} are "
+                "the most; the buffers have settled long before."
             )
         channels = [*parse_channels(source.flags.channel, source.given.num_features)]
         shown = self._chosen(len(channels))
@@ -80,7 +81,7 @@ class Simulation:
             raise UsageError("--plot: one step makes no curve; give more batches or --epochs.")
         if self.against is not None:
             self.against.check(source, self.rows.conventions)
-        statistics = source.statistics(self.dtype, self.threads, self.torch_threads)
+        statistics = statistics_of(source, self.dtype, self.threads, self.torch_threads)
         table = statistics.table
         runs = self._run(table, steps, channels)
         scatter = population(table, statistics.samples, statistics.kurtosis)
@@ -204,7 +205,7 @@ class Simulation:
             "momentum_weighs": lead.convention.weighs,
             "momentum_source": self.rows.momentum_source,
             "batches": source.per_epoch,
-            "epochs": source.epochs,
+            "epochs": source.flags.epochs,
             "steps": source.steps,
             "updates": trajectory.updates,
             "count": int(counts[0]) if len(counts) == 1 else [int(counts[0]), int(counts[-1])],
@@ -290,7 +291,7 @@ class Simulation:
             [run.convention for run in runs],
             self._one_value_batches(table),
             self.source.number,
-            self.source.batches.samples if self.source.batches is not None else None,
+            self.source.samples,
             self.source.flags.batch_size,
         )
         finite = bool(np.isfinite(table.mean).all() and np.isfinite(table.var).all())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bncli.arguments import options
-from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
 from bncli.commands.trace.choice import FEW_CHANNELS
 from bncli.report import Report
@@ -75,13 +74,7 @@ class StepFlags:
     ] = False
     grad_output: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE[::NAME]",
-            help="The upstream gradient.",
-            rich_help_panel=TRACE,
-            show_default="normal noise from --seed",
-            autocompletion=complete_tensors,
-        ),
+        options.tensor_option("The upstream gradient.", "normal noise from --seed", panel=TRACE),
     ] = None
     arithmetic: Annotated[
         Arithmetic,

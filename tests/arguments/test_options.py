@@ -1,0 +1,60 @@
+"""The flags that several commands share: each is one option, wherever it stands."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.arguments import options
+from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.cli.flags import flags_of
+from bncli.commands import COMMANDS, command
+
+
+def option_of(flag):
+    (option,) = flag.annotation.__metadata__
+    return option
+
+
+@pytest.mark.parametrize(
+    ("made", "metavar", "complete"),
+    [
+        (options.tensor_option, "FILE[::NAME]", complete_tensors),
+        (options.layer_option, "CKPT::LAYER", complete_layers),
+    ],
+)
+def test_what_is_in_a_file_is_named_and_completed_alike(made, metavar, complete):
+    option = made("A sentence.", "0", panel="Panel")
+    assert (option.metavar, option.help, option.autocompletion) == (
+        metavar,
+        "A sentence.",
+        complete,
+    )
+    assert (option.show_default, option.rich_help_panel) == ("0", "Panel")
+    assert made("A sentence.").show_default is False
+    assert made("A sentence.").rich_help_panel == options.LAYER
+
+
+def test_a_name_of_its_own_is_what_is_typed():
+    named = options.tensor_option("A sentence.", name="--input")
+    assert (named.default, named.param_decls) == ("--input", ())
+    assert options.tensor_option("A sentence.").param_decls in ((), None)
+
+
+@pytest.mark.parametrize("name", ["threads", "dtype", "weight", "against", "rtol", "seed"])
+def test_a_flag_of_several_commands_is_one(name):
+    """But for what its help shows as the default, and who has a sentence of their own."""
+    own = {("simulate_ema", "seed"), ("diff", "against")}
+    found = [
+        option_of(flag)
+        for each in COMMANDS
+        for flag in flags_of(command(each))
+        if flag.name == name and (each, name) not in own
+    ]
+    assert len(found) > 1
+    assert all(option is found[0] for option in found)
+
+
+def test_threads_have_a_bound_that_libraries_bear(run, save):
+    save("x.npy", [[1.0, 2.0], [3.0, 5.0]])
+    assert run("compute", "x.npy", "--threads", options.MOST_THREADS, "-q").code == 0
+    assert run("compute", "x.npy", "--threads", options.MOST_THREADS + 1, "-q").code == 2

@@ -1,0 +1,61 @@
+"""The rows of a comparison: in ULPs and standard deviations, the worst first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bncli.moments import channel_stats
+from bncli.sections.differences import ChannelFacts, channel_row, in_ulps, worst_first
+from bncli.verify.stored_pair import compare_stored
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", [1.0, 1.5, 1024.0, 1e-3])
+def test_a_difference_in_ulps_is_that_of_numpy(dtype, size):
+    spacing = float(np.spacing(np.dtype(dtype).type(size)))
+    assert in_ulps(3 * spacing, size, dtype) == pytest.approx(3, rel=1e-12)
+
+
+def test_values_that_are_not_finite_have_no_ulp():
+    assert in_ulps(1.0, math.inf, "float32") is None
+
+
+def test_the_facts_of_channels_are_those_of_numpy():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (64, 3))
+    facts = ChannelFacts.of(channel_stats(x), 3)
+    assert facts.mean == pytest.approx(x.mean(0).tolist(), rel=1e-13)
+    assert facts.std == pytest.approx(x.std(0).tolist(), rel=1e-13)
+    assert facts.condition == pytest.approx((abs(x.mean(0)) / x.std(0)).tolist(), rel=1e-13)
+    assert ChannelFacts.of(None, 2) == ChannelFacts([None] * 2, [None] * 2, [None] * 2)
+
+
+def test_a_row_measures_the_difference_by_the_channel(save):
+    from bncli.loaders import open_tensor
+
+    expected = np.random.default_rng(1).normal(0.0, 1.0, (8, 2))
+    actual = expected.copy()
+    actual[3, 1] += 0.5
+    save("a.npy", actual)
+    save("b.npy", expected)
+    pair = open_tensor("a.npy"), open_tensor("b.npy")
+    compared = compare_stored(*pair, "x", 1, (1e-7, 1e-7), equal_nan=False)
+    facts = ChannelFacts.of(None, 2)
+    row = channel_row(compared, 1, "float64", facts, 0.25)
+    assert row["max_abs_diff"] == pytest.approx(0.5)
+    assert row["diff_over_std"] == pytest.approx(2.0)
+    assert (row["mismatched"], row["total"]) == (1, 8)
+    assert (row["actual"], row["expected"]) == (actual[3, 1], expected[3, 1])
+    for unit in (None, 0.0, math.inf):
+        assert channel_row(compared, 1, "float64", facts, unit)["diff_over_std"] is None
+
+
+def test_the_worst_use_most_of_their_tolerance_and_then_differ_most():
+    rows = [
+        {"tolerance_used": used, "max_abs_diff": furthest}
+        for used, furthest in ((0.5, 1.0), (2.0, 0.1), (0.5, 3.0), (math.inf, 0.2))
+    ]
+    order = [(row["tolerance_used"], row["max_abs_diff"]) for row in worst_first(rows)]
+    assert order == [(math.inf, 0.2), (2.0, 0.1), (0.5, 3.0), (0.5, 1.0)]
