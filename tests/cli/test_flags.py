@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Optional, get_type_hints
 
 import pytest
@@ -56,7 +55,6 @@ def test_a_flag_that_is_inherited_stands_before_what_the_group_adds():
     assert [flag.name for flag in flags] == ["eps", "momentum", "seed"]
     assert [flag.annotation for flag in flags] == [Eps, int, int]
     assert [flag.default for flag in flags] == [None, 3, 0]
-    assert {flag.kind for flag in flags} == {inspect.Parameter.KEYWORD_ONLY}
     assert call(Narrower, {"eps": None, "momentum": 1, "seed": 2}) == Narrower(None, 1, 2)
 
 
