@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.report import Finding, Severity
-from bncli.rulebook.batch_rules import (
-    BELOW_EPS,
-    CONSTANT,
-    FEW_VALUES,
-    FRESH_STATISTICS,
-    GRADIENT_NOT_FINITE,
-    ILL_CONDITIONED,
-    INPUTS_DIFFER,
-    MOMENTUM,
-    NOT_FINITE,
-    NOT_POSITIVE,
-    OVERFLOW,
-    STATE_NOT_FINITE,
-)
+from bncli.rulebook import batch_rules as rules
 from bncli.rulebook.interface import (
     MOST_EVIDENCE,
     Rule,
@@ -72,13 +59,13 @@ def batch_findings(
     momentum, count = settings.momentum, stats.count
     if momentum is not None and not 0 <= momentum <= 1:
         evidence = {"momentum": momentum}
-        findings.append(MOMENTUM.finding("momentum", f"it is {momentum:g}.", evidence))
+        findings.append(rules.MOMENTUM.finding("momentum", f"it is {momentum:g}.", evidence))
     if count < FEWEST_VALUES:
         said = f"{count} value{'s' * (count > 1)} each."
-        findings.append(FEW_VALUES.finding("every channel", said, {"count": count}))
+        findings.append(rules.FEW_VALUES.finding("every channel", said, {"count": count}))
     if constant.any() and count > 1:
         said = f"every value of a channel is the same: {span(stats.min[constant], '.6g')}."
-        findings += _at(CONSTANT, constant, said, value=stats.min)
+        findings += _at(rules.CONSTANT, constant, said, value=stats.min)
     return findings
 
 
@@ -86,7 +73,7 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
     """BN001: how many NaN and Inf there are, and where the first is."""
     first = stats.first_nonfinite[int(channels.argmax())]
     return _at(
-        NOT_FINITE,
+        rules.NOT_FINITE,
         channels,
         f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
         f"values a channel; the first at {list(first or ())}.",
@@ -107,7 +94,7 @@ def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -
     channels = finite & (squares > DTYPES[kept].largest)
     worst = _worst(channels, squares)
     return _at(
-        OVERFLOW,
+        rules.OVERFLOW,
         channels,
         f"the squared deviations add up to {squares[worst]:.6g} in channel {worst}, "
         f"beyond {kept}'s largest.",
@@ -125,7 +112,7 @@ def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]
     channels = condition > WORST_CONDITION
     worst = _worst(channels, condition)
     return _at(
-        ILL_CONDITIONED,
+        rules.ILL_CONDITIONED,
         channels,
         f"|mean|/std is up to {condition[worst]:.6g} (channel {worst}); float32 keeps the "
         f"normalised values to about {condition[worst] * 2.0**-24:.1g}.",
@@ -141,9 +128,8 @@ def _below_eps(
     if not below.any():
         return []
     said = f"{what} is {span(var[below], '.6g')}, below eps {eps:.6g}."
-    return _at(
-        BELOW_EPS, below, said, "running_var" if what == "running_var" else "channels", var=var
-    )
+    place = "running_var" if what == "running_var" else "channels"
+    return _at(rules.BELOW_EPS, below, said, place, var=var)
 
 
 def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
@@ -151,7 +137,7 @@ def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
     channels = ~(running_var + eps > 0)
     first = int(channels.argmax())
     return _at(
-        NOT_POSITIVE,
+        rules.NOT_POSITIVE,
         channels,
         f"running_var is {running_var[first]:.6g} in channel {first}.",
         "running_var",
@@ -170,7 +156,7 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         findings.append(
-            STATE_NOT_FINITE.finding(
+            rules.STATE_NOT_FINITE.finding(
                 name,
                 f"{odd_values(values, ~np.isfinite(values))}.",
                 _listed(bad),
@@ -193,7 +179,7 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
     if not bad.size:
         return []
     return [
-        GRADIENT_NOT_FINITE.finding(
+        rules.GRADIENT_NOT_FINITE.finding(
             "grad_output",
             f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
             {**_listed(bad), "not_finite": counts[bad[:MOST_EVIDENCE]].tolist()},
@@ -207,7 +193,7 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
 
 def fresh_statistics_finding() -> Finding:
     """The warning for evaluation without any state."""
-    return FRESH_STATISTICS.finding(
+    return rules.FRESH_STATISTICS.finding(
         "running statistics", "none were given; a fresh module's 0 and 1 were used.", {}
     )
 
@@ -228,7 +214,7 @@ def inputs_findings(
         ratio = float(samples.ratio[worst])
         times = f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
         return [
-            INPUTS_DIFFER.finding(
+            rules.INPUTS_DIFFER.finding(
                 "inputs",
                 f"the variance between their means is up to {times} what shuffled samples would "
                 f"leave (channel {worst}; {len(found)} of {len(f_ratio)} beyond "
@@ -249,7 +235,7 @@ def inputs_findings(
         return []
     worst = max(apart, key=lambda channel: float(f_ratio[channel]))
     return [
-        INPUTS_DIFFER.finding(
+        rules.INPUTS_DIFFER.finding(
             "inputs",
             f"the variance between their means is up to {f_ratio[worst]:.3g} times what "
             f"independent values would leave (channel {worst}; {len(apart)} of {len(f_ratio)} "
