@@ -7,7 +7,7 @@ Comparison  Against Rtol Atol EqualNan Seed Device MemoryFormat TorchThreads
 Output      SaveOutput Threads
 
 The flags that every command has, which findings count and where the report goes, are in
-`bncli.cli.delivery`.
+`bncli.arguments.output`.
 """
 
 from __future__ import annotations
