@@ -119,7 +119,7 @@ def test_numbers_are_signed_and_texts_of_python_2_may_be_bytes():
 @pytest.mark.parametrize("size", [0, 1_000])
 def test_only_so_many_objects_are_credible_for_so_many_bytes(size, monkeypatch):
     monkeypatch.setattr(pickle_machine, "FREE_OBJECTS", 10)
-    m = machine(bytes(size))
+    m = machine(bytes(40 + size), start=40)
     m.take(size)
     for _ in range(10 + size // 2):
         m.new([])
