@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands.samples import (
-    CHANNEL_KEYS,
-    DTYPES,
-    column,
-    random,
-    rows_of,
-    table,
-)
+from tests.commands.samples import CHANNEL_KEYS, DTYPES, column, random, rows_of, table
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,12 @@ def test_a_weight_over_the_last_axes_is_taken(run, save, norm, normalized):
     save("bias.npy", np.ones(6))
     result = run("identify", "x.npy", "y.npy", "--weight", "weight.npy", "--bias", "bias.npy")
     assert (result.code, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(("shape", "why"), [((4,), "complex64"), ((3, 4), "complex64")])
+def test_a_weight_that_is_no_real_number_is_refused(run, layer, save, shape, why):
+    """One of the shape of the input's last axes too, which a LayerNorm might have."""
+    save("w.npy", np.ones(shape, np.complex64))
+    result = run("identify", "x.npy", "y.npy", "--weight", "w.npy")
+    assert tuple(result)[:2] == (2, "")
+    assert result.stderr == f"bncli: w.npy: weight cannot be read from it ({why}).\n"

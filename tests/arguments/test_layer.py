@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands.samples import (
-    codes,
-    column,
-    finding,
-    random,
-    rows_of,
-    table,
-)
+from tests.commands.samples import codes, column, finding, random, rows_of, table
 
 
 def module_for(x: np.ndarray, **settings) -> torch.nn.Module:

@@ -10,9 +10,7 @@ import stat
 
 import numpy as np
 
-from tests.commands.samples import (
-    random,
-)
+from tests.commands.samples import random
 
 
 def test_output_files_take_the_format_of_their_suffix(run, save, folder):

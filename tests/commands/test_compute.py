@@ -13,13 +13,7 @@ import pytest
 import torch
 
 from tests.commands.conftest import refusals
-from tests.commands.samples import (
-    CHANNEL_KEYS,
-    DTYPES,
-    column,
-    random,
-    table,
-)
+from tests.commands.samples import CHANNEL_KEYS, DTYPES, column, random, table
 
 TUTORIAL = "examples/tutorial/x.npy"
 

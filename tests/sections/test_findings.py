@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands.samples import (
-    DTYPES,
-    codes,
-    column,
-    finding,
-    random,
-    rows_of,
-    table,
-)
+from tests.commands.samples import DTYPES, codes, column, finding, random, rows_of, table
 
 
 def test_against_torch_compares_all_that_exists_in_the_mode(run, save):

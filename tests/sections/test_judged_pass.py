@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.commands.samples import (
-    codes,
-    column,
-)
+from bncli.arguments.flags import LayerFlags
+from bncli.arguments.input import open_input
+from bncli.arguments.layer import resolve_layer
+from bncli.sections.judged_pass import judged_pass
+from tests.commands.samples import codes, column, random
 
 
 def smooth_images(rng, number):
@@ -76,3 +77,26 @@ def test_sorted_shards_are_told_from_shuffled_ones(run, save):
     assert codes(shuffled) == []
     assert np.all(column(shuffled, "f_ratio", "spread") < 10)
     np.testing.assert_allclose(column(by_class, "var"), column(shuffled, "var"), rtol=1e-12)
+
+
+def test_stored_statistics_are_judged_by_the_batch_they_meet(run, save):
+    """In evaluation alone, and where they were given."""
+    save("x.npy", random(64, 3, 5, mean=1.0))
+    save("mean.npy", np.full(3, 30.0))
+    save("var.npy", np.full(3, 4.0))
+    stored = ("--running-mean", "mean.npy", "--running-var", "var.npy")
+    assert "BN013" in codes(run("compute", "x.npy", "--eval", *stored, "-f", "json"))
+    for flags in (stored, ("--eval",), ("--eval", "--no-track-running-stats"), ()):
+        assert "BN013" not in codes(run("compute", "x.npy", *flags, "-f", "json"))
+
+
+def test_one_input_is_the_whole_and_several_are_merged(save):
+    names = [save(f"{n}.npy", random(6, 3, 5, seed=n)) for n in range(2)]
+    for specs in (names[:1], names):
+        given = open_input(specs, 1, None)
+        judged = judged_pass(given, resolve_layer(LayerFlags(), given), None)
+        pooled = given.pooled().astype(np.float64)
+        assert judged.done.stats.mean == pytest.approx(pooled.mean((0, 2)), rel=1e-12)
+        assert judged.done.stats.var == pytest.approx(pooled.var((0, 2)), rel=1e-12)
+        assert len(judged.parts) == len(specs)
+        assert (judged.apart is None) is (len(specs) == 1)

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.commands.samples import (
-    column,
-    random,
-    rows_of,
-    table,
-)
+from tests.commands.samples import column, random, rows_of, table
 
 
 def test_the_output_table_describes_the_saved_output(run, save):

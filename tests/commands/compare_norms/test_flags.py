@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from bncli.arguments.input import open_input
+from bncli.commands.compare_norms.flags import NormFlags, SampledFlags
+from bncli.errors import UsageError
 from tests.commands.compare_norms.samples import NAMES
 from tests.commands.conftest import random
 
@@ -88,3 +93,61 @@ def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
             assert change == pytest.approx(np.abs(here - there).max(), rel=1e-6)
         else:
             assert change is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "channels", "sentence"),
+    [
+        (
+            NormFlags(groups=4),
+            6,
+            "--groups 4: must divide the 6 channels; choose from 1, 2, 3, 6.",
+        ),
+        (NormFlags(groups=0), 2, "--groups 0: must divide the 2 channels; choose from 1, 2."),
+        (NormFlags(groups=4), 2, "--groups 4: must divide the 2 channels; choose from 1, 2."),
+        (
+            NormFlags(groups=7),
+            360,
+            (
+                "--groups 7: must divide the 360 channels; choose from 1, 2, 3, 4, 5, 6, 8, 9, 10, "
+                "12, 15, 18 and more."
+            ),
+        ),
+        (
+            NormFlags(normalized_shape="2"),
+            6,
+            (
+                "--normalized-shape 2: must be the sizes of the last axes of [4, 6, 3]; choose from "
+                "3 or 6,3 or 4,6,3."
+            ),
+        ),
+        (
+            NormFlags(normalized_shape="1,4,6,3"),
+            6,
+            (
+                "--normalized-shape 1,4,6,3: must be the sizes of the last axes of [4, 6, 3]; "
+                "choose from 3 or 6,3 or 4,6,3."
+            ),
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(save, flags, channels, sentence):
+    given = open_input([save("x.npy", np.ones((4, channels, 3), np.float32))], 1, None)
+    with pytest.raises(UsageError) as refused:
+        flags.norms(given)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, math.inf, math.nan])
+def test_an_eps_that_is_none_is_refused(eps):
+    with pytest.raises(UsageError, match="eps must be a positive number"):
+        NormFlags(eps=eps).check()
+
+
+def test_samples_lie_on_axis_0(save):
+    name = save("x.npy", np.ones((4, 3, 5), np.float32))
+    for axis in (0, -3):
+        with pytest.raises(UsageError, match=f"--channel-axis {axis}: axis 0 holds the samples"):
+            SampledFlags(channel_axis=axis).open_samples(name)
+    assert SampledFlags().open_samples(name).channel_axis == 1
+    assert SampledFlags(channel_axis=-1).open_samples(name).channel_axis == 2

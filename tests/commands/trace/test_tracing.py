@@ -10,12 +10,7 @@ import bncli.commands.trace.tracing
 from tests.commands.conftest import random
 from tests.commands.samples import codes
 from tests.commands.trace.samples import column, rows, steps, values
-from tests.pytorch_cpu.test_float32 import (
-    random_input,
-    random_module,
-    same_machine,
-    torch_pass,
-)
+from tests.pytorch_cpu.test_float32 import random_input, random_module, same_machine, torch_pass
 
 
 @pytest.mark.parametrize(
