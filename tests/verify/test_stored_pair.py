@@ -102,5 +102,7 @@ def test_the_statistics_of_expected(stored, dtype):
     values = np.random.default_rng(0).normal(0, 50, (6, 3)).astype(dtype)
     found = expected_stats(stored("e", values), 1)
     np.testing.assert_allclose(found.mean, values.astype(np.float64).mean(0), rtol=1e-12)
+    whole = stored("i", np.array([[2**24 + 1, 0], [2**24 + 1, 0]]))  # which float32 rounds
+    assert expected_stats(whole, 1).mean[0] == 2**24 + 1
     assert expected_stats(stored("v", np.zeros(4)), 0) is None
     assert expected_stats(stored("n", np.zeros((0, 4))), 1) is None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from bncli.verify.identify.hypotheses import EVAL, TRAINING, Hypothesis, Known, channel_map
 from bncli.verify.identify.pair import ArraySource, View
@@ -58,7 +59,8 @@ def test_among_equals_the_plainer_comes_first_and_a_close_call_is_equal():
     # 0.9 is within 2 * 0.45 + 0.1 of the best, 0.96 is not within 2 * 0.4 + 0.1.
     near = order(candidate(OTHER, (0.45,) * 3, oddness=1), candidate(PLAIN, (0.9,) * 3))
     assert near == [(PLAIN, True), (OTHER, True)]
-    apart = order(candidate(OTHER, (0.4,) * 3, oddness=1), candidate(PLAIN, (0.96,) * 3))
+    plain = candidate(PLAIN, (0.96,) * 3, plain=True)
+    apart = order(candidate(OTHER, (0.4,) * 3, oddness=1), plain)
     assert apart == [(OTHER, True), (PLAIN, True)]
 
 
@@ -141,6 +143,19 @@ def test_levels_allow_more_and_more_and_float32_is_within_the_first(made):
     assert (tight < 100 * 2.0**-24 * np.abs(y).max(0)).all()  # and it is no loose one
     trained = seen.tolerated(line, training=True)[1]
     assert (trained > loose).all()  # whose sums are as long as the batch
+
+
+def test_far_from_0_the_folded_form_rounds_at_the_size_of_both_products():
+    x = np.random.default_rng(0).normal(1000, 1, (500, 3)).astype(np.float32)
+    mean, var = np.full(3, 1000.0), np.full(3, 0.5)
+    state = [torch.from_numpy(values.astype(np.float32)) for values in (mean, var)]
+    y = torch.nn.functional.batch_norm(torch.from_numpy(x), *state).numpy()
+    seen = seen_of(x, y, Known(None, None, mean, var))
+    line = channel_map(Hypothesis(EVAL, None, 1e-5), seen.known, seen.fit.stats)
+    tight = seen.tolerated(line, training=False)[0]
+    off = np.abs((x.astype(np.float64) - line.center) * line.scale - y).max(0)
+    assert (off <= tight).all()
+    assert (off > 0.01 * tight).all()  # by far more than a difference of 1 rounds
 
 
 @pytest.mark.parametrize("eps", [4.2e-4, 0.0137, 1.5])
