@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from bncli.backends import BackendName, backend
+from bncli.backends.interface import NormCall
 from bncli.errors import MissingBackendError
 from bncli.model import BatchNormSettings
+from bncli.norms import describe
 from tests.backends.calls import MODES, SHAPES, call_of
 
 TORCH = backend(BackendName.TORCH)
@@ -70,3 +72,10 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch):
 def test_it_says_whether_it_is_repeated():
     assert isinstance(TORCH.repeats(), bool)
     assert TORCH.version()
+
+
+def test_it_gives_steps_and_norms_too():
+    call = call_of((6, 3), BatchNormSettings())
+    np.testing.assert_array_equal(TORCH.steps(call)["x"], call.x)
+    (norm, *_) = describe((6, 3), 1, groups=1, normalized=1, eps=None, rms_eps=1e-7)
+    assert TORCH.run_norm(NormCall(norm, call.x, "float64")).affine_shape == (3,)
