@@ -14,6 +14,7 @@ from bncli.moments import channel_stats
 from bncli.rulebook.stored_batch import stored_batch_findings
 from bncli.running_stats.chance import t_quantile
 from tests.healthy_batches import findings_of, healthy
+from tests.sampling import sampled
 
 HEALTHY = int(os.environ.get("BNCLI_HEALTHY", "60"))
 """Random healthy configurations; 1,000 take some minutes."""
@@ -192,7 +193,7 @@ def test_any_momentum(running, momentum):
     assert judged(images(seed=5), running, settings=settings) == []
 
 
-@pytest.mark.parametrize("first", range(0, HEALTHY, 20))
+@pytest.mark.parametrize("first", sampled(range(0, HEALTHY, 20), lambda place: place == 0))
 def test_random_healthy_batches_are_not_blamed(first):
     """Eight kinds of values, alike within samples or not; sorted or not; one input or several."""
     for seed in range(first, min(first + 20, HEALTHY)):
