@@ -1,5 +1,6 @@
 """Compressed storages: inflated once for all their tensors, and kept as far as they are used."""
 
+import types
 import zipfile
 
 import pytest
@@ -59,3 +60,18 @@ def test_of_an_inflated_storage_only_what_is_used_is_kept(near, piece, tmp_path,
     kept = file.tensors["all"].storage.args[0].kept
     sizes = [len(data) for runs in kept.values() for _, data in runs]
     assert sizes == ([1_995 * 4] if near == 1 << 16 else [900 * 4, 4, 40])
+
+
+def test_what_packs_too_well_costs_its_inflation_for_each_further_tensor(monkeypatch):
+    monkeypatch.setattr(inflated, "MOST_INFLATED", 1_000)
+    kept = inflated.Inflated()
+    for packed, size, cost in (
+        (100, 1_601, 800),
+        (100, 1_600, 0),
+        (10, 1_000, 0),
+        (10, 1_002, 501),
+    ):
+        storage = types.SimpleNamespace(offset=size, size=size, packed=packed)
+        assert kept.cost(storage) == 0
+        kept.will_use(storage, 0, 4)
+        assert kept.cost(storage) == cost

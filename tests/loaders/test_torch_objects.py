@@ -178,3 +178,29 @@ def test_a_module_without_a_momentum_is_not_one_with_none(attributes, known, tmp
     module = opened(tmp_path, torch_zip(norm)).modules[""]
     assert module.momentum is None
     assert module.has_momentum is known
+
+
+class Tracker(nn.Module):
+    """A module that keeps running statistics, and has no Norm in its name."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("running_mean", value)
+        self.register_buffer("running_var", value)
+        self.weight = nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize("value", [None, torch.ones(2)])
+def test_who_keeps_running_statistics_is_a_norm_by_any_name(value, tmp_path):
+    file = opened(tmp_path, saved(nn.ModuleDict({"a": Tracker(value)})))
+    assert list(file.modules) == ([] if value is None else ["a"])
+    assert "a.weight" in file.tensors
+
+
+@pytest.mark.parametrize(
+    ("eps", "known"), [(1, 1.0), (True, None), (1 << 53, None), ("1", None), (-2, -2.0)]
+)
+def test_only_a_number_is_an_eps(eps, known, tmp_path):
+    module = nn.BatchNorm1d(2)
+    module.eps = eps
+    assert opened(tmp_path, saved(module)).modules[""].eps == known

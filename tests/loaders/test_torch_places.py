@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.errors import TensorError
+from bncli.errors import CorruptFileError, TensorError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file, torch_places
 
 from .files import saved
+from .pickles import dictionary, tensor, torch_zip
 from .test_torch_zip import opened
 
 
@@ -120,3 +121,14 @@ def test_an_expanded_tensor_that_repeats_too_much_is_not_unfolded(tmp_path):
     with pytest.raises(TensorError, match="spreads 1 stored elements over 1099511627776"):
         file.tensors["wide"].read()
     assert file.tensors["small"].read().shape == (100,)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_tensor_that_leaves_its_storage_is_named(named, tmp_path):
+    value = dictionary(weight=tensor((5,))) if named else tensor((5,))
+    where = "weight" if named else "at the top"
+    with pytest.raises(
+        CorruptFileError, match=f"its tensor {where} reaches outside of its storage"
+    ):
+        opened(tmp_path, torch_zip(value))
+    assert len(opened(tmp_path, torch_zip(tensor((4,)))).tensors) == 1
