@@ -117,8 +117,8 @@ def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
             NormFlags(normalized_shape="2"),
             6,
             (
-                "--normalized-shape 2: must be the sizes of the last axes of [4, 6, 3]; choose from "
-                "3 or 6,3 or 4,6,3."
+                "--normalized-shape 2: must be the sizes of the last axes of [4, 6, 3]; choose "
+                "from 3 or 6,3 or 4,6,3."
             ),
         ),
         (
