@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.arguments.flags import LayerFlags
+from bncli.arguments.input import open_input
+from bncli.arguments.layer import about_pass, resolve_layer
 from tests.commands.samples import codes, column, finding, random, rows_of, table
 
 
@@ -245,3 +248,18 @@ def test_eps_and_momentum_come_from_a_pickled_module(run, save):
     result = run("compute", x, "--state", "module.pt", "--eps", 1e-3, "-f", "json")
     facts = result.report["facts"]
     assert (facts["eps"], facts["eps_source"]) == (1e-3, "flag")
+
+
+def test_what_a_pass_is_about(save):
+    """The inputs in any order, and what is not PyTorch's default of mode and axis."""
+    names = [save(f"{name}.npy", np.ones((4, 3, 2))) for name in ("b", "a")]
+    weight = save("w.npy", np.ones(3))
+    given = open_input(names, 1, None)
+    training = resolve_layer(LayerFlags(weight=weight), given)
+    assert about_pass(given, training) == (("a.npy", ""), ("b.npy", ""), ("w.npy", ""))
+    assert training.read == ("w.npy",)
+    given = open_input(names, -1, None)
+    layer = resolve_layer(LayerFlags(training=False), given)
+    words = (("", "evaluation"), ("", "channel axis 2"))
+    assert about_pass(given, layer)[2:] == words
+    assert about_pass(given, layer, mode=False)[2:] == words[1:]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.commands.simulate_ema.running_start import Start
+from bncli.model import RunningStats
 from tests.commands.samples import random
 from tests.commands.simulate_ema.samples import GENERATED, assert_buffers, steps, table
 
@@ -77,3 +79,11 @@ def test_conventions_side_by_side(run):
     expected = pytorch[-1, 1] / keras[-1, 1]
     assert ports["pytorch", 1]["var_ratio"] == pytest.approx(expected, rel=1e-12)
     assert ports["pytorch", 1]["output_ratio"] == pytest.approx(expected**-0.5, rel=1e-12)
+
+
+def test_a_module_that_saw_a_batch_is_trained():
+    zeros, ones = np.zeros(2), np.ones(2)
+    assert not Start().trained
+    assert Start(RunningStats(zeros, ones, 5)).trained is False
+    assert Start(RunningStats(np.array([0.0, 0.1]), ones, 5)).trained is True
+    assert Start(RunningStats(zeros, np.array([1.0, 0.9]), 5)).trained is True
