@@ -12,8 +12,8 @@ from bncli.loaders.interface import Source
 
 SEARCHED = 1 << 22
 """How many of the first bytes are searched for a word that tells who wrote the file."""
-MOST_FIELDS = 1_000
-PACKED_HEAD = 1 << 16
+MOST_FIELDS = 1_000  # each is a read of its own
+PACKED_HEAD = 1 << 16  # what of a compressed file is unpacked, to see what is inside
 MOST_LZMA = 1 << 26
 """The memory that looking into an LZMA stream may take."""
 

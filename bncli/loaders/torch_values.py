@@ -19,8 +19,8 @@ from bncli.values import dataclass
 
 MOST_SIZES = 64
 """PyTorch's own limit on axes."""
-MOST_PARTS = 16
-MOST_WRAPPERS = 8
+MOST_PARTS = 16  # of a sparse tensor, which has 3 or 4
+MOST_WRAPPERS = 8  # a parameter of a subclass from another device has 3; each is followed
 
 STORAGE_DTYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 PIECE_VALUES = 4096
 """Values summed in one run."""
-_SHORT_PIECE = 128
+_SHORT_PIECE = 128  # no shorter, for the sake of the many pieces that follow
 _MANY_PIECES = 512
 """`np.vecdot` of up to 500 pieces keeps the interpreter's lock, and other threads waiting."""
 _SHORT_RUN = 24
 """Shorter runs of a channel's values are summed down the columns."""
-_SHORT_RUN_EXTREMES = 512
+_SHORT_RUN_EXTREMES = 512  # ... and for the extremes
 _WIDE_ROW = 512
 _WIDE_ROW_EXTREMES = 2048
 """Rows shorter than this are taken several at a time."""

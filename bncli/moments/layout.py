@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TASK_VALUES = 1 << 20
 """Values a task: some milliseconds' work, against which what Python does about it is little."""
 TILE_VALUES = 1 << 19
-"""Values a tile: in float64 4 MiB."""
+"""Values a tile: in float64 4 MiB, the size of a worker's buffer."""
 
 
 class Axis(NamedTuple):
