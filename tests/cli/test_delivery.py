@@ -22,7 +22,7 @@ def command(monkeypatch):
             return given
 
         made.__annotations__["return"] = type(given)
-        monkeypatch.setattr(cli, "COMMANDS", ("made",))
+        monkeypatch.setattr(cli, "COMMANDS", {"made": True})
         monkeypatch.setattr(cli, "command", lambda name: made)
 
     return replace
