@@ -527,6 +527,9 @@ from pathlib import Path
 import numpy, zlib
 from bncli.errors import BncliError
 import bncli.loaders, bncli.state_dict, bncli.loaders.names, difflib
+import importlib, pkgutil
+for module in pkgutil.iter_modules(bncli.loaders.__path__):  # imported before anyone watches
+    importlib.import_module(f"bncli.loaders.{module.name}")
 import bncli.cli, contextlib, io
 events, watching = [], False
 HARMLESS = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "gc"}
