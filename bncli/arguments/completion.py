@@ -30,6 +30,7 @@ BREAK = re.compile(r"\n([:=]+)(?:\n|$)")
 """A word that Bash makes of ":" and "=" alone, between the words that they join."""
 
 Completions = Iterator[str | tuple[str, str]]
+Completer = Callable[[str], Completions]
 
 
 def complete_codes(incomplete: str) -> Completions:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bncli.arguments import options
+from bncli.arguments.options import option
 from bncli.errors import UsageError
 from bncli.values import dataclass
 
@@ -59,12 +58,7 @@ class EitherModeFlags(LayerFlags):
 
     training: Annotated[
         bool | None,
-        typer.Option(
-            "--training/--eval",
-            help="One mode only.",
-            rich_help_panel=options.LAYER,
-            show_default="both modes",
-        ),
+        option("One mode only.", options.LAYER, "--training/--eval", default="both modes"),
     ] = None  # type: ignore[assignment]  # one choice more than a layer has
 
     def in_mode(self, *, training: bool) -> LayerFlags:
@@ -84,12 +78,7 @@ class KnownFlags:
     ] = None
     eps: Annotated[
         float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The eps that is expected.",
-            rich_help_panel=options.LAYER,
-            show_default="1e-05",
-        ),
+        option("The eps that is expected.", options.LAYER, metavar="NUMBER", default="1e-05"),
     ] = None
     weight: options.Weight = None
     bias: options.Bias = None

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bncli.arguments.completion import complete_layers, complete_tensors
+from bncli.arguments.completion import Completer, complete_layers, complete_tensors
 from bncli.backends import BackendName
 from bncli.dtypes import ComputeDtype
 
@@ -42,101 +42,107 @@ class MemoryFormatName(str, Enum):
     CHANNELS_LAST = "channels_last"
 
 
-def tensor_option(
-    text: str, default: str | bool = False, *, panel: str = LAYER, name: str | None = None
+def option(
+    text: str,
+    panel: str,
+    *names: str,
+    metavar: str | None = None,
+    default: str | bool = True,
+    least: float | None = None,
+    most: float | None = None,
+    complete: Completer | None = None,
 ) -> Any:
-    """The option for a tensor in a file; `default` is what the help shows as such."""
+    """The option with this help, in this panel of it; `default` is what it shows as such.
+
+    True shows the value itself. Without `names`, the flag is called as its parameter is.
+    """
     return typer.Option(
-        *filter(None, [name]),
-        metavar="FILE[::NAME]",
+        *names,
+        metavar=metavar,
         help=text,
         rich_help_panel=panel,
         show_default=default,
-        autocompletion=complete_tensors,
+        min=least,
+        max=most,
+        autocompletion=complete,
+    )
+
+
+def tensor_option(
+    text: str, default: str | bool = False, *, panel: str = LAYER, name: str | None = None
+) -> Any:
+    """The option for a tensor in a file."""
+    names = filter(None, [name])
+    return option(
+        text, panel, *names, metavar="FILE[::NAME]", default=default, complete=complete_tensors
     )
 
 
 def layer_option(text: str, default: str | bool = False, *, panel: str = LAYER) -> Any:
     """The option for a checkpoint's layer."""
-    return typer.Option(
-        metavar="CKPT::LAYER",
-        help=text,
-        rich_help_panel=panel,
-        show_default=default,
-        autocompletion=complete_layers,
-    )
+    return option(text, panel, metavar="CKPT::LAYER", default=default, complete=complete_layers)
+
+
+def argument(metavar: str, text: str, complete: Completer = complete_tensors) -> Any:
+    """The argument for tensors, or for what else the shell is to `complete`."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False, autocompletion=complete)
 
 
 InputsArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="INPUT...",
-        help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
+    argument(
+        "INPUT...",
+        "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
         "Several are shards of one population.",
-        show_default=False,
-        autocompletion=complete_tensors,
     ),
 ]
 InputArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="INPUT",
-        help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input.",
-        show_default=False,
-        autocompletion=complete_tensors,
+    argument(
+        "INPUT",
+        "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input.",
     ),
 ]
 ChannelAxis = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        help="The axis of the channels; -1 for channels-last data.",
-        rich_help_panel=INPUT,
-    ),
+    int, option("The axis of the channels; -1 for channels-last data.", INPUT, metavar="N")
 ]
 Dtype = Annotated[
     ComputeDtype | None,
-    typer.Option(
-        help="Cast the input to this dtype first; integers and booleans need it.",
-        rich_help_panel=INPUT,
-        show_default="the input's",
+    option(
+        "Cast the input to this dtype first; integers and booleans need it.",
+        INPUT,
+        default="the input's",
     ),
 ]
 NoChecksum = Annotated[
     bool,
-    typer.Option(
+    option(
+        "Read damaged values too: do not compare the checksums that archives keep.",
+        INPUT,
         "--no-checksum",
-        help="Read damaged values too: do not compare the checksums that archives keep.",
-        rich_help_panel=INPUT,
     ),
 ]
 """Every command that reads files has it, without a word of its own: see `bncli.commands`."""
 Channel = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Show these channels only, such as 0,3,8-11; may be repeated.",
+        INPUT,
         metavar="LIST",
-        help="Show these channels only, such as 0,3,8-11; may be repeated.",
-        rich_help_panel=INPUT,
-        show_default="all",
+        default="all",
     ),
 ]
 Training = Annotated[
     bool,
-    typer.Option(
-        "--training/--eval",
-        help="Normalise with the batch and update the running statistics, or normalise with "
+    option(
+        "Normalise with the batch and update the running statistics, or normalise with "
         "the stored ones.",
-        rich_help_panel=LAYER,
+        LAYER,
+        "--training/--eval",
     ),
 ]
 EitherMode = Annotated[
-    bool | None,
-    typer.Option(
-        "--training/--eval",
-        help="The mode that is expected.",
-        rich_help_panel=LAYER,
-        show_default="either",
-    ),
+    bool | None, option("The mode that is expected.", LAYER, "--training/--eval", default="either")
 ]
 State = Annotated[
     str | None,
@@ -147,124 +153,97 @@ State = Annotated[
 ]
 Eps = Annotated[
     float | None,
-    typer.Option(
-        metavar="NUMBER",
-        help="Added to the variance under the root.",
-        rich_help_panel=LAYER,
-        show_default="1e-05",
-    ),
+    option("Added to the variance under the root.", LAYER, metavar="NUMBER", default="1e-05"),
 ]
 Momentum = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The weight of the new batch in the running statistics; none for the cumulative average.",
+        LAYER,
         metavar="NUMBER|none",
-        help="The weight of the new batch in the running statistics; none for the cumulative "
-        "average.",
-        rich_help_panel=LAYER,
-        show_default="0.1",
+        default="0.1",
     ),
 ]
 Affine = Annotated[
     bool | None,
-    typer.Option(
-        "--affine/--no-affine",
-        help="Scale by weight and shift by bias.",
-        rich_help_panel=LAYER,
-        show_default="affine",
-    ),
+    option("Scale by weight and shift by bias.", LAYER, "--affine/--no-affine", default="affine"),
 ]
-TrackRunningStats = Annotated[
-    bool,
-    typer.Option(help="Keep running_mean and running_var.", rich_help_panel=LAYER),
-]
+TrackRunningStats = Annotated[bool, option("Keep running_mean and running_var.", LAYER)]
 Weight = Annotated[str | None, tensor_option("The weight of each channel.", "1")]
 Bias = Annotated[str | None, tensor_option("The bias of each channel.", "0")]
 RunningMean = Annotated[str | None, tensor_option("The running mean before this batch.", "0")]
 RunningVar = Annotated[str | None, tensor_option("The running variance before this batch.", "1")]
 Against = Annotated[
     BackendName | None,
-    typer.Option(
-        help="Run this implementation on the same input and compare; `bncli diff` explains.",
-        rich_help_panel=COMPARISON,
-        show_default="no comparison",
+    option(
+        "Run this implementation on the same input and compare; `bncli diff` explains.",
+        COMPARISON,
+        default="no comparison",
     ),
 ]
 Rtol = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "Relative tolerance for every quantity; goes with --atol.",
+        COMPARISON,
         metavar="NUMBER",
-        help="Relative tolerance for every quantity; goes with --atol.",
-        rich_help_panel=COMPARISON,
-        show_default="from the arithmetic",
+        default="from the arithmetic",
     ),
 ]
 Atol = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "Absolute tolerance for every quantity; goes with --rtol.",
+        COMPARISON,
         metavar="NUMBER",
-        help="Absolute tolerance for every quantity; goes with --rtol.",
-        rich_help_panel=COMPARISON,
-        show_default="from the arithmetic",
+        default="from the arithmetic",
     ),
 ]
 EqualNan = Annotated[
     bool,
-    typer.Option(
-        "--equal-nan",
-        help="NaN in ACTUAL and EXPECTED at the same place is no mismatch. diff INPUT takes the "
+    option(
+        "NaN in ACTUAL and EXPECTED at the same place is no mismatch. diff INPUT takes the "
         "flag without effect: there it never is one.",
-        rich_help_panel=COMPARISON,
+        COMPARISON,
+        "--equal-nan",
     ),
 ]
-Device = Annotated[
-    DeviceName,
-    typer.Option(help="Where PyTorch runs.", rich_help_panel=COMPARISON),
-]
+Device = Annotated[DeviceName, option("Where PyTorch runs.", COMPARISON)]
 MemoryFormat = Annotated[
     MemoryFormatName | None,
-    typer.Option(
-        help="The memory format of PyTorch's input.",
-        rich_help_panel=COMPARISON,
-        show_default="the input's",
-    ),
+    option("The memory format of PyTorch's input.", COMPARISON, default="the input's"),
 ]
 TorchThreads = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=MOST_THREADS,
+    option(
+        "PyTorch's threads: rows are shared out to them, and summed in that order.",
+        COMPARISON,
         metavar="N",
-        help="PyTorch's threads: rows are shared out to them, and summed in that order.",
-        rich_help_panel=COMPARISON,
-        show_default="PyTorch's own",
+        default="PyTorch's own",
+        least=1,
+        most=MOST_THREADS,
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Seed of the upstream gradient for the backward pass.",
-        rich_help_panel=COMPARISON,
+    option(
+        "Seed of the upstream gradient for the backward pass.", COMPARISON, metavar="N", least=0
     ),
 ]
 SaveOutput = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Keep the normalised tensor, in the input's dtype, as .npy or .pt.",
-        rich_help_panel=OUTPUT,
-        show_default=False,
+    option(
+        "Keep the normalised tensor, in the input's dtype, as .npy or .pt.", OUTPUT, metavar="FILE"
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=MOST_THREADS,
+    option(
+        "bncli's own threads.",
+        OUTPUT,
         metavar="N",
-        help="bncli's own threads.",
-        rich_help_panel=OUTPUT,
-        show_default="all cores, up to 8",
+        default="all cores, up to 8",
+        least=1,
+        most=MOST_THREADS,
     ),
 ]

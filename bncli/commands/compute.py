@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
+from bncli.arguments.options import option
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -26,12 +25,7 @@ def compute(
     *,
     reading: InputFlags,
     per_input: Annotated[
-        bool,
-        typer.Option(
-            "--per-input",
-            help="Show the statistics of each input too.",
-            rich_help_panel=options.INPUT,
-        ),
+        bool, option("Show the statistics of each input too.", options.INPUT, "--per-input")
     ] = False,
     layer: LayerFlags,
     comparison: AgainstFlags,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bncli.arguments.completion import complete_codes
+from bncli.arguments.options import argument
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
@@ -25,11 +24,10 @@ EXPLANATION_COLUMNS = (Column("aspect", "aspect"), Column("text", "text", wraps=
 def rules(
     code: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[CODE]",
-            help="A rule to explain, such as BN203 or its name; or a family, such as BN2.",
-            show_default=False,
-            autocompletion=complete_codes,
+        argument(
+            "[CODE]",
+            "A rule to explain, such as BN203 or its name; or a family, such as BN2.",
+            complete_codes,
         ),
     ] = None,
 ) -> Report:

@@ -34,6 +34,22 @@ def test_what_is_in_a_file_is_named_and_completed_alike(made, metavar, complete)
     assert made("A sentence.").rich_help_panel == options.LAYER
 
 
+def test_an_option_has_its_help_panel_default_and_bounds():
+    option = options.option("A sentence.", "Panel", "--a", "-b", metavar="N", least=1, most=3)
+    assert (option.default, option.param_decls) == ("--a", ("-b",))
+    assert (option.help, option.rich_help_panel, option.metavar) == ("A sentence.", "Panel", "N")
+    assert (option.show_default, option.min, option.max) == (True, 1, 3)
+    assert options.option("A sentence.", "Panel", default="none").show_default == "none"
+
+
+@pytest.mark.parametrize("complete", [complete_tensors, complete_layers])
+def test_an_argument_shows_no_default_and_completes(complete):
+    made = options.argument("INPUT", "A sentence.", complete)
+    assert (made.metavar, made.help, made.show_default) == ("INPUT", "A sentence.", False)
+    assert made.autocompletion is complete
+    assert options.argument("INPUT", "A sentence.").autocompletion is complete_tensors
+
+
 def test_a_name_of_its_own_is_what_is_typed():
     named = options.tensor_option("A sentence.", name="--input")
     assert (named.default, named.param_decls) == ("--input", ())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags
+from bncli.arguments.options import argument
 from bncli.commands.compare_norms.flags import NormFlags, SampledFlags
 from bncli.report import Report
 
@@ -26,12 +24,10 @@ if TYPE_CHECKING:
 def compare_norms(
     input_: Annotated[
         str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard "
+        argument(
+            "INPUT",
+            "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard "
             "input. Samples lie on axis 0.",
-            show_default=False,
-            autocompletion=complete_tensors,
         ),
     ],
     *,

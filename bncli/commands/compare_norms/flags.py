@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bncli.arguments import options
 from bncli.arguments.flags import InputFlags
+from bncli.arguments.options import option
 from bncli.errors import UsageError
 from bncli.values import dataclass
 
@@ -26,22 +25,16 @@ class SampledFlags(InputFlags):
 
     channel_axis: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "The axis of the channels; -1 for channels-last data, such as sequences (N, T, D).",
+            options.INPUT,
             metavar="N",
-            help="The axis of the channels; -1 for channels-last data, such as sequences "
-            "(N, T, D).",
-            rich_help_panel=options.INPUT,
-            show_default="1",
+            default="1",
         ),
     ] = None  # type: ignore[assignment]  # to tell a typed 1 from none
     values: Annotated[
         int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many values of the first sample to show.",
-            rich_help_panel=options.INPUT,
-        ),
+        option("How many values of the first sample to show.", options.INPUT, metavar="N", least=1),
     ] = 8
 
     def open_samples(self, spec: str) -> Input:
@@ -61,30 +54,30 @@ class NormFlags:
 
     groups: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "GroupNorm's number of groups.",
+            options.LAYER,
             metavar="N",
-            help="GroupNorm's number of groups.",
-            rich_help_panel=options.LAYER,
-            show_default="up to 32, of 2 channels or more",
+            default="up to 32, of 2 channels or more",
         ),
     ] = None
     normalized_shape: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            help="The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28; with "
+        option(
+            "The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28; with "
             "all axes each statistic spans the samples.",
-            rich_help_panel=options.LAYER,
-            show_default="all but the first; the channels alone if they come last",
+            options.LAYER,
+            metavar="LIST",
+            default="all but the first; the channels alone if they come last",
         ),
     ] = None
     eps: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Added under the root, in every norm.",
+            options.LAYER,
             metavar="NUMBER",
-            help="Added under the root, in every norm.",
-            rich_help_panel=options.LAYER,
-            show_default="1e-05; in RMSNorm 1.19e-07, or 2.22e-16 for float64",
+            default="1e-05; in RMSNorm 1.19e-07, or 2.22e-16 for float64",
         ),
     ] = None
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from bncli.arguments.options import option
 from bncli.errors import UsageError
 from bncli.report import Column, Report, Table
 
@@ -50,50 +49,45 @@ COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
 def conventions(
     source: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Convert from this convention.",
+            CONVERSION,
             "--from",
             metavar="NAME",
-            help="Convert from this convention.",
-            rich_help_panel=CONVERSION,
-            show_default="pytorch, where there is a --to",
+            default="pytorch, where there is a --to",
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Convert to this convention.",
+            CONVERSION,
             "--to",
             metavar="NAME",
-            help="Convert to this convention.",
-            rich_help_panel=CONVERSION,
-            show_default="pytorch, where there is a --from",
+            default="pytorch, where there is a --from",
         ),
     ] = None,
     momentum: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "The momentum to convert, as --from means it.",
+            CONVERSION,
             metavar="NUMBER|none",
-            help="The momentum to convert, as --from means it.",
-            rich_help_panel=CONVERSION,
-            show_default="--from's own",
+            default="--from's own",
         ),
     ] = None,
     eps: Annotated[
         float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The eps to convert.",
-            rich_help_panel=CONVERSION,
-            show_default="--from's own",
-        ),
+        option("The eps to convert.", CONVERSION, metavar="NUMBER", default="--from's own"),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(
-            min=2,
+        option(
+            "Values a channel in a batch, for the error that another variance leaves.",
+            CONVERSION,
             metavar="N",
-            help="Values a channel in a batch, for the error that another variance leaves.",
-            rich_help_panel=CONVERSION,
-            show_default="several",
+            default="several",
+            least=2,
         ),
     ] = None,
 ) -> Report:

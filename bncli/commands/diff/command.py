@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bncli.arguments import options
-from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, EitherModeFlags, InputFlags
+from bncli.arguments.options import argument, option
 from bncli.backends import BackendName
 from bncli.report import Report
 from bncli.values import dataclass
@@ -24,10 +22,10 @@ class DiffedFlags(AgainstFlags):
 
     against: Annotated[
         BackendName | None,
-        typer.Option(
-            help="The implementation that normalises INPUT beside bncli.",
-            rich_help_panel=options.COMPARISON,
-            show_default=BackendName.TORCH.value,
+        option(
+            "The implementation that normalises INPUT beside bncli.",
+            options.COMPARISON,
+            default=BackendName.TORCH.value,
         ),
     ] = None
 
@@ -56,12 +54,10 @@ class PathFlags:
 def diff(
     tensors: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT | ACTUAL EXPECTED",
-            help="One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
+        argument(
+            "INPUT | ACTUAL EXPECTED",
+            "One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
             "files of them, to be compared by name.",
-            show_default=False,
-            autocompletion=complete_tensors,
         ),
     ],
     *,
@@ -77,11 +73,7 @@ def diff(
     ] = None,
     per_quantity: Annotated[
         bool,
-        typer.Option(
-            "--per-quantity",
-            help="A row for each quantity and channel too.",
-            rich_help_panel=options.INPUT,
-        ),
+        option("A row for each quantity and channel too.", options.INPUT, "--per-quantity"),
     ] = False,
     layer: EitherModeFlags,
     comparison: DiffedFlags,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import KnownFlags, ReadingFlags
+from bncli.arguments.options import argument
 from bncli.commands.identify.update import Buffers
 from bncli.report import Report
 
@@ -15,13 +13,11 @@ from bncli.report import Report
 def identify(
     tensors: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT... [OUTPUT]",
-            help="What went into the layer, PATH or PATH::NAME inside a file of several, and what "
+        argument(
+            "INPUT... [OUTPUT]",
+            "What went into the layer, PATH or PATH::NAME inside a file of several, and what "
             "came out of it. Several INPUTs are one batch. OUTPUT is left out where "
             "--running-mean-before and its like ask for the update.",
-            show_default=False,
-            autocompletion=complete_tensors,
         ),
     ],
     *,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers
+from bncli.arguments.options import argument, option
 from bncli.report import Column, Report, Table
 from bncli.values import dataclass
 
@@ -29,57 +28,52 @@ class Sort(str, Enum):
 def inspect_checkpoint(
     checkpoints: Annotated[
         list[str],
-        typer.Argument(
-            metavar="CKPT[::NAME]...",
-            help="Checkpoints, in any format that is read; NAME is a layer, or what its name "
+        argument(
+            "CKPT[::NAME]...",
+            "Checkpoints, in any format that is read; NAME is a layer, or what its name "
             "begins with. Patterns in quotes ('**/*.pt') are read too; a folder or a shard means "
             "its whole model.",
-            show_default=False,
-            autocompletion=complete_layers,
+            complete_layers,
         ),
     ],
     layer: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Show these layers only, by any end of the name, such as 'layer1.*'; may be repeated.",
+            options.INPUT,
             metavar="GLOB",
-            help="Show these layers only, by any end of the name, such as 'layer1.*'; may be "
-            "repeated.",
-            rich_help_panel=options.INPUT,
-            show_default="all",
+            default="all",
         ),
     ] = None,
-    sort: Annotated[
-        Sort,
-        typer.Option(help="The order of the layers.", rich_help_panel=options.INPUT),
-    ] = Sort.FILE,
+    sort: Annotated[Sort, option("The order of the layers.", options.INPUT)] = Sort.FILE,
     eps: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[GLOB=]NUMBER",
-            help="Added to the variance under the root; for some layers as 'backbone.*=1e-3'; may "
+        option(
+            "Added to the variance under the root; for some layers as 'backbone.*=1e-3'; may "
             "be repeated.",
-            rich_help_panel=options.LAYER,
-            show_default="the file's, else its framework's",
+            options.LAYER,
+            metavar="[GLOB=]NUMBER",
+            default="the file's, else its framework's",
         ),
     ] = None,
     momentum: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[GLOB=]NUMBER|none",
-            help="The weight of the new batch in the running statistics; none for the cumulative "
+        option(
+            "The weight of the new batch in the running statistics; none for the cumulative "
             "average; may be repeated.",
-            rich_help_panel=options.LAYER,
-            show_default="the file's, else its framework's",
+            options.LAYER,
+            metavar="[GLOB=]NUMBER|none",
+            default="the file's, else its framework's",
         ),
     ] = None,
     expect_layers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
+        option(
+            "An error for each file that has not so many BatchNorm layers.",
+            options.FINDINGS,
             metavar="N",
-            help="An error for each file that has not so many BatchNorm layers.",
-            rich_help_panel=options.FINDINGS,
-            show_default="any number",
+            default="any number",
+            least=1,
         ),
     ] = None,
 ) -> Report:

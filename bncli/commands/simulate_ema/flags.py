@@ -5,11 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated
 
-import typer
-
 from bncli.arguments import options
-from bncli.arguments.completion import complete_tensors
 from bncli.arguments.flags import AgainstFlags, InputFlags
+from bncli.arguments.options import argument, option
 from bncli.errors import UsageError
 from bncli.values import dataclass
 
@@ -31,101 +29,75 @@ class BatchFlags(InputFlags):
 
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="The batches: a tensor each, or one to be cut up; or a .csv or .npz of per-batch "
+        argument(
+            "INPUT...",
+            "The batches: a tensor each, or one to be cut up; or a .csv or .npz of per-batch "
             "statistics (batch, channel, mean, var, count).",
-            show_default=False,
-            autocompletion=complete_tensors,
         ),
     ] = ()  # type: ignore[assignment]  # of which Typer makes a list
     batch_axis: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Cut INPUT along this axis into batches; the axes left are a batch's.",
+            BATCHES,
             metavar="N",
-            help="Cut INPUT along this axis into batches; the axes left are a batch's.",
-            rich_help_panel=BATCHES,
-            show_default=False,
         ),
     ] = None
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
+        option(
+            "Cut INPUT into batches of N samples, as a DataLoader does.",
+            BATCHES,
             metavar="N",
-            help="Cut INPUT into batches of N samples, as a DataLoader does.",
-            rich_help_panel=BATCHES,
-            show_default=False,
+            least=1,
         ),
     ] = None
     drop_last: Annotated[
-        bool,
-        typer.Option(
-            "--drop-last",
-            help="Leave out a last batch that is short.",
-            rich_help_panel=BATCHES,
-        ),
+        bool, option("Leave out a last batch that is short.", BATCHES, "--drop-last")
     ] = False
     generate: Annotated[
         str | None,
-        typer.Option(
-            metavar="SHAPE",
-            help="Generate normal batches of this shape, such as 32,64,28,28.",
-            rich_help_panel=BATCHES,
-            show_default=False,
+        option(
+            "Generate normal batches of this shape, such as 32,64,28,28.", BATCHES, metavar="SHAPE"
         ),
     ] = None
     batches: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many batches to generate.",
-            rich_help_panel=BATCHES,
-            show_default="100",
-        ),
+        option("How many batches to generate.", BATCHES, metavar="N", default="100", least=1),
     ] = None
     between_std: Annotated[
         float | None,
-        typer.Option(
-            min=0,
+        option(
+            "Standard deviation of the generated batches' means, as if sorted by class.",
+            BATCHES,
             metavar="NUMBER",
-            help="Standard deviation of the generated batches' means, as if sorted by class.",
-            rich_help_panel=BATCHES,
-            show_default="0",
+            default="0",
+            least=0,
         ),
     ] = None
     drift: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "How far the generated mean moves from batch to batch.",
+            BATCHES,
             metavar="NUMBER",
-            help="How far the generated mean moves from batch to batch.",
-            rich_help_panel=BATCHES,
-            show_default="0",
+            default="0",
         ),
     ] = None
     epochs: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Go over the batches N times.", rich_help_panel=BATCHES
-        ),
+        int, option("Go over the batches N times.", BATCHES, metavar="N", least=1)
     ] = 1
     shuffle: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Shuffle anew in every epoch: the samples with --batch-size, else the batches.",
+            BATCHES,
             "--shuffle",
-            help="Shuffle anew in every epoch: the samples with --batch-size, else the batches.",
-            rich_help_panel=BATCHES,
         ),
     ] = False
     seed: Annotated[
         int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Seed of the shuffling and of generated batches.",
-            rich_help_panel=BATCHES,
-        ),
+        option("Seed of the shuffling and of generated batches.", BATCHES, metavar="N", least=0),
     ] = 0
 
 
@@ -135,38 +107,38 @@ class RunningFlags:
 
     convention: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Whose update (bncli conventions lists them); repeat it to see several.",
+            RUNNING,
             metavar="NAME",
-            help="Whose update (bncli conventions lists them); repeat it to see several.",
-            rich_help_panel=RUNNING,
-            show_default="pytorch",
+            default="pytorch",
         ),
     ] = None
     momentum: Annotated[
         str | None,
-        typer.Option(
-            metavar="NUMBER|none",
-            help="As the first convention means it, and converted for the others; none for the "
+        option(
+            "As the first convention means it, and converted for the others; none for the "
             "cumulative average.",
-            rich_help_panel=RUNNING,
-            show_default="the convention's",
+            RUNNING,
+            metavar="NUMBER|none",
+            default="the convention's",
         ),
     ] = None
     buffer_dtype: Annotated[
         BufferDtype,
-        typer.Option(
-            help="The buffers' dtype: float64 is exact, the others are PyTorch's own arithmetic.",
-            rich_help_panel=RUNNING,
+        option(
+            "The buffers' dtype: float64 is exact, the others are PyTorch's own arithmetic.",
+            RUNNING,
         ),
     ] = BufferDtype.FLOAT32
     freeze_after: Annotated[
         int | None,
-        typer.Option(
-            min=0,
+        option(
+            "Keep the buffers as they are after N steps, as in evaluation mode.",
+            RUNNING,
             metavar="N",
-            help="Keep the buffers as they are after N steps, as in evaluation mode.",
-            rich_help_panel=RUNNING,
-            show_default="never",
+            default="never",
+            least=0,
         ),
     ] = None
     state: Annotated[
@@ -191,22 +163,20 @@ class PlanFlags:
 
     reach_steps: Annotated[
         int | None,
-        typer.Option(
-            min=1,
+        option(
+            "Find the momentum at which the initial value weighs 1 % after N steps.",
+            PLAN,
             metavar="N",
-            help="Find the momentum at which the initial value weighs 1 % after N steps.",
-            rich_help_panel=PLAN,
-            show_default=False,
+            least=1,
         ),
     ] = None
     reach_noise: Annotated[
         float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Find the momentum that leaves this standard error: of running_mean in standard "
+        option(
+            "Find the momentum that leaves this standard error: of running_mean in standard "
             "deviations and of running_var relative to itself, the larger one.",
-            rich_help_panel=PLAN,
-            show_default=False,
+            PLAN,
+            metavar="NUMBER",
         ),
     ] = None
 
@@ -223,12 +193,12 @@ class SteppedFlags(AgainstFlags):
 
     torch_threads: Annotated[
         int,
-        typer.Option(
-            min=1,
-            max=options.MOST_THREADS,
+        option(
+            "The threads of the PyTorch that is repeated: rows are summed in shares.",
+            options.COMPARISON,
             metavar="N",
-            help="The threads of the PyTorch that is repeated: rows are summed in shares.",
-            rich_help_panel=options.COMPARISON,
+            least=1,
+            most=options.MOST_THREADS,
         ),
     ] = 1
 
@@ -239,20 +209,19 @@ class ShownFlags:
 
     every: Annotated[
         int | None,
-        typer.Option(
-            min=1,
+        option(
+            "Show every Nth step, and the last.",
+            options.OUTPUT,
             metavar="N",
-            help="Show every Nth step, and the last.",
-            rich_help_panel=options.OUTPUT,
-            show_default="all that fit",
+            default="all that fit",
+            least=1,
         ),
     ] = None
     plot: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Draw the charts into a .png or .svg file (needs matplotlib).",
+            options.OUTPUT,
             metavar="FILE",
-            help="Draw the charts into a .png or .svg file (needs matplotlib).",
-            rich_help_panel=options.OUTPUT,
-            show_default=False,
         ),
     ] = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
+from bncli.arguments.options import option
 from bncli.commands.trace.choice import FEW_CHANNELS
 from bncli.report import Report
 from bncli.values import dataclass
@@ -40,11 +39,11 @@ class TracedFlags(ReadingFlags):
 
     channel: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Trace these channels, such as 0,3,8-11; may be repeated.",
+            options.INPUT,
             metavar="LIST",
-            help="Trace these channels, such as 0,3,8-11; may be repeated.",
-            rich_help_panel=options.INPUT,
-            show_default=f"the first {FEW_CHANNELS}",
+            default=f"the first {FEW_CHANNELS}",
         ),
     ] = None
 
@@ -55,21 +54,19 @@ class StepFlags:
 
     at: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Follow the element at this index, such as 0,1,1; without the channel in every "
+            "channel traced, with it in that one.",
+            TRACE,
             "--at",
             metavar="INDEX",
-            help="Follow the element at this index, such as 0,1,1; without the channel in every "
-            "channel traced, with it in that one.",
-            rich_help_panel=TRACE,
-            show_default="a table of all",
+            default="a table of all",
         ),
     ] = None
     backward: Annotated[
         bool,
-        typer.Option(
-            "--backward",
-            help="Trace the gradients too, and check the identities between them.",
-            rich_help_panel=TRACE,
+        option(
+            "Trace the gradients too, and check the identities between them.", TRACE, "--backward"
         ),
     ] = False
     grad_output: Annotated[
@@ -78,10 +75,7 @@ class StepFlags:
     ] = None
     arithmetic: Annotated[
         Arithmetic,
-        typer.Option(
-            help="float64 is exact; float32 repeats PyTorch's own roundings beside it.",
-            rich_help_panel=TRACE,
-        ),
+        option("float64 is exact; float32 repeats PyTorch's own roundings beside it.", TRACE),
     ] = Arithmetic.FLOAT64
 
 
