@@ -110,7 +110,7 @@ def test_every_command_cuts_its_tables(run, save, few_rows, command, left_out):
 
 
 def test_channels_of_a_trace_have_a_bound_of_their_own(run, save, monkeypatch):
-    monkeypatch.setattr("bncli.commands.trace.command.MOST_CHANNELS", 4)
+    monkeypatch.setattr("bncli.commands.trace.choice.MOST_CHANNELS", 4)
     save("x.npy", np.random.default_rng(0).standard_normal((4, 25), dtype=np.float32))
     report = run("trace", "x.npy", "--channel", "0-9", "-f", "json").report
     steps = report["tables"]["steps"]
