@@ -10,10 +10,9 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Kind = Literal["float", "int", "bool", "complex"]
@@ -93,8 +92,6 @@ def decode(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
 
     Shape and byte order of the result: the same shape, native byte order where bits are widened.
     """
-    import numpy as np
-
     if dtype == "bfloat16":
         wide: NDArray[Any] = np.asarray(stored).astype(np.uint32)  # a 0-d shift gives a scalar
         wide = np.left_shift(wide, 16, out=np.empty(wide.shape, np.uint32))
@@ -111,8 +108,6 @@ def encode(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     Overflow gives an infinity, as a cast does; a NaN stays a NaN. float64 becomes half precision
     by way of float32, as in PyTorch's own casts.
     """
-    import numpy as np
-
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype == "float16":
             return values.astype("f4").astype("f2")
@@ -127,8 +122,6 @@ def encode(values: NDArray[Any], dtype: str) -> NDArray[Any]:
 @cache
 def float8_table(dtype: str) -> NDArray[np.float32]:
     """The 256 values of a float8 dtype as float32, by bit pattern (OCP OFP8 and the fnuz kinds)."""
-    import numpy as np
-
     if dtype == "float8_e8m0fnu":
         table = np.full(256, np.nan, np.float32)  # the last pattern is NaN; there is no zero
         table[:255] = np.ldexp(1.0, np.arange(255) - 127)

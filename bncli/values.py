@@ -1,8 +1,8 @@
-"""Frozen dataclasses that cost little to make: what `dataclasses` compiles for each, these share.
+"""What costs little when Python starts: frozen dataclasses, and NumPy when it is first used.
 
 For a frozen class `dataclasses.dataclass` compiles six methods, one by one, whenever Python starts;
 with the fifty classes of a call this was a third of what bncli adds to NumPy and Typer. Here
-`__init__` alone is compiled.
+`__init__` alone is compiled, and the others are shared.
 """
 
 from __future__ import annotations
@@ -12,11 +12,25 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass"]
+__all__ = ["dataclass", "np"]
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
+
+    import numpy as np
 else:
+
+    class _NumPy:
+        """NumPy by its names, imported at the first of them; each is kept once it was asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            import numpy as np
+
+            value = getattr(np, name)
+            setattr(self, name, value)
+            return value
+
+    np = _NumPy()
 
     def dataclass(**flags: bool) -> Callable[[type], type]:
         """As `dataclasses.dataclass`, which does what is asked with other flags than these two."""

@@ -1,4 +1,4 @@
-"""Frozen dataclasses with shared methods, against those of `dataclasses`."""
+"""Frozen dataclasses that share methods, against those of `dataclasses`; NumPy when it is used."""
 
 from __future__ import annotations
 
@@ -151,3 +151,21 @@ def test_one_method_is_compiled():
 
     assert compiled("values") == 1
     assert compiled("dataclasses") == 6 or sys.version_info >= (3, 13)
+
+
+def test_numpy_is_imported_when_it_is_used():
+    code = """
+import sys
+from bncli.values import np
+assert "numpy" not in sys.modules
+assert np.float32(2) == 2
+import numpy
+assert np.sqrt is numpy.sqrt
+assert vars(np).keys() == {"float32", "sqrt"}  # found without a look into NumPy next time
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_numpy_lacks_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_function"):
+        values.np.no_such_function  # noqa: B018

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.errors import CorruptFileError, FileError
 from bncli.files.reading import open_again, read_into
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 WINDOW = 1 << 16
@@ -137,7 +136,6 @@ class FileBytes:
         steps: list[int],
         start: int,
     ) -> NDArray[Any]:
-        import numpy as np
         from numpy.lib.stride_tricks import as_strided
 
         wanted = 1

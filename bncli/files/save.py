@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.errors import FileError, UsageError
 from bncli.files.reading import current
+from bncli.values import np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -121,8 +122,6 @@ def _little_endian(piece: NDArray[Any]) -> bytes:
 
 
 def _npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
-    import numpy as np
-
     descr = np.lib.format.dtype_to_descr(np.dtype(DTYPES[dtype].stored).newbyteorder("<"))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(stream, header)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.loaders.zip_archive import Packed
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,8 +89,6 @@ def _cut(packed: Packed, wanted: list[tuple[int, int]]) -> list[tuple[int, bytea
 
 def inflate(inflated: Inflated, packed: Packed, dtype: str, start: int, count: int) -> NDArray[Any]:
     """The elements of a compressed storage, as a flat array of the stored dtype."""
-    import numpy as np
-
     kind = np.dtype(DTYPES[dtype].stored).newbyteorder(packed.byteorder)
     if not count:
         return np.empty(0, kind)

@@ -16,7 +16,7 @@ from bncli.files.reading import remember_stream
 from bncli.loaders.interface import STANDARD_INPUT, Source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,8 +159,6 @@ def flat_array(read: Callable[[], bytes | bytearray], header: Header) -> Callabl
     """A function that gives the elements as a flat array, for `TensorRef.storage`."""
 
     def flat() -> NDArray[Any]:
-        import numpy as np
-
         dtype = np.dtype(DTYPES[header.dtype].stored).newbyteorder(header.byteorder)
         data = read()
         return np.frombuffer(data, dtype) if data else np.empty(0, dtype)

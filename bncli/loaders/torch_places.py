@@ -22,6 +22,7 @@ from bncli.loaders.pickle_records import Blob, Buffer
 from bncli.loaders.torch_values import Inline, Storage, View
 from bncli.loaders.zip_archive import Packed
 from bncli.model import TensorRef
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,8 +172,6 @@ def _decoded(
 
     `data` is what the pickle was read from, the path where that was the file.
     """
-    import numpy as np
-
     raw = inline.raw
     if isinstance(raw, str):
         # The strings of Python 2 were taken for UTF-8 where they could be.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model.arrays import FloatArray
@@ -36,8 +36,6 @@ class SampleSums:
     @property
     def mean_squares(self) -> FloatArray:
         """The squared deviations of the samples' means from their own mean, added up."""
-        import numpy as np
-
         return np.asarray(np.maximum(self.sums[D2] - self.sums[D1] ** 2 / self.number, 0.0))
 
     @property
@@ -61,8 +59,6 @@ class SampleSums:
 
     def _unbiased(self, squares: FloatArray, total: FloatArray) -> FloatArray:
         """The variance from a sum of squares and a sum; rounding makes none of them negative."""
-        import numpy as np
-
         if self.number < 2:
             return np.full(len(total), np.nan)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -75,8 +71,6 @@ def power_sums(mean: FloatArray, var: FloatArray | None) -> FloatArray:
 
     `var` None stands for zeros, of samples with one value a channel.
     """
-    import numpy as np
-
     number, channels = mean.shape
     sums = np.zeros((8, channels))
     step = max(1, _CHUNK // max(1, channels))
@@ -99,8 +93,6 @@ def power_sums(mean: FloatArray, var: FloatArray | None) -> FloatArray:
 
 def moved(sums: FloatArray, number: int, by: FloatArray) -> FloatArray:
     """The sums of as many samples whose d are larger `by` so much, channel by channel."""
-    import numpy as np
-
     d1, d2, d3, d4, v1, v2, dv, d2v = sums
     return np.stack(
         (
@@ -121,8 +113,6 @@ def pooled(parts: list[tuple[int, SampleSums]], deltas: list[FloatArray]) -> Sam
 
     `deltas` are the parts' means less that of all values.
     """
-    import numpy as np
-
     sums = np.zeros_like(parts[0][1].sums)
     for (_, part), delta in zip(parts, deltas, strict=True):
         sums += moved(part.sums, part.number, delta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model.arrays import FloatArray, IntArray
@@ -57,8 +57,6 @@ class ChannelStats:
     @property
     def unbiased_var(self) -> FloatArray:
         """The variance divided by count - 1; NaN for one value, as 0/0 is."""
-        import numpy as np
-
         if self.count == 1:
             return np.full(self.num_features, np.nan)
         with np.errstate(over="ignore"):

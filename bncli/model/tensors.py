@@ -13,7 +13,7 @@ from bncli.errors import TensorError
 from bncli.files.file_bytes import FileBytes
 from bncli.model.layers import BatchNormModule
 from bncli.report import printable
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,8 +86,6 @@ class TensorRef:
 
     def read(self) -> NDArray[Any]:
         """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32."""
-        import numpy as np
-
         values = decode(self.stored(), self.dtype)
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
@@ -97,8 +95,6 @@ class TensorRef:
         Of a plain file, that block alone is read; what had to be unpacked is unpacked once. `stack`
         closes what is opened.
         """
-        import numpy as np
-
         stored = self.stored_reader(stack)
 
         def read(block: tuple[slice, ...]) -> NDArray[Any]:
@@ -118,7 +114,6 @@ class TensorRef:
 
     def stored_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
         """A function that gives a block as `stored` does, from a file that `stack` closes."""
-        import numpy as np
         from numpy.lib.stride_tricks import as_strided
 
         if self.storage is None:

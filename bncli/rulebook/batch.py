@@ -17,6 +17,7 @@ from bncli.rulebook.interface import (
     odd_values,
     span,
 )
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,8 +87,6 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
 
 def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -> list[Finding]:
     """BN004: squares that add up to more than the dtype holds that PyTorch adds them in."""
-    import numpy as np
-
     with np.errstate(over="ignore", invalid="ignore"):
         squares = stats.var * stats.count
     kept = "float64" if parameter_dtype == "float64" else "float32"
@@ -104,8 +103,6 @@ def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -
 
 def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]:
     """BN002: a mean so far off 0 that float32 has few digits left for what varies."""
-    import numpy as np
-
     std = np.sqrt(np.where(finite, stats.var, np.nan))
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = np.where(finite & (std > 0), np.abs(stats.mean) / std, 0.0)
@@ -148,8 +145,6 @@ def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
 
 def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
     """A finding for each of the layer's tensors, by name, that holds NaN or Inf."""
-    import numpy as np
-
     findings = []
     for name, values in state.items():
         if values is None or np.isfinite(values).all():
@@ -171,8 +166,6 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
 
 def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Finding]:
     """A finding where the upstream gradient, in the input's shape, is NaN or Inf."""
-    import numpy as np
-
     others = tuple(axis for axis in range(grad_output.ndim) if axis != channel_axis)
     counts = (~np.isfinite(grad_output)).sum(others)
     bad = np.flatnonzero(counts)
@@ -206,8 +199,6 @@ def inputs_findings(
     `samples` is the ratio by samples, and `sorted_ones` the channels in which it is beyond chance;
     None where the samples are not known.
     """
-    import numpy as np
-
     if samples is not None and sorted_ones is not None and sorted_ones.any():
         found = np.flatnonzero(sorted_ones).tolist()
         worst = max(found, key=lambda channel: float(samples.ratio[channel]))
@@ -260,8 +251,6 @@ def _at(
     **evidence: NDArray[Any] | Sequence[Any],
 ) -> list[Finding]:
     """One finding for the channels of a mask, none for none; `evidence` has a value a channel."""
-    import numpy as np
-
     found = np.flatnonzero(channels)
     if not found.size:
         return []
@@ -275,8 +264,6 @@ def _at(
 
 def _worst(channels: NDArray[Any], values: FloatArray) -> int:
     """The channel of the largest value, among those of a mask; any where the mask is empty."""
-    import numpy as np
-
     return int(np.argmax(np.where(channels, values, -np.inf)))
 
 

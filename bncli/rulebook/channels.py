@@ -9,6 +9,7 @@ from bncli.rulebook.collapse import amplifies
 from bncli.rulebook.interface import Rule, span
 from bncli.rulebook.layers import HALVES, Layer, found, named
 from bncli.rulebook.order import median
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,8 +141,6 @@ LAYER_CHECKS = (check_channels,)
 
 def scales(layer: Layer) -> FloatArray:
     """weight / sqrt(running_var + eps), shape (num_features,), of a coherent layer."""
-    import numpy as np
-
     assert layer.var is not None
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         inverse = 1.0 / np.sqrt(layer.var + layer.eps)
@@ -150,8 +149,6 @@ def scales(layer: Layer) -> FloatArray:
 
 def live_scales(layer: Layer, scale: FloatArray) -> FloatArray:
     """The |scale| of each channel, NaN for those that are not live, or below eps (BN401)."""
-    import numpy as np
-
     assert layer.var is not None
     finite = np.isfinite(scale) & np.isfinite(layer.var)
     counts = layer.live() & finite & (layer.var >= layer.eps)
@@ -161,8 +158,6 @@ def live_scales(layer: Layer, scale: FloatArray) -> FloatArray:
 
 def outlier(sizes: FloatArray) -> int | None:
     """The channel whose scale is far above all others, if there is one; NaN is left out."""
-    import numpy as np
-
     known = sizes[~np.isnan(sizes)]
     if len(known) < FEWEST_CHANNELS:
         return None
@@ -175,8 +170,6 @@ def outlier(sizes: FloatArray) -> int | None:
 
 def _collapsed(layer: Layer) -> list[Finding]:
     """BN404: no channel passes anything on, and not because all weights are exactly 0."""
-    import numpy as np
-
     var, weight = layer.var, layer.weight
     assert var is not None
     faint = layer.dead() | layer.weightless()
@@ -204,8 +197,6 @@ def _collapsed(layer: Layer) -> list[Finding]:
 
 def _below_eps(layer: Layer, scale: FloatArray) -> list[Finding]:
     """BN401: a small variance under a live weight, unless half precision has made it 0."""
-    import numpy as np
-
     var = layer.var
     assert var is not None
     lost = var == 0 if layer.dtypes.get("running_var") in HALVES else False
@@ -262,8 +253,6 @@ def _zero_weight(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
 
 def _huge(layer: Layer) -> list[Finding]:
     """BN406."""
-    import numpy as np
-
     var = layer.var
     assert var is not None
     huge = np.isfinite(var) & (var > MOST_VARIANCE)
@@ -284,8 +273,6 @@ def _huge(layer: Layer) -> list[Finding]:
 
 def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
     """BN405: one channel that drowns the others."""
-    import numpy as np
-
     sizes = live_scales(layer, scale)
     channel = outlier(sizes)
     if channel is None:
@@ -309,8 +296,6 @@ def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
 
 def _share(var: FloatArray, eps: float) -> FloatArray:
     """running_var / (running_var + eps), the variance of the normalised input; 0 for 0 / 0."""
-    import numpy as np
-
     total = var + eps
     share: FloatArray = np.divide(var, total, out=np.zeros(len(var)), where=total > 0)
     return np.clip(share, 0, 1)
@@ -328,6 +313,4 @@ def _help_huge(most: float) -> str:
 
 def _most(values: NDArray[Any] | None, channels: NDArray[Any]) -> float:
     """The largest absolute value among some channels."""
-    import numpy as np
-
     return 0.0 if values is None else float(np.abs(values[channels]).max())

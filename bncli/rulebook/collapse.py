@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, span
 from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, named
+from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray
@@ -89,8 +90,6 @@ FILE_CHECKS = (check_network,)
 
 def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:
     """BN408: no channel with a variance to speak of, and live weights; of a coherent layer."""
-    import numpy as np
-
     assert layer.var is not None
     var = layer.var
     lost = layer.dtypes.get("running_var") in HALVES and var == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, name_channels
+from bncli.values import np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -213,8 +214,6 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
 
 def _not_finite(item: ChannelCloseness) -> tuple[Member, ...]:
     """The channels in which one side alone is NaN or Inf."""
-    import numpy as np
-
     if math.isfinite(item.whole.max_abs_diff):
         return ()
     if not item.channels:

@@ -8,6 +8,7 @@ from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import HALVES, Layer, channels_of, found, named
 from bncli.rulebook.origin import counted, never_counted
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,8 +62,6 @@ _REFILL = (
 
 def check_nan(layer: Layer) -> list[Finding]:
     """BN201: which tensors are NaN, in which channels, and what that pattern means."""
-    import numpy as np
-
     where = _where(layer, np.isnan)
     if not where:
         return []
@@ -89,8 +88,6 @@ def check_nan(layer: Layer) -> list[Finding]:
 
 def check_infinite(layer: Layer) -> list[Finding]:
     """BN202: which tensors are infinite, and what that pattern means."""
-    import numpy as np
-
     where = _where(layer, np.isinf)
     if not where:
         return []
@@ -128,8 +125,6 @@ def _no_batch(layer: Layer, where: dict[str, NDArray[Any]]) -> tuple[str, str]:
 
     Where no other statistic has moved from 0 and 1, the counter is certainly the layer's own.
     """
-    import numpy as np
-
     why = "num_batches_tracked is 0, so that no batch made it: memory that was never filled, or an "
     why += "edit"
     if not {"running_mean", "running_var"} & set(where):
@@ -145,8 +140,6 @@ def _no_batch(layer: Layer, where: dict[str, NDArray[Any]]) -> tuple[str, str]:
 
 def _statistics(layer: Layer) -> str:
     """What the statistics are where weight or bias alone are spoilt."""
-    import numpy as np
-
     known = [values for values in (layer.mean, layer.var) if values is not None]
     if len(known) < 2:
         return "the layer has no statistics to tell more"

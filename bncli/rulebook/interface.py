@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,8 +90,6 @@ def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
 
     "NaN in channel 0, -2 to -1 in channels 2 and 3".
     """
-    import numpy as np
-
     kinds = (
         ("NaN", np.isnan(values)),
         ("inf", values == np.inf),
@@ -116,8 +114,6 @@ MOST_RUNS = 1000
 
 def channel_extent(what: str, channels: NDArray[Any]) -> tuple[Member, ...]:
     """The channels of a mask, shape (C,), as the members of an extent; `what` is wrong in them."""
-    import numpy as np
-
     edges = np.flatnonzero(np.diff(np.concatenate(([0], channels.ravel().astype(np.int8), [0]))))
     if len(edges) > 2 * MOST_RUNS:
         import hashlib

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.rulebook.interface import MOST_EVIDENCE, Rule, name_channels
 from bncli.rulebook.origin import untrained_statistics
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,8 +60,6 @@ class Layer:
 
     def __post_init__(self) -> None:
         """Widen the vectors."""
-        import numpy as np
-
         for name, values in self.vectors.items():
             with np.errstate(invalid="ignore"):  # a NaN that no arithmetic made may signal
                 wide = None if values is None else values.astype(np.float64)
@@ -93,8 +91,6 @@ class Layer:
 
     def live(self) -> NDArray[Any]:
         """Which channels have a |weight| of LIVE or more; all where there is no weight."""
-        import numpy as np
-
         assert self.var is not None
         if self.weight is None:
             return np.ones(len(self.var), bool)
@@ -103,8 +99,6 @@ class Layer:
 
     def silent(self) -> NDArray[Any]:
         """Which channels have a variance that is nothing beside eps: their input hardly varied."""
-        import numpy as np
-
         assert self.var is not None
         result: NDArray[Any] = (
             np.isfinite(self.var) & (self.var >= 0) & (self.var <= NOTHING * self.eps)
@@ -113,15 +107,11 @@ class Layer:
 
     def dead(self) -> NDArray[Any]:
         """Which channels carry nothing: they are silent, and their weight is not live either."""
-        import numpy as np
-
         silent = self.silent()
         return silent & False if self.weight is None else silent & (np.abs(self.weight) < LIVE)
 
     def weightless(self) -> NDArray[Any]:
         """Which channels have a weight next to 0, so that they pass nothing on."""
-        import numpy as np
-
         assert self.var is not None
         if self.weight is None:
             return np.zeros(len(self.var), bool)
@@ -224,8 +214,6 @@ class Checkpoint:
 
 def summary(layer: Layer) -> Summary:
     """What remains of a layer when its arrays are dropped."""
-    import numpy as np
-
     state, mean, var = layer.state, layer.mean, layer.var
     module = state.module
     finite = np.empty(0) if var is None else var[np.isfinite(var)]
@@ -283,8 +271,6 @@ def found(
     The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are. `hint`
     and `extent` are as in `Rule.finding`.
     """
-    import numpy as np
-
     evidence: dict[str, Value] = {"layer": layer.state.name, "cause": cause}
     if channels is not None:
         at = np.flatnonzero(channels)
@@ -332,16 +318,12 @@ def is_below(name: str, root: str) -> bool:
 
 def channels_of(channels: NDArray[Any]) -> list[int]:
     """The first MOST_EVIDENCE channels of a mask."""
-    import numpy as np
-
     first: list[int] = np.flatnonzero(channels)[:MOST_EVIDENCE].tolist()
     return first
 
 
 def named(channels: NDArray[Any]) -> str:
     """The channels of a mask as a person lists them."""
-    import numpy as np
-
     return name_channels(np.flatnonzero(channels).tolist(), len(channels))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.values import np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def median(values: NDArray[Any]) -> float:
     """The median of some values, none of them NaN."""
-    import numpy as np
-
     half = (len(values) - 1) // 2
     middle = np.partition(values, [half, len(values) // 2])
     low, high = float(middle[half]), float(middle[len(values) // 2])
@@ -20,8 +20,6 @@ def median(values: NDArray[Any]) -> float:
 
 def distinct(values: NDArray[Any]) -> NDArray[Any]:
     """The different values, ascending, none of them NaN."""
-    import numpy as np
-
     ordered = np.sort(values)
     new = np.ones(len(ordered), bool)
     new[1:] = ordered[1:] != ordered[:-1]
@@ -30,8 +28,6 @@ def distinct(values: NDArray[Any]) -> NDArray[Any]:
 
 def among(values: NDArray[Any], ordered: NDArray[Any]) -> NDArray[Any]:
     """Which of the values are among the `ordered` ones."""
-    import numpy as np
-
     if not ordered.size:
         return np.zeros(values.shape, bool)
     at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)

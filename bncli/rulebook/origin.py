@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.rulebook.interface import span
 from bncli.rulebook.order import among, distinct
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,8 +86,6 @@ def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
     In the narrower one's dtype where they differ. A bias may be the mean's copy on purpose, so
     that the layer changes nothing; and constants, or a few values beside 0 and 1, are no proof.
     """
-    import numpy as np
-
     vectors = layer.vectors
     for leaf, other in (
         ("running_var", "running_mean"),
@@ -123,8 +121,6 @@ class Garbage:
 
 def garbage(layer: Layer) -> Garbage | None:
     """Values that no training leaves, and with them all that is not finite; None for none."""
-    import numpy as np
-
     facts: list[str] = []
     where: dict[Leaf, NDArray[Any]] = {}
     wide = {"running_mean": layer.mean, "running_var": layer.var}
@@ -178,8 +174,6 @@ def untrained_statistics(layer: Layer) -> bool:
 
 def _ordinary(values: FloatArray) -> bool:
     """Whether no value is LARGE, subnormal or not finite, as in nearly every layer."""
-    import numpy as np
-
     size = np.abs(values)
     if not values.size:
         return True
@@ -192,8 +186,6 @@ NOTHING_ODD: tuple[str, Any] = ("", None)
 
 def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
     """Values of a HUGE and of a TINY size in one vector, or one of a size that cannot be."""
-    import numpy as np
-
     size = np.abs(values)
     huge = np.isfinite(size) & (size >= HUGE)
     if not huge.any():
@@ -236,8 +228,6 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
 
 def _is_subnormal(layer: Layer, leaf: Leaf) -> NDArray[Any]:
     """Which values of a vector are float32's subnormal ones, and not 0."""
-    import numpy as np
-
     raw = layer.vectors[leaf]
     assert raw is not None
     size = np.abs(raw)
@@ -250,8 +240,6 @@ def _shared_subnormal(layer: Layer) -> tuple[str, dict[Leaf, NDArray[Any]]]:
 
     What decays from different values meets only where decay ends, or one in a thousand by accident.
     """
-    import numpy as np
-
     lows: dict[Leaf, NDArray[Any]] = {}
     for leaf, raw in layer.vectors.items():
         if raw is not None:
@@ -272,8 +260,6 @@ def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[st
     Where subnormal numbers are kept, decay ends above 0 and at one magnitude, so that a variance
     of 0 is not beside `few` others; and channels that die one by one are far below LARGE ones.
     """
-    import numpy as np
-
     size = np.abs(values)
     low = (size > 0) & (size < 2.0**-126)
     odd = low & (size > FLOOR)
@@ -301,8 +287,6 @@ def _odd_nan(leaf: Leaf, raw: NDArray[Any], dtype: str) -> tuple[str, Any]:
 
     Processors set the first bit of the mantissa, or all of them, and casts keep the first ones.
     """
-    import numpy as np
-
     nan = np.isnan(raw)
     bits = MANTISSAS.get(raw.dtype.name)
     if bits is None or dtype != raw.dtype.name or not nan.any():
@@ -327,8 +311,6 @@ def _precision(dtype: str) -> int:
 
 def _narrowed(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Values rounded to a dtype, bfloat16 within float32."""
-    import numpy as np
-
     if dtype != "bfloat16":
         with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.rulebook.order import median
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,8 +136,6 @@ def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | Non
     copy's means are not far above (1 - q) times the live ones. None where it does not, where q is
     below LEAST_INITIAL, or where fewer than FEWEST_CHANNELS tell.
     """
-    import numpy as np
-
     mean, var, live_mean, live = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     usable = np.isfinite(var) & np.isfinite(live) & (var > 0) & (live >= 0)
     usable &= np.isfinite(mean) & np.isfinite(live_mean)
@@ -172,8 +170,6 @@ def statistics_apart(
     deviations of the copy's, r the ratio of the two standard deviations. All of shape
     (num_features,); None where no channel has finite, positive variances.
     """
-    import numpy as np
-
     usable = np.isfinite(mean + live_mean + var + live_var) & (var > 0) & (live_var > 0)
     if not usable.any():
         return None
@@ -186,8 +182,6 @@ def statistics_apart(
 
 def _weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:
     """The value at which half of the weights lie on either side."""
-    import numpy as np
-
     order = np.argsort(values)
     sums = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(sums, sums[-1] / 2)])
@@ -236,8 +230,6 @@ def _weights(
 
 def _distance(copy: TensorRef, live: TensorRef) -> float | None:
     """How far two tensors are apart, relative to the larger; None where that means nothing."""
-    import numpy as np
-
     if copy.place is not None and copy.place == live.place:
         return 0.0
     ours, theirs = _sample(copy, _MOST_CHANNELS), _sample(live, _MOST_CHANNELS)
@@ -254,8 +246,6 @@ def _sample(ref: TensorRef, most: int) -> FloatArray | None:
 
     Raises FileError where the file is damaged.
     """
-    import numpy as np
-
     if ref.storage is None or DTYPES[ref.dtype].kind != "float":
         return None
     block = []

@@ -9,6 +9,7 @@ from bncli.rulebook.channels import FEWEST_CHANNELS, live_scales, outlier, scale
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, label, named
 from bncli.rulebook.order import median
+from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray
@@ -124,8 +125,6 @@ def check_lost(layer: Layer) -> list[Finding]:
 
 def check_casts(layer: Layer) -> list[Finding]:
     """BN503, and BN504: what a cast to half precision or to int8 would do."""
-    import numpy as np
-
     if not layer.coherent:
         return []
     assert layer.mean is not None
@@ -165,8 +164,6 @@ def check_casts(layer: Layer) -> list[Finding]:
 
 def _folding(layer: Layer, scale: FloatArray) -> list[Finding]:
     """BN504, where BN405 does not name the one channel that is to blame."""
-    import numpy as np
-
     sizes = live_scales(layer, scale)
     known = sizes[~np.isnan(sizes)]
     if len(known) < FEWEST_CHANNELS:

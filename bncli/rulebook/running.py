@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values
+from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import RunningStats
@@ -174,8 +175,6 @@ def trajectory_findings(
 
     `trained` says that they began with statistics and not with initial values.
     """
-    import numpy as np
-
     from bncli.running_stats.plan import FADED
 
     findings = []
@@ -209,8 +208,6 @@ def trajectory_findings(
 
 def scatter_findings(scatter: Population) -> list[Finding]:
     """Whether the batches are further apart than shuffled ones would be."""
-    import numpy as np
-
     f_ratio = scatter.f_ratio.ratio
     beyond = scatter.f_ratio.beyond_chance(scatter.between, scatter.var, scatter.mean)
     apart = np.flatnonzero(beyond).tolist()
@@ -278,8 +275,6 @@ def stall_findings(
     row: Convention, dtype: str, held: RunningStats, exact: RunningStats
 ) -> list[Finding]:
     """Whether buffers of `dtype` have come to another end than exact ones."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", divide="ignore"):
         std = np.sqrt(np.abs(exact.running_var))
         off_mean = np.abs(held.running_mean - exact.running_mean) / std

@@ -8,7 +8,7 @@ from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, name_channels
 from bncli.running_stats.chance import t_quantile
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,8 +93,6 @@ class _Noise:
 
         `moving` is the variance of a running mean over that of a unit's.
         """
-        import numpy as np
-
         channels, freedom = stats.num_features, units.number - 1
         var = stats.var
         alone = 1 / units.effective
@@ -123,8 +121,6 @@ class _Noise:
 
     def where(self, chosen: NDArray[Any], other: _Noise) -> _Noise:
         """This noise in the channels `chosen`, and the other in the rest."""
-        import numpy as np
-
         return _Noise(
             np.where(chosen, self.mean, other.mean),
             np.where(chosen, self.var, other.var),
@@ -146,8 +142,6 @@ def stored_batch_findings(
     It came as one input or several, `parts`. In the channels `sorted_ones` (num_features,) these
     are no shuffled ones: they, and not their samples, are independent of each other.
     """
-    import numpy as np
-
     samples, eps = stats.samples, settings.eps
     if samples is None or samples.number < 2:
         return []
@@ -223,8 +217,6 @@ class _Off:
     @classmethod
     def of(cls, stats: ChannelStats, running: RunningStats, eps: float, noise: _Noise) -> _Off:
         """The batch beside the stored statistics, and beside the noise."""
-        import numpy as np
-
         running_var = running.running_var
         std = np.sqrt(running_var + eps)
         off = (stats.shift - running.running_mean + stats.offset) / std
@@ -239,8 +231,6 @@ class _Off:
 
     def error(self, weight: FloatArray | None) -> FloatArray:
         """The error of the output where it is no chance, as a share of the layer's scale."""
-        import numpy as np
-
         error: FloatArray = np.hypot(self.mean_is_off * self.mean, self.var_is_off * self.scale)
         if weight is not None:
             error = error * np.abs(weight) / np.sqrt(np.mean(np.square(weight)))
@@ -264,8 +254,6 @@ class _Off:
 
 def _inputs(stats: ChannelStats, parts: Sequence[ChannelStats]) -> SampleSums:
     """The inputs as if each were one sample."""
-    import numpy as np
-
     mean = np.array([(part.shift - stats.shift) + (part.offset - stats.offset) for part in parts])
     squares = sum(part.count**2 for part in parts)
     sums = power_sums(mean, np.array([part.var for part in parts]))

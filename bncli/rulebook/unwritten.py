@@ -8,6 +8,7 @@ from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import Layer, channels_of, found, named
 from bncli.rulebook.origin import all_zero, counted, garbage, may_be_decayed, same_bits
+from bncli.values import np
 
 NEVER_FILLED = Rule(
     "BN208",
@@ -76,8 +77,6 @@ RULES = (NEVER_FILLED, UNINITIALISED, SAME_BITS)
 
 def check_zero(layer: Layer) -> list[Finding]:
     """BN208: both statistics are exactly 0 in every channel."""
-    import numpy as np
-
     if not all_zero(layer):
         return []
     assert layer.var is not None
@@ -117,8 +116,6 @@ def check_zero(layer: Layer) -> list[Finding]:
 
 def check_garbage(layer: Layer) -> list[Finding]:
     """BN209: values that no training leaves."""
-    import numpy as np
-
     odd = garbage(layer)
     if odd is None:
         return []

@@ -9,6 +9,7 @@ from bncli.rulebook.interface import Rule, channel_extent, span
 from bncli.rulebook.layers import Layer, found, named
 from bncli.rulebook.order import median
 from bncli.rulebook.origin import never_counted
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,8 +75,6 @@ FEWEST_FOR_SWAP = 8
 
 def check_negative(layer: Layer) -> list[Finding]:
     """BN203 to BN205: variances that are negative, or 0 where eps is."""
-    import numpy as np
-
     if not layer.coherent:
         return []
     assert layer.var is not None
@@ -127,8 +126,6 @@ LAYER_CHECKS = (check_negative,)
 
 def _looks_swapped(mean: NDArray[Any], var: NDArray[Any], eps: float) -> bool:
     """Whether the variances have signs and sizes of means, and the means none below 0."""
-    import numpy as np
-
     if len(var) < FEWEST_FOR_SWAP or (var < -eps).sum() < 2 or not (mean >= 0).all():
         return False
     if not (var > 0).any():  # means have both signs
@@ -151,8 +148,6 @@ _MENDS = {
 
 def _why_negative(layer: Layer, channels: NDArray[Any]) -> tuple[str, str]:
     """The cause that the pattern of negative variances names, and its sentence."""
-    import numpy as np
-
     assert layer.mean is not None
     assert layer.var is not None
     mean, var, eps = layer.mean, layer.var, layer.eps

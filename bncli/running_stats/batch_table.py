@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.pytorch_cpu.half import rounded
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,8 +38,6 @@ class BatchTable:
     @property
     def shown(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean and biased variance as the buffers' arithmetic has them."""
-        import numpy as np
-
         if self.held_mean is None or self.held_var_sum is None:
             return self.mean, self.var
         with np.errstate(invalid="ignore"):
@@ -47,8 +45,6 @@ class BatchTable:
 
     def entering(self, convention: Convention, eps: float | None) -> NDArray[Any]:
         """The means and variances that enter the buffers, (batches, 2, num_features)."""
-        import numpy as np
-
         counts, which = np.unique(self.count, return_inverse=True)
         divisor = np.array(
             [convention.variance_divisor(count, eps) for count in counts.tolist()], np.float64

@@ -9,7 +9,7 @@ from bncli.moments import channel_moments
 from bncli.pytorch_cpu import float32, half
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.scatter import Samples
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +47,6 @@ class Collector:
 
     def __post_init__(self) -> None:
         """Make room for all batches."""
-        import numpy as np
-
         shape = (self.number, self.num_features)
         self._count = np.zeros(self.number, np.int64)
         self._mean, self._var = np.empty(shape), np.empty(shape)
@@ -64,8 +62,6 @@ class Collector:
 
         For float64 any dtype will do. For the others the strides say how PyTorch sums.
         """
-        import numpy as np
-
         i = self._done
         stats = channel_moments(x, kurtosis=i < KURTOSIS_BATCHES, threads=self.threads)
         self._count[i], self._mean[i], self._var[i] = stats.count, stats.mean, stats.var
@@ -88,8 +84,6 @@ class Collector:
 
     def _add_samples(self, x: NDArray[Any], stats: ChannelStats) -> None:
         """Add the squared distances of the samples' means from the batch's."""
-        import numpy as np
-
         number = len(x)
         self._samples[self._done] = number
         step = max(1, SAMPLES_VALUES // max(1, x[0].size))
@@ -110,7 +104,5 @@ class Collector:
 
     def kurtosis(self) -> FloatArray:
         """The excess kurtosis within the first batches, NaN for a constant channel."""
-        import numpy as np
-
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._fourth / self._second - 3.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray
@@ -103,8 +103,6 @@ def standard_errors(
 
     `var` is the unbiased variance of the values, `kurtosis` their excess kurtosis.
     """
-    import numpy as np
-
     with np.errstate(invalid="ignore"):
         mean = np.sqrt(squared_weights * var / count)
         spread = 2 / (count - 1) + kurtosis / count if count > 1 else np.full_like(var, np.nan)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.pytorch_cpu.half import rounded
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,8 +57,6 @@ class Buffers:
 
     def look(self, at: int) -> None:
         """Note the step where running_var has no meaning any more."""
-        import numpy as np
-
         if self.impossible is None:
             var = self.values[1]
             if not (np.isfinite(var) & (var >= 0)).all():
@@ -70,8 +68,6 @@ def advance(buffers: Buffers, steps: Steps, dtype: str) -> FloatArray:
 
     Returns them after the wanted steps, (wanted, 2, num_features).
     """
-    import numpy as np
-
     seen = np.empty((len(steps.wanted), *buffers.values.shape))
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         if dtype == "float64":
@@ -87,8 +83,6 @@ def advance(buffers: Buffers, steps: Steps, dtype: str) -> FloatArray:
 
 def _exact(buffers: Buffers, steps: Steps, seen: FloatArray) -> None:
     """float64, many steps at a time where that gives what single steps would."""
-    import numpy as np
-
     new, old = float(steps.new[0]), float(steps.old[0])
     plain = (
         0 <= old <= 1
@@ -153,8 +147,6 @@ def _float32(buffers: Buffers, steps: Steps, seen: FloatArray) -> None:
     The sums are taken in float64 and rounded: running_var's are in PyTorch, and for two float32
     it makes no difference.
     """
-    import numpy as np
-
     new, old = _rounded_weights(steps, "float32")
     batches = steps.entering[steps.order]
     products = np.multiply(batches, new[:, np.newaxis, np.newaxis], dtype=np.float64)
@@ -176,8 +168,6 @@ def _float32(buffers: Buffers, steps: Steps, seen: FloatArray) -> None:
 
 def _half(buffers: Buffers, steps: Steps, seen: FloatArray, dtype: str) -> None:
     """float16 and bfloat16, with the roundings that `bncli.pytorch_cpu.half` tells of."""
-    import numpy as np
-
     inner = "float32" if dtype == "float16" else dtype
     new, old = _rounded_weights(steps, inner)
     products = steps.entering[steps.order] * new[:, np.newaxis, np.newaxis]
@@ -193,8 +183,6 @@ def _half(buffers: Buffers, steps: Steps, seen: FloatArray, dtype: str) -> None:
 
 def _rounded_weights(steps: Steps, dtype: str) -> tuple[Float32Array, Float32Array]:
     """The weights of the new batch and of the old value, the given one rounded first."""
-    import numpy as np
-
     given = rounded((steps.new if steps.weighs == "new" else steps.old).astype(np.float32), dtype)
     other = rounded(np.float32(1) - given, dtype)
     return (given, other) if steps.weighs == "new" else (other, given)

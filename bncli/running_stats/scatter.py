@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bncli.running_stats.chance import f_quantile
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,6 @@ class FRatio:
         squared deviations of the samples' means from their batch's. `least` (num_features,) is the
         variance that a sample's mean would have if its values were independent.
         """
-        import numpy as np
-
         batches = len(number)
         inner = float(number.sum() - batches)
         if batches < 2 or inner < 1:
@@ -96,8 +94,6 @@ class FRatio:
         `between` is the variance between the batches, `var` and `mean` those of all values: what
         rounding may have made is no difference.
         """
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             real = between > _ROUNDING * var + (2.0**-50 * mean) ** 2
             return np.asarray((self.sure > self.border) & real)
@@ -110,8 +106,6 @@ def _chance_of_one_value_each(values: FloatArray, number: FloatArray) -> float:
     to deal the samples, those count in which batches have changed places; for batches of different
     sizes these are more than there are.
     """
-    import numpy as np
-
     apart = values - values.min()
     _, which = np.unique(np.round(apart / apart.max(), 9), return_inverse=True)
     batches, samples = np.bincount(which), np.bincount(which, number)
@@ -122,8 +116,6 @@ def _chance_of_one_value_each(values: FloatArray, number: FloatArray) -> float:
 
 def f_ratio_of_parts(parts: Sequence[ChannelStats], whole: ChannelStats) -> FRatio | None:
     """The F ratio of parts of a population by their samples; None where those are not known."""
-    import numpy as np
-
     samples = [part.samples for part in parts if part.samples is not None]
     if len(samples) < len(parts):
         return None
@@ -177,8 +169,6 @@ class Population:
 
 def population(table: BatchTable, samples: Samples | None, kurtosis: FloatArray) -> Population:
     """The population of these batches. Without `samples`, each value is one."""
-    import numpy as np
-
     n = table.count[:, np.newaxis].astype(np.float64)
     total = int(table.count.sum())
     share = n / total
@@ -226,8 +216,6 @@ def _mean(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 def _std(values: FloatArray) -> FloatArray:
     """The standard deviation over the first axis, of a sample."""
-    import numpy as np
-
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     return np.asarray(values.std(0, ddof=1))

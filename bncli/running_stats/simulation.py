@@ -10,7 +10,7 @@ from bncli.model import RunningStats
 from bncli.pytorch_cpu.half import rounded
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.recursion import Buffers, Steps, advance
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,8 +91,6 @@ class Walk:
         course: Course,
         advance_by: Advance | None = None,
     ) -> None:
-        import numpy as np
-
         self._advance_by = advance_by
         self._table = table
         self._convention = convention
@@ -138,8 +136,6 @@ class Walk:
 
     def pieces(self, wanted: IntArray | None = None) -> Iterator[Piece]:
         """Go through the course, and give the `wanted` steps (all of them for None)."""
-        import numpy as np
-
         course = self._course
         freeze = course.steps if course.freeze_after is None else course.freeze_after
         done = 0
@@ -163,8 +159,6 @@ class Walk:
         chosen: IntArray,
     ) -> Piece:
         """Take some steps, and look at the buffers after those at positions `chosen`."""
-        import numpy as np
-
         counted = training & ~self._uncounted[batches]
         active = training & ~self._inert[batches]
         tracked = self.tracked + np.cumsum(counted)
@@ -217,8 +211,6 @@ class Walk:
 
     def _weights(self, tracked: IntArray) -> tuple[FloatArray, FloatArray]:
         """The weights of the new batch and of the old value for updates in a row."""
-        import numpy as np
-
         if self._new is None or self._old is None:
             new = 1.0 / tracked
             return new, 1.0 - new
@@ -230,8 +222,6 @@ class Walk:
 
     def _divisor(self, fade: FloatArray) -> FloatArray:
         """What evaluation divides the buffers by, where the initial value has faded so far."""
-        import numpy as np
-
         if self._convention.debias != "divided":
             return np.ones_like(fade)
         divisor = 1.0 - self._before * fade
@@ -239,8 +229,6 @@ class Walk:
 
     def _initial_weight(self, fade: FloatArray) -> FloatArray:
         """The weight that the initial value has in what evaluation uses."""
-        import numpy as np
-
         if self._convention.debias != "divided":
             return fade
         if self._nothing:
@@ -250,8 +238,6 @@ class Walk:
 
     def final(self) -> RunningStats:
         """The buffers now, as evaluation uses them."""
-        import numpy as np
-
         divisor = self._divisor(np.array([self._fade]))
         with np.errstate(invalid="ignore", over="ignore"):
             mean, var = self._buffers.values.astype(np.float64) / divisor
@@ -259,14 +245,10 @@ class Walk:
 
     def final_weight(self) -> float:
         """The weight that the initial value has now."""
-        import numpy as np
-
         return float(self._initial_weight(np.array([self._fade]))[0])
 
     def squared_weights(self) -> float:
         """The sum of the squares of the weights that the batches have now."""
-        import numpy as np
-
         divisor = float(self._divisor(np.array([self._fade]))[0])
         return self._squared / (divisor * divisor)
 
@@ -286,8 +268,6 @@ def simulate(
     table's dtype. A batch with one value a channel changes what the convention says; PyTorch
     refuses it after it has counted it. `advance_by` is told of 8 bytes a step and channel.
     """
-    import numpy as np
-
     walk = Walk(table, convention, course, advance_by)
     pieces = [
         replace(
@@ -314,8 +294,6 @@ def simulate(
 
 def _in_lengths(pieces: Iterator[IntArray], length: int) -> Iterator[IntArray]:
     """The same numbers in pieces of this length, the last one perhaps shorter."""
-    import numpy as np
-
     waiting: list[IntArray] = []
     held = 0
     for piece in pieces:

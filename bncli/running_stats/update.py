@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bncli.model import BatchNormSettings, ChannelStats, RunningStats
+from bncli.values import np
 
 
 def update_factor(momentum: float | None, num_batches_tracked: int) -> float:
@@ -19,8 +20,6 @@ def update(before: RunningStats, stats: ChannelStats, settings: BatchNormSetting
     running = (1 - a) * running + a * batch with a = `update_factor`, and the unbiased variance
     for running_var (Ioffe and Szegedy 2015, algorithm 2, step 10). Evaluation changes nothing.
     """
-    import numpy as np
-
     if not (settings.training and settings.track_running_stats):
         return before
     tracked = before.num_batches_tracked + 1
