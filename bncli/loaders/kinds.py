@@ -16,6 +16,12 @@ from bncli.values import dataclass
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
 NOT_READ = f"bncli reads {READ}, so {AS_NPZ}."
+AS_FLAT_NPZ = (
+    "save its arrays with np.savez under their names joined by '/' (batch_stats/LAYER/mean,"
+    " params/LAYER/scale)."
+)
+"""What helps with the trees of JAX's libraries, whose names are found."""
+MADE_FROM = "name the checkpoint that it was made from."
 NO_WEIGHTS = f"bncli reads {READ}; name the file with the weights."
 KERAS_WORDS = (
     b"keras_version",
@@ -86,21 +92,15 @@ _FRAMEWORKS = (
     Kind(probes.is_hdf5, f"it is an HDF5 file; {NOT_READ}"),
     Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
     Kind(_is_archive("model.weights.h5"), f"it is a Keras archive; {NOT_READ}"),
-    Kind(
-        probes.is_onnx,
-        f"it is an ONNX model; bncli reads {READ}, so name the checkpoint that it was made from.",
-    ),
-    Kind(
-        begins(b"ORTM", at=4),
-        "it is an ONNX Runtime model; name the checkpoint that it was made from.",
-    ),
+    Kind(probes.is_onnx, f"it is an ONNX model; bncli reads {READ}, so {MADE_FROM}"),
+    Kind(begins(b"ORTM", at=4), f"it is an ONNX Runtime model; {MADE_FROM}"),
     Kind(probes.is_tensorflow, f"it is a TensorFlow checkpoint; {NOT_READ}"),
     Kind(
         lambda source: b"brain.Event:" in source.head[:64],
         f"it is a TensorFlow event log, which holds no weights; {NO_WEIGHTS}",
     ),
     Kind(probes.is_saved_model, f"it is the graph of a TensorFlow SavedModel; {NOT_READ}"),
-    Kind(probes.is_core_ml, "it is a Core ML model; name the checkpoint that it was made from."),
+    Kind(probes.is_core_ml, f"it is a Core ML model; {MADE_FROM}"),
     Kind(probes.is_caffe, f"it is a Caffe model; {NOT_READ}"),
     Kind(
         probes.is_protobuf_list,
@@ -111,26 +111,16 @@ _FRAMEWORKS = (
         begins(b"TFL3", at=4),
         f"it is a TensorFlow Lite model; bncli reads {READ}, so name what it was made from.",
     ),
-    Kind(
-        begins(b"ET12", b"ET13", at=4),
-        "it is an ExecuTorch program; name the checkpoint that it was made from.",
-    ),
-    Kind(
-        begins(b"ftrt", b"ptrt"),
-        "it is a TensorRT engine; name the checkpoint that it was made from.",
-    ),
+    Kind(begins(b"ET12", b"ET13", at=4), f"it is an ExecuTorch program; {MADE_FROM}"),
+    Kind(begins(b"ftrt", b"ptrt"), f"it is a TensorRT engine; {MADE_FROM}"),
     Kind(
         begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"),
         f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
     ),
     Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is a file of MXNet's arrays; {NOT_READ}"),
-    Kind(begins(b"7767517\n"), "it is an ncnn model; name the checkpoint that it was made from."),
+    Kind(begins(b"7767517\n"), f"it is an ncnn model; {MADE_FROM}"),
     Kind(probes.is_darknet, f"it is a file of Darknet's weights; {NOT_READ}"),
-    Kind(
-        probes.is_msgpack,
-        "it is a table of MessagePack, as Flax saves; save its arrays with np.savez under their"
-        " names joined by '/' (batch_stats/LAYER/mean, params/LAYER/scale).",
-    ),
+    Kind(probes.is_msgpack, f"it is a table of MessagePack, as Flax saves; {AS_FLAT_NPZ}"),
 )
 
 _DATA = (

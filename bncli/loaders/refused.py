@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.interface import Source
-from bncli.loaders.kinds import AS_NPZ, KINDS
+from bncli.loaders.kinds import AS_FLAT_NPZ, AS_NPZ, KINDS, MADE_FROM, NOT_READ
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.pickle_records import Dict, Global, Pickle, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
@@ -66,8 +66,7 @@ def refuse_part(path: Path) -> None:
     """
     if os.path.lexists(path.parent / ".metadata"):
         raise UnsupportedFileError(
-            path,
-            f"it is a part of a checkpoint of torch.distributed; {one_file(path.parent)}.",
+            path, f"it is a part of a checkpoint of torch.distributed; {one_file(path.parent)}."
         )
 
 
@@ -80,26 +79,19 @@ def refuse_directory(path: Path) -> NoReturn:
             path, f"it is a directory that cannot be read ({(error.strerror or '').lower()})."
         ) from None
     if "saved_model.pb" in names:
-        raise UnsupportedFileError(
-            path, f"it is a TensorFlow SavedModel; bncli reads {READ}, so {AS_NPZ}."
-        )
+        raise UnsupportedFileError(path, f"it is a TensorFlow SavedModel; {NOT_READ}")
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         raise UnsupportedFileError(
-            path,
-            f"it is a checkpoint of torch.distributed; {one_file(path)}.",
+            path, f"it is a checkpoint of torch.distributed; {one_file(path)}."
         )
     if {"_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"} & set(names):
         raise UnsupportedFileError(
-            path,
-            "it is a checkpoint of Orbax; restore it with Orbax, and save its arrays with np.savez"
-            " under their names joined by '/' (batch_stats/LAYER/mean, params/LAYER/scale).",
+            path, f"it is a checkpoint of Orbax; restore it with Orbax, and {AS_FLAT_NPZ}"
         )
     if {".zarray", ".zgroup", "zarr.json"} & set(names):
-        raise UnsupportedFileError(path, f"it is a Zarr store; bncli reads {READ}, so {AS_NPZ}.")
+        raise UnsupportedFileError(path, f"it is a Zarr store; {NOT_READ}")
     if "Manifest.json" in names and path.name.endswith(".mlpackage"):
-        raise UnsupportedFileError(
-            path, "it is a Core ML package; name the checkpoint that it was made from."
-        )
+        raise UnsupportedFileError(path, f"it is a Core ML package; {MADE_FROM}")
     if "data.pkl" in names and "version" in names:
         raise UnsupportedFileError(
             path,
