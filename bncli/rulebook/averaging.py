@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from bncli.report import Finding, Severity, Value
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, Summary, is_below, label, plain_count
+from bncli.rulebook.order import middle_of
 from bncli.rulebook.pairs import ALIKE, Pair
 
 COPY_INITIAL = Rule(
@@ -131,16 +132,6 @@ LEFT_BEHIND = Rule(
     lookalike="A copy whose statistics were estimated anew on other data. A counter alone that is "
     "behind is only truncated or left out (BN604).",
     formerly=("BN604",),
-)
-
-RULES = (
-    COPY_INITIAL,
-    COPY_OF_BUFFERS,
-    COPY_AVERAGED,
-    NO_UPDATE_BN,
-    AVERAGED,
-    STILL_INITIAL,
-    LEFT_BEHIND,
 )
 
 FAR = 0.5
@@ -294,7 +285,7 @@ def _left_behind(file: Checkpoint, by_name: Mapping[str, Summary]) -> set[str]:
     found: set[str] = set()
     for layers in parts.values():
         far = {name for name, apart, beyond in layers if apart >= FAR and beyond >= BEYOND_WEIGHTS}
-        middle = [_median(values) or 0.0 for values in list(zip(*layers, strict=True))[1:]]
+        middle = [middle_of(values) or 0.0 for values in list(zip(*layers, strict=True))[1:]]
         together = middle[0] >= FAR_IN_ALL and middle[1] >= BEYOND_WEIGHTS_IN_ALL
         if together or len(far) >= MANY * len(layers):
             far = {name for name, _, _ in layers}
@@ -325,8 +316,8 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
 def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Finding:
     """BN604: layers of one copy whose statistics are their own and not to blame."""
     live = [by_name[file.twins[name]] for name in names]
-    apart = _median(pair.statistics_apart for name in names if (pair := file.pairs.get(name)))
-    weights = _median(pair.weights_apart for name in names if (pair := file.pairs.get(name)))
+    apart = middle_of(pair.statistics_apart for name in names if (pair := file.pairs.get(name)))
+    weights = middle_of(pair.weights_apart for name in names if (pair := file.pairs.get(name)))
     said = (
         "" if apart is None else f"; they are {apart:.2g} standard deviations apart in the median"
     )
@@ -365,8 +356,3 @@ def _finding(
     """A finding at a copy's layer, beside its twin."""
     evidence = {"layer": copy.name, "live": live.name, "cause": cause, **numbers}
     return rule.finding(label(copy.name), message, evidence, hint=hint)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = sorted(value for value in values if value is not None)
-    return known[len(known) // 2] if known else None

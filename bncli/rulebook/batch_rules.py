@@ -166,18 +166,3 @@ GRADIENT_NOT_FINITE = Rule(
     certainty="Certain.",
     lookalike="NaN in the input makes the same gradients; that is BN001.",
 )
-
-RULES = (
-    NOT_FINITE,
-    ILL_CONDITIONED,
-    BELOW_EPS,
-    OVERFLOW,
-    FRESH_STATISTICS,
-    NOT_POSITIVE,
-    MOMENTUM,
-    FEW_VALUES,
-    CONSTANT,
-    INPUTS_DIFFER,
-    STATE_NOT_FINITE,
-    GRADIENT_NOT_FINITE,
-)

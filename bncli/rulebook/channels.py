@@ -101,8 +101,6 @@ HUGE = Rule(
     lookalike="Beyond 65504 float16 cannot hold it: BN503 says so.",
 )
 
-RULES = (BELOW_EPS, DEAD, ZERO_WEIGHT, COLLAPSED, OUTLIER, HUGE)
-
 MOST_VARIANCE = 1e4
 """Pixels of 0 to 255 behind a first convolution reach it, and activations of a healthy network do
 not: a factor of about 6 below what float16 holds."""

@@ -49,7 +49,7 @@ MODULES = (
     averaging,
     lookalikes,
 )
-"""The modules whose RULES are about checkpoints; what a layer shows is told in this order."""
+"""The modules whose rules are about checkpoints; what a layer shows is told in this order."""
 
 LAYER_CHECKS: LayerChecks = tuple(
     check for module in MODULES for check in getattr(module, "LAYER_CHECKS", ())

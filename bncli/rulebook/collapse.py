@@ -48,8 +48,6 @@ AMPLIFIES = Rule(
     formerly=("BN404",),
 )
 
-RULES = (NETWORK, AMPLIFIES)
-
 IN_A_ROW = 4
 """Layers in a row that are mostly dead, in a network of more than twice as many."""
 

@@ -103,8 +103,6 @@ NOTHING_UPDATED = Rule(
     seen=("microsoft/onnxruntime#6349",),
 )
 
-RULES = (DIFFERS, LOST_DIGITS, NOT_COMPARED, MADE_OTHERWISE, UNEXPLAINED, NOTHING_UPDATED)
-
 MOST_FINDINGS = 20
 """Tensors that get a finding of their own, a screen of them; the rest of them shares one."""
 

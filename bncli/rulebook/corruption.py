@@ -52,8 +52,6 @@ INFINITE = Rule(
     "values that no training leaves it is BN209.",
     seen=("pytorch/pytorch#178123", "apple/coreai-torch#54"),
 )
-RULES = (NAN, INFINITE)
-
 _REFILL = (
     "Load the layer's tensors from a file that has them, or run training batches through it in "
     "training mode."

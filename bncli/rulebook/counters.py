@@ -118,8 +118,6 @@ UNBELIEVABLE = Rule(
     lookalike="A counter that is negative, fractional or not finite is BN304.",
 )
 
-RULES = (SOME_WITHOUT, GROUPS, MULTIPLE, NOT_A_COUNT, TOO_SMALL, WIPES, UNBELIEVABLE)
-
 MOST_COUNTED = 10**9
 """The largest counter that is believed: 20 batches a second take a year and a half to count it."""
 MOST_TIMES = 8

@@ -92,14 +92,6 @@ MISSING_STATISTICS = Rule(
     seen=("huggingface/peft#1732", "TsingZ0/PFLlib#260", "NVIDIA/NVFlare#1718"),
 )
 
-RULES = (
-    NEVER_ESTIMATED,
-    NEVER_ESTIMATED_ANYWHERE,
-    FRESH,
-    UNCHANGED,
-    MISSING_STATISTICS,
-)
-
 _FRESH_AFFINE: dict[Affine, tuple[str, str]] = {
     "none": (", and there is no weight or bias.", "untrained"),
     "initial": (", and weight and bias are the initial ones.", "untrained"),

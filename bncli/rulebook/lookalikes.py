@@ -41,8 +41,6 @@ LOOKS_LIKE = Rule(
     seen=("microsoft/DeepSpeed#1101", "KupynOrest/DeblurGAN#94"),
 )
 
-RULES = (LOOKS_LIKE,)
-
 MOST_NAMED = 4
 """Layers that a sentence names."""
 

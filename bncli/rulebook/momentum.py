@@ -28,8 +28,6 @@ INITIAL_VALUE_REMAINS = Rule(
     lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
 )
-RULES = (INITIAL_VALUE_REMAINS,)
-
 MOST_WEIGHT = 0.01
 """The weight of the initial value in the statistics from which it is remarked: a running_var that
 is off by 1 % changes the scale by half as much, which no network feels."""

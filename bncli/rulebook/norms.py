@@ -24,8 +24,6 @@ AMBIGUOUS_AXES = Rule(
     lookalike="A square (N, C, L) is right as it is: name --channel-axis 1.",
 )
 
-RULES = (AMBIGUOUS_AXES,)
-
 
 def shape_findings(shape: tuple[int, ...], *, axis_given: bool) -> list[Finding]:
     """What the shape of an input shows; `axis_given` says that the user named the channel axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bncli.values import np
@@ -16,6 +17,12 @@ def median(values: NDArray[Any]) -> float:
     middle = np.partition(values, [half, len(values) // 2])
     low, high = float(middle[half]), float(middle[len(values) // 2])
     return low if low == high else low + (high - low) / 2  # Inf - Inf is no distance
+
+
+def middle_of(values: Iterable[float | None]) -> float | None:
+    """The median of the values that are known, the upper one of two; None where none is."""
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None
 
 
 def distinct(values: NDArray[Any]) -> NDArray[Any]:

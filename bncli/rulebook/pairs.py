@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
-from bncli.rulebook.order import median
+from bncli.rulebook.order import median, middle_of
 from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ class Comparison:
         if roots not in self.apart:
             if len(self.apart) >= _MOST_PARTS:
                 return None
-            self.apart[roots] = _median(
-                distance
-                for copy, live in _weights(self.file.tensors, *roots)
-                if (distance := _distance(copy, live)) is not None
+            self.apart[roots] = middle_of(
+                _distance(copy, live) for copy, live in _weights(self.file.tensors, *roots)
             )
         return self.apart[roots]
 
@@ -187,11 +185,6 @@ def _weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:
     return float(values[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
-def _median(values: Iterator[float]) -> float | None:
-    several = sorted(values)
-    return several[len(several) // 2] if several else None
-
-
 def _statistics(copy: LayerRefs, live: LayerRefs) -> Statistics | None:
     """Both layers' statistics as float64, of some channels if there are very many."""
     refs = (copy.running_mean, copy.running_var, live.running_mean, live.running_var)
@@ -205,11 +198,10 @@ def _statistics(copy: LayerRefs, live: LayerRefs) -> Statistics | None:
 
 def _affine_apart(copy: LayerRefs, live: LayerRefs) -> float | None:
     """The distance of two layers' weights and biases, where there is nothing else to compare."""
-    return _median(
-        distance
+    return middle_of(
+        _distance(ours, theirs)
         for ours, theirs in ((copy.weight, live.weight), (copy.bias, live.bias))
         if ours is not None and theirs is not None
-        if (distance := _distance(ours, theirs)) is not None
     )
 
 

@@ -84,8 +84,6 @@ WHOLLY_HALF = Rule(
     lookalike="Half-precision statistics beside float32 weights are BN501.",
 )
 
-RULES = (HALF_STATISTICS, LOST, NOT_IN_FLOAT16, FOLDING, WHOLLY_HALF)
-
 LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 ROUNDS_TO_ZERO = 2.0**-25
 """Half of float16's smallest subnormal number: anything up to here becomes 0."""

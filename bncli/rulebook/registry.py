@@ -12,6 +12,9 @@ from bncli.rulebook.interface import Rule
 MODULES = (*checkpoint.MODULES, batch_rules, comparison, norms, running, stored_batch)
 
 RULES: tuple[Rule, ...] = tuple(
-    sorted((rule for module in MODULES for rule in module.RULES), key=lambda rule: rule.code)
+    sorted(
+        {rule for module in MODULES for rule in vars(module).values() if isinstance(rule, Rule)},
+        key=lambda rule: rule.code,
+    )
 )
 """Every rule, in the order of its code."""

@@ -114,8 +114,6 @@ IMPOSSIBLE = Rule(
     seen=("pytorch/pytorch#1206",),
 )
 
-RULES = (INVERTED, INITIAL, UNSHUFFLED, ONE_VALUE, STALLED, IMPOSSIBLE)
-
 MOST_NEW_WEIGHT = 0.5
 """The weight of the new batch above which it outweighs all before it."""
 

@@ -38,9 +38,6 @@ NOT_JUDGED = Rule(
 )
 
 
-RULES = (SHAPES, NOT_JUDGED)
-
-
 def _no_number(dtype: str) -> bool:
     """Whether numbers of a dtype count nothing."""
     return dtype in DTYPES and DTYPES[dtype].kind in ("bool", "complex")

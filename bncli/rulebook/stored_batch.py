@@ -41,8 +41,6 @@ OFF_STORED = Rule(
     "scaled in a conversion leave the same.",
 )
 
-RULES = (OFF_STORED,)
-
 CHANCE = 1e-6
 """How seldom, at most, a channel of such a batch is remarked."""
 

@@ -56,8 +56,6 @@ ONE_LAYER = Rule(
     seen=("keras-team/keras#8794",),
 )
 
-RULES = (IDENTICAL, NOT_AS_MANY, ONE_LAYER)
-
 
 def shared_layers(layers: Sequence[LayerRefs]) -> dict[str, str]:
     """For a layer whose tensors are those of an earlier one in the file, the name of the first."""

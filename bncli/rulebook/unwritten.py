@@ -72,8 +72,6 @@ SAME_BITS = Rule(
     formerly=("BN203", "BN204", "BN205"),
 )
 
-RULES = (NEVER_FILLED, UNINITIALISED, SAME_BITS)
-
 
 def check_zero(layer: Layer) -> list[Finding]:
     """BN208: both statistics are exactly 0 in every channel."""

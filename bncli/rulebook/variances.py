@@ -67,8 +67,6 @@ SWAPPED = Rule(
     seen=("gmalivenko/pytorch2keras#120", "Vladkryvoruchko/PSPNet-Keras-tensorflow#31"),
 )
 
-RULES = (NOT_POSITIVE, NEGATIVE, SWAPPED)
-
 FEWEST_FOR_SWAP = 8
 """Channels from which a running_mean without a negative value is no accident: one in 256."""
 

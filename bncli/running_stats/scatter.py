@@ -174,9 +174,7 @@ def population(table: BatchTable, samples: Samples | None, kurtosis: FloatArray)
     share = n / total
     batches = len(n)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        origin = table.mean[
-            0
-        ]  # near all of them, so that nothing is lost where they are far from 0
+        origin = table.mean[0]  # near all of them: nothing is lost where they are far from 0
         apart = table.mean - origin
         mean = (share * apart).sum(0)
         within = (share * table.var).sum(0)

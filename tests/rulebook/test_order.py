@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.rulebook.order import among, distinct, median
+from bncli.rulebook.order import among, distinct, median, middle_of
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
@@ -23,3 +23,14 @@ def test_what_an_order_tells_is_what_numpy_tells(values):
         some = np.unique(array[::2])
         assert np.array_equal(among(array, some), np.isin(array, some))
     assert not among(array, array[:0]).any()
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), max_size=9))
+def test_the_middle_is_that_of_what_is_known(values):
+    known = [value for value in values if value is not None]
+    if len(known) % 2:
+        assert middle_of(values) == np.median(known)
+    elif known:
+        assert middle_of(values) == np.quantile(known, 0.5, method="higher")
+    else:
+        assert middle_of(values) is None
