@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from bncli.rulebook.interface import (
     name_channels,
     odd_values,
     span,
+    times,
 )
 from bncli.values import np
 
@@ -202,14 +202,12 @@ def inputs_findings(
     if samples is not None and sorted_ones is not None and sorted_ones.any():
         found = np.flatnonzero(sorted_ones).tolist()
         worst = max(found, key=lambda channel: float(samples.ratio[channel]))
-        ratio = float(samples.ratio[worst])
-        times = f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
         return [
             rules.INPUTS_DIFFER.finding(
                 "inputs",
-                f"the variance between their means is up to {times} what shuffled samples would "
-                f"leave (channel {worst}; {len(found)} of {len(f_ratio)} beyond "
-                f"{samples.border:.3g}).",
+                f"the variance between their means is up to {times(samples.ratio[worst])} what "
+                f"shuffled samples would leave (channel {worst}; {len(found)} of {len(f_ratio)} "
+                f"beyond {samples.border:.3g}).",
                 {
                     "channels": found,
                     "f_ratio": samples.ratio[found].tolist(),

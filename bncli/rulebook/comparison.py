@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, channel_extent, name_channels
+from bncli.rulebook.interface import Rule, channel_extent, examples, name_channels, times
 from bncli.values import np
 
 if TYPE_CHECKING:
@@ -152,13 +152,12 @@ def comparison_findings(
         if item.passed or not item.total:
             continue
         added = (more or {}).get(item.quantity, "")
-        times = f"{item.used:.3g} times" if math.isfinite(item.used) else "beyond any multiple of"
         findings.append(
             DIFFERS.finding(
                 item.quantity,
                 f"{item.mismatched} of {item.total} values differ from {backend}; the worst, at "
                 f"{_place(item.index, counted)}, is {item.actual:.9g} against {item.expected:.9g}, "
-                f"{times} its tolerance.{' ' * bool(added)}{added}",
+                f"{times(item.used)} its tolerance.{' ' * bool(added)}{added}",
                 {
                     "mismatched": item.mismatched,
                     "total": item.total,
@@ -243,7 +242,7 @@ def not_compared_findings(reasons: Mapping[str, str], stable: Mapping[str, str])
         NOT_COMPARED.finding(
             names[0] if len(names) == 1 else f"{len(names)} tensors",
             f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {reason}: "
-            f"{_listed(names)}.",
+            f"{examples(names, MOST_NAMES)}.",
             {"names": names},
             extent=(stable.get(reason, reason),),
             places=tuple(names),
@@ -287,12 +286,6 @@ def nothing_updated_finding(quantity: str, channel: int, moved: float, momentum:
         f"(channel {channel}).",
         {"quantity": quantity, "channel": channel, "would_move": moved, "momentum": momentum},
     )
-
-
-def _listed(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _place(index: tuple[int, ...], counted: str) -> str:

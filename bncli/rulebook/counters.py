@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, Summary, label, plain_count
 from bncli.rulebook.momentum import counter_too_small
 
@@ -150,7 +150,7 @@ def check_groups(file: Checkpoint) -> list[Finding]:
         findings.append(
             SOME_WITHOUT.finding(
                 "num_batches_tracked",
-                f"{len(without)} of {len(layers)} layers have none: {_examples(names)}.",
+                f"{len(without)} of {len(layers)} layers have none: {examples(names)}.",
                 {"without": names, "layers": len(layers)},
                 extent=tuple(map(label, names)),
             )
@@ -335,9 +335,3 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         causes=list(causes),
         mean_zero=layer.mean_zero,
     )
-
-
-def _examples(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Finding, Severity
@@ -77,6 +78,17 @@ def name_channels(channels: Sequence[int] | NDArray[Any], total: int | None = No
     if len(channels) <= 4:
         return f"channels {', '.join(map(str, channels[:-1]))} and {channels[-1]}"
     return f"channels {', '.join(map(str, channels[:3]))} and {len(channels) - 3} more"
+
+
+def examples(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def times(ratio: float) -> str:
+    """A ratio as a person reads it, before what it is a multiple of."""
+    return f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
 
 
 def span(values: NDArray[Any], spec: str = ".4g") -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values
+from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values, times
 from bncli.values import np
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ def scatter_findings(scatter: Population) -> list[Finding]:
     return [
         UNSHUFFLED.finding(
             name_channels(apart),
-            f"the variance between batches is {_times(f_ratio[worst])} what shuffled ones "
+            f"the variance between batches is {times(f_ratio[worst])} what shuffled ones "
             f"leave, and {missing[worst]:.1%} of the population's variance (channel {worst}).",
             {
                 "channels": apart,
@@ -297,8 +296,3 @@ def stall_findings(
             places=(row.name,),
         )
     ]
-
-
-def _times(ratio: float) -> str:
-    """A ratio as a person reads it."""
-    return f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"

@@ -38,9 +38,7 @@ class Memory:
     @property
     def steps_to_1_percent(self) -> int | None:
         """Whole steps until the initial value weighs 1 % or less."""
-        if self.new is None:
-            return 1
-        if self.new == 1:
+        if self.new is None or self.new == 1:
             return 1
         steps = self._steps_to(FADED)
         if steps is None:

@@ -13,7 +13,7 @@ import torch
 
 from bncli.report import Severity
 from bncli.rulebook import FAMILIES, RULES, registry
-from bncli.rulebook.interface import Rule, name_channels, span
+from bncli.rulebook.interface import Rule, examples, name_channels, span, times
 from tests.rulebook.faults import FAULTS
 from tests.rulebook.layers import f4
 
@@ -448,6 +448,14 @@ def test_the_borders(run, save):
 )
 def test_channels_are_listed_as_a_person_would(channels, text):
     assert name_channels(channels) == text
+
+
+def test_names_and_ratios_are_said_as_a_person_would():
+    assert examples(["a", "b", "c"]) == "a, b, c"
+    assert examples(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert examples(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert times(12.345) == "12.3 times"
+    assert times(np.inf) == "beyond any multiple of"
 
 
 def test_one_unshuffled_channel_is_seen(run, save):
