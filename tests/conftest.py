@@ -38,6 +38,12 @@ def pytest_configure(config):
     settings.load_profile("exhaustive" if whole else "sample")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """None for files named one by one, which are few, or measure; else as many as there are."""
+    named = any(Path(word.partition("::")[0]).suffix == ".py" for word in config.args)
+    return 0 if named or "benchmarks" in " ".join(config.args) else None
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run of bncli left behind."""
