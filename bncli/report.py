@@ -111,6 +111,11 @@ class Column:
     foldable: bool = False
     wraps: bool = False
 
+    @classmethod
+    def plain(cls, *keys: str, spec: str = ".6g", foldable: bool = False) -> tuple[Column, ...]:
+        """Columns whose keys are their titles too."""
+        return tuple(cls(key, key, spec, foldable) for key in keys)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -45,6 +45,12 @@ def row_of(finding: Finding) -> tuple[str, str, str, str]:
     return finding.severity.value, finding.code, finding.path, finding.subject
 
 
+def test_plain_columns_are_titled_as_their_keys():
+    assert Column.plain("a", "b") == (Column("a", "a"), Column("b", "b"))
+    (one,) = Column.plain("c", spec=".3g", foldable=True)
+    assert one == Column("c", "c", ".3g", foldable=True)
+
+
 @given(st.lists(st.sampled_from(PLACES), unique_by=row_of, max_size=len(PLACES)))
 def test_findings_of_any_order_are_in_one(findings):
     expected = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
@@ -60,10 +60,6 @@ class EitherModeFlags(LayerFlags):
         bool | None,
         option("One mode only.", options.LAYER, "--training/--eval", default="both modes"),
     ] = None  # type: ignore[assignment]  # one choice more than a layer has
-
-    def in_mode(self, *, training: bool) -> LayerFlags:
-        """The same in one of the modes."""
-        return replace(self, training=training)
 
 
 @dataclass(frozen=True, slots=True)

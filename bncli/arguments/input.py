@@ -126,6 +126,15 @@ def layout_of(tensor: TensorRef) -> NDArray[Any]:
     return as_strided(np.empty(1), tensor.shape, [8 * step for step in tensor.strides])
 
 
+def open_real(spec: str, what: str) -> TensorRef:
+    """A tensor of real numbers. Raises TensorError, which says `what` cannot be read from it."""
+    tensor = open_tensor(spec)
+    if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
+        why = tensor.unreadable or tensor.dtype
+        raise TensorError(f"{tensor.label}: {what} be read from it ({why}).")
+    return tensor
+
+
 def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) -> Input:
     """Open the tensors and check that BatchNorm takes them.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.dtypes import DTYPES
+from bncli.arguments.input import open_real
 from bncli.errors import TensorError, UsageError
-from bncli.loaders import open_layer, open_tensor, split_spec
+from bncli.loaders import open_layer, split_spec
 from bncli.model import BatchNormLayer, BatchNormSettings, BatchNormState, RunningStats
 from bncli.values import dataclass
 
@@ -253,10 +253,7 @@ class _Reader:
         import numpy as np
 
         if spec is not None:
-            tensor = open_tensor(spec)
-            if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
-                why = tensor.unreadable or tensor.dtype
-                raise TensorError(f"{tensor.label}: {name} cannot be read from it ({why}).")
+            tensor = open_real(spec, f"{name} cannot")
             return self._fitted(name, tensor.read(), tensor.label)
         if stored is not None:
             return self._fitted(name, stored, str(state))

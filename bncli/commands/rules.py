@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from bncli.rulebook.interface import Rule
 
 RULE_COLUMNS = (
-    Column("code", "code"),
-    Column("severity", "severity"),
-    Column("name", "name"),
+    *Column.plain("code", "severity", "name"),
     Column("summary", "summary", wraps=True),
 )
 EXPLANATION_COLUMNS = (Column("aspect", "aspect"), Column("text", "text", wraps=True))

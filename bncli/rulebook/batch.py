@@ -57,10 +57,8 @@ def batch_findings(
     else:
         findings += _below_eps("running_var", running_var, settings.eps)
         findings += _not_positive(running_var, settings.eps)
-    momentum, count = settings.momentum, stats.count
-    if momentum is not None and not 0 <= momentum <= 1:
-        evidence = {"momentum": momentum}
-        findings.append(rules.MOMENTUM.finding("momentum", f"it is {momentum:g}.", evidence))
+    findings += outside_findings(settings.momentum)
+    count = stats.count
     if count < FEWEST_VALUES:
         said = f"{count} value{'s' * (count > 1)} each."
         findings.append(rules.FEW_VALUES.finding("every channel", said, {"count": count}))
@@ -68,6 +66,13 @@ def batch_findings(
         said = f"every value of a channel is the same: {span(stats.min[constant], '.6g')}."
         findings += _at(rules.CONSTANT, constant, said, value=stats.min)
     return findings
+
+
+def outside_findings(momentum: float | None) -> list[Finding]:
+    """That a momentum is outside 0 to 1; None is the cumulative average."""
+    if momentum is None or 0 <= momentum <= 1:
+        return []
+    return [rules.MOMENTUM.finding("momentum", f"it is {momentum:g}.", {"momentum": momentum})]
 
 
 def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:

@@ -23,13 +23,11 @@ CHANNEL_COLUMNS = (
     Column("diff_over_std", "of_std", ".3g"),
     Column("mismatched", "mismatched"),
     Column("total", "total", foldable=True),
-    Column("mean", "mean", ".4g"),
-    Column("std", "std", ".4g"),
+    *Column.plain("mean", "std", spec=".4g"),
     Column("condition", "condition", ".3g"),
     Column("max_rel_diff", "max_rel", ".3g"),
     Column("index", "index"),
-    Column("actual", "actual", ".9g"),
-    Column("expected", "expected", ".9g"),
+    *Column.plain("actual", "expected", spec=".9g"),
     Column("passing_atol", "passing_atol", ".3g"),
 )
 """What is said of a channel behind its name."""

@@ -22,19 +22,10 @@ if TYPE_CHECKING:
     PerChannel = TypeVar("PerChannel", ChannelStats, Normalization)
 
 CHANNEL_COLUMNS = (
-    Column("channel", "channel"),
-    Column("mean", "mean"),
-    Column("var", "var"),
-    Column("unbiased_var", "unbiased_var"),
-    Column("running_mean", "running_mean"),
-    Column("running_var", "running_var"),
+    *Column.plain("channel", "mean", "var", "unbiased_var", "running_mean", "running_var"),
     Column("count", "count", foldable=True),
-    Column("std", "std"),
-    Column("invstd", "invstd"),
-    Column("min", "min"),
-    Column("max", "max"),
-    Column("nan", "nan", foldable=True),
-    Column("inf", "inf", foldable=True),
+    *Column.plain("std", "invstd", "min", "max"),
+    *Column.plain("nan", "inf", foldable=True),
 )
 INPUT_COLUMNS = (
     Column("input", "input"),
@@ -44,32 +35,18 @@ INPUT_COLUMNS = (
         if column.key not in ("running_mean", "running_var", "invstd")
     ),
 )
-OUTPUT_COLUMNS = (
-    Column("channel", "channel"),
-    Column("mean", "mean"),
-    Column("std", "std"),
-    Column("min", "min"),
-    Column("max", "max"),
-)
+OUTPUT_COLUMNS = Column.plain("channel", "mean", "std", "min", "max")
 SPREAD_COLUMNS = (
-    Column("channel", "channel"),
-    Column("within_var", "within_var"),
-    Column("between_var", "between_var"),
-    Column("f_ratio", "f_ratio"),
+    *Column.plain("channel", "within_var", "between_var", "f_ratio"),
     Column("f_ratio_by_sample", "by_sample"),
 )
 DIFFERENCE_COLUMNS = (
-    Column("quantity", "quantity"),
-    Column("passed", "passed"),
+    *Column.plain("quantity", "passed"),
     Column("tolerance_used", "used", ".1%"),
     Column("max_abs_diff", "max_abs", ".3g"),
-    Column("index", "index"),
-    Column("mismatched", "mismatched"),
-    Column("total", "total"),
+    *Column.plain("index", "mismatched", "total"),
     Column("max_rel_diff", "max_rel", ".3g"),
-    Column("rtol", "rtol", ".3g"),
-    Column("atol", "atol", ".3g"),
-    Column("passing_atol", "passing_atol", ".3g"),
+    *Column.plain("rtol", "atol", "passing_atol", spec=".3g"),
 )
 
 
@@ -78,7 +55,12 @@ def channels_table(
 ) -> Table:
     """Batch statistics, invstd as used, and the running statistics after the pass."""
     at, left_out = first_shown(shown)
-    rows = _rows({**_statistics(stats, at), **_layer_values(norm, after, at)}, at)
+    layer = {
+        "invstd": norm.invstd[at],
+        "running_mean": None if after is None else after.running_mean[at],
+        "running_var": None if after is None else after.running_var[at],
+    }
+    rows = _rows({**_statistics(stats, at), **layer}, at)
     return Table("channels", "Channels", CHANNEL_COLUMNS, rows, left_out=left_out)
 
 
@@ -94,10 +76,29 @@ def inputs_table(labels: list[str], parts: list[ChannelStats], shown: Sequence[i
 
 
 def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int]) -> Table:
-    """A summary of the normalised output."""
+    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
+
+    In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
+    """
+    import numpy as np
+
     at, left_out = first_shown(shown)
-    rows = _output_rows(stats, norm, at)
-    return Table("output", "Normalised output", OUTPUT_COLUMNS, rows, left_out=left_out)
+    stats, norm = _of_channels(stats, at), _of_channels(norm, at)
+    with np.errstate(invalid="ignore", over="ignore"):
+        slope = norm.weight * norm.invstd
+
+        def image(shift: FloatArray, offset: FloatArray | float) -> FloatArray:
+            return ((shift - norm.shift) + (offset - norm.offset)) * slope + norm.bias
+
+        mean = image(stats.shift, stats.offset)
+        std = np.abs(slope) * np.sqrt(stats.var)
+        ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
+        # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
+        low, high = ends.min(0), ends.max(0)
+    columns: dict[str, NDArray[Any] | Value] = {"mean": mean, "std": std, "min": low, "max": high}
+    return Table(
+        "output", "Normalised output", OUTPUT_COLUMNS, _rows(columns, at), left_out=left_out
+    )
 
 
 def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
@@ -247,37 +248,3 @@ def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
         if isinstance(array := getattr(value, item.name), np.ndarray)
     }
     return replace(value, **arrays)
-
-
-def _layer_values(
-    norm: Normalization, after: RunningStats | None, at: IntArray
-) -> dict[str, NDArray[Any] | Value]:
-    """The invstd as used and the running statistics after the pass, a column each."""
-    return {
-        "invstd": norm.invstd[at],
-        "running_mean": None if after is None else after.running_mean[at],
-        "running_var": None if after is None else after.running_var[at],
-    }
-
-
-def _output_rows(stats: ChannelStats, norm: Normalization, at: IntArray) -> Rows:
-    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
-
-    In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
-    """
-    import numpy as np
-
-    stats, norm = _of_channels(stats, at), _of_channels(norm, at)
-    with np.errstate(invalid="ignore", over="ignore"):
-        slope = norm.weight * norm.invstd
-
-        def image(shift: FloatArray, offset: FloatArray | float) -> FloatArray:
-            return ((shift - norm.shift) + (offset - norm.offset)) * slope + norm.bias
-
-        mean = image(stats.shift, stats.offset)
-        std = np.abs(slope) * np.sqrt(stats.var)
-        ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
-        # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
-        low, high = ends.min(0), ends.max(0)
-    columns = {"mean": mean, "std": std, "min": low, "max": high}
-    return _rows({**columns}, at)

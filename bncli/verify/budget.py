@@ -11,19 +11,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
-from bncli.pytorch_cpu.float32 import (
-    batch_statistics,
-    evaluation_invstd,
-    fma,
-    folded,
-    training_invstd,
-    updated,
-)
+from bncli.pytorch_cpu.float32 import fma
 from bncli.pytorch_cpu.statistics import LONGEST_LOOP
 from bncli.running_stats import update_factor
 from bncli.values import dataclass
 from bncli.verify.closeness import spacing
 from bncli.verify.exact import ExactPass, exact_channel
+from bncli.verify.trace.float32_pass import float32_pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,48 +170,26 @@ def _repeated(done: BatchNormPass, x: NDArray[Any], compared: Compared) -> dict[
     import numpy as np
 
     arithmetic, run = compared.run.arithmetic, compared.run
-    settings = done.settings
     share = -(-done.stats.count // run.threads)
     if not arithmetic.order_known or (arithmetic.rows and share > LONGEST_LOOP):
         return {}
-    found: dict[str, NDArray[Any]] = {}
-    weight, bias = done.norm.weight.astype(np.float32), done.norm.bias.astype(np.float32)
-    values = np.moveaxis(x, done.channel_axis, 1)
-    batch = None
-    if settings.normalizes_with_batch:
-        batch = batch_statistics(
-            values.astype(np.float32, copy=False), rows=arithmetic.rows, threads=run.threads
-        )
-        mean, invstd = batch.mean, training_invstd(batch.var, settings.eps)
-        found |= {"mean": mean, "var": batch.var, "invstd": invstd}
-    else:
-        mean = done.norm.mean.astype(np.float32)
-        invstd = evaluation_invstd(done.norm.var.astype(np.float32), settings.eps)
-    if done.before is not None and done.after is not None:
-        before = [
-            getattr(done.before, name).astype(np.float32)
-            for name in ("running_mean", "running_var")
-        ]
-        if batch is not None and settings.training:
-            factor = update_factor(settings.momentum, done.after.num_batches_tracked)
-            before = list(updated(before[0], before[1], batch, factor))
-        found |= {"running_mean": before[0], "running_var": before[1]}
+    values = np.moveaxis(x, done.channel_axis, 1).astype(np.float32, copy=False)
+    every = list(range(done.stats.num_features))
+    mine = float32_pass(done, values, every, rows=arithmetic.rows, threads=run.threads)
+    found = {"running_mean": mine.running_mean, "running_var": mine.running_var}
+    if mine.batch is not None:
+        found |= {"mean": mine.mean, "var": mine.var, "invstd": mine.invstd}
     distances = {
-        quantity: _distance(mine, run.quantities[quantity])
-        for quantity, mine in found.items()
-        if quantity in run.quantities
+        quantity: _distance(own, run.quantities[quantity])
+        for quantity, own in found.items()
+        if own is not None and quantity in run.quantities
     }
-    alpha, beta = folded(mean, invstd, weight, bias)
     output = np.moveaxis(run.quantities["output"], done.channel_axis, 1)
     worst = 0.0
     for block in blocks(values.shape):
         shape = [1, -1] + [1] * (values.ndim - 2)
-        mine = fma(
-            values[block].astype(np.float32, copy=False),
-            alpha[block[1]].reshape(shape),
-            beta[block[1]].reshape(shape),
-        )
-        worst = max(worst, _distance(mine, output[block]))
+        alpha, beta = (part[block[1]].reshape(shape) for part in (mine.alpha, mine.beta))
+        worst = max(worst, _distance(fma(values[block], alpha, beta), output[block]))
     return distances | {"output": worst}
 
 

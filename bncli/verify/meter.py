@@ -91,7 +91,15 @@ class ClosenessMeter:
         """Nothing is measured yet."""
         import numpy as np
 
-        names = ("max_abs", "max_rel", "passing_atol", "rtol", "atol", "actual", "expected")
+        names = (
+            "max_abs_diff",
+            "max_rel_diff",
+            "passing_atol",
+            "rtol",
+            "atol",
+            "actual",
+            "expected",
+        )
         self._channels = {name: np.zeros(self.num_features) for name in names}
         self._channels["used"] = np.full(self.num_features, -1.0)
         self._total, self._mismatched = np.zeros((2, self.num_features), np.int64)
@@ -128,8 +136,8 @@ class ClosenessMeter:
         self._total[part] += used.shape[1]
         self._mismatched[part] += (used > 1).sum(1)
         for name, values in (
-            ("max_abs", found.diff),
-            ("max_rel", found.rel),
+            ("max_abs_diff", found.diff),
+            ("max_rel_diff", found.rel),
             ("passing_atol", found.missing),
         ):
             mine[name][part] = np.maximum(mine[name][part], rows(values).max(1))
@@ -170,21 +178,15 @@ class ClosenessMeter:
     def channels(self) -> tuple[Closeness, ...]:
         """What was measured of each channel so far."""
         columns = {name: values.tolist() for name, values in self._channels.items()}
+        columns["used"] = self._channels["used"].clip(0.0).tolist()
         counts = zip(self._index, self._mismatched.tolist(), self._total.tolist(), strict=True)
         return tuple(
             Closeness(
                 quantity=self.quantity,
-                max_abs_diff=columns["max_abs"][c],
-                max_rel_diff=columns["max_rel"][c],
                 index=index,
-                actual=columns["actual"][c],
-                expected=columns["expected"][c],
                 mismatched=mismatched,
                 total=total,
-                rtol=columns["rtol"][c],
-                atol=columns["atol"][c],
-                used=max(columns["used"][c], 0.0),
-                passing_atol=columns["passing_atol"][c],
+                **{name: values[c] for name, values in columns.items()},
             )
             for c, (index, mismatched, total) in enumerate(counts)
         )

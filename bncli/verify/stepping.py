@@ -9,7 +9,7 @@ from bncli.dtypes import DTYPES
 from bncli.running_stats.simulation import Walk
 from bncli.values import dataclass
 from bncli.verify.closeness import Tolerance
-from bncli.verify.meter import ClosenessMeter
+from bncli.verify.meter import ClosenessMeter, closeness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,18 +59,10 @@ def compare_average(
     ours: RunningStats, theirs: RunningStats, allowed: Allowed, name: str
 ) -> list[Closeness]:
     """The buffers in the end against those of a recomputation called `name`."""
-    compared = []
-    for quantity, tolerance in zip(BUFFERS, (allowed.mean, allowed.var), strict=True):
-        meter = ClosenessMeter(f"{name} {quantity}")
-        meter.add(
-            getattr(ours, quantity),
-            getattr(theirs, quantity),
-            tolerance.rtol,
-            tolerance.atol,
-            (0,),
-        )
-        compared.append(meter.closeness())
-    return compared
+    return [
+        closeness(f"{name} {each}", getattr(ours, each), getattr(theirs, each), tolerance)
+        for each, tolerance in zip(BUFFERS, (allowed.mean, allowed.var), strict=True)
+    ]
 
 
 def derived(table: BatchTable, first: RunningStats, new: float | None, steps: int) -> Allowed:

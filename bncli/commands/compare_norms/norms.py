@@ -21,20 +21,14 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 NORM_COLUMNS = (
-    Column("norm", "norm"),
-    Column("axes", "axes"),
+    *Column.plain("norm", "axes"),
     Column("statistics_shape", "statistics"),
     Column("affine_shape", "affine"),
     Column("depends_on_batch", "batch matters"),
     Column("change_without_one_sample", "change", ".3g"),
     Column("running_stats", "running"),
-    Column("count", "count"),
-    Column("mean", "mean"),
-    Column("var", "var"),
-    Column("invstd", "invstd"),
-    Column("mean_noise", "mean_noise", ".3g"),
-    Column("var_noise", "var_noise", ".3g"),
-    Column("eps", "eps", ".3g"),
+    *Column.plain("count", "mean", "var", "invstd"),
+    *Column.plain("mean_noise", "var_noise", "eps", spec=".3g"),
     Column("note", "note"),
 )
 NOISE_COLUMNS = (

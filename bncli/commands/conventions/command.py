@@ -18,8 +18,7 @@ CONVERSION = "Conversion"
 CONVENTION_COLUMNS = (
     Column("convention", "convention"),
     Column("momentum_weighs", "weighs"),
-    Column("momentum", "momentum"),
-    Column("eps", "eps"),
+    *Column.plain("momentum", "eps"),
     Column("running_var", "variance"),
     Column("initial_mean", "mean_0"),
     Column("initial_var", "var_0"),
@@ -27,21 +26,11 @@ CONVENTION_COLUMNS = (
     Column("one_value", "one value"),
     Column("channel_axis", "channel axis"),
 )
-NAME_COLUMNS = (
-    Column("convention", "convention"),
-    Column("weight", "weight"),
-    Column("bias", "bias"),
-    Column("running_mean", "running_mean"),
-    Column("running_var", "running_var"),
-    Column("momentum", "momentum"),
-    Column("eps", "eps"),
+NAME_COLUMNS = Column.plain(
+    "convention", "weight", "bias", "running_mean", "running_var", "momentum", "eps"
 )
-SOURCE_COLUMNS = (
-    Column("convention", "convention"),
-    Column("framework", "framework"),
-    Column("source", "source"),
-)
-NOTE_COLUMNS = (Column("convention", "convention"), Column("note", "note"))
+SOURCE_COLUMNS = Column.plain("convention", "framework", "source")
+NOTE_COLUMNS = Column.plain("convention", "note")
 COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
 """Values a channel for which the error is shown where none were asked for."""
 

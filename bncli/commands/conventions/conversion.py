@@ -10,7 +10,7 @@ from bncli.running_stats.conventions import converted_momentum, variance_ratio
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
-    from bncli.report import Finding, Value
+    from bncli.report import Value
     from bncli.running_stats.conventions import Convention
 
 CONVERSION_COLUMNS = (
@@ -43,6 +43,8 @@ class Conversion:
 
     def report(self, counts: tuple[int, ...]) -> Report:
         """The conversion, and what another variance leaves at these counts."""
+        from bncli.rulebook.batch import outside_findings
+
         source, target = self.source, self.target
         variance = [self._variance_row(count) for count in counts]
         same = source.variance == target.variance
@@ -84,18 +86,9 @@ class Conversion:
                     "q**t * var_0 + ratio * (running_var - q**t * var_0).",
                 ),
             ),
-            findings=self._findings(),
+            findings=tuple(outside_findings(self.momentum)),
             verdict=self._verdict(),
         )
-
-    def _findings(self) -> tuple[Finding, ...]:
-        """Whether the momentum is none."""
-        from bncli.rulebook.batch_rules import MOMENTUM
-
-        if self.momentum is None or 0 <= self.momentum <= 1:
-            return ()
-        evidence: dict[str, Value] = {"momentum": self.momentum}
-        return (MOMENTUM.finding("momentum", f"it is {self.momentum:g}.", evidence),)
 
     @property
     def momentum_to(self) -> float | None:

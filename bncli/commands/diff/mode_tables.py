@@ -7,12 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
-from bncli.sections.differences import (
-    CHANNEL_COLUMNS,
-    ChannelFacts,
-    channel_row,
-    worst_first,
-)
+from bncli.sections.differences import CHANNEL_COLUMNS, ChannelFacts, channel_row, worst_first
 from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 from bncli.values import dataclass
 
@@ -90,7 +85,7 @@ def mode_channels_table(results: list[ModeResult], shown: Sequence[int]) -> Tabl
         for c in shown:
             worst = max(items, key=lambda item: item.channels[c].used)
             rows += _rows(result, worst, [c])
-    columns = (MODE_COLUMN, Column("channel", "channel"), Column("quantity", "quantity"))
+    columns = (MODE_COLUMN, *Column.plain("channel", "quantity"))
     note = (
         "quantity is the one that uses most of its tolerance in that channel; mean, std and "
         "condition (|mean|/std) are the input's."
@@ -112,7 +107,7 @@ def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table
         for item in result.compared.quantities:
             if item.channels:
                 rows += _rows(result, item, shown)
-    columns = (MODE_COLUMN, Column("quantity", "quantity"), Column("channel", "channel"))
+    columns = (MODE_COLUMN, *Column.plain("quantity", "channel"))
     return Table(
         "quantities",
         "Every quantity and channel, the worst first",
@@ -138,8 +133,7 @@ def budget_table(results: list[ModeResult], backend: str, *, repeated: bool) -> 
             "the rest is rounding"
         )
     columns = (
-        Column("mode", "mode"),
-        Column("quantity", "quantity"),
+        *Column.plain("mode", "quantity"),
         Column("bncli_ulp", "bncli_ulp", ".2g"),
         Column("torch_ulp", f"{backend}_ulp", ".3g"),
         *again,

@@ -59,7 +59,7 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     if training is None and given.count == 1:
         modes = [False]
         skipped = "training: PyTorch wants more than 1 value a channel"
-    layers = [resolve_layer(flags.in_mode(training=mode), given) for mode in modes]
+    layers = [resolve_layer(replace(flags, training=mode), given) for mode in modes]
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)

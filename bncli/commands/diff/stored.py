@@ -82,13 +82,21 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
     }
     findings += not_compared_findings(reasons, sides_alone)
+    facts: dict[str, Value] = {"shape": None, "tensors": len(done), "not_compared": len(reasons)}
+    if single:
+        facts = {
+            "shape": done[0].expected.shape,
+            "dtype": done[0].actual.dtype,
+            "expected_dtype": done[0].expected.dtype,
+            "channel_axis": done[0].channel_axis,
+        }
     nothing = not any(pair.compared.whole.total for pair in done)
     return Report(
         command="diff",
         facts={
             "actual": labels[0],
             "expected": labels[1],
-            **(_pair_facts(done[0]) if single else _set_facts(done, reasons)),
+            **facts,
             "equal_nan": flags.equal_nan,
         },
         tables=(
@@ -112,21 +120,6 @@ def _worst_first(done: list[StoredPair]) -> list[str]:
     """The names of the pairs, those that differ first and the worst of them at the beginning."""
     wholes = {pair.name: pair.compared.whole for pair in done}
     return sorted(wholes, key=lambda name: (not wholes[name].mismatched, -wholes[name].used))
-
-
-def _pair_facts(pair: StoredPair) -> dict[str, Value]:
-    """What a report says of one pair."""
-    return {
-        "shape": pair.expected.shape,
-        "dtype": pair.actual.dtype,
-        "expected_dtype": pair.expected.dtype,
-        "channel_axis": pair.channel_axis,
-    }
-
-
-def _set_facts(done: list[StoredPair], reasons: dict[str, str]) -> dict[str, Value]:
-    """What a report says of many pairs."""
-    return {"shape": None, "tensors": len(done), "not_compared": len(reasons)}
 
 
 def _explained(

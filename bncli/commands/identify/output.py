@@ -16,19 +16,12 @@ if TYPE_CHECKING:
 
 HYPOTHESIS_COLUMNS = (
     *RANK,
-    Column("ddof", "ddof"),
-    Column("eps", "eps"),
+    *Column.plain("ddof", "eps"),
     Column("max_abs_diff", "max_abs", ".3g"),
-    Column("variant", "variant"),
-    Column("channel", "channel"),
+    *Column.plain("variant", "channel"),
 )
 IMPLIED_COLUMNS = (
-    Column("channel", "channel"),
-    Column("scale", "scale"),
-    Column("shift", "shift"),
-    Column("mean", "mean"),
-    Column("var", "var"),
-    Column("affine", "affine"),
+    *Column.plain("channel", "scale", "shift", "mean", "var", "affine"),
     Column("off", "off", ".3g"),
 )
 

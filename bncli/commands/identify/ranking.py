@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.report import Finding, Value
 
-RANK = (Column("rank", "rank"), Column("explains", "explains"), Column("mode", "mode"))
+RANK = Column.plain("rank", "explains", "mode")
 
 
 def about(given: Input, *specs: str) -> tuple[tuple[str, str], ...]:

@@ -23,12 +23,9 @@ UPDATE = "Update"
 
 UPDATE_COLUMNS = (
     *RANK,
-    Column("ddof", "ddof"),
-    Column("momentum", "momentum"),
+    *Column.plain("ddof", "momentum"),
     Column("max_abs_diff", "max_abs", ".3g"),
-    Column("variant", "variant"),
-    Column("old_weight", "old_weight"),
-    Column("channel", "channel"),
+    *Column.plain("variant", "old_weight", "channel"),
     Column("eps", "eps", foldable=True),
     Column("frameworks", "frameworks"),
 )

@@ -14,23 +14,12 @@ if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs
 
 LAYER_COLUMNS = (
-    Column("name", "name"),
-    Column("channels", "channels"),
-    Column("flags", "flags"),
+    *Column.plain("name", "channels", "flags"),
     Column("num_batches_tracked", "tracked"),
-    Column("var_min", "var_min", ".4g"),
-    Column("var_max", "var_max", ".4g"),
-    Column("scale_max", "scale_max", ".4g"),
+    *Column.plain("var_min", "var_max", "scale_max", spec=".4g"),
     Column("scale_sketch", "|scale|"),
-    Column("scale_min", "scale_min", ".4g"),
-    Column("mean_min", "mean_min", ".4g"),
-    Column("mean_max", "mean_max", ".4g"),
-    Column("nonfinite", "nonfinite", foldable=True),
-    Column("dtype", "dtype", foldable=True),
-    Column("kind_hint", "kind_hint", foldable=True),
-    Column("eps", "eps", foldable=True),
-    Column("momentum", "momentum", foldable=True),
-    Column("note", "note", foldable=True),
+    *Column.plain("scale_min", "mean_min", "mean_max", spec=".4g"),
+    *Column.plain("nonfinite", "dtype", "kind_hint", "eps", "momentum", "note", foldable=True),
 )
 NOTE = (
     "scale = weight / sqrt(running_var + eps); |scale| counts channels in half decades, below 0.03 "

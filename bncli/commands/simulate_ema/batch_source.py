@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import Input
-from bncli.commands.simulate_ema.batches import (
-    Batches,
-    open_batches,
-    ordered,
-    values_of,
-)
+from bncli.commands.simulate_ema.batches import Batches, open_batches, ordered, values_of
 from bncli.commands.simulate_ema.statistics_file import is_statistics, read_statistics
 from bncli.dtypes import DTYPES
 from bncli.errors import UsageError

@@ -23,46 +23,31 @@ DIGEST_CHANNELS, DIGEST_ROWS = 2, 24
 """What of the table of steps stands for all of it on a terminal."""
 
 STEP_COLUMNS = (
-    Column("step", "step"),
-    Column("channel", "channel"),
+    *Column.plain("step", "channel"),
     Column("convention", "convention", foldable=True),
-    Column("batch_mean", "batch_mean"),
-    Column("batch_var", "batch_var"),
-    Column("running_mean", "running_mean"),
-    Column("running_var", "running_var"),
+    *Column.plain("batch_mean", "batch_var", "running_mean", "running_var"),
     Column("initial_weight", "initial", ".4g"),
 )
 CHANNEL_COLUMNS = (
-    Column("channel", "channel"),
-    Column("running_mean", "running_mean"),
-    Column("population_mean", "population_mean"),
-    Column("running_var", "running_var"),
-    Column("population_var", "population_var"),
-    Column("gap_var", "gap_var", ".4g"),
-    Column("between_var", "between_var", ".4g"),
+    *Column.plain("channel", "running_mean", "population_mean", "running_var", "population_var"),
+    *Column.plain("gap_var", "between_var", spec=".4g"),
     Column("shuffled_between_var", "if_shuffled", ".4g"),
     Column("f_ratio", "f_ratio", ".4g"),
-    Column("within_var", "within_var"),
-    Column("debiased_mean", "debiased_mean"),
-    Column("debiased_var", "debiased_var"),
-    Column("initial_in_mean", "initial_in_mean", ".4g"),
-    Column("initial_in_var", "initial_in_var", ".4g"),
-    Column("se_mean", "se_mean", ".4g"),
-    Column("se_var", "se_var", ".4g"),
-    Column("measured_se_mean", "measured_se_mean", ".4g"),
-    Column("measured_se_var", "measured_se_var", ".4g"),
-    Column("kurtosis", "kurtosis", ".4g"),
+    *Column.plain("within_var", "debiased_mean", "debiased_var"),
+    *Column.plain(
+        "initial_in_mean",
+        "initial_in_var",
+        "se_mean",
+        "se_var",
+        "measured_se_mean",
+        "measured_se_var",
+        "kurtosis",
+        spec=".4g",
+    ),
 )
-PLAN_COLUMNS = (
-    Column("quantity", "quantity"),
-    Column("value", "value"),
-    Column("formula", "formula"),
-)
+PLAN_COLUMNS = Column.plain("quantity", "value", "formula")
 PORT_COLUMNS = (
-    Column("convention", "convention"),
-    Column("channel", "channel"),
-    Column("running_mean", "running_mean"),
-    Column("running_var", "running_var"),
+    *Column.plain("convention", "channel", "running_mean", "running_var"),
     Column("mean_difference", "mean off", ".4g"),
     Column("var_ratio", "var ratio", ".6g"),
     Column("output_ratio", "output ratio", ".6g"),

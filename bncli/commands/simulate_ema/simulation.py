@@ -270,7 +270,7 @@ class Simulation:
         """What the rules say."""
         import numpy as np
 
-        from bncli.rulebook.batch_rules import MOMENTUM
+        from bncli.rulebook.batch import outside_findings
         from bncli.rulebook.running import (
             momentum_findings,
             one_value_findings,
@@ -281,12 +281,7 @@ class Simulation:
 
         lead = runs[0]
         findings = momentum_findings(lead.convention, lead.momentum)
-        if lead.momentum is not None and not 0 <= lead.momentum <= 1:
-            findings.append(
-                MOMENTUM.finding(
-                    "momentum", f"it is {lead.momentum:g}.", {"momentum": lead.momentum}
-                )
-            )
+        findings += outside_findings(lead.momentum)
         findings += one_value_findings(
             [run.convention for run in runs],
             self._one_value_batches(table),

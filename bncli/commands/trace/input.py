@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.arguments.input import open_real
 from bncli.arguments.layer import about_spec
-from bncli.dtypes import DTYPES, decode, encode
+from bncli.dtypes import decode, encode
 from bncli.errors import TensorError
-from bncli.loaders import open_tensor
 from bncli.values import dataclass
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ def open_gradient(spec: str, given: Input) -> NDArray[Any]:
     """The upstream gradient in the input's dtype. Raises TensorError where it does not fit it."""
     import numpy as np
 
-    tensor = open_tensor(spec)
-    if tensor.unreadable or DTYPES[tensor.dtype].kind == "complex":
-        why = tensor.unreadable or tensor.dtype
-        raise TensorError(f"{tensor.label}: no gradient can be read from it ({why}).")
+    tensor = open_real(spec, "no gradient can")
     wanted = given.tensors[0].shape
     if tensor.shape != wanted:
         raise TensorError(
@@ -83,17 +81,16 @@ class BackendSide:
         cls,
         done: BatchNormPass,
         x: NDArray[Any],
-        grad_output: NDArray[Any] | None,
+        grad_output: NDArray[Any],
         shown: list[int],
         backend: Backend,
         run: BackendRun,
     ) -> BackendSide:
         """Ask `backend` for the steps of the channels `shown`."""
-        from bncli.backends.interface import BatchNormCall, GivesSteps
+        from bncli.backends.interface import GivesSteps
         from bncli.model import RunningStats
+        from bncli.verify.batch_norm_pass import backend_call
 
-        if grad_output is None:
-            raise ValueError("a comparison has an upstream gradient")
         axis = done.channel_axis
         chosen = (slice(None),) * axis + (shown,)
 
@@ -105,13 +102,8 @@ class BackendSide:
             running = RunningStats(
                 running.running_mean[shown], running.running_var[shown], running.num_batches_tracked
             )
-        call = BatchNormCall(
-            x=x[chosen],
-            grad_output=grad_output[chosen],
-            dtype=done.dtype,
-            parameter_dtype=done.parameter_dtype,
-            channel_axis=axis,
-            settings=done.settings,
+        call = replace(
+            backend_call(done, x[chosen], grad_output[chosen]),
             weight=part(done.layer.weight),
             bias=part(done.layer.bias),
             running=running,

@@ -18,10 +18,8 @@ OFF_COLUMNS = (Column("difference", "difference", ".2g"), Column("ulps", "ulps",
 """How far a rounded value lies from the exact one; see `rounding`."""
 
 IDENTITY_COLUMNS = (
-    Column("channel", "channel"),
-    Column("quantity", "quantity"),
-    Column("left", "left", ".9g"),
-    Column("right", "right", ".9g"),
+    *Column.plain("channel", "quantity"),
+    *Column.plain("left", "right", spec=".9g"),
     Column("holds", "holds"),
     Column("difference", "difference", ".2g"),
     Column("equals", "equals"),
@@ -55,15 +53,13 @@ def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
         beside += [Column("torch", shape.backend, ""), Column("distance", "distance", ".2g")]
         note = f"{note} {_backend_note(shape.backend, gives_steps=shape.gives_steps)}".strip()
     value = Column("value", "value", "")
-    words = [Column("numbers", "numbers"), Column("formula", "formula")]
+    words = [*Column.plain("numbers", "formula")]
     columns = [value, *beside, *words] if beside else [*words, value]
     return Table(
         "steps",
         "Steps",
         (
-            Column("channel", "channel"),
-            Column("pass", "pass"),
-            Column("quantity", "quantity"),
+            *Column.plain("channel", "pass", "quantity"),
             *columns,
             Column("step", "step"),
         ),
@@ -75,15 +71,15 @@ def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
 
 def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
     """What becomes of each element of a channel."""
-    columns = [Column("channel", "channel"), Column("index", "index")]
+    columns = [*Column.plain("channel", "index")]
     columns.append(Column("x", "x", f".{shape.digits}g"))
     if shape.centered:
-        columns += [Column("deviation", "deviation"), Column("squared", "squared")]
+        columns += Column.plain("deviation", "squared")
     if shape.float32:
         columns += [Column("output", "output", ".9g"), Column("exact", "exact", ".12g")]
         columns += OFF_COLUMNS
     else:
-        columns += [Column("x_hat", "x_hat", ".7g"), Column("output", "output", ".7g")]
+        columns += Column.plain("x_hat", "output", spec=".7g")
     if shape.backward:
         columns += [Column("g", "g"), Column("grad_input", "grad_input", ".7g")]
     if shape.backend:

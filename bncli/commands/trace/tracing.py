@@ -97,7 +97,7 @@ class Tracing:
                 parted[channel] = self._parting(forward, channel)
             found = g = None
             if self.upstream is not None:
-                g = ChannelView(self.upstream, self.given.channel_axis, channel, _as_it_is)
+                g = ChannelView(self.upstream, self.given.channel_axis, channel, lambda part: part)
                 found = gradients(self.done, view, g)
                 backward = backward_steps(self.done, found, view, g, writer, element)
                 steps += self._step_rows(backward, channel, "backward", element)
@@ -327,7 +327,3 @@ def _held(checks: list[Identity]) -> str:
         lost = len(checks) - len(judged)
         return f"{len(judged)} identities hold; {lost} cannot be judged: numbers are not finite."
     return f"All {len(judged)} identities hold."
-
-
-def _as_it_is(values: NDArray[Any]) -> NDArray[Any]:
-    return values

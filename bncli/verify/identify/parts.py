@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.moments import channel_stats, merge
 from bncli.values import dataclass
-from bncli.verify.identify.hypotheses import (
-    EPS,
-    TRAINING,
-    Hypothesis,
-    affine_ways,
-    channel_map,
-)
+from bncli.verify.identify.hypotheses import EPS, TRAINING, Hypothesis, affine_ways, channel_map
 from bncli.verify.identify.pair import ArraySource, View, furthest
 from bncli.verify.identify.search import LEVELS, Candidate, Seen
 

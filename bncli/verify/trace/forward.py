@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from bncli.batchnorm import BlockNormalizer, Normalization
@@ -172,14 +172,7 @@ def normalized(
 def one_channel(norm: Normalization, channel: int) -> Normalization:
     """The normalisation of one channel alone."""
     own = slice(channel, channel + 1)
-    return Normalization(
-        norm.shift[own],
-        norm.offset[own],
-        norm.var[own],
-        norm.invstd[own],
-        norm.weight[own],
-        norm.bias[own],
-    )
+    return Normalization(*(getattr(norm, field.name)[own] for field in fields(norm)))
 
 
 def _steps(
