@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,8 +66,6 @@ def normalization(
 
     `running` is needed, and used, only where the batch's own statistics do not normalise.
     """
-    import numpy as np
-
     if settings.normalizes_with_batch:
         shift, offset, var = stats.shift, stats.offset, stats.var
     else:
@@ -101,8 +99,6 @@ def blocks(
     shape: tuple[int, ...], max_elements: int = BLOCK_ELEMENTS
 ) -> Iterator[tuple[slice, ...]]:
     """Cut an array into pieces of at most `max_elements`, in C order of its elements."""
-    import numpy as np
-
     rest = 1  # elements behind the axis that is cut
     axis = len(shape) - 1
     while axis > 0 and rest * shape[axis] <= max_elements:
@@ -131,8 +127,6 @@ class BlockNormalizer:
 
     def x_hat(self, x: NDArray[Any], block: tuple[slice, ...]) -> FloatArray:
         """(x - mean) * invstd of the block `x`, float64."""
-        import numpy as np
-
         norm = self.norm
         with np.errstate(invalid="ignore", over="ignore"):
             centered = x.astype(np.float64)
@@ -149,8 +143,6 @@ class BlockNormalizer:
         Where weight * invstd is not finite (running_var + eps <= 0) there is no right value; the
         block then gets what PyTorch's folded form x * alpha + (bias - mean * alpha) makes of it.
         """
-        import numpy as np
-
         norm = self.norm
         with np.errstate(invalid="ignore", over="ignore"):
             y = self.x_hat(x, block)
@@ -178,8 +170,6 @@ class BlockNormalizer:
         With batch statistics: weight * invstd * (g - sum(g)/n - x_hat * sum(g*x_hat)/n), n the
         `count` of values a channel; with stored ones: weight * invstd * g.
         """
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             gradient = g.astype(np.float64)
             if settings.normalizes_with_batch:
@@ -196,8 +186,6 @@ def gradient_sums(
 
     grad_bias is `g`, grad_weight is `g_x_hat`.
     """
-    import numpy as np
-
     normalizer = BlockNormalizer(norm, x.ndim, channel_axis)
     axes = tuple(axis for axis in range(x.ndim) if axis != channel_axis)
     sums = np.zeros((4, len(norm.var)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BLOCK_ELEMENTS
 from bncli.moments import channel_stats
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,15 +118,11 @@ class NormStatistics:
     @property
     def invstd(self) -> FloatArray:
         """1/sqrt(var + eps)."""
-        import numpy as np
-
         inverse: FloatArray = 1.0 / np.sqrt(self.var + self.norm.eps)
         return inverse
 
     def at(self, values: FloatArray, block: tuple[slice, ...]) -> FloatArray:
         """What of `values`, in the shape `Norm.kept`, broadcasts against this block."""
-        import numpy as np
-
         norm = self.norm
         part = values[
             tuple(slice(None) if axis in norm.axes else block[axis] for axis in range(values.ndim))
@@ -139,8 +135,6 @@ class NormStatistics:
 
     def output(self, x: NDArray[Any], block: tuple[slice, ...]) -> FloatArray:
         """The norm's output for the block `x` of the tensor, weight 1 and bias 0, float64."""
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             y = x.astype(np.float64)
             y -= self.at(self.shift, block)
@@ -249,8 +243,6 @@ def largest_change(before: NormStatistics, after: NormStatistics) -> float | Non
     The output is an affine image of the input wherever the statistics are the same ones, so that
     the change is largest at a statistic's least or greatest value. None where none is a number.
     """
-    import numpy as np
-
     largest = None
     with np.errstate(invalid="ignore", over="ignore"):
         for x in (after.min, after.max):
@@ -274,8 +266,6 @@ def samples_noise(
     1982): unlike those of independent values, they feel that a sample's values go together. `read`
     gives the values of some samples, and `shape` has two samples at least.
     """
-    import numpy as np
-
     per_sample = Norm("", shape, channel_axis, _spatial(shape, channel_axis), None, (), 0.0, True)
     mean_squares, var_squares = np.zeros((2, stats.num_features))
     samples = shape[0]
@@ -310,8 +300,6 @@ def _rows_statistics(norm: Norm, x: NDArray[Any]) -> NormStatistics:
 
 def _as_one_channel(stats: ChannelStats) -> ChannelStats:
     """The statistics of all values together."""
-    import numpy as np
-
     shift = stats.shift[:1]
     with np.errstate(invalid="ignore", over="ignore"):
         apart = (stats.shift - shift) + stats.offset
@@ -336,8 +324,6 @@ def _as_one_channel(stats: ChannelStats) -> ChannelStats:
 
 def _laid_out(norm: Norm, stats: ChannelStats, kept: tuple[int, ...]) -> NormStatistics:
     """`ChannelStats` of one channel a statistic in the shape `kept`."""
-    import numpy as np
-
     shift, offset, var = stats.shift, stats.offset, stats.var
     if not norm.subtracts_mean:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -351,8 +337,6 @@ def _laid_out(norm: Norm, stats: ChannelStats, kept: tuple[int, ...]) -> NormSta
 
 def _stacked(norm: Norm, parts: list[NormStatistics]) -> NormStatistics:
     """The statistics of runs of samples, one after the other."""
-    import numpy as np
-
     return NormStatistics(
         norm,
         *(

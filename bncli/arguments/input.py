@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_tensor
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +71,6 @@ class Input:
 
     def decoded(self, stored: NDArray[Any], dtype: str) -> NDArray[Any]:
         """The values, in the input's `dtype`, of elements stored in `dtype`."""
-        import numpy as np
-
         values = decode(stored, dtype)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if self.cast is not None:
@@ -105,8 +103,6 @@ class Input:
 
         Raises UsageError where the shards' shapes do not allow it.
         """
-        import numpy as np
-
         arrays = [self.values(tensor) for tensor in self.tensors]
         if len(arrays) == 1:
             return arrays[0]
@@ -120,7 +116,6 @@ class Input:
 
 def layout_of(tensor: TensorRef) -> NDArray[Any]:
     """An array that lies in memory as the tensor is stored, and must not be looked into."""
-    import numpy as np
     from numpy.lib.stride_tricks import as_strided
 
     return as_strided(np.empty(1), tensor.shape, [8 * step for step in tensor.strides])

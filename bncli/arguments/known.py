@@ -11,6 +11,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_layer, open_tensor
 from bncli.model import BatchNormState
+from bncli.values import np
 
 if TYPE_CHECKING:
     from typing import Any
@@ -102,8 +103,6 @@ def _trailing_affine(flags: KnownFlags, given: Input) -> dict[str, FloatArray]:
 
 def read_trailing(spec: str, shape: tuple[int, ...]) -> FloatArray | None:
     """A weight or bias in the shape of the last axes of `shape`, None where it has another."""
-    import numpy as np
-
     tensor = open_tensor(spec)
     axes = tensor.ndim
     if not 0 < axes < len(shape) or tensor.shape != shape[-axes:]:
@@ -121,8 +120,6 @@ def read_vector(name: str, spec: str, given: Input) -> tuple[FloatArray, str]:
 
 def fitted(name: str, values: NDArray[Any], where: str, given: Input) -> FloatArray:
     """The values as float64. Raises TensorError unless there is one for each channel."""
-    import numpy as np
-
     if values.shape != (given.num_features,):
         raise TensorError(
             f"{where}: {name} has shape {list(values.shape)}, but {given.tensors[0].label} has "

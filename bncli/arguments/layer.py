@@ -9,7 +9,7 @@ from bncli.arguments.input import open_real
 from bncli.errors import TensorError, UsageError
 from bncli.loaders import open_layer, split_spec
 from bncli.model import BatchNormLayer, BatchNormSettings, BatchNormState, RunningStats
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from typing import Any
@@ -250,8 +250,6 @@ class _Reader:
         default: float,
     ) -> FloatArray:
         """The tensor of a flag, else that of the state, else a fresh module's."""
-        import numpy as np
-
         if spec is not None:
             tensor = open_real(spec, f"{name} cannot")
             return self._fitted(name, tensor.read(), tensor.label)
@@ -261,8 +259,6 @@ class _Reader:
 
     def _fitted(self, name: str, values: NDArray[Any], label: str) -> FloatArray:
         """The values as a module of this size would hold them."""
-        import numpy as np
-
         wanted = self.given.num_features
         if values.shape != (wanted,):
             raise TensorError(

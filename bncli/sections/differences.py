@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Column
 from bncli.sections.tables import closeness_row
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +44,6 @@ class ChannelFacts:
     @classmethod
     def of(cls, stats: ChannelStats | None, channels: int) -> ChannelFacts:
         """Those of `stats`; without it nothing is known of so many `channels`."""
-        import numpy as np
-
         if stats is None:
             nothing: list[float | None] = [None] * channels
             return cls(nothing, nothing, nothing)
@@ -82,8 +80,6 @@ def channel_row(
 
 def in_ulps(difference: float, size: float, dtype: str) -> float | None:
     """A difference in units of the last place of values of that size, None where they have none."""
-    import numpy as np
-
     from bncli.verify.closeness import spacing
 
     step = float(spacing(np.array([size]), dtype)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,8 +53,6 @@ def backend_findings(
 
     `more` holds sentences to add, by quantity.
     """
-    import numpy as np
-
     from bncli.rulebook.batch_rules import OVERFLOW
     from bncli.rulebook.comparison import comparison_findings, lost_digits_findings
 

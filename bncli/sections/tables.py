@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from bncli.report import MOST_ROWS, Column, Table
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -80,8 +80,6 @@ def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int])
 
     In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
     """
-    import numpy as np
-
     at, left_out = first_shown(shown)
     stats, norm = _of_channels(stats, at), _of_channels(norm, at)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -160,8 +158,6 @@ def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
     F ratio divides the two parts by their degrees of freedom, N - k and k - 1, so that it is
     about 1 where every input is a random sample of the same population.
     """
-    import numpy as np
-
     from bncli.running_stats.scatter import f_ratio_of_parts
 
     within = np.zeros(whole.num_features)
@@ -179,8 +175,6 @@ def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
 
 def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int]:
     """The channels that a table has room for, and how many rows of others it leaves out."""
-    import numpy as np
-
     room = max(MOST_ROWS // rows_each, 1)
     return np.array(shown[:room], np.int64), max(len(shown) - room, 0) * rows_each
 
@@ -204,8 +198,6 @@ class Rows(Sequence[dict[str, "Value"]]):
     def __getitem__(self, index: slice) -> list[dict[str, Value]]: ...
     def __getitem__(self, index: int | slice) -> dict[str, Value] | list[dict[str, Value]]:
         """A row, or a list of some."""
-        import numpy as np
-
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._length))]
         place = range(self._length)[index]
@@ -222,8 +214,6 @@ def _rows(columns: dict[str, NDArray[Any] | Value], at: IntArray) -> Rows:
 
 def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | Value]:
     """The batch statistics of the channels `at`, a column each."""
-    import numpy as np
-
     stats = _of_channels(whole, at)
     return {
         "count": stats.count,
@@ -240,8 +230,6 @@ def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | V
 
 def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
     """The same value for the channels `at` alone: all of its arrays have one number a channel."""
-    import numpy as np
-
     arrays: dict[str, Any] = {
         item.name: array[at]
         for item in fields(value)

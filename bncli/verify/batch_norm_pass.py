@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.batchnorm import normalization
 from bncli.dtypes import decode, encode
 from bncli.running_stats import update
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,8 +94,6 @@ def backend_call(done: BatchNormPass, x: NDArray[Any], grad_output: NDArray[Any]
 
 def upstream_gradient(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[Any]:
     """Standard normal noise, rounded to `dtype` (bfloat16 then widened to float32)."""
-    import numpy as np
-
     noise = np.random.default_rng(seed).standard_normal(
         shape, dtype=np.float64 if dtype == "float64" else np.float32
     )

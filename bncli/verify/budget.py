@@ -14,7 +14,7 @@ from bncli.batchnorm import blocks
 from bncli.pytorch_cpu.float32 import fma
 from bncli.pytorch_cpu.statistics import LONGEST_LOOP
 from bncli.running_stats import update_factor
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.closeness import spacing
 from bncli.verify.exact import ExactPass, exact_channel
 from bncli.verify.trace.float32_pass import float32_pass
@@ -65,8 +65,6 @@ def error_budget(done: BatchNormPass, x: NDArray[Any], compared: Compared) -> li
 
 def _line(item: ChannelCloseness, exact: dict[int, Fraction], repeated: float | None) -> BudgetLine:
     """The largest errors of both sides over the channels that are known exactly."""
-    import numpy as np
-
     known = [channel for channel in exact if _finite(item.channels[channel])]
     if not known:
         return BudgetLine(item.whole.quantity, 0, None, None, None, None, repeated)
@@ -96,8 +94,6 @@ def _chosen(done: BatchNormPass, compared: Compared) -> list[int]:
     stats = done.stats
     if stats.count > LARGEST_CHANNEL:
         return []
-    import numpy as np
-
     used = np.zeros(stats.num_features)
     for item in compared.quantities:
         if item.channels:
@@ -167,8 +163,6 @@ def _exact(
 
 def _repeated(done: BatchNormPass, x: NDArray[Any], compared: Compared) -> dict[str, float]:
     """The distance of PyTorch's repeated arithmetic from PyTorch by quantity, in ULPs."""
-    import numpy as np
-
     arithmetic, run = compared.run.arithmetic, compared.run
     share = -(-done.stats.count // run.threads)
     if not arithmetic.order_known or (arithmetic.rows and share > LONGEST_LOOP):
@@ -195,8 +189,6 @@ def _repeated(done: BatchNormPass, x: NDArray[Any], compared: Compared) -> dict[
 
 def _distance(mine: NDArray[Any], theirs: NDArray[Any]) -> float:
     """The largest difference in ULPs of the larger value; infinite where one is not finite."""
-    import numpy as np
-
     one, other = mine.astype(np.float64), theirs.astype(np.float64)
     with np.errstate(all="ignore"):
         same = (one == other) | (np.isnan(one) & np.isnan(other))

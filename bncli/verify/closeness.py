@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +44,6 @@ def spacing(sizes: FloatArray, dtype: str) -> FloatArray:
 
     NaN where a size is not finite, and for dtypes that are no floats.
     """
-    import numpy as np
-
     kind = DTYPES[dtype]
     if not kind.digits:
         return np.full(np.shape(sizes), np.nan)
@@ -57,8 +55,6 @@ def spacing(sizes: FloatArray, dtype: str) -> FloatArray:
 
 def overflowed(values: FloatArray, dtype: str) -> FloatArray:
     """`values`, but those beyond the largest of `dtype` as the infinities that a cast makes."""
-    import numpy as np
-
     u = DTYPES[dtype].unit_roundoff
     limit = DTYPES[dtype].largest / (1 - u) * (1 - u / 2)  # half a step beyond the largest
     with np.errstate(invalid="ignore"):
@@ -67,8 +63,6 @@ def overflowed(values: FloatArray, dtype: str) -> FloatArray:
 
 def without_infinities(values: FloatArray) -> FloatArray:
     """`values`, but 0 for what is not finite: it has no rounding that others would be allowed."""
-    import numpy as np
-
     return np.where(np.isfinite(values), values, 0.0)
 
 
@@ -79,8 +73,6 @@ def alike(
 
     Which of the two arithmetic makes there hangs on the order of its steps alone.
     """
-    import numpy as np
-
     if not lost.any():
         return actual, expected
     beside = lost & ~np.isfinite(actual) & ~np.isfinite(expected)

@@ -10,7 +10,7 @@ from bncli.batchnorm import BlockNormalizer, along, blocks, gradient_sums
 from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.batch_norm_pass import Path, backend_call, upstream_gradient
 from bncli.verify.closeness import alike, overflowed
 from bncli.verify.meter import ClosenessMeter, closeness, pooled_closeness
@@ -94,8 +94,6 @@ class _Comparison:
 
     def quantities(self, tolerance: tuple[float, float] | None) -> list[ChannelCloseness]:
         """Each quantity's closeness, in the order of QUANTITIES."""
-        import numpy as np
-
         done, x = self.done, self.x
         stats, norm = done.stats, done.norm
         sums = gradient_sums(x, self.grad_output, norm, done.channel_axis)
@@ -147,8 +145,6 @@ class _Comparison:
 
     def _lost(self, sums: GradientSums) -> NDArray[Any]:
         """The channels in which something that goes into every value is not finite."""
-        import numpy as np
-
         norm = self.done.norm
         with np.errstate(invalid="ignore", over="ignore"):
             made_of = norm.mean + norm.var + norm.invstd * norm.weight + norm.bias + sums.g
@@ -158,8 +154,6 @@ class _Comparison:
         self, sums: GradientSums, allowed: dict[str, Tolerance]
     ) -> dict[str, ChannelCloseness]:
         """The closeness of what has the input's shape, block by block."""
-        import numpy as np
-
         done, x = self.done, self.x
         features, axis = done.stats.num_features, done.channel_axis
         normalizer = BlockNormalizer(done.norm, x.ndim, axis)
@@ -219,8 +213,6 @@ def _sizes(
     A mean is a sum of values as large as the standard deviation, however near to 0 it ends; a
     gradient's sum wanders as far as the root of its squares.
     """
-    import numpy as np
-
     stats = done.stats
     sizes = {quantity: np.abs(values) for quantity, values in exact.items()}
     with np.errstate(invalid="ignore", over="ignore"):
@@ -242,8 +234,6 @@ def _derived(
     run: BackendRun,
 ) -> dict[str, Tolerance]:
     """The tolerances that follow from how `run` computed, by quantity."""
-    import numpy as np
-
     settings = done.settings
     recomputed = None
     if settings.normalizes_with_batch and run.arithmetic.order != "any":

@@ -11,7 +11,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,8 +82,6 @@ class ExactPass:
 
 def exact_channel(x: NDArray[Any], g: NDArray[Any]) -> ExactChannel:
     """The sums of one channel's values, given as finite float32 (or narrower) arrays."""
-    import numpy as np
-
     wide, upstream = (values.reshape(-1).astype(np.float64) for values in (x, g))
     return ExactChannel(
         count=wide.size,

@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.model import Closeness
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,8 +40,6 @@ class Measured:
         equal_nan: bool,
     ) -> Measured:
         """Measure arrays of one shape, against which rtol and atol broadcast."""
-        import numpy as np
-
         integers = actual.dtype.kind in "iub" and expected.dtype.kind in "iub"
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             same = actual == expected
@@ -89,8 +87,6 @@ class ClosenessMeter:
 
     def __post_init__(self) -> None:
         """Nothing is measured yet."""
-        import numpy as np
-
         names = (
             "max_abs_diff",
             "max_rel_diff",
@@ -117,8 +113,6 @@ class ClosenessMeter:
 
         Raises ValueError where the shapes differ.
         """
-        import numpy as np
-
         if actual.shape != expected.shape:
             raise ValueError(f"{self.quantity}: {actual.shape} against {expected.shape}")
         if not actual.size:
@@ -162,8 +156,6 @@ class ClosenessMeter:
 
         `at` counts the elements of a channel in C order.
         """
-        import numpy as np
-
         axis = self.channel_axis
         others = [size for other, size in enumerate(shape) if other != axis]
         where: list[list[int]] = [[] for _ in at]

@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
+from bncli.values import np
 from bncli.verify.closeness import Tolerance, without_infinities
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ DEVIATIONS = 2.0
 
 def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[str, Tolerance]:
     """The tolerance of each of `NORM_QUANTITIES`, arrays in the shape `Norm.kept`."""
-    import numpy as np
-
     norm = statistics.norm
     u = arithmetic.u
     tiniest = arithmetic.tiniest

@@ -9,7 +9,7 @@ from bncli.batchnorm import along, blocks, normalization
 from bncli.model import BatchNormSettings
 from bncli.norms import BATCH, norm_statistics, of_channels
 from bncli.pytorch_cpu import cpu_statistics
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.closeness import Tolerance
 from bncli.verify.meter import ClosenessMeter
 from bncli.verify.norm_tolerance import norm_tolerances
@@ -48,8 +48,6 @@ def compare_norms(
     `x` holds values of `dtype` (bfloat16 as float32) in the user's axes, and `stats` are those of
     its channels. `tolerance` is (rtol, atol) for all, or None for what follows from the arithmetic.
     """
-    import numpy as np
-
     compared: list[Closeness] = []
     missing = []
     for norm in norms:
@@ -76,8 +74,6 @@ def _batch_bounds(
     exact: NormStatistics, x: NDArray[Any], stats: ChannelStats, run: NormRun
 ) -> dict[str, Tolerance]:
     """BatchNorm's tolerances, from the sums repeated in PyTorch's own order if they are its."""
-    import numpy as np
-
     norm = exact.norm
     arithmetic = run.arithmetic
     settings = BatchNormSettings(eps=norm.eps)
@@ -103,8 +99,6 @@ def _differences(
     exact: NormStatistics, x: NDArray[Any], run: NormRun, allowed: dict[str, Tolerance]
 ) -> list[Closeness]:
     """The closeness of each quantity of one norm that the backend gives."""
-    import numpy as np
-
     norm = exact.norm
     shape = norm.statistics_shape
     meters = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.running_stats.simulation import Walk
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.closeness import Tolerance
 from bncli.verify.meter import ClosenessMeter, closeness
 
@@ -30,8 +30,6 @@ class Allowed:
 
 def compare_steps(walk: Walk, theirs: Iterator[RunningStats], allowed: Allowed) -> list[Closeness]:
     """Every step's buffers against those of `theirs`; an index is (step from 1, channel)."""
-    import numpy as np
-
     meters = {name: ClosenessMeter(name) for name in (*BUFFERS, "num_batches_tracked")}
     zero = np.zeros(1)
     for piece in walk.pieces():
@@ -72,8 +70,6 @@ def derived(table: BatchTable, first: RunningStats, new: float | None, steps: in
     mean square, the variance within that of itself and a few roundings of the mean. A step adds
     three roundings of the buffers, which fade with the weight of the old value.
     """
-    import numpy as np
-
     u = DTYPES[table.dtype].unit_roundoff
     summed = 2.0**-53 if table.dtype == "float64" else 2.0**-24  # rows are summed in float32
     n = float(table.count.max())
@@ -99,8 +95,6 @@ def derived(table: BatchTable, first: RunningStats, new: float | None, steps: in
 
 def exactly(num_features: int) -> Allowed:
     """No tolerance at all."""
-    import numpy as np
-
     none = _absolute(np.zeros(num_features))
     return Allowed(none, none)
 
@@ -116,7 +110,5 @@ def _growth(new: float | None, steps: int) -> float:
 
 
 def _absolute(atol: FloatArray) -> Tolerance:
-    import numpy as np
-
     atol = np.where(np.isfinite(atol), atol, 0.0)  # where nothing is finite, both sides say so
     return Tolerance(np.zeros_like(atol), atol)

@@ -11,6 +11,7 @@ from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.model import ChannelCloseness
 from bncli.moments import channel_stats
+from bncli.values import np
 from bncli.verify.meter import ClosenessMeter, pooled_closeness
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ def compare_stored(
     bytes done. The sizes are each channel's largest finite |expected|. Beyond `MOST_CHANNELS` there
     are no channels, and one size.
     """
-    import numpy as np
-
     shape = expected.shape or (1,)
     whole = shape[channel_axis] > MOST_CHANNELS
     if whole:  # as one channel, on an axis of its own

@@ -15,7 +15,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.backends.arithmetic import walk_of
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.closeness import Tolerance, without_infinities
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ class Tolerances:
         `recomputed` is needed where the batch is reduced (`settings.normalizes_with_batch`), but
         for an arithmetic whose sums are in any order.
         """
-        import numpy as np
-
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             other_invstd = norm.invstd, norm.invstd
             if settings.normalizes_with_batch:
@@ -122,8 +120,6 @@ class Tolerances:
 
     def output(self) -> Tolerance:
         """x * alpha + (bias - mean * alpha), alpha = weight * invstd rounded once more."""
-        import numpy as np
-
         u = self.arithmetic.u
         with np.errstate(invalid="ignore", over="ignore"):
             weight, bias = np.abs(self.norm.weight), np.abs(self.norm.bias)
@@ -150,8 +146,6 @@ class Tolerances:
 
     def grad_bias(self, sums: GradientSums) -> Tolerance:
         """sum(g)."""
-        import numpy as np
-
         error = self._sum_error(np.abs(sums.g), sums.g_squared)
         return self._tolerance(2 * self.arithmetic.u, error + self._underflow(4 * self.stats.count))
 
@@ -161,8 +155,6 @@ class Tolerances:
 
     def grad_input(self, sums: GradientSums) -> Tolerance:
         """weight * invstd * (g - sum(g)/n - x_hat * sum(g*x_hat)/n), or its first part alone."""
-        import numpy as np
-
         u, own_steps = self.arithmetic.u, self.arithmetic.own_steps
         count = self.stats.count
         # weight * invstd, its product with the bracket, and two roundings inside that.
@@ -198,8 +190,6 @@ class Tolerances:
     def _running(
         self, factor: float, before: FloatArray, batch: FloatArray, error: FloatArray
     ) -> Tolerance:
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             sizes = np.abs(factor * batch) + np.abs((1 - factor) * before)
             # The rounded factor shifts weight between the two terms by up to u.
@@ -216,8 +206,6 @@ class Tolerances:
 
         The partial sums wander up to sqrt(sum of squares), and drift to the total.
         """
-        import numpy as np
-
         # The worst of many channels strays further than one does.
         channels = math.sqrt(1 + math.log(self.stats.num_features) / 8)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -228,8 +216,6 @@ class Tolerances:
 
     def _underflow(self, steps: int, *factors: FloatArray) -> FloatArray:
         """What so many steps lose below the normal range, by whatever it is multiplied then."""
-        import numpy as np
-
         lost = np.full(self.norm.var.shape, steps * self.arithmetic.underflow)
         with np.errstate(invalid="ignore", over="ignore"):
             for factor in factors:
@@ -238,8 +224,6 @@ class Tolerances:
 
     def _dot_error(self, sums: GradientSums) -> FloatArray:
         """The absolute error of sum(g * x_hat), but for the common factor invstd."""
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             # Every term is rounded when x is centred and when it is multiplied.
             terms = min(math.sqrt(self.stats.count), 4.0) * 2 * self.arithmetic.u
@@ -254,8 +238,6 @@ class Tolerances:
 
     def _tolerance(self, rtol: FloatArray | float, atol: FloatArray | float) -> Tolerance:
         """Both as arrays of shape (num_features,); a bound that is not a number allows nothing."""
-        import numpy as np
-
         shape = self.norm.var.shape
         return Tolerance(
             np.nan_to_num(np.broadcast_to(np.asarray(rtol, np.float64), shape), posinf=np.inf),
@@ -267,8 +249,6 @@ def _mean_error(
     arithmetic: Arithmetic, stats: ChannelStats, recomputed: CpuStatistics | None
 ) -> FloatArray:
     """The absolute error of the batch mean."""
-    import numpy as np
-
     mean = np.abs(stats.mean)
     lost = 0.0 if recomputed is None else arithmetic.slack * np.abs(recomputed.mean - stats.mean)
     # The recomputed mean is rounded already; a tenth more for the order of the last steps.
@@ -290,8 +270,6 @@ def _var_error(
     mean_error: FloatArray,
 ) -> FloatArray:
     """The absolute error of the biased batch variance."""
-    import numpy as np
-
     var = stats.var
     lost = np.zeros_like(var) if recomputed is None else np.abs(recomputed.var - var)
     slack, walk = arithmetic.slack, arithmetic.walk
@@ -320,8 +298,6 @@ def _range_of_invstd(recomputed: CpuStatistics, eps: float) -> tuple[FloatArray,
 
     With 2 % to spare: it matters only where half of the digits are gone.
     """
-    import numpy as np
-
     var, fused = recomputed.var, recomputed.fused_var
     fused = var if fused is None else fused
     return (
@@ -332,6 +308,4 @@ def _range_of_invstd(recomputed: CpuStatistics, eps: float) -> tuple[FloatArray,
 
 def fixed(rtol: float, atol: float, num_features: int) -> Tolerance:
     """The same tolerance for every channel."""
-    import numpy as np
-
     return Tolerance(np.full(num_features, rtol), np.full(num_features, atol))

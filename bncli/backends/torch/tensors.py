@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.arithmetic import Arithmetic
 from bncli.errors import MissingBackendError, UsageError
+from bncli.values import np
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,7 +48,6 @@ def repeats() -> bool:
 
 def to_tensor(values: NDArray[Any], dtype: Any) -> Any:
     """A tensor of `dtype` with the strides of `values`, sharing no memory with them."""
-    import numpy as np
     import torch
 
     return torch.from_numpy(np.array(values, order="K")).to(dtype)
@@ -82,7 +82,6 @@ def laid_out(x: Any, memory_format: str | None) -> Any:
 
 def to_array(tensor: Any) -> NDArray[Any]:
     """A NumPy array with the tensor's values, bfloat16 widened to float32."""
-    import numpy as np
     import torch
 
     tensor = tensor.detach().cpu()

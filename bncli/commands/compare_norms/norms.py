@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.report import Column, Table
 from bncli.sections.tables import first_shown
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,6 @@ class Measured:
 
 def measure(norms: Sequence[Norm], given: Input) -> Measured:
     """The statistics of the whole batch, and of the batch without its last sample."""
-    import numpy as np
-
     from bncli.moments import channel_stats
     from bncli.norms import BATCH, chunks, largest_change, norm_statistics, of_channels
     from bncli.process.progress import progress
@@ -122,8 +120,6 @@ def _first(statistics: NormStatistics, samples: int) -> NormStatistics:
 
 def cells_of_first_sample(given: Input, shown: Sequence[int], values: int) -> list[tuple[int, ...]]:
     """Places in the first sample: the first values of each channel shown, as many as asked for."""
-    import numpy as np
-
     shape = given.tensors[0].shape
     spatial = [size for axis, size in enumerate(shape) if axis not in (0, given.channel_axis)]
     each = min(max(1, values // len(shown)), math.prod(spatial))
@@ -233,8 +229,6 @@ def first_sample_table(
 
 def noise_table(given: Input, stats: ChannelStats, shown: Sequence[int]) -> Table:
     """The standard errors of each channel's batch statistics, expected and as samples show them."""
-    import numpy as np
-
     from bncli.norms import samples_noise
     from bncli.process.progress import progress
 

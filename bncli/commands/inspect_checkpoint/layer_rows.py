@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import Column
+from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,8 +82,6 @@ def layer_scale(layer: Layer) -> NDArray[Any] | None:
 
 def sketch(scale: NDArray[Any] | None) -> str | None:
     """How many channels have which |scale|, a character for each half decade."""
-    import numpy as np
-
     if scale is None:
         return None
     sizes = np.abs(scale[np.isfinite(scale)])
@@ -97,8 +96,6 @@ def sketch(scale: NDArray[Any] | None) -> str | None:
 
 def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
     """The least and the greatest finite value, or None twice where there is none."""
-    import numpy as np
-
     if values is None:
         return None, None
     finite = values[np.isfinite(values)]
@@ -109,7 +106,5 @@ def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
 
 def _nonfinite(layer: Layer) -> int | None:
     """The number of NaN and Inf among the layer's tensors; None where none could be read."""
-    import numpy as np
-
     read = [values for values in layer.vectors.values() if values is not None]
     return sum(int((~np.isfinite(values)).sum()) for values in read) if read else None

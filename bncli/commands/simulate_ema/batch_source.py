@@ -12,7 +12,7 @@ from bncli.errors import UsageError
 from bncli.loaders import split_spec
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.flags import BatchFlags
@@ -39,8 +39,6 @@ def statistics_of(
     source: Batches, dtype: str, threads: int | None, torch_threads: int
 ) -> Statistics:
     """The statistics of every distinct batch, each computed once, for buffers of `dtype`."""
-    import numpy as np
-
     from bncli.process.progress import progress
     from bncli.running_stats.collect import Collector
 
@@ -97,8 +95,6 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
 
 def _held(table: BatchTable, dtype: str) -> BatchTable:
     """The statistics as buffers of `dtype` would be given them, rounded once each."""
-    import numpy as np
-
     from bncli.pytorch_cpu.half import rounded
 
     if dtype == "float64":

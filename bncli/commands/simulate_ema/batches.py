@@ -17,7 +17,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_tensor
 from bncli.model import TensorRef
 from bncli.pytorch_cpu.float32 import sums_by_rows
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,8 +92,6 @@ def values_of(batches: Batches, i: int, dtype: str) -> NDArray[Any]:
 
     Its memory is contiguous or, where it is stored so, channels last; float64 leaves it as it is.
     """
-    import numpy as np
-
     tensor, given = batches.batch(i), batches.given
     x = np.moveaxis(given.values(tensor), given.channel_axis, 1)
     if dtype == "float64":
@@ -109,8 +107,6 @@ def ordered(number: int, flags: BatchFlags) -> Callable[[], Iterator[IntArray]]:
     """All epochs over `number` batches: each in turn, or shuffled anew with the seed."""
 
     def order() -> Iterator[IntArray]:
-        import numpy as np
-
         rng = np.random.default_rng(flags.seed)
         for _ in range(flags.epochs):
             yield rng.permutation(number) if flags.shuffle else np.arange(number)
@@ -219,8 +215,6 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
 
     @lru_cache(maxsize=2)
     def permutation(epoch: int) -> IntArray:
-        import numpy as np
-
         return np.random.default_rng([flags.seed, epoch]).permutation(samples)
 
     def batch(i: int) -> TensorRef:
@@ -234,8 +228,6 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
     number = per_epoch * flags.epochs if flags.shuffle else per_epoch
 
     def in_turn() -> Iterator[IntArray]:
-        import numpy as np
-
         for epoch in range(flags.epochs):
             yield np.arange(per_epoch) + epoch * per_epoch
 
@@ -288,8 +280,6 @@ def _gathered(tensor: TensorRef, samples: IntArray) -> TensorRef:
 
 def _samples(tensor: TensorRef, samples: IntArray) -> NDArray[Any]:
     """Some samples of a tensor, flat, in this order."""
-    import numpy as np
-
     with ExitStack() as stack:
         read = tensor.stored_reader(stack)
         return np.concatenate([read((slice(i, i + 1),)).reshape(-1) for i in samples.tolist()])
@@ -326,8 +316,6 @@ def _generated(flags: BatchFlags) -> Batches:
 
     def batch(i: int) -> TensorRef:
         def values() -> NDArray[Any]:
-            import numpy as np
-
             rng = np.random.default_rng([flags.seed, i])
             c = shape[axis]
             mean = drift * i + (between * rng.standard_normal(c) if between else np.zeros(c))

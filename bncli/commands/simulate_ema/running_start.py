@@ -12,7 +12,7 @@ from bncli.errors import UsageError
 from bncli.loaders import open_layer
 from bncli.running_stats.conventions import Convention, converted_momentum
 from bncli.running_stats.frameworks import convention
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
@@ -117,8 +117,6 @@ def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
 
 def rounded_start(running: RunningStats | None, dtype: str) -> RunningStats | None:
     """The buffers as a module with buffers of `dtype` would hold them."""
-    import numpy as np
-
     from bncli.pytorch_cpu.half import rounded
 
     if running is None or dtype == "float64":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.report import MOST_ROWS, Chart, Column, Table
 from bncli.running_stats.plan import Memory
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray
@@ -77,8 +77,6 @@ def chosen_steps(steps: int, rows_a_step: int, every: int | None) -> IntArray:
 
     With `every`, its multiples and the last one, whatever their number.
     """
-    import numpy as np
-
     if every is not None:
         every = min(every, steps)  # any larger number shows the last one too
         return np.unique(np.append(np.arange(every, steps + 1, every), steps))
@@ -90,8 +88,6 @@ def chosen_steps(steps: int, rows_a_step: int, every: int | None) -> IntArray:
 
 def charted_steps(steps: int, shown: IntArray) -> IntArray:
     """The shown steps, and those that charts need beside them."""
-    import numpy as np
-
     return np.union1d(shown, np.linspace(1, steps, MOST_POINTS).round().astype(np.int64))
 
 
@@ -99,8 +95,6 @@ def steps_table(
     runs: list[Simulated], batches: BatchTable, shown: IntArray, channels: list[int]
 ) -> Table:
     """The `shown` steps' batches and the buffers after them, channel by channel, side by side."""
-    import numpy as np
-
     mean, var = (values[:, channels] for values in batches.shown)
     rows: list[dict[str, Value]] = []
     first = runs[0].trajectory
@@ -157,8 +151,6 @@ def channels_table(
     channels: list[int],
 ) -> Table:
     """What each channel has come to, beside the population, and what is missing to it."""
-    import numpy as np
-
     trajectory = run.trajectory
     first, final = trajectory.first, trajectory.final
     weight = trajectory.final_weight
@@ -280,8 +272,6 @@ def _squares_formula(run: Simulated) -> str:
 
 def port_table(runs: list[Simulated], channels: list[int]) -> Table:
     """The conventions' buffers in the end, and how far they are from the first one's."""
-    import numpy as np
-
     first = runs[0].trajectory.final
     columns = []
     for run in runs:
@@ -328,8 +318,6 @@ def charts(
     """The course of the first channel shown: batch, population and running values; the initial
     value's weight.
     """
-    import numpy as np
-
     first = runs[0].trajectory
     if len(first.steps) < 2:
         return ()

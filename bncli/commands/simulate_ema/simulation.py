@@ -30,7 +30,7 @@ from bncli.running_stats.plan import (
 )
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.batches import Batches
@@ -163,8 +163,6 @@ class Simulation:
         channels: list[int],
     ) -> list[Table]:
         """The tables, but for the comparison's."""
-        import numpy as np
-
         lead = runs[0]
         count = float(table.count.mean())
         kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
@@ -187,8 +185,6 @@ class Simulation:
 
     def _facts(self, runs: list[Simulated], table: BatchTable) -> dict[str, Value]:
         """What a report says of the batches and of the course of the first convention."""
-        import numpy as np
-
         source, lead = self.source, runs[0]
         trajectory, memory = lead.trajectory, lead.memory
         counts = np.unique(table.count)
@@ -241,8 +237,6 @@ class Simulation:
 
     def _verdict(self, runs: list[Simulated]) -> str:
         """What the buffers have come to, in a sentence."""
-        import numpy as np
-
         from bncli.rulebook.running import began_with
 
         lead = runs[0]
@@ -268,8 +262,6 @@ class Simulation:
         self, runs: list[Simulated], table: BatchTable, scatter: Population
     ) -> list[Finding]:
         """What the rules say."""
-        import numpy as np
-
         from bncli.rulebook.batch import outside_findings
         from bncli.rulebook.running import (
             momentum_findings,
@@ -308,8 +300,6 @@ class Simulation:
 
     def _one_value_batches(self, table: BatchTable) -> list[int]:
         """The batches with one value a channel that training comes to, from 0, ascending."""
-        import numpy as np
-
         one = table.count == 1
         if self.running.freeze_after is None or not one.any():
             return np.flatnonzero(one).tolist()

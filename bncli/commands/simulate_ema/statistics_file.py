@@ -14,7 +14,7 @@ from bncli.loaders import open_file, split_spec
 from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,8 +77,6 @@ def read_statistics(spec: str) -> BatchTable:
 
 def _numbers(tensor: TensorRef) -> NDArray[Any]:
     """A tensor's values, float64. Raises TensorError for complex ones."""
-    import numpy as np
-
     if tensor.dtype.startswith("complex"):
         raise TensorError(f"{tensor.label}: {tensor.dtype}; statistics are real numbers.")
     return np.asarray(tensor.read(), np.float64)
@@ -86,8 +84,6 @@ def _numbers(tensor: TensorRef) -> NDArray[Any]:
 
 def _from_csv(path: Path) -> _Records:
     """The rows of a CSV file with a header."""
-    import numpy as np
-
     columns: dict[str, list[float]] = {name: [] for name in NEEDED}
     try:
         check_regular(path)
@@ -122,8 +118,6 @@ def _number(path: Path, line: int, name: str, text: str | None) -> float:
 
 def _table(path: Path, rows: _Records) -> BatchTable:
     """Rows in any order as a table; every batch has every channel once."""
-    import numpy as np
-
     if not len(rows.mean):
         raise TensorError(f"{path}: it holds no batch.")
     for name in ("batch", "channel", "count"):
@@ -156,8 +150,6 @@ def _table(path: Path, rows: _Records) -> BatchTable:
 
 def _wide(path: Path, arrays: dict[str, NDArray[Any]]) -> BatchTable:
     """mean and var of shape (batches, channels), and a count for all or for each batch."""
-    import numpy as np
-
     mean, var, count = arrays["mean"], arrays["var"], arrays["count"]
     if var.shape != mean.shape or not mean.size:
         raise TensorError(
@@ -176,8 +168,6 @@ def _wide(path: Path, arrays: dict[str, NDArray[Any]]) -> BatchTable:
 
 def _check_whole(path: Path, name: str, values: NDArray[Any]) -> None:
     """Raise TensorError unless the values are numbers to count with."""
-    import numpy as np
-
     least = 1 if name == "count" else 0
     with np.errstate(invalid="ignore"):
         bad = ~((values >= least) & (values < 2**53) & (values == np.floor(values)))
@@ -190,8 +180,6 @@ def _check_whole(path: Path, name: str, values: NDArray[Any]) -> None:
 
 def _checked(path: Path, count: IntArray, mean: FloatArray, var: FloatArray) -> BatchTable:
     """The table, once its counts agree and no variance is negative."""
-    import numpy as np
-
     uneven = np.flatnonzero((count != count[:, :1]).any(1))
     if len(uneven):
         raise TensorError(

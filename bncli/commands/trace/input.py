@@ -9,7 +9,7 @@ from bncli.arguments.input import open_real
 from bncli.arguments.layer import about_spec
 from bncli.dtypes import decode, encode
 from bncli.errors import TensorError
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 def open_gradient(spec: str, given: Input) -> NDArray[Any]:
     """The upstream gradient in the input's dtype. Raises TensorError where it does not fit it."""
-    import numpy as np
-
     tensor = open_real(spec, "no gradient can")
     wanted = given.tensors[0].shape
     if tensor.shape != wanted:

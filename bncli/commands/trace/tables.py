@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Table
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.report import Value
@@ -130,8 +130,6 @@ def distance(value: float | None, theirs: float | None) -> float | None:
 
 def rounding(value: float | None, exact: float | None) -> Row:
     """The exact value, how far off the rounded one is, and in units of its last place."""
-    import numpy as np
-
     if value is None or exact is None:
         return {"exact": exact, "difference": None, "ulps": None}
     difference = 0.0 if value == exact else value - exact

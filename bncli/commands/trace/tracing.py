@@ -16,7 +16,7 @@ from bncli.commands.trace.tables import (
 )
 from bncli.errors import TensorError
 from bncli.rulebook.interface import name_channels
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,
@@ -138,8 +138,6 @@ class Tracing:
 
     def _float32_pass(self, stored: StoredTensor) -> Float32Pass:
         """PyTorch's arithmetic on the channels shown."""
-        import numpy as np
-
         from bncli.pytorch_cpu.float32 import sums_by_rows
 
         axis = self.given.channel_axis
@@ -207,8 +205,6 @@ class Tracing:
 
     def _notes(self) -> str:
         """That there are more channels, and that the bits are those of a contiguous copy."""
-        import numpy as np
-
         from bncli.pytorch_cpu.float32 import is_strided
 
         notes = [self._left_out()]
@@ -247,8 +243,6 @@ class Tracing:
         place: int,
     ) -> list[Row]:
         """A row for each element shown: the one followed, or at most so many."""
-        import numpy as np
-
         chosen: int | list[int] = most
         if element is not None and self.chosen.followed is not None:
             chosen = [view.position(self.chosen.followed)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.norms import chunks, norm_statistics
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.norm_ways import norm_ways, rounding
 from bncli.verify.identify.search import DIGITS, LOST, TELLING, Candidate
 
@@ -111,8 +111,6 @@ def _measure(
     worst: _Worst,
 ) -> None:
     """Add some samples to what a hypothesis left at most."""
-    import numpy as np
-
     block = tuple(slice(0, size) for size in x.shape)
     kind = DTYPES[view.y.dtype]
     u = rounding(view.y.dtype)
@@ -167,8 +165,6 @@ def _fitted(view: View, ways: Iterable[Way]) -> list[Way]:
 
 def _fitted_eps(view: View, way: Way, x: NDArray[Any], y: NDArray[Any]) -> float | None:
     """The eps that the slopes of the output on the input ask for; see `search.fitted`."""
-    import numpy as np
-
     statistics = norm_statistics(way.norm, x)
     u = rounding(view.y.dtype)
     with np.errstate(all="ignore"):
@@ -192,8 +188,6 @@ def _fitted_eps(view: View, way: Way, x: NDArray[Any], y: NDArray[Any]) -> float
 
 def _by_statistic(statistics: NormStatistics, values: NDArray[Any]) -> NDArray[Any]:
     """The sums of values by the statistic that they belong to, in the shape `Norm.kept`."""
-    import numpy as np
-
     kept = statistics.var.shape
     shape: list[int] = []
     axes: list[int] = []

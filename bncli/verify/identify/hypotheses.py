@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import ChannelStats, FloatArray
@@ -229,8 +229,6 @@ def plain_batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypot
 
 def channel_map(hypothesis: Hypothesis, known: Known, stats: ChannelStats) -> ChannelMap:
     """What BatchNorm does to each channel under the hypothesis; `stats` are the input's."""
-    import numpy as np
-
     ones, zeros = np.ones(stats.num_features), np.zeros(stats.num_features)
     with np.errstate(all="ignore"):
         if hypothesis.mode == TRAINING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import ChannelMap
 from bncli.verify.identify.pair import furthest
 from bncli.verify.identify.search import LEVELS
@@ -35,8 +35,6 @@ class Implied:
     @classmethod
     def of(cls, seen: Seen) -> Implied:
         """What the pair shows, seen in this way."""
-        import numpy as np
-
         fit, known = seen.fit, seen.known
         weight = 1.0 if known.weight is None else known.weight
         bias = 0.0 if known.bias is None else known.bias
@@ -57,8 +55,6 @@ class Implied:
     @property
     def worst(self) -> int | None:
         """The channel that is furthest from a line, None where each is one."""
-        import numpy as np
-
         if not (~self.affine & np.isfinite(self.off)).any():
             return None
         return int(np.nan_to_num(self.off, nan=-1.0).argmax())
@@ -66,6 +62,4 @@ class Implied:
     @property
     def tells_nothing(self) -> bool:
         """Whether no channel of the input has two values, through which a line could go."""
-        import numpy as np
-
         return bool(np.isnan(self.scale).all())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.batchnorm import along
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.norms import GROUP, INSTANCE, LAYER, RMS, describe
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import (
     EPS,
     HELD,
@@ -64,8 +64,6 @@ class Way:
 
     def output(self, x: NDArray[Any], statistics: NormStatistics) -> FloatArray:
         """What it makes of some samples, float64."""
-        import numpy as np
-
         block = tuple(slice(0, size) for size in x.shape)
         if self.held:
             mean = decode(encode(statistics.mean, self.held), self.held)
@@ -84,8 +82,6 @@ class Way:
 
         Near the middle between two values of `held`, the sum's error says which of them it is.
         """
-        import numpy as np
-
         mean = statistics.mean
         error = walk * (np.abs(mean) + np.sqrt(statistics.var))
         if not self.held:

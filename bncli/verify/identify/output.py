@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.family import family
 from bncli.verify.identify.hypotheses import (
     BATCH,
@@ -266,8 +266,6 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
 
     Both effects grow as the variance or the count falls: in proportion to its inverse.
     """
-    import numpy as np
-
     one, two = best.hypothesis, other.hypothesis
     if one.mode not in (TRAINING, EVAL) or two.mode not in (TRAINING, EVAL):
         return None

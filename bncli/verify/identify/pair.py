@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bncli.batchnorm import along, blocks
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.moments import channel_stats
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +74,6 @@ class ArraySource:
 
     def moved(self, source: int, destination: int) -> Source:
         """See `Source`."""
-        import numpy as np
-
         return replace(self, values=np.moveaxis(self.values, source, destination))
 
     def stride(self, axis: int) -> int:
@@ -180,8 +178,6 @@ class View:
 
     def read(self) -> Iterator[tuple[Block, NDArray[Any], NDArray[Any]]]:
         """Each block with the values of the input and the output there."""
-        import numpy as np
-
         for block in blocks(self.shape, PIECE):
             if self.channels:
                 part = block[self.channel_axis]
@@ -219,8 +215,6 @@ class Fit:
 
 def fit(view: View) -> Fit:
     """Least squares of y on x in each channel; a constant input has the slope 0."""
-    import numpy as np
-
     stats = view.stats()
     y_stats = view.y.stats(view.channel_axis, None)
     ok = np.isfinite(stats.mean) & np.isfinite(stats.var)
@@ -241,8 +235,6 @@ def furthest(view: View, maps: list[ChannelMap], ok: NDArray[Any]) -> FloatArray
 
     Channels that are not `ok` count as 0. Where the view's output was rounded, the map's is too.
     """
-    import numpy as np
-
     found = np.zeros((len(maps), view.num_features))
     axes = tuple(axis for axis in range(len(view.shape)) if axis != view.channel_axis)
     with np.errstate(all="ignore"):
@@ -263,8 +255,6 @@ def furthest(view: View, maps: list[ChannelMap], ok: NDArray[Any]) -> FloatArray
 
 def representable(source: Source, dtype: str) -> bool:
     """Whether every value of a tensor is one of `dtype`, though its own dtype is wider."""
-    import numpy as np
-
     if DTYPES[source.dtype].unit_roundoff >= DTYPES[dtype].unit_roundoff:
         return False
     for block in blocks(source.shape, FEW):

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.moments import channel_stats, merge
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import EPS, TRAINING, Hypothesis, affine_ways, channel_map
 from bncli.verify.identify.pair import ArraySource, View, furthest
 from bncli.verify.identify.search import LEVELS, Candidate, Seen
@@ -62,8 +62,6 @@ def parts_of_batch(seen: Seen, shards: Sequence[int] = ()) -> tuple[list[Candida
 
 def shard_statistics(parts: Sequence[ChannelStats], how: str) -> ChannelStats:
     """The statistics that parts of any size have when each counts the same; `how` as above."""
-    import numpy as np
-
     whole = merge(parts)
     shift = whole.shift
     means = np.stack([(part.shift - shift) + part.offset for part in parts])
@@ -87,8 +85,6 @@ class _Samples:
 
     @classmethod
     def of(cls, x: NDArray[Any], axis: int, center: FloatArray) -> _Samples:
-        import numpy as np
-
         table = np.moveaxis(x, axis, 1).reshape(x.shape[0], x.shape[axis], -1)
         apart = table.astype(np.float64) - center[:, np.newaxis]
         none = np.zeros((1, len(center)))
@@ -108,8 +104,6 @@ class _Samples:
 
 def _runs(seen: Seen, x: NDArray[Any], shards: Sequence[int]) -> Iterator[Candidate]:
     """Statistics of some of the samples, in a row: those that come nearest to the implied ones."""
-    import numpy as np
-
     view, fit, known = seen.view, seen.fit, seen.known
     samples = view.shape[0]
     if samples > MOST_SAMPLES:
@@ -187,8 +181,6 @@ def _put_together(seen: Seen, x: NDArray[Any], shards: Sequence[int]) -> Iterato
 
 def _cut(values: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
     """Runs of samples of these sizes."""
-    import numpy as np
-
     return np.split(values, np.cumsum(sizes)[:-1])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.running_stats.frameworks import CONVENTIONS
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.parts import SQUARES, WITHIN, shard_statistics
 from bncli.verify.identify.updates import (
     APART,
@@ -93,8 +93,6 @@ class Observed:
 
     def batch_variance(self, way: Update) -> FloatArray:
         """What enters running_var."""
-        import numpy as np
-
         row = next(row for row in CONVENTIONS if row.variance == way.variance)
 
         def divided(stats: ChannelStats) -> FloatArray:
@@ -112,8 +110,6 @@ class Observed:
 
     def measured(self, way: Update) -> MeasuredUpdate:
         """How far the update is from what was observed, and from what rounding may leave."""
-        import numpy as np
-
         u = DTYPES[self.dtype].unit_roundoff
         sums = 2.0**-24 if u > 2.0**-53 else u
         walk = 2.7 * sums * np.sqrt(self.stats.count)
@@ -160,8 +156,6 @@ class Observed:
     @property
     def finite(self) -> NDArray[Any]:
         """The channels in which all numbers are finite."""
-        import numpy as np
-
         found = np.isfinite(self.stats.mean) & np.isfinite(self.stats.unbiased_var)
         for buffers in (self.before, self.after):
             found &= np.isfinite(buffers.running_mean) & np.isfinite(buffers.running_var)
@@ -169,8 +163,6 @@ class Observed:
 
     def told_weight(self, quantity: str, batch: FloatArray) -> float | None:
         """The weight of the batch that fits one buffer best, None where nothing tells it."""
-        import numpy as np
-
         ok = self.finite
         old, new = getattr(self.before, quantity)[ok], getattr(self.after, quantity)[ok]
         way = batch[ok] - old
@@ -257,8 +249,6 @@ def _told(observed: Observed) -> list[Update]:
 
 def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:
     """The best way, what another divisor would leave, and what remains in doubt."""
-    import numpy as np
-
     best = order[0]
     said = best.update.words
     if not best.explains:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import (
     EVAL,
     FRESH,
@@ -111,8 +111,6 @@ class Seen:
         PyTorch's folded form x * alpha + (bias - mean * alpha) rounds at the size of both products.
         Their size is taken from the output and not from `made`, which may be absurd.
         """
-        import numpy as np
-
         view, stats, y_stats = self.view, self.fit.stats, self.fit.y_stats
         kind = DTYPES[view.y_dtype or view.y.dtype]
         u = SINGLE if kind.unit_roundoff > 2.0**-53 else 2 * kind.unit_roundoff
@@ -147,15 +145,11 @@ class Seen:
 
     def _weight(self) -> FloatArray:
         """The weight of each channel, 1 where it is not known."""
-        import numpy as np
-
         weight = self.known.weight
         return np.ones(self.view.num_features) if weight is None else weight
 
     def screened(self, made: ChannelMap) -> FloatArray:
         """How far the map is from the fitted one at the ends of each channel."""
-        import numpy as np
-
         stats, y_stats = self.fit.stats, self.fit.y_stats
         found = np.zeros(self.view.num_features)
         with np.errstate(all="ignore"):
@@ -177,8 +171,6 @@ class Seen:
 
     def judged(self, hypothesis: Hypothesis, made: ChannelMap, apart: FloatArray) -> Candidate:
         """A candidate, given the largest difference of each channel."""
-        import numpy as np
-
         shares, tells = [], []
         ok, y_stats = self.fit.ok, self.fit.y_stats
         with np.errstate(all="ignore"):
@@ -202,8 +194,6 @@ class Seen:
 
 def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[Candidate]:
     """The hypotheses of a view that come nearest, and the plain ones, all measured."""
-    import numpy as np
-
     known, stats = seen.known, seen.fit.stats
     if hypotheses is None:
         hypotheses = list(batch_norms(known, seen.view.name, seen.view.count))
@@ -253,8 +243,6 @@ def _fitted_eps(seen: Seen, plain: Hypothesis) -> float | None:
     An error of the slope counts in proportion to var + eps, so that the weights are its inverse
     square. A slope that is lost in the output's rounding tells none.
     """
-    import numpy as np
-
     known, stats, y_stats = seen.known, seen.fit.stats, seen.fit.y_stats
     u = max(DTYPES[seen.view.y.dtype].unit_roundoff, 2.0**-53)
     var = stats.unbiased_var if plain.ddof else stats.var

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
+from bncli.values import np
 from bncli.verify.identify.hypotheses import EVAL, TRAINING, Hypothesis, Known, channel_map
 from bncli.verify.identify.pair import View, representable
 from bncli.verify.identify.search import Seen
@@ -108,8 +109,6 @@ def _order_of_output(view: View) -> list[int] | None:
 
     Channels are recognised by correlation; None also where that gives no permutation.
     """
-    import numpy as np
-
     size = 1
     for axis_size in view.shape[1:]:
         size *= axis_size
@@ -137,8 +136,6 @@ def _order_of_output(view: View) -> list[int] | None:
 
 def _order_of_state(seen: Seen, mode: str) -> list[int] | None:
     """For each channel the entry of the state that was used for it, None where that is its own."""
-    import numpy as np
-
     known, fit = seen.known, seen.fit
     if mode == EVAL and not known.has_statistics:
         return None

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.trace.forward import deviations, normalized, parenthesized, trained
 from bncli.verify.trace.values import Step
 
@@ -47,8 +47,6 @@ class Gradients:
 
     def grad_input(self, g: FloatArray, x_hat: FloatArray) -> FloatArray:
         """The gradient of values with this upstream gradient and these normalised values."""
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             inner = g
             if self.grad_var is not None:
@@ -60,8 +58,6 @@ class Gradients:
 
 def gradients(done: BatchNormPass, view: ChannelView, g: ChannelView) -> Gradients:
     """The gradients of one channel for the upstream gradient `g`, a view like that of the input."""
-    import numpy as np
-
     channel = view.channel
     weight, invstd = float(done.norm.weight[channel]), float(done.norm.invstd[channel])
     sum_g = sum_g_x_hat = sum_g_deviation = 0.0

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,15 +53,11 @@ class ChannelView:
 
     def index(self, position: int) -> tuple[int, ...]:
         """The index in the whole tensor of the value at `position`."""
-        import numpy as np
-
         place = [int(i) for i in np.unravel_index(position, self.shape)]
         return (*place[: self.channel_axis], self.channel, *place[self.channel_axis :])
 
     def position(self, index: tuple[int, ...]) -> int:
         """The position of the value at `index` in the tensor without the channel axis."""
-        import numpy as np
-
         return int(np.ravel_multi_index(index, self.shape))
 
     def pieces(self) -> Iterator[FloatArray]:
@@ -70,8 +66,6 @@ class ChannelView:
 
     def between(self, begin: int, end: int) -> Iterator[FloatArray]:
         """The values at positions from `begin` to `end`, flat, float64, in pieces."""
-        import numpy as np
-
         start = 0
         own = slice(self.channel, self.channel + 1)
         for block in blocks(self.shape):
@@ -84,8 +78,6 @@ class ChannelView:
 
     def read(self, begin: int, end: int) -> FloatArray:
         """The values at positions from `begin` to `end`, as one array."""
-        import numpy as np
-
         return np.concatenate([np.empty(0), *self.between(begin, end)])
 
     def ends(self, most: int) -> tuple[FloatArray, FloatArray]:

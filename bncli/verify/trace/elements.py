@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.trace.forward import deviations, normalized
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ class Elements:
 
 def elements(norm: Normalization, view: ChannelView, positions: list[int] | int) -> Elements:
     """The values at `positions`, or at most so many: the first half and the last."""
-    import numpy as np
-
     if isinstance(positions, int):
         first, last = view.ends(positions)
         x = np.concatenate([first, last])

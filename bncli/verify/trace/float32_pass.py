@@ -14,7 +14,7 @@ from bncli.pytorch_cpu.float32 import (
     updated,
 )
 from bncli.running_stats import update_factor
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,15 +51,11 @@ class Float32Pass:
 
     def deviation(self, position: int, values: FloatArray) -> Float32Array:
         """float32(x - mean), whose squares are summed, for values as in `output`."""
-        import numpy as np
-
         with np.errstate(invalid="ignore", over="ignore"):
             return np.asarray(values.astype(np.float32) - self.mean[position], np.float32)
 
     def output(self, position: int, values: FloatArray) -> Float32Array:
         """The output for flat values of the channel at `position` among those chosen."""
-        import numpy as np
-
         own = slice(position, position + 1)
         return fma(values.astype(np.float32), self.alpha[own], self.beta[own])
 
@@ -68,8 +64,6 @@ def float32_pass(
     done: BatchNormPass, x: NDArray[Any], channels: list[int], *, rows: bool, threads: int
 ) -> Float32Pass:
     """The pass over `channels`; `x` holds those alone, float32 of shape (N, C, ...)."""
-    import numpy as np
-
     settings, norm, before = done.settings, done.norm, done.before
 
     def chosen(values: FloatArray) -> Float32Array:

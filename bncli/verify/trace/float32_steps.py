@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.trace.forward import (
     beginning,
     counter_steps,
@@ -34,8 +34,6 @@ def float32_steps(
     element: Element | None,
 ) -> list[Step]:
     """The steps of the channel of `view`, the one at `position` among the pass's."""
-    import numpy as np
-
     channel = view.channel
     exact = forward_values(done, channel, element)
     exact["var_sum"] = float(done.stats.var[channel]) * done.stats.count
@@ -79,8 +77,6 @@ class _Steps:
 
     def batch_statistics(self) -> list[Step]:
         """From the values to invstd, in training."""
-        import numpy as np
-
         batch, own, number = self.found.batch, self.own, self.writer.number
         assert batch is not None
         mean = np.float32(own["mean"])
@@ -114,8 +110,6 @@ class _Steps:
 
     def stored_statistics(self) -> list[Step]:
         """From the stored statistics to invstd, in evaluation."""
-        import numpy as np
-
         own, number, step = self.own, self.writer.number, self.step
         eps = np.float32(self.done.settings.eps)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -146,8 +140,6 @@ class _Steps:
 
     def element(self, element: Element) -> list[Step]:
         """What becomes of one element."""
-        import numpy as np
-
         own, number = self.own, self.writer.number
         given = np.array([element.x])
         x = number(element.x)
@@ -167,8 +159,6 @@ class _Steps:
 
     def running(self) -> list[Step]:
         """The running statistics after the pass, where the layer keeps them."""
-        import numpy as np
-
         found, before, number = self.found, self.done.before, self.writer.number
         if found.running_mean is None or found.running_var is None or before is None:
             return []

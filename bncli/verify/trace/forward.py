@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bncli.batchnorm import BlockNormalizer, Normalization
 from bncli.dtypes import DTYPES
 from bncli.running_stats import update_factor
-from bncli.values import dataclass
+from bncli.values import dataclass, np
 from bncli.verify.batch_norm_pass import BatchNormPass, batch_norm_pass
 from bncli.verify.trace.text import Writer, squared
 from bncli.verify.trace.values import Step
@@ -75,8 +75,6 @@ def parts_at(done: BatchNormPass, channel: int) -> str | None:
     "mean" or "var", of which all that follows is made; None where both agree. Stored statistics
     carry the roundings of many updates: three at each, of which 1/momentum stay.
     """
-    import numpy as np
-
     other = trained(done)
     if other is None:
         return None
@@ -102,8 +100,6 @@ def parts_at(done: BatchNormPass, channel: int) -> str | None:
 
 def forward_values(done: BatchNormPass, channel: int, element: Element | None) -> dict[str, float]:
     """The value of every quantity of a forward pass over one channel, by name."""
-    import numpy as np
-
     settings, stats, norm, after = done.settings, done.stats, done.norm, done.after
     var = float(norm.var[channel])
     with np.errstate(invalid="ignore"):
@@ -134,8 +130,6 @@ def forward_values(done: BatchNormPass, channel: int, element: Element | None) -
 
 def element_values(norm: Normalization, channel: int, x: float) -> dict[str, float]:
     """What becomes of the value `x` of a channel."""
-    import numpy as np
-
     given = np.array([x])
     deviation = deviations(norm, channel, given)
     x_hat, output = normalized(norm, channel, given)
@@ -152,8 +146,6 @@ def element_values(norm: Normalization, channel: int, x: float) -> dict[str, flo
 
 def deviations(norm: Normalization, channel: int, values: FloatArray) -> FloatArray:
     """x - mean for values of one channel, flat."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", over="ignore"):
         centered: FloatArray = (values - norm.shift[channel]) - norm.offset[channel]
     return centered

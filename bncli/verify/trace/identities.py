@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.values import np
 from bncli.verify.trace.forward import deviations, normalized
 from bncli.verify.trace.values import Identity
 
@@ -22,8 +23,6 @@ def identities(
     done: BatchNormPass, view: ChannelView, g: ChannelView, found: Gradients
 ) -> list[Identity]:
     """What must hold of one channel's forward and backward pass, both sides computed."""
-    import numpy as np
-
     channel, count = view.channel, view.count
     invstd, scale = found.invstd, found.scale
     var, eps = float(done.norm.var[channel]), done.settings.eps
@@ -89,15 +88,11 @@ class _Sums:
 
     def add(self, name: str, terms: FloatArray) -> None:
         """Add terms to the sum `name`."""
-        import numpy as np
-
         total, absolute = self._totals.get(name, (0.0, 0.0))
         self._totals[name] = (total + float(terms.sum()), absolute + float(np.abs(terms).sum()))
 
     def add_worst(self, name: str, left: FloatArray, parts: tuple[FloatArray, ...]) -> None:
         """Keep the element at which `left` is furthest from the sum of `parts`."""
-        import numpy as np
-
         right = sum(parts[1:], parts[0])
         scale = np.sum([np.abs(part) for part in parts], axis=0)
         apart = np.abs(left - right)
