@@ -243,6 +243,7 @@ TEXT = b"what is inside" * 9
         (lzma.compress(TEXT, lzma.FORMAT_ALONE), "lzma", 3),
         (zlib.compress(TEXT), "zlib", 1),
     ],
+    ids=["gzip", "bzip2", "xz", "lzma", "zlib"],  # gzip writes the time into its bytes
 )
 def test_how_it_is_compressed_and_what_is_inside(look, data, name, mark):
     assert look(probes.compression, data) == (name, TEXT)
