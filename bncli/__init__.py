@@ -28,7 +28,7 @@ The rooms, floor by floor; each imports only from the floors below its own:
      1  report         `Report`, `Table`, `Chart`, `Finding`: what commands return
         errors         what keeps bncli from looking, and the exit codes
         dtypes         names, widths and conversions of dtypes
-        values         what costs little at start: frozen dataclasses, NumPy when it is used
+        light          what costs little at start: frozen dataclasses, NumPy when it is used
 
 What flows:
 

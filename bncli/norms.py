@@ -12,8 +12,8 @@ from math import isnan, prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BLOCK_ELEMENTS
+from bncli.light import dataclass, np
 from bncli.moments import channel_stats
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from bncli.errors import ExitCode
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 Value = str | bool | int | float | None | Sequence["Value"]
 Member = str | tuple[str, int, int]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.options import option
 from bncli.errors import UsageError
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

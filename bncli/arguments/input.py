@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
 from bncli.errors import TensorError, UsageError
+from bncli.light import dataclass, np
 from bncli.loaders import open_tensor
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from bncli.arguments.input import open_real
 from bncli.arguments.layer import check_pair
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
+from bncli.light import np
 from bncli.loaders import open_layer, open_tensor
 from bncli.model import BatchNormState
-from bncli.values import np
 
 if TYPE_CHECKING:
     from typing import Any

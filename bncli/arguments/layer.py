@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import open_real
 from bncli.errors import TensorError, UsageError
+from bncli.light import dataclass, np
 from bncli.loaders import open_layer, split_spec
 from bncli.model import BatchNormLayer, BatchNormSettings, BatchNormState, RunningStats
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from typing import Any

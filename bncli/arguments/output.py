@@ -6,9 +6,9 @@ from typing import Annotated
 
 from bncli.arguments.completion import complete_codes
 from bncli.arguments.options import FINDINGS, OUTPUT, option
+from bncli.light import dataclass
 from bncli.renderers import SUFFIXES, Format
 from bncli.report import FailOn
-from bncli.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

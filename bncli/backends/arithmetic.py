@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from bncli.dtypes import DTYPES
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 Order = Literal["repeated", "similar", "any"]
 """What is known of the order of additions: `bncli.pytorch_cpu` repeats the forward sums to the

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.errors import CorruptFileError, FileError
 from bncli.files.reading import open_again, read_into
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bncli.errors import CorruptFileError, FileError
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.errors import FileError, UsageError
 from bncli.files.reading import current
-from bncli.values import np
+from bncli.light import np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,8 +16,8 @@ from bncli.gate.extent import covers, size
 from bncli.gate.files import STANDARD_INPUT, Folder, reached
 from bncli.gate.former import former_files, formerly_known
 from bncli.gate.places import Names, names_in, places, without_wrappers
+from bncli.light import dataclass
 from bncli.report import Suppressed
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

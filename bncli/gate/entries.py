@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.errors import FileError
 from bncli.gate.former import FormerEntry
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 STANDARD_INPUT = ("", "-")
 """Paths that lead to no file."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import UsageError
 from bncli.gate.places import aliases, fits, places
+from bncli.light import dataclass
 from bncli.report import Suppressed
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Finding, Report

@@ -7,8 +7,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
+from bncli.light import np
 from bncli.loaders.zip_archive import Packed
-from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.light import dataclass
 from bncli.loaders import probes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
 from bncli.loaders.probes import begins, holds
 from bncli.loaders.registry import CHECKPOINTS, READ
-from bncli.values import dataclass
 
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""

@@ -13,10 +13,10 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import remember_stream
+from bncli.light import dataclass, np
 from bncli.loaders.interface import STANDARD_INPUT, Source
 from bncli.loaders.names import quoted
 from bncli.model import TensorFile, TensorRef
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 
 class FileView(Protocol):

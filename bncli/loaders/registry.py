@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.loaders.interface import Loader, Source

@@ -14,12 +14,12 @@ from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import CorruptFileError
+from bncli.light import dataclass
 from bncli.loaders.pickle_records import Dict, Pickle, Record
 from bncli.loaders.torch_objects import Objects
 from bncli.loaders.torch_places import Place, Places
 from bncli.loaders.torch_values import NO_TENSOR, View, as_view
 from bncli.model import BatchNormModule, TensorFile, TensorRef
-from bncli.values import dataclass
 
 # A few bytes of a pickle can lead to one tensor along any number of paths, each with a name of its
 # own. So everything that repeats has a budget, far above what checkpoints need.

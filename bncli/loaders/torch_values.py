@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from bncli.dtypes import DTYPES
+from bncli.light import dataclass
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import contiguous
 from bncli.loaders.pickle_records import Blob, Dict, Global, Persistent, Record
-from bncli.values import dataclass
 
 MOST_SIZES = 64
 """PyTorch's own limit on axes."""

@@ -11,11 +11,11 @@ from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import FileError
+from bncli.light import dataclass
 from bncli.loaders import sharded
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS
 from bncli.model import TensorFile
-from bncli.values import dataclass
 
 NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\..+)")
 """How shards are called: model-00001-of-00003.safetensors. Some number them from 0."""

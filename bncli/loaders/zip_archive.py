@@ -16,9 +16,9 @@ from typing import Literal
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import Checksum, FileBytes, unlike_checksum
 from bncli.files.reading import current, open_again
+from bncli.light import dataclass
 from bncli.loaders.names import quoted
 from bncli.report import printable
-from bncli.values import dataclass
 
 STORED = 0
 DEFLATED = 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model.arrays import FloatArray

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES, decode
 from bncli.errors import TensorError
 from bncli.files.file_bytes import FileBytes
+from bncli.light import dataclass, np
 from bncli.model.layers import BatchNormModule
 from bncli.report import printable
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

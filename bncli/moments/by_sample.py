@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bncli.light import dataclass
 from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

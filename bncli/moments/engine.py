@@ -15,6 +15,7 @@ import numpy as np
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
+from bncli.light import dataclass
 from bncli.model import ChannelStats, TensorRef
 from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
@@ -22,7 +23,6 @@ from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Wanted, Worker
 from bncli.process.progress import Advance
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bncli.errors import TensorError
+from bncli.light import dataclass
 from bncli.model import ChannelStats
 from bncli.model.samples import SampleSums, pooled
 from bncli.moments.by_sample import SamplePool
 from bncli.moments.worker import Nonfinite, Partial
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

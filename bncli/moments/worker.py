@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bncli.light import dataclass
 from bncli.moments.by_sample import BySample, TaskSamples
 from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
 from bncli.moments.layout import Box
 from bncli.moments.source import Source
 from bncli.moments.values import Widener
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.pytorch_cpu.statistics import (
     channel_sums,
     fused_running_sums,
@@ -26,10 +27,8 @@ from bncli.pytorch_cpu.statistics import (
     running_sums,
     thread_sums,
 )
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Float32Array = NDArray[np.float32]
@@ -88,8 +87,6 @@ def batch_statistics(
     are added in float64. `num_features` is the module's, where `x` holds some channels of it:
     with more than 16, and no more rows than threads, rows too are summed in float64.
     """
-    import numpy as np
-
     count = x.size // x.shape[1]
     with np.errstate(invalid="ignore", over="ignore"):
         if rows and not in_float64(count, num_features or x.shape[1], threads):
@@ -108,16 +105,12 @@ def batch_statistics(
 
 def training_invstd(var: Float32Array, eps: float) -> Float32Array:
     """1 / sqrt(var + eps) of a batch variance: in float64, rounded at the end."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(1 / np.sqrt(var.astype(np.float64) + eps), np.float32)
 
 
 def evaluation_invstd(running_var: Float32Array, eps: float) -> Float32Array:
     """1 / sqrt(running_var + eps), every operation in float32, eps rounded too."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(np.float32(1) / np.sqrt(running_var + np.float32(eps)), np.float32)
 
@@ -126,8 +119,6 @@ def folded(
     mean: Float32Array, invstd: Float32Array, weight: Float32Array, bias: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
     """(alpha, beta) with output = fma(x, alpha, beta); all of shape (num_features,)."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         alpha = invstd * weight
     return alpha, fma(-mean, alpha, bias)
@@ -137,8 +128,6 @@ def updated(
     running_mean: Float32Array, running_var: Float32Array, batch: BatchStatistics, factor: float
 ) -> tuple[Float32Array, Float32Array]:
     """running_mean and running_var after `batch`; `factor` is the weight of the new batch."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         new = np.float32(factor)
         old = np.float32(1) - new
@@ -155,8 +144,6 @@ def fma(a: Float32Array, b: Float32Array, c: Float32Array) -> Float32Array:
     rounded to odd first, which leaves the second rounding right (Boldo and Melquiond 2008,
     "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd").
     """
-    import numpy as np
-
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         product = np.multiply(a, b, dtype=np.float64)
         addend = np.asarray(c, np.float64)
@@ -173,7 +160,5 @@ def fma(a: Float32Array, b: Float32Array, c: Float32Array) -> Float32Array:
 
 def _over(sums: Float32Array, divisor: int) -> Float32Array:
     """`sums` over a count that is rounded to float32 first."""
-    import numpy as np
-
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums / np.float32(divisor), np.float32)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import decode, encode
+from bncli.light import np
 from bncli.pytorch_cpu.float32 import BatchStatistics
 from bncli.pytorch_cpu.statistics import lane_sums, running_sums, thread_sums
 
@@ -30,8 +31,6 @@ def batch_statistics(x: NDArray[Any], *, dtype: str, rows: bool, threads: int) -
 
     Mean and var_sum come as float32, those of bfloat16 rounded to it.
     """
-    import numpy as np
-
     count = x.size // x.shape[1]
     kept = "float32" if dtype == "float16" else dtype
     with np.errstate(invalid="ignore", over="ignore"):
@@ -52,6 +51,4 @@ def batch_statistics(x: NDArray[Any], *, dtype: str, rows: bool, threads: int) -
 
 def rounded(values: NDArray[Any], dtype: str) -> Float32Array:
     """`values` rounded to `dtype`, as float32."""
-    import numpy as np
-
     return np.asarray(decode(encode(values, dtype), dtype), np.float32)

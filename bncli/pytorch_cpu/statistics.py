@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import decode, encode
-from bncli.values import dataclass
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +61,6 @@ def cpu_statistics(
 
     Bit for bit on x86-64, but for the last bits of the variance of float32 rows and of float64.
     """
-    import numpy as np
-
     wide = "float64" if dtype == "float64" else "float32"
     half = dtype not in ("float32", "float64")
     count = x.size // x.shape[1]
@@ -109,8 +107,6 @@ def _statistics(
 
     `unstored_center`: deviations are taken from the mean before it is rounded to be stored.
     """
-    import numpy as np
-
     with np.errstate(invalid="ignore", over="ignore"):
         total = plain(values)
         mean = total / total.dtype.type(count)
@@ -123,8 +119,6 @@ def _statistics(
 
 def _divided(squares: NDArray[Any], count: int, dtype: Any) -> FloatArray:
     """The variance: the sum of squares is stored in `dtype`, and divided in it."""
-    import numpy as np
-
     var: NDArray[Any] = squares.astype(dtype) / dtype.type(count)
     return var.astype(np.float64)
 
@@ -141,8 +135,6 @@ def _share(count: int, threads: int) -> int:
 
 def running_sums(table: NDArray[Any]) -> NDArray[Any]:
     """Column sums of (n, k), row after row in the table's own dtype."""
-    import numpy as np
-
     if table.shape[1] == 1:  # NumPy adds a lone column pairwise
         return np.add.accumulate(table[:, 0])[-1:]
     return np.asarray(np.add.reduce(table, axis=0, dtype=table.dtype))
@@ -150,8 +142,6 @@ def running_sums(table: NDArray[Any]) -> NDArray[Any]:
 
 def fused_running_sums(table: NDArray[Any]) -> NDArray[Any]:
     """Column sums of the squares of (n, k) float32, each square added with a single rounding."""
-    import numpy as np
-
     sums = np.zeros(table.shape[1], np.float32)
     wide = np.empty(table.shape[1])
     for begin in range(0, len(table), 4096):
@@ -166,8 +156,6 @@ def thread_sums(
     table: NDArray[Any], threads: int, *, half: bool, running_sums: Summed
 ) -> NDArray[Any]:
     """Column sums of (n, C): each thread its share of the rows, then the shares."""
-    import numpy as np
-
     total = np.zeros(table.shape[1], "float32" if half else "float64")
     share = _share(len(table), threads)
     for begin in range(0, len(table), share):
@@ -181,8 +169,6 @@ def lane_sums(images: NDArray[Any]) -> NDArray[Any]:
     A step takes two registers of values; what is left of an image is added one by one, and so
     are the lanes in the end.
     """
-    import numpy as np
-
     batch, channels, length = images.shape
     body = length - length % (2 * LANES)
     total = np.zeros(channels, np.float32)
@@ -202,8 +188,6 @@ def channel_sums(images: NDArray[Any], mean: NDArray[Any] | None = None) -> NDAr
 
     With `mean`, (C,), of the squared deviations from it, each rounded to the dtype of `images`.
     """
-    import numpy as np
-
     sums = np.empty(images.shape[1])
     for channel in range(images.shape[1]):
         total = np.float64(0.0)

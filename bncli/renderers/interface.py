@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from bncli.light import dataclass
 from bncli.report import FailOn
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.errors import ExitCode

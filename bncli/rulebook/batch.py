@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook import batch_rules as rules
 from bncli.rulebook.interface import (
@@ -17,7 +18,6 @@ from bncli.rulebook.interface import (
     span,
     times,
 )
-from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

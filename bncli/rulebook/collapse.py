@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, span
 from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, named
-from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

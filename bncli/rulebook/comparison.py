@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, examples, name_channels, times
-from bncli.values import np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import HALVES, Layer, channels_of, found, named
 from bncli.rulebook.origin import counted, never_counted
-from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.report import Finding, Severity
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

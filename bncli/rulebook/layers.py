@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
+from bncli.light import dataclass, np
 from bncli.rulebook.interface import MOST_EVIDENCE, Rule, name_channels
 from bncli.rulebook.origin import untrained_statistics
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,13 +8,13 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
+from bncli.light import dataclass
 from bncli.report import Finding, Severity
 from bncli.rulebook.copies import parameters_alone, parts_of
 from bncli.rulebook.estimation import named_batch_norm
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, label
 from bncli.state_dict.names import split
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile, TensorRef

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bncli.light import dataclass
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, Summary, label
 from bncli.rulebook.running import INVERTED, MOST_NEW_WEIGHT
-from bncli.values import dataclass
 
 INITIAL_VALUE_REMAINS = Rule(
     "BN105",

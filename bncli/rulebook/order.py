@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import np
+from bncli.light import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

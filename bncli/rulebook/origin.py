@@ -9,9 +9,9 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.rulebook.interface import span
 from bncli.rulebook.order import among, distinct
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

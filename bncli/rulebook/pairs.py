@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
+from bncli.light import dataclass, np
 from bncli.rulebook.order import median, middle_of
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

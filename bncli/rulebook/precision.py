@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.channels import FEWEST_CHANNELS, live_scales, outlier, scales
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, label, named
 from bncli.rulebook.order import median
-from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

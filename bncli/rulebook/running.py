@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values, times
-from bncli.values import np
 
 if TYPE_CHECKING:
     from bncli.model import RunningStats

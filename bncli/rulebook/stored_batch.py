@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, name_channels
 from bncli.running_stats.chance import t_quantile
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

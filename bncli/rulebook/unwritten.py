@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import Layer, channels_of, found, named
 from bncli.rulebook.origin import all_zero, counted, garbage, may_be_decayed, same_bits
-from bncli.values import np
 
 NEVER_FILLED = Rule(
     "BN208",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import np
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent, span
 from bncli.rulebook.layers import Layer, found, named
 from bncli.rulebook.order import median
 from bncli.rulebook.origin import never_counted
-from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.pytorch_cpu.half import rounded
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.moments import channel_moments
 from bncli.pytorch_cpu import float32, half
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.scatter import Samples
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

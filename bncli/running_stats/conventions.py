@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.running_stats.chance import f_quantile
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.model import RunningStats
 from bncli.pytorch_cpu.half import rounded
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.recursion import Buffers, Steps, advance
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

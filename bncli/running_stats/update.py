@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bncli.light import np
 from bncli.model import BatchNormSettings, ChannelStats, RunningStats
-from bncli.values import np
 
 
 def update_factor(momentum: float | None, num_batches_tracked: int) -> float:

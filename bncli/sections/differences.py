@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.light import dataclass, np
 from bncli.report import Column
 from bncli.sections.tables import closeness_row
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

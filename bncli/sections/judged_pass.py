@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

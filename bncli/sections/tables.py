@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
+from bncli.light import dataclass, np
 from bncli.report import MOST_ROWS, Column, Table
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from typing import TypeVar

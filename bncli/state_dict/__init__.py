@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
+from bncli.light import dataclass
 from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
 from bncli.report import printable
 from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, split
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 """The names that PyTorch gives to the tensors of a BatchNorm layer."""

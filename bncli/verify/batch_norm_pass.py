@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import normalization
 from bncli.dtypes import decode, encode
+from bncli.light import dataclass, np
 from bncli.running_stats import update
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
+from bncli.light import dataclass, np
 from bncli.pytorch_cpu.float32 import fma
 from bncli.pytorch_cpu.statistics import LONGEST_LOOP
 from bncli.running_stats import update_factor
-from bncli.values import dataclass, np
 from bncli.verify.closeness import spacing
 from bncli.verify.exact import ExactPass, exact_channel
 from bncli.verify.trace.float32_pass import float32_pass

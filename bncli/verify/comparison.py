@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import QUANTITIES, Backend, BackendRun
 from bncli.batchnorm import BlockNormalizer, along, blocks, gradient_sums
+from bncli.light import dataclass, np
 from bncli.model import ChannelCloseness
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
-from bncli.values import dataclass, np
 from bncli.verify.batch_norm_pass import Path, backend_call, upstream_gradient
 from bncli.verify.closeness import alike, overflowed
 from bncli.verify.meter import ClosenessMeter, closeness, pooled_closeness

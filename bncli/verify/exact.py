@@ -11,7 +11,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.model import Closeness
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

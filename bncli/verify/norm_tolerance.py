@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.values import np
+from bncli.light import np
 from bncli.verify.closeness import Tolerance, without_infinities
 
 if TYPE_CHECKING:

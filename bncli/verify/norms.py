@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import NORM_QUANTITIES, NormCall, NormRun, RunsNorms
 from bncli.batchnorm import along, blocks, normalization
+from bncli.light import dataclass, np
 from bncli.model import BatchNormSettings
 from bncli.norms import BATCH, norm_statistics, of_channels
 from bncli.pytorch_cpu import cpu_statistics
-from bncli.values import dataclass, np
 from bncli.verify.closeness import Tolerance
 from bncli.verify.meter import ClosenessMeter
 from bncli.verify.norm_tolerance import norm_tolerances

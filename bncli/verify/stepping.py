@@ -6,8 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
+from bncli.light import dataclass, np
 from bncli.running_stats.simulation import Walk
-from bncli.values import dataclass, np
 from bncli.verify.closeness import Tolerance
 from bncli.verify.meter import ClosenessMeter, closeness
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bncli.batchnorm import blocks
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
+from bncli.light import np
 from bncli.model import ChannelCloseness
 from bncli.moments import channel_stats
-from bncli.values import np
 from bncli.verify.meter import ClosenessMeter, pooled_closeness
 
 if TYPE_CHECKING:

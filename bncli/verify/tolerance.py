@@ -15,7 +15,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.backends.arithmetic import walk_of
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.closeness import Tolerance, without_infinities
 
 if TYPE_CHECKING:

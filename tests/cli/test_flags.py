@@ -7,7 +7,7 @@ from typing import Annotated, Optional, get_type_hints
 import pytest
 
 from bncli.cli.flags import bare, call, flags_of
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 Eps = Annotated[float | None, "eps"]
 Path = Annotated[str, "path"]

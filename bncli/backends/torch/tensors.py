@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.arithmetic import Arithmetic
 from bncli.errors import MissingBackendError, UsageError
-from bncli.values import np
+from bncli.light import np
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,7 +9,7 @@ from bncli.arguments import options
 from bncli.arguments.flags import InputFlags
 from bncli.arguments.options import option
 from bncli.errors import UsageError
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

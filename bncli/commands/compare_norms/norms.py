@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.report import Column, Table
 from bncli.sections.tables import first_shown
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.light import dataclass
 from bncli.report import Column, Report, Table
 from bncli.running_stats.conventions import converted_momentum, variance_ratio
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Value

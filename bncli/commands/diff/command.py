@@ -8,8 +8,8 @@ from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, EitherModeFlags, InputFlags
 from bncli.arguments.options import argument, option
 from bncli.backends import BackendName
+from bncli.light import dataclass
 from bncli.report import Report
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.report import Value

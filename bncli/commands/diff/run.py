@@ -15,9 +15,9 @@ from bncli.commands.diff.mode_tables import (
     mode_differences_table,
     per_quantity_table,
 )
+from bncli.light import dataclass
 from bncli.report import Report
 from bncli.sections.findings import backend_findings, closing, nan_note, pass_findings
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

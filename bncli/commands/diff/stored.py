@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import parse_channels
 from bncli.errors import MissingTensorError, TensorError, UsageError
+from bncli.light import dataclass
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import find_name
 from bncli.model import ChannelCloseness
@@ -20,7 +21,6 @@ from bncli.sections.differences import (
 )
 from bncli.sections.findings import closing
 from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
-from bncli.values import dataclass
 from bncli.verify.closeness import default_tolerance
 
 if TYPE_CHECKING:

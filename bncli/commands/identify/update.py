@@ -10,9 +10,9 @@ from bncli.arguments.known import read_vector
 from bncli.commands.identify.ranking import RANK, about, kind_of, ranking
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
+from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.report import Column, Report
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers
 from bncli.arguments.options import argument, option
+from bncli.light import dataclass
 from bncli.report import Column, Report, Table
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.files import Files

@@ -12,11 +12,11 @@ from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import BncliError, FileError
+from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.loaders.whole import Models
 from bncli.process.progress import progress
 from bncli.report import Unread
-from bncli.values import dataclass
 
 MOST_SETS = 4
 """Brackets in a pattern that are read as themselves one by one; of more, all or none."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import np
 from bncli.report import Column
-from bncli.values import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 from bncli.arguments.layer import parse_momentum
 from bncli.errors import UsageError
 from bncli.gate.places import fits
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs

@@ -9,11 +9,11 @@ from bncli.backends import BackendName, installed
 from bncli.backends.interface import Averages, IsRepeated, SteppingCall, StepsModule
 from bncli.commands.simulate_ema.batches import values_of
 from bncli.errors import UsageError
+from bncli.light import dataclass
 from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
 from bncli.sections.findings import ComparedSection
 from bncli.sections.tables import differences_table
-from bncli.values import dataclass
 from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
 from bncli.verify.tolerance import fixed
 

@@ -9,10 +9,10 @@ from bncli.commands.simulate_ema.batches import Batches, open_batches, ordered, 
 from bncli.commands.simulate_ema.statistics_file import is_statistics, read_statistics
 from bncli.dtypes import DTYPES
 from bncli.errors import UsageError
+from bncli.light import dataclass, np
 from bncli.loaders import split_spec
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.flags import BatchFlags

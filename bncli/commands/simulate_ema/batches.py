@@ -14,10 +14,10 @@ from bncli.arguments.input import check_input, layout_of
 from bncli.dtypes import DTYPES, ComputeDtype, decode, encode
 from bncli.errors import TensorError, UsageError
 from bncli.files.file_bytes import FileBytes
+from bncli.light import dataclass, np
 from bncli.loaders import open_tensor
 from bncli.model import TensorRef
 from bncli.pytorch_cpu.float32 import sums_by_rows
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

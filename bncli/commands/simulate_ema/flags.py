@@ -9,7 +9,7 @@ from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags
 from bncli.arguments.options import argument, option
 from bncli.errors import UsageError
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 BATCHES, RUNNING, PLAN = "Batches", "Running statistics", "Plan"
 

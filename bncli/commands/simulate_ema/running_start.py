@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from bncli.arguments.flags import LayerFlags
 from bncli.arguments.layer import parse_momentum, resolve_layer
 from bncli.errors import UsageError
+from bncli.light import dataclass, np
 from bncli.loaders import open_layer
 from bncli.running_stats.conventions import Convention, converted_momentum
 from bncli.running_stats.frameworks import convention
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.report import MOST_ROWS, Chart, Column, Table
 from bncli.running_stats.plan import Memory
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray

@@ -19,6 +19,7 @@ from bncli.commands.simulate_ema.running_tables import (
     steps_table,
 )
 from bncli.errors import UsageError
+from bncli.light import dataclass, np
 from bncli.process.progress import progress
 from bncli.report import MOST_ROWS, Report
 from bncli.running_stats.batch_table import BatchTable
@@ -30,7 +31,6 @@ from bncli.running_stats.plan import (
 )
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.batches import Batches

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.files.reading import open_to_read
+from bncli.light import dataclass, np
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

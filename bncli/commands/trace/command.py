@@ -9,8 +9,8 @@ from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, LayerFlags, ReadingFlags
 from bncli.arguments.options import option
 from bncli.commands.trace.choice import FEW_CHANNELS
+from bncli.light import dataclass
 from bncli.report import Report
-from bncli.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from bncli.arguments.input import open_real
 from bncli.arguments.layer import about_spec
 from bncli.dtypes import decode, encode
 from bncli.errors import TensorError
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

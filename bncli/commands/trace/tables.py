@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.light import dataclass, np
 from bncli.report import Column, Table
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.report import Value

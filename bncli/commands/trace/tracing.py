@@ -15,8 +15,8 @@ from bncli.commands.trace.tables import (
     steps_table,
 )
 from bncli.errors import TensorError
+from bncli.light import dataclass, np
 from bncli.rulebook.interface import name_channels
-from bncli.values import dataclass, np
 from bncli.verify.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,

@@ -7,8 +7,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
+from bncli.light import dataclass, np
 from bncli.norms import chunks, norm_statistics
-from bncli.values import dataclass, np
 from bncli.verify.identify.norm_ways import norm_ways, rounding
 from bncli.verify.identify.search import DIGITS, LOST, TELLING, Candidate
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import ChannelStats, FloatArray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.identify.hypotheses import ChannelMap
 from bncli.verify.identify.pair import furthest
 from bncli.verify.identify.search import LEVELS

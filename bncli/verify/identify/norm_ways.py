@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import along
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.light import dataclass, np
 from bncli.norms import GROUP, INSTANCE, LAYER, RMS, describe
-from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import (
     EPS,
     HELD,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.identify.family import family
 from bncli.verify.identify.hypotheses import (
     BATCH,

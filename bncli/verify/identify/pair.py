@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bncli.batchnorm import along, blocks
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.light import dataclass, np
 from bncli.moments import channel_stats
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

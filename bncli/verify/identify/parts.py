@@ -9,8 +9,8 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.moments import channel_stats, merge
-from bncli.values import dataclass, np
 from bncli.verify.identify.hypotheses import EPS, TRAINING, Hypothesis, affine_ways, channel_map
 from bncli.verify.identify.pair import ArraySource, View, furthest
 from bncli.verify.identify.search import LEVELS, Candidate, Seen

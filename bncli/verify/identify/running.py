@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode, encode
+from bncli.light import dataclass, np
 from bncli.running_stats.frameworks import CONVENTIONS
-from bncli.values import dataclass, np
 from bncli.verify.identify.parts import SQUARES, WITHIN, shard_statistics
 from bncli.verify.identify.updates import (
     APART,

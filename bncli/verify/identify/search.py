@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.identify.hypotheses import (
     EVAL,
     FRESH,

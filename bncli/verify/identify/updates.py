@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bncli.light import dataclass
 from bncli.running_stats.frameworks import CONVENTIONS
-from bncli.values import dataclass
 from bncli.verify.identify.hypotheses import eps_text
 from bncli.verify.identify.parts import SQUARES, WITHIN
 

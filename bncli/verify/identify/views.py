@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
-from bncli.values import np
+from bncli.light import np
 from bncli.verify.identify.hypotheses import EVAL, TRAINING, Hypothesis, Known, channel_map
 from bncli.verify.identify.pair import View, representable
 from bncli.verify.identify.search import Seen

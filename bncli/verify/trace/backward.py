@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.trace.forward import deviations, normalized, parenthesized, trained
 from bncli.verify.trace.values import Step
 

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import blocks
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

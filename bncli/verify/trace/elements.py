@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.trace.forward import deviations, normalized
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bncli.light import dataclass, np
 from bncli.pytorch_cpu.float32 import (
     BatchStatistics,
     batch_statistics,
@@ -14,7 +15,6 @@ from bncli.pytorch_cpu.float32 import (
     updated,
 )
 from bncli.running_stats import update_factor
-from bncli.values import dataclass, np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

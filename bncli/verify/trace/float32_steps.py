@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.values import dataclass, np
+from bncli.light import dataclass, np
 from bncli.verify.trace.forward import (
     beginning,
     counter_steps,

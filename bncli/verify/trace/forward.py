@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bncli.batchnorm import BlockNormalizer, Normalization
 from bncli.dtypes import DTYPES
+from bncli.light import dataclass, np
 from bncli.running_stats import update_factor
-from bncli.values import dataclass, np
 from bncli.verify.batch_norm_pass import BatchNormPass, batch_norm_pass
 from bncli.verify.trace.text import Writer, squared
 from bncli.verify.trace.values import Step

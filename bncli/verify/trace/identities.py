@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.values import np
+from bncli.light import np
 from bncli.verify.trace.forward import deviations, normalized
 from bncli.verify.trace.values import Identity
 

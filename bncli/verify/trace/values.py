@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncli.values import dataclass
+from bncli.light import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import FrozenInstanceError, field, fields, replace
 
 import pytest
 
-from bncli import values
+from bncli import light
 
 
 def made(dataclass, name):
@@ -31,7 +31,7 @@ def made(dataclass, name):
     return dataclass(frozen=True, slots=True)(Point)
 
 
-Ours = made(values.dataclass, "Ours")
+Ours = made(light.dataclass, "Ours")
 Theirs = made(dataclasses.dataclass, "Theirs")
 
 
@@ -82,7 +82,7 @@ def test_they_are_copied_and_replaced():
 
 
 def test_a_class_keeps_its_own_methods_and_those_it_inherits():
-    @values.dataclass(frozen=True, slots=True)
+    @light.dataclass(frozen=True, slots=True)
     class Base:
         x: list[int]
         total: int = field(init=False)
@@ -98,7 +98,7 @@ def test_a_class_keeps_its_own_methods_and_those_it_inherits():
 
         __hash__ = None
 
-    @values.dataclass(frozen=True, slots=True)
+    @light.dataclass(frozen=True, slots=True)
     class Derived(Base):
         y: int = 0
 
@@ -114,7 +114,7 @@ def test_a_class_keeps_its_own_methods_and_those_it_inherits():
 
 
 def test_other_flags_are_those_of_dataclasses():
-    @values.dataclass(slots=True)
+    @light.dataclass(slots=True)
     class Counter:
         count: int = 0
 
@@ -122,7 +122,7 @@ def test_other_flags_are_those_of_dataclasses():
     counter.count += 1
     assert counter == Counter(1)
 
-    @values.dataclass(frozen=True, slots=True, order=True)
+    @light.dataclass(frozen=True, slots=True, order=True)
     class Ordered:
         x: int
 
@@ -131,7 +131,7 @@ def test_other_flags_are_those_of_dataclasses():
 
 PROBE = """
 import builtins, dataclasses
-from bncli import values
+from bncli import light
 counted = []
 run = builtins.exec
 def exec(*given): counted.append(1); run(*given)
@@ -149,14 +149,14 @@ def test_one_method_is_compiled():
         probe = [sys.executable, "-c", PROBE.format(module)]
         return int(subprocess.run(probe, capture_output=True, check=True).stdout)
 
-    assert compiled("values") == 1
+    assert compiled("light") == 1
     assert compiled("dataclasses") == 6 or sys.version_info >= (3, 13)
 
 
 def test_numpy_is_imported_when_it_is_used():
     code = """
 import sys
-from bncli.values import np
+from bncli.light import np
 assert "numpy" not in sys.modules
 assert np.float32(2) == 2
 import numpy
@@ -168,4 +168,4 @@ assert vars(np).keys() == {"float32", "sqrt"}  # found without a look into NumPy
 
 def test_what_numpy_lacks_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_function"):
-        values.np.no_such_function  # noqa: B018
+        light.np.no_such_function  # noqa: B018
