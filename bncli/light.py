@@ -10,9 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass", "np"]
+
+COMPARED = "__compared__"
+"""Where a class keeps what takes the fields that are compared out of a value."""
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
@@ -40,8 +45,15 @@ else:
 
 
 def _frozen(cls: type) -> type:
-    """The class with fields and slots; methods of its own stay."""
+    """The class with fields and slots; methods of its own stay.
+
+    Unlike the standard library's it knows no `hash=` of a field, and its subclasses are made here
+    too. A field with `init=False` is free until it is set.
+    """
     made: type = dataclasses.dataclass(slots=True, eq=False, repr=False)(cls)
+    names = [each.name for each in fields(made) if each.compare]
+    compared = attrgetter(*names) if len(names) > 1 else partial(_few, names)
+    setattr(made, COMPARED, compared)
     for name, method in METHODS.items():
         if name not in cls.__dict__:
             setattr(made, name, method)
@@ -65,15 +77,22 @@ def _shown(self: Any) -> str:
 
 
 def _equal(self: Any, other: object) -> Any:
-    return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
+    if type(other) is not type(self):
+        return NotImplemented
+    return bool(_compared(self) == _compared(other))
 
 
 def _hash(self: Any) -> int:
     return hash(_compared(self))
 
 
-def _compared(value: Any) -> tuple[Any, ...]:
-    return tuple(getattr(value, each.name) for each in fields(value) if each.compare)
+def _compared(value: object) -> Any:
+    return getattr(type(value), COMPARED)(value)
+
+
+def _few(names: list[str], value: Any) -> tuple[Any, ...]:
+    """The fields of a value as a tuple, which `attrgetter` does not make of one or none."""
+    return tuple(getattr(value, name) for name in names)
 
 
 METHODS = {

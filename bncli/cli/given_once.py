@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand, TyperOption
 
 from bncli.errors import UsageError
@@ -23,17 +24,15 @@ class GivenOnce(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Typer's own; raises UsageError for flags that contradict each other or are gone."""
-        if not ctx.resilient_parsing:
-            self._refuse_former(args)
-            self._refuse_contradictions(ctx, args)
-        return super().parse_args(ctx, args)
-
-    def _refuse_former(self, args: list[str]) -> None:
-        """Say what became of a flag, where Typer would know nothing of it."""
-        for arg in args[: args.index("--")] if "--" in args else args:
-            flag = arg.partition("=")[0]
-            if sentence := FORMER.get((str(self.name), flag)):
-                raise UsageError(f"{flag} is gone: {sentence}")
+        try:
+            if not ctx.resilient_parsing:
+                self._refuse_contradictions(ctx, args)
+            return super().parse_args(ctx, args)
+        except TyperException as error:  # Typer knows nothing of a former flag
+            flag = getattr(error, "option_name", None)
+            if sentence := FORMER.get((str(self.name), str(flag))):
+                raise UsageError(f"{flag} is gone: {sentence}") from error
+            raise
 
     def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:
         """Parse `args` with every flag collecting its values, and look at those that have two."""

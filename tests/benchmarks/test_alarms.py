@@ -11,7 +11,7 @@ from bncli.backends import BackendName, backend
 from bncli.verify.batch_norm_pass import Path
 from bncli.verify.comparison import compare_channels
 from tests.configurations import configuration
-from tests.verify.identify.test_norms import DTYPES, SHAPES, judge, samples
+from tests.verify.identify.test_norm_ways import DTYPES, SHAPES, judge, samples
 from tests.verify.identify.test_output import healthy
 
 TORCH = backend(BackendName.TORCH)
