@@ -1,4 +1,7 @@
-"""The registry of backends: one file each, imported when it is asked for."""
+"""The registry of backends: one file each, imported when it is asked for.
+
+A new backend is a module with `BACKEND`, an `interface.Backend`, and an entry here.
+"""
 
 from __future__ import annotations
 
