@@ -8,7 +8,7 @@ The rooms, floor by floor; each imports only from the floors below its own:
     12  cli            mounts the commands, delivers their reports, catches, exits
         __main__       the process: signals, and the exit code
     11  commands       one file or package each: from flags to a `Report`
-    10  sections       what several commands put into a report
+    10  sections       what several commands compute alike and put into a report
      9  arguments      what several commands take from the command line
      8  verify         a pass beside another implementation's: tolerances, meters; identify, trace
         renderers      a `Report` as text, one file a format

@@ -1,1 +1,1 @@
-"""What several commands put into their reports: tables, findings of a pass, verdicts."""
+"""What several commands compute alike and report: passes, tables, findings, verdicts."""

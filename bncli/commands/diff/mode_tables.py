@@ -6,9 +6,9 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from bncli.commands.diff.differences import CHANNEL_COLUMNS, ChannelFacts, channel_row, worst_first
 from bncli.light import dataclass
 from bncli.report import Column, Table
-from bncli.sections.differences import CHANNEL_COLUMNS, ChannelFacts, channel_row, worst_first
 from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 
 if TYPE_CHECKING:

@@ -6,19 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import parse_channels
-from bncli.errors import MissingTensorError, TensorError, UsageError
-from bncli.light import dataclass
-from bncli.loaders import open_file, split_spec
-from bncli.loaders.names import find_name
-from bncli.model import ChannelCloseness
-from bncli.report import Column, Report, Table
-from bncli.sections.differences import (
+from bncli.commands.diff.differences import (
     CHANNEL_COLUMNS,
     ChannelFacts,
     channel_row,
     in_ulps,
     worst_first,
 )
+from bncli.errors import MissingTensorError, TensorError, UsageError
+from bncli.light import dataclass
+from bncli.loaders import open_file, split_spec
+from bncli.loaders.names import find_name
+from bncli.model import ChannelCloseness
+from bncli.report import Column, Report, Table
 from bncli.sections.findings import closing
 from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 from bncli.verify.closeness import default_tolerance

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from bncli.commands.diff.differences import ChannelFacts, channel_row, in_ulps, worst_first
 from bncli.moments import channel_stats
-from bncli.sections.differences import ChannelFacts, channel_row, in_ulps, worst_first
 from bncli.verify.stored_pair import compare_stored
 
 
