@@ -201,4 +201,4 @@ def gradient_sums(
             for row, values in enumerate((upstream, product)):
                 sums[row, channels] += values.sum(axes)
                 sums[row + 2, channels] += (values * values).sum(axes)
-    return GradientSums(sums[0], sums[1], sums[2], sums[3], largest[0], largest[1])
+    return GradientSums(*sums, *largest)

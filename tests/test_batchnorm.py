@@ -202,3 +202,8 @@ def test_blocks_are_as_large_as_they_may_be():
     assert len(list(blocks((4, 3, 5), 59))) == 2
     assert len(list(blocks((4, 3, 5), 15))) == 4
     assert len(list(blocks((4, 3, 5), 1))) == 60
+
+
+def test_a_block_is_8_mib_as_float64():
+    sizes = [math.prod(part.stop - part.start for part in block) for block in blocks((3, 3 << 19))]
+    assert 8 * max(sizes) == 8 * 1024 * 1024

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bncli import cli
+from bncli.files.reading import read_bytes
 from bncli.report import Unread
 from tests.findings import finding, report
 
@@ -116,6 +117,25 @@ def test_a_report_does_not_take_the_place_of_the_baseline_that_is_written(run, f
     assert (result.code, result.stdout) == (2, "")
     assert "--output ./b.json: this would overwrite" in result.stderr
     assert list(folder.iterdir()) == []
+
+
+def test_a_baseline_that_is_an_input_too_may_be_read_and_not_written(run, faulty, folder):
+    given = cli.command("made")
+
+    def made():
+        read_bytes("b.json")
+        return given()
+
+    made.__annotations__["return"] = type(given())
+    text = '{"format_version": 2, "findings": []}'
+    (folder / "b.json").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "command", lambda name: made)
+        assert run("made", "--baseline", "b.json", "--fail-on", "never").code == 0
+        result = run("made", "--baseline", "b.json", "--update-baseline")
+    assert (result.code, result.stdout) == (2, "")
+    assert "--baseline b.json: this would overwrite an input" in result.stderr
+    assert (folder / "b.json").read_text() == text
 
 
 def test_a_file_that_could_not_be_read(run, command, folder):

@@ -341,6 +341,20 @@ def test_what_the_user_did_not_want_to_hear_is_not_gone_and_stays_written(folder
     assert [entry.place for entry in read_baseline("b.json").entries] == ["head.1"]
 
 
+def test_an_entry_of_version_1_stays_for_what_the_user_did_not_want_to_hear(folder):
+    entries = [
+        {"command": "hand-made", "file": "net.pt", "code": "BN001", "prefix": "", "place": place}
+        for place in ("stem.bn", "head.1")
+    ]
+    text = json.dumps({"format_version": 1, "findings": entries})
+    (folder / "b.json").write_text(text, "utf-8")
+    quiet = Suppressed(finding(subject="head.1", path="net.pt"), "ignore")
+    update_baseline("b.json", of_layers(*LAYERS, faulty=["stem.bn"], suppressed=(quiet,)))
+    written = read_baseline("b.json")
+    assert [entry.place for entry in written.entries] == ["stem.bn"]
+    assert [entry.place for entry in written.former] == ["head.1"]
+
+
 def test_what_was_not_looked_at_is_not_gone_and_stays_written(folder):
     update_baseline("b.json", of_layers(*LAYERS, faulty=["stem.bn", "head.1"]))
     old = read_baseline("b.json")

@@ -50,6 +50,15 @@ def test_merged_parts_are_the_whole(x, data):
     assert np.allclose(merged.fourth, whole.fourth, rtol=1e-9, atol=1e-13 * scale**4)
 
 
+@pytest.mark.parametrize("task", [4, 10, 21])
+def test_tasks_of_unlike_means_and_spreads_have_the_moments_of_the_whole(cut, task):
+    """Skewed values that drift and widen: no term of the third and fourth moment is 0."""
+    x = np.random.default_rng(32).exponential(size=(50, 2)) * np.linspace(1, 4, 50)[:, None]
+    x += np.linspace(0, 9, 50)[:, None] * [1, -1]
+    cut(task, 2)
+    check(channel_stats(x, threads=1, kurtosis=True), x, kurtosis=True)
+
+
 @FEW
 @given(x=tensors, seed=st.integers(0, 99))
 def test_order_does_not_matter(x, seed):
@@ -106,6 +115,19 @@ def test_merging_what_is_not_finite():
     assert np.array_equal(merged.min, whole.min)
     assert np.array_equal(merged.max, whole.max)
     assert merged.first_nonfinite == (None, (3, 1), (3, 2))  # each in its own part
+
+
+def test_one_value_that_is_not_finite_is_enough():
+    """As IEEE arithmetic has it: NumPy's own mean of the channel."""
+    odd = [[np.inf], [-np.inf], [np.inf, -np.inf], [np.nan], [np.nan, np.inf], []]
+    x = np.stack([np.array([*values, *range(4 - len(values))], float) for values in odd], axis=1)
+    with np.errstate(invalid="ignore"):
+        mean = x.mean(0)
+    for stats in (channel_stats(x, kurtosis=True), merge([channel_stats(x, kurtosis=True)])):
+        np.testing.assert_array_equal(stats.mean, mean)
+        assert stats.offset[:5].tolist() == [0] * 5  # all of such a mean is in `shift`
+        for moment in (stats.var, stats.third, stats.fourth):
+            assert np.isnan(moment).tolist() == [True] * 5 + [False]
 
 
 def test_merging_huge_values():

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from bncli.renderers import Format
 from bncli.report import Column, Report, Table
+from tests.findings import finding
 from tests.renderers.reports import grouped, render, report, squeezed
 
 
@@ -18,8 +19,8 @@ def test_no_line_is_wider_than_asked(everything, width):
     assert max(map(cell_len, text.splitlines())) <= width
     assert "…" not in text
     # In the sentences and facts, lines may break, but nothing is lost.
-    for finding in everything.findings:
-        assert squeezed(finding.subject + ":" + finding.message) in squeezed(text)
+    for each in everything.findings:
+        assert squeezed(each.subject + ":" + each.message) in squeezed(text)
     assert squeezed(everything.verdict) in squeezed(text)
     assert squeezed("input a [b].npy shape (4, 3) eps 1e-05 worst inf") in squeezed(text)
 
@@ -128,6 +129,22 @@ def test_a_fact_that_is_a_long_list_is_shortened_on_a_terminal_alone():
     text = render(Format.TABLE, given_report, terminal=True, width=200)
     assert "path (0.pt, 1.pt, 2.pt, 3.pt, 4.pt, 5.pt and 494 more)  shape (1, 2, 3, 4, 5)" in text
     assert "499.pt" in render(Format.TABLE, given_report)
+
+
+@pytest.mark.parametrize(("terminal", "number", "folded"), [
+    (True, 9, True), (True, 4, True), (True, 3, False), (False, 9, False), (False, 1, False),
+])  # fmt: skip
+def test_many_findings_of_one_kind_are_one_line_on_a_terminal_alone(terminal, number, folded):
+    """They say how many there are, the first three places, and what the first of them says."""
+    alike = [finding("BN001", f"layer{n}", message=f"fact {n}.") for n in range(number)]
+    last = finding("BN002", "other", message="another fact.")
+    given_report = report(findings=[*alike, last])
+    text = render(Format.TABLE, given_report, terminal=terminal, width=200)
+    assert "error BN002 other: another fact." in text
+    one_by_one = [f"error BN001 layer{n}: fact {n}." in text for n in range(number)]
+    assert one_by_one == [not folded] * number
+    said = f"error BN001 in {number} places (layer0, layer1, layer2 and {number - 3} more); the "
+    assert (f"{said}first: fact 0." in text) == folded
 
 
 def test_golden_of_a_narrow_table(fixed, golden):

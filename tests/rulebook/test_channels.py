@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bncli.rulebook import RULES
-from bncli.rulebook.channels import outlier
+from bncli.rulebook.channels import live_scales, outlier, scales
 from bncli.rulebook.checkpoint import layer_findings
 from tests.rulebook.layers import FLOOR, codes, f4, layer, only
 
@@ -130,8 +130,18 @@ def test_every_rule_names_what_holds_for_each_channel(run, save):
         ([1, 1, 1, 1, 19], None),  # not 20 times the median
         ([1, 1, 1, 30, 30], None),  # not one that drowns the others
         ([1, 1, np.nan, 1, 1, 30], 5),
-        ([1, 1, 30], None),
+        ([1, 1, 1, 30], 3),
+        ([1, 1, 30], None),  # too few
     ],
 )
 def test_which_scale_stands_out(scales, channel):
     assert outlier(np.array(scales, float)) == channel
+
+
+def test_a_variance_of_exactly_eps_is_not_below_it():
+    eps = 2.0**-10  # which float32 holds
+    under, over = np.nextafter(np.float32(eps), f4(0, 1))
+    made = layer(running_var=np.array([under, eps, over, 1], np.float32), weight=f4(1, 1, 1, 1))
+    object.__setattr__(made, "eps", eps)
+    assert only(made, "BN401").evidence["channels"] == [0]
+    assert np.isnan(live_scales(made, scales(made))).tolist() == [True, False, False, False]

@@ -33,6 +33,15 @@ def test_variances_of_0_amplify_under_live_weights(eps):
     assert scale == pytest.approx([1 / math.sqrt(eps)] * 4)
 
 
+@pytest.mark.parametrize("dead", [[], [2], [0, 3]])
+def test_dead_weights_beside_live_ones_are_said_to_be_dead(dead):
+    weight = np.ones(4, np.float32)
+    weight[dead] = 1e-7
+    finding = only(layer(running_var=f4(*[FLOOR] * 4), weight=weight), "BN408")
+    assert finding.evidence["channels"] == [c for c in range(4) if c not in dead]
+    assert ("the other weights are dead" in finding.message) == bool(dead)
+
+
 def network(*shares, channels=100, kind="dead"):
     """Layers of which these shares of channels are dead, after one that lives."""
     layers = []

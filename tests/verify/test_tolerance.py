@@ -12,14 +12,17 @@ import pytest
 import torch
 
 from bncli.backends import BackendName, backend
+from bncli.backends.arithmetic import Arithmetic
 from bncli.backends.interface import QUANTITIES
 from bncli.backends.torch.tensors import repeats
-from bncli.batchnorm import BlockNormalizer, gradient_sums
+from bncli.batchnorm import BlockNormalizer, gradient_sums, normalization
 from bncli.dtypes import DTYPES
+from bncli.model import BatchNormSettings
 from bncli.moments import channel_stats
 from bncli.running_stats import update_factor
 from bncli.verify.batch_norm_pass import upstream_gradient
 from bncli.verify.comparison import compare_pass
+from bncli.verify.tolerance import Tolerances
 from tests.configurations import Configuration, configuration
 from tests.sampling import sampled, some
 
@@ -88,6 +91,24 @@ def test_no_false_alarm_where_the_order_of_additions_is_unknown(monkeypatch, see
         compared, run = compare_pass(config.done(), config.x, TORCH, seed=seed)
         assert not run.arithmetic.order_known
         assert [item for item in compared if not item.passed] == [], seed
+
+
+@pytest.mark.parametrize("channels", [1, 8, 64, 2048])
+def test_the_worst_of_many_channels_strays_no_more_often_than_one_does(channels):
+    """Of normal errors: one is beyond four deviations as seldom as any of many, beyond theirs."""
+    x = np.random.default_rng(0).normal(size=(64, 1))
+
+    def bound(copies):
+        repeated = np.repeat(x, copies, axis=1)
+        arithmetic = Arithmetic.plain("float32", "float32", 64)
+        stats, settings = channel_stats(repeated), BatchNormSettings()
+        norm = normalization(stats, None, None, None, settings)
+        sums = gradient_sums(repeated, repeated, norm, 1)
+        return Tolerances.of(arithmetic, stats, norm, settings, None).grad_bias(sums).atol[0]
+
+    deviations = 4 * bound(channels) / bound(1)
+    often = channels * math.erfc(deviations / math.sqrt(2)) / math.erfc(4 / math.sqrt(2))
+    assert 0.5 < often <= 1 + 1e-9
 
 
 class Faulty:
