@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bncli import cli
-from bncli.files.reading import read_bytes
+from bncli.files.reading import current, read_bytes
 from bncli.report import Unread
 from tests.findings import finding, report
 
@@ -136,6 +136,20 @@ def test_a_baseline_that_is_an_input_too_may_be_read_and_not_written(run, faulty
     assert (result.code, result.stdout) == (2, "")
     assert "--baseline b.json: this would overwrite an input" in result.stderr
     assert (folder / "b.json").read_text() == text
+
+
+def test_what_is_to_be_said_of_the_files_is_among_the_facts(run, faulty):
+    assert "notes" not in run("made", "-f", "json").report["facts"]
+    given = cli.command("made")
+
+    def made():
+        current().notes |= {"one.": None, "two.": None}
+        return given()
+
+    made.__annotations__["return"] = type(given())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "command", lambda name: made)
+        assert run("made", "-f", "json").report["facts"]["notes"] == ["one.", "two."]
 
 
 def test_a_file_that_could_not_be_read(run, command, folder):

@@ -145,3 +145,16 @@ def test_a_variance_of_exactly_eps_is_not_below_it():
     object.__setattr__(made, "eps", eps)
     assert only(made, "BN401").evidence["channels"] == [0]
     assert np.isnan(live_scales(made, scales(made))).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "shown"),
+    [
+        ({"running_mean": f4(0, 0, 0, 0), "running_var": f4(1, 1, 1, 1)}, False),  # never estimated
+        ({"running_mean": f4(0, 0, 0, 0), "running_var": f4(1, 1, 1, 2)}, True),
+        ({"running_mean": f4(0, 1, 0, 0), "running_var": f4(1, 1, 1, 1)}, True),
+        ({"running_mean": f4(0, 1), "running_var": f4(1, 1, 1, 2)}, False),  # no vectors of a layer
+    ],
+)
+def test_channels_are_judged_where_they_were_estimated(vectors, shown):
+    assert ("BN403" in codes(layer(weight=f4(1, 0, 1, 1), **vectors))) == shown

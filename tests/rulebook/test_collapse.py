@@ -33,6 +33,25 @@ def test_variances_of_0_amplify_under_live_weights(eps):
     assert scale == pytest.approx([1 / math.sqrt(eps)] * 4)
 
 
+@pytest.mark.parametrize(
+    ("var", "dtype", "cause"),
+    [
+        ([0, 0, 0, 0], "float32", "constant-input-or-never-written"),
+        ([0, 0, 0, 0], "float16", None),  # which may have rounded it to 0
+        ([FLOOR] * 4, "float32", "input-hardly-varies"),
+        ([0, FLOOR, 0, 0], "float32", "input-hardly-varies"),
+        ([0, 0, 0, 1], "float32", None),  # one channel varies
+    ],
+)
+def test_what_a_layer_without_variances_is_blamed_on(var, dtype, cause):
+    made = layer(running_var=f4(*var), weight=f4(1, 1, 1, 1), dtype=dtype)
+    assert ("BN408" in codes(made)) == (cause is not None)
+    if cause:
+        finding = only(made, "BN408")
+        assert finding.evidence["cause"] == cause
+        assert finding.message.endswith("or running_var was never written.") == (not any(var))
+
+
 @pytest.mark.parametrize("dead", [[], [2], [0, 3]])
 def test_dead_weights_beside_live_ones_are_said_to_be_dead(dead):
     weight = np.ones(4, np.float32)
@@ -92,6 +111,19 @@ def test_which_networks_have_collapsed(shares, blamed):
             assert finding.evidence["layers"] == mostly
             assert finding.evidence["dead"] == round(100 * sum(shares))
             assert finding.evidence["channels"] == 100 * len(shares)
+            worst = max(shares)
+            said = f" {round(100 * worst)} of 100 in bn{shares.index(worst)}."
+            assert finding.message.endswith(said)
+
+
+def test_the_worst_layer_is_that_of_the_largest_dead_share():
+    layers = []
+    for name, channels, gone in (("wide", 100, 60), ("narrow", 4, 4)):
+        var, weight = np.ones((2, channels), np.float32)
+        var[:gone], weight[:gone] = FLOOR, 1e-4
+        layers.append(summary(layer(name, channels, running_var=var, weight=weight)))
+    (finding,) = file_findings(Checkpoint(layers))
+    assert finding.message.endswith("2 of 2 layers; 4 of 4 in narrow.")
 
 
 @pytest.mark.parametrize("kind", ["masked", "initialised to 0", "live"])
