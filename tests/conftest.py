@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from bncli.cli import main
+from bncli.process.signals import ENDING
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -36,6 +38,11 @@ def pytest_configure(config):
     """`-m exhaustive`, and `-m ""` for all there is, try as many examples as there are meant."""
     whole = config.option.markexpr in {"", "exhaustive"}
     settings.load_profile("exhaustive" if whole else "sample")
+    # A background job ignores SIGINT, nohup SIGHUP, and so would each process of a test.
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config):
