@@ -44,11 +44,11 @@ def compute(
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    library = comparison.library
     given = reading.open(inputs)
     shown = parse_channels(reading.channel, given.num_features)
     run = resolve_layer(layer, given)
     check_count(given, run)
+    library = comparison.library
     if save_output is not None:
         _check_save(save_output, given)
 

@@ -200,6 +200,14 @@ def test_against_a_missing_library_is_exit_2(run, save, name, monkeypatch):
     assert run("compute", x).code == 0
 
 
+@pytest.mark.parametrize("command", ["compute", "trace", "compare-norms", "diff"])
+def test_a_wrong_path_is_told_before_a_missing_library(run, name, command, monkeypatch):
+    """Whoever installs the library first would then hear that there is no such file."""
+    hide_library(name, monkeypatch)
+    result = run(command, "missing.npy", "--against", name.value)
+    assert (result.code, result.stderr) == (2, "bncli: missing.npy: there is no such file.\n")
+
+
 def test_every_backend_is_named_in_the_flag(run, save, name):
     x = save("x.npy", np.random.default_rng(0).normal(size=(6, 3)))
     result = run("compute", x, "--against", name.value, "-f", "json")

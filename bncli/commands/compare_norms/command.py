@@ -55,12 +55,12 @@ def compare_norms(
     from bncli.sections.findings import closing
 
     tolerance = comparison.tolerance
-    library = _with_norms(comparison.library)
     given = reading.open_samples(input_)
     tensor = given.tensors[0]
     norm.check()
     shown = parse_channels(reading.channel, given.num_features)
     norms = norm.norms(given)
+    library = _with_norms(comparison.library)
     measured = measure(norms, given)
     stats = measured.stats
     cells = cells_of_first_sample(given, shown, reading.values)

@@ -49,8 +49,6 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     """The report on one input."""
     from bncli.backends import installed
 
-    library = installed(chosen.against)
-    _check_path(library, chosen.path)
     given = chosen.reading.open([spec])
     shown = parse_channels(chosen.reading.channel, given.num_features)
     training = flags.training
@@ -63,6 +61,8 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)
+    library = installed(chosen.against)
+    _check_path(library, chosen.path)
     (stats,) = given.statistics(threads=chosen.threads)
     x = given.values(tensor)
     results = [_result(given, x, stats, layer, library, chosen) for layer in layers]

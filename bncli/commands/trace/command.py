@@ -104,7 +104,6 @@ def trace(
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    library = comparison.library
     if steps.grad_output is not None and not steps.backward:
         raise UsageError("--grad-output is for the backward pass: add --backward.")
     given = reading.open([input])
@@ -114,6 +113,7 @@ def trace(
     chosen = choose(reading.channel, steps.at, given)
     run = resolve_layer(layer, given)
     check_count(given, run)
+    library = comparison.library
     upstream = None
     if steps.backward or library is not None:
         upstream = Upstream.of(steps.grad_output, seed, given)
