@@ -41,6 +41,18 @@ class Severity(str, Enum):
         return ("info", "warning", "error").index(self.value)
 
 
+class Certainty(str, Enum):
+    """How sure a finding is of what it says; the value is what a person reads.
+
+    CERTAIN is proven by the numbers, LIKELY the best reading of them, and ASSUMED holds if a value
+    does that was not given, such as an assumed eps.
+    """
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    ASSUMED = "depends on an assumption"
+
+
 class FailOn(str, Enum):
     """The least severity of a finding that makes the exit code 1."""
 
@@ -54,8 +66,10 @@ class FailOn(str, Enum):
 class Finding:
     """Something in the user's numbers that a person should know.
 
-    `subject` is the place (a layer, a quantity, a channel), `message` the fact with its number,
-    `hint` the mend, and `evidence` the numbers for a script. `path` is the file it is about, ""
+    `subject` is the place (a layer, a quantity, a channel), `message` the claim with its number in
+    a line, without a full stop, `detail` what else supports it, in sentences, `hint` the fix, and
+    `evidence` the numbers for a script. `claim` is what all findings of its rule say, and heads
+    them where several are told together. `path` is the file it is about, ""
     where a command reads its files as one input. `extent` holds what may not grow while the
     finding stays known in a baseline: names and other text, and runs of channels as
     `(what, first, last)`. `places` says where it is in words that stay, if the subject holds
@@ -74,6 +88,9 @@ class Finding:
     extent: tuple[Member, ...] = ()
     places: tuple[str, ...] = ()
     instead_of: tuple[str, ...] | None = None
+    claim: str = ""
+    detail: str = ""
+    certainty: Certainty = Certainty.CERTAIN
 
 
 @dataclass(frozen=True, slots=True)

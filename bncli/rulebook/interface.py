@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of finding. `code` is a promise to scripts; `hint` is the mend in a sentence.
+    """One kind of finding. `code` is a promise to scripts.
+
+    `summary` is the claim in a line, without a full stop, and `hint` the fix. `sure` is how sure
+    a finding is if the case does not say.
 
     The rest is what `bncli rules CODE` explains: the `symptom` that a person sees, the
     `arithmetic` that shows it, how sure the rule is (`certainty`), what looks like it and is
@@ -38,6 +41,7 @@ class Rule:
     lookalike: str = ""
     seen: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
+    sure: Certainty = Certainty.CERTAIN
 
     def finding(
         self,
@@ -45,15 +49,21 @@ class Rule:
         message: str,
         evidence: Mapping[str, Value],
         *,
+        detail: str = "",
         hint: str = "",
         severity: Severity | None = None,
+        sure: Certainty | None = None,
         extent: tuple[Member, ...] = (),
         places: tuple[str, ...] = (),
     ) -> Finding:
-        """A finding of this kind at `subject`.
+        """A finding of this kind at `subject`: the claim `message`, and `detail` that supports it.
 
-        The hint and the severity are the rule's own unless the case has one.
+        The hint, the severity and how sure it is are the rule's own unless the case has one; what
+        rests on an assumed eps or momentum, as its evidence says, depends on an assumption.
         """
+        if sure is None:
+            assumed = evidence.get("eps_assumed") or evidence.get("momentum_assumed")
+            sure = Certainty.ASSUMED if assumed else self.sure
         return Finding(
             self.code,
             severity or self.severity,
@@ -63,6 +73,9 @@ class Rule:
             hint or self.hint,
             extent=extent,
             places=places,
+            claim=self.summary,
+            detail=detail,
+            certainty=sure,
         )
 
 
