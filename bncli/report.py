@@ -21,6 +21,9 @@ Member = str | tuple[str, int, int]
 MOST_ROWS = 100_000
 """Rows of a table, in every format; a flag such as --channel chooses which."""
 
+ANSWER_ROWS = 20
+"""Rows of the table that carries the answer; a screen of 24 lines holds about as many."""
+
 BRACKETED = re.compile(r"##(?=\w*\[)")
 """What begins a command of Azure, TeamCity and old GitHub wherever it stands in a line."""
 
@@ -34,6 +37,11 @@ class Severity(str, Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+    @property
+    def label(self) -> str:
+        """What people read: an info is a note."""
+        return "note" if self is Severity.INFO else self.value
 
     @property
     def rank(self) -> int:
@@ -92,6 +100,11 @@ class Finding:
     detail: str = ""
     certainty: Certainty = Certainty.CERTAIN
 
+    @property
+    def text(self) -> str:
+        """The claim and what supports it, in sentences."""
+        return f"{self.message.rstrip('.')}. {self.detail}".rstrip()
+
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
@@ -117,9 +130,11 @@ class Column:
     """A column of a table: `key` for scripts, `title` for people.
 
     `spec` is the format specification for floats on a terminal; JSON and CSV carry them in full.
-    Columns stand in the order of their weight: those that a narrow terminal has no room for
-    follow in a table of their own. A `foldable` one is then said in a line, if it is the same in
-    every row. One that `wraps` is prose, which goes on in the next line where there is no room.
+    In the answer, a column whose `spare` is not 0 is shown only where there is room, the greatest
+    number being the first to go. In the full tables, columns stand in the order of their
+    importance: those that a narrow terminal has no room for follow in a table of their own. A
+    `foldable` one is then said in a line, if it is the same in every row. One that `wraps` is
+    prose, which goes on in the next line where there is no room.
     """
 
     key: str
@@ -127,11 +142,14 @@ class Column:
     spec: str = ".6g"
     foldable: bool = False
     wraps: bool = False
+    spare: int = 0
 
     @classmethod
-    def plain(cls, *keys: str, spec: str = ".6g", foldable: bool = False) -> tuple[Column, ...]:
+    def plain(
+        cls, *keys: str, spec: str = ".6g", foldable: bool = False, spare: int = 0
+    ) -> tuple[Column, ...]:
         """Columns whose keys are their titles too."""
-        return tuple(cls(key, key, spec, foldable) for key in keys)
+        return tuple(cls(key, key, spec, foldable, spare=spare) for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +157,9 @@ class Table:
     """Rows of values under columns; every row holds every column's key.
 
     Where people look, consecutive rows alike in the columns `group` are drawn as a table of their
-    own, with what they share in its heading; and a table too long for them is shortened: with
-    `ends` to its first and its last rows, else to the rows that `digest` names, or to its first.
-    A `whole` one is shown in full. The first `lead` columns name a row: where the table is cut to
-    fit a terminal, every piece begins with them. `left_out` rows are not there: no table has more
-    than MOST_ROWS.
+    own, with what they share in its heading. The first `lead` columns name a row: where the table
+    is cut to fit a terminal, every piece begins with them. `note` is said below it. `left_out` rows
+    are not there: no table has more than MOST_ROWS.
     """
 
     key: str
@@ -152,9 +168,6 @@ class Table:
     rows: Sequence[Mapping[str, Value]]
     note: str = ""
     group: tuple[str, ...] = ()
-    ends: bool = False
-    digest: Sequence[int] = ()
-    whole: bool = False
     lead: int = 1
     left_out: int = 0
 
@@ -163,9 +176,7 @@ class Table:
         more = len(self.rows) - MOST_ROWS
         if more <= 0:
             return self
-        there = [index for index in self.digest if index < MOST_ROWS]
-        rows = self.rows[:MOST_ROWS]
-        return replace(self, rows=rows, digest=there, left_out=self.left_out + more)
+        return replace(self, rows=self.rows[:MOST_ROWS], left_out=self.left_out + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +193,21 @@ class Chart:
 class Report:
     """All that a command has to say; `tables[0]` is its main table, the one that CSV carries.
 
-    `verdict` is the closing line; the number of findings is added to it where the report is
-    delivered. `nothing_checked` makes the exit code 3. `read` names the files that were read,
-    which no output may overwrite, and `unread` those that could not be: they make the exit code
-    2. `checked` holds the places that were judged (a file's layers, under its path), by the names
-    that findings use as `subject`; `partial` says that the user left some of them out, and `names`
-    has all that the file holds, chosen or not. `about` tells what findings without a path of their
-    own are about: each input as (path, name in it), and other words as ("", words).
+    People see the `subject` (what was looked at, and what was assumed of it, in a line or two), the
+    findings, the `answer` (the table that carries it, of at most ANSWER_ROWS rows that fit a narrow
+    terminal; the main table if it is empty), the `remarks` (a line each), and the verdict.
+    Everything else is told by -v: the facts, all `tables` and the `charts`, which are `drawn` by
+    default if the user asked for them.
+
+    `verdict` is a sentence without a full stop. Where the report is delivered, it comes to begin
+    with a `word` (PASS, WARN, FAIL, NOTHING or ERROR), and to count the findings, in the `scope`
+    that was judged ("100 BatchNorm layers") if there is one. A report that `judged` nothing, and
+    found nothing, has no word. `nothing_checked` makes the exit code 3. `read` names the files that
+    were read, which no output may overwrite, and `unread` those that could not be: they make the
+    exit code 2. `checked` holds the places that were judged (a file's layers, under its path), by
+    the names that findings use as `subject`; `partial` says that the user left some of them out,
+    and `names` has all that the file holds, chosen or not. `about` tells what findings without a
+    path of their own are about: each input as (path, name in it), and other words as ("", words).
     `suppressed` is empty until the report is delivered. `findings` are kept `in_order`, which is
     the one order in which every format says them.
     """
@@ -199,6 +218,13 @@ class Report:
     findings: tuple[Finding, ...] = ()
     charts: tuple[Chart, ...] = ()
     verdict: str = ""
+    subject: tuple[str, ...] = ()
+    answer: tuple[Table, ...] = ()
+    remarks: tuple[str, ...] = ()
+    scope: str = ""
+    judged: bool = True
+    drawn: bool = False
+    word: str = ""
     nothing_checked: bool = False
     read: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
@@ -231,10 +257,26 @@ class Report:
         """The first file that was read; "" where that is none but standard input."""
         return next((path for path in self.read if path != "-"), "")
 
+    def word_for(self, exit_code: ExitCode) -> str:
+        """The word that the verdict begins with; "" where nothing was judged or found."""
+        if exit_code is ExitCode.OK:
+            if not (self.judged or self.findings):
+                return ""
+            warned = any(finding.severity is not Severity.INFO for finding in self.findings)
+            return "WARN" if warned else "PASS"
+        words = {ExitCode.FINDING: "FAIL", ExitCode.NOTHING: "NOTHING"}
+        return words.get(exit_code, "ERROR")
+
     def place_of(self, finding: Finding) -> str:
-        """The subject as a person would type it: with the file before it, if there are several."""
-        several = len(self.read) + len(self.unread) > 1
-        return f"{finding.path}::{finding.subject}" if several and finding.path else finding.subject
+        """Where the finding is: a layer as a person would type it, else the file and the subject.
+
+        The file is missing where none was read, the subject where it is the file.
+        """
+        path = self.file_of(finding)
+        if not path or finding.subject in ("", path):
+            return path or finding.subject
+        layer = finding.subject in self.names.get(path, ())
+        return f"{path}{'::' if layer else ': '}{finding.subject}"
 
 
 def in_order(
@@ -264,13 +306,13 @@ def fails(finding: Finding, fail_on: FailOn) -> bool:
 
 
 def count_findings(findings: Sequence[Finding]) -> str:
-    """How many findings there are of each severity, as a sentence; "" for none."""
+    """How many findings there are of each severity: "1 error, 2 notes"; "" for none."""
     counts = []
     for severity, plural in (("error", "errors"), ("warning", "warnings"), ("info", "notes")):
         number = sum(finding.severity.value == severity for finding in findings)
         if number:
             counts.append(f"{number} {plural if number > 1 else plural[:-1]}")
-    return ", ".join(counts) + "." if counts else ""
+    return ", ".join(counts)
 
 
 def printable(text: str) -> str:

@@ -136,6 +136,38 @@ def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[
     }
 
 
+def subject_line(given: Input, layer: Layer, mode: str = "") -> str:
+    """What is looked at, in a line: the input, and the layer with what was assumed of it.
+
+    `mode` says which mode or modes it runs in, if that is not the layer's own.
+    """
+    settings = layer.settings
+    first = given.tensors[0]
+    name = (
+        first.label
+        if len(given.tensors) == 1
+        else f"{first.label} and {len(given.tensors) - 1} more"
+    )
+    shape = ", ".join(map(str, first.shape))
+    momentum = "none" if settings.momentum is None else f"{settings.momentum:g}"
+    numbers = {
+        f"eps {settings.eps:g}": layer.sources["eps_source"],
+        f"momentum {momentum}": layer.sources["momentum_source"],
+    }
+    origins = {"default": "default", "file": "from the file", "flag": ""}
+    if len(set(numbers.values())) == 1:
+        origin = origins[str(next(iter(numbers.values())))]
+        said = ", ".join(numbers) + (f" ({origin}{'s' * (origin == 'default')})" if origin else "")
+    else:
+        said = ", ".join(
+            f"{number} ({origins[str(source)]})" if origins[str(source)] else number
+            for number, source in numbers.items()
+        )
+    mode = mode or ("in training" if settings.training else "in evaluation")
+    cast = f" as {given.cast}" if given.cast else ""
+    return f"{name}  {first.dtype} ({shape}){cast}  {given.kind} {mode}, {said}"
+
+
 def parse_momentum(text: str) -> float | None:
     """The momentum that `--momentum` names: a number, or None for "none".
 

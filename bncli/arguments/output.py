@@ -77,6 +77,15 @@ class Output:
             "Columns to draw tables in.", OUTPUT, metavar="N", default="the terminal's", least=20
         ),
     ] = None
+    verbose: Annotated[
+        bool,
+        option(
+            "Show every table, column and fact too; on an error, where in bncli it was raised.",
+            OUTPUT,
+            "--verbose",
+            "-v",
+        ),
+    ] = False
     quiet: Annotated[bool, option("Print no report and no progress.", OUTPUT, "--quiet", "-q")] = (
         False
     )

@@ -129,6 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with whole_words():
             code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
+        if _verbose(arguments):
+            import traceback
+
+            traceback.print_exception(error)
         return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
         return _failed(" ".join(error.format_message().split()), ExitCode.ERROR)
@@ -145,6 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
         return _unforeseen(error)
     return int(code or 0)
+
+
+def _verbose(arguments: Sequence[str]) -> bool:
+    """Whether -v was given, alone or among other short flags."""
+    return any(re.fullmatch(r"--verbose|-[a-z]*v", argument) for argument in arguments)
 
 
 def _unforeseen(error: Exception) -> ExitCode:

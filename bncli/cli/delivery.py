@@ -60,26 +60,31 @@ class Delivery:
             refuse_overwriting(path, "--output")
         if flags.update_baseline and flags.baseline:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
-        report = self._judged(replace(report, tables=tuple(map(Table.shortened, report.tables))))
-        if notes := current().notes:
-            report = replace(report, facts={**report.facts, "notes": list(notes)})
+        report = replace(report, tables=tuple(map(Table.shortened, report.tables)))
+        report, said = self._counted(report)
         exit_code = report.exit_code(self.fail_on)
+        report = _with_verdict(report, exit_code, said)
+        if notes := current().notes:
+            facts = {**report.facts, "notes": list(notes)}
+            report = replace(report, facts=facts, remarks=(*report.remarks, *notes))
         for path in flags.output or ():
-            context = RenderContext(exit_code, flags.width, fail_on=self.fail_on)
+            context = RenderContext(
+                exit_code, flags.width, verbose=flags.verbose, fail_on=self.fail_on
+            )
             _write(path, renderer(format_of(path))(report, context))
         if not flags.quiet:
             print_text(renderer(flags.format)(report, self._context(exit_code)))
         formats = {flags.format} if not flags.quiet else set()
         formats |= {format_of(path) for path in flags.output or ()}
         if Format.CSV in formats and report.tables[0].left_out:
-            say(_count_left_out(report.tables[0]))  # CSV has no place for it
+            say(f"{_count_left_out(report.tables[0])}.")  # CSV has no place for it
         for unread in report.unread:
             say(f"{unread.path}: {unread.problem}")
         return exit_code
 
-    def _judged(self, report: Report) -> Report:
-        """The report with the findings that count, and a verdict that says how many."""
-        said = [report.verdict]
+    def _counted(self, report: Report) -> tuple[Report, list[str]]:
+        """The report with the findings that count, and what else its verdict has to say."""
+        said = []
         gone = 0
         if self.select or self.ignore:
             from bncli.gate.selection import selected
@@ -93,25 +98,23 @@ class Delivery:
                 report, gone = known_removed(report, self.known, baseline)
                 if self.known.former:
                     said.append(
-                        f"{baseline} is of format 1, and read by its own rule, which is less "
-                        "strict: --update-baseline writes it anew."
+                        f"{baseline} has format 1, whose rule for matching is less strict: "
+                        "--update-baseline rewrites it"
                     )
             elif report.unread or report.nothing_checked:
-                said.append(f"{baseline} stays as it is: not everything was checked.")
+                said.append(f"{baseline} is left unchanged because not everything was checked")
             else:
                 report, _ = known_removed(report, update_baseline(baseline, report), baseline)
-                said.append(f"{baseline} is written anew.")
-        said += [_count_left_out(table) for table in report.tables]
-        said += [count_findings(report.findings), _count_suppressed(report)]
+                said.append(f"{baseline} is rewritten")
+        said += [_count_left_out(table) for table in report.tables if table.left_out]
+        if report.suppressed:
+            said.append(_count_suppressed(report))
         if gone:
+            verb, them = ("is", "it") if gone == 1 else ("are", "them")
             said.append(
-                f"{gone} of {baseline} no longer there: --update-baseline drops "
-                f"{'it' if gone == 1 else 'them'}."
+                f"{gone} of {baseline} {verb} no longer found: --update-baseline removes {them}"
             )
-        if report.unread:
-            number = len(report.unread)
-            said.append(f"{number} file{'s' * (number > 1)} could not be read.")
-        return replace(report, verdict=" ".join(filter(None, said)))
+        return report, said
 
     def _context(self, exit_code: ExitCode) -> RenderContext:
         """How standard output looks."""
@@ -120,7 +123,25 @@ class Delivery:
         if width is None and terminal:
             width = _terminal_width()
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        return RenderContext(exit_code, width, terminal, color, self.fail_on)
+        return RenderContext(exit_code, width, self.flags.verbose, color, self.fail_on)
+
+
+def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Report:
+    """The report whose verdict begins with its word, counts the findings, and ends with `said`."""
+    word = report.word_for(exit_code)
+    counts = count_findings(report.findings)
+    if report.scope and not report.nothing_checked:
+        counts = f"{counts or 'no findings'} in {report.scope}"
+    codes = list(dict.fromkeys(finding.code for finding in report.findings))
+    if codes:
+        explains = "explains it" if len(codes) == 1 else "explains the first"
+        counts += f" (bncli rules {codes[0]} {explains})"
+    parts = [counts, report.verdict] if report.scope else [report.verdict, counts]
+    if report.unread:
+        number = len(report.unread)
+        parts.append(f"{number} file{'s' * (number > 1)} could not be read")
+    sentence = "; ".join(part.rstrip(".") for part in [*parts, *said] if part)
+    return replace(report, word=word, verdict=f"{word}  {sentence}" if word else sentence)
 
 
 def _terminal_width() -> int:
@@ -161,16 +182,14 @@ def _write(path: str, text: str) -> None:
 
 
 def _count_left_out(table: Table) -> str:
-    """How many rows a table has, where it has not all of them; "" where it has."""
-    if not table.left_out:
-        return ""
+    """How many rows a table has of those that there are."""
     rows = len(table.rows)
-    return f"The table {table.key} holds {rows} of {rows + table.left_out} rows."
+    return f"the table {table.key} holds {rows} of {rows + table.left_out} rows"
 
 
 def _count_suppressed(report: Report) -> str:
-    """How many findings were taken out, and by what, as a sentence; "" for none."""
+    """How many findings were taken out, and by what."""
     counts = Counter(item.by for item in report.suppressed)
     names = {"select": "not selected", "ignore": "ignored", "baseline": "in the baseline"}
     said = [f"{counts[by]} {name}" for by, name in names.items() if counts[by]]
-    return f"Not counted: {', '.join(said)}." if said else ""
+    return f"not counted: {', '.join(said)}"

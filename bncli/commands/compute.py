@@ -39,7 +39,13 @@ def compute(
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
     from bncli.arguments.input import parse_channels
-    from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
+    from bncli.arguments.layer import (
+        about_pass,
+        check_count,
+        layer_facts,
+        resolve_layer,
+        subject_line,
+    )
     from bncli.sections.findings import closing, compared_with
     from bncli.sections.judged_pass import judged_pass
 
@@ -76,6 +82,8 @@ def compute(
     return Report(
         command="compute",
         facts=facts,
+        subject=(subject_line(given, run),),
+        judged=compared is not None,
         tables=tuple(tables),
         findings=tuple(findings),
         verdict=closing(compared.verdict if compared else "", findings=findings),

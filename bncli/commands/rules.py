@@ -63,7 +63,7 @@ def _catalogue(rules: tuple[Rule, ...], title: str) -> Report:
     return Report(
         command="rules",
         facts={"rules": len(rules)},
-        tables=(Table("rules", title, RULE_COLUMNS, rows, whole=True),),
+        tables=(Table("rules", title, RULE_COLUMNS, rows),),
         verdict=f"{len(rules)} rules: {', '.join(counts)}. bncli rules CODE explains one.",
     )
 

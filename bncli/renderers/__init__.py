@@ -22,6 +22,7 @@ class Format(str, Enum):
     suffixes: tuple[str, ...]
 
     TABLE = "table", ".txt"
+    CONCISE = ("concise",)  # its lines are for a pipe
     JSON = "json", ".json"
     CSV = "csv", ".csv"
     MARKDOWN = "markdown", ".md"

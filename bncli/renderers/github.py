@@ -1,4 +1,4 @@
-"""Workflow commands of GitHub Actions: each finding becomes an annotation of the run.
+"""Workflow commands of GitHub Actions: an annotation of the run for each rule and file.
 
 The escapes are those of GitHub's own toolkit: % and line breaks in messages, colons and commas
 too in properties. GitHub shows the first ten annotations of a kind for a step, so that the worst
@@ -9,38 +9,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.renderers.drawing.blocks import blocks
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
+    from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
     from bncli.report import Report
 
 COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
 
-def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # looks one way
-    """A line for each file that could not be read and each finding, and the verdict last."""
+def render(report: Report, context: RenderContext) -> str:
+    """A line for each file that could not be read, each rule of each file, and the verdict."""
     name = f"bncli {report.command}"
     lines = [_command("error", unread.path, name, unread.problem) for unread in report.unread]
     lines += [
-        _command(
-            COMMANDS[finding.severity],
-            report.file_of(finding),
-            f"{finding.code} {finding.subject}",
-            f"{finding.subject}: {finding.message} {finding.hint}".rstrip(),
-        )
-        for finding in report.findings
+        _command(COMMANDS[block.severity], block.path, *_said(block))
+        for block in blocks(report, every=context.verbose, by_file=True)
     ]
     if report.nothing_checked:
         lines.append(_command("error", "", name, report.verdict or "nothing was checked."))
     return "\n".join([*lines, f"{name}: {printable(report.verdict)}"]).rstrip() + "\n"
 
 
+def _said(block: Block) -> tuple[str, str]:
+    """The title and the message of an annotation: the claim, its places, what supports it, fixes.
+
+    GitHub shows the line breaks of a message.
+    """
+    lines = [f"{block.claim} ({block.certainty.value})"]
+    for place in block.places:
+        if place.where != block.path:
+            lines.append(f"{place.where}: {place.message}" if place.message else place.where)
+        lines += place.details
+    return block.code, "\n".join([*lines, *block.details, *block.fixes])
+
+
 def _command(command: str, file: str, title: str, message: str) -> str:
     """One workflow command."""
     properties = [("file", file), ("title", title)]
     text = ",".join(f"{key}={_property(value)}" for key, value in properties if value)
-    return f"::{command} {text}::{_data(printable(message))}"
+    message = "\n".join(map(printable, message.split("\n")))
+    return f"::{command} {text}::{_data(message)}"
 
 
 def _data(text: str) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class RenderContext:
     """Where the text goes: `width` in columns, or None where nothing may be cut or wrapped.
 
-    `terminal` says that a person is looking: long tables may then be shortened, with a line that
-    says so. `color` allows escape sequences. `exit_code` is the one the process will end with,
-    and `fail_on` the least severity that fails.
+    `verbose` asks for all that the report has, where people read it. `color` allows escape
+    sequences. `exit_code` is the one the process will end with, and `fail_on` the least severity
+    that fails.
     """
 
     exit_code: ExitCode
     width: int | None = None
-    terminal: bool = False
+    verbose: bool = False
     color: bool = False
     fail_on: FailOn = FailOn.ERROR
 

@@ -70,6 +70,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "path": finding.path or None,
         "subject": finding.subject,
         "message": finding.message,
+        "detail": finding.detail,
+        "certainty": finding.certainty.value,
         "evidence": finding.evidence,
         "hint": finding.hint,
     }

@@ -42,7 +42,7 @@ def _cases(report: Report, context: RenderContext) -> Iterator[tuple[str, str, s
         yield unread.path, "error", _case(report, unread.path, "file", body)
     for finding in report.findings:
         path = report.file_of(finding)
-        said = f"{finding.message} {finding.hint}".rstrip()
+        said = f"{finding.text} {finding.hint}".rstrip()
         if fails(finding, context.fail_on):
             kind = "failure"
             attributes = _attributes(message=said, type=finding.severity.value)
@@ -53,7 +53,7 @@ def _cases(report: Report, context: RenderContext) -> Iterator[tuple[str, str, s
         yield path, kind, _case(report, path, _name(finding), body)
     for item in report.suppressed:
         path = report.file_of(item.finding)
-        body = f"<skipped {_attributes(message=f'{item.by}: {item.finding.message}')}/>"
+        body = f"<skipped {_attributes(message=f'{item.by}: {item.finding.text}')}/>"
         yield path, "skipped", _case(report, path, _name(item.finding), body)
     found = {(finding.path, finding.subject) for finding in report.findings}
     found |= {(item.finding.path, item.finding.subject) for item in report.suppressed}

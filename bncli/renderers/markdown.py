@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.renderers.drawing.blocks import blocks
 from bncli.renderers.drawing.cells import format_cell
 from bncli.report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Finding, Report, Table
+    from bncli.report import Report, Table
 
 
 LONGEST = 1_000_000
@@ -21,25 +23,36 @@ OPEN_ROWS = 24
 """Rows of a table that is shown at once; a longer one is folded away under its heading."""
 
 
-def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # looks one way
-    """The report as Markdown: verdict, findings, every table, and the facts last."""
+def render(report: Report, context: RenderContext) -> str:
+    """The report as Markdown: verdict, subject, findings, answer; with -v every table and fact."""
     lines = [f"## bncli {report.command}", ""]
     if report.verdict:
         lines += [f"**{_escape(report.verdict)}**", ""]
-    facts = ["<details><summary>Facts</summary>", "", "| fact | value |", "|---|---|"]
-    facts += [
-        f"| {_escape(key)} | {_escape(format_cell(value))} |" for key, value in report.facts.items()
-    ]
+    lines += [line for text in report.subject for line in (_escape(text), "")]
+    facts = _facts(report) if context.verbose else []
     room = _Room(LONGEST - _size([*lines, *facts]) - 10_000)  # headings and closing lines
-    findings = room.fitting(_finding(report, finding) for finding in report.findings)
-    lines += _with_rest(findings, len(report.findings), "findings")
-    if report.findings:
+    every = [_block(block) for block in blocks(report, every=context.verbose)]
+    lines += _with_rest(room.fitting(every), len(every), "rules")
+    if every:
         lines.append("")
     for unread in report.unread:
         lines += [f"- **unread** {_escape(unread.path)}: {_escape(unread.problem)}", ""]
-    for table in report.tables:
+    for table in report.answer or report.tables[:1]:
+        if table.rows:
+            lines += _table(table, room)
+    lines += [line for text in report.remarks for line in (_escape(text), "")]
+    for table in report.tables if context.verbose else ():
         lines += _table(table, room)
-    return "\n".join([*lines, *facts, "", "</details>", ""])
+    return "\n".join([*lines, *facts])
+
+
+def _facts(report: Report) -> list[str]:
+    """The facts, folded away."""
+    lines = ["<details><summary>Facts</summary>", "", "| fact | value |", "|---|---|"]
+    lines += [
+        f"| {_escape(key)} | {_escape(format_cell(value))} |" for key, value in report.facts.items()
+    ]
+    return [*lines, "", "</details>", ""]
 
 
 class _Room:
@@ -70,18 +83,24 @@ def _with_rest(shown: list[str], number: int, things: str) -> list[str]:
     return [*shown, "", f"... {number - len(shown)} more {things}: see all of them with -f json."]
 
 
-def _finding(report: Report, finding: Finding) -> str:
-    """One finding as an item of a list."""
-    line = f"- **{finding.severity.value}** `{finding.code}` {_escape(report.place_of(finding))}: "
-    line += _escape(finding.message)
-    return f"{line} _{_escape(finding.hint)}_" if finding.hint else line
+def _block(block: Block) -> str:
+    """The findings of one rule as an item of a list, its places as a list inside."""
+    said = f"{_escape(block.claim)} ({block.certainty.value})"
+    lines = [f"- **{block.severity.label}** `{block.code}` {said}"]
+    for place in block.places:
+        message = f": {_escape(place.message)}" if place.message else ""
+        indent = "    " if place.inner else "  "
+        lines.append(f"{indent}- {_escape(place.where)}{message}")
+        lines += [f"{indent}  {_escape(detail)}" for detail in place.details]
+    lines += [f"  - {_escape(detail)}" for detail in block.details]
+    lines += [f"  - _help: {_escape(fix)}_" for fix in block.fixes]
+    return "\n".join(lines)
 
 
 def _table(table: Table, room: _Room) -> list[str]:
     """A heading, the table, and an empty line behind it."""
-    title = _escape(table.title)
     folded = len(table.rows) > OPEN_ROWS
-    lines = [f"### {title}", ""]
+    lines = [f"### {_escape(table.title)}", ""] if table.title else []
     if folded:
         lines += [f"<details><summary>{len(table.rows)} rows</summary>", ""]
     lines.append("| " + " | ".join(_escape(column.title) for column in table.columns) + " |")
@@ -89,6 +108,8 @@ def _table(table: Table, room: _Room) -> list[str]:
     lines += _with_rest(room.fitting(_rows(table)), len(table.rows), "rows")
     if table.left_out:
         lines += ["", f"... {table.left_out} rows are in no format: choose some of them."]
+    if table.note:
+        lines += ["", _escape(table.note)]
     return [*lines, "", "</details>", ""] if folded else [*lines, ""]
 
 

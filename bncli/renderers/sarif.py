@@ -91,7 +91,7 @@ def _help(rule: Rule) -> list[tuple[str, str]]:
         ("Symptom", rule.symptom),
         ("Arithmetic", rule.arithmetic),
         ("How sure", rule.certainty),
-        ("Mend", rule.hint),
+        ("Fix", rule.hint),
         ("What looks like it", rule.lookalike),
         ("Seen in", ", ".join(rule.seen)),
     )
@@ -117,7 +117,7 @@ def _result(report: Report, finding: Finding, indices: dict[str, int]) -> dict[s
         "ruleId": finding.code,
         "ruleIndex": indices[finding.code],
         "level": LEVELS[finding.severity],
-        "message": {"text": printable(f"{finding.subject}: {finding.message}{hint}")},
+        "message": {"text": printable(f"{finding.subject}: {finding.text}{hint}")},
         "locations": [location],
         "partialFingerprints": {
             FORMER_FINGERPRINT: former_fingerprint(finding, report),

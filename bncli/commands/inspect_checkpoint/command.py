@@ -159,7 +159,7 @@ def _facts(
         "channels": counts.channels,
         "unread": len(seen.skipped) or None,
         "counters": counts.counters or None,
-        "found": count_findings(findings).rstrip(".") if counts.names else None,
+        "found": count_findings(findings) or None if counts.names else None,
         "eps_source": _source(seen.eps_sources),
         "momentum_source": _source(seen.momentum_sources),
     }

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 MOST_POINTS = 400
 """Points of a chart's series."""
 
-DIGEST_CHANNELS, DIGEST_ROWS = 2, 24
-"""What of the table of steps stands for all of it on a terminal."""
-
 STEP_COLUMNS = (
     *Column.plain("step", "channel"),
     Column("convention", "convention", foldable=True),
@@ -123,23 +120,12 @@ def steps_table(
                 }
                 for run, values in zip(runs, columns, strict=True)
             ]
-    total = len(shown)
-    few = min(len(channels), DIGEST_CHANNELS)
-    room = max(DIGEST_ROWS // (few * len(runs)), 2)
-    chosen = (
-        range(total)
-        if total <= room
-        else np.unique(np.linspace(0, total - 1, room).round().astype(int)).tolist()
-    )
-    width = len(channels) * len(runs)
-    digest = [i * width + j for i in chosen for j in range(few * len(runs))][:DIGEST_ROWS]
     return Table(
         "steps",
         "Running statistics, step by step",
         STEP_COLUMNS,
         rows,
         note="initial: what the buffers began with weighs.",
-        digest=digest,
         lead=3 if len(runs) > 1 else 2,
     )
 
@@ -190,7 +176,6 @@ def channels_table(
         "shuffled batches have if_shuffled. initial_in: what they began with still adds. se: "
         "standard errors that batches of this size leave; measured_se: from the batches' own "
         "scatter.",
-        digest=range(min(len(channels), DIGEST_ROWS // 3)),
     )
 
 
@@ -307,7 +292,6 @@ def port_table(runs: list[Simulated], channels: list[int]) -> Table:
         rows,
         note="mean off: in standard deviations. output ratio: what the spread of an evaluation's "
         "output is multiplied by.",
-        digest=range(min(len(rows), max(DIGEST_ROWS // 3 // len(runs), 1) * len(runs))),
         lead=2,
     )
 

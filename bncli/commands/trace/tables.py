@@ -88,7 +88,7 @@ def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
                 Column(f"torch_{name}", f"{shape.backend}_{name}", ".9g"),
                 Column(f"distance_{name}", "distance", ".2g"),
             ]
-    return Table("elements", "Elements", tuple(columns), rows, note, group=("channel",), ends=True)
+    return Table("elements", "Elements", tuple(columns), rows, note, group=("channel",))
 
 
 def _backend_note(backend: str, *, gives_steps: bool) -> str:

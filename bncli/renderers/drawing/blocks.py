@@ -1,0 +1,139 @@
+"""Findings as people read them: one block for each rule, with the places and the fix once."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from bncli.light import dataclass
+from bncli.report import Certainty, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bncli.report import Finding, Report
+
+MOST_PLACES = 5
+"""Places of one rule that are told by default, a line each."""
+
+MOST_NAMES = 6
+"""Names of places that share a line, because the same is said of them."""
+
+MOST_FIXES = 2
+"""Fixes of one rule that are told by default, where its cases have different ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place and what is said of it; both may be ""; `inner` ones are in the file above them."""
+
+    where: str
+    message: str = ""
+    details: tuple[str, ...] = ()
+    inner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """All findings of one rule: the claim, how sure it is, the places, what supports it, fixes."""
+
+    code: str
+    severity: Severity
+    claim: str
+    certainty: Certainty
+    path: str
+    places: tuple[Place, ...]
+    details: tuple[str, ...]
+    fixes: tuple[str, ...]
+
+
+def blocks(report: Report, *, every: bool, by_file: bool = False) -> Iterator[Block]:
+    """The findings in their order, those of one rule (and file) together.
+
+    `every` place is told with its own details, or the first few.
+    """
+
+    def rule(finding: Finding) -> tuple[str, ...]:
+        file = report.file_of(finding) if by_file else ""
+        return finding.code, finding.severity.value, file
+
+    for _, group in groupby(report.findings, rule):
+        yield _block(report, list(group), every=every)
+
+
+def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
+    """The block of findings of one rule and severity."""
+    first = alike[0]
+    message = first.message.rstrip(".")
+    if len(alike) == 1:
+        claim, places = message, [Place(report.place_of(first))]
+    else:
+        same = all(finding.message == first.message for finding in alike)
+        heading = message if same else (first.claim or message).rstrip(".")
+        claim = f"{heading}: {_number(report, alike)}"
+        places = list(_places(report, alike, same=same, every=every))
+    details = {finding.detail: None for finding in alike if finding.detail}
+    fixes = tuple({finding.hint: None for finding in alike if finding.hint})
+    left = 0 if every else len(fixes) - MOST_FIXES
+    if left > 0:
+        more = f"{left} more fixes, each for its place: -v shows them."
+        fixes = (*fixes[:MOST_FIXES], more)
+    return Block(
+        first.code,
+        first.severity,
+        claim,
+        min((finding.certainty for finding in alike), key=_sureness),
+        report.file_of(first),
+        tuple(places),
+        tuple(details) if len(details) == 1 else (),
+        fixes,
+    )
+
+
+def _sureness(certainty: Certainty) -> int:
+    """The less sure, the smaller: what is said of several findings holds for the least sure."""
+    return (Certainty.ASSUMED, Certainty.LIKELY, Certainty.CERTAIN).index(certainty)
+
+
+def _number(report: Report, alike: Sequence[Finding]) -> str:
+    """How many places there are, and of what kind if it is known."""
+    layers = all(
+        finding.subject in report.names.get(report.file_of(finding), ()) for finding in alike
+    )
+    files = {report.file_of(finding) for finding in alike}
+    word = "layers" if layers else "places"
+    where = f" of {len(files)} files" if len(files) > 1 else ""
+    if not layers and len(files) == len(alike):
+        return f"{len(files)} files"
+    return f"{len(alike)} {word}{where}"
+
+
+def _places(
+    report: Report, alike: Sequence[Finding], *, same: bool, every: bool
+) -> Iterator[Place]:
+    """A line for each file with several places, and for those of which the same is said."""
+    lines: dict[tuple[str, str], list[Finding]] = {}
+    for finding in alike:
+        said = (report.file_of(finding), finding.message.rstrip("."))
+        lines.setdefault(said, []).append(finding)
+    most = len(lines) if every else MOST_PLACES
+    several = len({finding.detail for finding in alike if finding.detail}) > 1
+    for path, told in groupby(list(lines.items())[:most], lambda line: line[0][0]):
+        inside = list(told)
+        inner = bool(path) and sum(len(found) for _, found in inside) > 1
+        if inner:
+            yield Place(path)
+        for (_, message), found in inside:
+            names = [one.subject if inner else report.place_of(one) for one in found]
+            details = {one.detail: None for one in found if one.detail and several and every}
+            yield Place(_listed(names, every=every), "" if same else message, tuple(details), inner)
+    if left := sum(len(found) for found in list(lines.values())[most:]):
+        yield Place(f"{left} more: -v lists them", inner=True)
+
+
+def _listed(names: list[str], *, every: bool) -> str:
+    """Names in a line; the first few by default."""
+    left = 0 if every else len(names) - MOST_NAMES
+    if left <= 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMES])} and {left} more"
