@@ -104,6 +104,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
 
 
+def percent(share: float) -> str:
+    """A share as a person reads it: "59 %", and "99.8 %" of what is nearly whole."""
+    return f"{100 * share:.{2 if share < 0.99 else 4}g} %"
+
+
 def span(values: NDArray[Any], spec: str = ".4g") -> str:
     """The range of some values, for a sentence over all of them: "0.5", or "0.5 to 2"."""
     low, high = (format(float(value), spec) for value in (values.min(), values.max()))

@@ -13,7 +13,7 @@ import torch
 
 from bncli.report import Severity
 from bncli.rulebook import FAMILIES, RULES, registry
-from bncli.rulebook.interface import Rule, examples, name_channels, span, times
+from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
 from tests.rulebook.faults import FAULTS
 from tests.rulebook.layers import f4
 
@@ -474,6 +474,14 @@ def test_one_unshuffled_channel_is_seen(run, save):
     save("c.npy", rng.normal(size=(32, 500)))
     save("d.npy", rng.normal(size=(32, 500)))
     assert run("compute", "c.npy", "d.npy", "-f", "json").report["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.5905, "59 %"), (0.002, "0.2 %"), (0.998, "99.8 %"), (1, "100 %"), (-0.5, "-50 %")],
+)
+def test_percent(share, said):
+    assert percent(share) == said
 
 
 def test_span():
