@@ -2,11 +2,11 @@
 
 BN0xx   an input batch
 BN1xx   statistics that were never estimated
-BN2xx   values that are not possible
+BN2xx   impossible values
 BN3xx   counters
 BN4xx   dead and exploding channels
 BN5xx   precision
-BN6xx   layers beside each other
+BN6xx   layers compared with each other
 BN7xx   running statistics over many batches
 BN9xx   a comparison
 """
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "BN0": "an input batch",
     "BN1": "statistics that were never estimated",
-    "BN2": "values that are not possible",
+    "BN2": "impossible values",
     "BN3": "counters",
     "BN4": "dead and exploding channels",
     "BN5": "precision",
-    "BN6": "layers beside each other",
+    "BN6": "layers compared with each other",
     "BN7": "running statistics over many batches",
     "BN9": "a comparison",
 }
-"""What the rules of each hundred speak of, by the code without its last two digits."""
+"""What the rules of each hundred are about, by the code without its last two digits."""
 
 
 def __getattr__(name: str) -> tuple[Rule, ...]:
-    """`RULES`, the list of all rules, when it is asked for: a command judges by a few of them."""
+    """`RULES`, all rules, loaded only on request: a command judges by a few of them."""
     if name != "RULES":
         raise AttributeError(name)
     return _rules()
@@ -48,14 +48,14 @@ def _rules() -> tuple[Rule, ...]:
 
 
 def formerly(code: str) -> tuple[str, ...]:
-    """The codes under which some findings of `code` went before; () for a code of no rule."""
+    """The codes under which some findings of `code` were reported before; () if unknown."""
     return next((rule.formerly for rule in _rules() if rule.code == code), ())
 
 
 def former_codes(finding: Finding) -> list[set[str]]:
-    """The codes under which a finding went before; one of each set has to be known.
+    """The codes under which a finding was reported before; one of each set has to be known.
 
-    A finding that is said in the place of several others is known where all of them are.
+    A finding that stands for several others is known if all of those are.
     """
     codes = set(formerly(finding.code))
     if finding.instead_of is None:

@@ -24,10 +24,10 @@ class Rule:
     a finding is if the case does not say.
 
     The rest is what `bncli rules CODE` explains: the `symptom` that a person sees, the
-    `arithmetic` that shows it, how sure the rule is (`certainty`), what looks like it and is
-    something else (`lookalike`), and the public threads in which it was `seen`, if there are any.
-    `formerly` names the codes under which some of its findings went before the rule was made:
-    what selects, ignores or excuses one of those covers these findings too.
+    `arithmetic` that shows it, how sure the rule is (`certainty`), what it is not to be confused
+    with (`lookalike`), and the public threads in which it was `seen`, if there are any.
+    `formerly` names the codes under which some of its findings were reported before the rule was
+    made: what selects, ignores or excuses one of those covers these findings too.
     """
 
     code: str
@@ -82,10 +82,10 @@ class Rule:
 def name_channels(channels: Sequence[int] | NDArray[Any], total: int | None = None) -> str:
     """Channels as a person lists them: "channels 0, 1, 2 and 61 more".
 
-    "every channel" where there are `total` of them and more than one.
+    "all 64 channels" if that is all of `total`, and more than one.
     """
     if total is not None and total > 1 and len(channels) == total:
-        return f"every one of {total} channels"
+        return f"all {total} channels"
     if len(channels) == 1:
         return f"channel {channels[0]}"
     if len(channels) <= 4:
@@ -100,8 +100,8 @@ def examples(names: Sequence[str], most: int = 3) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio as a person reads it, before what it is a multiple of."""
-    return f"{ratio:.3g} times" if math.isfinite(ratio) else "beyond any multiple of"
+    """A ratio as a person reads it, before the quantity that it multiplies."""
+    return f"{ratio:.3g} times" if math.isfinite(ratio) else "infinitely many times"
 
 
 def percent(share: float) -> str:
@@ -110,13 +110,13 @@ def percent(share: float) -> str:
 
 
 def span(values: NDArray[Any], spec: str = ".4g") -> str:
-    """The range of some values, for a sentence over all of them: "0.5", or "0.5 to 2"."""
+    """The range of some values as a sentence names it: "0.5", or "0.5 to 2"."""
     low, high = (format(float(value), spec) for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 
 def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
-    """Values of shape (C,) in the channels of a mask: NaN, Inf and the others' range, each where.
+    """Values of shape (C,) in the channels of a mask: where they are NaN, Inf, or in a range.
 
     "NaN in channel 0, -2 to -1 in channels 2 and 3".
     """
@@ -136,14 +136,15 @@ def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
 
 
 MOST_EVIDENCE = 1024
-"""Channels that a finding's evidence lists at most."""
+"""How many channels a finding's evidence lists at most."""
 
 MOST_RUNS = 1000
-"""Runs of channels that an extent lists; more are known by a digest, and any change is new."""
+"""How many runs of channels an extent lists; more are told apart by a digest, so that any change of
+them is new."""
 
 
 def channel_extent(what: str, channels: NDArray[Any]) -> tuple[Member, ...]:
-    """The channels of a mask, shape (C,), as the members of an extent; `what` is wrong in them."""
+    """The channels of a mask, shape (C,), as members of an extent; `what` says what is wrong."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], channels.ravel().astype(np.int8), [0]))))
     if len(edges) > 2 * MOST_RUNS:
         import hashlib

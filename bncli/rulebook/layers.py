@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormState, FloatArray
-    from bncli.report import Finding, Value
+    from bncli.report import Certainty, Finding, Value
     from bncli.rulebook.lookalikes import Likely
     from bncli.rulebook.pairs import Pair
 
@@ -262,14 +262,16 @@ def found(
     cause: str,
     channels: NDArray[Any] | None = None,
     *,
+    detail: str = "",
     hint: str = "",
+    sure: Certainty | None = None,
     extent: Any = (),  # of Members
     **numbers: Any,
 ) -> Finding:
     """A finding at a layer. Arrays among `numbers` are evidence for the `channels` (a mask).
 
-    The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are. `hint`
-    and `extent` are as in `Rule.finding`.
+    The first MOST_EVIDENCE of them are listed, and `channel_count` says how many there are.
+    `message`, `detail`, `hint`, `sure` and `extent` are as in `Rule.finding`.
     """
     evidence: dict[str, Value] = {"layer": layer.state.name, "cause": cause}
     if channels is not None:
@@ -282,7 +284,13 @@ def found(
             for key, value in numbers.items()
         }
     return rule.finding(
-        label(layer.state.name), message, {**evidence, **numbers}, hint=hint, extent=extent
+        label(layer.state.name),
+        message,
+        {**evidence, **numbers},
+        detail=detail,
+        hint=hint,
+        sure=sure,
+        extent=extent,
     )
 
 
@@ -323,8 +331,19 @@ def channels_of(channels: NDArray[Any]) -> list[int]:
 
 
 def named(channels: NDArray[Any]) -> str:
-    """The channels of a mask as a person lists them."""
-    return name_channels(np.flatnonzero(channels).tolist(), len(channels))
+    """The channels of a mask as a person lists them, and of how many they are.
+
+    "channel 3 of 48", "channels 0 and 2 of 48", "20 of 48 channels (0, 1, 2, ...)", "all 48
+    channels".
+    """
+    these, total = np.flatnonzero(channels).tolist(), len(channels)
+    if total == 1:
+        return "the only channel"
+    if len(these) == total:
+        return name_channels(these, total)
+    if len(these) <= 4:
+        return f"{name_channels(these)} of {total}"
+    return f"{len(these)} of {total} channels ({', '.join(map(str, these[:3]))}, ...)"
 
 
 def _affine(layer: Layer) -> Affine:

@@ -59,7 +59,7 @@ def test_where_the_worst_is(index, said):
 def test_what_is_beyond_every_tolerance():
     nan = closeness(used=math.inf, max_abs_diff=math.nan)
     (finding,) = comparison_findings([nan], "torch", more={"output": "It is so."})
-    assert finding.message.endswith("beyond any multiple of its tolerance. It is so.")
+    assert finding.message.endswith("infinitely many times its tolerance. It is so.")
     assert [member[0] for member in finding.extent] == ["not finite"]
     (finding,) = comparison_findings([closeness()], "torch", overflow=True)
     assert finding.hint == "BN004 says why: the variance overflows."

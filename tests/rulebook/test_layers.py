@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bncli.report import Severity
+from bncli.report import Certainty, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import (
     HALVES,
@@ -124,8 +124,23 @@ def test_a_finding_at_a_layer_lists_its_first_channels():
     }
     assert channels_of(channels) == finding.evidence["channels"]
     assert found(RULE, made, "it is.", "why").evidence == {"layer": "a.bn", "cause": "why"}
-    assert named(np.array([True, False, True])) == "channels 0 and 2"
-    assert named(np.array([True, True, True])) == "every one of 3 channels"
+    made_of = found(RULE, made, "it is", "why", detail="So.", sure=Certainty.LIKELY)
+    assert (made_of.detail, made_of.certainty) == ("So.", Certainty.LIKELY)
+
+
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        ([1, 0, 1], "channels 0 and 2 of 3"),
+        ([0, 1, 0], "channel 1 of 3"),
+        ([1, 1, 1], "all 3 channels"),
+        ([1], "the only channel"),
+        ([1, 0, 1, 1, 1], "channels 0, 2, 3 and 4 of 5"),
+        ([1, 0, 1, 1, 1, 1], "5 of 6 channels (0, 2, 3, ...)"),
+    ],
+)
+def test_the_channels_of_a_mask_are_counted(mask, text):
+    assert named(np.array(mask, bool)) == text
 
 
 def test_a_file_has_its_own_layers_and_each_of_them_once():

@@ -76,7 +76,7 @@ def test_why_statistics_are_0(counter, cause, said):
     finding = only(layer(counter=counter, weight=f4(1, -2, np.nan, 0.5), **ZEROS), "BN208")
     assert finding.evidence["cause"] == cause
     assert said in finding.message
-    assert "exactly 0 in every one of 4 channels" in finding.message
+    assert "exactly 0 in all 4 channels" in finding.message
     # 2, the largest finite |weight|, over the root of eps.
     assert finding.evidence["scale_max"] == pytest.approx(2 / 1e-5**0.5)
     assert "multiplies by up to 632.5 with eps 1e-05 (assumed)" in finding.message
@@ -97,5 +97,5 @@ def test_bits_that_agree_but_for_the_dtype():
     assert "running_var is running_mean bit for bit but for the dtype in" in finding.message
     assert "negative in channel 1, as no variance is" in finding.message
     (plain,) = check_same_bits(layer(running_mean=values, weight=values))
-    assert "bit for bit in every one of 4 channels: one of the two" in plain.message
+    assert "bit for bit in all 4 channels: one of the two" in plain.message
     assert plain.evidence["channels_total"] == 4

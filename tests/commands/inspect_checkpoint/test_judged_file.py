@@ -211,7 +211,7 @@ def test_evidence_is_bounded(run, folder):
     assert evidence["channel_count"] == 5000
     assert evidence["channels"] == list(range(1024))
     assert len(evidence["running_var"]) == 1024
-    assert "every one of 5000 channels" in finding["message"]
+    assert "all 5000 channels" in finding["message"]
 
 
 def test_a_layer_of_one_channel(run, folder):
