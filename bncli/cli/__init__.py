@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from bncli import __version__
-from bncli.arguments.completion import whole_words
+from bncli.arguments.completion import INSTRUCTION, whole_words
 from bncli.arguments.options import NoChecksum
 from bncli.arguments.output import Output
 from bncli.cli.delivery import Delivery
 from bncli.cli.flags import call, flags_of
-from bncli.cli.given_once import GivenOnce
+from bncli.cli.help import Command, Group, typed
 from bncli.commands import COMMANDS, DOCUMENTS, command
 from bncli.errors import BncliError, ExitCode
 from bncli.files.reading import reading
@@ -32,6 +32,10 @@ from bncli.process.streams import (
     take_any_character,
 )
 
+PURPOSE = "Verify and inspect BatchNorm: tensors, running statistics, checkpoints."
+ALONE = {"-h", "--help", "--version"}
+"""What needs none of the commands where it comes first."""
+
 OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of memory")
 """What PyTorch's errors say where there is not enough memory."""
 
@@ -39,14 +43,15 @@ OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     """The Typer application with every command mounted, or only what these arguments need.
 
-    Typer takes some milliseconds for each command, and a call has use for one.
+    Typer takes some milliseconds for each command, and a call needs at most one.
     """
     app = typer.Typer(
         name="bncli",
-        help="Verify and inspect Batch Normalization: statistics, running buffers, checkpoints.",
+        cls=Group,
+        help=PURPOSE,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",  # which joins a docstring's lines into paragraphs
+        rich_markup_mode=None,  # the helps are bncli's own
     )
 
     @app.callback()
@@ -58,17 +63,16 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
             ),
         ] = False,
     ) -> None:
-        """Verify and inspect Batch Normalization: statistics, running buffers, checkpoints."""
+        """What bncli itself takes."""
 
-    first = next(iter(arguments), "").replace("-", "_")
-    if first not in {"__version", *COMMANDS, *DOCUMENTS}:
-        first = ""
-    for name in COMMANDS:
-        if first in {"", name}:
-            app.command(name.replace("_", "-"), cls=GivenOnce)(_with_output(name))
-    for name in DOCUMENTS:
-        if first in {"", name}:
-            app.command(name, cls=GivenOnce)(_printed(name))
+    first = next(iter(arguments), "")
+    everything = {**COMMANDS, **DOCUMENTS}
+    by_typed = {typed(name): name for name in everything}
+    if first in by_typed:
+        everything = {by_typed[first]: everything[by_typed[first]]}
+    for name, entry in everything.items() if first not in ALONE else ():
+        run = _with_output(name) if name in COMMANDS else _printed(name)
+        app.command(typed(name), cls=Command, help=entry.purpose)(run)
     return app
 
 
@@ -81,7 +85,7 @@ def _print_version(wanted: bool) -> None:
 def _with_output(name: str) -> Callable[..., ExitCode]:
     """The command with the flags of `Output` added, its report rendered, its exit code returned."""
     function = command(name)
-    reads = COMMANDS[name]
+    reads = COMMANDS[name].reads
 
     def run(**flags: Any) -> ExitCode:
         from bncli.gate.settings import load_settings
@@ -102,7 +106,6 @@ def _with_output(name: str) -> Callable[..., ExitCode]:
     parameters += flags_of(Output)
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     run.__name__ = name
-    run.__doc__ = function.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     return run
@@ -116,7 +119,6 @@ def _printed(name: str) -> Callable[[], None]:
         print_text(function())
 
     run.__name__ = name
-    run.__doc__ = function.__doc__
     return run
 
 
@@ -127,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         take_any_character()
         forget_impossible_sizes()
         with whole_words():
-            code = build_app(arguments)(arguments, prog_name="bncli", standalone_mode=False)
+            app = build_app(() if INSTRUCTION in os.environ else arguments)
+            code = app(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
         if _verbose(arguments):
             import traceback

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import ExitCode, UsageError
 from bncli.files.reading import current
-from bncli.process.streams import print_text, say
+from bncli.process.streams import color_wanted, print_text, say
 from bncli.renderers import Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import FailOn, Report, Table, count_findings
@@ -122,8 +122,7 @@ class Delivery:
         width = self.flags.width
         if width is None and terminal:
             width = _terminal_width()
-        color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        return RenderContext(exit_code, width, self.flags.verbose, color, self.fail_on)
+        return RenderContext(exit_code, width, self.flags.verbose, color_wanted(), self.fail_on)
 
 
 def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Report:

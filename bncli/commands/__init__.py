@@ -1,6 +1,7 @@
 """The registry of subcommands: one file or package each, imported when it is called.
 
-The name is the module's, the function's, and with hyphens the one that is typed.
+A new subcommand is its module and one entry here, which is all that the helps say of it beside its
+flags. The name is the module's, the function's, and with hyphens the one that is typed.
 """
 
 from __future__ import annotations
@@ -9,23 +10,179 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from bncli.light import dataclass
+
+CHECKPOINT = "What is wrong with this checkpoint?"
+PYTORCH = "Does it match PyTorch? (`compute --against torch` is the short check.)"
+ORIGIN = "Which normalisation made this output?"
+TENSOR = "What does BatchNorm do to my tensor?"
+RUNNING = "How do running statistics move from batch to batch?"
+REFERENCE = "What do others call it, and what does a finding mean?"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A call that a user could make, as it is typed behind `bncli`, and what it does."""
+
+    call: str
+    comment: str
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the helps say of a subcommand.
+
+    `purpose` is one sentence that fits a line of the list of commands, `question` the heading that
+    the command is listed under. `flags` are those that most users want first. A command that
+    `reads` files gets the flag of how they are read.
+    """
+
+    question: str
+    purpose: str
+    examples: tuple[Example, ...]
+    flags: tuple[str, ...] = ()
+    reads: bool = True
+
+
 COMMANDS = {
-    "compute": True,
-    "trace": True,
-    "diff": True,
-    "identify": True,
-    "inspect_checkpoint": True,
-    "compare_norms": True,
-    "simulate_ema": True,
-    "conventions": False,
-    "rules": False,
+    "inspect_checkpoint": Entry(
+        CHECKPOINT,
+        "Check every BatchNorm layer of a checkpoint.",
+        (
+            Example("inspect-checkpoint net.pth", "What is wrong, and in which layers"),
+            Example(
+                "inspect-checkpoint 'runs/*.pth' --fail-on warning",
+                "A gate for CI: many files, and exit code 1 for a warning too",
+            ),
+            Example(
+                "inspect-checkpoint net.pth --layer 'layer1.*' --eps 1e-3",
+                "Some of the layers, with the eps that the model was built with",
+            ),
+        ),
+        ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format"),
+    ),
+    "diff": Entry(
+        PYTORCH,
+        "Compare with PyTorch, or two tensors, and explain.",
+        (
+            Example(
+                "diff x.npy",
+                "Every quantity beside PyTorch's (`compute --against torch` only checks)",
+            ),
+            Example(
+                "diff port.npy reference.npy --rtol 1e-4 --atol 1e-5",
+                "Two stored outputs, at your own tolerance",
+                1,
+            ),
+            Example(
+                "diff port.npy reference.npy --input x.npy --state net.pth::bn1",
+                "The same, with the cause of the difference",
+                1,
+            ),
+        ),
+        ("--input", "--state", "--rtol", "--atol", "--training"),
+    ),
+    "identify": Entry(
+        ORIGIN,
+        "Find the mode, eps and variance behind an output.",
+        (
+            Example(
+                "identify x.npy output.npy", "Which normalisation turned x.npy into output.npy"
+            ),
+            Example(
+                "identify x.npy output.npy --state net.pth::bn1",
+                "The same for a layer with weight, bias and running statistics",
+            ),
+        ),
+        ("--state", "--eps", "--training"),
+    ),
+    "compute": Entry(
+        TENSOR,
+        "Show the statistics and the output of each channel.",
+        (
+            Example("compute x.npy", "Mean, variance and running statistics of each channel"),
+            Example("compute x.npy --against torch", "The same, checked against PyTorch"),
+            Example(
+                "compute x.npy --state net.pth::bn1 --eval",
+                "A checkpoint's layer in evaluation mode",
+            ),
+        ),
+        ("--against", "--training", "--state", "--eps", "--momentum", "--save-output"),
+    ),
+    "trace": Entry(
+        TENSOR,
+        "Show each step of the arithmetic with its numbers.",
+        (
+            Example("trace x.npy --channel 0", "From the batch to the output, for one channel"),
+            Example("trace x.npy --at 0,0,1,1", "The steps of one element"),
+            Example("trace x.npy --channel 0 --backward", "The gradients too"),
+        ),
+        ("--channel", "--at", "--backward", "--training", "--state", "--eps"),
+    ),
+    "compare_norms": Entry(
+        TENSOR,
+        "Compare BatchNorm with LayerNorm and its other relatives.",
+        (
+            Example("compare-norms x.npy", "Which axes each norm reduces, and what it gives"),
+            Example(
+                "compare-norms x.npy --groups 2 --against torch",
+                "Two groups in GroupNorm, and every norm checked against PyTorch",
+            ),
+        ),
+        ("--groups", "--normalized-shape", "--channel-axis", "--eps", "--against"),
+    ),
+    "simulate_ema": Entry(
+        RUNNING,
+        "Follow running statistics over many batches.",
+        (
+            Example(
+                "simulate-ema --generate 32,64,28 --batches 60 --momentum 0.1",
+                "60 generated batches of shape (32, 64, 28)",
+            ),
+            Example(
+                "simulate-ema batch0.npy batch1.npy --state net.pth::bn1",
+                "Batches of your own, from a layer's running statistics on",
+            ),
+            Example(
+                "simulate-ema x.npy --batch-size 32 --convention keras3",
+                "One tensor cut into batches, with the update of Keras",
+            ),
+        ),
+        ("--momentum", "--convention", "--batch-size", "--generate", "--batches", "--state"),
+    ),
+    "conventions": Entry(
+        REFERENCE,
+        "List the conventions of frameworks, and convert.",
+        (
+            Example("conventions", "Defaults, names and variances, framework by framework"),
+            Example(
+                "conventions --from keras3 --to pytorch --momentum 0.99",
+                "What Keras' momentum of 0.99 is in PyTorch",
+            ),
+        ),
+        reads=False,
+    ),
+    "rules": Entry(
+        REFERENCE,
+        "List the rules behind the findings, or explain one.",
+        (
+            Example("rules", "All rules"),
+            Example("rules BN201", "One rule: the arithmetic, the fix, what looks like it"),
+        ),
+        reads=False,
+    ),
 }
-"""Every subcommand that makes a report, in the order of the help, and whether it reads files.
+"""Every subcommand that makes a report, in the order of the help."""
 
-One that does has the flag of how they are read.
-"""
-
-DOCUMENTS = ("schema",)
+DOCUMENTS = {
+    "schema": Entry(
+        REFERENCE,
+        "Print the JSON Schema of the JSON reports.",
+        (Example("schema > bncli.schema.json", "Keep it in a file"),),
+        reads=False,
+    )
+}
 """Subcommands that print a document as it is: no report, and none of a report's flags."""
 
 

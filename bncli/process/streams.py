@@ -45,6 +45,12 @@ def print_text(text: str) -> None:
         raise FileError(place, f"cannot be written ({error.strerror}).") from error
 
 
+def color_wanted() -> bool:
+    """Whether standard output is a terminal that shows colours, to a user who wants them."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
 def say(sentence: str) -> None:
     """Print one line on standard error, where there is one that takes it."""
     if sys.stderr is None:

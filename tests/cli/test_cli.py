@@ -342,7 +342,7 @@ def test_help_of_compute_shows_every_flag_in_its_panel(run_process, flag):
     code, stdout, stderr = run_process("compute", flag, env={"COLUMNS": "200"})
     assert (code, stderr) == (0, "")
     for panel in ("Input", "Layer", "Comparison", "Output", "Findings"):
-        assert f"─ {panel} ─" in stdout
+        assert f"\n{panel}:\n" in stdout
     for option in OPTIONS.split():
         assert option in stdout
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bncli import cli
+from bncli.commands import COMMANDS
 from bncli.files.reading import current, read_bytes
 from bncli.report import Unread
 from tests.findings import finding, report
@@ -23,7 +24,7 @@ def command(monkeypatch):
             return given
 
         made.__annotations__["return"] = type(given)
-        monkeypatch.setattr(cli, "COMMANDS", {"made": True})
+        monkeypatch.setattr(cli, "COMMANDS", {"made": COMMANDS["compute"]})
         monkeypatch.setattr(cli, "command", lambda name: made)
 
     return replace

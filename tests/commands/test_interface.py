@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.commands import COMMANDS, DOCUMENTS, Entry
 from bncli.renderers import SUFFIXES, Format
 from bncli.report import Severity
 from tests.calls import CALLS, NAMES
@@ -26,7 +26,7 @@ from tests.without_torch import RUNS
 
 
 def forgotten(
-    commands: Mapping[str, bool],
+    commands: Mapping[str, Entry],
     documents: Collection[str],
     package: Path,
     tests: Path,
@@ -47,14 +47,12 @@ def forgotten(
             yield f"{name} is listed, and there is no commands/{name}.py and no {name}/command.py"
             continue
         functions = {
-            item.name: ast.get_docstring(item)
+            item.name
             for item in ast.parse(modules[name].read_text(encoding="utf-8")).body
             if isinstance(item, ast.FunctionDef)
         }
         if name not in functions:
             yield f"{modules[name].relative_to(package.parent)} has no function {name}"
-        elif not functions[name]:
-            yield f"{name} has no docstring, and --help no sentence"
         if name in documents:
             continue
         if f"\n## {typed}\n" not in readme:
@@ -65,7 +63,7 @@ def forgotten(
             if not (tests / "goldens" / f"{name}.{suffix}").is_file():
                 yield f"tests/commands/goldens has no {name}.{suffix}: a test makes it by --update"
         for place, named in pieces.items():
-            if typed not in named and (commands[name] or "tests/files" not in place):
+            if typed not in named and (commands[name].reads or "tests/files" not in place):
                 yield f"{place} has nothing of {typed}"
 
 
@@ -97,10 +95,10 @@ def test_each_forgotten_piece_is_named(tmp_path):
     for suffix in ("txt", "json", "csv", "md"):
         (tests / "goldens" / f"whole.{suffix}").touch()
     pieces = {"tests/calls.py": {"whole"}, "tests/files/test_reading.py": ()}
-    lists = {"whole": False, "two_words": True, "gone": True}, ("paper",)
+    whole, read = COMMANDS["rules"], COMMANDS["compute"]
+    lists = {"whole": whole, "two_words": read, "gone": read}, ("paper",)
     assert list(forgotten(*lists, package, tests, "\n## whole\n", pieces)) == [
         "commands/stray.py is in no list of commands/__init__.py",
-        "two_words has no docstring, and --help no sentence",
         "README.md has no section two-words",
         "there is no tests/commands/test_two_words.py, and no folder two_words",
         *(

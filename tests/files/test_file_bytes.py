@@ -194,9 +194,9 @@ def test_every_command(run, folder, call, compress):
 def test_every_command_that_reads_has_the_flag(run):
     for name in COMMANDS:
         shown = run(name.replace("_", "-"), "--help").stdout
-        assert ("--no-checksum" in shown) is COMMANDS[name]
+        assert ("--no-checksum" in shown) is COMMANDS[name].reads
     assert {call[0] for call in DAMAGED} == {
-        name.replace("_", "-") for name, reads in COMMANDS.items() if reads
+        name.replace("_", "-") for name, entry in COMMANDS.items() if entry.reads
     }
 
 

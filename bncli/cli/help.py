@@ -1,0 +1,197 @@
+"""The helps: the commands by question, and a command's examples and flags.
+
+Typer's own panels give a flag's name, metavar and text a column each, and cut off what does not
+fit. Here a name stands whole, on a line of its own where it is long, and the text beside or below.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import typer
+from typer.core import TyperArgument, TyperGroup
+
+from bncli.arguments.options import FINDINGS, OUTPUT
+from bncli.cli.given_once import GivenOnce
+from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.process.streams import color_wanted
+
+ARGUMENTS, COMMON = "Arguments", "Common flags"
+WIDEST = 100
+"""Columns beyond which a text is hard to read."""
+
+NAMES = 29
+"""Columns that the names of flags have beside their texts."""
+
+JOINED = "\xa0"
+"""A space at which no line is broken."""
+
+Rows = list[tuple[str, str]]
+
+
+class Group(TyperGroup):
+    """bncli itself, whose help needs none of the commands to be imported."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands by question, each with its purpose."""
+        page = _Page(WIDEST)
+        page.text(f"Usage: {ctx.command_path} COMMAND [ARGUMENTS] [FLAGS]")
+        page.lines.append("")
+        page.text(str(self.help))
+        page.lines.append("")
+        entries = COMMANDS | DOCUMENTS
+        column = max(map(len, entries)) + 4
+        for question, names in groupby(entries, lambda name: entries[name].question):
+            page.heading(question)
+            page.rows(((typed(name), entries[name].purpose) for name in names), column)
+        flags = [_names(param) for param in self.get_params(ctx)]
+        page.lines.append("")
+        page.text(f"{ctx.command_path} COMMAND --help shows examples and every flag.")
+        page.text(f"Flags: {', '.join(flags)}.")
+        formatter.write(page.written())
+
+
+class Command(GivenOnce):
+    """A subcommand, whose help begins with what it is for and how it is called."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the usage, the purpose, the examples, and the flags panel by panel."""
+        entry = (COMMANDS | DOCUMENTS)[str(self.name).replace("-", "_")]
+        page = _Page(WIDEST)
+        params = self.get_params(ctx)
+        arguments = [_metavar(each, ctx) for each in params if isinstance(each, TyperArgument)]
+        page.text(" ".join(["Usage:", ctx.command_path, *arguments, "[FLAGS]"]), indent=7)
+        page.lines.append("")
+        page.text(entry.purpose)
+        page.lines.append("")
+        page.heading("Examples")
+        for example in entry.examples:
+            page.lines += [f"  # {example.comment}", f"  bncli {example.call}"]
+        for title, rows in _panels(params, entry.flags, ctx):
+            page.lines.append("")
+            page.heading(title)
+            page.rows(rows, NAMES)
+        formatter.write(page.written())
+
+
+class _Page:
+    """Lines of a help, as wide as the terminal and no wider than is good to read."""
+
+    def __init__(self, widest: int) -> None:
+        self.width = min(shutil.get_terminal_size().columns, widest)
+        self.lines: list[str] = []
+        self.colored = color_wanted()
+
+    def heading(self, text: str) -> None:
+        """Add a heading."""
+        mark = "" if text.endswith(("?", ")")) else ":"
+        self.lines.append(self._styled(text + mark, bold=True))
+
+    def text(self, text: str, indent: int = 0) -> None:
+        """Add a text, its further lines moved in."""
+        self.lines += _wrapped(text, self.width, " " * indent)
+
+    def rows(self, rows: Iterable[tuple[str, str]], column: int) -> None:
+        """Add names, each with its text from `column` on, or below where the name is longer."""
+        if self.width < column + 20:
+            column = 6
+        for name, text in rows:
+            first, *more = _wrapped(text, self.width - column) or [""]
+            shown = self._styled(name, fg="cyan")
+            if len(name) + 4 > column:
+                self.lines.append(f"  {shown}")
+                more = [first, *more]
+            else:
+                self.lines.append(f"  {shown}{' ' * (column - 2 - len(name))}{first}".rstrip())
+            self.lines += [f"{' ' * column}{line}" for line in more if line]
+
+    def written(self) -> str:
+        """The page as one text."""
+        return "\n".join(self.lines)
+
+    def _styled(self, text: str, **style: Any) -> str:
+        return typer.style(text, **style) if self.colored else text
+
+
+def typed(name: str) -> str:
+    """A subcommand's name as a user types it."""
+    return name.replace("_", "-")
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """The lines of a text; no name in it is broken, not at its hyphens either."""
+    lines = textwrap.wrap(
+        text,
+        max(width, 20),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(JOINED, " ") for line in lines]
+
+
+def _panels(params: Iterable[Any], common: tuple[str, ...], ctx: Any) -> Iterator[tuple[str, Rows]]:
+    """The titles of the panels, each with its flags: what is common first, what all have last."""
+    shown = [each for each in params if not getattr(each, "hidden", False)]
+    panels: dict[str, Rows] = {ARGUMENTS: [], COMMON: []}
+    by_name = {flag: each for each in shown for flag in each.opts}
+    first = [by_name[flag] for flag in common]
+    panels[COMMON] = [_row(each, ctx) for each in first]
+    for each in shown:
+        if each not in first:
+            plain = ARGUMENTS if isinstance(each, TyperArgument) else OUTPUT
+            panel = getattr(each, "rich_help_panel", None) or plain
+            panels.setdefault(panel, []).append(_row(each, ctx))
+    for last in (FINDINGS, OUTPUT):
+        panels[last] = panels.pop(last, [])
+    return ((title, rows) for title, rows in panels.items() if rows)
+
+
+def _row(param: Any, ctx: Any) -> tuple[str, str]:
+    """A flag or an argument as it is typed, and what it means."""
+    if isinstance(param, TyperArgument):
+        return _metavar(param, ctx), str(param.help or "")
+    value = "" if param.is_flag else f" {_metavar(param, ctx)}"
+    said = "; ".join(filter(None, (_default(param), _limits(param))))
+    if len(said) < 80 - NAMES - 2:  # and so fits a line
+        said = said.replace(" ", JOINED)
+    return f"{_names(param)}{value}", f"{param.help or ''}{f' [{said}]' if said else ''}"
+
+
+def _names(param: Any) -> str:
+    """All names of a flag, the short one first."""
+    return ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
+
+
+def _metavar(param: Any, ctx: Any) -> str:
+    """What stands for the value; of an argument that may be left out, in brackets."""
+    text: str = param.metavar or param.make_metavar(ctx=ctx).strip("<>[]")
+    if not isinstance(param, TyperArgument) or text.startswith("["):
+        return text
+    if not param.required:
+        return f"[{text}]"
+    return f"({text})" if " | " in text else text
+
+
+def _default(param: Any) -> str:
+    """What a flag is where it is not given; "" where that needs no word."""
+    shown, value = param.show_default, param.default
+    if not isinstance(shown, str):
+        if not shown or value is None or (value is False and not param.secondary_opts):
+            return ""
+        shown = str(getattr(value, "value", value))
+        if param.secondary_opts:
+            shown = (param.opts if value else param.secondary_opts)[0].lstrip("-")
+    return f"default: {shown}"
+
+
+def _limits(param: Any) -> str:
+    """The least and the greatest value that a flag takes."""
+    least, most = getattr(param.type, "min", None), getattr(param.type, "max", None)
+    if least is None or (most is None and least <= 1):  # which goes without saying
+        return ""
+    return f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
