@@ -7,7 +7,7 @@ a list of those. Arrays are turned into lists before they come here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -189,15 +189,19 @@ class Chart:
     series: Mapping[str, Sequence[float | None]]
 
 
+Answer = Callable[["Report", FailOn], tuple[Table, ...]]
+"""What makes the answer of a report whose findings are those that count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that a command has to say; `tables[0]` is its main table, the one that CSV carries.
 
     People see the `subject` (what was looked at, and what was assumed of it, in a line or two), the
     findings, the `answer` (the table that carries it, of at most ANSWER_ROWS rows that fit a narrow
-    terminal; the main table if it is empty), the `remarks` (a line each), and the verdict.
-    Everything else is told by -v: the facts, all `tables` and the `charts`, which are `drawn` by
-    default if the user asked for them.
+    terminal; the main table if it is empty; or what makes it of the findings that count), the
+    `remarks` (a line each), and the verdict. Everything else is told by -v: the facts, all `tables`
+    and the `charts`, which are `drawn` by default if the user asked for them.
 
     `verdict` is a sentence without a full stop. Where the report is delivered, it comes to begin
     with a `word` (PASS, WARN, FAIL, NOTHING or ERROR), and to count the findings, in the `scope`
@@ -219,7 +223,7 @@ class Report:
     charts: tuple[Chart, ...] = ()
     verdict: str = ""
     subject: tuple[str, ...] = ()
-    answer: tuple[Table, ...] = ()
+    answer: tuple[Table, ...] | Answer = ()
     remarks: tuple[str, ...] = ()
     scope: str = ""
     judged: bool = True
@@ -256,6 +260,11 @@ class Report:
     def first_file(self) -> str:
         """The first file that was read; "" where that is none but standard input."""
         return next((path for path in self.read if path != "-"), "")
+
+    @property
+    def answers(self) -> tuple[Table, ...]:
+        """The tables that carry the answer of a report that is delivered."""
+        return self.tables[:1] if callable(self.answer) or not self.answer else self.answer
 
     def word_for(self, exit_code: ExitCode) -> str:
         """The word that the verdict begins with; "" where nothing was judged or found."""

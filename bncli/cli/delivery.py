@@ -62,6 +62,8 @@ class Delivery:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
         report = replace(report, tables=tuple(map(Table.shortened, report.tables)))
         report, said = self._counted(report)
+        if callable(report.answer):
+            report = replace(report, answer=report.answer(report, self.fail_on))
         exit_code = report.exit_code(self.fail_on)
         report = _with_verdict(report, exit_code, said)
         if notes := current().notes:

@@ -37,7 +37,7 @@ def render(report: Report, context: RenderContext) -> str:
         lines.append("")
     for unread in report.unread:
         lines += [f"- **unread** {_escape(unread.path)}: {_escape(unread.problem)}", ""]
-    for table in report.answer or report.tables[:1]:
+    for table in report.answers:
         if table.rows:
             lines += _table(table, room)
     lines += [line for text in report.remarks for line in (_escape(text), "")]

@@ -50,7 +50,7 @@ def render(report: Report, context: RenderContext) -> str:
         console.print(Text(printable(line)))
     for block in blocks(report, every=context.verbose):
         _print_block(console, block)
-    for table in report.answer or report.tables[:1]:
+    for table in report.answers:
         if table.rows:
             console.print()
             print_answer(console, table, context.width)

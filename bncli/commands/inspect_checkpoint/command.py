@@ -10,11 +10,12 @@ from bncli.arguments.completion import complete_layers
 from bncli.arguments.options import argument, option
 from bncli.light import dataclass
 from bncli.report import Column, Report, Table
+from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged
-    from bncli.report import Finding, Value
+    from bncli.report import Answer, Finding, Value
 
 
 class Sort(str, Enum):
@@ -110,7 +111,11 @@ def inspect_checkpoint(
         facts=_facts(files, seen, counts, findings),
         tables=(_table(files, seen, rows),),
         findings=findings,
-        verdict=_verdict(rows, counts, findings, seen),
+        subject=(_subject(files, seen, counts),),
+        answer=_answer(files, seen, rows),
+        remarks=_remarks(rows, seen),
+        scope=_scope(files, seen, counts),
+        verdict=_verdict(seen) if not rows else "",
         nothing_checked=not rows,
         read=tuple(files.read),
         unread=tuple(files.unread),
@@ -189,14 +194,11 @@ def _table(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Table:
 
 def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...]) -> None:
     """Write into each row the codes of its findings, the worst first."""
-    codes: dict[tuple[Value, Value], dict[str, None]] = {}
-    for finding in findings:
-        place = (finding.path, finding.evidence.get("layer"))
-        codes.setdefault(place, {})[finding.code] = None
+    from bncli.commands.inspect_checkpoint.answer import codes_of, place
+
+    codes = codes_of(findings)
     for row in rows:
-        name = "" if row["name"] == "(the file itself)" else row["name"]
-        flags = codes.get((row["path"], name))
-        row["flags"] = " ".join(flags) if flags else None
+        row["flags"] = " ".join(codes.get(place(row), ())) or None
 
 
 def _sorted(
@@ -234,36 +236,55 @@ def _one_or_all(names: list[str]) -> Value:
     return names[0] if len(set(names)) == 1 else names or None
 
 
-def _verdict(
-    rows: list[dict[str, Value]],
-    counts: Counts,
-    findings: tuple[Finding, ...],
-    seen: Judged,
-) -> str:
-    """Layers, channels, counters as groups, and which files have none."""
-    files = len(seen.checked)
-    where = f" in {files} files" if files > 1 else ""
-    if not rows:
-        return (
-            f"No BatchNorm layer{where}: {seen.tensors} tensor{'s' * (seen.tensors != 1)}, "
-            "and nowhere a running_mean and running_var of one axis with a weight, a bias or a "
-            "counter."
-            f"{_skipped(seen.skipped)}"
-        )
+def _subject(files: Files, seen: Judged, counts: Counts) -> str:
+    """The file, or how many, and how many layers it has, under how many names."""
+    paths = [*files.read, *(item.path for item in files.unread)]
+    what = f"{len(paths)} files" if files.several else paths[0]
+    containers = dict.fromkeys(seen.containers)
+    kind = f"  {', '.join(containers)}" if containers else ""
+    names = f" under {counts.names} names" if counts.names > counts.layers else ""
+    shards = f" in {seen.shards} shards" if seen.shards else ""
+    layers = counted(counts.layers, "BatchNorm layer")
+    return f"{what}{kind}  {layers}{names}{shards}, {counted(counts.channels, 'channel')}"
+
+
+def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
+    """The table of layers, or that of files if there are several."""
+    from functools import partial
+
+    from bncli.commands.inspect_checkpoint.answer import files_table, layers_table
+
+    if files.several:
+        return partial(files_table, rows=rows, shared=seen.shared)
+    return partial(layers_table, rows=rows)
+
+
+def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
+    """What was assumed, and what of the files was not read."""
+    from bncli.commands.inspect_checkpoint.answer import assumptions
+
     spoilt = sum(row["note"] is not None for row in rows)
-    notes = f" {spoilt} layer{'s' * (spoilt > 1)} could not be read whole." if spoilt else ""
-    notes += _skipped(seen.skipped)
-    without = [path for path, names in seen.checked.items() if not names]
-    if without:
-        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        notes += f" No BatchNorm layer in {without[0]}{more}."
-    if not findings:
-        notes += " No findings."
-    layers = counts.layers
-    names = f" under {counts.names} names" if counts.names > layers else ""
+    remarks = [
+        *assumptions(rows, {"eps": seen.eps_sources, "momentum": seen.momentum_sources}),
+        f"{counted(spoilt, 'layer')} could not be read completely" if spoilt else "",
+        _skipped(seen.skipped),
+    ]
+    return tuple(filter(None, remarks))
+
+
+def _scope(files: Files, seen: Judged, counts: Counts) -> str:
+    """What was judged: "220 BatchNorm layers of 7 files"."""
+    where = f" of {counted(len(seen.checked), 'file')}" if files.several else ""
+    return f"{counted(counts.layers, 'BatchNorm layer')}{where}"
+
+
+def _verdict(seen: Judged) -> str:
+    """That there is no BatchNorm layer, and why."""
+    tensors = counted(seen.tensors, "tensor")
+    where = f" in {len(seen.checked)} files" if len(seen.checked) > 1 else ""
     return (
-        f"{layers} BatchNorm layer{'s' * (layers > 1)}{names}{where}, {counts.channels} channels; "
-        f"num_batches_tracked: {counts.counters}.{notes}"
+        f"there is no BatchNorm layer{where}: none of {tensors} is a running_mean or running_var "
+        "of one axis beside a weight, a bias or a counter"
     )
 
 
@@ -279,4 +300,4 @@ def _skipped(skipped: dict[tuple[str, str], str]) -> str:
     said = "; ".join(f"{listed(names)} ({reason})" for reason, names in list(why.items())[:3])
     said += f"; {len(why) - 3} more reasons" if len(why) > 3 else ""
     were = f"{len(skipped)} entries were" if len(skipped) > 1 else "1 entry was"
-    return f" {were} not read: {said}."
+    return f"{were} not read: {said}"

@@ -26,6 +26,9 @@ NOTE = (
     "scale = weight / sqrt(running_var + eps); |scale| counts channels in half decades, below 0.03 "
     "to above 30."
 )
+WHOLE_FILE = "(the file itself)"
+"""The name of a layer whose tensors have no names before their own."""
+
 BLOCKS = "▁▂▃▄▅▆▇█"
 """A bar's height in a sketch; an empty bin is a dot."""
 LEAST_DECADE = -1.5
@@ -34,7 +37,7 @@ BINS = 8
 
 
 def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
-    """One layer's row; what cannot be read is None, and the note says why."""
+    """One layer's row, for both tables; what cannot be read is None, and the note says why."""
     state = layer.state
     first = next(iter(refs.tensors.values()), None)
     scale = layer_scale(layer)
@@ -42,7 +45,7 @@ def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
     var_low, var_high = _range(layer.var)
     scale_low, scale_high = _range(scale)
     return {
-        "name": refs.name or "(the file itself)",
+        "name": refs.name or WHOLE_FILE,
         "kind_hint": kind_hint(refs),
         "channels": first.shape[0] if first is not None and first.ndim == 1 else None,
         "dtype": first.dtype if first is not None else None,
@@ -59,6 +62,9 @@ def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
         "eps": layer.eps,
         "momentum": "none" if layer.momentum is None else layer.momentum,
         "note": " ".join(layer.unread) or None,
+        "mean": _short_range(layer.mean),
+        "var": _short_range(layer.var),
+        "scale": _short_range(scale),
     }
 
 
@@ -102,6 +108,22 @@ def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
     if not finite.size:
         return None, None
     return float(finite.min()), float(finite.max())
+
+
+def _short_range(values: NDArray[Any] | None) -> str | None:
+    """The range of the finite values as one cell, and how many are not finite: "NaN(1) .. 0.62"."""
+    if values is None:
+        return None
+    low, high = _range(values)
+    odd = {"NaN": int(np.isnan(values).sum()), "Inf": int(np.isinf(values).sum())}
+    ends = [f"{name}({number})" for name, number in odd.items() if number]
+    ends += [short(value) for value in (low, high) if value is not None]
+    return " .. ".join(dict.fromkeys([ends[0], ends[-1]])) if ends else None
+
+
+def short(value: float) -> str:
+    """A number in as few digits as tell its size: 3 from 1 on, and 2 below."""
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
 
 
 def _nonfinite(layer: Layer) -> int | None:

@@ -161,7 +161,8 @@ def _justify(table: Table, column: Column) -> Literal["left", "right"]:
     """Numbers to the right, words to the left."""
     first = next((row[column.key] for row in table.rows if row[column.key] is not None), None)
     if isinstance(first, str):
-        return "right" if NUMBER.fullmatch(first) else "left"
+        name = column in table.columns[: table.lead]  # layer 0.1 is no number
+        return "right" if NUMBER.fullmatch(first) and not name else "left"
     number = isinstance(first, (int, float)) and not isinstance(first, bool)
     return "right" if number else "left"
 

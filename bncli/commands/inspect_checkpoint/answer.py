@@ -1,0 +1,148 @@
+"""What a person sees of inspected checkpoints: the layers in trouble, or a row for each file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncli.commands.inspect_checkpoint.layer_rows import WHOLE_FILE, short
+from bncli.report import ANSWER_ROWS, Column, FailOn, Report, Table, count_findings
+from bncli.sections.answer import counted, troubled_first
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bncli.report import Finding, Value
+
+    Row = dict[str, Value]
+
+FEW_LAYERS = 8
+"""Layers that are all shown, though some of them are in trouble and others are not."""
+
+COLUMNS = (
+    Column("name", "layer"),
+    Column("channels", "channels", spare=3),
+    Column("num_batches_tracked", "batches", spare=1),
+    Column("mean", "mean", spare=4),
+    Column("var", "var"),
+    Column("scale", "scale", spare=2),
+    Column("flags", "findings"),
+    Column("scale_sketch", "|scale|", spare=5),
+    Column("dtype", "dtype", spare=6),
+    Column("eps", "eps", spare=7),
+    Column("momentum", "momentum", spare=8),
+    Column("kind_hint", "kind", spare=9),
+)
+FILE_COLUMNS = (Column("path", "file"), *Column.plain("layers", "batches", "verdict"))
+
+
+def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[Table, ...]:  # noqa: ARG001  # a verdict is for files
+    """The layers in trouble before the others; these are summed up where they are many."""
+    codes = codes_of(report.findings)
+    flagged = [{**row, "flags": " ".join(codes.get(place(row), ())) or None} for row in rows]
+    sick = [row for row in flagged if row["flags"]]
+    most = max(len(sick), 1) if sick and len(flagged) > FEW_LAYERS else ANSWER_ROWS
+    shown, rest = troubled_first(
+        flagged, lambda row: row["flags"] is not None, min(most, ANSWER_ROWS)
+    )
+    columns = tuple(
+        column for column in COLUMNS if any(row[column.key] is not None for row in shown)
+    )
+    return (Table("answer", "", columns, shown, note=_rest(rest)),)
+
+
+def files_table(
+    report: Report, fail_on: FailOn, rows: Sequence[Row], shared: set[tuple[str, str]]
+) -> tuple[Table, ...]:
+    """A row for each file with its verdict, the worst first; many good files in one line."""
+    files: list[Row] = [
+        {"path": item.path, "layers": None, "batches": None, "verdict": "ERROR  cannot be read"}
+        for item in report.unread
+    ]
+    for path in report.checked:
+        own = [row for row in rows if row["path"] == path and place(row) not in shared]
+        found = [finding for finding in report.findings if finding.path == path]
+        part = replace(report, findings=tuple(found), unread=(), nothing_checked=not own)
+        word = part.word_for(part.exit_code(fail_on))
+        said = count_findings(found) or ("" if own else "no BatchNorm layer")
+        files.append(
+            {
+                "path": path,
+                "layers": len(own),
+                "batches": _batches(own),
+                "verdict": f"{word}  {said}".rstrip(),
+            }
+        )
+    order = ("ERROR", "FAIL", "WARN", "NOTHING", "PASS")
+    files.sort(key=lambda row: order.index(str(row["verdict"]).split()[0]))
+    shown, rest = files[:ANSWER_ROWS], files[ANSWER_ROWS:]
+    words = [str(row["verdict"]).split()[0] for row in rest]
+    kinds = ", ".join(f"{words.count(word)} {word}" for word in order if word in words)
+    note = f"{counted(len(rest), 'more file')}: {kinds} (-v lists their layers)" if rest else ""
+    return (Table("answer", "", FILE_COLUMNS, shown, note=note),)
+
+
+def place(row: Row) -> tuple[str, str]:
+    """The file and the layer of a row, as findings name them in their evidence."""
+    name = str(row["name"])
+    return str(row["path"]), "" if name == WHOLE_FILE else name
+
+
+def codes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
+    """The codes of the findings of each file and layer, the worst first."""
+    codes: dict[tuple[str, str], dict[str, None]] = {}
+    for finding in findings:
+        layer = finding.evidence.get("layer")
+        if isinstance(layer, str):
+            codes.setdefault((finding.path, layer), {})[finding.code] = None
+    return {place: list(those) for place, those in codes.items()}
+
+
+def assumptions(rows: Sequence[Row], sources: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """That eps or momentum, whose `sources` are given, were assumed: a line, or none."""
+    assumed = {
+        name: {row[name] for row in rows} for name, seen in sources.items() if seen == {"assumed"}
+    }
+    if not rows or not any("assumed" in seen for seen in sources.values()):
+        return ()
+    named = [
+        f"{name} {_number(*assumed[name])}" if len(assumed.get(name, ())) == 1 else name
+        for name, seen in sources.items()
+        if "assumed" in seen
+    ]
+    verb, them = ("are", "neither") if len(named) > 1 else ("is", "no such number")
+    where = "" if assumed else " for some of the layers"
+    return (f"{' and '.join(named)} {verb} assumed{where}: a state_dict stores {them}",)
+
+
+def _number(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _rest(rows: Sequence[Row]) -> str:
+    """One line that sums up the layers that are not shown; "" for none."""
+    if not rows:
+        return ""
+    healthy = all(row["flags"] is None for row in rows)
+    what = (
+        f"{counted(len(rows), 'layer')} without findings" if healthy else f"{len(rows)} more layers"
+    )
+    lows, highs = (
+        [value for row in rows if isinstance(value := row[key], float)]
+        for key in ("var_min", "var_max")
+    )
+    said = [f"var {short(min(lows))} .. {short(max(highs))}"] if lows and highs else []
+    if batches := _batches(rows):
+        said.append(f"{batches} batches")
+    return f"{what}: {', '.join(said)} (-v lists {'it' if len(rows) == 1 else 'them'})"
+
+
+def _batches(rows: Sequence[Row]) -> str | None:
+    """The counters of some layers, as one number or a range."""
+    counters = [row["num_batches_tracked"] for row in rows]
+    known = sorted(value for value in counters if isinstance(value, (int, float)))
+    if not known:
+        return None
+    ends = [f"{known[0]:g}" if isinstance(known[0], float) else str(known[0]), ""]
+    ends[1] = f"{known[-1]:g}" if isinstance(known[-1], float) else str(known[-1])
+    return ends[0] if ends[0] == ends[1] else " .. ".join(ends)
