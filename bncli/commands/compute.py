@@ -46,7 +46,7 @@ def compute(
         resolve_layer,
         subject_line,
     )
-    from bncli.sections.findings import closing, compared_with
+    from bncli.sections.findings import compared_with
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
@@ -86,7 +86,7 @@ def compute(
         judged=compared is not None,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=closing(compared.verdict if compared else "", findings=findings),
+        verdict=compared.verdict if compared else "",
         read=(*(str(tensor.path) for tensor in given.tensors), *run.read),
         checked=compared.checked if compared else {},
         about=about_pass(given, run),

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
     Row = TypeVar("Row")
 
+MOST_NAMES = 4
+"""Names that a verdict lists."""
+
+LEAST_SHARE, MOST_SHARE = 0.01, 1000
+"""The shares between which a whole number of percent says enough."""
+
 
 def troubled_first(
     rows: Sequence[Row], troubled: Callable[[Row], bool], most: int = ANSWER_ROWS
@@ -35,3 +41,16 @@ def span(low: float | None, high: float | None, spec: str = ".4g") -> str | None
 def counted(number: int, singular: str, plural: str = "") -> str:
     """A number of things: "1 layer", "2 layers"."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
+    """The first names, and how many more there are: "mean, var and 3 more"."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
+
+
+def share(part: float) -> str:
+    """A part of a whole in percent: "37%"; what is not 0 is not written as 0."""
+    if 0 < part < LEAST_SHARE:
+        return f"less than {LEAST_SHARE:.0%}"
+    return f"{part:.0%}" if part < MOST_SHARE else f"{100 * part:.3g}%"

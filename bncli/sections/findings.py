@@ -1,10 +1,11 @@
-"""The findings of a pass over one layer, and the closing line, as several commands say them."""
+"""The findings of a pass over one layer, what a backend adds, and the verdict on both."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
+from bncli.sections.answer import listed, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,13 +68,17 @@ def backend_findings(
 
 @dataclass(frozen=True, slots=True)
 class ComparedSection:
-    """What a comparison with a backend adds to a report."""
+    """What a comparison with a backend adds to a report.
+
+    `table` holds every quantity, `answer` the table of those that failed or came near, if any did.
+    """
 
     table: Table
     findings: list[Finding]
     facts: dict[str, Value]
     checked: dict[str, list[str]]
     verdict: str
+    answer: tuple[Table, ...] = ()
 
 
 def compared_with(
@@ -83,48 +88,54 @@ def compared_with(
     findings: list[Finding],
 ) -> ComparedSection:
     """What a comparison of `done`, which has these `findings`, with a backend's pass shows."""
-    from bncli.sections.tables import differences_table
+    from bncli.sections.tables import differences_answer, differences_table
 
-    version = backend.version()
-    name = f"{backend.name} {version}"
+    name = full_name(backend)
     own = backend_findings(compared, name, done.norm, done.dtype, findings)
     return ComparedSection(
         differences_table(compared, name),
         own,
-        {"backend": backend.name, "backend_version": version},
+        {"backend": backend.name, "backend_version": backend.version()},
         {"": [item.quantity for item in compared]},
         agreement(compared, name, [*findings, *own]),
+        differences_answer(compared, name),
     )
 
 
-def agreement(compared: list[Closeness], name: str, findings: Sequence[Finding]) -> str:
-    """The verdict of a comparison, which says where `findings` tell of NaN on both sides."""
-    failed = [item.quantity for item in compared if not item.passed]
-    if failed:
-        return (
-            f"bncli and {name} differ in {len(failed)} of {len(compared)} quantities: "
-            f"{', '.join(failed)}."
-        )
+def full_name(backend: Backend) -> str:
+    """A backend as people name it, "torch 2.13.0": its version without the build, such as +cpu."""
+    return f"{backend.name} {backend.version().partition('+')[0]}"
+
+
+def agreement(compared: Sequence[Closeness], name: str, findings: Sequence[Finding]) -> str:
+    """The verdict on a comparison, which says where `findings` tell of NaN on both sides."""
     if not compared:
-        return f"Nothing was compared: {name} has none of it."
+        return f"nothing was compared: {name} has none of the quantities"
+    failed = [item.quantity for item in compared if not item.passed]
+    total = len(compared)
+    if failed:
+        return f"{name} differs in {len(failed)} of {total} quantities: {listed(failed)}"
     closest = max(compared, key=lambda item: item.used)
-    return (
-        f"bncli and {name} agree in all {len(compared)} quantities; "
-        f"{closest.quantity} uses most of its tolerance, {closest.used:.0%}.{nan_note(findings)}"
+    return closing(
+        f"{name} agrees in {total} of {total} quantities",
+        f"{closest.quantity} comes nearest to its tolerance, {share(closest.used)}"
+        if closest.used
+        else "all are equal",
+        nan_note(findings),
     )
 
 
 def nan_note(findings: Sequence[Finding]) -> str:
-    """That NaN of both sides is agreement, where `findings` say that there is some."""
+    """That NaN on both sides is agreement, where `findings` say that there is some; else ""."""
     from bncli.rulebook import batch_rules as rules
 
     causes = (rules.NOT_FINITE, rules.NOT_POSITIVE, rules.STATE_NOT_FINITE)
     codes = {rule.code for rule in (*causes, rules.GRADIENT_NOT_FINITE)}
     if codes.isdisjoint(finding.code for finding in findings):
         return ""
-    return " NaN that both sides make counts as agreement."
+    return "NaN on both sides counts as agreement"
 
 
-def closing(*sentences: str, findings: Sequence[Finding]) -> str:
-    """The verdict: what there is to say, and that nothing was found where that is so."""
-    return " ".join(filter(None, (*sentences, "" if findings else "No findings.")))
+def closing(*clauses: str) -> str:
+    """A verdict of several clauses, of which those that are "" are left out."""
+    return "; ".join(filter(None, clauses))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from bncli.light import dataclass, np
 from bncli.report import MOST_ROWS, Column, Table
+from bncli.sections.answer import counted, share
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -48,6 +49,12 @@ DIFFERENCE_COLUMNS = (
     Column("max_rel_diff", "max_rel", ".3g"),
     *Column.plain("rtol", "atol", "passing_atol", spec=".3g"),
 )
+
+NEAR = 0.5
+"""The share of its tolerance from which a quantity that agrees is shown all the same."""
+
+MOST_DIFFERENCES = 10
+"""Quantities that are shown because they differ or nearly do."""
 
 
 def channels_table(
@@ -119,6 +126,55 @@ def differences_table(compared: Sequence[Closeness], name: str, note: str = "") 
     """Each quantity beside that of the backend `name`."""
     rows = [{"quantity": item.quantity, **closeness_row(item)} for item in compared]
     return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
+
+
+def differences_answer(
+    compared: Sequence[Closeness], name: str, axis: str = "channel"
+) -> tuple[Table, ...]:
+    """The quantities that differ from the backend's or come near their tolerance, worst first.
+
+    No table where there is none. `axis` is what an index of one number counts.
+    """
+    ordered = sorted(compared, key=lambda item: (item.passed, -item.used))
+    near = [item for item in ordered if not item.passed or item.used > NEAR][:MOST_DIFFERENCES]
+    if not near:
+        return ()
+    rows = [
+        {
+            "quantity": item.quantity,
+            "max_abs_diff": item.max_abs_diff,
+            "at": _place(item.index, axis),
+            "tolerance_used": share(item.used),
+            "mismatched": f"{item.mismatched} of {item.total}",
+            "actual": item.actual,
+            "expected": item.expected,
+        }
+        for item in near
+    ]
+    columns = (
+        *Column.plain("quantity"),
+        Column("max_abs_diff", "worst difference", ".4g"),
+        Column("at", "at"),
+        Column("tolerance_used", "tolerance used"),
+        Column("mismatched", "values off", spare=1),
+        Column("actual", "bncli", ".9g", spare=2),
+        Column("expected", name, ".9g", spare=2),
+    )
+    rest = ordered[len(near) :]
+    note = ""
+    if rest:
+        number = counted(len(rest), "more quantity", "more quantities")
+        failed = sum(not item.passed for item in rest)
+        said = f"{failed} of them differ" if failed else f"at most {share(rest[0].used)} of it used"
+        note = f"{number}: {said} (-v lists them)"
+    return (Table("differences", f"Against {name}", columns, rows, note),)
+
+
+def _place(index: tuple[int, ...], axis: str) -> str | None:
+    """An index as a person reads it: "channel 1", "(0, 0, 1, 0)"; None for the only value."""
+    if not index:
+        return None
+    return f"{axis} {index[0]}" if len(index) == 1 else f"({', '.join(map(str, index))})"
 
 
 def closeness_row(item: Closeness) -> dict[str, Value]:

@@ -86,7 +86,7 @@ def compare_norms(
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=closing(dependence, section.verdict if section else "", findings=findings),
+        verdict=closing(dependence, section.verdict if section else ""),
         read=(str(tensor.path),),
         about=((str(tensor.path), tensor.name), *axis),
         checked=section.checked if section else {},

@@ -17,7 +17,7 @@ from bncli.commands.diff.mode_tables import (
 )
 from bncli.light import dataclass
 from bncli.report import Report
-from bncli.sections.findings import backend_findings, closing, nan_note, pass_findings
+from bncli.sections.findings import backend_findings, nan_note, pass_findings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=closing(_verdict(results, name, findings), findings=findings),
+        verdict=_verdict(results, name, findings),
         checked={
             "": [
                 _place(result, item.whole.quantity, results)
@@ -230,7 +230,8 @@ def _verdict(results: list[ModeResult], name: str, findings: list[Finding]) -> s
         for line in result.budget
         if line.repeated_ulp is not None
     ]
-    said = f"bncli and {name} agree in all {len(items)} comparisons.{nan_note(findings)}"
+    note = nan_note(findings)
+    said = f"bncli and {name} agree in all {len(items)} comparisons.{' ' * bool(note)}{note}"
     if failed:
         listed = ", ".join(failed[:4]) + (f" and {len(failed) - 4} more" * (len(failed) > 4))
         said = f"bncli and {name} differ in {len(failed)} of {len(items)} comparisons: {listed}."

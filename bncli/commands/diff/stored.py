@@ -19,7 +19,6 @@ from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import find_name
 from bncli.model import ChannelCloseness
 from bncli.report import Column, Report, Table
-from bncli.sections.findings import closing
 from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
 from bncli.verify.closeness import default_tolerance
 
@@ -104,7 +103,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             _channels(done, flags.channel, single=single, nothing=nothing),
         ),
         findings=tuple(findings),
-        verdict=closing(_verdict(done, reasons, single=single), findings=findings),
+        verdict=_verdict(done, reasons, single=single),
         checked={"": [pair.compared.whole.quantity for pair in done]},
         nothing_checked=nothing,
         read=(*(str(file.path) for file, _ in sides), *read),

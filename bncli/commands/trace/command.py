@@ -142,7 +142,7 @@ def trace(
         facts=facts | traced.facts,
         tables=(*chosen.with_rest(traced.tables), *([section.table] if section else [])),
         findings=tuple(findings),
-        verdict=closing(traced.verdict, section.verdict if section else "", findings=findings),
+        verdict=closing(traced.verdict, section.verdict if section else ""),
         read=(str(given.tensors[0].path), *run.read, *(path for path, _ in about)),
         checked=section.checked if section else {},
         about=(*about_pass(given, run), *about),
