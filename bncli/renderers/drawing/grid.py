@@ -33,20 +33,32 @@ NUMBER = re.compile(r"[<>~]?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?")
 
 
 def print_answer(console: Console, table: Table, width: int | None) -> None:
-    """Print a table in one piece, with as many of its `spare` columns as there is room for."""
+    """Print a table in one piece, with as many of its `spare` columns as there is room for.
+
+    Where no column has a title, there is no line of titles.
+    """
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
 
     cells = _cells(table)
     columns = _fitting(table, cells, width or NARROW)
     if table.title:
         console.print(printable(table.title), style="bold")
-    if width is None or sum(_needed(columns, cells).values()) - PADDING <= width:
-        head, *lines = _plain(table, columns, cells)
-        console.print(head, style="bold")
+    titled = any(column.title for column in columns)
+    head, *lines = _plain(table, columns, cells)
+    if width is None or max(map(cell_len, [head, *lines])) <= width:
+        if titled:
+            console.print(head, style="bold")
         for line in lines:
             console.print(line)
     else:
-        drawn = RichTable(box=None, padding=(0, PADDING, 0, 0), pad_edge=False, show_edge=False)
+        drawn = RichTable(
+            box=None,
+            padding=(0, PADDING, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+            show_header=titled,
+        )
         for number, column in enumerate(columns):
             cut = number < table.lead or column.wraps
             drawn.add_column(
