@@ -26,13 +26,22 @@ CONVENTION_COLUMNS = (
     Column("one_value", "one value"),
     Column("channel_axis", "channel axis"),
 )
+CATALOGUE_COLUMNS = (
+    *Column.plain("convention", "momentum"),
+    Column("momentum_weighs", "weighs"),
+    *Column.plain("eps"),
+    Column("running_var", "variance"),
+    Column("initial", "begins at"),
+    Column("one_value", "one value"),
+    Column("channel_axis", "channel axis", spare=1),
+    Column("debias", "debiased", spare=2),
+    Column("framework", "framework", spare=3),
+)
 NAME_COLUMNS = Column.plain(
     "convention", "weight", "bias", "running_mean", "running_var", "momentum", "eps"
 )
 SOURCE_COLUMNS = Column.plain("convention", "framework", "source")
 NOTE_COLUMNS = Column.plain("convention", "note")
-COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
-"""Values a channel for which the error is shown where none were asked for."""
 
 
 def conventions(
@@ -82,8 +91,9 @@ def conventions(
 ) -> Report:
     """List how frameworks keep running statistics, or convert from one to another.
 
-    What the momentum weighs, its default and that of eps, which variance enters the running one,
-    what the buffers begin at, and what everything is called; each from the framework's source.
+    What the momentum is the weight of, its default and that of eps, which variance enters
+    running_var, where the buffers begin, and what everything is called there. Each comes from the
+    framework's source.
     """
     from bncli.commands.conventions.conversion import Conversion
     from bncli.running_stats.frameworks import CONVENTIONS, convention
@@ -96,12 +106,14 @@ def conventions(
             command="conventions",
             facts={"conventions": len(CONVENTIONS)},
             tables=_tables(CONVENTIONS),
-            verdict=f"{len(CONVENTIONS)} conventions: {_counted(CONVENTIONS)}.",
+            answer=(_catalogue(CONVENTIONS),),
+            verdict=f"{len(CONVENTIONS)} conventions: {_counted(CONVENTIONS)}",
+            judged=False,
         )
     first = convention(source or "pytorch", "--from")
     second = convention(target or "pytorch", "--to")
     pair = Conversion(first, second, _momentum(momentum, first, second), _eps(eps, first))
-    return pair.report((count,) if count is not None else COUNTS)
+    return pair.report(count)
 
 
 def _momentum(text: str | None, source: Convention, target: Convention) -> float | None:
@@ -134,6 +146,24 @@ def _eps(eps: float | None, source: Convention) -> float:
     return eps
 
 
+def _catalogue(rows: tuple[Convention, ...]) -> Table:
+    """All conventions in one table that fits a narrow terminal."""
+    return Table(
+        "",
+        "",
+        CATALOGUE_COLUMNS,
+        [
+            _numbers(row)
+            | {"initial": f"{row.initial_mean:g}, {row.initial_var:g}"}
+            | {"framework": row.framework}
+            for row in rows
+        ],
+        note="weighs: whether the momentum is the weight of the old value or of the new batch. "
+        "begins at: the first running_mean and running_var. one value: what a batch with one value "
+        "a channel does to running_var. --from and --to convert; -v shows the names and sources.",
+    )
+
+
 def _tables(rows: tuple[Convention, ...]) -> tuple[Table, ...]:
     """The numbers, the names, the sources and the notes, convention by convention."""
     return (
@@ -142,8 +172,8 @@ def _tables(rows: tuple[Convention, ...]) -> tuple[Table, ...]:
             "Running statistics, framework by framework",
             CONVENTION_COLUMNS,
             [_numbers(row) for row in rows],
-            note="weighs: what the momentum is the weight of. one value: a batch with one value a "
-            "channel. Convert with --from and --to.",
+            note="weighs: whether the momentum is the weight of the old value or of the new batch. "
+            "one value: what a batch with one value a channel does to running_var.",
         ),
         Table("names", "What they are called there", NAME_COLUMNS, [_names(row) for row in rows]),
         Table(
@@ -165,12 +195,12 @@ def _tables(rows: tuple[Convention, ...]) -> tuple[Table, ...]:
 
 
 def _counted(rows: tuple[Convention, ...]) -> str:
-    """How many mean what by the momentum and the variance."""
+    """How many conventions have each meaning of the momentum, and each variance."""
     old = sum(row.weighs == "old" for row in rows)
     biased = sum(row.variance == "biased" for row in rows)
     return (
-        f"the momentum weighs the old value in {old} and the new batch in {len(rows) - old}; "
-        f"{biased} keep the biased variance"
+        f"the momentum is the weight of the old value in {old} and of the new batch in "
+        f"{len(rows) - old}; {biased} keep the biased variance"
     )
 
 

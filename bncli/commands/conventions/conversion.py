@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass
+from bncli.renderers.drawing.cells import format_cell
 from bncli.report import Column, Report, Table
 from bncli.running_stats.conventions import converted_momentum, variance_ratio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from bncli.report import Value
     from bncli.running_stats.conventions import Convention
 
@@ -21,6 +24,20 @@ CONVERSION_COLUMNS = (
     Column("from_name", "its name"),
     Column("to_name", "becomes"),
 )
+MEANT = {"new": "new batch", "old": "old value"}
+"""What the momentum is the weight of."""
+
+NOT_NEEDED = "not needed"
+
+CHANGED = ("channel axis", "variance kept", "mean_0, var_0", "debiased")
+"""Quantities that the answer shows only where the two conventions differ."""
+
+COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
+"""Values a channel for which the error is shown where none were asked for."""
+
+FEW_COUNTS = (2, 8, 32, 256)
+"""Those of them for which the answer says it."""
+
 VARIANCE_COLUMNS = (
     Column("count", "values a channel"),
     Column("running_var_ratio", "running_var ratio"),
@@ -41,11 +58,12 @@ class Conversion:
     momentum: float | None
     eps: float
 
-    def report(self, counts: tuple[int, ...]) -> Report:
-        """The conversion, and what another variance leaves at these counts."""
+    def report(self, count: int | None) -> Report:
+        """The conversion, and what another variance leaves at this count, or at several."""
         from bncli.rulebook.batch import outside_findings
 
         source, target = self.source, self.target
+        counts = COUNTS if count is None else (count,)
         variance = [self._variance_row(count) for count in counts]
         same = source.variance == target.variance
         title = f"running_var of {target.name} over that of {source.name}, both settled"
@@ -67,11 +85,6 @@ class Conversion:
                     f"From {source.framework} to {target.framework}",
                     CONVERSION_COLUMNS,
                     self._rows(),
-                    note=" ".join(
-                        f"{side.name}: {side.note}"
-                        for side in dict.fromkeys((source, target))
-                        if side.note
-                    ),
                 ),
                 Table(
                     "variance",
@@ -80,14 +93,18 @@ class Conversion:
                     variance,
                     note=""
                     if same
-                    else "This is the error after training on with the other convention; a copied "
-                    "running_var is right as it is. To move all of its history, with t equal "
-                    "batches behind it, q the weight of the old value and var_0 the initial one: "
+                    else "This is the error after more training with the other convention; copy "
+                    "running_var unchanged. To convert its history too, after t equal batches "
+                    "with q the weight of the old value and var_0 the initial one: "
                     "q**t * var_0 + ratio * (running_var - q**t * var_0).",
                 ),
             ),
             findings=tuple(outside_findings(self.momentum)),
+            subject=self._subject(),
+            answer=(self._answer(),),
+            remarks=tuple(self._remarks(variance)),
             verdict=self._verdict(),
+            judged=False,
         )
 
     @property
@@ -106,6 +123,55 @@ class Conversion:
         if self.target.eps_outside_root:
             return self.eps / (math.sqrt(1 + self.eps) + 1)
         return max(self.eps * (2 + self.eps), self.target.least_eps)
+
+    def _subject(self) -> tuple[str, str]:
+        """Which two, and what the momentum becomes and why."""
+        source, target = self.source, self.target
+        frameworks = f"{source.framework} to {target.framework}"
+        if self.momentum is None:
+            return frameworks, (
+                f"{source.name} has no default momentum: give one with --momentum"
+                if source.momentum is None
+                else "momentum none, the cumulative average, stays"
+            )
+        why = f"the weight of the {MEANT[target.weighs]}"
+        if source.weighs == target.weighs:
+            return frameworks, f"momentum {self.momentum:.9g} stays: both make it {why}"
+        return frameworks, (
+            f"momentum {self.momentum:.9g} becomes {self.momentum_to:.9g}, in {target.name} {why}"
+        )
+
+    def _answer(self) -> Table:
+        """What to do with each quantity: its numbers, or its names where it is copied."""
+        rows: list[dict[str, Value]] = []
+        for row in self._rows():
+            cells = row["from_value"], row["to_value"]
+            same = row["quantity"] in CHANGED and cells[0] == cells[1]
+            if same or row["how"] == NOT_NEEDED:
+                continue
+            if cells == (None, None):
+                cells = row["from_name"], row["to_name"]
+            there, here = (format_cell(cell, ".9g") for cell in cells)
+            rows.append({**row, "from_value": there, "to_value": here})
+        columns = (
+            Column("quantity", ""),
+            Column("from_value", self.source.name),
+            Column("to_value", self.target.name),
+            Column("how", "what to do", wraps=True),
+        )
+        return Table("", "", columns, rows, lead=3)  # names, to the left
+
+    def _remarks(self, variance: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        """What training on does to running_var, and what else is special."""
+        source, target = self.source, self.target
+        if source.variance != target.variance:
+            shown = [row for row in variance if len(variance) == 1 or row["count"] in FEW_COUNTS]
+            at = [f"{100 * row['running_var_error']:+.3g}% at {row['count']}" for row in shown]
+            more = "".join(f", {each}" for each in at[1:])
+            yield f"More training changes running_var by {at[0]} values a channel{more}."
+        for side in dict.fromkeys((source, target)):
+            if side.note:
+                yield f"{side.name}: {side.note}"
 
     def _rows(self) -> list[dict[str, Value]]:
         """What becomes of each quantity."""
@@ -127,7 +193,7 @@ class Conversion:
                 target.channel_axis,
                 "the same"
                 if source.channel_axis == target.channel_axis
-                else "transpose the data alone",
+                else "transpose the data only",
                 None,
                 None,
             ),
@@ -135,7 +201,7 @@ class Conversion:
                 "variance kept",
                 source.variance,
                 target.variance,
-                "the same" if same_variance else "training on moves running_var",
+                "the same" if same_variance else "more training moves it",
                 None,
                 None,
             ),
@@ -143,7 +209,7 @@ class Conversion:
                 "mean_0, var_0",
                 [source.initial_mean, source.initial_var],
                 [target.initial_mean, target.initial_var],
-                "where training begins",
+                "only where training begins",
                 None,
                 None,
             ),
@@ -166,8 +232,7 @@ class Conversion:
             return "no number"
         if self.source.weighs == self.target.weighs:
             return "the same"
-        what = {"new": "new batch", "old": "old value"}[self.target.weighs]
-        return f"1 - {self.momentum:.9g}: weighs the {what}"
+        return f"1 - {self.momentum:.9g}"
 
     def _how_eps(self) -> str:
         """What becomes of eps."""
@@ -192,33 +257,27 @@ class Conversion:
         }
 
     def _verdict(self) -> str:
-        """What to do, in a sentence or two."""
-        source, target = self.source, self.target
-        parts = []
-        if self.momentum is not None:
-            parts.append(
-                f"{source.name}'s momentum {self.momentum:.9g} is {self.momentum_to:.9g} in "
-                f"{target.name}."
-            )
-        parts.append(
-            f"For inference copy the four tensors as they are, and set eps to {self.eps_to:.9g}."
+        """What to do, in a sentence."""
+        eps = f"set eps to {self.eps_to:.9g}"
+        if self.momentum is None:
+            return f"For inference copy the four tensors and {eps}"
+        return (
+            f"{self.source.name}'s momentum {self.momentum:.9g} is {self.momentum_to:.9g} in "
+            f"{self.target.name}; for inference copy the four tensors and {eps}"
         )
-        if source.variance != target.variance:
-            parts.append("Trained on, running_var settles at another value.")
-        return " ".join(parts)
 
 
 def _how_debias(target: Convention) -> str:
     """What the target's treatment of the initial value asks for."""
     if target.debias == "divided":
-        return "it divides by 1 - momentum**batches"
+        return "divides by 1 - momentum**batches"
     if target.debias == "first":
-        return "its first batch replaces them"
-    return "its initial values only fade"
+        return "the first batch replaces them"
+    return "the initial values only fade"
 
 
 def _how_counter(target: Convention) -> str:
     """What the number of batches so far is needed for."""
     if target.name == "pytorch":
-        return "num_batches_tracked; momentum None reads it"
-    return "its debiasing needs them" if target.debias != "no" else "not needed"
+        return "set num_batches_tracked"
+    return "needed for debiasing" if target.debias != "no" else NOT_NEEDED
