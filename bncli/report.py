@@ -261,10 +261,11 @@ class Report:
         """The first file that was read; "" where that is none but standard input."""
         return next((path for path in self.read if path != "-"), "")
 
-    @property
-    def answers(self) -> tuple[Table, ...]:
-        """The tables that carry the answer of a report that is delivered."""
-        return self.tables[:1] if callable(self.answer) or not self.answer else self.answer
+    def answers(self, *, verbose: bool) -> tuple[Table, ...]:
+        """What carries the answer of a delivered report, with rows; not what -v tells anyway."""
+        main = () if verbose else self.tables[:1]
+        answer = main if callable(self.answer) or not self.answer else self.answer
+        return tuple(table for table in answer if table.rows)
 
     def word_for(self, exit_code: ExitCode) -> str:
         """The word that the verdict begins with; "" where nothing was judged or found."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bncli.report import Column, Finding, Report, Severity, Table
 
 
-def finding(code="BN001", subject="here", *, severity="error", message="a fact.", path="", **more):
+def finding(code="BN001", subject="here", *, severity="error", message="a fact", path="", **more):
     return Finding(code, Severity(severity), subject, message, path=path, **more)
 
 
@@ -20,7 +20,7 @@ def report(
     )  # fmt: skip
 
 
-def of_layers(*layers, faulty=(), code="BN001", path="net.pt", message="a fact.", **more) -> Report:
+def of_layers(*layers, faulty=(), code="BN001", path="net.pt", message="a fact", **more) -> Report:
     """A report on all layers of one file, with a finding for each faulty one."""
     found = [finding(code, layer, path=path, message=message) for layer in faulty]
     return report(*found, checked={path: layers}, read=(path,), **more)

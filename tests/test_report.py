@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,9 +132,9 @@ def test_what_fails(severity, least):
     ("numbers", "sentence"),
     [
         ((0, 0, 0), ""),
-        ((1, 0, 0), "1 error."),
-        ((2, 1, 3), "2 errors, 1 warning, 3 notes."),
-        ((0, 2, 1), "2 warnings, 1 note."),
+        ((1, 0, 0), "1 error"),
+        ((2, 1, 3), "2 errors, 1 warning, 3 notes"),
+        ((0, 2, 1), "2 warnings, 1 note"),
     ],
 )
 def test_findings_are_counted_in_words(numbers, sentence):
@@ -150,10 +152,31 @@ def test_the_file_and_the_place_of_a_finding():
     one, two = report(own, read=("-", "a.pt")), report(own, read=("b.pt",))
     assert (one.file_of(own), one.file_of(none), one.first_file) == ("b.pt", "a.pt", "a.pt")
     assert report(read=("-",)).first_file == report().file_of(none) == ""
-    assert (one.place_of(own), one.place_of(none)) == ("b.pt::bn", "channel 0")
-    assert two.place_of(own) == "bn"
-    several = report(own, read=("b.pt",), unread=(Unread("c.pt", "There is none."),))
-    assert several.place_of(own) == "b.pt::bn"
+    assert (one.place_of(own), one.place_of(none)) == ("b.pt: bn", "a.pt: channel 0")
+    assert report(none, read=("-",)).place_of(none) == "channel 0"
+    layers = report(own, read=("b.pt",), names={"b.pt": ["bn"]})
+    assert layers.place_of(own) == "b.pt::bn"  # as it is typed
+    whole = Finding("BN607", Severity.ERROR, "b.pt", "It has 2 layers.", path="b.pt")
+    assert two.place_of(whole) == "b.pt"
+
+
+def test_the_word_of_each_exit_code():
+    warned = Finding("BN002", Severity.WARNING, "a", "It is so.")
+    noted = Finding("BN008", Severity.INFO, "a", "It is so.")
+    code = ExitCode
+    assert report().word_for(code.OK) == report(noted).word_for(code.OK) == "PASS"
+    assert report(warned, noted).word_for(code.OK) == "WARN"
+    assert report(warned).word_for(code.FINDING) == "FAIL"
+    assert report().word_for(code.NOTHING) == "NOTHING"
+    assert report(warned).word_for(code.ERROR) == "ERROR"
+    assert report(judged=False).word_for(code.OK) == ""
+    assert report(noted, judged=False).word_for(code.OK) == "PASS"
+
+
+def test_a_findings_text_is_its_claim_and_what_supports_it():
+    told = Finding("BN201", Severity.ERROR, "bn", "it is NaN", detail="The mean is finite.")
+    assert told.text == "it is NaN. The mean is finite."
+    assert replace(told, message="it is NaN.", detail="").text == "it is NaN."
 
 
 def test_a_table_keeps_its_first_rows_and_counts_the_others():
@@ -161,11 +184,10 @@ def test_a_table_keeps_its_first_rows_and_counts_the_others():
         return Table("main", "Main", (Column("n", "n"),), range(rows), **more)
 
     assert MOST_ROWS == 100_000
-    whole = table(MOST_ROWS, digest=[3])
+    whole = table(MOST_ROWS)
     assert whole.shortened() is whole
-    cut = table(MOST_ROWS + 2, digest=[5, MOST_ROWS - 1, MOST_ROWS], left_out=7).shortened()
+    cut = table(MOST_ROWS + 2, left_out=7).shortened()
     assert (cut.rows, cut.left_out) == (range(MOST_ROWS), 9)
-    assert cut.digest == [5, MOST_ROWS - 1]
 
 
 @pytest.mark.parametrize(

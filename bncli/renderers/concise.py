@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # looks one way
     """A line for each file that could not be read and each finding, and the verdict last."""
-    return "".join(f"{harmless(printable(line))}\n" for line in _lines(report))
+    return "\n".join(harmless(printable(line)) for line in _lines(report)) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:

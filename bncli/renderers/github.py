@@ -13,6 +13,8 @@ from bncli.renderers.drawing.blocks import blocks
 from bncli.report import Severity, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
     from bncli.report import Report
@@ -25,7 +27,7 @@ def render(report: Report, context: RenderContext) -> str:
     name = f"bncli {report.command}"
     lines = [_command("error", unread.path, name, unread.problem) for unread in report.unread]
     lines += [
-        _command(COMMANDS[block.severity], block.path, *_said(block))
+        _command(COMMANDS[block.severity], block.path, f"{block.code} {block.where}", *_said(block))
         for block in blocks(report, every=context.verbose, by_file=True)
     ]
     if report.nothing_checked:
@@ -33,24 +35,21 @@ def render(report: Report, context: RenderContext) -> str:
     return "\n".join([*lines, f"{name}: {printable(report.verdict)}"]).rstrip() + "\n"
 
 
-def _said(block: Block) -> tuple[str, str]:
-    """The title and the message of an annotation: the claim, its places, what supports it, fixes.
-
-    GitHub shows the line breaks of a message.
-    """
-    lines = [f"{block.claim} ({block.certainty.value})"]
+def _said(block: Block) -> Iterator[str]:
+    """The lines of an annotation: the claim, where it holds, what supports it, the fixes."""
+    yield f"{block.claim} ({block.certainty.value})"
     for place in block.places:
         if place.where != block.path:
-            lines.append(f"{place.where}: {place.message}" if place.message else place.where)
-        lines += place.details
-    return block.code, "\n".join([*lines, *block.details, *block.fixes])
+            yield f"{place.where}: {place.message}" if place.message else place.where
+        yield from place.details
+    yield from (*block.details, *block.fixes)
 
 
-def _command(command: str, file: str, title: str, message: str) -> str:
-    """One workflow command."""
+def _command(command: str, file: str, title: str, *lines: str) -> str:
+    """One workflow command. GitHub shows the line breaks of a message."""
     properties = [("file", file), ("title", title)]
     text = ",".join(f"{key}={_property(value)}" for key, value in properties if value)
-    message = "\n".join(map(printable, message.split("\n")))
+    message = "\n".join(map(printable, lines))
     return f"::{command} {text}::{_data(message)}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.renderers.drawing.blocks import blocks
 from bncli.renderers.drawing.cells import format_cell
-from bncli.report import printable
+from bncli.report import harmless, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,22 +28,31 @@ def render(report: Report, context: RenderContext) -> str:
     lines = [f"## bncli {report.command}", ""]
     if report.verdict:
         lines += [f"**{_escape(report.verdict)}**", ""]
-    lines += [line for text in report.subject for line in (_escape(text), "")]
+    lines += _paragraphs(report.subject)
     facts = _facts(report) if context.verbose else []
     room = _Room(LONGEST - _size([*lines, *facts]) - 10_000)  # headings and closing lines
-    every = [_block(block) for block in blocks(report, every=context.verbose)]
-    lines += _with_rest(room.fitting(every), len(every), "rules")
-    if every:
+    told = [
+        room.fitting([_block(full)]) or room.fitting([_block(short)])  # it may be too long
+        for full, short in zip(
+            blocks(report, every=context.verbose), blocks(report, every=False), strict=True
+        )
+    ]
+    lines += _with_rest([text for texts in told for text in texts], len(told), "rules")
+    if told:
         lines.append("")
     for unread in report.unread:
         lines += [f"- **unread** {_escape(unread.path)}: {_escape(unread.problem)}", ""]
-    for table in report.answers:
-        if table.rows:
-            lines += _table(table, room)
-    lines += [line for text in report.remarks for line in (_escape(text), "")]
+    for table in report.answers(verbose=context.verbose):
+        lines += _table(table, room)
+    lines += _paragraphs(report.remarks)
     for table in report.tables if context.verbose else ():
         lines += _table(table, room)
     return "\n".join([*lines, *facts])
+
+
+def _paragraphs(texts: Iterable[str]) -> list[str]:
+    """Each text, and an empty line behind it."""
+    return [line for text in texts for line in (harmless(_escape(text)), "")]
 
 
 def _facts(report: Report) -> list[str]:
@@ -65,9 +74,10 @@ class _Room:
         """The first of the lines, as many as there is room for."""
         taken = []
         for line in lines:
-            self.left -= _size([line])
-            if self.left < 0:
+            size = _size([line])
+            if size > self.left:
                 break
+            self.left -= size
             taken.append(line)
         return taken
 
@@ -109,7 +119,7 @@ def _table(table: Table, room: _Room) -> list[str]:
     if table.left_out:
         lines += ["", f"... {table.left_out} rows are in no format: choose some of them."]
     if table.note:
-        lines += ["", _escape(table.note)]
+        lines += ["", *_paragraphs((table.note,))[:-1]]
     return [*lines, "", "</details>", ""] if folded else [*lines, ""]
 
 

@@ -50,10 +50,9 @@ def render(report: Report, context: RenderContext) -> str:
         console.print(Text(printable(line)))
     for block in blocks(report, every=context.verbose):
         _print_block(console, block)
-    for table in report.answers:
-        if table.rows:
-            console.print()
-            print_answer(console, table, context.width)
+    for table in report.answers(verbose=context.verbose):
+        console.print()
+        print_answer(console, table, context.width)
     _print_lines(console, report.remarks)
     if context.verbose:
         _print_everything(console, report, context)

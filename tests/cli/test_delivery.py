@@ -11,7 +11,7 @@ import pytest
 from bncli import cli
 from bncli.commands import COMMANDS
 from bncli.files.reading import current, read_bytes
-from bncli.report import Unread
+from bncli.report import Column, Table, Unread
 from tests.findings import finding, report
 
 
@@ -44,26 +44,52 @@ def faulty(command, folder):
 @pytest.mark.parametrize(
     ("flags", "code", "verdict"),
     [
-        ("", 1, "3 layers. 1 error, 1 warning, 1 note."),
-        ("--ignore BN001", 0, "3 layers. 1 warning, 1 note. Not counted: 1 ignored."),
-        ("--ignore BN001 --fail-on warning", 1, "1 warning, 1 note. Not counted: 1 ignored."),
-        ("--select BN008", 0, "3 layers. 1 note. Not counted: 2 not selected."),
-        ("--select BN00 --ignore BN", 0, "3 layers. Not counted: 3 ignored."),
-        ("--ignore BN001:b", 1, "3 layers. 1 error, 1 warning, 1 note."),
-        ("--ignore BN001:a --ignore BN002,BN008", 0, "3 layers. Not counted: 3 ignored."),
-        ("--select BN001,BN002 --ignore BN001", 0, "Not counted: 1 not selected, 1 ignored."),
+        ("", 1, "FAIL  3 layers; 1 error, 1 warning, 1 note (bncli rules BN001 {first})"),
+        ("--ignore BN001", 0,
+         "WARN  3 layers; 1 warning, 1 note (bncli rules BN002 {first}); not counted: 1 ignored"),
+        ("--ignore BN001 --fail-on warning", 1,
+         "FAIL  3 layers; 1 warning, 1 note (bncli rules BN002 {first}); not counted: 1 ignored"),
+        ("--select BN008", 0,
+         "PASS  3 layers; 1 note (bncli rules BN008 explains it); not counted: 2 not selected"),
+        ("--select BN00 --ignore BN", 0, "PASS  3 layers; not counted: 3 ignored"),
+        ("--ignore BN001:b", 1,
+         "FAIL  3 layers; 1 error, 1 warning, 1 note (bncli rules BN001 {first})"),
+        ("--ignore BN001:a --ignore BN002,BN008", 0, "PASS  3 layers; not counted: 3 ignored"),
+        ("--select BN001,BN002 --ignore BN001", 0, "; not counted: 1 not selected, 1 ignored"),
     ],
-)
+)  # fmt: skip
 def test_what_counts(run, faulty, flags, code, verdict):
     result = run("made", *flags.split(), "-f", "json")
     assert result.code == code
-    assert result.report["verdict"].endswith(verdict)
+    assert result.report["verdict"].endswith(verdict.format(first="explains the first"))
     kept = [item["code"] for item in result.report["findings"]]
     gone = [item["code"] for item in result.report["suppressed"]]
     assert sorted(kept + gone) == ["BN001", "BN002", "BN008"]
     shown = run("made", *flags.split()).stdout
-    assert all(shown.count(f" {item} ") == 1 for item in kept)
-    assert not any(f" {item} " in shown for item in gone)
+    assert all(shown.count(f"[{item}]") == 1 for item in kept)
+    assert not any(f"[{item}]" in shown for item in gone)
+
+
+def test_the_scope_stands_behind_the_counts(run, command, folder):
+    command(report(finding(), scope="9 layers", verdict="one more thing."))
+    said = run("made", "-f", "json").report["verdict"]
+    assert said == "FAIL  1 error in 9 layers (bncli rules BN001 explains it); one more thing"
+    command(report(scope="9 layers"))
+    assert run("made", "-f", "json").report["verdict"] == "PASS  no findings in 9 layers"
+    command(report(scope="9 layers", nothing_checked=True, verdict="there is none"))
+    assert run("made", "-f", "json").report["verdict"] == "NOTHING  there is none"
+    command(report(judged=False, verdict="2 rules"))
+    assert run("made", "-f", "json").report["verdict"] == "2 rules"
+
+
+def test_an_answer_may_be_made_of_the_findings_that_count(run, command, folder):
+    def answer(delivered, fail_on):
+        row = {"codes": " ".join(each.code for each in delivered.findings), "fails": fail_on.value}
+        return (Table("answer", "", Column.plain("codes", "fails"), [row]),)
+
+    command(report(finding("BN001"), finding("BN002"), answer=answer))
+    shown = run("made", "--ignore", "BN001", "--fail-on", "warning").stdout
+    assert "codes   fails\nBN002   warning\n" in shown
 
 
 def test_a_baseline_from_the_first_run_on(run, faulty, command, folder):
@@ -72,14 +98,16 @@ def test_a_baseline_from_the_first_run_on(run, faulty, command, folder):
     first = run("made", *known, "--update-baseline", "-f", "json")
     assert first.code == 0
     assert first.report["verdict"].endswith(
-        "3 layers. b.json is written anew. Not counted: 3 in the baseline."
+        "PASS  3 layers; b.json is rewritten; not counted: 3 in the baseline"
     )
     assert run("made", *known, "--fail-on", "info").code == 0
     command(report(*faulty.findings[1:], finding("BN011", "d")))
     second = run("made", *known, "-f", "json")
     assert second.code == 1
     assert [item["code"] for item in second.report["findings"]] == ["BN011"]
-    assert "1 of b.json no longer there: --update-baseline drops it." in second.report["verdict"]
+    assert (
+        "1 of b.json is no longer found: --update-baseline removes it" in second.report["verdict"]
+    )
 
 
 def test_what_is_ignored_is_not_written_to_a_baseline(run, faulty, folder):
@@ -99,7 +127,7 @@ def test_a_run_that_saw_less_leaves_the_baseline_alone(run, faulty, command, fol
         command(given)
         result = run("made", "--baseline", "b.json", "--update-baseline")
         assert result.code == code
-        assert "b.json stays as it is: not everything was checked." in result.stdout
+        assert "b.json is left unchanged because not everything was checked" in result.stdout
         assert (folder / "b.json").read_bytes() == before
 
 
@@ -151,6 +179,7 @@ def test_what_is_to_be_said_of_the_files_is_among_the_facts(run, faulty):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "command", lambda name: made)
         assert run("made", "-f", "json").report["facts"]["notes"] == ["one.", "two."]
+        assert "\none.\ntwo.\n\nFAIL" in run("made").stdout
 
 
 def test_a_file_that_could_not_be_read(run, command, folder):
@@ -161,9 +190,12 @@ def test_a_file_that_could_not_be_read(run, command, folder):
     assert result.code == 2
     assert result.stderr == "bncli: b.pt: it is cut short.\n"
     assert result.report["unread"] == [{"path": "b.pt", "problem": "it is cut short."}]
-    assert result.report["verdict"] == "1 error. 1 file could not be read."
+    assert (
+        result.report["verdict"]
+        == "ERROR  1 error (bncli rules BN001 explains it); 1 file could not be read"
+    )
     assert run("made", "-q", "--fail-on", "never").stderr == "bncli: b.pt: it is cut short.\n"
-    assert "error BN001 a.pt::here: a fact." in run("made").stdout
+    assert "error[BN001] a fact (certain)\n  --> a.pt: here\n" in run("made").stdout
 
 
 def test_many_files_in_one_call(run, folder, save):
@@ -173,8 +205,8 @@ def test_many_files_in_one_call(run, folder, save):
     flags = [part for name in names for part in ("-o", name)]
     result = run("compute", "x.npy", *flags, "-f", "github")
     assert result.code == 0
-    assert result.stdout.startswith("bncli compute: ")
-    starts = ['{\n  "format', "channel,", "## bncli", '{\n  "$schema"', "<?xml", "bncli compute  "]
+    assert result.stdout.startswith(("::", "bncli compute: "))
+    starts = ['{\n  "format', "channel,", "## bncli", '{\n  "$schema"', "<?xml", "x.npy  "]
     for name, start in zip(names, starts, strict=True):
         assert (folder / name).read_text("utf-8").startswith(start)
     for name, form in (("r.sarif", "sarif"), ("r.xml", "junit"), ("r.md", "markdown")):

@@ -42,15 +42,16 @@ def everything():
         note="A note.",
     )
     findings = (
-        Finding("BN001", Severity.ERROR, "channel 3", "2 NaN.", {"nan": [2, math.nan]}, "Mend it."),
-        Finding("BN002", Severity.WARNING, "channels 0 and 1", "|mean|/std is 2048."),
-        Finding("BN008", Severity.INFO, "every channel", "2 values each.", {"count": 2}),
+        Finding("BN001", Severity.ERROR, "channel 3", "2 NaN", {"nan": [2, math.nan]}, "Fix it."),
+        Finding("BN002", Severity.WARNING, "channels 0 and 1", "|mean|/std is 2048"),
+        Finding("BN008", Severity.INFO, "every channel", "2 values each", {"count": 2}),
     )
     facts = {"input": "a [b].npy", "shape": (4, 3), "eps": 1e-5, "unknown": None, "worst": math.inf}
     chart = Chart("loss", "Loss", [0.0, 1.0], {"a": [0.5, None], "b": [math.nan, 2.0]})
     return Report(
         "compute", facts, (Table("main", "The main table", columns, rows), second), findings,
-        (chart,), "bncli and torch differ in 1 of 10 quantities. 1 error.",
+        (chart,), "FAIL  bncli and torch differ in 1 of 10 quantities; 1 error", word="FAIL",
+        subject=("a [b].npy  float32 (4, 3)",),
     )  # fmt: skip
 
 
@@ -74,12 +75,19 @@ def fixed():
     )  # fmt: skip
     findings = (
         Finding(
-            "BN001", Severity.ERROR, "channel 2", "1 NaN among 4 values a channel.",
+            "BN001", Severity.ERROR, "channel 2", "1 NaN among 4 values a channel",
             {"channels": [2], "nan": [1]}, "Look at what produced the input.",
         ),
-        Finding("BN008", Severity.INFO, "every channel", "4 values each."),
+        Finding("BN008", Severity.INFO, "every channel", "4 values each"),
     )  # fmt: skip
     facts = {"input": "x[0].npy", "shape": (4, 3), "eps": 1e-5, "affine": True, "seed": None}
     return Report(
-        "compute", facts, (table,), findings, verdict="1 error, 1 note.", read=("x[0].npy",)
+        "compute",
+        facts,
+        (table,),
+        findings,
+        verdict="FAIL  1 error, 1 note",
+        word="FAIL",
+        subject=("x[0].npy  (4, 3)",),
+        read=("x[0].npy",),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from bncli.renderers import Format, renderer
 from bncli.renderers.interface import RenderContext
@@ -19,6 +20,11 @@ def report(rows=(), columns=(), *, facts=None, findings=(), verdict="", **more) 
 def render(form: Format, given: Report, **context) -> str:
     code = given.exit_code()
     return renderer(form)(given, RenderContext(context.pop("exit_code", code), **context))
+
+
+def full(given: Report) -> Report:
+    """The report with an answer that has no rows, so that -v alone shows its tables."""
+    return replace(given, answer=(Table("answer", "", (), []),))
 
 
 def strict(text: str):

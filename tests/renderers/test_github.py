@@ -49,9 +49,24 @@ def test_each_severity_has_its_command_and_the_worst_come_first():
 
 def test_a_finding_names_its_file_and_rule():
     (command,) = read(shown(of_layers("a.bn", faulty=["a.bn"], path="models/a.pt")))
-    assert command == ("error", {"file": "models/a.pt", "title": "BN001 a.bn"}, "a.bn: a fact.")
-    (command,) = read(shown(report(finding(hint="Mend it."), read=("-",))))
-    assert command == ("error", {"title": "BN001 here"}, "here: a fact. Mend it.")
+    assert command == (
+        "error",
+        {"file": "models/a.pt", "title": "BN001 a.bn"},
+        "a fact (certain)\nmodels/a.pt::a.bn",
+    )
+    (command,) = read(shown(report(finding(hint="Fix it."), read=("-",))))
+    assert command == ("error", {"title": "BN001 here"}, "a fact (certain)\nhere\nFix it.")
+
+
+def test_one_annotation_for_each_rule_and_file():
+    """GitHub shows ten: fifty layers of one cause must not hide the other rules."""
+    found = [finding(subject=f"{n}", path=path) for path in ("a.pt", "b.pt") for n in range(50)]
+    found.append(finding("BN002", "other", path="a.pt"))
+    commands = read(shown(report(*found, read=("a.pt", "b.pt"))))
+    assert [(each["file"], each["title"]) for _, each, _ in commands] == [
+        ("a.pt", "BN001 50 places"), ("b.pt", "BN001 50 places"), ("a.pt", "BN002 other"),
+    ]  # fmt: skip
+    assert commands[0][2].split("\n")[1] == "0, 1, 2, 3, 4, 5 and 44 more"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +86,7 @@ def test_escapes_in_properties(text, escaped):
 
 def test_escapes_in_messages():
     text = shown(report(finding(message="50%, a:b\r\nc")))
-    assert text.startswith("::error file=net.pt,title=BN001 here::here: 50%25, a:b")
+    assert text.startswith("::error file=net.pt,title=BN001 here::50%25, a:b")
     assert "\r" not in text
     assert text.count("\n") == 2
 
@@ -80,8 +95,9 @@ def test_escapes_in_messages():
 def test_anything_comes_back(path, subject, message):
     """No text, whatever is in it, starts a command of its own or leaves its place."""
     given_report = report(
-        finding(subject=subject, message=message, path=path), verdict=message, read=(path,)
-    )
+        finding(subject=subject, message=message, path=path, hint=path), verdict=message,
+        read=(path,),
+    )  # fmt: skip
     text = shown(given_report)
     (command,) = read(text)
     name, properties, said = command
@@ -91,7 +107,9 @@ def test_anything_comes_back(path, subject, message):
         for key, value in (("file", printable(path)), ("title", f"BN001 {printable(subject)}"))
         if value
     }
-    assert said == printable(f"{subject}: {message} ".rstrip())
+    lines = [f"{message.rstrip('.')} (certain)", given_report.place_of(given_report.findings[0])]
+    lines = [line for line in lines if line != path] + [path] * bool(path)
+    assert said.split("\n") == [printable(line) for line in lines]
     assert len(text.split("\n")) == 3
 
 

@@ -19,7 +19,7 @@ from bncli.renderers import SUFFIXES, Format, format_of, renderer
 from bncli.report import Finding, Report, Severity, Table
 from tests.renderers.reports import MARKUP, grouped, render, report, strict, unescaped
 
-FINDINGS_ALONE = (Format.GITHUB, Format.SARIF, Format.JUNIT)
+FINDINGS_ALONE = (Format.CONCISE, Format.GITHUB, Format.SARIF, Format.JUNIT)
 """Formats for programs that have no place for tables."""
 
 
@@ -49,7 +49,7 @@ def forgotten(formats, folder: Path, goldens: Path, readme: str) -> Iterator[str
             r"^def render\(", (folder / f"{value}.py").read_text("utf-8"), re.MULTILINE
         ):
             yield f"bncli/renderers/{value}.py has no function render"
-        if not suffixes and value != "github":  # which is read from a log, not from a file
+        if not suffixes and value not in ("github", "concise"):  # which are read from a log
             yield f"Format gives {value} no suffix"
         for suffix in suffixes:
             if not re.fullmatch(r"\.[a-z0-9]+", suffix):
@@ -59,7 +59,7 @@ def forgotten(formats, folder: Path, goldens: Path, readme: str) -> Iterator[str
             taken[suffix] = value
             if suffix not in readme:
                 yield f"README.md does not name the suffix {suffix}"
-        if not (goldens / f"report{(*suffixes, '.github')[0]}").is_file():
+        if not (goldens / f"report{(*suffixes, f'.{value}')[0]}").is_file():
             yield f"{value} has no golden: pytest tests/renderers/test_interface.py --update"
         if f"`{value}`" not in readme:
             yield f"README.md does not name the format {value}"
@@ -110,9 +110,9 @@ def test_the_text_ends_in_one_line_break(form, everything):
     assert not text.endswith("\n\n")
 
 
-def test_every_value_appears_off_a_terminal(table_form, everything):
+def test_every_value_appears_in_full(table_form, everything):
     form = table_form
-    text = render(form, everything)
+    text = render(form, everything, verbose=True)
     if form is Format.JSON:
         text = json.dumps(json.loads(text), ensure_ascii=False)
     for row in everything.tables[0].rows:
@@ -131,11 +131,14 @@ def test_every_finding_appears(form, everything):
     if form is Format.CSV:
         return
     for finding in everything.findings:
-        for part in (finding.code, finding.subject, finding.message):
+        for part in (finding.code, finding.subject, finding.message.rstrip(".")):
             assert part in text
-        word = {"github": {"info": "notice"}, "sarif": {"info": "note"}}
-        assert word.get(form.value, {}).get(finding.severity.value, finding.severity.value) in text
-    assert "Mend it." in text
+        word = finding.severity.value
+        if form not in (Format.JSON, Format.JUNIT) and word == "info":
+            word = "notice" if form is Format.GITHUB else "note"
+        assert word in text
+    if form is not Format.CONCISE:  # whose line is the finding alone
+        assert "Fix it." in text
     if form is not Format.JUNIT:  # whose reader counts by itself
         assert everything.verdict in text
 
@@ -158,10 +161,12 @@ def test_nothing_depends_on_a_width_that_is_not_known(form, everything):
     assert render(form, everything) == render(form, everything, width=None)
 
 
-def test_a_long_table_is_whole_off_a_terminal(table_form):
+def test_a_long_table_is_whole_in_full(table_form):
     rows = [{"channel": c, "value": f"value-{c}-end"} for c in range(3000)]
+    answer = (Table("answer", "", (), []),)
     for width in (None, 80, 30):
-        text = render(table_form, report(rows, ("channel", "value")), width=width)
+        given = report(rows, ("channel", "value"), answer=answer)
+        text = render(table_form, given, width=width, verbose=True)
         assert text.count("-end") == 3000
         assert all(f"value-{c}-end" in text for c in range(0, 3000, 7))
         assert "more rows" not in text
@@ -171,7 +176,7 @@ def test_columns_that_do_not_fit_are_not_lost(table_form):
     keys = [f"column{c}" for c in range(60)]
     rows = [{key: f"cell-{r}-{key}-end" for key in keys} for r in range(3)]
     for width in (None, 200, 80, 45):
-        text = render(table_form, report(rows, keys), width=width)
+        text = render(table_form, report(rows, keys), width=width, verbose=True)
         for row in rows:
             for key, cell in row.items():
                 assert key in text
@@ -186,7 +191,7 @@ def test_no_columns_no_rows_no_facts(form):
 
 def test_markup_in_names_is_text(table_form, everything):
     for color in (False, True):
-        text = render(table_form, everything, color=color, terminal=color)
+        text = render(table_form, everything, color=color)
         assert MARKUP in (unescaped(text) if table_form is Format.MARKDOWN else text)
 
 
@@ -205,7 +210,7 @@ def test_a_name_that_is_half_a_surrogate_can_be_written(form):
 
 def test_color_is_the_tables_alone(form, everything):
     assert "\x1b" not in render(form, everything)
-    colored = render(form, everything, color=True, terminal=True, width=100)
+    colored = render(form, everything, color=True, width=100)
     assert ("\x1b" in colored) == (form is Format.TABLE)
 
 
@@ -230,7 +235,7 @@ def test_anything_can_be_rendered(rows, width):
         verdict=str(rows),
     )
     for form in Format:
-        text = render(form, given_report, width=width)
+        text = render(form, given_report, width=width, verbose=bool(rows))
         assert text.endswith("\n")
         if form is Format.JSON:
             assert len(strict(text)["tables"]["main"]) == len(rows)
@@ -254,7 +259,8 @@ def test_groups_change_nothing_for_scripts(form):
     plain = grouped(3, 2)
     whole = Table("main", "Main", plain.tables[0].columns, plain.tables[0].rows, "A note.")
     if form is not Format.TABLE:
-        assert render(form, plain) == render(form, Report("trace", {}, (whole,)))
+        ungrouped = Report("trace", {}, (whole,))
+        assert render(form, plain, verbose=True) == render(form, ungrouped, verbose=True)
 
 
 @pytest.mark.parametrize(
@@ -273,13 +279,23 @@ def test_a_value_as_a_person_reads_it(value, text):
 
 def test_a_column_has_its_own_format(everything):
     for form in (Format.TABLE, Format.MARKDOWN):
-        assert "28.6%" in render(form, everything)
+        assert "28.6%" in render(form, everything, verbose=True)
     assert strict(render(Format.JSON, everything))["tables"]["second"][0]["share"] == 0.286
+
+
+def test_everything_is_told_only_where_it_is_wanted(form, everything):
+    """-v changes what people see, and never what scripts read."""
+    short, full = (render(form, everything, verbose=verbose) for verbose in (False, True))
+    if form in (Format.TABLE, Format.MARKDOWN):
+        assert "A second table" not in short
+        assert "A second table" in full
+    elif form is not Format.GITHUB:
+        assert short == full
 
 
 def test_golden(form, fixed, golden):
     text = render(form, fixed)
-    golden(f"report{(*form.suffixes, '.github')[0]}", text)
+    golden(f"report{(*form.suffixes, f'.{form.value}')[0]}", text)
     if form in FINDINGS_ALONE:
         assert "1 NaN among 4 values a channel" in text
         return

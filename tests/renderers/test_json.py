@@ -38,8 +38,8 @@ def test_json_is_strict_and_exact(everything):
     }
     assert document["findings"][0] == {
         "code": "BN001", "severity": "error", "path": None, "subject": "channel 3",
-        "message": "2 NaN.",
-        "evidence": {"nan": [2, None]}, "hint": "Mend it.",
+        "message": "2 NaN", "detail": "", "certainty": "certain",
+        "evidence": {"nan": [2, None]}, "hint": "Fix it.",
     }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_what_xml_cannot_hold_is_replaced(bad):
     assert case.get("name").endswith("b")
     if bad.isprintable():
         assert case.get("name") == f"BN001 {name}"
-        assert case[0].text == f"{name} {name}"
+        assert case[0].text == f"{name}. {name}"
 
 
 @given(st.text(max_size=20))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.errors import ExitCode
@@ -10,7 +12,7 @@ from bncli.renderers.markdown import render
 from bncli.report import Column, Report, Table, Unread
 from tests.findings import finding, report
 
-CONTEXT = RenderContext(ExitCode.OK)
+CONTEXT = RenderContext(ExitCode.OK, verbose=True)
 LIMIT = 1024 * 1024  # of a step's summary
 
 
@@ -28,6 +30,14 @@ def test_a_long_table_is_folded_away_and_whole():
         assert text.count("| x |") == number + 2  # and the two headers
 
 
+def test_by_default_the_answer_is_the_only_table():
+    answer = Table("answer", "", (Column("n", "n"),), [{"n": 7}], note="2 more rows.")
+    text = render(replace(rows(5), answer=(answer,)), RenderContext(ExitCode.OK))
+    assert "| n |\n|---|\n| 7 |\n\n2 more rows." in text
+    assert "| x |" not in text
+    assert "<details>" not in text
+
+
 @pytest.mark.parametrize("cell", ["x" * 50, "雪" * 50, "|" * 50])
 def test_a_document_is_no_longer_than_a_job_summary_may_be(cell):
     text = render(rows(30_000, cell), CONTEXT)
@@ -35,10 +45,11 @@ def test_a_document_is_no_longer_than_a_job_summary_may_be(cell):
     assert "more rows: see all of them with -f json." in text
     shown = text.count(cell.replace("|", "\\|"))
     assert f"... {30_000 - shown} more rows" in text
-    many = report(*(finding(message=cell, subject=str(n)) for n in range(30_000)))
+    many = report(*(finding(message=f"{cell}{n}", subject=str(n)) for n in range(30_000)))
     text = render(many, CONTEXT)
     assert len(text.encode()) < LIMIT
-    assert "more findings: see all of them with -f json." in text
+    assert "29995 more: -v lists them" in text
+    assert "more rules" not in text  # one rule is one item, with the first of its places
     assert "### Layers" in text
 
 
@@ -48,7 +59,7 @@ def test_files_and_places():
         unread=(Unread("c[1].pt", "it is cut short."),),
     )  # fmt: skip
     text = render(given, CONTEXT)
-    assert "- **error** `BN001` b.pt::head.1: a fact." in text
+    assert "- **error** `BN001` a fact (certain)\n  - b.pt: head.1\n" in text
     assert "- **unread** c\\[1\\].pt: it is cut short." in text
 
 

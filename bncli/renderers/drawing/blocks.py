@@ -35,10 +35,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """All findings of one rule: the claim, how sure it is, the places, what supports it, fixes."""
+    """All findings of one rule: the claim, how sure it is, the places, what supports it, fixes.
+
+    `where` is the place in a few words: the subject, or how many there are.
+    """
 
     code: str
     severity: Severity
+    where: str
     claim: str
     certainty: Certainty
     path: str
@@ -66,11 +70,12 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
     first = alike[0]
     message = first.message.rstrip(".")
     if len(alike) == 1:
-        claim, places = message, [Place(report.place_of(first))]
+        claim, where, places = message, first.subject, [Place(report.place_of(first))]
     else:
         same = all(finding.message == first.message for finding in alike)
         heading = message if same else (first.claim or message).rstrip(".")
-        claim = f"{heading}: {_number(report, alike)}"
+        where = _number(report, alike)
+        claim = f"{heading}: {where}"
         places = list(_places(report, alike, same=same, every=every))
     details = {finding.detail: None for finding in alike if finding.detail}
     fixes = tuple({finding.hint: None for finding in alike if finding.hint})
@@ -81,6 +86,7 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
     return Block(
         first.code,
         first.severity,
+        where,
         claim,
         min((finding.certainty for finding in alike), key=_sureness),
         report.file_of(first),

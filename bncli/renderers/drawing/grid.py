@@ -25,6 +25,9 @@ NARROW = 80
 PROSE = 30
 """Columns of a terminal that are enough for a column that wraps."""
 
+NAME = 20
+"""Columns of a terminal that are enough for a column that names rows; a longer name is folded."""
+
 PADDING = 3
 """Columns of a terminal between two columns of a table."""
 
@@ -51,7 +54,7 @@ def print_answer(console: Console, table: Table, width: int | None) -> None:
             console.print(head, style="bold")
         for line in lines:
             console.print(line)
-    else:
+    elif columns:
         drawn = RichTable(
             box=None,
             padding=(0, PADDING, 0, 0),
@@ -59,10 +62,13 @@ def print_answer(console: Console, table: Table, width: int | None) -> None:
             show_edge=False,
             show_header=titled,
         )
+        whole = _least(table, columns, cells) <= width  # if the others need not be folded as well
         for number, column in enumerate(columns):
-            cut = number < table.lead or column.wraps
             drawn.add_column(
-                column.title, justify=_justify(table, column), overflow="fold", no_wrap=not cut
+                column.title,
+                justify=_justify(table, column),
+                overflow="fold",
+                no_wrap=whole and number >= table.lead and not column.wraps,
             )
         for row in zip(*(cells[column.key] for column in columns), strict=True):
             drawn.add_row(*row)
@@ -85,7 +91,10 @@ def _cells(table: Table) -> dict[str, list[str]]:
 
 
 def _fitting(table: Table, cells: Cells, width: int) -> tuple[Column, ...]:
-    """The columns without those that can be spared and have no room."""
+    """The columns without those that can be spared and have no room.
+
+    Where the others have no room even if the names of the rows are folded, the last ones go.
+    """
     columns = table.columns
     while sum(_needed(columns, cells).values()) - PADDING > width:
         # Of those that can be spared alike, the last one goes first.
@@ -93,7 +102,16 @@ def _fitting(table: Table, cells: Cells, width: int) -> tuple[Column, ...]:
         if not most.spare:
             break
         columns = tuple(column for column in columns if column is not most)
+    while len(columns) > table.lead + 1 and _least(table, columns, cells) > width:
+        columns = columns[:-1]
     return columns
+
+
+def _least(table: Table, columns: Sequence[Column], cells: Cells) -> int:
+    """The columns of a terminal that these take if the names of the rows are folded."""
+    needed = list(_needed(columns, cells).values())
+    names = (min(width, NAME + PADDING) for width in needed[: table.lead])
+    return sum(names) + sum(needed[table.lead :]) - PADDING
 
 
 def _groups(table: Table) -> Iterator[Table]:

@@ -128,6 +128,6 @@ def test_any_numbers_fit_the_width(points, width):
 def test_the_table_renderer_draws_charts_after_its_tables(width):
     chart = Chart("key", "A chart", [0.0, 1.0], {"a": [0.0, 1.0]})
     report = Report("compute", {}, (Table("t", "A table", (), []),), charts=(chart,), verdict="Ok.")
-    text = render(report, RenderContext(ExitCode.OK, width))
+    text = render(report, RenderContext(ExitCode.OK, width, verbose=True))
     assert text.index("A table") < text.index("A chart") < text.index("· a") < text.index("Ok.")
     assert max(map(cell_len, text.splitlines())) <= (width or 88)

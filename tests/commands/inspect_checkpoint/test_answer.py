@@ -1,0 +1,135 @@
+"""What a person sees of checkpoints: the sick layers whatever their place, and a row a file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from bncli.commands.inspect_checkpoint.answer import assumptions
+
+
+@pytest.fixture(scope="module")
+def states():
+    """State dicts of healthy networks of so many layers, trained for 12 batches."""
+
+    def trained(layers):
+        torch.manual_seed(layers)
+        blocks = [(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()) for _ in range(layers)]
+        model = nn.Sequential(*(nn.Sequential(*block) for block in blocks))
+        for _ in range(60):
+            model(torch.randn(16, 6))
+        return model.state_dict()
+
+    made = {layers: trained(layers) for layers in (6, 20, 100)}
+    return lambda layers: {name: value.clone() for name, value in made[layers].items()}
+
+
+def shown(result):
+    """The table's rows by their first cell, and all lines."""
+    lines = result.stdout.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(("layer ", "file ")))
+    rows = lines[start + 1 : lines.index("", start)]
+    return {line.split()[0]: line.split() for line in rows}, lines
+
+
+def test_a_sick_layer_is_the_first_row_wherever_it_is(run, folder, states):
+    state = states(100)
+    state["70.1.running_var"][3] = float("nan")
+    torch.save(state, "h70.pth")
+    result = run("inspect-checkpoint", "h70.pth")
+    rows, lines = shown(result)
+    assert result.code == 1
+    assert next(iter(rows)) == "70.1"
+    assert rows["70.1"][-1] == "BN201"
+    assert "NaN(1)" in rows["70.1"]
+    low = min(float(value.min()) for name, value in state.items()
+              if name.endswith("running_var") and not name.startswith("70."))  # fmt: skip
+    rest = next(line for line in lines if line.startswith("99 layers without findings"))
+    assert f"var {low:.2g} .. " in rest
+    assert "60 batches (-v lists them)" in rest
+    assert lines[-1] == "FAIL  1 error in 100 BatchNorm layers (bncli rules BN201 explains it)"
+
+
+def word_of(rows):
+    """The verdict's word of each file."""
+    words = ("ERROR", "FAIL", "WARN", "NOTHING", "PASS")
+    files = {name: row for name, row in rows.items() if name.endswith(".pth")}
+    return {name: next(word for word in row if word in words) for name, row in files.items()}
+
+
+@pytest.mark.parametrize("layers", [20, 100])
+def test_a_healthy_network_fits_a_screen(run, folder, states, layers):
+    torch.save(states(layers), "net.pth")
+    result = run("inspect-checkpoint", "net.pth", "--width", "80")
+    rows, lines = shown(result)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert sum(bool(re.match(r"\d+\.1$", name)) for name in rows) == 20
+    assert lines[-1] == f"PASS  no findings in {layers} BatchNorm layers"
+
+
+def test_three_faults_of_a_hundred_layers_are_all_seen_on_a_screen(run, folder, states):
+    state = states(100)
+    state["33.1.running_var"][2] = -1
+    state["70.1.running_var"][3] = float("nan")
+    state["90.1.running_mean"][1] = float("inf")
+    torch.save(state, "net.pth")
+    result = run("inspect-checkpoint", "net.pth", "--width", "80")
+    rows, lines = shown(result)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert list(rows)[:3] == ["33.1", "70.1", "90.1"]
+    for code, layer in (("BN203", "33.1"), ("BN201", "70.1"), ("BN202", "90.1")):
+        assert f"error[{code}]" in result.stdout
+        assert f"  --> net.pth::{layer}" in lines
+
+
+def test_what_is_ignored_is_no_trouble(run, folder, states):
+    state = states(20)
+    state["7.1.running_var"][3] = float("nan")
+    torch.save(state, "net.pth")
+    rows, lines = shown(run("inspect-checkpoint", "net.pth", "--ignore", "BN201"))
+    assert next(iter(rows)) == "0.1"
+    assert lines[-1] == "PASS  no findings in 20 BatchNorm layers; not counted: 1 ignored"
+
+
+def test_several_files_have_a_row_each_the_worst_first(run, folder, states):
+    good, bad = states(6), states(6)
+    bad["1.1.running_var"][0] = float("nan")
+    for name in ("a", "b", "c"):
+        torch.save(good, f"{name}.pth")
+    torch.save(bad, "n.pth")
+    torch.save({"x": torch.ones(3)}, "e.pth")
+    (folder / "z.pth").write_bytes(b"no checkpoint")
+    result = run("inspect-checkpoint", *(f"{name}.pth" for name in "abcenz"))
+    rows, lines = shown(result)
+    words = word_of(rows)
+    assert list(words) == ["z.pth", "n.pth", "e.pth", "a.pth", "b.pth", "c.pth"]
+    assert list(words.values()) == ["ERROR", "FAIL", "NOTHING", "PASS", "PASS", "PASS"]
+    assert result.code == 2
+    assert lines[-1].startswith("ERROR  1 error in 24 BatchNorm layers of 5 files")
+
+
+def test_a_word_follows_what_fails(run, folder, states):
+    torch.save(states(6) | {"1.1.num_batches_tracked": torch.tensor(120)}, "a.pth")
+    torch.save(states(6), "b.pth")
+    for fail_on, word in (("error", "WARN"), ("warning", "FAIL")):
+        result = run("inspect-checkpoint", "a.pth", "b.pth", "--fail-on", fail_on)
+        rows, lines = shown(result)
+        assert word_of(rows) == {"a.pth": word, "b.pth": "PASS"}
+        assert lines[-1].startswith(word)
+
+
+def test_what_was_assumed_is_said():
+    rows = [{"eps": 1e-5, "momentum": 0.1}, {"eps": 1e-3, "momentum": 0.1}]
+    both = {"eps": {"assumed"}, "momentum": {"assumed"}}
+    assert assumptions(rows[:1], both) == (
+        "eps 1e-05 and momentum 0.1 are assumed: a state_dict stores neither",
+    )
+    assert assumptions(rows, both)[0].startswith("eps and momentum 0.1 are assumed")
+    assert assumptions(rows, {"eps": {"file"}, "momentum": {"flag"}}) == ()
+    mixed = {"eps": {"file"}, "momentum": {"assumed", "file"}}
+    assert assumptions(rows, mixed)[0].startswith("momentum is assumed for some of the layers")

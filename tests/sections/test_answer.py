@@ -1,0 +1,49 @@
+"""Few rows, the troubled ones first, and ranges in one cell."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncli.report import ANSWER_ROWS
+from bncli.sections.answer import counted, span, troubled_first
+
+
+@given(st.lists(st.booleans()), st.integers(1, 30))
+def test_no_trouble_is_left_out_for_a_healthy_row(rows, most):
+    numbered = list(enumerate(rows))
+    shown, left = troubled_first(numbered, lambda row: row[1], most)
+    assert sorted(shown + left) == numbered
+    assert len(shown) == min(most, len(rows))
+    assert all(sick for _, sick in shown) or not any(sick for _, sick in left)
+    for sick in (False, True):  # the order stays among their like
+        assert [row for row in shown + left if row[1] == sick] == [
+            row for row in numbered if row[1] == sick
+        ]
+
+
+def test_an_answer_has_at_most_twenty_rows():
+    shown, left = troubled_first(range(100), lambda row: row == 70)
+    assert len(shown) == ANSWER_ROWS == 20
+    assert shown[0] == 70
+    assert 70 not in left
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-0.36, 0.35, "-0.36 .. 0.35"),
+        (1.0, 1.0, "1"),
+        (1.00001, 1.00002, "1"),
+        (None, 1.0, None),
+        (0.0, float("nan"), "0 .. nan"),
+    ],
+)
+def test_a_range_is_one_cell(low, high, text):
+    assert span(low, high) == text
+
+
+def test_things_are_counted():
+    assert [counted(n, "layer") for n in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+    assert counted(2, "axis", "axes") == "2 axes"
