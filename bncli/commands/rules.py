@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments.completion import complete_codes
 from bncli.arguments.options import argument
-from bncli.report import Column, Report, Table
+from bncli.report import Column, Report, Severity, Table
+from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from bncli.report import Value
@@ -16,7 +17,27 @@ RULE_COLUMNS = (
     *Column.plain("code", "severity", "name"),
     Column("summary", "summary", wraps=True),
 )
+CATALOGUE_COLUMNS = (
+    *Column.plain("code", "severity"),
+    Column("rule", "rule", wraps=True),
+)
 EXPLANATION_COLUMNS = (Column("aspect", "aspect"), Column("text", "text", wraps=True))
+PROSE_COLUMNS = (Column("aspect", ""), Column("text", "", wraps=True))
+ASPECTS = {
+    "symptom": "symptom",
+    "arithmetic": "arithmetic",
+    "certainty": "how sure",
+    "fix": "fix",
+    "lookalike": "looks like it",
+    "seen": "seen in",
+}
+"""The aspects of a rule that follow its claim, and what people read for them."""
+
+FAILS = {
+    "error": "an error, which makes the exit code 1",
+    "warning": "a warning, which makes the exit code 1 only with --fail-on warning",
+    "info": "a note, which makes the exit code 1 only with --fail-on info",
+}
 
 
 def rules(
@@ -31,13 +52,13 @@ def rules(
 ) -> Report:
     """List every rule that findings come from, or explain one.
 
-    What the rule sees, the arithmetic behind it, how sure it is, the mend, what looks like it and
-    is something else, and where it was seen.
+    An explanation has the symptom, the arithmetic, how sure the rule is, the fix, what looks like
+    it and is something else, and where it was reported.
     """
     from bncli.rulebook.registry import RULES
 
     if code is None:
-        return _catalogue(RULES, "Rules")
+        return _catalogue(RULES, "")
     wanted = code.strip().lower()
     for rule in RULES:
         if wanted in (rule.code.lower(), rule.name):
@@ -45,8 +66,8 @@ def rules(
     return _family(wanted, code)
 
 
-def _catalogue(rules: tuple[Rule, ...], title: str) -> Report:
-    """Some rules, one a row."""
+def _catalogue(rules: tuple[Rule, ...], family: str) -> Report:
+    """Some rules, one a row; `family` says what they have in common."""
     rows: list[dict[str, Value]] = [
         {
             "code": rule.code,
@@ -56,15 +77,29 @@ def _catalogue(rules: tuple[Rule, ...], title: str) -> Report:
         }
         for rule in rules
     ]
-    counts = (
-        f"{sum(rule.severity.value == severity for rule in rules)} {severity}"
-        for severity in ("error", "warning", "info")
-    )
+    shown: list[dict[str, Value]] = [
+        {
+            "code": rule.code,
+            "severity": rule.severity.label,
+            "rule": f"{rule.name}: {rule.summary}",
+        }
+        for rule in rules
+    ]
+    severities = [rule.severity for rule in rules]
+    counts = [
+        counted(severities.count(severity), severity.label)
+        for severity in (Severity.ERROR, Severity.WARNING, Severity.INFO)
+        if severity in severities
+    ]
+    number = counted(len(rules), "rule")
     return Report(
         command="rules",
         facts={"rules": len(rules)},
-        tables=(Table("rules", title, RULE_COLUMNS, rows),),
-        verdict=f"{len(rules)} rules: {', '.join(counts)}. bncli rules CODE explains one.",
+        tables=(Table("rules", family or "Rules", RULE_COLUMNS, rows),),
+        subject=(family,) if family else (),
+        answer=(Table("", "", CATALOGUE_COLUMNS, shown),),
+        verdict=f"{number}: {', '.join(counts)}; bncli rules CODE explains one",
+        judged=False,
     )
 
 
@@ -81,8 +116,8 @@ def _family(wanted: str, code: str) -> Report:
         return _catalogue(members, f"{family}xx: {FAMILIES[family]}")
     names = [name for rule in RULES for name in (rule.code, rule.name)]
     near = nearest(names, wanted.upper()) or nearest(names, wanted)
-    mend = f"did you mean {listed(near, ' or ')}?" if near else "bncli rules lists them."
-    raise UsageError(f"there is no rule {code}; {mend}")
+    instead = f"did you mean {listed(near, ' or ')}?" if near else "bncli rules lists them."
+    raise UsageError(f"there is no rule {code}; {instead}")
 
 
 def _explanation(rule: Rule) -> Report:
@@ -92,16 +127,21 @@ def _explanation(rule: Rule) -> Report:
         "symptom": rule.symptom,
         "arithmetic": rule.arithmetic,
         "certainty": rule.certainty,
-        "mend": rule.hint,
+        "fix": rule.hint,
         "lookalike": rule.lookalike,
-        "seen": ", ".join(rule.seen) or "in no public thread that is known here",
+        "seen": ", ".join(rule.seen) or "no public thread is known",
     }
     rows: list[dict[str, Value]] = [
         {"aspect": aspect, "text": text} for aspect, text in aspects.items()
     ]
+    prose = [{"aspect": said, "text": aspects[aspect]} for aspect, said in ASPECTS.items()]
     title = f"{rule.code} {rule.name}"
     return Report(
         command="rules",
         facts={"code": rule.code, "name": rule.name, "severity": rule.severity.value},
         tables=(Table("rule", title, EXPLANATION_COLUMNS, rows),),
+        subject=(title, f"{rule.severity.label}: {rule.summary} ({rule.sure.value})"),
+        answer=(Table("", "", PROSE_COLUMNS, prose),),
+        verdict=f"{rule.code} is {FAILS[rule.severity.value]}; --ignore {rule.code} leaves it out",
+        judged=False,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bncli.errors import ExitCode
-from bncli.renderers.interface import RenderContext
-from bncli.renderers.table import render
-from bncli.report import Column, Report, Table
+from bncli.report import Severity
 from bncli.rulebook import FAMILIES, RULES
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
@@ -34,12 +34,12 @@ def test_a_rule_is_explained_by_its_code_and_by_its_name(run, rule):
         "symptom",
         "arithmetic",
         "certainty",
-        "mend",
+        "fix",
         "lookalike",
         "seen",
     ]
     assert all(texts.values())
-    assert texts["mend"] == rule.hint
+    assert texts["fix"] == rule.hint
     for thread in rule.seen:
         assert thread in texts["seen"]
 
@@ -75,28 +75,66 @@ def test_goldens(run, golden, form, suffix):
     golden(f"rules.{suffix}", run("rules", "BN203", "-f", form, "--width", "80").stdout)
 
 
-def test_the_catalogue_is_never_shortened_on_a_terminal():
-    columns = (Column("code", "code"),)
-    rows = [{"code": f"BN{n:03}"} for n in range(60)]
+def shown(run, *arguments, width=80):
+    """What a terminal of this width shows of `bncli rules`, line by line."""
+    result = run("rules", *arguments, "--width", width)
+    assert (result.code, result.stderr) == (ExitCode.OK, "")
+    return result.stdout.splitlines()
 
-    def drawn(whole):
-        table = Table("rules", "Rules", columns, rows, whole=whole)
-        return render(Report("rules", {}, (table,)), RenderContext(ExitCode.OK, 80, terminal=True))
 
-    assert "BN059" in drawn(whole=True)
-    assert "more rows" not in drawn(whole=True)
-    assert "36 more rows" in drawn(whole=False)
+def test_the_catalogue_is_one_table_with_a_line_for_each_rule(run):
+    lines = shown(run)
+    assert lines[0].split() == ["code", "severity", "rule"]
+    starts = [line.split()[:3] for line in lines if re.match(r"BN\d{3} ", line)]
+    assert starts == [[rule.code, rule.severity.label, f"{rule.name}:"] for rule in RULES]
+    errors = sum(rule.severity is Severity.ERROR for rule in RULES)
+    assert lines[-1].startswith(f"{len(RULES)} rules: {errors} errors, ")
+    assert not lines[-1].startswith(("PASS", "WARN", "FAIL"))
+
+
+@every_rule
+def test_an_explanation_is_prose_in_the_order_in_which_one_asks(run, rule):
+    lines = shown(run, rule.code)
+    assert lines[0] == f"{rule.code} {rule.name}"
+    assert lines[1].startswith(f"{rule.severity.label}: {rule.summary[:40]}")
+    assert f"({rule.sure.value})" in " ".join(lines[1:4])
+    labels = [
+        re.split(r"  +", line)[0] for line in lines if re.match(r"[a-z]+( [a-z]+)*  +\S", line)
+    ]
+    assert labels == ["symptom", "arithmetic", "how sure", "fix", "looks like it", "seen in"]
+    assert len(lines) <= 40
+    words = " ".join(lines).split()
+    for text in (rule.symptom, rule.arithmetic, rule.certainty, rule.hint, rule.lookalike):
+        assert not set(text.split()) - set(words)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("BN203", "BN203 is an error, which makes the exit code 1; --ignore BN203 leaves it out"),
+        ("BN703", "only with --fail-on warning; --ignore BN703 leaves it out"),
+        ("BN403", "only with --fail-on info; --ignore BN403 leaves it out"),
+    ],
+)
+def test_the_last_line_says_what_the_rule_does_to_the_exit_code(run, code, said):
+    assert " ".join(run("rules", code).stdout.split()).endswith(said)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
-def test_prose_goes_on_in_the_next_line_and_stays_whole(run, width):
-    for arguments in (("rules",), ("rules", "BN303")):
-        text = run(*arguments, "--width", width).stdout
-        assert max(map(len, text.splitlines())) <= width
-        if width >= 80:
-            assert text.count("summary") == 1  # in one table, beside the code
-        words = text.split()
-        rules = RULES if len(arguments) == 1 else [r for r in RULES if r.code == "BN303"]
-        for rule in rules:
-            missing = set(rule.summary.split()) - set(words)
-            assert not missing
+@pytest.mark.parametrize("arguments", [(), ("BN3",), ("BN303",)], ids=" ".join)
+def test_prose_goes_on_in_the_next_line_and_stays_whole(run, width, arguments):
+    lines = shown(run, *arguments, width=width)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    code = "".join(arguments)
+    for rule in RULES:
+        if rule.code.startswith(code):
+            assert not set(rule.summary.split()) - set(words)
+
+
+def test_v_shows_the_table_of_the_machine_formats(run):
+    text = run("rules", "-v", "--width", 300).stdout
+    for rule in RULES:
+        assert re.search(
+            rf"^{rule.code} .* {rule.name} .*{re.escape(rule.summary)}$", text, re.MULTILINE
+        )
