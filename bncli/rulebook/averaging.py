@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from bncli.report import Finding, Severity, Value
-from bncli.rulebook.interface import Rule
+from bncli.report import Certainty, Finding, Severity, Value
+from bncli.rulebook.interface import Rule, percent
 from bncli.rulebook.layers import Checkpoint, Summary, is_below, label, plain_count
 from bncli.rulebook.order import middle_of
 from bncli.rulebook.pairs import ALIKE, Pair
@@ -15,15 +15,15 @@ COPY_INITIAL = Rule(
     "BN602",
     "copy-never-updated",
     Severity.ERROR,
-    "The averaged copy has the initial running statistics 0 and 1, and the live model has real "
-    "ones.",
-    "Copy or average the buffers too where the parameters are, or run update_bn on the copy.",
+    "the averaged copy has the initial statistics 0 and 1, unlike the live model",
+    "Copy or average the buffers along with the parameters, or run update_bn on the copy.",
     symptom="The teacher or EMA model is far worse than the live one in evaluation.",
     arithmetic="running_mean is exactly 0 and running_var exactly 1 in a layer of the copy, and "
     "the layer of the same name in the live model has other values. Averaging over parameters() "
-    "leaves buffers as they were made.",
-    certainty="As good as certain that evaluation of the copy is wrong.",
-    lookalike="A copy that is only ever run in training mode does not read them.",
+    "leaves the buffers at their initial values.",
+    certainty="Certain that the copy's statistics were never updated: no batch gives exactly 0 and "
+    "1 in every channel.",
+    lookalike="A copy that is only ever run in training mode does not use them.",
     seen=(
         "CuriousAI/mean-teacher#9",
         "facebookresearch/moco#70",
@@ -35,14 +35,14 @@ COPY_OF_BUFFERS = Rule(
     "BN603",
     "copy-of-live-statistics",
     Severity.WARNING,
-    "The averaged copy has its own weights and the live model's running statistics, bit for bit.",
+    "the averaged copy has weights of its own, but the live model's statistics",
     "Run update_bn on the copy, or average the running statistics along with the weights.",
     symptom="The averaged model is a little worse than expected in evaluation.",
     arithmetic="running_mean and running_var of a layer are equal in every bit to those of the "
-    "live layer, while weight or bias are not: the statistics describe the activations of other "
+    "live layer, while weight or bias is not: the statistics describe the activations of other "
     "weights.",
     certainty="Certain as a fact. How much it costs grows with the distance between the two sets "
-    "of weights; some projects copy on purpose and are content.",
+    "of weights; some projects copy on purpose, and it serves them.",
     lookalike="A copy that is equal in weight and bias too has just been made. Where statistics "
     "are frozen in training (eval mode), the copy's stay equal and are right.",
     seen=("pytorch/ignite#2590", "fadel/pytorch_ema#13", "LeeDoYup/FixMatch-pytorch#10"),
@@ -51,29 +51,29 @@ COPY_AVERAGED = Rule(
     "BN604",
     "copy-with-own-statistics",
     Severity.INFO,
-    "The averaged copy has running statistics of its own: averaged, or estimated anew.",
-    "Nothing follows from this alone.",
+    "the averaged copy has running statistics of its own",
+    "Nothing needs fixing.",
     symptom="None.",
     arithmetic="running_mean and running_var of the copy differ from the live model's and are not "
     "the initial 0 and 1, no share of the initial values shows in them (BN608), and they are not "
-    "left behind (BN609). Its counter may be anything: integer buffers are often left out.",
+    "left behind (BN609). Its counter may be anything: averages often leave out integer buffers.",
     certainty="Certain as a fact.",
-    lookalike="Which of the two, averaged or estimated anew, one file does not say. A teacher that "
-    "is another network has its own too.",
+    lookalike="One file does not tell whether the statistics were averaged or estimated anew. A "
+    "teacher that is another network has its own too.",
     seen=("huggingface/pytorch-image-models#102", "huggingface/pytorch-image-models#106"),
 )
 NO_UPDATE_BN = Rule(
     "BN605",
     "update-bn-not-run",
     Severity.WARNING,
-    "Weights were averaged (n_averaged), and the running statistics are still the live model's.",
+    "weights were averaged, but the statistics are still the live model's",
     "Run torch.optim.swa_utils.update_bn(loader, model) before the averaged model is used.",
-    symptom="Averaged weights do worse than any of the weights they are made of.",
-    arithmetic="n_averaged is above 1, weight or bias differ from the live model's in the same "
+    symptom="The averaged weights do worse than any of the weights they were made from.",
+    arithmetic="n_averaged is above 1, weight or bias differs from the live model's in the same "
     "file, and running_mean and running_var are equal to the live ones in every bit. AveragedModel "
     "copies buffers and does not average them, unless use_buffers=True.",
     certainty="Certain that update_bn was not run after the last averaging.",
-    lookalike="Without the live model in the file it cannot be told (BN606).",
+    lookalike="Without the live model in the file, this cannot be told (BN606).",
     seen=(
         "Lightning-AI/pytorch-lightning#8811",
         "kristpapadopoulos/keras-stochastic-weight-averaging#4",
@@ -83,43 +83,44 @@ AVERAGED = Rule(
     "BN606",
     "averaged-weights",
     Severity.INFO,
-    "The file holds averaged weights; whether update_bn was run, it alone cannot say.",
-    "Check that update_bn was run, or inspect a file with the live model beside it.",
+    "weights were averaged, and the file does not show whether update_bn was run",
+    "Check that update_bn was run, or inspect a file that holds the live model too.",
     symptom="None by itself.",
     arithmetic="A tensor n_averaged above 1 stands beside the layers, and there is no live model "
     "to compare with.",
-    certainty="Certain that weights were averaged, and no more.",
-    lookalike="With the live model in the file BN605 decides it.",
+    certainty="Certain that weights were averaged, and of no more than that.",
+    lookalike="With the live model in the file, BN605 decides.",
     seen=("mosaicml/composer#624",),
 )
 STILL_INITIAL = Rule(
     "BN608",
     "copy-still-initial",
     Severity.WARNING,
-    "The averaged copy's running statistics are in part still the initial 0 and 1.",
-    "Average for longer, warm the decay up, begin the average at a trained model, or run update_bn "
-    "on the copy.",
+    "part of the averaged copy's statistics is still the initial 0 and 1",
+    "Average for longer, start with a smaller decay, begin the average at a trained model, or run "
+    "update_bn on the copy.",
     symptom="The averaged model is far worse than the live one in evaluation, and gets better as "
     "training goes on.",
-    arithmetic="After n steps of decay d the copy holds q = d^n of what it began with. If that was "
-    "a fresh layer, running_var = q + (1 - q) live and running_mean = (1 - q) live, with one q in "
-    "every channel, and no variance lies below q. d = 0.9998 leaves 85 % after 800 steps, and 1 % "
-    "after 23024.",
-    certainty="Likely: one q explains the copy in most channels of all its layers, and a factor "
-    "does not. The live variances of today stand for those that were averaged, so that q is known "
-    "to a tenth or so.",
-    lookalike="A copy that began at a trained model keeps that one's statistics (BN609). Below a "
-    "tenth q cannot be told from live variances that moved.",
+    arithmetic="After n steps of decay d, the copy still holds q = d^n of what it began with. If "
+    "that was a fresh layer, running_var = q + (1 - q) live and running_mean = (1 - q) live, with "
+    "one q in every channel, and no variance lies below q. d = 0.9998 leaves 85 % after 800 steps, "
+    "and 1 % after 23024.",
+    certainty="Likely: one q explains the copy in most channels of all its layers, and a common "
+    "factor does not. Today's live variances stand for those that were averaged, so q is known to "
+    "within about a tenth.",
+    lookalike="A copy that began at a trained model keeps that model's statistics (BN609). Below a "
+    "tenth, q cannot be told from live variances that have moved.",
     formerly=("BN604",),
     seen=("huggingface/pytorch-image-models#245",),
+    sure=Certainty.LIKELY,
 )
 LEFT_BEHIND = Rule(
     "BN609",
     "copy-left-behind",
     Severity.WARNING,
-    "The averaged copy's running statistics did not move with the live ones, as its weights did.",
-    "Average or copy the buffers along with the parameters, or run update_bn on the copy; nothing, "
-    "if that was done.",
+    "the averaged copy's weights follow the live ones, its statistics do not",
+    "Average or copy the buffers along with the parameters, or run update_bn on the copy. If that "
+    "was done, nothing needs fixing.",
     symptom="The averaged model is worse than the live one in evaluation, the more the further "
     "training has come.",
     arithmetic="The copy's counter is behind the live one's, and its statistics are further from "
@@ -127,17 +128,18 @@ LEFT_BEHIND = Rule(
     "normalised by the copy, would be off by half a standard deviation or more in the median "
     "channel, or by 0.3 in the median layer.",
     certainty="Likely. Averaging over parameters() leaves buffers as they were when the copy was "
-    "made; a counter of 300 beside 600 says when. A counter of 0 or 1 says less, since integer "
-    "buffers are often left out of averages, and then the distance must be larger.",
-    lookalike="A copy whose statistics were estimated anew on other data. A counter alone that is "
-    "behind is only truncated or left out (BN604).",
+    "made; a counter of 300 beside 600 says when. A counter of 0 or 1 says less, since averages "
+    "often leave out integer buffers, and then the distance must be larger.",
+    lookalike="A copy whose statistics were estimated anew on other data. If only the counter is "
+    "behind, it was truncated or left out (BN604).",
     formerly=("BN604",),
+    sure=Certainty.LIKELY,
 )
 
 FAR = 0.5
-"""The distance of a layer's statistics from the live ones, in standard deviations, that is remarked
-by itself, if it is also BEYOND_WEIGHTS times that of the weights. Averages of buffers that lag as
-the weights do stay below one of the two."""
+"""The distance of a layer's statistics from the live ones, in standard deviations, from which the
+layer is reported, if it is also BEYOND_WEIGHTS times that of the weights. Averages of buffers that
+lag as the weights do stay below one of the two."""
 BEYOND_WEIGHTS = 5.0
 
 FAR_IN_ALL = 0.3
@@ -149,8 +151,8 @@ MANY = 0.25
 """The share of a copy's layers that must be far for the others to be left behind with them."""
 
 LESS_SURE = 2.0
-"""By how much these numbers grow where the copy's counter is 0 or 1, as averages that leave out
-integers keep it."""
+"""The factor on these numbers where the copy's counter is 0 or 1, as in averages that leave out
+integers."""
 
 UNKNOWN = Pair(("", ""), None, None, None)
 """What is known of a pair whose numbers could not be read."""
@@ -189,8 +191,7 @@ def check_averaged(file: Checkpoint) -> list[Finding]:
     return [
         AVERAGED.finding(
             f"{root}.n_averaged" if root else "n_averaged",
-            f"the weights are the average of {count:g}, and the file has no live model to "
-            "compare the running statistics with.",
+            f"n_averaged is {count:g}, and the file has no live model to compare with",
             {"n_averaged": count},
         )
         for root, count in file.averaged.items()
@@ -202,18 +203,18 @@ FILE_CHECKS = (check_copies, check_averaged)
 
 
 def _never_updated(copy: Summary, live: Summary) -> Finding:
-    """BN602: the copy's statistics are the initial ones, and maybe all of it is."""
-    cause, why = "buffers-left-out", "its parameters were copied or averaged without its buffers"
+    """BN602: the copy's statistics are the initial ones, and maybe all of the copy is."""
+    cause, why = "buffers-left-out", "Probably the parameters were copied without the buffers."
     if copy.affine == "initial" and live.affine != "initial":
         cause = "never-updated"
-        why = "and weight and bias are the initial ones too: nothing of the copy was ever updated"
+        why = "Weight and bias are the initial ones too: nothing of the copy was ever updated."
     return _finding(
         COPY_INITIAL,
         copy,
         live,
-        f"running_mean is exactly 0 and running_var exactly 1, where {label(live.name)} has "
-        f"statistics of its own{':' if cause == 'buffers-left-out' else ','} {why}.",
+        "the statistics are exactly 0 and 1 in every channel, those of the live model are not",
         cause,
+        f"The live layer is {label(live.name)}. {why}",
     )
 
 
@@ -224,38 +225,38 @@ def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Findi
             NO_UPDATE_BN,
             copy,
             live,
-            f"n_averaged is {count:g}, and running_mean and running_var are those of "
-            f"{label(live.name)}, bit for bit, under other weights.",
+            f"n_averaged is {count:g}, but the statistics are the live model's, bit for bit",
             "update-bn-not-run",
+            f"The live layer is {label(live.name)}; weight or bias differs from it.",
             n_averaged=count,
         )
     return _finding(
         COPY_OF_BUFFERS,
         copy,
         live,
-        f"running_mean and running_var are those of {label(live.name)}, bit for bit, and weight "
-        "or bias are not.",
+        "the statistics are the live model's, bit for bit, but weight or bias is not",
         "buffers-copied",
+        f"The live layer is {label(live.name)}.",
     )
 
 
 def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
-    """BN608: the initial 0 and 1 are a part of the copy's statistics."""
+    """BN608: the initial 0 and 1 are part of the copy's statistics."""
     count = live.counter
     digits = ".2g" if weight < 0.99 else ".3g"
     decay = weight ** (1 / count) if count is not None and count > 0 and weight < 1 else None
     said = ""
     if decay is not None and decay < 1:  # to two digits of what a step takes
         places = 1 - math.floor(math.log10(1 - decay))
-        said = f", as decay {decay:.{places}f} leaves after {plain_count(count or 0)}"
+        said = f", as decay {decay:.{places}f} leaves it after {plain_count(count or 0)} steps"
     return _finding(
         STILL_INITIAL,
         copy,
         live,
-        f"about {100 * weight:{digits}} % of it is still the initial 0 and 1: running_var is "
-        f"{weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}{said}"
-        f"{' steps' * bool(said)}.",
+        f"about {percent(weight)} of each statistic is still the initial 0 or 1",
         "averaged-too-briefly",
+        f"running_var is {weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}"
+        f"{said}.",
         initial_weight=weight,
         decay=decay,
         num_batches_tracked=copy.counter,
@@ -266,8 +267,9 @@ def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
 def _left_behind(file: Checkpoint, by_name: Mapping[str, Summary]) -> set[str]:
     """The layers whose statistics stayed where they were when the copy was made.
 
-    Each that is far from its live twin; and where those are many, or all are rather far, all of
-    the same copy whose counter is behind: averaging that left one buffer out left all out.
+    That is each layer that is far from its live twin. Where many are, or all are rather far, it is
+    every layer of that copy whose counter is behind: averaging that left out one buffer left out
+    all.
     """
     parts: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
     for name, pair in file.pairs.items():
@@ -300,12 +302,12 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
         LEFT_BEHIND,
         copy,
         live,
-        f"num_batches_tracked is {plain_count(copy.counter or 0)} beside the "
-        f"{plain_count(live.counter or 0)} of {label(live.name)}, and its statistics are "
-        f"{apart or 0:.3g} standard deviations from the live ones in the median channel, where the "
-        f"weights are {weights or 0:.2g} of their size apart: they did not move with the live "
-        "ones, unless they were estimated anew.",
+        f"the statistics are {apart or 0:.3g} std from the live ones, the weights "
+        f"{percent(weights or 0)} of their size",
         "buffers-left-behind",
+        f"Both are medians. num_batches_tracked is {plain_count(copy.counter or 0)}, and "
+        f"{plain_count(live.counter or 0)} in {label(live.name)}: the statistics did not move with "
+        "the live ones, unless they were estimated anew.",
         num_batches_tracked=copy.counter,
         live_num_batches_tracked=live.counter,
         statistics_apart=apart,
@@ -314,13 +316,10 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
 
 
 def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Finding:
-    """BN604: layers of one copy whose statistics are their own and not to blame."""
+    """BN604: layers of one copy that have statistics of their own, and nothing wrong with them."""
     live = [by_name[file.twins[name]] for name in names]
     apart = middle_of(pair.statistics_apart for name in names if (pair := file.pairs.get(name)))
     weights = middle_of(pair.weights_apart for name in names if (pair := file.pairs.get(name)))
-    said = (
-        "" if apart is None else f"; they are {apart:.2g} standard deviations apart in the median"
-    )
     behind = [
         by_name[name].counter
         for name, other in zip(names, live, strict=True)
@@ -328,18 +327,24 @@ def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Fi
         and other.counter is not None
         and ours < other.counter
     ]
+    one = len(names) == 1
+    said = f"{len(names)} layer{' has' if one else 's have'} statistics other than the live model's"
+    if apart is not None:
+        said += f", {apart:.2g} std away in the median"
+    detail = f"The first is beside {label(live[0].name)}. They were averaged or estimated anew."
+    if behind:
+        detail += f" {len(behind)} counter{'s are' if len(behind) > 1 else ' is'} behind the live "
+        detail += f"one{'s' * (len(behind) > 1)}."
     return COPY_AVERAGED.finding(
         label(names[0]),
-        f"{len(names)} layer{'s' * (len(names) > 1)} ha{'ve' if len(names) > 1 else 's'} "
-        f"statistics other than those beside them in the live model, such as "
-        f"{label(live[0].name)}: averaged, or estimated on their own{said}"
-        + (f"; the counters of {len(behind)} are behind the live ones'." if behind else "."),
+        said,
         {
             "layers": names,
             "statistics_apart": apart,
             "weights_apart": weights,
             "counters_behind": len(behind),
         },
+        detail=detail,
         places=("averaged copies",),
     )
 
@@ -350,9 +355,9 @@ def _finding(
     live: Summary,
     message: str,
     cause: str,
-    hint: str = "",
+    detail: str,
     **numbers: Value,
 ) -> Finding:
     """A finding at a copy's layer, beside its twin."""
     evidence = {"layer": copy.name, "live": live.name, "cause": cause, **numbers}
-    return rule.finding(label(copy.name), message, evidence, hint=hint)
+    return rule.finding(label(copy.name), message, evidence, detail=detail)

@@ -15,6 +15,7 @@ from bncli.rulebook.interface import (
     channel_extent,
     name_channels,
     odd_values,
+    percent,
     span,
     times,
 )
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from bncli.running_stats.scatter import FRatio
 
 WORST_CONDITION = 1000.0
-"""|mean|/std beyond which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
+"""|mean|/std above which float32's output is off by more than 6e-5 (1000 times 2**-24)."""
 
 FEWEST_VALUES = 8
 """Below this, the relative standard deviation of a normal batch's variance exceeds a half."""
 
 MOST_APART = 30.0
-"""The F ratio beyond which it is remarked; of two shuffled inputs with 60 values a channel in all,
+"""The F ratio above which it is reported. With two shuffled inputs of 60 values a channel in all,
 one channel in a million exceeds it."""
 
 
@@ -43,11 +44,14 @@ def batch_findings(
     parameter_dtype: str,
     running_var: FloatArray | None,
 ) -> list[Finding]:
-    """What the statistics of the whole input show; `running_var` where stored ones normalise."""
+    """What the statistics of the whole input show.
+
+    `running_var` (num_features,) is given where stored statistics normalise, and None elsewhere.
+    """
     finite = (stats.nan + stats.inf) == 0
     constant = finite & (stats.min == stats.max)
     findings = _not_finite(stats, ~finite)
-    # In evaluation no squares of this batch are summed.
+    # Evaluation does not sum the squares of this batch.
     if settings.normalizes_with_batch:
         findings += _overflow(stats, finite, parameter_dtype)
     if parameter_dtype != "float64":
@@ -58,31 +62,56 @@ def batch_findings(
         findings += _below_eps("running_var", running_var, settings.eps)
         findings += _not_positive(running_var, settings.eps)
     findings += outside_findings(settings.momentum)
-    count = stats.count
-    if count < FEWEST_VALUES:
-        said = f"{count} value{'s' * (count > 1)} each."
-        findings.append(rules.FEW_VALUES.finding("every channel", said, {"count": count}))
-    if constant.any() and count > 1:
-        said = f"every value of a channel is the same: {span(stats.min[constant], '.6g')}."
-        findings += _at(rules.CONSTANT, constant, said, value=stats.min)
+    findings += _few_values(stats.count)
+    if stats.count > 1:
+        findings += _constant(stats, constant)
     return findings
 
 
 def outside_findings(momentum: float | None) -> list[Finding]:
-    """That a momentum is outside 0 to 1; None is the cumulative average."""
+    """Whether a momentum is outside 0 to 1; None is the cumulative average."""
     if momentum is None or 0 <= momentum <= 1:
         return []
-    return [rules.MOMENTUM.finding("momentum", f"it is {momentum:g}.", {"momentum": momentum})]
+    said = f"momentum {momentum:g} is outside 0 to 1"
+    return [rules.MOMENTUM.finding("momentum", said, {"momentum": momentum})]
+
+
+def _few_values(count: int) -> list[Finding]:
+    """BN008: how few values there are, and how far off their variance is by chance."""
+    if count >= FEWEST_VALUES:
+        return []
+    said = f"only {count} value{'s' * (count > 1)} a channel"
+    if count > 1:
+        noise = percent((2 / (count - 1)) ** 0.5)
+        said += f", whose variance is off by about {noise} by chance alone"
+    return [rules.FEW_VALUES.finding("every channel", said, {"count": count})]
+
+
+def _constant(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
+    """BN009: what all values of a channel are."""
+    if not channels.any():
+        return []
+    values = span(stats.min[channels], ".6g")
+    of = " of each channel" * (channels.sum() > 1)
+    return _at(
+        rules.CONSTANT,
+        channels,
+        f"all values{of} are equal: {values}",
+        detail="The variance is 0; in training, the output is the bias.",
+        value=stats.min,
+    )
 
 
 def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
     """BN001: how many NaN and Inf there are, and where the first is."""
     first = stats.first_nonfinite[int(channels.argmax())]
+    counts = ((int(stats.nan.sum()), "NaN"), (int(stats.inf.sum()), "Inf"))
+    found = " and ".join(f"{number} {what}" for number, what in counts if number)
     return _at(
         rules.NOT_FINITE,
         channels,
-        f"{int(stats.nan.sum())} NaN and {int(stats.inf.sum())} Inf in all, of {stats.count} "
-        f"values a channel; the first at {list(first or ())}.",
+        f"{found} among {stats.count} values a channel, the first at {list(first or ())}",
+        detail="In training, the whole output of such a channel is NaN.",
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan,
         inf=stats.inf,
@@ -91,7 +120,7 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
 
 
 def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -> list[Finding]:
-    """BN004: squares that add up to more than the dtype holds that PyTorch adds them in."""
+    """BN004: squares whose sum is too large for the dtype in which PyTorch adds them."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = stats.var * stats.count
     kept = "float64" if parameter_dtype == "float64" else "float32"
@@ -100,14 +129,15 @@ def _overflow(stats: ChannelStats, finite: NDArray[Any], parameter_dtype: str) -
     return _at(
         rules.OVERFLOW,
         channels,
-        f"the squared deviations add up to {squares[worst]:.6g} in channel {worst}, "
-        f"beyond {kept}'s largest.",
+        f"the squared deviations add up to {squares[worst]:.6g}{_where(worst, channels)}, too much "
+        f"for {kept}",
+        detail="PyTorch then computes a variance of Inf, and an output that is the bias.",
         sum_of_squares=squares,
     )
 
 
 def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]:
-    """BN002: a mean so far off 0 that float32 has few digits left for what varies."""
+    """BN002: a mean so far from 0 that float32 has few digits left for what varies."""
     std = np.sqrt(np.where(finite, stats.var, np.nan))
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = np.where(finite & (std > 0), np.abs(stats.mean) / std, 0.0)
@@ -116,8 +146,8 @@ def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]
     return _at(
         rules.ILL_CONDITIONED,
         channels,
-        f"|mean|/std is up to {condition[worst]:.6g} (channel {worst}); float32 keeps the "
-        f"normalised values to about {condition[worst] * 2.0**-24:.1g}.",
+        f"|mean|/std is {condition[worst]:.6g}{_where(worst, channels)}: float32 keeps the output "
+        f"to about {condition[worst] * 2.0**-24:.1g}",
         condition=condition,
     )
 
@@ -125,23 +155,28 @@ def _ill_conditioned(stats: ChannelStats, finite: NDArray[Any]) -> list[Finding]
 def _below_eps(
     what: str, var: FloatArray, eps: float, channels: NDArray[Any] | bool = True
 ) -> list[Finding]:
-    """BN003, in some channels or all; `var` is what stands under the root, and `what` it is."""
+    """BN003 in all channels or in the mask `channels`; `what` names `var` (num_features,)."""
     below = channels & (var >= 0) & (var < eps)
     if not below.any():
         return []
-    said = f"{what} is {span(var[below], '.6g')}, below eps {eps:.6g}."
-    place = "running_var" if what == "running_var" else "channels"
-    return _at(rules.BELOW_EPS, below, said, place, var=var)
+    said = f"{what} is {span(var[below], '.6g')}, below eps {eps:.6g}"
+    detail, place = "", "running_var"
+    if what != "running_var":
+        std = span(np.sqrt(var[below] / (var[below] + eps)), ".2g")
+        detail = f"Before weight and bias, the output's standard deviation is {std} instead of 1."
+        place = "channels"
+    return _at(rules.BELOW_EPS, below, said, place, detail=detail, var=var)
 
 
 def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
-    """BN006: a root of 0 or of less."""
+    """BN006: the square root of 0, of a negative number or of NaN."""
     channels = ~(running_var + eps > 0)
     first = int(channels.argmax())
     return _at(
         rules.NOT_POSITIVE,
         channels,
-        f"running_var is {running_var[first]:.6g} in channel {first}.",
+        f"running_var is {running_var[first]:.6g}{_where(first, channels)}, not positive even with "
+        f"eps {eps:g} added",
         "running_var",
         channel_extent("not positive", channels),
         running_var=running_var,
@@ -149,7 +184,7 @@ def _not_positive(running_var: FloatArray, eps: float) -> list[Finding]:
 
 
 def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
-    """A finding for each of the layer's tensors, by name, that holds NaN or Inf."""
+    """A finding for each of the layer's tensors that holds NaN or Inf; `state` is by name."""
     findings = []
     for name, values in state.items():
         if values is None or np.isfinite(values).all():
@@ -158,7 +193,7 @@ def state_findings(state: Mapping[str, FloatArray | None]) -> list[Finding]:
         findings.append(
             rules.STATE_NOT_FINITE.finding(
                 name,
-                f"{odd_values(values, ~np.isfinite(values))}.",
+                f"{name} is {odd_values(values, ~np.isfinite(values))}",
                 _listed(bad),
                 extent=(
                     *channel_extent("NaN", np.isnan(values)),
@@ -179,8 +214,9 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
     return [
         rules.GRADIENT_NOT_FINITE.finding(
             "grad_output",
-            f"{int(counts.sum())} NaN or Inf, in {name_channels(bad)}.",
+            f"the upstream gradient has {int(counts.sum())} NaN or Inf in {name_channels(bad)}",
             {**_listed(bad), "not_finite": counts[bad[:MOST_EVIDENCE]].tolist()},
+            detail="The gradients of weight and bias are not finite in these channels.",
             extent=(
                 *channel_extent("NaN", np.isnan(grad_output).any(others)),
                 *channel_extent("Inf", np.isinf(grad_output).any(others)),
@@ -191,18 +227,17 @@ def gradient_findings(grad_output: NDArray[Any], channel_axis: int) -> list[Find
 
 def fresh_statistics_finding() -> Finding:
     """The warning for evaluation without any state."""
-    return rules.FRESH_STATISTICS.finding(
-        "running statistics", "none were given; a fresh module's 0 and 1 were used.", {}
-    )
+    said = "no running statistics were given; a new module's 0 and 1 were used"
+    return rules.FRESH_STATISTICS.finding("running statistics", said, {})
 
 
 def inputs_findings(
     f_ratio: FloatArray, samples: FRatio | None, sorted_ones: NDArray[Any] | None
 ) -> list[Finding]:
-    """What the spread between inputs shows; `f_ratio` (num_features,) counts each value as one.
+    """What the spread between inputs shows; `f_ratio` (num_features,) is by values.
 
-    `samples` is the ratio by samples, and `sorted_ones` the channels in which it is beyond chance;
-    None where the samples are not known.
+    `samples` is the ratio by samples, and `sorted_ones` the mask of channels in which it is beyond
+    chance; both are None where the samples are not known.
     """
     if samples is not None and sorted_ones is not None and sorted_ones.any():
         found = np.flatnonzero(sorted_ones).tolist()
@@ -210,9 +245,8 @@ def inputs_findings(
         return [
             rules.INPUTS_DIFFER.finding(
                 "inputs",
-                f"the variance between their means is up to {times(samples.ratio[worst])} what "
-                f"shuffled samples would leave (channel {worst}; {len(found)} of {len(f_ratio)} "
-                f"beyond {samples.border:.3g}).",
+                f"the variance between inputs is {times(samples.ratio[worst])} what shuffling "
+                f"leaves (channel {worst})",
                 {
                     "channels": found,
                     "f_ratio": samples.ratio[found].tolist(),
@@ -220,7 +254,9 @@ def inputs_findings(
                     "border": samples.border,
                     "freedom": list(samples.freedom),
                 },
-                hint="Batches sorted by class, domain or time do this: shuffle the samples first.",
+                detail=_channels_above(len(found), len(f_ratio), samples.border),
+                hint="Shuffle the samples before they are cut into inputs: inputs sorted by class, "
+                "domain or time differ like this.",
                 extent=("by samples",),
             )
         ]
@@ -231,18 +267,24 @@ def inputs_findings(
     return [
         rules.INPUTS_DIFFER.finding(
             "inputs",
-            f"the variance between their means is up to {f_ratio[worst]:.3g} times what "
-            f"independent values would leave (channel {worst}; {len(apart)} of {len(f_ratio)} "
-            f"beyond {MOST_APART:g}).",
+            f"the variance between inputs is {f_ratio[worst]:.3g} times what independent values "
+            f"leave (channel {worst})",
             {
                 "channels": apart,
                 "f_ratio": [float(f_ratio[channel]) for channel in apart],
                 "by": "values",
                 "border": MOST_APART,
             },
+            detail=_channels_above(len(apart), len(f_ratio), MOST_APART),
             severity=Severity.INFO,
         )
     ]
+
+
+def _channels_above(number: int, total: int, border: float) -> str:
+    """How many channels exceed the border of a ratio of variances."""
+    verb = "is" if number == 1 else "are"
+    return f"{number} of {total} channels {verb} above {border:.3g} times."
 
 
 def _at(
@@ -251,9 +293,10 @@ def _at(
     message: str,
     place: str = "channels",
     extent: tuple[Member, ...] = (),
+    detail: str = "",
     **evidence: NDArray[Any] | Sequence[Any],
 ) -> list[Finding]:
-    """One finding for the channels of a mask, none for none; `evidence` has a value a channel."""
+    """One finding for the channels of a mask, if any; `evidence` has a value for each channel."""
     found = np.flatnonzero(channels)
     if not found.size:
         return []
@@ -262,16 +305,25 @@ def _at(
         for name, values in evidence.items()
     }
     numbers = {**_listed(found), **chosen}
-    return [rule.finding(name_channels(found), message, numbers, extent=extent, places=(place,))]
+    return [
+        rule.finding(
+            name_channels(found), message, numbers, detail=detail, extent=extent, places=(place,)
+        )
+    ]
+
+
+def _where(channel: int, channels: NDArray[Any]) -> str:
+    """Words such as " in channel 3" if the mask has several; the subject names a single one."""
+    return f" in channel {channel}" if channels.sum() > 1 else ""
 
 
 def _worst(channels: NDArray[Any], values: FloatArray) -> int:
-    """The channel of the largest value, among those of a mask; any where the mask is empty."""
+    """The channel of a mask with the largest value; any channel where the mask is empty."""
     return int(np.argmax(np.where(channels, values, -np.inf)))
 
 
 def _listed(channels: NDArray[Any]) -> dict[str, Value]:
-    """Channels as evidence: the first MOST_EVIDENCE of them, and the number where it is larger."""
+    """Channels as evidence: the first MOST_EVIDENCE of them, and how many there are if more."""
     listed: dict[str, Value] = {"channels": channels[:MOST_EVIDENCE].tolist()}
     if len(channels) > MOST_EVIDENCE:
         listed["channel_count"] = len(channels)
@@ -279,5 +331,5 @@ def _listed(channels: NDArray[Any]) -> dict[str, Value]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy's as one of Python's; anything else as it is."""
+    """A NumPy number as a Python number; anything else unchanged."""
     return value.item() if hasattr(value, "item") else value

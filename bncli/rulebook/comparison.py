@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.light import np
-from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, channel_extent, examples, name_channels, times
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import Rule, channel_extent, examples, name_channels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ DIFFERS = Rule(
     "BN901",
     "differs",
     Severity.ERROR,
-    "A quantity lies further from the other implementation's than the arithmetic explains.",
-    "Compare eps, momentum, the variance (biased or not) and each channel's weight and bias.",
+    "values differ by more than the tolerance",
+    "Compare eps, momentum, the variance (biased or unbiased) and each channel's weight and bias.",
     symptom="A port, a fused kernel or a converted file does not give the same numbers.",
     arithmetic="|actual - expected| exceeds a tolerance that follows from the number of values, "
-    "the dtype and the order of additions; the finding says how many times over. A constant ratio "
-    "of n/(n - 1) in running_var is the unbiased variance against the biased one; a channel's own "
-    "factor is eps, weight or a permutation.",
-    certainty="Certain that rounding does not explain it, under the derived tolerances. --rtol and "
-    "--atol put your own in their place.",
-    lookalike="Fewer digits in both, on ill-conditioned input, is BN002 or BN902.",
+    "the dtype and the order of additions; the finding says by what factor. A constant ratio of "
+    "n/(n - 1) in running_var means that one side has the unbiased variance and the other the "
+    "biased one; a factor of its own in each channel comes from eps, weight or a permutation.",
+    certainty="Certain. The derived tolerances allow for all rounding, so that rounding is not the "
+    "cause; --rtol and --atol put your own in their place.",
+    lookalike="Digits that both sides lose on ill-conditioned input are BN002 or BN902.",
     seen=("microsoft/onnxruntime#26584", "pytorch/pytorch#60528", "ml-explore/mlx#3817"),
 )
 
@@ -37,12 +37,13 @@ LOST_DIGITS = Rule(
     "BN902",
     "lost-digits",
     Severity.WARNING,
-    "The other implementation's output is far from the exact one, as its arithmetic explains.",
+    "the other implementation loses digits on this input, within its tolerance",
     "Subtract a constant from the input, or compare in float64.",
     symptom="Both agree with each other or within their tolerance, and neither is right to more "
     "than a few digits.",
-    arithmetic="The output's tolerance, by the implementation's own arithmetic, is above a "
-    "thousandth of the size of weight and bias, and the difference from the exact values is too.",
+    arithmetic="The output's tolerance, which follows from the implementation's own arithmetic, is "
+    "above a thousandth of the size of weight and bias, and so is the difference from the exact "
+    "values.",
     certainty="Certain: bncli's own values are exact to about 1e-12.",
     lookalike="A difference that the arithmetic does not explain is BN901.",
     seen=("pytorch/pytorch#40302", "tenstorrent/tt-metal#45968"),
@@ -52,25 +53,27 @@ NOT_COMPARED = Rule(
     "BN903",
     "not-compared",
     Severity.ERROR,
-    "A tensor of one side has no partner of its name, shape and kind on the other.",
+    "tensors have no counterpart that they could be compared with",
     "Compare files with the same names, or name one tensor of each as FILE::NAME.",
-    symptom="Two exports of one network that ought to hold the same tensors do not.",
-    arithmetic="A name stands on one side alone, or its tensors have other shapes, or one of the "
-    "two holds no numbers to compare. Nothing is broadcast.",
+    symptom="Two exports of one network that should hold the same tensors do not.",
+    arithmetic="A name is on one side only, or the two tensors of that name have different shapes, "
+    "or one of them holds no numbers to compare. Nothing is broadcast.",
     certainty="Certain.",
-    lookalike="Names that differ by a prefix alone are one network twice: give it as FILE::PREFIX.",
+    lookalike="If the names differ only by a prefix, it is the same network: give that side as "
+    "FILE::PREFIX.",
 )
 
 MADE_OTHERWISE = Rule(
     "BN904",
     "made-otherwise",
     Severity.WARNING,
-    "PyTorch's own way, with the eps and mode expected, does not give this; another way does.",
-    "Change that setting on the side that is wrong; fact `best` says what each would leave.",
+    "made in another way than PyTorch's with the expected eps and mode",
+    "Change that setting on the side that is wrong.",
     symptom="A port agrees in shape and roughly in size, and its accuracy is lower.",
-    arithmetic="Each way of computing the output, or the update, from what is given is tried. One "
-    "leaves rounding errors alone, and PyTorch's own leaves more than rounding can.",
-    certainty="As sure as the data: where two ways cannot be told apart on them, both are named.",
+    arithmetic="Each way to compute the output, or the update, from what is given is tried. One "
+    "leaves only rounding errors, and PyTorch's own leaves more than rounding can.",
+    certainty="Certain where one way alone explains the data. Likely where several do: fact `best` "
+    "names them.",
     lookalike="An eps or a mode that was meant: give it with --eps, --training or --eval.",
     seen=("gzuidhof/nn-transfer#3", "pytorch/vision#2599"),
 )
@@ -79,45 +82,48 @@ UNEXPLAINED = Rule(
     "BN905",
     "unexplained",
     Severity.WARNING,
-    "No hypothesis explains the output, or the update of the running statistics.",
-    "Check that the tensors belong together; give what is known of the layer, or --state.",
+    "no hypothesis explains the output or the update",
+    "Check that the tensors belong together. Give what is known of the layer, such as --state.",
     symptom="None of the usual mistakes accounts for the difference.",
     arithmetic="Every hypothesis leaves more than the rounding of its arithmetic and of the stored "
     "dtype.",
-    certainty="Certain that none of those tried explains it; there may be others.",
-    lookalike="Tensors of two different runs, or an output taken behind the activation.",
+    certainty="Certain that none of those tried explains it; another way may.",
+    lookalike="Tensors from two different runs, or an output taken after the activation.",
 )
 
 NOTHING_UPDATED = Rule(
     "BN906",
     "nothing-updated",
     Severity.WARNING,
-    "The running statistics after the batch are those before it: nothing was updated.",
-    "See whether the layer was in eval mode, froze its statistics, or had a momentum of 0; whether "
-    "its buffers are updated in place; and whether both files are not of the same moment.",
+    "the batch did not move the running statistics",
+    "Check that the layer was in training mode, with a momentum above 0, statistics that are not "
+    "frozen and buffers that are updated in place. Check also that the two files are not from the "
+    "same moment.",
     symptom="Training goes on, and evaluation stays as bad as on the first day.",
-    arithmetic="No buffer of any channel moved, and (1 - 0.1) * running + 0.1 * batch, PyTorch's "
-    "default, would have moved one by more than rounding.",
-    certainty="Certain that nothing moved. A step too small for the buffers' dtype moves nothing.",
-    lookalike="A batch whose statistics are the running ones moves nothing either: no finding.",
+    arithmetic="No buffer of any channel moved, although PyTorch's default update, 0.9 * running + "
+    "0.1 * batch, would have moved one by more than rounding.",
+    certainty="Certain that nothing moved. A step too small for the buffers' dtype also moves "
+    "nothing.",
+    lookalike="A batch whose statistics equal the running ones moves nothing either, and is not "
+    "reported.",
     seen=("microsoft/onnxruntime#6349",),
 )
 
 MOST_FINDINGS = 20
-"""Tensors that get a finding of their own, a screen of them; the rest of them shares one."""
+"""How many tensors get a finding of their own, about a screen; the rest share one."""
 
 MOST_NAMES = 8
-"""Names that a sentence lists."""
+"""How many names a sentence lists at most."""
 
 _ANYWHERE = (("not finite", 0, (1 << 31) - 1),)
-"""The extent of NaN or Inf on one side alone where the channels are not told apart."""
+"""The extent of NaN or Inf on one side only, where the channels are not told apart."""
 
 MOST_LOST = 1e-3
-"""The error of an output, in units of its channels' weight and bias, that is remarked."""
+"""The error of an output above which it is reported, as a share of weight and bias."""
 
 
 def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[Finding]:
-    """A warning where the output passed, but by a tolerance that had to be wide.
+    """A warning where the output passed only because the tolerance had to be wide.
 
     `scale` is the largest |weight| or |bias|: the size of a normalised output.
     """
@@ -126,9 +132,9 @@ def lost_digits_findings(output: Closeness, scale: float, backend: str) -> list[
     return [
         LOST_DIGITS.finding(
             output.quantity,
-            f"{backend} is off by up to {output.max_abs_diff:.3g} from the exact values, within "
-            "what its own arithmetic loses on this input.",
+            f"{backend} is off by up to {output.max_abs_diff:.3g} from the exact values",
             {"max_abs_diff": output.max_abs_diff, "scale": scale},
+            detail="Its own arithmetic loses that much on this input, and the tolerance allows it.",
         )
     ]
 
@@ -144,20 +150,21 @@ def comparison_findings(
     """A finding for each quantity that did not pass; `backend` is its name and version.
 
     `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
-    `counted` is what the index of a quantity of one axis counts; `more` holds sentences to add, by
-    quantity.
+    `counted` is what the index of a quantity of one axis counts; `more` holds sentences to add to
+    the detail, by quantity.
     """
     findings = []
     for item in compared:
         if item.passed or not item.total:
             continue
-        added = (more or {}).get(item.quantity, "")
+        verb = "differs" if item.mismatched == 1 else "differ"
+        by = f", by up to {item.used:.3g} times the tolerance" if math.isfinite(item.used) else ""
+        worst = f"The worst, at {_place(item.index, counted)}, is {item.actual:.9g} against "
+        worst += f"{item.expected:.9g}."
         findings.append(
             DIFFERS.finding(
                 item.quantity,
-                f"{item.mismatched} of {item.total} values differ from {backend}; the worst, at "
-                f"{_place(item.index, counted)}, is {item.actual:.9g} against {item.expected:.9g}, "
-                f"{times(item.used)} its tolerance.{' ' * bool(added)}{added}",
+                f"{item.mismatched} of {item.total} values {verb} from {backend}{by}",
                 {
                     "mismatched": item.mismatched,
                     "total": item.total,
@@ -166,11 +173,12 @@ def comparison_findings(
                     "expected": item.expected,
                     "tolerance_used": item.used,
                 },
+                detail=" ".join(filter(None, (worst, (more or {}).get(item.quantity)))),
                 extent=() if math.isfinite(item.max_abs_diff) else _ANYWHERE,
             )
         )
     if overflow:
-        hint = "BN004 says why: the variance overflows."
+        hint = "Fix BN004 first: the variance overflows."
         findings = [replace(finding, hint=hint) for finding in findings]
     return findings
 
@@ -178,7 +186,7 @@ def comparison_findings(
 def stored_findings(compared: list[ChannelCloseness], other: str, added: str) -> list[Finding]:
     """A finding for each tensor that differs from that of `other`, worst first.
 
-    Beyond `MOST_FINDINGS` they share one. `added` is a sentence that every one of them gets.
+    Those beyond `MOST_FINDINGS` share one. `added` is a sentence for the detail of each.
     """
     failed = sorted(
         (item for item in compared if item.whole.mismatched),
@@ -200,7 +208,8 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
             findings.append(
                 DIFFERS.finding(
                     f"{len(rest)} more",
-                    f"{len(rest)} more tensors differ from {other}{what}.",
+                    f"{len(rest)} more tensor{'s differ' if len(rest) > 1 else ' differs'} from "
+                    f"{other}{what}",
                     {"quantities": [item.whole.quantity for item in rest]},
                     extent=() if finite else _ANYWHERE,
                     places=tuple(item.whole.quantity for item in rest),
@@ -210,7 +219,7 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
 
 
 def _not_finite(item: ChannelCloseness) -> tuple[Member, ...]:
-    """The channels in which one side alone is NaN or Inf."""
+    """The channels in which only one side is NaN or Inf."""
     if math.isfinite(item.whole.max_abs_diff):
         return ()
     if not item.channels:
@@ -220,7 +229,7 @@ def _not_finite(item: ChannelCloseness) -> tuple[Member, ...]:
 
 
 def channels_sentence(item: ChannelCloseness) -> str:
-    """How many channels mismatch; "" where there is only one."""
+    """Which channels mismatch; "" where the tensor has only one."""
     bad = [c for c, channel in enumerate(item.channels) if channel.mismatched]
     if len(item.channels) < 2 or not bad:
         return ""
@@ -231,9 +240,9 @@ def channels_sentence(item: ChannelCloseness) -> str:
 
 
 def not_compared_findings(reasons: Mapping[str, str], stable: Mapping[str, str]) -> list[Finding]:
-    """A finding for each reason, with the tensors that it holds for; `reasons` is by name.
+    """A finding for each reason and the tensors that it holds for; `reasons` is by tensor.
 
-    `stable` has those reasons that name a path in words that do not.
+    `stable` maps a reason that names a path to one that does not.
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
@@ -241,9 +250,9 @@ def not_compared_findings(reasons: Mapping[str, str], stable: Mapping[str, str])
     return [
         NOT_COMPARED.finding(
             names[0] if len(names) == 1 else f"{len(names)} tensors",
-            f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {reason}: "
-            f"{examples(names, MOST_NAMES)}.",
+            f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {reason}",
             {"names": names},
+            detail="" if len(names) == 1 else f"They are {examples(names, MOST_NAMES)}.",
             extent=(stable.get(reason, reason),),
             places=tuple(names),
         )
@@ -260,30 +269,31 @@ def identification_findings(
     expected: bool,
     kind: tuple[str, ...] = (),
 ) -> list[Finding]:
-    """A finding where a thing was made otherwise than one expects, or nobody knows how.
+    """A finding where something was not made in the expected way, or in no way that is known.
 
-    `words` say the best hypothesis, `kind` does without numbers that are fitted, if it is the only
-    one: to be made in yet another way is no known finding.
+    `words` name the best hypothesis. `kind` names it without fitted numbers if it alone explains
+    the data, and is () otherwise: a baseline that knows one kind does not excuse another.
     """
     if expected:
         return []
     if explained:
-        message = f"it was made by {words}."
+        message = f"{subject} is {words}"
         evidence: dict[str, Value] = {"tried": tried, "best": words}
-        return [MADE_OTHERWISE.finding(subject, message, evidence, extent=kind)]
-    message = f"none of {tried} hypotheses explains it; the nearest is {words}."
+        sure = None if kind else Certainty.LIKELY
+        return [MADE_OTHERWISE.finding(subject, message, evidence, extent=kind, sure=sure)]
+    message = f"none of {tried} hypotheses explains {subject}; the nearest is {words}"
     return [UNEXPLAINED.finding(subject, message, {"tried": tried, "nearest": words})]
 
 
 def nothing_updated_finding(quantity: str, channel: int, moved: float, momentum: float) -> Finding:
-    """The finding for buffers that a batch left alone.
+    """The finding for buffers that a batch did not move.
 
-    A `momentum` would have moved `quantity` by `moved` in `channel`, where it moves most.
+    `momentum` would have moved `quantity` by `moved` in `channel`, where it moves most.
     """
     return NOTHING_UPDATED.finding(
         "the update",
-        f"no buffer moved; momentum {momentum:g} would have moved {quantity} by up to {moved:.3g} "
-        f"(channel {channel}).",
+        f"no buffer moved; momentum {momentum:g} would have moved {quantity} by {moved:.3g} in "
+        f"channel {channel}",
         {"quantity": quantity, "channel": channel, "would_move": moved, "momentum": momentum},
     )
 

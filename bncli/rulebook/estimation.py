@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bncli.report import Finding, Severity, Value
+from bncli.report import Certainty, Finding, Severity, Value
 from bncli.rulebook.copies import parameters_alone
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Affine, Bare, Checkpoint, Summary, label, plain_count
@@ -13,16 +13,16 @@ NEVER_ESTIMATED = Rule(
     "BN101",
     "never-estimated",
     Severity.ERROR,
-    "The layer is trained, but its running statistics are still the initial 0 and 1.",
-    "Run training batches through the layer in training mode without a gradient, or take the "
+    "weight or bias is trained, but the statistics are still the initial 0 and 1",
+    "Run training batches through the layer in training mode without gradients, or take the "
     "statistics from an earlier checkpoint.",
     symptom="Good in training mode, far off in evaluation, though loading raised no complaint.",
     arithmetic="running_mean is exactly 0 and running_var exactly 1 in every channel, weight or "
     "bias has left its initial value, and other layers of the file have statistics of their own. "
-    "One update with any data leaves neither number exact.",
-    certainty="As good as certain: no batch gives exactly 0 and 1 in every channel.",
+    "A single update with any data changes both.",
+    certainty="Certain: no batch gives exactly 0 and 1 in every channel.",
     lookalike="A frozen layer whose statistics were folded into weight and bias has 0 and 1 too; "
-    "it has no counter, and neither have its siblings real statistics without one. A new head that "
+    "it has no counter, and no other layer without a counter has real statistics. A new head that "
     "was never trained still has its initial bias, and a constant or random weight (BN103). A copy "
     "that follows by averaging is BN602.",
     seen=("cleinc/bts#90", "huggingface/transformers#43520", "DLR-RM/stable-baselines3#996"),
@@ -31,26 +31,28 @@ NEVER_ESTIMATED_ANYWHERE = Rule(
     "BN102",
     "never-estimated-anywhere",
     Severity.WARNING,
-    "Layers are trained, but no layer of the file has running statistics other than 0 and 1.",
-    "If the network is evaluated with stored statistics, estimate them by a pass over the training "
-    "data in training mode.",
-    symptom="The network was only ever run in evaluation mode, or its statistics were reset by a "
-    "later initialisation; it works only as it was trained.",
-    arithmetic="As BN101, for every layer of the file, with a counter of 0.",
-    certainty="The statistics are the initial ones for certain. Whether that is a fault is not: a "
-    "network that was trained in evaluation mode expects just these.",
-    lookalike="Frozen layers without a counter, whose weight and bias hold everything, are left "
-    "out.",
+    "trained layers have statistics 0 and 1, and so has the whole file",
+    "If evaluation uses stored statistics, run training data through the network in training mode "
+    "first.",
+    symptom="The network was run only in evaluation mode, or a later initialisation reset its "
+    "statistics; it works only the way it was trained.",
+    arithmetic="As for BN101, but in every layer of the file, and with a counter of 0.",
+    certainty="Likely a fault, and certain as a fact: the statistics are the initial ones. A "
+    "network that was trained in evaluation mode expects exactly these.",
+    lookalike="Frozen layers without a counter, whose weight and bias hold everything, are not "
+    "reported.",
     seen=("cleinc/bts#90", "huggingface/transformers#43520"),
+    sure=Certainty.LIKELY,
 )
 FRESH = Rule(
     "BN103",
     "fresh",
     Severity.INFO,
-    "The layer is as its module was made: statistics 0 and 1, weight and bias untouched.",
-    "Train it before it is used, or load the checkpoint that was meant.",
+    "statistics are the initial 0 and 1: untrained, or folded into weight and bias",
+    "Train the layer before you use it, or load the checkpoint that was meant. A frozen layer with "
+    "folded statistics needs nothing.",
     symptom="A layer that was never run in training mode: a new head, a skipped branch, a fresh "
-    "model, or one whose statistics wait in a copy that was folded.",
+    "model, or one whose statistics were folded into weight and bias.",
     arithmetic="running_mean is exactly 0, running_var exactly 1, the counter 0 or missing, and "
     "weight and bias are constants, or the weight is random and the bias 0, or they hold what a "
     "frozen layer folds into them.",
@@ -62,49 +64,54 @@ UNCHANGED = Rule(
     "BN104",
     "counted-but-unchanged",
     Severity.WARNING,
-    "The counter says that batches were seen, and the statistics are still exactly 0 and 1.",
-    "Look for a momentum of 0 (None was meant), or for code that resets the statistics.",
-    symptom="Accuracy near chance in evaluation after training or after averaging weights.",
+    "batches were counted, but the statistics are still exactly 0 and 1",
+    "Look for a momentum of 0 (None was probably meant), or for code that resets the statistics.",
+    symptom="Accuracy near chance in evaluation, after training or after averaging weights.",
     arithmetic="num_batches_tracked is above 0 while running_mean is exactly 0 and running_var "
-    "exactly 1. Every update with momentum m above 0 moves both; with momentum 0 only the counter "
-    "moves.",
-    certainty="Certain that no update took effect. Empty batches count too and change nothing.",
-    lookalike="A reset by reset_running_stats() also sets the counter to 0, so that it is BN101 to "
-    "BN103 instead.",
+    "exactly 1. Every update with a momentum m above 0 moves both; with momentum 0 only the "
+    "counter moves.",
+    certainty="Certain that no update took effect. Empty batches also count and change nothing.",
+    lookalike="reset_running_stats() also sets the counter to 0, so such a reset is BN101 to BN103 "
+    "instead.",
     seen=("Cadene/pretrained-models.pytorch#5", "Lightning-AI/pytorch-lightning#14866"),
 )
 MISSING_STATISTICS = Rule(
     "BN106",
     "missing-statistics",
     Severity.ERROR,
-    "A BatchNorm layer has no running statistics, while others of the file have them.",
-    "Save state_dict() and not parameters(): running statistics are buffers.",
+    "running statistics are missing, and other layers of the file have them",
+    "Save state_dict() instead of parameters(): running statistics are buffers.",
     symptom="Loading with strict=False succeeds, and evaluation uses 0 and 1 in these layers.",
     arithmetic="One of running_mean and running_var is there without the other, or a counter is "
     "there without them, or the stored module or the layer's name is a BatchNorm's while other "
     "layers of the file have both.",
-    certainty="Certain where half of the pair, the counter or the class is there; by its name "
-    "alone (bn, batchnorm) it is a BatchNorm in all but odd networks.",
+    certainty="Certain where the counter or the class is there, or half of the pair under a "
+    "BatchNorm's name. Likely where only the name (bn, batchnorm) or only half of the pair says "
+    "that it is a BatchNorm.",
     lookalike="LayerNorm, GroupNorm and RMSNorm have a weight and a bias of one axis and never "
-    "have statistics; a neutral name such as norm1 is not blamed. A copy of the parameters alone, "
-    "such as an average or an optimiser's moments, borrows the network's statistics. A module made "
-    "with track_running_stats=False has none by choice.",
+    "have statistics; a neutral name such as norm1 is not reported. A copy of the parameters "
+    "alone, such as an average or an optimiser's moments, uses the network's statistics. A module "
+    "made with track_running_stats=False has none by choice.",
     seen=("huggingface/peft#1732", "TsingZ0/PFLlib#260", "NVIDIA/NVFlare#1718"),
 )
 
-_FRESH_AFFINE: dict[Affine, tuple[str, str]] = {
-    "none": (", and there is no weight or bias.", "untrained"),
-    "initial": (", and weight and bias are the initial ones.", "untrained"),
+_EXACTLY = "the statistics are exactly 0 and 1 in every channel"
+
+_FRESH_AFFINE: dict[Affine, tuple[str, str, str]] = {
+    "none": ("there is no weight or bias", "", "untrained"),
+    "initial": ("weight and bias are the initial ones", "", "untrained"),
     "weight": (
-        ", the bias is 0, and the weight has values of its own: random, or trained without it.",
+        "the bias is 0",
+        "The weight has values of its own: it is random, or was trained without a bias.",
         "random",
     ),
     "trained": (
-        " beside weight and bias of their own: folded into them, as frozen layers do, or random.",
+        "weight and bias have values of their own",
+        "The statistics were folded into them, as in frozen layers, or they are random.",
         "folded-or-random",
     ),
 }
-"""What weight and bias say of a layer that is fresh: the rest of its sentence, and the cause."""
+"""What weight and bias say of a fresh layer: the rest of its claim, the detail, and the cause."""
 
 _NAMED = re.compile(
     r"(?:^|[^a-z])bn\d*(?:$|[^a-z])|batch_?norm|(?<![a-z])bn(?=\d|$)", re.IGNORECASE
@@ -129,57 +136,53 @@ def check_initial(file: Checkpoint) -> list[Finding]:
         if by_name[name].initial and live.has_statistics and not live.initial:
             findings.append(_follower(by_name[name], live))
     for layer in own:
-        if not layer.initial:
-            continue
-        siblings = file.distinct(
-            [other for other in real if layer.has_counter or not other.has_counter]
-        )
-        # A weight of its own above a bias of exactly 0 is how some initialise, not how one trains.
-        trained = layer.affine == "trained"
-        counted = layer.counter is not None and layer.counter > 0
-        of_counted, why = _why_counted(layer)
-        # Frozen layers have no counter and fold everything into weight and bias.
-        folds = layer.frozen or (not layer.has_counter and not siblings)
-        if trained and siblings and not folds:
-            rule = NEVER_ESTIMATED
-            fact = (
-                f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}, weight or "
-                f"bias is trained, and {_count(len(siblings))} of the file "
-                f"{'has' if len(siblings) == 1 else 'have'} statistics of their own: "
-                + (
-                    f"num_batches_tracked is {plain_count(layer.counter or 0)}, so that {why}."
-                    if counted
-                    else "it was never run in training mode, or its statistics were reset."
-                )
+        if layer.initial:
+            siblings = file.distinct(
+                [other for other in real if layer.has_counter or not other.has_counter]
             )
-            cause = of_counted if counted else "never-in-training-mode-or-reset"
-        elif counted:
-            rule = UNCHANGED
-            fact = (
-                f"num_batches_tracked is {plain_count(layer.counter or 0)}, and running_mean is "
-                f"exactly 0 and running_var exactly 1 in {_all(layer)}: {why}."
-            )
-            cause = of_counted
-        elif trained and not folds:
-            rule = NEVER_ESTIMATED_ANYWHERE
-            fact = (
-                f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)} though "
-                "weight or bias is trained, and no layer has statistics of its own: the network "
-                "was only run in evaluation mode, or its statistics were reset."
-            )
-            cause = "never-in-training-mode-or-reset"
-        else:
-            rule = FRESH
-            why, cause = _FRESH_AFFINE[layer.affine]
-            if layer.frozen and layer.affine == "trained":
-                why, cause = " beside weight and bias into which they are folded.", "folded"
-            fact = f"running_mean is exactly 0 and running_var exactly 1 in {_all(layer)}{why}"
-        findings.append(_finding(rule, layer, fact, cause, num_batches_tracked=layer.counter))
+            findings.append(_initial(layer, len(siblings)))
     return findings
 
 
+def _initial(layer: Summary, siblings: int) -> Finding:
+    """BN101 to BN104: a layer whose statistics are 0 and 1, and that is not an averaged copy's.
+
+    `siblings` is how many comparable layers of the file have statistics of their own.
+    """
+    # A weight of its own above a bias of exactly 0 comes from initialisation, not from training.
+    trained = layer.affine == "trained"
+    counted = layer.counter is not None and layer.counter > 0
+    cause, why = _why_counted(layer) if counted else _NEVER_RUN
+    count = f"num_batches_tracked is {plain_count(layer.counter or 0)}"
+    # Frozen layers have no counter and fold everything into weight and bias.
+    folds = layer.frozen or (not layer.has_counter and not siblings)
+    if trained and siblings and not folds:
+        rule = NEVER_ESTIMATED
+        said = f"{_EXACTLY}, though weight or bias is trained"
+        detail = f"{_count(siblings)} of the file {_have(siblings)} real statistics. "
+        detail += f"{count}, so {why}." if counted else f"{why[0].upper()}{why[1:]}."
+    elif counted:
+        rule = UNCHANGED
+        said, detail = f"{count}, but {_EXACTLY}", f"{why[0].upper()}{why[1:]}."
+    elif trained and not folds:
+        rule = NEVER_ESTIMATED_ANYWHERE
+        said = f"{_EXACTLY}, though weight or bias is trained"
+        detail = "No layer of the file has statistics of its own: the network was run only in "
+        detail += "evaluation mode, or its statistics were reset."
+    else:
+        rule = FRESH
+        affine, detail, cause = _FRESH_AFFINE[layer.affine]
+        if layer.frozen and layer.affine == "trained":
+            detail, cause = (
+                "The layer is frozen, and its statistics are folded into them.",
+                "folded",
+            )
+        said = f"{_EXACTLY}; {affine}"
+    return _finding(rule, layer, said, detail, cause, num_batches_tracked=layer.counter)
+
+
 def _follower(copy: Summary, live: Summary) -> Finding:
-    """BN101 for a target network and the like, which got its parameters from the live one."""
+    """BN101 for a target network and the like, whose parameters come from the live one."""
     evidence = {
         "layer": copy.name,
         "live": live.name,
@@ -189,10 +192,9 @@ def _follower(copy: Summary, live: Summary) -> Finding:
     }
     return NEVER_ESTIMATED.finding(
         label(copy.name),
-        f"running_mean is exactly 0 and running_var exactly 1 in {_all(copy)}, while its twin "
-        f"{label(live.name)} has statistics of its own and the weights of the two are alike: the "
-        "parameters were copied and the buffers were not.",
+        f"{_EXACTLY}, but not in its twin {label(live.name)}",
         evidence,
+        detail="The weights of the two are alike: the parameters were copied without the buffers.",
         hint=f"Copy running_mean and running_var of {label(live.name)} too, wherever its "
         "parameters are copied or averaged.",
     )
@@ -204,18 +206,20 @@ def check_missing(file: Checkpoint) -> list[Finding]:
     siblings = len(whole)
     counted = all(layer.has_counter for layer in whole)
     copies = parameters_alone(file)
+    others = f"{_count(siblings)} of the file {_have(siblings)} both." if siblings else ""
     findings = []
     for bare in file.bare:
         if bare.name in copies:
             continue
-        cause, fact = _why_missing(bare, siblings, counted=counted)
+        cause, said, sure = _why_missing(bare, siblings, counted=counted)
         if cause:
             findings.append(
                 MISSING_STATISTICS.finding(
                     label(bare.name),
-                    f"{fact}; {_count(siblings)} of the file {'has' if siblings == 1 else 'have'} "
-                    "both.",
+                    said,
                     {"layer": bare.name, "cause": cause, "tensors": bare.leaves},
+                    detail=others,
+                    sure=sure,
                     extent=tuple(
                         leaf for leaf in ("running_mean", "running_var") if leaf not in bare.leaves
                     ),
@@ -223,46 +227,54 @@ def check_missing(file: Checkpoint) -> list[Finding]:
             )
     for layer in file.own():
         if layer.lacks_statistics and siblings and not layer.frozen:
-            fact = (
-                "it is stored as a BatchNorm that tracks its statistics and has none; "
-                f"{_count(siblings)} of the file {'has' if siblings == 1 else 'have'} both."
-            )
-            findings.append(_finding(MISSING_STATISTICS, layer, fact, "buffers-not-saved"))
+            said = "running_mean and running_var are missing, though the stored module tracks them"
+            findings.append(_finding(MISSING_STATISTICS, layer, said, others, "buffers-not-saved"))
     return findings
 
 
 FILE_CHECKS = (check_initial, check_missing)
 
 
-def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str]:
-    """The cause and the fact, or "" twice where the layer may well be no BatchNorm.
+def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str, Certainty | None]:
+    """The cause, the claim and how sure it is; both "" where it may well not be a BatchNorm.
 
-    `counted` says that all layers with statistics have counters: then one with half of the
-    statistics and none may be a norm of another kind, which divides by a variance alone, say.
+    `counted` says that all layers with statistics have counters. Then a layer that has half of the
+    statistics and no counter may be a norm of another kind, such as one that divides by a variance
+    alone.
     """
     statistics = {"running_mean", "running_var"} & set(bare.leaves)
-    known = "num_batches_tracked" in bare.leaves or named_batch_norm(bare.name)
+    has_counter = "num_batches_tracked" in bare.leaves
+    known = has_counter or named_batch_norm(bare.name)
+    missing = "running_mean and running_var are missing"
     if len(statistics) == 1:
         if counted and not known:
-            return "", ""
+            return "", "", None
         there = statistics.pop()
         lacks = "running_var" if there == "running_mean" else "running_mean"
-        return "half-saved", f"it has {there} and no {lacks}"
+        said = f"{lacks} is missing, but {there} is there"
+        return "half-saved", said, None if known else Certainty.LIKELY
     if not siblings:
-        return "", ""
-    if "num_batches_tracked" in bare.leaves:
-        return "buffers-not-saved", "it has a counter and neither running_mean nor running_var"
+        return "", "", None
+    if has_counter:
+        return "buffers-not-saved", f"{missing}, but the counter is there", None
     if {"weight", "bias"} <= set(bare.leaves) and named_batch_norm(bare.name):
-        return (
-            "buffers-not-saved",
-            "by its name it is a BatchNorm, and it has weight and bias alone",
-        )
-    return "", ""
+        said = f"{missing} in what its name says is a BatchNorm"
+        return "buffers-not-saved", said, Certainty.LIKELY
+    return "", "", None
 
 
-def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: Value) -> Finding:
+def _finding(
+    rule: Rule, layer: Summary, message: str, detail: str, cause: str, **numbers: Value
+) -> Finding:
     evidence = {"layer": layer.name, "cause": cause, "channels_total": layer.channels, **numbers}
-    return rule.finding(label(layer.name), message, evidence)
+    return rule.finding(label(layer.name), message, evidence, detail=detail)
+
+
+_NEVER_RUN = (
+    "never-in-training-mode-or-reset",
+    "the layer was never run in training mode, or its statistics were reset",
+)
+"""Why a layer that counted no batches has the initial statistics: the cause, and in words."""
 
 
 def _why_counted(layer: Summary) -> tuple[str, str]:
@@ -276,8 +288,8 @@ def _why_counted(layer: Summary) -> tuple[str, str]:
     return "reset", "the statistics were reset without the counter"
 
 
-def _all(layer: Summary) -> str:
-    return f"all {layer.channels} channels" if layer.channels != 1 else "its one channel"
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _count(layers: int) -> str:

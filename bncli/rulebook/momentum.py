@@ -1,4 +1,4 @@
-"""BN105, and BN701 in a checkpoint: what the momentum makes of the statistics."""
+"""BN105, and BN701 in a checkpoint: what the momentum does to the statistics."""
 
 from __future__ import annotations
 
@@ -6,45 +6,47 @@ import math
 from collections.abc import Sequence
 
 from bncli.light import dataclass
-from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import Rule, percent
 from bncli.rulebook.layers import Checkpoint, Summary, label
-from bncli.rulebook.running import INVERTED, MOST_NEW_WEIGHT
+from bncli.rulebook.running import INVERTED, LAST_ALONE, MOST_NEW_WEIGHT, span_of_average
 
 INITIAL_VALUE_REMAINS = Rule(
     "BN105",
     "initial-value-remains",
     Severity.WARNING,
-    "Too few batches were seen: the initial 0 and 1 are still part of the statistics.",
-    "Run more batches in training mode, raise momentum for a while, or use momentum none.",
-    symptom="A short fine-tune, or a checkpoint of the first steps, is worse in evaluation than in "
-    "training.",
-    arithmetic="After n batches the initial value weighs (1 - m)^n, with m the momentum. 44 "
-    "batches bring it below 1 % at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a variance lies "
-    "below (1 - m)^n the counter itself is wrong (BN305) and this rule is silent.",
-    certainty="Follows from the counter and the momentum; the momentum is assumed unless the file "
-    "stores it or --momentum gives it. Variances that all lie just above one value betray it, as "
-    "the least they can be is (1 - m)^n.",
+    "part of each statistic is still the initial 0 or 1",
+    "Run more batches in training mode, raise momentum for a while, or use momentum=None, which "
+    "averages all batches alike.",
+    symptom="A short fine-tune, or a checkpoint from the first steps, is worse in evaluation than "
+    "in training.",
+    arithmetic="After n batches, (1 - m)^n of each statistic is still the initial value, with m "
+    "the momentum. 44 batches bring it below 1 % at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a "
+    "variance lies below (1 - m)^n the counter itself is wrong (BN305), and this rule is silent.",
+    certainty="Certain where the file stores the momentum or --momentum gives it, since it follows "
+    "from the two. Otherwise it depends on the momentum that is assumed. Where all variances lie "
+    "just above one value, the likely momentum takes its place: no variance can be below "
+    "(1 - m)^n.",
     lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
 )
 MOST_WEIGHT = 0.01
-"""The weight of the initial value in the statistics from which it is remarked: a running_var that
-is off by 1 % changes the scale by half as much, which no network feels."""
+"""The share of the initial value above which it is reported: a running_var that is off by 1 %
+changes the scale by half as much, which no network notices."""
 
 USUAL_MOMENTA = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 0.0003, 0.0001)
-"""What people write."""
+"""The values that people use."""
 FEWEST_CROWDED = 8
-"""Channels from which variances that crowd above one value say something: of fewer, all may lie
-within a factor of 2 by chance."""
+"""How many channels it takes for variances just above one value to mean something: those of fewer
+may lie within a factor of 2 by chance."""
 MOST_SPREAD = 2.0
-"""The ratio of the largest to the least variance of batches that no network's channels keep to."""
+"""A ratio of the largest to the least variance of batches that every network's channels exceed."""
 
 
 def initial_weight(momentum: float | None, tracked: float) -> float:
-    """What the initial value weighs after `tracked` batches: (1 - momentum)^tracked.
+    """The share of the initial value after `tracked` batches: (1 - momentum)^tracked.
 
-    0 with the cumulative average, whose first batch wipes it, and where either is out of range.
+    0 with the cumulative average, whose first batch replaces it, and where either is out of range.
     """
     if momentum is None or not 0 <= momentum <= 1 or not tracked >= 1:
         return 0.0
@@ -52,16 +54,16 @@ def initial_weight(momentum: float | None, tracked: float) -> float:
 
 
 def counter_too_small(layer: Summary) -> bool:
-    """Whether a variance is smaller than the initial 1 alone would have left in it.
+    """Whether a variance is smaller than what the initial 1 alone would have left of it.
 
-    Updates add what is not negative, so that every variance is at least (1 - m)^n.
+    Updates never add a negative number, so every variance is at least (1 - m)^n.
     """
     if not layer.has_statistics or layer.initial or layer.untrained or layer.counter is None:
         return False
     if layer.counter == 0:
         return True
     weight = initial_weight(layer.momentum, layer.counter)
-    if layer.statistics_dtype == "float16" and weight < 2.0**-14:  # which it holds in part or not
+    if layer.statistics_dtype == "float16" and weight < 2.0**-14:  # subnormal, or lost
         return False
     if weight < 1e-30 or layer.least_var is None or layer.least_var < 0:  # float32 loses digits
         return False
@@ -86,54 +88,56 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
             continue
         if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
             continue  # update_bn sets momentum to none, and counts its own batches alone
-        least = layer.least_var  # None where it is NaN
-        batches = "1 batch" if counter == 1 else f"{counter:g} batches"
-        hint = ""
-        if betrays is not None:
-            fact = (
-                f"all variances of the file after {batches} are {betrays.least:.4g} to "
-                f"{betrays.greatest:.4g}, just above {weight:.4g} = (1 - "
-                f"{betrays.momentum:.4g})^{counter:g}: the momentum was likely "
-                f"{betrays.momentum:.4g}, not the {layer.momentum:g} that is assumed, and the "
-                f"initial 0 and 1 still weigh {weight:.2g}"
-            )
-            hint = f"{INITIAL_VALUE_REMAINS.hint} --momentum tells bncli which it was."
-        else:
-            fact = f"after {batches} at momentum {layer.momentum:g} the initial 0 and 1 still weigh"
-            if layer.momentum_assumed:
-                fact = (
-                    f"after {batches} the initial 0 and 1 still weigh, if the momentum was "
-                    f"{layer.momentum:g} (assumed),"
-                )
-            fact += f" {weight:.2g}"
-            if least is not None and weight < 1:
-                without = max(0.0, (least - weight) / (1 - weight))
-                fact += f"; without them the least running_var would be {without:.4g} instead of "
-                fact += f"{least:.4g}"
-        findings.append(
-            INITIAL_VALUE_REMAINS.finding(
-                label(layer.name),
-                f"{fact}.",
-                {
-                    "layer": layer.name,
-                    "cause": "few-batches",
-                    "channels_total": layer.channels,
-                    "num_batches_tracked": counter,
-                    "momentum": layer.momentum,
-                    "momentum_assumed": layer.momentum_assumed,
-                    "likely_momentum": None if betrays is None else betrays.momentum,
-                    "initial_weight": weight,
-                    "least_var": least,
-                },
-                hint=hint,
-            )
-        )
+        findings.append(_still_initial(layer, counter, weight, betrays))
     return findings
+
+
+def _still_initial(
+    layer: Summary, counter: float, weight: float, betrays: Betrayed | None
+) -> Finding:
+    """BN105: how much of the statistics is still initial, and which momentum that is said for."""
+    least = layer.least_var  # None where it is NaN
+    batches = "1 batch" if counter == 1 else f"{counter:g} batches"
+    said = f"{percent(weight)} of each statistic is still the initial 0 or 1 after {batches}"
+    detail = hint = ""
+    if betrays is not None:
+        said += f" at momentum {betrays.momentum:.4g} (likely)"
+        detail = (
+            f"All variances of the file after {batches} are {betrays.least:.4g} to "
+            f"{betrays.greatest:.4g}, just above {weight:.4g} = (1 - {betrays.momentum:.4g})^"
+            f"{counter:g}: the momentum was likely {betrays.momentum:.4g}, not the assumed "
+            f"{layer.momentum:g}."
+        )
+        hint = f"{INITIAL_VALUE_REMAINS.hint} Pass --momentum if you know which it was."
+    else:
+        said += f" at momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
+        if least is not None and weight < 1:
+            without = max(0.0, (least - weight) / (1 - weight))
+            detail = f"Without that share, the least running_var would be {without:.4g} instead of "
+            detail += f"{least:.4g}."
+    return INITIAL_VALUE_REMAINS.finding(
+        label(layer.name),
+        said,
+        {
+            "layer": layer.name,
+            "cause": "few-batches",
+            "channels_total": layer.channels,
+            "num_batches_tracked": counter,
+            "momentum": layer.momentum,
+            "momentum_assumed": layer.momentum_assumed,
+            "likely_momentum": None if betrays is None else betrays.momentum,
+            "initial_weight": weight,
+            "least_var": least,
+        },
+        detail=detail,
+        hint=hint,
+        sure=None if betrays is None else Certainty.LIKELY,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Betrayed:
-    """The momentum that the least and the greatest variance of a file's layers betray."""
+    """The momentum that the least and the greatest variance of a file's layers reveal."""
 
     momentum: float
     least: float
@@ -141,13 +145,14 @@ class Betrayed:
 
 
 def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
-    """For a counter, the momentum that the variances of the layers with it betray, if they do.
+    """By counter, the momentum that the variances of the layers with it reveal, if they do.
 
     n batches leave every variance at (1 - m)^n or a little more, as little as the batches' own
-    variances are below 1. So m is at least 1 - least^(1/n), and that is near it where all of them
-    crowd above one value. They betray it where the assumed momentum would make the batches'
-    variances nearly the same in all of FEWEST_CROWDED channels or more, while those of a network
-    lie decades apart; and where they are further below 1 than apart, as normalised inputs are not.
+    variances are below 1. So m is at least 1 - least^(1/n), and close to it where all variances
+    lie just above one value. They reveal it on two conditions. The assumed momentum would make the
+    batches' variances nearly the same in all of FEWEST_CROWDED channels or more, while those of a
+    network lie decades apart. And the variances are further from 1 than from each other, which
+    those of normalised inputs are not.
     """
     counted: dict[int | float, list[Summary]] = {}
     for layer in layers:
@@ -170,7 +175,8 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
         bound = 1 - least ** (1 / counter)
         usual = min((m for m in USUAL_MOMENTA if m >= bound * 0.999), default=bound)
         likely = usual if usual <= bound * 1.1 else bound
-        # Where nothing is left of 0 and 1 as assumed, less is to be explained, and more is asked.
+        # If nothing of 0 and 1 is left at the assumed momentum, there is less to explain, and the
+        # evidence has to be stronger.
         few = len(several) < 2 or channels < 2 * FEWEST_CROWDED or least < 0.5
         if weight <= MOST_WEIGHT and (few or likely == bound):
             continue
@@ -179,7 +185,7 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
 
 
 def check_momentum(file: Checkpoint) -> list[Finding]:
-    """BN701: a momentum that the file or --momentum says, and that is another framework's."""
+    """BN701: a momentum from the file or --momentum that looks like another framework's."""
     findings = []
     for layer in file.layers:
         momentum = layer.momentum
@@ -189,13 +195,15 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         from bncli.running_stats.frameworks import convention
 
         meant = converted_momentum(momentum, convention("keras3"), convention("pytorch"))
-        newest, lasts = f"{100 * momentum:.4g} %", f"{(2 - momentum) / momentum:.3g}"
-        written = f"; if it was meant as in Keras, it is {meant:.6g} here" if momentum < 1 else ""
+        hint = LAST_ALONE
+        if momentum < 1:
+            hint = f"If {momentum:.6g} was meant as in Keras, set momentum={meant:.6g}, then take "
+            hint += "the statistics again over training data."
         findings.append(
             INVERTED.finding(
                 label(layer.name),
-                f"momentum {momentum:.6g} gives the newest batch a weight of {newest}, and the "
-                f"statistics last {lasts} batch{'es' * (lasts != '1')}{written}.",
+                f"momentum {momentum:.6g} gives the newest batch {100 * momentum:.4g} % of the "
+                "weight",
                 {
                     "layer": layer.name,
                     "cause": "momentum-inverted",
@@ -203,6 +211,8 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
                     "new_weight": momentum,
                     "meant": meant,
                 },
+                detail=span_of_average(momentum),
+                hint=hint,
             )
         )
     return findings

@@ -14,14 +14,14 @@ AMBIGUOUS_AXES = Rule(
     "BN020",
     "ambiguous-axes",
     Severity.WARNING,
-    "Length and channels of a 3-D input are equal, so that either layout fits without an error.",
+    "the last two axes are equal, so the shape does not tell the channels",
     "Say which axis holds the channels: --channel-axis 1 for (N, C, L), or -1 for (N, T, D).",
     symptom="A BatchNorm1d after an RNN or a transformer trains without an error, and normalises "
-    "time steps where features were meant.",
-    arithmetic="The input has 3 axes, the last two of the same size, and the channel axis was not "
-    "named. PyTorch takes axis 1 and can only refuse a size that does not fit.",
-    certainty="Certain that the shape does not tell. Which layout was meant only the user knows.",
-    lookalike="A square (N, C, L) is right as it is: name --channel-axis 1.",
+    "time steps instead of features.",
+    arithmetic="The input has 3 axes, the last two have the same size, and the channel axis was "
+    "not named. PyTorch takes axis 1, and can refuse only a size that does not fit.",
+    certainty="Certain that the shape does not tell. Which layout was meant, only you know.",
+    lookalike="A square (N, C, L) is right as it is: pass --channel-axis 1.",
 )
 
 
@@ -32,7 +32,7 @@ def shape_findings(shape: tuple[int, ...], *, axis_given: bool) -> list[Finding]
     return [
         AMBIGUOUS_AXES.finding(
             "input",
-            f"axes 1 and 2 both have size {shape[1]}; axis 1 was taken for the channels.",
+            f"axes 1 and 2 both have size {shape[1]}; axis 1 was taken as the channels",
             {"shape": list(shape)},
         )
     ]

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.light import np
-from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, channel_extent, name_channels, odd_values, times
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import (
+    Rule,
+    channel_extent,
+    name_channels,
+    odd_values,
+    percent,
+    times,
+)
 
 if TYPE_CHECKING:
     from bncli.model import RunningStats
@@ -18,33 +25,35 @@ INVERTED = Rule(
     "BN701",
     "momentum-inverted",
     Severity.WARNING,
-    "The new batch weighs more than all before it: the momentum is probably another framework's.",
-    "PyTorch's momentum weighs the new batch, that of Keras, Flax and ONNX the old value: their "
-    "0.9 is its 0.1.",
-    symptom="Evaluation follows the last batch or two: it is noisy, and swings from one checkpoint "
-    "to the next.",
-    arithmetic="The new batch's weight a is above 0.5 and not the framework's own default. The "
-    "average then lasts (2 - a)/a batches: 1.2 at a = 0.9, where 19 were meant.",
-    certainty="Likely. Nothing forbids such a momentum.",
+    "momentum gives the newest batch more weight than all before it",
+    "If the value comes from another framework, use 1 minus it. PyTorch's momentum is the weight "
+    "of the new batch; that of Keras, Flax and ONNX is the weight of the old value.",
+    symptom="Evaluation follows the last one or two batches: it is noisy, and swings from one "
+    "checkpoint to the next.",
+    arithmetic="The new batch's weight a is above 0.5 and is not the framework's own default. The "
+    "average then spans (2 - a)/a batches: 1.2 at a = 0.9, where 19 were meant.",
+    certainty="Likely a mistake. Nothing forbids such a momentum.",
     lookalike="A momentum of 1 on purpose, to take the statistics of one large batch.",
     seen=(
         "huggingface/transformers#19454",
         "ludwig-ai/ludwig#2100",
         "pytorch/examples#289",
     ),
+    sure=Certainty.LIKELY,
 )
 INITIAL = Rule(
     "BN702",
     "initial-value-weighs",
     Severity.WARNING,
-    "What the buffers began with still weighs more than 1 % in the running statistics.",
-    "Run more batches, give the new batch more weight, or use momentum none.",
-    symptom="Evaluation of a short run is worse than its training, most where the true mean and "
-    "variance are far from 0 and 1.",
+    "more than 1 % of each running statistic is still its initial value",
+    "Run more batches, give the new batch more weight, or use momentum=None, which averages all "
+    "batches alike.",
+    symptom="After a short run, evaluation is worse than training, most of all where the true mean "
+    "and variance are far from 0 and 1.",
     arithmetic="The product of 1 - a over all updates is above 0.01. At a = 0.1 it falls below "
-    "after 44 updates, at 0.01 after 459, at 0.001 after 4603.",
+    "that after 44 updates, at 0.01 after 459, at 0.001 after 4603.",
     certainty="Certain for these batches and this momentum.",
-    lookalike="Buffers that begin at a trained checkpoint's: what they keep of it may be wanted. A "
+    lookalike="Buffers that start from a trained checkpoint: what they keep of it may be wanted. A "
     "convention that divides its initial zeros out again, as Haiku and Caffe do, keeps none.",
     seen=("google/flax#1360",),
 )
@@ -52,18 +61,17 @@ UNSHUFFLED = Rule(
     "BN703",
     "batches-not-shuffled",
     Severity.WARNING,
-    "The batches' means lie further apart than those of shuffled samples: running_var misses the "
-    "variance between them.",
-    "Shuffle the samples; or take the statistics once more over shuffled batches.",
-    symptom="Training is good and evaluation bad, on data sorted by class, domain or time.",
+    "the batches' means differ by more than chance, which running_var misses",
+    "Shuffle the samples, or take the statistics again over shuffled batches.",
+    symptom="Good in training and bad in evaluation, on data sorted by class, domain or time.",
     arithmetic="The variance of a population is the mean variance within batches plus the variance "
-    "between their means. running_var holds the first part. What shuffled batches leave for the "
-    "second follows from the scatter of their samples' means, an image with all its pixels being "
-    "one sample: var/n for batches of n independent values. Here it is more than three times that, "
-    "and more than chance leaves once in a million channels (an F distribution).",
-    certainty="That running_var misses this variance is certain. That it came from the order of "
-    "the samples is likely.",
-    lookalike="A table of batch statistics tells nothing of samples, and each value counts as one: "
+    "between their means; running_var holds only the first. How much of the second shuffled "
+    "batches leave follows from the scatter of their samples' means, an image with all its pixels "
+    "being one sample: var/n for batches of n independent values. Here it is more than three times "
+    "that, and more than chance leaves in one channel in a million (an F distribution).",
+    certainty="Certain that running_var misses this variance; likely that the order of the samples "
+    "is the cause. Without samples, as in a table of statistics, it is likely only.",
+    lookalike="A table of batch statistics holds no samples, so that each value counts as one: "
     "images, whose pixels are alike, differ in their means even when they are shuffled. There it "
     "is a note.",
 )
@@ -71,13 +79,13 @@ ONE_VALUE = Rule(
     "BN704",
     "one-value-batch",
     Severity.ERROR,
-    "A batch has one value a channel, and so no unbiased variance.",
+    "a batch has one value a channel, and so no unbiased variance",
     "Drop the last batch (drop_last=True, --drop-last), or choose another batch size.",
     symptom='Training stops with "Expected more than 1 value per channel when training", often '
     "at the end of the first epoch.",
-    arithmetic="The batch's samples times its pixels are 1. The unbiased variance is 0/0. With "
-    "one pixel, it is the last batch wherever the number of samples is one more than a multiple "
-    "of the batch size.",
+    arithmetic="The number of samples in the batch times the number of pixels is 1, so the "
+    "unbiased variance is 0/0. With one pixel, this is the last batch whenever the number of "
+    "samples is one more than a multiple of the batch size.",
     certainty="Certain: PyTorch refuses such a batch, and its counter has moved by then.",
     lookalike="One image with several pixels is a batch like any other.",
     seen=("pytorch/pytorch#7716",),
@@ -86,49 +94,52 @@ STALLED = Rule(
     "BN705",
     "half-precision-stall",
     Severity.WARNING,
-    "Half-precision buffers stand still: the steps left are smaller than half of their last place.",
-    "Keep the running statistics in float32, as .half() and .bfloat16() do not.",
+    "half-precision buffers stopped short of the exact statistics",
+    "Keep the running statistics in float32; .half() and .bfloat16() convert them too.",
     symptom="The buffers stop short of the data's mean and variance, however long the training.",
-    arithmetic="An update takes a times the buffer away and adds a times the batch: float16 "
-    "rounds their difference to the buffer's last place, bfloat16 each of them. Below half of "
-    "that place they come to nothing. On the way from 0 to 1 bfloat16 with a = 0.001 stops at "
-    "0.5, float16 with a = 0.1 at 0.998.",
+    arithmetic="An update subtracts a times the buffer and adds a times the batch: float16 rounds "
+    "their difference to the buffer's last place, bfloat16 rounds each of them. A step below half "
+    "of that place changes nothing. On the way from 0 to 1, bfloat16 with a = 0.001 stops at 0.5, "
+    "float16 with a = 0.1 at 0.998.",
     certainty="Certain for these batches: the exact update, run beside it, has come further.",
-    lookalike="Buffers of few updates are far from the data too; that is BN702.",
+    lookalike="Buffers after few updates are far from the data too; that is BN702.",
 )
 IMPOSSIBLE = Rule(
     "BN706",
     "running-variance-impossible",
     Severity.ERROR,
-    "running_var is negative or not finite: evaluation gives NaN, or the same for every input.",
-    "Keep the momentum between 0 and 1; keep NaN, Inf and values whose squares overflow out of the "
-    "input. NaN and Inf never heal.",
-    symptom="Evaluation gives NaN from some batch on, or the bias alone where running_var is Inf; "
+    "running_var becomes negative, NaN or Inf",
+    "Keep the momentum between 0 and 1, and keep NaN, Inf and values whose squares overflow out of "
+    "the input. NaN and Inf never leave a running statistic.",
+    symptom="Evaluation gives NaN from some batch on, or only the bias where running_var is Inf; "
     "training may look as before.",
-    arithmetic="running_var < 0, NaN or Inf after an update. With a momentum outside 0 to 1 one of "
-    "the two weights is negative. A variance beyond the buffers' largest number is Inf: above "
-    "65504 in float16. NaN or Inf times 0 is NaN, so that no later batch replaces either.",
-    certainty="Certain for NaN and Inf. A negative value that eps outweighs still gives a root.",
-    lookalike="A checkpoint that holds such a value already is BN201 to BN204.",
+    arithmetic="running_var is negative, NaN or Inf after an update. With a momentum outside 0 to "
+    "1, one of the two weights is negative. A variance beyond the buffers' largest number, 65504 "
+    "in float16, is Inf. NaN or Inf times 0 is NaN, so no later batch replaces either.",
+    certainty="Certain for NaN and Inf. A negative value smaller than eps still has a root after "
+    "eps is added.",
+    lookalike="A checkpoint that already holds such a value is BN201 to BN204.",
     seen=("pytorch/pytorch#1206",),
 )
 
 MOST_NEW_WEIGHT = 0.5
-"""The weight of the new batch above which it outweighs all before it."""
+"""The weight of the new batch above which it has more than all before it."""
 
 STALLED_BY = 0.01
-"""The distance from the exact value that is remarked: in standard deviations for running_mean,
-relative to itself for running_var. Either moves the output by 1 % at most."""
+"""The distance from the exact value above which it is reported: in standard deviations for
+running_mean, relative to itself for running_var. Either moves the output by 1 % at most."""
 
+LAST_ALONE = "Give the newest batch less weight, unless its statistics alone are wanted."
+"""The fix for a momentum that keeps nothing of the batches before."""
 
 KEEP = (
-    "Nothing, if it is meant to stay; else run more batches, give the new batch more weight, or "
-    "use momentum none."
+    "If that state is not meant to stay, run more batches, give the new batch more weight, or use "
+    "momentum=None."
 )
 
 
 def began_with(*, trained: bool) -> str:
-    """What to call that which the buffers began with."""
+    """What to call the values that the buffers began with."""
     return "the state you started from" if trained else "the initial value"
 
 
@@ -149,40 +160,49 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
         if (convention(name).weighs == "old") != (row.weighs == "old")
     )
     meant = converted_momentum(momentum, convention(other), row)
-    lasts = f"{(2 - new) / new:.3g}"
+    hint = f"If {momentum:.6g} was meant as in {other}, use {meant:.6g} in {row.name}."
+    if new == 1:
+        hint = LAST_ALONE
     return [
         INVERTED.finding(
             "momentum",
-            f"in {row.name} {momentum:.6g} gives the new batch a weight of {new:.6g}, and the "
-            f"average lasts {lasts} batch{'es' * (lasts != '1')}. If it was meant as in {other}, "
-            f"write {meant:.6g}.",
+            f"in {row.name}, momentum {momentum:.6g} gives the newest batch {percent(new)} of the "
+            "weight",
             {
                 "momentum": momentum,
                 "new_weight": converted_momentum(momentum, row, pytorch),
                 "meant": meant,
             },
+            detail=span_of_average(new),
+            hint=hint,
         )
     ]
+
+
+def span_of_average(new_weight: float) -> str:
+    """How many batches an average spans that gives the newest one this weight, as a sentence."""
+    batches = f"{(2 - new_weight) / new_weight:.3g}"
+    return f"The average spans {batches} batch{'es' * (batches != '1')}."
 
 
 def trajectory_findings(
     row: Convention, trajectory: Trajectory, *, finite: bool, trained: bool = False
 ) -> list[Finding]:
-    """What the buffers of one convention have come to; `finite` says that all batches are.
+    """What the buffers of one convention hold in the end; `finite` says that all batches are.
 
-    `trained` says that they began with statistics and not with initial values.
+    `trained` says that the buffers began with statistics and not with initial values.
     """
     from bncli.running_stats.plan import FADED
 
     findings = []
     weight = trajectory.final_weight
-    # Above 1 it grows, at a momentum outside 0 to 1: more batches are no mend, and BN007 says so.
+    # Above 1 it grows, at a momentum outside 0 to 1: more batches do not help, and BN007 says so.
     if FADED < abs(weight) <= 1 and trajectory.impossible is None:
         findings.append(
             INITIAL.finding(
                 row.name,
-                f"{began_with(trained=trained)} weighs {weight:.2%} after {trajectory.updates} "
-                f"update{'s' * (trajectory.updates != 1)}.",
+                f"{percent(weight)} of each statistic is still {began_with(trained=trained)} after "
+                f"{trajectory.updates} update{'s' * (trajectory.updates != 1)}",
                 {"initial_weight": weight, "updates": trajectory.updates},
                 hint=KEEP if trained else "",
             )
@@ -194,9 +214,10 @@ def trajectory_findings(
         findings.append(
             IMPOSSIBLE.finding(
                 row.name,
-                f"it was so after step {trajectory.impossible} already; in the end it is {now}."
-                + ("" if finite else " The input is not finite itself."),
+                f"running_var is impossible after step {trajectory.impossible}; in the end it is "
+                f"{now}",
                 {"step": trajectory.impossible, "channels": np.flatnonzero(odd).tolist()},
+                detail="" if finite else "The input itself is not finite.",
                 extent=channel_extent("impossible", odd),
             )
         )
@@ -204,7 +225,7 @@ def trajectory_findings(
 
 
 def scatter_findings(scatter: Population) -> list[Finding]:
-    """Whether the batches are further apart than shuffled ones would be."""
+    """Whether the batches' means differ by more than those of shuffled batches would."""
     f_ratio = scatter.f_ratio.ratio
     beyond = scatter.f_ratio.beyond_chance(scatter.between, scatter.var, scatter.mean)
     apart = np.flatnonzero(beyond).tolist()
@@ -213,11 +234,12 @@ def scatter_findings(scatter: Population) -> list[Finding]:
     with np.errstate(invalid="ignore", divide="ignore"):
         missing = scatter.between / scatter.var
     worst = max(apart, key=lambda channel: float(missing[channel]))
+    by_chance = "shuffling leaves" if scatter.by_samples else "independent values leave"
+    where = f" (channel {worst})" if len(apart) > 1 else ""
     return [
         UNSHUFFLED.finding(
             name_channels(apart),
-            f"the variance between batches is {times(f_ratio[worst])} what shuffled ones "
-            f"leave, and {missing[worst]:.1%} of the population's variance (channel {worst}).",
+            f"the variance between batches is {times(f_ratio[worst])} what {by_chance}{where}",
             {
                 "channels": apart,
                 "f_ratio": f_ratio[apart].tolist(),
@@ -225,9 +247,12 @@ def scatter_findings(scatter: Population) -> list[Finding]:
                 "by": "samples" if scatter.by_samples else "values",
                 "border": scatter.f_ratio.border,
             },
+            detail=f"It is {percent(missing[worst])} of the population's variance there, which "
+            "running_var misses.",
             extent=("by samples",) if scatter.by_samples else (),
             places=("channels",),
             severity=None if scatter.by_samples else Severity.INFO,
+            sure=None if scatter.by_samples else Certainty.LIKELY,
         )
     ]
 
@@ -239,31 +264,35 @@ def one_value_findings(
     samples: int | None,
     size: int | None,
 ) -> list[Finding]:
-    """Batches with one value a channel, counted from 0, where a convention has no number for them.
+    """Whether batches have one value a channel where a convention has no variance for them.
 
-    Those of frozen steps are not among `batches`: evaluation takes them like any other.
-
-    `number` is how many batches there are, `samples` the size of the set that was cut into batches
-    of `size`, None otherwise.
+    `batches` are their indices, from 0, without those of frozen steps: evaluation takes them like
+    any other. `number` is how many batches there are, `samples` the size of the set that was cut
+    into batches of `size`, None otherwise.
     """
     minding = [row.name for row in rows if row.one_value in ("refused", "nan")]
     if not batches or not minding:
         return []
     if samples is not None and size is not None and size > 1:
-        why = f"{samples} samples in batches of {size} leave a last one of 1 sample"
+        said = f"{samples} samples in batches of {size} leave a last batch of 1 sample"
+    elif len(batches) == 1:
+        said = f"batch {batches[0] + 1} of {number} has one value a channel"
     else:
-        why = f"{len(batches)} of {number} batches, the first of them batch {batches[0] + 1}"
+        said = f"{len(batches)} of {number} batches have one value a channel, the first is batch "
+        said += f"{batches[0] + 1}"
     refusing = [row.name for row in rows if row.one_value == "refused"]
-    does = (
-        f"{', '.join(refusing)} refuses it, here after it has counted it"
-        if refusing
-        else f"{', '.join(minding)} computes 0/0"
-    )
+    who = ", ".join(refusing or minding)
+    only = len(refusing or minding) == 1
+    if refusing:
+        does = f"{who} refuse{'s' * only} such a batch, here after counting it."
+    else:
+        does = f"{who} compute{'s' * only} 0/0 for such a batch."
     return [
         ONE_VALUE.finding(
             "batches",
-            f"{why}; {does}.",
+            said,
             {"batches": batches[:100], "number": len(batches), "samples": samples},
+            detail=does,
         )
     ]
 
@@ -271,7 +300,7 @@ def one_value_findings(
 def stall_findings(
     row: Convention, dtype: str, held: RunningStats, exact: RunningStats
 ) -> list[Finding]:
-    """Whether buffers of `dtype` have come to another end than exact ones."""
+    """Whether buffers of `dtype` end at other values than exact ones."""
     with np.errstate(invalid="ignore", divide="ignore"):
         std = np.sqrt(np.abs(exact.running_var))
         off_mean = np.abs(held.running_mean - exact.running_mean) / std
@@ -286,8 +315,9 @@ def stall_findings(
     return [
         STALLED.finding(
             f"{row.name} {name_channels(bad)}",
-            f"{name} is {getattr(held, name)[worst]:.6g} in {dtype}, where exact arithmetic has "
-            f"{getattr(exact, name)[worst]:.6g} (channel {worst}).",
+            f"{name} is {getattr(held, name)[worst]:.6g} in {dtype} and "
+            f"{getattr(exact, name)[worst]:.6g} in exact arithmetic"
+            + (f" (channel {worst})" if len(bad) > 1 else ""),
             {
                 "channels": bad,
                 "mean_off_in_std": off_mean[bad].tolist(),

@@ -1,4 +1,4 @@
-"""BN013: whether a batch is such as the stored statistics describe."""
+"""BN013: whether a batch is one that the stored statistics describe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.light import dataclass, np
 from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, name_channels
+from bncli.rulebook.interface import Rule, name_channels, percent
 from bncli.running_stats.chance import t_quantile
 
 if TYPE_CHECKING:
@@ -21,61 +21,60 @@ OFF_STORED = Rule(
     "BN013",
     "off-stored-statistics",
     Severity.WARNING,
-    "The batch lies off the stored statistics, further than chance takes it: evaluation shifts or "
-    "scales what it gives for it.",
-    "Take a batch of what the layer is used on; where this is one, take the running statistics "
-    "once more over such batches. Several files of one run tell when they moved.",
+    "the batch differs from the stored statistics by more than chance",
+    "Use a batch of the data that the layer is meant for. If this is one, take the running "
+    "statistics again over such batches; several checkpoints of one run show when they moved.",
     symptom="Good in training and bad in evaluation, or good on one set of data only.",
     arithmetic="Evaluation's output is off by (mean - running_mean)/sqrt(running_var + eps) in its "
-    "mean, and its scale by the factor sqrt((var + eps)/(running_var + eps)). The standard errors "
-    "come from the means and variances of the samples (axis 0), not of values, which go together; "
-    "momentum/(2 - momentum) of a batch's scatter is added for the running statistics' own, as of "
-    "batches of this size, or of 32 samples where it is larger. Reported where Student's t is "
-    "beyond one in a million, less for many channels, and the output is off by more than 10 % of "
-    "the layer's scale.",
-    certainty="All but certain that the statistics describe other samples than these. Which of the "
-    "two is wrong the numbers do not tell.",
-    lookalike="A batch of one class, one video or one scanner lies off too, and so does one that "
-    "is preprocessed otherwise, and a channel that few samples fire, none of them here. Padding "
-    "that took part in the statistics, a few outlier batches in training, and statistics that were "
-    "scaled in a conversion leave the same.",
+    "mean, and by the factor sqrt((var + eps)/(running_var + eps)) in its scale. The standard "
+    "errors come from the means and variances of the samples (axis 0), not from single values, "
+    "which are alike within a sample. To allow for the running statistics' own noise, "
+    "momentum/(2 - momentum) of a batch's scatter is added, for batches of this size or of 32 "
+    "samples, whichever is smaller. Reported where Student's t is above what chance exceeds once "
+    "in a million, less often with many channels, and the output is off by more than 10 % of the "
+    "layer's scale.",
+    certainty="Certain, except by a rare chance, that the statistics describe other samples than "
+    "these. Which of the two is wrong, the numbers do not tell.",
+    lookalike="A batch of one class, one video or one scanner differs too, and so does one that is "
+    "preprocessed in another way, and a channel that only a few samples activate, none of them "
+    "here. Padding that took part in the statistics, a few outlier batches in training, and "
+    "statistics that were scaled in a conversion look the same.",
 )
 
 CHANCE = 1e-6
-"""How seldom, at most, a channel of such a batch is remarked."""
+"""The probability, at most, that a channel of a healthy batch is reported."""
 
 CHANCE_OF_ALL = 1e-5
-"""How seldom any of the layer's channels is."""
+"""The same for any of the layer's channels."""
 
 WORST_ERROR = 0.1
-"""The predicted error of the output that is remarked, as a share of the layer's scale."""
+"""The predicted error of the output above which it is reported, as a share of the layer's scale."""
 
 LARGEST_BATCH = 32
-"""Samples that a batch in training is believed to have had at most."""
+"""How many samples a batch in training is taken to have had at most."""
 
 HEAVY = 2.2
-"""From here on samples are heavy-tailed: the standard deviation of their squares over the mean of
-these, which is 1.4 for normal samples of one value. A batch may miss those that make the variance.
-"""
+"""From here on samples are heavy-tailed, and a batch may miss those that make the variance: the
+standard deviation of their squares over the mean of these, 1.4 for normal samples of one value."""
 
 MOST_SHOWN = 0.6
-"""The same for a few samples: over the root of their number, which is the most that they show."""
+"""The same for a few samples, over the root of their number, which is the most they can show."""
 
 FEWEST_BEARERS = 3.0
-"""Samples that must bear a variance above the stored one: a single one may be a rare large one."""
+"""How many samples must bear a variance above the stored one: a single one may be an outlier."""
 
 SURE_TO_BE_SEEN = 14.0
-"""Such samples that a batch must be expected to hold for not to miss all: exp(-14) is 1e-6."""
+"""How many such samples a batch must be expected to hold, not to miss all: exp(-14) is 1e-6."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
     """What chance leaves; every array is of shape (num_features,).
 
-    `mean` is the standard error of the batch's mean, and `var` that of its variance, over that
-    variance; both hold the noise of the running statistics too. `var_below` is for a variance below
-    the stored one; both are Inf where that may be chance whatever its size. `border` is the
-    multiple of them that chance leaves.
+    `mean` is the standard error of the batch's mean, and `var` that of its variance, divided by
+    that variance; both include the noise of the running statistics. `var_below` takes the place of
+    `var` where the variance is below the stored one. Either is Inf where chance may explain a
+    difference of any size. `border` is the multiple of them that chance leaves.
     """
 
     mean: FloatArray
@@ -87,25 +86,25 @@ class _Noise:
     def of(
         cls, stats: ChannelStats, running_var: FloatArray, units: SampleSums, moving: float
     ) -> _Noise:
-        """From `units`: the samples, or whole inputs, that are independent of each other.
+        """From `units` that are independent of each other: the samples, or whole inputs.
 
-        `moving` is the variance of a running mean over that of a unit's.
+        `moving` is the variance of a running mean over that of a unit's mean.
         """
         channels, freedom = stats.num_features, units.number - 1
         var = stats.var
         alone = 1 / units.effective
-        # Units that happen to be alike are no less noisy than values that are independent.
+        # Units that happen to be alike are at least as noisy as independent values.
         size = stats.count / units.number
         between = np.maximum(units.mean_variance, var / size)
-        # What is missing to the stored variance may be what would set them apart.
+        # What the batch lacks of the stored variance may be variance between units.
         between += np.maximum(running_var - var, 0.0)
         mean = np.sqrt(between * (alone + moving))
         squares = np.maximum(units.square_variance, 2 * var**2 / size)
-        # Of two or three units the squares tell little: no less than normal means would scatter.
+        # The squares of two or three units tell little: at least what normal means would scatter.
         least = units.inner_variance * alone + 2 * units.mean_variance**2 / freedom
         relative = np.sqrt(np.maximum(squares * alone, least) + squares * moving) / var
-        # A channel that misses its rare large samples looks calm: the layer's most restless one
-        # tells how its samples are.
+        # A channel that misses its rare large samples looks calm: the layer's most heavy-tailed
+        # channel shows what its samples are like.
         tail = np.sqrt(squares) / var
         alive = np.isfinite(relative) & (var > 0)
         heaviest = float(np.max(tail[alive], initial=0.0))
@@ -135,10 +134,11 @@ def stored_batch_findings(
     parts: Sequence[ChannelStats],
     sorted_ones: NDArray[Any] | None,
 ) -> list[Finding]:
-    """Whether the batch `stats`, whose samples are known, lies off what evaluation uses.
+    """Whether the batch `stats`, whose samples are known, differs from what evaluation uses.
 
-    It came as one input or several, `parts`. In the channels `sorted_ones` (num_features,) these
-    are no shuffled ones: they, and not their samples, are independent of each other.
+    It came as one input or several, `parts`. `sorted_ones` (num_features,) is the mask of channels
+    in which the inputs are not shuffled: there the inputs, and not their samples, are independent
+    of each other.
     """
     samples, eps = stats.samples, settings.eps
     if samples is None or samples.number < 2:
@@ -147,7 +147,7 @@ def stored_batch_findings(
         noise = _noise(stats, running.running_var, settings.momentum, parts, sorted_ones)
         off = _Off.of(stats, running, eps, noise)
         error = off.error(weight)
-        # A channel of equal values has no noise to be beyond; it is remarked as such.
+        # A channel of equal values has no noise to exceed; BN009 reports it.
         usable = np.isfinite(running.running_var) & (running.running_var >= 0) & (stats.var > 0)
         found = np.flatnonzero((error > WORST_ERROR) & usable)
     if not found.size:
@@ -157,8 +157,7 @@ def stored_batch_findings(
     return [
         OFF_STORED.finding(
             name_channels(channels, stats.num_features),
-            f"{off.said(worst)} (channel {worst}; {len(channels)} of {stats.num_features} "
-            f"channels). The output there is off by {error[worst]:.0%}.",
+            off.said(worst) + (f" (channel {worst})" if len(channels) > 1 else ""),
             {
                 "channels": channels,
                 "mean_off_in_std": off.mean[found].tolist(),
@@ -171,6 +170,8 @@ def stored_batch_findings(
                 "samples": samples.number,
                 "border": float(noise.border[worst]),
             },
+            detail=f"{off.errors(worst)} The output is off by {percent(error[worst])} of the "
+            f"layer's scale there. {len(channels)} of {stats.num_features} channels are off.",
             places=("channels",),
         )
     ]
@@ -183,7 +184,7 @@ def _noise(
     parts: Sequence[ChannelStats],
     sorted_ones: NDArray[Any] | None,
 ) -> _Noise:
-    """What chance leaves of the samples; in the channels `sorted_ones`, of the inputs `parts`."""
+    """What chance leaves, by samples; in the channels `sorted_ones`, by the inputs `parts`."""
     assert stats.samples is not None
     # The variance of a moving average of independent batches, over that of one of them.
     moving = momentum / (2 - momentum) if momentum is not None and 0 < momentum < 2 else 0.0
@@ -196,11 +197,12 @@ def _noise(
 
 @dataclass(frozen=True, slots=True)
 class _Off:
-    """How far a batch is off the stored statistics; every array is of shape (num_features,).
+    """How far a batch is from the stored statistics; every array is of shape (num_features,).
 
-    `mean` is in stored standard deviations, `scale` the factor that evaluation's output is off by,
-    less 1, and `z_mean` and `z_var` are in standard errors, the latter (`se_var`) of log
-    `var_ratio`. `mean_is_off` and `var_is_off` say where that is more than chance leaves.
+    `mean` is in stored standard deviations, `scale` the factor by which evaluation's output is off,
+    less 1. `z_mean` and `z_var` are in standard errors, the latter of log `var_ratio`, which has
+    the standard error `se_var`. `mean_is_off` and `var_is_off` say where that is more than chance
+    leaves.
     """
 
     mean: FloatArray
@@ -214,7 +216,7 @@ class _Off:
 
     @classmethod
     def of(cls, stats: ChannelStats, running: RunningStats, eps: float, noise: _Noise) -> _Off:
-        """The batch beside the stored statistics, and beside the noise."""
+        """The batch compared with the stored statistics, and the difference with the noise."""
         running_var = running.running_var
         std = np.sqrt(running_var + eps)
         off = (stats.shift - running.running_mean + stats.offset) / std
@@ -228,7 +230,7 @@ class _Off:
         return cls(off, z_mean, mean_is_off, scale, var_ratio, z_var, se_var, var_is_off)
 
     def error(self, weight: FloatArray | None) -> FloatArray:
-        """The error of the output where it is no chance, as a share of the layer's scale."""
+        """The error of the output where it is not chance, as a share of the layer's scale."""
         error: FloatArray = np.hypot(self.mean_is_off * self.mean, self.var_is_off * self.scale)
         if weight is not None:
             error = error * np.abs(weight) / np.sqrt(np.mean(np.square(weight)))
@@ -238,20 +240,26 @@ class _Off:
         """What is off in a channel, with its numbers."""
         said = []
         if self.mean_is_off[channel]:
-            said.append(
-                f"the mean is off by {self.mean[channel]:.3g} stored standard deviations, "
-                f"{abs(self.z_mean[channel]):.3g} standard errors"
-            )
+            off = self.mean[channel]
+            side = "above" if off > 0 else "below"
+            said.append(f"the mean is {abs(off):.3g} std {side} running_mean")
         if self.var_is_off[channel]:
-            said.append(
-                f"the variance is {self.var_ratio[channel]:.3g} times running_var, "
-                f"{abs(self.z_var[channel]):.3g} standard errors of its logarithm away"
-            )
+            said.append(f"the variance is {self.var_ratio[channel]:.3g} times running_var")
         return " and ".join(said)
+
+    def errors(self, channel: int) -> str:
+        """How many standard errors that is, in a sentence."""
+        said = []
+        if self.mean_is_off[channel]:
+            said.append(f"{abs(self.z_mean[channel]):.3g} standard errors of the mean")
+        if self.var_is_off[channel]:
+            z = abs(self.z_var[channel])
+            said.append(f"{z:.3g} standard errors of the variance's logarithm")
+        return f"That is {' and '.join(said)}."
 
 
 def _inputs(stats: ChannelStats, parts: Sequence[ChannelStats]) -> SampleSums:
-    """The inputs as if each were one sample."""
+    """The inputs, each as if it were one sample."""
     mean = np.array([(part.shift - stats.shift) + (part.offset - stats.offset) for part in parts])
     squares = sum(part.count**2 for part in parts)
     sums = power_sums(mean, np.array([part.var for part in parts]))
