@@ -103,8 +103,8 @@ STILL_INITIAL = Rule(
     "training goes on.",
     arithmetic="After n steps of decay d, the copy still holds q = d^n of what it began with. If "
     "that was a fresh layer, running_var = q + (1 - q) live and running_mean = (1 - q) live, with "
-    "one q in every channel, and no variance lies below q. d = 0.9998 leaves 85 % after 800 steps, "
-    "and 1 % after 23024.",
+    "one q in every channel, and no variance lies below q. d = 0.9998 leaves 85% after 800 steps, "
+    "and 1% after 23024.",
     certainty="Likely: one q explains the copy in most channels of all its layers, and a common "
     "factor does not. Today's live variances stand for those that were averaged, so q is known to "
     "within about a tenth.",

@@ -15,7 +15,6 @@ from bncli.rulebook.interface import (
     channel_extent,
     name_channels,
     odd_values,
-    percent,
     span,
     times,
 )
@@ -82,8 +81,8 @@ def _few_values(count: int) -> list[Finding]:
         return []
     said = f"only {count} value{'s' * (count > 1)} a channel"
     if count > 1:
-        noise = percent((2 / (count - 1)) ** 0.5)
-        said += f", whose variance is off by about {noise} by chance alone"
+        noise = (2 / (count - 1)) ** 0.5
+        said += f", whose variance is off by about {noise:.0%} by chance alone"
     return [rules.FEW_VALUES.finding("every channel", said, {"count": count})]
 
 
@@ -92,7 +91,7 @@ def _constant(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
     if not channels.any():
         return []
     values = span(stats.min[channels], ".6g")
-    of = " of each channel" * (channels.sum() > 1)
+    of = " of each channel" if channels.sum() > 1 else ""
     return _at(
         rules.CONSTANT,
         channels,

@@ -21,7 +21,7 @@ INITIAL_VALUE_REMAINS = Rule(
     symptom="A short fine-tune, or a checkpoint from the first steps, is worse in evaluation than "
     "in training.",
     arithmetic="After n batches, (1 - m)^n of each statistic is still the initial value, with m "
-    "the momentum. 44 batches bring it below 1 % at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a "
+    "the momentum. 44 batches bring it below 1% at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a "
     "variance lies below (1 - m)^n the counter itself is wrong (BN305), and this rule is silent.",
     certainty="Certain where the file stores the momentum or --momentum gives it, since it follows "
     "from the two. Otherwise it depends on the momentum that is assumed. Where all variances lie "
@@ -31,7 +31,7 @@ INITIAL_VALUE_REMAINS = Rule(
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
 )
 MOST_WEIGHT = 0.01
-"""The share of the initial value above which it is reported: a running_var that is off by 1 %
+"""The share of the initial value above which it is reported: a running_var that is off by 1%
 changes the scale by half as much, which no network notices."""
 
 USUAL_MOMENTA = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 0.0003, 0.0001)
@@ -202,8 +202,7 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         findings.append(
             INVERTED.finding(
                 label(layer.name),
-                f"momentum {momentum:.6g} gives the newest batch {100 * momentum:.4g} % of the "
-                "weight",
+                f"momentum {momentum:.6g} gives the newest batch {percent(momentum)} of the weight",
                 {
                     "layer": layer.name,
                     "cause": "momentum-inverted",

@@ -45,7 +45,7 @@ INITIAL = Rule(
     "BN702",
     "initial-value-weighs",
     Severity.WARNING,
-    "more than 1 % of each running statistic is still its initial value",
+    "more than 1% of each running statistic is still its initial value",
     "Run more batches, give the new batch more weight, or use momentum=None, which averages all "
     "batches alike.",
     symptom="After a short run, evaluation is worse than training, most of all where the true mean "
@@ -127,7 +127,7 @@ MOST_NEW_WEIGHT = 0.5
 
 STALLED_BY = 0.01
 """The distance from the exact value above which it is reported: in standard deviations for
-running_mean, relative to itself for running_var. Either moves the output by 1 % at most."""
+running_mean, relative to itself for running_var. Either moves the output by 1% at most."""
 
 LAST_ALONE = "Give the newest batch less weight, unless its statistics alone are wanted."
 """The fix for a momentum that keeps nothing of the batches before."""

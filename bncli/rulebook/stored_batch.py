@@ -31,7 +31,7 @@ OFF_STORED = Rule(
     "which are alike within a sample. To allow for the running statistics' own noise, "
     "momentum/(2 - momentum) of a batch's scatter is added, for batches of this size or of 32 "
     "samples, whichever is smaller. Reported where Student's t is above what chance exceeds once "
-    "in a million, less often with many channels, and the output is off by more than 10 % of the "
+    "in a million, less often with many channels, and the output is off by more than 10% of the "
     "layer's scale.",
     certainty="Certain, except by a rare chance, that the statistics describe other samples than "
     "these. Which of the two is wrong, the numbers do not tell.",

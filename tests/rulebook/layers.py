@@ -38,6 +38,29 @@ def only(made, code):
     return finding
 
 
+MOST_WORDS = 120
+"""The most characters of a finding's message, without the names and paths in it."""
+
+
+def ill_said(finding, *names):
+    """What is wrong with the words of a finding, a dict as in JSON; `names` may be long."""
+    message = finding["message"]
+    rest = message
+    for name in (*names, finding["subject"]):
+        rest = rest.replace(name, "")
+    if len(rest) > MOST_WORDS:
+        yield f"{len(rest)} characters: {message}"
+    if message.endswith(".") or message != message.strip():
+        yield f"ends like a sentence: {message}"
+    for text in (finding["detail"], finding["hint"]):
+        if text and not text.endswith("."):
+            yield f"not a sentence: {text}"
+    if any("\n" in text or "  " in text for text in (message, finding["detail"])):
+        yield f"more than a line: {message} {finding['detail']}"
+    if finding["detail"][:1].islower():
+        yield f"begins without a capital: {finding['detail']}"
+
+
 def f4(*numbers):
     return np.array(numbers, np.float32)
 

@@ -87,7 +87,7 @@ def test_a_share_of_the_initial_value_is_seen_in_every_floating_point_type(run, 
 
 @pytest.mark.parametrize("decay", [0.9, 0.99])
 @pytest.mark.parametrize("counter", [0, 1, 150])
-def test_an_average_that_has_caught_up_is_a_fact_and_no_fault(run, folder, decay, counter):
+def test_an_average_that_has_caught_up_is_a_fact_and_not_a_fault(run, folder, decay, counter):
     model, average = map(copy.deepcopy, averaged_later(decay))
     for module in norms(average).values():
         module.num_batches_tracked.fill_(counter)
@@ -96,6 +96,12 @@ def test_an_average_that_has_caught_up_is_a_fact_and_no_fault(run, folder, decay
     (fact,) = (f for f in findings if f["code"] == "BN604")
     assert len(fact["evidence"]["layers"]) == len(norms(model))
     assert fact["evidence"]["counters_behind"] == len(norms(model))
+    number, apart = len(norms(model)), fact["evidence"]["statistics_apart"]
+    assert fact["message"] == (
+        f"{number} layers have statistics other than the live model's, {apart:.2g} std away in the "
+        "median"
+    )
+    assert f"{number} counters are behind the live ones." in fact["detail"]
     assert "should be" not in fact["hint"]
 
 
@@ -144,6 +150,7 @@ def test_statistics_that_did_not_move_are_told_with_both_counters(run, folder, c
     assert finding["evidence"]["live_num_batches_tracked"] == 320
     assert finding["evidence"]["statistics_apart"] > 1
     assert finding["evidence"]["weights_apart"] < 0.1
+    assert f"num_batches_tracked is {ours}, and 320 in model.stem.1" in finding["detail"]
 
 
 def test_a_copy_that_ran_its_own_batches_is_not_left_behind(run, folder):
@@ -236,7 +243,7 @@ def test_a_target_that_got_the_buffers_too_is_fine(run, folder):
 
 
 @pytest.mark.parametrize("name", ["target_head", "head_old", "momentum_head"])
-def test_another_network_of_such_a_name_is_no_twin(run, folder, name):
+def test_another_network_of_such_a_name_is_not_a_twin(run, folder, name):
     """A second head for the target domain, trained on its own or not trained yet."""
     saved = below(train_apart(1).state_dict(), "head")
     trained_one = found(run, saved | below(train_apart(2).state_dict(), name))
@@ -252,7 +259,8 @@ def test_a_copy_that_is_all_initial_got_no_parameters_either(folder, run):
     assert len(never) == len(norms(made(residual)))
     for finding in never:
         assert finding["evidence"]["cause"] == "never-updated"
-        assert "parameters were copied" not in finding["message"]
+        assert "nothing of the copy was ever updated" in finding["detail"]
+        assert "parameters were copied" not in finding["detail"]
 
 
 def test_a_copy_that_is_far_may_have_been_estimated_anew(folder, run):
@@ -263,7 +271,7 @@ def test_a_copy_that_is_far_may_have_been_estimated_anew(folder, run):
         norm.num_batches_tracked.fill_(40)
     findings = [each for each in found(run, both(live, other)) if each["code"] == "BN609"]
     assert findings
-    assert all("unless they were estimated anew" in each["message"] for each in findings)
+    assert all("unless they were estimated anew" in each["detail"] for each in findings)
 
 
 def test_nearly_all_is_said_in_digits(folder, run):
@@ -272,10 +280,10 @@ def test_nearly_all_is_said_in_digits(folder, run):
     for norm in norms(other).values():
         norm.running_mean *= 0.002
         norm.running_var.mul_(0.002).add_(0.998)
-    messages = [
-        each["message"] for each in found(run, both(live, other)) if each["code"] == "BN608"
-    ]
-    assert messages
-    assert all(message.startswith("about 99.8 % ") for message in messages), messages
+    findings = [each for each in found(run, both(live, other)) if each["code"] == "BN608"]
+    assert {each["message"] for each in findings} == {
+        "about 99.8% of each statistic is still the initial 0 or 1"
+    }
     # The 160 batches of `trained`: 0.998^(1/160), to two digits of what a step takes.
-    assert all("as decay 0.999987 leaves after 160 steps" in message for message in messages)
+    said = "as decay 0.999987 leaves it after 160 steps."
+    assert all(each["detail"].endswith(said) for each in findings)

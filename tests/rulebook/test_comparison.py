@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bncli.model.closeness import ChannelCloseness, Closeness
+from bncli.report import Certainty
 from bncli.rulebook.comparison import (
     MOST_FINDINGS,
     MOST_NAMES,
@@ -38,9 +39,9 @@ def test_a_quantity_that_did_not_pass():
     (finding,) = comparison_findings([same, closeness(), nothing], "torch 2.3")
     assert (finding.code, finding.subject, finding.extent) == ("BN901", "output", ())
     assert finding.message == (
-        "3 of 10 values differ from torch 2.3; the worst, at channel 1, is 1.5 against 1, 2 times "
-        "its tolerance."
+        "3 of 10 values differ from torch 2.3, by up to 2 times the tolerance"
     )
+    assert finding.detail == "The worst, at channel 1, is 1.5 against 1."
     assert finding.evidence == {
         "mismatched": 3, "total": 10, "index": (1,), "actual": 1.5, "expected": 1.0,
         "tolerance_used": 2.0,
@@ -53,22 +54,29 @@ def test_a_quantity_that_did_not_pass():
 )
 def test_where_the_worst_is(index, said):
     (finding,) = comparison_findings([closeness(index=index)], "torch", counted="step")
-    assert f"the worst, at {said}, is" in finding.message
+    assert f"The worst, at {said}, is" in finding.detail
+
+
+def test_one_value_that_differs():
+    (finding,) = comparison_findings([closeness(mismatched=1)], "torch")
+    assert finding.message == "1 of 10 values differs from torch, by up to 2 times the tolerance"
 
 
 def test_what_is_beyond_every_tolerance():
     nan = closeness(used=math.inf, max_abs_diff=math.nan)
     (finding,) = comparison_findings([nan], "torch", more={"output": "It is so."})
-    assert finding.message.endswith("infinitely many times its tolerance. It is so.")
+    assert finding.message == "3 of 10 values differ from torch"
+    assert finding.detail == "The worst, at channel 1, is 1.5 against 1. It is so."
     assert [member[0] for member in finding.extent] == ["not finite"]
     (finding,) = comparison_findings([closeness()], "torch", overflow=True)
-    assert finding.hint == "BN004 says why: the variance overflows."
+    assert finding.hint == "Fix BN004 first: the variance overflows."
 
 
 def test_digits_that_were_lost_within_the_tolerance():
     passed = closeness(mismatched=0, max_abs_diff=2e-3)
     (finding,) = lost_digits_findings(passed, 1.0, "torch")
     assert (finding.code, finding.evidence) == ("BN902", {"max_abs_diff": 2e-3, "scale": 1.0})
+    assert finding.message == "torch is off by up to 0.002 from the exact values"
     assert lost_digits_findings(passed, 2.0, "torch") == []  # two thousandths of 2 at most
     assert lost_digits_findings(replace(passed, mismatched=1), 1.0, "torch") == []
 
@@ -102,7 +110,7 @@ def test_tensors_that_differ_are_said_with_their_channels():
     slight, bad = stored("slight", 1.5, bad=(1,)), stored("bad", 7.0, bad=(0, 2))
     found = stored_findings([same, slight, bad], "b.pt", "Look at it.")
     assert codes(found) == [("BN901", "bad"), ("BN901", "slight")]
-    assert found[0].message.endswith("Of 4 channels, channels 0 and 2 mismatch. Look at it.")
+    assert found[0].detail.endswith("Of 4 channels, channels 0 and 2 mismatch. Look at it.")
     assert all(finding.extent == () for finding in found)
 
 
@@ -120,8 +128,9 @@ def test_more_tensors_than_a_screen_share_a_finding():
     *own, odd, rest = stored_findings(many + nan, "b.pt", "")
     assert [subject for _, subject in codes(own)] == [f"t{n}" for n in range(MOST_FINDINGS)]
     assert (odd.subject, odd.places) == ("1 more", ("n0",))
-    assert odd.message == "1 more tensors differ from b.pt in NaN or Inf."
+    assert odd.message == "1 more tensor differs from b.pt in NaN or Inf"
     assert (rest.subject, rest.extent) == ("2 more", ())
+    assert rest.message == "2 more tensors differ from b.pt"
     assert rest.places == (f"t{MOST_FINDINGS}", f"t{MOST_FINDINGS + 1}")
     assert len(stored_findings(many[:MOST_FINDINGS], "b.pt", "")) == MOST_FINDINGS
 
@@ -131,28 +140,33 @@ def test_what_was_not_compared_is_said_by_its_reason():
     reasons = dict.fromkeys(names, "not in b.pt") | {"alone": "of another shape"}
     many, one = not_compared_findings(reasons, {"not in b.pt": "not in EXPECTED"})
     assert (many.code, many.subject) == ("BN903", f"{MOST_NAMES + 2} tensors")
-    assert many.message == (
-        f"{MOST_NAMES + 2} tensors are not in b.pt: {', '.join(names[:MOST_NAMES])} and 2 more."
-    )
+    assert many.message == f"{MOST_NAMES + 2} tensors are not in b.pt"
+    assert many.detail == f"They are {', '.join(names[:MOST_NAMES])} and 2 more."
     assert (many.extent, many.places) == (("not in EXPECTED",), tuple(names))
-    assert (one.subject, one.message) == ("alone", "1 tensor is of another shape: alone.")
+    assert (one.subject, one.message) == ("alone", "1 tensor is of another shape")
     assert one.extent == ("of another shape",)
 
 
 def test_what_made_an_output():
-    def found(**more):
-        return identification_findings("OUTPUT", "LayerNorm", 12, kind=("LayerNorm",), **more)
+    def found(kind=("LayerNorm",), **more):
+        return identification_findings("OUTPUT", "LayerNorm", 12, kind=kind, **more)
 
     assert found(explained=True, expected=True) == found(explained=False, expected=True) == []
     (made,) = found(explained=True, expected=False)
     assert (made.code, made.extent, made.evidence) == (
         "BN904", ("LayerNorm",), {"tried": 12, "best": "LayerNorm"},
     )  # fmt: skip
+    assert (made.message, made.certainty) == ("OUTPUT is LayerNorm", Certainty.CERTAIN)
+    (doubtful,) = found(kind=(), explained=True, expected=False)
+    assert doubtful.certainty == Certainty.LIKELY
     (other,) = found(explained=False, expected=False)
+    assert other.message == "none of 12 hypotheses explains OUTPUT; the nearest is LayerNorm"
     assert (other.code, other.evidence) == ("BN905", {"tried": 12, "nearest": "LayerNorm"})
 
 
 def test_buffers_that_a_batch_left_alone():
     finding = nothing_updated_finding("running_mean", 3, 0.25, 0.1)
     assert finding.code == "BN906"
-    assert "momentum 0.1 would have moved running_mean by up to 0.25 (channel 3)" in finding.message
+    assert finding.message == (
+        "no buffer moved; momentum 0.1 would have moved running_mean by 0.25 in channel 3"
+    )

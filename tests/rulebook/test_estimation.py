@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bncli.report import Certainty
 from bncli.rulebook.estimation import check_initial, check_missing, named_batch_norm
 from bncli.rulebook.layers import Bare, Checkpoint, summary
 from tests.rulebook.layers import found, layer
@@ -44,11 +46,13 @@ def judged(*layers, check=check_initial, **more):
     return check(Checkpoint([summary(each) for each in layers], **more))
 
 
-@pytest.mark.parametrize(("channels", "said"), [(1, "its one channel"), (3, "all 3 channels")])
-def test_the_channels_of_a_layer_in_words(channels, said):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_said_of_a_layer_that_was_never_estimated(channels):
     (found,) = judged(initial(channels=channels), layer("other"))
     assert found.code == "BN101"
-    assert f"running_var exactly 1 in {said}, weight" in found.message
+    assert found.message == (
+        "the statistics are exactly 0 and 1 in every channel, though weight or bias is trained"
+    )
     assert found.evidence["channels_total"] == channels
 
 
@@ -72,6 +76,8 @@ def test_which_rule_speaks_of_initial_statistics(made, others, code, cause):
     assert (found.code, found.subject, found.evidence["cause"]) == (code, "bn", cause)
     counted = found.evidence["num_batches_tracked"]
     assert counted == made.state.num_batches_tracked
+    assert ("num_batches_tracked is 9" in found.message + found.detail) == (counted == 9)
+    assert found.certainty == (Certainty.LIKELY if code == "BN102" else Certainty.CERTAIN)
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, "1 other layer of the file has"),
@@ -79,33 +85,42 @@ def test_which_rule_speaks_of_initial_statistics(made, others, code, cause):
 def test_the_others_are_counted_in_words(number, said):
     others = [layer(f"other{index}") for index in range(number)]
     (found,) = judged(initial(), *others)
-    assert f"{said} statistics of their own" in found.message
+    assert found.detail.startswith(f"{said} real statistics. ")
     bare = Bare("bn", ("weight", "bias", "num_batches_tracked"))
     (missing,) = judged(*others, check=check_missing, bare=[bare])
-    assert f"{said} both." in missing.message
+    assert missing.detail == f"{said} both."
 
 
 @pytest.mark.parametrize(
-    ("name", "leaves", "cause"),
+    ("name", "leaves", "cause", "sure"),
     [
-        ("x", ("running_mean", "weight", "num_batches_tracked"), "half-saved"),
-        ("x.bn", ("running_var",), "half-saved"),
-        ("x", ("running_mean", "weight"), None),  # a norm that divides by something else
-        ("x", ("weight", "bias", "num_batches_tracked"), "buffers-not-saved"),
-        ("x.bn", ("weight", "bias"), "buffers-not-saved"),
-        ("x.bn", ("weight",), None),
-        ("x", ("weight", "bias"), None),
+        ("x", ("running_mean", "weight", "num_batches_tracked"), "half-saved", "certain"),
+        ("x.bn", ("running_var",), "half-saved", "certain"),
+        ("x", ("running_mean", "weight"), None, None),  # a norm that divides by something else
+        ("x", ("weight", "bias", "num_batches_tracked"), "buffers-not-saved", "certain"),
+        ("x.bn", ("weight", "bias"), "buffers-not-saved", "likely"),
+        ("x.bn", ("weight",), None, None),
+        ("x", ("weight", "bias"), None, None),
     ],
 )
-def test_what_lacks_statistics_beside_layers_that_have_them(name, leaves, cause):
+def test_what_lacks_statistics_beside_layers_that_have_them(name, leaves, cause, sure):
     findings = judged(layer("other"), check=check_missing, bare=[Bare(name, leaves)])
-    assert [(f.code, f.subject, f.evidence["cause"]) for f in findings] == (
-        [("BN106", name, cause)] if cause else []
+    assert [(f.code, f.subject, f.evidence["cause"], f.certainty.value) for f in findings] == (
+        [("BN106", name, cause, sure)] if cause else []
     )
     lacking = [leaf for leaf in ("running_mean", "running_var") if leaf not in leaves]
     assert all(finding.extent == tuple(lacking) for finding in findings)
     alone = judged(check=check_missing, bare=[Bare(name, leaves)])
     assert len(alone) == (cause == "half-saved")  # the others are told by their siblings
+    assert all(finding.detail == "" for finding in alone)
+
+
+def test_half_of_the_statistics_under_a_neutral_name_is_less_sure():
+    """Where another layer has no counter, a layer without one may be a BatchNorm too."""
+    other = replace(summary(layer("other")), has_counter=False)
+    (found,) = check_missing(Checkpoint([other], [Bare("x", ("running_mean", "weight"))]))
+    assert found.message == "running_var is missing, but running_mean is there"
+    assert found.certainty == Certainty.LIKELY
 
 
 def test_a_target_network_without_its_twins_buffers():
@@ -113,5 +128,6 @@ def test_a_target_network_without_its_twins_buffers():
     more = {"twins": {"target.bn": "net.bn"}}
     (found,) = judged(live, target, **more, followers=["target.bn"])
     assert (found.code, found.subject, found.evidence["live"]) == ("BN101", "target.bn", "net.bn")
+    assert found.message.endswith("but not in its twin net.bn")
     assert "running_mean and running_var of net.bn too" in found.hint
     assert judged(live, target, **more) == []  # an average is not said here

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.report import Severity
+from bncli.report import Certainty, Severity
 from bncli.rulebook import FAMILIES, RULES, registry
 from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
 from tests.rulebook.faults import FAULTS
-from tests.rulebook.layers import f4
+from tests.rulebook.layers import f4, ill_said
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -264,7 +264,7 @@ def test_no_piece_of_a_rule_is_forgotten(repository):
 
 
 def test_each_forgotten_piece_is_named():
-    def rule(code, hint="Mend it."):
+    def rule(code, hint="Fix it."):
         return Rule(code, "a-name", Severity.INFO, "It is.", hint, "s", "a", "c", "l")
 
     fine, other = ModuleType("fine", "BN41x, BN420: fine."), ModuleType("other", "BN4xx to BN899.")
@@ -345,8 +345,9 @@ def test_a_rule_is_well_formed(rule):
     assert re.fullmatch(r"BN[0-79]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
     texts = (rule.symptom, rule.arithmetic, rule.certainty, rule.lookalike)
-    for sentence in (rule.summary, rule.hint, *texts):
+    for sentence in (rule.hint, *texts):
         assert sentence.endswith("."), sentence
+    for sentence in (rule.summary, rule.hint, *texts):
         assert "\n" not in sentence
         assert "  " not in sentence
         assert sentence.isascii()
@@ -358,12 +359,40 @@ def test_a_rule_is_well_formed(rule):
     assert others <= {other.code for other in RULES} - {rule.code}
 
 
+SURE = {
+    Certainty.CERTAIN: "Certain",
+    Certainty.LIKELY: "Likely",
+    Certainty.ASSUMED: "Depends on",
+}
+"""How the text on a rule's certainty begins, by how sure its findings are."""
+
+
+@every_rule
+def test_a_rule_is_told_in_a_claim_a_fix_and_how_sure_it_is(rule):
+    assert not rule.summary.endswith(".")
+    assert len(rule.summary) <= 90
+    assert ": " not in rule.summary.removeprefix(":")  # a number of places follows one
+    assert not re.match(r"[A-Z][a-z]+ ", rule.summary)  # a line that follows "error[BN201]"
+    assert len(re.split(r"(?<=[.!?]) (?=[A-Z])", rule.hint)) <= 2
+    assert re.match(rf"{SURE[rule.sure]}\b", rule.certainty)
+
+
 @every_rule
 def test_a_finding_carries_its_rule(rule):
-    finding = rule.finding("here", "a fact.", {"number": 3})
+    finding = rule.finding("here", "a fact", {"number": 3})
     assert (finding.code, finding.severity, finding.hint) == (rule.code, rule.severity, rule.hint)
-    assert (finding.subject, finding.message) == ("here", "a fact.")
+    assert (finding.subject, finding.message, finding.detail) == ("here", "a fact", "")
+    assert (finding.claim, finding.certainty) == (rule.summary, rule.sure)
     assert finding.evidence == {"number": 3}
+
+
+@pytest.mark.parametrize("key", ["eps_assumed", "momentum_assumed"])
+def test_what_rests_on_an_assumed_value_says_so(key):
+    (rule,) = (rule for rule in RULES if rule.code == "BN201")
+    assert rule.finding("here", "a fact", {key: True}).certainty == Certainty.ASSUMED
+    assert rule.finding("here", "a fact", {key: False}).certainty == rule.sure
+    likely = rule.finding("here", "a fact", {key: True}, sure=Certainty.LIKELY)
+    assert likely.certainty == Certainty.LIKELY
 
 
 @every_planted_rule
@@ -376,8 +405,7 @@ def test_the_planted_fault_is_found(run, save, rule):
     errors = any(severity == "error" for _, severity, _ in found)
     assert result.code == (1 if errors else 0)
     for item in result.report["findings"]:
-        assert item["message"].endswith(".")
-        assert "\n" not in item["message"]
+        assert not list(ill_said(item))
         if item["code"] != "BN005":  # which has nothing to count
             assert item["evidence"], item
             assert any(c.isdigit() for c in item["message"])

@@ -1,4 +1,4 @@
-"""What a momentum that is known says, and what the numbers say of one that is assumed."""
+"""What a known momentum tells, and what the numbers tell of one that is assumed."""
 
 from fractions import Fraction
 
@@ -46,13 +46,23 @@ def test_a_stored_momentum_of_keras_is_told(run, folder, momentum):
         evidence = finding["evidence"]
         assert (evidence["momentum"], evidence["new_weight"]) == (momentum, momentum)
         assert evidence["meant"] == pytest.approx(1 - momentum)
-    assert f"{100 * momentum:g} %" in findings[0]["message"]
+    assert findings[0]["message"] == (
+        f"momentum {momentum:g} gives the newest batch {100 * momentum:g}% of the weight"
+    )
+    assert f"set momentum={1 - momentum:.6g}," in findings[0]["hint"]
+    assert {finding["certainty"] for finding in findings} == {"likely"}
 
 
 def test_a_momentum_that_is_given_is_known(run, folder):
     state = trained().state_dict()
     flags = ("--momentum", "stem.*=0.95", "--momentum", "0.1")
     assert [f["subject"] for f in found(run, state, *flags, code="BN701")] == ["stem.1"]
+
+
+def test_a_momentum_of_1_has_no_counterpart(run, folder):
+    hints = {finding["hint"] for finding in found(run, with_momentum(1.0), code="BN701")}
+    assert len(hints) == 1
+    assert not any("Keras" in hint for hint in hints)
 
 
 @pytest.mark.parametrize("momentum", [None, 0.0, 0.01, 0.1, 0.3, 0.5])
@@ -79,7 +89,9 @@ def test_variances_above_one_value_betray_the_momentum(run, folder, momentum, st
         assert evidence["likely_momentum"] == pytest.approx(momentum, rel=0.15)
         assert evidence["initial_weight"] == pytest.approx((1 - momentum) ** steps, rel=0.03)
         assert (evidence["momentum"], evidence["momentum_assumed"]) == (0.1, True)
-        assert "assumed" in finding["message"]
+        assert f"at momentum {evidence['likely_momentum']:.4g} (likely)" in finding["message"]
+        assert "not the assumed 0.1." in finding["detail"]
+        assert finding["certainty"] == "likely"
 
 
 def test_a_momentum_that_is_known_is_not_guessed(run, folder):
@@ -92,7 +104,10 @@ def test_a_momentum_that_is_known_is_not_guessed(run, folder):
             assert (evidence["momentum"], evidence["momentum_assumed"]) == (0.01, False)
             assert evidence["likely_momentum"] is None
             assert evidence["initial_weight"] == pytest.approx(0.99**5)
-            assert "assumed" not in finding["message"]
+            assert finding["certainty"] == "certain"
+            assert finding["message"] == (
+                "95% of each statistic is still the initial 0 or 1 after 5 batches at momentum 0.01"
+            )
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10, 30])
@@ -101,7 +116,8 @@ def test_what_was_assumed_rightly_is_not_doubted(run, folder, steps):
     findings = found(run, state, code="BN105")
     assert findings
     assert {f["evidence"]["likely_momentum"] for f in findings} == {None}
-    assert all("assumed" in f["message"] for f in findings)
+    assert all(f["message"].endswith("at momentum 0.1 (assumed)") for f in findings)
+    assert {f["certainty"] for f in findings} == {"depends on an assumption"}
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])

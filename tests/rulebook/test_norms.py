@@ -23,3 +23,5 @@ def test_two_axes_that_could_be_the_channels(shape, given, blamed):
     assert [(f.code, f.subject, f.evidence) for f in found] == (
         [("BN020", "input", {"shape": list(shape)})] if blamed else []
     )
+    said = "axes 1 and 2 both have size 6; axis 1 was taken as the channels"
+    assert all(finding.message == said for finding in found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.rulebook.running import one_value_findings
+from bncli.running_stats.frameworks import convention
 from bncli.running_stats.scatter import MOST_APART
 from tests.sampling import some
 
@@ -61,9 +63,15 @@ def test_the_momentum_that_was_meant(run):
     assert evidence == {"momentum": 0.99, "new_weight": 0.99, "meant": 0.01}
     result = run(*flags, "0.1", "--convention", "keras3")
     assert finding(result, "BN701")["evidence"]["meant"] == 0.9
-    assert "lasts 1.22 batches. If" in finding(result, "BN701")["message"]
-    assert "lasts 1 batch. If" in finding(run(*flags, "1"), "BN701")["message"]
-    assert "as in pytorch, write 0.9" in finding(result, "BN701")["message"]
+    inverted = finding(result, "BN701")
+    assert inverted["message"] == (
+        "in keras3, momentum 0.1 gives the newest batch 90% of the weight"
+    )
+    assert inverted["detail"] == "The average spans 1.22 batches."
+    assert inverted["hint"] == "If 0.1 was meant as in pytorch, use 0.9 in keras3."
+    last = finding(run(*flags, "1"), "BN701")
+    assert last["detail"] == "The average spans 1 batch."
+    assert "as in" not in last["hint"]  # another framework's 1 would not update at all
 
 
 @pytest.mark.parametrize(("batches", "blamed"), [(43, True), (44, False)])
@@ -95,7 +103,7 @@ def test_shuffled_batches_of_many_channels_are_not_blamed(run):
         assert codes(run("simulate-ema", *flags)) == set(), shape
 
 
-def test_pixels_that_go_together_are_no_fault_of_the_order(run, save):
+def test_pixels_that_go_together_are_not_blamed_on_the_order(run, save):
     """Images with a brightness of their own, shuffled and sorted."""
     rng = np.random.default_rng(0)
     brightness = np.sort(rng.normal(0, 3, 400))
@@ -125,8 +133,8 @@ def test_sorted_images_are_seen_at_any_number_of_batches(run, save, batches):
 
 
 def test_a_table_of_statistics_knows_no_samples(run, save):
-    """Shuffled images with a brightness of their own: their values are no measure, and it is said
-    as a note.
+    """Shuffled images with a brightness of their own: their values are not independent, so the
+    finding is only a note.
     """
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 4, 2, 100)) * 0.1 + rng.normal(size=(20, 4, 2, 1))
@@ -134,12 +142,14 @@ def test_a_table_of_statistics_knows_no_samples(run, save):
     flags = ("--momentum", "none", "-f", "json")
     by_value = finding(run("simulate-ema", "t.npz", *flags), "BN703")
     assert (by_value["severity"], by_value["evidence"]["by"]) == ("info", "values")
+    assert by_value["certainty"] == "likely"
+    assert "what independent values leave" in by_value["message"]
     x = save("x.npy", x.reshape(80, 2, 100))
     assert codes(run("simulate-ema", x, "--batch-size", 4, *flags)) == set()
 
 
 def test_channels_first_of_all_leave_no_samples_to_tell(run, save):
-    """(C, H, W): the rows of an image are no samples."""
+    """(C, H, W): the rows of an image are not samples."""
     rng = np.random.default_rng(0)
     for i in range(4):
         save(f"{i}.npy", rng.normal(size=(2, 8, 8)) * 0.01 + rng.normal(size=(2, 1, 1)))
@@ -163,6 +173,8 @@ def test_a_trained_state_is_no_initial_value(run, save, mean, var, trained):
     assert ("the state you started from" in found["message"]) == trained
     assert ("the state you started from" in result.report["verdict"]) == trained
     assert ("initial value" in found["message"] + result.report["verdict"]) == (not trained)
+    assert found["message"].startswith("66% of each statistic is still the ")
+    assert found["message"].endswith("after 4 updates")
 
 
 @pytest.mark.parametrize("shape", [(8, 2), (8, 2, 3)])
@@ -171,7 +183,7 @@ def test_batches_that_are_constant_each_are_not_shuffled(run, save, shape):
     x = np.repeat(np.arange(10.0), 8).reshape(10, 8, *(1,) * (len(shape) - 1)) + np.zeros(shape)
     result = run("simulate-ema", save("x.npy", x), "--batch-axis", 0, "--epochs", 5, "-f", "json")
     assert codes(result) == {"BN703"}
-    assert "infinitely many times what shuffled ones leave" in finding(result, "BN703")["message"]
+    assert "is infinitely many times what shuffling leaves" in finding(result, "BN703")["message"]
 
 
 def test_a_constant_channel_is_not_unshuffled(run, save):
@@ -192,12 +204,31 @@ def test_one_value_is_an_error_only_where_it_is_one(run, save):
     x = save("x.npy", np.random.default_rng(0).normal(size=(401, 3)))
     flags = ("simulate-ema", x, "--batch-size", 4, "-f", "json")
     assert codes(run(*flags)) == {"BN704"}
-    assert finding(run(*flags), "BN704")["evidence"] == {
+    found = finding(run(*flags), "BN704")
+    assert found["message"] == "401 samples in batches of 4 leave a last batch of 1 sample"
+    assert found["detail"] == "pytorch refuses such a batch, here after counting it."
+    assert found["evidence"] == {
         "batches": [100], "number": 1, "samples": 401,
     }  # fmt: skip
     assert codes(run(*flags, "--convention", "keras3", "--momentum", "0.9")) == set()
-    assert codes(run(*flags, "--convention", "tinygrad")) == {"BN704", "BN706"}
+    other = run(*flags, "--convention", "tinygrad")
+    assert codes(other) == {"BN704", "BN706"}
+    assert finding(other, "BN704")["detail"] == "tinygrad computes 0/0 for such a batch."
     assert codes(run(*flags, "--drop-last")) == set()
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([4], "batch 5 of 9 has one value a channel"),
+        ([2, 4], "2 of 9 batches have one value a channel, the first is batch 3"),
+    ],
+)
+def test_batches_with_one_value_are_numbered_from_1(batches, said):
+    rows = [convention("pytorch"), convention("tinygrad")]
+    (found,) = one_value_findings(rows, batches, 9, None, None)
+    assert found.message == said
+    assert one_value_findings([convention("keras3")], batches, 9, None, None) == []
 
 
 def test_float32_does_not_stall_where_bfloat16_does(run):
@@ -207,12 +238,13 @@ def test_float32_does_not_stall_where_bfloat16_does(run):
     assert codes(run(*flags, "float32")) == set()
 
 
-def test_an_overflow_of_float16_is_no_stall(run, save):
+def test_an_overflow_of_float16_is_not_a_stall(run, save):
     x = np.random.default_rng(0).normal(0, 400, (64, 2))
     flags = ("--batch-size", 8, "--epochs", 20, "--buffer-dtype", "float16", "-f", "json")
     result = run("simulate-ema", save("x.npy", x), *flags)
     assert codes(result) == {"BN706"}
     assert "it is inf in channels 0 and 1" in finding(result, "BN706")["message"]
+    assert finding(result, "BN706")["detail"] == ""  # the input is finite
 
 
 def test_what_an_infinite_variance_leaves_is_the_bias():

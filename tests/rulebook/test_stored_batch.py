@@ -11,6 +11,7 @@ import torch
 
 from bncli.model import BatchNormSettings, RunningStats
 from bncli.moments import channel_stats
+from bncli.rulebook.interface import percent
 from bncli.rulebook.stored_batch import stored_batch_findings
 from bncli.running_stats.chance import t_quantile
 from tests.healthy_batches import findings_of, healthy
@@ -70,6 +71,10 @@ def test_a_variance_that_is_100_times_off(running, factor):
     assert evidence["predicted_error"] == pytest.approx([abs(expected)])
     assert abs(evidence["z_var"][0]) > evidence["border"]
     assert finding.extent == ()  # it drifts with training
+    ratio, error = evidence["var_ratio"][0], evidence["predicted_error"][0]
+    assert finding.message == f"the variance is {ratio:.3g} times running_var"
+    assert f"The output is off by {percent(error)} of the layer's scale" in finding.detail
+    assert "1 of 4 channels" in finding.detail
 
 
 def test_a_mean_that_is_off_by_two_standard_deviations(running):
@@ -81,6 +86,11 @@ def test_a_mean_that_is_off_by_two_standard_deviations(running):
     zm = (x[:, 2].mean() - wrong.running_mean[2]) / np.sqrt(wrong.running_var[2] + EVAL.eps)
     assert finding.evidence["mean_off_in_std"] == pytest.approx([zm])
     assert finding.evidence["predicted_error"] == pytest.approx([abs(zm)], rel=1e-6)
+    assert finding.message == f"the mean is {abs(zm):.3g} std below running_mean"
+    z = abs(finding.evidence["z_mean"][0])
+    assert finding.detail.startswith(f"That is {z:.3g} standard errors of the mean.")
+    lower = replace(running, running_mean=running.running_mean - np.array([0, 0, 2 * off, 0]))
+    assert "std above running_mean" in judged(x, lower)[0].message
 
 
 def test_the_standard_error_is_that_of_the_samples(running):
