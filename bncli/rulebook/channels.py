@@ -1,4 +1,4 @@
-"""BN4xx: channels that are dead, that drown the others, or that have exploded."""
+"""BN4xx: channels that are dead, that dominate the others, or that have exploded."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BELOW_EPS = Rule(
     "BN401",
     "running-variance-below-eps",
     Severity.WARNING,
-    "A running variance is below eps in a channel with a live weight: eps sets its scale.",
-    "Look at why the channel's input hardly varies; keep the eps of training in every port.",
-    symptom="Small differences in such a channel are blown up, by 316 |weight| at an eps of 1e-5, "
-    "and another eps gives another network.",
-    arithmetic="0 <= running_var < eps and |weight| of 0.01 or more. At running_var = eps the "
-    "scale is 0.71 of what the data ask for, at eps/100 a tenth. From 1e-5 to an eps of 1e-3 it "
-    "falls by 29 % where running_var is 1e-3, and tenfold far below.",
-    certainty="That eps rules the scale is certain, for the eps at hand. Whether it harms is not: "
-    "some published networks live with it.",
-    lookalike="A channel whose weight has died with it is BN402. In a half-precision file a "
+    "running_var is below eps under a live weight",
+    "Find out why the channel's input hardly varies, and keep the eps of training in every port.",
+    symptom="Small differences in such a channel are amplified, by up to 316 |weight| at an eps of "
+    "1e-5, and another eps gives another network.",
+    arithmetic="0 <= running_var < eps and |weight| >= 0.01. At running_var = eps the scale is "
+    "0.71 of 1/sqrt(running_var), at eps/100 a tenth of it. Raising eps from 1e-5 to 1e-3 lowers "
+    "the scale by 29 % where running_var is 1e-3, and tenfold where it is far below 1e-5.",
+    certainty="Certain for the eps at hand that eps dominates the scale. Whether that does harm is "
+    "not known: some published networks live with it.",
+    lookalike="A channel whose weight has died as well is BN402. In a half-precision file, a "
     "variance of exactly 0 is BN502.",
     seen=("pytorch/vision#2599", "gzuidhof/nn-transfer#3"),
 )
@@ -37,77 +37,78 @@ DEAD = Rule(
     "BN402",
     "dead-channel",
     Severity.INFO,
-    "The channel is dead: its variance is nothing beside eps, and its weight too is near 0.",
-    "Nothing for this file; prune the channel, or lower the weight decay in the next run.",
-    symptom="The channel's output is its bias for all inputs like those of training.",
-    arithmetic="running_var is below a millionth of eps and |weight| below 0.01. Without input a "
-    "float32 variance decays by 1 - m a batch and stops at 5.6e-45 for m = 0.1, 1.4e-45 for 0.3; "
-    "there the product rounds back to the same subnormal number.",
+    "channels are dead, with running_var and weight next to 0",
+    "This file needs no fix; prune the channels, or lower the weight decay in the next run.",
+    symptom="The channel's output is its bias for every input like those of training.",
+    arithmetic="running_var is below a millionth of eps and |weight| below 0.01. Without input, a "
+    "float32 variance is multiplied by 1 - m in each batch and stops at 5.6e-45 for m = 0.1, or "
+    "1.4e-45 for 0.3, where the product rounds back to the same subnormal number.",
     certainty="Certain that the channel carried nothing in training.",
-    lookalike="The same variance under a live weight is BN401. Where most channels of most layers "
-    "are so, the network has collapsed (BN407).",
+    lookalike="The same variance under a live weight is BN401. If most channels of many layers "
+    "are dead, the network has collapsed (BN407).",
 )
 ZERO_WEIGHT = Rule(
     "BN403",
     "zero-weight",
     Severity.INFO,
-    "A weight is exactly 0: the channel's output is its bias.",
-    "Nothing, if the branch was initialised so or pruned.",
-    symptom="The last layer of a residual branch that adds nothing yet, or channels pruned to 0.",
+    "weight is exactly 0 in some channels",
+    "No fix is needed if the branch was initialised to 0 or pruned.",
+    symptom="The channel's output is its bias. It is so in the last layer of a residual branch "
+    "that adds nothing yet, and in channels that were pruned.",
     arithmetic="weight == 0 exactly, in a layer whose statistics are not the initial ones.",
-    certainty="Certain as a fact, and often by design: residual branches commonly begin at 0.",
-    lookalike="Weights that shrank to almost 0 all over a layer are BN404.",
+    certainty="Certain as a fact, and often intended: residual branches commonly begin at 0.",
+    lookalike="Weights that shrank to almost 0 throughout a layer are BN404.",
 )
 COLLAPSED = Rule(
     "BN404",
     "layer-collapsed",
     Severity.WARNING,
-    "No channel of the layer carries anything: its weights are next to 0.",
-    "Look for the dead activation in front of it, or for a weight decay that won.",
-    symptom="Everything behind this layer, or this residual branch, is all but constant.",
-    arithmetic="In every channel |weight| is below 1e-6, or below 0.01 under a running_var below a "
-    "millionth of eps, and not all weights are exactly 0. The output's standard deviation is "
-    "|weight| sqrt(running_var / (running_var + eps)), at most 1e-5 then.",
-    certainty="Certain that the layer passes nothing on of inputs like those of training; in a "
-    "residual branch that the network learned to skip, it does no harm.",
-    lookalike="Weights of exactly 0 all over are how residual branches begin (BN403). Variances "
-    "near 0 under live weights are amplified, not constant (BN408), and statistics that are all "
-    "exactly 0 were never written (BN208).",
+    "no channel passes anything on, since all weights are next to 0",
+    "Look for a dead activation in front of the layer, or for too much weight decay.",
+    symptom="Everything behind this layer, or this residual branch, is almost constant.",
+    arithmetic="In every channel |weight| is below 1e-6, or below 0.01 where running_var is below "
+    "a millionth of eps, and not all weights are exactly 0. The output's standard deviation, "
+    "|weight| sqrt(running_var / (running_var + eps)), is then at most 1e-5.",
+    certainty="Certain that the layer passes on nothing of inputs like those of training. In a "
+    "residual branch that the network learned to skip, this does no harm.",
+    lookalike="Weights that are all exactly 0 are how residual branches begin (BN403). Variances "
+    "near 0 under live weights amplify the input (BN408), and statistics that are all exactly 0 "
+    "were never written (BN208).",
 )
 OUTLIER = Rule(
     "BN405",
     "scale-outlier",
     Severity.INFO,
-    "One channel's scale is many times that of all others in the layer.",
-    "Look at that channel's variance and weight before quantising or pruning.",
-    symptom="The layer's output is dominated by one channel.",
-    arithmetic="The largest |weight / sqrt(running_var + eps)| is over 10 times the second largest "
-    "and over 20 times the median of the live channels.",
+    "one channel's scale is far above all others",
+    "Look at that channel's variance and weight before you quantise or prune.",
+    symptom="One channel dominates the layer's output.",
+    arithmetic="The scale is |weight / sqrt(running_var + eps)|. The largest one is more than 10 "
+    "times the second and more than 20 times the median of the live channels.",
     certainty="Certain as a fact.",
-    lookalike="A scale that varies widely over many channels is BN504.",
+    lookalike="Scales that vary widely over many channels are BN504.",
     seen=("Xilinx/brevitas#494",),
 )
 HUGE = Rule(
     "BN406",
     "huge-variance",
     Severity.INFO,
-    "A running variance is above 10000: inputs without scaling, or activations that explode.",
+    "running_var is above 10000",
     "Scale the network's input, and look at what feeds this layer.",
-    symptom="Training from this file in lower precision overflows; the layer in front works in "
-    "unusual units.",
-    arithmetic="running_var > 1e4, a standard deviation above 100 behind weights that usually keep "
-    "it near 1. Pixels of 0 to 255 behind a first convolution reach it.",
-    certainty="Certain as a fact; BatchNorm itself divides it away.",
-    lookalike="Beyond 65504 float16 cannot hold it: BN503 says so.",
+    symptom="Training that goes on from this file in lower precision overflows.",
+    arithmetic="running_var > 1e4: the input's standard deviation is above 100, where weights "
+    "usually keep it near 1. Pixels of 0 to 255 behind a first convolution reach it.",
+    certainty="Certain as a fact. BatchNorm's own output is not affected, since it is divided by "
+    "the root of running_var.",
+    lookalike="Above 65504, float16 cannot hold it, which is BN503.",
 )
 
 MOST_VARIANCE = 1e4
 """Pixels of 0 to 255 behind a first convolution reach it, and activations of a healthy network do
 not: a factor of about 6 below what float16 holds."""
 RAW_UNITS = 1e15
-"""Up to here a variance needs no inputs that are out of the ordinary for raw units."""
+"""The largest variance that inputs in raw units explain."""
 FEWEST_CHANNELS = 4
-"""Channels from which one of them can stand out."""
+"""The fewest channels among which one can stand out."""
 
 
 def check_channels(layer: Layer) -> list[Finding]:
@@ -116,12 +117,11 @@ def check_channels(layer: Layer) -> list[Finding]:
         return []
     assert layer.mean is not None
     assert layer.var is not None
-    if not layer.mean.any() and (layer.var == 1).all():  # never estimated, which BN1xx says
+    if not layer.mean.any() and (layer.var == 1).all():  # never estimated, see BN1xx
         return []
     scale = scales(layer)
     amplified, collapsed = amplifies(layer, scale), _collapsed(layer)
-    # What is said of a whole layer is not said of its channels again: amplifies() and _collapsed()
-    # come first.
+    # What is reported of a whole layer is not reported again of its channels.
     dead = layer.dead() & (not collapsed)
     return [
         *amplified,
@@ -155,12 +155,12 @@ def live_scales(layer: Layer, scale: FloatArray) -> FloatArray:
 
 
 def outlier(sizes: FloatArray) -> int | None:
-    """The channel whose scale is far above all others, if there is one; NaN is left out."""
+    """The channel whose scale is far above all others, if there is one; NaN does not count."""
     known = sizes[~np.isnan(sizes)]
     if len(known) < FEWEST_CHANNELS:
         return None
     second, first = np.partition(known, -2)[-2:]
-    # One of several large ones is no outlier, and neither is the largest of a wide spread.
+    # Neither one of several large scales nor the largest of a wide range is an outlier.
     if first > 10 * second and first > 20 * median(known):
         return int(np.nanargmax(sizes))
     return None
@@ -180,12 +180,13 @@ def _collapsed(layer: Layer) -> list[Finding]:
         found(
             COLLAPSED,
             layer,
-            f"|weight| is {span(np.abs(weight))} in {named(faint)}"
-            + (f", and running_var {span(var[known])}" if known.any() else "")
-            + "; inputs that vary as running_var says give an output with a standard deviation "
-            f"of {most:.3g} at most.",
+            f"|weight| is only {span(np.abs(weight))} in {named(faint)}",
             "dead-input-or-weight-decay",
             faint,
+            detail=f"With a running_var of {span(var[known])}, the output's standard deviation is "
+            f"at most {most:.3g}."
+            if known.any()
+            else "",
             running_var=var,
             weight=weight,
             output_std=most,
@@ -206,13 +207,15 @@ def _below_eps(layer: Layer, scale: FloatArray) -> list[Finding]:
         found(
             BELOW_EPS,
             layer,
-            f"running_var is {span(var[below])} in {named(below)}, below {layer.eps_said}; the "
-            f"scale reaches {abs(scale[worst]):.4g} in channel {worst}.",
+            f"running_var is {span(var[below])} in {named(below)}, below {layer.eps_said}",
             "input-hardly-varies",
             below,
+            detail=f"The scale |weight| / sqrt(running_var + eps) reaches {abs(scale[worst]):.4g}, "
+            f"in channel {worst}.",
             running_var=var,
             scale=scale,
             eps=layer.eps,
+            eps_assumed=layer.eps_assumed,
             weight=layer.weight,
         )
     ]
@@ -224,15 +227,17 @@ def _dead(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
     assert var is not None
     if not dead.any():
         return []
-    bias = "" if layer.bias is None else f" and |bias| at most {_most(layer.bias, dead):.4g}"
+    are = "are" if dead.sum() > 1 else "is"
+    bias = "" if layer.bias is None else f", at most {_most(layer.bias, dead):.3g} in size"
     return [
         found(
             DEAD,
             layer,
-            f"{named(dead)}: running_var is at most {var[dead].max():.4g}, |weight| at most "
-            f"{_most(weight, dead):.4g}{bias}.",
+            f"{named(dead)} {are} dead: running_var <= {var[dead].max():.3g}, |weight| <= "
+            f"{_most(weight, dead):.3g}",
             "dead-input",
             dead,
+            detail=f"The output there is the bias{bias}.",
             running_var=var,
         )
     ]
@@ -246,7 +251,16 @@ def _zero_weight(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
     if not zeros.any():
         return []
     cause = "initialised-to-0" if zeros.all() else "pruned"
-    return [found(ZERO_WEIGHT, layer, f"weight is exactly 0 in {named(zeros)}.", cause, zeros)]
+    return [
+        found(
+            ZERO_WEIGHT,
+            layer,
+            f"weight is exactly 0 in {named(zeros)}",
+            cause,
+            zeros,
+            detail=f"The output there is {'0' if layer.bias is None else 'the bias'}.",
+        )
+    ]
 
 
 def _huge(layer: Layer) -> list[Finding]:
@@ -256,21 +270,24 @@ def _huge(layer: Layer) -> list[Finding]:
     huge = np.isfinite(var) & (var > MOST_VARIANCE)
     if not huge.any():
         return []
+    most = float(var[huge].max())
+    why = ": it is not scaled, or activations explode" * (most <= RAW_UNITS)
     return [
         found(
             HUGE,
             layer,
-            f"running_var is {span(var[huge], '.6g')} in {named(huge)}.",
+            f"running_var is {span(var[huge])} in {named(huge)}",
             "unscaled-input-or-explosion",
             huge,
-            hint=_help_huge(float(var[huge].max())),
+            detail=f"The input's standard deviation reaches {most**0.5:.3g}{why}.",
+            hint=_help_huge(most),
             running_var=var,
         )
     ]
 
 
 def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
-    """BN405: one channel that drowns the others."""
+    """BN405: one channel that dominates the others."""
     sizes = live_scales(layer, scale)
     channel = outlier(sizes)
     if channel is None:
@@ -278,14 +295,17 @@ def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
     rest = np.delete(sizes, channel)
     middle = median(sizes[~np.isnan(sizes)])
     first, second = sizes[channel], np.nanmax(rest)
+    here = np.arange(len(scale)) == channel
     return [
         found(
             OUTLIER,
             layer,
-            f"the scale of channel {channel} is {scale[channel]:.4g}, {first / second:.3g} times "
-            f"the next and {first / middle:.3g} times the median.",
+            f"channel {channel} of {len(sizes)} has a scale of {first:.4g}, {first / second:.3g} "
+            "times the next largest",
             "outlier",
-            np.arange(len(scale)) == channel,
+            here,
+            detail=f"The median of the live channels is {middle:.4g}{layer.under_eps(here)}.",
+            sure=layer.sure_of_scales(here),
             scale=scale,
             median=middle,
         )
@@ -300,12 +320,12 @@ def _share(var: FloatArray, eps: float) -> FloatArray:
 
 
 def _help_huge(most: float) -> str:
-    """The help for a variance that only inputs of such a size explain; "" for the usual one."""
+    """The fix for a variance that only inputs of such a size explain; "" for the rule's own."""
     if most <= RAW_UNITS:
         return ""
     return (
-        f"Look for inputs of about {most**0.5:.1g}; where there are none, the value was never "
-        "filled or was edited, and is to be loaded again."
+        f"Look for inputs of about {most**0.5:.1g}. If there are none, load the value again: it "
+        "was edited, or its memory was never filled."
     )
 
 

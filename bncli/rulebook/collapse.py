@@ -1,13 +1,13 @@
-"""BN407 and BN408: a network of which most is dead, and a layer whose input was."""
+"""BN407 and BN408: a network that is mostly dead, and a layer whose input hardly varied."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bncli.light import np
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, span
-from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, named
+from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, label, named
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray
@@ -16,40 +16,41 @@ NETWORK = Rule(
     "BN407",
     "network-collapsed",
     Severity.WARNING,
-    "Most channels of most layers are dead: the network has collapsed.",
-    "Take an earlier checkpoint, and look for a learning rate that is too high, a weight decay "
-    "that won, or activations that died; if the network was pruned so, remove the dead channels.",
+    "the network has collapsed, with many layers mostly dead",
+    "Take an earlier checkpoint, and look for too high a learning rate, too much weight decay, or "
+    "activations that died. If the network was pruned on purpose, remove the dead channels.",
     symptom="The output hardly depends on the input, or a few channels carry all of it.",
     arithmetic="A channel is dead if running_var is below a millionth of eps and |weight| below "
-    "0.01, or if |weight| is below 1e-6; where weight and bias are both exactly 0 it was masked, "
-    "and is not counted. More than half of the channels are dead in at least half of the layers, "
-    "two or more, or in four layers in a row.",
-    certainty="Certain as a count. That the network is worth little then is likely: training with "
-    "strong decay can leave a sparse network that works.",
+    "0.01, or if |weight| is below 1e-6. A channel whose weight and bias are both exactly 0 was "
+    "masked, and does not count. More than half of the channels are dead in at least half of the "
+    "layers (two or more), or in four layers in a row.",
+    certainty="Likely that the network is worth little, though training with strong weight decay "
+    "can leave a sparse network that works. The counts are certain.",
     lookalike="Some dead channels in a healthy network are BN402, and a single layer of them is "
     "BN404.",
+    sure=Certainty.LIKELY,
 )
 AMPLIFIES = Rule(
     "BN408",
     "layer-amplifies",
     Severity.WARNING,
-    "Every running variance of the layer is nothing beside eps, under weights that are live.",
-    "Look for what holds the input of the layer constant, or for a running_var that was never "
-    "written.",
-    symptom="Inputs like those of training give a constant, and any others are multiplied by a "
-    "hundred and more.",
-    arithmetic="In every channel running_var is below a millionth of eps or |weight| below 1e-6, "
-    "and in some the former under a |weight| of 0.01 or more: the scale is |weight| / sqrt(eps) "
-    "there.",
+    "every running_var is next to 0 under live weights, so that eps sets the scale",
+    "Find out what keeps the layer's input constant, or whether running_var was never written.",
+    symptom="Inputs like those of training give a constant, and any other input is multiplied by "
+    "a hundred or more.",
+    arithmetic="In every channel running_var is below a millionth of eps or |weight| below 1e-6. "
+    "In some of them running_var is that small under a |weight| of 0.01 or more: the scale there "
+    "is |weight| / sqrt(eps).",
     certainty="Certain that eps alone sets these scales. Whether the input is constant or the "
     "variances are wrong, the file does not say.",
-    lookalike="Dead under dead weights is BN404; means of exactly 0 as well are BN208; single "
-    "channels are BN401. In half precision a variance of exactly 0 is BN502.",
+    lookalike="Variances next to 0 under dead weights are BN404, with means of exactly 0 they are "
+    "BN208, and in single channels they are BN401. In half precision, a variance of exactly 0 is "
+    "BN502.",
     formerly=("BN404",),
 )
 
 IN_A_ROW = 4
-"""Layers in a row that are mostly dead, in a network of more than twice as many."""
+"""So many mostly dead layers in a row are a collapse in a network of any depth."""
 
 
 def check_network(file: Checkpoint) -> list[Finding]:
@@ -69,8 +70,8 @@ def check_network(file: Checkpoint) -> list[Finding]:
     return [
         NETWORK.finding(
             "layers",
-            f"{gone} of {total} channels are dead, and more than half of them in {number} of "
-            f"{len(layers)} layers; {worst.dead} of {worst.channels} in {worst.name}.",
+            f"{gone} of {total} channels are dead, and {number} of {len(layers)} layers have lost "
+            "more than half",
             {
                 "cause": "collapsed",
                 "dead": gone,
@@ -79,6 +80,8 @@ def check_network(file: Checkpoint) -> list[Finding]:
                 "layers_total": len(layers),
                 "in_a_row": longest,
             },
+            detail=f"The worst layer is {label(worst.name)}, with {worst.dead} of "
+            f"{worst.channels} channels dead.",
         )
     ]
 
@@ -87,7 +90,7 @@ FILE_CHECKS = (check_network,)
 
 
 def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:
-    """BN408: no channel with a variance to speak of, and live weights; of a coherent layer."""
+    """BN408: every variance is next to 0, and weights are live; for a coherent layer."""
     assert layer.var is not None
     var = layer.var
     lost = layer.dtypes.get("running_var") in HALVES and var == 0
@@ -95,18 +98,18 @@ def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:
     if not live.any() or not (layer.silent() | layer.weightless()).all():
         return []
     zero = not var[live].any()
-    why = ": the input was constant, or running_var was never written" * zero
+    why = "The input was constant, or running_var was never written. " * zero
+    rest = " The weights of the other channels are dead." * (not live.all())
     worst = int(np.argmax(np.where(live, np.abs(scale), -1)))
     return [
         found(
             AMPLIFIES,
             layer,
-            f"running_var is {span(var[live])} in {named(live)}"
-            + (", and the other weights are dead" if not live.all() else "")
-            + f"; with {layer.eps_said} the scale is {span(np.abs(scale[live]))}, the largest in "
-            f"channel {worst}{why}.",
+            f"running_var is {span(var[live])} in {named(live)}, so that eps alone sets the scale",
             "constant-input-or-never-written" if zero else "input-hardly-varies",
             live,
+            detail=f"{why}With {layer.eps_said} the scale is {span(np.abs(scale[live]))}, the "
+            f"largest in channel {worst}.{rest}",
             running_var=var,
             scale=scale,
             eps=layer.eps,

@@ -135,6 +135,9 @@ def odd_values(values: NDArray[Any], odd: NDArray[Any]) -> str:
     return ", ".join(said)
 
 
+MOST_CLAIMED = 90
+"""How long a claim with its numbers gets at most, where part of it can be told as a detail."""
+
 MOST_EVIDENCE = 1024
 """How many channels a finding's evidence lists at most."""
 

@@ -1,7 +1,7 @@
 """What the rules for checkpoints are given: one layer with its arrays, then all without them.
 
 A layer check sees a `Layer` and its arrays; a file check sees the `Summary` of every layer. So
-the arrays of one layer are in memory at a time, however large the file.
+only one layer's arrays are in memory at a time, however large the file is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.light import dataclass, np
+from bncli.report import Certainty
 from bncli.rulebook.interface import MOST_EVIDENCE, Rule, name_channels
 from bncli.rulebook.origin import untrained_statistics
 
@@ -19,17 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormState, FloatArray
-    from bncli.report import Certainty, Finding, Value
+    from bncli.report import Finding, Value
     from bncli.rulebook.lookalikes import Likely
     from bncli.rulebook.pairs import Pair
 
 Affine = Literal["none", "initial", "weight", "trained"]
 HALVES = ("float16", "bfloat16")
 NOTHING = 1e-6
-"""The share of eps below which a variance no longer matters: the input's standard deviation is
-then below a thousandth of the root of eps."""
+"""The share of eps below which a variance no longer counts: the input's standard deviation is then
+below a thousandth of the root of eps."""
 NO_WEIGHT = 1e-6
-"""The |weight| below which a channel passes nothing on, whatever its variance is."""
+"""The |weight| below which a channel passes nothing on, whatever its variance."""
+SETTLED = 100
+"""From this multiple of eps on, a variance gives nearly the same scale under any usual eps."""
 LIVE = 0.01
 """The |weight| from which a channel counts as live: a normalised value then moves the output by
 a hundredth or more."""
@@ -39,7 +42,7 @@ a hundredth or more."""
 class Layer:
     """One BatchNorm layer as a layer check sees it.
 
-    `state` holds what could be read, `shapes` and `dtypes` what is stored, by PyTorch's names.
+    `state` holds what could be read, `shapes` and `dtypes` what is stored, under PyTorch's names.
     `mean`, `var`, `weight` and `bias` are the state's vectors as float64, of shape
     (num_features,). `momentum` is the weight of the new batch, or None for the cumulative
     average.
@@ -86,8 +89,18 @@ class Layer:
 
     @property
     def eps_said(self) -> str:
-        """eps as a sentence names it, with the word that it was assumed."""
+        """eps as a sentence names it, and whether it was assumed."""
         return f"eps {self.eps:g}{' (assumed)' * self.eps_assumed}"
+
+    def sure_of_scales(self, channels: NDArray[Any]) -> Certainty | None:
+        """How sure the scales of these channels (a mask) are, if another usual eps changes them."""
+        assert self.var is not None
+        rests = self.eps_assumed and bool((self.var[channels] < SETTLED * self.eps).any())
+        return Certainty.ASSUMED if rests else None
+
+    def under_eps(self, channels: NDArray[Any]) -> str:
+        """The end of a sentence on these channels' scales: under which eps, if that matters."""
+        return f", with {self.eps_said}" if self.sure_of_scales(channels) else ""
 
     def live(self) -> NDArray[Any]:
         """Which channels have a |weight| of LIVE or more; all where there is no weight."""
@@ -98,7 +111,7 @@ class Layer:
         return result
 
     def silent(self) -> NDArray[Any]:
-        """Which channels have a variance that is nothing beside eps: their input hardly varied."""
+        """Which channels have a variance next to 0 (NOTHING): their input hardly varied."""
         assert self.var is not None
         result: NDArray[Any] = (
             np.isfinite(self.var) & (self.var >= 0) & (self.var <= NOTHING * self.eps)
@@ -111,7 +124,7 @@ class Layer:
         return silent & False if self.weight is None else silent & (np.abs(self.weight) < LIVE)
 
     def weightless(self) -> NDArray[Any]:
-        """Which channels have a weight next to 0, so that they pass nothing on."""
+        """Which channels have a weight next to 0, and so pass nothing on."""
         assert self.var is not None
         if self.weight is None:
             return np.zeros(len(self.var), bool)
@@ -121,7 +134,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One layer as a file check sees it: what is left when its arrays are gone.
+    """One layer as a file check sees it, without its arrays.
 
     `class_name` is that of the stored module, None where the file stores none.
 
@@ -129,11 +142,11 @@ class Summary:
     `affine` is "none" without weight and bias, "initial" where both are as a module begins,
     "weight" where the weight has values of its own and the bias is still 0, else "trained".
     `lacks_statistics` says that the stored module tracks them and the file has none.
-    The digests are equal where all bits of the tensors are, and None where there is none.
+    Digests are equal where all bits of the tensors are, and None where there are no tensors.
     `varied` says that running_var is not the same in every channel, `mean_zero` that running_mean
     is exactly 0 in each, `finite` that neither has NaN or Inf. `least_var` and `greatest_var` are
-    among the finite ones. `untrained` says that no training can have left what stands in the place
-    of the statistics (BN208 to BN210). `dead` is the number of channels that carry nothing.
+    among the finite ones. `untrained` says that training cannot have left these
+    statistics (BN208 to BN210). `dead` is the number of channels that carry nothing.
     """
 
     name: str
@@ -163,7 +176,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """Something with tensors of a BatchNorm layer that lacks its statistics, by name."""
+    """Something that has tensors of a BatchNorm layer, by name, and no statistics."""
 
     name: str
     leaves: tuple[str, ...]
@@ -174,8 +187,8 @@ class Checkpoint:
     """One file as a file check sees it.
 
     `twins` gives, for each layer of an averaged copy, the layer of the live model that it
-    belongs to, and `pairs` how the two compare, by the copy's name. `followers` are those of them
-    that no average made: target networks, known by their weights. `shared` gives, for a layer
+    belongs to, and `pairs` how the two compare, by the copy's name. `followers` are the copies
+    that no average made: target networks, recognised by their weights. `shared` gives, for a layer
     whose tensors are those of an earlier one, byte by byte in the file, the name of that one.
     `averaged` holds the value of each n_averaged, by the name in front of it. `likely` are layers
     that look like BatchNorm and are not judged. `parameter_dtypes` are those of the
@@ -197,7 +210,7 @@ class Checkpoint:
         return [layer for layer in self.layers if layer.name not in self.twins]
 
     def distinct(self, layers: Sequence[Summary]) -> list[Summary]:
-        """These layers, each of them once: under the first of its names."""
+        """These layers, each once, under the first of its names."""
         seen: set[str] = set()
         result = []
         for layer in layers:
@@ -208,12 +221,12 @@ class Checkpoint:
         return result
 
     def averaged_count(self, name: str) -> float | None:
-        """The n_averaged that stands over a layer."""
+        """The n_averaged that belongs to a layer."""
         return next((n for root, n in self.averaged.items() if is_below(name, root)), None)
 
 
 def summary(layer: Layer) -> Summary:
-    """What remains of a layer when its arrays are dropped."""
+    """What is kept of a layer when its arrays are dropped."""
     state, mean, var = layer.state, layer.mean, layer.var
     module = state.module
     finite = np.empty(0) if var is None else var[np.isfinite(var)]
@@ -295,9 +308,9 @@ def found(
 
 
 def carries_nothing(layer: Layer) -> NDArray[Any]:
-    """Which channels of a coherent layer carry nothing, those that were masked on purpose apart.
+    """Which channels of a coherent layer carry nothing, without those masked on purpose.
 
-    A mask leaves a weight and a bias of exactly 0; a weight of exactly 0 under a live variance is
+    A mask leaves a weight and a bias of exactly 0. A weight of exactly 0 under a live variance is
     how residual branches begin.
     """
     weight, bias = layer.weight, layer.bias
@@ -320,7 +333,7 @@ def plain_count(counter: float) -> str:
 
 
 def is_below(name: str, root: str) -> bool:
-    """Whether a layer's name begins with `root`, which is everything where it is empty."""
+    """Whether a layer's name lies under `root`; every name lies under an empty one."""
     return not root or name.startswith((f"{root}.", f"{root}/"))
 
 
@@ -358,7 +371,7 @@ def _affine(layer: Layer) -> Affine:
 
 
 def _begins(values: FloatArray) -> bool:
-    """Whether all values are 0, or all 1, or several and all the same: no gradient does that."""
+    """Whether all values are 0, or 1, or several and equal, which no gradient leaves."""
     if not values.size:
         return True
     first = values.flat[0]
@@ -366,7 +379,7 @@ def _begins(values: FloatArray) -> bool:
 
 
 def _digest(*tensors: NDArray[Any] | None) -> int | None:
-    """A number that is the same for the same bits in all tensors; None where there are none."""
+    """A number that is the same where all bits of the tensors are; None without tensors."""
     if all(values is None for values in tensors):
         return None
     # Python's own hash of bytes has 64 bits, and no library to load.

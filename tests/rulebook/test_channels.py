@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from bncli.report import Certainty
 from bncli.rulebook import RULES
 from bncli.rulebook.channels import live_scales, outlier, scales
 from bncli.rulebook.checkpoint import layer_findings
@@ -20,10 +21,16 @@ def test_each_channel_lies_in_the_range_that_is_named():
     made = layer(running_var=f4(FLOOR, 2.4e-6, 1, 1), weight=f4(1, 0.6, 1, 1))
     finding = only(made, "BN401")
     assert finding.evidence["channels"] == [0, 1]
-    assert "running_var is 5.605e-45 to 2.4e-06 in channels 0 and 1" in finding.message
-    assert "316.2 in channel 0" in finding.message
+    assert finding.message == (
+        "running_var is 5.605e-45 to 2.4e-06 in channels 0 and 1 of 4, below eps 1e-05 (assumed)"
+    )
+    assert finding.detail.endswith("reaches 316.2, in channel 0.")
+    assert finding.certainty is Certainty.ASSUMED
     made = layer(running_var=f4(FLOOR, FLOOR, 1, 1), weight=f4(1, 0.6, 1, 1))
-    assert "running_var is 5.605e-45 in channels 0 and 1" in only(made, "BN401").message
+    object.__setattr__(made, "eps_assumed", False)
+    finding = only(made, "BN401")
+    assert finding.message == "running_var is 5.605e-45 in channels 0 and 1 of 4, below eps 1e-05"
+    assert finding.certainty is Certainty.CERTAIN
 
 
 def of(*numbers):
@@ -44,15 +51,20 @@ def test_a_sentence_over_several_channels_holds_for_each(var, weight):
     made = layer(channels=5, running_var=var, weight=weight)
     for finding in layer_findings(made):
         channels = finding.evidence.get("channels", [])
-        stated = re.search(r"running_var is (at most )?(\S+?)(?: to (\S+?))? in ", finding.message)
+        told = f"{finding.message} {finding.detail}"
+        stated = re.search(
+            r"running_var (?:is (\S+?)(?: to (\S+?))? in |<= (\S+),|of (\S+?)(?: to (\S+?))?, )",
+            told,
+        )
         if stated is None:
+            assert finding.code not in {"BN203", "BN204", "BN401", "BN402", "BN406", "BN408"}
             continue
-        low, high = float(stated[2]), float(stated[3] or stated[2])
-        slack = 1e-3 if finding.code != "BN203" else 1e-7
+        low, *more = (float(number) for number in stated.groups() if number is not None)
+        high, slack = (more or [low])[0], 6e-3 if stated[3] else 6e-4  # 3 digits, or 4
         for channel in channels:
             value = float(var[channel])
             assert value <= high + slack * abs(high)
-            assert stated[1] or value >= low - slack * abs(low)
+            assert stated[3] or value >= low - slack * abs(low)
 
 
 @given(arrays(np.float32, 5, elements=sizes), arrays(np.float32, 5, elements=weights))
@@ -66,6 +78,7 @@ def test_a_layer_is_called_constant_only_where_it_is(var, weight):
         exact = np.abs(weight) * np.sqrt(spread / (spread + 1e-5))
         assert exact.max() <= 1.1e-5
         assert found["BN404"].evidence["output_std"] == pytest.approx(exact.max(), rel=1e-6)
+        assert f"is at most {exact.max():.3g}." in found["BN404"].detail
     if "BN408" in found:
         channels = found["BN408"].evidence["channels"]
         scale = np.abs(weight[channels].astype(float)) / np.sqrt(var[channels].astype(float) + 1e-5)
@@ -88,6 +101,40 @@ def test_the_help_for_a_variance_that_no_units_explain():
     odd = only(layer(running_var=f4(4e18, 1, 1, 1)), "BN406")
     assert odd.hint != usual.hint
     assert "2e+09" in odd.hint
+    assert usual.detail == (
+        "The input's standard deviation reaches 3.83e+05: it is not scaled, or activations explode."
+    )
+    assert odd.detail == "The input's standard deviation reaches 2e+09."
+
+
+def test_dead_channels_and_weights_of_0_say_what_is_put_out():
+    dead = {"running_var": f4(FLOOR, 1, FLOOR, 1), "weight": f4(1e-5, 1, -2e-5, 1)}
+    finding = only(layer(bias=f4(0.5, 9, -0.25, 9), **dead), "BN402")
+    assert finding.message == (
+        "channels 0 and 2 of 4 are dead: running_var <= 5.61e-45, |weight| <= 2e-05"
+    )
+    assert finding.detail == "The output there is the bias, at most 0.5 in size."
+    one = only(layer(running_var=f4(1, 1, FLOOR, 1), weight=f4(1, 1, 0, 1)), "BN402")
+    assert one.message.startswith("channel 2 of 4 is dead: ")
+    zero = only(layer(weight=f4(1, 0, 1, 1), running_var=f4(1, 2, 1, 1)), "BN403")
+    assert (zero.message, zero.detail) == (
+        "weight is exactly 0 in channel 1 of 4",
+        "The output there is the bias.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("var", "sure", "told"),
+    [(1.0, Certainty.CERTAIN, ""), (9e-4, Certainty.ASSUMED, ", with eps 1e-05 (assumed)")],
+)
+def test_a_scale_that_an_assumed_eps_sets_is_not_certain(var, sure, told):
+    made = layer(weight=f4(1, 1, 1, 500), running_var=f4(1, 1, 1, var))
+    finding = only(made, "BN405")
+    assert finding.message.startswith("channel 3 of 4 has a scale of ")
+    assert finding.detail == f"The median of the live channels is 1{told}."
+    assert finding.certainty is sure
+    object.__setattr__(made, "eps_assumed", False)
+    assert only(made, "BN405").certainty is Certainty.CERTAIN
 
 
 def messages(run, code, *arguments):

@@ -49,7 +49,9 @@ def test_what_a_layer_without_variances_is_blamed_on(var, dtype, cause):
     if cause:
         finding = only(made, "BN408")
         assert finding.evidence["cause"] == cause
-        assert finding.message.endswith("or running_var was never written.") == (not any(var))
+        assert ("or running_var was never written." in finding.detail) == (not any(var))
+        assert finding.message.endswith(" in all 4 channels, so that eps alone sets the scale")
+        assert "With eps 1e-05 (assumed) the scale is 316.2, the largest in" in finding.detail
 
 
 @pytest.mark.parametrize("dead", [[], [2], [0, 3]])
@@ -58,7 +60,7 @@ def test_dead_weights_beside_live_ones_are_said_to_be_dead(dead):
     weight[dead] = 1e-7
     finding = only(layer(running_var=f4(*[FLOOR] * 4), weight=weight), "BN408")
     assert finding.evidence["channels"] == [c for c in range(4) if c not in dead]
-    assert ("the other weights are dead" in finding.message) == bool(dead)
+    assert ("The weights of the other channels are dead." in finding.detail) == bool(dead)
 
 
 def network(*shares, channels=100, kind="dead"):
@@ -112,8 +114,10 @@ def test_which_networks_have_collapsed(shares, blamed):
             assert finding.evidence["dead"] == round(100 * sum(shares))
             assert finding.evidence["channels"] == 100 * len(shares)
             worst = max(shares)
-            said = f" {round(100 * worst)} of 100 in bn{shares.index(worst)}."
-            assert finding.message.endswith(said)
+            assert finding.detail == (
+                f"The worst layer is bn{shares.index(worst)}, with {round(100 * worst)} of 100 "
+                "channels dead."
+            )
 
 
 def test_the_worst_layer_is_that_of_the_largest_dead_share():
@@ -123,7 +127,8 @@ def test_the_worst_layer_is_that_of_the_largest_dead_share():
         var[:gone], weight[:gone] = FLOOR, 1e-4
         layers.append(summary(layer(name, channels, running_var=var, weight=weight)))
     (finding,) = [f for f in file_findings(Checkpoint(layers)) if f.code == "BN407"]
-    assert finding.message.endswith("2 of 2 layers; 4 of 4 in narrow.")
+    assert finding.message.endswith("2 of 2 layers have lost more than half")
+    assert finding.detail == "The worst layer is narrow, with 4 of 4 channels dead."
 
 
 @pytest.mark.parametrize("kind", ["masked", "initialised to 0", "live"])
