@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, Summary, label, plain_count
 from bncli.rulebook.momentum import counter_too_small
+
+if TYPE_CHECKING:
+    from bncli.report import Value
 
 SOME_WITHOUT = Rule(
     "BN301",
     "counter-in-some",
     Severity.INFO,
-    "Some layers have num_batches_tracked and others have none.",
-    "Check that the two groups are what you froze or converted; loading fills in 0.",
-    symptom="Loading complains of missing keys, or of none at all with strict=False.",
-    arithmetic="The layers with statistics are split by whether a counter is stored.",
-    certainty="Certain as a fact. The counter is read only where momentum is none.",
+    "num_batches_tracked is missing in some layers",
+    "Check that these are the layers that you froze or converted.",
+    symptom="Loading complains of missing keys. With strict=False it does not, and leaves the "
+    "counters of a new model at 0.",
+    arithmetic="Of the layers with statistics, some have a counter in the file and some do not.",
+    certainty="Certain as a fact. The counter is used only where momentum is none.",
     lookalike="A file in which no layer has a counter was written before PyTorch 0.4.1 or "
-    "converted from another framework, and is not remarked.",
+    "converted from another framework, and is not reported.",
     seen=("pytorch/pytorch#8430", "pytorch/pytorch#12528"),
 )
 GROUPS = Rule(
     "BN302",
     "counter-groups",
     Severity.INFO,
-    "The layers have seen different numbers of batches.",
-    "Compare the groups with the file's history: a fine-tune, a new head, layers that were frozen.",
+    "layers have counted different numbers of batches",
+    "Compare the groups with the file's history: fine-tuning, a new head, frozen layers.",
     symptom="Parts of the network were trained for longer than others.",
-    arithmetic="num_batches_tracked takes several values. Differences between groups are the "
-    "batches of one phase: 1562413 and 1905515 are a backbone and its 343102 batches of "
-    "fine-tuning.",
+    arithmetic="num_batches_tracked takes several values. The difference between two of them is "
+    "the length of a phase of training: where some layers are at 1562413 and others at 1905515, "
+    "the latter went on for 343102 batches.",
     certainty="Certain as a fact.",
     lookalike="A group that is a multiple of another is BN303.",
 )
@@ -40,19 +45,21 @@ MULTIPLE = Rule(
     "BN303",
     "counter-multiple",
     Severity.WARNING,
-    "Layers have counted a whole multiple of the batches of others: updated several times a step.",
-    "With activation checkpointing, use momentum 1 - (1 - m)^(1/k) in these layers; else check "
-    "that the layer is meant to be shared.",
+    "layers are updated several times a step",
+    "With activation checkpointing, set momentum to 1 - (1 - m)^(1/k) in these layers; otherwise "
+    "check that the layer is meant to run k times a step.",
     symptom="Statistics that follow the last batches too closely, and differ from a run without "
     "activation checkpointing.",
-    arithmetic="The counter is k times that of other layers, k a whole number from 2 to 8. k "
-    "updates a batch have the effective momentum 1 - (1 - m)^k: 0.19 for k = 2 and m = 0.1, and "
-    "momentum 0.0513 would give 0.1 again.",
-    certainty="The ratio is exact; which of its causes holds, the file does not say: activation "
+    arithmetic="The counter is k times that of other layers, where k is a whole number from 2 to "
+    "8. With k updates a batch the effective momentum is 1 - (1 - m)^k: 0.19 for k = 2 and m = "
+    "0.1. A momentum of 0.0513 would give 0.1 again.",
+    certainty="Likely. The ratio is exact, but the file does not say what caused it: activation "
     "checkpointing runs the layer's forward again in the backward pass; a layer shared between "
-    "inputs (siamese, pyramid levels, real and generated images) runs once for each.",
-    lookalike="A head that joined exactly half-way through training, or after a third of it. "
-    "Counters below 10 are left out, and so are averaged copies, whose counters mean nothing.",
+    "inputs (siamese networks, pyramid levels, real and generated images) runs once for each.",
+    lookalike="A head that joined exactly half-way through training, or after two thirds of it, "
+    "makes the other layers look like this. Counters below 10 are not judged, nor are averaged "
+    "copies, whose counters mean nothing.",
+    sure=Certainty.LIKELY,
     seen=(
         "pytorch/pytorch#96136",
         "pytorch/pytorch#62471",
@@ -65,14 +72,14 @@ NOT_A_COUNT = Rule(
     "BN304",
     "counter-not-a-count",
     Severity.WARNING,
-    "num_batches_tracked is not one whole number of 0 or more.",
-    "Leave integer buffers out of averaging: copy them instead.",
-    symptom="The counter was averaged or aggregated along with the weights.",
-    arithmetic="The value is negative, fractional, or not finite; or there is not one value.",
-    certainty="Certain that it is no count. It matters where momentum is none, and says that the "
-    "running statistics were probably averaged too.",
-    lookalike="A whole number in a float tensor, or of shape (1,), is only another framework's "
-    "habit.",
+    "num_batches_tracked is not a count",
+    "Leave integer buffers out of averages, and copy them instead.",
+    symptom="The counter was averaged or aggregated along with the weights, or overwritten.",
+    arithmetic="The value is negative, fractional or not finite, or there is not exactly one.",
+    certainty="Certain that it is not a count. The number itself is used only where momentum is "
+    "none, but the running statistics were probably averaged or overwritten too.",
+    lookalike="A whole number in a float tensor or of shape (1,) is a habit of other frameworks, "
+    "and accepted.",
     seen=("pytorch/ignite#2592", "APPFL/APPFL#86"),
     formerly=("BN207",),
 )
@@ -80,53 +87,54 @@ TOO_SMALL = Rule(
     "BN305",
     "counter-too-small",
     Severity.INFO,
-    "The statistics were estimated from more batches than the counter says.",
-    "Nothing, unless momentum is none or something else reads the counter.",
-    symptom="A counter of 0 or 1 beside finished statistics: an averaged copy, a converted file, "
-    "weights from before PyTorch 0.4.1.",
-    arithmetic="Starting from 1, n batches leave every variance at (1 - m)^n or more, since "
-    "updates add what is not negative. A variance below it, or statistics other than 0 and 1 at n "
-    "= 0, prove the counter wrong.",
-    certainty="A proof, for the momentum at hand; a larger momentum than the one assumed would "
-    "explain it as well.",
-    lookalike="Where no variance is below the bound, too few batches are the simpler reading "
-    "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0. Where every running_mean "
-    "is exactly 0, no batches made the statistics.",
+    "num_batches_tracked is too small for the statistics",
+    "No fix is needed, unless momentum is none or something else reads the counter.",
+    symptom="A counter of 0 or 1 beside finished statistics, as in an averaged copy, a converted "
+    "file or weights from before PyTorch 0.4.1.",
+    arithmetic="Starting from 1, n batches leave every variance at (1 - m)^n or more, since an "
+    "update never adds less than 0. A variance below that, or statistics other than 0 and 1 at n = "
+    "0, prove the counter wrong.",
+    certainty="Certain for the momentum at hand. If momentum was assumed, a larger one would "
+    "explain the same numbers.",
+    lookalike="If no variance is below the bound, too few batches are the simpler explanation "
+    "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0. If every running_mean is "
+    "exactly 0, the statistics do not come from batches.",
 )
 WIPES = Rule(
     "BN306",
     "momentum-none-would-wipe",
     Severity.WARNING,
-    "With momentum none and a counter of 0, the first training batch replaces all statistics.",
-    "Set the counter to the number of batches seen, or use a momentum in training.",
-    symptom="Evaluation is fine until the first training step, and then follows one batch alone.",
-    arithmetic="With momentum none a batch weighs 1/n, n the counter after it: 1/1 for the first.",
-    certainty="Certain for training that goes on from this file; evaluation is not touched.",
+    "the first training batch would replace all statistics",
+    "Set the counter to the number of batches seen, or train with a momentum.",
+    symptom="Evaluation is fine until the first training step, and then depends on one batch.",
+    arithmetic="With momentum none, a batch gets the weight 1/n, where n is the counter after it: "
+    "1/1 for the first.",
+    certainty="Certain for training that goes on from this file. Evaluation is not affected.",
     lookalike="With any other momentum a counter of 0 is harmless (BN305).",
 )
 UNBELIEVABLE = Rule(
     "BN307",
     "unbelievable-counter",
     Severity.WARNING,
-    "num_batches_tracked is beyond what any training counts.",
-    "Do not trust the layer's other tensors either: compare them with an earlier checkpoint.",
-    symptom="A layer that was made with empty tensors and never filled, a file that was damaged, "
-    "or a number of another kind under the counter's name.",
-    arithmetic="The counter is above 1,000,000,000: a hundred batches a second for four months. "
-    "Memory that was never filled holds such numbers.",
-    certainty="As good as certain that it counts no batches.",
+    "num_batches_tracked is larger than training can count",
+    "Do not trust the layer's other tensors either; compare them with an earlier checkpoint.",
+    symptom="A layer that was made with empty tensors and never filled, a damaged file, or a "
+    "number of another kind under the counter's name.",
+    arithmetic="The counter is above 1,000,000,000, which a hundred batches a second reach after "
+    "four months. Memory that was never filled holds such numbers.",
+    certainty="Certain for all practical purposes that it does not count batches.",
     lookalike="A counter that is negative, fractional or not finite is BN304.",
 )
 
 MOST_COUNTED = 10**9
-"""The largest counter that is believed: 20 batches a second take a year and a half to count it."""
+"""The largest believable counter: at 20 batches a second, training takes a year and a half."""
 MOST_TIMES = 8
-"""Multiples up to here are looked at, where the smaller counter is FEWEST_SURE or more. Larger ones
-are rather phases of training, which share the batches of an epoch as a factor."""
+"""The largest multiple that is reported, of a counter of FEWEST_SURE or more. Larger ones are more
+likely phases of training, which share the batches of an epoch as a factor."""
 FEWEST_SURE = 100
-"""The counter from which one count in a hundred at most is a multiple by accident."""
+"""From this counter on, at most one count in a hundred is a multiple by accident."""
 FEWEST = 10
-"""The counter from which a multiple up to 4 is looked at."""
+"""From this counter on, multiples up to 4 are reported."""
 
 
 def is_count(value: float | None) -> bool:
@@ -150,8 +158,9 @@ def check_groups(file: Checkpoint) -> list[Finding]:
         findings.append(
             SOME_WITHOUT.finding(
                 "num_batches_tracked",
-                f"{len(without)} of {len(layers)} layers have none: {examples(names)}.",
+                f"{len(without)} of {len(layers)} layers have no counter",
                 {"without": names, "layers": len(layers)},
+                detail=f"Without one: {examples(names)}.",
                 extent=tuple(map(label, names)),
             )
         )
@@ -160,7 +169,8 @@ def check_groups(file: Checkpoint) -> list[Finding]:
         findings.append(
             GROUPS.finding(
                 "num_batches_tracked",
-                f"{counter_groups([layer.counter for layer in layers if layer.has_counter])}.",
+                "the counts differ: "
+                + counter_groups([layer.counter for layer in layers if layer.has_counter]),
                 {"groups": [[count, number] for count, number in groups]},
             )
         )
@@ -168,7 +178,7 @@ def check_groups(file: Checkpoint) -> list[Finding]:
 
 
 def check_multiples(file: Checkpoint) -> list[Finding]:
-    """BN303: layers that count k batches for each of the others'."""
+    """BN303: layers that count k batches for each one that the others count."""
     layers = [
         layer for layer in file.own() if layer.has_statistics and is_believable(layer.counter)
     ]
@@ -182,38 +192,42 @@ def check_multiples(file: Checkpoint) -> list[Finding]:
         if not bases:
             continue
         base = max(bases, key=lambda small: (groups[small], small))
-        times = large // base
-        momentum = layer.momentum
         # A layer that stands in as many places of the network runs so often by design.
-        shared = names[file.shared.get(layer.name, layer.name)] == times
-        why = "activation checkpointing, or a layer that runs {times} times a step"
-        if shared:
-            why = "it stands under {times} names, and runs once for each"
-        effect = ""
-        if momentum is not None and 0 < momentum < 1:
-            effective = 1 - (1 - momentum) ** times
-            mend = 1 - (1 - momentum) ** (1 / times)
-            effect = (
-                f"; {'' if shared else 'if it is checkpointing, '}its effective momentum is "
-                f"{effective:.3g} instead of {momentum:g}{' (assumed)' * layer.momentum_assumed}"
-                f", and {mend:.4g} would mend that"
-            )
-        findings.append(
-            _finding(
-                MULTIPLE,
-                layer,
-                f"num_batches_tracked is {large}, {times} times the {base} of "
-                f"{groups[base]} other layer{'s' * (groups[base] > 1)}: "
-                f"{why.format(times=times)}{effect}.",
-                "shared" if shared else "checkpointing-or-shared",
-                num_batches_tracked=large,
-                times=times,
-                base=base,
-                momentum=momentum,
-                momentum_assumed=layer.momentum_assumed,
-            )
-        )
+        shared = names[file.shared.get(layer.name, layer.name)] == large // base
+        findings.append(_multiple(layer, large, base, groups[base], shared=shared))
     return findings
+
+
+def _multiple(layer: Summary, large: int, base: int, others: int, *, shared: bool) -> Finding:
+    """BN303 for a counter of `large`, a multiple of the `base` of `others` layers."""
+    times = large // base
+    why = "Activation checkpointing runs a layer's forward pass again, or the layer is used "
+    why += f"{times} times a step."
+    effect = "With checkpointing, the"
+    if shared:
+        why, effect = f"It stands under {times} names and runs once for each.", "The"
+    momentum, assumed = layer.momentum, " (assumed)" * layer.momentum_assumed
+    if momentum is not None and 0 < momentum < 1:
+        effective, fitting = (1 - (1 - momentum) ** power for power in (times, 1 / times))
+        why += (
+            f" {effect} effective momentum is {effective:.3g} instead of {momentum:g}{assumed}; "
+            f"set {fitting:.4g} to restore {momentum:g}."
+        )
+    return _finding(
+        MULTIPLE,
+        layer,
+        f"updated {times} times a step: num_batches_tracked is {large}, and {base} in {others} "
+        f"other layer{'s' * (others > 1)}",
+        "shared" if shared else "checkpointing-or-shared",
+        why,
+        hint="No fix is needed if the layer is meant to be shared." * shared,
+        sure=MULTIPLE.sure,  # whatever the momentum
+        num_batches_tracked=large,
+        times=times,
+        base=base,
+        momentum=momentum,
+        momentum_assumed=layer.momentum_assumed,
+    )
 
 
 def check_counter(file: Checkpoint) -> list[Finding]:
@@ -223,29 +237,17 @@ def check_counter(file: Checkpoint) -> list[Finding]:
         counter = layer.counter
         if counter is None or not layer.has_statistics:
             continue
+        told = f"num_batches_tracked is {plain_count(counter)}"
         if not is_count(counter):
-            # An average of counts is finite and not negative.
-            averaged = math.isfinite(counter) and counter >= 0
-            why = "it was averaged with the weights, or overwritten"
-            if not averaged:
-                why = "no average of counts: it was overwritten, or its memory never filled"
-            findings.append(
-                _finding(
-                    NOT_A_COUNT,
-                    layer,
-                    f"num_batches_tracked is {counter:.9g}: {why}.",
-                    "averaged" if averaged else "overwritten",
-                    num_batches_tracked=counter,
-                )
-            )
+            findings.append(_not_a_count(layer, counter))
         elif not is_believable(counter):
             findings.append(
                 _finding(
                     UNBELIEVABLE,
                     layer,
-                    f"num_batches_tracked is {plain_count(counter)}: no training counts so many "
-                    "batches; memory that was never filled, or a number of another kind.",
+                    f"{told}, more than training can count",
                     "not-a-count-of-batches",
+                    "Its memory was never filled, or it is a number of another kind.",
                     num_batches_tracked=counter,
                 )
             )
@@ -254,7 +256,7 @@ def check_counter(file: Checkpoint) -> list[Finding]:
                 _finding(
                     WIPES,
                     layer,
-                    "momentum is none and num_batches_tracked 0, and there are statistics to lose.",
+                    f"{told} and momentum none: the first batch would replace all statistics",
                     "counter-0",
                     num_batches_tracked=counter,
                 )
@@ -262,6 +264,24 @@ def check_counter(file: Checkpoint) -> list[Finding]:
         elif counter_too_small(layer) and layer.finite:
             findings.append(_too_small(layer, counter, file))
     return findings
+
+
+def _not_a_count(layer: Summary, counter: float) -> Finding:
+    """BN304 for one number."""
+    # An average of counts is finite and not negative.
+    averaged = math.isfinite(counter) and counter >= 0
+    why = "It was averaged with the weights, or overwritten."
+    if not averaged:
+        why = "Averages of counts are finite and 0 or more: this was overwritten or never written."
+    return _finding(
+        NOT_A_COUNT,
+        layer,
+        f"num_batches_tracked is {counter:.9g}, not a count",
+        "averaged" if averaged else "overwritten",
+        why,
+        hint="" if averaged else "Compare the layer's tensors with an earlier checkpoint.",
+        num_batches_tracked=counter,
+    )
 
 
 FILE_CHECKS = (check_groups, check_multiples, check_counter)
@@ -291,19 +311,33 @@ def _times(large: int, small: int) -> bool:
     return times <= (MOST_TIMES if small >= FEWEST_SURE else 4)
 
 
-def _finding(rule: Rule, layer: Summary, message: str, cause: str, **numbers: object) -> Finding:
-    evidence = {"layer": layer.name, "cause": cause, **numbers}
-    return rule.finding(label(layer.name), message, evidence)  # type: ignore[arg-type]  # plain values
+def _finding(
+    rule: Rule,
+    layer: Summary,
+    message: str,
+    cause: str,
+    detail: str = "",
+    *,
+    hint: str = "",
+    sure: Certainty | None = None,
+    **numbers: Value,
+) -> Finding:
+    evidence: dict[str, Value] = {"layer": layer.name, "cause": cause, **numbers}
+    return rule.finding(label(layer.name), message, evidence, detail=detail, hint=hint, sure=sure)
 
 
 def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
     """BN305, with the causes that the file leaves."""
-    why = "the statistics are other than 0 and 1"
+    told = f"num_batches_tracked is {plain_count(counter)}, but"
+    message, why = f"{told} the statistics are not the initial 0 and 1", ""
     if counter != 0:
+        momentum = layer.momentum or 0
+        bound = (1 - momentum) ** counter
+        message = f"{told} running_var is as low as {layer.least_var:.4g}"
         why = (
-            f"running_var is as low as {layer.least_var:.4g}, below "
-            f"{(1 - (layer.momentum or 0)) ** counter:.4g} = (1 - momentum)^{counter:g}, with "
-            f"momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
+            f"With momentum {momentum:g}{' (assumed)' * layer.momentum_assumed}, {counter:g} "
+            f"batch{'es' * (counter > 1)} leave{'s' * (counter == 1)} every variance at "
+            f"{bound:.4g} or more. "
         )
     causes = {
         "averaged-copy": "an averaged copy",
@@ -317,21 +351,23 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         causes = {"averaged-copy": causes["averaged-copy"]}  # which BN608 shows
     elif layer.mean_zero:
         causes = {"converted": "a converted file", "edited": "statistics that were set by hand"}
-        why += ", while every running_mean is exactly 0, which no batches leave"
+        why += "Every running_mean is exactly 0, which no batches leave. "
     elif counter == 0 and layer.class_name is None and not (live and live.counter):
         causes["instance-norm"] = "an InstanceNorm, which never counts"
     elif counter != 0 and layer.momentum_assumed:
         least = 1 - (layer.least_var or 0) ** (1 / counter)
-        causes["other-momentum"] = f"another momentum, none or from {least:.3g} on"
+        causes["other-momentum"] = f"another momentum (none, or {least:.3g} and more)"
     *others, last = causes.values()
+    listed = f"{', '.join(others)}{',' * (len(others) > 1)}{' or ' * bool(others)}{last}"
     return _finding(
         TOO_SMALL,
         layer,
-        f"num_batches_tracked is {plain_count(counter)}, and {why}: "
-        f"{', '.join(others)}{',' * (len(others) > 1)}{' or ' * bool(others)}{last}.",
+        message,
         "converted-or-edited" if layer.mean_zero else "copied-or-converted",
+        f"{why}This is {listed}.",
         num_batches_tracked=counter,
         least_var=layer.least_var,
         causes=list(causes),
         mean_zero=layer.mean_zero,
+        momentum_assumed=layer.momentum_assumed and counter != 0,
     )

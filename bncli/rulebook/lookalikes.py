@@ -1,4 +1,4 @@
-"""BN107: what looks like BatchNorm, and is not judged because it has too little of one."""
+"""BN107: what looks like BatchNorm, but has too few of its tensors to be judged."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from bncli.dtypes import DTYPES
 from bncli.light import dataclass
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.copies import parameters_alone, parts_of
 from bncli.rulebook.estimation import named_batch_norm
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, label
 from bncli.state_dict.names import split
 
@@ -24,31 +24,32 @@ LOOKS_LIKE = Rule(
     "BN107",
     "looks-like-batch-norm",
     Severity.INFO,
-    "Layers look like BatchNorm and are not judged: they have a weight and a bias alone, or "
-    "running statistics alone.",
-    "If they are BatchNorm, save state_dict() and not parameters(), whose buffers are missing.",
-    symptom="A network whose BatchNorm layers are not found, though it has them.",
-    arithmetic="A weight and a bias of one axis, as long as the convolution before them has "
-    "outputs, or under the name of a BatchNorm; or running_mean and running_var with no weight, "
-    "bias or counter beside them. Where most pairs of weight and bias in a file stand behind no "
-    "convolution, as in a transformer, those that do are not named.",
-    certainty="Likely, and no more. Weight and bias alone may be a BatchNorm without its buffers, "
-    "a GroupNorm or a LayerNorm. Statistics alone may be an InstanceNorm with "
-    "track_running_stats, a BatchNorm with affine=False from before counters (PyTorch 0.4.1), or a "
-    "normaliser of inputs.",
-    lookalike="Beside layers that have their statistics, a layer that is a BatchNorm by its name "
-    "or counter lacks them (BN106). A convolution with a bias rarely stands before a BatchNorm.",
+    "layers that look like BatchNorm were not judged",
+    "If they are BatchNorm, save state_dict() instead of parameters(), which has no buffers.",
+    symptom="A network has BatchNorm layers, and none of them is found.",
+    arithmetic="A weight and a bias of one axis, with one value for each output of the convolution "
+    "in front of them or under the name of a BatchNorm; or running_mean and running_var without "
+    "weight, bias and counter. If most pairs of weight and bias in a file do not follow a "
+    "convolution, as in a transformer, those that do are not reported.",
+    certainty="Likely at best. Weight and bias alone may be a BatchNorm without its buffers, a "
+    "GroupNorm or a LayerNorm. Statistics alone may be an InstanceNorm with track_running_stats, a "
+    "BatchNorm with affine=False from before there were counters (PyTorch 0.4.1), or a normaliser "
+    "of inputs.",
+    lookalike="In a file whose other layers have their statistics, a layer that is a BatchNorm by "
+    "its name or counter and has none is BN106. A convolution in front of a BatchNorm rarely has "
+    "a bias.",
+    sure=Certainty.LIKELY,
     seen=("microsoft/DeepSpeed#1101", "KupynOrest/DeblurGAN#94"),
 )
 
 MOST_NAMED = 4
-"""Layers that a sentence names."""
+"""How many layers a sentence names."""
 
 _ANOTHER_NORM = re.compile(
     r"(?:^|_)(?:ln|gn|rms)_?\d*(?:_|$)|(?:^|_)in_?\d+(?:_|$)|(?:layer|group|instance|rms)_?norm",
     re.IGNORECASE,
 )
-"""The last component of the name of a norm that is no BatchNorm."""
+"""The last component of the name of a norm other than BatchNorm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Likely:
     """Something that looks like a BatchNorm layer and is not judged as one.
 
     `statistics` says that it has running statistics and nothing else; otherwise it has weight and
-    bias alone, and `after` is the convolution before it, None where the name alone speaks for it.
-    `biased` says that this convolution has a bias, which a BatchNorm behind it makes superfluous.
+    bias alone, and `after` is the convolution before it, None where only the name suggests it.
+    `biased` says that this convolution has a bias, which a BatchNorm behind it would make useless.
     """
 
     name: str
@@ -78,7 +79,7 @@ def likely_layers(
         Likely(layer.name, statistics=True)
         for layer in skipped
         if set(layer.tensors) == {"running_mean", "running_var"}
-        and layer.naming.mean != "mean"  # the names of many other things
+        and layer.naming.mean != "mean"  # a name of many other things
         and all(ref.ndim == 1 for ref in layer.tensors.values())
         and len({ref.shape for ref in layer.tensors.values()}) == 1
         and layer.name not in counts  # a normaliser of inputs counts them
@@ -120,39 +121,42 @@ def check_lookalikes(file: Checkpoint) -> list[Finding]:
         return []
     affine = [layer for layer in layers if not layer.statistics]
     statistics = [layer for layer in layers if layer.statistics]
-    said = []
+    claims, details = [], []
     if affine:
         behind = [layer for layer in affine if layer.after is not None]
-        said.append(
-            f"{_count(affine)} weight and bias alone"
-            + (", as wide as the convolution before" if len(behind) == len(affine) else "")
-            + ": "
+        other = whole or (behind and all(layer.biased for layer in behind))
+        claims.append(f"{_count(affine)} weight and bias alone")
+        details.append(
+            f"Weight and bias alone: {_names(affine)}"
+            + ("; as wide as the convolution in front" if len(behind) == len(affine) else "")
             + (
-                "GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved"
-                if whole or (behind and all(layer.biased for layer in behind))
-                else "likely BatchNorm whose buffers were not saved; LayerNorm and GroupNorm look "
-                "alike"
+                ". GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved."
+                if other
+                else ". Likely BatchNorm whose buffers were not saved, but LayerNorm and GroupNorm "
+                "look the same."
             )
         )
     if statistics:
-        said.append(
-            f"{_count(statistics)} running_mean and running_var alone: InstanceNorm with "
-            "track_running_stats, BatchNorm with affine=False from before counters, or a "
-            "normaliser of inputs"
+        claims.append(f"{_count(statistics)} running_mean and running_var alone")
+        details.append(
+            f"Statistics alone: {_names(statistics)}. InstanceNorm with track_running_stats, "
+            "BatchNorm with affine=False from before PyTorch 0.4.1, or a normaliser of inputs."
         )
     return [
         LOOKS_LIKE.finding(
             label(layers[0].name),
-            f"{'; '.join(said)}.",
+            ", ".join(claims),
             {
                 "cause": "affine-alone" if affine else "statistics-alone",
                 "affine_alone": [layer.name for layer in affine],
                 "after": [layer.after for layer in affine],
                 "statistics_alone": [layer.name for layer in statistics],
             },
+            detail=" ".join(details),
             hint=""
             if affine
-            else "The network's code tells which; all but a normaliser read them in evaluation.",
+            else "The network's code says what they are; all but a normaliser use them in "
+            "evaluation.",
             extent=tuple(label(layer.name) for layer in layers),
             places=("layers that look like BatchNorm",),
         )
@@ -163,24 +167,23 @@ FILE_CHECKS = (check_lookalikes,)
 
 
 def _count(layers: list[Likely]) -> str:
-    """How many layers have something, and the first of their names."""
-    more = len(layers) - MOST_NAMED
-    names = ", ".join(label(layer.name) for layer in layers[:MOST_NAMED])
-    if more > 0:
-        names += f" and {more} more"
-    return f"{len(layers)} layer{'s' * (len(layers) > 1)} ({names}) ha" + (
-        "ve" if len(layers) > 1 else "s"
-    )
+    """How many layers have something: "1 layer has", "3 layers have"."""
+    return f"{len(layers)} layers have" if len(layers) > 1 else "1 layer has"
+
+
+def _names(layers: list[Likely]) -> str:
+    """The first names of some layers, and how many more there are."""
+    return examples([label(layer.name) for layer in layers], MOST_NAMED)
 
 
 def _convolutions_before(
     file: TensorFile, pairs: AbstractSet[str], judged: Collection[str]
 ) -> dict[str, str]:
-    """For a layer, the convolution of as many outputs that stands before it in its module.
+    """For each layer, the convolution in front of it in its module that has as many outputs.
 
-    Before it in the file's order, with no other layer between; or, in a file that is sorted by
-    name, the one whose number is the layer's, or the number before it. A convolution before a
-    layer that is `judged` stands before no other.
+    In front of it means before it in the file, with no other layer between; or, in a file that is
+    sorted by name, the convolution of the same number, or of the one before. What precedes a
+    layer that is `judged` precedes no other.
     """
     convolutions: dict[str, TensorRef] = {}
     widths: dict[str, int] = {}
@@ -211,7 +214,7 @@ def _convolutions_before(
 
 
 def _numbered_before(layer: str) -> list[str]:
-    """What the convolution before a layer may be called by its number: conv1 of bn1, 3 of 4."""
+    """The names that the convolution before a layer may have: conv1 for bn1, 3 for 4."""
     at = max(layer.rfind("."), layer.rfind("/")) + 1
     above, own = layer[:at], layer[at:]
     if own.isascii() and own.isdecimal() and len(own) < 9:

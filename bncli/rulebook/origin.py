@@ -1,7 +1,7 @@
 """Whether training can have left a layer's statistics, or nothing ever wrote them.
 
-What is told here needs no other layer: values that are all exactly 0, memory that was never
-filled, and one tensor's bits in the place of another's.
+What is found here needs no other layer: values that are all exactly 0, memory that was never
+filled, and one tensor in the place of another.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
 Leaf = str
 
 HUGE = 1e20
-"""From here on no training leaves a finite mean: the squares of such inputs overflow float32."""
+"""Training leaves no finite mean from here on: the squares of such inputs overflow float32."""
 TINY = 1e-20
-"""Up to here a value beside a HUGE one is none of training: a statistic that decays is no
-neighbour of one that explodes."""
+"""Up to here, a value beside a HUGE one is not from training: statistics do not decay in one
+channel and explode in the next."""
 FLOOR = 1e-41
-"""float32 values that decay stop below this, all at one magnitude for each momentum above 1e-4."""
+"""float32 values that decay stop below this, all at one magnitude for any momentum above 1e-4."""
 LARGE = 1e10
-"""From here on a value is none to find beside several subnormal ones."""
+"""From here on, a value does not stand beside several subnormal ones after training."""
 MOST_BATCHES = 10**9
-"""No training counts more."""
+"""The most batches that training can count."""
 LEAST_NORMAL = {"float16": 2.0**-24, "float64": 2.0**-1022}
-"""Where decaying ends at 0 in a dtype; float32's and bfloat16's is 2^-126, as GPUs flush."""
+"""By dtype, below which size a decaying value becomes 0; 2^-126 in others, as GPUs flush."""
 MANTISSAS = {"float16": 10, "float32": 23, "float64": 52}
 DISTINCT = {"float16": 3, "bfloat16": 5, "float32": 2, "float64": 2}
-"""How many values must agree in every bit to be no accident."""
+"""By dtype, how many values must agree in every bit for it not to be an accident."""
 
 
 def counted(layer: Layer) -> float | None:
-    """The layer's counter, or None where it is missing or no number."""
+    """The layer's counter, or None where it is missing or NaN."""
     counter = layer.state.num_batches_tracked
     return None if counter is None or counter != counter else counter  # noqa: PLR0124  # NaN
 
 
 def never_counted(layer: Layer) -> bool:
-    """Whether the counter is there and says that no batch was seen."""
+    """Whether the counter is there and 0."""
     return counted(layer) == 0
 
 
 def may_be_decayed(layer: Layer) -> bool:
-    """Whether the batches that the layer has counted can have brought a variance down to 0.
+    """Whether a variance can have decayed to 0 over the batches that the layer counted.
 
-    That takes an input of 0 throughout. Without a counter only weights that are small, and not 0,
-    say that the layer was trained.
+    That takes an input that was always 0. Without a counter, only weights other than 0 say that
+    the layer was trained.
     """
     counter, momentum = counted(layer), layer.momentum
     if counter is None:
@@ -70,9 +70,9 @@ def may_be_decayed(layer: Layer) -> bool:
 
 
 def all_zero(layer: Layer) -> bool:
-    """Whether both statistics are exactly 0 in every channel, and a dead layer's are not so.
+    """Whether both statistics are exactly 0 in every channel, and did not decay to that.
 
-    A layer whose weights died with its input may have decayed to 0, if it counted enough batches.
+    They may have in a layer whose weights died with its input, if it counted enough batches.
     """
     mean, var = layer.mean, layer.var
     if mean is None or var is None or not mean.size or not var.size or mean.any() or var.any():
@@ -81,10 +81,11 @@ def all_zero(layer: Layer) -> bool:
 
 
 def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
-    """Two of the layer's vectors of which one has the other's bits, if there are such.
+    """Two of the layer's vectors that have the same bits, if there are such.
 
-    In the narrower one's dtype where they differ. A bias may be the mean's copy on purpose, so
-    that the layer changes nothing; and constants, or a few values beside 0 and 1, are no proof.
+    Vectors of different dtypes are compared in the narrower one. A bias may be a copy of the mean
+    on purpose, so that the layer changes nothing; and constants, or few values other than 0 and
+    1, prove nothing.
     """
     vectors = layer.vectors
     for leaf, other in (
@@ -113,14 +114,14 @@ def same_bits(layer: Layer) -> tuple[Leaf, Leaf] | None:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What shows that memory was never filled: facts for a sentence, and where, by tensor."""
+    """What shows that memory was never filled: facts as clauses, and where, by tensor."""
 
     facts: tuple[str, ...]
     where: Mapping[Leaf, NDArray[Any]]
 
 
 def garbage(layer: Layer) -> Garbage | None:
-    """Values that no training leaves, and with them all that is not finite; None for none."""
+    """Values that training cannot leave, and all that is not finite beside them; None for none."""
     facts: list[str] = []
     where: dict[Leaf, NDArray[Any]] = {}
     wide = {"running_mean": layer.mean, "running_var": layer.var}
@@ -156,7 +157,8 @@ def garbage(layer: Layer) -> Garbage | None:
     }
     spoilt = {leaf: odd for leaf, odd in spoilt.items() if odd.any()}
     if senseless and spoilt:
-        facts.append(f"num_batches_tracked is {counter:g}")
+        beside = "" if facts else ", beside impossible values"
+        facts.append(f"num_batches_tracked is {counter:g}{beside}")
     if not facts:
         return None
     for leaf, odd in spoilt.items():
@@ -165,7 +167,7 @@ def garbage(layer: Layer) -> Garbage | None:
 
 
 def untrained_statistics(layer: Layer) -> bool:
-    """Whether what stands in the place of the statistics is none: 0, garbage, another tensor."""
+    """Whether the statistics are not from training: all 0, garbage, or another tensor's."""
     if all_zero(layer) or same_bits(layer) is not None:
         return True
     odd = garbage(layer)
@@ -177,7 +179,7 @@ def _ordinary(values: FloatArray) -> bool:
     size = np.abs(values)
     if not values.size:
         return True
-    # NaN is no number below LARGE.
+    # NaN is not below LARGE.
     return bool(size.max() < LARGE) and not ((size > 0) & (size < 2.0**-126)).any()
 
 
@@ -185,26 +187,26 @@ NOTHING_ODD: tuple[str, Any] = ("", None)
 
 
 def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
-    """Values of a HUGE and of a TINY size in one vector, or one of a size that cannot be."""
+    """HUGE and TINY values in one vector, or values of an impossible size."""
     size = np.abs(values)
     huge = np.isfinite(size) & (size >= HUGE)
     if not huge.any():
         return NOTHING_ODD
     tiny = (size > 0) & (size <= TINY)
     low = tiny & (size < FLOOR * (2.0**16 if layer.dtypes.get(leaf) == "bfloat16" else 1))
-    if len(distinct(size[low])) == 1:  # where dead channels stop
+    if len(distinct(size[low])) == 1:  # where dead channels stop decaying
         tiny &= ~low
     alone = np.zeros(len(size), bool)
     mean, var = layer.mean, layer.var
     if mean is not None and var is not None and mean.shape == var.shape == size.shape:
         if leaf == "running_mean":
-            # Inputs of this size vary by a last place at least, or not at all, and then the
+            # Inputs of this size vary by at least a last place, or not at all, in which case the
             # variance decays; an overflow makes it infinite.
             last = np.finfo(layer.vectors[leaf].dtype).eps  # type: ignore[union-attr]  # it is there
             with np.errstate(over="ignore", invalid="ignore"):
                 alone = huge & ~np.isinf(var) & ~(var >= (size * last) ** 2 / 100)
         elif leaf == "running_var":
-            # Inputs of such a spread have a mean to fit, however near to 0 chance has brought it.
+            # Inputs of such a spread have a mean that fits it, however near to 0 it is by chance.
             fits = (np.abs(mean) < HUGE) & (mean * mean >= 1e-16 * size)
             huge &= ~fits | (values < 0)
             usual = np.sort(size[np.isfinite(size) & (size > 0)])
@@ -227,7 +229,7 @@ def _far_apart(layer: Layer, leaf: Leaf, values: FloatArray) -> tuple[str, Any]:
 
 
 def _is_subnormal(layer: Layer, leaf: Leaf) -> NDArray[Any]:
-    """Which values of a vector are float32's subnormal ones, and not 0."""
+    """Which values of a vector are subnormal float32 numbers other than 0."""
     raw = layer.vectors[leaf]
     assert raw is not None
     size = np.abs(raw)
@@ -236,9 +238,9 @@ def _is_subnormal(layer: Layer, leaf: Leaf) -> NDArray[Any]:
 
 
 def _shared_subnormal(layer: Layer) -> tuple[str, dict[Leaf, NDArray[Any]]]:
-    """Most of the subnormal values of a statistic in another vector too, as halves of pointers are.
+    """Subnormal values of a statistic that mostly stand in another vector too, as with pointers.
 
-    What decays from different values meets only where decay ends, or one in a thousand by accident.
+    Values that decay from different starts meet only where decay ends, or once in a thousand.
     """
     lows: dict[Leaf, NDArray[Any]] = {}
     for leaf, raw in layer.vectors.items():
@@ -255,10 +257,10 @@ def _shared_subnormal(layer: Layer) -> tuple[str, dict[Leaf, NDArray[Any]]]:
 
 
 def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[str, Any]:
-    """float32 values below the normal ones, in company that decay excludes.
+    """Subnormal float32 values beside others that rule out decay.
 
-    Where subnormal numbers are kept, decay ends above 0 and at one magnitude, so that a variance
-    of 0 is not beside `few` others; and channels that die one by one are far below LARGE ones.
+    Where subnormal numbers are kept, decay ends above 0 and at one magnitude, so a variance of 0
+    does not stand beside `few` others; and channels that die one by one are far below LARGE ones.
     """
     size = np.abs(values)
     low = (size > 0) & (size < 2.0**-126)
@@ -278,14 +280,14 @@ def _subnormal(leaf: Leaf, values: FloatArray, dtype: str, few: int) -> tuple[st
     times = np.bincount(np.searchsorted(values_of, size[odd]), minlength=1)
     if leaf == "running_mean" and times.max(initial=0) > 1 and 2 * times.max() >= odd.sum():
         often = values_of[times.argmax()]
-        return f"{leaf} has the subnormal {often:.3g} {times.max()} times over", size == often
+        return f"{leaf} is the subnormal {often:.3g} in {times.max()} channels", size == often
     return NOTHING_ODD
 
 
 def _odd_nan(leaf: Leaf, raw: NDArray[Any], dtype: str) -> tuple[str, Any]:
-    """NaN of bits that no arithmetic makes.
+    """NaN whose bits arithmetic never makes.
 
-    Processors set the first bit of the mantissa, or all of them, and casts keep the first ones.
+    Processors set the first bit of the mantissa, or all bits, and casts keep the first ones.
     """
     nan = np.isnan(raw)
     bits = MANTISSAS.get(raw.dtype.name)
@@ -294,23 +296,23 @@ def _odd_nan(leaf: Leaf, raw: NDArray[Any], dtype: str) -> tuple[str, Any]:
     own = raw.astype(raw.dtype.newbyteorder("="))
     number = own.view(f"u{raw.dtype.itemsize}").astype(np.uint64)
     mantissa = number & np.uint64((1 << bits) - 1)
-    # A run of ones from the top becomes a power of 2 by what follows its last one.
+    # Adding the lowest set bit turns a run of ones from the top into a power of 2.
     lowest = mantissa & (~mantissa + np.uint64(1))
     odd = nan & ((mantissa + lowest) != np.uint64(1 << bits))
     if not odd.any():
         return NOTHING_ODD
     first = int(np.flatnonzero(odd)[0])
     width = raw.dtype.itemsize * 2
-    return f"{leaf} is a NaN of the bits 0x{int(number[first]):0{width}x} in channel {first}", odd
+    return f"{leaf} is a NaN with the bits 0x{int(number[first]):0{width}x} in channel {first}", odd
 
 
 def _precision(dtype: str) -> int:
-    """The bits of a dtype's mantissa; those that are not of floating point come last."""
+    """The bits of a dtype's mantissa; 64 for what is not floating point."""
     return 7 if dtype == "bfloat16" else MANTISSAS.get(dtype, 64)
 
 
 def _narrowed(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Values rounded to a dtype, bfloat16 within float32."""
+    """Values rounded to a dtype; those of bfloat16 are kept in float32."""
     if dtype != "bfloat16":
         with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(dtype)

@@ -1,4 +1,4 @@
-"""BN601, BN607, BN610: layers that are equal, too few or too many, or one under two names."""
+"""BN601, BN607, BN610: equal layers, too few or too many, and one layer under several names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, Summary, label
 
 if TYPE_CHECKING:
@@ -16,28 +16,27 @@ IDENTICAL = Rule(
     "BN601",
     "identical-statistics",
     Severity.INFO,
-    "Layers have the same running statistics, bit for bit: one layer saved several times, or a "
-    "copy.",
-    "Nothing, if the layer is meant to be shared or copied.",
-    symptom="A module that is used twice, or a network saved twice in one file.",
+    "layers have the same running statistics, bit for bit",
+    "No fix is needed if the layer is meant to be shared or copied.",
+    symptom="A module that is used twice, or a network that was saved twice in one file.",
     arithmetic="running_mean and running_var of two layers are equal in every bit, and are neither "
     "the initial 0 and 1 nor one constant.",
-    certainty="Certain as a fact: two layers never estimate the same bits from data of their own.",
-    lookalike="An averaged copy of a live model is paired with it and judged by BN602 to BN605. "
-    "Layers whose tensors are the same bytes of the file are one layer (BN610).",
+    certainty="Certain as a fact: two layers never estimate the same bits from their own data.",
+    lookalike="An averaged copy of a live model is judged beside it, by BN602 to BN605. Layers "
+    "whose tensors are the same bytes of the file are one layer (BN610).",
     seen=("keras-team/keras#8794", "pytorch/pytorch#1738"),
 )
 NOT_AS_MANY = Rule(
     "BN607",
     "unexpected-number-of-layers",
     Severity.ERROR,
-    "The file has more or fewer BatchNorm layers than --expect-layers says.",
-    "Look at which layers are there; if the network has changed, change --expect-layers.",
+    "the number of BatchNorm layers is not the expected one",
+    "Check which layers are there. If the network has changed, change --expect-layers.",
     symptom="A part of the network is missing from the checkpoint, or its BatchNorm was replaced.",
-    arithmetic="The layers of each file are counted, one that stands under several names (BN610) "
-    "once.",
+    arithmetic="The number of layers in the file is not that of --expect-layers. A layer under "
+    "several names (BN610) counts once.",
     certainty="Certain.",
-    lookalike="A file with an averaged copy has every layer twice: name one of the two by "
+    lookalike="A file with an averaged copy has every layer twice: choose one of the two with "
     "CKPT::NAME.",
 )
 
@@ -45,20 +44,21 @@ ONE_LAYER = Rule(
     "BN610",
     "one-layer-under-several-names",
     Severity.INFO,
-    "One layer stands under several names: their tensors are the same bytes of the file.",
-    "Nothing, if the layer is meant to be shared.",
-    symptom="A module that is used in two places, or that a wrapper holds under a second name.",
+    "one layer stands under several names",
+    "No fix is needed if the layer is meant to be shared.",
+    symptom="A module is used in two places, or a wrapper holds it under a second name.",
     arithmetic="All tensors of the two layers have the same storage, offset, shape, strides and "
-    "dtype in the file, as torch.save writes modules that share them. The layer is counted once.",
+    "dtype in the file, as torch.save writes modules that share them. The layer counts once.",
     certainty="Certain.",
-    lookalike="safetensors and .npz keep no shared storage: there the two are only equal (BN601).",
+    lookalike="safetensors and .npz do not keep shared storage: layers are only equal there "
+    "(BN601).",
     formerly=("BN601",),
     seen=("keras-team/keras#8794",),
 )
 
 
 def shared_layers(layers: Sequence[LayerRefs]) -> dict[str, str]:
-    """For a layer whose tensors are those of an earlier one in the file, the name of the first."""
+    """By layer whose tensors are those of an earlier one in the file, the name of that one."""
     first: dict[tuple[tuple[str, object], ...], str] = {}
     shared: dict[str, str] = {}
     for layer in layers:
@@ -72,9 +72,10 @@ def shared_layers(layers: Sequence[LayerRefs]) -> dict[str, str]:
 
 
 def unexpected_number(found: int, names: int, expected: int | None) -> list[Finding]:
-    """BN607: a file's layers, counted; nothing is found where no number is expected.
+    """BN607: whether a file has as many layers as expected, if a number is expected.
 
-    `names` is under how many names the layers stand, more than `found` where some are shared.
+    `names` is the number of names under which the layers stand, more than `found` if some are
+    shared.
     """
     if expected is None or found == expected:
         return []
@@ -82,8 +83,8 @@ def unexpected_number(found: int, names: int, expected: int | None) -> list[Find
     return [
         NOT_AS_MANY.finding(
             "layers",
-            f"{found} BatchNorm layer{'s' * (found != 1)}{under}, and {expected} "
-            f"{'was' if expected == 1 else 'were'} expected.",
+            f"{found} BatchNorm layer{'s' * (found != 1)}{under}, but {expected} "
+            f"{'was' if expected == 1 else 'were'} expected",
             {
                 "found": found,
                 "names": names,
@@ -112,18 +113,20 @@ def check_identical(file: Checkpoint) -> list[Finding]:
         if len(layers) < 2:
             continue
         affine = {layer.affine_digest for layer in layers}
-        same = "weight and bias too" if len(affine) == 1 else "weight or bias are not"
+        same = "weight and bias are equal too." if len(affine) == 1 else "weight or bias differ."
         names = [layer.name for layer in layers]
+        whose, which = _others(names)
         findings.append(
             IDENTICAL.finding(
                 label(names[0]),
-                f"running_mean and running_var are those of {_others(names)}, bit for bit; {same}.",
+                f"running_mean and running_var are those of {whose}, bit for bit",
                 {
                     "layer": names[0],
                     "cause": "shared-or-copied",
                     "layers": names,
                     "affine_identical": len(affine) == 1,
                 },
+                detail=f"{which}{'' if affine == {None} else same}".rstrip(),
                 extent=tuple(map(label, names)),
                 places=("layers with the same statistics",),
             )
@@ -133,17 +136,20 @@ def check_identical(file: Checkpoint) -> list[Finding]:
 
 def check_shared(file: Checkpoint) -> list[Finding]:
     """BN610: layers that are one."""
-    return [
-        ONE_LAYER.finding(
-            label(names[0]),
-            f"its tensors are those of {_others(names)}, byte by byte: one layer under "
-            f"{len(names)} names, counted once.",
-            {"layer": names[0], "cause": "shared-storage", "layers": names},
-            extent=tuple(map(label, names)),
-            places=("layers with the same statistics",),
+    findings = []
+    for names in _groups(file.shared):
+        whose, which = _others(names)
+        findings.append(
+            ONE_LAYER.finding(
+                label(names[0]),
+                f"its tensors are the same bytes as those of {whose}, so it counts once",
+                {"layer": names[0], "cause": "shared-storage", "layers": names},
+                detail=which.rstrip(),
+                extent=tuple(map(label, names)),
+                places=("layers with the same statistics",),
+            )
         )
-        for names in _groups(file.shared)
-    ]
+    return findings
 
 
 FILE_CHECKS = (check_identical, check_shared)
@@ -157,8 +163,9 @@ def _groups(shared: Mapping[str, str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _others(names: Sequence[str]) -> str:
-    """The names but the first, as a person lists them."""
-    return ", ".join(map(label, names[1:4])) + (
-        f" and {len(names) - 4} more" if len(names) > 4 else ""
-    )
+def _others(names: Sequence[str]) -> tuple[str, str]:
+    """The names but the first: a phrase for a claim, and a sentence if the claim only counts."""
+    others = [label(name) for name in names[1:]]
+    if len(others) == 1:
+        return others[0], ""
+    return f"{len(others)} other layers", f"These are {examples(others)}. "

@@ -1,11 +1,11 @@
-"""BN208 to BN210: what stands in the place of the statistics was left there by no training."""
+"""BN208 to BN210: statistics that training cannot have left."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bncli.light import np
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, channel_extent
 from bncli.rulebook.layers import Layer, channels_of, found, named
 from bncli.rulebook.origin import all_zero, counted, garbage, may_be_decayed, same_bits
@@ -14,20 +14,20 @@ NEVER_FILLED = Rule(
     "BN208",
     "never-filled",
     Severity.ERROR,
-    "All running statistics of the layer are exactly 0: memory of zeros that nothing was written "
-    "to.",
-    "Take the statistics from the file that this one was made from, or estimate them by a pass "
+    "running_mean and running_var are exactly 0 in every channel",
+    "Take the statistics from the file that this one was made from, or estimate them with a pass "
     "over the training data in training mode.",
-    symptom="Activations that explode in evaluation, though every tensor is there and loads.",
+    symptom="Activations explode in evaluation, though every tensor is there and loads.",
     arithmetic="running_mean and running_var are exactly 0 in every channel. A variance of 0 "
-    "multiplies by weight / sqrt(eps): 316 times the weight at an eps of 1e-5, 31.6 times at 1e-3.",
-    certainty="Certain that they are 0, and that the layer multiplies so. That they were never "
-    "written is as good as certain where a counter is 0 or too small for a variance to decay to "
-    "nothing; else a layer whose every input was exactly 0 ends there too.",
-    lookalike="A layer whose weights died with its input, after batches enough to decay, is BN402 "
-    "or BN404. PyTorch and Keras begin at 0 and 1 (BN103); Caffe, Darknet and some others begin at "
-    "0 and 0, and there a layer that was never trained looks like this. A variance of 0 beside "
-    "means of their own is BN408, or BN502 in half precision.",
+    "makes the scale weight / sqrt(eps): 316 times the weight at an eps of 1e-5, 31.6 times at "
+    "1e-3.",
+    certainty="Certain that they are 0, and that the layer multiplies by that scale. They were "
+    "almost surely never written if the counter is 0, or too small for a variance to decay to 0; "
+    "otherwise a layer whose inputs were all exactly 0 ends there too.",
+    lookalike="A layer whose weights died with its input, after enough batches to decay, is BN402 "
+    "or BN404. PyTorch and Keras begin at 0 and 1 (BN103). Caffe, Darknet and some others begin at "
+    "0 and 0, and a layer that was never trained looks like this there. A variance of 0 beside "
+    "means that are not 0 is BN408, or BN502 in half precision.",
     seen=("onnx/tensorflow-onnx#1610",),
     formerly=("BN404",),
 )
@@ -35,20 +35,22 @@ UNINITIALISED = Rule(
     "BN209",
     "uninitialised-memory",
     Severity.ERROR,
-    "The layer holds values that no training leaves: memory that was never filled.",
-    "Load the layer's tensors from a file that has them; look for torch.empty, to_empty() or keys "
-    "that were missing where the model was made and loaded.",
-    symptom="NaN, Inf or nonsense in evaluation, often in some layers alone and other ones in the "
-    "next run.",
-    arithmetic="One vector has finite values above 1e20 beside others below 1e-20 that are not "
-    "where float32 stops decaying; or a mean above 1e20 beside a variance that is no square of it; "
-    "or a variance above 1e20 without a mean to fit beside ordinary ones; or subnormal numbers in "
-    "company that decay excludes; or NaN of bits that no arithmetic makes; or a counter beyond 1e9 "
-    "beside values that are not finite.",
-    certainty="As good as certain that no batch left these values. Whether memory was never "
-    "filled, the tensor was edited, or bytes were read at the wrong place, the file does not say.",
-    lookalike="NaN and Inf alone are BN201 and BN202, with a counter of 0 too. Unscaled inputs "
-    "have a mean to fit their variance (BN406).",
+    "values that training cannot leave, as in memory that was never filled",
+    "Load the layer's tensors from a file that has them. Look for torch.empty, to_empty() or "
+    "missing keys where the model was made and loaded.",
+    symptom="NaN, Inf or nonsense in evaluation, often in some of the layers only, and in others "
+    "in the next run.",
+    arithmetic="One of these: a vector has finite values above 1e20 and others below 1e-20 that "
+    "are not where float32 stops decaying; a mean is above 1e20 and its variance far from the "
+    "square of that; a variance is above 1e20, its mean does not fit it, and the others are "
+    "ordinary; subnormal numbers stand beside values that rule out decay; NaN has bits that "
+    "arithmetic never makes; the counter is above 1e9 and values are not finite.",
+    certainty="Likely, and nearly certain, that no batch left these values. Whether memory was "
+    "never filled, the tensor was edited, or bytes were read at the wrong place, the file does not "
+    "say.",
+    lookalike="NaN and Inf alone are BN201 and BN202, even with a counter of 0. Unscaled inputs "
+    "have a mean that fits their variance (BN406).",
+    sure=Certainty.LIKELY,
     seen=("open-edge-platform/anomalib#2965",),
     formerly=("BN201", "BN202", "BN203", "BN204", "BN205", "BN401", "BN404", "BN406"),
 )
@@ -56,18 +58,18 @@ SAME_BITS = Rule(
     "BN210",
     "one-tensor-twice",
     Severity.ERROR,
-    "A running statistic is another tensor of the layer, bit for bit: running_var is running_mean, "
-    "as a rule.",
-    "Take the tensor from its own source; look for an index that is used twice, or a wrong key, "
-    "where the tensors are assigned.",
+    "a running statistic is a copy of another tensor of the layer",
+    "Load each tensor from its own source. Look for an index used twice, or a wrong key, where "
+    "the tensors are assigned.",
     symptom="NaN or nonsense in evaluation, though every tensor is there and has its shape.",
     arithmetic="running_var equals running_mean, weight or bias in every bit, or running_mean "
-    "equals weight; where their dtypes differ, after rounding to the narrower one. Constants, and "
-    "values that agree by being 0 or 1, are not counted.",
-    certainty="Certain that the bits are the same, and as good as certain that one of the two "
-    "tensors is lost.",
+    "equals weight. If their dtypes differ, they are compared after rounding to the narrower one. "
+    "Constants and values of 0 or 1 do not count as equal.",
+    certainty="Certain that the bits are the same, and almost certain that one of the two tensors "
+    "is lost.",
     lookalike="Means and variances in each other's place are BN205. A bias that equals "
-    "running_mean may be meant: with weight sqrt(running_var + eps) the layer changes nothing.",
+    "running_mean may be intended: with a weight of sqrt(running_var + eps) the layer changes "
+    "nothing.",
     seen=("pytorch/pytorch#60624",),
     formerly=("BN203", "BN204", "BN205"),
 )
@@ -80,7 +82,7 @@ def check_zero(layer: Layer) -> list[Finding]:
     assert layer.var is not None
     channels = len(layer.var)
     counter = counted(layer)
-    cause, why = "zero-filled", "nothing was ever written there"
+    cause, why = "zero-filled", "Nothing was ever written there"
     if counter is None:
         why += ", or every input of the layer was 0"
     elif counter > 0 and may_be_decayed(layer):
@@ -92,18 +94,18 @@ def check_zero(layer: Layer) -> list[Finding]:
     known = np.ones(1) if layer.weight is None else layer.weight[np.isfinite(layer.weight)]
     weight = float(np.abs(known).max(initial=0))
     scale = weight / layer.eps**0.5 if layer.eps > 0 else float("inf") * bool(weight)
-    effect = f"a variance of 0 multiplies by up to {scale:.4g} with {layer.eps_said}"
+    effect = f"With {layer.eps_said}, the layer multiplies by up to {scale:.4g}"
     if not known.size:
-        scale, effect = 0.0, "no weight is finite"
+        scale, effect = 0.0, "No weight is finite"
     elif weight == 0:
-        scale, effect = 0.0, "weight is exactly 0 as well, so that the output is the bias"
+        scale, effect = 0.0, "weight is exactly 0 too, so the output is the bias"
     return [
         found(
             NEVER_FILLED,
             layer,
-            f"running_mean and running_var are exactly 0 in "
-            f"{named(np.ones(channels, bool))}: {why}; {effect}.",
+            f"running_mean and running_var are exactly 0 in {named(np.ones(channels, bool))}",
             cause,
+            detail=f"{why}. {effect}.",
             channels_total=channels,
             num_batches_tracked=counter,
             scale_max=scale,
@@ -113,11 +115,11 @@ def check_zero(layer: Layer) -> list[Finding]:
 
 
 def check_garbage(layer: Layer) -> list[Finding]:
-    """BN209: values that no training leaves."""
+    """BN209: values that training cannot leave."""
     odd = garbage(layer)
     if odd is None:
         return []
-    facts = list(odd.facts)
+    first, *facts = odd.facts
     lengths = {len(channels) for channels in odd.where.values()}
     longest = np.zeros(max(lengths), bool)
     numbers: dict[str, Any] = {}
@@ -128,7 +130,7 @@ def check_garbage(layer: Layer) -> list[Finding]:
         assert values is not None
         for what, test in (("NaN", np.isnan), ("infinite", np.isinf)):
             spoilt = test(values)
-            if spoilt.any() and not any(fact.startswith(f"{leaf} is a NaN") for fact in facts):
+            if spoilt.any() and not any(fact.startswith(f"{leaf} is a NaN") for fact in odd.facts):
                 facts.append(f"{leaf} is {what} in {named(spoilt)}")
     counter = counted(layer)
     if counter == 0:
@@ -137,10 +139,11 @@ def check_garbage(layer: Layer) -> list[Finding]:
         found(
             UNINITIALISED,
             layer,
-            f"{'; '.join(facts)}: no batch left these values; memory that was never filled, an "
-            "edit, or bytes read at the wrong place.",
+            first,
             "uninitialised-or-edited",
             longest,
+            detail=f"{''.join(f'{fact}. ' for fact in facts)}No batch leaves such values: the "
+            "memory was never filled or was edited, or bytes were read at the wrong place.",
             extent=tuple(
                 run
                 for leaf, channels in odd.where.items()
@@ -153,7 +156,7 @@ def check_garbage(layer: Layer) -> list[Finding]:
 
 
 def check_same_bits(layer: Layer) -> list[Finding]:
-    """BN210: one tensor's bits in the place of another's."""
+    """BN210: one tensor in the place of another."""
     pair = same_bits(layer)
     if pair is None:
         return []
@@ -161,18 +164,18 @@ def check_same_bits(layer: Layer) -> list[Finding]:
     values = layer.vectors[leaf]
     assert values is not None
     dtypes = {layer.dtypes.get(leaf, ""), layer.dtypes.get(other, "")}
-    rounded = " but for the dtype" if len(dtypes) > 1 else ""
+    rounded = " but for the dtype" * (len(dtypes) > 1)
     below = values < 0
     whose = ""
     if leaf == "running_var" and below.any():
-        whose = f", and negative in {named(below)}, as no variance is"
+        whose = f"It is negative in {named(below)}, which a variance never is. "
     return [
         found(
             SAME_BITS,
             layer,
-            f"{leaf} is {other} bit for bit{rounded} in {named(below | True)}{whose}: one of the "
-            "two was written into both places.",
+            f"{leaf} is {other}, bit for bit{rounded}, in {named(below | True)}",
             "one-tensor-twice",
+            detail=f"{whose}One of the two was written into both places.",
             channels_total=len(values),
             tensors=[leaf, other],
             negative=int(below.sum()),
@@ -181,4 +184,4 @@ def check_same_bits(layer: Layer) -> list[Finding]:
 
 
 LAYER_CHECKS = (check_garbage, check_zero, check_same_bits)
-"""In this order: the first that finds something names the cause, and the others are not asked."""
+"""In this order: the first that finds something names the cause, and the others are not run."""

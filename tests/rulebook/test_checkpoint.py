@@ -234,6 +234,7 @@ def test_whatever_a_file_holds_it_is_judged(layers, eps, momentum, assumed, numb
         averaged={} if shared else {"ema": 3.0},
     )
     for finding in findings + file_findings(file):
-        assert finding.message.endswith(".")
+        assert not finding.message.endswith(".")
+        assert not finding.detail or finding.detail.endswith(".")
         assert finding.evidence
-        assert "\n" not in finding.message
+        assert "\n" not in finding.text

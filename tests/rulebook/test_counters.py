@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.rulebook.counters import check_multiples, counter_groups, is_count
+from bncli.report import Certainty
+from bncli.rulebook.counters import check_counter, check_multiples, counter_groups, is_count
 from bncli.rulebook.layers import Checkpoint, summary
 from tests.rulebook.layers import found, layer
 from tests.rulebook.networks import norms, trained
@@ -43,6 +44,51 @@ def test_a_counter_that_is_no_number_of_batches_is_short():
     assert counter_groups([1e300, 1e300]) == "2 layers at 1e+300"
 
 
+def test_what_a_multiple_says():
+    layers = [summary(layer(f"bn{n}", counter=n)) for n in (160, 320)]
+    (finding,) = check_multiples(Checkpoint(layers))
+    assert finding.message == (
+        "updated 2 times a step: num_batches_tracked is 320, and 160 in 1 other layer"
+    )
+    assert finding.detail.endswith(
+        " With checkpointing, the effective momentum is 0.19 instead of 0.1 (assumed); set 0.05132 "
+        "to restore 0.1."
+    )
+    assert finding.certainty is Certainty.LIKELY
+    twice = [summary(layer(name, counter=320)) for name in ("a", "b")]
+    (first, second) = check_multiples(Checkpoint([layers[0], *twice], shared={"b": "a"}))
+    for shared in (first, second):
+        assert shared.detail.startswith("It stands under 2 names and runs once for each. The eff")
+        assert shared.hint == "No fix is needed if the layer is meant to be shared."
+
+
+def test_a_counter_that_would_wipe_the_statistics():
+    made = summary(layer(counter=0, momentum=None))
+    (finding,) = check_counter(Checkpoint([made]))
+    assert finding.code == "BN306"
+    assert finding.message == (
+        "num_batches_tracked is 0 and momentum none: the first batch would replace all statistics"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counter", "detail"),
+    [
+        (2.5, "It was averaged with the weights, or overwritten."),
+        (-3, "Averages of counts are finite and 0 or more: this was overwritten or never written."),
+        (
+            np.inf,
+            "Averages of counts are finite and 0 or more: this was overwritten or never written.",
+        ),
+    ],
+)
+def test_only_what_an_average_leaves_is_called_one(counter, detail):
+    (finding,) = check_counter(Checkpoint([summary(layer(counter=counter))]))
+    assert (finding.code, finding.detail) == ("BN304", detail)
+    assert finding.message == f"num_batches_tracked is {counter}, not a count"
+    assert ("averages" in finding.hint) == ("averaged" in detail)
+
+
 def test_counter_groups():
     assert counter_groups([7, 7, 7, 3]) == "3 layers at 7, 1 at 3"
     assert counter_groups([7]) == "1 layer at 7"
@@ -67,7 +113,7 @@ def test_is_count(value, expected):
 
 def too_small(run, saved, *flags):
     return {
-        f["subject"]: f["evidence"] | {"message": f["message"]}
+        f["subject"]: f["evidence"] | {key: f[key] for key in ("message", "detail", "certainty")}
         for f in found(run, saved, *flags, code="BN305")
     }
 
@@ -83,7 +129,13 @@ def test_an_assumed_momentum_may_be_another_and_is_told_from_which_on(run, folde
     evidence = too_small(run, counted(3).state_dict())["layer1.0.bn1"]
     assert "other-momentum" in evidence["causes"]
     least = 1 - evidence["least_var"] ** (1 / 3)
-    assert f"from {least:.3g} on" in evidence["message"]
+    assert f"another momentum (none, or {least:.3g} and more)." in evidence["detail"]
+    assert evidence["detail"].startswith(
+        "With momentum 0.1 (assumed), 3 batches leave every variance at 0.729 or more. "
+    )
+    low = f"{evidence['least_var']:.4g}"
+    assert evidence["message"] == f"num_batches_tracked is 3, but running_var is as low as {low}"
+    assert evidence["certainty"] == "depends on an assumption"
     assert "instance-norm" not in evidence["causes"]
 
 
@@ -92,7 +144,8 @@ def test_a_momentum_that_is_known_is_no_other(run, folder, flags):
     saved = counted(3).state_dict() if flags else counted(3)
     evidence = too_small(run, saved, *flags)["layer1.0.bn1"]
     assert evidence["causes"] == ["averaged-copy", "converted", "old-weights"]
-    assert "another momentum" not in evidence["message"]
+    assert "another momentum" not in evidence["detail"]
+    assert evidence["certainty"] == "certain"
 
 
 def test_a_stored_batch_norm_is_no_instance_norm(run, folder):
@@ -107,7 +160,7 @@ def test_means_that_are_all_0_are_said_and_leave_fewer_causes(run, folder, count
     evidence = too_small(run, model.state_dict())
     assert evidence["layer1.0.bn1"]["mean_zero"] is True
     assert evidence["layer1.0.bn1"]["causes"] == ["converted", "edited"]
-    assert "exactly 0" in evidence["layer1.0.bn1"]["message"]
+    assert "exactly 0" in evidence["layer1.0.bn1"]["detail"]
     assert evidence["layer1.0.bn2"]["mean_zero"] is False
 
 

@@ -18,7 +18,8 @@ def note(run, saved, code=3, write=torch.save):
     if not found:
         return None
     assert found[0]["severity"] == "info"
-    return found[0]["evidence"] | {"message": found[0]["message"]}
+    assert found[0]["certainty"] == "likely"
+    return found[0]["evidence"] | {key: found[0][key] for key in ("message", "detail")}
 
 
 def parameters(model):
@@ -41,7 +42,11 @@ def test_parameters_without_buffers_are_named(run, folder):
     said = note(run, parameters(plain()))
     assert said["affine_alone"] == ["1", "4"]
     assert said["after"] == ["0", "3"]
-    assert "LayerNorm" in said["message"]
+    assert said["message"] == "2 layers have weight and bias alone"
+    assert said["detail"] == (
+        "Weight and bias alone: 1, 4; as wide as the convolution in front. Likely BatchNorm whose "
+        "buffers were not saved, but LayerNorm and GroupNorm look the same."
+    )
 
 
 def test_the_note_reaches_every_format(run, folder):
@@ -83,7 +88,7 @@ def test_statistics_alone_are_named(run, folder):
     assert said["statistics_alone"] == ["model.2", "model.5"]
     assert said["affine_alone"] == []
     for word in ("InstanceNorm", "affine=False"):
-        assert word in said["message"]
+        assert word in said["detail"]
 
 
 def test_they_are_named_beside_layers_that_are_judged(run, folder):
@@ -146,7 +151,8 @@ def test_behind_convolutions_with_a_bias_another_norm_is_likelier(run, folder):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3))
     said = note(run, parameters(model))
     assert said["affine_alone"] == ["1"]
-    assert "likely BatchNorm" not in said["message"]
+    assert said["message"] == "1 layer has weight and bias alone"
+    assert "Likely BatchNorm" not in said["detail"]
 
 
 def test_a_group_norm_behind_a_batch_norm_is_left_alone(run, folder):
@@ -166,4 +172,5 @@ def test_a_single_finding_names_all_and_says_some(run, folder):
         saved |= {f"norm{number}.{leaf}": torch.rand(8) for leaf in ("weight", "bias")}
     said = note(run, saved)
     assert len(said["affine_alone"]) == 30
-    assert "26 more" in said["message"]
+    assert said["message"] == "30 layers have weight and bias alone"
+    assert "norm3 and 26 more" in said["detail"]

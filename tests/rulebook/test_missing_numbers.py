@@ -124,7 +124,7 @@ def judged(*layers):
     findings = [finding for layer in layers for finding in layer_findings(layer)]
     findings += file_findings(checkpoint(file, [summary(layer) for layer in layers]))
     for finding in findings:
-        assert "None" not in finding.message, finding
+        assert "None" not in finding.text, finding
     counter_groups([layer.state.num_batches_tracked for layer in layers])
     return findings
 

@@ -297,7 +297,7 @@ def test_with_a_counter_of_0_no_batch_made_it(leaf, value):
     finding = only(layer(counter=0, **{leaf: values}), code)
     assert finding.evidence["cause"] == "never-filled-or-edited"
     assert finding.evidence["num_batches_tracked"] == 0
-    assert "num_batches_tracked is 0" in finding.message
+    assert "num_batches_tracked is 0" in finding.detail
     assert finding.extent == ((leaf, 1, 1),)
     for counter in (100, None):
         finding = only(layer(counter=counter, **{leaf: values}), code)
@@ -305,8 +305,8 @@ def test_with_a_counter_of_0_no_batch_made_it(leaf, value):
     fresh = {"running_mean": f4(0, 0, 0, 0), "running_var": f4(1, 1, 1, 1)} | {leaf: values}
     if leaf.startswith("running"):
         fresh[leaf] = np.where(np.isfinite(values), float(leaf == "running_var"), value)
-    said = only(layer(counter=0, **fresh), code).message
-    assert "unless" not in said
+    said = only(layer(counter=0, **fresh), code).detail
+    assert "Unless" not in said
 
 
 # One tensor twice.
@@ -386,7 +386,7 @@ def test_no_check_stumbles_over_what_is_missing():
             made = layer_of(next(counters), vectors)
             object.__setattr__(made, "eps", eps)
             for finding in layer_findings(made):
-                assert "nan" not in finding.message.split()
+                assert "nan" not in finding.text.split()
             summary(made)
     empty = np.zeros(0, np.float32)
     names = ("running_mean", "running_var", "weight", "bias")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.report import Certainty
 from bncli.rulebook.layers import Checkpoint, summary
 from bncli.rulebook.precision import HALF_STATISTICS, check_casts, check_dtypes, check_lost
 from tests.rulebook.layers import f4, layer
@@ -26,7 +27,10 @@ def test_variances_that_half_precision_lost():
     made = layer(dtype="float16", running_var=f4(0, 0, 65504, 1), weight=f4(1, 1e-4, 1, 1))
     (finding,) = check_lost(made)
     assert (finding.code, finding.evidence["channels"]) == ("BN502", [0, 2])
-    assert "exactly 0 in channel 0 and 65504, the largest there is, in channel 2" in finding.message
+    assert finding.message == (
+        "running_var is exactly 0 in channel 0 of 4, clipped to 65504 in channel 2 of 4"
+    )
+    assert finding.certainty is Certainty.LIKELY
     assert check_lost(layer(running_var=f4(0, 0, 65504, 1))) == []  # float32 lost nothing
     assert check_lost(layer(dtype="bfloat16", running_var=f4(1, 1, 65504, 1))) == []
     (finding,) = check_lost(layer(dtype="bfloat16", running_var=f4(1, 1, 1, 3.3895314e38)))
@@ -49,9 +53,10 @@ def test_what_float16_would_not_hold(vectors, said):
     found = [finding for finding in check_casts(layer(**vectors)) if finding.code == "BN503"]
     assert len(found) == (said is not None)
     for finding in found:
-        assert f"in float16 {said}" in finding.message
+        assert f"in float16, {said}" in finding.message
         assert finding.evidence["channels"] == [1]
-        assert "bfloat16" not in finding.message
+        assert "bfloat16" not in finding.detail
+        assert finding.certainty is Certainty.CERTAIN
     narrow = check_casts(layer(dtype="float16", **vectors))  # where it is too late to warn
     assert "BN503" not in {finding.code for finding in narrow}
 
@@ -60,15 +65,26 @@ def test_what_a_small_eps_makes_of_a_variance_that_rounds_to_0():
     made = layer(running_var=f4(1, 2.0**-25, 2.0**-24, 1))
     object.__setattr__(made, "eps", 1e-7)
     (finding,) = check_casts(made)
-    assert finding.message == "in float16 running_var would be 0 in channel 1."
+    assert finding.message == "in float16, running_var would be 0 in channel 1 of 4"
+    assert finding.detail == "This holds for eps 1e-07 (assumed)."
+    assert finding.certainty is Certainty.ASSUMED
+    both = layer(running_var=f4(1, 2.0**-25, 7e4, 1), running_mean=f4(0, 0, 0, 1e5))
+    object.__setattr__(both, "eps", 1e-7)
+    (finding,) = check_casts(both)
+    assert finding.message == "in float16, running_var would be Inf in channel 2 of 4"
+    assert finding.detail == (
+        "Also, running_mean would be Inf in channel 3 of 4, running_var would be 0 in channel 1 of "
+        "4."
+    )
+    assert finding.certainty is Certainty.CERTAIN
 
 
 def test_bfloat16_holds_what_float32_does_all_but_the_largest():
     (finding,) = check_casts(layer(running_var=f4(1, 3.4e38, 1, 1)))
-    assert "bfloat16 would not hold it either" in finding.message
+    assert finding.detail == "bfloat16 would not hold it either."
     for leaf in ("running_var", "running_mean"):  # its largest number
         (finding,) = check_casts(layer(**{leaf: f4(1, 3.3895314e38, 1, 1)}))
-        assert "bfloat16" not in finding.message
+        assert "bfloat16" not in finding.detail
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,6 @@ def test_dtypes_of_a_file():
     assert "other layers of the file are wider" in mixed[0].message
     (whole,) = judged("float16", "float16")
     assert (whole.code, whole.subject, whole.evidence["layers"]) == ("BN505", "dtype", 2)
-    assert whole.message == "2 layers and all other weights are float16."
-    assert judged("float16")[0].message == "1 layer and all other weights are float16."
+    assert whole.message == "2 layers and all other weights are float16"
+    assert judged("float16")[0].message == "1 layer and all other weights are float16"
     assert [f.code for f in judged("float16", parameters=["float32"])] == ["BN501"]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from bncli.report import Certainty
 from bncli.rulebook.origin import untrained_statistics
 from bncli.rulebook.unwritten import check_same_bits
 from tests.rulebook.layers import codes, f4, layer, only
@@ -19,7 +20,7 @@ def test_weights_of_0_do_not_hide_statistics_of_0():
         made = layer(counter=counter, weight=np.zeros(4, np.float32), **ZEROS)
         finding = only(made, "BN208")
         assert finding.evidence["scale_max"] == 0
-        assert "the output is the bias" in finding.message
+        assert finding.detail.endswith("weight is exactly 0 too, so the output is the bias.")
 
 
 def test_an_eps_of_0_leaves_no_scale_to_name():
@@ -41,7 +42,11 @@ def test_garbage_names_all_that_is_not_finite_once():
     assert finding.evidence["running_mean_channels"] == [1, 3]
     assert finding.evidence["running_var_channels"] == [1, 3]
     assert finding.evidence["num_batches_tracked"] == 0
-    assert "num_batches_tracked is 0" in finding.message
+    assert finding.message == "running_mean is 1e-38 in channel 1 and -4e+30 in channel 3"
+    assert finding.detail.startswith(
+        "running_var is NaN in channels 1 and 3 of 4. num_batches_tracked is 0. No batch leaves "
+    )
+    assert finding.certainty is Certainty.LIKELY
     assert set(finding.extent) == {
         (leaf, channel, channel) for leaf in ("running_mean", "running_var") for channel in (1, 3)
     }
@@ -67,25 +72,27 @@ def test_one_tensor_in_two_places():
 @pytest.mark.parametrize(
     ("counter", "cause", "said"),
     [
-        (None, "zero-filled", "nothing was ever written there, or every input of the layer was 0;"),
-        (0, "zero-filled", "nothing was ever written there, and num_batches_tracked is 0 too;"),
-        (7, "zero-filled", "nothing was ever written there, though num_batches_tracked is 7;"),
+        (None, "zero-filled", "Nothing was ever written there, or every input of the layer was 0."),
+        (0, "zero-filled", "Nothing was ever written there, and num_batches_tracked is 0 too."),
+        (7, "zero-filled", "Nothing was ever written there, though num_batches_tracked is 7."),
     ],
 )
 def test_why_statistics_are_0(counter, cause, said):
     finding = only(layer(counter=counter, weight=f4(1, -2, np.nan, 0.5), **ZEROS), "BN208")
     assert finding.evidence["cause"] == cause
-    assert said in finding.message
-    assert "exactly 0 in all 4 channels" in finding.message
+    assert finding.message == "running_mean and running_var are exactly 0 in all 4 channels"
     # 2, the largest finite |weight|, over the root of eps.
     assert finding.evidence["scale_max"] == pytest.approx(2 / 1e-5**0.5)
-    assert "multiplies by up to 632.5 with eps 1e-05 (assumed)" in finding.message
+    assert finding.detail == (
+        f"{said} With eps 1e-05 (assumed), the layer multiplies by up to 632.5."
+    )
+    assert finding.certainty is Certainty.CERTAIN  # whatever eps is
     assert finding.evidence["num_batches_tracked"] == counter
 
 
 def test_a_weight_that_is_not_finite_leaves_no_scale():
     finding = only(layer(weight=f4(np.nan, np.inf, np.nan, np.nan), **ZEROS), "BN208")
-    assert "no weight is finite" in finding.message
+    assert finding.detail.endswith(" No weight is finite.")
     assert finding.evidence["scale_max"] == 0
 
 
@@ -94,8 +101,11 @@ def test_bits_that_agree_but_for_the_dtype():
     made = layer(running_mean=values, running_var=values.astype(np.float16))
     object.__setattr__(made, "dtypes", made.dtypes | {"running_var": "float16"})
     (finding,) = check_same_bits(made)
-    assert "running_var is running_mean bit for bit but for the dtype in" in finding.message
-    assert "negative in channel 1, as no variance is" in finding.message
+    assert finding.message == (
+        "running_var is running_mean, bit for bit but for the dtype, in all 4 channels"
+    )
+    assert finding.detail.startswith("It is negative in channel 1 of 4, which a variance never is.")
     (plain,) = check_same_bits(layer(running_mean=values, weight=values))
-    assert "bit for bit in all 4 channels: one of the two" in plain.message
+    assert plain.message == "running_mean is weight, bit for bit, in all 4 channels"
+    assert plain.detail == "One of the two was written into both places."
     assert plain.evidence["channels_total"] == 4

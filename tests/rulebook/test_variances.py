@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.report import Certainty
 from bncli.rulebook import RULES
 from bncli.rulebook.checkpoint import layer_findings
 from tests.rulebook.layers import codes, f4, layer, only
@@ -33,14 +34,35 @@ def test_a_cause_that_the_numbers_exclude_is_not_named(mean, var, cause, half, e
     assert finding.evidence["cause"] == cause
     assert finding.hint != HINT[finding.code]
     if half is not None:
-        assert ("E[x^2]" in finding.message) == half
+        assert ("E[x^2]" in finding.detail) == half
         for other in ("an optimiser", "an average that extrapolates", "a conversion"):
-            assert other in finding.message
+            assert other in finding.detail
 
 
 def test_the_range_of_the_negative_ones_alone_is_named():
     made = layer(running_mean=f4(0, 0, 0, 0), running_var=f4(-0.25, 7, -0.5, 3))
-    assert "running_var is -0.5 to -0.25 in channels 0 and 2" in only(made, "BN203").message
+    finding = only(made, "BN203")
+    assert finding.message == (
+        "running_var is -0.5 to -0.25 in channels 0 and 2 of 4, too low for eps 1e-05 (assumed)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("var", "code", "said", "sure"),
+    [
+        ([1, -0.11, 1, 1], "BN203", "too low for", Certainty.CERTAIN),  # for any usual eps
+        ([1, -0.09, 1, 1], "BN203", "too low for", Certainty.ASSUMED),
+        ([1, -9e-6, 1, 1], "BN204", "made positive only by", Certainty.ASSUMED),
+    ],
+)
+def test_a_negative_variance_is_as_sure_as_eps(var, code, said, sure):
+    finding = only(layer(running_var=f4(*var)), code)
+    assert f", {said} eps 1e-05 (assumed)" in finding.message
+    assert (finding.certainty, finding.evidence["eps_assumed"]) == (sure, True)
+    given = layer(running_var=f4(*var))
+    object.__setattr__(given, "eps_assumed", False)
+    assert only(given, code).message.endswith(f", {said} eps 1e-05")
+    assert only(given, code).certainty is Certainty.CERTAIN
 
 
 def test_means_have_both_signs_before_they_are_called_swapped():
@@ -50,7 +72,14 @@ def test_means_have_both_signs_before_they_are_called_swapped():
     below = rng.uniform(-0.11, -0.09, 16).astype(np.float32)
     assert codes(layer(channels=16, running_mean=mean, running_var=below)) == {"BN203"}
     both = np.where(np.arange(16) % 2, below, -below).astype(np.float32)
-    assert codes(layer(channels=16, running_mean=mean, running_var=both)) == {"BN205"}
+    swapped = layer(channels=16, running_mean=mean, running_var=both)
+    assert codes(swapped) == {"BN205"}
+    finding = only(swapped, "BN205")
+    assert finding.message == (
+        "running_var is negative in 8 of 16 channels (1, 3, 5, ...), running_mean in none"
+    )
+    assert finding.detail.startswith("The negative variances are -0.1")
+    assert finding.certainty is Certainty.LIKELY
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
