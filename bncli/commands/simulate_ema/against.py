@@ -12,8 +12,9 @@ from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
-from bncli.sections.findings import ComparedSection
-from bncli.sections.tables import differences_table
+from bncli.sections.answer import counted, listed, share
+from bncli.sections.findings import ComparedSection, full_name
+from bncli.sections.tables import differences_answer, differences_table
 from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
 from bncli.verify.tolerance import fixed
 
@@ -100,14 +101,14 @@ class Against:
         if isinstance(library, Averages) and fresh and averaged and bool((table.count > 1).all()):
             average = library.average(call, _values(source, table.dtype))
             compared += compare_average(walk.final(), average, allowed, "update_bn")
-        version = library.version()
-        name = f"{library.name} {version}"
+        name = full_name(library)
         return ComparedSection(
             differences_table(compared, name),
             comparison_findings(compared, name),
-            {"backend": library.name, "backend_version": version},
+            {"backend": library.name, "backend_version": library.version()},
             {"": [item.quantity for item in compared]},
             _verdict(name, compared, source.steps),
+            differences_answer(compared, name, "step"),
         )
 
 
@@ -128,13 +129,13 @@ def _values(source: Batches, dtype: str) -> Iterator[NDArray[Any]]:
 def _verdict(name: str, compared: list[Closeness], steps: int) -> str:
     """Whether bncli and the backend `name` agree."""
     failed = [item.quantity for item in compared if not item.passed]
-    over = f"over {steps} step{'s' * (steps != 1)}"
+    over = f"over {counted(steps, 'step')}"
     if failed:
-        return f"bncli and {name} differ {over}: {', '.join(failed)}."
+        return f"{name} differs {over}: {listed(failed)}"
     if all(item.max_abs_diff == 0 for item in compared):
-        return f"bncli and {name} agree bit for bit {over}."
+        return f"{name} agrees bit for bit {over}"
     closest = max(compared, key=lambda item: item.used)
     return (
-        f"bncli and {name} agree {over}; {closest.quantity} uses most of its tolerance, "
-        f"{closest.used:.0%}."
+        f"{name} agrees {over}; {closest.quantity} comes nearest to its tolerance, "
+        f"{share(closest.used)}"
     )

@@ -164,7 +164,7 @@ class PlanFlags:
     reach_steps: Annotated[
         int | None,
         option(
-            "Find the momentum at which the initial value weighs 1 % after N steps.",
+            "Find the momentum that leaves 1% of the initial value after N steps.",
             PLAN,
             metavar="N",
             least=1,
@@ -217,6 +217,9 @@ class ShownFlags:
             least=1,
         ),
     ] = None
+    chart: Annotated[
+        bool, option("Draw the course in characters below the table.", options.OUTPUT, "--chart")
+    ] = False
     plot: Annotated[
         str | None,
         option(

@@ -125,7 +125,7 @@ def steps_table(
         "Running statistics, step by step",
         STEP_COLUMNS,
         rows,
-        note="initial: what the buffers began with weighs.",
+        note="initial: the share of the running statistics that is still the initial value.",
         lead=3 if len(runs) > 1 else 2,
     )
 
@@ -136,7 +136,7 @@ def channels_table(
     errors: tuple[FloatArray, FloatArray],
     channels: list[int],
 ) -> Table:
-    """What each channel has come to, beside the population, and what is missing to it."""
+    """What each channel has come to, beside the population, and what it still lacks."""
     trajectory = run.trajectory
     first, final = trajectory.first, trajectory.final
     weight = trajectory.final_weight
@@ -197,7 +197,7 @@ def plan_table(
         ("mean age of a batch, in steps", memory.mean_age, "(1 - a)/a"),
         ("effective batches", memory.effective_batches, "(2 - a)/a"),
         (
-            "steps until initial weighs 1 %",
+            "steps until 1% is still initial",
             memory.steps_to_1_percent,
             "ceil(ln(0.01) / ln(1 - a))" if constant else "the first batch replaces it",
         ),
@@ -328,5 +328,5 @@ def charts(
         ].tolist()
         for run in runs
     }
-    made.append(Chart("initial_weight", "Weight of what the buffers began with", steps, weights))
+    made.append(Chart("initial_weight", "Share that is still the initial value", steps, weights))
     return tuple(made)

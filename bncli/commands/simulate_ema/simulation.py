@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from bncli.arguments.layer import about_spec
 from bncli.commands.simulate_ema.against import Against, pytorch_row
+from bncli.commands.simulate_ema.answer import (
+    Distance,
+    course_table,
+    plan_lines,
+    port_answer,
+    subject,
+    verdict,
+)
 from bncli.commands.simulate_ema.batch_source import statistics_of
 from bncli.commands.simulate_ema.running_tables import (
     Simulated,
@@ -86,7 +93,7 @@ class Simulation:
         runs = self._run(table, steps, channels)
         scatter = population(table, statistics.samples, statistics.kurtosis)
         findings = self._findings(runs, table, scatter)
-        tables = self._tables(runs, table, scatter, shown, channels)
+        tables, answer, plan, (said, judged) = self._tables(runs, table, scatter, shown, channels)
         facts = self._facts(runs, table)
         compared = None
         if self.against is not None:
@@ -110,7 +117,12 @@ class Simulation:
             tables=tuple(tables),
             findings=tuple(findings),
             charts=drawn,
-            verdict=compared.verdict if compared else self._verdict(runs),
+            verdict=compared.verdict if compared else said,
+            subject=subject(source, self.rows, table.count, self.dtype),
+            answer=(answer, *(compared.answer if compared else ())),
+            remarks=plan,
+            judged=compared is not None or judged,
+            drawn=self.shown.chart,
             read=(*source.read, *self.start.read),
             checked=compared.checked if compared else {},
             about=(*about, *self.start.about),
@@ -161,27 +173,38 @@ class Simulation:
         scatter: Population,
         shown: IntArray,
         channels: list[int],
-    ) -> list[Table]:
-        """The tables, but for the comparison's."""
+    ) -> tuple[list[Table], Table, tuple[str, ...], tuple[str, bool]]:
+        """The tables but for the comparison's; the one that answers, the plan and the verdict."""
+        from bncli.rulebook.running import began_with
+
         lead = runs[0]
         count = float(table.count.mean())
         kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
         typical = float(np.median(kurtosis))
         unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
         errors = standard_errors(unbiased, kurtosis, count, lead.trajectory.squared_weights)
-        tables = [
-            steps_table(runs, table, shown, channels),
-            plan_table(
-                lead,
-                count,
-                relative_variance(count, typical),
-                self._reach(lead.convention, count, typical),
-            ),
-            channels_table(lead, scatter, errors, channels),
-        ]
+        distance = Distance.of(lead, scatter, errors)
+        spread = relative_variance(count, typical)
+        reach = self._reach(lead.convention, count, typical)
+        start = began_with(trained=self.start.trained)
+        steps = steps_table(runs, table, shown, channels)
+        plan = plan_table(lead, count, spread, reach)
+        tables = [steps, plan, channels_table(lead, scatter, errors, channels)]
+        chosen = self.source.flags.channel is not None
         if len(runs) > 1:
-            tables.insert(1, port_table(runs, channels))
-        return tables
+            port = port_table(runs, channels)
+            tables.insert(1, port)
+            answer = port_answer(port.rows, runs, channels, chosen=chosen)
+        else:
+            answer = course_table(steps.rows, distance, channels, chosen=chosen)
+        asked = zip(self._reached(), reach, strict=True)
+        lines = [(gives, momentum) for gives, (_, momentum, _) in asked]
+        return (
+            tables,
+            answer,
+            plan_lines(lead, count, spread, lines, start),
+            verdict(runs, distance, start),
+        )
 
     def _facts(self, runs: list[Simulated], table: BatchTable) -> dict[str, Value]:
         """What a report says of the batches and of the course of the first convention."""
@@ -217,6 +240,15 @@ class Simulation:
             "torch_threads": None if self.dtype == "float64" else self.torch_threads,
         }
 
+    def _reached(self) -> list[str]:
+        """What the momenta of `_reach` do, in words."""
+        said = []
+        if self.plan.reach_steps is not None:
+            said.append(f"leaves 1% of the initial value after {self.plan.reach_steps} steps")
+        if self.plan.reach_noise is not None:
+            said.append(f"leaves a standard error of {self.plan.reach_noise:g}")
+        return said
+
     def _reach(
         self, row: Convention, count: float, kurtosis: float
     ) -> list[tuple[str, float, str]]:
@@ -225,7 +257,7 @@ class Simulation:
         if self.plan.reach_steps is not None:
             new = new_weight_for_steps(self.plan.reach_steps)
             text = f"1 - 0.01**(1/{self.plan.reach_steps})"
-            wanted.append((f"momentum for 1 % after {self.plan.reach_steps}", new, text))
+            wanted.append((f"momentum for 1% after {self.plan.reach_steps}", new, text))
         if self.plan.reach_noise is not None:
             new = new_weight_for_noise(self.plan.reach_noise, count, kurtosis)
             text = "2*e*e/(e*e + max(1/n, 2/(n - 1) + k/n))"
@@ -234,27 +266,6 @@ class Simulation:
             (name, row.momentum_of(new), text if row.weighs == "new" else f"1 - ({text})")
             for name, new, text in wanted
         ]
-
-    def _verdict(self, runs: list[Simulated]) -> str:
-        """What the buffers have come to, in a sentence."""
-        from bncli.rulebook.running import began_with
-
-        lead = runs[0]
-        weight = lead.trajectory.final_weight
-        sentence = (
-            f"After {lead.trajectory.updates} update{'s' * (lead.trajectory.updates != 1)} "
-            f"{began_with(trained=self.start.trained)} weighs {_share(weight)}."
-        )
-        for run in runs[1:]:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = run.trajectory.final.running_var / lead.trajectory.final.running_var
-            ratio = ratio[np.isfinite(ratio)]
-            if len(ratio):
-                sentence += (
-                    f" {run.convention.name}'s running_var is {np.median(ratio):.6g} times that "
-                    f"of {lead.convention.name}."
-                )
-        return sentence
 
     # ------------------------------------------------------------------ what is found
 
@@ -311,12 +322,3 @@ class Simulation:
             seen[order[:left]] = True
             left -= len(order)
         return np.flatnonzero(one & seen).tolist()
-
-
-def _share(weight: float) -> str:
-    """A weight as a person reads it."""
-    if weight == 0:
-        return "nothing"
-    if not math.isfinite(weight):
-        return "more than any number"
-    return "less than 0.001 %" if 0 < weight < 1e-5 else f"{weight:.3%}"

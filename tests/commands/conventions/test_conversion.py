@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from bncli.running_stats.frameworks import CONVENTIONS
 from tests.commands.conventions.samples import rows
 
 
@@ -71,3 +72,70 @@ def test_a_momentum_outside_0_to_1_is_remarked(run, momentum, blamed):
     result = run("conventions", "--to", "keras3", f"--momentum={momentum}", "-f", "json")
     assert [item["code"] for item in result.report["findings"]] == ["BN007"] * blamed
     assert result.code == 0
+
+
+def said(run, *flags):
+    """What a conversion shows at 80 columns, and the same in a line."""
+    result = run("conventions", *flags, "--width", 80)
+    assert (result.code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    return lines, " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda row: row.name)
+def test_a_conversion_begins_with_its_number_and_fits_a_screen(run, convention):
+    lines, text = said(run, "--to", convention.name)
+    if convention.weighs == "new":
+        becomes = "stays: both make it the weight of the new batch"
+    else:
+        becomes = f"becomes 0.9, in {convention.name} the weight of the old value"
+    head = f"PyTorch 2.13 nn.BatchNorm to {convention.framework} momentum 0.1 {becomes} "
+    assert text.startswith(head)
+    assert len(lines) <= 26
+    rows = {line[:14].strip(): line for line in lines[3:] if line[:1] != " "}
+    for quantity in ("weight", "bias", "running_mean"):
+        assert getattr(convention.names, quantity) in rows[quantity]
+        assert rows[quantity].endswith("copy it")
+
+
+def test_what_is_the_same_or_not_needed_is_left_out(run):
+    _, text = said(run, "--from", "keras3", "--to", "flax")
+    for quantity in ("channel axis", "variance kept", "mean_0", "debiased", "batches so far"):
+        assert quantity not in text
+    assert "More training changes running_var" not in text
+    _, text = said(run, "--from", "pytorch", "--to", "sonnet")
+    for quantity in ("channel axis", "variance kept", "mean_0", "debiased", "batches so far"):
+        assert quantity in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ((), "by +100% at 2 values a channel, +14.3% at 8, +3.23% at 32, +0.392% at 256."),
+        (("--count", 8), "More training changes running_var by +14.3% at 8 values a channel."),
+    ],
+)
+def test_what_more_training_changes(run, flags, sentence):
+    assert sentence in said(run, "--from", "keras3", *flags)[1]
+
+
+def test_the_notes_of_both_sides_are_told(run):
+    _, text = said(run, "--from", "mxnet", "--to", "burn")
+    assert "mxnet: fix_gamma=True, the default, means that a stored gamma counts as 1." in text
+    assert "burn: Its tests print PyTorch's numbers" in text
+
+
+def test_no_number_is_no_conversion_of_the_momentum(run):
+    lines, _ = said(run, "--from", "haiku")
+    assert lines[1] == "haiku has no default momentum: give one with --momentum"
+    lines, _ = said(run, "--to", "pytorch", "--momentum", "none")
+    assert lines[1] == "momentum none, the cumulative average, stays"
+
+
+def test_v_shows_the_whole_tables(run):
+    text = run("conventions", "--from", "keras3", "-v", "--width", 120).stdout
+    assert "From Keras 3 BatchNormalization to PyTorch 2.13 nn.BatchNorm" in text
+    assert "running_var of pytorch over that of keras3, both settled" in text
+    for count in (2, 4, 8, 16, 32, 64, 256, 1024, 65536):
+        assert f" {count} " in text

@@ -25,7 +25,7 @@ def test_frozen_after_some_steps(run):
 def test_a_reached_momentum_is_in_the_sense_of_the_convention(run):
     result = run(*GENERATED[:-2], "--convention", "keras3", "--reach-steps", 50, "-f", "json")
     plan = {row["quantity"]: row["value"] for row in table(result, "plan")}
-    assert plan["momentum for 1 % after 50"] ** 50 == pytest.approx(0.01)
+    assert plan["momentum for 1% after 50"] ** 50 == pytest.approx(0.01)
 
 
 def test_a_refused_batch_is_counted_and_leaves_the_buffers(run, save):
