@@ -11,22 +11,42 @@ from bncli.errors import UsageError
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.arguments.input import Input
     from bncli.backends.interface import Backend
+    from bncli.model import TensorRef
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingFlags:
     """How an input is read; None where a flag was not given."""
 
+    values: options.Values = None
     channel_axis: options.ChannelAxis = 1
     dtype: options.Dtype = None
 
-    def open(self, specs: list[str]) -> Input:
-        """Open the tensors and check them; raises as `bncli.arguments.input.open_input`."""
-        from bncli.arguments.input import open_input
+    def open(self, specs: Sequence[str | None]) -> Input:
+        """Open the tensors and check them; raises as `tensors` and `check_input`."""
+        from bncli.arguments.input import check_input
 
-        return open_input(specs, self.channel_axis, self.dtype)
+        return check_input(self.tensors(specs), self.channel_axis, self.dtype)
+
+    def tensors(self, specs: Sequence[str | None]) -> tuple[TensorRef, ...]:
+        """The tensors that INPUT names, or the one that is typed; None is an INPUT not given.
+
+        Raises UsageError for both and for neither, FileError for what cannot be read.
+        """
+        from bncli.arguments.input import open_values, opened
+
+        named = [spec for spec in specs if spec is not None]
+        if named and self.values is not None:
+            raise UsageError(f"--values stands in place of INPUT ({named[0]}); leave one out.")
+        if self.values is not None:
+            return (open_values(self.values, self.dtype),)
+        if not named:
+            raise UsageError("INPUT is missing: name a file, or type numbers with --values.")
+        return tuple(opened(spec, self.dtype) for spec in named)
 
 
 @dataclass(frozen=True, slots=True)

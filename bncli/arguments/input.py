@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
-from bncli.errors import TensorError, UsageError
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES, ComputeDtype, decode, encode
+from bncli.errors import FileError, TensorError, UsageError
 from bncli.light import dataclass, np
 from bncli.loaders import open_tensor
 
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bncli.dtypes import ComputeDtype
     from bncli.model import ChannelStats, TensorRef
 
+VALUES = Path("--values")
+"""Where a tensor stands that is typed on the command line."""
 LAYOUTS = {2: "(N, C)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}
 
 
@@ -37,6 +40,16 @@ class Input:
     def label(self) -> str:
         """The inputs as the user would type them."""
         return " ".join(tensor.label for tensor in self.tensors)
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The files that the inputs come from."""
+        return tuple(str(tensor.path) for tensor in self.tensors if tensor.path != VALUES)
+
+    @property
+    def about(self) -> tuple[tuple[str, str], ...]:
+        """The inputs as `Report.about` has them; a typed one is called by its flag."""
+        return tuple(map(place_of, self.tensors))
 
     @property
     def kind(self) -> str:
@@ -121,6 +134,36 @@ def layout_of(tensor: TensorRef) -> NDArray[Any]:
     return as_strided(np.empty(1), tensor.shape, [8 * step for step in tensor.strides])
 
 
+def place_of(tensor: TensorRef) -> tuple[str, str]:
+    """The file of a tensor and its name there; for a typed one no file, and the flag."""
+    return ("", str(VALUES)) if tensor.path == VALUES else (str(tensor.path), tensor.name)
+
+
+def opened(spec: str, dtype: ComputeDtype | None) -> TensorRef:
+    """A tensor, for computing in `dtype`; raises as `open_tensor`."""
+    return _as_typed(open_tensor(spec), dtype)
+
+
+def open_values(text: str, dtype: ComputeDtype | None) -> TensorRef:
+    """A tensor typed as nested lists. Raises FileError, which names the flag."""
+    from bncli.loaders import json
+
+    if not text.lstrip().startswith("["):
+        raise FileError(VALUES, f"write the samples as lists, such as '{json.EXAMPLE}'.")
+    (tensor,) = json.nested_lists(VALUES, [text.encode(errors="replace")]).tensors.values()
+    return _as_typed(tensor, dtype)
+
+
+def _as_typed(tensor: TensorRef, dtype: ComputeDtype | None) -> TensorRef:
+    """The same; typed decimals are rounded to float64 at once where that is `dtype`."""
+    if dtype is ComputeDtype.FLOAT64:
+        from bncli.loaders.typed import Numbers
+
+        if isinstance(tensor.storage, Numbers):
+            return replace(tensor, dtype="float64", storage=tensor.storage.exact)
+    return tensor
+
+
 def open_real(spec: str, what: str) -> TensorRef:
     """A tensor of real numbers. Raises TensorError, which says `what` cannot be read from it."""
     tensor = open_tensor(spec)
@@ -130,12 +173,23 @@ def open_real(spec: str, what: str) -> TensorRef:
     return tensor
 
 
+def open_vector(spec: str, what: str) -> TensorRef:
+    """A tensor as `open_real`; one row or one column of typed numbers is a vector."""
+    tensor = open_real(spec, what)
+    if tensor.ndim == 2 and 1 in tensor.shape:
+        from bncli.loaders.typed import Numbers
+
+        if isinstance(tensor.storage, Numbers):
+            return replace(tensor, shape=(tensor.numel,), strides=(1,))
+    return tensor
+
+
 def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) -> Input:
     """Open the tensors and check that BatchNorm takes them.
 
     Raises FileError, TensorError and UsageError, each naming the tensor and the mend.
     """
-    return check_input(tuple(open_tensor(spec) for spec in specs), channel_axis, dtype)
+    return check_input(tuple(opened(spec, dtype) for spec in specs), channel_axis, dtype)
 
 
 def check_input(
@@ -172,10 +226,10 @@ def _check_shape(tensor: TensorRef, channel_axis: int) -> None:
     shape = list(tensor.shape)
     if tensor.ndim not in LAYOUTS:
         axes = "1 axis" if tensor.ndim == 1 else f"{tensor.ndim} axes"
-        raise TensorError(
-            f"{tensor.label}: shape {shape} has {axes}; BatchNorm takes 2 to 5, such as "
-            f"{LAYOUTS[2]} or {LAYOUTS[4]}."
-        )
+        advice = f"BatchNorm takes 2 to 5, such as {LAYOUTS[2]} or {LAYOUTS[4]}."
+        if tensor.path == VALUES and tensor.ndim == 1:
+            advice = "write [[1], [2]] for two samples, or [[1, 2]] for one sample of two channels."
+        raise TensorError(f"{tensor.label}: shape {shape} has {axes}; {advice}")
     if not -tensor.ndim <= channel_axis < tensor.ndim:
         raise UsageError(
             f"--channel-axis {channel_axis}: {tensor.label} has {tensor.ndim} axes, "

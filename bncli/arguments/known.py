@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.arguments.input import open_real
+from bncli.arguments.input import open_vector
 from bncli.arguments.layer import check_pair
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
@@ -114,7 +114,7 @@ def read_trailing(spec: str, shape: tuple[int, ...]) -> FloatArray | None:
 
 def read_vector(name: str, spec: str, given: Input) -> tuple[FloatArray, str]:
     """One value a channel from a file, as float64, and its stored dtype."""
-    tensor = open_real(spec, f"{name} cannot")
+    tensor = open_vector(spec, f"{name} cannot")
     return fitted(name, tensor.read(), tensor.label, given), tensor.dtype
 
 

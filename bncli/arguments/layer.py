@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.arguments.input import open_real
+from bncli.arguments.input import open_vector
 from bncli.errors import TensorError, UsageError
 from bncli.light import dataclass, np
 from bncli.loaders import open_layer, split_spec
@@ -98,7 +98,7 @@ def about_pass(given: Input, layer: Layer, *, mode: bool = True) -> tuple[tuple[
 
     Where places name their mode, `mode` leaves it out.
     """
-    inputs = sorted((str(tensor.path), tensor.name) for tensor in given.tensors)
+    inputs = sorted(given.about)
     words = ["evaluation"] if mode and not layer.settings.training else []
     words += [f"channel axis {given.channel_axis}"] if given.channel_axis != 1 else []
     return (*inputs, *layer.about, *(("", word) for word in words))
@@ -283,7 +283,7 @@ class _Reader:
     ) -> FloatArray:
         """The tensor of a flag, else that of the state, else a fresh module's."""
         if spec is not None:
-            tensor = open_real(spec, f"{name} cannot")
+            tensor = open_vector(spec, f"{name} cannot")
             return self._fitted(name, tensor.read(), tensor.label)
         if stored is not None:
             return self._fitted(name, stored, str(state))

@@ -1,6 +1,6 @@
 """The flags that several commands share, each said once; one alias a flag.
 
-Input       InputArgument InputsArgument ChannelAxis Dtype Channel
+Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
 Comparison  Against Rtol Atol EqualNan Seed Device MemoryFormat TorchThreads
@@ -88,19 +88,30 @@ def argument(metavar: str, text: str, complete: Completer = complete_tensors) ->
     return typer.Argument(metavar=metavar, help=text, show_default=False, autocompletion=complete)
 
 
+TENSOR = (
+    "A tensor: PATH, or PATH::NAME inside a file of several; a .csv has a row for each sample, - "
+    "is .npy, a JSON array or CSV on standard input."
+)
+"""What an INPUT may be."""
 InputsArgument = Annotated[
     list[str],
     argument(
         "INPUT...",
-        "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input. "
-        "Several are shards of one population.",
+        f"{TENSOR} Several are shards of one population.",
     ),
 ]
 InputArgument = Annotated[
-    str,
-    argument(
-        "INPUT",
-        "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard input.",
+    str | None,
+    argument("INPUT", TENSOR),
+]
+Values = Annotated[
+    str | None,
+    option(
+        "The input itself in place of INPUT: lists of samples, such as '[[1, 2], [3, 4]]', in "
+        "float32.",
+        INPUT,
+        metavar="LISTS",
+        default=False,
     ),
 ]
 ChannelAxis = Annotated[

@@ -102,7 +102,10 @@ COMMANDS = {
         "Show the statistics and the output of each channel.",
         (
             Example("compute x.npy", "Mean, variance and running statistics of each channel"),
-            Example("compute x.npy --against torch", "The same, checked against PyTorch"),
+            Example(
+                "compute --values '[[1, 2], [3, 4]]' --against torch",
+                "Typed numbers, two samples of two channels, checked against PyTorch",
+            ),
             Example(
                 "compute x.npy --state net.pth::bn1 --eval",
                 "A checkpoint's layer in evaluation mode",

@@ -9,23 +9,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bncli.errors import UnsupportedFileError
 from bncli.loaders.interface import STANDARD_INPUT, check_regular, open_source
 from bncli.loaders.names import find_name
-from bncli.loaders.registry import loader_of
+from bncli.loaders.registry import READ, TYPED, loader_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
 
 
 def open_file(path: Path | str) -> TensorFile:
-    """The tensors of a file by full name, none of them read yet; "-" is an .npy piped in.
+    """The tensors of a file by full name, none of them read yet; "-" is standard input.
 
-    A folder is the one model that lies in it. Raises FileError: missing, of a kind that is not
-    read, cut short, inconsistent or hostile.
+    A folder is the one model that lies in it. Numbers in text are read at once: their shape is
+    known at their end. Raises FileError: missing, of a kind that is not read, cut short,
+    inconsistent or hostile.
     """
     path = Path(path)
     if path == STANDARD_INPUT:
-        from bncli.loaders import npy
+        from bncli.loaders.standard_input import open_standard_input
 
-        return npy.open_standard_input()
+        return open_standard_input()
     check_regular(path)
     if path.is_dir():
         return open_model(path)
@@ -43,10 +45,11 @@ def open_model(path: Path) -> TensorFile:
     """The tensors of the whole model that a file or a folder is, holds or is a part of.
 
     So a shard opens its index, or the shards beside it that carry its name and another number.
-    Raises FileError as `open_file`, and where shards are missing, which it names.
+    Raises FileError as `open_file`, for numbers in text, and where shards are missing, which it
+    names.
     """
     if path == STANDARD_INPUT:
-        return open_file(path)
+        return _with_layers(open_file(path))
     check_regular(path)
     from bncli.loaders.whole import Models, open_shards
 
@@ -57,7 +60,17 @@ def open_model(path: Path) -> TensorFile:
 
         refused.refuse_directory(whole)
     shards = models.shards_of(whole)
-    return open_file(whole) if shards is None else open_shards(shards)
+    return _with_layers(open_file(whole)) if shards is None else open_shards(shards)
+
+
+def _with_layers(file: TensorFile) -> TensorFile:
+    """The same; raises UnsupportedFileError for numbers in text, which have no names."""
+    if file.container in TYPED:
+        raise UnsupportedFileError(
+            file.path,
+            f"it is an array of numbers in text, not a checkpoint; bncli reads {READ}.",
+        )
+    return file
 
 
 def open_tensor(spec: str) -> TensorRef:

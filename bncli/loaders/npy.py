@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.files.reading import remember_stream
 from bncli.light import dataclass, np
 from bncli.loaders.interface import STANDARD_INPUT, Source
 from bncli.loaders.names import quoted
@@ -108,27 +107,8 @@ def open_tensors(source: Source) -> TensorFile:
     return _file(source.path, header, place)
 
 
-def open_standard_input() -> TensorFile:
-    """The one tensor of an .npy that is piped in; it is read into memory at once."""
-    if sys.stdin is None or sys.stdin.closed:
-        raise FileError(STANDARD_INPUT, "standard input is closed; pipe an .npy into it.")
-    try:
-        return _from_stream(sys.stdin.buffer)
-    except OSError as error:  # a folder, or a terminal that is gone
-        raise FileError(
-            STANDARD_INPUT, f"standard input cannot be read ({error.strerror})."
-        ) from error
-
-
-def _from_stream(stream: BinaryIO) -> TensorFile:
-    """What `open_standard_input` gives."""
-    remember_stream(stream)
-    head = stream.read(len(MAGIC) + 2)
-    if not head.startswith(MAGIC):
-        raise UnsupportedFileError(
-            STANDARD_INPUT,
-            "standard input is not an .npy stream; save other kinds to a file and name that.",
-        )
+def from_stream(stream: BinaryIO, head: bytes) -> TensorFile:
+    """The one tensor of an .npy that is piped in, and of which `head` was read already."""
 
     def head_of(count: int) -> bytes:
         nonlocal head

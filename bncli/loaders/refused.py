@@ -18,6 +18,7 @@ from bncli.loaders.pickle_records import Dict, Global, Pickle, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
 from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
+from bncli.loaders.typed import head_text
 from bncli.loaders.unpickler import load
 from bncli.loaders.zip_archive import one_file
 
@@ -46,7 +47,7 @@ def open_tensors(source: Source) -> NoReturn:
     for kind in KINDS:
         if kind.looks(source):
             raise kind.refusal(source)
-    if text := _text(source):
+    if text := " ".join(head_text(source.head).split()):
         raise UnsupportedFileError(
             source.path,
             f"it is text that begins with {quoted(text, 120)!r}; download it again where that is an"
@@ -187,18 +188,3 @@ def _is_paddle(pickle: Pickle) -> bool:
         and len(value.args) == 1
     ]
     return bool(named) and len(named) == len(root.pairs[:8])
-
-
-def _text(source: Source) -> str:
-    """The first words of a file that is text, "" where it is none."""
-    import codecs
-
-    wide = source.head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    decode = codecs.utf_16_decode if wide else codecs.utf_8_decode
-    try:
-        # The head may end inside of a character.
-        text = decode(source.head.removeprefix(b"\xef\xbb\xbf"))[0]
-    except UnicodeDecodeError:
-        return ""
-    words = " ".join(text.split())
-    return words if words.isprintable() else ""

@@ -54,12 +54,16 @@ LOADERS = (
     Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
     Row("nested", "torch-zip in zip", "in a .zip", ZIP),
+    Row("json", "json", "JSON"),
+    Row("csv", "csv", ".csv"),
     Row("refused", "", ""),  # knows every file, opens none: says what it is instead
 )
 """Every format, in the order in which they are asked."""
 
+TYPED = ("json", "csv")
+"""The containers of numbers that were typed, which have no layers."""
 READ = "PyTorch, safetensors and NumPy files"
-"""All of them, as a refusal names them."""
+"""Those of checkpoints, as a refusal names them."""
 CHECKPOINTS = tuple(suffix for row in LOADERS for suffix in row.suffixes)
 """How files are called that may hold tensors."""
 

@@ -46,4 +46,4 @@ def identify_output_of(
         x, FileSource(made, made.dtype), given.channel_axis, known, name, shards
     )
     specs = (str(split_spec(spec)[0]) for spec in flags.specs)
-    return found, (*(str(tensor.path) for tensor in given.tensors), str(made.path), *specs)
+    return found, (*given.read, str(made.path), *specs)

@@ -369,7 +369,7 @@ def test_without_arguments_it_helps(run):
     [
         ("--bogus", "No such option: --bogus"),
         ("bogus", "No such command 'bogus'"),
-        ("compute", "Missing argument 'INPUT...'"),
+        ("compute", "INPUT is missing: name a file, or type numbers with --values."),
         ("compute x.npy --bogus", "No such option: --bogus"),
         ("compute x.npy --eps", "'--eps' requires an argument"),
         ("compute x.npy --eps small", "'--eps': 'small' is not a valid float"),

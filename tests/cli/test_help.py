@@ -141,9 +141,9 @@ def test_limits_that_surprise_are_said(run):
 
 
 def test_arguments_stand_in_the_usage(run):
-    assert shown(run, "compute", "-h").startswith("Usage: bncli compute INPUT... [FLAGS]\n")
+    assert shown(run, "compute", "-h").startswith("Usage: bncli compute [INPUT...] [FLAGS]\n")
     assert shown(run, "simulate-ema", "-h").startswith("Usage: bncli simulate-ema [INPUT...] [F")
-    assert shown(run, "diff", "-h").startswith("Usage: bncli diff (INPUT | ACTUAL EXPECTED) [FL")
+    assert shown(run, "diff", "-h").startswith("Usage: bncli diff [INPUT | ACTUAL EXPECTED] [FL")
 
 
 @pytest.mark.parametrize("name", ["compute", "inspect-checkpoint"])

@@ -60,6 +60,9 @@ def newer_values():
     return tensors
 
 
+TYPED = np.array([[1, 2.5], [-3e-2, 0.1], [np.nan, -np.inf]], np.float32)
+
+
 def saved(obj, **options):
     out = io.BytesIO()
     with warnings.catch_warnings():
@@ -144,6 +147,13 @@ def samples():
             "x", "torch-zip in zip",
             {f"a.policy.{k}": v for k, v in every.items()}
             | {f"net.{k}": v for k, v in net.state_dict().items()},
+        ),
+        "json": Sample(
+            {"x": b"[[[1, 2.5]], [[-3e-2, 0.1]], [[nan, -Infinity]]]"}, "x", "json",
+            {"": TYPED.reshape(3, 1, 2)},
+        ),
+        "csv": Sample(
+            {"x": b"left,right\n1,2.5\n-3e-2,0.1\nnan,-inf\n"}, "x", "csv", {"": TYPED}
         ),
     }  # fmt: skip
 

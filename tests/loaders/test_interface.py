@@ -143,9 +143,12 @@ def read_all(path):
 
 
 @pytest.mark.parametrize("number", [32, pytest.param(400, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"csv"}))
 def test_a_file_cut_anywhere_is_refused_in_one_sentence(name, number, tmp_path):
-    """Everywhere at the ends, where most formats have their tables, and here and there between."""
+    """Everywhere at the ends, where most formats have their tables, and here and there between.
+
+    A table in text that ends early is a shorter table, or a smaller number.
+    """
     sample = SAMPLES[name]
     data = sample.files[sample.main]
     path = write(tmp_path, sample)

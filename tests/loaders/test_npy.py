@@ -1,13 +1,9 @@
-import io
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.loaders import npy, open_file, open_tensor
+from bncli.loaders import open_file, open_tensor
 
 from .files import bits
 from .pickles import npy as by_hand
@@ -117,52 +113,3 @@ def test_a_file_that_lacks_elements_says_how_many(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptFileError, match=r"promises 800 bytes of elements and 799 are there"):
         open_file(path)
-
-
-def piped(data, code="print(open_tensor('-').read().tolist())"):
-    return subprocess.run(
-        [sys.executable, "-c", f"from bncli.loaders import open_tensor, open_file; {code}"],
-        input=data, capture_output=True, check=False,
-    )  # fmt: skip
-
-
-def test_standard_input_is_read_into_memory():
-    out = io.BytesIO()
-    np.save(out, np.arange(6, dtype=">f4").reshape(2, 3))
-    done = piped(out.getvalue())
-    assert done.stdout.decode().strip() == "[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]"
-    empty = io.BytesIO()
-    np.save(empty, np.zeros((0, 3)))
-    assert piped(empty.getvalue()).stdout.decode().strip() == "[]"
-
-
-class Stream:
-    closed = False
-
-    def __init__(self, data):
-        self.buffer = io.BytesIO(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
-        (b"", "-: standard input is not an .npy stream; save other kinds to a file"),
-        (b"PK\x03\x04aaaaaaaa", "-: standard input is not an .npy stream; save other kinds"),
-        (
-            by_hand("{'descr': '<f8', 'fortran_order': False, 'shape': (900000000000,), }", b"x"),
-            (
-                "-: its header promises 7200000000000 bytes of elements and 1 came; the program"
-                " before the pipe stopped early."
-            ),
-        ),
-        (
-            by_hand("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"x"),
-            "-: it holds Python objects, which only running the file's pickle could restore; save",
-        ),
-    ],
-)
-def test_standard_input_that_is_no_array(data, sentence, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", Stream(data))
-    with pytest.raises((UnsupportedFileError, CorruptFileError)) as caught:
-        npy.open_standard_input()
-    assert str(caught.value).startswith(sentence)

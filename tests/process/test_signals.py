@@ -153,7 +153,7 @@ def test_more_threads_than_any_machine_has_are_refused(run, x, command, number):
     "command",
     ["compute x.npy --seed", "compute x.npy --against torch --seed", "diff x.npy --seed",
      "compute x.npy --channel-axis", "compute x.npy --channel", "compute x.npy --width",
-     "compare-norms x.npy --values", "compare-norms x.npy --groups",
+     "compare-norms x.npy --first-values", "compare-norms x.npy --groups",
      "compare-norms x.npy --normalized-shape", "trace x.npy --at",
      "simulate-ema x.npy --batch-axis", "simulate-ema x.npy --batch-size",
      "simulate-ema --generate 4,3 --batches 4 --every",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags
 from bncli.arguments.options import argument
 from bncli.commands.compare_norms.flags import NormFlags, SampledFlags
@@ -23,13 +24,9 @@ if TYPE_CHECKING:
 
 def compare_norms(
     input_: Annotated[
-        str,
-        argument(
-            "INPUT",
-            "A tensor: PATH, or PATH::NAME inside a file of several; - is .npy on standard "
-            "input. Samples lie on axis 0.",
-        ),
-    ],
+        str | None,
+        argument("INPUT", f"{options.TENSOR} Samples lie on axis 0."),
+    ] = None,
     *,
     reading: SampledFlags,
     norm: NormFlags,
@@ -63,7 +60,7 @@ def compare_norms(
     library = _with_norms(comparison.library)
     measured = measure(norms, given)
     stats = measured.stats
-    cells = cells_of_first_sample(given, shown, reading.values)
+    cells = cells_of_first_sample(given, shown, reading.first_values)
     parameter_dtype = "float64" if given.dtype == "float64" else "float32"
     findings = shape_findings(tensor.shape, axis_given=reading.channel_axis is not None)
     findings += batch_findings(stats, BatchNormSettings(eps=norms[0].eps), parameter_dtype, None)
@@ -87,8 +84,8 @@ def compare_norms(
         tables=tuple(tables),
         findings=tuple(findings),
         verdict=closing(dependence, section.verdict if section else ""),
-        read=(str(tensor.path),),
-        about=((str(tensor.path), tensor.name), *axis),
+        read=given.read,
+        about=(*given.about, *axis),
         checked=section.checked if section else {},
         nothing_checked=section is not None and not section.checked[""],
     )

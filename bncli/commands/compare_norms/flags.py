@@ -32,17 +32,22 @@ class SampledFlags(InputFlags):
             default="1",
         ),
     ] = None  # type: ignore[assignment]  # to tell a typed 1 from none
-    values: Annotated[
+    first_values: Annotated[
         int,
         option("How many values of the first sample to show.", options.INPUT, metavar="N", least=1),
     ] = 8
 
-    def open_samples(self, spec: str) -> Input:
-        """Open the tensor; raises as `open_input`, and UsageError where axis 0 has no samples."""
-        from bncli.arguments.input import open_input
+    def open_samples(self, spec: str | None) -> Input:
+        """Open the tensor; raises as `open`, and UsageError where axis 0 has no samples."""
+        from bncli.arguments.input import check_input
 
+        if self.values is not None and self.values.strip().isdecimal():
+            raise UsageError(
+                f"--values {self.values}: the number of values to show is now --first-values "
+                f"{self.values.strip()}; --values takes the input itself."
+            )
         axis = self.channel_axis
-        given = open_input([spec], 1 if axis is None else axis, self.dtype)
+        given = check_input(self.tensors([spec]), 1 if axis is None else axis, self.dtype)
         if given.channel_axis == 0:
             raise UsageError(f"--channel-axis {axis}: axis 0 holds the samples; name another axis.")
         return given

@@ -59,7 +59,7 @@ def diff(
             "One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
             "files of them, to be compared by name.",
         ),
-    ],
+    ] = (),  # type: ignore[assignment]  # of which Typer makes a list
     *,
     reading: InputFlags,
     given_input: Annotated[
@@ -100,6 +100,7 @@ def diff(
     if len(tensors) == 2:
         _refuse(
             {
+                "--values": reading.values,
                 "--dtype": reading.dtype,
                 "--per-quantity": per_quantity or None,
                 "--momentum": layer.momentum,
@@ -132,7 +133,7 @@ def diff(
         per_quantity=per_quantity,
         threads=threads,
     )
-    return diff_run(tensors[0], layer, chosen)
+    return diff_run(tensors, layer, chosen)
 
 
 def _refuse(flags: dict[str, Value], what: str) -> None:

@@ -45,11 +45,11 @@ class RunFlags:
     threads: int | None
 
 
-def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
-    """The report on one input."""
+def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Report:
+    """The report on one input, which is named or typed."""
     from bncli.backends import installed
 
-    given = chosen.reading.open([spec])
+    given = chosen.reading.open(specs)
     shown = parse_channels(chosen.reading.channel, given.num_features)
     training = flags.training
     modes = [True, False] if training is None else [training]
@@ -102,7 +102,7 @@ def diff_run(spec: str, flags: EitherModeFlags, chosen: RunFlags) -> Report:
                 for item in result.compared.quantities
             ]
         },
-        read=(str(tensor.path), *layers[0].read),
+        read=(*given.read, *layers[0].read),
         about=about_pass(given, layers[0], mode=False),
     )
 

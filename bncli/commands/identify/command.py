@@ -19,7 +19,7 @@ def identify(
             "came out of it. Several INPUTs are one batch. OUTPUT is left out where "
             "--running-mean-before and its like ask for the update.",
         ),
-    ],
+    ] = (),  # type: ignore[assignment]  # of which Typer makes a list
     *,
     reading: ReadingFlags,
     layer: KnownFlags,
@@ -38,10 +38,9 @@ def identify(
     if buffers.specs:
         layer.refuse_any("the update of running statistics")
         return update_report(reading.open(tensors), buffers)
-    if len(tensors) == 1:
+    if len(tensors) + (reading.values is not None) == 1:
         raise UsageError(
             "identify needs an OUTPUT, or the running statistics before and after INPUT: "
             "--running-mean-before and the three like it."
         )
-    *inputs, made = tensors
-    return output_report(reading.open(inputs), made, layer)
+    return output_report(reading.open(tensors[:-1]), tensors[-1], layer)

@@ -17,8 +17,7 @@ def about(given: Input, *specs: str) -> tuple[tuple[str, str], ...]:
     """The inputs and the other tensors that the findings are about."""
     from bncli.arguments.layer import about_spec
 
-    inputs = ((str(tensor.path), tensor.name) for tensor in given.tensors)
-    return (*inputs, *(about_spec(spec) for spec in specs))
+    return (*given.about, *(about_spec(spec) for spec in specs))
 
 
 def kind_of(row: dict[str, Value]) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     read = (str(split_spec(spec)[0]) for spec in buffers.specs)
     return replace(
         ranking(facts, UPDATE_COLUMNS, rows, findings),
-        read=(*(str(shard.path) for shard in given.tensors), *read),
+        read=(*given.read, *read),
         about=about(given, *buffers.specs),
     )
 

@@ -15,7 +15,6 @@ from bncli.dtypes import DTYPES, ComputeDtype, decode, encode
 from bncli.errors import TensorError, UsageError
 from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
-from bncli.loaders import open_tensor
 from bncli.model import TensorRef
 from bncli.pytorch_cpu.float32 import sums_by_rows
 
@@ -70,7 +69,7 @@ def open_batches(flags: BatchFlags) -> Batches:
         return _limited(_generated(flags))
     if flags.batch_axis is not None or flags.batch_size is not None:
         return _limited(_cut(flags))
-    tensors = tuple(open_tensor(spec) for spec in flags.inputs)
+    tensors = flags.tensors(flags.inputs)
     given = check_input(tensors, flags.channel_axis, flags.dtype)
     return _limited(
         Batches(
@@ -82,7 +81,7 @@ def open_batches(flags: BatchFlags) -> Batches:
             per_epoch=len(tensors),
             flags=flags,
             order=ordered(len(tensors), flags),
-            read=tuple(str(tensor.path) for tensor in tensors),
+            read=given.read,
         )
     )
 
@@ -127,10 +126,14 @@ def _check_flags(flags: BatchFlags) -> None:
         ):
             if value is not None:
                 raise UsageError(f"{flag} is for generated batches: add --generate SHAPE.")
-        if not flags.inputs:
-            raise UsageError("there are no batches: name files, or generate some with --generate.")
-    elif flags.inputs:
-        raise UsageError("--generate makes the batches: leave the files out, or leave it out.")
+        if not flags.inputs and flags.values is None:
+            raise UsageError(
+                "there are no batches: name files, type numbers with --values, or generate some "
+                "with --generate."
+            )
+    elif flags.inputs or flags.values is not None:
+        what = "the files" if flags.inputs else "--values"
+        raise UsageError(f"--generate makes the batches: leave {what} out, or leave it out.")
     if flags.batch_axis is not None and flags.batch_size is not None:
         raise UsageError(
             "--batch-axis and --batch-size are two ways to cut a tensor; leave one out."
@@ -139,7 +142,7 @@ def _check_flags(flags: BatchFlags) -> None:
     if flags.batch_axis is not None or flags.batch_size is not None:
         if flags.generate is not None:
             raise UsageError(f"{cut} cuts a file; --generate makes whole batches.")
-        if len(flags.inputs) != 1:
+        if len(flags.inputs) > 1:
             raise UsageError(f"{cut} cuts one file; {len(flags.inputs)} are given.")
     if flags.drop_last and flags.batch_size is None:
         raise UsageError("--drop-last is about the last batch of a cut: add --batch-size.")
@@ -161,7 +164,7 @@ def _limited(batches: Batches) -> Batches:
 
 def _cut(flags: BatchFlags) -> Batches:
     """The batches along an axis of one tensor, or the ones that its samples make."""
-    tensor = _cached(open_tensor(flags.inputs[0]))
+    (tensor,) = map(_cached, flags.tensors(flags.inputs))
     if flags.batch_axis is not None:
         return _along_axis(tensor, flags.batch_axis, flags)
     assert flags.batch_size is not None
@@ -188,16 +191,17 @@ def _along_axis(tensor: TensorRef, axis: int, flags: BatchFlags) -> Batches:
             strides=part.strides[:axis] + part.strides[axis + 1 :],
         )
 
+    given = check_input((batch(0),), flags.channel_axis, flags.dtype)
     return Batches(
         kind="batch axis",
         label=tensor.label,
-        given=check_input((batch(0),), flags.channel_axis, flags.dtype),
+        given=given,
         batch=batch,
         number=number,
         per_epoch=number,
         flags=flags,
         order=ordered(number, flags),
-        read=(str(tensor.path),),
+        read=given.read,
     )
 
 
@@ -240,7 +244,7 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
         per_epoch=per_epoch,
         flags=flags,
         order=in_turn if flags.shuffle else ordered(per_epoch, flags),
-        read=(str(tensor.path),),
+        read=given.read,
         samples=samples,
     )
 

@@ -12,6 +12,7 @@ from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.files.reading import open_to_read
 from bncli.light import dataclass, np
 from bncli.loaders import open_file, split_spec
+from bncli.loaders.csv import STATISTICS, header
 from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from bncli.model import FloatArray, IntArray
 
-NEEDED = ("batch", "channel", "mean", "var", "count")
+NEEDED = STATISTICS
+ENOUGH = 3
+"""Columns of these names that make a .csv a table of statistics, though some are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,16 @@ class _Records:
 
 
 def is_statistics(spec: str) -> bool:
-    """Whether INPUT holds the statistics of batches and not values: a .csv, or an .npz with `mean`,
-    `var` and `count`. Raises FileError where it cannot be opened.
+    """Whether INPUT holds the statistics of batches and not values, by the names in it.
+
+    Those are the header of a .csv, or `mean`, `var` and `count` of an .npz. Raises FileError where
+    it cannot be opened.
     """
     path, name = split_spec(spec)
     if name:
         return False
     if path.suffix.lower() == ".csv":
-        return True
+        return len(set(NEEDED) & set(header(path))) >= ENOUGH
     if path.suffix.lower() != ".npz":
         return False
     return {"mean", "var", "count"} <= set(open_file(path).tensors)

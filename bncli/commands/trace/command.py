@@ -80,7 +80,7 @@ class StepFlags:
 
 
 def trace(
-    input: options.InputArgument,  # noqa: A002  # the name that the help shows
+    input: options.InputArgument = None,  # noqa: A002  # the name that the help shows
     *,
     reading: TracedFlags,
     steps: StepFlags,
@@ -143,7 +143,7 @@ def trace(
         tables=(*chosen.with_rest(traced.tables), *([section.table] if section else [])),
         findings=tuple(findings),
         verdict=closing(traced.verdict, section.verdict if section else ""),
-        read=(str(given.tensors[0].path), *run.read, *(path for path, _ in about)),
+        read=(*given.read, *run.read, *(path for path, _ in about)),
         checked=section.checked if section else {},
         about=(*about_pass(given, run), *about),
     )

@@ -97,7 +97,7 @@ def test_channel_chooses_what_is_shown(rows, save):
     assert norms["InstanceNorm"]["mean"] == pytest.approx(x[0, 4].mean(), rel=1e-13)
     assert norms["GroupNorm"]["mean"] == pytest.approx(x[0, 3:].mean(), rel=1e-13)
     assert [row["channel"] for row in rows(path, "--channel", "1,4", table="noise")] == [1, 4]
-    first = rows(path, "--channel", "1,4", "--values", "6", table="first_sample")
+    first = rows(path, "--channel", "1,4", "--first-values", "6", table="first_sample")
     assert [row["index"] for row in first] == [[0, c, i] for c in (1, 4) for i in range(3)]
     assert [row["x"] for row in first] == [x[tuple(row["index"])] for row in first]
 
@@ -107,10 +107,10 @@ def test_channel_chooses_what_is_shown(rows, save):
     [
         ((3, 6, 4), (), 6),
         ((3, 2, 9), (), 8),
-        ((3, 2, 9), ("--values", 1), 1),
-        ((3, 2, 9), ("--values", 100), 18),
+        ((3, 2, 9), ("--first-values", 1), 1),
+        ((3, 2, 9), ("--first-values", 100), 18),
         ((3, 1000), (), 8),
-        ((3, 5), ("--values", 3), 3),
+        ((3, 5), ("--first-values", 3), 3),
     ],
 )
 def test_as_many_values_as_asked_for_are_shown(rows, save, shape, flags, count):
