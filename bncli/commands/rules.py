@@ -28,8 +28,8 @@ ASPECTS = {
     "arithmetic": "arithmetic",
     "certainty": "how sure",
     "fix": "fix",
-    "lookalike": "looks like it",
-    "seen": "seen in",
+    "lookalike": "confused with",
+    "seen": "reported in",
 }
 """The aspects of a rule that follow its claim, and what people read for them."""
 

@@ -101,7 +101,7 @@ def test_an_explanation_is_prose_in_the_order_in_which_one_asks(run, rule):
     labels = [
         re.split(r"  +", line)[0] for line in lines if re.match(r"[a-z]+( [a-z]+)*  +\S", line)
     ]
-    assert labels == ["symptom", "arithmetic", "how sure", "fix", "looks like it", "seen in"]
+    assert labels == ["symptom", "arithmetic", "how sure", "fix", "confused with", "reported in"]
     assert len(lines) <= 40
     words = " ".join(lines).split()
     for text in (rule.symptom, rule.arithmetic, rule.certainty, rule.hint, rule.lookalike):
