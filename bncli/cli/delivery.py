@@ -131,13 +131,14 @@ def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Repor
     """The report whose verdict begins with its word, counts the findings, and ends with `said`."""
     word = report.word_for(exit_code)
     counts = count_findings(report.findings)
-    if report.scope and not report.nothing_checked:
+    scoped = bool(report.scope) and not report.nothing_checked
+    if scoped:
         counts = f"{counts or 'no findings'} in {report.scope}"
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
     if codes:
         explains = "explains it" if len(codes) == 1 else "explains the first"
         counts += f" (bncli rules {codes[0]} {explains})"
-    parts = [counts, report.verdict] if report.scope else [report.verdict, counts]
+    parts = [counts, report.verdict] if scoped else [report.verdict, counts]
     if report.unread:
         number = len(report.unread)
         parts.append(f"{number} file{'s' * (number > 1)} could not be read")

@@ -1,7 +1,7 @@
 """One strict JSON object; its keys are a promise to scripts.
 
 Versions of the format:
-    1   command, exit_code, verdict, facts, tables, charts, findings, suppressed, unread;
+    1   command, exit_code, verdict, remarks, facts, tables, charts, findings, suppressed, unread;
         left_out where a table has not all of its rows
 
 `report.schema.json` in the package describes it; `bncli schema` prints that.
@@ -31,6 +31,7 @@ def render(report: Report, context: RenderContext) -> str:
         "command": report.command,
         "exit_code": int(context.exit_code),
         "verdict": report.verdict,
+        "remarks": report.remarks,
         "facts": report.facts,
         "tables": {
             table.key: [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Report
+    from bncli.report import Report, Unread
 
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
@@ -48,6 +48,8 @@ def render(report: Report, context: RenderContext) -> str:
     )
     for line in report.subject:
         console.print(Text(printable(line)))
+    for unread in report.unread:
+        _print_unread(console, unread)
     for block in blocks(report, every=context.verbose):
         _print_block(console, block)
     for table in report.answers(verbose=context.verbose):
@@ -108,6 +110,16 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
             line.append("  ")
         line.append_text(fact)
     yield line
+
+
+def _print_unread(console: Console, unread: Unread) -> None:
+    """A file that could not be read, and why."""
+    from rich.text import Text
+
+    console.print()
+    problem = printable(unread.problem)
+    console.print(Text.assemble(("error", STYLES[Severity.ERROR]), ": ", (problem, "bold")))
+    console.print(Text.assemble("  ", ("--> ", "blue"), printable(unread.path)))
 
 
 def _print_block(console: Console, block: Block) -> None:

@@ -112,7 +112,7 @@ def test_a_report_with_empty_tables_is_shown(run, command, form):
     for width in ((), ("--width", 40)):
         result = run("compute", "-f", form.value, *width)
         assert (result.code, result.stderr) == (3, "")
-        said = "name" if form in (Format.TABLE, Format.CSV, Format.MARKDOWN) else "No layer."
+        said = "name" if form is Format.CSV else "NOTHING  No layer"
         assert said in result.stdout
 
 
@@ -379,7 +379,7 @@ def test_without_arguments_it_helps(run):
         ("compute x.npy --seed=-1", "'--seed': -1 is not in the range x>=0"),
         ("compute x.npy --threads 0", "'--threads': 0 is not in the range 1<=x<=1024"),
         ("compute x.npy --width 5", "'--width': 5 is not in the range x>=20"),
-        ("compute x.npy -f yaml", "'yaml' is not one of 'table', 'json', 'csv', 'markdown'"),
+        ("compute x.npy -f yaml", "'yaml' is not one of 'table', 'concise', 'json'"),
         ("compute x.npy --fail-on x", "'x' is not one of 'error', 'warning', 'info', 'never'"),
     ],
 )
@@ -389,6 +389,15 @@ def test_a_wrong_call_is_one_sentence_and_2(run, arguments, words):
     assert stderr.startswith("bncli: ")
     assert stderr.count("\n") == 1
     assert words in stderr
+
+
+@pytest.mark.parametrize("flag", ["-v", "--verbose", "-qv"])
+def test_an_error_says_where_it_was_raised_where_that_is_wanted(run, folder, flag):
+    short, long = run("compute", "x.npy"), run("compute", "x.npy", flag)
+    assert short.code == long.code == 2
+    assert short.stderr.count("\n") == 1
+    assert long.stderr.startswith("Traceback (most recent call last):\n")
+    assert long.stderr.endswith(f"\n{short.stderr}")
 
 
 def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):

@@ -19,7 +19,7 @@ from tests.renderers.reports import MARKUP, render, strict
 def test_json_is_strict_and_exact(everything):
     document = strict(render(Format.JSON, everything, exit_code=ExitCode.FINDING))
     assert list(document) == [
-        "format_version", "command", "exit_code", "verdict", "facts", "tables", "charts",
+        "format_version", "command", "exit_code", "verdict", "remarks", "facts", "tables", "charts",
         "findings", "suppressed", "unread",
     ]  # fmt: skip
     assert (document["format_version"], document["exit_code"]) == (1, 1)

@@ -244,6 +244,8 @@ def _subject(files: Files, seen: Judged, counts: Counts) -> str:
     kind = f"  {', '.join(containers)}" if containers else ""
     names = f" under {counts.names} names" if counts.names > counts.layers else ""
     shards = f" in {seen.shards} shards" if seen.shards else ""
+    if not counts.layers:
+        return f"{what}{kind}"
     layers = counted(counts.layers, "BatchNorm layer")
     return f"{what}{kind}  {layers}{names}{shards}, {counted(counts.channels, 'channel')}"
 
@@ -262,10 +264,17 @@ def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
 def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     """What was assumed, and what of the files was not read."""
     from bncli.commands.inspect_checkpoint.answer import assumptions
+    from bncli.rulebook.interface import examples
 
     spoilt = sum(row["note"] is not None for row in rows)
+    without = [path for path, names in seen.checked.items() if not names] if rows else []
+    unsure = any(str(row["kind_hint"]).endswith("?") for row in rows)
     remarks = [
         *assumptions(rows, {"eps": seen.eps_sources, "momentum": seen.momentum_sources}),
+        "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
+        if unsure
+        else "",
+        f"there is no BatchNorm layer in {examples(without)}" if without else "",
         f"{counted(spoilt, 'layer')} could not be read completely" if spoilt else "",
         _skipped(seen.skipped),
     ]

@@ -22,7 +22,7 @@ def test_layer_that_cannot_be_read_does_not_spoil_the_file(run, folder):
     assert result.code == ExitCode.OK
     good, bad = result.report["tables"]["layers"]
     assert good["note"] is None
-    assert "1 layer could not be read whole." in result.report["verdict"]
+    assert "1 layer could not be read completely" in result.report["remarks"]
     assert good["var_max"] > 0
     assert "head.running_var" in bad["note"]
     assert bad["var_max"] is None
@@ -62,7 +62,7 @@ def test_what_is_no_number_is_counted(run, save, container):
         "inspect-checkpoint", save(f"x.{container}", **LAYER, **texts), "-f", "json"
     ).report
     assert (report["facts"]["layers"], report["facts"]["unread"]) == (1, 2)
-    assert "2 entries were not read: " in report["verdict"]
+    assert "2 entries were not read: " in report["remarks"][-1]
     report = run("inspect-checkpoint", save(f"y.{container}", **LAYER), "-f", "json").report
     assert report["facts"]["unread"] is None
     report = run("inspect-checkpoint", save(f"z.{container}", **texts), "-f", "json").report
@@ -91,7 +91,7 @@ def test_checkpoints_inside_of_an_archive(run, folder):
     report = run("inspect-checkpoint", "agent.zip", "-f", "json").report
     assert [row["name"] for row in report["tables"]["layers"]] == ["policy.bn"]
     assert report["facts"]["unread"] == 1
-    assert "old.pth" in report["verdict"]
+    assert "old.pth" in report["remarks"][-1]
     assert run("inspect-checkpoint", "agent.zip::policy.bn").code == 0
 
 
