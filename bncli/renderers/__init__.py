@@ -29,6 +29,7 @@ class Format(str, Enum):
     GITHUB = ("github",)  # GitHub reads its annotations from a log alone
     SARIF = "sarif", ".sarif"
     JUNIT = "junit", ".xml"
+    SVG = "svg", ".svg"
 
     def __new__(cls, value: str, *suffixes: str) -> Format:  # noqa: PYI034  # has no subclass
         """The format of that value; each suffix is lower case and no other format's."""

@@ -121,6 +121,8 @@ def well_formed(form: Format, text: str) -> bool:
         return bool(json.loads(text))
     if form is Format.JUNIT:
         return bool(list(ET.fromstring(text).iter("testcase")))
+    if form is Format.SVG:
+        return ET.fromstring(text).get("aria-label", "").startswith("bncli ")
     if form is Format.CSV:
         return len({len(row) for row in csv.reader(io.StringIO(text))}) == 1
     if form in (Format.TABLE, Format.MARKDOWN, Format.GITHUB):  # for people: no parser of theirs

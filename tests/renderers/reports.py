@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 
@@ -40,6 +41,8 @@ def squeezed(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
+    """As it was before Markdown or XML had to be told what is text."""
+    text = html.unescape(text) if text.startswith("<svg") else text
     return text.replace("\\", "")
 
 

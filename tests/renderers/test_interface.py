@@ -22,6 +22,9 @@ from tests.renderers.reports import MARKUP, grouped, render, report, strict, une
 FINDINGS_ALONE = (Format.CONCISE, Format.GITHUB, Format.SARIF, Format.JUNIT)
 """Formats for programs that have no place for tables."""
 
+ROOM = {False: None, True: 1000}
+"""A width at which nothing is wrapped: a picture has one of its own where none is given."""
+
 
 @pytest.fixture(params=list(Format), ids=lambda form: form.value)
 def form(request):
@@ -127,7 +130,7 @@ def test_every_value_appears_in_full(table_form, everything):
 
 
 def test_every_finding_appears(form, everything):
-    text = unescaped(render(form, everything))
+    text = unescaped(render(form, everything, width=ROOM[form is Format.SVG]))
     if form is Format.CSV:
         return
     for finding in everything.findings:
@@ -191,8 +194,9 @@ def test_no_columns_no_rows_no_facts(form):
 
 def test_markup_in_names_is_text(table_form, everything):
     for color in (False, True):
-        text = render(table_form, everything, color=color)
-        assert MARKUP in (unescaped(text) if table_form is Format.MARKDOWN else text)
+        text = render(table_form, everything, color=color, width=ROOM[table_form is Format.SVG])
+        escapes = table_form in (Format.MARKDOWN, Format.SVG)
+        assert MARKUP in (unescaped(text) if escapes else text)
 
 
 def test_a_line_break_in_a_name_does_not_break_a_row(form):
@@ -258,7 +262,7 @@ def test_floats_come_back_whole(numbers):
 def test_groups_change_nothing_for_scripts(form):
     plain = grouped(3, 2)
     whole = Table("main", "Main", plain.tables[0].columns, plain.tables[0].rows, "A note.")
-    if form is not Format.TABLE:
+    if form not in (Format.TABLE, Format.SVG):
         ungrouped = Report("trace", {}, (whole,))
         assert render(form, plain, verbose=True) == render(form, ungrouped, verbose=True)
 
@@ -286,7 +290,7 @@ def test_a_column_has_its_own_format(everything):
 def test_everything_is_told_only_where_it_is_wanted(form, everything):
     """-v changes what people see, and never what scripts read."""
     short, full = (render(form, everything, verbose=verbose) for verbose in (False, True))
-    if form in (Format.TABLE, Format.MARKDOWN):
+    if form in (Format.TABLE, Format.MARKDOWN, Format.SVG):
         assert "A second table" not in short
         assert "A second table" in full
     elif form is not Format.GITHUB:
