@@ -32,7 +32,7 @@ CLASSES = {
 
 STYLE = """\
 .bncli { font: 14px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #d5dbe3 }
-.bncli .paper { fill: #14181f; stroke: #3b4450 }
+.bncli .paper { fill: #14181f }
 .bncli .bold { font-weight: bold }
 .bncli .dim { fill: #98a2b0 }
 .bncli .red { fill: #ff7b72 }
@@ -60,15 +60,14 @@ def render(report: Report, context: RenderContext) -> str:
     width = round(max(longest, NARROW) * ADVANCE) + 2 * MARGIN
     height = len(lines) * LEADING + 2 * MARGIN
     title = f"bncli {report.command}"
+    size = f'width="{width}" height="{height}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="bncli" role="img" '
-            f'aria-label={quoteattr(title)} width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="bncli" role="img" {size}',
+            f'     viewBox="0 0 {width} {height}" aria-label={quoteattr(title)}>',
             f"<title>{escape(title)}</title>",
             f"<style>\n{STYLE}</style>",
-            f'<rect class="paper" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" '
-            'rx="8"/>',
+            f'<rect class="paper" {size} rx="8"/>',
             *(drawn for number, line in enumerate(lines) for drawn in _drawn(line, number)),
             "</svg>\n",
         ]

@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -125,7 +126,12 @@ def well_formed(form: Format, text: str) -> bool:
         return ET.fromstring(text).get("aria-label", "").startswith("bncli ")
     if form is Format.CSV:
         return len({len(row) for row in csv.reader(io.StringIO(text))}) == 1
-    if form in (Format.TABLE, Format.MARKDOWN, Format.GITHUB):  # for people: no parser of theirs
+    if form is Format.CONCISE:  # the last line is the verdict, which a command may have none of
+        found = text.splitlines()[:-1]
+        return all(re.search(r"(error|warning|note) BN\d{3} \S", line) for line in found)
+    if form is Format.TABLE:  # for people: no parser, and its first line is the subject
+        return text == f"{text.strip()}\n" and "\n\n\n" not in text
+    if form in (Format.MARKDOWN, Format.GITHUB):  # for people too
         return "bncli" in text
     pytest.fail(f"give well_formed a case for {form.value}")
 

@@ -143,7 +143,8 @@ def test_every_finding_appears(form, everything):
     if form is not Format.CONCISE:  # whose line is the finding alone
         assert "Fix it." in text
     if form is not Format.JUNIT:  # whose reader counts by itself
-        assert everything.verdict in text
+        parts = everything.verdict.split("  ") if form is Format.SVG else [everything.verdict]
+        assert all(part in text for part in parts)  # a picture draws each style by itself
 
 
 def test_every_format_has_the_findings_in_one_order(form):

@@ -36,9 +36,10 @@ def drawn(text: str) -> list[str]:
 def test_it_is_what_a_terminal_of_80_columns_shows(everything, verbose):
     shown = render(Format.TABLE, everything, width=80, verbose=verbose)
     assert drawn(render(Format.SVG, everything, verbose=verbose)) == shown.splitlines()
-    assert drawn(render(Format.SVG, everything, width=60)) == render(
-        Format.TABLE, everything, width=60
-    ).splitlines()
+    assert (
+        drawn(render(Format.SVG, everything, width=60))
+        == render(Format.TABLE, everything, width=60).splitlines()
+    )
 
 
 def test_every_line_lies_on_the_paper(everything):
@@ -48,7 +49,7 @@ def test_every_line_lies_on_the_paper(everything):
         _, _, wide, high = map(int, root.get("viewBox").split())
         assert (root.get("width"), root.get("height")) == (str(wide), str(high))
         paper = root.find(f"{SVG}rect")
-        assert (paper.get("width"), paper.get("height")) == (str(wide - 1), str(high - 1))
+        assert (paper.get("width"), paper.get("height")) == (str(wide), str(high))
         for element in root.iter(f"{SVG}text"):
             assert float(element.get("x")) + float(element.get("textLength")) <= wide - MARGIN + 1
             assert MARGIN + SIZE <= int(element.get("y")) <= high - MARGIN
@@ -63,7 +64,9 @@ def test_it_needs_nothing_from_elsewhere(everything):
 
 def test_each_style_is_defined(everything):
     text = render(Format.SVG, everything, verbose=True)
-    used = {name for element in ET.fromstring(text).iter() for name in element.get("class", "").split()}
+    used = {
+        name for element in ET.fromstring(text).iter() for name in element.get("class", "").split()
+    }
     assert {"bold", "red", "yellow", "cyan", "dim"} <= used
     for name in {*used, *CLASSES.values()} - {"", "bncli"}:
         assert f".bncli .{name} {{" in STYLE
@@ -74,7 +77,9 @@ def test_its_letters_can_be_read():
 
     def luminance(color: str) -> float:
         parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     colors = dict(re.findall(r"\.bncli(?: \.(\w+))? \{.*?fill: (#\w{6})", STYLE))
