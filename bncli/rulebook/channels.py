@@ -175,7 +175,7 @@ def _collapsed(layer: Layer) -> list[Finding]:
         return []
     known = np.isfinite(var)
     moves = np.abs(weight[known]) * np.sqrt(_share(var[known], layer.eps))
-    most = float(moves.max(initial=0.0))
+    most = float(moves.max(initial=0.0)) + 0.0  # which is not -0
     return [
         found(
             COLLAPSED,

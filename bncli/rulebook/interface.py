@@ -111,7 +111,7 @@ def percent(share: float) -> str:
 
 def span(values: NDArray[Any], spec: str = ".4g") -> str:
     """The range of some values as a sentence names it: "0.5", or "0.5 to 2"."""
-    low, high = (format(float(value), spec) for value in (values.min(), values.max()))
+    low, high = (format(float(value) + 0.0, spec) for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 

@@ -57,7 +57,8 @@ def ill_said(finding, *names):
             yield f"not a sentence: {text}"
     if any("\n" in text or "  " in text for text in (message, finding["detail"])):
         yield f"more than a line: {message} {finding['detail']}"
-    if finding["detail"][:1].islower():
+    first = (finding["detail"].split() or [""])[0].rstrip(",:")
+    if first[:1].islower() and not set(first) & set("_.:/") and first not in ("weight", "bias"):
         yield f"begins without a capital: {finding['detail']}"
 
 

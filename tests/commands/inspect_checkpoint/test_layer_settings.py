@@ -60,7 +60,8 @@ def test_eps_changes_the_judgement(run, folder):
     assert ("BN401", "stem") in codes("--eps", "1e-3")
     assert ("BN401", "stem") not in codes("--eps", "body=1e-3")
     messages = run("inspect-checkpoint", "net.pt", "--eps", "1e-3", "-f", "json").report["findings"]
-    assert "below eps 0.001;" in messages[0]["message"]  # given, and so not assumed
+    assert messages[0]["message"].endswith("below eps 0.001")  # given, and so not assumed
+    assert messages[0]["certainty"] == "certain"
 
 
 def test_what_was_assumed_is_said(run, folder):
@@ -70,8 +71,10 @@ def test_what_was_assumed_is_said(run, folder):
     torch.save(model, "whole.pt")
     (assumed,) = run("inspect-checkpoint", "net.pt", "-f", "json").report["findings"][:1]
     (stored,) = run("inspect-checkpoint", "whole.pt", "-f", "json").report["findings"][:1]
-    assert "eps 1e-05 (assumed)" in assumed["message"]
-    assert "eps 1e-05;" in stored["message"]
+    assert assumed["message"].endswith("eps 1e-05 (assumed)")
+    assert assumed["certainty"] == "depends on an assumption"
+    assert stored["message"].endswith("eps 1e-05")
+    assert stored["certainty"] == "certain"
 
 
 def test_eps_0_is_fine_until_a_variance_is_0(run, folder):
