@@ -12,7 +12,7 @@ import math
 from functools import lru_cache
 
 MOST_FREEDOM = 1e6
-"""Degrees of freedom that are told apart; the quantile of more is a little lower still."""
+"""Degrees of freedom that are told apart; with more, the quantile is only a little lower."""
 
 _TINY = 1e-300
 _CLOSE = 1e-15
@@ -69,9 +69,9 @@ def _away(value: float) -> float:
 
 @lru_cache(maxsize=256)
 def f_quantile(tail: float, first: float, second: float) -> float:
-    """The F ratio that is exceeded with chance `tail`; Inf where that is beyond all doubles.
+    """The F ratio that is exceeded with chance `tail`; Inf if a double cannot hold it.
 
-    More than `MOST_FREEDOM` degrees of freedom count as so many.
+    More than `MOST_FREEDOM` degrees of freedom count as `MOST_FREEDOM`.
     """
     first, second = min(first, MOST_FREEDOM), min(second, MOST_FREEDOM)
     low, high = -_LOG_LARGEST, _LOG_LARGEST  # of the logarithm

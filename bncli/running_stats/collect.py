@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from bncli.model import ChannelStats, FloatArray
 
 KURTOSIS_BATCHES = 16
-"""Batches whose kurtosis is measured; it costs more than all else, and a few are enough."""
+"""Batches whose kurtosis is measured; it costs more than the rest, and a few are enough."""
 SAMPLES_VALUES = 1 << 22
-"""Values whose samples' means are taken at a time, so that no copy of a large batch is made."""
+"""Values whose samples' means are taken at a time, to avoid copying a large batch."""
 
 
 @dataclass(slots=True)

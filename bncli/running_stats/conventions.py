@@ -25,8 +25,8 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """One framework's running statistics. All normalise a training batch with the biased variance
-    unless the `note` says otherwise.
+    """One framework's running statistics. Each normalises a training batch with the biased variance
+    unless its `note` says otherwise.
 
     `weighs` says what the momentum is the weight of: the "new" batch, as in PyTorch, or the "old"
     value. `momentum` is the default, None where there is none. `variance` says what enters the
@@ -86,7 +86,7 @@ class Convention:
 
 
 def converted_momentum(momentum: float, source: Convention, target: Convention) -> float:
-    """The momentum of `target` that does what this one does in `source`."""
+    """The momentum of `target` that has the same effect as this one in `source`."""
     return momentum if source.weighs == target.weighs else float(1 - _decimal(momentum))
 
 

@@ -87,7 +87,7 @@ _READ = {
     "pytorch": (
         "PyTorch 2.13 nn.BatchNorm",
         "torch/nn/modules/batchnorm.py (2.13.0); aten/src/ATen/native/Normalization.cpp@37f1d83f",
-        "momentum None is the cumulative average over batches; num_batches_tracked counts.",
+        "momentum=None averages all batches alike; num_batches_tracked counts them.",
     ),
     "keras3": (
         "Keras 3 BatchNormalization",
@@ -168,12 +168,12 @@ _READ = {
     "caffe": (
         "Caffe BatchNorm and Scale",
         "src/caffe/layers/batch_norm_layer.cpp@9b891540",
-        "Blob 2 is the sum of the weights, so that a quotient has no trace of the initial 0.",
+        "Blob 2 is the sum of the weights; dividing by it removes the initial 0.",
     ),
     "paddle": (
         "PaddlePaddle nn.BatchNorm, CPU and its own GPU kernels",
         "paddle/phi/kernels/{cpu,gpu}/batch_norm_kernel; python/paddle/nn/layer/norm.py",
-        "A batch with one value a channel passes through as it is.",
+        "A batch with one value a channel passes through unchanged.",
     ),
     "paddle-cudnn": (
         "PaddlePaddle nn.BatchNorm with cuDNN",
@@ -216,7 +216,7 @@ _READ = {
     "burn": (
         "burn BatchNorm",
         "crates/burn-nn/src/modules/norm/batch.rs@2c06be3510",
-        "Its tests print PyTorch's numbers, of the unbiased variance, and allow for that.",
+        "Its tests quote PyTorch's numbers, of the unbiased variance, and allow for that.",
     ),
     "darknet": (
         "Darknet batchnorm",
@@ -229,7 +229,7 @@ _READ = {
     "detectron2": (
         "detectron2 NaiveSyncBatchNorm",
         "detectron2/layers/batch_norm.py@02b5c4e2",
-        "The variance is E[x*x] - E[x]*E[x]: PyTorch's names, another variance.",
+        "The variance is E[x*x] - E[x]*E[x]: PyTorch's names for a different variance.",
     ),
 }
 """Of each convention: whose it is, where it was read, and a note."""
@@ -243,12 +243,12 @@ CONVENTIONS = tuple(
 
 
 def convention(name: str, flag: str = "--convention") -> Convention:
-    """The convention of that name. Raises UsageError, with the nearest names, for no such one."""
+    """The convention of that name. Raises UsageError, with the nearest names, if there is none."""
     for known in CONVENTIONS:
         if known.name == name.lower():
             return known
     from difflib import get_close_matches
 
     near = get_close_matches(name.lower(), [known.name for known in CONVENTIONS], 3, 0.5)
-    mend = f"did you mean {' or '.join(near)}?" if near else "bncli conventions lists them."
-    raise UsageError(f"{flag} {name}: there is no such convention; {mend}")
+    instead = f"did you mean {' or '.join(near)}?" if near else "bncli conventions lists them."
+    raise UsageError(f"{flag} {name}: there is no such convention; {instead}")

@@ -32,12 +32,12 @@ class Memory:
 
     @property
     def half_life(self) -> float | None:
-        """Steps after which a batch weighs half of what it did; None where it never fades."""
+        """Steps after which a batch has half of its weight; None where it never fades."""
         return self._steps_to(0.5)
 
     @property
     def steps_to_1_percent(self) -> int | None:
-        """Whole steps until the initial value weighs 1 % or less."""
+        """Whole steps until 1% of the initial value is left, or less."""
         if self.new is None or self.new == 1:
             return 1
         steps = self._steps_to(FADED)
@@ -61,7 +61,7 @@ class Memory:
         return (2 - self.new) / self.new
 
     def _steps_to(self, weight: float) -> float | None:
-        """Steps until the initial value has this weight; None where it does not come to that."""
+        """Steps until the initial value has this weight; None if it never has."""
         if self.new is None or not 0 < self.new < 2:
             return None
         if self.new == 1:
@@ -73,7 +73,7 @@ class Memory:
 
 
 def new_weight_for_steps(steps: int) -> float:
-    """The weight of the new batch at which the initial value weighs 1 % after `steps`."""
+    """The weight of the new batch that leaves 1% of the initial value after `steps`."""
     return -math.expm1(math.log(FADED) / steps)
 
 

@@ -2,7 +2,7 @@
 
 float64 is exact, and goes by many steps at a time: over L steps, with q the weight of the old
 value, running_L = q**L * running_0 + sum over j of q**(L - j) * new * batch_j. The weights of a
-batch that comes again and again are added up before its statistics are looked at. float32 and half
+batch that comes repeatedly are added up before they multiply its statistics. float32 and half
 precision go step by step, rounding as PyTorch does.
 """
 
@@ -48,7 +48,7 @@ class Buffers:
     float64 buffers and otherwise float32.
 
     `impossible` is the number of steps after which running_var was first seen negative or not
-    finite, None so far. Where it cannot become so it is looked at now and then.
+    finite, None so far. Where that cannot happen within a stretch, it is looked at after it.
     """
 
     values: NDArray[Any]
@@ -56,7 +56,7 @@ class Buffers:
     impossible: int | None = None
 
     def look(self, at: int) -> None:
-        """Note the step where running_var has no meaning any more."""
+        """Note the step from which running_var is negative or not finite."""
         if self.impossible is None:
             var = self.values[1]
             if not (np.isfinite(var) & (var >= 0)).all():
@@ -88,7 +88,7 @@ def _exact(buffers: Buffers, steps: Steps, seen: FloatArray) -> None:
         0 <= old <= 1
         and (steps.new == new).all()
         and (steps.old == old).all()
-        # A weight of 0 is no shield against a NaN or an infinity.
+        # 0 times NaN or infinity is NaN, so a weight of 0 removes neither.
         and steps.finite
         and np.isfinite(buffers.values).all()
         and (buffers.values[1] >= 0).all()
@@ -167,7 +167,7 @@ def _float32(buffers: Buffers, steps: Steps, seen: FloatArray) -> None:
 
 
 def _half(buffers: Buffers, steps: Steps, seen: FloatArray, dtype: str) -> None:
-    """float16 and bfloat16, with the roundings that `bncli.pytorch_cpu.half` tells of."""
+    """float16 and bfloat16, with the roundings that `bncli.pytorch_cpu.half` describes."""
     inner = "float32" if dtype == "float16" else dtype
     new, old = _rounded_weights(steps, inner)
     products = steps.entering[steps.order] * new[:, np.newaxis, np.newaxis]

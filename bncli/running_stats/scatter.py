@@ -1,8 +1,8 @@
 """The population that batches are cut from: its variance within them and between them.
 
 The law of total variance: var = sum(n_i * var_i)/N + sum(n_i * (mean_i - mean)**2)/N. A running
-variance averages the batches' own, and so misses the second part, which shuffled batches have
-next to nothing of.
+variance averages the batches' own variances, and so misses the second part, which is next to
+nothing in shuffled batches.
 
 What chance leaves between batches follows from the samples: an F ratio compares the scatter of the
 batches' means with that of the samples' means within them.
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from bncli.running_stats.batch_table import BatchTable
 
 CHANCE = 1e-6
-"""How seldom shuffled batches come to an F ratio that is remarked."""
+"""The chance that shuffled batches reach an F ratio that is reported."""
 
 MOST_APART = 3.0
-"""The F ratio that is remarked at least, however sure it is."""
+"""The least F ratio that is reported, however sure it is."""
 
 _ROUNDING = 1e-10
-"""A share of the variance that may be nothing but float32's rounding."""
+"""A share of the variance that may come from float32's rounding alone."""
 
 _NOTHING = 1e-14
-"""A variance within batches, over that between them, that may be nothing but rounding."""
+"""A variance within batches, over that between them, that may come from rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,10 @@ class FRatio:
     """The variance between batches over the one that their samples leave to chance.
 
     `ratio` is of shape (num_features,): about 1 for shuffled batches, NaN where there is one batch
-    or one sample a batch, Inf where the samples of each batch have one mean. `sure` is what of it
-    no coincidence made: samples scatter no less than independent values would, and few samples of
-    few different values may fall so that each batch has one. `freedom` are the degrees of freedom
+    or one sample a batch, Inf where the samples of each batch have one mean. `sure` is the
+    ratio that coincidence cannot explain: it takes samples to scatter at least as much as
+    independent values, and is NaN where few samples of few different values may have fallen into
+    batches of one value each. `freedom` are the degrees of freedom
     of the two variances.
     """
 
@@ -54,7 +55,7 @@ class FRatio:
 
     @property
     def border(self) -> float:
-        """The ratio beyond which it is no chance, and worth a remark."""
+        """The ratio above which chance is no explanation, and a finding is made."""
         first, second = self.freedom
         if first < 1 or second < 1:
             return float("inf")
@@ -91,8 +92,8 @@ class FRatio:
     def beyond_chance(self, between: FloatArray, var: FloatArray, mean: FloatArray) -> NDArray[Any]:
         """The channels whose batches are further apart than shuffled ones would be.
 
-        `between` is the variance between the batches, `var` and `mean` those of all values: what
-        rounding may have made is no difference.
+        `between` is the variance between the batches, `var` and `mean` those of all values: a
+        difference that rounding may have made does not count.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             real = between > _ROUNDING * var + (2.0**-50 * mean) ** 2
@@ -100,7 +101,7 @@ class FRatio:
 
 
 def _chance_of_one_value_each(values: FloatArray, number: FloatArray) -> float:
-    """The chance that shuffling leaves one value in each batch, of those that they have now.
+    """The chance that shuffling leaves each batch with one value, of the values they have now.
 
     `values` (batches,) are the batches' values and `number` (batches,) their samples. Of all ways
     to deal the samples, those count in which batches have changed places; for batches of different
@@ -131,9 +132,9 @@ def f_ratio_of_parts(parts: Sequence[ChannelStats], whole: ChannelStats) -> FRat
 class Samples:
     """How much the means of samples differ within their batches.
 
-    A sample is an index of the batch axis: values of one image go together, so that images and
-    not pixels are what shuffling mixes. `squares` (num_features,) is the sum of squared deviations
-    of the samples' means from their batch's, `number` (batches,) the samples of each batch.
+    A sample is an index of the batch axis: shuffling mixes images, not their pixels. `squares`
+    (num_features,) is the sum of squared deviations of the samples' means from their batch's,
+    `number` (batches,) the samples of each batch.
     """
 
     squares: FloatArray

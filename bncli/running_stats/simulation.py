@@ -82,7 +82,7 @@ class Piece:
 
 
 class Walk:
-    """One convention's buffers on their way through a course; `pieces` goes it, once."""
+    """One convention's buffers on their way through a course; `pieces` takes them through, once."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class Walk:
         return new, old
 
     def _divisor(self, fade: FloatArray) -> FloatArray:
-        """What evaluation divides the buffers by, where the initial value has faded so far."""
+        """What evaluation divides the buffers by, once the initial value has faded this far."""
         if self._convention.debias != "divided":
             return np.ones_like(fade)
         divisor = 1.0 - self._before * fade

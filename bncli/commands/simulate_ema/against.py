@@ -46,7 +46,7 @@ class Against:
         return cls(flags.against, tolerance, flags.torch_threads)
 
     def check(self, source: Batches, rows: list[tuple[Convention, float | None]]) -> None:
-        """Raise before any work is done where there is nothing to step a module with.
+        """Raise before any work is done if no module can be stepped.
 
         UsageError, or MissingBackendError without the library.
         """
@@ -65,8 +65,8 @@ class Against:
         library = installed(self.backend)
         if not isinstance(library, StepsModule):
             raise UsageError(
-                f"--against {library.name}: it has no module to take through batches; choose "
-                "another backend, or leave it out."
+                f"--against {library.name}: it has no module that can be stepped through batches; "
+                "choose another backend, or leave the flag out."
             )
         return library
 

@@ -60,7 +60,7 @@ def statistics_of(
 def _stored(spec: str, flags: BatchFlags) -> Batches:
     """A file of statistics."""
     if len(flags.inputs) > 1:
-        raise UsageError(f"{spec} holds statistics of batches: name it alone.")
+        raise UsageError(f"{spec} holds statistics of batches: give no other file with it.")
     for flag, given in (
         ("--channel-axis", flags.channel_axis != 1),
         ("--batch-axis", flags.batch_axis is not None),
@@ -73,7 +73,7 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
         ("--drift", flags.drift is not None),
     ):
         if given:
-            raise UsageError(f"{flag}: {spec} holds statistics of batches, and no values.")
+            raise UsageError(f"{flag}: {spec} holds statistics of batches, not values.")
     table = read_statistics(spec)
     path, _ = split_spec(spec)
     shape = (int(table.count[0]), table.num_features)

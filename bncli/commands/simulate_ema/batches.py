@@ -89,7 +89,7 @@ def open_batches(flags: BatchFlags) -> Batches:
 def values_of(batches: Batches, i: int, dtype: str) -> NDArray[Any]:
     """Batch `i` as (N, C, ...), rounded to `dtype` unless that is float64; bfloat16 as float32.
 
-    Its memory is contiguous or, where it is stored so, channels last; float64 leaves it as it is.
+    Its memory is contiguous, or channels last if it was stored so; for float64 it is unchanged.
     """
     tensor, given = batches.batch(i), batches.given
     x = np.moveaxis(given.values(tensor), given.channel_axis, 1)
@@ -117,7 +117,7 @@ def _check_flags(flags: BatchFlags) -> None:
     """Raise UsageError for flags that do not go together."""
     for flag, number in (("--between-std", flags.between_std), ("--drift", flags.drift)):
         if number is not None and not math.isfinite(number):
-            raise UsageError(f"{flag} {number:g}: a finite number.")
+            raise UsageError(f"{flag} {number:g}: give a finite number.")
     if flags.generate is None:
         for flag, value in (
             ("--batches", flags.batches),
@@ -132,8 +132,8 @@ def _check_flags(flags: BatchFlags) -> None:
                 "with --generate."
             )
     elif flags.inputs or flags.values is not None:
-        what = "the files" if flags.inputs else "--values"
-        raise UsageError(f"--generate makes the batches: leave {what} out, or leave it out.")
+        what = "files" if flags.inputs else "--values"
+        raise UsageError(f"--generate makes the batches: give it or {what}, not both.")
     if flags.batch_axis is not None and flags.batch_size is not None:
         raise UsageError(
             "--batch-axis and --batch-size are two ways to cut a tensor; leave one out."
@@ -145,7 +145,7 @@ def _check_flags(flags: BatchFlags) -> None:
         if len(flags.inputs) > 1:
             raise UsageError(f"{cut} cuts one file; {len(flags.inputs)} are given.")
     if flags.drop_last and flags.batch_size is None:
-        raise UsageError("--drop-last is about the last batch of a cut: add --batch-size.")
+        raise UsageError("--drop-last is for batches cut with --batch-size: add that flag.")
 
 
 def _limited(batches: Batches) -> Batches:
@@ -153,8 +153,9 @@ def _limited(batches: Batches) -> Batches:
     kept = batches.number * batches.given.num_features
     if kept > MOST_STATISTICS:
         raise UsageError(
-            f"{batches.number} batches of {batches.given.num_features} channels are more than fit "
-            f"in memory ({MOST_STATISTICS} means); use fewer batches, or --epochs to repeat them."
+            f"{batches.number} batches of {batches.given.num_features} channels need too much "
+            f"memory (at most {MOST_STATISTICS} means fit); use fewer batches, or --epochs to "
+            "repeat them."
         )
     return batches
 
@@ -181,7 +182,7 @@ def _along_axis(tensor: TensorRef, axis: int, flags: BatchFlags) -> Batches:
     axis %= tensor.ndim
     number = tensor.shape[axis]
     if number == 0:
-        raise TensorError(f"{tensor.label}: shape {list(tensor.shape)} holds no batch.")
+        raise TensorError(f"{tensor.label}: shape {list(tensor.shape)} has no batches.")
 
     def batch(i: int) -> TensorRef:
         part = _part(tensor, axis, i, i + 1)
@@ -214,7 +215,7 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
     per_epoch = samples // size if flags.drop_last else -(-samples // size)
     if per_epoch == 0:
         raise UsageError(
-            f"--drop-last: {tensor.label} has {samples} samples, no full batch of {size}."
+            f"--drop-last: {tensor.label} has {samples} samples, fewer than one batch of {size}."
         )
 
     @lru_cache(maxsize=2)
@@ -265,7 +266,7 @@ def _part(tensor: TensorRef, axis: int, begin: int, stop: int) -> TensorRef:
 
 
 def _behind(whole: Callable[[], NDArray[Any]], skipped: int) -> NDArray[Any]:
-    """What a storage holds behind its first elements."""
+    """What a storage holds after its first elements."""
     return whole()[skipped:]
 
 
@@ -290,7 +291,7 @@ def _samples(tensor: TensorRef, samples: IntArray) -> NDArray[Any]:
 
 
 def _cached(tensor: TensorRef) -> TensorRef:
-    """The same tensor, which reads a storage that has to be unpacked once only."""
+    """The same tensor, whose storage is unpacked only once if it has to be unpacked."""
     if tensor.storage is None or isinstance(tensor.storage, FileBytes):
         return tensor
     return replace(tensor, storage=lru_cache(maxsize=1)(tensor.storage))

@@ -31,7 +31,7 @@ class BatchFlags(InputFlags):
         list[str],
         argument(
             "INPUT...",
-            "The batches: a tensor each, or one to be cut up; or a .csv or .npz of per-batch "
+            "The batches: a tensor each, or one to cut up; or a .csv or .npz of per-batch "
             "statistics (batch, channel, mean, var, count).",
         ),
     ] = ()  # type: ignore[assignment]  # of which Typer makes a list
@@ -90,7 +90,7 @@ class BatchFlags(InputFlags):
     shuffle: Annotated[
         bool,
         option(
-            "Shuffle anew in every epoch: the samples with --batch-size, else the batches.",
+            "Shuffle in every epoch: the samples with --batch-size, else the batches.",
             BATCHES,
             "--shuffle",
         ),
@@ -134,7 +134,7 @@ class RunningFlags:
     freeze_after: Annotated[
         int | None,
         option(
-            "Keep the buffers as they are after N steps, as in evaluation mode.",
+            "Freeze the buffers after N steps, as evaluation mode does.",
             RUNNING,
             metavar="N",
             default="never",
@@ -159,7 +159,7 @@ class RunningFlags:
 
 @dataclass(frozen=True, slots=True)
 class PlanFlags:
-    """What the momentum is to reach."""
+    """What a momentum should achieve."""
 
     reach_steps: Annotated[
         int | None,
@@ -181,20 +181,22 @@ class PlanFlags:
     ] = None
 
     def check(self) -> None:
-        """Raise UsageError where no momentum could reach it."""
+        """Raise UsageError if no momentum can achieve it."""
         noise = self.reach_noise
         if noise is not None and not 0 < noise < 1e300:
-            raise UsageError(f"--reach-noise {noise:g}: a standard error above 0, such as 0.01.")
+            raise UsageError(
+                f"--reach-noise {noise:g}: give a standard error above 0, such as 0.01."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class SteppedFlags(AgainstFlags):
-    """What is stepped beside bncli, and the threads of the PyTorch whose arithmetic is repeated."""
+    """The backend that takes the same steps, and the threads of the PyTorch that is repeated."""
 
     torch_threads: Annotated[
         int,
         option(
-            "The threads of the PyTorch that is repeated: rows are summed in shares.",
+            "Threads of the PyTorch whose float32 arithmetic is repeated: its sums depend on them.",
             options.COMPARISON,
             metavar="N",
             least=1,

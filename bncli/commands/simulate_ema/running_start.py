@@ -34,7 +34,7 @@ class Start:
 
     @property
     def trained(self) -> bool:
-        """Whether the buffers to begin with are other than a new module's 0 and 1."""
+        """Whether the buffers begin at other values than a new module's 0 and 1."""
         running = self.running
         return running is not None and bool(
             (running.running_mean != 0).any() or (running.running_var != 1).any()
@@ -63,8 +63,8 @@ def resolve_start(given: Input, flags: RunningFlags) -> Start:
         stored = open_layer(state)
         if stored.running_mean is None and stored.running_var is None:
             raise UsageError(
-                f"--state {state}: this layer has no running_mean and running_var; name one that "
-                "has."
+                f"--state {state}: this layer has no running_mean and running_var; name one "
+                "that has them."
             )
     named = LayerFlags(
         state=state,
@@ -86,8 +86,8 @@ def resolve_start(given: Input, flags: RunningFlags) -> Start:
 def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
     """The conventions with their momenta; the flag's is the first one's.
 
-    Raises UsageError for an unknown name, for no momentum where there is no default, and for the
-    cumulative average where it does not exist.
+    Raises UsageError for an unknown name, for a missing momentum without a default, and for a
+    cumulative average that the convention does not have.
     """
     names = (name.lower() for name in flags.convention or ("pytorch",))
     chosen = [convention(name) for name in dict.fromkeys(names)]
@@ -108,7 +108,7 @@ def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
             if each.name != "pytorch":
                 raise UsageError(
                     f"--momentum none: {each.name} has no cumulative average; give a number, or "
-                    "leave it out."
+                    "leave the flag out."
                 )
         return Rows([(first, None)], source)
     assert math.isfinite(momentum)

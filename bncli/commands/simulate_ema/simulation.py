@@ -77,8 +77,8 @@ class Simulation:
         source = self.source
         if source.steps > MOST_STEPS:
             raise UsageError(
-                f"--epochs {source.flags.epochs}: makes {source.steps} steps, and {MOST_STEPS} are "
-                "the most; the buffers have settled long before."
+                f"--epochs {source.flags.epochs}: that is {source.steps} steps, and at most "
+                f"{MOST_STEPS} are allowed; the buffers settle long before."
             )
         channels = [*parse_channels(source.flags.channel, source.given.num_features)]
         shown = self._chosen(len(channels))
@@ -147,8 +147,8 @@ class Simulation:
             rows = -(-self.source.steps // every) * rows_a_step
             if rows > MOST_ROWS and self.source.steps > every:
                 raise UsageError(
-                    f"--every {every}: makes {rows} rows, and {MOST_ROWS} are the most; "
-                    "choose a larger one, or some channels with --channel."
+                    f"--every {every}: that is {rows} rows, and at most {MOST_ROWS} are allowed; "
+                    "choose a larger number, or fewer channels with --channel."
                 )
         return chosen_steps(self.source.steps, rows_a_step, every)
 

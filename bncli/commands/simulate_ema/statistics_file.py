@@ -69,13 +69,13 @@ def read_statistics(spec: str) -> BatchTable:
     for name in NEEDED:
         if name not in arrays:
             raise TensorError(
-                f"{path}: there is no {name}; it needs {', '.join(NEEDED)}, or mean and var with "
-                "a row a batch and a column a channel, and count."
+                f"{path}: {name} is missing; the file needs {', '.join(NEEDED)}, or mean and "
+                "var with a row for each batch and a column for each channel, and count."
             )
         if arrays[name].shape != arrays["mean"].shape or arrays[name].ndim != 1:
             raise TensorError(
                 f"{path}: {name} has shape {list(arrays[name].shape)}, and mean "
-                f"{list(arrays['mean'].shape)}; each holds one number a row."
+                f"{list(arrays['mean'].shape)}; both need one number for each row."
             )
     return _table(path, _Records(**arrays))
 
@@ -99,7 +99,7 @@ def _from_csv(path: Path) -> _Records:
             for name in NEEDED:
                 if name not in (reader.fieldnames or ()):
                     raise CorruptFileError(
-                        path, f"there is no column {name}; it needs {', '.join(NEEDED)}."
+                        path, f"the column {name} is missing; the file needs {', '.join(NEEDED)}."
                     )
             for row in reader:
                 for name in NEEDED:
@@ -107,7 +107,7 @@ def _from_csv(path: Path) -> _Records:
     except OSError as error:
         raise FileError(path, f"it cannot be read ({error.strerror}).") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CorruptFileError(path, f"it is no CSV text ({error}).") from None
+        raise CorruptFileError(path, f"it is not CSV text ({error}).") from None
     return _Records(**{name: np.array(values) for name, values in columns.items()})
 
 
@@ -118,13 +118,13 @@ def _number(path: Path, line: int, name: str, text: str | None) -> float:
     try:
         return float(text or "")
     except ValueError:
-        raise CorruptFileError(path, f"line {line}: {name} is {text!r}, no number.") from None
+        raise CorruptFileError(path, f"line {line}: {name} is {text!r}, not a number.") from None
 
 
 def _table(path: Path, rows: _Records) -> BatchTable:
     """Rows in any order as a table; every batch has every channel once."""
     if not len(rows.mean):
-        raise TensorError(f"{path}: it holds no batch.")
+        raise TensorError(f"{path}: it has no batches.")
     for name in ("batch", "channel", "count"):
         _check_whole(path, name, getattr(rows, name))
     batches, at = np.unique(rows.batch, return_inverse=True)
@@ -132,8 +132,8 @@ def _table(path: Path, rows: _Records) -> BatchTable:
     number = len(batches)
     if channels * number != len(rows.mean):
         raise TensorError(
-            f"{path}: {len(rows.mean)} rows, but {number} batches of {channels} channels (counted "
-            f"from 0) need {channels * number}; each batch has each channel once."
+            f"{path}: it has {len(rows.mean)} rows instead of {channels * number} ({number} x "
+            f"{channels}, batches times channels from 0); each batch must have each channel once."
         )
     place = at * channels + rows.channel.astype(np.int64)
     seen = np.bincount(place, minlength=channels * number)
@@ -141,7 +141,7 @@ def _table(path: Path, rows: _Records) -> BatchTable:
         batch, channel = divmod(int(np.argmax(seen != 1)), channels)
         raise TensorError(
             f"{path}: batch {batches[batch]:g} has channel {channel} {seen.max()} times; each "
-            "batch has each channel once."
+            "batch must have each channel once."
         )
     order = np.argsort(place)
     shape = (number, channels)
@@ -158,39 +158,42 @@ def _wide(path: Path, arrays: dict[str, NDArray[Any]]) -> BatchTable:
     mean, var, count = arrays["mean"], arrays["var"], arrays["count"]
     if var.shape != mean.shape or not mean.size:
         raise TensorError(
-            f"{path}: mean has shape {list(mean.shape)} and var {list(var.shape)}; both have a row "
-            "a batch and a column a channel."
+            f"{path}: mean has shape {list(mean.shape)} and var {list(var.shape)}; both need a "
+            "row for each batch and a column for each channel."
         )
     if count.shape == (len(mean),):
         count = count[:, np.newaxis]
     if count.shape not in ((), (1,), (len(mean), 1), mean.shape):
         raise TensorError(
-            f"{path}: count has shape {list(count.shape)}; it is one number, or one a batch."
+            f"{path}: count has shape {list(count.shape)}; it must be one number, "
+            "or one for each batch."
         )
     _check_whole(path, "count", count)
     return _checked(path, np.broadcast_to(count, mean.shape), mean, var)
 
 
 def _check_whole(path: Path, name: str, values: NDArray[Any]) -> None:
-    """Raise TensorError unless the values are numbers to count with."""
+    """Raise TensorError unless the values are whole numbers that can count."""
     least = 1 if name == "count" else 0
     with np.errstate(invalid="ignore"):
         bad = ~((values >= least) & (values < 2**53) & (values == np.floor(values)))
     if bad.any():
         raise TensorError(
-            f"{path}: {name} is {values[bad].flat[0]:g} somewhere; it is a whole number from "
-            f"{least} on."
+            f"{path}: {name} is {values[bad].flat[0]:g} somewhere; it must be a whole number of at "
+            f"least {least}."
         )
 
 
 def _checked(path: Path, count: IntArray, mean: FloatArray, var: FloatArray) -> BatchTable:
-    """The table, once its counts agree and no variance is negative."""
+    """The table, if its counts agree and no variance is negative; raises TensorError if not."""
     uneven = np.flatnonzero((count != count[:, :1]).any(1))
     if len(uneven):
         raise TensorError(
             f"{path}: the channels of one batch have different counts (batch "
-            f"{uneven[0]} of {len(count)}, from 0); a batch has one."
+            f"{uneven[0]} of {len(count)}, from 0); they must share one."
         )
     if (var < 0).any():
-        raise TensorError(f"{path}: var is {var[var < 0].flat[0]:g} somewhere, below 0.")
+        raise TensorError(
+            f"{path}: var is {var[var < 0].flat[0]:g} somewhere; a variance is not negative."
+        )
     return BatchTable(count[:, 0].astype(np.int64), mean, var)
