@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from bncli.arguments.input import Input
     from bncli.batchnorm import Normalization
-    from bncli.report import Table, Value
+    from bncli.report import Finding, Table, Value
+    from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
 
 
@@ -46,6 +47,7 @@ def compute(
         resolve_layer,
         subject_line,
     )
+    from bncli.sections.answer import scope_of
     from bncli.sections.findings import compared_with
     from bncli.sections.judged_pass import judged_pass
 
@@ -79,14 +81,24 @@ def compute(
         tables.append(compared.table)
         findings += compared.findings
         facts |= {**compared.facts, "seed": seed}
+    batch = scope_of(given.num_features, given.count)
+    said = f"{batch}, all finite"
+    if findings:
+        said = "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
+    remarks = [said] if compared or findings else []
+    if save_output is not None:
+        remarks.append(f"output saved to {save_output}")
     return Report(
         command="compute",
         facts=facts,
         subject=(subject_line(given, run),),
+        answer=_answer(judged, findings, labels if per_input else None, shown, compared),
+        remarks=tuple(filter(None, remarks)),
+        scope=batch if findings else "",
         judged=compared is not None,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=compared.verdict if compared else "",
+        verdict=compared.verdict if compared else "" if findings else said,
         read=(*given.read, *run.read),
         checked=compared.checked if compared else {},
         about=about_pass(given, run),
@@ -107,6 +119,25 @@ def _tables(judged: JudgedPass, labels: list[str] | None, shown: Sequence[int]) 
     if labels is not None:
         tables.append(inputs_table(labels, judged.parts, shown))
     return tables
+
+
+def _answer(
+    judged: JudgedPass,
+    findings: list[Finding],
+    labels: list[str] | None,
+    shown: Sequence[int],
+    compared: ComparedSection | None,
+) -> tuple[Table, ...]:
+    """What differs from the backend, the channels with findings and others, and each input."""
+    from bncli.sections.channels import channels_answer, inputs_answer, troubles, worst_first
+
+    done = judged.done
+    trouble = troubles(findings, done.channel_axis)
+    ordered = worst_first(shown, trouble)
+    answer = [channels_answer(done, ordered, trouble)]
+    if labels is not None:
+        answer.append(inputs_answer(labels, judged.parts, ordered))
+    return (*(compared.answer if compared else ()), *answer)
 
 
 def _check_save(path: str, given: Input) -> None:

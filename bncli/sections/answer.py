@@ -43,6 +43,11 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
+def scope_of(channels: int, values: int) -> str:
+    """What was judged of an input: "48 channels of 784 values"."""
+    return f"{counted(channels, 'channel')} of {counted(values, 'value')}"
+
+
 def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
     """The first names, and how many more there are: "mean, var and 3 more"."""
     left = len(names) - most

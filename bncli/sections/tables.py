@@ -50,7 +50,7 @@ DIFFERENCE_COLUMNS = (
     *Column.plain("rtol", "atol", "passing_atol", spec=".3g"),
 )
 
-NEAR = 0.5
+NEAR = 0.9
 """The share of its tolerance from which a quantity that agrees is shown all the same."""
 
 MOST_DIFFERENCES = 10
@@ -83,12 +83,22 @@ def inputs_table(labels: list[str], parts: list[ChannelStats], shown: Sequence[i
 
 
 def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int]) -> Table:
-    """The output's mean, std, min and max: it is an affine image of the input, channel by channel.
+    """The output's mean, std, min and max, channel by channel."""
+    at, left_out = first_shown(shown)
+    columns: dict[str, NDArray[Any] | Value] = {**output_statistics(stats, norm, at)}
+    return Table(
+        "output", "Normalised output", OUTPUT_COLUMNS, _rows(columns, at), left_out=left_out
+    )
+
+
+def output_statistics(
+    stats: ChannelStats, norm: Normalization, at: IntArray
+) -> dict[str, FloatArray]:
+    """The output's mean, std, min and max in the channels `at`: an affine image of the input's.
 
     In training the mean is the bias, and std = |weight| * sqrt(var / (var + eps)).
     """
-    at, left_out = first_shown(shown)
-    stats, norm = _of_channels(stats, at), _of_channels(norm, at)
+    stats, norm = of_channels(stats, at), of_channels(norm, at)
     with np.errstate(invalid="ignore", over="ignore"):
         slope = norm.weight * norm.invstd
 
@@ -99,11 +109,7 @@ def output_table(stats: ChannelStats, norm: Normalization, shown: Sequence[int])
         std = np.abs(slope) * np.sqrt(stats.var)
         ends = np.stack((image(stats.min, 0.0), image(stats.max, 0.0)))
         # A finite value has no finite image where a NaN has spoilt the channel's own statistics.
-        low, high = ends.min(0), ends.max(0)
-    columns: dict[str, NDArray[Any] | Value] = {"mean": mean, "std": std, "min": low, "max": high}
-    return Table(
-        "output", "Normalised output", OUTPUT_COLUMNS, _rows(columns, at), left_out=left_out
-    )
+        return {"mean": mean, "std": std, "min": ends.min(0), "max": ends.max(0)}
 
 
 def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
@@ -144,7 +150,7 @@ def differences_answer(
             "quantity": item.quantity,
             "max_abs_diff": item.max_abs_diff,
             "at": _place(item.index, axis),
-            "tolerance_used": share(item.used),
+            "tolerance_used": item.used,
             "mismatched": f"{item.mismatched} of {item.total}",
             "actual": item.actual,
             "expected": item.expected,
@@ -155,19 +161,26 @@ def differences_answer(
         *Column.plain("quantity"),
         Column("max_abs_diff", "worst difference", ".4g"),
         Column("at", "at"),
-        Column("tolerance_used", "tolerance used"),
+        Column("tolerance_used", "tolerance used", ".0%"),
         Column("mismatched", "values off", spare=1),
         Column("actual", "bncli", ".9g", spare=2),
         Column("expected", name, ".9g", spare=2),
     )
-    rest = ordered[len(near) :]
-    note = ""
-    if rest:
-        number = counted(len(rest), "more quantity", "more quantities")
-        failed = sum(not item.passed for item in rest)
-        said = f"{failed} of them differ" if failed else f"at most {share(rest[0].used)} of it used"
-        note = f"{number}: {said} (-v lists them)"
+    note = _rest_of_differences(ordered[len(near) :])
     return (Table("differences", f"Against {name}", columns, rows, note),)
+
+
+def _rest_of_differences(rest: Sequence[Closeness]) -> str:
+    """What the quantities that are not shown have, in a line; they come the worst first."""
+    if not rest:
+        return ""
+    number = counted(len(rest), "more quantity", "more quantities")
+    if failed := sum(not item.passed for item in rest):
+        return f"{number}, {failed} of which differ (-v lists them)"
+    used = share(rest[0].used)
+    if len(rest) == 1:
+        return f"{number} uses {used} of its tolerance (-v lists it)"
+    return f"{number} use at most {used} of their tolerances (-v lists them)"
 
 
 def _place(index: tuple[int, ...], axis: str) -> str | None:
@@ -270,7 +283,7 @@ def _rows(columns: dict[str, NDArray[Any] | Value], at: IntArray) -> Rows:
 
 def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | Value]:
     """The batch statistics of the channels `at`, a column each."""
-    stats = _of_channels(whole, at)
+    stats = of_channels(whole, at)
     return {
         "count": stats.count,
         "mean": stats.mean,
@@ -284,7 +297,7 @@ def _statistics(whole: ChannelStats, at: IntArray) -> dict[str, NDArray[Any] | V
     }
 
 
-def _of_channels(value: PerChannel, at: IntArray) -> PerChannel:
+def of_channels(value: PerChannel, at: IntArray) -> PerChannel:
     """The same value for the channels `at` alone: all of its arrays have one number a channel."""
     arrays: dict[str, Any] = {
         item.name: array[at]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.report import ANSWER_ROWS
-from bncli.sections.answer import counted, span, troubled_first
+from bncli.sections.answer import counted, listed, scope_of, share, span, troubled_first
 
 
 @given(st.lists(st.booleans()), st.integers(1, 30))
@@ -47,3 +47,30 @@ def test_a_range_is_one_cell(low, high, text):
 def test_things_are_counted():
     assert [counted(n, "layer") for n in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
     assert counted(2, "axis", "axes") == "2 axes"
+
+
+def test_names_are_listed_up_to_four():
+    assert listed(["mean"]) == "mean"
+    assert listed([*"abcd"]) == "a, b, c, d"
+    assert listed([*"abcdef"]) == "a, b, c, d and 2 more"
+    assert listed([*"abc"], 1) == "a and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (0.0, "0%"),
+        (0.004, "less than 1%"),
+        (0.374, "37%"),
+        (1.5, "150%"),
+        (12345.0, "1.23e+06%"),
+        (float("inf"), "inf%"),
+    ],
+)
+def test_a_share_is_in_percent(part, text):
+    assert share(part) == text
+
+
+def test_a_scope_is_channels_and_their_values():
+    assert scope_of(1, 1) == "1 channel of 1 value"
+    assert scope_of(48, 784) == "48 channels of 784 values"

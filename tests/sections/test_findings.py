@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from bncli.model import Closeness
+from bncli.rulebook.batch_rules import NOT_FINITE
+from bncli.sections.findings import agreement, closing, full_name
 from tests.commands.samples import DTYPES, codes, column, finding, random, rows_of, table
 
 
@@ -60,10 +64,8 @@ def test_nan_and_inf_are_an_error_and_the_report_is_whole(run, save):
         "inf": [1, 1, 0],
         "first_nonfinite": [[2, 1, 2], [3, 2, 1], [0, 3, 0]],
     }
-    assert (
-        "19 NaN and 2 Inf in all, of 18 values a channel; the first at [2, 1, 2]"
-        in found["message"]
-    )
+    assert "19 NaN and 2 Inf" in found["message"]
+    assert "the first at [2, 1, 2]" in found["message"]
     rows = table(result)
     assert [row["nan"] for row in rows] == [0, 1, 0, 18]
     assert [row["inf"] for row in rows] == [0, 1, 1, 0]
@@ -105,7 +107,7 @@ def test_few_values_are_an_info(run, save, count, remarked):
     if remarked:
         assert finding(result, "BN008")["severity"] == "info"
         assert finding(result, "BN008")["evidence"] == {"count": count}
-        assert f"{count} values each" in finding(result, "BN008")["message"]
+        assert f"{count} values a channel" in finding(result, "BN008")["message"]
 
 
 def test_several_equal_values_are_an_info(run, save):
@@ -160,3 +162,38 @@ def test_rtol_and_atol_replace_the_derived_tolerance(run, save):
     for row in table(loose, "differences"):
         if row["quantity"] != "num_batches_tracked":  # an integer
             assert (row["rtol"], row["atol"]) == (0.5, 0.25)
+
+
+def closeness(quantity: str, used: float) -> Closeness:
+    off = int(used > 1)
+    return Closeness(quantity, used, 0.0, (0,), 1.0, 1.0, off, 4, 0.0, 1.0, used, 0.0)
+
+
+def test_the_verdict_on_a_comparison():
+    name = "torch 2.13.0"
+    fine = [closeness("mean", 0.1), closeness("var", 0.374)]
+    agreed = "torch 2.13.0 agrees in 2 of 2 quantities"
+    nearest = "var comes nearest to its tolerance, 37%"
+    assert agreement(fine, name, []) == f"{agreed}; {nearest}"
+    nan = [NOT_FINITE.finding("channel 0", "", {})]
+    same = "NaN on both sides counts as agreement"
+    assert agreement(fine, name, nan) == f"{agreed}; {nearest}; {same}"
+    equal = [closeness("mean", 0.0), closeness("var", 0.0)]
+    assert agreement(equal, name, []) == f"{agreed}; all are equal"
+    off = [closeness(name, 2.0) for name in ("mean", "var", "invstd", "output", "grad_bias")]
+    assert agreement([*off, *fine], name, nan) == (
+        "torch 2.13.0 differs in 5 of 7 quantities: mean, var, invstd, output and 1 more"
+    )
+    assert (
+        agreement([], name, []) == "nothing was compared: torch 2.13.0 has none of the quantities"
+    )
+
+
+def test_a_verdict_of_clauses():
+    assert closing("one", "", "two") == "one; two"
+    assert closing("", "") == ""
+
+
+def test_people_read_the_version_without_its_build():
+    backend = SimpleNamespace(name="torch", version=lambda: "2.13.0+cpu")
+    assert full_name(backend) == "torch 2.13.0"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.model import Closeness
+from bncli.sections.tables import differences_answer
 from tests.commands.samples import column, random, rows_of, table
 
 
@@ -56,3 +58,38 @@ def test_within_and_between_add_up_to_the_variance(run, save):
     )
     f_ratio = (between / (len(flat) - 1)) / (within / (total - len(flat)))
     np.testing.assert_allclose(column(result, "f_ratio", "spread"), f_ratio, rtol=1e-11)
+
+
+def closeness(quantity: str, used: float, index: tuple[int, ...] = (1,)) -> Closeness:
+    """A quantity that uses a share of its tolerance, in 3 of 4 values if that is above 1."""
+    off = 3 if used > 1 else 0
+    return Closeness(quantity, used * 1e-6, 0.0, index, 1.5, 1.25, off, 4, 0.0, 1e-6, used, 0.0)
+
+
+def test_the_quantities_that_differ_or_nearly_do_are_told_worst_first():
+    compared = [
+        closeness("mean", 0.42),
+        closeness("var", 0.95, (3,)),
+        closeness("output", 2.5, (0, 3, 1)),
+        closeness("num_batches_tracked", 40.0, ()),
+        closeness("invstd", 0.2),
+    ]
+    (found,) = differences_answer(compared, "torch 2.13.0")
+    assert found.title == "Against torch 2.13.0"
+    assert [(row["quantity"], row["at"], row["mismatched"]) for row in found.rows] == [
+        ("num_batches_tracked", None, "3 of 4"),
+        ("output", "(0, 3, 1)", "3 of 4"),
+        ("var", "channel 3", "0 of 4"),
+    ]
+    assert found.note == "2 more quantities use at most 42% of their tolerances (-v lists them)"
+    (found,) = differences_answer(compared[:3], "torch", "sample")
+    assert found.rows[1]["at"] == "sample 3"
+    assert found.note == "1 more quantity uses 42% of its tolerance (-v lists it)"
+    assert differences_answer(compared[::4], "torch") == ()
+    assert differences_answer([], "torch") == ()
+
+
+def test_few_of_many_differences_are_told():
+    (found,) = differences_answer([closeness(f"q{n}", 2.0 + n) for n in range(15)], "torch")
+    assert [row["quantity"] for row in found.rows] == [f"q{n}" for n in range(14, 4, -1)]
+    assert found.note == "5 more quantities, 5 of which differ (-v lists them)"

@@ -18,7 +18,7 @@ MOST_CHANNELS = 5000
 """Channels that are traced: each has up to 20 steps, and a table up to 100,000 rows."""
 
 FEW_CHANNELS = 3
-"""Channels that are traced where none are chosen."""
+"""Channels that are traced where none are chosen, and told by default where some are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Chosen:
     shown: list[int]
     followed: tuple[int, ...] | None
     named: bool
+
+    @property
+    def told(self) -> int:
+        """Of how many channels shown the answer tells: the first, or the first few named."""
+        return FEW_CHANNELS if self.named else 1
 
     def with_rest(self, tables: tuple[Table, ...]) -> tuple[Table, ...]:
         """The tables, which have as many rows for each channel wanted beyond those shown."""

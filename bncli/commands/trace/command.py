@@ -92,14 +92,21 @@ def trace(
     """Show every step of the normalisation with its formula and numbers, channel by channel.
 
     From the values that are reduced to the output and the running statistics; with --backward the
-    gradients; with --eval where evaluation parts from training; with --against torch PyTorch's
+    gradients; with --eval where evaluation differs from training; with --against torch PyTorch's
     value beside each.
     """
-    from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
+    from bncli.arguments.layer import (
+        about_pass,
+        check_count,
+        layer_facts,
+        resolve_layer,
+        subject_line,
+    )
     from bncli.commands.trace.choice import choose
     from bncli.commands.trace.input import Upstream
     from bncli.commands.trace.tracing import Tracing
     from bncli.errors import UsageError
+    from bncli.sections.answer import scope_of
     from bncli.sections.findings import closing
     from bncli.sections.judged_pass import judged_pass
 
@@ -136,13 +143,19 @@ def trace(
         facts |= section.facts
     backward = upstream.values if upstream is not None and steps.backward else None
     traced = Tracing(given, done, chosen, backward, side, float32=float32).run()
+    verdict = closing(traced.verdict, section.verdict if section else "")
     about = upstream.about if upstream is not None else ()
     return Report(
         command="trace",
         facts=facts | traced.facts,
         tables=(*chosen.with_rest(traced.tables), *([section.table] if section else [])),
         findings=tuple(findings),
-        verdict=closing(traced.verdict, section.verdict if section else ""),
+        verdict=verdict or traced.example,
+        subject=(subject_line(given, run),),
+        answer=(*(section.answer if section else ()), *traced.answer),
+        remarks=traced.remarks,
+        scope=scope_of(given.num_features, given.count) if findings else "",
+        judged=section is not None or backward is not None,
         read=(*given.read, *run.read, *(path for path, _ in about)),
         checked=section.checked if section else {},
         about=(*about_pass(given, run), *about),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
 from bncli.report import Column, Table
+from bncli.verify.trace import FLOAT32_DIGITS, RESULT_DIGITS
 
 if TYPE_CHECKING:
     from bncli.report import Value
@@ -29,14 +31,14 @@ IDENTITY_COLUMNS = (
 @dataclass(frozen=True, slots=True)
 class TraceShape:
     """What stands beside the values: those of the `backend`, which `gives_steps` too or does not,
-    the exact ones (`float32`), those of training (`parts`), gradients (`backward`), and deviations
-    from the mean (`centered`). `digits` tell the values from their mean.
+    the exact ones (`float32`), those of training (`trained`), gradients (`backward`), and
+    deviations from the mean (`centered`). `digits` distinguish the values from their mean.
     """
 
     backend: str | None
     gives_steps: bool
     float32: bool
-    parts: bool
+    trained: bool
     backward: bool
     centered: bool
     digits: int
@@ -45,8 +47,8 @@ class TraceShape:
 def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
     """The steps of each channel; beside other values the value comes first, else the formulas."""
     beside: list[Column] = []
-    if shape.parts:
-        beside += [Column("training", "training", ""), Column("apart", "apart", ".7g")]
+    if shape.trained:
+        beside += [Column("training", "training", ""), Column("apart", "differs by", ".7g")]
     if shape.float32:
         beside += [Column("exact", "exact", ""), *OFF_COLUMNS]
     if shape.backend:
@@ -67,6 +69,38 @@ def steps_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
         note,
         group=("channel", "pass"),
     )
+
+
+def steps_answer(rows: list[Row], shape: TraceShape, title: str, note: str) -> Table:
+    """The steps of one channel in brief; beside other values, formulas have to fit."""
+    digits = max(shape.digits, FLOAT32_DIGITS if shape.float32 else RESULT_DIGITS)
+    if shape.trained or shape.float32 or shape.backend:
+        digits = min(digits, FLOAT32_DIGITS)
+    spec = f".{digits}g"
+    beside: list[Column] = []
+    if shape.trained:
+        beside += [
+            Column("training", "training", spec),
+            Column("apart", "differs by", ".4g", spare=1),
+        ]
+    if shape.float32:
+        difference, ulps = OFF_COLUMNS
+        beside += [
+            Column("exact", "exact", spec),
+            replace(difference, spare=2),
+            replace(ulps, spare=1 * bool(shape.backend)),
+        ]
+    if shape.backend:
+        beside += [
+            Column("torch", shape.backend, spec),
+            Column("distance", "difference", ".2g"),
+        ]
+    if beside:
+        rows = [row for row in rows if row["quantity"] != "count"]
+    value = Column("value", "value", spec)
+    brief = Column("brief", "formula", wraps=True, spare=3 * bool(beside))
+    columns = [value, *beside, brief] if beside else [brief, value]
+    return Table("steps", title, (Column("quantity", "quantity"), *columns), rows, note)
 
 
 def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
@@ -92,10 +126,10 @@ def elements_table(rows: list[Row], shape: TraceShape, note: str) -> Table:
 
 
 def _backend_note(backend: str, *, gives_steps: bool) -> str:
-    """What of the backend's values is its own pass's."""
-    rest = f"the other steps by single operations of {backend}"
+    """Which of the backend's values come from its module."""
+    rest = f"the other steps from single operations of {backend}"
     if not gives_steps:
-        rest = "it gives no other steps"
+        rest = "it has no values for the other steps"
     return (
         f"{backend}: the module's own mean, var, invstd, output, running statistics and gradients; "
         f"{rest}."

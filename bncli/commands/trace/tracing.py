@@ -12,11 +12,17 @@ from bncli.commands.trace.tables import (
     elements_table,
     identities_table,
     rounding,
+    steps_answer,
     steps_table,
+)
+from bncli.commands.trace.words import (
+    STRIDED_NOTE,
+    difference_clauses,
+    example_clause,
+    identities_clause,
 )
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
-from bncli.rulebook.interface import name_channels
 from bncli.verify.trace import (
     MOST_ADDITIONS,
     MOST_ELEMENTS,
@@ -26,13 +32,14 @@ from bncli.verify.trace import (
     Writer,
     backward_steps,
     could_train,
+    differs_at,
     elements,
     float32_pass,
     float32_steps,
     forward_steps,
     gradients,
     identities,
-    parts_at,
+    of_example,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +56,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What the report says of the trace."""
+    """What the report says of the trace.
+
+    `example` is a sentence on one element, for where there is no `verdict`.
+    """
 
     tables: tuple[Table, ...]
+    answer: tuple[Table, ...]
+    remarks: tuple[str, ...]
     facts: Row
     verdict: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    """A channel that is traced, at `place` among these; `g` and `found` where gradients are."""
+
+    place: int
+    view: ChannelView
+    writer: Writer
+    g: ChannelView | None
+    found: Gradients | None
+    found32: Float32Pass | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,50 +103,106 @@ class Tracing:
         steps: list[Row] = []
         values: list[Row] = []
         checks: list[tuple[int, Identity]] = []
-        parted: dict[int, str] = {}
+        differing: dict[int, str] = {}
+        told: dict[int, list[Row]] = {}
         digits = 0
         most = max(2, MOST_ELEMENTS // len(self.chosen.shown))
         for place, channel in enumerate(self.chosen.shown):
-            view = self._view(stored, channel)
-            writer = Writer.of(
-                view, float(self.done.stats.mean[channel]), float(self.done.stats.var[channel])
-            )
-            digits = max(digits, writer.digits)
-            element = self._element(view)
-            if found32 is not None:
-                forward = float32_steps(self.done, found32, place, view, element)
-            else:
-                forward = forward_steps(self.done, view, writer, element)
+            one = self._channel(stored, place, channel, found32)
+            digits = max(digits, one.writer.digits)
+            element = self._element(one.view)
+            forward, backward = self._steps(one, element)
             steps += self._step_rows(forward, channel, "forward", element)
-            if self._parts():
-                parted[channel] = self._parting(forward, channel)
-            found = g = None
-            if self.upstream is not None:
-                g = ChannelView(self.upstream, self.given.channel_axis, channel, lambda part: part)
-                found = gradients(self.done, view, g)
-                backward = backward_steps(self.done, found, view, g, writer, element)
-                steps += self._step_rows(backward, channel, "backward", element)
-                checks += [(channel, item) for item in identities(self.done, view, g, found)]
-            values += self._element_rows(view, element, most, found, g, found32, place)
+            steps += self._step_rows(backward, channel, "backward", element)
+            if place < self.chosen.told:
+                told[channel] = self._brief_rows(one, element)
+            if self._beside_training():
+                differing[channel] = self._difference(forward, channel)
+            if one.g is not None and one.found is not None:
+                held = identities(self.done, one.view, one.g, one.found)
+                checks += [(channel, item) for item in held]
+            values += self._element_rows(one, element, most)
         shape = TraceShape(
             backend=self.side.name if self.side is not None else None,
             gives_steps=self.side is not None and bool(self.side.steps),
             float32=self.float32,
-            parts=self._parts(),
+            trained=self._beside_training(),
             backward=self.upstream is not None,
             centered=not self.float32 or self.done.settings.normalizes_with_batch,
             digits=digits,
         )
         tables = [
-            steps_table(steps, shape, self._notes()),
+            steps_table(steps, shape, " ".join(filter(None, (self._left_out(), self._strided())))),
             elements_table(values, shape, self._shortened(most)),
         ]
         if self.upstream is not None:
             tables.append(identities_table(checks))
-        verdict = _partings(parted)
+        verdict = difference_clauses(differing)
         if checks:
-            verdict.append(_held([item for _, item in checks]))
-        return Traced(tuple(tables), self._facts(found32), " ".join(verdict))
+            verdict.append(identities_clause([item for _, item in checks]))
+        return Traced(
+            tuple(tables),
+            self._answer(told, shape),
+            tuple(filter(None, (self._strided(),))),
+            self._facts(found32),
+            "; ".join(verdict),
+            example_clause(values[0]),
+        )
+
+    def _answer(self, told: dict[int, list[Row]], shape: TraceShape) -> tuple[Table, ...]:
+        """The steps of the first channels in brief, and where there is more."""
+        total = self.done.stats.num_features
+        more = [f"--channel shows another of the {total} channels"] * (
+            not self.chosen.named and total > 1
+        )
+        left = len(self.chosen.wanted) - len(told)
+        if self.chosen.named and left:
+            more = [f"{left} more channel{'s' * (left > 1)}"]
+        note = "; ".join([*more, "-v shows every step and element"])
+        last = len(told) - 1
+        return tuple(
+            steps_answer(
+                rows,
+                shape,
+                f"Channel {channel} of {total}" if total > 1 else "",
+                note if number == last else "",
+            )
+            for number, (channel, rows) in enumerate(told.items())
+        )
+
+    def _channel(
+        self, stored: StoredTensor, place: int, channel: int, found32: Float32Pass | None
+    ) -> _Channel:
+        """The channel at `place` among those traced, and its gradients where they are traced."""
+        view = self._view(stored, channel)
+        stats = self.done.stats
+        writer = Writer.of(view, float(stats.mean[channel]), float(stats.var[channel]))
+        found = g = None
+        if self.upstream is not None:
+            g = ChannelView(self.upstream, self.given.channel_axis, channel, lambda part: part)
+            found = gradients(self.done, view, g)
+        return _Channel(place, view, writer, g, found, found32)
+
+    def _steps(self, one: _Channel, element: Element | None) -> tuple[list[Step], list[Step]]:
+        """The steps forward and backward; those of `element` only where there is one."""
+        if one.found32 is not None:
+            forward = float32_steps(self.done, one.found32, one.place, one.view, element)
+        else:
+            forward = forward_steps(self.done, one.view, one.writer, element)
+        if one.found is None or one.g is None:
+            return forward, []
+        return forward, backward_steps(self.done, one.found, one.view, one.g, one.writer, element)
+
+    def _brief_rows(self, one: _Channel, element: Element | None) -> list[Row]:
+        """The steps that the answer has: those of an element are of the first if none is chosen."""
+        followed = element or Element(one.view.index(0), float(one.view.read(0, 1)[0]))
+        rows = []
+        for steps in self._steps(one, followed):
+            own = steps
+            if element is None:
+                own = of_example(steps, self.done, one.view.channel, one.writer, followed)
+            rows += self._step_rows(own, one.view.channel, "", followed)
+        return [row for row in rows if row["brief"]]
 
     def _view(self, stored: StoredTensor, channel: int) -> ChannelView:
         dtype = self.given.tensors[0].dtype
@@ -174,44 +255,42 @@ class Tracing:
                 "quantity": step.quantity,
                 "formula": step.formula,
                 "numbers": step.numbers,
+                "brief": step.brief,
                 "value": step.value,
             }
             if self.side is not None:
                 theirs = None
                 if step.value is not None:
-                    theirs = self.side.value(step.quantity, channel, index)
+                    theirs = self.side.value(step.quantity.partition("[")[0], channel, index)
                 row |= {"torch": theirs, "distance": distance(step.value, theirs)}
             if self.float32:
                 row |= rounding(step.value, step.exact)
-            if self._parts():
+            if self._beside_training():
                 row |= {"training": step.training, "apart": step.apart}
             rows.append(row)
         return rows
 
-    def _parts(self) -> bool:
+    def _beside_training(self) -> bool:
         """Whether evaluation is set beside training."""
         return could_train(self.done) and not self.float32
 
-    def _parting(self, steps: list[Step], channel: int) -> str:
-        """Where evaluation parts from training, in a sentence; "" where it does not."""
-        found = parts_at(self.done, channel)
+    def _difference(self, steps: list[Step], channel: int) -> str:
+        """Where evaluation differs from training, in a clause; "" where it does not."""
+        found = differs_at(self.done, channel)
         step = next((step for step in steps if step.quantity == found), None)
         if step is None or step.value is None or step.training is None:
             return ""
         return (
-            f"Channel {channel} parts from training at {step.quantity}: {step.value:.7g} in place "
-            f"of {step.training:.7g}."
+            f"channel {channel} differs from training at {step.quantity}: {step.value:.7g} instead "
+            f"of {step.training:.7g}"
         )
 
-    def _notes(self) -> str:
-        """That there are more channels, and that the bits are those of a contiguous copy."""
+    def _strided(self) -> str:
+        """That the bits are those of a contiguous copy, where they are."""
         from bncli.pytorch_cpu.float32 import is_strided
 
-        notes = [self._left_out()]
         layout = np.moveaxis(layout_of(self.given.tensors[0]), self.given.channel_axis, 1)
-        if self.float32 and is_strided(layout):
-            notes.append(STRIDED_NOTE)
-        return " ".join(filter(None, notes))
+        return STRIDED_NOTE if self.float32 and is_strided(layout) else ""
 
     def _left_out(self) -> str:
         """That there are more channels, where nobody chose these."""
@@ -232,17 +311,9 @@ class Tracing:
             "--at follows any."
         )
 
-    def _element_rows(
-        self,
-        view: ChannelView,
-        element: Element | None,
-        most: int,
-        found: Gradients | None,
-        g: ChannelView | None,
-        found32: Float32Pass | None,
-        place: int,
-    ) -> list[Row]:
+    def _element_rows(self, one: _Channel, element: Element | None, most: int) -> list[Row]:
         """A row for each element shown: the one followed, or at most so many."""
+        view, found, found32 = one.view, one.found, one.found32
         chosen: int | list[int] = most
         if element is not None and self.chosen.followed is not None:
             chosen = [view.position(self.chosen.followed)]
@@ -255,14 +326,14 @@ class Tracing:
             }
         else:
             if found32.batch is not None:
-                deviation = found32.deviation(place, shown.x)
+                deviation = found32.deviation(one.place, shown.x)
                 with np.errstate(over="ignore"):
                     squares = deviation * deviation
                 columns |= {"deviation": deviation.tolist(), "squared": squares.tolist()}
-            columns["output"] = found32.output(place, shown.x).tolist()
+            columns["output"] = found32.output(one.place, shown.x).tolist()
             columns["exact"] = shown.output.tolist()
-        if found is not None and g is not None:
-            upstream = elements(self.done.norm, g, chosen).x
+        if found is not None and one.g is not None:
+            upstream = elements(self.done.norm, one.g, chosen).x
             columns["g"] = upstream.tolist()
             columns["grad_input"] = found.grad_input(upstream, shown.x_hat).tolist()
         rows = []
@@ -281,43 +352,3 @@ class Tracing:
                     row[f"distance_{name}"] = distance(columns[name][number], theirs)
             rows.append(row)
         return rows
-
-
-STRIDED_NOTE = (
-    "The input is strided, which PyTorch sums in another way: these are the bits of its contiguous "
-    "copy."
-)
-
-FEW_SENTENCES = 3
-"""Channels of which a sentence says where evaluation parts from training."""
-
-
-def _partings(parted: dict[int, str]) -> list[str]:
-    """The sentences of the channels that part from training, and which ones do not."""
-    sentences = [sentence for sentence in parted.values() if sentence]
-    alike = [channel for channel, sentence in parted.items() if not sentence]
-    said = sentences[:FEW_SENTENCES]
-    if len(sentences) > FEW_SENTENCES:
-        more = len(sentences) - FEW_SENTENCES
-        said.append(f"So do{'es' * (more == 1)} {more} more channel{'s' * (more != 1)}.")
-    if alike and not sentences:
-        said.append("Evaluation normalises here as training does, to within rounding.")
-    elif alike:
-        verb = "is" if len(alike) == 1 else "are"
-        names = name_channels(alike).capitalize()
-        said.append(f"{names} {verb} normalised as in training, to within rounding.")
-    return said
-
-
-def _held(checks: list[Identity]) -> str:
-    """How many identities hold."""
-    judged = [item for item in checks if item.holds is not None]
-    failed = sum(not item.holds for item in judged)
-    if failed:
-        return f"{failed} of {len(judged)} identities do not hold."
-    if not judged:
-        return "No identity can be judged: the numbers are not finite."
-    if len(judged) < len(checks):
-        lost = len(checks) - len(judged)
-        return f"{len(judged)} identities hold; {lost} cannot be judged: numbers are not finite."
-    return f"All {len(judged)} identities hold."

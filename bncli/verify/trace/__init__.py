@@ -12,15 +12,24 @@ from bncli.verify.trace.backward import Gradients, backward_steps, gradients
 from bncli.verify.trace.channel import ChannelView, StoredTensor
 from bncli.verify.trace.elements import MOST_ELEMENTS, Elements, elements
 from bncli.verify.trace.float32_pass import MOST_ADDITIONS, Float32Pass, float32_pass
-from bncli.verify.trace.float32_steps import float32_steps
-from bncli.verify.trace.forward import Element, could_train, forward_steps, parts_at, trained
+from bncli.verify.trace.float32_steps import FLOAT32_DIGITS, float32_steps
+from bncli.verify.trace.forward import (
+    Element,
+    could_train,
+    differs_at,
+    forward_steps,
+    of_example,
+    trained,
+)
 from bncli.verify.trace.identities import identities
-from bncli.verify.trace.text import Writer
+from bncli.verify.trace.text import RESULT_DIGITS, Writer
 from bncli.verify.trace.values import Identity, Step
 
 __all__ = [
+    "FLOAT32_DIGITS",
     "MOST_ADDITIONS",
     "MOST_ELEMENTS",
+    "RESULT_DIGITS",
     "ChannelView",
     "Element",
     "Elements",
@@ -32,12 +41,13 @@ __all__ = [
     "Writer",
     "backward_steps",
     "could_train",
+    "differs_at",
     "elements",
     "float32_pass",
     "float32_steps",
     "forward_steps",
     "gradients",
     "identities",
-    "parts_at",
+    "of_example",
     "trained",
 ]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """The sums over a channel that its gradients are made of, and its gradients.
+    """The sums over a channel that its gradients consist of, and its gradients.
 
     `grad_var` and `grad_mean` are None where stored statistics normalise.
     """
@@ -50,8 +50,8 @@ class Gradients:
         with np.errstate(invalid="ignore", over="ignore"):
             inner = g
             if self.grad_var is not None:
-                # The closed form; `identities` sets the chain by grad_var and grad_mean beside it,
-                # which would be no check of itself.
+                # The closed form: `identities` compares it with the chain by grad_var and
+                # grad_mean, which could not check itself.
                 inner = g - self.sum_g / self.count - x_hat * (self.sum_g_x_hat / self.count)
             return np.asarray(inner * self.scale, np.float64)
 
@@ -126,17 +126,25 @@ def _steps(
     hatted = type(writer)(writer.digits, tuple(hats), writer.whole)
 
     def step(quantity: str, formula: str, made_of: str, value: float) -> Step:
-        return Step(quantity, formula, writer.equation(made_of, value), value)
+        return Step(quantity, formula, writer.equation(made_of, value), value, made_of)
 
+    sum_g, sum_g_x_hat = own.summed(), hatted.summed_products(upstream)
     steps = [
         Step("upstream", "of g, the gradient of the output", own.listed(), None),
-        step("sum_g", "sum(g)", own.summed(), found.sum_g),
-        step("sum_g_x_hat", "sum(g * x_hat)", hatted.summed_products(upstream), found.sum_g_x_hat),
+        step("sum_g", "sum(g)", sum_g, found.sum_g),
+        step("sum_g_x_hat", "sum(g * x_hat)", sum_g_x_hat, found.sum_g_x_hat),
     ]
-    if done.settings.affine:
+    if done.settings.affine:  # which says the two sums again, by the names of the parameters
+        steps[1:] = [replace(step, brief="") for step in steps[1:]]
         steps += [
-            Step("grad_bias", "sum(g)", result(found.sum_g), found.sum_g),
-            Step("grad_weight", "sum(g * x_hat)", result(found.sum_g_x_hat), found.sum_g_x_hat),
+            Step("grad_bias", "sum(g)", result(found.sum_g), found.sum_g, sum_g),
+            Step(
+                "grad_weight",
+                "sum(g * x_hat)",
+                result(found.sum_g_x_hat),
+                found.sum_g_x_hat,
+                sum_g_x_hat,
+            ),
         ]
     weight, invstd = float(done.norm.weight[view.channel]), found.invstd
     if found.grad_var is not None and found.grad_mean is not None:
@@ -176,6 +184,7 @@ def _element_steps(
     weight = float(done.norm.weight[view.channel])
     value = float(found.grad_input(upstream, x_hat)[0])
     up = float(upstream[0])
+    name = element.name.replace("x", "g", 1)
     formula = "weight * invstd * g"
     numbers = f"{number(weight)} * {result(found.invstd)} * {number(up)}"
     if found.grad_var is not None:
@@ -187,14 +196,14 @@ def _element_steps(
             f"{found.count})"
         )
     return [
-        Step("g", element.name.replace("x", "g", 1), result(up), up),
+        Step("g", name, result(up), up, name),
         Step(
             "grad_x_hat",
             "weight * g",
             writer.equation(f"{number(weight)} * {number(up)}", weight * up),
             weight * up,
         ),
-        Step("grad_input", formula, writer.equation(numbers, value), value),
+        Step("grad_input", formula, writer.equation(numbers, value), value, numbers),
     ]
 
 

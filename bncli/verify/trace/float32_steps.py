@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
 from bncli.verify.trace.forward import (
+    STORED_MEAN,
+    STORED_VAR,
+    UNCHANGED,
     beginning,
     counter_steps,
     forward_values,
@@ -59,7 +62,7 @@ def float32_steps(
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """Makes the steps of one channel; `own` are the pass's values there, `exact` the exact ones."""
+    """The steps of one channel; `own` are the pass's values there, `exact` the exact ones."""
 
     done: BatchNormPass
     found: Float32Pass
@@ -69,11 +72,14 @@ class _Steps:
     exact: dict[str, float]
     own: dict[str, float]
 
-    def step(self, quantity: str, formula: str, made_of: str, value: Any) -> Step:
+    def step(
+        self, quantity: str, formula: str, made_of: str, value: Any, brief: str | None = None
+    ) -> Step:
         """A step beside its exact value; `made_of` is the formula in numbers, or empty."""
         own = float(value)
         numbers = self.writer.equation(made_of, own) if made_of else self.writer.number(own)
-        return Step(quantity, formula, numbers, own, exact=self.exact.get(quantity))
+        brief = made_of if brief is None else brief
+        return Step(quantity, formula, numbers, own, brief, exact=self.exact.get(quantity))
 
     def batch_statistics(self) -> list[Step]:
         """From the values to invstd, in training."""
@@ -89,6 +95,7 @@ class _Steps:
         total, count, eps = float(batch.var_sum[self.position]), batch.count, self.done.settings.eps
         shifted = own["var"] + eps
         root = float(np.sqrt(shifted))
+        var_plus_eps = f"{number(own['var'])} + {eps:g}"
         step = self.step
         return [
             step("mean", f"sum(x) / count, {order}", f"({self.writer.summed()}) / {count}", mean),
@@ -99,12 +106,14 @@ class _Steps:
                 f"{number(total)} / {count}",
                 own["var"],
             ),
+            step("var_plus_eps", "var + eps, in float64", var_plus_eps, shifted, ""),
+            step("sqrt", "sqrt(var + eps), in float64", f"sqrt({number(shifted)})", root, ""),
             step(
-                "var_plus_eps", "var + eps, in float64", f"{number(own['var'])} + {eps:g}", shifted
-            ),
-            step("sqrt", "sqrt(var + eps), in float64", f"sqrt({number(shifted)})", root),
-            step(
-                "invstd", "1 / sqrt(var + eps), rounded here", f"1 / {number(root)}", own["invstd"]
+                "invstd",
+                "1 / sqrt(var + eps), rounded here",
+                f"1 / {number(root)}",
+                own["invstd"],
+                f"1 / sqrt({var_plus_eps})",
             ),
         ]
 
@@ -115,17 +124,19 @@ class _Steps:
         with np.errstate(invalid="ignore", over="ignore"):
             shifted = np.float32(own["var"]) + eps
             root = np.sqrt(shifted)
+        var_plus_eps = f"{number(own['var'])} + {number(float(eps))}"
         return [
-            step("mean", "running_mean, in place of the batch's", "", own["mean"]),
-            step("var", "running_var, in place of the batch's", "", own["var"]),
+            step("mean", STORED_MEAN, "", own["mean"], STORED_MEAN),
+            step("var", STORED_VAR, "", own["var"], STORED_VAR),
+            step("var_plus_eps", "var + eps, eps rounded too", var_plus_eps, shifted, ""),
+            step("sqrt", "sqrt(var + eps)", f"sqrt({number(float(shifted))})", root, ""),
             step(
-                "var_plus_eps",
-                "var + eps, eps rounded too",
-                f"{number(own['var'])} + {number(float(eps))}",
-                shifted,
+                "invstd",
+                "1 / sqrt(var + eps)",
+                f"1 / {number(float(root))}",
+                own["invstd"],
+                f"1 / sqrt({var_plus_eps})",
             ),
-            step("sqrt", "sqrt(var + eps)", f"sqrt({number(float(shifted))})", root),
-            step("invstd", "1 / sqrt(var + eps)", f"1 / {number(float(root))}", own["invstd"]),
         ]
 
     def transform(self) -> list[Step]:
@@ -143,7 +154,7 @@ class _Steps:
         own, number = self.own, self.writer.number
         given = np.array([element.x])
         x = number(element.x)
-        steps = [Step("x", element.name, f"{element.name} = {x}", element.x)]
+        steps = [Step("x", element.name, f"{element.name} = {x}", element.x, element.name)]
         if self.found.batch is not None:
             deviation = self.found.deviation(self.position, given)[0]
             with np.errstate(invalid="ignore", over="ignore"):
@@ -151,7 +162,7 @@ class _Steps:
             difference = f"{x} - {parenthesized(number(own['mean']))}"
             steps += [
                 self.step("deviation", "x - mean: enters var_sum alone", difference, deviation),
-                self.step("squared", "(x - mean)^2", squared(number(float(deviation))), square),
+                self.step("squared", "(x - mean)^2", squared(number(float(deviation))), square, ""),
             ]
         made_of = f"fma({x}, {number(own['alpha'])}, {number(own['beta'])})"
         output = self.found.output(self.position, given)[0]
@@ -167,9 +178,11 @@ class _Steps:
             "running_var": found.running_var[self.position],
         }
         if found.batch is None or found.factor is None:
-            unchanged = "as before: evaluation changes nothing"
             return [
-                *(self.step(name, unchanged, "", value) for name, value in after.items()),
+                *(
+                    self.step(name, UNCHANGED, "", value, UNCHANGED)
+                    for name, value in after.items()
+                ),
                 *counter_steps(self.done),
             ]
         new = np.float32(found.factor)
@@ -190,6 +203,7 @@ class _Steps:
                 "var_sum / (count - 1): enters running_var",
                 f"{var_sum} / {found.batch.count - 1}",
                 unbiased,
+                f"{var_sum} / ({found.batch.count} - 1)",
             ),
             self.step("factor", f"{letter}, rounded", "", new),
         ]

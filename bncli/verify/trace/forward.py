@@ -21,9 +21,19 @@ if TYPE_CHECKING:
     from bncli.verify.trace.channel import ChannelView
 
 
+STORED_MEAN, STORED_VAR = "running_mean, not the batch's mean", "running_var, not the batch's var"
+"""What normalises in evaluation."""
+
+OF_ELEMENT = {"x", "deviation", "squared", "x_hat", "scaled", "g", "grad_x_hat"}
+"""The steps between an element and its output, or its upstream gradient and its gradient."""
+
+UNCHANGED = "as before: evaluation changes nothing"
+"""What becomes of the running statistics in evaluation."""
+
 WEIGHTS = 1e-3, 1e-2
-"""The weights of a batch that roundings are reckoned with: a momentum of 0 would allow for
-anything, and the one that was trained with is seldom known to be larger."""
+"""The weights of a batch between which the momentum is taken to be where rounding is estimated: a
+momentum of 0 would allow any difference, and few layers are known to be trained with a larger one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +79,10 @@ def trained(done: BatchNormPass) -> BatchNormPass | None:
     return batch_norm_pass(layer, done.stats, dtype=done.dtype, channel_axis=done.channel_axis)
 
 
-def parts_at(done: BatchNormPass, channel: int) -> str | None:
-    """The first quantity at which evaluation parts from training by more than rounding.
+def differs_at(done: BatchNormPass, channel: int) -> str | None:
+    """The first quantity at which evaluation differs from training by more than rounding.
 
-    "mean" or "var", of which all that follows is made; None where both agree. Stored statistics
+    "mean" or "var", on which all that follows depends; None where both agree. Stored statistics
     carry the roundings of many updates: three at each, of which 1/momentum stay.
     """
     other = trained(done)
@@ -177,26 +187,33 @@ def _steps(
     """The steps in words and numbers."""
     number, equation = writer.number, writer.equation
 
-    def step(quantity: str, formula: str, made_of: str) -> Step:
+    def step(quantity: str, formula: str, made_of: str, brief: str | None = None) -> Step:
         value = values[quantity]
         numbers = equation(made_of, value) if made_of else writer.result(value)
-        return Step(quantity, formula, numbers, value)
+        return Step(quantity, formula, numbers, value, made_of if brief is None else brief)
 
     mean, invstd = values["mean"], values["invstd"]
-    eps = done.settings.eps
+    shifted = f"{writer.result(values['var'])} + {done.settings.eps:g}"
     steps = [*beginning(done, view, writer), *_mean_and_var(done, view, writer, step)]
     steps += [
-        step("var_plus_eps", "var + eps", f"{writer.result(values['var'])} + {eps:g}"),
-        step("sqrt", "sqrt(var + eps)", f"sqrt({writer.result(values['var_plus_eps'])})"),
-        step("invstd", "1 / sqrt(var + eps)", f"1 / {writer.result(values['sqrt'])}"),
+        step("var_plus_eps", "var + eps", shifted, ""),
+        step("sqrt", "sqrt(var + eps)", f"sqrt({writer.result(values['var_plus_eps'])})", ""),
+        step(
+            "invstd",
+            "1 / sqrt(var + eps)",
+            f"1 / {writer.result(values['sqrt'])}",
+            f"1 / sqrt({shifted})",
+        ),
         *parameter_steps(done, writer, values),
     ]
     if element is not None:
         deviation, x_hat = writer.result(values["deviation"]), writer.result(values["x_hat"])
         steps += [
-            Step("x", element.name, f"{element.name} = {number(element.x)}", element.x),
+            Step(
+                "x", element.name, f"{element.name} = {number(element.x)}", element.x, element.name
+            ),
             step("deviation", "x - mean", f"{number(element.x)} - {parenthesized(number(mean))}"),
-            step("squared", "(x - mean)^2", squared(deviation)),
+            step("squared", "(x - mean)^2", squared(deviation), ""),
             step("x_hat", "(x - mean) * invstd", f"{deviation} * {writer.result(invstd)}"),
             step("scaled", "weight * x_hat", f"{number(values['weight'])} * {x_hat}"),
             step(
@@ -209,14 +226,14 @@ def _steps(
 
 
 def _mean_and_var(
-    done: BatchNormPass, view: ChannelView, writer: Writer, step: Callable[[str, str, str], Step]
+    done: BatchNormPass, view: ChannelView, writer: Writer, step: Callable[..., Step]
 ) -> list[Step]:
     """The statistics that normalise, each put into words by `step`."""
     stats, settings = done.stats, done.settings
     if not settings.normalizes_with_batch:
         return [
-            step("mean", "running_mean, in place of the batch's", ""),
-            step("var", "running_var, in place of the batch's", ""),
+            step("mean", STORED_MEAN, "", STORED_MEAN),
+            step("var", STORED_VAR, "", STORED_VAR),
         ]
     mean = float(done.norm.mean[view.channel])
     steps = [
@@ -234,6 +251,7 @@ def _mean_and_var(
                 "unbiased_var",
                 "sum((x - mean)^2) / (count - 1): enters running_var",
                 f"{total} / {stats.count - 1}",
+                f"{total} / ({stats.count} - 1)",
             )
         )
     return steps
@@ -250,6 +268,7 @@ def beginning(done: BatchNormPass, view: ChannelView, writer: Writer) -> list[St
             "values a channel: every axis but the channels'",
             f"{' * '.join(sizes)} = {view.count}" if len(sizes) > 1 else sizes[0],
             view.count,
+            " * ".join(sizes) if len(sizes) > 1 else f"{view.count} values",
         ),
     ]
 
@@ -259,8 +278,14 @@ def parameter_steps(done: BatchNormPass, writer: Writer, values: dict[str, float
     if not done.settings.affine:
         return []
     return [
-        Step(name, "of this channel", writer.result(values[name]), values[name])
-        for name in ("weight", "bias")
+        Step(
+            name,
+            "of this channel",
+            writer.result(values[name]),
+            values[name],
+            "of this channel" if values[name] != initial else "",
+        )
+        for name, initial in (("weight", 1), ("bias", 0))
     ]
 
 
@@ -273,30 +298,26 @@ def running_steps(
     number = writer.number
     if not done.settings.training:
         return [
-            Step(name, "as before: evaluation changes nothing", number(values[name]), values[name])
+            Step(name, UNCHANGED, number(values[name]), values[name], UNCHANGED)
             for name in ("running_mean", "running_var")
         ] + counter_steps(done)
     factor = values["factor"]
-    formula, made_of = "momentum", f"{factor:.{writer.digits}g}"
+    formula, numbers, brief = "momentum", f"{factor:.{writer.digits}g}", ""
     if done.settings.momentum is None:
         formula = "1 / num_batches_tracked, as momentum is none"
-        made_of = f"1 / {done.after.num_batches_tracked} = {made_of}"
-    steps = [Step("factor", formula, made_of, factor)]
+        brief = f"1 / {done.after.num_batches_tracked}"
+        numbers = f"{brief} = {numbers}"
+    steps = [Step("factor", formula, numbers, factor, brief)]
     letter = "momentum" if done.settings.momentum is not None else "factor"
     for name, batch in (("running_mean", "mean"), ("running_var", "unbiased_var")):
         old = float(getattr(done.before, name)[channel])
-        steps.append(
-            Step(
-                name,
-                f"(1 - {letter}) * {name} + {letter} * {batch}",
-                writer.equation(
-                    f"(1 - {number(factor)}) * {number(old)} + "
-                    f"{number(factor)} * {writer.result(values[batch])}",
-                    values[name],
-                ),
-                values[name],
-            )
+        made_of = (
+            f"(1 - {number(factor)}) * {number(old)} + "
+            f"{number(factor)} * {writer.result(values[batch])}"
         )
+        formula = f"(1 - {letter}) * {name} + {letter} * {batch}"
+        numbers = writer.equation(made_of, values[name])
+        steps.append(Step(name, formula, numbers, values[name], made_of))
     return steps + counter_steps(done)
 
 
@@ -307,8 +328,41 @@ def counter_steps(done: BatchNormPass) -> list[Step]:
     before, after = done.before.num_batches_tracked, done.after.num_batches_tracked
     name = "num_batches_tracked"
     if not done.settings.training:
-        return [Step(name, "as before: evaluation changes nothing", str(after), after)]
+        return [Step(name, UNCHANGED, str(after), after)]
     return [Step(name, f"{name} + 1", f"{before} + 1 = {after}", after)]
+
+
+def of_example(
+    steps: list[Step], done: BatchNormPass, channel: int, writer: Writer, element: Element
+) -> list[Step]:
+    """The `steps` that follow `element`, of which its output and its gradient alone are kept.
+
+    An output in exact arithmetic, which is made in several steps, says all of them.
+    """
+    kept = []
+    place = element.name.removeprefix("x").replace(", ", ",")
+    for step in steps:
+        if step.quantity in OF_ELEMENT:
+            continue
+        if step.quantity in ("output", "grad_input"):
+            brief = step.brief
+            if step.quantity == "output" and step.exact is None:
+                brief = _in_full(done.norm, channel, writer, element)
+            step = replace(step, quantity=f"{step.quantity}{place}", brief=brief)  # noqa: PLW2901
+        kept.append(step)
+    return kept
+
+
+def _in_full(norm: Normalization, channel: int, writer: Writer, element: Element) -> str:
+    """An element's output as one formula, without a weight of 1 and a bias of 0."""
+    mean, invstd, weight, bias = (
+        float(getattr(norm, name)[channel]) for name in ("mean", "invstd", "weight", "bias")
+    )
+    difference = f"({writer.number(element.x)} - {parenthesized(writer.number(mean))})"
+    text = f"{difference} * {writer.result(invstd)}"
+    if weight != 1:
+        text = f"{writer.number(weight)} * {text}"
+    return f"{text} + {parenthesized(writer.number(bias))}" if bias else text
 
 
 def parenthesized(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a trace is made of."""
+"""What a trace consists of."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from bncli.light import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One quantity of one channel: how it is made, in letters and in numbers, and its value.
+    """One quantity of one channel: how it is computed, in letters and in numbers, and its value.
 
-    `value` is None for what is no single number. `exact` is known where `value` was computed in
-    another arithmetic, and `training` where evaluation computed it: what training would have.
+    `value` is None where there are several. `brief` says in a few words how it is computed; it is
+    "" where another step's says as much. `exact` is known where `value` was computed in another
+    arithmetic, and `training` where evaluation computed it: what training would have.
     """
 
     quantity: str
     formula: str
     numbers: str
     value: float | int | None
+    brief: str = ""
     exact: float | None = None
     training: float | None = None
 
     @property
     def apart(self) -> float | None:
-        """How far evaluation's value lies from training's."""
+        """Evaluation's value minus training's."""
         if self.value is None or self.training is None:
             return None
         return float(self.value) - self.training

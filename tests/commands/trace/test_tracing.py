@@ -35,15 +35,17 @@ def test_every_rank_axis_and_dtype(run, save, shape, axis, dtype):
     assert all(row["holds"] for row in rows(result, "identities"))
 
 
-def test_evaluation_parts_from_training_where_the_statistics_do(run, save):
+def test_evaluation_differs_from_training_where_the_statistics_do(run, save):
     x = save("x.npy", random(8, 3, 5).astype(np.float64))
     stats = run("compute", x, "-f", "json").report["tables"]["channels"]
     mean = save("m.npy", np.array([stats[0]["mean"], 0.0, stats[2]["mean"]]))
     flags = ("--eval", "--running-mean", mean, "--running-var", save("v.npy", np.full(3, 4.0)))
     result = run("trace", x, *flags, "-f", "json")
     assert result.code == 0
-    assert "Channel 0 parts from training at var: 4 in place of" in result.report["verdict"]
-    assert "Channel 1 parts from training at mean: 0 in place of" in result.report["verdict"]
+    assert "channel 0 differs from training at var: 4 instead of" in result.report["verdict"]
+    assert "so do 2 other channels" in result.report["verdict"]
+    other = run("trace", x, *flags, "--channel", 1, "-f", "json").report["verdict"]
+    assert "channel 1 differs from training at mean: 0 instead of" in other
     for channel in range(3):
         trained = values(run("trace", x, *flags[1:], "-f", "json"), channel)
         for name, row in steps(result, channel).items():
@@ -51,12 +53,12 @@ def test_evaluation_parts_from_training_where_the_statistics_do(run, save):
             if row["value"] is not None:
                 assert row["apart"] == pytest.approx(row["value"] - row["training"])
     same = run("trace", x, "--eval", "--no-track-running-stats", "-f", "json")
-    assert "Evaluation normalises here as training does" in same.report["verdict"]
+    assert "evaluation normalises as training does" in same.report["verdict"]
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.01, None])
 @pytest.mark.parametrize("size", [1.0, 100.0])
-def test_what_200_updates_rounded_away_is_no_parting(run, save, folder, momentum, size):
+def test_what_2000_updates_rounded_away_is_no_difference(run, save, folder, momentum, size):
     """The stored mean is that of the batch but for its last places; the variance is unbiased."""
     x = torch.tensor([0.0, size, 0.0, size]).reshape(1, 2, 1, 2)
     layer = torch.nn.BatchNorm2d(2, affine=False, momentum=momentum)
@@ -70,7 +72,7 @@ def test_what_200_updates_rounded_away_is_no_parting(run, save, folder, momentum
     if momentum:
         flags += ("--momentum", momentum)
     verdict = run("trace", "x.npy", *flags).report["verdict"]
-    assert "parts from training at var" in verdict
+    assert "channel 0 differs from training at var" in verdict
     assert "at mean" not in verdict
     # A mean that is off by more than that is told.
     off = layer.state_dict()
@@ -78,8 +80,8 @@ def test_what_200_updates_rounded_away_is_no_parting(run, save, folder, momentum
     off["running_var"] = layer.running_var / 2
     save("bn.pt", off)
     verdict = run("trace", "x.npy", *flags).report["verdict"]
-    assert "Channel 1 parts from training at mean" in verdict
-    assert "Channel 0 is normalised as in training" in verdict
+    assert "channel 1 differs from training at mean" in verdict
+    assert "channel 0 is normalised as in training" in verdict
 
 
 def test_evaluation_is_not_set_beside_training_that_pytorch_refuses(run, save):
@@ -98,7 +100,7 @@ def test_momentum_none_is_the_cumulative_average(run, save):
     assert found["running_var"]["value"] == found["unbiased_var"]["value"]
 
 
-def test_what_a_layer_has_not_is_not_shown(run, save):
+def test_what_a_layer_lacks_is_not_shown(run, save):
     x = save("x.npy", random(4, 3, 5))
     bare = values(run("trace", x, "--no-affine", "--no-track-running-stats", "-f", "json"))
     assert bare.keys() == {"values", "count", "mean", "var", "var_plus_eps", "sqrt", "invstd"}
