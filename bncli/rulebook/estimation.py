@@ -48,7 +48,7 @@ FRESH = Rule(
     "BN103",
     "fresh",
     Severity.INFO,
-    "statistics are the initial 0 and 1: untrained, or folded into weight and bias",
+    "statistics are the initial 0 and 1, untrained or folded into weight and bias",
     "Train the layer before you use it, or load the checkpoint that was meant. A frozen layer with "
     "folded statistics needs nothing.",
     symptom="A layer that was never run in training mode: a new head, a skipped branch, a fresh "

@@ -281,18 +281,16 @@ def one_value_findings(
         said = f"{len(batches)} of {number} batches have one value a channel, the first is batch "
         said += f"{batches[0] + 1}"
     refusing = [row.name for row in rows if row.one_value == "refused"]
-    who = ", ".join(refusing or minding)
-    only = len(refusing or minding) == 1
-    if refusing:
-        does = f"{who} refuse{'s' * only} such a batch, here after counting it."
-    else:
-        does = f"{who} compute{'s' * only} 0/0 for such a batch."
+    several = len(refusing or minding) > 1
+    who = f"The convention{'s' * several} {', '.join(refusing or minding)}"
+    verb = "refuse" if refusing else "compute"
+    what = "such a batch, here after counting it" if refusing else "0/0 for such a batch"
     return [
         ONE_VALUE.finding(
             "batches",
             said,
             {"batches": batches[:100], "number": len(batches), "samples": samples},
-            detail=does,
+            detail=f"{who} {verb}{'s' * (not several)} {what}.",
         )
     ]
 

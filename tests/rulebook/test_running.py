@@ -206,14 +206,17 @@ def test_one_value_is_an_error_only_where_it_is_one(run, save):
     assert codes(run(*flags)) == {"BN704"}
     found = finding(run(*flags), "BN704")
     assert found["message"] == "401 samples in batches of 4 leave a last batch of 1 sample"
-    assert found["detail"] == "pytorch refuses such a batch, here after counting it."
+    assert found["detail"] == "The convention pytorch refuses such a batch, here after counting it."
     assert found["evidence"] == {
         "batches": [100], "number": 1, "samples": 401,
     }  # fmt: skip
     assert codes(run(*flags, "--convention", "keras3", "--momentum", "0.9")) == set()
     other = run(*flags, "--convention", "tinygrad")
     assert codes(other) == {"BN704", "BN706"}
-    assert finding(other, "BN704")["detail"] == "tinygrad computes 0/0 for such a batch."
+    assert (
+        finding(other, "BN704")["detail"]
+        == "The convention tinygrad computes 0/0 for such a batch."
+    )
     assert codes(run(*flags, "--drop-last")) == set()
 
 
@@ -228,6 +231,8 @@ def test_batches_with_one_value_are_numbered_from_1(batches, said):
     rows = [convention("pytorch"), convention("tinygrad")]
     (found,) = one_value_findings(rows, batches, 9, None, None)
     assert found.message == said
+    (nan,) = one_value_findings([rows[1], convention("tinygrad")], batches, 9, None, None)
+    assert nan.detail == "The conventions tinygrad, tinygrad compute 0/0 for such a batch."
     assert one_value_findings([convention("keras3")], batches, 9, None, None) == []
 
 
