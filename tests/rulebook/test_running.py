@@ -231,8 +231,8 @@ def test_batches_with_one_value_are_numbered_from_1(batches, said):
     rows = [convention("pytorch"), convention("tinygrad")]
     (found,) = one_value_findings(rows, batches, 9, None, None)
     assert found.message == said
-    (nan,) = one_value_findings([rows[1], convention("tinygrad")], batches, 9, None, None)
-    assert nan.detail == "The conventions tinygrad, tinygrad compute 0/0 for such a batch."
+    (nan,) = one_value_findings([rows[1], convention("candle")], batches, 9, None, None)
+    assert nan.detail == "The conventions tinygrad, candle compute 0/0 for such a batch."
     assert one_value_findings([convention("keras3")], batches, 9, None, None) == []
 
 

@@ -77,7 +77,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     sentence, read = _explained(done, flags, single=single)
     findings = stored_findings([pair.compared for pair in done], labels[1], sentence)
     sides_alone = {
-        f"in {spec} alone": f"in {side} alone"
+        f"only in {spec}": f"in {side} alone"
         for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
     }
     findings += not_compared_findings(reasons, sides_alone)
@@ -204,8 +204,8 @@ def _by_name(
     from bncli.verify.stored_pair import check_pair
 
     ours, theirs = (_below(file, name) for file, name in sides)
-    reasons = {name: f"in {specs[0]} alone" for name in ours if name not in theirs}
-    reasons |= {name: f"in {specs[1]} alone" for name in theirs if name not in ours}
+    reasons = {name: f"only in {specs[0]}" for name in ours if name not in theirs}
+    reasons |= {name: f"only in {specs[1]}" for name in theirs if name not in ours}
     pairs = []
     for name, actual in ours.items():
         if name not in theirs:

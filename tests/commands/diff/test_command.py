@@ -40,7 +40,7 @@ def test_json_keeps_its_promise(run, save):
     assert worst["ulp"] == diff.max() / np.spacing(np.abs(expected[:, 1]).max())
     (finding,) = result.report["findings"]
     assert finding["code"] == "BN901"
-    assert "Of 3 channels, channel 1 mismatches." in finding["message"]
+    assert "Of 3 channels, channel 1 mismatches." in finding["detail"]
 
 
 @pytest.mark.parametrize(

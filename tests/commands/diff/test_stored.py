@@ -106,9 +106,9 @@ def test_what_has_no_partner_is_said(run, save):
     assert [row["quantity"] for row in table(result, "differences")] == ["same"]
     said = {item["subject"]: item["message"] for item in result.report["findings"]}
     assert said == {
-        "mine": "1 tensor is in a.npz alone: mine.",
-        "theirs": "1 tensor is in b.npz alone: theirs.",
-        "wide": "1 tensor is of different shapes, [4, 3] against [1, 3]: wide.",
+        "mine": "1 tensor is only in a.npz",
+        "theirs": "1 tensor is only in b.npz",
+        "wide": "1 tensor is of different shapes, [4, 3] against [1, 3]",
     }
 
 
@@ -117,7 +117,7 @@ def test_many_differing_tensors_share_findings(run, save):
     save("b.npz", **{f"t{i}": random(2, 3) + 1 for i in range(40)})
     result = run("diff", "a.npz", "b.npz", "-f", "json")
     assert len(result.report["findings"]) == 21
-    assert result.report["findings"][-1]["message"] == "20 more tensors differ from b.npz."
+    assert result.report["findings"][-1]["message"] == "20 more tensors differ from b.npz"
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 4), (2, 3, 4, 5, 6, 2)])
@@ -209,8 +209,8 @@ def test_a_difference_is_explained_where_the_input_is_known(run, save):
         save(f"{eps}.npy", module(torch.from_numpy(x)).detach().numpy())
     result = run("diff", "1e-05.npy", "0.1.npy", "--input", "x.npy", "-f", "json")
     (finding,) = result.report["findings"]
-    assert "ACTUAL is training mode with eps = 1e-5" in finding["message"]
-    assert "EXPECTED is training mode with eps = 0.1" in finding["message"]
+    assert "ACTUAL is training mode with eps = 1e-5" in finding["detail"]
+    assert "EXPECTED is training mode with eps = 0.1" in finding["detail"]
     same = run("diff", "1e-05.npy", "1e-05.npy", "--input", "x.npy", "-f", "json")
     assert (same.code, same.report["findings"]) == (0, [])
 
