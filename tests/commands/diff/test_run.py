@@ -98,7 +98,7 @@ def test_a_failed_comparison_says_what_pytorch_computed(run, save):
     assert result.code == 1
     output = next(i for i in result.report["findings"] if i["subject"] == "output")
     assert "torch's output is training mode with eps = 1e-5" in output["detail"]
-    assert "All 3 channels mismatch." in output["message"]
+    assert "All 3 channels mismatch." in output["detail"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
