@@ -115,21 +115,27 @@ def subject(source: Batches, rows: Rows, counts: IntArray, dtype: str) -> tuple[
 
 
 def course_table(
-    rows: Sequence[Mapping[str, Any]], distance: Distance, channels: list[int], *, chosen: bool
+    rows: Sequence[Mapping[str, Any]],
+    distance: Distance,
+    channels: list[int],
+    *,
+    chosen: bool,
+    every: bool,
 ) -> Table:
     """The start, the end and a few steps between, of the channels farthest from the population.
 
     `rows` are those of the table of steps, of one convention; `chosen` says that the user chose
-    the channels.
+    the channels, and `every` that the user chose the steps: then as many as fit are shown.
     """
     most = ANSWER_ROWS // 2 if chosen else FEW_CHANNELS
-    shown = distance.worst_first(channels)[:most]
+    shown = channels if len(channels) <= most else distance.worst_first(channels)[:most]
     steps = np.unique([row["step"] for row in rows])
-    number = min(ANSWER_ROWS // len(shown), FEW_STEPS)
-    marks = np.geomspace(steps[0], steps[-1], max(min(number, len(steps)), 2))
-    wanted = set(steps[np.searchsorted(steps, np.floor(marks + 0.5)).clip(0, len(steps) - 1)])
-    if len(steps) * len(shown) <= ANSWER_ROWS // 2:
+    fitting = ANSWER_ROWS // len(shown)
+    if len(steps) <= (fitting if every else fitting // 2):
         wanted = set(steps)
+    else:
+        marks = np.geomspace(steps[0], steps[-1], fitting if every else min(fitting, FEW_STEPS))
+        wanted = set(steps[np.searchsorted(steps, np.floor(marks + 0.5)).clip(0, len(steps) - 1)])
     kept = [
         {**row, "initial_weight": remaining(row["initial_weight"])}
         for row in rows

@@ -196,7 +196,8 @@ class Simulation:
             tables.insert(1, port)
             answer = port_answer(port.rows, runs, channels, chosen=chosen)
         else:
-            answer = course_table(steps.rows, distance, channels, chosen=chosen)
+            every = self.shown.every is not None
+            answer = course_table(steps.rows, distance, channels, chosen=chosen, every=every)
         asked = zip(self._reached(), reach, strict=True)
         lines = [(gives, momentum) for gives, (_, momentum, _) in asked]
         return (

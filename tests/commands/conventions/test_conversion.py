@@ -123,7 +123,7 @@ def test_what_more_training_changes(run, flags, sentence):
 def test_the_notes_of_both_sides_are_told(run):
     _, text = said(run, "--from", "mxnet", "--to", "burn")
     assert "mxnet: fix_gamma=True, the default, means that a stored gamma counts as 1." in text
-    assert "burn: Its tests print PyTorch's numbers" in text
+    assert "burn: Its tests quote PyTorch's numbers" in text
 
 
 def test_no_number_is_no_conversion_of_the_momentum(run):

@@ -74,6 +74,17 @@ def test_the_course_has_its_start_its_end_and_a_few_steps_between(shown, run, wi
     assert "56 more steps: -v shows them" in lines
 
 
+def test_the_steps_that_were_asked_for_are_shown(shown):
+    lines = shown(*BATCHES, "--channel", "2,5", "--every", 10)
+    _, rows = rows_of(lines)
+    wanted = [str(step) for step in range(10, 61, 10)]
+    assert [row[:2] for row in rows] == [[c, step] for c in "25" for step in wanted]
+    assert "more step" not in " ".join(lines)
+    lines = shown(*BATCHES, "--channel", "2,5", "--every", 2)
+    _, rows = rows_of(lines)
+    assert (rows[0][1], rows[-1][1], len(rows) <= 20) == ("2", "60", True)
+
+
 def test_of_many_channels_the_farthest_from_the_population_are_shown(shown, run):
     report = run("simulate-ema", *BATCHES, "-f", "json").report
     far = []
