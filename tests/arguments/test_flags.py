@@ -1,4 +1,4 @@
-"""Groups of flags: a tolerance is whole or not there."""
+"""Groups of flags: a tolerance is whole or not there, and an input is named or typed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bncli.arguments.flags import AgainstFlags
+from bncli.arguments.flags import AgainstFlags, ReadingFlags
 from bncli.backends import BackendName
 from bncli.errors import UsageError
 
@@ -31,3 +31,22 @@ def test_a_tolerance_without_a_comparison_is_refused():
     with pytest.raises(UsageError, match="are for a comparison: add --against torch"):
         _ = AgainstFlags(rtol=0.0, atol=1e-3).tolerance
     assert AgainstFlags().pair(compared=False) is None
+
+
+def test_an_input_is_named_or_typed(save):
+    names = [save("x.npy", [[1.0, 2.0]]), save("y.npy", [[3.0, 4.0]])]
+    assert [tensor.label for tensor in ReadingFlags().tensors(names)] == names
+    assert [tensor.label for tensor in ReadingFlags().tensors([None, names[1]])] == names[1:]
+    (typed,) = ReadingFlags(values="[[1, 2], [3, 4]]").tensors([None])
+    assert (typed.label, typed.read().tolist()) == ("--values", [[1, 2], [3, 4]])
+    assert ReadingFlags(values="[[1], [2]]", channel_axis=0).open([]).num_features == 2
+
+
+def test_an_input_is_not_both_and_not_neither():
+    with pytest.raises(UsageError, match=r"^--values stands in place of INPUT \(x\); leave"):
+        ReadingFlags(values="[[1]]").tensors(["x"])
+    for nothing in ([], [None]):
+        with pytest.raises(UsageError, match=r"^INPUT is missing: name a file, or type numbers"):
+            ReadingFlags().open(nothing)
+    with pytest.raises(UsageError, match="stands in place of INPUT"):  # an empty text was typed too
+        ReadingFlags(values="").tensors(["x"])

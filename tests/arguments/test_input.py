@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.arguments.flags import LayerFlags, ReadingFlags
+from bncli.arguments.input import open_input, open_values, open_vector, opened
+from bncli.arguments.layer import about_pass, resolve_layer
+from bncli.dtypes import ComputeDtype
+from bncli.errors import FileError, TensorError
 from tests.commands.samples import CHANNEL_KEYS, DTYPES, column, random, rows_of, table
 
 
@@ -183,3 +188,101 @@ def test_channel_chooses_rows_and_nothing_else(run, save, chosen, channels):
         assert table(some, key) == [table(whole, key)[c] for c in channels]
     assert [row["channel"] for row in table(some, "inputs")] == channels * 2
     assert some.report["facts"]["num_features"] == 5
+
+
+# ---------------------------------------------------------------------------- numbers in text
+
+
+@pytest.fixture
+def written(folder):
+    """Write a text into the current folder."""
+
+    def written(name, text):
+        (folder / name).write_text(text)
+        return name
+
+    return written
+
+
+def test_typed_numbers_are_float32_unless_float64_is_asked_for(written):
+    for tensor in (
+        opened(written("x.csv", "0.1\n16777217\n"), None),
+        opened(written("x.json", "[[0.1], [16777217]]"), ComputeDtype.FLOAT32),
+        open_values("[[0.1], [16777217]]", ComputeDtype.FLOAT16),
+    ):
+        assert tensor.dtype == "float32"
+        assert tensor.read().tolist() == [[float(np.float32(0.1))], [16777216]]
+    for tensor in (
+        opened("x.csv", ComputeDtype.FLOAT64),
+        open_values("[[0.1], [16777217]]", ComputeDtype.FLOAT64),
+    ):
+        assert tensor.dtype == "float64"
+        assert tensor.read().tolist() == [[0.1], [16777217]]
+    given = open_input(["x.csv"], 1, ComputeDtype.FLOAT64)
+    assert (given.dtype, given.cast) == ("float64", None)
+    half = open_input(["x.csv"], 1, ComputeDtype.FLOAT16)
+    assert half.values(half.tensors[0]).tolist() == [[float(np.float16(0.1))], [np.inf]]
+
+
+def test_a_file_of_float32_is_cast_as_it_is_stored(save):
+    """Its decimals are gone, so that float64 shows what float32 made of them."""
+    tensor = opened(save("x.npy", np.array([[0.1]], np.float32)), ComputeDtype.FLOAT64)
+    assert (tensor.dtype, tensor.read().tolist()) == ("float32", [[float(np.float32(0.1))]])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "--values: write the samples as lists, such as '[[1, 2], [3, 4]]'."),
+        ("1,2;3,4", "--values: write the samples as lists, such as '[[1, 2], [3, 4]]'."),
+        ("x.npy", "--values: write the samples as lists, such as '[[1, 2], [3, 4]]'."),
+        ("[[1, 2], [3]]", "--values: [1] has length 1, and the lists before it 2; an array has"),
+        ("[[1, \udcff]]", "--values: [0][1] is '?', not a number."),
+    ],
+)
+def test_what_is_typed_wrong_is_one_sentence(text, sentence):
+    with pytest.raises(FileError) as refused:
+        open_values(text, None)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_list_of_numbers_is_told_what_to_write():
+    with pytest.raises(TensorError) as refused:
+        ReadingFlags(values="[1, 2, 3]").open([])
+    assert str(refused.value) == (
+        "--values: shape [3] has 1 axis; write [[1], [2]] for two samples, or [[1, 2]] for one "
+        "sample of two channels."
+    )
+    with pytest.raises(TensorError, match=r"^--values: shape \[1, 0\] holds no value"):
+        ReadingFlags(values="[[]]").open([])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("v.csv", "1.5\n2\n"),
+        ("v.csv", "scale\n1.5\n2\n"),
+        ("v.csv", "1.5,2\n"),
+        ("v.json", "[1.5, 2]"),
+        ("v.json", "[[1.5], [2]]"),
+    ],
+)
+def test_a_row_or_a_column_of_typed_numbers_is_a_vector(written, name, text):
+    vector = open_vector(written(name, text), "weight cannot")
+    assert vector.read().tolist() == [1.5, 2]
+    layer = resolve_layer(LayerFlags(weight=name), ReadingFlags(values="[[1, 2], [3, 4]]").open([]))
+    assert layer.weight.tolist() == [1.5, 2]
+
+
+def test_a_stored_matrix_is_no_vector(save, written):
+    for spec in (save("v.npy", np.ones((2, 1), np.float32)), written("v.csv", "1,2\n3,4\n")):
+        assert open_vector(spec, "weight cannot").ndim == 2
+
+
+def test_a_typed_input_is_about_its_flag_and_read_from_no_file(save):
+    typed = ReadingFlags(values="[[1, 2], [3, 4]]").open([])
+    assert (typed.label, typed.read, typed.about) == ("--values", (), (("", "--values"),))
+    layer = resolve_layer(LayerFlags(), typed)
+    assert about_pass(typed, layer) == (("", "--values"),)
+    stored = open_input([save("x.npz", a=np.ones((3, 2))) + "::a"], 1, None)
+    assert (stored.read, stored.about) == (("x.npz",), (("x.npz", "a"),))

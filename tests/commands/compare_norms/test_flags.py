@@ -151,3 +151,13 @@ def test_samples_lie_on_axis_0(save):
             SampledFlags(channel_axis=axis).open_samples(name)
     assert SampledFlags().open_samples(name).channel_axis == 1
     assert SampledFlags(channel_axis=-1).open_samples(name).channel_axis == 2
+    assert SampledFlags(values="[[1, 2], [3, 4]]").open_samples(None).num_features == 2
+
+
+def test_what_values_once_meant_is_told_its_new_name():
+    with pytest.raises(UsageError) as refused:
+        SampledFlags(values="8").open_samples("x.npy")
+    assert str(refused.value) == (
+        "--values 8: the number of values to show is now --first-values 8; --values takes the "
+        "input itself."
+    )

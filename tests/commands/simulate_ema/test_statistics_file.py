@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 
+from bncli.commands.simulate_ema.statistics_file import is_statistics
 from tests.commands.simulate_ema.samples import GENERATED, steps, table
 
 
@@ -64,3 +65,34 @@ def test_the_table_that_bncli_writes_is_one_it_reads(run, folder):
     np.testing.assert_allclose(
         steps(again, "running_var").ravel(), [float(row["running_var"]) for row in rows], rtol=1e-13
     )
+
+
+def test_a_table_of_statistics_is_told_by_its_header(folder):
+    for text, known in (
+        ("batch,channel,mean,var,count\n0,0,1,2,8\n", True),
+        ("\ufeffCount;x\n1;2\n", False),
+        ('"batch","channel","mean","var"\n0,0,1,2\n', True),  # and count is said to be missing
+        ("mean,var\n1,2\n", False),
+        ("left,right\n1,2\n", False),
+        ("1,2\n3,4\n", False),
+        ("", False),
+    ):
+        (folder / "t.csv").write_text(text, encoding="utf-8")
+        assert is_statistics("t.csv") is known
+    (folder / "t.txt").write_text("batch,channel,mean,var,count\n0,0,1,2,8\n")
+    assert is_statistics("t.txt") is False
+
+
+def test_a_csv_of_values_is_a_batch(run, save, folder):
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    np.savetxt(folder / "x.csv", x, fmt="%.9g", delimiter=",", header="a,b,c", comments="")
+    save("x.npy", x)
+    for flags in ((), ("--batch-size", 4), ("--batch-size", 4, "--shuffle", "--epochs", 2)):
+        typed, stored = (
+            run("simulate-ema", name, *flags, "-f", "json").report for name in ("x.csv", "x.npy")
+        )
+        assert typed["tables"] == stored["tables"]
+    text = str(x.reshape(3, 4, 3).tolist())
+    typed = run("simulate-ema", "--values", text, "--batch-axis", 0, "-f", "json").report
+    stored = run("simulate-ema", "x.npy", "--batch-size", 4, "-f", "json").report
+    assert typed["tables"]["steps"] == stored["tables"]["steps"]
