@@ -80,6 +80,10 @@ class EitherModeFlags(LayerFlags):
         bool | None,
         option("One mode only.", options.LAYER, "--training/--eval", default="both modes"),
     ] = None  # type: ignore[assignment]  # one choice more than a layer has
+    track_running_stats: Annotated[
+        bool | None,
+        option("Keep running_mean and running_var.", options.LAYER, default="track-running-stats"),
+    ] = None  # type: ignore[assignment]  # None where the flag was not given
 
 
 @dataclass(frozen=True, slots=True)

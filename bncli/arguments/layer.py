@@ -136,10 +136,10 @@ def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[
     }
 
 
-def subject_line(given: Input, layer: Layer, mode: str = "") -> str:
+def subject_line(given: Input, layer: Layer, mode: str | None = None) -> str:
     """What is looked at, in a line: the input, and the layer with what was assumed of it.
 
-    `mode` says which mode or modes it runs in, if that is not the layer's own.
+    `mode` says which mode or modes it runs in, if that is not the layer's own; "" says nothing.
     """
     settings = layer.settings
     first = given.tensors[0]
@@ -163,9 +163,10 @@ def subject_line(given: Input, layer: Layer, mode: str = "") -> str:
             f"{number} ({origins[str(source)]})" if origins[str(source)] else number
             for number, source in numbers.items()
         )
-    mode = mode or ("in training" if settings.training else "in evaluation")
+    if mode is None:
+        mode = "in training" if settings.training else "in evaluation"
     cast = f" as {given.cast}" if given.cast else ""
-    return f"{name}  {first.dtype} ({shape}){cast}  {given.kind} {mode}, {said}"
+    return f"{name}  {first.dtype} ({shape}){cast}  {given.kind}{' ' * bool(mode)}{mode}, {said}"
 
 
 def parse_momentum(text: str) -> float | None:

@@ -3,7 +3,7 @@
 Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
-Comparison  Against Rtol Atol EqualNan Seed Device MemoryFormat TorchThreads
+Comparison  Against Rtol Atol EqualNan Seed GivenSeed Device MemoryFormat TorchThreads
 Output      SaveOutput Threads
 
 The flags that every command has, which findings count and where the report goes, are in
@@ -219,7 +219,10 @@ EqualNan = Annotated[
         "--equal-nan",
     ),
 ]
-Device = Annotated[DeviceName, option("Where PyTorch runs.", COMPARISON)]
+Device = Annotated[
+    DeviceName | None,
+    option("Where PyTorch runs.", COMPARISON, default=DeviceName.CPU.value),
+]
 MemoryFormat = Annotated[
     MemoryFormatName | None,
     option("The memory format of PyTorch's input.", COMPARISON, default="the input's"),
@@ -235,12 +238,16 @@ TorchThreads = Annotated[
         most=MOST_THREADS,
     ),
 ]
-Seed = Annotated[
-    int,
-    option(
-        "Seed of the upstream gradient for the backward pass.", COMPARISON, metavar="N", least=0
-    ),
-]
+_SEED = option(
+    "Seed of the upstream gradient for the backward pass.",
+    COMPARISON,
+    metavar="N",
+    default="0",
+    least=0,
+)
+Seed = Annotated[int, _SEED]
+GivenSeed = Annotated[int | None, _SEED]
+"""The same where it matters whether the flag was given."""
 SaveOutput = Annotated[
     str | None,
     option(

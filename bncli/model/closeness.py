@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from bncli.light import dataclass
 
 
@@ -33,6 +35,20 @@ class Closeness:
     def passed(self) -> bool:
         """Whether every element is within its tolerance, and there was one."""
         return self.mismatched == 0 and self.total > 0
+
+    @property
+    def badness(self) -> tuple[bool, int, float, float]:
+        """A key that sorts the worst first.
+
+        What mismatches comes before what does not. Differences that are not finite (NaN or Inf on
+        one side) come first, then those that have a tolerance, by the share of it that they use.
+        Values that have to be equal, such as counters, come last: any step of theirs is infinitely
+        many times their tolerance.
+        """
+        kind = 0
+        if isfinite(self.max_abs_diff):
+            kind = 2 if self.rtol == self.atol == 0 else 1
+        return not self.mismatched, kind, -self.used, -self.max_abs_diff
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def stored_findings(compared: list[ChannelCloseness], other: str, added: str) ->
     """
     failed = sorted(
         (item for item in compared if item.whole.mismatched),
-        key=lambda item: -item.whole.used,
+        key=lambda item: item.whole.badness,
     )
     more = {
         item.whole.quantity: " ".join(filter(None, (channels_sentence(item), added)))

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from bncli.arguments.flags import KnownFlags
     from bncli.arguments.input import Input
     from bncli.model import TensorRef
+    from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.output import Identification
 
 
 def identify_output_of(
-    given: Input, made: TensorRef, flags: KnownFlags, name: str = "OUTPUT"
-) -> tuple[Identification, tuple[str, ...]]:
-    """What made a tensor from the input, and the files that were read; `name` is for sentences.
+    given: Input, made: TensorRef, flags: KnownFlags, name: str
+) -> tuple[Identification, Known, tuple[str, ...]]:
+    """What made a tensor from the input, what is known, and the files that were read.
 
+    `name` is what sentences call the tensor; the file that holds it is the first of those read.
     Several inputs are one batch, whose output is that of all of them, one after the other.
+
+    Raises TensorError where the tensor cannot be the input's output.
     """
     from bncli.verify.identify.output import identify_output
     from bncli.verify.identify.pair import ArraySource, FileSource
@@ -39,11 +43,33 @@ def identify_output_of(
     if sorted(made.shape) != sorted(x.shape):
         raise TensorError(
             f"{made.label} has shape {list(made.shape)} and {given.label} {list(x.shape)}; "
-            "an output has its input's shape, but for the place of the channels."
+            "an output has its input's shape, though its channels may be on another axis."
         )
     known = open_known(flags, given)
     found = identify_output(
         x, FileSource(made, made.dtype), given.channel_axis, known, name, shards
     )
     specs = (str(split_spec(spec)[0]) for spec in flags.specs)
-    return found, (*given.read, str(made.path), *specs)
+    return found, known, (str(made.path), *given.read, *specs)
+
+
+def cause_of_difference(actual: Identification, expected: Identification) -> tuple[str, str]:
+    """Why two outputs of one input differ, in sentences, and the fix; "" where nothing is known."""
+    from bncli.verify.identify.hypotheses import eps_text
+    from bncli.verify.identify.output import differ_in_eps
+
+    if not (actual.hypotheses and expected.hypotheses):
+        return "", ""
+    if not (actual.explained and expected.explained):
+        return f"{actual.best} {expected.best}", ""
+    ours, theirs = actual.hypotheses[0].hypothesis, expected.hypotheses[0].hypothesis
+    if ours == theirs:
+        return f"Both are {ours.words}, so that this is not the cause.", ""
+    said = f"{expected.name} is {theirs.words}, and {actual.name} is {ours.words}."
+    fix = f"Make {actual.name} by {theirs.words} too, or expect the other."
+    if differ_in_eps(ours, theirs):
+        fix = f"Set eps={eps_text(theirs.eps)} where {actual.name} is made."
+    if actual.confident and expected.confident:
+        return f"Cause: {said}", fix
+    doubts = (f"{one.name}: {one.said.doubt}." for one in (actual, expected) if one.said.doubt)
+    return " ".join((f"Likely cause: {said}", *doubts)), fix

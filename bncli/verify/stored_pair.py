@@ -39,8 +39,8 @@ def check_pair(actual: TensorRef, expected: TensorRef) -> None:
     if actual.shape != expected.shape:
         raise TensorError(
             f"{actual.label} has shape {list(actual.shape)} and {expected.label} "
-            f"{list(expected.shape)}; only tensors of one shape are compared, and none is "
-            "stretched to fit."
+            f"{list(expected.shape)}; only tensors of the same shape are compared, and nothing is "
+            "broadcast."
         )
 
 

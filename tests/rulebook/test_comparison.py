@@ -124,15 +124,27 @@ def test_nan_on_one_side_has_its_channels_as_extent():
 
 def test_more_tensors_than_a_screen_share_a_finding():
     many = [stored(f"t{n}", 100.0 - n) for n in range(MOST_FINDINGS + 2)]
-    nan = [stored(f"n{n}", 2.0, max_abs_diff=math.nan) for n in range(1)]
-    *own, odd, rest = stored_findings(many + nan, "b.pt", "")
+    *own, rest = stored_findings(many, "b.pt", "")
     assert [subject for _, subject in codes(own)] == [f"t{n}" for n in range(MOST_FINDINGS)]
-    assert (odd.subject, odd.places) == ("1 more", ("n0",))
-    assert odd.message == "1 more tensor differs from b.pt in NaN or Inf"
     assert (rest.subject, rest.extent) == ("2 more", ())
     assert rest.message == "2 more tensors differ from b.pt"
     assert rest.places == (f"t{MOST_FINDINGS}", f"t{MOST_FINDINGS + 1}")
+    nan = [stored(f"n{n}", 99.0 - n, max_abs_diff=math.nan) for n in range(MOST_FINDINGS + 1)]
+    *own, odd, rest = stored_findings(many + nan, "b.pt", "")
+    assert {subject[0] for _, subject in codes(own)} == {"n"}  # before any that is finite
+    assert (odd.subject, odd.places) == ("1 more", (f"n{MOST_FINDINGS}",))
+    assert odd.message == "1 more tensor differs from b.pt in NaN or Inf"
+    assert rest.subject == f"{MOST_FINDINGS + 2} more"
     assert len(stored_findings(many[:MOST_FINDINGS], "b.pt", "")) == MOST_FINDINGS
+
+
+def test_counters_that_moved_do_not_hide_the_tensors_that_did():
+    counters = [
+        stored(f"c{n}", math.inf, atol=0.0, max_abs_diff=40.0) for n in range(MOST_FINDINGS)
+    ]
+    *own, rest = stored_findings([*counters, stored("weight", 3.0)], "b.pt", "")
+    assert own[0].subject == "weight"
+    assert rest.subject == "1 more"
 
 
 def test_what_was_not_compared_is_said_by_its_reason():

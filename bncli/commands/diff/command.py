@@ -37,9 +37,9 @@ class DiffedFlags(AgainstFlags):
 
 @dataclass(frozen=True, slots=True)
 class PathFlags:
-    """Which way the backend goes."""
+    """How the backend computes; None where a flag was not given."""
 
-    device: options.Device = options.DeviceName.CPU
+    device: options.Device = None
     memory_format: options.MemoryFormat = None
     torch_threads: options.TorchThreads = None
 
@@ -48,7 +48,8 @@ class PathFlags:
         from bncli.verify.batch_norm_pass import Path
 
         memory_format = self.memory_format.value if self.memory_format is not None else None
-        return Path(self.device.value, memory_format, self.torch_threads)
+        device = (self.device or options.DeviceName.CPU).value
+        return Path(device, memory_format, self.torch_threads)
 
 
 def diff(
@@ -75,18 +76,26 @@ def diff(
         bool,
         option("A row for each quantity and channel too.", options.INPUT, "--per-quantity"),
     ] = False,
+    budget: Annotated[
+        bool,
+        option(
+            "Show how far both sides are from exact arithmetic, in float32.",
+            options.COMPARISON,
+            "--budget",
+        ),
+    ] = False,
     layer: EitherModeFlags,
     comparison: DiffedFlags,
     equal_nan: options.EqualNan = False,
-    seed: options.Seed = 0,
+    seed: options.GivenSeed = None,
     path: PathFlags,
     threads: options.Threads = None,
 ) -> Report:
     """Explain a difference, channel by channel: bncli against PyTorch, or two stored tensors.
 
     `compute --against torch` checks once; diff explains. It says how much of its tolerance each
-    channel uses, what that is in ULPs and in standard deviations, the least tolerance that would
-    have passed, and in float32 whether PyTorch lost digits or something is wrong.
+    quantity uses and where, what that is in ULPs and in standard deviations, the least tolerance
+    that would pass, and in float32 whether PyTorch lost digits or something is wrong.
     """
     from bncli.arguments.flags import KnownFlags
     from bncli.commands.diff.run import RunFlags, diff_run
@@ -103,13 +112,15 @@ def diff(
                 "--values": reading.values,
                 "--dtype": reading.dtype,
                 "--per-quantity": per_quantity or None,
+                "--budget": budget or None,
                 "--momentum": layer.momentum,
-                "--affine": layer.affine or None,
-                "--no-affine": None if layer.affine is not False else layer.affine,
-                "--no-track-running-stats": None if layer.track_running_stats else False,
+                **_given_switch("--affine", "--no-affine", layer.affine),
+                **_given_switch(
+                    "--track-running-stats", "--no-track-running-stats", layer.track_running_stats
+                ),
                 "--against": comparison.against,
-                "--seed": seed or None,
-                "--device": None if path.device is options.DeviceName.CPU else path.device.value,
+                "--seed": seed,
+                "--device": path.device,
                 "--memory-format": path.memory_format,
                 "--torch-threads": path.torch_threads,
                 "--threads": threads,
@@ -128,12 +139,18 @@ def diff(
         reading,
         comparison.against or BackendName.TORCH,
         tolerance,
-        seed,
+        seed or 0,
         path.chosen(),
         per_quantity=per_quantity,
+        budget=budget,
         threads=threads,
     )
     return diff_run(tensors, layer, chosen)
+
+
+def _given_switch(yes: str, no: str, value: bool | None) -> dict[str, Value]:
+    """The flag of a switch as it was typed; None as its value where it was not."""
+    return {no if value is False else yes: value}
 
 
 def _refuse(flags: dict[str, Value], what: str) -> None:

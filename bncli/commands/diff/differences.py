@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
-from bncli.report import Column
+from bncli.report import ANSWER_ROWS, Column, Table
+from bncli.sections.answer import counted, share
 from bncli.sections.tables import closeness_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bncli.model import ChannelCloseness, ChannelStats
     from bncli.report import Value
@@ -43,7 +44,7 @@ class ChannelFacts:
 
     @classmethod
     def of(cls, stats: ChannelStats | None, channels: int) -> ChannelFacts:
-        """Those of `stats`; without it nothing is known of so many `channels`."""
+        """Those of `stats`; None for each of `channels` channels where there are no statistics."""
         if stats is None:
             nothing: list[float | None] = [None] * channels
             return cls(nothing, nothing, nothing)
@@ -89,10 +90,75 @@ def in_ulps(difference: float, size: float, dtype: str) -> float | None:
 def worst_first(rows: list[dict[str, Value]]) -> list[dict[str, Value]]:
     """Rows by the share of the tolerance that they used, then by their difference."""
 
-    def badness(row: Mapping[str, Value]) -> tuple[float, float]:
+    def key(row: Mapping[str, Value]) -> tuple[float, float]:
         used, furthest = row["tolerance_used"], row["max_abs_diff"]
         assert isinstance(used, float)
         assert isinstance(furthest, float)
         return -used, -furthest
 
-    return sorted(rows, key=badness)
+    return sorted(rows, key=key)
+
+
+def channels_answer(
+    rows: Sequence[Mapping[str, Value]],
+    named: tuple[Column, ...],
+    sides: tuple[str, str],
+    title: str = "",
+) -> Table:
+    """The first rows of channels, worst first, and a line for the rest.
+
+    `named` are the columns that name a row, and `sides` the names of the two sides, for their
+    values at the worst place.
+    """
+    shown, rest = rows[:ANSWER_ROWS], rows[ANSWER_ROWS:]
+    columns = (
+        *named,
+        Column("max_abs_diff", "worst difference", ".3g"),
+        Column("diff_over_std", "in std", ".3g"),
+        Column("off", "values off"),
+        Column("std", "std of channel", ".3g", spare=len(named) - 1),
+        Column("index", "index", spare=1),
+        Column("used", "tolerance used", spare=2),
+        Column("actual", sides[0], spare=3),
+        Column("expected", sides[1], spare=3),
+        Column("ulp", "ulp", ".3g", spare=4),
+    )
+    cells = [
+        {
+            **row,
+            "off": f"{row['mismatched']} of {row['total']}",
+            "used": used_text(row["tolerance_used"]),
+        }
+        for row in shown
+    ]
+    return Table("channels", title, columns, cells, _rest_of_channels(rest), lead=len(named))
+
+
+def _rest_of_channels(rest: Sequence[Mapping[str, Value]]) -> str:
+    """A line for the channels that are not shown; "" where there are none."""
+    if not rest:
+        return ""
+    failed = [row for row in rest if not row["passed"]]
+    parts = []
+    if failed:
+        furthest = max(number(row["max_abs_diff"]) for row in failed)
+        verb = "differs" if len(failed) == 1 else "differ"
+        parts.append(f"{counted(len(failed), 'more channel')} {verb}, by at most {furthest:.3g}")
+    if agreeing := len(rest) - len(failed):
+        verb = "agrees" if agreeing == 1 else "agree"
+        parts.append(f"{counted(agreeing, 'more channel')} {verb}")
+    return f"{'; '.join(parts)} (-v lists them)"
+
+
+def used_text(used: Value) -> str:
+    """The share of a tolerance as a person reads it: "37%", "12 times", "-" where it has none."""
+    part = number(used)
+    if not math.isfinite(part):
+        return "-"
+    return share(part) if part <= 1 else f"{part:.3g} times"
+
+
+def number(value: Value) -> float:
+    """A cell that holds a number."""
+    assert isinstance(value, int | float)
+    return float(value)

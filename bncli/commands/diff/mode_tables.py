@@ -118,7 +118,7 @@ def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table
 
 
 def budget_table(results: list[ModeResult], backend: str, *, repeated: bool) -> Table:
-    """Where a float32 difference comes from; `repeated` says that this is PyTorch, repeated."""
+    """Where a float32 difference comes from; `repeated` adds PyTorch's arithmetic, repeated."""
     rows: list[dict[str, Value]] = [
         {"mode": result.mode, **{each.name: getattr(line, each.name) for each in fields(line)}}
         for result in results
@@ -129,16 +129,16 @@ def budget_table(results: list[ModeResult], backend: str, *, repeated: bool) -> 
     if repeated:
         again = (Column("repeated_ulp", "repeated_ulp", ".3g"),)
         note += (
-            f"; repeated is PyTorch's own arithmetic, step by step, against {backend}: 0 says that "
-            "the rest is rounding"
+            f"; repeated is PyTorch's arithmetic, repeated step by step, against {backend}: 0 "
+            "means that what differs is rounding"
         )
     columns = (
         *Column.plain("mode", "quantity"),
         Column("bncli_ulp", "bncli_ulp", ".2g"),
         Column("torch_ulp", f"{backend}_ulp", ".3g"),
         *again,
-        Column("bncli_error", "bncli_error", ".2g"),
-        Column("torch_error", f"{backend}_error", ".3g"),
-        Column("channels", "channels", foldable=True),
+        Column("bncli_error", "bncli_error", ".2g", spare=1),
+        Column("torch_error", f"{backend}_error", ".3g", spare=1),
+        Column("channels", "channels", foldable=True, spare=2),
     )
     return Table("budget", "Error budget in float32", columns, rows, f"{note}.", lead=2)

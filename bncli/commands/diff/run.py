@@ -6,9 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import parse_channels
-from bncli.arguments.layer import about_pass, check_count, layer_facts, resolve_layer
+from bncli.arguments.layer import (
+    about_pass,
+    check_count,
+    layer_facts,
+    resolve_layer,
+    subject_line,
+)
 from bncli.backends.interface import ChoosesPath, IsRepeated
+from bncli.commands.diff.differences import channels_answer
+from bncli.commands.diff.mode_answer import quantities_answer, verdict
 from bncli.commands.diff.mode_tables import (
+    MODE_COLUMN,
     ModeResult,
     budget_table,
     mode_channels_table,
@@ -16,10 +25,13 @@ from bncli.commands.diff.mode_tables import (
     per_quantity_table,
 )
 from bncli.light import dataclass
-from bncli.report import Report
-from bncli.sections.findings import backend_findings, nan_note, pass_findings
+from bncli.report import Column, Report
+from bncli.sections.answer import counted
+from bncli.sections.findings import backend_findings, full_name, pass_findings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bncli.arguments.flags import EitherModeFlags, InputFlags
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
     from bncli.backends import BackendName
     from bncli.backends.interface import Backend
     from bncli.model import ChannelStats
-    from bncli.report import Finding, Value
+    from bncli.report import Finding, Table, Value
     from bncli.verify.batch_norm_pass import Path
 
 
@@ -42,6 +54,7 @@ class RunFlags:
     seed: int
     path: Path
     per_quantity: bool
+    budget: bool
     threads: int | None
 
 
@@ -56,8 +69,12 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     skipped = None
     if training is None and given.count == 1:
         modes = [False]
-        skipped = "training: PyTorch wants more than 1 value a channel"
-    layers = [resolve_layer(replace(flags, training=mode), given) for mode in modes]
+        skipped = "training: PyTorch needs more than 1 value per channel"
+    tracked = flags.track_running_stats is not False
+    layers = [
+        resolve_layer(replace(flags, training=mode, track_running_stats=tracked), given)
+        for mode in modes
+    ]
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)
@@ -66,7 +83,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     (stats,) = given.statistics(threads=chosen.threads)
     x = given.values(tensor)
     results = [_result(given, x, stats, layer, library, chosen) for layer in layers]
-    name = f"{library.name} {library.version()}"
+    name = full_name(library)
     findings = _findings(given, x, results, library, named=training is not None)
     minds_path = isinstance(library, ChoosesPath)
     facts: dict[str, Value] = {
@@ -83,18 +100,16 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         "seed": chosen.seed,
         "equal_nan": True,
     }
-    tables = [mode_differences_table(results, name), mode_channels_table(results, shown)]
-    if any(result.budget for result in results):
-        repeated = isinstance(library, IsRepeated)
-        tables.append(budget_table(results, library.name, repeated=repeated))
-    if chosen.per_quantity:
-        tables.append(per_quantity_table(results, shown))
+    tables = _tables(results, shown, library, per_quantity=chosen.per_quantity)
     return Report(
         command="diff",
         facts=facts,
-        tables=tuple(tables),
+        subject=_subject(given, layers, results, library, chosen, skipped),
+        answer=_answer(results, tables, library, chosen),
+        remarks=_remarks(given, chosen),
+        tables=tuple(tables.values()),
         findings=tuple(findings),
-        verdict=_verdict(results, name, findings),
+        verdict=verdict(results, name, findings, chosen.tolerance),
         checked={
             "": [
                 _place(result, item.whole.quantity, results)
@@ -105,6 +120,72 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         read=(*given.read, *layers[0].read),
         about=about_pass(given, layers[0], mode=False),
     )
+
+
+def _tables(
+    results: list[ModeResult], shown: Sequence[int], library: Backend, *, per_quantity: bool
+) -> dict[str, Table]:
+    """Everything, by the tables' keys."""
+    tables = [
+        mode_differences_table(results, full_name(library)),
+        mode_channels_table(results, shown),
+    ]
+    if any(result.budget for result in results):
+        repeated = isinstance(library, IsRepeated)
+        tables.append(budget_table(results, library.name, repeated=repeated))
+    if per_quantity:
+        tables.append(per_quantity_table(results, shown))
+    return {table.key: table for table in tables}
+
+
+def _answer(
+    results: list[ModeResult], tables: dict[str, Table], library: Backend, chosen: RunFlags
+) -> tuple[Table, ...]:
+    """The quantities that matter, and what flags ask for."""
+    answer = [quantities_answer(results, library.name)]
+    sides = "bncli", library.name
+    mode = (MODE_COLUMN,) if len(results) > 1 else ()
+    if chosen.reading.channel is not None:
+        named = (*mode, *Column.plain("channel", "quantity"))
+        table = tables["channels"]
+        answer.append(channels_answer(table.rows, named, sides, table.title))
+    if chosen.per_quantity:
+        named = (*mode, *Column.plain("quantity", "channel"))
+        table = tables["quantities"]
+        answer.append(channels_answer(table.rows, named, sides, table.title))
+    if chosen.budget and "budget" in tables:
+        answer.append(tables["budget"])
+    return tuple(answer)
+
+
+def _remarks(given: Input, chosen: RunFlags) -> tuple[str, ...]:
+    """Why there is no error budget, where it was asked for."""
+    if chosen.budget and given.dtype != "float32":
+        return (f"no error budget: it is computed in float32 only, and this is {given.dtype}",)
+    return ()
+
+
+def _subject(
+    given: Input,
+    layers: list[Layer],
+    results: list[ModeResult],
+    library: Backend,
+    chosen: RunFlags,
+    skipped: str | None,
+) -> tuple[str, ...]:
+    """The input and the layer, and what they are compared with."""
+    parts = [f"against {full_name(library)}", " and ".join(result.mode for result in results)]
+    if isinstance(library, ChoosesPath):
+        threads = results[0].compared.run.threads
+        parts += [chosen.path.device] if chosen.path.device != "cpu" else []
+        parts += [chosen.path.memory_format] if chosen.path.memory_format else []
+        parts.append(counted(threads, "thread"))
+    if chosen.tolerance is not None:
+        rtol, atol = chosen.tolerance
+        parts.append(f"rtol {rtol:g}, atol {atol:g}")
+    if skipped:
+        parts.append(f"no {skipped}")
+    return subject_line(given, layers[0], ""), ", ".join(parts)
 
 
 def _check_path(library: Backend, path: Path) -> None:
@@ -157,7 +238,7 @@ def _findings(
     """What the batch, the state and the comparison show; `named` says that a mode was chosen."""
     from bncli.rulebook.comparison import channels_sentence
 
-    name = f"{library.name} {library.version()}"
+    name = full_name(library)
     found: dict[tuple[str, str, str], Finding] = {}
     for result in results:
         done, layer = result.done, result.layer
@@ -194,7 +275,7 @@ def _place(result: ModeResult, quantity: str, results: list[ModeResult]) -> str:
 
 
 def _identified(given: Input, x: NDArray[Any], result: ModeResult, backend: str) -> str:
-    """What the backend's output is, in a sentence."""
+    """What the backend's output is, in a sentence; "" where nothing could be compared."""
     from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.output import identify_output
     from bncli.verify.identify.pair import ArraySource
@@ -217,26 +298,6 @@ def _identified(given: Input, x: NDArray[Any], result: ModeResult, backend: str)
         known,
         f"{backend}'s output",
     )
-    return found.best if found.hypotheses else ""
-
-
-def _verdict(results: list[ModeResult], name: str, findings: list[Finding]) -> str:
-    """Whether the two agree, and whose digits were lost."""
-    items = [(result.mode, item.whole) for result in results for item in result.compared.quantities]
-    failed = [f"{item.quantity} ({mode})" for mode, item in items if not item.passed]
-    repeated = [
-        line.repeated_ulp
-        for result in results
-        for line in result.budget
-        if line.repeated_ulp is not None
-    ]
-    note = nan_note(findings)
-    said = f"bncli and {name} agree in all {len(items)} comparisons.{' ' * bool(note)}{note}"
-    if failed:
-        listed = ", ".join(failed[:4]) + (f" and {len(failed) - 4} more" * (len(failed) > 4))
-        said = f"bncli and {name} differ in {len(failed)} of {len(items)} comparisons: {listed}."
-    if repeated and max(repeated) == 0:
-        said += " PyTorch's arithmetic, repeated, gives PyTorch's numbers bit for bit."
-    elif repeated:
-        said += f" PyTorch's arithmetic, repeated, is off by up to {max(repeated):.3g} ULP."
-    return said
+    if not found.hypotheses:
+        return ""
+    return f"{'; '.join(filter(None, (found.said.claim, found.said.contrast)))}."

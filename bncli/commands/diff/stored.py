@@ -5,27 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.arguments.input import parse_channels
-from bncli.commands.diff.differences import (
-    CHANNEL_COLUMNS,
-    ChannelFacts,
-    channel_row,
-    in_ulps,
-    worst_first,
+from bncli.commands.diff.stored_tables import (
+    StoredPair,
+    channels_table,
+    differences_table,
+    worst_pairs_first,
 )
 from bncli.errors import MissingTensorError, TensorError, UsageError
 from bncli.light import dataclass
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import find_name
-from bncli.model import ChannelCloseness
-from bncli.report import Column, Report, Table
-from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
+from bncli.report import Report
 from bncli.verify.closeness import default_tolerance
 
 if TYPE_CHECKING:
     from bncli.arguments.flags import KnownFlags
     from bncli.model import TensorFile, TensorRef
-    from bncli.report import Value
+    from bncli.report import Finding, Table, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +39,10 @@ class StoredFlags:
     known: KnownFlags
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPair:
-    """Two tensors of one name, compared along `channel_axis`."""
-
-    name: str
-    actual: TensorRef
-    expected: TensorRef
-    channel_axis: int
-    compared: ChannelCloseness
-
-
 def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     """The report on ACTUAL and EXPECTED."""
-    from bncli.rulebook.comparison import not_compared_findings, stored_findings
+    from bncli.commands.diff import stored_answer as answer
+    from bncli.rulebook.comparison import not_compared_findings
 
     sides = _open(specs[0]), _open(specs[1])
     named = _both_named(sides, specs)
@@ -74,8 +60,14 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         for (file, _), name, spec in zip(sides, named, specs, strict=True)
     )
     done = _compare(pairs, flags, reasons, single=single)
-    sentence, read = _explained(done, flags, single=single)
-    findings = stored_findings([pair.compared for pair in done], labels[1], sentence)
+    cause, read = _cause(done, flags, labels, single=single)
+    nothing = not any(pair.compared.whole.total for pair in done)
+    tables = (
+        differences_table(done, labels, nothing=nothing),
+        channels_table(done, flags.channel, single=single, nothing=nothing),
+    )
+    findings = _findings(done, labels[1], tables[1], cause, single=single)
+    in_order = [pair.name for pair in worst_pairs_first(done)]
     sides_alone = {
         f"only in {spec}": f"in {side} alone"
         for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
@@ -89,7 +81,6 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             "expected_dtype": done[0].expected.dtype,
             "channel_axis": done[0].channel_axis,
         }
-    nothing = not any(pair.compared.whole.total for pair in done)
     return Report(
         command="diff",
         facts={
@@ -98,16 +89,20 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             **facts,
             "equal_nan": flags.equal_nan,
         },
-        tables=(
-            _differences(done, labels, nothing=nothing),
-            _channels(done, flags.channel, single=single, nothing=nothing),
+        subject=answer.subject(done, labels, flags.tolerance, single=single),
+        answer=(
+            answer.pair_answer(tables[1], labels)
+            if single
+            else (answer.set_answer(done, len(reasons)),)
         ),
+        remarks=() if single else answer.set_remarks(done),
+        tables=tables,
         findings=tuple(findings),
-        verdict=_verdict(done, reasons, single=single),
+        verdict=answer.verdict(done, reasons, single=single),
         checked={"": [pair.compared.whole.quantity for pair in done]},
         nothing_checked=nothing,
         read=(*(str(file.path) for file, _ in sides), *read),
-        names={"": list(dict.fromkeys((*_worst_first(done), *sorted(reasons))))},
+        names={"": list(dict.fromkeys((*in_order, *sorted(reasons))))},
         about=tuple(
             (str(file.path), whole or name)
             for (file, name), whole in zip(sides, named, strict=True)
@@ -115,37 +110,46 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
     )
 
 
-def _worst_first(done: list[StoredPair]) -> list[str]:
-    """The names of the pairs, those that differ first and the worst of them at the beginning."""
-    wholes = {pair.name: pair.compared.whole for pair in done}
-    return sorted(wholes, key=lambda name: (not wholes[name].mismatched, -wholes[name].used))
+def _findings(
+    done: list[StoredPair],
+    other: str,
+    channels: Table,
+    cause: tuple[str, str],
+    *,
+    single: bool,
+) -> list[Finding]:
+    """What differs from EXPECTED, called `other`."""
+    from bncli.commands.diff.stored_answer import told_of_pair, told_of_set
+    from bncli.rulebook.comparison import stored_findings
+
+    findings = stored_findings([pair.compared for pair in done], other, "")
+    if single:
+        return [told_of_pair(found, done[0], other, channels, cause) for found in findings]
+    pairs = {pair.name: pair for pair in done}
+    return [told_of_set(found, pairs.get(found.subject), other) for found in findings]
 
 
-def _explained(
-    done: list[StoredPair], flags: StoredFlags, *, single: bool
-) -> tuple[str, tuple[str, ...]]:
-    """How ACTUAL and EXPECTED were made, where `--input` asks, and the files that were read.
+def _cause(
+    done: list[StoredPair], flags: StoredFlags, labels: tuple[str, ...], *, single: bool
+) -> tuple[tuple[str, str], tuple[str, ...]]:
+    """How the two were made, where `--input` asks, with a fix; and the files that were read.
 
     Raises UsageError for a flag of one tensor where they are not a `single` pair.
     """
     from bncli.arguments.input import open_input
-    from bncli.sections.identification import identify_output_of
+    from bncli.sections.identification import cause_of_difference, identify_output_of
 
     if not single and flags.channel:
-        raise UsageError("--channel shows those of one tensor; name one of each as FILE::NAME.")
+        raise UsageError("--channel shows channels of one tensor; name one of each as FILE::NAME.")
     if flags.given_input is None:
-        return "", ()
+        return ("", ""), ()
     if not single:
         raise UsageError("--input explains one tensor; name one of each as FILE::NAME.")
     (pair,) = done
     given = open_input([flags.given_input], flags.channel_axis, None)
-    sentences = []
-    read: tuple[str, ...] = ()
-    for name, tensor in (("ACTUAL", pair.actual), ("EXPECTED", pair.expected)):
-        found, read = identify_output_of(given, tensor, flags.known, name)
-        if found.hypotheses:
-            sentences.append(found.best)
-    return " ".join(sentences), read
+    actual, _, _ = identify_output_of(given, pair.actual, flags.known, labels[0])
+    expected, _, read = identify_output_of(given, pair.expected, flags.known, labels[1])
+    return cause_of_difference(actual, expected), read
 
 
 def _open(spec: str) -> tuple[TensorFile, str]:
@@ -289,87 +293,3 @@ def _axis(tensor: TensorRef, channel_axis: int, *, single: bool) -> int:
             f"so it must be from {-tensor.ndim} to {tensor.ndim - 1}."
         )
     return 0
-
-
-def _differences(done: list[StoredPair], labels: tuple[str, ...], *, nothing: bool) -> Table:
-    """A row for each tensor."""
-    from bncli.verify.stored_pair import looser
-
-    rows: list[dict[str, Value]] = []
-    for pair in [] if nothing else done:
-        item = pair.compared.whole
-        dtype = looser(pair.actual, pair.expected)
-        largest = max(pair.compared.sizes, default=0.0)
-        rows.append(
-            {
-                "quantity": pair.name,
-                **closeness_row(item),
-                "ulp": in_ulps(item.max_abs_diff, largest, dtype),
-            }
-        )
-    if len(rows) > 1:
-        rows = worst_first(rows)
-    columns = (*DIFFERENCE_COLUMNS[:4], Column("ulp", "ulp", ".3g"), *DIFFERENCE_COLUMNS[4:])
-    return Table("differences", f"{labels[0]} against {labels[1]}", columns, rows)
-
-
-def _channels(
-    done: list[StoredPair], channel: list[str] | None, *, single: bool, nothing: bool
-) -> Table:
-    """A row for each channel, worst first: of the one pair, or of every pair that differs."""
-    from bncli.verify.stored_pair import MOST_CHANNELS, expected_stats, looser
-
-    rows: list[dict[str, Value]] = []
-    left_out: list[str] = []
-    for pair in [] if nothing else done:
-        if not single and pair.compared.whole.passed:
-            continue
-        features = len(pair.compared.channels)
-        if not features:
-            left_out.append(pair.name)
-            continue
-        shown = parse_channels(channel, features) if single else range(features)
-        facts = ChannelFacts.of(expected_stats(pair.expected, pair.channel_axis), features)
-        dtype = looser(pair.actual, pair.expected)
-        rows += [
-            {
-                "quantity": pair.name,
-                "channel": c,
-                **channel_row(pair.compared, c, dtype, facts, facts.std[c]),
-            }
-            for c in shown
-        ]
-    named: tuple[Column, ...] = (Column("channel", "channel"),)
-    if not single:
-        named = (Column("quantity", "quantity"), *named)
-    title = "Channels, the worst first" if single else "Channels of what differs, the worst first"
-    note = "mean, std and condition (|mean|/std) are EXPECTED's; of_std is max_abs over that std."
-    if left_out:
-        names = f"{len(left_out)} tensors" if len(left_out) > 1 else left_out[0]
-        note = f"Not channel by channel, above {MOST_CHANNELS} of them: {names}. {note}"
-    return Table(
-        "channels", title, (*named, *CHANNEL_COLUMNS), worst_first(rows), note, lead=len(named)
-    )
-
-
-def _verdict(done: list[StoredPair], reasons: dict[str, str], *, single: bool) -> str:
-    """What a reader wants to know first."""
-    wholes = [pair.compared.whole for pair in done if pair.compared.whole.total]
-    values = sum(item.total for item in wholes)
-    if not values:
-        return "Nothing was compared: there is no value that both sides have."
-    failed = [item for item in wholes if not item.passed]
-    left_out = f" {len(reasons)} more could not be compared." if reasons else ""
-    if failed:
-        mismatched = sum(item.mismatched for item in failed)
-        if single:
-            share = mismatched / values
-            return f"They differ in {mismatched} of {values} values ({share:.2g})."
-        names = ", ".join(item.quantity for item in failed[:3])
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        return f"{len(failed)} of {len(wholes)} tensors differ: {names}{more}.{left_out}"
-    subject = f"All {values} values" if single else f"All {len(wholes)} tensors, {values} values,"
-    if all(item.max_abs_diff == 0 for item in wholes):
-        return f"{subject} are equal.{left_out}"
-    closest = max(wholes, key=lambda item: item.used)
-    return f"{subject} agree; the worst uses {closest.used:.2g} of its tolerance.{left_out}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.commands.identify.ranking import RANK, about, kind_of, ranking
+from bncli.commands.identify.ranking import RANK, about, departing, kind_of, ranking
 from bncli.report import Column, Report, Table
+from bncli.verify.identify.hypotheses import eps_text
 
 if TYPE_CHECKING:
     from bncli.arguments.flags import KnownFlags
     from bncli.arguments.input import Input
     from bncli.report import Finding, Value
+    from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.implied import Implied
 
 HYPOTHESIS_COLUMNS = (
@@ -31,8 +33,10 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     from bncli.loaders import open_tensor
     from bncli.rulebook.comparison import identification_findings
     from bncli.sections.identification import identify_output_of
+    from bncli.verify.identify.fixes import output_departure
 
-    found, read = identify_output_of(given, open_tensor(output), flags)
+    made = open_tensor(output)
+    found, known, read = identify_output_of(given, made, flags, made.label)
     rows: list[dict[str, Value]] = [
         {
             "rank": rank,
@@ -48,15 +52,17 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     ]
     findings: list[Finding] = []
     if rows:
-        words = found.hypotheses[0].hypothesis.words
+        best = found.hypotheses[0].hypothesis
         findings = identification_findings(
             "OUTPUT",
-            words,
+            best.words,
             found.tried,
             explained=found.explained,
             expected=found.expected,
             kind=kind_of(rows[0]) if found.confident else (),
         )
+        if found.explained:
+            findings = departing(findings, *output_departure(best, known))
     facts: dict[str, Value] = {
         "input": given.label,
         "output": output,
@@ -69,14 +75,27 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         "confident": found.confident,
         "best": found.best,
     }
+    words = [item.hypothesis.words for item in found.hypotheses]
     report = replace(
-        ranking(facts, HYPOTHESIS_COLUMNS, rows, findings),
+        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
+        subject=_subject(given, made.label, known),
+        findings=tuple(findings),
         read=read,
         about=about(given, output, *flags.specs),
     )
     if found.implied is None:
         return report
     return replace(report, tables=(*report.tables, _implied_table(found.implied)))
+
+
+def _subject(given: Input, name: str, known: Known) -> tuple[str, ...]:
+    """The output, the input, and what is expected of the layer."""
+    shape = ", ".join(map(str, given.tensors[0].shape))
+    first = f"{name} from {given.label}  {given.dtype} ({shape})"
+    mode = "either mode"
+    if known.training is not None:
+        mode = "training mode" if known.training else "eval mode"
+    return first, f"expected: eps {eps_text(known.eps)}, {mode}"
 
 
 def _implied_table(implied: Implied) -> Table:
@@ -97,8 +116,9 @@ def _implied_table(implied: Implied) -> Table:
         for channel, affine in enumerate(implied.affine.tolist())
     ]
     note = (
-        "output = scale * input + shift, as well as a line can; off is the most that it leaves, "
-        "and affine says whether that may be rounding. mean and var would have normalised so, with "
-        "the weight, bias and eps that are known, else 1, 0 and 1e-5."
+        "output = scale * input + shift is the line that fits best; off is the largest difference "
+        "from it, and affine says whether that may be rounding. mean and var are the statistics "
+        "that would normalise in this way, with the weight, bias and eps that are known, else 1, 0 "
+        "and 1e-5."
     )
     return Table("implied", "What the output itself implies", IMPLIED_COLUMNS, rows, note)

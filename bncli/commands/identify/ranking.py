@@ -1,7 +1,8 @@
-"""What both reports of `bncli identify` are: a ranking of hypotheses, with a verdict."""
+"""What both reports of `bncli identify` have: a ranking of hypotheses, and a verdict."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Report, Table
@@ -9,6 +10,10 @@ from bncli.report import Column, Report, Table
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.report import Finding, Value
+    from bncli.verify.identify.said import Said
+
+MOST_BEST = 3
+"""Hypotheses that are shown by default."""
 
 RANK = Column.plain("rank", "explains", "mode")
 
@@ -25,25 +30,51 @@ def kind_of(row: dict[str, Value]) -> tuple[str, ...]:
     return tuple(f"{key} {row[key]}" for key in ("mode", "ddof", "variant"))
 
 
+def departing(findings: list[Finding], claim: str, fix: str) -> list[Finding]:
+    """The findings with the difference from what was expected as their claim, and its fix."""
+    return [replace(one, message=claim, hint=fix or one.hint) for one in findings]
+
+
 def ranking(
     facts: dict[str, Value],
     columns: tuple[Column, ...],
     rows: list[dict[str, Value]],
-    findings: list[Finding],
+    words: list[str],
+    said: Said,
 ) -> Report:
-    """The report, without what it is about and the files that were read."""
-    explaining = sum(row["explains"] is True for row in rows)
-    verdict = f"None of {facts['tried']} hypotheses explains it."
-    if not rows:
-        verdict = "Nothing was compared: every channel holds NaN or Inf."
-    elif explaining:
-        verb = "explain" if explaining > 1 else "explains"
-        verdict = f"{explaining} of {facts['tried']} hypotheses {verb} it."
+    """The report, without its findings, what it is about and the files that were read.
+
+    `words` say the hypotheses of the rows.
+    """
+    answer = _best_table(rows, words) if rows else Table("hypotheses", "", columns, ())
+    lines = []
+    if rows:
+        more = f"; {said.contrast}" if said.contrast and rows[0]["explains"] else ""
+        lines = [f"{facts['tried']} hypotheses tried{more}"]
+    if said.doubt:
+        lines.append(said.doubt)
     return Report(
         command="identify",
         facts=facts,
+        answer=(answer,),
+        remarks=tuple(lines),
         tables=(Table("hypotheses", "Hypotheses, the best first", columns, rows),),
-        findings=tuple(findings),
-        verdict=verdict,
+        verdict=said.claim,
         nothing_checked=not rows,
     )
+
+
+def _best_table(rows: list[dict[str, Value]], words: list[str]) -> Table:
+    """The best hypotheses in words, and of those that explain it how many more there are."""
+    best = [
+        {"hypothesis": said, **{key: row[key] for key in ("max_abs_diff", "channel")}}
+        for row, said in zip(rows[:MOST_BEST], words, strict=False)
+    ]
+    left = sum(row["explains"] is True for row in rows[MOST_BEST:])
+    note = f"{left} more explain it too (-v lists them)" if left else ""
+    columns = (
+        Column("hypothesis", "hypothesis", wraps=True),
+        Column("max_abs_diff", "largest difference", ".2g"),
+        Column("channel", "channel"),
+    )
+    return Table("best", "", columns, best, note)

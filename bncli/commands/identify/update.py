@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
 from bncli.arguments.known import read_vector
-from bncli.commands.identify.ranking import RANK, about, kind_of, ranking
+from bncli.commands.identify.ranking import RANK, about, departing, kind_of, ranking
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.light import dataclass
@@ -58,6 +58,7 @@ class Buffers:
 def update_report(given: Input, buffers: Buffers) -> Report:
     """The ranking of the ways to update running statistics with the input."""
     from bncli.rulebook.comparison import identification_findings, nothing_updated_finding
+    from bncli.verify.identify.fixes import update_departure
     from bncli.verify.identify.output import BESIDE, MOST_SHOWN
     from bncli.verify.identify.running import identify_update
     from bncli.verify.identify.updates import USUAL
@@ -96,6 +97,8 @@ def update_report(given: Input, buffers: Buffers) -> Report:
             expected=found.expected,
             kind=kind_of(rows[0]) if found.confident else (),
         )
+        if found.ways[0].explains:
+            findings = departing(findings, *update_departure(found.ways[0].update))
     facts: dict[str, Value] = {
         "input": given.label,
         "inputs": len(given.tensors) if len(given.tensors) > 1 else None,
@@ -109,9 +112,20 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     }
     read = (str(split_spec(spec)[0]) for spec in buffers.specs)
     return replace(
-        ranking(facts, UPDATE_COLUMNS, rows, findings),
+        ranking(facts, UPDATE_COLUMNS, rows, [item.update.words for item in shown], found.said),
+        subject=_subject(given),
+        findings=tuple(findings),
         read=(*given.read, *read),
         about=about(given, *buffers.specs),
+    )
+
+
+def _subject(given: Input) -> tuple[str, ...]:
+    """The batch, and what is expected."""
+    shape = ", ".join(map(str, given.tensors[0].shape))
+    return (
+        f"the update by {given.label}  {given.dtype} ({shape}), {given.count} values per channel",
+        "expected: PyTorch's, with the unbiased variance and any momentum",
     )
 
 
@@ -137,7 +151,7 @@ def _observed(given: Input, buffers: Buffers) -> Observed:
         dtypes.append(dtype)
     if given.count == 1:
         raise TensorError(
-            f"{given.tensors[0].label}: one value a channel has no variance, so that it updates "
+            f"{given.tensors[0].label}: one value per channel has no variance, so that it updates "
             "nothing; use a larger batch."
         )
     parts = tuple(given.statistics())

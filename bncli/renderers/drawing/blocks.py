@@ -111,7 +111,12 @@ def _number(report: Report, alike: Sequence[Finding]) -> str:
     where = f" of {len(files)} files" if len(files) > 1 else ""
     if not layers and len(files) == len(alike):
         return f"{len(files)} files"
-    return f"{len(alike)} {word}{where}"
+    return f"{_count(alike)} {word}{where}"
+
+
+def _count(findings: Sequence[Finding]) -> int:
+    """How many places there are; a finding may stand for several."""
+    return sum(max(len(finding.places), 1) for finding in findings)
 
 
 def _places(
@@ -133,7 +138,7 @@ def _places(
             names = [one.subject if inner else report.place_of(one) for one in found]
             details = {one.detail: None for one in found if one.detail and several and every}
             yield Place(_listed(names, every=every), "" if same else message, tuple(details), inner)
-    if left := sum(len(found) for found in list(lines.values())[most:]):
+    if left := sum(_count(found) for found in list(lines.values())[most:]):
         yield Place(f"{left} more: -v lists them", inner=True)
 
 

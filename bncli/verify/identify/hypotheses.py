@@ -128,14 +128,14 @@ class Hypothesis:
 
     @property
     def words(self) -> str:
-        """The hypothesis as a person says it: "eval mode with eps = 1e-3"."""
+        """The hypothesis as a person says it: "eval mode with eps 1e-3"."""
         if self.mode in (TRAINING, EVAL):
             said = f"{self.mode} mode with "
             if self.ddof == 1:
                 said += "the unbiased variance and "
         else:
             said = f"{self.mode} with "
-        said += f"eps = {eps_text(self.eps)}"
+        said += f"eps {eps_text(self.eps)}"
         return f"{said} ({self.variant})" if self.variant else said
 
     @property

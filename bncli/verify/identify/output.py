@@ -23,6 +23,7 @@ from bncli.verify.identify.hypotheses import (
 from bncli.verify.identify.implied import Implied
 from bncli.verify.identify.pair import representable
 from bncli.verify.identify.parts import parts_of_batch
+from bncli.verify.identify.said import Said
 from bncli.verify.identify.search import LEVELS, SINGLE, Candidate, Seen, candidates, fitted, ranked
 from bncli.verify.identify.views import layouts, other_axes, reordered, roundings
 
@@ -48,19 +49,26 @@ SAME_EPS = 0.01
 class Identification:
     """What was found: the hypotheses best first, and the best of them in a sentence.
 
-    `confident` says that one hypothesis explains the output, and no other of another meaning.
-    `expected` says that PyTorch's own way with the expected eps is among those that explain it.
-    `tried` counts the hypotheses, `channels` those without NaN and Inf, which were looked at.
-    `implied` is what the output itself says, where no hypothesis explains it.
+    `name` is what the output is called. `confident` says that one hypothesis explains the output,
+    and none of another meaning does. `expected` says that PyTorch's own way with the expected eps
+    is among those that explain it. `tried` counts the hypotheses, and `channels` those without NaN
+    and Inf, which were looked at. `implied` is what the output itself says, where no hypothesis
+    explains it.
     """
 
+    name: str
     hypotheses: tuple[Candidate, ...]
-    best: str
+    said: Said
     confident: bool
     expected: bool
     tried: int
     channels: int
     implied: Implied | None = None
+
+    @property
+    def best(self) -> str:
+        """The answer in sentences."""
+        return self.said.text
 
     @property
     def explained(self) -> bool:
@@ -93,8 +101,10 @@ def identify_output(
     base = Seen.of(ways[0], known)
     channels = int(base.fit.ok.sum())
     if not channels:
-        nothing = "Nothing was compared: every channel holds NaN or Inf."
-        return Identification((), nothing, confident=False, expected=False, tried=0, channels=0)
+        nothing = Said("nothing was compared: every channel holds NaN or Inf")
+        return Identification(
+            name, (), nothing, confident=False, expected=False, tried=0, channels=0
+        )
     seen = {base.view.name: base}
     found = candidates(base)
     free = []
@@ -120,8 +130,9 @@ def identify_output(
     tried = in_family + len(free) + _of_batch_norm(base, len(seen) - 1)
     implied = None if explaining else Implied.of(base)
     return Identification(
+        name=name,
         hypotheses=tuple(order[: min(MOST_SHOWN, len(explaining) + BESIDE)]),
-        best=_sentence(name, seen, base, order, tried, implied),
+        said=_said(name, seen, base, order, tried, implied),
         confident=bool(explaining) and all(_same(order[0], item) for item in explaining),
         expected=any(item.fits and item.hypothesis.is_expected(known) for item in order),
         tried=tried,
@@ -157,49 +168,59 @@ def _same(one: Candidate, other: Candidate) -> bool:
     return near and replace(a, eps=0.0) == replace(b, eps=0.0)
 
 
-def _sentence(
+def _said(
     name: str,
     seen: dict[str, Seen],
     base: Seen,
     order: list[Candidate],
     tried: int,
     implied: Implied | None,
-) -> str:
+) -> Said:
     """The best hypothesis, what the likeliest other one would leave, and what remains in doubt."""
     best = order[0]
     if not best.explains and best.fits:
-        return (
-            f"This input cannot tell what {name} is: {best.hypothesis.words} fits, but so much is "
-            f"left to rounding that it explains nothing (max {best.max_abs_diff:.2g})."
+        return Said(
+            f"this input cannot tell what {name} is",
+            doubt=f"{best.hypothesis.words} fits (largest difference {best.max_abs_diff:.2g}), but "
+            "rounding may be as large as the output, so that this explains nothing",
         )
     if implied is not None:
-        return (
-            f"None of {tried} hypotheses explains {name}; the nearest, {best.hypothesis.words}, is "
-            f"off by up to {best.max_abs_diff:.2g} in channel {best.channel}. {_affinity(implied)}"
+        return Said(
+            f"none of {tried} hypotheses explains {name}",
+            f"the nearest, {best.hypothesis.words}, is off by up to {best.max_abs_diff:.2g} in "
+            f"channel {best.channel}",
+            _affinity(implied),
         )
-    said = f"{name} is {best.hypothesis.words} (max {best.max_abs_diff:.2g})"
-    contrast = _contrast(best, order, base.known)
-    if contrast is not None:
-        other, one = contrast.hypothesis, best.hypothesis
-        words = f"eps = {eps_text(other.eps)}" if _differ_in_eps(other, one) else other.words
-        said += f"; {words} would be off by {contrast.max_abs_diff:.2g} in channel "
-        said += f"{contrast.channel}"
+    claim = f"{name} is {best.hypothesis.words} (largest difference {best.max_abs_diff:.2g})"
+    contrast = ""
+    other = _contrast(best, order, base.known)
+    if other is not None:
+        hypothesis = other.hypothesis
+        words = hypothesis.words
+        if differ_in_eps(hypothesis, best.hypothesis):
+            words = f"eps {eps_text(hypothesis.eps)}"
+        contrast = f"{words} would be off by {other.max_abs_diff:.2g} in channel {other.channel}"
+    return Said(claim, contrast, _doubt(order, seen.get(best.hypothesis.view, base)))
+
+
+def _doubt(order: list[Candidate], seen: Seen) -> str:
+    """What else explains the output, and what would decide; "" where nothing else does."""
+    best = order[0]
     remaining = [item for item in order[1:] if item.explains]
     if not remaining:
-        return f"{said}."
-    like = [item for item in remaining if _differ_in_eps(item.hypothesis, best.hypothesis)]
+        return ""
+    like = [item for item in remaining if differ_in_eps(item.hypothesis, best.hypothesis)]
     unlike = [item.hypothesis.words for item in remaining if item not in like]
     parts = unlike[:MOST_NAMED]
     if like:
-        parts.insert(0, "eps = " + _listed([eps_text(item.hypothesis.eps) for item in like]))
+        parts.insert(0, "eps " + _listed([eps_text(item.hypothesis.eps) for item in like]))
     if len(unlike) > MOST_NAMED:
         parts.append(f"{len(unlike) - MOST_NAMED} more")
     verb = "fits" if len(remaining) == 1 else "fit"
-    where = seen.get(best.hypothesis.view, base)
-    return f"{said}. {_listed(parts)} {verb} as well: {_decider(best, remaining, where)}."
+    return f"{_listed(parts)} {verb} as well: {_decider(best, remaining, seen)}"
 
 
-def _differ_in_eps(one: Hypothesis, other: Hypothesis) -> bool:
+def differ_in_eps(one: Hypothesis, other: Hypothesis) -> bool:
     """Whether two hypotheses are the same but for eps."""
     return replace(one, eps=0.0, fitted=False) == replace(other, eps=0.0, fitted=False)
 
@@ -233,7 +254,7 @@ def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
         told = _told_apart(best, item, seen)
         if _is_constant(one, seen) and _is_constant(two, seen):
             needs.append("a layer with a weight that is not 0")
-        elif _differ_in_eps(one, two):
+        elif differ_in_eps(one, two):
             # A hair of eps takes the least variance, and matters the least.
             if told is not None and not (_same(best, item) and variances):
                 variances.append(told)
@@ -249,7 +270,7 @@ def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
     if variances:
         needs.insert(0, f"a channel with a variance below {min(variances):.1g}")
     if counts:
-        needs.insert(0, f"a batch of at most {max(2, int(min(counts)))} values a channel")
+        needs.insert(0, f"a batch of at most {max(2, int(min(counts)))} values per channel")
     needs = needs or ["an input in which the two differ"]
     return f"{_listed(list(dict.fromkeys(needs))[:2])} would decide"
 
@@ -287,7 +308,7 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
     clearest = int(share.argmax())
     if not share[clearest] > 0:
         return None
-    if _differ_in_eps(one, two):
+    if differ_in_eps(one, two):
         var = stats.var if one.mode == TRAINING else seen.known.running_var
         return None if var is None else float(var[clearest] * share[clearest] / 2)
     return float(seen.view.count * share[clearest] / 2)
@@ -298,12 +319,12 @@ def _affinity(implied: Implied) -> str:
     worst = implied.worst
     if worst is not None:
         return (
-            f"It is no BatchNorm of this input: channel {worst} is no multiple of the input plus a "
-            f"constant (off by {implied.off[worst]:.2g})."
+            f"BatchNorm did not make it of this input: channel {worst} is not a multiple of the "
+            f"input plus a constant (off by {implied.off[worst]:.2g})"
         )
     if implied.tells_nothing:
-        return "The input's channels hold one value each, so that any map may have made it."
+        return "Each channel of the input holds one value, so that any map may have made the output"
     return (
         "In each channel it is a multiple of the input plus a constant, so BatchNorm may have made "
-        "it with a weight, bias or statistics that are not the given ones."
+        "it with another weight, bias or statistics than those given"
     )

@@ -13,6 +13,7 @@ from bncli.dtypes import DTYPES, decode, encode
 from bncli.light import dataclass, np
 from bncli.running_stats.frameworks import CONVENTIONS
 from bncli.verify.identify.parts import SQUARES, WITHIN, shard_statistics
+from bncli.verify.identify.said import Said
 from bncli.verify.identify.updates import (
     APART,
     AVERAGE,
@@ -63,11 +64,16 @@ class UpdateIdentification:
     """
 
     ways: tuple[MeasuredUpdate, ...]
-    best: str
+    said: Said
     confident: bool
     expected: bool
     tried: int
     nothing: bool = False
+
+    @property
+    def best(self) -> str:
+        """The answer in sentences."""
+        return self.said.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ class Observed:
 def identify_update(observed: Observed) -> UpdateIdentification:
     """Try every convention on the channels in which all numbers are finite."""
     if not observed.finite.any():
-        nothing = "Nothing was compared: every channel holds NaN or Inf."
+        nothing = Said("nothing was compared: every channel holds NaN or Inf")
         return UpdateIdentification((), nothing, confident=False, expected=False, tried=0)
     ways = usual_updates(len(observed.shards))
     found = [observed.measured(way) for way in ways]
@@ -205,7 +211,7 @@ def identify_update(observed: Observed) -> UpdateIdentification:
     order = explaining + rest
     return UpdateIdentification(
         ways=tuple(order),
-        best=_sentence(observed, order),
+        said=_said(observed, order),
         confident=len(explaining) == 1,
         expected=any(
             item.update.variance == "unbiased"
@@ -247,25 +253,26 @@ def _told(observed: Observed) -> list[Update]:
     return list(dict.fromkeys(ways))
 
 
-def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:
+def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
     """The best way, what another divisor would leave, and what remains in doubt."""
     best = order[0]
     said = best.update.words
     if not best.explains:
-        return (
-            f"None of {len(order)} conventions explains the update; the nearest, {said}, is off by "
-            f"up to {best.max_abs_diff:.2g} in {best.quantity}, channel {best.channel}."
+        return Said(
+            f"none of {len(order)} conventions explains the update",
+            f"the nearest, {said}, is off by up to {best.max_abs_diff:.2g} in {best.quantity}, "
+            f"channel {best.channel}",
         )
     if best.update.is_none:
         usual = next(item for item in order if item.update == USUAL)
-        return (
-            "Nothing was updated: the buffers are as they were, as in eval mode or at momentum 0; "
+        return Said(
+            "nothing was updated: the buffers did not change, as in eval mode or at momentum 0",
             f"momentum {USUAL.weight:g} would be off by {usual.max_abs_diff:.2g} in "
-            f"{usual.quantity}, channel {usual.channel}."
+            f"{usual.quantity}, channel {usual.channel}",
         )
-    text = f"The update is {said} (max {best.max_abs_diff:.2g})"
+    claim = f"the update is {said} (largest difference {best.max_abs_diff:.2g})"
     if best.update.frameworks:
-        text += f", as in {', '.join(best.update.frameworks)}"
+        claim += f", as in {', '.join(best.update.frameworks)}"
     other = next(
         (
             item
@@ -276,25 +283,34 @@ def _sentence(observed: Observed, order: list[MeasuredUpdate]) -> str:
         ),
         None,
     )
+    contrast = ""
     if other is not None and not other.explains:
-        kind = other.update.variance
-        text += (
-            f"; the {kind} variance would be off by {other.max_abs_diff:.2g} in channel "
-            f"{other.channel}"
+        contrast = (
+            f"the {other.update.variance} variance would be off by {other.max_abs_diff:.2g} in "
+            f"channel {other.channel}"
         )
+    return Said(claim, contrast, _doubt(observed, order, other))
+
+
+def _doubt(observed: Observed, order: list[MeasuredUpdate], other: MeasuredUpdate | None) -> str:
+    """What else explains the update, and what would decide; "" where nothing else does.
+
+    `other` is the same update with the other divisor.
+    """
+    best = order[0]
     remaining = [item for item in order[1:] if item.explains]
     if not remaining:
-        return f"{text}."
+        return ""
     verb = "fits" if len(remaining) == 1 else "fit"
     names = " and ".join(item.update.words for item in remaining[:2])
     more = f" and {len(remaining) - 2} more" if len(remaining) > 2 else ""
-    text = f"{text}. {names}{more} {verb} as well"
+    text = f"{names}{more} {verb} as well"
     if other is not None and other.explains:
         u = DTYPES[observed.dtype].unit_roundoff
         with np.errstate(all="ignore"):
-            share = best.update.weight * observed.stats.var / (observed.stats.count * u)
-            share = share / (4 * (observed.after.running_var + best.update.weight))
-            share[~observed.finite] = 0.0
-        count = max(2, int(observed.stats.count * float(np.nan_to_num(share).max()) / 2))
-        return f"{text}: a batch of at most {count} values a channel would decide."
-    return f"{text}: a batch further from the running statistics would decide."
+            part = best.update.weight * observed.stats.var / (observed.stats.count * u)
+            part = part / (4 * (observed.after.running_var + best.update.weight))
+            part[~observed.finite] = 0.0
+        count = max(2, int(observed.stats.count * float(np.nan_to_num(part).max()) / 2))
+        return f"{text}: a batch of at most {count} values per channel would decide"
+    return f"{text}: a batch further from the running statistics would decide"

@@ -79,7 +79,7 @@ class Update:
     def words(self) -> str:
         """The update as a person says it."""
         if self.weight == 0:
-            return f"running_var as it was ({self.variant})" if self.mean_weight else "no update"
+            return f"running_var unchanged ({self.variant})" if self.mean_weight else "no update"
         kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
             self.variance, "Keras 2's variance"
         )

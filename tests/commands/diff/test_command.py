@@ -40,7 +40,8 @@ def test_json_keeps_its_promise(run, save):
     assert worst["ulp"] == diff.max() / np.spacing(np.abs(expected[:, 1]).max())
     (finding,) = result.report["findings"]
     assert finding["code"] == "BN901"
-    assert "Of 3 channels, channel 1 mismatches." in finding["detail"]
+    assert finding["message"].startswith("32 of 96 values differ from b.npy, by up to 0.00")
+    assert "Of 3 channels, channel 1 mismatches. The worst is channel 1" in finding["detail"]
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_flat_tensor_is_compared_as_a_whole(run, save):
     (row,) = table(result, "differences")
     assert (row["index"], row["mismatched"], row["total"]) == ([999_999], 1, 1_000_000)
     assert table(result, "channels") == []
-    shown = run("diff", "x.npy", "y.npy", "--width", "120").stdout
+    shown = run("diff", "x.npy", "y.npy", "--width", "120", "-v").stdout
     assert "Not channel by channel, above 16384 of them: values." in shown
 
 
@@ -209,8 +209,11 @@ def test_a_difference_is_explained_where_the_input_is_known(run, save):
         save(f"{eps}.npy", module(torch.from_numpy(x)).detach().numpy())
     result = run("diff", "1e-05.npy", "0.1.npy", "--input", "x.npy", "-f", "json")
     (finding,) = result.report["findings"]
-    assert "ACTUAL is training mode with eps = 1e-5" in finding["detail"]
-    assert "EXPECTED is training mode with eps = 0.1" in finding["detail"]
+    assert finding["detail"].endswith(
+        "Cause: 0.1.npy is training mode with eps 0.1 (fitted eps), and 1e-05.npy is training mode "
+        "with eps 1e-5."
+    )
+    assert finding["hint"] == "Set eps=0.1 where 1e-05.npy is made."
     same = run("diff", "1e-05.npy", "1e-05.npy", "--input", "x.npy", "-f", "json")
     assert (same.code, same.report["findings"]) == (0, [])
 

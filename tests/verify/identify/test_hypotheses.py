@@ -131,12 +131,12 @@ def test_what_is_not_there_is_not_ignored(known, ways):
 
 
 def test_words():
-    assert Hypothesis(EVAL, None, 1e-3).words == "eval mode with eps = 1e-3"
+    assert Hypothesis(EVAL, None, 1e-3).words == "eval mode with eps 1e-3"
     unbiased = Hypothesis(TRAINING, 1, 1e-5, outside=True, view="axis 1")
     assert unbiased.words == (
-        "training mode with the unbiased variance and eps = 1e-5 (eps outside the root, axis 1)"
+        "training mode with the unbiased variance and eps 1e-5 (eps outside the root, axis 1)"
     )
-    assert Hypothesis("LayerNorm", None, 0.1).words == "LayerNorm with eps = 0.1"
+    assert Hypothesis("LayerNorm", None, 0.1).words == "LayerNorm with eps 0.1"
 
 
 def test_what_one_expects_is_the_least_odd():

@@ -170,7 +170,7 @@ def test_two_values_of_eps_on_large_variances():
     assert found.expected
     assert not found.confident
     assert found.hypotheses[0].hypothesis == Hypothesis("training", 0, 1e-5)
-    assert "eps = 1e-3, 1e-6" in found.best
+    assert "eps 1e-3, 1e-6" in found.best
     limit = float(re.search(r"a variance below (\S+) would decide", found.best)[1])
     told = (x * np.sqrt(limit / 1e4 / 4)).astype(np.float32)
     y = (told - told.mean(0, dtype="f8")) / np.sqrt(told.var(0, dtype="f8") + 1e-6)
@@ -194,7 +194,7 @@ def test_a_large_batch_hides_the_divisor():
     assert not told.expected
     assert hidden.expected
     assert "the unbiased variance" in hidden.best
-    fewer = int(re.search(r"at most (\d+) values a channel", hidden.best)[1])
+    fewer = int(re.search(r"at most (\d+) values per channel", hidden.best)[1])
     assert 2_000 < fewer < 2_000_000
     assert found(fewer // 4).hypotheses[0].hypothesis.ddof == 1
 
@@ -205,7 +205,7 @@ def test_one_sample_may_be_an_instance_norms():
     found = identify_output(source(x), source(y), 1, Known())
     assert found.expected
     assert not found.confident
-    assert "InstanceNorm with eps = 1e-5 and LayerNorm with eps = 1e-5" in found.best
+    assert "InstanceNorm with eps 1e-5 and LayerNorm with eps 1e-5" in found.best
     assert found.best.endswith("fit as well: a batch of several samples would decide.")
 
 
@@ -215,7 +215,7 @@ def test_what_nobody_made_is_not_explained():
     assert not found.explained
     assert not found.confident
     assert found.best.startswith("None of ")
-    assert "is no multiple of the input plus a constant" in found.best
+    assert "is not a multiple of the input plus a constant" in found.best
     scaled = identify_output(source(x), source(7.7 * x + 0.3), 1, Known())
     assert not scaled.explained
     assert "In each channel it is a multiple of the input plus a constant" in scaled.best
@@ -259,8 +259,8 @@ def test_the_sentence_says_the_contrast():
     known = Known(running_mean=mean, running_var=var)
     found = identify_output(source(x), source(y), 1, known)
     off = np.abs(y - plain).max(0)
-    assert found.best.startswith("OUTPUT is eval mode with eps = 1e-3 (max ")
-    assert f"; eps = 1e-5 would be off by {off.max():.2g} in channel {off.argmax()}." in found.best
+    assert found.best.startswith("OUTPUT is eval mode with eps 1e-3 (largest difference ")
+    assert f"; eps 1e-5 would be off by {off.max():.2g} in channel {off.argmax()}." in found.best
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -290,7 +290,7 @@ def test_in_half_precision_the_mode_that_is_right_comes_before_one_that_is_not()
     known = Known(np.array([2.6]), np.array([-0.18]), np.array([1.17]), np.array([44.8]), 1e-6)
     x_values, y_values = (tensor.float().numpy() for tensor in (x, y))
     found = identify_output(source(x_values, "bfloat16"), source(y_values, "bfloat16"), 1, known)
-    assert found.best.startswith("OUTPUT is training mode with eps = 1e-6")
+    assert found.best.startswith("OUTPUT is training mode with eps 1e-6")
     assert all(item.hypothesis.mode == "training" for item in found.hypotheses if item.explains)
 
 

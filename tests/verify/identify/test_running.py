@@ -173,7 +173,7 @@ def test_a_large_batch_hides_the_divisor_and_says_so():
     hidden = found(3_000_000)
     assert hidden.expected
     assert not hidden.confident
-    fewer = int(re.search(r"at most (\d+) values a channel would decide", hidden.best)[1])
+    fewer = int(re.search(r"at most (\d+) values per channel would decide", hidden.best)[1])
     told = found(fewer // 2)
     assert told.ways[0].update.variance == "biased"
     assert not told.expected

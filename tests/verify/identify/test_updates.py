@@ -85,4 +85,4 @@ def test_words():
     assert Update(0.1, "biased", STD).words.endswith(f"the biased variance ({STD})")
     assert Update(0.1, "keras2").words.endswith("Keras 2's variance")
     mean_alone = Update(0.0, "unbiased", "running_mean with momentum 0.1", mean_weight=0.1)
-    assert mean_alone.words == "running_var as it was (running_mean with momentum 0.1)"
+    assert mean_alone.words == "running_var unchanged (running_mean with momentum 0.1)"

@@ -1,0 +1,173 @@
+"""What `bncli diff INPUT` says first: the quantities that come nearest to failing, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.commands.diff.differences import used_text
+from bncli.light import dataclass
+from bncli.report import ANSWER_ROWS, Column, Table
+from bncli.sections.answer import counted, listed, share
+from bncli.sections.findings import closing, nan_note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.commands.diff.mode_tables import ModeResult
+    from bncli.model import Closeness
+    from bncli.report import Finding
+
+FAR = 1 / 3
+"""The share of the largest use of a tolerance below which a quantity is counted, and not shown."""
+
+ROUNDING_ULP = 8.0
+"""The error of a gradient, in ULPs of the values that were rounded on its way, that is rounding."""
+
+IS_ROUNDING = "what differs is float32 rounding"
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A quantity in one mode."""
+
+    mode: str
+    item: Closeness
+    channel: int | None
+
+
+def _worst_first(results: Sequence[ModeResult]) -> list[_Compared]:
+    """Every quantity of every mode, those that failed first and the worst of them first."""
+    found = [
+        _Compared(result.mode, item.whole, _channel(result, item.whole))
+        for result in results
+        for item in result.compared.quantities
+    ]
+    return sorted(found, key=lambda one: one.item.badness)
+
+
+def _channel(result: ModeResult, item: Closeness) -> int | None:
+    """The channel in which a quantity is furthest off; None for the counter."""
+    if not item.index or item.quantity == "num_batches_tracked":
+        return None
+    return item.index[0] if len(item.index) == 1 else item.index[result.done.channel_axis]
+
+
+def quantities_answer(results: Sequence[ModeResult], backend: str) -> Table:
+    """The quantities that failed, those that use most of their tolerance, and a line for the rest.
+
+    `backend` is the name of the other side's values.
+    """
+    ordered = _worst_first(results)
+    largest = max((one.item.used for one in ordered if one.item.passed), default=0.0)
+    shown = [
+        one
+        for one in ordered
+        if not one.item.passed or (largest > 0 and one.item.used >= FAR * largest)
+    ] or [one for one in ordered if one.item.quantity == "output"]
+    shown = shown[:ANSWER_ROWS]
+    rest = [one.item for one in ordered if one not in shown]
+    failed = any(not one.item.passed for one in shown)
+    off = Column("off", "values off", spare=0 if failed else 2)
+    rows = [
+        {
+            "quantity": one.item.quantity,
+            "mode": one.mode,
+            "channel": one.channel,
+            "max_abs_diff": one.item.max_abs_diff,
+            "used": used_text(one.item.used),
+            "index": one.item.index if len(one.item.index) > 1 else None,
+            "off": f"{one.item.mismatched} of {one.item.total}",
+            "actual": one.item.actual,
+            "expected": one.item.expected,
+        }
+        for one in shown
+    ]
+    columns = (
+        Column("quantity", "quantity"),
+        *([Column("mode", "mode")] if len(results) > 1 else []),
+        Column("channel", "channel"),
+        Column("max_abs_diff", "difference", ".3g"),
+        *([off] if failed else []),
+        Column("used", "tolerance used"),
+        *([Column("index", "index", spare=1)] if any(row["index"] for row in rows) else []),
+        *([] if failed else [off]),
+        Column("actual", "bncli", ".9g", spare=3),
+        Column("expected", backend, ".9g", spare=3),
+    )
+    return Table("quantities", "", columns, rows, _rest(rest))
+
+
+def _rest(rest: Sequence[Closeness]) -> str:
+    """A line for the quantities that are not shown; "" where there are none."""
+    if not rest:
+        return ""
+    most = max(item.used for item in rest)
+    said = counted(len(rest), "more quantity", "more quantities")
+    if most == 0:
+        return f"{said} {'does' if len(rest) == 1 else 'do'} not differ at all"
+    return f"{said} {'uses' if len(rest) == 1 else 'use'} at most {share(most)} (-v lists them)"
+
+
+def verdict(
+    results: Sequence[ModeResult],
+    name: str,
+    findings: Sequence[Finding],
+    tolerance: tuple[float, float] | None,
+) -> str:
+    """Whether the two agree, and what their differences are where that is proven.
+
+    `tolerance` is what the user gave in place of the one that follows from the arithmetic.
+    """
+    ordered = _worst_first(results)
+    failed = [one for one in ordered if not one.item.passed]
+    total = len(ordered)
+    rounding = _rounding(results)
+    if failed:
+        several = len(results) > 1
+        names = [f"{one.item.quantity}{f' ({one.mode})' * several}" for one in failed]
+        said = f"{name} differs in {len(failed)} of {total} quantities: {listed(names, 2)}"
+        if tolerance is not None and rounding == IS_ROUNDING:
+            rtol, atol = tolerance
+            return closing(said, f"{rounding}, which rtol {rtol:g} and atol {atol:g} do not allow")
+        return said
+    closest = max(ordered, key=lambda one: one.item.used).item
+    if not rounding and closest.used:
+        rounding = f"{closest.quantity} comes nearest to its tolerance, {share(closest.used)}"
+    return closing(
+        f"{name} agrees in {total} of {total} quantities",
+        rounding or "all are equal",
+        nan_note(findings),
+    )
+
+
+def _rounding(results: Sequence[ModeResult]) -> str:
+    """That the differences are float32's rounding, where the error budget proves it; else "".
+
+    Proven is what PyTorch's arithmetic, repeated step by step, gives bit for bit, and a gradient
+    that lies within a few ULPs of its exact value in every channel.
+    """
+    differing = [
+        (result, item)
+        for result in results
+        for item in result.compared.quantities
+        if item.whole.max_abs_diff > 0
+    ]
+    if not differing:
+        return ""
+    furthest = 0.0
+    for result, item in differing:
+        line = next((one for one in result.budget if one.quantity == item.whole.quantity), None)
+        if line is None:
+            return ""
+        if line.repeated_ulp is None and item.whole.quantity.startswith("grad_"):
+            if line.torch_ulp is None or line.channels < len(item.channels):
+                return ""
+            furthest = max(furthest, line.torch_ulp)
+        elif line.repeated_ulp != 0:
+            return ""
+    if furthest <= ROUNDING_ULP:
+        return IS_ROUNDING
+    return (
+        "what differs in the forward pass is float32 rounding; the gradients are up to "
+        f"{furthest:.3g} ULP from exact"
+    )

@@ -1,0 +1,187 @@
+"""What `bncli diff ACTUAL EXPECTED` says first: which tensors or channels differ, worst first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncli.commands.diff.differences import channels_answer, used_text
+from bncli.commands.diff.stored_tables import worst_pairs_first
+from bncli.dtypes import DTYPES
+from bncli.report import Column, Table
+from bncli.rulebook.comparison import channels_sentence
+from bncli.sections.answer import counted, share
+from bncli.sections.findings import closing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.commands.diff.stored_tables import StoredPair
+    from bncli.report import Finding, Value
+
+MOST_TENSORS, MOST_BESIDE_OTHERS = 16, 8
+"""Tensors that are shown, and how many where others could not be compared: those have a block."""
+
+
+def subject(
+    done: Sequence[StoredPair],
+    labels: tuple[str, ...],
+    tolerance: tuple[float, float] | None,
+    *,
+    single: bool,
+) -> tuple[str, ...]:
+    """What is compared with what, and how closely."""
+    first = f"{labels[0]} against {labels[1]}"
+    closely = "rtol and atol by dtype (as torch.testing.assert_close)"
+    if tolerance is not None:
+        closely = "rtol {:g}, atol {:g}".format(*tolerance)
+    if not single:
+        return first, f"{counted(len(done), 'tensor')}, {closely}"
+    pair = done[0]
+    whole = pair.compared.whole
+    if tolerance is None and whole.total:
+        closely = f"rtol {whole.rtol:g}, atol {whole.atol:g} (as torch.testing.assert_close)"
+    dtypes = " and ".join(dict.fromkeys((pair.actual.dtype, pair.expected.dtype)))
+    shape = ", ".join(map(str, pair.expected.shape))
+    axis = f"channels on axis {pair.channel_axis}, " if pair.expected.ndim > 1 else ""
+    return f"{first}  {dtypes} ({shape})", f"{axis}{closely}"
+
+
+def pair_answer(channels: Table, labels: tuple[str, ...]) -> tuple[Table, ...]:
+    """The channels of one pair, worst first; no table where all are equal."""
+    differing = [row for row in channels.rows if row["max_abs_diff"] != 0]
+    if not differing:
+        return (replace(channels, rows=()),)
+    named = (Column("channel", "channel"),)
+    return (channels_answer(channels.rows, named, (labels[0], labels[1])),)
+
+
+def set_answer(done: Sequence[StoredPair], others: int) -> Table:
+    """The tensors that differ, worst first; `others` could not be compared."""
+    differing = [pair for pair in worst_pairs_first(done) if pair.compared.whole.mismatched]
+    most = MOST_BESIDE_OTHERS if others else MOST_TENSORS
+    shown, rest = differing[:most], differing[most:]
+    rows: list[dict[str, Value]] = []
+    for pair in shown:
+        item = pair.compared.whole
+        largest = max(pair.compared.sizes, default=0.0)
+        finite = math.isfinite(item.max_abs_diff)
+        rows.append(
+            {
+                "quantity": pair.name,
+                "max_abs_diff": item.max_abs_diff if finite else "not finite",
+                "relative": share(item.max_abs_diff / largest) if finite and largest else None,
+                "off": f"{item.mismatched} of {item.total}",
+                "index": item.index or None,
+                "used": used_text(item.used),
+                "actual": item.actual,
+                "expected": item.expected,
+            }
+        )
+    columns = (
+        Column("quantity", "tensor"),
+        Column("max_abs_diff", "worst difference", ".3g"),
+        Column("relative", "of largest value"),
+        Column("off", "values off"),
+        Column("index", "index", spare=1),
+        Column("used", "tolerance used", spare=2),
+        Column("actual", "actual", spare=3),
+        Column("expected", "expected", spare=3),
+    )
+    note = ""
+    if rest:
+        verb = "differs" if len(rest) == 1 else "differ"
+        note = f"{counted(len(rest), 'more tensor')} {verb}{_counters(rest)} (-v lists them)"
+    return Table("tensors", "", columns, rows, note)
+
+
+def _counters(rest: Sequence[StoredPair]) -> str:
+    """How many of the tensors hold integers, and how far these are off; "" for none."""
+    counters = [pair for pair in rest if not DTYPES[pair.expected.dtype].digits]
+    if not counters:
+        return ""
+    names = {pair.name.rpartition(".")[2] for pair in counters}
+    what = names.pop() if len(names) == 1 else "integers"
+    furthest = max(pair.compared.whole.max_abs_diff for pair in counters)
+    return f", of which {len(counters)} are {what}, by up to {furthest:.6g}"
+
+
+def set_remarks(done: Sequence[StoredPair]) -> tuple[str, ...]:
+    """How many tensors are identical, and how many agree within their tolerance."""
+    wholes = [pair.compared.whole for pair in done]
+    identical = sum(item.passed and item.max_abs_diff == 0 for item in wholes)
+    agreeing = sum(item.passed for item in wholes) - identical
+    if not any(item.mismatched for item in wholes):
+        return ()
+    said = f"{counted(identical, 'tensor')} {'is' if identical == 1 else 'are'} identical"
+    if agreeing:
+        said += f", {agreeing} {'agrees' if agreeing == 1 else 'agree'} within the tolerance"
+    return (said,)
+
+
+def verdict(done: Sequence[StoredPair], reasons: dict[str, str], *, single: bool) -> str:
+    """Whether they agree, and what differs most."""
+    wholes = [pair.compared.whole for pair in done if pair.compared.whole.total]
+    values = sum(item.total for item in wholes)
+    if not values:
+        return "nothing was compared: the two have no value in common"
+    failed = sorted((item for item in wholes if not item.passed), key=lambda item: item.badness)
+    left_out = f"{len(reasons)} could not be compared" if reasons else ""
+    if failed:
+        worst = failed[0]
+        if single:
+            return f"{worst.mismatched} of {values} values differ, {_by(worst.max_abs_diff)}"
+        verb = "differs" if len(failed) == 1 else "differ"
+        most = f"{worst.quantity} most" if len(failed) > 1 else worst.quantity
+        return closing(f"{len(failed)} of {len(wholes)} tensors {verb}, {most}", left_out)
+    what = f"all {values} values" if single else f"all {len(wholes)} tensors, {values} values,"
+    if all(item.max_abs_diff == 0 for item in wholes):
+        return closing(f"{what} are equal", left_out)
+    closest = max(wholes, key=lambda item: item.used)
+    return closing(f"{what} agree; the worst uses {share(closest.used)} of its tolerance", left_out)
+
+
+def _by(difference: float) -> str:
+    """How far values are off, after "differ, "."""
+    if math.isfinite(difference):
+        return f"by up to {difference:.3g}"
+    return "with NaN or Inf on one side only"
+
+
+def told_of_pair(
+    finding: Finding, pair: StoredPair, other: str, channels: Table, cause: tuple[str, str]
+) -> Finding:
+    """The finding of one pair: how far it is off, in which channel most, and the cause if known.
+
+    `other` is the name of EXPECTED, and `cause` has sentences and a fix, "" where none is known.
+    """
+    item = pair.compared.whole
+    verb = "differs" if item.mismatched == 1 else "differ"
+    values = f"{item.mismatched} of {item.total} values {verb}"
+    place = f"at ({', '.join(map(str, item.index))})" if item.index else "there"
+    worst = f"{item.actual:.6g} {place}, where {other} has {item.expected:.6g}."
+    where = channels_sentence(pair.compared)
+    if len(pair.compared.channels) > 1 and channels.rows:
+        row = channels.rows[0]
+        std = row["diff_over_std"]
+        off = f"off by {row['max_abs_diff']:.3g}"
+        off += f", {std:.3g} std" if isinstance(std, float) else ""
+        worst = f"{where} The worst is channel {row['channel']}, {off}: {worst}"
+    else:
+        worst = f"It is {worst}"
+    detail = " ".join(filter(None, (worst, cause[0])))
+    message = f"{values} from {other}, {_by(item.max_abs_diff)}"
+    return replace(finding, message=message, detail=detail.strip(), hint=cause[1] or finding.hint)
+
+
+def told_of_set(finding: Finding, pair: StoredPair | None, other: str) -> Finding:
+    """The finding of one of several tensors, the place of which says all but the other file."""
+    claim = f"tensors differ from {other}"
+    hint = "Name one tensor of each file as FILE::NAME to see its channels."
+    if pair is None:
+        return replace(finding, claim=claim, hint=hint)
+    item = pair.compared.whole
+    verb = "differs" if item.mismatched == 1 else "differ"
+    message = f"{item.mismatched} of {item.total} values {verb}, {_by(item.max_abs_diff)}"
+    return replace(finding, message=message, claim=claim, hint=hint)
