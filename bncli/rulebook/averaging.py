@@ -118,7 +118,7 @@ LEFT_BEHIND = Rule(
     "BN609",
     "copy-left-behind",
     Severity.WARNING,
-    "the averaged copy's weights follow the live ones, its statistics do not",
+    "the averaged copy's weights follow the live ones, but its statistics do not",
     "Average or copy the buffers along with the parameters, or run update_bn on the copy. If that "
     "was done, nothing needs fixing.",
     symptom="The averaged model is worse than the live one in evaluation, the more the further "
@@ -248,15 +248,14 @@ def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
     said = ""
     if decay is not None and decay < 1:  # to two digits of what a step takes
         places = 1 - math.floor(math.log10(1 - decay))
-        said = f", as decay {decay:.{places}f} leaves it after {plain_count(count or 0)} steps"
+        said = f", as after {plain_count(count or 0)} steps of decay {decay:.{places}f}"
     return _finding(
         STILL_INITIAL,
         copy,
         live,
-        f"about {percent(weight)} of each statistic is still the initial 0 or 1",
+        f"about {percent(weight)} of each statistic is still the initial 0 or 1{said}",
         "averaged-too-briefly",
-        f"running_var is {weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}"
-        f"{said}.",
+        f"running_var is {weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}.",
         initial_weight=weight,
         decay=decay,
         num_batches_tracked=copy.counter,

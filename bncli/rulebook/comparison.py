@@ -67,7 +67,7 @@ MADE_OTHERWISE = Rule(
     "BN904",
     "made-otherwise",
     Severity.WARNING,
-    "made in another way than PyTorch's with the expected eps and mode",
+    "not made as PyTorch would with the expected eps and mode",
     "Change that setting on the side that is wrong.",
     symptom="A port agrees in shape and roughly in size, and its accuracy is lower.",
     arithmetic="Each way to compute the output, or the update, from what is given is tried. One "

@@ -1,4 +1,4 @@
-"""What names tell of a copy: of the whole network, or of its parameters alone."""
+"""What names tell about a copy: of the whole network, or of its parameters alone."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ COPY = re.compile(
     r"|(?:^|_)target_(?:net|encoder|network|model|backbone|projector|branch)",
     re.IGNORECASE,
 )
-"""A component of a name that says: this is an averaged copy of another model."""
+"""A component of a name that marks an averaged copy of another model."""
 
 FOLLOWER = re.compile(r"(?:^|_)(?:target|targ|old|slow|lagged|momentum)(?=_|$)", re.IGNORECASE)
-"""A component of a name that may say so, and does where the weights too are nearly a copy's."""
+"""A component of a name that may mark one, and does where the weights are close as well."""
 
 _MARK = re.compile(
     r"(?:^|_)(?:ema|swa|avg|average|averaged|teacher|target|targ|old|slow|lagged|momentum|polyak)"
     r"(?=_|$)",
     re.IGNORECASE,
 )
-"""What such a component has more than that of the live model: model_ema, q_net_target."""
+"""What such a component adds to the live model's: _ema in model_ema, _target in q_net_target."""
 
 _ASIDE = re.compile(r"^optim|exp_avg|(?:^|_)grads?(?:_|$)|gradient|momentum_buffer", re.IGNORECASE)
-"""A component of a name that says: numbers about the parameters, such as an optimiser's."""
+"""A component of a name that marks numbers about the parameters, such as an optimiser's."""
 
 FEWEST_MIRRORED = 3
-"""Layers from which a part of the file that has all of them by name is a copy, not a sibling."""
+"""How many layers a network needs for a part of the file with the same names to be a copy of it."""
 
 WRAPPERS = frozenset({"module", "_orig_mod", "model", "state_dict", "online_model", "shadow"})
-"""Names that wrapping puts before a model's own, and that say nothing of the model."""
+"""Names that wrappers put before a model's own, and that say nothing about the model."""
 
 LONGEST_NAME = 1000
-"""Longer names are not of a network that anyone wrote."""
+"""No network that a person wrote has longer names."""
 
 _PARAMETERS = frozenset((*WEIGHTS, *BIASES, "kernel", "in_proj_weight", "in_proj_bias"))
 
 
 def parameters_alone(file: Checkpoint) -> set[str]:
-    """The names of what lacks statistics because the parameters of a network were copied.
+    """The names of layers without statistics because only a network's parameters were copied.
 
-    A copy says by its name what it is (shadow, exp_avg, grads), or has a layer for each of the
-    file's layers with statistics, FEWEST_MIRRORED or more.
+    Such a copy shows by its name (shadow, exp_avg, grads), or has a layer for each of the file's
+    layers with statistics, if these are FEWEST_MIRRORED or more.
     """
     affine_only = {
         bare.name: parts_of(bare.name)
@@ -79,7 +79,7 @@ def parameters_alone(file: Checkpoint) -> set[str]:
 
 
 def is_parameter(name: str) -> bool:
-    """Whether a tensor's name is that of a layer's weight or bias, and no optimiser's number."""
+    """Whether a name is that of a layer's weight or bias, and not of an optimiser's state."""
     *above, leaf = parts_of(name)
     return leaf in _PARAMETERS and not any(map(_ASIDE.search, above))
 
@@ -90,7 +90,7 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def snake(part: str) -> str:
-    """A component with its words apart: "modelEMA" as "model_EMA"."""
+    """A component in snake case: "modelEMA" as "model_EMA"."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part)
 
 
@@ -101,11 +101,11 @@ def twins(
 ) -> dict[str, str]:
     """For each layer of an averaged copy, the layer of the live model that it belongs to.
 
-    A copy is known by a component of its name (ema, teacher, swa and the like) or by standing
-    below one of the `averaged` prefixes. What follows that component, less what wrapping adds,
-    must be the end of the live layer's name, and the number of channels the same; a live layer
-    below the component without its mark goes first (model_ema.bn beside model.bn). A name that
-    only may be a copy's (q_net_target) is one where `alike` says so of the two layers.
+    A copy is recognised by a component of its name (ema, teacher, swa and the like), or because it
+    is below one of the `averaged` prefixes. What follows that component, without wrappers, must be
+    the end of the live layer's name, and the number of channels must be the same. A live layer
+    below the same component without the mark is preferred (model.bn for model_ema.bn). A name that
+    is not always a copy's (q_net_target) counts as one where `alike` is true of the two layers.
     """
     roots = [tuple(root.split(".")) for root in averaged if root]
     certain: dict[str, list[tuple[str, ...]]] = {}
@@ -137,7 +137,7 @@ def _paired(
     live: list[tuple[tuple[str, ...], Summary]],
     channels: dict[str, int | None],
 ) -> dict[str, str]:
-    """The live layer of each copy's layer whose name ends in one of its readings."""
+    """For each layer of a copy, the live layer whose name ends in one of the copy's readings."""
     wanted = {rest for several in copies.values() for rest in several}
     lengths = {len(rest) for rest in wanted}
     ends: dict[tuple[str, ...], list[tuple[int, Summary]]] = {}
@@ -159,7 +159,7 @@ def _paired(
             found[name] = partner.name
             root = name[: len(name) - sum(map(len, end)) - len(end) + 1]
             below.setdefault(root, {})[name] = len(end)
-    # "ema.bn" may be an attention of that name: a copy has most of the network's layers.
+    # "ema.bn" may be an attention block called ema: a copy has most of the network's layers.
     for names in below.values():
         if 2 * len(names) < len(live):
             for name in (each for each, length in names.items() if length == 1):
@@ -170,7 +170,7 @@ def _paired(
 def _where(
     parts: tuple[str, ...], marks: re.Pattern[str], roots: Sequence[tuple[str, ...]] = ()
 ) -> int | None:
-    """The last component that marks a copy, or the last of a root; None for no copy."""
+    """The index of the last component that marks a copy or ends a root; None if there is none."""
     for root in roots:
         if parts[: len(root)] == root:
             return len(root) - 1
@@ -179,7 +179,7 @@ def _where(
 
 
 def _readings(parts: tuple[str, ...], at: int) -> Iterator[tuple[str, ...]]:
-    """What a copy's layer may be called in the model, the longest reading first."""
+    """What a copy's layer may be called in the live model, the longest name first."""
     rest = parts[at + 1 :]
     rests = [rest]
     while len(rest) > 1 and rest[0] in WRAPPERS:

@@ -31,7 +31,7 @@ NEVER_ESTIMATED_ANYWHERE = Rule(
     "BN102",
     "never-estimated-anywhere",
     Severity.WARNING,
-    "trained layers have statistics 0 and 1, and so has the whole file",
+    "layers are trained, but no layer has statistics other than 0 and 1",
     "If evaluation uses stored statistics, run training data through the network in training mode "
     "first.",
     symptom="The network was run only in evaluation mode, or a later initialisation reset its "
@@ -192,7 +192,7 @@ def _follower(copy: Summary, live: Summary) -> Finding:
     }
     return NEVER_ESTIMATED.finding(
         label(copy.name),
-        f"{_EXACTLY}, but not in its twin {label(live.name)}",
+        f"the statistics are exactly 0 and 1, unlike those of the twin {label(live.name)}",
         evidence,
         detail="The weights of the two are alike: the parameters were copied without the buffers.",
         hint=f"Copy running_mean and running_var of {label(live.name)} too, wherever its "

@@ -23,10 +23,10 @@ INITIAL_VALUE_REMAINS = Rule(
     arithmetic="After n batches, (1 - m)^n of each statistic is still the initial value, with m "
     "the momentum. 44 batches bring it below 1% at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a "
     "variance lies below (1 - m)^n the counter itself is wrong (BN305), and this rule is silent.",
-    certainty="Certain where the file stores the momentum or --momentum gives it, since it follows "
-    "from the two. Otherwise it depends on the momentum that is assumed. Where all variances lie "
-    "just above one value, the likely momentum takes its place: no variance can be below "
-    "(1 - m)^n.",
+    certainty="Certain where the file stores the momentum or --momentum gives it: the share "
+    "follows from the momentum and the counter. Otherwise it depends on an assumed momentum; or, "
+    "where all variances lie just above one value, on the likely momentum that has this value as "
+    "its (1 - m)^n, which no variance can be below.",
     lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
 )

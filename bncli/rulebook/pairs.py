@@ -1,4 +1,4 @@
-"""A copy of a network beside the live one, by numbers: what of its statistics is still initial."""
+"""A copy of a network compared with the live one: what of its statistics is still initial."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ if TYPE_CHECKING:
 
 ALIKE = 0.8
 """The distance of two weights, relative to the larger, up to which one may be a copy of the other:
-those of two networks that were trained apart are about 1.4 apart, and never much below 1."""
+those of two networks that were trained separately are about 1.4 apart, never much below 1."""
 
 LEAST_INITIAL = 0.1
-"""The weight of the initial value that can be told from the movement of the live statistics."""
+"""The least share of the initial value that can be told from movement of the live statistics."""
 
 FEWEST_CHANNELS = 8
-"""Channels from which the weight of the initial value is estimated."""
+"""How many channels it takes to estimate the share of the initial value."""
 
 FAR_FROM_1 = 0.1
-"""The distance of a live variance from 1 from which a mixture with 1 is told from it."""
+"""How far a live variance has to be from 1 for a mixture with 1 to differ from it."""
 
 _MOST_CHANNELS = 4096
-"""Channels of a layer that are compared, evenly spread over it."""
+"""How many channels of a layer are compared, evenly spread over it."""
 _MOST_PARTS = 64
-"""Parts of a file whose weights are compared: a network has a copy or two, in a few parts each."""
+"""How many parts of a file are compared by their weights: a network has one or two copies, in a few
+parts each."""
 _MOST_WEIGHTS = 8
-"""Weights of a network that are compared, evenly spread over it."""
+"""How many weights of a network are compared, evenly spread over it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A layer of a copy beside its live twin, by numbers.
+    """A layer of a copy compared with its live twin.
 
-    `root` names the two parts of the file, the copy's first. `initial_weight` is how much of the
-    copy's statistics is still the initial 0 and 1, None where they show no such thing.
+    `root` names the two parts of the file, the copy's first. `initial_weight` is the share of the
+    copy's statistics that is still the initial 0 and 1, None where they do not show one.
     `statistics_apart` is the median distance of the two layers' outputs, in standard deviations of
-    the copy's, if both were given the live layer's activations. `weights_apart` is that of the
-    weights, relative to their size: 0 for the same, about 1.4 for two networks. None: not known.
+    the copy's, if both were given the live layer's activations. `weights_apart` is the distance of
+    the weights, relative to their size: 0 if they are equal, about 1.4 for two networks. Each is
+    None where it is not known.
     """
 
     root: tuple[str, str]
@@ -58,7 +60,7 @@ class Pair:
 
 
 class Comparison:
-    """The two parts of a file to which layers and their twins belong, compared once each."""
+    """The parts of a file to which layers and their twins belong, each pair compared once."""
 
     def __init__(self, file: TensorFile, refs: Mapping[str, LayerRefs]) -> None:
         self.file = file
@@ -66,12 +68,12 @@ class Comparison:
         self.apart: dict[tuple[str, str], float | None] = {}
 
     def alike(self, copy: str, live: str) -> bool:
-        """Whether the weights below the two parts are those of one network, more or less."""
+        """Whether the weights below the two parts are roughly those of one network."""
         apart = self.weights_apart(roots_of(copy, live))
         return apart is not None and apart <= ALIKE
 
     def weights_apart(self, roots: tuple[str, str]) -> float | None:
-        """The median distance of weights of two axes or more; None where there are none."""
+        """The median distance of the weights with two or more axes; None where there are none."""
         if roots not in self.apart:
             if len(self.apart) >= _MOST_PARTS:
                 return None
@@ -114,7 +116,7 @@ Statistics = tuple["FloatArray", "FloatArray", "FloatArray", "FloatArray"]
 
 
 def roots_of(copy: str, live: str) -> tuple[str, str]:
-    """What is left of two layers' names before the components that they end in alike."""
+    """What is left of two layers' names without the components at the end that they share."""
     ours, theirs = (re.split(r"([./])", name) for name in (copy, live))
     while len(ours) > 1 and len(theirs) > 1 and ours[-2:] == theirs[-2:]:
         del ours[-2:], theirs[-2:]
@@ -124,15 +126,15 @@ def roots_of(copy: str, live: str) -> tuple[str, str]:
 
 
 def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | None:
-    """How much of a copy's statistics is still the initial 0 and 1, the layers taken together.
+    """The share of a copy's statistics that is still the initial 0 and 1, over all its layers.
 
-    An average that began at a fresh layer holds q + (1 - q) times a mean of the live variances, q
-    the same in every channel of every layer. q is the median of (copy - live)/(1 - live), each
-    channel weighing as much as its live variance is far from 1. It holds only if most channels
-    agree on it, if no variance of the copy (the least is `least_var`) lies below q, if such a
-    mixture explains the copy much better than a factor that all live variances share, and if the
-    copy's means are not far above (1 - q) times the live ones. None where it does not, where q is
-    below LEAST_INITIAL, or where fewer than FEWEST_CHANNELS tell.
+    An average that began at a fresh layer holds q + (1 - q) times a mean of the live variances,
+    with the same q in every channel of every layer. q is the median of (copy - live)/(1 - live),
+    where a channel has the more weight the further its live variance is from 1. It is accepted
+    only if most channels agree on it, if no variance of the copy (the least is `least_var`) lies
+    below q, if such a mixture explains the copy much better than a common factor on all live
+    variances, and if the copy's means are not far above (1 - q) times the live ones. None where it
+    is not, where q is below LEAST_INITIAL, or where fewer than FEWEST_CHANNELS can be used.
     """
     mean, var, live_mean, live = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     usable = np.isfinite(var) & np.isfinite(live) & (var > 0) & (live >= 0)
@@ -162,11 +164,11 @@ def initial_weight(pairs: Sequence[Statistics], least_var: float) -> float | Non
 def statistics_apart(
     mean: FloatArray, var: FloatArray, live_mean: FloatArray, live_var: FloatArray
 ) -> float | None:
-    """The median distance of the normalised values, the live layer's activations given to both.
+    """The median distance of the normalised values, if both get the live layer's activations.
 
-    In a channel it is the root of z^2 + (r - 1)^2, z the distance of the means in standard
-    deviations of the copy's, r the ratio of the two standard deviations. All of shape
-    (num_features,); None where no channel has finite, positive variances.
+    In a channel it is the root of z^2 + (r - 1)^2, with z the distance of the means in standard
+    deviations of the copy and r the ratio of the two standard deviations. All arguments have shape
+    (num_features,). None where no channel has finite, positive variances.
     """
     usable = np.isfinite(mean + live_mean + var + live_var) & (var > 0) & (live_var > 0)
     if not usable.any():
@@ -179,14 +181,14 @@ def statistics_apart(
 
 
 def _weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:
-    """The value at which half of the weights lie on either side."""
+    """The value with half of the total weight on either side."""
     order = np.argsort(values)
     sums = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
 def _statistics(copy: LayerRefs, live: LayerRefs) -> Statistics | None:
-    """Both layers' statistics as float64, of some channels if there are very many."""
+    """Both layers' statistics as float64; of some channels only, if there are very many."""
     refs = (copy.running_mean, copy.running_var, live.running_mean, live.running_var)
     values = [_sample(ref, _MOST_CHANNELS) for ref in refs if ref is not None]
     if len(values) < 4 or any(value is None for value in values):
@@ -197,7 +199,7 @@ def _statistics(copy: LayerRefs, live: LayerRefs) -> Statistics | None:
 
 
 def _affine_apart(copy: LayerRefs, live: LayerRefs) -> float | None:
-    """The distance of two layers' weights and biases, where there is nothing else to compare."""
+    """The distance of two layers' weights and biases, if there is nothing else to compare."""
     return middle_of(
         _distance(ours, theirs)
         for ours, theirs in ((copy.weight, live.weight), (copy.bias, live.bias))
@@ -208,7 +210,7 @@ def _affine_apart(copy: LayerRefs, live: LayerRefs) -> float | None:
 def _weights(
     tensors: Mapping[str, TensorRef], copy: str, live: str
 ) -> Iterator[tuple[TensorRef, TensorRef]]:
-    """Some weights below one part of a file, each with its namesake below the other."""
+    """Some weights below one part of a file, each with the one of its name below the other."""
     both = [
         (ref, twin)
         for name, ref in tensors.items()
@@ -221,7 +223,7 @@ def _weights(
 
 
 def _distance(copy: TensorRef, live: TensorRef) -> float | None:
-    """How far two tensors are apart, relative to the larger; None where that means nothing."""
+    """How far two tensors are apart, relative to the larger; None where that has no meaning."""
     if copy.place is not None and copy.place == live.place:
         return 0.0
     ours, theirs = _sample(copy, _MOST_CHANNELS), _sample(live, _MOST_CHANNELS)
@@ -234,7 +236,7 @@ def _distance(copy: TensorRef, live: TensorRef) -> float | None:
 
 
 def _sample(ref: TensorRef, most: int) -> FloatArray | None:
-    """Some values of a tensor as float64, of one axis; None where they cannot be had.
+    """Some values of a tensor as a float64 array of one axis; None where they cannot be read.
 
     Raises FileError where the file is damaged.
     """
@@ -248,6 +250,6 @@ def _sample(ref: TensorRef, most: int) -> FloatArray | None:
     try:
         with ExitStack() as stack:
             values = ref.block_reader(stack)(tuple(reversed(block)))
-    except TensorError:  # what is wrong with the file as a whole is for the caller
+    except TensorError:  # what is wrong with the whole file is the caller's to handle
         return None
     return np.asarray(values, np.float64).reshape(-1)

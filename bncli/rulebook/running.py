@@ -79,7 +79,7 @@ ONE_VALUE = Rule(
     "BN704",
     "one-value-batch",
     Severity.ERROR,
-    "a batch has one value a channel, and so no unbiased variance",
+    "a batch has one value a channel, so its unbiased variance is undefined",
     "Drop the last batch (drop_last=True, --drop-last), or choose another batch size.",
     symptom='Training stops with "Expected more than 1 value per channel when training", often '
     "at the end of the first epoch.",
