@@ -101,17 +101,14 @@ def subject(source: Batches, rows: Rows, counts: IntArray, dtype: str) -> tuple[
     channels = f"each of {features} channels" if features > 1 else "1 channel"
     number = counted(source.per_epoch, "batch", "batches")
     batches = f"{source.label}  {number} of {values} in {channels}"
-    if flags.epochs > 1:
-        batches += f", {flags.epochs} epochs"
-    if flags.shuffle:
-        batches += ", shuffled"
     (first, momentum), *others = rows.conventions
     as_number = "none (cumulative average)" if momentum is None else f"{momentum:.6g}"
     origin = {"default": " (default)", "file": " (from the file)"}.get(rows.momentum_source, "")
-    update = f"{first.name}, momentum {as_number}{origin}, {dtype} buffers"
-    if others:
-        update += f"; beside {listed([row.name for row, _ in others], FEW_NAMES)}"
-    return batches, update
+    beside = f" beside {listed([row.name for row, _ in others], FEW_NAMES)}" if others else ""
+    update = f"{first.name}{beside}, momentum {as_number}{origin}, {dtype} buffers"
+    if flags.epochs > 1:
+        update += f", {flags.epochs} epochs"
+    return batches, update + (", shuffled" if flags.shuffle else "")
 
 
 def course_table(
