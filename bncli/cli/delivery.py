@@ -132,13 +132,15 @@ def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Repor
     word = report.word_for(exit_code)
     counts = count_findings(report.findings)
     scoped = bool(report.scope) and not report.nothing_checked
-    if scoped:
+    if scoped and (counts or not report.verdict):
         counts = f"{counts or 'no findings'} in {report.scope}"
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
     if codes:
         explains = "explains it" if len(codes) == 1 else "explains the first"
         counts += f" (bncli rules {codes[0]} {explains})"
-    parts = [counts, report.verdict] if scoped else [report.verdict, counts]
+    parts = [report.verdict, counts]
+    if scoped and word in ("WARN", "FAIL"):
+        parts.reverse()  # what was found in the scope is the reason for the word
     if report.unread:
         number = len(report.unread)
         parts.append(f"{number} file{'s' * (number > 1)} could not be read")

@@ -74,6 +74,11 @@ def test_the_scope_stands_behind_the_counts(run, command, folder):
     command(report(finding(), scope="9 layers", verdict="one more thing."))
     said = run("made", "-f", "json").report["verdict"]
     assert said == "FAIL  1 error in 9 layers (bncli rules BN001 explains it); one more thing"
+    command(report(finding(severity="info"), scope="9 layers", verdict="one thing"))
+    said = run("made", "-f", "json").report["verdict"]
+    assert said == "PASS  one thing; 1 note in 9 layers (bncli rules BN001 explains it)"
+    command(report(scope="9 layers", verdict="one thing"))
+    assert run("made", "-f", "json").report["verdict"] == "PASS  one thing"
     command(report(scope="9 layers"))
     assert run("made", "-f", "json").report["verdict"] == "PASS  no findings in 9 layers"
     command(report(scope="9 layers", nothing_checked=True, verdict="there is none"))
