@@ -49,9 +49,10 @@ def batch_findings(
     """
     finite = (stats.nan + stats.inf) == 0
     constant = finite & (stats.min == stats.max)
-    findings = _not_finite(stats, ~finite)
+    by_batch = settings.normalizes_with_batch
+    findings = _not_finite(stats, ~finite, by_batch=by_batch)
     # Evaluation does not sum the squares of this batch.
-    if settings.normalizes_with_batch:
+    if by_batch:
         findings += _overflow(stats, finite, parameter_dtype)
     if parameter_dtype != "float64":
         findings += _ill_conditioned(stats, finite)
@@ -63,7 +64,7 @@ def batch_findings(
     findings += outside_findings(settings.momentum)
     findings += _few_values(stats.count)
     if stats.count > 1:
-        findings += _constant(stats, constant)
+        findings += _constant(stats, constant, by_batch=by_batch)
     return findings
 
 
@@ -86,8 +87,8 @@ def _few_values(count: int) -> list[Finding]:
     return [rules.FEW_VALUES.finding("every channel", said, {"count": count})]
 
 
-def _constant(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
-    """BN009: what all values of a channel are."""
+def _constant(stats: ChannelStats, channels: NDArray[Any], *, by_batch: bool) -> list[Finding]:
+    """BN009: what all values of a channel are; `by_batch` says that this batch normalises."""
     if not channels.any():
         return []
     values = span(stats.min[channels], ".6g")
@@ -96,13 +97,13 @@ def _constant(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
         rules.CONSTANT,
         channels,
         f"all values{of} are equal: {values}",
-        detail="The variance is 0; in training, the output is the bias.",
+        detail="The variance is 0, so the output is the bias." if by_batch else "",
         value=stats.min,
     )
 
 
-def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
-    """BN001: how many NaN and Inf there are, and where the first is."""
+def _not_finite(stats: ChannelStats, channels: NDArray[Any], *, by_batch: bool) -> list[Finding]:
+    """BN001: how many NaN and Inf there are, and where; `by_batch` is as in `_constant`."""
     first = stats.first_nonfinite[int(channels.argmax())]
     counts = ((int(stats.nan.sum()), "NaN"), (int(stats.inf.sum()), "Inf"))
     found = " and ".join(f"{number} {what}" for number, what in counts if number)
@@ -110,7 +111,7 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any]) -> list[Finding]:
         rules.NOT_FINITE,
         channels,
         f"{found} among {stats.count} values a channel, the first at {list(first or ())}",
-        detail="In training, the whole output of such a channel is NaN.",
+        detail="The whole output of such a channel is NaN." if by_batch else "",
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan,
         inf=stats.inf,

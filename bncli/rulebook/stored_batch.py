@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.light import dataclass, np
 from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, name_channels, percent
+from bncli.rulebook.interface import Rule, name_channels
 from bncli.running_stats.chance import t_quantile
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def stored_batch_findings(
                 "samples": samples.number,
                 "border": float(noise.border[worst]),
             },
-            detail=f"{off.errors(worst)} The output is off by {percent(error[worst])} of the "
+            detail=f"{off.errors(worst)} The output is off by {error[worst]:.2g} times the "
             f"layer's scale there. {len(channels)} of {stats.num_features} channels are off.",
             places=("channels",),
         )

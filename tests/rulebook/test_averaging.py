@@ -282,10 +282,9 @@ def test_nearly_all_is_said_in_digits(folder, run):
         norm.running_var.mul_(0.002).add_(0.998)
     findings = [each for each in found(run, both(live, other)) if each["code"] == "BN608"]
     # The 160 batches of `trained`: 0.998^(1/160), to two digits of what a step takes.
-    assert {each["message"] for each in findings} == {
-        "about 99.8% of each statistic is still the initial 0 or 1, as after 160 steps of decay "
-        "0.999987"
-    }
+    share = "about 99.8% of each statistic is still the initial 0 or 1"
+    said = f"{share}, as after 160 steps of decay 0.999987"
+    assert {each["message"] for each in findings} == {said}
     live_names = {each["evidence"]["live"] for each in findings}
     assert {each["detail"] for each in findings} == {
         f"running_var is 0.998 + 0.002 times that of {name}." for name in live_names

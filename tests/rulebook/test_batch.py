@@ -63,6 +63,9 @@ def test_only_what_there_is_of_nan_and_inf_is_counted():
     x[3, 0] = np.inf
     (finding,) = judged(x)
     assert finding.message == "1 Inf among 64 values a channel, the first at [3, 0]"
+    assert finding.detail == "The whole output of such a channel is NaN."
+    (stored,) = judged(x, running_var=np.ones(4))
+    assert stored.detail == ""  # evaluation keeps the other values
 
 
 def test_evidence_names_so_many_channels_and_counts_the_others():
@@ -164,10 +167,11 @@ def test_a_constant_channel_is_said_as_such():
     assert (finding.code, finding.subject) == ("BN009", "channels 1 and 2")
     assert finding.message == "all values of each channel are equal: -2 to 3"
     assert finding.evidence["value"] == [3, -2]
+    assert finding.detail == "The variance is 0, so the output is the bias."
     # In evaluation the stored variance is divided by, which may be small all the same.
     found = judged(changed(c1=3.0), running_var=np.array([1, 1e-7, 1, 1]))
     assert codes(found) == ["BN003", "BN009"]
-    assert found[1].message == "all values are equal: 3"
+    assert (found[1].message, found[1].detail) == ("all values are equal: 3", "")
 
 
 def test_a_state_that_is_not_finite():

@@ -11,7 +11,6 @@ import torch
 
 from bncli.model import BatchNormSettings, RunningStats
 from bncli.moments import channel_stats
-from bncli.rulebook.interface import percent
 from bncli.rulebook.stored_batch import stored_batch_findings
 from bncli.running_stats.chance import t_quantile
 from tests.healthy_batches import findings_of, healthy
@@ -73,7 +72,7 @@ def test_a_variance_that_is_100_times_off(running, factor):
     assert finding.extent == ()  # it drifts with training
     ratio, error = evidence["var_ratio"][0], evidence["predicted_error"][0]
     assert finding.message == f"the variance is {ratio:.3g} times running_var"
-    assert f"The output is off by {percent(error)} of the layer's scale" in finding.detail
+    assert f"The output is off by {error:.2g} times the layer's scale" in finding.detail
     assert "1 of 4 channels" in finding.detail
 
 
