@@ -11,6 +11,7 @@ from bncli.report import MOST_ROWS, Column, Table
 from bncli.sections.answer import counted, share
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -135,11 +136,14 @@ def differences_table(compared: Sequence[Closeness], name: str, note: str = "") 
 
 
 def differences_answer(
-    compared: Sequence[Closeness], name: str, axis: str = "channel"
+    compared: Sequence[Closeness],
+    name: str,
+    axis: str | Callable[[str], str] = "channel",
 ) -> tuple[Table, ...]:
     """The quantities that differ from the backend's or come near their tolerance, worst first.
 
-    No table where there is none. `axis` is what an index of one number counts.
+    No table where there is none. `axis` is what an index of one number counts, or tells it of a
+    quantity.
     """
     ordered = sorted(compared, key=lambda item: (item.passed, -item.used))
     near = [item for item in ordered if not item.passed or item.used > NEAR][:MOST_DIFFERENCES]
@@ -149,7 +153,7 @@ def differences_answer(
         {
             "quantity": item.quantity,
             "max_abs_diff": item.max_abs_diff,
-            "at": _place(item.index, axis),
+            "at": _place(item.index, axis if isinstance(axis, str) else axis(item.quantity)),
             "tolerance_used": item.used,
             "mismatched": f"{item.mismatched} of {item.total}",
             "actual": item.actual,
@@ -176,7 +180,8 @@ def _rest_of_differences(rest: Sequence[Closeness]) -> str:
         return ""
     number = counted(len(rest), "more quantity", "more quantities")
     if failed := sum(not item.passed for item in rest):
-        return f"{number}, {failed} of which differ (-v lists them)"
+        which = f", {failed} of which" if failed < len(rest) else ""
+        return f"{number}{which} differ{'s' * (failed == 1)} (-v lists them)"
     used = share(rest[0].used)
     if len(rest) == 1:
         return f"{number} uses {used} of its tolerance (-v lists it)"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags
 from bncli.arguments.options import argument
-from bncli.commands.compare_norms.flags import NormFlags, SampledFlags
+from bncli.commands.compare_norms.flags import FIRST_VALUES, NormFlags, SampledFlags
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from bncli.arguments.input import Input
     from bncli.backends.interface import Backend, RunsNorms
-    from bncli.commands.compare_norms.norms import Measured
     from bncli.model import ChannelStats
     from bncli.norms import Norm
     from bncli.report import Finding, Value
@@ -39,6 +38,13 @@ def compare_norms(
     result; with --against torch, every norm beside PyTorch's module.
     """
     from bncli.arguments.input import parse_channels
+    from bncli.commands.compare_norms.answer import (
+        dependence,
+        first_sample_answer,
+        norms_answer,
+        remarks,
+        subject_line,
+    )
     from bncli.commands.compare_norms.norms import (
         cells_of_first_sample,
         first_sample_table,
@@ -49,6 +55,7 @@ def compare_norms(
     from bncli.model import BatchNormSettings
     from bncli.rulebook.batch import batch_findings
     from bncli.rulebook.norms import shape_findings
+    from bncli.sections.answer import scope_of
     from bncli.sections.findings import closing
 
     tolerance = comparison.tolerance
@@ -60,15 +67,16 @@ def compare_norms(
     library = _with_norms(comparison.library)
     measured = measure(norms, given)
     stats = measured.stats
-    cells = cells_of_first_sample(given, shown, reading.first_values)
+    cells = cells_of_first_sample(given, shown, reading.first_values or FIRST_VALUES)
     parameter_dtype = "float64" if given.dtype == "float64" else "float32"
     findings = shape_findings(tensor.shape, axis_given=reading.channel_axis is not None)
     findings += batch_findings(stats, BatchNormSettings(eps=norms[0].eps), parameter_dtype, None)
-    tables = [
-        norms_table(norms, measured, cells[0]),
-        first_sample_table(norms, measured, given, cells),
-        noise_table(given, stats, shown),
-    ]
+    own = norms_table(norms, measured, cells[0])
+    first = first_sample_table(norms, measured, given, cells)
+    tables = [own, first, noise_table(given, stats, shown)]
+    answer = [norms_answer(own)]
+    if reading.first_values is not None:
+        answer.append(first_sample_answer(first))
     facts = _facts(given, norms)
     section = None
     if library is not None:
@@ -77,13 +85,18 @@ def compare_norms(
         findings += section.findings
         facts |= section.facts
     axis = () if given.channel_axis == 1 else (("", f"channel axis {given.channel_axis}"),)
-    dependence = _dependence(measured, tensor.shape[0])
+    changes = dependence(measured, tensor.shape[0])
     return Report(
         command="compare-norms",
         facts=facts,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=closing(dependence, section.verdict if section else ""),
+        verdict=closing(section.verdict if section else "", changes),
+        subject=(subject_line(given, norms),),
+        answer=(*(section.answer if section else ()), *answer),
+        remarks=remarks(norms, section),
+        scope=scope_of(given.num_features, given.count) if findings else "",
+        judged=section is not None,
         read=given.read,
         about=(*given.about, *axis),
         checked=section.checked if section else {},
@@ -125,20 +138,23 @@ def _compared(
     from bncli.norms import BATCH
     from bncli.rulebook.batch_rules import OVERFLOW
     from bncli.rulebook.comparison import comparison_findings, lost_digits_findings
-    from bncli.sections.findings import ComparedSection, agreement
-    from bncli.sections.tables import differences_table
+    from bncli.sections.findings import ComparedSection, agreement, full_name
+    from bncli.sections.tables import differences_answer, differences_table
     from bncli.verify.norms import compare_norms as compare
 
     done = compare(norms, given.pooled(), given.dtype, stats, library, tolerance)
     compared = list(done.compared)
-    version = library.version()
-    name = f"{library.name} {version}"
-    note = f"{name} has no {' and no '.join(done.missing)}: not compared." if done.missing else ""
+    name = full_name(library)
+    note = f"{name} has no {' and no '.join(done.missing)}: not compared" if done.missing else ""
     overflow = any(finding.code == OVERFLOW.code for finding in findings)
     own = []
+
+    def axis_of(quantity: str) -> str:
+        # Of the other norms, those that reduce all axes but one keep the samples'.
+        return "channel" if quantity.startswith(f"{BATCH} ") else "sample"
+
     for item in compared:
-        # Of the others, those that reduce all axes but one keep the samples'.
-        counted = "channel" if item.quantity.startswith(f"{BATCH} ") else "sample"
+        counted = axis_of(item.quantity)
         own += comparison_findings([item], name, overflow=overflow, counted=counted)
     if given.dtype in ("float32", "float64") and not overflow:
         for item in compared:
@@ -147,9 +163,10 @@ def _compared(
     return ComparedSection(
         differences_table(compared, name, note),
         own,
-        {"backend": library.name, "backend_version": version},
+        {"backend": library.name, "backend_version": library.version()},
         {"": [item.quantity for item in compared]},
         agreement(compared, name, findings),
+        differences_answer(compared, name, axis_of),
     )
 
 
@@ -164,22 +181,3 @@ def _with_norms(library: Backend | None) -> RunsNorms | None:
             "choose another backend, or leave it out."
         )
     return library
-
-
-def _dependence(measured: Measured, samples: int) -> str:
-    """What leaving out the last sample showed."""
-    from bncli.norms import BATCH
-
-    if samples == 1:
-        return "There is one sample, and so none to leave out."
-    change = measured.changes[BATCH]
-    if change is None and measured.stats.count > 2:
-        return "No value of BatchNorm's output can be followed: none is a number."
-    if change is None:
-        return "Without the last sample, BatchNorm would not run: one value a channel is left."
-    others = [value for name, value in measured.changes.items() if name != BATCH]
-    most = max((value for value in others if value is not None), default=0.0)
-    return (
-        "Without the last sample, BatchNorm's output of the others changes by up to "
-        f"{change:.3g}, and that of the other norms by {most:.3g}."
-    )

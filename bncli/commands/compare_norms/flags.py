@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.norms import Norm
 
+FIRST_VALUES = 8
+"""Values of the first sample that are listed, if the user does not say how many."""
+
 MOST_DIVISORS = 12
 """Numbers of groups that a refusal names."""
 
@@ -33,9 +36,15 @@ class SampledFlags(InputFlags):
         ),
     ] = None  # type: ignore[assignment]  # to tell a typed 1 from none
     first_values: Annotated[
-        int,
-        option("How many values of the first sample to show.", options.INPUT, metavar="N", least=1),
-    ] = 8
+        int | None,
+        option(
+            "Show the first sample too, and so many of its values.",
+            options.INPUT,
+            metavar="N",
+            least=1,
+            default=f"{FIRST_VALUES} with -v",
+        ),
+    ] = None
 
     def open_samples(self, spec: str | None) -> Input:
         """Open the tensor; raises as `open`, and UsageError where axis 0 has no samples."""
