@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bncli.running_stats.scatter import Population
 
 FEW_CHANNELS = 2
-"""Channels whose course is shown if the user chose none."""
+"""Channels whose course is shown if the user chose none; more where the steps are few."""
 
 FEW_NAMES = 3
 """Conventions that a sentence names."""
@@ -100,7 +100,9 @@ def subject(source: Batches, rows: Rows, counts: IntArray, dtype: str) -> tuple[
     features = source.given.num_features
     channels = f"each of {features} channels" if features > 1 else "1 channel"
     number = counted(source.per_epoch, "batch", "batches")
-    batches = f"{source.label}  {number} of {values} in {channels}"
+    label = flags.inputs[0] if len(flags.inputs) > 1 else source.label
+    more = f" and {len(flags.inputs) - 1} more" if len(flags.inputs) > 1 else ""
+    batches = f"{label}{more}  {number} of {values} in {channels}"
     (first, momentum), *others = rows.conventions
     as_number = "none (cumulative average)" if momentum is None else f"{momentum:.6g}"
     origin = {"default": " (default)", "file": " (from the file)"}.get(rows.momentum_source, "")
@@ -124,9 +126,10 @@ def course_table(
     `rows` are those of the table of steps, of one convention; `chosen` says that the user chose
     the channels, and `every` that the user chose the steps: then as many as fit are shown.
     """
-    most = ANSWER_ROWS // 2 if chosen else FEW_CHANNELS
-    shown = channels if len(channels) <= most else distance.worst_first(channels)[:most]
     steps = np.unique([row["step"] for row in rows])
+    few = max(FEW_CHANNELS, ANSWER_ROWS // 2 // len(steps))
+    most = ANSWER_ROWS // 2 if chosen else few
+    shown = channels if len(channels) <= most else distance.worst_first(channels)[:most]
     fitting = ANSWER_ROWS // len(shown)
     if len(steps) <= (fitting if every else fitting // 2):
         wanted = set(steps)

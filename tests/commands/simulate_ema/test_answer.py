@@ -102,6 +102,14 @@ def test_of_many_channels_the_farthest_from_the_population_are_shown(shown, run)
     assert "56 more steps; 62 more channels, no farther from the population: -v shows them" in lines
 
 
+def test_all_channels_are_shown_where_the_steps_are_few(shown):
+    lines = shown("examples/shards/batch0.npy", "examples/shards/batch1.npy")
+    said = "examples/shards/batch0.npy and 1 more  2 batches of 32 values in each of 3 channels"
+    assert " ".join(lines[:2]).startswith(said)
+    _, rows = rows_of(lines)
+    assert [row[:2] for row in rows] == [[c, step] for c in "012" for step in "12"]
+
+
 def test_the_channels_that_were_asked_for_are_shown(shown):
     _, rows = rows_of(shown(*BATCHES, "--channel", "3,9,11"))
     assert {row[0] for row in rows} == {"3", "9", "11"}
