@@ -107,8 +107,8 @@ InputArgument = Annotated[
 Values = Annotated[
     str | None,
     option(
-        "The input itself in place of INPUT: lists of samples, such as '[[1, 2], [3, 4]]', in "
-        "float32.",
+        "The numbers themselves in place of INPUT: '[[1, 2], [3, 4]]' is two samples of two "
+        "channels, in float32.",
         INPUT,
         metavar="LISTS",
         default=False,

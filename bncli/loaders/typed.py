@@ -47,7 +47,7 @@ class Numbers:
 
     def exact(self) -> NDArray[Any]:
         """The values rounded to float64."""
-        return np.array(self._values, np.float64)
+        return np.asarray(self._values)
 
 
 def tensor_file(
