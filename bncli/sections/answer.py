@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     Row = TypeVar("Row")
 
+FEW_ROWS = 8
+"""Rows that are all shown, though some of them are in trouble and others are not."""
+
 MOST_NAMES = 4
 """Names that a verdict lists."""
 
@@ -20,14 +23,22 @@ LEAST_SHARE, MOST_SHARE = 0.01, 1000
 
 
 def troubled_first(
-    rows: Sequence[Row], troubled: Callable[[Row], bool], most: int = ANSWER_ROWS
+    rows: Sequence[Row], troubled: Callable[[Row], bool]
 ) -> tuple[list[Row], list[Row]]:
     """The rows to show, those in trouble before the others, and those that are left.
 
-    Both keep the order of `rows` among their like.
+    Where some are in trouble and the rows are not few, the others are left. Both keep the order of
+    `rows` among their like.
     """
     ordered = sorted(rows, key=lambda row: not troubled(row))
+    most = most_rows(len(rows), sum(map(troubled, rows)))
     return ordered[:most], ordered[most:]
+
+
+def most_rows(rows: int, troubled: int) -> int:
+    """How many of so many rows are shown, of which some are in trouble and come first."""
+    alone = troubled > 0 and rows > FEW_ROWS
+    return min(troubled, ANSWER_ROWS) if alone else ANSWER_ROWS
 
 
 def span(low: float | None, high: float | None, spec: str = ".4g") -> str | None:

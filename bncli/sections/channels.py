@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import np
 from bncli.report import ANSWER_ROWS, Column, Table
-from bncli.sections.answer import counted, span
+from bncli.sections.answer import counted, most_rows, span
 from bncli.sections.tables import of_channels, output_statistics
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def channels_answer(
     done: BatchNormPass, ordered: Sequence[int], trouble: Mapping[int, Sequence[Finding]]
 ) -> Table:
     """The first channels of `ordered`, with their `trouble`; a line sums up the others."""
-    first = list(ordered[:ANSWER_ROWS])
+    most = most_rows(len(ordered), sum(channel in trouble for channel in ordered))
+    first = list(ordered[:most])
     at = np.array(first, np.int64)
     stats, after = of_channels(done.stats, at), done.after
     output = output_statistics(done.stats, done.norm, at)
@@ -82,7 +83,7 @@ def channels_answer(
     if len({row["findings"] for row in rows}) == 1:  # the block of the finding says as much
         left_out.add("findings")
     columns = tuple(column for column in COLUMNS if column.key not in left_out)
-    return Table("channels", "", columns, rows, _rest(done.stats, ordered[ANSWER_ROWS:], trouble))
+    return Table("channels", "", columns, rows, _rest(done.stats, ordered[most:], trouble))
 
 
 def inputs_answer(labels: Sequence[str], parts: Sequence[ChannelStats], shown: list[int]) -> Table:

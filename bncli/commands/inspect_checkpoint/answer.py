@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     Row = dict[str, Value]
 
-FEW_LAYERS = 8
-"""Layers that are all shown, though some of them are in trouble and others are not."""
-
 COLUMNS = (
     Column("name", "layer"),
     Column("channels", "channels", spare=3),
@@ -40,11 +37,7 @@ def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[
     """The layers in trouble before the others; these are summed up where they are many."""
     codes = codes_of(report.findings)
     flagged = [{**row, "flags": " ".join(codes.get(place(row), ())) or None} for row in rows]
-    sick = [row for row in flagged if row["flags"]]
-    most = max(len(sick), 1) if sick and len(flagged) > FEW_LAYERS else ANSWER_ROWS
-    shown, rest = troubled_first(
-        flagged, lambda row: row["flags"] is not None, min(most, ANSWER_ROWS)
-    )
+    shown, rest = troubled_first(flagged, lambda row: row["flags"] is not None)
     columns = tuple(
         column for column in COLUMNS if any(row[column.key] is not None for row in shown)
     )
