@@ -46,14 +46,13 @@ def test_healthy_channels_do_not_hide_a_sick_one(run, save):
     x[3, 61, 2] = np.nan
     x[:, 40] = 2.5
     titles, rows, below = shown(run, save("x.npy", x), "--width", 80)
-    assert titles == ["channel", "mean", "var", "running_mean", "running_var", "findings"]
-    assert [row[0] for row in rows[:3]] == ["61", "40", "0"]
-    assert [row[-1] for row in rows[:3]] == ["BN001", "BN009", "-"]
-    assert len(rows) == ANSWER_ROWS
-    rest = np.delete(x.astype(np.float64), [61, 40], 1)[:, ANSWER_ROWS - 2 :]
+    assert titles[:5] == ["channel", "mean", "var", "running_mean", "running_var"]
+    assert [row[0] for row in rows] == ["61", "40"]
+    assert [row[-1] for row in rows] == ["BN001", "BN009"]
+    rest = np.delete(x.astype(np.float64), [61, 40], 1)
     var = rest.var((0, 2))
     text = " ".join(below)
-    assert text.startswith("44 more channels without findings: mean ")
+    assert text.startswith("62 more channels without findings: mean ")
     assert f"var {var.min():.4g} .. {var.max():.4g} (-v lists them)" in text
 
 
