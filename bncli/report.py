@@ -82,6 +82,7 @@ class Finding:
     finding stays known in a baseline: names and other text, and runs of channels as
     `(what, first, last)`. `places` says where it is in words that stay, if the subject holds
     numbers, and has several where the finding stands for as many; empty is the subject alone.
+    `where` is the place as people read it, if that is not the file and the subject.
     `instead_of` has the codes of the findings in the place of which this one is said, None where
     that is not known: what knows all of them knows this one.
     """
@@ -99,6 +100,7 @@ class Finding:
     claim: str = ""
     detail: str = ""
     certainty: Certainty = Certainty.CERTAIN
+    where: str = ""
 
     @property
     def text(self) -> str:
@@ -282,6 +284,8 @@ class Report:
 
         The file is missing where none was read, the subject where it is the file.
         """
+        if finding.where:
+            return finding.where
         path = self.file_of(finding)
         if not path or finding.subject in ("", path):
             return path or finding.subject

@@ -158,6 +158,7 @@ def test_the_file_and_the_place_of_a_finding():
     assert layers.place_of(own) == "b.pt::bn"  # as it is typed
     whole = Finding("BN607", Severity.ERROR, "b.pt", "It has 2 layers.", path="b.pt")
     assert two.place_of(whole) == "b.pt"
+    assert two.place_of(replace(whole, where="port.npy")) == "port.npy"
 
 
 def test_the_word_of_each_exit_code():

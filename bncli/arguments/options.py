@@ -213,8 +213,8 @@ Atol = Annotated[
 EqualNan = Annotated[
     bool,
     option(
-        "NaN in ACTUAL and EXPECTED at the same place is no mismatch. diff INPUT takes the "
-        "flag without effect: there it never is one.",
+        "NaN in both ACTUAL and EXPECTED at the same place is not a mismatch. In diff INPUT it "
+        "never is one.",
         COMPARISON,
         "--equal-nan",
     ),

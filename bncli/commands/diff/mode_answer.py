@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.commands.diff.differences import used_text
+from bncli.commands.diff.differences import number, used_text
 from bncli.light import dataclass
 from bncli.report import ANSWER_ROWS, Column, Table
+from bncli.rulebook.comparison import DIFFERS
 from bncli.sections.answer import counted, listed, share
 from bncli.sections.findings import closing, nan_note
 
@@ -108,6 +111,34 @@ def _rest(rest: Sequence[Closeness]) -> str:
     return f"{said} {'uses' if len(rest) == 1 else 'use'} at most {share(most)} (-v lists them)"
 
 
+def worst_findings_first(
+    findings: Sequence[Finding], name: str, *, rounding: bool
+) -> list[Finding]:
+    """The findings, those of quantities that differ worst first, and briefly if they are several.
+
+    `name` is that of the backend, which several say once; `rounding` says that the differences are
+    proven to be rounding, so that nothing but the tolerance is wrong.
+    """
+    differing = [one for one in findings if one.code == DIFFERS.code]
+    differing.sort(key=lambda one: -number(one.evidence["tolerance_used"]))
+    if len(differing) > 1:
+        claim = f"values differ from {name}"
+        differing = [replace(one, message=_brief(one), claim=claim) for one in differing]
+    if rounding:
+        fix = "Allow more with --rtol and --atol: what differs is float32 rounding."
+        differing = [replace(one, hint=fix) for one in differing]
+    return [*(one for one in findings if one.code != DIFFERS.code), *differing]
+
+
+def _brief(finding: Finding) -> str:
+    """How many values differ, and how far the worst is off."""
+    evidence = finding.evidence
+    off = abs(number(evidence["actual"]) - number(evidence["expected"]))
+    by = f", by up to {off:.2g}" if math.isfinite(off) else ", NaN or Inf on one side"
+    verb = "differs" if evidence["mismatched"] == 1 else "differ"
+    return f"{evidence['mismatched']} of {evidence['total']} values {verb}{by}"
+
+
 def verdict(
     results: Sequence[ModeResult],
     name: str,
@@ -121,7 +152,7 @@ def verdict(
     ordered = _worst_first(results)
     failed = [one for one in ordered if not one.item.passed]
     total = len(ordered)
-    rounding = _rounding(results)
+    rounding = rounding_sentence(results)
     if failed:
         several = len(results) > 1
         names = [f"{one.item.quantity}{f' ({one.mode})' * several}" for one in failed]
@@ -140,7 +171,7 @@ def verdict(
     )
 
 
-def _rounding(results: Sequence[ModeResult]) -> str:
+def rounding_sentence(results: Sequence[ModeResult]) -> str:
     """That the differences are float32's rounding, where the error budget proves it; else "".
 
     Proven is what PyTorch's arithmetic, repeated step by step, gives bit for bit, and a gradient

@@ -15,7 +15,13 @@ from bncli.arguments.layer import (
 )
 from bncli.backends.interface import ChoosesPath, IsRepeated
 from bncli.commands.diff.differences import channels_answer
-from bncli.commands.diff.mode_answer import quantities_answer, verdict
+from bncli.commands.diff.mode_answer import (
+    IS_ROUNDING,
+    quantities_answer,
+    rounding_sentence,
+    verdict,
+    worst_findings_first,
+)
 from bncli.commands.diff.mode_tables import (
     MODE_COLUMN,
     ModeResult,
@@ -84,7 +90,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     x = given.values(tensor)
     results = [_result(given, x, stats, layer, library, chosen) for layer in layers]
     name = full_name(library)
-    findings = _findings(given, x, results, library, named=training is not None)
+    findings = _findings(given, x, results, library, chosen.tolerance, named=training is not None)
     minds_path = isinstance(library, ChoosesPath)
     facts: dict[str, Value] = {
         "input": given.label,
@@ -233,9 +239,18 @@ def _result(
 
 
 def _findings(
-    given: Input, x: NDArray[Any], results: list[ModeResult], library: Backend, *, named: bool
+    given: Input,
+    x: NDArray[Any],
+    results: list[ModeResult],
+    library: Backend,
+    tolerance: tuple[float, float] | None,
+    *,
+    named: bool,
 ) -> list[Finding]:
-    """What the batch, the state and the comparison show; `named` says that a mode was chosen."""
+    """What the batch, the state and the comparison show.
+
+    `tolerance` is what the user gave, if anything; `named` says that a mode was chosen.
+    """
     from bncli.rulebook.comparison import channels_sentence
 
     name = full_name(library)
@@ -266,7 +281,8 @@ def _findings(
             ]
         for finding in (*own, *differing):
             found.setdefault((finding.code, finding.subject, finding.message), finding)
-    return list(found.values())
+    rounding = tolerance is not None and rounding_sentence(results) == IS_ROUNDING
+    return worst_findings_first(list(found.values()), name, rounding=rounding)
 
 
 def _place(result: ModeResult, quantity: str, results: list[ModeResult]) -> str:

@@ -66,7 +66,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         differences_table(done, labels, nothing=nothing),
         channels_table(done, flags.channel, single=single, nothing=nothing),
     )
-    findings = _findings(done, labels[1], tables[1], cause, single=single)
+    findings = _findings(done, labels, tables[1], cause, single=single)
     in_order = [pair.name for pair in worst_pairs_first(done)]
     sides_alone = {
         f"only in {spec}": f"in {side} alone"
@@ -112,21 +112,21 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
 
 def _findings(
     done: list[StoredPair],
-    other: str,
+    labels: tuple[str, ...],
     channels: Table,
     cause: tuple[str, str],
     *,
     single: bool,
 ) -> list[Finding]:
-    """What differs from EXPECTED, called `other`."""
+    """What differs; `labels` are the names of ACTUAL and EXPECTED."""
     from bncli.commands.diff.stored_answer import told_of_pair, told_of_set
     from bncli.rulebook.comparison import stored_findings
 
-    findings = stored_findings([pair.compared for pair in done], other, "")
+    findings = stored_findings([pair.compared for pair in done], labels[1], "")
     if single:
-        return [told_of_pair(found, done[0], other, channels, cause) for found in findings]
+        return [told_of_pair(found, done[0], labels, channels, cause) for found in findings]
     pairs = {pair.name: pair for pair in done}
-    return [told_of_set(found, pairs.get(found.subject), other) for found in findings]
+    return [told_of_set(found, pairs.get(found.subject), labels[1]) for found in findings]
 
 
 def _cause(

@@ -150,12 +150,18 @@ def _by(difference: float) -> str:
 
 
 def told_of_pair(
-    finding: Finding, pair: StoredPair, other: str, channels: Table, cause: tuple[str, str]
+    finding: Finding,
+    pair: StoredPair,
+    labels: tuple[str, ...],
+    channels: Table,
+    cause: tuple[str, str],
 ) -> Finding:
     """The finding of one pair: how far it is off, in which channel most, and the cause if known.
 
-    `other` is the name of EXPECTED, and `cause` has sentences and a fix, "" where none is known.
+    `labels` are the names of ACTUAL and EXPECTED, and `cause` has sentences and a fix, "" where
+    none is known.
     """
+    other = labels[1]
     item = pair.compared.whole
     verb = "differs" if item.mismatched == 1 else "differ"
     values = f"{item.mismatched} of {item.total} values {verb}"
@@ -172,7 +178,8 @@ def told_of_pair(
         worst = f"It is {worst}"
     detail = " ".join(filter(None, (worst, cause[0])))
     message = f"{values} from {other}, {_by(item.max_abs_diff)}"
-    return replace(finding, message=message, detail=detail.strip(), hint=cause[1] or finding.hint)
+    fix = cause[1] or finding.hint
+    return replace(finding, message=message, detail=detail, hint=fix, where=labels[0])
 
 
 def told_of_set(finding: Finding, pair: StoredPair | None, other: str) -> Finding:

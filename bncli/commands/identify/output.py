@@ -62,7 +62,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
             kind=kind_of(rows[0]) if found.confident else (),
         )
         if found.explained:
-            findings = departing(findings, *output_departure(best, known))
+            findings = departing(findings, output_departure(best, known))
     facts: dict[str, Value] = {
         "input": given.label,
         "output": output,
@@ -79,7 +79,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     report = replace(
         ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
         subject=_subject(given, made.label, known),
-        findings=tuple(findings),
+        findings=tuple(replace(finding, where=made.label) for finding in findings),
         read=read,
         about=about(given, output, *flags.specs),
     )

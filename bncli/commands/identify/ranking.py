@@ -30,8 +30,9 @@ def kind_of(row: dict[str, Value]) -> tuple[str, ...]:
     return tuple(f"{key} {row[key]}" for key in ("mode", "ddof", "variant"))
 
 
-def departing(findings: list[Finding], claim: str, fix: str) -> list[Finding]:
-    """The findings with the difference from what was expected as their claim, and its fix."""
+def departing(findings: list[Finding], odd: tuple[str, str]) -> list[Finding]:
+    """The findings with what differs from the expected as their claim, and its fix."""
+    claim, fix = odd
     return [replace(one, message=claim, hint=fix or one.hint) for one in findings]
 
 

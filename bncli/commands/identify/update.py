@@ -98,7 +98,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
             kind=kind_of(rows[0]) if found.confident else (),
         )
         if found.ways[0].explains:
-            findings = departing(findings, *update_departure(found.ways[0].update))
+            findings = departing(findings, update_departure(found.ways[0].update))
     facts: dict[str, Value] = {
         "input": given.label,
         "inputs": len(given.tensors) if len(given.tensors) > 1 else None,

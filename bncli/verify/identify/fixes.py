@@ -52,7 +52,7 @@ def output_departure(made: Hypothesis, known: Known) -> tuple[str, str]:
     odd = list(_odd_in_output(made, known))
     if not odd:
         return f"it is {made.words}", ""
-    return ", ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
+    return "; ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
 
 
 def _odd_in_output(made: Hypothesis, known: Known) -> Iterator[tuple[str, str]]:
@@ -107,7 +107,7 @@ def update_departure(made: Update) -> tuple[str, str]:
     odd = list(_odd_in_update(made))
     if not odd:
         return f"it is {made.words}", ""
-    return ", ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
+    return "; ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
 
 
 def _odd_in_update(made: Update) -> Iterator[tuple[str, str]]:

@@ -270,9 +270,7 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
             f"momentum {USUAL.weight:g} would be off by {usual.max_abs_diff:.2g} in "
             f"{usual.quantity}, channel {usual.channel}",
         )
-    claim = f"the update is {said} (largest difference {best.max_abs_diff:.2g})"
-    if best.update.frameworks:
-        claim += f", as in {', '.join(best.update.frameworks)}"
+    claim = f"the update has {said} (largest difference {best.max_abs_diff:.2g})"
     other = next(
         (
             item
@@ -283,13 +281,15 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
         ),
         None,
     )
-    contrast = ""
+    contrast = []
+    if best.update.frameworks:
+        contrast.append(f"so do {', '.join(best.update.frameworks)}")
     if other is not None and not other.explains:
-        contrast = (
+        contrast.append(
             f"the {other.update.variance} variance would be off by {other.max_abs_diff:.2g} in "
             f"channel {other.channel}"
         )
-    return Said(claim, contrast, _doubt(observed, order, other))
+    return Said(claim, "; ".join(contrast), _doubt(observed, order, other))
 
 
 def _doubt(observed: Observed, order: list[MeasuredUpdate], other: MeasuredUpdate | None) -> str:

@@ -52,7 +52,7 @@ class Update:
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is updated, so that no variance has a part in it."""
+        """Whether nothing is updated, so that the variance does not matter."""
         return self.weight == 0 and not self.mean_weight
 
     @property
@@ -83,7 +83,7 @@ class Update:
         kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
             self.variance, "Keras 2's variance"
         )
-        said = f"momentum {self.weight:.6g} (as Keras counts, {1 - self.weight:.6g}) and {kind}"
+        said = f"momentum {self.weight:.6g} ({1 - self.weight:.6g} in Keras) and {kind}"
         return f"{said} ({self.variant})" if self.variant else said
 
 

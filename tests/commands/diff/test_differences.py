@@ -7,8 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from bncli.commands.diff.differences import ChannelFacts, channel_row, in_ulps, worst_first
+from bncli.commands.diff.differences import (
+    ChannelFacts,
+    channel_row,
+    channels_answer,
+    in_ulps,
+    used_text,
+    worst_first,
+)
 from bncli.moments import channel_stats
+from bncli.report import Column
 from bncli.verify.stored_pair import compare_stored
 
 
@@ -59,3 +67,44 @@ def test_the_worst_use_most_of_their_tolerance_and_then_differ_most():
     ]
     order = [(row["tolerance_used"], row["max_abs_diff"]) for row in worst_first(rows)]
     assert order == [(math.inf, 0.2), (2.0, 0.1), (0.5, 3.0), (0.5, 1.0)]
+
+
+def rows_of(*passed):
+    """A row a channel, of which some passed; each is off by less than the one before it."""
+    return [
+        {
+            "channel": c, "passed": good, "tolerance_used": 0.5 if good else 2.0,
+            "max_abs_diff": 100.0 - c, "diff_over_std": 0.1, "mismatched": 1 - good, "total": 8,
+            "std": 1.0, "index": [c], "actual": 1.0, "expected": 2.0, "ulp": 3.0,
+        }
+        for c, good in enumerate(passed)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("passed", "note"),
+    [
+        ([False] * 20, ""),
+        ([False] * 21, "1 more channel differs, by at most 80 (-v lists them)"),
+        ([False] * 20 + [True] * 3, "3 more channels agree (-v lists them)"),
+        (
+            [False] * 23 + [True],
+            "3 more channels differ, by at most 80; 1 more channel agrees (-v lists them)",
+        ),
+    ],
+)
+def test_twenty_channels_are_shown_and_the_others_counted(passed, note):
+    answer = channels_answer(rows_of(*passed), (Column("channel", "channel"),), ("a.npy", "b.npy"))
+    assert [row["channel"] for row in answer.rows] == list(range(20))
+    assert answer.note == note
+    assert answer.rows[0]["off"] == "1 of 8"
+    assert {"a.npy", "b.npy"} < {column.title for column in answer.columns}
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [(0.0, "0%"), (0.37, "37%"), (1.0, "100%"), (1.5, "1.5 times"), (123456.0, "1.23e+05 times"),
+     (math.inf, "-")],
+)  # fmt: skip
+def test_the_share_of_a_tolerance(used, said):
+    assert used_text(used) == said

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bncli.commands.diff.mode_answer import quantities_answer, verdict
+from bncli.commands.diff.mode_answer import quantities_answer, verdict, worst_findings_first
 from bncli.model import Closeness
+from bncli.rulebook.comparison import DIFFERS, LOST_DIGITS
 from bncli.verify.budget import BudgetLine
 from tests.commands.samples import random
 
@@ -136,3 +138,32 @@ def test_a_flag_adds_its_table(run, save):
     assert "Every quantity and channel" in run("diff", "x.npy", "--per-quantity").stdout
     wide = run("diff", "x.npy", "--budget", "--dtype", "float64").stdout
     assert "no error budget: it is computed in float32 only, and this is float64" in wide
+
+
+def differing(quantity, used, **more):
+    evidence = {"tolerance_used": used, "actual": 1.5, "expected": 1.0, "mismatched": 3, "total": 9}
+    return DIFFERS.finding(quantity, "it differs", evidence | more)
+
+
+def test_findings_of_quantities_are_worst_first_and_brief():
+    other = LOST_DIGITS.finding("output", "digits are lost", {})
+    near, far = differing("mean", 2.0), differing("output", 90.0, mismatched=1)
+    found = worst_findings_first([near, other, far], "torch 2.3", rounding=False)
+    assert [one.subject for one in found] == ["output", "output", "mean"]
+    assert [one.message for one in found] == [
+        "digits are lost", "1 of 9 values differs, by up to 0.5",
+        "3 of 9 values differ, by up to 0.5",
+    ]  # fmt: skip
+    assert {one.claim for one in found[1:]} == {"values differ from torch 2.3"}
+    assert worst_findings_first([near], "torch 2.3", rounding=False) == [near]
+
+
+def test_what_is_proven_to_be_rounding_has_the_tolerance_for_a_fix():
+    (found,) = worst_findings_first([differing("mean", 2.0)], "torch 2.3", rounding=True)
+    assert found.hint == "Allow more with --rtol and --atol: what differs is float32 rounding."
+
+
+def test_values_that_are_not_finite_are_off_by_no_number():
+    nan = differing("mean", math.inf, actual=math.nan)
+    found = worst_findings_first([nan, differing("var", 2.0)], "torch 2.3", rounding=False)
+    assert found[0].message == "3 of 9 values differ, NaN or Inf on one side"

@@ -47,3 +47,23 @@ def test_an_update_that_moved_nothing_is_a_finding(run, save):
     first = result.report["tables"]["hypotheses"][0]
     assert (first["momentum"], first["ddof"], first["frameworks"]) == (0, None, [])
     assert run("identify", "x.npy", *flags, "--fail-on", "warning").code == 1
+
+
+def test_the_update_has_its_own_words_and_fix(run, save):
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    save("x.npy", x)
+    flags = []
+    after = 0.1 * x.mean(0), 0.9 + 0.1 * x.var(0)
+    for side, values in (("before", (np.zeros(3), np.ones(3))), ("after", after)):
+        for name, value in zip(("mean", "var"), values, strict=True):
+            path = save(f"{name}_{side}.npy", value.astype(np.float32))
+            flags += [f"--running-{name}-{side}", path]
+    lines = run("identify", "x.npy", *flags, "--width", "80").stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    words = " ".join(" ".join(lines).split())
+    assert words.startswith("the update by x.npy float32 (8, 3), 8 values per channel expected:")
+    assert "running_var takes the biased variance, where PyTorch's is unbiased" in words
+    assert "help: Multiply the batch variance by n / (n - 1)" in words
+    assert "WARN the update has momentum 0.1 (0.9 in Keras) and the biased variance" in words
+    assert "so do onnx" in words

@@ -53,6 +53,12 @@ def test_different_facts_have_a_line_each_below_the_rules_claim():
     assert len(only(report(*found), every=True).places) == 1 + 9
 
 
+def test_a_finding_that_stands_for_several_places_counts_them():
+    one = finding(subject="a", message="it differs.")
+    rest = finding(subject="3 more", message="3 more differ.", places=("b", "c", "d"))
+    assert only(report(one, rest)).claim.endswith(": 4 places")
+
+
 def test_files_with_one_place_each_have_a_line_each():
     found = [finding(subject="bn", path=path) for path in ("a.pt", "b.pt")]
     block = only(report(*found, names={"a.pt": ["bn"], "b.pt": ["bn"]}, read=("a.pt", "b.pt")))

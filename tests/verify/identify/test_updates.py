@@ -80,7 +80,7 @@ def test_frameworks_that_update_so():
 
 
 def test_words():
-    assert USUAL.words == "momentum 0.1 (as Keras counts, 0.9) and the unbiased variance"
+    assert USUAL.words == "momentum 0.1 (0.9 in Keras) and the unbiased variance"
     assert NO_UPDATE.words == "no update"
     assert Update(0.1, "biased", STD).words.endswith(f"the biased variance ({STD})")
     assert Update(0.1, "keras2").words.endswith("Keras 2's variance")
