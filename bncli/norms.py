@@ -75,12 +75,12 @@ class Norm:
 
     @property
     def count(self) -> int:
-        """The number of values that each statistic is made of."""
+        """The number of values in each statistic."""
         return prod(self.shape) // prod(self.kept)
 
     @property
     def spans_samples(self) -> bool:
-        """Whether each statistic is made of several samples: BatchNorm's, or of all axes."""
+        """Whether each statistic spans several samples: BatchNorm's do, and those over all axes."""
         return self.axes[:1] == (0,)
 
     @property

@@ -94,7 +94,7 @@ def compute(
         subject=(subject_line(given, run),),
         answer=_answer(judged, findings, labels if per_input else None, shown, compared),
         remarks=tuple(filter(None, remarks)),
-        scope=batch if findings else "",
+        scope=batch,
         judged=compared is not None,
         tables=tuple(tables),
         findings=tuple(findings),

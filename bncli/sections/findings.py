@@ -108,7 +108,7 @@ def full_name(backend: Backend) -> str:
 
 
 def agreement(compared: Sequence[Closeness], name: str, findings: Sequence[Finding]) -> str:
-    """The verdict on a comparison, which says where `findings` tell of NaN on both sides."""
+    """The verdict on a comparison; it says that NaN agrees where `findings` report any."""
     if not compared:
         return f"nothing was compared: {name} has none of the quantities"
     failed = [item.quantity for item in compared if not item.passed]
@@ -126,7 +126,7 @@ def agreement(compared: Sequence[Closeness], name: str, findings: Sequence[Findi
 
 
 def nan_note(findings: Sequence[Finding]) -> str:
-    """That NaN on both sides is agreement, where `findings` say that there is some; else ""."""
+    """That NaN on both sides counts as agreement, if `findings` report any; else ""."""
     from bncli.rulebook import batch_rules as rules
 
     causes = (rules.NOT_FINITE, rules.NOT_POSITIVE, rules.STATE_NOT_FINITE)
@@ -137,5 +137,5 @@ def nan_note(findings: Sequence[Finding]) -> str:
 
 
 def closing(*clauses: str) -> str:
-    """A verdict of several clauses, of which those that are "" are left out."""
+    """A verdict of several clauses; empty ones are left out."""
     return "; ".join(filter(None, clauses))

@@ -254,8 +254,10 @@ def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int
 
 
 class Rows(Sequence[dict[str, "Value"]]):
-    """Rows of which each is made when it is looked at, from columns of one length: their dtypes
-    take a tenth of the memory. What is no array is the same value in every row.
+    """Rows that are built when they are looked at, from columns of equal length.
+
+    Arrays take a tenth of the memory of dicts. A column that is not an array has one value for
+    every row.
     """
 
     def __init__(self, length: int, columns: dict[str, NDArray[Any] | Value]) -> None:

@@ -62,6 +62,7 @@ def test_tutorial_output_begins_with_the_published_number(run, tutorial, folder)
     ("form", "suffix", "number"),
     [
         ("table", ".txt", f"{0.9 + 13.8 / 7:.6g}"),  # running_var
+        ("table -v", "-v.txt", f"{138 / 7:.6g}"),
         ("json", ".json", repr(138 / 7)),  # sum of squared deviations over n - 1
         ("csv", ".csv", repr(138 / 7)),
         ("markdown", ".md", f"{138 / 7:.6g}"),
@@ -69,7 +70,7 @@ def test_tutorial_output_begins_with_the_published_number(run, tutorial, folder)
 )
 def test_golden(run, repository, monkeypatch, golden, form, suffix, number):
     monkeypatch.chdir(repository)
-    result = run("compute", TUTORIAL, "-f", form)
+    result = run("compute", TUTORIAL, "-f", *form.split())
     assert (result.code, result.stderr) == (0, "")
     golden(f"compute{suffix}", result.stdout)
     assert result.stdout.count(number) == 2

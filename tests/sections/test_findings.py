@@ -119,7 +119,7 @@ def test_several_equal_values_are_an_info(run, save):
     assert finding(result, "BN009")["evidence"] == {"channels": [1], "value": [2.5]}
     assert table(result)[1]["var"] == 0
     single = run("compute", save("one.npy", random(1, 3)), "--eval", "-f", "json")
-    assert "BN009" not in codes(single)  # one value is no several
+    assert "BN009" not in codes(single)  # one value is not several
 
 
 def test_a_fault_planted_in_torch_is_found(run, save, monkeypatch):

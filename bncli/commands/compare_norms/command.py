@@ -86,6 +86,8 @@ def compare_norms(
         facts |= section.facts
     axis = () if given.channel_axis == 1 else (("", f"channel axis {given.channel_axis}"),)
     changes = dependence(measured, tensor.shape[0])
+    if section is None and not findings:
+        changes = changes[0].upper() + changes[1:]  # a sentence by itself
     return Report(
         command="compare-norms",
         facts=facts,
@@ -95,7 +97,7 @@ def compare_norms(
         subject=(subject_line(given, norms),),
         answer=(*(section.answer if section else ()), *answer),
         remarks=remarks(norms, section),
-        scope=scope_of(given.num_features, given.count) if findings else "",
+        scope=scope_of(given.num_features, given.count),
         judged=section is not None,
         read=given.read,
         about=(*given.about, *axis),
@@ -177,7 +179,7 @@ def _with_norms(library: Backend | None) -> RunsNorms | None:
 
     if library is not None and not isinstance(library, RunsNorms):
         raise UsageError(
-            f"--against {library.name}: it has BatchNorm alone, and no other norm to compare; "
-            "choose another backend, or leave it out."
+            f"--against {library.name}: this backend has only BatchNorm; choose another, or leave "
+            "the flag out."
         )
     return library

@@ -96,7 +96,7 @@ class NormFlags:
     ] = None
 
     def check(self) -> None:
-        """Raise UsageError for an eps that is none."""
+        """Raise UsageError unless eps is a positive number."""
         if self.eps is not None and not 0 < self.eps < math.inf:
             raise UsageError(f"--eps {self.eps:g}: eps must be a positive number.")
 

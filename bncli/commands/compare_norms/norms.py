@@ -40,10 +40,10 @@ NOISE_COLUMNS = (
 )
 
 ROUNDING = 1e-9
-"""Outputs are of size 1: a change below this is one of rounding, and said to be 0."""
+"""Outputs are of size 1: a change below this comes from rounding, and counts as 0."""
 
 FEWEST_SAMPLES = 3
-"""Two samples, left out in turn, say next to nothing of how far others would scatter."""
+"""Two samples, left out in turn, say next to nothing about how far others would scatter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Measured:
     """What was measured: the channels' statistics over the batch, and by norm those of its first
     samples (over all where one spans them), with the change that leaving out the last sample makes.
 
-    `changes` is None where there is no other sample, or where PyTorch would refuse what is left.
+    A change is None if there is no other sample, or if PyTorch would refuse what is left.
     """
 
     stats: ChannelStats
@@ -169,9 +169,9 @@ def norms_table(norms: Sequence[Norm], measured: Measured, cell: tuple[int, ...]
     place = ", ".join(map(str, cell))
     title = f"Norms, with the mean and var that normalise x[{place}]"
     note = (
-        "change: the most that another sample's output changes when the last sample is left out. "
-        "mean_noise and var_noise: the standard errors of mean, in std, and of var, relative, of "
-        "count independent normal values."
+        "change: how much another sample's output changes at most when the last sample is left "
+        "out. mean_noise, var_noise: the standard errors of mean (in std) and of var (relative) "
+        "for `count` independent normal values."
     )
     return Table("norms", title, NORM_COLUMNS, rows, note)
 
@@ -183,7 +183,7 @@ def _normal_var_noise(norm: Norm) -> float | None:
 
 
 def _note(norm: Norm) -> str:
-    """What else there is to know of a norm."""
+    """What else is worth knowing about a norm."""
     from bncli.norms import BATCH, GROUP, INSTANCE, RMS
 
     if norm.name == BATCH:
@@ -210,7 +210,7 @@ def _at(statistics: NormStatistics | None, name: str, cell: tuple[int, ...]) -> 
 def first_sample_table(
     norms: Sequence[Norm], measured: Measured, given: Input, cells: list[tuple[int, ...]]
 ) -> Table:
-    """Some values of the first sample, and what each norm makes of them."""
+    """Some values of the first sample, and each norm's output for them."""
     columns = [Column("index", "index"), Column("x", "x", ".9g")]
     columns += [Column(norm.name, norm.name) for norm in norms]
     rows: list[dict[str, Value]] = []
@@ -228,7 +228,7 @@ def first_sample_table(
 
 
 def noise_table(given: Input, stats: ChannelStats, shown: Sequence[int]) -> Table:
-    """The standard errors of each channel's batch statistics, expected and as samples show them."""
+    """The standard errors of each channel's batch statistics, as expected and as measured."""
     from bncli.norms import samples_noise
     from bncli.process.progress import progress
 
@@ -265,7 +265,7 @@ def noise_table(given: Input, stats: ChannelStats, shown: Sequence[int]) -> Tabl
     ]
     title = "How far BatchNorm's statistics scatter: standard errors, in std and in var"
     note = (
-        "values: as count independent values would; samples: as leaving out one sample at a time "
-        f"shows, from {FEWEST_SAMPLES} samples on."
+        "values: expected of `count` independent values; samples: measured by leaving out one "
+        f"sample at a time, which takes {FEWEST_SAMPLES} samples or more."
     )
     return Table("noise", title, NOISE_COLUMNS, rows, note, left_out=left_out)

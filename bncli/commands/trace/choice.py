@@ -39,7 +39,7 @@ class Chosen:
         return FEW_CHANNELS if self.named else 1
 
     def with_rest(self, tables: tuple[Table, ...]) -> tuple[Table, ...]:
-        """The tables, which have as many rows for each channel wanted beyond those shown."""
+        """The tables, which count the rows of the channels that were asked for and left out."""
         more = len(self.wanted) - len(self.shown) if self.named else 0
         if not more:
             return tables
@@ -61,8 +61,8 @@ def choose(channel: list[str] | None, at: str | None, given: Input) -> Chosen:
         if own is not None:
             if channel and list(wanted) != [own]:
                 raise UsageError(
-                    f"--at {at}: it names channel {own}, and --channel {','.join(channel)} others; "
-                    "leave one out."
+                    f"--at {at} names channel {own}, --channel {','.join(channel)} other channels: "
+                    "leave one of the flags out."
                 )
             wanted = shown = [own]
             named = True
@@ -74,7 +74,7 @@ def parse_at(
 ) -> tuple[tuple[int, ...], int | None]:
     """(index without the channel axis, channel or None) of the element that `--at` names.
 
-    Raises UsageError where that is no element of a tensor of this shape.
+    Raises UsageError where a tensor of this shape has no such element.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -94,7 +94,7 @@ def parse_at(
     for axis, (place, size) in enumerate(zip(index, shape, strict=True)):
         if place >= size:
             raise UsageError(
-                f"--at {text}: axis {axis} has {size} element{'s' * (size > 1)}, so that "
-                f"{place} is not among 0 to {size - 1}."
+                f"--at {text}: axis {axis} has {size} element{'s' * (size > 1)}, "
+                f"{'0' if size == 1 else f'0 to {size - 1}'}; {place} is outside."
             )
     return (*index[:channel_axis], *index[channel_axis + 1 :]), channel

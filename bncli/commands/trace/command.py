@@ -43,7 +43,7 @@ class TracedFlags(ReadingFlags):
             "Trace these channels, such as 0,3,8-11; may be repeated.",
             options.INPUT,
             metavar="LIST",
-            default=f"the first {FEW_CHANNELS}",
+            default=f"the first, {FEW_CHANNELS} with -v",
         ),
     ] = None
 
@@ -55,12 +55,12 @@ class StepFlags:
     at: Annotated[
         str | None,
         option(
-            "Follow the element at this index, such as 0,1,1; without the channel in every "
-            "channel traced, with it in that one.",
+            "Follow the element at this index, such as 0,1,1: in every channel traced, or in one "
+            "if the index names its channel too.",
             TRACE,
             "--at",
             metavar="INDEX",
-            default="a table of all",
+            default="the first",
         ),
     ] = None
     backward: Annotated[
@@ -75,7 +75,9 @@ class StepFlags:
     ] = None
     arithmetic: Annotated[
         Arithmetic,
-        option("float64 is exact; float32 repeats PyTorch's own roundings beside it.", TRACE),
+        option(
+            "float64 is exact; float32 repeats PyTorch's roundings, beside exact values.", TRACE
+        ),
     ] = Arithmetic.FLOAT64
 
 
@@ -154,7 +156,7 @@ def trace(
         subject=(subject_line(given, run),),
         answer=(*(section.answer if section else ()), *traced.answer),
         remarks=traced.remarks,
-        scope=scope_of(given.num_features, given.count) if findings else "",
+        scope=scope_of(given.num_features, given.count),
         judged=section is not None or backward is not None,
         read=(*given.read, *run.read, *(path for path, _ in about)),
         checked=section.checked if section else {},
@@ -187,7 +189,7 @@ def _compare(
     tolerance: tuple[float, float] | None,
     findings: list[Finding],
 ) -> tuple[ComparedSection, BackendSide]:
-    """The backend run on the same pass, and what it made of each step.
+    """The comparison of the pass with the backend's, and the backend's value of each step.
 
     `findings` are the pass's own.
     """

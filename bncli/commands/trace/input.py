@@ -29,7 +29,7 @@ def open_gradient(spec: str, given: Input) -> NDArray[Any]:
     if tensor.shape != wanted:
         raise TensorError(
             f"{tensor.label}: the upstream gradient has shape {list(tensor.shape)}, but "
-            f"{given.label} has {list(wanted)}; they are equal, as input and output are."
+            f"{given.label} has {list(wanted)}: the two shapes must be equal."
         )
     return np.asarray(decode(encode(tensor.read(), given.dtype), given.dtype))
 
@@ -61,7 +61,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class BackendSide:
-    """What the backend `name` made of each step: its run's own values where it has them.
+    """The backend `name`'s value of each step: its run's own where it has them.
 
     `module` holds whole arrays, `steps` those of the channels `shown` alone; a backend that gives
     no steps has none.

@@ -30,9 +30,11 @@ IDENTITY_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class TraceShape:
-    """What stands beside the values: those of the `backend`, which `gives_steps` too or does not,
-    the exact ones (`float32`), those of training (`trained`), gradients (`backward`), and
-    deviations from the mean (`centered`). `digits` distinguish the values from their mean.
+    """What a trace has besides its own values.
+
+    Those are the values of the `backend`, which `gives_steps` or only its module's results, the
+    exact ones (`float32`), those of training (`trained`), gradients (`backward`), and deviations
+    from the mean (`centered`). `digits` distinguish the input's values from their mean.
     """
 
     backend: str | None

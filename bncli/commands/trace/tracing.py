@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 class Traced:
     """What the report says of the trace.
 
-    `example` is a sentence on one element, for where there is no `verdict`.
+    `example` is a sentence on one element, for a report without a `verdict`.
     """
 
     tables: tuple[Table, ...]
@@ -83,7 +83,7 @@ class _Channel:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """A trace to be made of what is `chosen`; `upstream` is the gradient to go back from."""
+    """A trace of what is `chosen`; the backward pass begins with the gradient `upstream`."""
 
     given: Input
     done: BatchNormPass
@@ -271,7 +271,7 @@ class Tracing:
         return rows
 
     def _beside_training(self) -> bool:
-        """Whether evaluation is set beside training."""
+        """Whether the values of training are shown beside those of evaluation."""
         return could_train(self.done) and not self.float32
 
     def _difference(self, steps: list[Step], channel: int) -> str:
@@ -293,7 +293,7 @@ class Tracing:
         return STRIDED_NOTE if self.float32 and is_strided(layout) else ""
 
     def _left_out(self) -> str:
-        """That there are more channels, where nobody chose these."""
+        """That there are more channels, if none were chosen."""
         channels = self.done.stats.num_features
         if self.chosen.named or len(self.chosen.shown) == channels:
             return ""

@@ -83,7 +83,7 @@ def differs_at(done: BatchNormPass, channel: int) -> str | None:
     """The first quantity at which evaluation differs from training by more than rounding.
 
     "mean" or "var", on which all that follows depends; None where both agree. Stored statistics
-    carry the roundings of many updates: three at each, of which 1/momentum stay.
+    carry the roundings of many updates: three an update, and those of 1/momentum updates remain.
     """
     other = trained(done)
     if other is None:
@@ -335,9 +335,9 @@ def counter_steps(done: BatchNormPass) -> list[Step]:
 def of_example(
     steps: list[Step], done: BatchNormPass, channel: int, writer: Writer, element: Element
 ) -> list[Step]:
-    """The `steps` that follow `element`, of which its output and its gradient alone are kept.
+    """The `steps` without those of `element`, except for its output and its gradient.
 
-    An output in exact arithmetic, which is made in several steps, says all of them.
+    An output in exact arithmetic takes several steps, and its formula here holds all of them.
     """
     kept = []
     place = element.name.removeprefix("x").replace(", ", ",")

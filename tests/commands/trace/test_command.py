@@ -46,6 +46,7 @@ def test_tutorial_has_the_published_numbers(run, tutorial):
     ("form", "suffix", "mean", "unbiased"),
     [
         ("table", ".txt", " / 8  ", "19.71429"),
+        ("table -v", "-v.txt", " / 8 = 6.5 ", "19.714285714285715"),
         ("json", ".json", " / 8 = 6.5", repr(138 / 7)),
         ("csv", ".csv", " / 8 = 6.5,", repr(138 / 7)),
         ("markdown", ".md", " / 8 | 6.5 |", "19.71429"),
@@ -53,7 +54,7 @@ def test_tutorial_has_the_published_numbers(run, tutorial):
 )
 def test_golden(run, repository, monkeypatch, golden, form, suffix, mean, unbiased):
     monkeypatch.chdir(repository)
-    result = run("trace", TUTORIAL, "-f", form)
+    result = run("trace", TUTORIAL, "-f", *form.split())
     assert (result.code, result.stderr) == (0, "")
     golden(f"trace{suffix}", result.stdout)
     assert mean in result.stdout

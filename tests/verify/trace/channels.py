@@ -1,4 +1,4 @@
-"""Views of a channel, and a batch of the plainest module."""
+"""Views of a channel, and a batch of the simplest module."""
 
 from __future__ import annotations
 
