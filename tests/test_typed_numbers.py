@@ -100,7 +100,10 @@ def test_simulate_ema_takes_batches_from_one_place(run, save):
     assert run("simulate-ema", *typed, "--batch-size", 2).code == 0
     for flags, words in (
         ((*typed, "x.npy"), "--values stands in place of INPUT (x.npy); leave one out."),
-        ((*typed, "--generate", "4,3"), "--generate makes the batches: give it or --values, not both."),
+        (
+            (*typed, "--generate", "4,3"),
+            "--generate makes the batches: give it or --values, not both.",
+        ),
         ((), "there are no batches: name files, type numbers with --values, or generate some"),
     ):
         code, _, stderr = run("simulate-ema", *flags)
