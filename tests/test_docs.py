@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +25,25 @@ BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 
 
-PLAIN = re.compile(r"bncli [^;&<>*$`\\]*")
+PLAIN = re.compile(r"bncli ([^;&<>*$`\\']|'[^']*')*")
 """A call of bncli, and what its output is piped into, without anything else for the shell."""
+
+LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]+))?\)")
+"""A link to a file of the repository, and to a heading in it."""
+
+LONGEST_README = 180
+"""Lines that a newcomer reads; everything else is in a guide."""
+
+
+class Terminal(io.StringIO):
+    """What looks to bncli like a terminal of 80 columns, which does not say its size."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def executed(block: str, folder: Path, *, processes: bool = False) -> str:
-    """The block as it would look had it just been typed.
+    """The block as it would look had it just been typed in a terminal of 80 columns, uncoloured.
 
     A command that fails has to be followed by `echo $?`, so that no exit code goes unseen. A plain
     call of bncli is made in this process unless all are to be made in `processes` of their own.
@@ -46,24 +61,31 @@ def executed(block: str, folder: Path, *, processes: bool = False) -> str:
         if line == "$ ":
             break
         lines.append(line)
-        if processes or not PLAIN.fullmatch(line[2:]):
+        if not PLAIN.fullmatch(line[2:]) or (processes and " | " in line):
             code, output = in_shell(line[2:], folder)
+        elif processes:
+            code, output = in_terminal(line[2:], folder)
         else:
             code, output = in_process(line[2:], folder)
         lines += output.splitlines()
     return "\n".join(lines) + "\n"
 
 
-def in_shell(script: str, folder: Path, stdin: str = "") -> tuple[int, str]:
-    """The exit code of a script, and what it printed on either stream."""
-    environment = os.environ | {
+def environment() -> dict[str, str]:
+    """That of a shell in which bncli is this one."""
+    return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
+        "NO_COLOR": "1",
     }
+
+
+def in_shell(script: str, folder: Path, stdin: str = "") -> tuple[int, str]:
+    """The exit code of a script, and what it printed on either stream."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
         cwd=folder,
-        env=environment,
+        env=environment(),
         input=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -73,18 +95,39 @@ def in_shell(script: str, folder: Path, stdin: str = "") -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def in_terminal(line: str, folder: Path) -> tuple[int, str]:
+    """The same of a call whose standard output is a terminal of 80 columns."""
+    import fcntl  # which Windows lacks
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        shlex.split(line), cwd=folder, env=environment(), stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # which is how Linux says that nobody writes any more
+        while some := os.read(ours, 1 << 16):
+            printed += some
+    os.close(ours)
+    _, said = process.communicate()
+    return process.returncode, (printed + said).decode().replace("\r\n", "\n")
+
+
 def in_process(line: str, folder: Path) -> tuple[int, str]:
     """The same of a call of bncli; what stands behind a pipe is a script for the shell."""
     call, _, script = line.partition(" | ")
-    stdout = io.StringIO()
-    stderr = io.StringIO() if script else stdout
+    stdout = io.StringIO() if script else Terminal()
+    stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("NO_COLOR", "1")
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
         code = int(main(shlex.split(call)[1:]))
     if not script:
-        return code, stdout.getvalue()
+        return code, stdout.getvalue() + stderr.getvalue()
     last, printed = in_shell(script, folder, stdout.getvalue())
     return last or code, stderr.getvalue() + printed
 
@@ -109,6 +152,43 @@ def test_page(page, processes, tmp_path, request):
         page.write_text(renewed)
     else:
         assert comparable(renewed) == comparable(text)
+
+
+def test_the_readme_is_short_enough_to_be_read():
+    assert (REPOSITORY / "README.md").read_text("utf-8").count("\n") <= LONGEST_README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_leads_somewhere(page):
+    for path, heading in LINK.findall(page.read_text("utf-8")):
+        target = page.parent / path
+        assert target.is_file(), path
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+            assert heading in {each.lower().replace(" ", "-") for each in headings}
+
+
+def test_the_index_has_every_guide():
+    text = (REPOSITORY / "examples" / "README.md").read_text("utf-8")
+    folders = {path.parent.name for path in REPOSITORY.glob("examples/*/README.md")}
+    assert set(re.findall(r"^\| \[(\w+)\]\(\1/README\.md\) \|", text, re.MULTILINE)) == folders
+    for folder in {path.name for path in (REPOSITORY / "examples").iterdir() if path.is_dir()}:
+        assert f"{folder}/" in text
+
+
+def test_the_picture_is_what_bncli_draws(tmp_path, monkeypatch, request):
+    """The one in README.md, by the command that its guide shows."""
+    picture = REPOSITORY / "examples" / "checkpoint" / "report.svg"
+    assert "(examples/checkpoint/report.svg)" in (REPOSITORY / "README.md").read_text("utf-8")
+    command = "bncli inspect-checkpoint examples/checkpoint/nan.pt -o report.svg"
+    assert f"\n$ {command}\n" in picture.with_name("README.md").read_text("utf-8")
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == ExitCode.FINDING
+    drawn = Path("report.svg").read_text("utf-8")
+    if request.config.getoption("--update"):
+        picture.write_text(drawn, "utf-8")
+    assert drawn == picture.read_text("utf-8")
 
 
 def test_comparable_sees_a_difference():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -84,11 +85,31 @@ def test_the_price_of_a_small_momentum(momentum, factor, batches):
     assert f"{batches}" in TABLE
 
 
-def test_the_debugging_stories_are_made_by_their_script(repository, tmp_path):
-    folder = repository / "examples" / "debugging"
-    spec = importlib.util.spec_from_file_location("make", folder / "make.py")
+def script(path):
+    """A make.py as a module."""
+    spec = importlib.util.spec_from_file_location("make", path)
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
+    return make
+
+
+def test_the_faulty_checkpoint_is_made_by_its_script(repository, tmp_path):
+    folder = repository / "examples" / "checkpoint"
+    make = script(folder / "make.py")
+    make.FOLDER = tmp_path
+    make.main()
+    made, kept = torch.load(tmp_path / "nan.pt"), torch.load(folder / "nan.pt")
+    assert list(made) == list(kept)
+    faults = [name for name, values in kept.items() if values.isnan().any()]
+    assert faults == ["layer3.0.bn1.running_var"]
+    for name in made:
+        torch.testing.assert_close(made[name], kept[name], equal_nan=True)
+    assert (folder / "nan.pt").stat().st_size < 20_000
+
+
+def test_the_debugging_stories_are_made_by_their_script(repository, tmp_path):
+    folder = repository / "examples" / "debugging"
+    make = script(folder / "make.py")
     make.FOLDER = tmp_path
     make.main()
     made = sorted(path.name for path in tmp_path.iterdir())

@@ -31,12 +31,13 @@ def forgotten(
     documents: Collection[str],
     package: Path,
     tests: Path,
-    readme: str,
+    guides: Mapping[str, str],
     pieces: Mapping[str, Collection[str]],
 ) -> Iterator[str]:
     """What a command lacks, in words; `pieces` are places, and the commands that each of them has.
 
-    `commands` and `documents` are the lists; `tests` holds the tests and the goldens.
+    `commands` and `documents` are the lists; `tests` holds the tests and the goldens, and `guides`
+    the text of the guides to which README.md leads for each command.
     """
     modules = {path.stem: path for path in package.glob("[!_]*.py")}
     modules |= {path.parent.name: path for path in package.glob("*/command.py")}
@@ -56,8 +57,8 @@ def forgotten(
             yield f"{modules[name].relative_to(package.parent)} has no function {name}"
         if name in documents:
             continue
-        if f"\n## {typed}\n" not in readme:
-            yield f"README.md has no section {typed}"
+        if f"\n$ bncli {typed} " not in guides.get(typed, ""):
+            yield f"README.md leads to no guide that runs {typed}"
         if not {f"test_{name}.py", name} & {path.name for path in tests.iterdir()}:
             yield f"there is no tests/commands/test_{name}.py, and no folder {name}"
         for suffix in ("txt", "json", "csv", "md"):
@@ -68,6 +69,18 @@ def forgotten(
                 yield f"{place} has nothing of {typed}"
 
 
+ROW = re.compile(r"\| `bncli (\S+)[^|]*` \| \[[^]]*\]\(([^)]*)\) \|")
+"""A command in README.md's table of symptoms, and its guide, which tests/test_docs.py executes."""
+
+
+def guides_of(repository: Path) -> dict[str, str]:
+    """For each command in README.md's table, the guides to which its rows lead."""
+    guides: dict[str, str] = {}
+    for command, path in ROW.findall((repository / "README.md").read_text("utf-8")):
+        guides[command] = guides.get(command, "") + (repository / path).read_text("utf-8")
+    return guides
+
+
 def test_no_piece_of_a_command_is_forgotten(repository):
     pieces = {
         "bncli/report.schema.json": schema().schema["$defs"],
@@ -76,10 +89,9 @@ def test_no_piece_of_a_command_is_forgotten(repository):
         "tests/files/test_reading.py": {call[0] for call in READING},
         "tests/files/test_file_bytes.py": {call[0] for call in DAMAGED},
     }
-    readme = (repository / "README.md").read_text(encoding="utf-8")
     package = repository / "bncli" / "commands"
     lists = COMMANDS, DOCUMENTS
-    lack = list(forgotten(*lists, package, Path(__file__).parent, readme, pieces))
+    lack = list(forgotten(*lists, package, Path(__file__).parent, guides_of(repository), pieces))
     assert not lack, "\n".join(lack)
 
 
@@ -98,9 +110,9 @@ def test_each_forgotten_piece_is_named(tmp_path):
     pieces = {"tests/calls.py": {"whole"}, "tests/files/test_reading.py": ()}
     whole, read = COMMANDS["rules"], COMMANDS["compute"]
     lists = {"whole": whole, "two_words": read, "gone": read}, ("paper",)
-    assert list(forgotten(*lists, package, tests, "\n## whole\n", pieces)) == [
+    assert list(forgotten(*lists, package, tests, {"whole": "\n$ bncli whole x.npy"}, pieces)) == [
         "commands/stray.py is in no list of commands/__init__.py",
-        "README.md has no section two-words",
+        "README.md leads to no guide that runs two-words",
         "there is no tests/commands/test_two_words.py, and no folder two_words",
         *(
             f"tests/commands/goldens has no two_words.{suffix}: a test makes it by --update"

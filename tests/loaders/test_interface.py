@@ -55,13 +55,13 @@ def forgotten(rows, folder, readme, containers):
         if not ast.get_docstring(trees[row.name]):
             yield f"bncli/loaders/{row.name}.py does not say in a docstring what it opens"
         if row.called not in readme:
-            yield f"README.md does not speak of {row.called}, which {row.name} reads"
+            yield f"the guide to checkpoints does not speak of {row.called}, which {row.name} reads"
         if row.container not in containers:
             yield f"no sample in tests/loaders/files.py has {row.name}'s container {row.container}"
 
 
 def test_nothing_of_a_loader_is_forgotten(repository):
-    readme = (repository / "README.md").read_text("utf-8")
+    readme = (repository / "examples/checkpoint/README.md").read_text("utf-8")
     problems = list(forgotten(LOADERS, FOLDER, readme, CONTAINERS))
     assert not problems, "\n".join(problems)
 
@@ -93,7 +93,7 @@ def test_what_is_forgotten_is_named(tmp_path):
         "odd.detect does not take just one argument, source",
         "bncli/loaders/odd.py has no function open_tensors(source)",
         "bncli/loaders/odd.py does not say in a docstring what it opens",
-        "README.md does not speak of no such word, which odd reads",
+        "the guide to checkpoints does not speak of no such word, which odd reads",
         "no sample in tests/loaders/files.py has odd's container odd",
     ]
 
