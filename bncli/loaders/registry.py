@@ -22,10 +22,10 @@ ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 class Row:
     """A loader by the name of its module, and what is known of its files without importing it.
 
-    `container` is what `TensorFile.container` says, and `called` is the word for it in examples/checkpoint.
-    The loader is asked about files that begin with one of `begins`. `suffixes` are how its files
-    are called: for what is said of them, never for reading them. One that is a `shard` reads shards
-    of a model, one that is `inside` reads files that lie in another file.
+    `container` is what `TensorFile.container` says, and `called` is the word for it in the
+    guides. The loader is asked about files that begin with one of `begins`. `suffixes` are how its
+    files are called: for what is said of them, never for reading them. One that is a `shard` reads
+    shards of a model, one that is `inside` reads files that lie in another file.
     """
 
     name: str

@@ -32,7 +32,7 @@ def functions(tree):
     }
 
 
-def forgotten(rows, folder, readme, containers):
+def forgotten(rows, folder, guides, containers):
     """What somebody who adds a loader has forgotten, in words; no module is imported for it."""
     trees = {path.stem: ast.parse(path.read_text("utf-8")) for path in folder.glob("*.py")}
     names = [row.name for row in rows]
@@ -54,15 +54,16 @@ def forgotten(rows, folder, readme, containers):
                 yield f"{row.name}.{function} does not take just one argument, source"
         if not ast.get_docstring(trees[row.name]):
             yield f"bncli/loaders/{row.name}.py does not say in a docstring what it opens"
-        if row.called not in readme:
-            yield f"the guide to checkpoints does not speak of {row.called}, which {row.name} reads"
+        if row.called not in guides:
+            yield f"no guide speaks of {row.called}, which {row.name} reads"
         if row.container not in containers:
             yield f"no sample in tests/loaders/files.py has {row.name}'s container {row.container}"
 
 
 def test_nothing_of_a_loader_is_forgotten(repository):
-    readme = (repository / "examples/checkpoint/README.md").read_text("utf-8")
-    problems = list(forgotten(LOADERS, FOLDER, readme, CONTAINERS))
+    guides = [repository / "examples" / job / "README.md" for job in ("checkpoint", "statistics")]
+    said = "".join(guide.read_text("utf-8") for guide in guides)
+    problems = list(forgotten(LOADERS, FOLDER, said, CONTAINERS))
     assert not problems, "\n".join(problems)
 
 
@@ -93,7 +94,7 @@ def test_what_is_forgotten_is_named(tmp_path):
         "odd.detect does not take just one argument, source",
         "bncli/loaders/odd.py has no function open_tensors(source)",
         "bncli/loaders/odd.py does not say in a docstring what it opens",
-        "the guide to checkpoints does not speak of no such word, which odd reads",
+        "no guide speaks of no such word, which odd reads",
         "no sample in tests/loaders/files.py has odd's container odd",
     ]
 
