@@ -124,7 +124,6 @@ def _print_unread(console: Console, unread: Unread) -> None:
 
 def _print_block(console: Console, block: Block) -> None:
     """The claim, the places, what supports it, and the fix; what is long goes on indented."""
-    from rich.padding import Padding
     from rich.text import Text
 
     def put(text: Text, indent: int, hanging: int = 2) -> None:
@@ -134,7 +133,7 @@ def _print_block(console: Console, block: Block) -> None:
             return
         wrapped = text.wrap(console, max(console.width - indent - hanging, 8))
         for number, line in enumerate(wrapped):
-            console.print(Padding(line, (0, 0, 0, indent + hanging * (number > 0))))
+            console.print(Text(" " * (indent + hanging * (number > 0))).append_text(line))
 
     style = STYLES[block.severity]
     head = Text.assemble(
