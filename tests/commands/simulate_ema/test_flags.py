@@ -12,7 +12,7 @@ from bncli.errors import UsageError
 
 @pytest.mark.parametrize("noise", [0.0, -0.1, math.inf, math.nan, 1e300])
 def test_a_noise_that_no_momentum_leaves_is_refused(noise):
-    with pytest.raises(UsageError, match=r"^--reach-noise .*: a standard error above 0"):
+    with pytest.raises(UsageError, match=r"^--reach-noise .*: give a standard error above 0"):
         PlanFlags(reach_noise=noise).check()
 
 
