@@ -1,4 +1,4 @@
-"""Every convention, as it was read in the framework's own source.
+"""Every convention, read from the framework's own source.
 
 A framework is a row of the table and an entry of `_READ`; a set of names is called after the first
 framework that has it.

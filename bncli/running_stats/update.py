@@ -9,7 +9,7 @@ from bncli.model import BatchNormSettings, ChannelStats, RunningStats
 def update_factor(momentum: float | None, num_batches_tracked: int) -> float:
     """The weight of the new batch, once the counter stands at `num_batches_tracked`.
 
-    With momentum None every batch weighs the same: 1/num_batches_tracked.
+    With momentum None every batch has the same weight: 1/num_batches_tracked.
     """
     return 1.0 / num_batches_tracked if momentum is None else momentum
 

@@ -81,7 +81,7 @@ def conventions(
     count: Annotated[
         int | None,
         option(
-            "Values a channel in a batch, for the error that another variance leaves.",
+            "Values a channel in a batch, to show what the other variance changes.",
             CONVERSION,
             metavar="N",
             default="several",

@@ -241,7 +241,7 @@ def verdict(runs: Sequence[Simulated], distance: Distance, start: str) -> tuple[
     elif trajectory.impossible is not None:
         sentence = f"running_var was negative or not finite after step {trajectory.impossible}"
     elif not math.isfinite(weight):
-        sentence = f"the running statistics have grown beyond all numbers {after}"
+        sentence = f"the running statistics have overflowed {after}"
     elif abs(weight) > 1:
         sentence = f"{start} counts {weight:.3g} times {after}"
     elif abs(weight) > FADED or not known:

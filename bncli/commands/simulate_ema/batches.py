@@ -103,7 +103,7 @@ def values_of(batches: Batches, i: int, dtype: str) -> NDArray[Any]:
 
 
 def ordered(number: int, flags: BatchFlags) -> Callable[[], Iterator[IntArray]]:
-    """All epochs over `number` batches: each in turn, or shuffled anew with the seed."""
+    """All epochs over `number` batches: in turn, or reshuffled in each epoch with the seed."""
 
     def order() -> Iterator[IntArray]:
         rng = np.random.default_rng(flags.seed)

@@ -22,10 +22,10 @@ def simulate_ema(
     shown: ShownFlags,
     threads: options.Threads = None,
 ) -> Report:
-    """Take running statistics through many batches, and see what a momentum leaves in them.
+    """Follow running statistics over many batches, and see what a momentum leaves in them.
 
-    Each step's buffers as torch.nn.BatchNorm, or another framework, has them; how long the initial
-    value lasts, how noisy the result is, and what unshuffled batches hide from it.
+    The report has the buffers of torch.nn.BatchNorm or another framework after each step, how long
+    the initial value lasts, how noisy the result is, and the variance that unshuffled batches hide.
     """
     from bncli.commands.simulate_ema.against import Against
     from bncli.commands.simulate_ema.batch_source import open_source

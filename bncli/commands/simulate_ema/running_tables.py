@@ -173,7 +173,7 @@ def channels_table(
         CHANNEL_COLUMNS,
         [{"channel": c, **{name: column[c] for name, column in columns.items()}} for c in channels],
         note="gap_var: running_var - population_var; running_var misses between_var, of which "
-        "shuffled batches have if_shuffled. initial_in: what they began with still adds. se: "
+        "shuffled batches have if_shuffled. initial_in: what the initial value still adds. se: "
         "standard errors that batches of this size leave; measured_se: from the batches' own "
         "scatter.",
     )
