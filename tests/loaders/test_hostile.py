@@ -554,6 +554,7 @@ def inspected(path):  # typer compiles the annotations of the options
     return f"exit {int(code)} {said.getvalue()[:300]!r}"
 inspect = sys.argv[3:] == ["inspect"]
 if inspect:
+    import rich.table  # of a report whose table is wider than the terminal
     inspected(Path(sys.argv[1], "call-eval"))
 for path in sorted(Path(sys.argv[1]).glob("cost-*" if inspect else "*")):
     before = memory.mark()
