@@ -111,12 +111,13 @@ def channels_answer(
     values at the worst place.
     """
     shown, rest = rows[:ANSWER_ROWS], rows[ANSWER_ROWS:]
+    in_std = any(row["diff_over_std"] is not None for row in shown)
     columns = (
         *named,
         Column("max_abs_diff", "worst difference", ".3g"),
-        Column("diff_over_std", "in std", ".3g"),
+        *([Column("diff_over_std", "in std", ".3g")] if in_std else []),
         Column("off", "values off"),
-        Column("std", "std of channel", ".3g", spare=len(named) - 1),
+        *([Column("std", "std of channel", ".3g", spare=len(named) - 1)] if in_std else []),
         Column("index", "index", spare=1),
         Column("used", "tolerance used", spare=2),
         Column("actual", sides[0], spare=3),

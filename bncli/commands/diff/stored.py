@@ -72,7 +72,10 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         f"only in {spec}": f"in {side} alone"
         for spec, side in zip(specs, ("ACTUAL", "EXPECTED"), strict=True)
     }
-    findings += not_compared_findings(reasons, sides_alone)
+    findings += [
+        answer.told_of_others(finding, reasons)
+        for finding in not_compared_findings(reasons, sides_alone)
+    ]
     facts: dict[str, Value] = {"shape": None, "tensors": len(done), "not_compared": len(reasons)}
     if single:
         facts = {

@@ -11,17 +11,21 @@ from bncli.commands.diff.stored_tables import worst_pairs_first
 from bncli.dtypes import DTYPES
 from bncli.report import Column, Table
 from bncli.rulebook.comparison import channels_sentence
+from bncli.rulebook.interface import examples
 from bncli.sections.answer import counted, share
 from bncli.sections.findings import closing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bncli.commands.diff.stored_tables import StoredPair
     from bncli.report import Finding, Value
 
-MOST_TENSORS, MOST_BESIDE_OTHERS = 16, 8
+MOST_TENSORS, MOST_BESIDE_OTHERS = 12, 8
 """Tensors that are shown, and how many where others could not be compared: those have a block."""
+
+MOST_OTHERS = 4
+"""Tensors that could not be compared of which a line has the names."""
 
 
 def subject(
@@ -37,7 +41,8 @@ def subject(
     if tolerance is not None:
         closely = "rtol {:g}, atol {:g}".format(*tolerance)
     if not single:
-        return first, f"{counted(len(done), 'tensor')}, {closely}"
+        number = counted(len(done), "tensor") if done else "no tensor in common"
+        return first, f"{number}, {closely}"
     pair = done[0]
     whole = pair.compared.whole
     if tolerance is None and whole.total:
@@ -81,8 +86,8 @@ def set_answer(done: Sequence[StoredPair], others: int) -> Table:
         )
     columns = (
         Column("quantity", "tensor"),
-        Column("max_abs_diff", "worst difference", ".3g"),
-        Column("relative", "of largest value"),
+        Column("max_abs_diff", "difference", ".3g"),
+        Column("relative", "relative"),
         Column("off", "values off"),
         Column("index", "index", spare=1),
         Column("used", "tolerance used", spare=2),
@@ -131,7 +136,8 @@ def verdict(done: Sequence[StoredPair], reasons: dict[str, str], *, single: bool
     if failed:
         worst = failed[0]
         if single:
-            return f"{worst.mismatched} of {values} values differ, {_by(worst.max_abs_diff)}"
+            verb = "differs" if worst.mismatched == 1 else "differ"
+            return f"{worst.mismatched} of {values} values {verb}, {_by(worst.max_abs_diff)}"
         verb = "differs" if len(failed) == 1 else "differ"
         most = f"{worst.quantity} most" if len(failed) > 1 else worst.quantity
         return closing(f"{len(failed)} of {len(wholes)} tensors {verb}, {most}", left_out)
@@ -165,8 +171,9 @@ def told_of_pair(
     item = pair.compared.whole
     verb = "differs" if item.mismatched == 1 else "differ"
     values = f"{item.mismatched} of {item.total} values {verb}"
-    place = f"at ({', '.join(map(str, item.index))})" if item.index else "there"
-    worst = f"{item.actual:.6g} {place}, where {other} has {item.expected:.6g}."
+    index = f"({', '.join(map(str, item.index))})" if len(item.index) > 1 else ""
+    place = f" at {index or f'index {item.index[0]}'}" if item.index else ""
+    worst = f"{item.actual:.6g}{place}, where {other} has {item.expected:.6g}."
     where = channels_sentence(pair.compared)
     if len(pair.compared.channels) > 1 and channels.rows:
         row = channels.rows[0]
@@ -182,6 +189,18 @@ def told_of_pair(
     return replace(finding, message=message, detail=detail, hint=fix, where=labels[0])
 
 
+def told_of_others(finding: Finding, reasons: Mapping[str, str]) -> Finding:
+    """The finding of tensors that could not be compared, for the reason that they share.
+
+    `reasons` is by tensor.
+    """
+    names = finding.places
+    said = reasons[names[0]]
+    if len(names) > 1:
+        said += f": {examples(names, MOST_OTHERS)}"
+    return replace(finding, message=said)
+
+
 def told_of_set(finding: Finding, pair: StoredPair | None, other: str) -> Finding:
     """The finding of one of several tensors, the place of which says all but the other file."""
     claim = f"tensors differ from {other}"
@@ -190,5 +209,8 @@ def told_of_set(finding: Finding, pair: StoredPair | None, other: str) -> Findin
         return replace(finding, claim=claim, hint=hint)
     item = pair.compared.whole
     verb = "differs" if item.mismatched == 1 else "differ"
-    message = f"{item.mismatched} of {item.total} values {verb}, {_by(item.max_abs_diff)}"
+    by = ", NaN or Inf on one side"
+    if math.isfinite(item.max_abs_diff):
+        by = f" by up to {item.max_abs_diff:.3g}"
+    message = f"{item.mismatched} of {item.total} {verb}{by}"
     return replace(finding, message=message, claim=claim, hint=hint)

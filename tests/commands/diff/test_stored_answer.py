@@ -144,3 +144,25 @@ def test_two_empty_files_have_nothing_in_common(run, save):
     assert result.code == 3
     last = result.stdout.splitlines()[-1]
     assert last.startswith("NOTHING  nothing was compared: the two have no value in common")
+
+
+def test_long_names_and_no_others_still_fit(run, save):
+    """As many tensors as are shown, each with a name of a real network's length."""
+    names = [f"backbone.stage{n}.branch{n % 3}.1.bn.running_var" for n in range(40)]
+    values = {name: random(64, seed=n) for n, name in enumerate(names)}
+    save("a.pt", {name: torch.from_numpy(each) for name, each in values.items()})
+    save("b.pt", {name: torch.from_numpy(each) * 1.5 for name, each in values.items()})
+    lines = run("diff", "a.pt", "b.pt", "--width", "80").stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert "28 more tensors differ (-v lists them)" in lines
+
+
+def test_tensors_without_a_partner_are_named(run, save):
+    save("a.npz", **{f"a{n}": random(2) for n in range(6)}, both=random(2))
+    save("b.npz", both=random(2), other=random(2))
+    shown = " ".join(run("diff", "a.npz", "b.npz").stdout.split())
+    assert "6 tensors: only in a.npz: a0, a1, a2, a3 and 2 more" in shown
+    assert "other: only in b.npz" in shown
+    assert "2 tensors could not" not in shown
+    assert "7 could not be compared" in shown
