@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from bncli.cli import main
+from bncli.cli import build_app, main
+from bncli.commands import COMMANDS
 from bncli.errors import ExitCode
 from bncli.process.signals import Terminated
 
@@ -174,6 +176,16 @@ def test_the_index_has_every_guide():
     assert set(re.findall(r"^\| \[(\w+)\]\(\1/README\.md\) \|", text, re.MULTILINE)) == folders
     for folder in {path.name for path in (REPOSITORY / "examples").iterdir() if path.is_dir()}:
         assert f"{folder}/" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_is_in_a_guide(name):
+    """By one of its names; most are the same in every command."""
+    guides = "".join(page.read_text("utf-8") for page in PAGES)
+    for param in typer.main.get_command(build_app((name,))).commands[name.replace("_", "-")].params:
+        if param.param_type_name == "option" and not param.hidden and "--help" not in param.opts:
+            names = [*param.opts, *param.secondary_opts]
+            assert any(re.search(rf"(?<![\w-]){each}(?![\w-])", guides) for each in names), names
 
 
 def test_the_picture_is_what_bncli_draws(tmp_path, monkeypatch, request):
