@@ -212,7 +212,7 @@ def _never_updated(copy: Summary, live: Summary) -> Finding:
         COPY_INITIAL,
         copy,
         live,
-        "the statistics are exactly 0 and 1 in every channel, those of the live model are not",
+        "the statistics are exactly 0 and 1 in every channel, unlike the live model's",
         cause,
         f"The live layer is {label(live.name)}. {why}",
     )

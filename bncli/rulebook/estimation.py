@@ -258,7 +258,7 @@ def _why_missing(bare: Bare, siblings: int, *, counted: bool) -> tuple[str, str,
     if has_counter:
         return "buffers-not-saved", f"{missing}, but the counter is there", None
     if {"weight", "bias"} <= set(bare.leaves) and named_batch_norm(bare.name):
-        said = f"{missing} in what its name says is a BatchNorm"
+        said = f"{missing}, though the layer's name says BatchNorm"
         return "buffers-not-saved", said, Certainty.LIKELY
     return "", "", None
 
