@@ -66,8 +66,8 @@ def diff(
     given_input: Annotated[
         str | None,
         options.tensor_option(
-            "What ACTUAL and EXPECTED were made from: a difference is then explained, with "
-            "what the Layer flags tell.",
+            "What ACTUAL and EXPECTED were made from; with it and the Layer flags, their "
+            "difference is explained.",
             panel=options.INPUT,
             name="--input",
         ),

@@ -16,8 +16,8 @@ def identify(
         argument(
             "INPUT... [OUTPUT]",
             "What went into the layer, PATH or PATH::NAME inside a file of several, and what "
-            "came out of it. Several INPUTs are one batch. OUTPUT is left out where "
-            "--running-mean-before and its like ask for the update.",
+            "came out of it. Several INPUTs are one batch. Leave OUTPUT out where "
+            "--running-mean-before and the three flags like it ask for the update.",
         ),
     ] = (),  # type: ignore[assignment]  # of which Typer makes a list
     *,
@@ -29,7 +29,7 @@ def identify(
 
     Training and eval statistics, biased and unbiased variance, every usual eps and a fitted one,
     weight or bias left out, tensors swapped, channels moved, half precision: each is computed, and
-    the one that leaves only rounding is named, with what else would have fitted.
+    the one that leaves only rounding is named, with what else fits.
     """
     from bncli.commands.identify.output import output_report
     from bncli.commands.identify.update import update_report
@@ -41,6 +41,6 @@ def identify(
     if len(tensors) + (reading.values is not None) == 1:
         raise UsageError(
             "identify needs an OUTPUT, or the running statistics before and after INPUT: "
-            "--running-mean-before and the three like it."
+            "--running-mean-before and the three flags like it."
         )
     return output_report(reading.open(tensors[:-1]), tensors[-1], layer)

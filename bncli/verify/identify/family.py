@@ -34,7 +34,7 @@ SEEN = 8.0
 
 @dataclass(slots=True)
 class _Worst:
-    """What a hypothesis left at most so far, and whether a value tells it from others."""
+    """The most that a hypothesis left so far, and whether a value tells it from others."""
 
     apart: float = -1.0
     channel: int = 0
@@ -46,7 +46,7 @@ class _Worst:
 def family(view: View, known: Known) -> tuple[list[Candidate], int]:
     """The nearest of LayerNorm, InstanceNorm, GroupNorm and RMSNorm, measured, of how many.
 
-    None of them where the channels are on axis 0 or a sample is too large. Where none of the usual
+    None where the channels are on axis 0 or a sample is too large. Where none of the usual
     values of eps explains the output, one is fitted to each norm.
     """
     shape = view.shape
@@ -55,7 +55,7 @@ def family(view: View, known: Known) -> tuple[list[Candidate], int]:
     ways = list(norm_ways(view, known))
     tried = len(ways)
     worst = _measured(view, known, ways)
-    # Rounded statistics, and long sums, are wide enough to hide another eps.
+    # The tolerance for rounded statistics and long sums is wide enough to hide another eps.
     if not any(found.tight <= 1 and not way.held for way, found in worst.items()):
         own = {(*way.key, way.hypothesis.affine, way.held): way for way in ways}
         fitted = list(_fitted(view, own.values()))
@@ -76,7 +76,7 @@ def family(view: View, known: Known) -> tuple[list[Candidate], int]:
 
 
 def _measured(view: View, known: Known, ways: list[Way]) -> dict[Way, _Worst]:
-    """What each way leaves; after the first sample those alone that came nearest."""
+    """What each way leaves; after the first sample only the nearest are measured."""
     worst = {way: _Worst() for way in ways}
     shape = view.shape
     rest = (slice(chunk.start + 1, chunk.stop + 1) for chunk in chunks((shape[0] - 1, *shape[1:])))
@@ -118,9 +118,9 @@ def _measure(
     walk = 4 * u * np.sqrt(way.norm.count)
     with np.errstate(all="ignore"):
         made = way.output(x, statistics)
-        # An eps of almost 0 makes the scale of a constant absurd, and explains nothing by it.
-        sober = replace(way.norm, eps=max(way.norm.eps, known.eps))
-        scale = statistics.at(replace(statistics, norm=sober).invstd, block)
+        # An eps of almost 0 gives a constant an enormous scale, which explains nothing.
+        usual = replace(way.norm, eps=max(way.norm.eps, known.eps))
+        scale = statistics.at(replace(statistics, norm=usual).invstd, block)
         largest = np.maximum(np.abs(statistics.min), np.abs(statistics.max))
         weight = 1.0 if way.weight is None else np.abs(way.weight)
         size = scale * weight * statistics.at(largest + np.abs(statistics.mean), block)
@@ -176,7 +176,7 @@ def _fitted_eps(view: View, way: Way, x: NDArray[Any], y: NDArray[Any]) -> float
         total = (statistics.var + 1.0) * (squares / products) ** 2
         told = np.isfinite(total) & (products > 0) & (statistics.var > 0)
         told &= np.sqrt(statistics.var) > LOST * u * np.abs(statistics.mean)
-        # An output that is all bias, and its last places, has no slope.
+        # An output that is only bias and rounding has no slope.
         size = np.abs(y).max() * DTYPES[view.y.dtype].unit_roundoff
         told &= products / squares * np.sqrt(statistics.var / (statistics.var + 1)) > SEEN * size
         if not told.any():
@@ -202,7 +202,7 @@ def _by_statistic(statistics: NormStatistics, values: NDArray[Any]) -> NDArray[A
 
 
 def _fewest_digits(found: list[Candidate]) -> list[Candidate]:
-    """The candidates, but of a fitted eps those alone that come as near with the fewest digits."""
+    """The candidates; a fitted eps only with the fewest digits that come as near."""
     chosen: dict[object, Candidate] = {}
     for item in found:
         hypothesis = item.hypothesis

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bncli.model import ChannelStats, FloatArray
 
 EPS = (1e-5, 1e-3, 1e-6, 1.001e-5, 2e-5, 1e-8, 0.0)
-"""The values of eps that frameworks use, the commonest first."""
+"""The values of eps that frameworks use, the most common first."""
 
 RMS_EPS = (2.0**-23, 2.0**-52)
 """PyTorch's own for RMSNorm, by the dtype: float32's and narrower ones', and float64's."""
@@ -40,7 +40,7 @@ AFFINE = ("", NO_WEIGHT, NO_BIAS, NO_AFFINE)
 """How weight and bias may have been used."""
 
 HELD = "statistics in"
-"""How a hypothesis with statistics in half precision begins its words."""
+"""How the words of a hypothesis with statistics in half precision begin."""
 
 OUTSIDE = "eps outside the root"
 FITTED = "fitted eps"
@@ -116,7 +116,7 @@ class Hypothesis:
 
     @property
     def variant(self) -> str:
-        """What is odd, "" for nothing. eps and ddof have places of their own."""
+        """What is unusual, "" for nothing; eps and ddof are said elsewhere."""
         parts: tuple[str, ...] = (
             OUTSIDE if self.outside else "",
             FITTED if self.fitted else "",
@@ -140,11 +140,11 @@ class Hypothesis:
 
     @property
     def hides_eps(self) -> bool:
-        """Whether another eps, and else nothing odd, may look like it."""
+        """Whether another eps alone may look like it."""
         return self.outside or self.statistics.startswith(HELD)
 
     def oddness(self, known: Known) -> int:
-        """How far it is from what one expects; the plain hypothesis has 0."""
+        """How far it is from the expected; the plain hypothesis has 0."""
         listed = [known.eps, *(eps for eps in EPS if eps != known.eps)]
         eps_rank = listed.index(self.eps) if self.eps in listed else len(listed)
         if self.mode == "RMSNorm" and self.eps in RMS_EPS:
@@ -190,7 +190,7 @@ class ChannelMap:
 
 
 def batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypothesis]:
-    """Every hypothesis in which BatchNorm made the output, of `count` values a channel."""
+    """Every hypothesis in which BatchNorm made the output, of `count` values per channel."""
     ways: list[tuple[str, int | None, str]] = [(EVAL, None, FRESH)]
     if count > 1:  # of one value a channel PyTorch makes no statistics
         ways += [(TRAINING, ddof, statistics) for ddof in (0, 1) for statistics in BATCH]
@@ -200,9 +200,9 @@ def batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypothesis]
     for mode, ddof, statistics in ways:
         for eps in listed:
             if statistics == KEPT_EPS and 2 * eps in (0.0, *EPS):
-                continue  # which is another eps, more plainly said
+                continue  # the same as another eps, which is simpler
             if statistics == UNSCALED and (eps != known.eps or ddof == 1):
-                continue  # neither has a part in it
+                continue  # neither matters there
             for way in affine_ways(known):
                 plain = Hypothesis(mode, ddof, eps, statistics=statistics, affine=way, view=view)
                 yield plain
@@ -221,7 +221,7 @@ def affine_ways(known: Known) -> list[str]:
 
 
 def plain_batch_norms(known: Known, view: str, count: int = 2) -> Iterator[Hypothesis]:
-    """Those with nothing odd but the view."""
+    """Those in which only the view is unusual."""
     for hypothesis in batch_norms(known, view, count):
         if not (hypothesis.outside or hypothesis.statistics or hypothesis.affine):
             yield hypothesis

@@ -1,4 +1,4 @@
-"""What an output itself says of its normalisation, channel by channel, whoever made it."""
+"""What an output shows of its normalisation, channel by channel, without a hypothesis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Implied:
-    """y = x * scale + shift, as well as that can be, in each channel; arrays (num_features,).
+    """y = x * scale + shift, the best such line in each channel; arrays (num_features,).
 
     `mean` and `var` are what would have normalised the input, with the weight, bias and eps that
     are known or else 1, 0 and the expected eps. `off` is the most that the line leaves, and

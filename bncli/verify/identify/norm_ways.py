@@ -51,7 +51,7 @@ class Way:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What its statistics hang on: eps has no part in them."""
+        """What its statistics depend on, which eps is not."""
         return self.norm.name, self.norm.axes, self.norm.groups
 
     def with_eps(self, eps: float, *, fitted: bool) -> Way:
@@ -91,7 +91,7 @@ class Way:
 
 
 def norm_ways(view: View, known: Known) -> Iterator[Way]:
-    """Every norm of the family that has more than one value a statistic, with every eps."""
+    """Every norm of the family that has more than one value per statistic, with every eps."""
     rms_eps = RMS_EPS[view.y.dtype == "float64"]
     for eps in dict.fromkeys((known.eps, *EPS, rms_eps)):
         for norm, detail in _norms(view, known, eps):
@@ -109,7 +109,7 @@ def norm_ways(view: View, known: Known) -> Iterator[Way]:
 def _affine(
     view: View, known: Known, norm: Norm
 ) -> Iterator[tuple[FloatArray | None, FloatArray | None, str]]:
-    """The weights and biases that a norm may have multiplied and added, and what is odd of it."""
+    """The weight and bias that a norm may have used, and what is unusual about it."""
     ndim, axis = len(view.shape), view.channel_axis
     weight = None if known.weight is None else along(known.weight, ndim, axis)
     bias = None if known.bias is None else along(known.bias, ndim, axis)
@@ -133,8 +133,8 @@ def _norms(view: View, known: Known, eps: float) -> Iterator[tuple[Norm, str]]:
     """The norms with one eps, and the words for what their names leave open.
 
     One group of all channels is a LayerNorm's statistics, and a group of each an InstanceNorm's.
-    With a weight or bias of one value a channel only GroupNorm fits the first, unless the channels
-    are last.
+    With a weight or bias of one value per channel only GroupNorm fits the first, unless the
+    channels are last.
     """
     shape, axis = view.shape, view.channel_axis
     ndim, channels = len(shape), shape[axis]

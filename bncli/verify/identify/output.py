@@ -36,13 +36,13 @@ MOST_SHOWN = 24
 """Hypotheses that an answer lists."""
 
 BESIDE = 8
-"""Of those, how many that explain nothing."""
+"""How many of those explain nothing."""
 
 MOST_NAMED = 2
 """Other hypotheses that a sentence names, beside other values of eps."""
 
 SAME_EPS = 0.01
-"""The relative difference of two values of eps that make no difference worth a doubt."""
+"""The relative difference up to which two values of eps count as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _other_ways_to_look(base: Seen, layouts: Sequence[View]) -> list[Seen]:
 
 
 def _of_batch_norm(base: Seen, more_views: int) -> int:
-    """How many hypotheses of BatchNorm are tried on the tensors, and on so many other views."""
+    """How many hypotheses of BatchNorm are tried on the tensors and `more_views` others."""
     known, count = base.known, base.view.count
     plain = len(list(plain_batch_norms(known, "", count)))
     return len(list(batch_norms(known, "", count))) + more_views * plain
@@ -162,7 +162,7 @@ def _explained(found: list[Candidate]) -> bool:
 
 
 def _same(one: Candidate, other: Candidate) -> bool:
-    """Whether two hypotheses mean the same but for a hair of eps."""
+    """Whether two hypotheses are the same apart from a tiny difference in eps."""
     a, b = one.hypothesis, other.hypothesis
     near = abs(a.eps - b.eps) <= SAME_EPS * max(a.eps, b.eps)
     return near and replace(a, eps=0.0) == replace(b, eps=0.0)
@@ -221,7 +221,7 @@ def _doubt(order: list[Candidate], seen: Seen) -> str:
 
 
 def differ_in_eps(one: Hypothesis, other: Hypothesis) -> bool:
-    """Whether two hypotheses are the same but for eps."""
+    """Whether two hypotheses are the same apart from eps."""
     return replace(one, eps=0.0, fitted=False) == replace(other, eps=0.0, fitted=False)
 
 
@@ -255,7 +255,7 @@ def _decider(best: Candidate, remaining: list[Candidate], seen: Seen) -> str:
         if _is_constant(one, seen) and _is_constant(two, seen):
             needs.append("a layer with a weight that is not 0")
         elif differ_in_eps(one, two):
-            # A hair of eps takes the least variance, and matters the least.
+            # A tiny difference in eps needs the smallest variance, and matters least.
             if told is not None and not (_same(best, item) and variances):
                 variances.append(told)
         elif {one.ddof, two.ddof} == {0, 1} and one.mode == two.mode:
@@ -283,7 +283,7 @@ def _is_constant(hypothesis: Hypothesis, seen: Seen) -> bool:
 
 
 def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
-    """The variance, or where the divisors differ the count, from which on two part for certain.
+    """The variance, or the count where divisors differ, below which two certainly differ.
 
     Both effects grow as the variance or the count falls: in proportion to its inverse.
     """

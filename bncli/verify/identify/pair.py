@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Block = tuple[slice, ...]
 
 PIECE = 1 << 18
-"""Values looked at a time."""
+"""Values that are looked at together."""
 
 FEW = 1 << 14
-"""Values after which it is mostly clear that not all of them are ones of a narrower dtype."""
+"""Values of a block; the first mostly has one that a narrower dtype cannot hold, if any has."""
 
 
 class Source(Protocol):
@@ -149,7 +149,7 @@ class View:
 
     @property
     def count(self) -> int:
-        """The number of values a channel."""
+        """The number of values per channel."""
         total = 1
         for size in self.shape:
             total *= size

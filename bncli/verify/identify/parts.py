@@ -1,4 +1,4 @@
-"""Batch statistics of a part of the batch, of each part for itself, or put together from parts.
+"""Batch statistics of a part of the batch, of each part by itself, or merged from parts.
 
 A part is a run of samples: what one device, one microbatch or one INPUT had.
 """
@@ -35,7 +35,7 @@ MOST_DIVISORS = 8
 """Sizes of equal parts that are tried, each part with statistics of its own."""
 
 LIKELY = 4
-"""Runs of samples, and ways with the statistics of each, that are measured: the nearest."""
+"""How many runs of samples, and ways with the statistics of each, are measured."""
 
 OWN = "each with statistics of its own"
 WITHIN = "the means of the inputs' means and variances"
@@ -45,7 +45,7 @@ SQUARES = "the means of the inputs' means and mean squares"
 def parts_of_batch(seen: Seen, shards: Sequence[int] = ()) -> tuple[list[Candidate], int]:
     """Those hypotheses, measured, and how many were tried; `shards` are the INPUTs' samples.
 
-    None of them where axis 0 holds the channels, or the tensors are large.
+    None where axis 0 holds the channels, or the tensors are large.
     """
     view = seen.view
     if view.channel_axis == 0 or view.shape[0] < 2 or prod(view.shape) > LARGEST:
@@ -61,7 +61,7 @@ def parts_of_batch(seen: Seen, shards: Sequence[int] = ()) -> tuple[list[Candida
 
 
 def shard_statistics(parts: Sequence[ChannelStats], how: str) -> ChannelStats:
-    """The statistics that parts of any size have when each counts the same; `how` as above."""
+    """The statistics of parts of any size of which each counts the same; `how` as above."""
     whole = merge(parts)
     shift = whole.shift
     means = np.stack([(part.shift - shift) + part.offset for part in parts])

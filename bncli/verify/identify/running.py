@@ -120,7 +120,7 @@ class Observed:
         sums = 2.0**-24 if u > 2.0**-53 else u
         walk = 2.7 * sums * np.sqrt(self.stats.count)
         std = np.sqrt(self.stats.var)
-        # PyTorch sums float64 in float64 itself, one after the other: three walks were seen.
+        # PyTorch sums float64 in float64, one value after another; three walks were seen.
         var_error = (6 if u <= 2.0**-53 else 1) * walk * self.stats.var
         var_error += 4 * sums * np.abs(self.stats.mean) * std
         worst = (-1.0, 0, "running_mean")
@@ -191,10 +191,10 @@ def identify_update(observed: Observed) -> UpdateIdentification:
     level = min(item.level for item in found)
     chosen = [item for item in found if item.level == level and level <= LOOSE]
     if observed.unmoved and level <= LOOSE:
-        # A step too small for the buffers' last place leaves them too, and tells no weight.
+        # A step too small for the buffers' dtype leaves them unchanged too, and tells no weight.
         usual = [item for item in found if item.level <= LOOSE and item.update.weight >= WEIGHTS[1]]
         chosen = usual + [item for item in found if item.update == NO_UPDATE]
-    # An eps that is lost in the rounding beside the variance is no other way to update.
+    # An eps that is lost in rounding beside the variance is not a different update.
     plain = {item.update for item in chosen}
     chosen = [
         item
@@ -225,7 +225,7 @@ def identify_update(observed: Observed) -> UpdateIdentification:
 
 
 def _told(observed: Observed) -> list[Update]:
-    """The weights that the buffers themselves tell, alone and as the average of k batches."""
+    """The weights that follow from the buffers, as such and as the average of k batches."""
     mean_weight = observed.told_weight("running_mean", observed.stats.mean)
     ways = []
     for variance in ("unbiased", "biased"):

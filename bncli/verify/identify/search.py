@@ -8,7 +8,7 @@ A hypothesis explains the output where the rest is rounding. How much that may b
 the output was computed, which nobody knows. There are three levels: "tight" allows for the
 roundings of each element, as PyTorch's kernels leave them; "loose" also for long running sums in
 the output's precision; "single" for statistics in float32 behind an output in float64. The first
-level at which anything explains the output decides, and among equals the plainer comes first.
+level at which anything explains the output decides, and among equals the simpler comes first.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Candidate:
 
     @property
     def told(self) -> bool:
-        """Whether it leaves no more than rounding, and rounding could not leave anything."""
+        """Whether it leaves only rounding, by a tolerance that is narrow enough to tell."""
         return self.level < LEVELS and self.tells[self.level]
 
     @property
@@ -109,7 +109,7 @@ class Seen:
         """What rounding may leave in each channel if `made` is the truth, level by level.
 
         PyTorch's folded form x * alpha + (bias - mean * alpha) rounds at the size of both products.
-        Their size is taken from the output and not from `made`, which may be absurd.
+        Their size is taken from the output and not from `made`, which may be far off.
         """
         view, stats, y_stats = self.view, self.fit.stats, self.fit.y_stats
         kind = DTYPES[view.y_dtype or view.y.dtype]
@@ -201,7 +201,7 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
     for item in sorted(hypotheses, key=lambda item: item.oddness(known)):
         made = channel_map(item, known, stats)
         screened = seen.judged(item, made, seen.screened(made))
-        # Two that are the same map in one mode and with one eps are one hypothesis, in its plainer
+        # Two that are the same map in one mode and with one eps are one hypothesis, in its simpler
         # words. Where modes or values of eps are the same map, the data do not tell them apart.
         with np.errstate(all="ignore"):
             constant = made.bias - made.center * made.scale
@@ -215,9 +215,9 @@ def candidates(seen: Seen, hypotheses: list[Hypothesis] | None = None) -> list[C
 
 
 def fitted(seen: Seen) -> list[Candidate]:
-    """The plain hypotheses with the eps that fits best, where there is one, and the likeliest odd.
+    """The plain hypotheses with the eps that fits best, where there is one, and a few others.
 
-    Of the odd ones an eps that nobody uses is none: it would make any scale of all channels one.
+    Of those others an eps above MOST_EPS does not count: it could make up for any scale.
     """
     known = seen.known
     ways: list[tuple[str, int | None, str]] = [(EVAL, None, FRESH)]
@@ -268,14 +268,14 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
     """The candidates, best first, each with its verdict.
 
     `lenient` says that loose statistics are likely: then a plain hypothesis that is only loosely
-    right is not outdone by an odd one, but by a plain one that is right.
+    right ranks below another plain one that is right, and not below an unusual one.
 
-    A fitted eps has a number of its own to explain with, so that it counts only where nothing else
-    explains.
+    A fitted eps has a free number, so that it counts only where nothing else explains the output.
     """
     chosen: list[Candidate] = []
     # A number fitted to the output explains less than one that was known before, and what any
-    # output of this size would pass explains nothing: each group speaks where no other could.
+    # output of this size would pass explains nothing. Each group counts where those before it
+    # explain nothing.
     for group in (
         [item for item in found if not item.hypothesis.fitted and item.told],
         [item for item in found if item.hypothesis.fitted and item.told],
@@ -292,7 +292,7 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
         # Another eps in its usual place may do the same to these variances.
         chosen += [item for item in found if item.hypothesis.fitted and item.told]
     # Two that leave about as much rounding are equally good: which of them leaves less is chance,
-    # so that then the plainer comes first.
+    # so that the simpler comes first.
     best = min((item.shares[0] for item in chosen), default=0.0)
     near = CLOSE_CALL[0] * best + CLOSE_CALL[1]
 
@@ -300,7 +300,7 @@ def ranked(found: list[Candidate], *, lenient: bool) -> list[Candidate]:
         plainly = lenient and item.plain
         return (item.shares[0] > near and not plainly, item.oddness, item.max_abs_diff)
 
-    # What is expected and fits, as far as rounding lets one see, is not outdone by what is odd.
+    # What is expected and fits, as far as rounding lets one see, ranks before what is unusual.
     unseen = [item for item in found if item.plain and item.level < LEVELS and not item.told]
     if unseen and not any(item.plain for item in chosen):
         chosen = unseen

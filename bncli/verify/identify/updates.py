@@ -12,7 +12,7 @@ from bncli.verify.identify.parts import SQUARES, WITHIN
 Variance = Literal["biased", "unbiased", "keras2"]
 
 WEIGHTS = (0.1, 0.01, 0.001, 0.05, 0.03, 0.02, 0.003, 0.0003, 0.2, 0.25, 0.3, 0.5, 0.9, 0.99, 0.999)
-"""Weights of the new batch that people use, the commonest first."""
+"""Weights of the new batch that people use, the most common first."""
 
 MOST_BATCHES = 1000
 """Batches of a cumulative average that is looked for."""
@@ -26,13 +26,13 @@ APART = "running_mean with momentum"
 
 KEPT = "added into the kept variance"
 KEPT_EPS = (1e-5, 1e-3, 1e-6)
-"""The values of eps that may have been."""
+"""The values of eps that may have been added."""
 
 TOGETHER = (WITHIN, SQUARES)
 """How processes may have put their statistics together, each counting the same."""
 
 MOST_SHARDS = 64
-"""INPUTs of which each is tried alone."""
+"""How many INPUTs are tried one by one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,6 @@ def _order_of_state(seen: Seen, mode: str) -> list[int] | None:
 
 
 def _permutation(order: list[int], *, certain: bool) -> list[int] | None:
-    """The order, if it is one and not the plain one."""
+    """The order, if it is a permutation and not the plain order; else None."""
     plain = list(range(len(order)))
     return order if certain and order != plain and sorted(order) == plain else None
