@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.commands.identify.ranking import RANK, about, departing, kind_of, ranking
+from bncli.model import BatchNormSettings
 from bncli.report import Column, Report, Table
 from bncli.verify.identify.hypotheses import eps_text
 
@@ -78,7 +79,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     words = [item.hypothesis.words for item in found.hypotheses]
     report = replace(
         ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
-        subject=_subject(given, made.label, known),
+        subject=_subject(given, made.label, known, flags),
         findings=tuple(replace(finding, where=made.label) for finding in findings),
         read=read,
         about=about(given, output, *flags.specs),
@@ -88,14 +89,17 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     return replace(report, tables=(*report.tables, _implied_table(found.implied)))
 
 
-def _subject(given: Input, name: str, known: Known) -> tuple[str, ...]:
+def _subject(given: Input, name: str, known: Known, flags: KnownFlags) -> tuple[str, ...]:
     """The output, the input, and what is expected of the layer."""
     shape = ", ".join(map(str, given.tensors[0].shape))
     first = f"{name} from {given.label}  {given.dtype} ({shape})"
     mode = "either mode"
     if known.training is not None:
         mode = "training mode" if known.training else "eval mode"
-    return first, f"expected: eps {eps_text(known.eps)}, {mode}"
+    eps = f"eps {eps_text(known.eps)}"
+    if flags.eps is None and known.eps == BatchNormSettings().eps:
+        eps += " (default)"
+    return first, f"expected: {eps}, {mode}"
 
 
 def _implied_table(implied: Implied) -> Table:

@@ -29,7 +29,9 @@ def test_the_three_best_are_shown_and_v_has_all(run, layer):
     lines = lines.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    assert lines[:2] == ["y.npy from x.npy  float32 (8, 3, 4)", "expected: eps 1e-5, either mode"]
+    assert lines[:2] == [
+        "y.npy from x.npy  float32 (8, 3, 4)", "expected: eps 1e-5 (default), either mode",
+    ]  # fmt: skip
     text = "\n".join(lines)
     assert "warning[BN904] eps is 1e-3, where 1e-5 was expected (certain)\n  --> y.npy\n" in text
     assert "help: Set eps=1e-3 on the side that has 1e-5." in text
@@ -41,6 +43,12 @@ def test_the_three_best_are_shown_and_v_has_all(run, layer):
     assert "Hypotheses, the best first" in full
     ranked = re.findall(r"^ *(\d+) +(?:yes|no) ", full, re.MULTILINE)
     assert len(ranked) == len(rows["tables"]["hypotheses"]) > 3
+
+
+def test_what_was_given_is_expected_and_no_default(run, layer):
+    flags = ("--state", "bn.pt", "--eps", "1e-5", "--eval")
+    lines = run("identify", "x.npy", "y.npy", *flags).stdout.splitlines()
+    assert lines[1] == "expected: eps 1e-5, eval mode"
 
 
 def test_more_that_explain_it_are_counted(run, save):
