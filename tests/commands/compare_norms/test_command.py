@@ -186,11 +186,7 @@ def test_the_verdict_says_what_was_measured(run, save):
     pair = run("compare-norms", save("pair.npy", random(2, 3)), "-f", "json").report
     assert "without the last sample BatchNorm would not run: one value a" in pair["verdict"]
     one = run("compare-norms", save("one.npy", random(1, 3, 5)), "-f", "json").report
-    assert (
-        one["verdict"]
-        .lower()
-        .endswith("there is one sample: whether others matter cannot be measured")
-    )
+    assert "there is one sample: whether others matter cannot be measured" in one["verdict"]
     for report in (pair, one):
         assert report["tables"]["norms"][0]["change_without_one_sample"] is None
         assert report["tables"]["norms"][0]["depends_on_batch"] is True
