@@ -5,7 +5,7 @@ A verdict on the user's numbers is never an exception: it is a `bncli.report.Fin
     BncliError                      one sentence, exit code 2
     +-- UsageError                  a flag, or two flags together, make no sense
     +-- FileError                   a file cannot be read or written; names it
-    |   +-- UnsupportedFileError    the file is whole, but of a kind bncli does not read
+    |   +-- UnsupportedFileError    the file is complete, but of a kind bncli does not read
     |   +-- CorruptFileError        the file is cut short, inconsistent or hostile
     |   +-- MissingTensorError      the file has no tensor or layer of that name
     +-- TensorError                 a tensor has the wrong shape, dtype or size for what was asked
@@ -40,7 +40,7 @@ class ExitCode(IntEnum):
 
 
 class BncliError(Exception):
-    """The user's problem in one sentence: the fact, the place and the mend.
+    """The user's problem in one sentence: the fact, the place and the fix.
 
     `str(error)` is the whole sentence and has no line break in it.
     """
@@ -62,7 +62,7 @@ class FileError(BncliError):
 
 
 class UnsupportedFileError(FileError):
-    """The file is whole, but of a kind that bncli does not read."""
+    """The file is complete, but of a kind that bncli does not read."""
 
 
 class CorruptFileError(FileError):

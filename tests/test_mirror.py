@@ -45,7 +45,7 @@ def test_a_module_has_its_tests(module):
 
 def test_what_is_elsewhere_is_no_more_than_that():
     for module, where in ELSEWHERE.items():
-        assert Path(module) in MODULES, f"{module} is gone: leave it out of ELSEWHERE"
+        assert Path(module) in MODULES, f"{module} was removed: leave it out of ELSEWHERE"
         assert (REPOSITORY / where).is_file()
         own = home_of(Path(module).with_name("x.py")).with_name(f"test_{Path(module).stem}.py")
         assert not (REPOSITORY / own).is_file(), f"{own} is where one looks for {module}"

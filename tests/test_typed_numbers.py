@@ -91,7 +91,7 @@ def test_both_and_neither_are_one_sentence(run, save, command):
 def test_two_stored_tensors_take_no_typed_one(run):
     code, _, stderr = run("diff", "a.npy", "b.npy", "--values", "[[1]]")
     assert code == 2
-    assert "--values has no place in a comparison of two stored tensors" in stderr
+    assert "--values does not apply to a comparison of two stored tensors" in stderr
 
 
 def test_simulate_ema_takes_batches_from_one_place(run, save):

@@ -77,7 +77,7 @@ def _names(incomplete: str, find: Callable[[TensorFile], list[str]]) -> Completi
 
 @contextmanager
 def whole_words() -> Iterator[None]:
-    """Let Typer see the words of a Bash command line as they were typed, while it completes.
+    """While Typer completes, show it the words of a Bash command line as they were typed.
 
     Bash breaks words at ":" and "=", so that FILE::NAME comes as three, and it puts what is
     printed behind the last break.
@@ -87,7 +87,7 @@ def whole_words() -> Iterator[None]:
         return
     place = os.environ.get("COMP_CWORD", "")
     if not (place.isascii() and place.isdigit() and len(place) < 10):
-        raise UsageError(f"COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.")
+        raise UsageError(f"COMP_CWORD: {place!r} is not a word number; Bash sets it itself.")
     typed = os.environ.get("COMP_WORDS", "").split("\n")[: int(place) + 1]
     words = BREAK.sub(r"\1", "\n".join(typed)).split("\n")
     joined = len(typed) - len(words)

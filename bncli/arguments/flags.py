@@ -78,7 +78,9 @@ class EitherModeFlags(LayerFlags):
 
     training: Annotated[
         bool | None,
-        option("One mode only.", options.LAYER, "--training/--eval", default="both modes"),
+        option(
+            "Compare in one mode only.", options.LAYER, "--training/--eval", default="both modes"
+        ),
     ] = None  # type: ignore[assignment]  # one choice more than a layer has
     track_running_stats: Annotated[
         bool | None,
@@ -98,18 +100,16 @@ class KnownFlags:
     ] = None
     eps: Annotated[
         float | None,
-        option("The eps that is expected.", options.LAYER, metavar="NUMBER", default="1e-05"),
+        option("The expected eps.", options.LAYER, metavar="NUMBER", default="1e-05"),
     ] = None
     weight: options.Weight = None
     bias: options.Bias = None
     running_mean: Annotated[
         str | None,
-        options.tensor_option(
-            "The running mean of evaluation; without one, eval mode is not tried."
-        ),
+        options.tensor_option("The running mean of eval mode, which is not tried without it."),
     ] = None
     running_var: Annotated[
-        str | None, options.tensor_option("The running variance of evaluation; goes with the mean.")
+        str | None, options.tensor_option("The running variance of eval mode; give the mean too.")
     ] = None
     training: options.EitherMode = None
 
@@ -119,13 +119,13 @@ class KnownFlags:
         return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
     def refuse_any(self, what: str) -> None:
-        """Raise UsageError where one was given, though it has no place in `what`."""
+        """Raise UsageError where one was given that does not apply to `what`."""
         for field in fields(self):
             if getattr(self, field.name) is not None:
                 flag = field.name.replace("_", "-")
                 if field.name == "training":
                     flag = "training" if self.training else "eval"
-                raise UsageError(f"--{flag} has no place in {what}; leave it out.")
+                raise UsageError(f"--{flag} does not apply to {what}; leave it out.")
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class AgainstFlags:
             raise UsageError("--rtol and --atol go together: give both or neither.")
         for flag, value in (("--rtol", self.rtol), ("--atol", self.atol)):
             if not value >= 0:
-                raise UsageError(f"{flag} {value:g}: a tolerance is 0 or more.")
+                raise UsageError(f"{flag} {value:g}: a tolerance must be 0 or more.")
         if not compared:
             raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
         return self.rtol, self.atol

@@ -25,7 +25,7 @@ LAYOUTS = {2: "(N, C)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One population: one tensor, or several that are shards of it.
+    """One population of values: one tensor, or several that are parts of it.
 
     `dtype` is the one computed in, `cast` the same where it is not the stored one, else None.
     `channel_axis` counts from the front.
@@ -93,7 +93,7 @@ class Input:
     def statistics(
         self, *, sample_axis: int | None = None, threads: int | None = None
     ) -> list[ChannelStats]:
-        """The statistics of each tensor, while a bar counts; see `bncli.moments.channel_stats`."""
+        """The statistics of each tensor, with a progress bar; see `bncli.moments.channel_stats`."""
         from bncli.moments import channel_stats
         from bncli.process.progress import progress
 
@@ -121,14 +121,14 @@ class Input:
             return arrays[0]
         if self.channel_axis == 0 or len({array.shape[1:] for array in arrays}) > 1:
             raise UsageError(
-                "--against: a comparison needs inputs that differ in the batch axis alone; "
+                "--against: a comparison needs inputs that differ only along the batch axis; "
                 "compare them one by one."
             )
         return np.concatenate(arrays)
 
 
 def layout_of(tensor: TensorRef) -> NDArray[Any]:
-    """An array that lies in memory as the tensor is stored, and must not be looked into."""
+    """An array with the tensor's memory layout; its values must not be read."""
     from numpy.lib.stride_tricks import as_strided
 
     return as_strided(np.empty(1), tensor.shape, [8 * step for step in tensor.strides])
@@ -187,7 +187,7 @@ def open_vector(spec: str, what: str) -> TensorRef:
 def open_input(specs: list[str], channel_axis: int, dtype: ComputeDtype | None) -> Input:
     """Open the tensors and check that BatchNorm takes them.
 
-    Raises FileError, TensorError and UsageError, each naming the tensor and the mend.
+    Raises FileError, TensorError and UsageError, each naming the tensor and the fix.
     """
     return check_input(tuple(opened(spec, dtype) for spec in specs), channel_axis, dtype)
 
@@ -209,7 +209,7 @@ def check_input(
             if one != other:
                 raise TensorError(
                     f"{tensor.label}: {other} {what}, but {first.label} has {one}; "
-                    "the inputs of one call are shards of one population."
+                    "several inputs are parts of one batch and must match."
                 )
         if dtype is None and tensor.dtype != first.dtype:
             raise TensorError(
@@ -222,7 +222,7 @@ def check_input(
 
 
 def _check_shape(tensor: TensorRef, channel_axis: int) -> None:
-    """Raise TensorError where the shape is none that BatchNorm takes."""
+    """Raise TensorError for a shape that BatchNorm does not take."""
     shape = list(tensor.shape)
     if tensor.ndim not in LAYOUTS:
         axes = "1 axis" if tensor.ndim == 1 else f"{tensor.ndim} axes"
@@ -237,7 +237,7 @@ def _check_shape(tensor: TensorRef, channel_axis: int) -> None:
         )
     if tensor.numel == 0:
         raise TensorError(
-            f"{tensor.label}: shape {shape} holds no value, so that there is nothing to normalise."
+            f"{tensor.label}: shape {shape} holds no values, so there is nothing to normalise."
         )
 
 
@@ -246,11 +246,11 @@ def _check_dtype(tensor: TensorRef, dtype: ComputeDtype | None) -> None:
     if tensor.unreadable:
         raise TensorError(f"{tensor.label}: its values cannot be read ({tensor.unreadable}).")
     if DTYPES[tensor.dtype].kind == "complex":
-        raise TensorError(f"{tensor.label}: {tensor.dtype}; BatchNorm has no meaning for it.")
+        raise TensorError(f"{tensor.label}: {tensor.dtype}; BatchNorm is not defined for it.")
     if dtype is None and tensor.dtype not in COMPUTE_DTYPES:
         raise TensorError(
             f"{tensor.label}: {tensor.dtype}; BatchNorm computes in floating point: "
-            "choose with --dtype float32."
+            "add --dtype float32."
         )
 
 
@@ -266,7 +266,8 @@ def parse_channels(texts: list[str] | None, num_features: int) -> Sequence[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(
-                f"--channel {text}: {part.strip()!r} is no channel; write a list such as 0,3,8-11."
+                f"--channel {text}: {part.strip()!r} is not a channel; "
+                "write a list such as 0,3,8-11."
             )
         begin, end = int(first), int(last or first)
         if begin > end:

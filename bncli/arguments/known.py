@@ -32,7 +32,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
 
     A weight and a bias may also be a LayerNorm's, of the input's last axes; where the channels are
     last, one value each is the same in both.
-    Raises UsageError for an eps that is none, TensorError for a tensor that does not fit, and
+    Raises UsageError for an eps that is not one, TensorError for a tensor that does not fit, and
     FileError for files.
     """
     from bncli.verify.identify.hypotheses import Known
@@ -44,7 +44,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
         if stored.module is not None and stored.module.eps is not None:
             eps = stored.module.eps
     if not 0 <= eps < math.inf:
-        raise UsageError(f"--eps {eps:g}: eps is a number, 0 or more.")
+        raise UsageError(f"--eps {eps:g}: eps must be 0 or more.")
     trailing = _trailing_affine(flags, given)
 
     def choose(name: str, *, own: bool = False) -> FloatArray | None:
@@ -76,7 +76,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
 def _trailing_affine(flags: KnownFlags, given: Input) -> dict[str, FloatArray]:
     """Those of weight and bias that have the shape of the input's last axes, by name.
 
-    Raises TensorError where the two could not be one norm's.
+    Raises TensorError where the two cannot belong to one norm.
     """
     ndim = given.tensors[0].ndim
     specs = {"weight": flags.weight, "bias": flags.bias}
@@ -88,15 +88,15 @@ def _trailing_affine(flags: KnownFlags, given: Input) -> dict[str, FloatArray]:
     sizes = {name: found.shape for name, found in trailing.items()}
     if len(set(sizes.values())) > 1:
         raise TensorError(
-            f"weight has shape {list(sizes['weight'])} and bias {list(sizes['bias'])}; those of "
-            "one norm have the same."
+            f"weight has shape {list(sizes['weight'])} and bias {list(sizes['bias'])}; in one "
+            "layer they have the same shape."
         )
     for name, other in (("weight", "bias"), ("bias", "weight")):
         size = sizes.get(name, (given.num_features,))
         if size != (given.num_features,) and other not in sizes and specs[other] is not None:
             raise TensorError(
-                f"{name} has shape {list(size)}, that of the input's last axes, and {other} "
-                "another; those of one norm have the same."
+                f"{name} has shape {list(size)}, that of the input's last axes, but {other} "
+                "does not; in one layer they have the same shape."
             )
     return trailing
 

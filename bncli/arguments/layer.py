@@ -107,12 +107,12 @@ def about_pass(given: Input, layer: Layer, *, mode: bool = True) -> tuple[tuple[
 def check_count(given: Input, layer: Layer) -> None:
     """Raise TensorError for one value a channel where the batch itself normalises."""
     if given.count == 1 and layer.settings.normalizes_with_batch:
-        mend = "use a larger batch, or --eval"
+        fix = "use a larger batch, or --eval"
         if not layer.settings.training:
-            mend = "use a larger batch, or stored statistics"
+            fix = "use a larger batch, or stored statistics"
         raise TensorError(
             f"{given.label}: expected more than 1 value per channel when training, got input "
-            f"size {list(given.tensors[0].shape)}; {mend}."
+            f"size {list(given.tensors[0].shape)}; {fix}."
         )
 
 
@@ -182,7 +182,7 @@ def parse_momentum(text: str) -> float | None:
         momentum = math.nan
     if not math.isfinite(momentum):
         raise UsageError(
-            f"--momentum {text}: a number such as 0.1, or none for the cumulative average."
+            f"--momentum {text}: give a number such as 0.1, or none for the cumulative average."
         )
     return momentum
 
@@ -226,20 +226,20 @@ def _settings(
 def _counter(state: str | None, tracked: float | None) -> int:
     """The counter before this batch: 0 where the state has none.
 
-    Raises UsageError for what is no count.
+    Raises UsageError for what is not a count.
     """
     if tracked is None:
         return 0
     if not 0 <= tracked < 2**62 or tracked != int(tracked):
         raise UsageError(
-            f"--state {state}: num_batches_tracked is {tracked}, which is no number of batches; "
+            f"--state {state}: num_batches_tracked is {tracked}, which is not a number of batches; "
             "name another layer, or give its tensors by --running-mean and --running-var."
         )
     return int(tracked)
 
 
 def _contradiction(flag: str, others: dict[str, str | None]) -> None:
-    """Raise UsageError where a flag that gives a tensor meets the one that has no place for it."""
+    """Raise UsageError where a flag gives a tensor that another flag rules out."""
     for other, value in others.items():
         if value is not None:
             raise UsageError(f"{other} and {flag} contradict each other; leave one out.")
@@ -251,14 +251,14 @@ def _check_tracked(flags: LayerFlags, stored: BatchNormState) -> None:
     var = flags.running_var is not None or stored.running_var is not None
     if flags.state and not mean and not var:
         raise UsageError(
-            f"--state {flags.state}: this layer has no running_mean and running_var; "
-            "name one that has, or add --no-track-running-stats."
+            f"--state {flags.state}: this layer has neither running_mean nor running_var; "
+            "name one that has both, or add --no-track-running-stats."
         )
     check_pair(mean=mean, var=var)
 
 
 def check_pair(*, mean: bool, var: bool) -> None:
-    """Raise UsageError where there is one of running_mean and running_var alone."""
+    """Raise UsageError where only one of running_mean and running_var is there."""
     if mean != var:
         have, lack = ("mean", "var") if mean else ("var", "mean")
         raise UsageError(

@@ -97,7 +97,7 @@ InputsArgument = Annotated[
     list[str],
     argument(
         "INPUT...",
-        f"{TENSOR} Several are shards of one population.",
+        f"{TENSOR} Several are parts of one batch.",
     ),
 ]
 InputArgument = Annotated[
@@ -128,7 +128,7 @@ Dtype = Annotated[
 NoChecksum = Annotated[
     bool,
     option(
-        "Read damaged values too: do not compare the checksums that archives keep.",
+        "Read damaged values too: do not check the checksums in the file.",
         INPUT,
         "--no-checksum",
     ),
@@ -146,25 +146,27 @@ Channel = Annotated[
 Training = Annotated[
     bool,
     option(
-        "Normalise with the batch and update the running statistics, or normalise with "
-        "the stored ones.",
+        "Normalise with the batch's statistics and update the running ones, or "
+        "normalise with the running ones.",
         LAYER,
         "--training/--eval",
     ),
 ]
 EitherMode = Annotated[
-    bool | None, option("The mode that is expected.", LAYER, "--training/--eval", default="either")
+    bool | None, option("The expected mode.", LAYER, "--training/--eval", default="either")
 ]
 State = Annotated[
     str | None,
     layer_option(
-        "Take weight, bias, running_mean, running_var and the counter from a checkpoint's layer.",
+        "Take weight, bias and the running statistics from a checkpoint's layer.",
         "a fresh module's",
     ),
 ]
 Eps = Annotated[
     float | None,
-    option("Added to the variance under the root.", LAYER, metavar="NUMBER", default="1e-05"),
+    option(
+        "Added to the variance before the square root.", LAYER, metavar="NUMBER", default="1e-05"
+    ),
 ]
 Momentum = Annotated[
     str | None,
@@ -187,7 +189,7 @@ RunningVar = Annotated[str | None, tensor_option("The running variance before th
 Against = Annotated[
     BackendName | None,
     option(
-        "Run this implementation on the same input and compare; `bncli diff` explains.",
+        "Compare with this implementation; `bncli diff` explains a difference.",
         COMPARISON,
         default="no comparison",
     ),
@@ -195,7 +197,7 @@ Against = Annotated[
 Rtol = Annotated[
     float | None,
     option(
-        "Relative tolerance for every quantity; goes with --atol.",
+        "Relative tolerance for every quantity; give --atol too.",
         COMPARISON,
         metavar="NUMBER",
         default="from the arithmetic",
@@ -204,7 +206,7 @@ Rtol = Annotated[
 Atol = Annotated[
     float | None,
     option(
-        "Absolute tolerance for every quantity; goes with --rtol.",
+        "Absolute tolerance for every quantity; give --rtol too.",
         COMPARISON,
         metavar="NUMBER",
         default="from the arithmetic",
@@ -230,7 +232,7 @@ MemoryFormat = Annotated[
 TorchThreads = Annotated[
     int | None,
     option(
-        "PyTorch's threads: rows are shared out to them, and summed in that order.",
+        "PyTorch's threads, which change the order in which rows are summed.",
         COMPARISON,
         metavar="N",
         default="PyTorch's own",
@@ -251,13 +253,13 @@ GivenSeed = Annotated[int | None, _SEED]
 SaveOutput = Annotated[
     str | None,
     option(
-        "Keep the normalised tensor, in the input's dtype, as .npy or .pt.", OUTPUT, metavar="FILE"
+        "Save the normalised tensor, in the input's dtype, as .npy or .pt.", OUTPUT, metavar="FILE"
     ),
 ]
 Threads = Annotated[
     int | None,
     option(
-        "bncli's own threads.",
+        "How many threads bncli uses.",
         OUTPUT,
         metavar="N",
         default="all cores, up to 8",

@@ -17,13 +17,13 @@ class Output:
 
     fail_on: Annotated[
         FailOn | None,
-        option("The least severity that makes the exit code 1.", FINDINGS, default="error"),
+        option("The lowest severity that makes the exit code 1.", FINDINGS, default="error"),
     ] = None
     select: Annotated[
         list[str] | None,
         option(
-            "Only these findings: codes (BN001), beginnings of codes (BN9), or one of them "
-            "for some layers (BN001:backbone.*); with commas, or repeated.",
+            "Count only these findings: a code (BN001), the beginning of codes (BN9), or either "
+            "for some layers (BN001:backbone.*); separate by commas, or repeat the flag.",
             FINDINGS,
             metavar="CODES",
             default="all",
@@ -33,7 +33,7 @@ class Output:
     ignore: Annotated[
         list[str] | None,
         option(
-            "All but these findings, written as for --select.",
+            "Count all but these findings, written as for --select.",
             FINDINGS,
             metavar="CODES",
             default="none",
@@ -41,12 +41,13 @@ class Output:
         ),
     ] = None
     baseline: Annotated[
-        str | None, option("All but the findings that this file knows.", FINDINGS, metavar="FILE")
+        str | None,
+        option("Do not count the findings listed in this file.", FINDINGS, metavar="FILE"),
     ] = None
     update_baseline: Annotated[
         bool,
         option(
-            "Write the findings to the --baseline, so that only new ones fail.",
+            "Write the findings to the --baseline file, so that only new ones fail from then on.",
             FINDINGS,
             "--update-baseline",
         ),
@@ -54,7 +55,7 @@ class Output:
     format: Annotated[
         Format,
         option(
-            f"How the report is shown: {', '.join(form.value for form in Format)}.",
+            f"The format of the report: {', '.join(form.value for form in Format)}.",
             OUTPUT,
             "--format",
             "-f",
@@ -74,13 +75,17 @@ class Output:
     width: Annotated[
         int | None,
         option(
-            "Columns to draw tables in.", OUTPUT, metavar="N", default="the terminal's", least=20
+            "How many columns wide the report may be.",
+            OUTPUT,
+            metavar="N",
+            default="the terminal's",
+            least=20,
         ),
     ] = None
     verbose: Annotated[
         bool,
         option(
-            "Show every table, column and fact too; on an error, where in bncli it was raised.",
+            "Show every table, column and fact; for an error, the traceback too.",
             OUTPUT,
             "--verbose",
             "-v",

@@ -16,7 +16,7 @@ last bits; they are PyTorch's, as another build or device has them; nothing.
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """How the other implementation computed; `plain` makes one for a backend that knows little.
+    """How the other implementation computed; `plain` is for one of which little is known.
 
     `dtype` is that of input and output, `parameter_dtype` that of weight, bias and buffers,
     `accumulate_dtype` that of its forward sums and `backward_dtype` of its backward ones;

@@ -34,10 +34,10 @@ from bncli.process.streams import (
 
 PURPOSE = "Verify and inspect BatchNorm: tensors, running statistics, checkpoints."
 ALONE = {"-h", "--help", "--version"}
-"""What needs none of the commands where it comes first."""
+"""First words for which no command has to be built."""
 
 OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError|can't allocate memory|CUDA out of memory")
-"""What PyTorch's errors say where there is not enough memory."""
+"""What PyTorch's errors say when there is not enough memory."""
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -160,8 +160,8 @@ def _verbose(arguments: Sequence[str]) -> bool:
 
 
 def _unforeseen(error: Exception) -> ExitCode:
-    """The exit code for what no command foresees: the system's trouble, or a bug of bncli."""
-    if signals.received() is not None:  # which a library made an error of its own of
+    """The exit code for what no command expects: an error of the system, or a bug in bncli."""
+    if signals.received() is not None:  # which a library turned into an error of its own
         interrupted = signals.received() == signals.INTERRUPT
         return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
@@ -173,17 +173,17 @@ def _unforeseen(error: Exception) -> ExitCode:
         return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
     name = error.filename
     place = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: " if name else ""
-    return _failed(f"{place}the system refuses it ({error.strerror or error}).", ExitCode.ERROR)
+    return _failed(f"{place}the system refused it ({error.strerror or error}).", ExitCode.ERROR)
 
 
 def _failed(sentence: str, code: ExitCode) -> ExitCode:
-    """Say what went wrong, and give the exit code back."""
+    """Say what went wrong, and return the exit code."""
     say(sentence)
     return code
 
 
 def _closed_pipe() -> ExitCode:
-    """End quietly: nobody reads any more."""
+    """End quietly: nobody is reading any more."""
     abandon_standard_output()
     return ExitCode.CLOSED_PIPE
 
@@ -194,8 +194,8 @@ def _bug(error: Exception) -> ExitCode:
 
     last = traceback.extract_tb(error.__traceback__)[-1]
     return _failed(
-        f"a bug in bncli {__version__}, please report this line to its maintainers with the "
-        f"command: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: "
+        f"a bug in bncli {__version__}; please report this line and the command to its "
+        f"maintainers: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: "
         f"{' '.join(str(error).split())}",
         ExitCode.BUG,
     )

@@ -41,7 +41,7 @@ class Delivery:
         for path in flags.output or ():
             format_of(path)
             check_writable(path)
-        if flags.baseline:  # an empty one is none, in spite of the settings
+        if flags.baseline:  # an empty path means none, whatever the settings say
             current().renewed.add(os.path.realpath(flags.baseline))
             self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
         elif flags.update_baseline:
@@ -52,7 +52,7 @@ class Delivery:
             progress.silence()
 
     def deliver(self, report: Report) -> ExitCode:
-        """Write the report where it should go, and give the exit code it asks for."""
+        """Write the report to where it should go, and return its exit code."""
         from bncli.files.save import refuse_overwriting
 
         flags = self.flags
@@ -152,7 +152,7 @@ def _terminal_width() -> int:
     """The columns of the terminal behind standard output, 80 where it does not say."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except (OSError, ValueError):  # no file behind it, or one that is no terminal after all
+    except (OSError, ValueError):  # no file behind it, or one that is not a terminal after all
         return 80
 
 
@@ -182,7 +182,7 @@ def _write(path: str, text: str) -> None:
     from bncli.files.save import replacing
 
     with replacing(Path(path)) as stream:
-        stream.write(text.encode(errors="backslashreplace"))  # a path may be no Unicode
+        stream.write(text.encode(errors="backslashreplace"))  # a path may not be Unicode
 
 
 def _count_left_out(table: Table) -> str:

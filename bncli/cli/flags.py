@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 def bare(hint: Any) -> Any:
     """An annotation without the Optional that Python 3.10 puts around it where the default is None.
 
-    Typer would not see an argument or an option in what `Annotated` says inside of it.
+    Typer would not see an argument or an option inside such an Optional.
     """
     arguments = get_args(hint)
     if get_origin(hint) is Union and len(arguments) == 2 and get_origin(arguments[0]) is Annotated:

@@ -1,4 +1,4 @@
-"""A command that takes no flag in silence: not the second of two answers, and none that is gone."""
+"""A command that refuses a flag given twice with two values, and one that was removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bncli.errors import UsageError
 FORMER = {
     ("diff", "--double-backward"): "leave it out; gradients are compared without it.",
 }
-"""What to type instead of a command's flag that is gone, kept for a release."""
+"""What to type instead of a flag that was removed; kept for one release."""
 
 
 class GivenOnce(TyperCommand):
@@ -23,7 +23,7 @@ class GivenOnce(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's own; raises UsageError for flags that contradict each other or are gone."""
+        """As Typer's; raises UsageError for flags that contradict each other or were removed."""
         try:
             if not ctx.resilient_parsing:
                 self._refuse_contradictions(ctx, args)
@@ -31,7 +31,7 @@ class GivenOnce(TyperCommand):
         except TyperException as error:  # Typer knows nothing of a former flag
             flag = getattr(error, "option_name", None)
             if sentence := FORMER.get((str(self.name), str(flag))):
-                raise UsageError(f"{flag} is gone: {sentence}") from error
+                raise UsageError(f"{flag} was removed: {sentence}") from error
             raise
 
     def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:

@@ -1,7 +1,7 @@
-"""The helps: the commands by question, and a command's examples and flags.
+"""The help texts: the commands by question, and a command's examples and flags.
 
 Typer's own panels give a flag's name, metavar and text a column each, and cut off what does not
-fit. Here a name stands whole, on a line of its own where it is long, and the text beside or below.
+fit. Here a name is never cut: a long one gets a line of its own, with the text below it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from bncli.process.streams import color_wanted
 
 ARGUMENTS, COMMON = "Arguments", "Common flags"
 WIDEST = 100
-"""Columns beyond which a text is hard to read."""
+"""The columns beyond which text is hard to read."""
 
 NAMES = 29
-"""Columns that the names of flags have beside their texts."""
+"""The columns that names of flags get beside their texts."""
 
 JOINED = "\xa0"
 """A space at which no line is broken."""
@@ -56,7 +56,7 @@ class Group(TyperGroup):
 
 
 class Command(GivenOnce):
-    """A subcommand, whose help begins with what it is for and how it is called."""
+    """A subcommand; its help begins with how it is called and what it is for."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the usage, the purpose, the examples, and the flags panel by panel."""
@@ -79,7 +79,7 @@ class Command(GivenOnce):
 
 
 class _Page:
-    """Lines of a help, as wide as the terminal and no wider than is good to read."""
+    """The lines of a help text, as wide as the terminal but no wider than is good to read."""
 
     def __init__(self, widest: int) -> None:
         self.width = min(shutil.get_terminal_size().columns, widest)
@@ -92,15 +92,16 @@ class _Page:
         self.lines.append(self._styled(text + mark, bold=True))
 
     def text(self, text: str, indent: int = 0) -> None:
-        """Add a text, its further lines moved in."""
+        """Add a text; lines after the first are indented."""
         self.lines += _wrapped(text, self.width, " " * indent)
 
     def rows(self, rows: Iterable[tuple[str, str]], column: int) -> None:
         """Add names, each with its text from `column` on, or below where the name is longer."""
-        if self.width < column + 20:
-            column = 6
+        narrow = self.width < column + 20
+        column = 6 if narrow else column
         for name, text in rows:
-            first, *more = _wrapped(text, self.width - column) or [""]
+            words = text.replace(JOINED, " ") if narrow else text
+            first, *more = _wrapped(words, self.width - column) or [""]
             shown = self._styled(name, fg="cyan")
             if len(name) + 4 > column:
                 self.lines.append(f"  {shown}")
@@ -123,7 +124,7 @@ def typed(name: str) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """The lines of a text; no name in it is broken, not at its hyphens either."""
+    """The lines of a text; no word in it is broken, not even at a hyphen."""
     lines = textwrap.wrap(
         text,
         max(width, 20),
@@ -168,7 +169,7 @@ def _names(param: Any) -> str:
 
 
 def _metavar(param: Any, ctx: Any) -> str:
-    """What stands for the value; of an argument that may be left out, in brackets."""
+    """What stands for the value; in brackets for an argument that may be left out."""
     text: str = param.metavar or param.make_metavar(ctx=ctx).strip("<>[]")
     if not isinstance(param, TyperArgument) or text.startswith("["):
         return text
@@ -178,7 +179,7 @@ def _metavar(param: Any, ctx: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    """What a flag is where it is not given; "" where that needs no word."""
+    """What a flag is when it is not given; "" where that needs no saying."""
     shown, value = param.show_default, param.default
     if not isinstance(shown, str):
         if not shown or value is None or (value is False and not param.secondary_opts):

@@ -60,7 +60,7 @@ COMMANDS = {
                 "Some of the layers, with the eps that the model was built with",
             ),
         ),
-        ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format"),
+        ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format", "--verbose"),
     ),
     "diff": Entry(
         PYTORCH,
@@ -81,7 +81,7 @@ COMMANDS = {
                 1,
             ),
         ),
-        ("--input", "--state", "--rtol", "--atol", "--training"),
+        ("--input", "--state", "--rtol", "--atol", "--training", "--verbose"),
     ),
     "identify": Entry(
         ORIGIN,
@@ -95,7 +95,7 @@ COMMANDS = {
                 "The same for a layer with weight, bias and running statistics",
             ),
         ),
-        ("--state", "--eps", "--training"),
+        ("--state", "--eps", "--training", "--verbose"),
     ),
     "compute": Entry(
         TENSOR,
@@ -111,7 +111,7 @@ COMMANDS = {
                 "A checkpoint's layer in evaluation mode",
             ),
         ),
-        ("--against", "--training", "--state", "--eps", "--momentum", "--save-output"),
+        ("--against", "--training", "--state", "--eps", "--momentum", "--save-output", "--verbose"),
     ),
     "trace": Entry(
         TENSOR,
@@ -121,7 +121,7 @@ COMMANDS = {
             Example("trace x.npy --at 0,0,1,1", "The steps of one element"),
             Example("trace x.npy --channel 0 --backward", "The gradients too"),
         ),
-        ("--channel", "--at", "--backward", "--training", "--state", "--eps"),
+        ("--channel", "--at", "--backward", "--training", "--state", "--eps", "--verbose"),
     ),
     "compare_norms": Entry(
         TENSOR,
@@ -133,7 +133,7 @@ COMMANDS = {
                 "Two groups in GroupNorm, and every norm checked against PyTorch",
             ),
         ),
-        ("--groups", "--normalized-shape", "--channel-axis", "--eps", "--against"),
+        ("--groups", "--normalized-shape", "--channel-axis", "--eps", "--against", "--verbose"),
     ),
     "simulate_ema": Entry(
         RUNNING,
@@ -152,7 +152,15 @@ COMMANDS = {
                 "One tensor cut into batches, with the update of Keras",
             ),
         ),
-        ("--momentum", "--convention", "--batch-size", "--generate", "--batches", "--state"),
+        (
+            "--momentum",
+            "--convention",
+            "--batch-size",
+            "--generate",
+            "--batches",
+            "--state",
+            "--verbose",
+        ),
     ),
     "conventions": Entry(
         REFERENCE,

@@ -1,1 +1,1 @@
-"""Files as bytes: read as they stood when they were opened, checked, and replaced whole."""
+"""Files as bytes: read as they were when opened, checked, and replaced in one step."""

@@ -66,8 +66,8 @@ def unlike_checksum(path: Path, member: str) -> CorruptFileError:
     shown = printable(member if len(member) <= 80 else f"{member[:77]}...")
     return CorruptFileError(
         path,
-        f"its member {shown} does not fit the checksum beside it; it is damaged, so download or"
-        " save it again (--no-checksum reads it as it is).",
+        f"its member {shown} does not match its checksum; the file is damaged, so download or"
+        " save it again (--no-checksum reads it anyway).",
     )
 
 

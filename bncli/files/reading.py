@@ -19,7 +19,10 @@ from typing import IO, Any
 from bncli.errors import CorruptFileError, FileError
 from bncli.light import dataclass
 
-CHANGED = "it was removed or cut while bncli read it; wait until it is written, and run again."
+CHANGED = (
+    "it was removed or cut short while bncli was reading it; wait until it is complete, and run "
+    "again."
+)
 
 Identity = tuple[int, int]
 """A file by its device and its number there, whatever names it has."""
@@ -31,7 +34,7 @@ class Reading:
 
     `checksum` says whether stored checksums are compared. `names` are the files as they were given,
     `paths` where those lead. `notes` has what is to be said of the files that were read, each
-    sentence once. `renewed` has those that may be written anew by what read them (a baseline), and
+    sentence once. `renewed` has those that may be rewritten by what read them (a baseline), and
     by nothing else.
     """
 
@@ -45,7 +48,7 @@ class Reading:
     def has_read(self, path: str | os.PathLike[str], *, renewing: bool = False) -> bool:
         """Whether `path` leads to a file that was read, by any name of it.
 
-        `renewing` says that those that were read to be written anew do not count.
+        `renewing` says that files that were read to be rewritten do not count.
         """
         real = os.path.realpath(path)
         if real in self.paths or (real in self.renewed and not renewing):
@@ -73,7 +76,7 @@ def reading(*, checksum: bool = True) -> Iterator[Reading]:
 
 
 def current() -> Reading:
-    """The call that is going on; outside of one, a new one that nobody keeps."""
+    """The current call; outside any call, a new one that is not kept."""
     return _CURRENT.get() or Reading()
 
 
@@ -91,7 +94,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def open_again(path: Path) -> FileIO:
-    """A file that was opened before. Raises FileError where that does not go any more."""
+    """A file that was opened before. Raises FileError where that is no longer possible."""
     try:
         return open_to_read(path)
     except OSError as error:

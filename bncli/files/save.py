@@ -1,4 +1,4 @@
-"""Writing tensors and text so that a crash leaves the old file whole: beside it, then renamed."""
+"""Writing tensors and text so that a crash leaves the old file intact."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises FileError where the file cannot be written, or was read by this call.
     """
     if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
-        raise FileError(path, "it was read by this call, so that it is not overwritten.")
+        raise FileError(
+            path, "bncli read it in this call and does not overwrite it; name another file."
+        )
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
     check_writable(str(path))
     import tempfile
@@ -105,7 +107,7 @@ def save_tensor(
 ) -> None:
     """Write a tensor as .npy or as a .pt that `torch.load` opens, by the suffix of `path`.
 
-    `pieces` are its stored bits in C order, piece by piece, so that the whole never has to be
+    `pieces` are its stored bits in C order, piece by piece, so that all of it never has to be
     in memory. Raises FileError where the file cannot be written.
     """
     with replacing(path) as stream:

@@ -9,7 +9,7 @@ One enters by four doors, each imported where its flag is given:
         former                  what that knew, by its own rule
         extent                  how far a known finding may reach
         files                   where the paths in it lead to
-    baseline.update_baseline    the file written anew, under its
+    baseline.update_baseline    the file rewritten, under its
         lock                    one process at a time
 
 `places` says for all of them, and for SARIF's fingerprints, where a finding is.

@@ -152,7 +152,7 @@ def _matched(report: Report, baseline: Baseline, folder: Folder) -> Matched:
     """Which findings are known: those of which every place has an entry.
 
     An entry knows one finding, or several that are the same word for word. Names are compared
-    literally first, and without wrappers only where the entry's name is no other layer's today.
+    literally first, and without wrappers only where no other layer has the entry's name today.
     """
     findings = (*report.findings, *(item.finding for item in report.suppressed))
     items = [

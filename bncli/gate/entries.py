@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 FORMER_VERSION = 1
 
-MISSING = "there is no such baseline; write it with --update-baseline."
+MISSING = "there is no such baseline; create it with --update-baseline."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ REQUIRED = ("command", "file", "code", "place")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a baseline knows: `former` by the rule of version 1, until it is written anew."""
+    """What a baseline knows: `former` by the rule of version 1, until it is rewritten."""
 
     entries: tuple[Entry, ...] = ()
     former: tuple[FormerEntry, ...] = ()
@@ -74,7 +74,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def read_baseline(path: str) -> Baseline:
-    """What a baseline knows. Raises FileError where it is missing, no file, or no baseline."""
+    """What a baseline knows. Raises FileError if it is missing, not a file, or not a baseline."""
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -83,40 +83,40 @@ def read_baseline(path: str) -> Baseline:
     except FileNotFoundError:
         raise FileError(path, MISSING) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise FileError(path, f"the baseline cannot be read ({reason.lower()}).") from error
     try:
         return _parsed(json.loads(text, object_pairs_hook=_once), path)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         said = f" ({error})" if type(error) is ValueError else ""
-        raise FileError(path, f"it is no baseline of bncli{said}; name another file.") from error
+        raise FileError(path, f"it is not a bncli baseline{said}; name another file.") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where a key stands in it twice."""
+    """An object of JSON. Raises ValueError where a key appears in it twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f'"{twice}" stands in it twice')
+        raise ValueError(f'"{twice}" appears in it twice')
     return found
 
 
 def _parsed(document: Any, path: str) -> Baseline:
-    """A baseline from JSON. Raises ValueError, TypeError or KeyError where it is none."""
+    """A baseline from JSON. Raises ValueError, TypeError or KeyError where it is not one."""
     version = document["format_version"]
     if type(version) is not int:
-        raise ValueError('"format_version" is no whole number')
+        raise ValueError('"format_version" is not a whole number')
     if version not in (FORMER_VERSION, FORMAT_VERSION):
         raise FileError(
             path,
             f"it is a baseline of format {version}, and this bncli reads {FORMER_VERSION} and "
-            f"{FORMAT_VERSION}; delete it, and write it with --update-baseline.",
+            f"{FORMAT_VERSION}; delete it and create a new one with --update-baseline.",
         )
     if version == FORMER_VERSION:
         return Baseline(former=tuple(map(_former, _items(document, "findings"))))
     unknown = set(document) - {"format_version", "findings", "version_1"}
     if unknown:
-        raise ValueError(f'it has no use for "{min(unknown)}"')
+        raise ValueError(f'it has the unknown key "{min(unknown)}"')
     return Baseline(
         tuple(map(_entry, _items(document, "findings"))),
         tuple(map(_former, _items(document, "version_1"))) if "version_1" in document else (),
@@ -129,7 +129,7 @@ def _items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
         raise ValueError(f'it has no "{key}"')
     items = document[key]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ValueError(f'"{key}" is no list of entries')
+        raise ValueError(f'"{key}" is not a list of entries')
     return items
 
 
@@ -139,10 +139,10 @@ def _former(item: dict[str, Any]) -> FormerEntry:
 
 
 def _entry(item: dict[str, Any]) -> Entry:
-    """An entry from JSON. Raises ValueError where it is none."""
+    """An entry from JSON. Raises ValueError where it is not one."""
     unknown = set(item) - set(Entry.__slots__)
     if unknown:
-        raise ValueError(f'an entry has no use for "{min(unknown)}"')
+        raise ValueError(f'an entry has the unknown key "{min(unknown)}"')
     literal = item.get("literal", False)
     if not isinstance(literal, bool):
         raise ValueError('"literal" is neither true nor false')  # noqa: TRY004  # one kind for all
@@ -161,26 +161,26 @@ def _text(item: dict[str, Any], key: str) -> str:
         raise ValueError(f'an entry has no "{key}"')
     value = item[key]
     if not isinstance(value, str):
-        raise ValueError(f'"{key}" of an entry is no text')  # noqa: TRY004
+        raise ValueError(f'"{key}" of an entry is not text')  # noqa: TRY004
     return value
 
 
 def _code(code: Any) -> str:
     if not isinstance(code, str):
-        raise ValueError('"apart_from" of an entry holds something that is no code')  # noqa: TRY004
+        raise ValueError('"apart_from" of an entry holds something that is not a code')  # noqa: TRY004
     return code
 
 
 def _several(item: dict[str, Any], key: str) -> list[Any]:
     several = item.get(key, [])
     if not isinstance(several, list):
-        raise ValueError(f'"{key}" of an entry is no list')  # noqa: TRY004
+        raise ValueError(f'"{key}" of an entry is not a list')  # noqa: TRY004
     return several
 
 
 def _input(pair: Any) -> tuple[str, str]:
     if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
-        raise ValueError('"inputs" of an entry are no pairs of file and name')
+        raise ValueError('"inputs" of an entry are not pairs of file and name')
     return pair[0], pair[1]
 
 

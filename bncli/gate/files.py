@@ -1,4 +1,4 @@
-"""The files of a baseline: kept relative to its own folder, and known by where they lead to."""
+"""The files of a baseline: kept relative to its folder, and compared by where they lead to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Folder:
     def kept(self, path: str) -> str:
         """A path, relative to the working folder, as the baseline writes it: with slashes.
 
-        As it was named where that is inside of the folder, so that a link may lead elsewhere one
+        As it was named where that is inside the folder, so that a link may lead elsewhere one
         day. Outside of it the folders between are resolved: ".." goes through links as they lie.
         """
         if path in STANDARD_INPUT:

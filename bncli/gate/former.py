@@ -2,9 +2,9 @@
 
 A place is the subject without numbers and all wrappers, and without the prefix of the layers that
 were looked at, which is less strict than `bncli.gate.places`. An entry knows the command, the file,
-the rule and the place. An entry for a file of this call is no excuse for another file of it; an
+the rule and the place. An entry for a file of this call does not excuse another file of it; an
 entry for a file that is not in the call is: the checkpoint may have been renamed. Nothing new is
-written by it but fingerprints beside the new ones, and it stays until the entries are written anew,
+written by it but fingerprints beside the new ones, and it stays until the entries are rewritten,
 so that no gate turns red by an upgrade.
 """
 
@@ -45,7 +45,7 @@ class FormerEntry:
 
     @property
     def full(self) -> str:
-        """The whole name of the place, only without wrappers and numbers that training changes."""
+        """The full name of the place, only without wrappers and numbers that training changes."""
         return f"{self.prefix}.{self.place}" if self.prefix else self.place
 
     def line(self) -> str:
@@ -58,10 +58,10 @@ def formerly_known(
 ) -> dict[int, int]:
     """The index of the entry for each of these findings that has one.
 
-    An entry stands for one finding: first by file and whole name, then behind a renamed prefix,
+    An entry stands for one finding: first by file and full name, then behind a renamed prefix,
     and then, for entries of files that are not in this call, in another file. What a newer rule
     took over from an older one is known by entries of that: at the same place or, where one of the
-    two speaks of the file as a whole, by any of the file.
+    two is about the whole file, by any of the file.
     """
     found = [_described(finding, report) for finding in findings]
     files = former_files(report)

@@ -1,4 +1,4 @@
-"""One process at a time: whoever reads a file in order to write it anew waits for the others."""
+"""One process at a time: whoever reads a file in order to rewrite it waits for the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_WAIT = 60.0
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the folder of `path`, on POSIX, or else a mark beside it, while the block runs.
+    """Hold the folder of `path`, on POSIX, otherwise a lock file beside it, while the block runs.
 
     Raises FileError where another process does not let go, or where the mark cannot be made.
     """

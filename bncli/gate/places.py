@@ -1,13 +1,13 @@
 """Where a finding is: the literal name of a layer, a tensor or a quantity.
 
 Two names are one place where they are the same text. Beside that, a wrapper that all layers of a
-file share may come or go, and so may known wrappers inside of a name:
+file share may come or go, and so may known wrappers inside a name:
 
     state_dict.module.stem.1                    in a training checkpoint of DistributedDataParallel
     stem.1                                      in the bare state_dict
     stem._checkpoint_wrapped_module.1           under activation checkpointing
 
-Which layers the user chose to look at is no part of it, and neither are numbers in sentences.
+Neither the layers that the user chose to look at nor numbers in sentences are part of it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Names:
 
 
 def without_wrappers(name: str, prefix: str, *, literal: bool) -> str:
-    """A name without as much of a file's wrapper as it has, and without those inside of it."""
+    """A name without as much of a file's wrapper as it has, and without wrappers inside it."""
     while prefix and not (name.startswith(prefix) and len(name) > len(prefix)):
         prefix = _shorter(prefix)
     rest = name[len(prefix) :]

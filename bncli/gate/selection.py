@@ -70,14 +70,14 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
             continue
         if code != code.upper() and any(known.startswith(code.upper()) for known in codes):
             raise UsageError(  # bn1 behind a comma is a layer's name, and must not mean all of BN1
-                f"{label} {part.strip()}: codes are written in capitals, such as {code.upper()}, "
-                f"and a layer behind its code, such as BN203:{code}."
+                f"{label} {part.strip()}: write codes in capitals, such as {code.upper()}, "
+                f"and a layer after a code and a colon, such as BN203:{code}."
             )
         if len(code) < SHORTEST or not any(known.startswith(code) for known in codes):
             raise UsageError(f"{label} {part.strip()}: {_no_rule(code.upper(), codes)}")
         if colon and not glob:
             raise UsageError(
-                f"{label} {part.strip()} has no layer behind the colon; write one such as "
+                f"{label} {part.strip()} has no layer after the colon; write one, such as "
                 f"{code}:backbone.*."
             )
         patterns.append(Pattern(code, glob or "*"))
@@ -85,13 +85,13 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
 
 
 def _no_rule(code: str, codes: list[str]) -> str:
-    """Why a code is none, and which ones are near."""
+    """Why a code is not one, and which ones are close."""
     import difflib
 
     near = difflib.get_close_matches(code, codes, n=3, cutoff=0.7)
     if near:
-        return f"no rule's code begins so; did you mean {' or '.join(near)}?"
-    return "no rule's code begins so; write one such as BN001, BN9 or BN9:output."
+        return f"no rule's code begins like this; did you mean {' or '.join(near)}?"
+    return "no rule's code begins like this; write one such as BN001, BN9 or BN9:output."
 
 
 def selected(report: Report, select: Sequence[Pattern], ignore: Sequence[Pattern]) -> Report:

@@ -27,7 +27,7 @@ def load_settings(folder: Path | None = None) -> dict[str, Any]:
 
     Starts in `folder` (the current one) and takes the first pyproject.toml that has a
     `[tool.bncli]`. Raises UsageError for an unknown key or a value that makes no sense, and
-    FileError for a file that cannot be read, or speaks of bncli and is no TOML in UTF-8.
+    FileError for a file that cannot be read, or mentions bncli and is not TOML in UTF-8.
     """
     try:
         start = (folder or Path.cwd()).absolute()
@@ -56,10 +56,12 @@ def _table(path: Path) -> dict[str, Any] | None:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise FileError(
-            path, f"it is not in UTF-8 (byte {error.start}); TOML is: save it so."
+            path, f"it is not UTF-8 (byte {error.start}), as TOML must be; save it as UTF-8."
         ) from error
     if "\0" in text:
-        raise FileError(path, "it is in UTF-16, or holds NUL bytes; TOML is UTF-8: save it so.")
+        raise FileError(
+            path, "it is UTF-16 or holds NUL bytes; TOML must be UTF-8, so save it as UTF-8."
+        )
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -68,14 +70,14 @@ def _table(path: Path) -> dict[str, Any] | None:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise FileError(path, f"it is no TOML: {reason}.") from error
+        raise FileError(path, f"it is not valid TOML: {reason}.") from error
     _refuse_misspelt(path, document)
     tool = document.get("tool")
     table = tool.get("bncli") if isinstance(tool, dict) else None
     if table is None:
         return None
     if not isinstance(table, dict):
-        raise UsageError(f"{path}: tool.bncli is no table; write [tool.bncli].")
+        raise UsageError(f"{path}: tool.bncli is not a table; write [tool.bncli].")
     return table
 
 
@@ -108,7 +110,7 @@ def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
         if name in settings:
             dashed = name.replace("_", "-")
             raise UsageError(
-                f"{path}: [tool.bncli] has {dashed} and {name}, which are one; keep {dashed}."
+                f"{path}: [tool.bncli] has {dashed} and {name}, which mean the same; keep {dashed}."
             )
         settings[name] = READERS[name](value, path, f"{path}: [tool.bncli] {key}")
     return settings
@@ -130,7 +132,7 @@ def _fail_on(value: Any, path: Path, label: str) -> FailOn:  # noqa: ARG001  # r
         return FailOn(value)
     except ValueError:
         choices = ", ".join(choice.value for choice in FailOn)
-        raise UsageError(f"{label}: {value!r} is none of {choices}.") from None
+        raise UsageError(f"{label}: {value!r} is not one of {choices}.") from None
 
 
 def _patterns(value: Any, path: Path, label: str) -> list[str]:  # noqa: ARG001
@@ -156,7 +158,7 @@ def _baseline(value: Any, path: Path, label: str) -> str:
 
 def _expect_layers(value: Any, path: Path, label: str) -> int:  # noqa: ARG001
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{label}: {value!r} is no number of layers.")
+        raise UsageError(f"{label}: {value!r} is not a number of layers.")
     return value
 
 

@@ -42,7 +42,7 @@ def open_file(path: Path | str) -> TensorFile:
 
 
 def open_model(path: Path) -> TensorFile:
-    """The tensors of the whole model that a file or a folder is, holds or is a part of.
+    """The tensors of the model that a file or a folder is, holds or is a part of.
 
     So a shard opens its index, or the shards beside it that carry its name and another number.
     Raises FileError as `open_file`, for numbers in text, and where shards are missing, which it
@@ -74,7 +74,7 @@ def _with_layers(file: TensorFile) -> TensorFile:
 
 
 def open_tensor(spec: str) -> TensorRef:
-    """One tensor, as `PATH` or `PATH::NAME`; NAME may be any end of the name that is unique.
+    """One tensor, as `PATH` or `PATH::NAME`; NAME may be any unique suffix of its name.
 
     Without NAME the file must hold just one tensor. Raises FileError; its MissingTensorError
     lists the names there are, or the near ones.
@@ -87,7 +87,7 @@ def open_tensor(spec: str) -> TensorRef:
 def split_spec(spec: str) -> tuple[Path, str]:
     """`PATH::NAME` as its path and name, the name "" where there is none.
 
-    A path that itself contains "::" is taken whole where such a file exists.
+    A path that itself contains "::" is taken as it is where such a file exists.
     """
     if os.path.exists(spec):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         return Path(spec), ""
@@ -101,10 +101,10 @@ def split_spec(spec: str) -> tuple[Path, str]:
 
 
 def open_layer(spec: str) -> BatchNormState:
-    """One BatchNorm layer, read, as `CKPT::LAYER`; LAYER may be any end of its name.
+    """One BatchNorm layer, read, as `CKPT::LAYER`; LAYER may be any unique suffix of its name.
 
     Without LAYER the file must hold just one. A layer that lacks its statistics, or its weight
-    and bias, is found by its full name (or an end that only it has); the caller judges what is
+    and bias, is found by its full name (or a suffix that only it has); the caller judges what is
     missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
     """
     from bncli.state_dict import batch_norm_layers, possible_layers, read_state
@@ -122,5 +122,5 @@ def open_layer(spec: str) -> BatchNormState:
 
 
 def _ends(names: Iterable[str], wanted: str) -> bool:
-    """Whether a name ends in `wanted`, which is not empty."""
+    """Whether `wanted`, which is not empty, is a suffix of a name."""
     return bool(wanted) and any(name.endswith((f".{wanted}", f"/{wanted}")) for name in names)

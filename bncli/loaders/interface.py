@@ -32,7 +32,7 @@ STANDARD_INPUT = Path("-")
 class Source:
     """A regular file, open for reading: its first bytes, and any other piece on demand.
 
-    One that lies inside of another file reaches from its byte `start` to `size`; offsets are those
+    One that lies inside another file reaches from its byte `start` to `size`; offsets are those
     in the outer file all the same. Loaders keep no `Source`: a `TensorRef` opens the file again
     when its values are wanted.
     """
@@ -59,7 +59,7 @@ class Source:
         return bytes(read_at(self._file, self.path, offset, count))
 
     def check(self, where: FileBytes) -> None:
-        """Raise CorruptFileError where bytes of this file do not fit their checksum."""
+        """Raise CorruptFileError where bytes of this file do not match their checksum."""
         where.check(self._file)
 
     def head_of(self, count: int) -> bytes:
@@ -88,7 +88,7 @@ class Loader(Protocol):
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """Open a regular file; FileError says why that does not go."""
+    """Open a regular file; FileError says why that is not possible."""
     try:
         with open_to_read(path) as file:
             yield Source(path, file)

@@ -42,7 +42,7 @@ class Kind:
     error: type[FileError] = UnsupportedFileError
 
     def refusal(self, source: Source) -> FileError:
-        """The error that says what the file is."""
+        """The error that says what kind of file it is."""
         said = self.sentence
         return self.error(source.path, said if isinstance(said, str) else said(source))
 
@@ -117,10 +117,10 @@ _FRAMEWORKS = (
         begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"),
         f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
     ),
-    Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is a file of MXNet's arrays; {NOT_READ}"),
+    Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is an MXNet array file; {NOT_READ}"),
     Kind(begins(b"7767517\n"), f"it is an ncnn model; {MADE_FROM}"),
-    Kind(probes.is_darknet, f"it is a file of Darknet's weights; {NOT_READ}"),
-    Kind(probes.is_msgpack, f"it is a table of MessagePack, as Flax saves; {AS_FLAT_NPZ}"),
+    Kind(probes.is_darknet, f"it is a Darknet weights file; {NOT_READ}"),
+    Kind(probes.is_msgpack, f"it is a MessagePack file, as Flax saves; {AS_FLAT_NPZ}"),
 )
 
 _DATA = (
@@ -128,20 +128,20 @@ _DATA = (
     Kind(begins(b"ARROW1", b"FEA1"), f"it is an Arrow table; {NO_WEIGHTS}"),
     Kind(begins(b"SQLite format 3\0"), f"it is an SQLite database; {NO_WEIGHTS}"),
     Kind(begins(b"Obj\x01"), f"it is an Avro file; {NO_WEIGHTS}"),
-    Kind(begins(b"RDX2\n", b"RDX3\n", b"RDA2\n"), f"it is R's data; {NOT_READ}"),
+    Kind(begins(b"RDX2\n", b"RDX3\n", b"RDA2\n"), f"it is an R data file; {NOT_READ}"),
     Kind(
         begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"II*\0", b"MM\0*", b"%!PS"),
-        f"it is a picture or a document; {NO_WEIGHTS}",
+        f"it is an image or a document; {NO_WEIGHTS}",
     ),
     Kind(
         begins(b"RIFF", b"OggS\0", b"fLaC", b"ID3\3\0", b"ID3\4\0", b"\x1a\x45\xdf\xa3"),
-        f"it is a picture, a sound or a film; {NO_WEIGHTS}",
+        f"it is an image, audio or video file; {NO_WEIGHTS}",
     ),
-    Kind(begins(b"ftyp", at=4), f"it is a picture, a sound or a film; {NO_WEIGHTS}"),
+    Kind(begins(b"ftyp", at=4), f"it is an image, audio or video file; {NO_WEIGHTS}"),
     Kind(probes.is_program, f"it is a program or a library; {NO_WEIGHTS}"),
     Kind(
         begins(b"\0\x05\x16\x07", b"\0\x05\x16\0"),
-        "it is what macOS keeps beside a file; name the file whose name has no ._ before it.",
+        "it is macOS metadata of another file; name the file without the leading ._ in its name.",
     ),
 )
 
@@ -157,8 +157,8 @@ KINDS = (
     ),
     Kind(
         probes.is_html,
-        "it is an HTML page, not a checkpoint; the download gave a web page, so download it from"
-        " the direct link.",
+        "it is an HTML page, not a checkpoint; the download returned a web page, so use the"
+        " direct link.",
     ),
     *_FRAMEWORKS,
     Kind(
@@ -181,8 +181,8 @@ KINDS = (
     *_DATA,
     Kind(
         probes.is_blank,
-        "its first and last bytes are all 0; it was never written to the end, or lost what was in"
-        " it, so download or copy it again.",
+        "its first and last bytes are all 0; it was not written completely, or its contents"
+        " were lost, so download or copy it again.",
         CorruptFileError,
     ),
 )

@@ -53,7 +53,7 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
 
 
 def nearest(names: Collection[str], wanted: str) -> list[str]:
-    """Up to three names that look like `wanted`, whole or by their ends."""
+    """Up to three names that look like `wanted`, in full or in their suffixes."""
     import difflib
 
     depth = wanted.count(".") + 1

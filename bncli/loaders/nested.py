@@ -1,4 +1,4 @@
-"""PyTorch's files inside of another ZIP archive, as Stable-Baselines3 and TorchServe pack them."""
+"""PyTorch's files inside another ZIP archive, as Stable-Baselines3 and TorchServe pack them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def open_tensors(source: Source) -> TensorFile:
         modules |= {_joined(prefix, key): module for key, module in file.modules.items()}
         skipped |= {_joined(prefix, key): why for key, why in file.skipped.items()}
     others = [name for name in archive.members if name.endswith(CHECKPOINTS) and name not in files]
-    why = "it is compressed or of another format inside of the archive: unzip it and name it"
+    why = "it is compressed or in another format inside the archive; unzip it and name it"
     containers = sorted({file.container for file in files.values()})
     return TensorFile(
         source.path,

@@ -38,7 +38,7 @@ _NAMES = {
     "b1": "bool", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _KINDS = {
-    "O": "Python objects, which only running the file's pickle could restore",
+    "O": "Python objects, which could only be restored by running the file's pickle",
     "U": "text", "S": "text", "a": "text", "V": "raw bytes of no known dtype",
     "M": "dates", "m": "time spans", "f": "floats wider than float64",
     "c": "complex numbers wider than complex128",
@@ -94,13 +94,13 @@ def open_tensors(source: Source) -> TensorFile:
     header = parse_header(source.path, source.head_of)
     if header.problem:
         raise UnsupportedFileError(
-            source.path, f"it holds {header.problem}; save a plain numeric array with np.save."
+            source.path, f"it holds {header.problem}; save a numeric array with np.save."
         )
     if header.start + header.nbytes > source.size:
         there = source.size - header.start
         raise CorruptFileError(
             source.path,
-            f"its header promises {header.nbytes} bytes of elements and {there} are there; it is"
+            f"its header promises {header.nbytes} bytes of elements, but {there} are there; it is"
             " cut short, so download or save it again.",
         )
     place = FileBytes(source.path, header.start, header.nbytes, header.byteorder)
@@ -118,7 +118,7 @@ def from_stream(stream: BinaryIO, head: bytes) -> TensorFile:
     header = parse_header(STANDARD_INPUT, head_of)
     if header.problem:
         raise UnsupportedFileError(
-            STANDARD_INPUT, f"it holds {header.problem}; save a plain numeric array with np.save."
+            STANDARD_INPUT, f"it holds {header.problem}; save a numeric array with np.save."
         )
     elements = bytearray()
     while len(elements) < header.nbytes:  # in pieces: a lying header must not cost memory
@@ -129,8 +129,8 @@ def from_stream(stream: BinaryIO, head: bytes) -> TensorFile:
     if len(elements) < header.nbytes:
         raise CorruptFileError(
             STANDARD_INPUT,
-            f"its header promises {header.nbytes} bytes of elements and {len(elements)} came;"
-            " the program before the pipe stopped early.",
+            f"its header promises {header.nbytes} bytes of elements, but {len(elements)} came;"
+            " the program that writes to the pipe stopped early.",
         )
     return _file(STANDARD_INPUT, header, flat_array(lambda: elements, header))
 
@@ -164,7 +164,7 @@ def parse_header(path: Path, head_of: Callable[[int], bytes], member: str = "") 
     else:
         start, length = 12, struct.unpack_from("<L", head, 8)[0]
     if length > LONGEST_HEADER:
-        raise corrupt(f"its .npy header claims {length} bytes, where a plain array needs few")
+        raise corrupt(f"its .npy header claims {length} bytes, far more than an array needs")
     text = head_of(start + length)[start:]
     if len(text) < length:
         raise corrupt("its .npy header is cut short")
@@ -178,7 +178,7 @@ def parse_header(path: Path, head_of: Callable[[int], bytes], member: str = "") 
 
 
 def _fields(text: str) -> dict[str, str] | None:
-    """The values of the header's three keys, as text; None where it is no such dictionary.
+    """The values of the header's three keys, as text; None where it is not such a dictionary.
 
     A structured dtype, which is a list, comes back as the descr "list".
     """

@@ -44,7 +44,7 @@ def open_tensors(source: Source) -> TensorFile:
     others = (name for name in archive.members if name.endswith(CHECKPOINTS))
     skipped = dict.fromkeys(
         (name for name in others if not name.endswith(".npy")),
-        "it is no array but another file inside of the archive: unzip it and name it",
+        "it is not an array but another file inside the archive; unzip it and name it",
     )
     return TensorFile(source.path, "npz", tensors, skipped=skipped)
 
@@ -81,7 +81,7 @@ def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> T
     if header.start + header.nbytes > member.size:
         raise CorruptFileError(
             source.path,
-            f"{quoted(member.name)}: its header promises {header.nbytes} bytes of elements and"
+            f"{quoted(member.name)}: its header promises {header.nbytes} bytes of elements, but"
             f" {member.size - header.start} are there; save it again.",
         )
     return TensorRef(name, source.path, header.shape, header.dtype, header.strides, storage)

@@ -16,7 +16,7 @@ WINDOW = 1 << 18
 MOST_OBJECTS = 1_000_000
 MOST_REMEMBERED = 1_500_000
 FREE_OBJECTS, BYTES_AN_OBJECT = 100_000, 2
-"""A pickle of so many bytes an object, read so far, may have more than these few objects."""
+"""A pickle with so few bytes an object, read so far, may have no more than these objects."""
 MOST_MARKS = 5_000
 """How many groups may be open at a time: each opens a list, and no program nests so deeply."""
 MOST_WORDS = 24_000_000
@@ -28,7 +28,7 @@ WORDS_A_MEMO = 12
 LONGEST_LINE = 4_096
 LONGEST_TEXT = 1 << 16
 LONGEST_INT = 1_024
-"""Longer numbers and strings are no name and no size of anything; they stay in the file."""
+"""Longer numbers and strings cannot be a name or a size; they stay in the file."""
 
 
 class Machine:
@@ -60,16 +60,16 @@ class Machine:
         """The error for the place where the machine stands."""
         return CorruptFileError(
             self.path,
-            f"{fact} (at byte {self.at - self.start} of the pickle); it is damaged or not as"
-            " PyTorch writes it, so download or save it again.",
+            f"{fact} (at byte {self.at - self.start} of the pickle); it is damaged or was not"
+            " written by PyTorch, so download or save it again.",
         )
 
     def too_large(self, fact: str) -> UnsupportedFileError:
         """The error for a pickle that may be as its program wrote it, but holds too much."""
         return UnsupportedFileError(
             self.path,
-            f"its pickle {fact}, which is more than bncli reads; save the weights alone, as"
-            " model.state_dict() gives them.",
+            f"its pickle {fact}, which is more than bncli reads; save only the weights, as"
+            " model.state_dict() returns them.",
         )
 
     def spend(self, words: int) -> None:
@@ -228,13 +228,13 @@ class Machine:
                 target.elements = []
             target.elements.extend(items)
         else:
-            raise self.corrupt("its pickle appends to something that is no list")
+            raise self.corrupt("its pickle appends to something that is not a list")
 
     def update(self, items: list[Any]) -> None:
         """Put items into the dictionary or record on top."""
         target = self.stack[-1]
         if not isinstance(target, Dict | Record) or len(items) % 2:
-            raise self.corrupt("its pickle sets items of something that is no dictionary")
+            raise self.corrupt("its pickle sets items of something that is not a dictionary")
         if not isinstance(target.pairs, list):
             target.pairs = []
         self.spend(WORDS_A_PAIR * (len(items) // 2))
@@ -253,6 +253,6 @@ class Machine:
         """Push a tuple of the last `count` values."""
         items = tuple(self.stack[-count:])
         if len(items) < count:
-            raise self.corrupt("it is no valid pickle")
+            raise self.corrupt("it is not a valid pickle")
         del self.stack[-count:]
         self.new(items)

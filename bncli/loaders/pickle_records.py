@@ -41,7 +41,7 @@ class Blob:
 
 
 class Persistent:
-    """A reference to something outside of the pickle, such as a tensor's storage."""
+    """A reference to something outside the pickle, such as a tensor's storage."""
 
     __slots__ = ("pid",)
 
@@ -50,7 +50,7 @@ class Persistent:
 
 
 class Dict:
-    """A plain dictionary: its items as pairs, in the file's order, later ones winning."""
+    """A dictionary: its items as pairs, in the file's order, later ones winning."""
 
     __slots__ = ("pairs",)
 

@@ -1,4 +1,4 @@
-"""Looks into files that are not read, for what they are: bounded, and sure before it says yes."""
+"""Probes that tell what unreadable files are: bounded, and certain before they say yes."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def open_tensors(source: Source) -> NoReturn:
     if text := " ".join(head_text(source.head).split()):
         raise UnsupportedFileError(
             source.path,
-            f"it is text that begins with {quoted(text, 120)!r}; download it again where that is an"
-            " answer of the server, and else name the file with the weights.",
+            f"it is text that begins with {quoted(text, 120)!r}; if this is a server's error"
+            " page, download again; otherwise name the file with the weights.",
         )
     first = " ".join(f"{byte:02x}" for byte in source.head[:8])
     raise UnsupportedFileError(
@@ -67,7 +67,7 @@ def refuse_part(path: Path) -> None:
     """
     if os.path.lexists(path.parent / ".metadata"):
         raise UnsupportedFileError(
-            path, f"it is a part of a checkpoint of torch.distributed; {one_file(path.parent)}."
+            path, f"it is part of a torch.distributed checkpoint; {one_file(path.parent)}."
         )
 
 
@@ -82,12 +82,10 @@ def refuse_directory(path: Path) -> NoReturn:
     if "saved_model.pb" in names:
         raise UnsupportedFileError(path, f"it is a TensorFlow SavedModel; {NOT_READ}")
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        raise UnsupportedFileError(
-            path, f"it is a checkpoint of torch.distributed; {one_file(path)}."
-        )
+        raise UnsupportedFileError(path, f"it is a torch.distributed checkpoint; {one_file(path)}.")
     if {"_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"} & set(names):
         raise UnsupportedFileError(
-            path, f"it is a checkpoint of Orbax; restore it with Orbax, and {AS_FLAT_NPZ}"
+            path, f"it is an Orbax checkpoint; restore it with Orbax, and {AS_FLAT_NPZ}"
         )
     if {".zarray", ".zgroup", "zarr.json"} & set(names):
         raise UnsupportedFileError(path, f"it is a Zarr store; {NOT_READ}")
@@ -96,14 +94,14 @@ def refuse_directory(path: Path) -> NoReturn:
     if "data.pkl" in names and "version" in names:
         raise UnsupportedFileError(
             path,
-            "it is an unpacked PyTorch archive; put it back together (zip -0 -r model.pt"
+            "it is an unpacked PyTorch archive; zip it again (zip -0 -r model.pt"
             f" {quoted(path.name) or 'DIRECTORY'}) and name that.",
         )
     likely = [name for name in names if name.endswith(LIKELY)]
     likely.sort(key=lambda name: not name.endswith(".index.json"))
     if not likely:
         raise UnsupportedFileError(
-            path, "it is a directory without a checkpoint in it; name a file, or a folder below."
+            path, "it is a directory without a checkpoint in it; name a file, or a folder inside."
         )
     raise UnsupportedFileError(
         path, f"it is a directory with several models; name one of them ({listed(likely)})."
@@ -120,7 +118,7 @@ def _refuse_pickle(source: Source) -> NoReturn:
             raise
         raise UnsupportedFileError(
             source.path,
-            f"it is a file of joblib.dump; load it where it was made, and {AS_NPZ}.",
+            f"it was written by joblib.dump; load it where it was made, and {AS_NPZ}.",
         ) from None
     if _is_paddle(pickle):
         raise UnsupportedFileError(source.path, f"it is a PaddlePaddle pickle; {AS_NPZ}.")
@@ -132,20 +130,19 @@ def _refuse_pickle(source: Source) -> NoReturn:
             raise UnsupportedFileError(
                 source.path,
                 f"it is a Python pickle that calls {quoted(f'{cls.module}.{cls.name}')} when it is"
-                " loaded, which is on no list of what weights need; nothing of it was run here, and"
+                " loaded, which which no weights need; nothing of it was run here, and"
                 " it is safer to load it nowhere.",
             )
     if any(cls.module == "torch.distributed.checkpoint.metadata" for cls in called):
         raise UnsupportedFileError(
             source.path,
-            "it is the table of a checkpoint of torch.distributed; "
-            f"{one_file(source.path.parent)}.",
+            f"it is the index of a torch.distributed checkpoint; {one_file(source.path.parent)}.",
         )
     root = class_of(pickle.value) if isinstance(pickle.value, Record) else None
     what = f" of {quoted(f'{root.module}.{root.name}')}" if root is not None else ""
     raise UnsupportedFileError(
         source.path,
-        f"it is a plain Python pickle{what}, not a file of torch.save; load it where it was made"
+        f"it is a Python pickle{what}, not written by torch.save; load it where it was made"
         " and save its tensors with torch.save or np.savez.",
     )
 

@@ -44,7 +44,7 @@ def open_tensors(source: Source) -> TensorFile:
     if 8 + length > source.size:
         raise CorruptFileError(
             source.path,
-            f"its safetensors header should take {length} bytes and {source.size - 8} are there;"
+            f"its safetensors header should take {length} bytes, but {source.size - 8} are there;"
             " it is cut short, so download or copy it again.",
         )
     begin = 8 + length
@@ -67,8 +67,9 @@ def open_tensors(source: Source) -> TensorFile:
     if begin + end != source.size:
         raise CorruptFileError(
             source.path,
-            f"its safetensors header speaks of {end} bytes of elements and {source.size - begin}"
-            " are there; it is cut short or damaged, so download or copy it again.",
+            f"its safetensors header describes {end} bytes of elements, but"
+            f" {source.size - begin} are there; it is cut short or damaged, so"
+            " download or copy it again.",
         )
     return TensorFile(source.path, "safetensors", {ref.name: ref for _, _, ref in refs})
 
@@ -99,22 +100,22 @@ def _parse(source: Source, text: bytes) -> dict[str, dict[str, Any]]:
     try:
         table = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
-        raise _corrupt(source, "its header is not the JSON that it should be") from error
+        raise _corrupt(source, "its header is not valid JSON") from error
     if not isinstance(table, dict):
-        raise _corrupt(source, "its header is no table")
+        raise _corrupt(source, "its header is not a table")
     metadata = table.pop("__metadata__", None)
     if metadata is not None and not _texts(metadata):
-        raise _corrupt(source, "its __metadata__ is no table of text")
+        raise _corrupt(source, "its __metadata__ is not a table of strings")
     return table
 
 
 def _ref(source: Source, begin: int, name: str, entry: object) -> tuple[int, int, TensorRef]:
     """One tensor with the place of its first byte and behind its last, from `begin` on."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
-        raise _corrupt(source, f"its tensor {quoted(name)} is not described as it should be")
+        raise _corrupt(source, f"its tensor {quoted(name)} has an invalid description")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not (isinstance(code, str) and _sizes(shape) and _sizes(offsets) and len(offsets) == 2):
-        raise _corrupt(source, f"its tensor {quoted(name)} is not described as it should be")
+        raise _corrupt(source, f"its tensor {quoted(name)} has an invalid description")
     first, last = offsets
     numel = 1
     for size in shape:

@@ -68,7 +68,7 @@ def merged(path: Path, shards: Iterable[TensorFile]) -> TensorFile:
 
 
 def shard_paths(path: Path) -> tuple[Path, ...]:
-    """The files that an index names; none where the file is no index that can be read."""
+    """The files that an index names; none where the file is not an index that can be read."""
     try:
         with open_source(path) as source:
             names = dict.fromkeys(_weight_map(source).values()) if detect(source) else {}
@@ -81,7 +81,7 @@ def open_shard(path: Path) -> TensorFile:
     """The tensors of a file that an index, or its own name, says to be a shard."""
     check_regular(path)
     if path.is_dir():
-        raise UnsupportedFileError(path, "it should be a shard and is a directory.")
+        raise UnsupportedFileError(path, "it should be a shard, but it is a directory.")
     with open_source(path) as source:
         loader = loader_of(source, SHARDS)
         if loader is not None:
@@ -108,12 +108,12 @@ def _weight_map(source: Source) -> Mapping[str, str]:
         table = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(
-            source.path, "it is no valid JSON; download the index again."
+            source.path, "it is not valid JSON; download the index again."
         ) from error
     names = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
         raise CorruptFileError(
-            source.path, "its weight_map is no table of file names; download the index again."
+            source.path, "its weight_map is not a table of file names; download the index again."
         )
     return names
 
@@ -123,7 +123,7 @@ def _place(index: Path, file_name: str) -> Path:
     if {"", ".", ".."} & set(file_name.split("/")) or set(file_name) & set("\\:\0"):
         raise CorruptFileError(
             index,
-            f"its weight_map names {quoted(file_name) or 'nothing'} as a shard, and shards lie"
+            f"its weight_map names {quoted(file_name) or 'nothing'} as a shard, but shards lie"
             " beside their index or in folders below it; download the index again.",
         )
     return index.parent / file_name

@@ -48,7 +48,7 @@ def _from_stream(stream: BinaryIO) -> TensorFile:
     if not text:
         raise UnsupportedFileError(
             STANDARD_INPUT,
-            "standard input is neither .npy nor text; save other kinds to a file and name that.",
+            "standard input is neither .npy nor text; save other formats to a file and name that.",
         )
 
     def chunks() -> Iterator[bytes]:

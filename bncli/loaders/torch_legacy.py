@@ -72,13 +72,13 @@ def _regions(source: Source, saved: Pickle, listing: Pickle) -> dict[str, FileBy
         elif not _is_source_text(reference):
             raise CorruptFileError(
                 source.path,
-                "it refers to a storage in a way that PyTorch does not; it is damaged or not"
-                " as PyTorch writes it.",
+                "it refers to a storage in a way that PyTorch does not; it is damaged or was"
+                " not written by PyTorch.",
             )
     keys = listing.value
     if not isinstance(keys, list):
         raise CorruptFileError(
-            source.path, "its list of storages is none; it is damaged, so save it again."
+            source.path, "its list of storages is missing; it is damaged, so save it again."
         )
     regions: dict[str, FileBytes] = {}
     at = listing.end
@@ -87,8 +87,8 @@ def _regions(source: Source, saved: Pickle, listing: Pickle) -> dict[str, FileBy
         if name not in itemsizes or name in regions:
             raise CorruptFileError(
                 source.path,
-                f"its list of storages has {quoted(name) or 'something'} that no tensor uses, or"
-                " twice; it is damaged, so save it again.",
+                f"its list of storages has {quoted(name) or 'something'} which no tensor uses or"
+                " which occurs twice; it is damaged, so save it again.",
             )
         count = int.from_bytes(source.read(at, 8), "little")
         at += 8
@@ -96,7 +96,7 @@ def _regions(source: Source, saved: Pickle, listing: Pickle) -> dict[str, FileBy
         if at + nbytes > source.size:
             raise CorruptFileError(
                 source.path,
-                f"its storage {quoted(name)} should have {nbytes} bytes and {source.size - at} are"
+                f"its storage {quoted(name)} should have {nbytes} bytes, but {source.size - at} are"
                 " left; it is cut short, so download or copy it again.",
             )
         regions[name] = FileBytes(source.path, at, nbytes)

@@ -41,9 +41,9 @@ class Objects:
         """The error for objects whose paths are far more than they are themselves."""
         return CorruptFileError(
             self.path,
-            "its objects hold each other more often or more deeply than those of a checkpoint,"
-            " and to follow them would take far more time than its size; save the weights alone, as"
-            " model.state_dict() gives them.",
+            "its objects refer to each other more often or more deeply than those of a checkpoint,"
+            " and following them would take far too long; save only the weights, as"
+            " model.state_dict() returns them.",
         )
 
     def items(self, node: object) -> Iterator[tuple[str, object]]:

@@ -33,7 +33,7 @@ byte); a larger one is listed as not readable, since reading it would make memor
 MOST_READ_AGAIN = 64
 """The tensors of a file may together name this many times the bytes that it stores, and the bytes
 of one repeated view besides; those beyond are listed as not readable."""
-READ_TOO_OFTEN = "the tensors before it already repeat what the file stores too often"
+READ_TOO_OFTEN = "the tensors before it already repeat the file's contents too often"
 
 Region = FileBytes | Packed
 """Where a storage's bytes are."""
@@ -58,7 +58,7 @@ class Places:
         shape, strides, storage = view.shape, view.strides, view.storage
         unreadable = view.unreadable
         if not unreadable and len(shape) != len(strides):
-            raise self._broken(name, "has another number of strides than of axes")
+            raise self._broken(name, "has more or fewer strides than axes")
         if not unreadable and len(shape) > MOST_AXES:
             unreadable = f"it has {len(shape)} axes"
         if not unreadable and storage is not None and storage.location == "meta":
@@ -76,7 +76,7 @@ class Places:
             steps += (size - 1) * step
         count = 0 if 0 in shape else steps + 1
         if count and view.offset + count > room:
-            raise self._broken(name, f"reaches outside of its storage of {room} elements")
+            raise self._broken(name, f"reaches outside its storage of {room} elements")
         if extent > max(MOST_REPEATED, 4 * room):
             unreadable = f"its shape spreads {room} stored elements over {extent}"
             return TensorRef(name, self.path, shape, view.dtype, strides, None, unreadable)
@@ -133,11 +133,11 @@ class Places:
             self.readable += MOST_READ_AGAIN * stored
         plain = isinstance(raw, Blob) and not inline.encoded
         if nbytes > stored or (plain and nbytes != stored):
-            raise self._broken(name, f"should have {nbytes} bytes and has {stored}")
+            raise self._broken(name, f"should have {nbytes} bytes but has {stored}")
         place: FileBytes | Callable[[], NDArray[Any]] | None
         unreadable = ""
         if nbytes == 0 and extent > MOST_REPEATED:
-            place, unreadable = None, "its shape is none that NumPy can have"
+            place, unreadable = None, "its shape is not one that NumPy can have"
         elif not self._may_read(nbytes):
             place, unreadable = None, READ_TOO_OFTEN
         elif isinstance(raw, Blob) and plain and not isinstance(self.data, bytes):
@@ -188,7 +188,7 @@ def _decoded(
     if len(stored) != nbytes:
         raise CorruptFileError(
             path,
-            f"one of its NumPy arrays should have {nbytes} bytes and has {len(stored)}; it is"
+            f"one of its NumPy arrays should have {nbytes} bytes but has {len(stored)}; it is"
             " damaged, so download or save it again.",
         )
     kind = np.dtype(DTYPES[dtype].stored).newbyteorder(inline.byteorder)

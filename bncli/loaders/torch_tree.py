@@ -40,7 +40,7 @@ LETTERS_A_LEAD, FREE_LETTERS = 400, 4_000_000
 class Contents:
     """The tensors and BatchNorm modules under a root object, by full name.
 
-    `skipped` has the arrays of text or objects, which are no tensors, with the reason.
+    `skipped` has the arrays of text or objects, which are not tensors, with the reason.
     """
 
     tensors: dict[str, TensorRef] = field(default_factory=dict)
@@ -167,8 +167,8 @@ class _Walk:
             fact = "too few arguments" if isinstance(error, IndexError) else error
             raise CorruptFileError(
                 self.path,
-                f"one of its tensors is not described as PyTorch does ({fact}); it is damaged,"
-                " so download or save it again.",
+                f"the description of one of its tensors is wrong ({fact}); the file is"
+                " damaged, so download or save it again.",
             ) from error
 
     def _free(self, name: str) -> str:

@@ -97,7 +97,7 @@ class View:
 
 
 def parse_storage(reference: object) -> Storage | None:
-    """The storage that a persistent id names; None where it is another thing or ill-formed."""
+    """The storage that a persistent id names; None where it is something else or malformed."""
     pid = reference.pid if isinstance(reference, Persistent) else None
     if not (isinstance(pid, tuple) and len(pid) in {5, 6} and _is_text(pid[0], "storage")):
         return None
@@ -135,7 +135,7 @@ def class_of(record: Record) -> Global | None:
 def as_view(node: object) -> View | None:
     """The tensor that a record stands for; None where it is none.
 
-    Raises ValueError, TypeError or IndexError where the record is ill-formed.
+    Raises ValueError, TypeError or IndexError where the record is malformed.
     """
     array = _numpy(node) if isinstance(node, Record) else None
     if array is not None:
@@ -169,7 +169,7 @@ def _plain(args: Sequence[Any]) -> View:
     """(storage, offset, size, stride, requires_grad, hooks, metadata)."""
     storage = parse_storage(args[0])
     if storage is None:
-        raise ValueError("a reference to a storage that is ill-formed")
+        raise ValueError("a malformed reference to a storage")
     unreadable = ""
     if storage.dtype in QUANTISED_SIZES:
         unreadable = "it is quantised"
@@ -281,7 +281,7 @@ _NUMPY_MODULES = {
 
 
 def _numpy_dtype(kind: object) -> tuple[str, Literal["little", "big"]]:
-    """PyTorch's name for a pickled dtype, "" for one that is no tensor's; its byte order."""
+    """PyTorch's name for a pickled dtype, "" for one that no tensor has; its byte order."""
     cls = class_of(kind) if isinstance(kind, Record) else None
     if not isinstance(kind, Record) or cls is None or cls.name != "dtype" or not kind.args:
         return "", "little"
@@ -346,7 +346,7 @@ def _is_size(value: object) -> bool:
 
 def _size(value: object) -> int:
     if not isinstance(value, int) or not _is_size(value):
-        raise ValueError("a size that is no number")
+        raise ValueError("a size that is not a number")
     return value
 
 
@@ -355,13 +355,13 @@ def _sizes(value: object) -> tuple[int, ...]:
     if isinstance(value, Record) and len(value.args) == 1:
         value = value.args[0]
     if not isinstance(value, tuple | list) or len(value) > MOST_SIZES:
-        raise ValueError("sizes that are no tuple")
+        raise ValueError("sizes that are not a tuple")
     return tuple(_size(item) for item in value)
 
 
 def _dtype_name(value: object) -> str:
     if not isinstance(value, Global) or not value.module.startswith("torch"):
-        raise TypeError("a dtype that is none")
+        raise TypeError("an invalid dtype")
     return value.name
 
 

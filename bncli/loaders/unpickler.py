@@ -27,7 +27,7 @@ MOST_OPCODES = 10_000_000
 def load(path: Path, data: Buffer, start: int = 0, stop: int | None = None) -> Pickle:
     """Read the pickle that begins at `start` and ends before `stop`.
 
-    Raises CorruptFileError where it is no pickle, is cut short or could only do harm, and
+    Raises CorruptFileError where it is not a pickle, is cut short or could only do harm, and
     UnsupportedFileError where it is larger than the limits; `path` is for the sentence.
     """
     size = len(data) if isinstance(data, bytes) else data.size
@@ -37,7 +37,7 @@ def load(path: Path, data: Buffer, start: int = 0, stop: int | None = None) -> P
     except (IndexError, KeyError, ValueError, struct.error) as error:
         # An empty stack, a memo that was never written, digits that are none, bytes that are
         # missing: all say that the stream is damaged. UnicodeDecodeError is a ValueError.
-        raise machine.corrupt("it is no valid pickle") from error
+        raise machine.corrupt("it is not a valid pickle") from error
 
 
 def _run(m: Machine) -> Pickle:
@@ -56,7 +56,7 @@ def _run(m: Machine) -> Pickle:
             return Pickle(value, tuple(m.persistents), m.start, m.at, m.data)
         action = _ACTIONS.get(opcode)
         if action is None:
-            raise m.corrupt(f"{opcode:#04x} is no opcode of a pickle")
+            raise m.corrupt(f"{opcode:#04x} is not a pickle opcode")
         action(m)
     if m.stop - m.start > MOST_OPCODES:
         raise m.too_large(f"has more than {MOST_OPCODES} steps")
@@ -66,7 +66,7 @@ def _run(m: Machine) -> Pickle:
 def _proto(m: Machine) -> None:
     version = m.unsigned(1)
     if version > 5:
-        raise m.corrupt(f"{version} is no protocol of a pickle")
+        raise m.corrupt(f"{version} is not a pickle protocol")
 
 
 def _frame(m: Machine) -> None:
@@ -95,7 +95,7 @@ def _digits(text: bytes) -> int:
 def _string_line(m: Machine) -> None:
     text = m.line()
     if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in {b"'", b'"'}:
-        raise m.corrupt("it is no valid pickle")
+        raise m.corrupt("it is not a valid pickle")
     # Escapes stay as they are: such strings are names of storages and parameters.
     m.old_text(text[1:-1])
 
@@ -112,7 +112,7 @@ def _global_line(m: Machine) -> None:
 def _stack_global(m: Machine) -> None:
     name, module = m.stack.pop(), m.stack.pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise m.corrupt("its pickle names a class by something that is no name")
+        raise m.corrupt("its pickle names a class by something that is not a name")
     m.new(Global(module, name))
 
 

@@ -44,7 +44,7 @@ class Models:
         """The file that stands for the model that `path` is, holds or is a part of.
 
         That is an index, the first of numbered shards, or the file itself; for a folder whose
-        model is not plain, the folder. Raises nothing: what is wrong is said on opening.
+        model is not clear, the folder. Raises nothing: what is wrong is said on opening.
         """
         if path.is_dir():
             return self._of_folder(path) or path
@@ -57,7 +57,7 @@ class Models:
     def shards_of(self, path: Path) -> Shards | None:
         """The numbered shards that a file is one of; None where it is a file of its own.
 
-        Files that share the name of a tensor are no parts of one model, whatever they are called.
+        Files that share a tensor's name are not parts of one model, whatever they are called.
         """
         fits = NUMBERED.fullmatch(path.name)
         if fits is None or not path.name.endswith(CHECKPOINTS) or int(fits["total"]) < 2:

@@ -145,7 +145,7 @@ class ZipArchive:
         self._start = start
         end, self._directory, length, count = self._find_directory(stop)
         if self._directory + length > end or count * _ENTRY.size > length:
-            raise self._corrupt("its directory reaches outside of the file")
+            raise self._corrupt("its directory reaches outside the file")
         self.members: dict[str, Member] = {}
         table = read(self._directory, length)
         at = 0
@@ -174,8 +174,8 @@ class ZipArchive:
                 checked.update(member.name for member in group)
             elif group:
                 current().notes[
-                    f"{printable(str(self.path))}: it was saved without checksums, so that damage"
-                    " to its values would not be seen."
+                    f"{printable(str(self.path))}: it was saved without checksums, so damage to its"
+                    " values cannot be detected."
                 ] = None
         return frozenset(checked)
 
@@ -249,7 +249,7 @@ class ZipArchive:
             if locator[0] == b"PK\x06\x07":
                 end = start + locator[2]
                 if end + _END64.size > stop:
-                    raise self._corrupt("its directory reaches outside of the file")
+                    raise self._corrupt("its directory reaches outside the file")
                 magic, _, _, _, disk, first_disk, here, count, length, begin = _END64.unpack(
                     self._read(end, _END64.size)
                 )
@@ -316,7 +316,7 @@ class ZipArchive:
         return (1 << 63,) * 3
 
     def _check_places(self) -> None:
-        """No member outside of the file or over another, none larger than it can be."""
+        """Raise where a member lies outside the file or over another, or is too large."""
         end, behind = 0, ""
         for member in sorted(self.members.values(), key=lambda m: m.header):
             if member.header < end:
@@ -324,7 +324,7 @@ class ZipArchive:
             end = member.header + _LOCAL.size + len(member.raw_name) + member.packed
             behind = _shown(member)
             if end > self._directory:
-                raise self._corrupt(f"its member {behind} reaches outside of the file")
+                raise self._corrupt(f"its member {behind} reaches outside the file")
             if member.method == STORED and member.packed != member.size:
                 raise self._corrupt(f"it gives two sizes for its member {behind}")
             if member.method == DEFLATED and member.size > DEFLATE_RATIO * member.packed:

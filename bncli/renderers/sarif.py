@@ -128,7 +128,7 @@ def _result(report: Report, finding: Finding, indices: dict[str, int]) -> dict[s
 
 
 def _suppression(item: Suppressed) -> dict[str, str]:
-    """Why a result does not count (3.35): it was said outside of the file."""
+    """Why a result does not count (3.35): it was said outside the file."""
     return {"kind": "external", "status": "accepted", "justification": item.by}
 
 

@@ -128,8 +128,8 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
         where = printable(f"{ref.path}::{layer.name}" if layer.name else str(ref.path))
         counts = ", ".join(f"{leaf} has {length}" for leaf, length in lengths.items())
         problems.append(
-            f"{where}: a BatchNorm layer has one value a channel, and its tensors disagree on the"
-            f" channels ({counts})."
+            f"{where}: a BatchNorm layer has one value a channel, but its tensors disagree on the"
+            f" number of channels ({counts})."
         )
     return state, tuple(problems)
 
@@ -156,7 +156,9 @@ def _counter(ref: TensorRef) -> int | float:
     """The value of a tensor that must be one number."""
     _check_real(ref)
     if ref.numel != 1:
-        raise TensorError(f"{ref.label}: a counter is one number, and this has shape {ref.shape}.")
+        raise TensorError(
+            f"{ref.label}: num_batches_tracked is one number, but this has shape {ref.shape}."
+        )
     number: int | float = ref.read().reshape(()).item()
     return int(number) if isinstance(number, bool) else number
 
@@ -172,7 +174,7 @@ def _vector(ref: TensorRef) -> NDArray[Any]:
     _check_real(ref)
     if ref.ndim != 1:
         raise TensorError(
-            f"{ref.label}: a BatchNorm layer has one value a channel, and this has shape"
+            f"{ref.label}: a BatchNorm layer has one value a channel, but this has shape"
             f" {ref.shape}."
         )
     return ref.read()
@@ -184,7 +186,7 @@ def _check_real(ref: TensorRef) -> None:
         ref.stored()  # raises, and says why
     elif DTYPES[ref.dtype].kind == "complex":
         raise TensorError(
-            f"{ref.label}: a BatchNorm layer has real numbers, and this is {ref.dtype}."
+            f"{ref.label}: a BatchNorm layer holds real numbers, but this is {ref.dtype}."
         )
 
 

@@ -167,7 +167,7 @@ class Tolerances:
             mean_g = np.abs(sums.g) / count
             mean_g_x_hat = np.abs(sums.g_x_hat) / count
             sum_error = self._sum_error(np.abs(sums.g), sums.g_squared) / count
-            # In x_hat * mean(g * x_hat) both factors are off, and invstd stands in it twice.
+            # In x_hat * mean(g * x_hat) both factors are off, and invstd appears in it twice.
             shift = self.mean_error * self.norm.invstd
             x_hat = sums.x_hat_max + shift
             dot_error = self._dot_error(sums) / count

@@ -166,7 +166,7 @@ def test_bash_begins_a_new_word(asked, files):
 @pytest.mark.parametrize("place", ["", "x", "-1", "1.5", "9" * 10, "9" * 30, "²", "\u0663"])
 def test_a_place_that_is_no_number_is_refused(asked, place):
     result = asked(_BNCLI_COMPLETE="complete_bash", COMP_WORDS="bncli", COMP_CWORD=place)
-    said = f"bncli: COMP_CWORD: {place!r} is no number of a word; Bash sets it by itself.\n"
+    said = f"bncli: COMP_CWORD: {place!r} is not a word number; Bash sets it itself.\n"
     assert result == Result(2, "", said)
 
 

@@ -23,7 +23,7 @@ def test_a_tolerance_comes_whole_or_not_at_all():
         ((0.0, math.nan), "--atol"),
         ((0.0, -1e-9), "--atol"),
     ):
-        with pytest.raises(UsageError, match=f"^{flag} .*: a tolerance is 0 or more"):
+        with pytest.raises(UsageError, match=f"^{flag} .*: a tolerance must be 0 or more"):
             AgainstFlags(None, *pair).pair(compared=True)
 
 

@@ -66,7 +66,7 @@ def test_the_same_again_is_no_contradiction(run, save):
 def test_a_flag_that_is_gone_is_refused_with_what_to_type(run, save, form):
     x = save("x.npy", np.random.default_rng(0).normal(size=(4, 3)))
     sentence = (
-        "bncli: --double-backward is gone: leave it out; gradients are compared without it.\n"
+        "bncli: --double-backward was removed: leave it out; gradients are compared without it.\n"
     )
     assert tuple(run("diff", x, form)) == (2, "", sentence)
     assert "No such option: --double-backward" in run("compute", x, "--double-backward").stderr

@@ -115,7 +115,7 @@ def test_the_common_flags_come_first_and_the_panels_that_all_have_last(run, name
     if entry.flags:
         begin = lines.index("Common flags:")
         common = [line for line in lines[begin + 1 : lines.index("", begin)] if line[2] == "-"]
-        assert len(common) == len(entry.flags) <= 6
+        assert len(common) == len(entry.flags) <= 7
         for line, flag in zip(common, entry.flags, strict=True):
             assert flag in line.replace(",", " ").split()
     for param in parameters(name):

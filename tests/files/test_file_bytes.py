@@ -100,7 +100,7 @@ def test_the_damaged_tensor_is_refused_and_no_other(pair):
     assert set(good) == set(bad)
     for name in good:
         if name == "bn.running_var":
-            with pytest.raises(CorruptFileError, match="does not fit the checksum"):
+            with pytest.raises(CorruptFileError, match="does not match its checksum"):
                 bad[name].read()
         else:
             np.testing.assert_array_equal(good[name].read(), bad[name].read())
@@ -186,7 +186,7 @@ def test_every_command(run, folder, call, compress):
     put("bad", "npz", numbers["bn.running_var"], **numbers)
     result = run(*call)
     assert tuple(result)[:2] == (2, "")
-    assert "does not fit the checksum" in result.stderr
+    assert "does not match its checksum" in result.stderr
     assert result.stderr.count("\n") == 1
     assert run(*call, "--no-checksum").code in {0, 1}
 
@@ -205,7 +205,7 @@ def test_the_pickle_and_the_program_are_checked_too(run, folder):
     Path("x").write_bytes(whole.replace(b"bn.weight", b"bn.heavy!", 1))
     result = run("inspect-checkpoint", "x")
     assert result.code == 2
-    assert "data.pkl does not fit" in result.stderr
+    assert "data.pkl does not match" in result.stderr
     assert run("inspect-checkpoint", "x", "--no-checksum").code == 0
     script = scripted(Net().eval())
     Path("x").write_bytes(script)

@@ -81,13 +81,13 @@ def test_globs_of_layers(glob, ignored):
     ("text", "words"),
     [
         ("BN91", "did you mean BN901?"),
-        ("X", "no rule's code begins so; write one such as"),
-        ("B", "no rule's code begins so"),
-        ("BN001:stem.bn,bn0", "--ignore bn0: codes are written in capitals, such as BN0, and a"),
-        ("bn203:head", "codes are written in capitals, such as BN203"),
+        ("X", "no rule's code begins like this; write one such as"),
+        ("B", "no rule's code begins like this"),
+        ("BN001:stem.bn,bn0", "--ignore bn0: write codes in capitals, such as BN0, and a"),
+        ("bn203:head", "write codes in capitals, such as BN203"),
         ("BN001,X", "--ignore X: "),
-        (":head", "no rule's code begins so"),
-        ("BN001:", "has no layer behind the colon"),
+        (":head", "no rule's code begins like this"),
+        ("BN001:", "has no layer after the colon"),
     ],
 )
 def test_what_is_no_code_is_refused(text, words):

@@ -70,14 +70,14 @@ def test_the_nearest_one_upward_that_has_a_word_for_bncli(project, folder, monke
         ("expected-layers = 3", "did you mean expect-layers?"),
         ("update-baseline = true", "did you mean baseline?"),
         ("color = true", "its keys are fail-on, select, ignore, baseline, expect-layers."),
-        ('fail-on = "errors"', "fail-on: 'errors' is none of error, warning, info, never."),
-        ("fail-on = true", "fail-on: True is none of"),
+        ('fail-on = "errors"', "fail-on: 'errors' is not one of error, warning, info, never."),
+        ("fail-on = true", "fail-on: True is not one of"),
         ("select = 3", 'select: it takes a list of codes, such as ["BN001", "BN9"].'),
         ("ignore = [3]", "ignore: it takes a list of codes"),
-        ('select = ["BN0", "X1"]', "select X1: no rule's code begins so"),
+        ('select = ["BN0", "X1"]', "select X1: no rule's code begins like this"),
         ("baseline = 3", "baseline: it takes a path"),
-        ("expect-layers = 0", "expect-layers: 0 is no number of layers."),
-        ("expect-layers = true", "expect-layers: True is no number of layers."),
+        ("expect-layers = 0", "expect-layers: 0 is not a number of layers."),
+        ("expect-layers = true", "expect-layers: True is not a number of layers."),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(run, save, project, folder, body, words):
@@ -93,7 +93,7 @@ def test_what_makes_no_sense_is_refused(run, save, project, folder, body, words)
 
 def test_a_file_that_is_no_toml_is_refused_if_it_speaks_of_bncli(folder):
     (folder / "pyproject.toml").write_text("[tool.bncli\nfail-on = 3")
-    with pytest.raises(FileError, match=r"pyproject.toml: it is no TOML: .*line 1"):
+    with pytest.raises(FileError, match=r"pyproject.toml: it is not valid TOML: .*line 1"):
         load_settings()
     (folder / "pyproject.toml").write_text("[tool.other\nfail-on = 3")
     assert load_settings() == {}
@@ -107,14 +107,14 @@ TEXT = '[tool.bncli]\nfail-on = "info"  # Prüfung\n'
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (TEXT.encode("utf-16"), "not in UTF-8"),
-        (TEXT.encode("utf-16-le"), "not in UTF-8"),
+        (TEXT.encode("utf-16"), "not UTF-8"),
+        (TEXT.encode("utf-16-le"), "not UTF-8"),
         (TEXT.replace("ü", "ue").encode("utf-16-le"), "UTF-16"),
         (TEXT.replace("ü", "ue").encode("utf-16-be"), "UTF-16"),
-        (TEXT.encode("utf-32"), "not in UTF-8"),
-        (TEXT.encode("latin-1"), "not in UTF-8"),
+        (TEXT.encode("utf-32"), "not UTF-8"),
+        (TEXT.encode("latin-1"), "not UTF-8"),
         (TEXT.encode("utf-8-sig"), "byte order mark"),
-        (b"\xff bncli", "not in UTF-8"),
+        (b"\xff bncli", "not UTF-8"),
     ],
 )  # fmt: skip
 def test_another_encoding_is_refused_and_not_overlooked(run, save, folder, data, words):
@@ -149,7 +149,7 @@ def test_a_neighbour_of_such_a_name_is_none_of_ours(project, folder):
 def test_a_key_in_both_spellings_is_refused(run, project, one, other):
     value = "3" if "layers" in one else '"info"'
     project(f"{one} = {value}\n{other} = {value}")
-    with pytest.raises(UsageError, match="which are one"):
+    with pytest.raises(UsageError, match="which mean the same"):
         load_settings()
     assert run("compute", "x.npy").code == 2
 
@@ -165,7 +165,7 @@ def test_settings_that_may_not_be_read_are_refused(project, folder):
 @pytest.mark.parametrize("header", ["[[tool.bncli]]", "[tool]\nbncli = 3"])
 def test_a_section_that_is_no_table_is_refused(project, header):
     project("", header=header)
-    with pytest.raises(UsageError, match=r"tool.bncli is no table"):
+    with pytest.raises(UsageError, match=r"tool.bncli is not a table"):
         load_settings()
 
 
@@ -189,7 +189,7 @@ def test_settings_count_and_flags_override(run, project, shards):
 def test_the_baseline_of_the_settings(run, project, shards, folder, monkeypatch):
     project('fail-on = "info"\nbaseline = "known.json"')
     assert run("compute", *shards).stderr == (
-        "bncli: known.json: there is no such baseline; write it with --update-baseline.\n"
+        "bncli: known.json: there is no such baseline; create it with --update-baseline.\n"
     )
     assert run("compute", *shards, "--update-baseline").code == 0
     assert len(json.loads((folder / "known.json").read_text("utf-8"))["findings"]) == 2

@@ -725,7 +725,7 @@ def test_a_lie_is_refused(file_name, come_of):
     ],
 )
 def test_a_structure_that_unfolds_without_end_is_refused(file_name, come_of):
-    assert "its objects hold each other more often or more" in come_of(file_name)["outcome"]
+    assert "its objects refer to each other more often or more" in come_of(file_name)["outcome"]
 
 
 @pytest.mark.parametrize("file_name", ["bomb-circle", "bomb-circle-dict"])

@@ -54,8 +54,8 @@ REFUSED = {
     "html": (
         b"\n <!DOCTYPE html><html><body>Not found",
         (
-            "it is an HTML page, not a checkpoint; the download gave a web page, so download it"
-            " from the direct link."
+            "it is an HTML page, not a checkpoint; the download returned a web page, so use"
+            " the direct link."
         ),
     ),
     "xhtml": (b"<?xml version='1.0'?><html>", "it is an HTML page, not a checkpoint; the download"),
@@ -138,18 +138,18 @@ REFUSED = {
     ),
     "ncnn": (b"7767517\n75 83\n", "it is an ncnn model; name the checkpoint that it was made"),
     "avro": (b"Obj\x01" + bytes(20), "it is an Avro file;"),
-    "r": (b"RDX3\nX\n", "it is R's data;"),
-    "mp4": (b"\0\0\0\x20ftypisom", "it is a picture, a sound or a film;"),
+    "r": (b"RDX3\nX\n", "it is an R data file;"),
+    "mp4": (b"\0\0\0\x20ftypisom", "it is an image, audio or video file;"),
     "gguf": (b"GGUF" + bytes(20), "it is a GGUF or GGML file;"),
     "ggml": (b"lmgg" + bytes(20), "it is a GGUF or GGML file;"),
     "ort": (bytes(4) + b"ORTM" + bytes(20), "it is an ONNX Runtime model;"),
     "executorch": (bytes(4) + b"ET12" + bytes(20), "it is an ExecuTorch program;"),
     "tensorrt": (b"ftrt" + bytes(20), "it is a TensorRT engine;"),
-    "mxnet": (struct.pack("<3Q", 0x112, 0, 1), "it is a file of MXNet's arrays;"),
-    "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a file of Darknet's weights;"),
+    "mxnet": (struct.pack("<3Q", 0x112, 0, 1), "it is an MXNet array file;"),
+    "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a Darknet weights file;"),
     "msgpack": (
         b"\x82\xa6params\x80\xabbatch_stats\x80",
-        "it is a table of MessagePack, as Flax saves; save its arrays with np.savez under their",
+        "it is a MessagePack file, as Flax saves; save its arrays with np.savez under their",
     ),
     "events": (
         struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",
@@ -169,16 +169,16 @@ REFUSED = {
     "arrow": (b"ARROW1\0\0" + bytes(20), "it is an Arrow table;"),
     "sqlite": (b"SQLite format 3\0" + bytes(20), "it is an SQLite database;"),
     "elf": (b"\x7fELF\2\1\1" + bytes(20), "it is a program or a library;"),
-    "wav": (b"RIFF" + bytes(20), "it is a picture, a sound or a film;"),
-    "pdf": (b"%PDF-1.7", "it is a picture or a document;"),
-    "apple-double": (b"\0\x05\x16\x07" + bytes(20), "it is what macOS keeps beside a file; name"),
-    "blank": (bytes(9999), "its first and last bytes are all 0; it was never written to the end,"),
+    "wav": (b"RIFF" + bytes(20), "it is an image, audio or video file;"),
+    "pdf": (b"%PDF-1.7", "it is an image or a document;"),
+    "apple-double": (b"\0\x05\x16\x07" + bytes(20), "it is macOS metadata of another file; name"),
+    "blank": (bytes(9999), "its first and last bytes are all 0; it was not written completely,"),
     "zip-of-checkpoints": (
         zipped({"policy.pth": whole(NONE), "data": b""}),
         "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name policy.pth.",
     ),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "it is a TensorFlow Lite model;"),
-    "png": (b"\x89PNG\r\n\x1a\n", "it is a picture or a document;"),
+    "png": (b"\x89PNG\r\n\x1a\n", "it is an image or a document;"),
 }
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's files inside of another ZIP archive: read where they lie, and named."""
+"""PyTorch's files inside another ZIP archive: read where they lie, and named."""
 
 import io
 import zipfile

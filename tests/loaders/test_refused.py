@@ -54,20 +54,20 @@ REFUSED = {
     "pickle": (
         pickle.dumps({"a": 1}),
         (
-            "it is a plain Python pickle, not a file of torch.save; load it where it was made and"
+            "it is a Python pickle, not written by torch.save; load it where it was made and"
             " save its tensors with torch.save or np.savez."
         ),
     ),
-    "pickle-0": (pickle.dumps({"a": 1}, 0), "it is a plain Python pickle, not a file of torch."),
-    "pickle-1": (pickle.dumps({"a": 1}, 1), "it is a plain Python pickle, not a file of torch."),
-    "pickle-0-list": (pickle.dumps(["a"], 0), "it is a plain Python pickle, not a file of torch."),
+    "pickle-0": (pickle.dumps({"a": 1}, 0), "it is a Python pickle, not written by torch."),
+    "pickle-1": (pickle.dumps({"a": 1}, 1), "it is a Python pickle, not written by torch."),
+    "pickle-0-list": (pickle.dumps(["a"], 0), "it is a Python pickle, not written by torch."),
     "pickle-0-object": (
         pickle.dumps(Fake(1), 0),
-        f"it is a plain Python pickle of {Fake.__module__}.Fake, not a file of torch.save;",
+        f"it is a Python pickle of {Fake.__module__}.Fake, not written by torch.save;",
     ),
     "pickle-object": (
         pickle.dumps(Fake([1])),
-        f"it is a plain Python pickle of {Fake.__module__}.Fake, not a file of torch.save;",
+        f"it is a Python pickle of {Fake.__module__}.Fake, not written by torch.save;",
     ),
     "pickle-of-a-call": (
         whole(dictionary(a=call(name("posix", "system"), text("true")))),
@@ -79,19 +79,19 @@ REFUSED = {
     ),
     "distributed-table": (
         whole(name("torch.distributed.checkpoint.metadata", "Metadata") + b")\x81}b"),
-        "it is the table of a checkpoint of torch.distributed; make the folder one file (python -m",
+        "it is the index of a torch.distributed checkpoint; make the folder one file (python -m",
     ),
     "joblib": (
         joblib_dump(),
-        "it is a file of joblib.dump; load it where it was made, and save the weights with np.sav",
+        "it was written by joblib.dump; load it where it was made, and save the weights with ",
     ),
-    "text-utf-16": ("Not Found".encode("utf-16"), "it is text that begins with 'Not Found'; down"),
-    "json": (b'{"error": 1}', "it is text that begins with '{\"error\": 1}'; download it again"),
+    "text-utf-16": ("Not Found".encode("utf-16"), "it is text that begins with 'Not Found'; if"),
+    "json": (b'{"error": 1}', "it is text that begins with '{\"error\": 1}'; if this is a server"),
     "text": (
         b"Not Found",
         (
-            "it is text that begins with 'Not Found'; download it again where that is an answer of"
-            " the server, and else name the file with the weights."
+            "it is text that begins with 'Not Found'; if this is a server's error page, download"
+            " again; otherwise name the file with the weights."
         ),
     ),
     "text-bom-cut": (
@@ -126,7 +126,7 @@ def test_directories(tmp_path):
             open_file(tmp_path)
         return str(caught.value).removeprefix(f"{tmp_path}: ")
 
-    nothing = "it is a directory without a checkpoint in it; name a file, or a folder below."
+    nothing = "it is a directory without a checkpoint in it; name a file, or a folder inside."
     assert sentence() == nothing
     for file_name in ("a.safetensors", "config.json", "b.pt"):
         (tmp_path / file_name).touch()
@@ -136,14 +136,14 @@ def test_directories(tmp_path):
     assert sentence() == several
     (tmp_path / "__0_0.distcp").touch()
     assert sentence() == (
-        "it is a checkpoint of torch.distributed; make the folder one file (python -m"
+        "it is a torch.distributed checkpoint; make the folder one file (python -m"
         f" torch.distributed.checkpoint.format_utils dcp_to_torch {tmp_path} model.pt) and"
         " name that."
     )
     (tmp_path / ".metadata").unlink()
     (tmp_path / "data.pkl").touch()
     (tmp_path / "version").touch()
-    assert sentence().startswith("it is an unpacked PyTorch archive; put it back together (zip -0")
+    assert sentence().startswith("it is an unpacked PyTorch archive; zip it again (zip -0")
     (tmp_path / "saved_model.pb").touch()
     assert sentence().startswith("it is a TensorFlow SavedModel;")
 
@@ -192,7 +192,7 @@ def test_a_cut_torch_file_says_that_it_is_cut(old, tmp_path):
 def test_a_corrupt_pickle_says_so(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(whole(name("a", "b"))[:-1] + b"\xff")
-    with pytest.raises(CorruptFileError, match=r"0xff is no opcode of a pickle \(at byte 8"):
+    with pytest.raises(CorruptFileError, match=r"0xff is not a pickle opcode \(at byte 8"):
         open_file(path)
 
 

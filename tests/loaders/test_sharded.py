@@ -64,7 +64,7 @@ def test_shards_that_are_not_there_or_do_not_fit(tmp_path):
     with pytest.raises(FileError, match=r"its shard model-00002.* is missing.*; download it too"):
         open_file(path)
     second.mkdir()
-    with pytest.raises(FileError, match=r"model-00002.*: it should be a shard and is a"):
+    with pytest.raises(FileError, match=r"model-00002.*: it should be a shard, but it is a"):
         open_file(path)
     (tmp_path / "model-00001-of-00002.safetensors").unlink()
     second.rmdir()
@@ -89,7 +89,7 @@ def test_a_shard_lies_beside_the_index_or_below_it(name, tmp_path):
     path.mkdir()
     (path / "a").mkdir()
     (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
-    with pytest.raises(CorruptFileError, match="as a shard, and shards lie beside their index or"):
+    with pytest.raises(CorruptFileError, match="as a shard, but shards lie beside their index or"):
         open_file(write(path, {"a": name}))
 
 
@@ -127,8 +127,8 @@ def test_an_index_names_no_index(tmp_path):
 def test_an_index_that_is_none(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b'{"weight_map": {"a": 1}}')
-    with pytest.raises(CorruptFileError, match="its weight_map is no table of file names"):
+    with pytest.raises(CorruptFileError, match="its weight_map is not a table of file names"):
         open_file(path)
     path.write_bytes(b'{"weight_map": {"a": ')
-    with pytest.raises(CorruptFileError, match="it is no valid JSON"):
+    with pytest.raises(CorruptFileError, match="it is not valid JSON"):
         open_file(path)

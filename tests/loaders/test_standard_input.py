@@ -79,7 +79,7 @@ def test_a_long_stream_is_read_to_its_end(monkeypatch):
         (b"", "-: standard input is empty; pipe an .npy, a JSON array or CSV into it."),
         (
             b"PK\x03\x04aaaaaaaa",
-            "-: standard input is neither .npy nor text; save other kinds to a file and name that.",
+            "-: standard input is neither .npy nor text; save other formats to a file and name",
         ),
         (b"\x80\x02}q\x00.", "-: standard input is neither .npy nor text"),
         (b"Not Found\n", "-: there are no numbers in it; write a row for each sample."),
@@ -88,13 +88,13 @@ def test_a_long_stream_is_read_to_its_end(monkeypatch):
         (
             by_hand("{'descr': '<f8', 'fortran_order': False, 'shape': (900000000000,), }", b"x"),
             (
-                "-: its header promises 7200000000000 bytes of elements and 1 came; the program"
-                " before the pipe stopped early."
+                "-: its header promises 7200000000000 bytes of elements, but 1 came; the program"
+                " that writes to the pipe stopped early."
             ),
         ),
         (
             by_hand("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"x"),
-            "-: it holds Python objects, which only running the file's pickle could restore; save",
+            "-: it holds Python objects, which could only be restored by running the file's pickle",
         ),
     ],
 )

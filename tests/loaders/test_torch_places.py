@@ -127,8 +127,6 @@ def test_an_expanded_tensor_that_repeats_too_much_is_not_unfolded(tmp_path):
 def test_a_tensor_that_leaves_its_storage_is_named(named, tmp_path):
     value = dictionary(weight=tensor((5,))) if named else tensor((5,))
     where = "weight" if named else "at the top"
-    with pytest.raises(
-        CorruptFileError, match=f"its tensor {where} reaches outside of its storage"
-    ):
+    with pytest.raises(CorruptFileError, match=f"its tensor {where} reaches outside its storage"):
         opened(tmp_path, torch_zip(value))
     assert len(opened(tmp_path, torch_zip(tensor((4,)))).tensors) == 1

@@ -145,7 +145,7 @@ def test_objects_that_hold_each_other_are_entered_once(tmp_path):
     assert len(file.tensors) <= 12 * len(net.state_dict())
 
 
-UNFOLDS = "hold each other more often or more deeply"
+UNFOLDS = "refer to each other more often or more deeply"
 
 
 def read(tmp_path, value):

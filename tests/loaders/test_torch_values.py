@@ -116,7 +116,7 @@ def test_text_of_the_wrong_length_is_refused_when_it_is_read(raw, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(torch_zip(dictionary(a=array((1,), raw))))
     ref = open_file(path).tensors["a"]
-    with pytest.raises(CorruptFileError, match="should have 4 bytes and has"):
+    with pytest.raises(CorruptFileError, match="should have 4 bytes but has"):
         ref.read()
 
 
@@ -124,7 +124,7 @@ def test_text_of_the_wrong_length_is_refused_when_it_is_read(raw, tmp_path):
     ("shape", "raw", "why"),
     [
         ((2,), b"N", "not kept as NumPy keeps them"),
-        ((0, 1 << 40), b"C\0", "its shape is none"),
+        ((0, 1 << 40), b"C\0", "its shape is not one"),
         ((1,) * 64, b"C\x04" + bytes(4), "it has 64 axes"),
     ],
 )

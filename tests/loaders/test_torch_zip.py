@@ -182,12 +182,14 @@ def test_a_file_that_goes_away_is_said(tmp_path):
         path.write_bytes(rewritten(saved(torch.arange(5)), compression))
         ref = open_tensor(str(path))
         path.unlink()
-        with pytest.raises(FileError, match="removed or cut while bncli read it; wait until"):
+        with pytest.raises(
+            FileError, match="removed or cut short while bncli was reading it; wait until"
+        ):
             ref.read()
     path.write_bytes(saved(torch.arange(5_000)))
     ref = open_tensor(str(path))
     path.write_bytes(b"short")
-    with pytest.raises(FileError, match="removed or cut while bncli read it"):
+    with pytest.raises(FileError, match="removed or cut short while bncli was reading it"):
         ref.read()
 
 

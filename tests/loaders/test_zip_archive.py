@@ -128,7 +128,7 @@ def damaged(at, value):
         (damaged(lambda d: d.rindex(b"PK\x01\x02"), b"PKxx"), "fewer entries than it says"),
         (damaged(lambda d: d.rindex(b"PK\x05\x06"), b"PKxx"), "it is cut short"),
         (damaged(lambda d: d.rindex(b"PK\x05\x06") + 4, b"\1"), "one of several parts"),
-        (damaged(lambda d: d.rindex(b"PK\x05\x06") + 12, b"\xff\xff"), "outside of the file"),
+        (damaged(lambda d: d.rindex(b"PK\x05\x06") + 12, b"\xff\xff"), "outside the file"),
         (damaged(lambda d: d.rindex(b"PK\x05\x06") + 16, b"\1"), "fewer entries than it says"),
         (damaged(lambda d: d.index(b"b/c") - 12, b"\x09"), "the header of b/c disagree"),
     ],

@@ -136,12 +136,14 @@ def test_what_cannot_be_read_is_said_when_it_is_read():
         read_state(layer)
     tensors["bn.weight"] = ref("bn.weight", np.ones((3, 1)))
     (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
-    with pytest.raises(TensorError, match=r"one value a channel, and this has shape \(3, 1\)"):
+    with pytest.raises(TensorError, match=r"one value a channel, but this has shape \(3, 1\)"):
         read_state(layer)
     tensors["bn.weight"] = ref("bn.weight", np.ones(3))
     tensors["bn.num_batches_tracked"] = ref("bn.num_batches_tracked", np.ones(2))
     (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
-    with pytest.raises(TensorError, match=r"a counter is one number, and this has shape \(2,\)"):
+    with pytest.raises(
+        TensorError, match=r"num_batches_tracked is one number, but this has shape \(2,\)"
+    ):
         read_state(layer)
 
 
@@ -163,12 +165,14 @@ def layer_of(**tensors):
 )
 def test_complex_numbers_are_refused_and_never_read_as_bits_or_real_parts(dtype, values):
     layer = layer_of(running_var=ref("bn.running_var", values, dtype))
-    sentence = f"file.pt::bn.running_var: a BatchNorm layer has real numbers, and this is {dtype}."
+    sentence = (
+        f"file.pt::bn.running_var: a BatchNorm layer holds real numbers, but this is {dtype}."
+    )
     with pytest.raises(TensorError) as caught:
         read_state(layer)
     assert str(caught.value) == sentence
     layer = layer_of(num_batches_tracked=ref(f"bn.{COUNTER}", values[0], dtype))
-    with pytest.raises(TensorError, match="real numbers, and this is complex"):
+    with pytest.raises(TensorError, match="real numbers, but this is complex"):
         read_state(layer)
 
 
@@ -222,8 +226,8 @@ def test_lengths_that_disagree_are_said_and_the_values_given():
     state, problems = read_tensors(layer_of(weight=ref("bn.weight", np.float32([1, 2]))))
     (problem,) = problems
     assert problem == (
-        "file.pt::bn: a BatchNorm layer has one value a channel, and its tensors disagree on the"
-        " channels (running_mean has 3, running_var has 3, weight has 2)."
+        "file.pt::bn: a BatchNorm layer has one value a channel, but its tensors disagree on the"
+        " number of channels (running_mean has 3, running_var has 3, weight has 2)."
     )
     assert state.weight.tolist() == [1, 2]
 

@@ -28,7 +28,7 @@ def library() -> ModuleType:
     try:
         import torch
     except ImportError as error:
-        if "failed to map segment" in str(error):  # it is there, and there is no room for it
+        if "failed to map segment" in str(error):  # it is there, but there is no room for it
             raise MemoryError from error
         raise MissingBackendError(
             f"PyTorch is not installed here, and the comparison needs it: {INSTALL}"
@@ -66,7 +66,7 @@ def laid_out(x: Any, memory_format: str | None) -> Any:
     if memory_format == "channels_last":
         if channels_last is None:
             raise UsageError(
-                f"--memory-format channels_last: it is for 4 or 5 axes, and this input has "
+                f"--memory-format channels_last: it is for 4 or 5 axes, but this input has "
                 f"{x.ndim}; leave it out."
             )
         chosen = channels_last

@@ -72,23 +72,23 @@ class NormFlags:
             "GroupNorm's number of groups.",
             options.LAYER,
             metavar="N",
-            default="up to 32, of 2 channels or more",
+            default="up to 32 groups of at least 2 channels",
         ),
     ] = None
     normalized_shape: Annotated[
         str | None,
         option(
-            "The last axes, by size, that LayerNorm and RMSNorm reduce, such as 3,28,28; with "
-            "all axes each statistic spans the samples.",
+            "The sizes of the last axes, which LayerNorm and RMSNorm reduce, such as 3,28,28; if "
+            "these are all axes, each statistic spans the samples.",
             options.LAYER,
             metavar="LIST",
-            default="all but the first; the channels alone if they come last",
+            default="all axes but the first; only the channels if they come last",
         ),
     ] = None
     eps: Annotated[
         float | None,
         option(
-            "Added under the root, in every norm.",
+            "Added to the variance before the square root, in every norm.",
             options.LAYER,
             metavar="NUMBER",
             default="1e-05; in RMSNorm 1.19e-07, or 2.22e-16 for float64",

@@ -52,7 +52,7 @@ def conventions(
             CONVERSION,
             "--from",
             metavar="NAME",
-            default="pytorch, where there is a --to",
+            default="pytorch, if --to is given",
         ),
     ] = None,
     target: Annotated[
@@ -62,7 +62,7 @@ def conventions(
             CONVERSION,
             "--to",
             metavar="NAME",
-            default="pytorch, where there is a --from",
+            default="pytorch, if --from is given",
         ),
     ] = None,
     momentum: Annotated[
@@ -140,7 +140,7 @@ def _eps(eps: float | None, source: Convention) -> float:
     if eps is None:
         return float(source.eps)
     if not (math.isfinite(eps) and eps >= 0):
-        raise UsageError(f"--eps {eps:g}: eps is a number that is 0 or more.")
+        raise UsageError(f"--eps {eps:g}: eps must be 0 or more.")
     if eps > 1e100:
         raise UsageError(f"--eps {eps:g}: this is more than any variance; choose a smaller one.")
     return eps

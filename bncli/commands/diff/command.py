@@ -23,7 +23,7 @@ class DiffedFlags(AgainstFlags):
     against: Annotated[
         BackendName | None,
         option(
-            "The implementation that normalises INPUT beside bncli.",
+            "The implementation to compare with.",
             options.COMPARISON,
             default=BackendName.TORCH.value,
         ),
@@ -57,8 +57,8 @@ def diff(
         list[str],
         argument(
             "INPUT | ACTUAL EXPECTED",
-            "One tensor, to be normalised here and by PyTorch; or two stored ones, or two "
-            "files of them, to be compared by name.",
+            "One tensor, normalised by bncli and by PyTorch; or two stored tensors; or two files, "
+            "whose tensors are compared by name.",
         ),
     ] = (),  # type: ignore[assignment]  # of which Typer makes a list
     *,
@@ -74,7 +74,7 @@ def diff(
     ] = None,
     per_quantity: Annotated[
         bool,
-        option("A row for each quantity and channel too.", options.INPUT, "--per-quantity"),
+        option("Show a row for each quantity and channel.", options.INPUT, "--per-quantity"),
     ] = False,
     budget: Annotated[
         bool,
@@ -154,9 +154,9 @@ def _given_switch(yes: str, no: str, value: bool | None) -> dict[str, Value]:
 
 
 def _refuse(flags: dict[str, Value], what: str) -> None:
-    """Raise UsageError for a flag that was given, though it has no place in `what`."""
+    """Raise UsageError for a given flag that does not apply to `what`."""
     from bncli.errors import UsageError
 
     for flag, value in flags.items():
         if value is not None:
-            raise UsageError(f"{flag} has no place in {what}; leave it out.")
+            raise UsageError(f"{flag} does not apply to {what}; leave it out.")

@@ -31,8 +31,8 @@ def inspect_checkpoint(
         list[str],
         argument(
             "CKPT[::NAME]...",
-            "Checkpoints, in any format that is read; NAME is a layer, or what its name "
-            "begins with. Patterns in quotes ('**/*.pt') are read too; a folder or a shard means "
+            "Checkpoints of PyTorch, safetensors or NumPy; NAME is a layer, or what layers' names "
+            "begin with. Quoted patterns ('**/*.pt') are expanded; a folder or a shard stands for "
             "its whole model.",
             complete_layers,
         ),
@@ -40,7 +40,8 @@ def inspect_checkpoint(
     layer: Annotated[
         list[str] | None,
         option(
-            "Show these layers only, by any end of the name, such as 'layer1.*'; may be repeated.",
+            "Show only the layers that match, by name or any suffix of it, such as 'layer1.*'; "
+            "may be repeated.",
             options.INPUT,
             metavar="GLOB",
             default="all",
@@ -50,8 +51,8 @@ def inspect_checkpoint(
     eps: Annotated[
         list[str] | None,
         option(
-            "Added to the variance under the root; for some layers as 'backbone.*=1e-3'; may "
-            "be repeated.",
+            "Added to the variance before the square root; for some layers 'backbone.*=1e-3'; "
+            "may be repeated.",
             options.LAYER,
             metavar="[GLOB=]NUMBER",
             default="the file's, else its framework's",
@@ -70,7 +71,7 @@ def inspect_checkpoint(
     expect_layers: Annotated[
         int | None,
         option(
-            "An error for each file that has not so many BatchNorm layers.",
+            "Report an error for each file that does not have N BatchNorm layers.",
             options.FINDINGS,
             metavar="N",
             default="any number",

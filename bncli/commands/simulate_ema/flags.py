@@ -38,7 +38,7 @@ class BatchFlags(InputFlags):
     batch_axis: Annotated[
         int | None,
         option(
-            "Cut INPUT along this axis into batches; the axes left are a batch's.",
+            "Cut INPUT along this axis; each slice, without the axis, is a batch.",
             BATCHES,
             metavar="N",
         ),
@@ -53,7 +53,7 @@ class BatchFlags(InputFlags):
         ),
     ] = None
     drop_last: Annotated[
-        bool, option("Leave out a last batch that is short.", BATCHES, "--drop-last")
+        bool, option("Leave out a last batch that is smaller.", BATCHES, "--drop-last")
     ] = False
     generate: Annotated[
         str | None,
@@ -108,7 +108,7 @@ class RunningFlags:
     convention: Annotated[
         list[str] | None,
         option(
-            "Whose update (bncli conventions lists them); repeat it to see several.",
+            "Which framework's update (`bncli conventions` lists them); may be repeated.",
             RUNNING,
             metavar="NAME",
             default="pytorch",
@@ -117,8 +117,8 @@ class RunningFlags:
     momentum: Annotated[
         str | None,
         option(
-            "As the first convention means it, and converted for the others; none for the "
-            "cumulative average.",
+            "The momentum as the first convention means it, converted for the others; none for "
+            "the cumulative average.",
             RUNNING,
             metavar="NUMBER|none",
             default="the convention's",
@@ -127,7 +127,8 @@ class RunningFlags:
     buffer_dtype: Annotated[
         BufferDtype,
         option(
-            "The buffers' dtype: float64 is exact, the others are PyTorch's own arithmetic.",
+            "The dtype of the running statistics: float64 is exact, the others repeat "
+            "PyTorch's arithmetic.",
             RUNNING,
         ),
     ] = BufferDtype.FLOAT32
@@ -144,7 +145,7 @@ class RunningFlags:
     state: Annotated[
         str | None,
         options.layer_option(
-            "Start from the buffers and the counter of a checkpoint's layer.",
+            "Start from the running statistics of a checkpoint's layer.",
             "the convention's initial values",
             panel=RUNNING,
         ),
@@ -173,8 +174,8 @@ class PlanFlags:
     reach_noise: Annotated[
         float | None,
         option(
-            "Find the momentum that leaves this standard error: of running_mean in standard "
-            "deviations and of running_var relative to itself, the larger one.",
+            "Find the momentum that leaves this standard error: the larger of running_mean's, in "
+            "standard deviations, and running_var's, relative to itself.",
             PLAN,
             metavar="NUMBER",
         ),
@@ -225,7 +226,7 @@ class ShownFlags:
     plot: Annotated[
         str | None,
         option(
-            "Draw the charts into a .png or .svg file (needs matplotlib).",
+            "Draw the charts in a .png or .svg file (needs matplotlib).",
             options.OUTPUT,
             metavar="FILE",
         ),

@@ -63,7 +63,7 @@ def resolve_start(given: Input, flags: RunningFlags) -> Start:
         stored = open_layer(state)
         if stored.running_mean is None and stored.running_var is None:
             raise UsageError(
-                f"--state {state}: this layer has no running_mean and running_var; name one "
+                f"--state {state}: this layer has neither running_mean nor running_var; name one "
                 "that has them."
             )
     named = LayerFlags(

@@ -50,7 +50,7 @@ def test_an_input_keeps_its_own_memory_format_or_takes_the_one_that_is_named(ndi
 
 
 def test_channels_last_is_for_images_and_volumes():
-    with pytest.raises(UsageError, match="it is for 4 or 5 axes, and this input has 3"):
+    with pytest.raises(UsageError, match="it is for 4 or 5 axes, but this input has 3"):
         laid_out(torch.zeros(2, 3, 4), "channels_last")
 
 
