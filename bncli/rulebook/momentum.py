@@ -76,36 +76,36 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
     """BN105, by the counter; silent where any layer proves that the counter is wrong."""
     own = file.own()
     wrong = {layer.counter for layer in own if counter_too_small(layer)}
-    betrayed = betrayed_momenta(own)
+    revealed = revealed_momenta(own)
     findings = []
     for layer in own:
         counter = layer.counter
         if not layer.has_statistics or layer.initial or layer.untrained or counter is None:
             continue
-        betrays = betrayed.get(counter) if layer.momentum_assumed else None
-        weight = initial_weight(layer.momentum if betrays is None else betrays.momentum, counter)
+        likely = revealed.get(counter) if layer.momentum_assumed else None
+        weight = initial_weight(layer.momentum if likely is None else likely.momentum, counter)
         if weight <= MOST_WEIGHT or counter in wrong:
             continue
         if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
             continue  # update_bn sets momentum to none, and counts its own batches alone
-        findings.append(_still_initial(layer, counter, weight, betrays))
+        findings.append(_still_initial(layer, counter, weight, likely))
     return findings
 
 
 def _still_initial(
-    layer: Summary, counter: float, weight: float, betrays: Betrayed | None
+    layer: Summary, counter: float, weight: float, likely: Revealed | None
 ) -> Finding:
     """BN105: how much of the statistics is still initial, and which momentum that is said for."""
     least = layer.least_var  # None where it is NaN
     batches = "1 batch" if counter == 1 else f"{counter:g} batches"
     said = f"{percent(weight)} of each statistic is still the initial 0 or 1 after {batches}"
     detail = hint = ""
-    if betrays is not None:
-        said += f" at momentum {betrays.momentum:.4g} (likely)"
+    if likely is not None:
+        said += f" at momentum {likely.momentum:.4g} (likely)"
         detail = (
-            f"All variances of the file after {batches} are {betrays.least:.4g} to "
-            f"{betrays.greatest:.4g}, just above {weight:.4g} = (1 - {betrays.momentum:.4g})^"
-            f"{counter:g}: the momentum was likely {betrays.momentum:.4g}, not the assumed "
+            f"All variances of the file after {batches} are {likely.least:.4g} to "
+            f"{likely.greatest:.4g}, just above {weight:.4g} = (1 - {likely.momentum:.4g})^"
+            f"{counter:g}: the momentum was likely {likely.momentum:.4g}, not the assumed "
             f"{layer.momentum:g}."
         )
         hint = f"{INITIAL_VALUE_REMAINS.hint} Pass --momentum if you know which it was."
@@ -125,18 +125,18 @@ def _still_initial(
             "num_batches_tracked": counter,
             "momentum": layer.momentum,
             "momentum_assumed": layer.momentum_assumed,
-            "likely_momentum": None if betrays is None else betrays.momentum,
+            "likely_momentum": None if likely is None else likely.momentum,
             "initial_weight": weight,
             "least_var": least,
         },
         detail=detail,
         hint=hint,
-        sure=None if betrays is None else Certainty.LIKELY,
+        sure=None if likely is None else Certainty.LIKELY,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Betrayed:
+class Revealed:
     """The momentum that the least and the greatest variance of a file's layers reveal."""
 
     momentum: float
@@ -144,7 +144,7 @@ class Betrayed:
     greatest: float
 
 
-def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
+def revealed_momenta(layers: Sequence[Summary]) -> dict[int | float, Revealed]:
     """By counter, the momentum that the variances of the layers with it reveal, if they do.
 
     n batches leave every variance at (1 - m)^n or a little more, as little as the batches' own
@@ -159,7 +159,7 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
         made = layer.has_statistics and not (layer.initial or layer.untrained)
         if made and layer.momentum_assumed and layer.counter:
             counted.setdefault(layer.counter, []).append(layer)
-    betrayed = {}
+    revealed = {}
     for counter, several in counted.items():
         momenta = {layer.momentum for layer in several}
         momentum = momenta.pop()
@@ -180,8 +180,8 @@ def betrayed_momenta(layers: Sequence[Summary]) -> dict[int | float, Betrayed]:
         few = len(several) < 2 or channels < 2 * FEWEST_CROWDED or least < 0.5
         if weight <= MOST_WEIGHT and (few or likely == bound):
             continue
-        betrayed[counter] = Betrayed(likely, least, greatest)
-    return betrayed
+        revealed[counter] = Revealed(likely, least, greatest)
+    return revealed
 
 
 def check_momentum(file: Checkpoint) -> list[Finding]:

@@ -81,7 +81,7 @@ def test_an_assumed_momentum_is_nobodys(run, folder):
     ("momentum", "steps"),
     [(0.05, 1), (0.01, 5), (0.01, 20), (0.001, 40), (0.003, 16), (0.0123, 4), (1e-4, 512)],
 )
-def test_variances_above_one_value_betray_the_momentum(run, folder, momentum, steps):
+def test_variances_above_one_value_reveal_the_momentum(run, folder, momentum, steps):
     findings = found(run, stepped(momentum, steps).state_dict(), code="BN105")
     assert [f["subject"] for f in findings] == ["1", "4"]
     for finding in findings:
@@ -121,7 +121,7 @@ def test_what_was_assumed_rightly_is_not_doubted(run, folder, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])
-def test_normalised_inputs_betray_nothing(run, folder, steps):
+def test_normalised_inputs_reveal_nothing(run, folder, steps):
     """Every variance is 1, and stays there at any momentum."""
     bn = nn.BatchNorm1d(16)
     for _ in range(steps):
