@@ -63,7 +63,7 @@ def test_commands_and_flags(complete):
     offered = complete("bncli compute --")
     assert set(FLAGS) <= set(offered)
     assert complete("bncli compute x.npy --fail-on w") == ["warning"]
-    assert complete("bncli compute x.npy -f s") == ["sarif"]
+    assert complete("bncli compute x.npy -f s") == ["sarif", "svg"]
 
 
 def test_rule_codes(complete):
