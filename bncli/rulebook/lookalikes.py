@@ -122,26 +122,25 @@ def check_lookalikes(file: Checkpoint) -> list[Finding]:
     affine = [layer for layer in layers if not layer.statistics]
     statistics = [layer for layer in layers if layer.statistics]
     claims, details = [], []
+    both = bool(affine and statistics)
     if affine:
         behind = [layer for layer in affine if layer.after is not None]
-        other = whole or (behind and all(layer.biased for layer in behind))
-        claims.append(f"{_count(affine)} weight and bias alone")
-        details.append(
-            f"Weight and bias alone: {_names(affine)}"
-            + ("; as wide as the convolution in front" if len(behind) == len(affine) else "")
-            + (
-                ". GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved."
-                if other
-                else ". Likely BatchNorm whose buffers were not saved, but LayerNorm and GroupNorm "
-                "look the same."
+        place = "as wide as the convolution in front" * (len(behind) == len(affine))
+        reading = "GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved"
+        if not whole and not (behind and all(layer.biased for layer in behind)):
+            reading = (
+                "likely BatchNorm whose buffers were not saved, though LayerNorm and GroupNorm "
+                "look the same"
             )
-        )
+        claims.append(f"{_count(affine)} weight and bias alone")
+        details.append(f"{_which(affine, 'Weight and bias alone' * both, place)}{reading}.")
     if statistics:
-        claims.append(f"{_count(statistics)} running_mean and running_var alone")
-        details.append(
-            f"Statistics alone: {_names(statistics)}. InstanceNorm with track_running_stats, "
-            "BatchNorm with affine=False from before PyTorch 0.4.1, or a normaliser of inputs."
+        reading = (
+            "InstanceNorm with track_running_stats, BatchNorm with affine=False from before "
+            "PyTorch 0.4.1, or a normaliser of inputs"
         )
+        claims.append(f"{_count(statistics)} running_mean and running_var alone")
+        details.append(f"{_which(statistics, 'Statistics alone' * both)}{reading}.")
     return [
         LOOKS_LIKE.finding(
             label(layers[0].name),
@@ -171,9 +170,13 @@ def _count(layers: list[Likely]) -> str:
     return f"{len(layers)} layers have" if len(layers) > 1 else "1 layer has"
 
 
-def _names(layers: list[Likely]) -> str:
-    """The first names of some layers, and how many more there are."""
-    return examples([label(layer.name) for layer in layers], MOST_NAMED)
+def _which(layers: list[Likely], heading: str, place: str = "") -> str:
+    """The beginning of the sentence that says which layers these are, under a heading or none."""
+    names = examples([label(layer.name) for layer in layers], MOST_NAMED)
+    if not heading and len(layers) == 1:
+        return f"It is {place}: " if place else "This is "
+    beginning = f"{heading} in" if heading else "These are"
+    return f"{beginning} {names}{', ' * bool(place)}{place}: "
 
 
 def _convolutions_before(

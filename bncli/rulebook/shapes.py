@@ -70,6 +70,8 @@ def check_shapes(layer: Layer) -> list[Finding]:
         apart = _apart(shapes)
         usual = next(list(shape) for leaf, shape in shapes.items() if leaf not in apart)
         claim = " and ".join(f"{leaf} has shape {list(shapes[leaf])}" for leaf in apart)
+        if len(apart) > 1 and len({shapes[leaf] for leaf in apart}) == 1:
+            claim = f"{' and '.join(apart)} have shape {list(shapes[apart[0]])}"
         claim = f"{claim} instead of {usual}" if apart else f"the shape is {usual}, not one axis"
         findings.append(
             found(
@@ -87,7 +89,8 @@ def check_shapes(layer: Layer) -> list[Finding]:
             found(
                 NOT_JUDGED,
                 layer,
-                f"{len(layer.unread)} of {len(layer.shapes)} tensors were not judged",
+                f"{len(layer.unread)} of {len(layer.shapes)} tensors "
+                f"{'were' if len(layer.unread) > 1 else 'was'} not judged",
                 "unreadable",
                 detail=" ".join(layer.unread),
                 extent=tuple(

@@ -87,7 +87,7 @@ def check_zero(layer: Layer) -> list[Finding]:
         why += ", or every input of the layer was 0"
     elif counter > 0 and may_be_decayed(layer):
         cause = "zero-filled-or-zero-input"
-        why += f", or every input of the {counter:g} batches was 0"
+        why += f", or every input of the {counter:g} batch{'es' * (counter > 1)} was 0"
     else:
         why += f", though num_batches_tracked is {counter:g}" * (counter > 0)
         why += ", and num_batches_tracked is 0 too" * (counter == 0)

@@ -71,7 +71,7 @@ SWAPPED = Rule(
 
 FEWEST_FOR_SWAP = 8
 """In so many channels, a running_mean has no negative value by accident once in 256 times."""
-MOST_EPS = 0.1
+MOST_EPS = 0.01
 """No usual eps is larger: a variance below its negative is not positive under any."""
 
 
@@ -111,7 +111,7 @@ def check_negative(layer: Layer) -> list[Finding]:
                     rule,
                     layer,
                     f"running_var is {span(var[channels])} in {named(channels)}, "
-                    + ("too low for " if rule is NOT_POSITIVE else "made positive only by ")
+                    + ("too low for " if rule is NOT_POSITIVE else "kept positive by ")
                     + layer.eps_said,
                     cause,
                     channels,
@@ -142,8 +142,8 @@ def _looks_swapped(mean: NDArray[Any], var: NDArray[Any], eps: float) -> bool:
 
 
 def _sure(layer: Layer, var: NDArray[Any]) -> Certainty | None:
-    """Certain without regard to eps, where a variance is too low for any; None leaves it open."""
-    return Certainty.CERTAIN if var.min() < -max(MOST_EPS, layer.eps) else None
+    """Certain without regard to eps, where all are too low for any; None leaves it open."""
+    return Certainty.CERTAIN if var.max() < -max(MOST_EPS, layer.eps) else None
 
 
 _FIXES = {
@@ -174,7 +174,7 @@ def _why_negative(layer: Layer, channels: NDArray[Any]) -> tuple[str, str]:
         return "offset", "Only element 0 is so, as when a file is read at the wrong offset."
     size, square = np.abs(var[channels]), mean[channels] ** 2
     if (size < 2.0**-18 * square).all():
-        return "cancellation", "So small a value is what E[x^2] - E[x]^2 loses at this mean."
+        return "cancellation", "E[x^2] - E[x]^2 loses as much to rounding at this mean."
     causes = "an optimiser that steps buffers too, an average that extrapolates, "
     if (size < 2.0**-5 * square).all():
         causes += "E[x^2] - E[x]^2 in half precision, "

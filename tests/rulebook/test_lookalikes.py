@@ -44,8 +44,8 @@ def test_parameters_without_buffers_are_named(run, folder):
     assert said["after"] == ["0", "3"]
     assert said["message"] == "2 layers have weight and bias alone"
     assert said["detail"] == (
-        "Weight and bias alone: 1, 4; as wide as the convolution in front. Likely BatchNorm whose "
-        "buffers were not saved, but LayerNorm and GroupNorm look the same."
+        "These are 1, 4, as wide as the convolution in front: likely BatchNorm whose buffers were "
+        "not saved, though LayerNorm and GroupNorm look the same."
     )
 
 
@@ -73,7 +73,9 @@ def test_any_convolution_speaks_for_the_layer_behind_it(run, folder, conv):
 
 def test_by_its_name_a_batch_norm_needs_no_convolution(run, folder):
     saved = {f"fc.bn1.{leaf}": torch.rand(8) for leaf in ("weight", "bias")}
-    assert note(run, saved)["affine_alone"] == ["fc.bn1"]
+    said = note(run, saved)
+    assert said["affine_alone"] == ["fc.bn1"]
+    assert said["detail"].startswith("This is likely BatchNorm whose buffers were not saved, ")
 
 
 def test_statistics_alone_are_named(run, folder):
@@ -94,7 +96,10 @@ def test_statistics_alone_are_named(run, folder):
 def test_they_are_named_beside_layers_that_are_judged(run, folder):
     saved = trained().state_dict()
     saved |= {"in1.running_mean": torch.rand(8), "in1.running_var": torch.rand(8)}
-    assert note(run, saved, code=1)["statistics_alone"] == ["in1"]
+    said = note(run, saved, code=1)
+    assert said["statistics_alone"] == ["in1"]
+    assert said["message"] == "1 layer has running_mean and running_var alone"
+    assert said["detail"].startswith("This is InstanceNorm with track_running_stats, ")
 
 
 def test_a_normaliser_of_inputs_counts_and_is_left_alone(run, folder):
@@ -152,7 +157,10 @@ def test_behind_convolutions_with_a_bias_another_norm_is_likelier(run, folder):
     said = note(run, parameters(model))
     assert said["affine_alone"] == ["1"]
     assert said["message"] == "1 layer has weight and bias alone"
-    assert "Likely BatchNorm" not in said["detail"]
+    assert said["detail"] == (
+        "It is as wide as the convolution in front: GroupNorm or LayerNorm, or BatchNorm whose "
+        "buffers were not saved."
+    )
 
 
 def test_a_group_norm_behind_a_batch_norm_is_left_alone(run, folder):
@@ -174,3 +182,14 @@ def test_a_single_finding_names_all_and_says_some(run, folder):
     assert len(said["affine_alone"]) == 30
     assert said["message"] == "30 layers have weight and bias alone"
     assert "norm3 and 26 more" in said["detail"]
+
+
+def test_both_kinds_are_told_apart(run, folder):
+    saved = {f"in1.{leaf}": torch.rand(8) for leaf in ("running_mean", "running_var")}
+    saved |= {f"fc.bn1.{leaf}": torch.rand(8) for leaf in ("weight", "bias")}
+    said = note(run, saved)
+    assert said["message"] == (
+        "1 layer has weight and bias alone, 1 layer has running_mean and running_var alone"
+    )
+    assert said["detail"].startswith("Weight and bias alone in fc.bn1: likely BatchNorm ")
+    assert " Statistics alone in in1: InstanceNorm " in said["detail"]

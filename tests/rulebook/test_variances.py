@@ -50,9 +50,9 @@ def test_the_range_of_the_negative_ones_alone_is_named():
 @pytest.mark.parametrize(
     ("var", "code", "said", "sure"),
     [
-        ([1, -0.11, 1, 1], "BN203", "too low for", Certainty.CERTAIN),  # for any usual eps
-        ([1, -0.09, 1, 1], "BN203", "too low for", Certainty.ASSUMED),
-        ([1, -9e-6, 1, 1], "BN204", "made positive only by", Certainty.ASSUMED),
+        ([1, -0.011, 1, -2], "BN203", "too low for", Certainty.CERTAIN),  # for any usual eps
+        ([1, -0.009, 1, -2], "BN203", "too low for", Certainty.ASSUMED),
+        ([1, -9e-6, 1, 1], "BN204", "kept positive by", Certainty.ASSUMED),
     ],
 )
 def test_a_negative_variance_is_as_sure_as_eps(var, code, said, sure):
