@@ -6,6 +6,7 @@ fit. Here a name is never cut: a long one gets a line of its own, with the text 
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperGroup
 
-from bncli.arguments.options import FINDINGS, OUTPUT
+from bncli.arguments.options import COMPARISON, FINDINGS, INPUT, LAYER, OUTPUT
 from bncli.cli.given_once import GivenOnce
 from bncli.commands import COMMANDS, DOCUMENTS
 from bncli.process.streams import color_wanted
@@ -29,6 +30,9 @@ NAMES = 29
 
 JOINED = "\xa0"
 """A space at which no line is broken."""
+
+LITERAL = re.compile(r"(?<!\w)'[^']*'(?!\w)")
+"""What is to be typed as it stands, between quotes that are not apostrophes."""
 
 Rows = list[tuple[str, str]]
 
@@ -124,9 +128,9 @@ def typed(name: str) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """The lines of a text; no word in it is broken, not even at a hyphen."""
+    """The lines of a text; no word or literal in it is broken, not even at a hyphen."""
     lines = textwrap.wrap(
-        text,
+        LITERAL.sub(lambda found: found[0].replace(" ", JOINED), text),
         max(width, 20),
         subsequent_indent=indent,
         break_long_words=False,
@@ -136,9 +140,9 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _panels(params: Iterable[Any], common: tuple[str, ...], ctx: Any) -> Iterator[tuple[str, Rows]]:
-    """The titles of the panels, each with its flags: what is common first, what all have last."""
+    """The titles of the panels, each with its flags: a command's own panels stand in the middle."""
     shown = [each for each in params if not getattr(each, "hidden", False)]
-    panels: dict[str, Rows] = {ARGUMENTS: [], COMMON: []}
+    panels: dict[str, Rows] = {ARGUMENTS: [], COMMON: [], INPUT: []}
     by_name = {flag: each for each in shown for flag in each.opts}
     first = [by_name[flag] for flag in common]
     panels[COMMON] = [_row(each, ctx) for each in first]
@@ -147,7 +151,7 @@ def _panels(params: Iterable[Any], common: tuple[str, ...], ctx: Any) -> Iterato
             plain = ARGUMENTS if isinstance(each, TyperArgument) else OUTPUT
             panel = getattr(each, "rich_help_panel", None) or plain
             panels.setdefault(panel, []).append(_row(each, ctx))
-    for last in (FINDINGS, OUTPUT):
+    for last in (LAYER, COMPARISON, FINDINGS, OUTPUT):
         panels[last] = panels.pop(last, [])
     return ((title, rows) for title, rows in panels.items() if rows)
 

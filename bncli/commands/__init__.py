@@ -64,7 +64,7 @@ COMMANDS = {
     ),
     "diff": Entry(
         PYTORCH,
-        "Compare with PyTorch, or two tensors, and explain.",
+        "Explain how two tensors, or bncli and PyTorch, differ.",
         (
             Example(
                 "diff x.npy",
@@ -125,7 +125,7 @@ COMMANDS = {
     ),
     "compare_norms": Entry(
         TENSOR,
-        "Compare BatchNorm with LayerNorm and its other relatives.",
+        "Compare BatchNorm with LayerNorm, GroupNorm and others.",
         (
             Example("compare-norms x.npy", "Which axes each norm reduces, and what it gives"),
             Example(
@@ -164,7 +164,7 @@ COMMANDS = {
     ),
     "conventions": Entry(
         REFERENCE,
-        "List the conventions of frameworks, and convert.",
+        "List frameworks' conventions and convert between them.",
         (
             Example("conventions", "Defaults, names and variances, framework by framework"),
             Example(

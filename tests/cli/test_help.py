@@ -110,6 +110,8 @@ def test_the_common_flags_come_first_and_the_panels_that_all_have_last(run, name
     wanted += ["Arguments:"] * ("Arguments:" in titles)
     wanted += ["Common flags:"] * bool(entry.flags)
     assert titles[: len(wanted)] == wanted
+    panels = [title for title in titles if title in {"Input:", "Layer:", "Comparison:"}]
+    assert panels == sorted(panels, key=["Input:", "Layer:", "Comparison:"].index)
     assert titles[-2:] == (["Findings:", "Output:"] if name in NAMES else ["Examples:", "Output:"])
     assert len(titles) == len(set(titles))
     if entry.flags:
@@ -138,6 +140,13 @@ def test_limits_that_surprise_are_said(run):
     assert "at least 0" not in text
     assert "--training, --eval" in text
     assert "[default: training]" in text
+
+
+@pytest.mark.parametrize("columns", [80, 90, 100])
+def test_a_literal_stands_in_one_line(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert "'[[1, 2], [3, 4]]'" in shown(run, "compute", "-h")
+    assert "'backbone.*=1e-3'" in shown(run, "inspect-checkpoint", "-h")
 
 
 def test_arguments_stand_in_the_usage(run):

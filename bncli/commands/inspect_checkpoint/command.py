@@ -31,9 +31,9 @@ def inspect_checkpoint(
         list[str],
         argument(
             "CKPT[::NAME]...",
-            "Checkpoints of PyTorch, safetensors or NumPy; NAME is a layer, or what layers' names "
-            "begin with. Quoted patterns ('**/*.pt') are expanded; a folder or a shard stands for "
-            "its whole model.",
+            "Checkpoints of PyTorch, safetensors or NumPy; NAME is a layer, or the beginning of "
+            "layers' names. Quoted patterns ('**/*.pt') are expanded; a folder or a shard stands "
+            "for its whole model.",
             complete_layers,
         ),
     ],
