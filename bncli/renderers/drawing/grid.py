@@ -191,8 +191,11 @@ def _justify(table: Table, column: Column) -> Literal["left", "right"]:
     """Numbers to the right, words to the left."""
     first = next((row[column.key] for row in table.rows if row[column.key] is not None), None)
     if isinstance(first, str):
-        name = column in table.columns[: table.lead]  # layer 0.1 is no number
-        return "right" if NUMBER.fullmatch(first) and not name else "left"
+        if column in table.columns[: table.lead]:  # a layer may be called 0.1
+            return "left"
+        texts = (row[column.key] for row in table.rows)
+        numbers = all(NUMBER.fullmatch(text) for text in texts if isinstance(text, str))
+        return "right" if numbers else "left"
     number = isinstance(first, (int, float)) and not isinstance(first, bool)
     return "right" if number else "left"
 

@@ -101,3 +101,16 @@ def test_no_rows_in_no_group():
 def test_a_large_percentage_is_short(value, text):
     table = Table("main", "Main", (Column("key", "key", ".1%"),), [{"key": value}])
     assert text in render(Format.TABLE, Report("compute", {}, (table,))).split()
+
+
+@pytest.mark.parametrize(("cells", "right"), [
+    (["37%", "1e-07"], True), (["0", "-0.36 .. 0.35"], False), (["0.1", None], True),
+    (["nan", "0.1"], False), (["<1%", "8.54e+04"], True),
+])  # fmt: skip
+def test_text_that_is_a_number_stands_to_the_right(cells, right):
+    columns = (Column("layer", "layer"), Column("value", "a long title"))
+    rows = [{"layer": f"0.{n}", "value": cell} for n, cell in enumerate(cells)]
+    given = report(answer=(Table("answer", "", columns, rows),))
+    head, *lines = render(Format.TABLE, given).splitlines()[:3]
+    assert [line.startswith(f"0.{n}") for n, line in enumerate(lines)] == [True, True]
+    assert [len(line) == len(head) for line in lines] == [right] * 2
