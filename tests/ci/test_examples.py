@@ -130,6 +130,19 @@ def test_the_gate(project, prepare, flags, code, said):
         assert json.loads((project / "bncli.json").read_text("utf-8"))["exit_code"] == 1
 
 
+def test_the_settings_of_the_guide_are_taken(project):
+    """Each of them: two rules ignored, warnings fail, 53 layers, and a baseline in its place."""
+    guide = (EXAMPLES / "README.md").read_text("utf-8")
+    (project / "pyproject.toml").write_text(re.search(r"```toml\n(.*?)```", guide, re.DOTALL)[1])
+    (project / "ci").mkdir()
+    assert shell("bncli inspect-checkpoint models/a.pt -q", project).returncode == 2  # no baseline
+    done = shell("bncli inspect-checkpoint models/a.pt -q --update-baseline", project)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = json.loads((project / "ci/bncli-baseline.json").read_text("utf-8"))["findings"]
+    assert [entry["code"] for entry in known] == ["BN607"]
+    assert "53" in json.dumps(known[0]["extent"])
+
+
 @pytest.mark.skipif(not shutil.which("sh"), reason="there is no shell")
 def test_the_gate_is_a_shell_script():
     assert subprocess.run(["sh", "-n", EXAMPLES / "gate.sh"], check=False).returncode == 0
