@@ -1,8 +1,8 @@
 """The report for people as a picture, for a page, an issue or a talk.
 
 It is the text that a terminal shows, drawn word by word on a background of its own, so that it can
-be read on a light page and on a dark one. It refers to nothing outside of itself, such as a font, and
-the same report gives the same picture, byte for byte.
+be read on a light page and on a dark one. It refers to nothing outside of itself, not even a font,
+and the same report gives the same picture, byte for byte.
 """
 
 from __future__ import annotations
