@@ -228,7 +228,8 @@ def _dead(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
     if not dead.any():
         return []
     are = "are" if dead.sum() > 1 else "is"
-    bias = "" if layer.bias is None else f", at most {_most(layer.bias, dead):.3g} in size"
+    most = _most(layer.bias, dead)
+    output = f"the bias, at most {most:.3g} in size" if most else "0"
     return [
         found(
             DEAD,
@@ -237,7 +238,7 @@ def _dead(layer: Layer, dead: NDArray[Any]) -> list[Finding]:
             f"{_most(weight, dead):.3g}",
             "dead-input",
             dead,
-            detail=f"The output there is the bias{bias}.",
+            detail=f"The output there is {output}.",
             running_var=var,
         )
     ]

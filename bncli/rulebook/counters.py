@@ -364,7 +364,7 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         layer,
         message,
         "converted-or-edited" if layer.mean_zero else "copied-or-converted",
-        f"{why}This is {listed}.",
+        f"{why}{'Possible causes: ' if others else 'This is '}{listed}.",
         num_batches_tracked=counter,
         least_var=layer.least_var,
         causes=list(causes),

@@ -137,10 +137,9 @@ def _range(layer: Layer, scale: FloatArray) -> list[Finding]:
     assert var is not None
     if layer.dtypes.get("running_var") in HALVES:
         return []
-    tests = {
-        "running_var would be Inf": var > LARGEST["float16"],
-        "running_mean would be Inf": np.abs(mean) > LARGEST["float16"],
-        "the scale would be Inf": np.abs(scale) > LARGEST["float16"],
+    largest = LARGEST["float16"]
+    sizes = {"running_var": var, "running_mean": np.abs(mean), "the scale": np.abs(scale)}
+    tests = {f"{what} would be Inf": values > largest for what, values in sizes.items()} | {
         "running_var would be 0": (var > FELT * layer.eps) & (var <= ROUNDS_TO_ZERO),
     }
     finite = np.isfinite(var) & np.isfinite(mean) & (var >= 0)
@@ -152,7 +151,14 @@ def _range(layer: Layer, scale: FloatArray) -> list[Finding]:
     first, *facts = (f"{fact} in {named(channels)}" for fact, channels in hit.items())
     # Whether a statistic itself exceeds the range is certain under any eps.
     by_eps = layer.sure_of_scales(lost) if not first.startswith(tuple(tests)[:2]) else None
+    reached = [
+        f"{what} reaches {values[hit[fact]].max():.4g}"
+        for (what, values), fact in zip(sizes.items(), tests, strict=False)
+        if fact in hit
+    ]
     more = [f"Also, {', '.join(facts)}."] if facts else []
+    if reached:
+        more.append(f"float16 ends at {largest:g}, and {', '.join(reached)}.")
     if by_eps:
         more.append(f"This holds for {layer.eps_said}.")
     if (((np.abs(mean) > LARGEST["bfloat16"]) | (var > LARGEST["bfloat16"])) & finite).any():

@@ -58,7 +58,11 @@ def ill_said(finding, *names):
     if any("\n" in text or "  " in text for text in (message, finding["detail"])):
         yield f"more than a line: {message} {finding['detail']}"
     first = (finding["detail"].split() or [""])[0].rstrip(",:")
-    if first[:1].islower() and not set(first) & set("_.:/") and first not in ("weight", "bias"):
+    if (
+        first[:1].islower()
+        and not set(first) & set("_.:/0123456789")
+        and first not in ("weight", "bias")
+    ):
         yield f"begins without a capital: {finding['detail']}"
 
 

@@ -114,8 +114,10 @@ def test_dead_channels_and_weights_of_0_say_what_is_put_out():
         "channels 0 and 2 of 4 are dead: running_var <= 5.61e-45, |weight| <= 2e-05"
     )
     assert finding.detail == "The output there is the bias, at most 0.5 in size."
-    one = only(layer(running_var=f4(1, 1, FLOOR, 1), weight=f4(1, 1, 0, 1)), "BN402")
+    dead = {"running_var": f4(1, 1, FLOOR, 1), "weight": f4(1, 1, 0, 1), "bias": f4(1, 1, 0, 1)}
+    one = only(layer(**dead), "BN402")
     assert one.message.startswith("channel 2 of 4 is dead: ")
+    assert one.detail == "The output there is 0."
     zero = only(layer(weight=f4(1, 0, 1, 1), running_var=f4(1, 2, 1, 1)), "BN403")
     assert (zero.message, zero.detail) == (
         "weight is exactly 0 in channel 1 of 4",

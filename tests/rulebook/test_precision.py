@@ -74,14 +74,16 @@ def test_what_a_small_eps_makes_of_a_variance_that_rounds_to_0():
     assert finding.message == "in float16, running_var would be Inf in channel 2 of 4"
     assert finding.detail == (
         "Also, running_mean would be Inf in channel 3 of 4, running_var would be 0 in channel 1 of "
-        "4."
+        "4. float16 ends at 65504, and running_var reaches 7e+04, running_mean reaches 1e+05."
     )
     assert finding.certainty is Certainty.CERTAIN
 
 
 def test_bfloat16_holds_what_float32_does_all_but_the_largest():
     (finding,) = check_casts(layer(running_var=f4(1, 3.4e38, 1, 1)))
-    assert finding.detail == "bfloat16 would not hold it either."
+    assert finding.detail == (
+        "float16 ends at 65504, and running_var reaches 3.4e+38. bfloat16 would not hold it either."
+    )
     for leaf in ("running_var", "running_mean"):  # its largest number
         (finding,) = check_casts(layer(**{leaf: f4(1, 3.3895314e38, 1, 1)}))
         assert "bfloat16" not in finding.detail
