@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MOST_PLACES = 5
 """Places of one rule that are told by default, a line each."""
 
+FEW_PLACES = 2
+"""Places of one rule that are told with what supports each, by default."""
+
 MOST_NAMES = 6
 """Names of places that share a line, because the same is said of them."""
 
@@ -129,6 +132,7 @@ def _places(
         lines.setdefault(said, []).append(finding)
     most = len(lines) if every else MOST_PLACES
     several = len({finding.detail for finding in alike if finding.detail}) > 1
+    detailed = several and (every or len(lines) <= FEW_PLACES)
     for path, told in groupby(list(lines.items())[:most], lambda line: line[0][0]):
         inside = list(told)
         inner = bool(path) and sum(len(found) for _, found in inside) > 1
@@ -136,7 +140,7 @@ def _places(
             yield Place(path)
         for (_, message), found in inside:
             names = [one.subject if inner else report.place_of(one) for one in found]
-            details = {one.detail: None for one in found if one.detail and several and every}
+            details = {one.detail: None for one in found if one.detail and detailed}
             yield Place(_listed(names, every=every), "" if same else message, tuple(details), inner)
     if left := sum(_count(found) for found in list(lines.values())[most:]):
         yield Place(f"{left} more: -v lists them", inner=True)

@@ -90,6 +90,8 @@ def test_what_supports_each_place_is_told_where_every_place_is():
     told = [place.details for place in only(report(*found), every=True).places if place.message]
     assert told == [(f"Because {n}.",) for n in range(3)]
     assert only(report(found[1])).details == ("Because 1.",)
+    two = [place.details for place in only(report(*found[:2])).places if place.message]
+    assert two == [("Because 0.",), ("Because 1.",)]
 
 
 def test_rules_and_severities_have_blocks_of_their_own_the_worst_first():
