@@ -49,7 +49,7 @@ MODULES = (
     averaging,
     lookalikes,
 )
-"""The modules whose rules are about checkpoints; what a layer shows is told in this order."""
+"""The modules whose rules are about checkpoints, in the order of a layer's findings."""
 
 LAYER_CHECKS: LayerChecks = tuple(
     check for module in MODULES for check in getattr(module, "LAYER_CHECKS", ())
@@ -59,22 +59,23 @@ LAYER_CHECKS: LayerChecks = tuple(
 FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = tuple(
     check for module in MODULES for check in getattr(module, "FILE_CHECKS", ())
 )
-"""Checks of all layers of a file beside each other."""
+"""Checks of all layers of a file together."""
 
 
 def layer_findings(layer: Layer) -> list[Finding]:
     """What one layer's own numbers show.
 
-    Where no training left the statistics that alone is said of them, and what else is spoilt.
+    If training cannot have left the statistics, only that is reported of them, and what else is
+    damaged.
     """
-    # First of all: what other checks would find is then the consequence of one cause.
+    # These come first: what other checks would find is then the consequence of this one cause.
     by_cause = unwritten.LAYER_CHECKS
     for unwritten_check in by_cause:
         if found := unwritten_check(layer):
             rest: LayerChecks = shapes.LAYER_CHECKS
-            if unwritten_check is not unwritten.check_garbage:  # which names all that is spoilt
+            if unwritten_check is not unwritten.check_garbage:  # which names all such values
                 rest += corruption.LAYER_CHECKS
-            if unwritten_check is not unwritten.check_zero:  # which one older rule was for
+            if unwritten_check is not unwritten.check_zero:  # which an older rule reported
                 silent = [each for each in LAYER_CHECKS if each not in (*by_cause, *rest)]
                 codes = {finding.code for check in silent for finding in check(layer)}
                 found = [replace(finding, instead_of=tuple(sorted(codes))) for finding in found]
@@ -83,7 +84,7 @@ def layer_findings(layer: Layer) -> list[Finding]:
 
 
 def file_findings(file: Checkpoint) -> list[Finding]:
-    """What the layers of a file show beside each other."""
+    """What the layers of a file show together."""
     return [finding for check in FILE_CHECKS for finding in check(file)]
 
 

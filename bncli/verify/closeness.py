@@ -1,6 +1,6 @@
-"""What is close: tolerances by dtype; ULPs; NaN and infinities.
+"""What counts as close: tolerances by dtype, ULPs, NaN and infinities.
 
-`bncli.verify.meter` measures by them.
+`bncli.verify.meter` measures with them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def default_tolerance(*dtypes: str) -> tuple[float, float]:
 def spacing(sizes: FloatArray, dtype: str) -> FloatArray:
     """The distance between neighbouring values of `dtype` at these sizes: one ULP.
 
-    NaN where a size is not finite, and for dtypes that are no floats.
+    NaN where a size is not finite, and for dtypes that are not floating point.
     """
     kind = DTYPES[dtype]
     if not kind.digits:
@@ -54,7 +54,7 @@ def spacing(sizes: FloatArray, dtype: str) -> FloatArray:
 
 
 def overflowed(values: FloatArray, dtype: str) -> FloatArray:
-    """`values`, but those beyond the largest of `dtype` as the infinities that a cast makes."""
+    """`values`, with those beyond the largest of `dtype` replaced by the infinity of a cast."""
     u = DTYPES[dtype].unit_roundoff
     limit = DTYPES[dtype].largest / (1 - u) * (1 - u / 2)  # half a step beyond the largest
     with np.errstate(invalid="ignore"):
@@ -62,16 +62,16 @@ def overflowed(values: FloatArray, dtype: str) -> FloatArray:
 
 
 def without_infinities(values: FloatArray) -> FloatArray:
-    """`values`, but 0 for what is not finite: it has no rounding that others would be allowed."""
+    """`values`, with 0 for what is not finite, which allows no rounding error."""
     return np.where(np.isfinite(values), values, 0.0)
 
 
 def alike(
     actual: FloatArray, expected: NDArray[Any], lost: NDArray[Any]
 ) -> tuple[FloatArray, NDArray[Any]]:
-    """Both, but NaN for an infinity beside a NaN where the channel is `lost`.
+    """Both, with NaN for an infinity that stands beside a NaN where the channel is `lost`.
 
-    Which of the two arithmetic makes there hangs on the order of its steps alone.
+    Which of the two arithmetic leaves there depends only on the order of its steps.
     """
     if not lost.any():
         return actual, expected

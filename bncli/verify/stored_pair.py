@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 PIECE = 1 << 17
-"""Values compared at a time: a comparison has a dozen float64 arrays of this size in hand."""
+"""Values compared at a time; a comparison holds a dozen float64 arrays of this size."""
 
 MOST_CHANNELS = 1 << 14
-"""Channels beyond which a tensor is compared as a whole."""
+"""The most channels that are compared one by one; a tensor with more is compared as a whole."""
 
 
 def check_pair(actual: TensorRef, expected: TensorRef) -> None:
@@ -45,7 +45,7 @@ def check_pair(actual: TensorRef, expected: TensorRef) -> None:
 
 
 def looser(actual: TensorRef, expected: TensorRef) -> str:
-    """The dtype of the two that keeps fewer digits."""
+    """The dtype that keeps fewer digits of the two."""
 
     def coarseness(dtype: str) -> float:
         return DTYPES[dtype].unit_roundoff if DTYPES[dtype].digits else 0.0
@@ -66,8 +66,8 @@ def compare_stored(
     """How close two tensors that passed `check_pair` are, in each channel of `channel_axis`.
 
     A scalar is one channel. `tolerance` is (rtol, atol); `advance` is called with the number of
-    bytes done. The sizes are each channel's largest finite |expected|. Beyond `MOST_CHANNELS` there
-    are no channels, and one size.
+    bytes done. The sizes are each channel's largest finite |expected|. A tensor of more than
+    `MOST_CHANNELS` channels has one size, and no entry for each channel.
     """
     shape = expected.shape or (1,)
     whole = shape[channel_axis] > MOST_CHANNELS
@@ -102,7 +102,7 @@ def compare_stored(
 
 
 def expected_stats(expected: TensorRef, channel_axis: int) -> ChannelStats | None:
-    """The statistics of each channel; None where a channel is one value, or there is none."""
+    """The statistics of each channel; None where a channel has one value or none."""
     if expected.ndim < 2 or not expected.numel:
         return None
     kind = DTYPES[expected.dtype].kind
