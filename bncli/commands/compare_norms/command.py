@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def compare_norms(
     input_: Annotated[
         str | None,
-        argument("INPUT", f"{options.TENSOR} Samples lie on axis 0."),
+        argument("INPUT", f"{options.TENSOR} Axis 0 holds the samples."),
     ] = None,
     *,
     reading: SampledFlags,

@@ -38,7 +38,7 @@ class SampledFlags(InputFlags):
     first_values: Annotated[
         int | None,
         option(
-            "Show the first sample too, and so many of its values.",
+            "Show the first sample too, with N of its values.",
             options.INPUT,
             metavar="N",
             least=1,
