@@ -127,7 +127,7 @@ def test_a_bug_is_one_line_and_4(run, command, bug):
     code, stdout, stderr = run("compute")
     assert code == 4
     assert stdout == ""
-    assert stderr.startswith(f"bncli: a bug in bncli {bncli.__version__}, please report")
+    assert stderr.startswith(f"bncli: a bug in bncli {bncli.__version__}; please report")
     assert type(bug).__name__ in stderr
     assert "test_cli.py:" in stderr
     assert stderr.count("\n") == 1
@@ -464,4 +464,4 @@ def test_a_counter_that_is_no_count_is_refused(run, x, folder, counter):
     torch.save({f"bn.{name}": value for name, value in layer.items()}, "net.pt")
     result = run("compute", x, "--state", "net.pt::bn", "--momentum", "none")
     assert result.code == 2
-    assert "which is no number of batches" in result.stderr
+    assert "which is not a number of batches" in result.stderr
