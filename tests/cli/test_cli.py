@@ -112,8 +112,10 @@ def test_a_report_with_empty_tables_is_shown(run, command, form):
     for width in ((), ("--width", 40)):
         result = run("compute", "-f", form.value, *width)
         assert (result.code, result.stderr) == (3, "")
-        said = "name" if form is Format.CSV else "NOTHING  No layer"
-        assert said in result.stdout
+        said = ["name"] if form is Format.CSV else ["NOTHING  No layer"]
+        if form is Format.SVG:  # a text of its own for each colour
+            said = [">NOTHING<", "No layer"]
+        assert all(words in result.stdout for words in said)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_off_a_terminal_nothing_depends_on_one(run, run_process, x, form, env):
     assert result.stdout == run("compute", x, "-f", form).stdout
 
 
-@pytest.mark.parametrize("form", MACHINE)
+@pytest.mark.parametrize("form", [form for form in MACHINE if form != "svg"])  # a picture of it
 def test_off_a_terminal_the_width_changes_no_machine_format(run, x, form):
     plain = run("compute", x, "-f", form).stdout
     assert run("compute", x, "-f", form, "--width", 30).stdout == plain
