@@ -27,7 +27,7 @@ LOOSE = 2
 """How many times the wanted bytes may be read at once, however many these are."""
 CHUNK = 1 << 20
 SMALL_MEMBER = 1 << 20
-"""A member of an archive of so many bytes is held against its checksum with any part of it."""
+"""An archive's member of up to this many bytes is checked whenever a part of it is read."""
 HEADER = 1 << 16
 """A tensor is all of a larger member if no more than this, such as a header, is beside it."""
 

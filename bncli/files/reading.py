@@ -138,7 +138,7 @@ def remember_stream(stream: IO[Any]) -> None:
     """Remember a file that is redirected to a stream."""
     try:
         remember(stream.fileno())
-    except (OSError, ValueError):  # a stream that is no file's, such as a test's
+    except (OSError, ValueError):  # a stream that is not a file's, such as a test's
         return
 
 

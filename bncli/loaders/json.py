@@ -102,7 +102,7 @@ class _Lists:
         raise self._error(f"{self._place.removeprefix('it')}[{i}] {said}")
 
     def _close(self, size: int) -> None:
-        """A list of this size ends, inside of those that are open."""
+        """A list of this size ends, inside those that are open."""
         depth = len(self.counts) + 1
         wanted = self.sizes.setdefault(depth, size)
         if size != wanted:
@@ -115,7 +115,7 @@ class _Lists:
         """Raise where no list, or no list of lists, may begin."""
         depth = len(self.counts) + 1
         if depth + list_of_lists > MOST_AXES:
-            raise self._error(f"it has more than {MOST_AXES} lists inside of each other.")
+            raise self._error(f"it has more than {MOST_AXES} lists inside each other.")
         if not list_of_lists:
             self.axes = self.axes or depth
         if self.axes and (depth < self.axes) != list_of_lists:

@@ -113,7 +113,7 @@ class Machine:
         return self.window[begin:end]
 
     def credible(self) -> int:
-        """How many objects so many bytes can have had a reason to make."""
+        """How many objects a pickle of this many bytes can have had a reason to make."""
         return FREE_OBJECTS + (self.at - self.start) // BYTES_AN_OBJECT
 
     def count(self) -> None:
@@ -131,7 +131,7 @@ class Machine:
         self.stack.append(value)
 
     def push(self, value: object, words: int = 1) -> None:
-        """Push a value that takes so many words, its place on the stack among them."""
+        """Push a value that takes this many words, its place on the stack included."""
         self.spend(words)
         self.stack.append(value)
 

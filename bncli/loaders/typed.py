@@ -132,7 +132,7 @@ def pieces(path: Path, texts: Iterable[str], end: str) -> Iterator[str]:
 def head_text(head: bytes) -> str:
     r"""What the first bytes of a file say, with \n at the end of lines; "" if they are not text.
 
-    They may end inside of a letter.
+    They may end inside a letter.
     """
     wide = head.startswith(UTF16)
     decode = codecs.utf_16_decode if wide else codecs.utf_8_decode

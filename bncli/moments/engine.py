@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _SMALL_VALUES = 1 << 17
-"""Arrays of up to so many values are done without workers, tasks and tiles."""
+"""Arrays of up to this many values are done without workers, tasks and tiles."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 _MOST_THREADS = 8
 """Threads by default: more find the memory busy, and each has 6 MiB of buffers."""

@@ -34,7 +34,7 @@ def render(report: Report, context: RenderContext) -> str:  # noqa: ARG001  # CS
 def _line(cells: list[str]) -> str:
     """One record, without its end."""
     if cells == [""]:
-        return '""'  # an empty line is no record
+        return '""'  # an empty line is not a record
     return ",".join(map(_quoted, cells))
 
 

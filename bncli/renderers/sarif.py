@@ -26,7 +26,7 @@ SCHEMA = (
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 FINGERPRINT = "bncli/v2"
 FORMER_FINGERPRINT = "bncli/v1"
-"""Kept beside the new one, so that what a server has seen before is known again."""
+"""Kept beside the new one, so that what a server has seen before is recognised."""
 
 
 def render(report: Report, context: RenderContext) -> str:
@@ -68,7 +68,7 @@ def _rules(report: Report) -> list[dict[str, Any]]:
 
 
 def _rule(rule: Rule | None, finding: Finding) -> dict[str, Any]:
-    """One rule; `finding` stands in for what a rule outside of the catalogue does not say."""
+    """One rule; `finding` stands in for what a rule outside the catalogue does not say."""
     if rule is None:
         return {"id": finding.code, "shortDescription": {"text": finding.code}}
     return {

@@ -70,7 +70,7 @@ SWAPPED = Rule(
 )
 
 FEWEST_FOR_SWAP = 8
-"""In so many channels, a running_mean has no negative value by accident once in 256 times."""
+"""In this many channels, a running_mean has no negative value by accident once in 256 times."""
 MOST_EPS = 0.01
 """No usual eps is larger: a variance below its negative is not positive under any."""
 

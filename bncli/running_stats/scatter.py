@@ -55,7 +55,7 @@ class FRatio:
 
     @property
     def border(self) -> float:
-        """The ratio above which chance is no explanation, and a finding is made."""
+        """The ratio above which chance does not explain it, and a finding is made."""
         first, second = self.freedom
         if first < 1 or second < 1:
             return float("inf")

@@ -36,7 +36,7 @@ def troubled_first(
 
 
 def most_rows(rows: int, troubled: int) -> int:
-    """How many of so many rows are shown, of which some are in trouble and come first."""
+    """How many of a number of rows are shown; those in trouble come first."""
     alone = troubled > 0 and rows > FEW_ROWS
     return min(troubled, ANSWER_ROWS) if alone else ANSWER_ROWS
 

@@ -284,7 +284,7 @@ class Rows(Sequence[dict[str, "Value"]]):
 
 
 def _rows(columns: dict[str, NDArray[Any] | Value], at: IntArray) -> Rows:
-    """The rows of the channels `at`, from columns of so many values."""
+    """The rows of the channels `at`, from columns of this many values."""
     return Rows(len(at), {"channel": at, **columns})
 
 

@@ -54,7 +54,7 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         lost = 4 * arithmetic.underflow * (1 + without_infinities(statistics.invstd))
         atol += lost * (1 + without_infinities(size))
         rtol = invstd_error + (3 + arithmetic.own_steps) * u + arithmetic.output_u
-    # A bound that is not a number allows nothing; there the values are no numbers either.
+    # A bound that is not a number allows nothing; there the values are not numbers either.
     mean_error, invstd_error, rtol, atol = (
         np.nan_to_num(values, nan=0.0, posinf=np.inf)
         for values in (mean_error, invstd_error, rtol, atol)

@@ -215,7 +215,7 @@ class Tolerances:
         return error + self.arithmetic.tiniest
 
     def _underflow(self, steps: int, *factors: FloatArray) -> FloatArray:
-        """What so many steps lose below the normal range, by whatever it is multiplied then."""
+        """What this many steps lose below the normal range, by whatever it is multiplied then."""
         lost = np.full(self.norm.var.shape, steps * self.arithmetic.underflow)
         with np.errstate(invalid="ignore", over="ignore"):
             for factor in factors:

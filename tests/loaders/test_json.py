@@ -110,8 +110,8 @@ def test_the_shape_is_that_of_the_lists(text, shape):
         ('[{"a": 1}]', "[0] is '{\"a\": 1}', not a number."),
         ("[1_0]", "[0] is '1_0', not a number."),
         ("[" * 100_000, "it ends before its last list is closed; write the missing ]."),
-        ("[" * 100_000 + "]" * 100_000, "it has more than 32 lists inside of each other."),
-        ("[" * 33 + "]" * 33, "it has more than 32 lists inside of each other."),
+        ("[" * 100_000 + "]" * 100_000, "it has more than 32 lists inside each other."),
+        ("[" * 33 + "]" * 33, "it has more than 32 lists inside each other."),
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])

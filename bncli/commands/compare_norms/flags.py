@@ -117,7 +117,7 @@ class NormFlags:
 
 
 def _check_groups(groups: int, channels: int) -> None:
-    """Raise UsageError where so many groups do not divide the channels."""
+    """Raise UsageError where this number of groups does not divide the channels."""
     if 1 <= groups <= channels and channels % groups == 0:
         return
     divisors = [str(number) for number in range(1, channels + 1) if channels % number == 0]

@@ -49,7 +49,7 @@ class LayerSettings:
 
     @classmethod
     def parsed(cls, eps: list[str] | None, momentum: list[str] | None) -> LayerSettings:
-        """The flags' values. Raises UsageError for what is no eps or no momentum."""
+        """The flags' values. Raises UsageError for what is not an eps or a momentum."""
         return cls(Chosen.parsed(eps, _parse_eps), Chosen.parsed(momentum, parse_momentum))
 
     def eps_of(self, layer: LayerRefs) -> tuple[float, str]:

@@ -312,7 +312,7 @@ class Tracing:
         )
 
     def _element_rows(self, one: _Channel, element: Element | None, most: int) -> list[Row]:
-        """A row for each element shown: the one followed, or at most so many."""
+        """A row for each element shown: the one followed, or at most this many."""
         view, found, found32 = one.view, one.found, one.found32
         chosen: int | list[int] = most
         if element is not None and self.chosen.followed is not None:

@@ -28,7 +28,7 @@ def check_plot(path: str) -> None:
 
 
 def draw(path: str, charts: tuple[Chart, ...]) -> None:
-    """Draw the charts one under the other into `path`, which is no file that was read."""
+    """Draw the charts one under the other into `path`, which is not a file that was read."""
     refuse_overwriting(path, "--plot")
     figure_class, canvas_class = _matplotlib()
     from matplotlib import rc_context
@@ -48,7 +48,7 @@ def draw(path: str, charts: tuple[Chart, ...]) -> None:
                 label=name,
                 color=colors.setdefault(name, f"C{len(colors)}"),
                 linestyle="none" if scattered else "-",
-                marker="." if scattered or len(y) == 1 else None,  # one point is no line
+                marker="." if scattered or len(y) == 1 else None,  # one point is not a line
                 markersize=3,
                 alpha=0.5 if scattered else 1.0,
             )

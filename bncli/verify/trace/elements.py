@@ -29,7 +29,7 @@ class Elements:
 
 
 def elements(norm: Normalization, view: ChannelView, positions: list[int] | int) -> Elements:
-    """The values at `positions`, or at most so many: the first half and the last."""
+    """The values at `positions`, or at most this many: the first half and the last."""
     if isinstance(positions, int):
         first, last = view.ends(positions)
         x = np.concatenate([first, last])
