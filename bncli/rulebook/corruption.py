@@ -76,7 +76,7 @@ def check_nan(layer: Layer) -> list[Finding]:
         why = "running_mean is infinite: a training batch had Inf in its activations."
     elif var is not None and mean is None and var.all():
         cause = "one-value-a-channel"
-        why = "A training batch had one value a channel, whose unbiased variance is 0/0."
+        why = "A training batch had one value a channel (variance 0/0)."
     elif var is not None and mean is None:
         cause = "spoilt-variance"
         why = "Inf - Inf or 0/0 in the variance of a training batch, or an edit, left it so."

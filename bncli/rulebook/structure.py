@@ -142,7 +142,7 @@ def check_shared(file: Checkpoint) -> list[Finding]:
         findings.append(
             ONE_LAYER.finding(
                 label(names[0]),
-                f"its tensors are the same bytes as those of {whose}, so it counts once",
+                f"the same layer as {whose}, counted once",
                 {"layer": names[0], "cause": "shared-storage", "layers": names},
                 detail=which.rstrip(),
                 extent=tuple(map(label, names)),
@@ -168,4 +168,4 @@ def _others(names: Sequence[str]) -> tuple[str, str]:
     others = [label(name) for name in names[1:]]
     if len(others) == 1:
         return others[0], ""
-    return f"{len(others)} other layers", f"These are {examples(others)}. "
+    return f"{len(others)} others", f"These are {examples(others)}. "

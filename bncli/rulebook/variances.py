@@ -168,8 +168,8 @@ def _why_negative(layer: Layer, channels: NDArray[Any]) -> tuple[str, str]:
     for taken in filter(None, (eps, 1e-5)):
         near = np.abs(var[channels] + taken) <= 1e-2 * taken
         if near.sum() * 2 >= len(near):
-            why = f"{int(near.sum())} of {len(near)} are at -{taken:g}: eps subtracted from 0."
-            return "eps-subtracted", why
+            which = f"{int(near.sum())} of {len(near)} are" if len(near) > 1 else "It is"
+            return "eps-subtracted", f"{which} at -{taken:g}, which is 0 less eps."
     if len(var) > 1 and channels[0] and channels.sum() == 1:
         return "offset", "Only element 0 is so, as when a file is read at the wrong offset."
     size, square = np.abs(var[channels]), mean[channels] ** 2

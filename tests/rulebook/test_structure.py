@@ -135,3 +135,24 @@ def test_a_layer_that_runs_once_for_each_of_its_names_is_shared_and_nothing_else
     found = [f for f in inspected(run).report["findings"] if f["code"] == "BN303"]
     assert {f["evidence"]["cause"] for f in found} == {"shared"}
     assert {f["evidence"]["momentum_assumed"] for f in found} == {True}
+
+
+def test_how_equal_and_shared_layers_are_told(run, folder):
+    model = trained()
+    modules = {"a": model, "b": model, "c": copy.deepcopy(model)}
+    torch.save(nn.ModuleDict(modules).state_dict(), "net.pt")
+    findings = inspected(run).report["findings"]
+    told = {(f["code"], f["subject"]): (f["message"], f["detail"]) for f in findings}
+    assert told["BN610", "a.stem.1"] == ("the same layer as b.stem.1, counted once", "")
+    assert told["BN601", "a.stem.1"] == (
+        "running_mean and running_var are those of c.stem.1, bit for bit",
+        "weight and bias are equal too.",
+    )
+    modules = {name: copy.deepcopy(model) for name in "abcde"}
+    nn.init.ones_(modules["e"].stem[1].weight)
+    torch.save(nn.ModuleDict(modules).state_dict(), "net.pt")
+    (finding,) = (f for f in inspected(run).report["findings"] if f["subject"] == "a.stem.1")
+    assert finding["message"] == "running_mean and running_var are those of 4 others, bit for bit"
+    assert finding["detail"] == (
+        "These are b.stem.1, c.stem.1, d.stem.1 and 1 more. weight or bias differ."
+    )
