@@ -72,7 +72,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         everything = {by_typed[first]: everything[by_typed[first]]}
     for name, entry in everything.items() if first not in ALONE else ():
         run = _with_output(name) if name in COMMANDS else _printed(name)
-        app.command(typed(name), cls=Command, help=entry.purpose)(run)
+        app.command(typed(name), cls=Command, short_help=entry.purpose)(run)
     return app
 
 

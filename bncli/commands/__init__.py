@@ -164,7 +164,7 @@ COMMANDS = {
     ),
     "conventions": Entry(
         REFERENCE,
-        "List frameworks' conventions and convert between them.",
+        "List conventions of frameworks and convert between them.",
         (
             Example("conventions", "Defaults, names and variances, framework by framework"),
             Example(

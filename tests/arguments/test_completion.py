@@ -66,6 +66,12 @@ def test_commands_and_flags(complete):
     assert complete("bncli compute x.npy -f s") == ["sarif", "svg"]
 
 
+def test_a_shell_shows_what_each_command_is_for(asked):
+    shown = asked(_BNCLI_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="bncli ").stdout
+    for name, entry in COMMANDS.items():
+        assert f'"{name.replace("_", "-")}":"{entry.purpose}"' in shown
+
+
 def test_rule_codes(complete):
     def codes(begun: str) -> list[str]:
         return [rule.code for rule in RULES if rule.code.startswith(begun)]
