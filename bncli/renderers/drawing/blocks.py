@@ -126,22 +126,24 @@ def _places(
     report: Report, alike: Sequence[Finding], *, same: bool, every: bool
 ) -> Iterator[Place]:
     """A line for each file with several places, and for those of which the same is said."""
-    lines: dict[tuple[str, str], list[Finding]] = {}
+    several = len({finding.detail for finding in alike if finding.detail}) > 1
+    lines: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in alike:
-        said = (report.file_of(finding), finding.message.rstrip("."))
+        detail = finding.detail if several and every else ""
+        said = (report.file_of(finding), finding.message.rstrip("."), detail)
         lines.setdefault(said, []).append(finding)
     most = len(lines) if every else MOST_PLACES
-    several = len({finding.detail for finding in alike if finding.detail}) > 1
     detailed = several and (every or len(lines) <= FEW_PLACES)
     for path, told in groupby(list(lines.items())[:most], lambda line: line[0][0]):
         inside = list(told)
         inner = bool(path) and sum(len(found) for _, found in inside) > 1
         if inner:
             yield Place(path)
-        for (_, message), found in inside:
+        for (_, message, _), found in inside:
             names = [one.subject if inner else report.place_of(one) for one in found]
-            details = {one.detail: None for one in found if one.detail and detailed}
-            yield Place(_listed(names, every=every), "" if same else message, tuple(details), inner)
+            details = {one.detail for one in found if one.detail and detailed}
+            own = tuple(details) if len(details) == 1 else ()  # several would not say whose they are
+            yield Place(_listed(names, every=every), "" if same else message, own, inner)
     if left := sum(_count(found) for found in list(lines.values())[most:]):
         yield Place(f"{left} more: -v lists them", inner=True)
 

@@ -94,6 +94,15 @@ def test_what_supports_each_place_is_told_where_every_place_is():
     assert two == [("Because 0.",), ("Because 1.",)]
 
 
+def test_what_supports_one_place_is_never_told_of_several():
+    found = [finding(subject=f"{n}", message="alike", detail=f"Because {n}.") for n in range(3)]
+    assert all(not place.details for place in only(report(*found)).places)
+    whole = [place for place in only(report(*found), every=True).places if place.details]
+    assert [(place.where, place.details) for place in whole] == [
+        (f"{n}", (f"Because {n}.",)) for n in range(3)
+    ]
+
+
 def test_rules_and_severities_have_blocks_of_their_own_the_worst_first():
     found = [finding(code, severity=one) for code in ("BN1", "BN2") for one in ("info", "error")]
     said = [(block.severity, block.code) for block in blocks(report(*found), every=False)]
