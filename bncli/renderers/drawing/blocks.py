@@ -142,7 +142,8 @@ def _places(
         for (_, message, _), found in inside:
             names = [one.subject if inner else report.place_of(one) for one in found]
             details = {one.detail for one in found if one.detail and detailed}
-            own = tuple(details) if len(details) == 1 else ()  # several would not say whose they are
+            # Several would not say which of the names each belongs to.
+            own = tuple(details) if len(details) == 1 else ()
             yield Place(_listed(names, every=every), "" if same else message, own, inner)
     if left := sum(_count(found) for found in list(lines.values())[most:]):
         yield Place(f"{left} more: -v lists them", inner=True)
