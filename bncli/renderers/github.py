@@ -37,7 +37,7 @@ def render(report: Report, context: RenderContext) -> str:
 
 def _said(block: Block) -> Iterator[str]:
     """The lines of an annotation: the claim, where it holds, what supports it, the fixes."""
-    yield f"{block.claim} ({block.certainty.value})"
+    yield f"{block.claim} ({block.certainty})"
     for place in block.places:
         if place.where != block.path:
             yield f"{place.where}: {place.message}" if place.message else place.where

@@ -95,7 +95,7 @@ def _with_rest(shown: list[str], number: int, things: str) -> list[str]:
 
 def _block(block: Block) -> str:
     """The findings of one rule as an item of a list, its places as a list inside."""
-    said = f"{_escape(block.claim)} ({block.certainty.value})"
+    said = f"{_escape(block.claim)} ({block.certainty})"
     lines = [f"- **{block.severity.label}** `{block.code}` {said}"]
     for place in block.places:
         message = f": {_escape(place.message)}" if place.message else ""

@@ -140,7 +140,7 @@ def _print_block(console: Console, block: Block) -> None:
         (f"{block.severity.label}[{block.code}]", style),
         " ",
         (printable(block.claim), "bold"),
-        (f" ({block.certainty.value})", "dim"),
+        (f" ({block.certainty})", "dim"),
     )
     console.print()
     put(head, 0)

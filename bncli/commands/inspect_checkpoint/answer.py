@@ -103,9 +103,9 @@ def assumptions(rows: Sequence[Row], sources: Mapping[str, set[str]]) -> tuple[s
         for name, seen in sources.items()
         if "assumed" in seen
     ]
-    verb, them = ("are", "neither") if len(named) > 1 else ("is", "no such number")
-    where = "" if assumed else " for some of the layers"
-    return (f"{' and '.join(named)} {verb} assumed{where}: a state_dict stores {them}",)
+    verb, none, them = ("are", "neither", "them") if len(named) > 1 else ("is", "none", "it")
+    why = f": the file stores {none}" if assumed else f" for the layers that do not store {them}"
+    return (f"{' and '.join(named)} {verb} assumed{why}",)
 
 
 def _number(value: Value) -> str:

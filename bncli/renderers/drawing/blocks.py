@@ -40,6 +40,7 @@ class Place:
 class Block:
     """All findings of one rule: the claim, how sure it is, the places, what supports it, fixes.
 
+    Where some are surer than others, `certainty` has each, and the places say which is whose.
     `where` is the place in a few words: the subject, or how many there are.
     """
 
@@ -47,7 +48,7 @@ class Block:
     severity: Severity
     where: str
     claim: str
-    certainty: Certainty
+    certainty: str
     path: str
     places: tuple[Place, ...]
     details: tuple[str, ...]
@@ -91,7 +92,7 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
         first.severity,
         where,
         claim,
-        min((finding.certainty for finding in alike), key=_sureness),
+        " or ".join(each.value for each in _certainties(alike)),
         report.file_of(first),
         tuple(places),
         tuple(details) if len(details) == 1 else (),
@@ -99,9 +100,9 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
     )
 
 
-def _sureness(certainty: Certainty) -> int:
-    """The less sure, the smaller: what is said of several findings holds for the least sure."""
-    return (Certainty.ASSUMED, Certainty.LIKELY, Certainty.CERTAIN).index(certainty)
+def _certainties(findings: Sequence[Finding]) -> list[Certainty]:
+    """How sure the findings are, the surest first."""
+    return [each for each in Certainty if any(each is one.certainty for one in findings)]
 
 
 def _number(report: Report, alike: Sequence[Finding]) -> str:
@@ -127,10 +128,13 @@ def _places(
 ) -> Iterator[Place]:
     """A line for each file with several places, and for those of which the same is said."""
     several = len({finding.detail for finding in alike if finding.detail}) > 1
+    mixed = len(_certainties(alike)) > 1
     lines: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in alike:
         detail = finding.detail if several and every else ""
-        said = (report.file_of(finding), finding.message.rstrip("."), detail)
+        message = "" if same else finding.message.rstrip(".")
+        sure = f" ({finding.certainty.value})" if mixed else ""
+        said = (report.file_of(finding), f"{message}{sure}".lstrip(), detail)
         lines.setdefault(said, []).append(finding)
     most = len(lines) if every else MOST_PLACES
     detailed = several and (every or len(lines) <= FEW_PLACES)
@@ -144,7 +148,7 @@ def _places(
             details = {one.detail for one in found if one.detail and detailed}
             # Several would not say which of the names each belongs to.
             own = tuple(details) if len(details) == 1 else ()
-            yield Place(_listed(names, every=every), "" if same else message, own, inner)
+            yield Place(_listed(names, every=every), message, own, inner)
     if left := sum(_count(found) for found in list(lines.values())[most:]):
         yield Place(f"{left} more: -v lists them", inner=True)
 

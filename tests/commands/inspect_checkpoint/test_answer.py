@@ -127,9 +127,11 @@ def test_what_was_assumed_is_said():
     rows = [{"eps": 1e-5, "momentum": 0.1}, {"eps": 1e-3, "momentum": 0.1}]
     both = {"eps": {"assumed"}, "momentum": {"assumed"}}
     assert assumptions(rows[:1], both) == (
-        "eps 1e-05 and momentum 0.1 are assumed: a state_dict stores neither",
+        "eps 1e-05 and momentum 0.1 are assumed: the file stores neither",
     )
     assert assumptions(rows, both)[0].startswith("eps and momentum 0.1 are assumed")
     assert assumptions(rows, {"eps": {"file"}, "momentum": {"flag"}}) == ()
     mixed = {"eps": {"file"}, "momentum": {"assumed", "file"}}
-    assert assumptions(rows, mixed)[0].startswith("momentum is assumed for some of the layers")
+    assert assumptions(rows, mixed)[0].startswith(
+        "momentum is assumed for the layers that do not store it"
+    )

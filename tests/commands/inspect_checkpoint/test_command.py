@@ -110,7 +110,9 @@ def test_nothing_to_check(run, folder):
     result = run("inspect-checkpoint", "none.pt", "-f", "json")
     assert result.code == ExitCode.NOTHING
     assert result.report["tables"]["layers"] == []
-    assert result.report["verdict"].startswith("NOTHING  there is no BatchNorm layer: none of 7 ")
+    assert result.report["verdict"].startswith(
+        "NOTHING  no BatchNorm layer was recognised among 7 "
+    )
     assert run("inspect-checkpoint", "none.pt", "--fail-on", "never").code == ExitCode.NOTHING
 
 

@@ -66,12 +66,18 @@ def test_files_with_one_place_each_have_a_line_each():
     assert block.places == (Place("a.pt::bn"), Place("b.pt::bn"))
 
 
-def test_a_block_is_as_sure_as_its_least_sure_finding():
+def test_each_place_says_how_sure_it_is_where_they_differ():
     sure = [Certainty.CERTAIN, Certainty.ASSUMED, Certainty.LIKELY]
-    found = [finding(subject=each.name, certainty=each) for each in sure]
-    assert only(report(*found)).certainty is Certainty.ASSUMED
-    assert only(report(found[0], found[2])).certainty is Certainty.LIKELY
-    assert only(report(found[0])).certainty is Certainty.CERTAIN
+    found = [finding(subject=each.name, certainty=each, path="a.pt") for each in sure]
+    block = only(report(*found))
+    assert block.certainty == "certain or likely or depends on an assumption"
+    assert [(place.where, place.message) for place in block.places[1:]] == [
+        (each.name, f"({each.value})") for each in sure
+    ]
+    assert only(report(found[0], found[2])).certainty == "certain or likely"
+    alike = only(report(found[2], finding(subject="b", certainty=Certainty.LIKELY, path="a.pt")))
+    assert alike.certainty == "likely"
+    assert [place.message for place in alike.places] == ["", ""]
 
 
 def test_the_fix_is_told_once_and_different_ones_are_counted():
