@@ -21,12 +21,12 @@ expect-layers = 4
 
 CODES = [
     1,  # a flaw
-    0, 0, 0,  # known, and known again after training
+    0, 0, 0,  # known, and matched after training
     1, 0, 1,  # a fault in one layer; ignored there; in another layer
     0,  # a renamed prefix
     2, 2,  # a file that cannot be read, alone and beside a good one
     3, 1,  # no BatchNorm at all, and fewer layers than expected
-    0, 0, 1,  # mended, written down, and back again
+    0, 0, 1,  # fixed, written down, and back again
     0, 1, 1,  # written down under another name: known there, and in no other file
     2, 0,  # a typing error, a healthy end
 ]  # fmt: skip

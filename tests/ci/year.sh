@@ -20,7 +20,7 @@ look() {  # look TITLE ARGUMENTS...: with the settings of pyproject.toml
     # The commands without their messages, whose numbers change with every training.
     sed -n 's/^::\([a-z]* [^:]*\)::.*/\1/p' log.txt | sort > now.txt
     diff before.txt now.txt | grep '^[<>]'
-    tail -n 1 log.txt | grep -o -e 'Not counted.*' -e '[0-9]* of known.json.*'
+    tail -n 1 log.txt | grep -o -e 'not counted.*' -e '[0-9]* of known.json.*'
     cat errors.txt
     mv now.txt before.txt
 }

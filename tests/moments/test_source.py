@@ -120,7 +120,7 @@ def test_a_file_cut_short(threads, tmp_path, cut):
     path = tmp_path / "x"
     path.write_bytes(x.tobytes()[:-1])
     whole = TensorRef("", path, x.shape, "float64", (20, 1), FileBytes(path, 0, x.nbytes))
-    with pytest.raises(CorruptFileError, match="cut while"):
+    with pytest.raises(CorruptFileError, match="cut short while"):
         channel_stats(whole, threads=threads)
     ref = TensorRef("", path, x.shape, "float64", (20, 1), FileBytes(path, 0, x.nbytes - 8))
     with pytest.raises(CorruptFileError, match="does not fit"):
