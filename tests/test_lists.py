@@ -59,9 +59,10 @@ def rules_page() -> Iterator[str]:
     yield "# The rules"
     yield ""
     yield (
-        f"Every finding comes from one of these {len(RULES)} rules. An error makes the exit code "
-        "1, a warning only with `--fail-on warning`, a note only with `--fail-on info`; `--ignore "
-        "CODE` leaves a rule out. The terminal explains a rule too:"
+        f"Every finding comes from one of these {len(RULES)} rules. By default only errors make "
+        "the exit code 1; `--fail-on warning` adds warnings, and `--fail-on info` adds notes as "
+        "well. `--ignore CODE` disables a rule. `bncli rules CODE` prints the same explanation in "
+        "the terminal:"
     )
     yield ""
     yield from shown("bncli rules BN704 --width 80")
@@ -101,16 +102,25 @@ def conventions_page() -> Iterator[str]:
     yield "# The conventions"
     yield ""
     yield (
-        f"How {len(CONVENTIONS)} versions of frameworks keep running statistics. The momentum is "
-        "the weight of the old value or of the new batch, and running_var averages the biased or "
-        "the unbiased variance (keras2: n/(n - (1 + eps)) times the biased one). A conversion is "
-        "one command:"
+        f"How {len(CONVENTIONS)} frameworks and versions of them keep running statistics. The "
+        "momentum is the weight either of the old value or of the new batch, and running_var "
+        "averages the biased or the unbiased variance (keras2: n/(n - (1 + eps)) times the biased "
+        "one). One command converts from one convention to another:"
     )
     yield ""
     yield from shown("bncli conventions --from keras3 --to pytorch --count 896 --width 80")
+    yield ""
+    yield "## What each does by default"
+    yield ""
+    yield (
+        "Two columns need a word. A batch with one value per channel is refused, counts as "
+        "variance 0, is skipped, or makes running_var NaN. Debiased says whether evaluation "
+        "corrects for the initial value: no; divided, by the total weight of the batches so far; "
+        "or first, since the first batch replaces it."
+    )
     yield from head(
         "convention", "momentum", "is the weight of the", "eps", "variance", "begins at",
-        "one value a channel", "debiased", "channel axis",
+        "one value per channel", "debiased", "channel axis",
     )  # fmt: skip
     for each in CONVENTIONS:
         yield row(

@@ -31,7 +31,7 @@ class Convention:
     `weighs` says what the momentum is the weight of: the "new" batch, as in PyTorch, or the "old"
     value. `momentum` is the default, None where there is none. `variance` says what enters the
     running one: the "biased" variance, the "unbiased" one, or what Keras 2.1.3 to 2.3 computed,
-    n/(n - (1 + eps)) times the biased one. `one_value` says what a batch with one value a channel
+    n/(n - (1 + eps)) times the biased one. `one_value` says what a batch with one value per channel
     does: it is "refused", leaves "nan", enters as variance "0", or is "skipped".
 
     The buffers begin at `initial_mean` and `initial_var`. `debias` is "no" where the buffers are
@@ -68,7 +68,7 @@ class Convention:
         return self.new_weight(new_weight)
 
     def variance_divisor(self, count: int, eps: float | None = None) -> float:
-        """What the squared deviations of `count` values a channel are divided by.
+        """What the squared deviations of `count` values per channel are divided by.
 
         0 for one value, which has no unbiased variance, unless the framework lets a variance of 0
         enter. `eps` is the layer's, where the framework uses it here.

@@ -173,7 +173,7 @@ _READ = {
     "paddle": (
         "PaddlePaddle nn.BatchNorm, CPU and its own GPU kernels",
         "paddle/phi/kernels/{cpu,gpu}/batch_norm_kernel; python/paddle/nn/layer/norm.py",
-        "A batch with one value a channel passes through unchanged.",
+        "A batch with one value per channel passes through unchanged.",
     ),
     "paddle-cudnn": (
         "PaddlePaddle nn.BatchNorm with cuDNN",
@@ -206,7 +206,7 @@ _READ = {
     "flux": (
         "Flux.jl BatchNorm",
         "Flux.jl 0.15 src/layers/normalise.jl (now in NNlib)",
-        "Before 2026-08 a batch with one value a channel was not refused.",
+        "Before 2026-08 a batch with one value per channel was not refused.",
     ),
     "candle": (
         "candle-nn BatchNorm",

@@ -265,7 +265,7 @@ def simulate(
 
     running = (1 - a) * running + a * batch with a the weight of the new batch (see
     `Convention.new_weight`; 1/num_batches_tracked for momentum None), in the arithmetic of the
-    table's dtype. A batch with one value a channel changes what the convention says; PyTorch
+    table's dtype. A batch with one value per channel changes what the convention says; PyTorch
     refuses it after it has counted it. `advance_by` is told of 8 bytes a step and channel.
     """
     walk = Walk(table, convention, course, advance_by)

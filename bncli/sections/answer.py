@@ -65,6 +65,11 @@ def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
+def closest(quantity: str, used: float) -> str:
+    """Which quantity comes closest to failing: "mean comes closest to its tolerance, ..."."""
+    return f"{quantity} comes closest to its tolerance, using {share(used)} of it"
+
+
 def share(part: float) -> str:
     """A part of a whole in percent: "37%"; what is not 0 is not written as 0."""
     if 0 < part < LEAST_SHARE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
-from bncli.sections.answer import listed, share
+from bncli.sections.answer import closest, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,12 +115,10 @@ def agreement(compared: Sequence[Closeness], name: str, findings: Sequence[Findi
     total = len(compared)
     if failed:
         return f"{name} differs in {len(failed)} of {total} quantities: {listed(failed)}"
-    closest = max(compared, key=lambda item: item.used)
+    worst = max(compared, key=lambda item: item.used)
     return closing(
         f"{name} agrees in {total} of {total} quantities",
-        f"{closest.quantity} comes nearest to its tolerance, {share(closest.used)}"
-        if closest.used
-        else "all are equal",
+        closest(worst.quantity, worst.used) if worst.used else "all are equal",
         nan_note(findings),
     )
 

@@ -64,9 +64,9 @@ def cause_of_difference(actual: Identification, expected: Identification) -> tup
         return f"{actual.best} {expected.best}", ""
     ours, theirs = actual.hypotheses[0].hypothesis, expected.hypotheses[0].hypothesis
     if ours == theirs:
-        return f"Both are {ours.words}, so that this is not the cause.", ""
-    said = f"{expected.name} is {theirs.words}, and {actual.name} is {ours.words}."
-    fix = f"Make {actual.name} by {theirs.words} too, or expect the other."
+        return f"Both were computed {ours.way}, so this is not the cause.", ""
+    said = f"{expected.name} was computed {theirs.way}, and {actual.name} {ours.way}."
+    fix = f"Compute {actual.name} {theirs.way} too, or change what is expected."
     if differ_in_eps(ours, theirs):
         fix = f"Set eps={eps_text(theirs.eps)} where {actual.name} is made."
     if actual.confident and expected.confident:

@@ -173,7 +173,7 @@ def test_the_verdict_on_a_comparison():
     name = "torch 2.13.0"
     fine = [closeness("mean", 0.1), closeness("var", 0.374)]
     agreed = "torch 2.13.0 agrees in 2 of 2 quantities"
-    nearest = "var comes nearest to its tolerance, 37%"
+    nearest = "var comes closest to its tolerance, using 37% of it"
     assert agreement(fine, name, []) == f"{agreed}; {nearest}"
     nan = [NOT_FINITE.finding("channel 0", "", {})]
     same = "NaN on both sides counts as agreement"

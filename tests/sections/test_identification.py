@@ -40,7 +40,7 @@ def test_several_inputs_are_one_batch(run, save):
 
 
 def found(name, hypothesis, *, explains=True, confident=True, doubt=""):
-    said = Said(f"{name} is {hypothesis.words}", doubt=doubt)
+    said = Said(f"{name} was computed {hypothesis.way}", doubt=doubt)
     candidate = Candidate(hypothesis, 0.0, 0, (0.0,), 0, explains=explains)
     return Identification(name, (candidate,), said, confident, expected=False, tried=9, channels=2)
 
@@ -50,7 +50,10 @@ PLAIN, OTHER = Hypothesis("eval", None, 1e-5), Hypothesis("eval", None, 1e-3)
 
 def test_another_eps_is_the_cause_and_has_its_fix():
     assert cause_of_difference(found("a.npy", PLAIN), found("b.npy", OTHER)) == (
-        "Cause: b.npy is eval mode with eps 1e-3, and a.npy is eval mode with eps 1e-5.",
+        (
+            "Cause: b.npy was computed in eval mode with eps 1e-3, "
+            "and a.npy in eval mode with eps 1e-5."
+        ),
         "Set eps=1e-3 where a.npy is made.",
     )
 
@@ -58,13 +61,13 @@ def test_another_eps_is_the_cause_and_has_its_fix():
 def test_another_way_is_named_in_the_fix():
     mode = Hypothesis("training", 0, 1e-5)
     _, fix = cause_of_difference(found("a.npy", PLAIN), found("b.npy", mode))
-    assert fix == "Make a.npy by training mode with eps 1e-5 too, or expect the other."
+    assert fix == "Compute a.npy in training mode with eps 1e-5 too, or change what is expected."
 
 
 def test_what_is_in_doubt_is_only_likely():
     unsure = found("b.npy", OTHER, confident=False, doubt="eps 1e-4 fits as well")
     said, _ = cause_of_difference(found("a.npy", PLAIN), unsure)
-    assert said.startswith("Likely cause: b.npy is")
+    assert said.startswith("Likely cause: b.npy was computed in eval mode")
     assert said.endswith("b.npy: eps 1e-4 fits as well.")
 
 
@@ -72,9 +75,13 @@ def test_what_is_not_explained_has_no_fix():
     unknown = found("b.npy", OTHER, explains=False)
     said, fix = cause_of_difference(found("a.npy", PLAIN), unknown)
     assert (said, fix) == (
-        "a.npy is eval mode with eps 1e-5. b.npy is eval mode with eps 1e-3.", "",
+        (
+            "a.npy was computed in eval mode with eps 1e-5. "
+            "b.npy was computed in eval mode with eps 1e-3."
+        ),
+        "",
     )  # fmt: skip
     same = cause_of_difference(found("a.npy", PLAIN), found("b.npy", PLAIN))
-    assert same == ("Both are eval mode with eps 1e-5, so that this is not the cause.", "")
+    assert same == ("Both were computed in eval mode with eps 1e-5, so this is not the cause.", "")
     nothing = replace(unknown, hypotheses=())
     assert cause_of_difference(found("a.npy", PLAIN), nothing) == ("", "")

@@ -90,7 +90,7 @@ def dependence(measured: Measured, samples: int) -> str:
     if change is None and measured.stats.count > 2:
         return "the change without the last sample cannot be measured: no output is a number"
     if change is None:
-        return "without the last sample BatchNorm would not run: one value a channel is left"
+        return "without the last sample BatchNorm would not run: one value per channel is left"
     others = [value for name, value in measured.changes.items() if name != BATCH]
     most = max((value for value in others if value is not None), default=0.0)
     return (

@@ -82,7 +82,7 @@ def measure(norms: Sequence[Norm], given: Input) -> Measured:
         whole = [norm for norm in norms if norm.spans_samples and not norm.refused]
         statistics = {norm.name: of_channels(norm, stats) for norm in (norms[0], *whole)}
         changes: dict[str, float | None] = {norm.name: None for norm in norms}
-        # One value a channel would be left of one sample of (N, C).
+        # One value per channel would be left of one sample of (N, C).
         several = (samples - 1) * stats.count > samples
         if samples > 1 and (several or len(whole) > 1):
             rest = batch_stats(samples - 1)

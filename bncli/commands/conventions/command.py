@@ -43,6 +43,16 @@ NAME_COLUMNS = Column.plain(
 SOURCE_COLUMNS = Column.plain("convention", "framework", "source")
 NOTE_COLUMNS = Column.plain("convention", "note")
 
+ONE_VALUE = (
+    "one value: a batch with one value per channel is refused, counts as variance 0, is skipped, "
+    "or makes running_var NaN."
+)
+DEBIASED = (
+    "debiased: whether evaluation corrects for the initial value: no; divided, by the total weight "
+    "of the batches so far; or first, since the first batch replaces it."
+)
+"""What the cells of two columns mean."""
+
 
 def conventions(
     source: Annotated[
@@ -159,8 +169,8 @@ def _catalogue(rows: tuple[Convention, ...]) -> Table:
             for row in rows
         ],
         note="weighs: whether the momentum is the weight of the old value or of the new batch. "
-        "begins at: the first running_mean and running_var. one value: what a batch with one value "
-        "a channel does to running_var. --from and --to convert; -v shows the names and sources.",
+        f"begins at: the first running_mean and running_var. {ONE_VALUE} --from and --to "
+        "convert; -v shows the rest, with the names and sources.",
     )
 
 
@@ -173,7 +183,7 @@ def _tables(rows: tuple[Convention, ...]) -> tuple[Table, ...]:
             CONVENTION_COLUMNS,
             [_numbers(row) for row in rows],
             note="weighs: whether the momentum is the weight of the old value or of the new batch. "
-            "one value: what a batch with one value a channel does to running_var.",
+            f"{ONE_VALUE} {DEBIASED}",
         ),
         Table("names", "What they are called there", NAME_COLUMNS, [_names(row) for row in rows]),
         Table(

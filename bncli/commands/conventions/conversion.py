@@ -33,13 +33,13 @@ CHANGED = ("channel axis", "variance kept", "mean_0, var_0", "debiased")
 """Quantities that the answer shows only where the two conventions differ."""
 
 COUNTS = (2, 4, 8, 16, 32, 64, 256, 1024, 65536)
-"""Values a channel for which the error is shown where none were asked for."""
+"""Values per channel for which the error is shown where none were asked for."""
 
 FEW_COUNTS = (2, 8, 32, 256)
 """Those of them for which the answer says it."""
 
 VARIANCE_COLUMNS = (
-    Column("count", "values a channel"),
+    Column("count", "values per channel"),
     Column("running_var_ratio", "running_var ratio"),
     Column("running_var_error", "its error", ".3%"),
     Column("output_error", "output's error", ".3%"),
@@ -93,9 +93,9 @@ class Conversion:
                     variance,
                     note=""
                     if same
-                    else "This is the error after more training with the other convention; copy "
-                    "running_var unchanged. To convert its history too, after t equal batches "
-                    "with q the weight of the old value and var_0 the initial one: "
+                    else "This is the change after training further under the other convention; "
+                    "copy running_var unchanged. To convert its history too, after t equal "
+                    "batches, with q the weight of the old value and var_0 the initial variance: "
                     "q**t * var_0 + ratio * (running_var - q**t * var_0).",
                 ),
             ),
@@ -168,7 +168,7 @@ class Conversion:
             shown = [row for row in variance if len(variance) == 1 or row["count"] in FEW_COUNTS]
             at = [f"{100 * row['running_var_error']:+.3g}% at {row['count']}" for row in shown]
             more = "".join(f", {each}" for each in at[1:])
-            yield f"More training changes running_var by {at[0]} values a channel{more}."
+            yield f"Training further shifts running_var by {at[0]} values per channel{more}."
         for side in dict.fromkeys((source, target)):
             if side.note:
                 yield f"{side.name}: {side.note}"
@@ -191,9 +191,7 @@ class Conversion:
                 "channel axis",
                 source.channel_axis,
                 target.channel_axis,
-                "the same"
-                if source.channel_axis == target.channel_axis
-                else "transpose the data only",
+                "the same" if source.channel_axis == target.channel_axis else "transpose the data",
                 None,
                 None,
             ),
@@ -201,7 +199,7 @@ class Conversion:
                 "variance kept",
                 source.variance,
                 target.variance,
-                "the same" if same_variance else "more training moves it",
+                "the same" if same_variance else "nothing; see below",
                 None,
                 None,
             ),
@@ -209,7 +207,7 @@ class Conversion:
                 "mean_0, var_0",
                 [source.initial_mean, source.initial_var],
                 [target.initial_mean, target.initial_var],
-                "only where training begins",
+                "matters only for a new layer",
                 None,
                 None,
             ),
@@ -229,7 +227,7 @@ class Conversion:
     def _how(self) -> str:
         """What becomes of the momentum."""
         if self.momentum is None:
-            return "no number"
+            return "give --momentum"
         if self.source.weighs == self.target.weighs:
             return "the same"
         return f"1 - {self.momentum:.9g}"
@@ -273,7 +271,7 @@ def _how_debias(target: Convention) -> str:
         return "divides by 1 - momentum**batches"
     if target.debias == "first":
         return "the first batch replaces them"
-    return "the initial values only fade"
+    return "nothing; the initial values fade"
 
 
 def _how_counter(target: Convention) -> str:

@@ -1,4 +1,4 @@
-"""What `bncli diff INPUT` says first: the quantities that come nearest to failing, and why."""
+"""What `bncli diff INPUT` says first: the quantities that come closest to failing, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bncli.commands.diff.differences import number, used_text
 from bncli.light import dataclass
 from bncli.report import ANSWER_ROWS, Column, Table
 from bncli.rulebook.comparison import DIFFERS
-from bncli.sections.answer import counted, listed, share
+from bncli.sections.answer import closest, counted, listed, share
 from bncli.sections.findings import closing, nan_note
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ def verdict(
             rtol, atol = tolerance
             return closing(said, f"{rounding}, which rtol {rtol:g} and atol {atol:g} do not allow")
         return said
-    closest = max(ordered, key=lambda one: one.item.used).item
-    if not rounding and closest.used:
-        rounding = f"{closest.quantity} comes nearest to its tolerance, {share(closest.used)}"
+    worst = max(ordered, key=lambda one: one.item.used).item
+    if not rounding and worst.used:
+        rounding = closest(worst.quantity, worst.used)
     return closing(
         f"{name} agrees in {total} of {total} quantities",
         rounding or "all are equal",

@@ -12,7 +12,7 @@ from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
-from bncli.sections.answer import counted, listed, share
+from bncli.sections.answer import closest, counted, listed
 from bncli.sections.findings import ComparedSection, full_name
 from bncli.sections.tables import differences_answer, differences_table
 from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
@@ -134,8 +134,5 @@ def _verdict(name: str, compared: list[Closeness], steps: int) -> str:
         return f"{name} differs {over}: {listed(failed)}"
     if all(item.max_abs_diff == 0 for item in compared):
         return f"{name} agrees bit for bit {over}"
-    closest = max(compared, key=lambda item: item.used)
-    return (
-        f"{name} agrees {over}; {closest.quantity} comes nearest to its tolerance, "
-        f"{share(closest.used)}"
-    )
+    worst = max(compared, key=lambda item: item.used)
+    return f"{name} agrees {over}; {closest(worst.quantity, worst.used)}"

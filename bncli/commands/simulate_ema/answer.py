@@ -146,7 +146,7 @@ def course_table(
     hidden = len(steps) - len(wanted)
     said = [counted(hidden, "more step")] if hidden else []
     if left:
-        said.append(f"{counted(left, 'more channel')}, no farther from the population")
+        said.append(f"{counted(left, 'more channel')}, none farther from the population")
     note = f"{'; '.join(said)}: -v shows them" if said else ""
     return _of_channels(COURSE_COLUMNS, kept, shown, note)
 
@@ -205,7 +205,7 @@ def plan_lines(
     """
     trajectory, memory = run.trajectory, run.memory
     lines = []
-    squares, when = 0.0, "after settling"
+    squares, when = 0.0, "once settled"
     if memory.new is None:
         squares, when = trajectory.squared_weights, f"after {trajectory.updates} updates"
     elif memory.effective_batches is not None:
@@ -213,8 +213,8 @@ def plan_lines(
     errors = [(squares / count) ** 0.5, (squares * relative_variance) ** 0.5]
     if squares and all(map(math.isfinite, errors)):
         lines.append(
-            f"Expected error {when}: {errors[0]:.2g} std of running_mean, {percent(errors[1])} of "
-            "running_var."
+            f"Expected error {when}: {errors[0]:.2g} std for running_mean, "
+            f"{percent(errors[1])} for running_var."
         )
     if trajectory.updates and not trajectory.initial_weight.any():
         lines.append(f"Nothing of {start} is left after the first update.")
@@ -241,18 +241,21 @@ def verdict(runs: Sequence[Simulated], distance: Distance, start: str) -> tuple[
     elif trajectory.impossible is not None:
         sentence = f"running_var was negative or not finite after step {trajectory.impossible}"
     elif not math.isfinite(weight):
-        sentence = f"the running statistics have overflowed {after}"
+        sentence = f"{after} the running statistics have overflowed"
     elif abs(weight) > 1:
-        sentence = f"{start} counts {weight:.3g} times {after}"
+        sentence = f"{after}, {start} counts {weight:.3g} times"
     elif abs(weight) > FADED or not known:
-        sentence = f"{remaining(weight)} is still {start} {after}"
+        sentence = f"{after}, {remaining(weight)} of each statistic is still {start}"
     elif judged:
-        sentence = f"within {worst[channel]:.2g} standard errors of the population {after}"
+        sentence = (
+            f"{after} the running statistics are within {worst[channel]:.2g} standard errors of "
+            "the population's"
+        )
     else:
         name = "running_var" if distance.var[channel] == worst[channel] else "running_mean"
         sentence = (
-            f"{name} is {worst[channel]:.3g} standard errors from the population in channel "
-            f"{channel} {after}"
+            f"{after}, {name} of channel {channel} is {worst[channel]:.3g} standard errors from "
+            "the population's"
         )
     return sentence, judged
 
@@ -268,10 +271,10 @@ def _ratios(runs: Sequence[Simulated]) -> str:
         said = f"{np.median(ratio):.4g} times" if len(ratio) else "not comparable with"
         alike.setdefault(said, []).append(run.convention.name)
     clauses = [
-        f"{said} {first.convention.name}'s in {listed(names, FEW_NAMES)}"
+        f"running_var in {listed(names, FEW_NAMES)} is {said} {first.convention.name}'s"
         for said, names in alike.items()
     ]
-    return f"running_var is {listed(clauses, FEW_NAMES)}"
+    return listed(clauses, FEW_NAMES)
 
 
 def remaining(weight: float) -> str:

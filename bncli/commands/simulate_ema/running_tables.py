@@ -192,7 +192,7 @@ def plan_table(
     rows: list[tuple[str, Value, str]] = [
         ("a, weight of the new batch", memory.new, "PyTorch's momentum" if constant else "1/t"),
         ("N, updates", trajectory.updates, ""),
-        ("n, values a channel", count, "on average"),
+        ("n, values per channel", count, "on average"),
         ("half-life, in steps", memory.half_life, "ln(1/2) / ln(1 - a)"),
         ("mean age of a batch, in steps", memory.mean_age, "(1 - a)/a"),
         ("effective batches", memory.effective_batches, "(2 - a)/a"),

@@ -38,6 +38,7 @@ from bncli.running_stats.plan import (
 )
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
+from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from bncli.commands.simulate_ema.batches import Batches
@@ -110,6 +111,7 @@ class Simulation:
 
             draw(plot, drawn)
             facts["plot"] = plot
+        features = counted(source.given.num_features, "channel")
         about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
         return Report(
             command="simulate-ema",
@@ -121,6 +123,7 @@ class Simulation:
             subject=subject(source, self.rows, table.count, self.dtype),
             answer=(answer, *(compared.answer if compared else ())),
             remarks=plan,
+            scope=f"{counted(source.per_epoch, 'batch', 'batches')} of {features}",
             judged=compared is not None or judged,
             drawn=self.shown.chart,
             read=(*source.read, *self.start.read),
@@ -311,7 +314,7 @@ class Simulation:
         return findings
 
     def _one_value_batches(self, table: BatchTable) -> list[int]:
-        """The batches with one value a channel that training comes to, from 0, ascending."""
+        """The batches with one value per channel that training comes to, from 0, ascending."""
         one = table.count == 1
         if self.running.freeze_after is None or not one.any():
             return np.flatnonzero(one).tolist()

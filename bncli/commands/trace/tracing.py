@@ -307,8 +307,8 @@ class Tracing:
         if self.chosen.followed is not None or count <= most:
             return ""
         return (
-            f"The first {most - most // 2} and the last {most // 2} of {count} elements a channel; "
-            "--at follows any."
+            f"The first {most - most // 2} and the last {most // 2} of {count} elements per "
+            "channel; --at follows any other."
         )
 
     def _element_rows(self, one: _Channel, element: Element | None, most: int) -> list[Row]:

@@ -51,7 +51,7 @@ def output_departure(made: Hypothesis, known: Known) -> tuple[str, str]:
     """How an output differs from what was expected, in a line, and the fix in sentences."""
     odd = list(_odd_in_output(made, known))
     if not odd:
-        return f"it is {made.words}", ""
+        return f"the output was computed {made.way}", ""
     return "; ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
 
 
@@ -60,22 +60,25 @@ def _odd_in_output(made: Hypothesis, known: Known) -> Iterator[tuple[str, str]]:
     batch_norm = made.mode in (TRAINING, EVAL)
     if not batch_norm:
         yield (
-            f"it is {made.mode}, where BatchNorm was expected",
-            f"Use BatchNorm in its place, or compare with {made.mode}.",
+            f"the output was computed by {made.mode}, but BatchNorm was expected",
+            f"Use BatchNorm instead, or compare with {made.mode}.",
         )
     elif known.training is not None and known.training != (made.mode == TRAINING):
         other = EVAL if made.mode == TRAINING else TRAINING
         call = "eval()" if made.mode == TRAINING else "train()"
         yield (
-            f"it is {made.mode} mode, where {other} mode was expected",
+            f"the output was computed in {made.mode} mode, but {other} mode was expected",
             f"Call {call} before the layer runs.",
         )
     if made.ddof == 1:
-        yield "it uses the unbiased variance", "Divide the batch variance by n, not by n - 1."
+        yield (
+            "the output was normalised by the unbiased variance",
+            "Divide the batch variance by n, not by n - 1.",
+        )
     if made.eps != known.eps:
         eps, expected = eps_text(made.eps), eps_text(known.eps)
         yield (
-            f"eps is {eps}, where {expected} was expected",
+            f"eps is {eps}, but {expected} was expected",
             f"Set eps={eps} on the side that has {expected}.",
         )
     if made.outside:
@@ -106,7 +109,7 @@ def update_departure(made: Update) -> tuple[str, str]:
     """How an update differs from PyTorch's, in a line, and the fix in sentences."""
     odd = list(_odd_in_update(made))
     if not odd:
-        return f"it is {made.words}", ""
+        return f"the update has {made.words}", ""
     return "; ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
 
 
@@ -118,12 +121,12 @@ def _odd_in_update(made: Update) -> Iterator[tuple[str, str]]:
         return
     if made.variance == "biased":
         yield (
-            "running_var takes the biased variance, where PyTorch's is unbiased",
+            "running_var takes the biased variance, but PyTorch's takes the unbiased one",
             "Multiply the batch variance by n / (n - 1) before it enters running_var.",
         )
     elif made.variance == "keras2":
         yield (
-            f"the batch variance is {variant}, where PyTorch's is divided by n - 1",
+            f"the batch variance is {variant}, but PyTorch divides by n - 1",
             "Divide the sum of squares by n - 1 where running_var is updated.",
         )
     if variant.startswith(TWICE):

@@ -139,6 +139,11 @@ class Hypothesis:
         return f"{said} ({self.variant})" if self.variant else said
 
     @property
+    def way(self) -> str:
+        """The hypothesis after "computed": "in eval mode with eps 1e-3"."""
+        return f"{'in' if self.mode in (TRAINING, EVAL) else 'by'} {self.words}"
+
+    @property
     def hides_eps(self) -> bool:
         """Whether another eps alone may look like it."""
         return self.outside or self.statistics.startswith(HELD)

@@ -180,9 +180,9 @@ def _said(
     best = order[0]
     if not best.explains and best.fits:
         return Said(
-            f"this input cannot tell what {name} is",
+            f"this input does not show how {name} was computed",
             doubt=f"{best.hypothesis.words} fits (largest difference {best.max_abs_diff:.2g}), but "
-            "rounding may be as large as the output, so that this explains nothing",
+            "rounding may be as large as the output, so this explains nothing",
         )
     if implied is not None:
         return Said(
@@ -191,15 +191,19 @@ def _said(
             f"channel {best.channel}",
             _affinity(implied),
         )
-    claim = f"{name} is {best.hypothesis.words} (largest difference {best.max_abs_diff:.2g})"
+    claim = (
+        f"{name} was computed {best.hypothesis.way} (largest difference {best.max_abs_diff:.2g})"
+    )
     contrast = ""
     other = _contrast(best, order, base.known)
     if other is not None:
         hypothesis = other.hypothesis
-        words = hypothesis.words
+        way = hypothesis.way
         if differ_in_eps(hypothesis, best.hypothesis):
-            words = f"eps {eps_text(hypothesis.eps)}"
-        contrast = f"{words} would be off by {other.max_abs_diff:.2g} in channel {other.channel}"
+            way = f"with eps {eps_text(hypothesis.eps)}"
+        contrast = (
+            f"{way}, the output would be off by {other.max_abs_diff:.2g} in channel {other.channel}"
+        )
     return Said(claim, contrast, _doubt(order, seen.get(best.hypothesis.view, base)))
 
 
@@ -319,11 +323,11 @@ def _affinity(implied: Implied) -> str:
     worst = implied.worst
     if worst is not None:
         return (
-            f"BatchNorm did not make it of this input: channel {worst} is not a multiple of the "
+            f"BatchNorm did not make it from this input: channel {worst} is not a multiple of the "
             f"input plus a constant (off by {implied.off[worst]:.2g})"
         )
     if implied.tells_nothing:
-        return "Each channel of the input holds one value, so that any map may have made the output"
+        return "Each channel of the input holds one value, so any map may have made the output"
     return (
         "In each channel it is a multiple of the input plus a constant, so BatchNorm may have made "
         "it with another weight, bias or statistics than those given"

@@ -267,8 +267,8 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
         usual = next(item for item in order if item.update == USUAL)
         return Said(
             "nothing was updated: the buffers did not change, as in eval mode or at momentum 0",
-            f"momentum {USUAL.weight:g} would be off by {usual.max_abs_diff:.2g} in "
-            f"{usual.quantity}, channel {usual.channel}",
+            f"with momentum {USUAL.weight:g}, {usual.quantity} would be off by "
+            f"{usual.max_abs_diff:.2g} in channel {usual.channel}",
         )
     claim = f"the update has {said} (largest difference {best.max_abs_diff:.2g})"
     other = next(
@@ -283,11 +283,14 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
     )
     contrast = []
     if best.update.frameworks:
-        contrast.append(f"so do {', '.join(best.update.frameworks)}")
+        *names, last = best.update.frameworks
+        verb = "updates" if len(best.update.frameworks) == 1 else "update"
+        names = [", ".join(names), last] if names else [last]
+        contrast.append(f"{' and '.join(names)} {verb} in this way")
     if other is not None and not other.explains:
         contrast.append(
-            f"the {other.update.variance} variance would be off by {other.max_abs_diff:.2g} in "
-            f"channel {other.channel}"
+            f"with {other.update.variance_words}, {other.quantity} would be off by "
+            f"{other.max_abs_diff:.2g} in channel {other.channel}"
         )
     return Said(claim, "; ".join(contrast), _doubt(observed, order, other))
 

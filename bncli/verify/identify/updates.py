@@ -76,14 +76,19 @@ class Update:
         return tuple(by_default or [row.name for row in alike])
 
     @property
+    def variance_words(self) -> str:
+        """The variance that enters running_var, as a person says it."""
+        return (
+            "Keras 2's variance" if self.variance == "keras2" else f"the {self.variance} variance"
+        )
+
+    @property
     def words(self) -> str:
         """The update as a person says it."""
         if self.weight == 0:
             return f"running_var unchanged ({self.variant})" if self.mean_weight else "no update"
-        kind = {"biased": "the biased variance", "unbiased": "the unbiased variance"}.get(
-            self.variance, "Keras 2's variance"
-        )
-        said = f"momentum {self.weight:.6g} ({1 - self.weight:.6g} in Keras) and {kind}"
+        said = f"momentum {self.weight:.6g} ({1 - self.weight:.6g} in Keras)"
+        said += f" and {self.variance_words}"
         return f"{said} ({self.variant})" if self.variant else said
 
 

@@ -265,7 +265,7 @@ def beginning(done: BatchNormPass, view: ChannelView, writer: Writer) -> list[St
         Step("values", what, writer.listed(), None),
         Step(
             "count",
-            "values a channel: every axis but the channels'",
+            "values per channel: every axis except the channel axis",
             f"{' * '.join(sizes)} = {view.count}" if len(sizes) > 1 else sizes[0],
             view.count,
             " * ".join(sizes) if len(sizes) > 1 else f"{view.count} values",

@@ -254,7 +254,7 @@ def test_where_no_output_is_a_number_none_is_said_to_be_missing(run, save):
     assert "no output is a number" in result.report["verdict"]
     assert "would not run" not in result.report["verdict"]
     left = run("compare-norms", save("x.npy", random(2, 3)), "-f", "json")
-    assert "would not run: one value a channel is left" in left.report["verdict"]
+    assert "would not run: one value per channel is left" in left.report["verdict"]
 
 
 def test_rtol_and_atol_replace_the_derived_tolerance(run, save):

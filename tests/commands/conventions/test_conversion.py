@@ -103,7 +103,7 @@ def test_what_is_the_same_or_not_needed_is_left_out(run):
     _, text = said(run, "--from", "keras3", "--to", "flax")
     for quantity in ("channel axis", "variance kept", "mean_0", "debiased", "batches so far"):
         assert quantity not in text
-    assert "More training changes running_var" not in text
+    assert "Training further shifts running_var" not in text
     _, text = said(run, "--from", "pytorch", "--to", "sonnet")
     for quantity in ("channel axis", "variance kept", "mean_0", "debiased", "batches so far"):
         assert quantity in text
@@ -112,8 +112,8 @@ def test_what_is_the_same_or_not_needed_is_left_out(run):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ((), "by +100% at 2 values a channel, +14.3% at 8, +3.23% at 32, +0.392% at 256."),
-        (("--count", 8), "More training changes running_var by +14.3% at 8 values a channel."),
+        ((), "by +100% at 2 values per channel, +14.3% at 8, +3.23% at 32, +0.392% at 256."),
+        (("--count", 8), "Training further shifts running_var by +14.3% at 8 values per channel."),
     ],
 )
 def test_what_more_training_changes(run, flags, sentence):

@@ -83,11 +83,11 @@ def test_where_nothing_differs_the_output_is_shown():
     ("more", "said"),
     [
         ({}, "what differs is float32 rounding"),
-        ({"repeated": 2.0}, "output comes nearest to its tolerance, 40%"),
-        ({"repeated": None}, "output comes nearest to its tolerance, 40%"),
+        ({"repeated": 2.0}, "output comes closest to its tolerance, using 40% of it"),
+        ({"repeated": None}, "output comes closest to its tolerance, using 40% of it"),
         ({"error": 300.0}, FORWARD),
-        ({"error": None}, "output comes nearest to its tolerance, 40%"),
-        ({"exact": 1}, "output comes nearest to its tolerance, 40%"),
+        ({"error": None}, "output comes closest to its tolerance, using 40% of it"),
+        ({"exact": 1}, "output comes closest to its tolerance, using 40% of it"),
     ],
 )
 def test_rounding_is_said_only_where_the_budget_proves_it(more, said):

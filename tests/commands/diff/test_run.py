@@ -97,7 +97,7 @@ def test_a_failed_comparison_says_what_pytorch_computed(run, save):
     result = run("diff", "x.npy", "--rtol", 0, "--atol", 1e-12, "--training", "-f", "json")
     assert result.code == 1
     output = next(i for i in result.report["findings"] if i["subject"] == "output")
-    assert "torch's output is training mode with eps 1e-5" in output["detail"]
+    assert "torch's output was computed in training mode with eps 1e-5" in output["detail"]
     assert "All 3 channels mismatch." in output["detail"]
 
 
@@ -220,5 +220,5 @@ def test_a_wrong_eps_in_one_mode_is_found_in_that_mode(run, save, monkeypatch):
         if row["mode"] == "training":
             assert row["passed"]
     output = next(i for i in result.report["findings"] if i["subject"] == "output in eval mode")
-    assert "torch's output is eval mode with eps 1e-3" in output["detail"]
+    assert "torch's output was computed in eval mode with eps 1e-3" in output["detail"]
     assert BatchNormSettings().eps == 1e-5

@@ -210,8 +210,8 @@ def test_a_difference_is_explained_where_the_input_is_known(run, save):
     result = run("diff", "1e-05.npy", "0.1.npy", "--input", "x.npy", "-f", "json")
     (finding,) = result.report["findings"]
     assert finding["detail"].endswith(
-        "Cause: 0.1.npy is training mode with eps 0.1 (fitted eps), and 1e-05.npy is training mode "
-        "with eps 1e-5."
+        "Cause: 0.1.npy was computed in training mode with eps 0.1 (fitted eps), and "
+        "1e-05.npy in training mode with eps 1e-5."
     )
     assert finding["hint"] == "Set eps=0.1 where 1e-05.npy is made."
     same = run("diff", "1e-05.npy", "1e-05.npy", "--input", "x.npy", "-f", "json")

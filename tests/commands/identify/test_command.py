@@ -14,7 +14,9 @@ def test_json_keeps_its_promise(run, layer):
     assert (result.code, result.stderr) == (0, "")
     facts = result.report["facts"]
     assert facts["confident"] is True
-    assert facts["best"].startswith("y.npy is eval mode with eps 1e-3 (largest difference ")
+    assert facts["best"].startswith(
+        "y.npy was computed in eval mode with eps 1e-3 (largest difference "
+    )
     rows = result.report["tables"]["hypotheses"]
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     for row in rows:

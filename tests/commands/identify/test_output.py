@@ -8,20 +8,26 @@ import torch
 
 
 def test_the_contrast_is_that_of_the_two_outputs(run, layer, folder):
-    """ "eps 1e-5 would be off by ..." against torch's own two outputs."""
+    """ "with eps 1e-5, the output would be off by ..." against torch's own two outputs."""
     best = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "-f", "json").report["facts"][
         "best"
     ]
     layer.eps = 1e-5
     other = layer(torch.from_numpy(np.load(folder / "x.npy"))).detach().numpy()
     off = np.abs(other - np.load(folder / "y.npy")).max((0, 2))
-    assert f"eps 1e-5 would be off by {off.max():.2g} in channel {off.argmax()}" in best
+    assert (
+        f"with eps 1e-5, the output would be off by {off.max():.2g} in channel {off.argmax()}"
+        in best
+    )
 
 
 def test_an_expected_eps_is_not_blamed(run, layer):
     result = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "--eps", "1e-3", "-f", "json")
     assert result.report["findings"] == []
-    assert "training mode with eps 1e-3 would be off by" in result.report["facts"]["best"]
+    assert (
+        "in training mode with eps 1e-3, the output would be off by"
+        in result.report["facts"]["best"]
+    )
 
 
 def test_an_expected_mode_is_blamed_where_the_other_was_taken(run, layer, save, folder):

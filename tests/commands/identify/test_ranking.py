@@ -33,11 +33,11 @@ def test_the_three_best_are_shown_and_v_has_all(run, layer):
         "y.npy from x.npy  float32 (8, 3, 4)", "expected: eps 1e-5 (default), either mode",
     ]  # fmt: skip
     text = "\n".join(lines)
-    assert "warning[BN904] eps is 1e-3, where 1e-5 was expected (certain)\n  --> y.npy\n" in text
+    assert "warning[BN904] eps is 1e-3, but 1e-5 was expected (certain)\n  --> y.npy\n" in text
     assert "help: Set eps=1e-3 on the side that has 1e-5." in text
     head = next(n for n, line in enumerate(lines) if line.startswith("hypothesis "))
     assert lines[head + 1].startswith("eval mode with eps 1e-3 ")
-    assert lines[-2 if "WARN" in lines[-2] else -1].startswith("WARN  y.npy is eval mode with eps")
+    assert lines[-2 if "WARN" in lines[-2] else -1].startswith("WARN  y.npy was computed in eval")
     rows = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "-f", "json").report
     full = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "-v", "--width", "200").stdout
     assert "Hypotheses, the best first" in full
@@ -72,4 +72,4 @@ def test_what_nothing_explains_is_said_once(run, save):
     text = " ".join(lines)
     assert "WARN none of" in " ".join(text.split())
     assert text.count("the nearest") == 1
-    assert "BatchNorm did not make it of this input" in text
+    assert "BatchNorm did not make it from this input" in text

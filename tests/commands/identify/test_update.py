@@ -63,7 +63,7 @@ def test_the_update_has_its_own_words_and_fix(run, save):
     assert max(map(len, lines)) <= 80
     words = " ".join(" ".join(lines).split())
     assert words.startswith("the update by x.npy float32 (8, 3), 8 values per channel expected:")
-    assert "running_var takes the biased variance, where PyTorch's is unbiased" in words
+    assert "running_var takes the biased variance, but PyTorch's takes the unbiased one" in words
     assert "help: Multiply the batch variance by n / (n - 1)" in words
     assert "WARN the update has momentum 0.1 (0.9 in Keras) and the biased variance" in words
-    assert "so do onnx" in words
+    assert "tried; onnx, onnx-9, mxnet" in words

@@ -14,7 +14,7 @@ def test_channels(run, save):
     assert {row["channel"] for row in rows(result, "elements")} == {3, 8}
     assert "channels; --channel" not in run("trace", x, "--channel", "0", "-v").stdout
     for flags in (("--at", "1,4"), ("--at", "1,4", "--channel", "0-8")):
-        assert "elements a channel" not in run("trace", x, *flags, "-v").stdout
+        assert "elements per channel" not in run("trace", x, *flags, "-v").stdout
 
 
 def test_the_answer_tells_of_the_first_channel_or_of_the_first_few_named(run, save):

@@ -140,7 +140,7 @@ def test_the_last_line_is_what_becomes_of_a_value_or_a_judgement(run, tutorial):
     assert last("--backward") == "PASS  10 of 10 identities of the gradients hold"
     against = last("--against", "torch")
     assert against.startswith("PASS  torch ")
-    assert "agrees in 10 of 10 quantities; running_mean comes nearest to its tolerance" in against
+    assert "agrees in 10 of 10 quantities; running_mean comes closest to its tolerance" in against
     assert last("--eval").startswith("WARN  1 warning in 2 channels of 8 values")
 
 

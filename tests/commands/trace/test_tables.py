@@ -29,7 +29,7 @@ def test_many_elements_are_the_first_and_the_last(run, save, monkeypatch):
         shown = column(result, "x", channel=channel)
         np.testing.assert_array_equal(shown, [*flat[:4], *flat[-4:]])
     text = run("trace", "x.npy", "-v").stdout
-    assert "The first 4 and the last 4 of 50 elements a channel; --at follows any." in text
+    assert "The first 4 and the last 4 of 50 elements per channel; --at follows any other." in text
     assert "The first 4" not in run("trace", "x.npy", "--at", "0,0", "-v").stdout
 
 

@@ -26,26 +26,27 @@ KNOWN = Known(*(np.ones(2) for _ in range(4)))
     [
         (
             Hypothesis(EVAL, None, 1e-3), {},
-            "eps is 1e-3, where 1e-5 was expected", "Set eps=1e-3 on the side that has 1e-5.",
+            "eps is 1e-3, but 1e-5 was expected", "Set eps=1e-3 on the side that has 1e-5.",
         ),
         (
             Hypothesis(TRAINING, 0, 1e-5), {"training": False},
-            "it is training mode, where eval mode was expected",
+            "the output was computed in training mode, but eval mode was expected",
             "Call eval() before the layer runs.",
         ),
         (
             Hypothesis(EVAL, None, 1e-5), {"training": True},
-            "it is eval mode, where training mode was expected",
+            "the output was computed in eval mode, but training mode was expected",
             "Call train() before the layer runs.",
         ),
         (
             Hypothesis(TRAINING, 1, 1e-5), {},
-            "it uses the unbiased variance", "Divide the batch variance by n, not by n - 1.",
+            "the output was normalised by the unbiased variance",
+            "Divide the batch variance by n, not by n - 1.",
         ),
         (
             Hypothesis("LayerNorm", None, 1e-5, statistics="over the last axis"), {},
-            "it is LayerNorm, where BatchNorm was expected",
-            "Use BatchNorm in its place, or compare with LayerNorm.",
+            "the output was computed by LayerNorm, but BatchNorm was expected",
+            "Use BatchNorm instead, or compare with LayerNorm.",
         ),
         (
             Hypothesis(TRAINING, 0, 1e-5, view="output channels last"), {},
@@ -78,7 +79,7 @@ def test_an_output_has_the_fix_of_what_is_odd(made, expected, claim, fix):
 def test_two_odd_things_have_two_fixes():
     made = Hypothesis(EVAL, None, 1e-3, outside=True)
     assert output_departure(made, KNOWN) == (
-        "eps is 1e-3, where 1e-5 was expected; eps is outside the root",
+        "eps is 1e-3, but 1e-5 was expected; eps is outside the root",
         "Set eps=1e-3 on the side that has 1e-5. Add eps to the variance, under the root.",
     )
 
@@ -98,8 +99,11 @@ def test_every_way_that_is_not_expected_has_a_fix():
 
 def test_the_expected_way_is_said_as_it_is():
     made = Hypothesis(EVAL, None, 1e-5)
-    assert output_departure(made, KNOWN) == ("it is eval mode with eps 1e-5", "")
-    assert update_departure(USUAL) == (f"it is {USUAL.words}", "")
+    assert output_departure(made, KNOWN) == (
+        "the output was computed in eval mode with eps 1e-5",
+        "",
+    )
+    assert update_departure(USUAL) == (f"the update has {USUAL.words}", "")
 
 
 @pytest.mark.parametrize(

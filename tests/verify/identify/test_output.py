@@ -259,8 +259,11 @@ def test_the_sentence_says_the_contrast():
     known = Known(running_mean=mean, running_var=var)
     found = identify_output(source(x), source(y), 1, known)
     off = np.abs(y - plain).max(0)
-    assert found.best.startswith("OUTPUT is eval mode with eps 1e-3 (largest difference ")
-    assert f"; eps 1e-5 would be off by {off.max():.2g} in channel {off.argmax()}." in found.best
+    assert found.best.startswith(
+        "OUTPUT was computed in eval mode with eps 1e-3 (largest difference "
+    )
+    said = f"the output would be off by {off.max():.2g} in channel {off.argmax()}."
+    assert f"; with eps 1e-5, {said}" in found.best
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -290,7 +293,7 @@ def test_in_half_precision_the_mode_that_is_right_comes_before_one_that_is_not()
     known = Known(np.array([2.6]), np.array([-0.18]), np.array([1.17]), np.array([44.8]), 1e-6)
     x_values, y_values = (tensor.float().numpy() for tensor in (x, y))
     found = identify_output(source(x_values, "bfloat16"), source(y_values, "bfloat16"), 1, known)
-    assert found.best.startswith("OUTPUT is training mode with eps 1e-6")
+    assert found.best.startswith("OUTPUT was computed in training mode with eps 1e-6")
     assert all(item.hypothesis.mode == "training" for item in found.hypotheses if item.explains)
 
 

@@ -154,8 +154,8 @@ def test_the_sentence_says_what_another_divisor_would_leave():
     found = identify_update(observed(x, before, after))
     other = updated(x, before, 0.1, x.var(0, ddof=1))
     off = np.abs(other[1] - after[1])
-    words = f"the unbiased variance would be off by {off.max():.2g} in channel {off.argmax()}."
-    assert words in found.best
+    words = f"running_var would be off by {off.max():.2g} in channel {off.argmax()}."
+    assert f"with the unbiased variance, {words}" in found.best
     assert not found.expected
     assert found.confident
 
