@@ -85,7 +85,7 @@ def test_both_and_neither_are_one_sentence(run, save, command):
     behind = ["y.npy"] if command == "identify" else []
     code, stdout, stderr = run(command, "x.npy", *behind, "--values", "[[1, 2]]")
     assert (code, stdout) == (2, "")
-    assert stderr == "bncli: --values stands in place of INPUT (x.npy); leave one out.\n"
+    assert stderr == "bncli: --values and INPUT (x.npy) are both given; leave one out.\n"
 
 
 def test_two_stored_tensors_take_no_typed_one(run):
@@ -99,7 +99,7 @@ def test_simulate_ema_takes_batches_from_one_place(run, save):
     typed = ("--values", "[[1, 2], [3, 4]]")
     assert run("simulate-ema", *typed, "--batch-size", 2).code == 0
     for flags, words in (
-        ((*typed, "x.npy"), "--values stands in place of INPUT (x.npy); leave one out."),
+        ((*typed, "x.npy"), "--values and INPUT (x.npy) are both given; leave one out."),
         (
             (*typed, "--generate", "4,3"),
             "--generate makes the batches: give it or --values, not both.",
@@ -119,7 +119,7 @@ def test_identify_reads_an_output_that_was_typed(run, save, folder):
     assert result.report["facts"]["confident"] is True
     code, _, stderr = run("identify", "--values", "[[1, 2], [3, 4]]")
     assert code == 2
-    assert stderr.startswith("bncli: identify needs an OUTPUT")
+    assert stderr.startswith("bncli: identify needs either an OUTPUT")
 
 
 def test_an_update_of_typed_numbers_is_identified(run, folder):

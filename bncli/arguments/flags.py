@@ -41,7 +41,7 @@ class ReadingFlags:
 
         named = [spec for spec in specs if spec is not None]
         if named and self.values is not None:
-            raise UsageError(f"--values stands in place of INPUT ({named[0]}); leave one out.")
+            raise UsageError(f"--values and INPUT ({named[0]}) are both given; leave one out.")
         if self.values is not None:
             return (open_values(self.values, self.dtype),)
         if not named:
@@ -106,10 +106,13 @@ class KnownFlags:
     bias: options.Bias = None
     running_mean: Annotated[
         str | None,
-        options.tensor_option("The running mean of eval mode, which is not tried without it."),
+        options.tensor_option(
+            "The running mean. Eval mode is tried only if running_mean and running_var are known, "
+            "from these flags or --state."
+        ),
     ] = None
     running_var: Annotated[
-        str | None, options.tensor_option("The running variance of eval mode; give the mean too.")
+        str | None, options.tensor_option("The running variance; see --running-mean.")
     ] = None
     training: options.EitherMode = None
 

@@ -63,7 +63,7 @@ class Input:
 
     @property
     def count(self) -> int:
-        """The number of values a channel, over all inputs."""
+        """The number of values per channel, over all inputs."""
         return sum(tensor.numel for tensor in self.tensors) // self.num_features
 
     @property
@@ -208,13 +208,13 @@ def check_input(
         ):
             if one != other:
                 raise TensorError(
-                    f"{tensor.label}: {other} {what}, but {first.label} has {one}; "
-                    "several inputs are parts of one batch and must match."
+                    f"{tensor.label} has {other} {what}, but {first.label} has {one}; "
+                    f"all inputs must have the same number of {what}."
                 )
         if dtype is None and tensor.dtype != first.dtype:
             raise TensorError(
-                f"{tensor.label}: {tensor.dtype}, but {first.label} is {first.dtype}; "
-                "say which to compute in with --dtype."
+                f"{tensor.label} is {tensor.dtype}, but {first.label} is {first.dtype}; "
+                "choose the dtype to compute in with --dtype."
             )
     computed = dtype.value if dtype else first.dtype
     cast = computed if any(tensor.dtype != computed for tensor in tensors) else None

@@ -44,7 +44,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
         if stored.module is not None and stored.module.eps is not None:
             eps = stored.module.eps
     if not 0 <= eps < math.inf:
-        raise UsageError(f"--eps {eps:g}: eps must be 0 or more.")
+        raise UsageError(f"--eps {eps:g}: eps must be a finite number, 0 or above.")
     trailing = _trailing_affine(flags, given)
 
     def choose(name: str, *, own: bool = False) -> FloatArray | None:
@@ -69,7 +69,8 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
         eps=eps,
         training=flags.training,
     )
-    check_pair(mean=known.running_mean is not None, var=known.running_var is not None)
+    mean, var = known.running_mean is not None, known.running_var is not None
+    check_pair(mean=mean, var=var, flags=flags)
     return known
 
 
@@ -113,7 +114,7 @@ def read_trailing(spec: str, shape: tuple[int, ...]) -> FloatArray | None:
 
 
 def read_vector(name: str, spec: str, given: Input) -> tuple[FloatArray, str]:
-    """One value a channel from a file, as float64, and its stored dtype."""
+    """One value per channel from a file, as float64, and its stored dtype."""
     tensor = open_vector(spec, f"{name} cannot")
     return fitted(name, tensor.read(), tensor.label, given), tensor.dtype
 

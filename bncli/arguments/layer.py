@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bncli.arguments.flags import LayerFlags
+    from bncli.arguments.flags import KnownFlags, LayerFlags
     from bncli.arguments.input import Input
     from bncli.model import FloatArray
     from bncli.report import Value
@@ -105,13 +105,17 @@ def about_pass(given: Input, layer: Layer, *, mode: bool = True) -> tuple[tuple[
 
 
 def check_count(given: Input, layer: Layer) -> None:
-    """Raise TensorError for one value a channel where the batch itself normalises."""
+    """Raise TensorError for one value per channel where the batch itself normalises."""
     if given.count == 1 and layer.settings.normalizes_with_batch:
-        fix = "use a larger batch, or --eval"
+        when, fix = " when training", "use a larger batch, or --eval"
         if not layer.settings.training:
-            fix = "use a larger batch, or stored statistics"
+            when = ""
+            fix = (
+                "with --no-track-running-stats, batch statistics are used even with --eval: use a "
+                "larger batch, or leave out --no-track-running-stats"
+            )
         raise TensorError(
-            f"{given.label}: expected more than 1 value per channel when training, got input "
+            f"{given.label}: expected more than 1 value per channel{when}, got input "
             f"size {list(given.tensors[0].shape)}; {fix}."
         )
 
@@ -216,10 +220,9 @@ def _settings(
         )
     settings = BatchNormSettings(eps, momentum, affine, flags.track_running_stats, flags.training)
     if not math.isfinite(eps) or eps < 0 or (eps == 0 and settings.normalizes_with_batch):
-        raise UsageError(
-            f"--eps {eps:g}: eps must be positive where the batch normalises; evaluation with "
-            "stored statistics also takes 0."
-        )
+        least = " above 0" if settings.normalizes_with_batch else ", 0 or above"
+        also = "; only --eval with running statistics takes 0" if eps == 0 else ""
+        raise UsageError(f"--eps {eps:g}: eps must be a finite number{least}{also}.")
     return settings, {"eps_source": eps_source, "momentum_source": momentum_source}
 
 
@@ -254,15 +257,20 @@ def _check_tracked(flags: LayerFlags, stored: BatchNormState) -> None:
             f"--state {flags.state}: this layer has neither running_mean nor running_var; "
             "name one that has both, or add --no-track-running-stats."
         )
-    check_pair(mean=mean, var=var)
+    check_pair(mean=mean, var=var, flags=flags)
 
 
-def check_pair(*, mean: bool, var: bool) -> None:
+def check_pair(*, mean: bool, var: bool, flags: LayerFlags | KnownFlags) -> None:
     """Raise UsageError where only one of running_mean and running_var is there."""
     if mean != var:
         have, lack = ("mean", "var") if mean else ("var", "mean")
+        if flags.state and getattr(flags, f"running_{have}") is None:
+            raise UsageError(
+                f"--state {flags.state}: this layer has running_{have} but no running_{lack}; "
+                f"add --running-{lack}, or name another layer."
+            )
         raise UsageError(
-            f"running_{have} is given without running_{lack}; they belong together: "
+            f"--running-{have} is given without --running-{lack}, and both are needed: "
             f"add --running-{lack}."
         )
 

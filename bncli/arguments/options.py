@@ -89,15 +89,15 @@ def argument(metavar: str, text: str, complete: Completer = complete_tensors) ->
 
 
 TENSOR = (
-    "A tensor: PATH, or PATH::NAME inside a file of several; a .csv has a row for each sample, - "
-    "is .npy, a JSON array or CSV on standard input."
+    "The input tensor: PATH, or PATH::NAME for one tensor in a file of several. A .csv file has "
+    "one row per sample. Use - to read .npy data, a JSON array or CSV from standard input."
 )
 """What an INPUT may be."""
 InputsArgument = Annotated[
     list[str],
     argument(
         "INPUT...",
-        f"{TENSOR} Several are parts of one batch.",
+        f"{TENSOR} Several INPUTs are joined into one batch.",
     ),
 ]
 InputArgument = Annotated[
@@ -107,7 +107,7 @@ InputArgument = Annotated[
 Values = Annotated[
     str | None,
     option(
-        "The numbers themselves in place of INPUT: '[[1, 2], [3, 4]]' is two samples of two "
+        "The numbers themselves, instead of INPUT: '[[1, 2], [3, 4]]' is two samples of two "
         "channels, in float32.",
         INPUT,
         metavar="LISTS",
@@ -115,12 +115,12 @@ Values = Annotated[
     ),
 ]
 ChannelAxis = Annotated[
-    int, option("The axis of the channels; -1 for channels-last data.", INPUT, metavar="N")
+    int, option("The channel axis; -1 for channels-last data.", INPUT, metavar="N")
 ]
 Dtype = Annotated[
     ComputeDtype | None,
     option(
-        "Cast the input to this dtype first; integers and booleans need it.",
+        "Convert the input to this dtype first; required for integers and booleans.",
         INPUT,
         default="the input's",
     ),
@@ -128,7 +128,7 @@ Dtype = Annotated[
 NoChecksum = Annotated[
     bool,
     option(
-        "Read damaged values too: do not check the checksums in the file.",
+        "Do not verify the file's checksums, so that a damaged file can be read.",
         INPUT,
         "--no-checksum",
     ),
@@ -137,7 +137,7 @@ NoChecksum = Annotated[
 Channel = Annotated[
     list[str] | None,
     option(
-        "Show these channels only, such as 0,3,8-11; may be repeated.",
+        "Show only these channels, such as 0,3,8-11; may be repeated.",
         INPUT,
         metavar="LIST",
         default="all",
@@ -146,8 +146,8 @@ Channel = Annotated[
 Training = Annotated[
     bool,
     option(
-        "Normalise with the batch's statistics and update the running ones, or "
-        "normalise with the running ones.",
+        "Normalise with the batch statistics and update the running statistics (--training), or "
+        "normalise with the running statistics (--eval).",
         LAYER,
         "--training/--eval",
     ),
@@ -165,7 +165,10 @@ State = Annotated[
 Eps = Annotated[
     float | None,
     option(
-        "Added to the variance before the square root.", LAYER, metavar="NUMBER", default="1e-05"
+        "The number added to the variance before the square root.",
+        LAYER,
+        metavar="NUMBER",
+        default="1e-05",
     ),
 ]
 Momentum = Annotated[
@@ -197,26 +200,26 @@ Against = Annotated[
 Rtol = Annotated[
     float | None,
     option(
-        "Relative tolerance for every quantity; give --atol too.",
+        "Relative tolerance for all quantities; requires --atol.",
         COMPARISON,
         metavar="NUMBER",
-        default="from the arithmetic",
+        default="from rounding-error bounds",
     ),
 ]
 Atol = Annotated[
     float | None,
     option(
-        "Absolute tolerance for every quantity; give --rtol too.",
+        "Absolute tolerance for all quantities; requires --rtol.",
         COMPARISON,
         metavar="NUMBER",
-        default="from the arithmetic",
+        default="from rounding-error bounds",
     ),
 ]
 EqualNan = Annotated[
     bool,
     option(
-        "NaN in both ACTUAL and EXPECTED at the same place is not a mismatch. In diff INPUT it "
-        "never is one.",
+        "Treat NaN as equal to NaN at the same position in ACTUAL and EXPECTED. (`diff INPUT` "
+        "always does.)",
         COMPARISON,
         "--equal-nan",
     ),
@@ -232,7 +235,7 @@ MemoryFormat = Annotated[
 TorchThreads = Annotated[
     int | None,
     option(
-        "PyTorch's threads, which change the order in which rows are summed.",
+        "Number of threads PyTorch uses; it affects the order in which rows are summed.",
         COMPARISON,
         metavar="N",
         default="PyTorch's own",
@@ -259,7 +262,7 @@ SaveOutput = Annotated[
 Threads = Annotated[
     int | None,
     option(
-        "How many threads bncli uses.",
+        "Number of threads bncli uses.",
         OUTPUT,
         metavar="N",
         default="all cores, up to 8",

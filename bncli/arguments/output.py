@@ -17,13 +17,19 @@ class Output:
 
     fail_on: Annotated[
         FailOn | None,
-        option("The lowest severity that makes the exit code 1.", FINDINGS, default="error"),
+        option(
+            "Exit with code 1 if a finding has this severity or a higher one; info stands for "
+            "notes.",
+            FINDINGS,
+            default="error",
+        ),
     ] = None
     select: Annotated[
         list[str] | None,
         option(
-            "Count only these findings: a code (BN001), the beginning of codes (BN9), or either "
-            "for some layers (BN001:backbone.*); separate by commas, or repeat the flag.",
+            "Report only these findings. Give a code (BN001) or a code prefix (BN9), optionally "
+            "limited to some layers (BN001:backbone.*); separate several with commas, or repeat "
+            "the flag.",
             FINDINGS,
             metavar="CODES",
             default="all",
@@ -33,7 +39,7 @@ class Output:
     ignore: Annotated[
         list[str] | None,
         option(
-            "Count all but these findings, written as for --select.",
+            "Do not report these findings; written as for --select.",
             FINDINGS,
             metavar="CODES",
             default="none",
@@ -42,7 +48,7 @@ class Output:
     ] = None
     baseline: Annotated[
         str | None,
-        option("Do not count the findings listed in this file.", FINDINGS, metavar="FILE"),
+        option("Do not report the findings listed in this file.", FINDINGS, metavar="FILE"),
     ] = None
     update_baseline: Annotated[
         bool,
@@ -75,17 +81,17 @@ class Output:
     width: Annotated[
         int | None,
         option(
-            "How many columns wide the report may be.",
+            "The maximum width of the report, in characters.",
             OUTPUT,
             metavar="N",
-            default="the terminal's",
+            default="the terminal's width",
             least=20,
         ),
     ] = None
     verbose: Annotated[
         bool,
         option(
-            "Show every table, column and fact; for an error, the traceback too.",
+            "Show every table, column and detail; if bncli fails, show the traceback too.",
             OUTPUT,
             "--verbose",
             "-v",

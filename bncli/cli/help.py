@@ -22,6 +22,7 @@ from bncli.commands import COMMANDS, DOCUMENTS
 from bncli.process.streams import color_wanted
 
 ARGUMENTS, COMMON = "Arguments", "Common flags"
+NO_FINDINGS = "Findings (this command has none)"
 WIDEST = 100
 """The columns beyond which text is hard to read."""
 
@@ -77,7 +78,7 @@ class Command(GivenOnce):
             page.lines += [f"  # {example.comment}", f"  bncli {example.call}"]
         for title, rows in _panels(params, entry.flags, ctx):
             page.lines.append("")
-            page.heading(title)
+            page.heading(NO_FINDINGS if title == FINDINGS and not entry.reads else title)
             page.rows(rows, NAMES)
         formatter.write(page.written())
 

@@ -17,7 +17,7 @@ PYTORCH = "Does it match PyTorch? (`compute --against torch` is the short check.
 ORIGIN = "Which normalisation made this output?"
 TENSOR = "What does BatchNorm do to my tensor?"
 RUNNING = "How do running statistics move from batch to batch?"
-REFERENCE = "What do others call it, and what does a finding mean?"
+REFERENCE = "How do other frameworks define it, and what does a finding mean?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ COMMANDS = {
             ),
             Example(
                 "simulate-ema x.npy --batch-size 32 --convention keras3",
-                "One tensor cut into batches, with the update of Keras",
+                "One tensor split into batches, with the update of Keras",
             ),
         ),
         (
@@ -179,7 +179,10 @@ COMMANDS = {
         "List the rules behind the findings, or explain one.",
         (
             Example("rules", "All rules"),
-            Example("rules BN201", "One rule: the arithmetic, the fix, what looks like it"),
+            Example(
+                "rules BN201",
+                "One rule: the arithmetic, the fix, and what it is easily confused with",
+            ),
         ),
         reads=False,
     ),

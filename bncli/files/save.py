@@ -74,7 +74,7 @@ def check_writable(path: str) -> None:
     try:
         os.path.realpath(path)  # fails where the current folder is gone
         if not folder.is_dir():
-            raise FileError(path, f"cannot be written: there is no folder {folder}.")
+            raise FileError(path, f"cannot be written: the folder '{folder}' does not exist.")
         if Path(path).is_dir():
             raise FileError(path, "cannot be written: it is a folder.")
         if Path(path).exists() and not Path(path).is_file():

@@ -109,8 +109,9 @@ def _parsed(document: Any, path: str) -> Baseline:
     if version not in (FORMER_VERSION, FORMAT_VERSION):
         raise FileError(
             path,
-            f"it is a baseline of format {version}, and this bncli reads {FORMER_VERSION} and "
-            f"{FORMAT_VERSION}; delete it and create a new one with --update-baseline.",
+            f"this baseline has format {version}, but this version of bncli reads only formats "
+            f"{FORMER_VERSION} and {FORMAT_VERSION}; upgrade bncli, or create a new baseline in "
+            "another file with --update-baseline.",
         )
     if version == FORMER_VERSION:
         return Baseline(former=tuple(map(_former, _items(document, "findings"))))

@@ -77,7 +77,7 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
             raise UsageError(f"{label} {part.strip()}: {_no_rule(code.upper(), codes)}")
         if colon and not glob:
             raise UsageError(
-                f"{label} {part.strip()} has no layer after the colon; write one, such as "
+                f"{label} '{part.strip()}': no layer follows the colon; write for example "
                 f"{code}:backbone.*."
             )
         patterns.append(Pattern(code, glob or "*"))

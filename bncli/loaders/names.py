@@ -24,7 +24,7 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
         raise MissingTensorError(path, f"there is no {kind} in it.")
     if wanted and set(names) == {""}:
         raise MissingTensorError(
-            path, f"it is one {kind} without a name; leave out ::{quoted(wanted)}."
+            path, f"it holds one {kind}, which has no name; leave out ::{quoted(wanted)}."
         )
     if not wanted:
         if len(names) == 1:
@@ -32,7 +32,7 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
         raise MissingTensorError(
             path,
             f"it holds {len(names)} {kind}s; name one as {quoted(path.name)}::NAME"
-            f" ({listed(names)}).",
+            f" ({_cited(names)}).",
         )
     fits = [name for name in names if name.endswith((f".{wanted}", f"/{wanted}"))]
     if len(fits) == 1:
@@ -40,15 +40,16 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
     if fits:
         raise MissingTensorError(
             path,
-            f"{len(fits)} {kind}s end in {quoted(wanted)}; give more of the name ({listed(fits)}).",
+            f"{len(fits)} {kind}s end in '{quoted(wanted)}'; give more of the name "
+            f"({_cited(fits)}).",
         )
     if near := nearest(names, wanted):
         raise MissingTensorError(
             path,
-            f"there is no {kind} {quoted(wanted)} in it; did you mean {listed(near, ' or ')}?",
+            f"there is no {kind} '{quoted(wanted)}' in it; did you mean {_cited(near, ' or ')}?",
         )
     raise MissingTensorError(
-        path, f"there is no {kind} {quoted(wanted)} in it; it has {listed(names)}."
+        path, f"there is no {kind} '{quoted(wanted)}' in it; it has {_cited(names)}."
     )
 
 
@@ -66,9 +67,15 @@ def nearest(names: Collection[str], wanted: str) -> list[str]:
     return list(dict.fromkeys(name for end in close for name in by_end[end]))[:3]
 
 
-def listed(names: Collection[str], joint: str = ", ") -> str:
-    """The first names, and how many more there are."""
-    shown = [quoted(name) or '""' for name, _ in zip(names, range(SHOWN), strict=False)]
+def _cited(names: Collection[str], joint: str = ", ") -> str:
+    """The names as `listed`, each in quotes, where one could be read as a word."""
+    return listed(names, joint, mark="'")
+
+
+def listed(names: Collection[str], joint: str = ", ", mark: str = "") -> str:
+    """The first names, each between two of `mark`, and how many more there are."""
+    first = [quoted(name) for name, _ in zip(names, range(SHOWN), strict=False)]
+    shown = [f"{mark}{name}{mark}" or '""' for name in first]
     more = len(names) - len(shown)
     return joint.join(shown) + (f" and {more} more" if more else "")
 

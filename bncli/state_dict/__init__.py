@@ -128,8 +128,8 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
         where = printable(f"{ref.path}::{layer.name}" if layer.name else str(ref.path))
         counts = ", ".join(f"{leaf} has {length}" for leaf, length in lengths.items())
         problems.append(
-            f"{where}: a BatchNorm layer has one value a channel, but its tensors disagree on the"
-            f" number of channels ({counts})."
+            f"{where}: a BatchNorm layer has one value per channel, but its tensors disagree on"
+            f" the number of channels ({counts})."
         )
     return state, tuple(problems)
 
@@ -174,7 +174,7 @@ def _vector(ref: TensorRef) -> NDArray[Any]:
     _check_real(ref)
     if ref.ndim != 1:
         raise TensorError(
-            f"{ref.label}: a BatchNorm layer has one value a channel, but this has shape"
+            f"{ref.label}: a BatchNorm layer has one value per channel, but this has shape"
             f" {ref.shape}."
         )
     return ref.read()

@@ -43,10 +43,12 @@ def test_an_input_is_named_or_typed(save):
 
 
 def test_an_input_is_not_both_and_not_neither():
-    with pytest.raises(UsageError, match=r"^--values stands in place of INPUT \(x\); leave"):
+    with pytest.raises(UsageError, match=r"^--values and INPUT \(x\) are both given; leave"):
         ReadingFlags(values="[[1]]").tensors(["x"])
     for nothing in ([], [None]):
         with pytest.raises(UsageError, match=r"^INPUT is missing: name a file, or type numbers"):
             ReadingFlags().open(nothing)
-    with pytest.raises(UsageError, match="stands in place of INPUT"):  # an empty text was typed too
+    with pytest.raises(
+        UsageError, match=r"^--values and INPUT \(.*\) are both given"
+    ):  # an empty text was typed too
         ReadingFlags(values="").tensors(["x"])

@@ -105,14 +105,15 @@ def test_a_help_begins_with_usage_purpose_and_examples(run, name):
 def test_the_common_flags_come_first_and_the_panels_that_all_have_last(run, name):
     entry = ENTRIES[name.replace("-", "_")]
     lines = shown(run, name, "-h").splitlines()
-    titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    titles = [line for line in lines if line.endswith((":", ")")) and not line.startswith(" ")]
     wanted = ["Examples:"]
     wanted += ["Arguments:"] * ("Arguments:" in titles)
     wanted += ["Common flags:"] * bool(entry.flags)
     assert titles[: len(wanted)] == wanted
     panels = [title for title in titles if title in {"Input:", "Layer:", "Comparison:"}]
     assert panels == sorted(panels, key=["Input:", "Layer:", "Comparison:"].index)
-    assert titles[-2:] == (["Findings:", "Output:"] if name in NAMES else ["Examples:", "Output:"])
+    findings = "Findings:" if entry.reads else helps.NO_FINDINGS
+    assert titles[-2:] == [findings if name in NAMES else "Examples:", "Output:"]
     assert len(titles) == len(set(titles))
     if entry.flags:
         begin = lines.index("Common flags:")
@@ -136,7 +137,7 @@ def test_a_flag_that_a_command_lacks_is_not_called_common(run, monkeypatch):
 def test_limits_that_surprise_are_said(run):
     text = one_line(shown(run, "compute", "-h"))
     assert "default: all cores, up to 8; 1 to 1024]" in text
-    assert "default: the terminal's; at least 20]" in text
+    assert "default: the terminal's width; at least 20]" in text
     assert "at least 0" not in text
     assert "--training, --eval" in text
     assert "[default: training]" in text

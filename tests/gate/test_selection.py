@@ -87,7 +87,7 @@ def test_globs_of_layers(glob, ignored):
         ("bn203:head", "write codes in capitals, such as BN203"),
         ("BN001,X", "--ignore X: "),
         (":head", "no rule's code begins like this"),
-        ("BN001:", "has no layer after the colon"),
+        ("BN001:", "--ignore 'BN001:': no layer follows the colon"),
     ],
 )
 def test_what_is_no_code_is_refused(text, words):

@@ -51,27 +51,28 @@ def test_a_tensor_by_its_name_or_a_unique_end(net):
 
 def test_an_end_begins_at_a_dot(net):
     """`n.weight` ends three names as text, and none as a path."""
-    assert "there is no tensor n.weight in it" in fails(open_tensor, f"{net}::n.weight")
-    assert "there is no BatchNorm layer m.bn in it" in fails(open_layer, f"{net}::m.bn")
+    assert "there is no tensor 'n.weight' in it" in fails(open_tensor, f"{net}::n.weight")
+    assert "there is no BatchNorm layer 'm.bn' in it" in fails(open_layer, f"{net}::m.bn")
 
 
 def test_sentences_about_tensors(net, tmp_path):
     assert fails(open_tensor, f"{net}") == (
-        f"{net}: it holds 19 tensors; name one as net.pt::NAME (state_dict.stem.bn.weight,"
-        " state_dict.stem.bn.bias, state_dict.stem.bn.running_mean,"
-        " state_dict.stem.bn.running_var, state_dict.stem.bn.num_batches_tracked,"
-        " state_dict.layer1.0.bn.weight, state_dict.layer1.0.bn.bias,"
-        " state_dict.layer1.0.bn.running_mean and 11 more)."
+        f"{net}: it holds 19 tensors; name one as net.pt::NAME ('state_dict.stem.bn.weight',"
+        " 'state_dict.stem.bn.bias', 'state_dict.stem.bn.running_mean',"
+        " 'state_dict.stem.bn.running_var', 'state_dict.stem.bn.num_batches_tracked',"
+        " 'state_dict.layer1.0.bn.weight', 'state_dict.layer1.0.bn.bias',"
+        " 'state_dict.layer1.0.bn.running_mean' and 11 more)."
     )
     assert fails(open_tensor, f"{net}::bn.weight") == (
-        f"{net}: 3 tensors end in bn.weight; give more of the name (state_dict.stem.bn.weight,"
-        " state_dict.layer1.0.bn.weight, state_dict.layer1.1.bn.weight)."
+        f"{net}: 3 tensors end in 'bn.weight'; give more of the name ('state_dict.stem.bn.weight',"
+        " 'state_dict.layer1.0.bn.weight', 'state_dict.layer1.1.bn.weight')."
     )
     assert fails(open_tensor, f"{net}::stem.bn.wieght") == (
-        f"{net}: there is no tensor stem.bn.wieght in it; did you mean state_dict.stem.bn.weight"
-        " or state_dict.layer1.1.bn.weight or state_dict.layer1.0.bn.weight?"
+        f"{net}: there is no tensor 'stem.bn.wieght' in it; did you mean"
+        " 'state_dict.stem.bn.weight' or 'state_dict.layer1.1.bn.weight'"
+        " or 'state_dict.layer1.0.bn.weight'?"
     )
-    assert "it has state_dict.stem.bn.weight, " in fails(open_tensor, f"{net}::zzzzzzz")
+    assert "it has 'state_dict.stem.bn.weight', " in fails(open_tensor, f"{net}::zzzzzzz")
     empty = tmp_path / "empty.pt"
     empty.write_bytes(saved({}))
     assert fails(open_tensor, f"{empty}::a") == f"{empty}: there is no tensor in it."
@@ -116,15 +117,15 @@ def test_layers_that_lack_something_are_opened_by_name(net):
 
 def test_sentences_about_layers(net, tmp_path):
     assert fails(open_layer, f"{net}") == (
-        f"{net}: it holds 3 BatchNorm layers; name one as net.pt::NAME (state_dict.stem.bn,"
-        " state_dict.layer1.0.bn, state_dict.layer1.1.bn)."
+        f"{net}: it holds 3 BatchNorm layers; name one as net.pt::NAME ('state_dict.stem.bn',"
+        " 'state_dict.layer1.0.bn', 'state_dict.layer1.1.bn')."
     )
     assert fails(open_layer, f"{net}::bn") == (
-        f"{net}: 3 BatchNorm layers end in bn; give more of the name (state_dict.stem.bn,"
-        " state_dict.layer1.0.bn, state_dict.layer1.1.bn)."
+        f"{net}: 3 BatchNorm layers end in 'bn'; give more of the name ('state_dict.stem.bn',"
+        " 'state_dict.layer1.0.bn', 'state_dict.layer1.1.bn')."
     )
     assert fails(open_layer, f"{net}::layer1.2.bn").startswith(
-        f"{net}: there is no BatchNorm layer layer1.2.bn in it; did you mean state_dict.layer1."
+        f"{net}: there is no BatchNorm layer 'layer1.2.bn' in it; did you mean 'state_dict.layer1."
     )
     other = tmp_path / "other.pt"
     other.write_bytes(saved({"conv.weight": torch.zeros(1, 1, 1, 1)}))
@@ -149,7 +150,7 @@ def test_a_layer_of_strange_shape(tmp_path):
     ):
         open_layer(str(path))
     path.write_bytes(saved(BN | {"weight": torch.ones(2, 2)}))
-    with pytest.raises(TensorError, match=r"weight: a BatchNorm layer has one value a channel"):
+    with pytest.raises(TensorError, match=r"weight: a BatchNorm layer has one value per channel"):
         open_layer(str(path))
 
 

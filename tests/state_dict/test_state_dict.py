@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_said_when_it_is_read():
         read_state(layer)
     tensors["bn.weight"] = ref("bn.weight", np.ones((3, 1)))
     (layer,) = batch_norm_layers(TensorFile(PATH, "torch-zip", tensors))
-    with pytest.raises(TensorError, match=r"one value a channel, but this has shape \(3, 1\)"):
+    with pytest.raises(TensorError, match=r"one value per channel, but this has shape \(3, 1\)"):
         read_state(layer)
     tensors["bn.weight"] = ref("bn.weight", np.ones(3))
     tensors["bn.num_batches_tracked"] = ref("bn.num_batches_tracked", np.ones(2))
@@ -226,8 +226,8 @@ def test_lengths_that_disagree_are_said_and_the_values_given():
     state, problems = read_tensors(layer_of(weight=ref("bn.weight", np.float32([1, 2]))))
     (problem,) = problems
     assert problem == (
-        "file.pt::bn: a BatchNorm layer has one value a channel, but its tensors disagree on the"
-        " number of channels (running_mean has 3, running_var has 3, weight has 2)."
+        "file.pt::bn: a BatchNorm layer has one value per channel, but its tensors disagree on"
+        " the number of channels (running_mean has 3, running_var has 3, weight has 2)."
     )
     assert state.weight.tolist() == [1, 2]
 

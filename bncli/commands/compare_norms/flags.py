@@ -29,7 +29,7 @@ class SampledFlags(InputFlags):
     channel_axis: Annotated[
         int | None,
         option(
-            "The axis of the channels; -1 for channels-last data, such as sequences (N, T, D).",
+            "The channel axis; -1 for channels-last data, such as sequences (N, T, D).",
             options.INPUT,
             metavar="N",
             default="1",
@@ -78,8 +78,8 @@ class NormFlags:
     normalized_shape: Annotated[
         str | None,
         option(
-            "The sizes of the last axes, which LayerNorm and RMSNorm reduce, such as 3,28,28; if "
-            "these are all axes, each statistic spans the samples.",
+            "The sizes of the trailing axes over which LayerNorm and RMSNorm compute their "
+            "statistics, such as 3,28,28. If it names all axes, one statistic covers all samples.",
             options.LAYER,
             metavar="LIST",
             default="all axes but the first; only the channels if they come last",
@@ -88,7 +88,7 @@ class NormFlags:
     eps: Annotated[
         float | None,
         option(
-            "Added to the variance before the square root, in every norm.",
+            "The number added before the square root, in every norm.",
             options.LAYER,
             metavar="NUMBER",
             default="1e-05; in RMSNorm 1.19e-07, or 2.22e-16 for float64",
@@ -98,7 +98,7 @@ class NormFlags:
     def check(self) -> None:
         """Raise UsageError unless eps is a positive number."""
         if self.eps is not None and not 0 < self.eps < math.inf:
-            raise UsageError(f"--eps {self.eps:g}: eps must be a positive number.")
+            raise UsageError(f"--eps {self.eps:g}: eps must be a finite number above 0.")
 
     def norms(self, given: Input) -> tuple[Norm, ...]:
         """Each norm of this input. Raises UsageError for what does not fit it."""
@@ -121,8 +121,16 @@ def _check_groups(groups: int, channels: int) -> None:
     if 1 <= groups <= channels and channels % groups == 0:
         return
     divisors = [str(number) for number in range(1, channels + 1) if channels % number == 0]
-    some = ", ".join(divisors[:MOST_DIVISORS]) + " and more" * (len(divisors) > MOST_DIVISORS)
-    raise UsageError(f"--groups {groups}: must divide the {channels} channels; choose from {some}.")
+    *some, last = (
+        divisors
+        if len(divisors) <= MOST_DIVISORS
+        else [*divisors[:MOST_DIVISORS], "another divisor"]
+    )
+    choice = f"{', '.join(some)} or {last}" if some else last
+    raise UsageError(
+        f"--groups {groups}: the number of groups must divide the number of channels, {channels}: "
+        f"choose {choice}."
+    )
 
 
 def _normalized(text: str | None, given: Input) -> int:
@@ -138,7 +146,7 @@ def _normalized(text: str | None, given: Input) -> int:
     if not len(sizes) <= len(shape) or shape[-len(sizes) :] != sizes:
         endings = [",".join(map(str, shape[start:])) for start in range(last, -1, -1)]
         raise UsageError(
-            f"--normalized-shape {text}: must be the sizes of the last axes of "
-            f"{list(shape)}; choose from {' or '.join(endings)}."
+            f"--normalized-shape {text}: it must be the sizes of the last axes of shape "
+            f"{list(shape)}: choose {' or '.join(endings)}."
         )
     return len(sizes)

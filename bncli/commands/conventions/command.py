@@ -91,7 +91,8 @@ def conventions(
     count: Annotated[
         int | None,
         option(
-            "Values a channel in a batch, to show what the other variance changes.",
+            "Number of values per channel in a batch, used to show how running_var differs between "
+            "the biased and the unbiased variance.",
             CONVERSION,
             metavar="N",
             default="several",
@@ -150,7 +151,7 @@ def _eps(eps: float | None, source: Convention) -> float:
     if eps is None:
         return float(source.eps)
     if not (math.isfinite(eps) and eps >= 0):
-        raise UsageError(f"--eps {eps:g}: eps must be 0 or more.")
+        raise UsageError(f"--eps {eps:g}: eps must be a finite number, 0 or above.")
     if eps > 1e100:
         raise UsageError(f"--eps {eps:g}: this is more than any variance; choose a smaller one.")
     return eps

@@ -66,8 +66,8 @@ def diff(
     given_input: Annotated[
         str | None,
         options.tensor_option(
-            "What ACTUAL and EXPECTED were made from; with it and the Layer flags, their "
-            "difference is explained.",
+            "The input from which ACTUAL and EXPECTED were both computed; lets diff name the cause "
+            "of a difference. Describe the layer with --state or the Layer flags.",
             panel=options.INPUT,
             name="--input",
         ),
@@ -79,7 +79,8 @@ def diff(
     budget: Annotated[
         bool,
         option(
-            "Show how far both sides are from exact arithmetic, in float32.",
+            "Show how far bncli and PyTorch each are from the exact result, in ULPs (units in the "
+            "last place); for float32 input only.",
             options.COMPARISON,
             "--budget",
         ),

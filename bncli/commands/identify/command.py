@@ -15,9 +15,9 @@ def identify(
         list[str],
         argument(
             "INPUT... [OUTPUT]",
-            "What went into the layer, PATH or PATH::NAME inside a file of several, and what "
-            "came out of it. Several INPUTs are one batch. Leave OUTPUT out where "
-            "--running-mean-before and the three flags like it ask for the update.",
+            "The layer's input and its output, each as PATH, or as PATH::NAME for a tensor in a "
+            "file of several. Several INPUTs are joined into one batch. To identify an update of "
+            "running statistics instead, leave OUTPUT out and give all four Update flags.",
         ),
     ] = (),  # type: ignore[assignment]  # of which Typer makes a list
     *,
@@ -40,7 +40,8 @@ def identify(
         return update_report(reading.open(tensors), buffers)
     if len(tensors) + (reading.values is not None) == 1:
         raise UsageError(
-            "identify needs an OUTPUT, or the running statistics before and after INPUT: "
-            "--running-mean-before and the three flags like it."
+            "identify needs either an OUTPUT, or the running statistics before and after the "
+            "batch: --running-mean-before, --running-var-before, --running-mean-after and "
+            "--running-var-after."
         )
     return output_report(reading.open(tensors[:-1]), tensors[-1], layer)

@@ -145,14 +145,15 @@ def _observed(given: Input, buffers: Buffers) -> Observed:
         if spec is None:
             flag = field.name.replace("_", "-")
             raise UsageError(
-                f"--{flag} is missing: an update needs the mean and the variance before and after."
+                f"--{flag} is missing: to identify an update, give the running mean and the "
+                "running variance before and after it."
             )
         arrays[field.name], dtype = read_vector(field.name, spec, given)
         dtypes.append(dtype)
     if given.count == 1:
         raise TensorError(
-            f"{given.tensors[0].label}: one value per channel has no variance, so that it updates "
-            "nothing; use a larger batch."
+            f"{given.tensors[0].label}: the batch has only one value per channel, so its variance "
+            "is undefined and there is no update to identify; use a larger batch."
         )
     parts = tuple(given.statistics())
     return Observed(

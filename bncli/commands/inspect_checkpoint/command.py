@@ -31,17 +31,17 @@ def inspect_checkpoint(
         list[str],
         argument(
             "CKPT[::NAME]...",
-            "Checkpoints of PyTorch, safetensors or NumPy; NAME is a layer, or the beginning of "
-            "layers' names. Quoted patterns ('**/*.pt') are expanded; a folder or a shard stands "
-            "for its whole model.",
+            "Checkpoints of PyTorch, safetensors or NumPy. Quote patterns ('**/*.pt'); bncli "
+            "expands them. For a sharded checkpoint, give its folder or any one shard. NAME is a "
+            "layer's name, or a prefix shared by several layers.",
             complete_layers,
         ),
     ],
     layer: Annotated[
         list[str] | None,
         option(
-            "Show only the layers that match, by name or any suffix of it, such as 'layer1.*'; "
-            "may be repeated.",
+            "Show only layers whose full name, or any dotted suffix of it, matches this pattern, "
+            "such as 'layer1.*'; may be repeated.",
             options.INPUT,
             metavar="GLOB",
             default="all",
@@ -51,21 +51,21 @@ def inspect_checkpoint(
     eps: Annotated[
         list[str] | None,
         option(
-            "Added to the variance before the square root; for some layers 'backbone.*=1e-3'; "
-            "may be repeated.",
+            "The number added to the variance before the square root. For some layers only, write "
+            "'backbone.*=1e-3'; may be repeated.",
             options.LAYER,
             metavar="[GLOB=]NUMBER",
-            default="the file's, else its framework's",
+            default="the value in the file, otherwise the framework's default",
         ),
     ] = None,
     momentum: Annotated[
         list[str] | None,
         option(
             "The weight of the new batch in the running statistics; none for the cumulative "
-            "average; may be repeated.",
+            "average. For some layers only, write 'backbone.*=0.01'; may be repeated.",
             options.LAYER,
             metavar="[GLOB=]NUMBER|none",
-            default="the file's, else its framework's",
+            default="the value in the file, otherwise the framework's default",
         ),
     ] = None,
     expect_layers: Annotated[

@@ -101,5 +101,5 @@ def _parse_eps(text: str) -> float:
     except ValueError:
         eps = math.nan
     if not 0 <= eps < math.inf:
-        raise UsageError(f"--eps {text}: eps must be 0 or more.")
+        raise UsageError(f"--eps {text}: eps must be a finite number, 0 or above.")
     return eps

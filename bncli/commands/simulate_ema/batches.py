@@ -136,26 +136,30 @@ def _check_flags(flags: BatchFlags) -> None:
         raise UsageError(f"--generate makes the batches: give it or {what}, not both.")
     if flags.batch_axis is not None and flags.batch_size is not None:
         raise UsageError(
-            "--batch-axis and --batch-size are two ways to cut a tensor; leave one out."
+            "--batch-axis and --batch-size are two ways to split a tensor; leave one out."
         )
     cut = "--batch-axis" if flags.batch_axis is not None else "--batch-size"
     if flags.batch_axis is not None or flags.batch_size is not None:
         if flags.generate is not None:
-            raise UsageError(f"{cut} cuts a file; --generate makes whole batches.")
+            raise UsageError(
+                f"{cut} splits a tensor, but --generate makes whole batches; leave one out."
+            )
         if len(flags.inputs) > 1:
-            raise UsageError(f"{cut} cuts one file; {len(flags.inputs)} are given.")
+            raise UsageError(f"{cut} splits a single INPUT, but {len(flags.inputs)} are given.")
     if flags.drop_last and flags.batch_size is None:
-        raise UsageError("--drop-last is for batches cut with --batch-size: add that flag.")
+        raise UsageError("--drop-last applies only with --batch-size: add that flag.")
 
 
 def _limited(batches: Batches) -> Batches:
     """The same. Raises UsageError where their statistics would take too much memory."""
     kept = batches.number * batches.given.num_features
     if kept > MOST_STATISTICS:
+        fix = "use fewer batches, and repeat them with --epochs"
+        if batches.number > batches.per_epoch:  # shuffled samples make new ones in each epoch
+            fix = "use fewer --epochs, or leave out --shuffle"
         raise UsageError(
             f"{batches.number} batches of {batches.given.num_features} channels need too much "
-            f"memory (at most {MOST_STATISTICS} means fit); use fewer batches, or --epochs to "
-            "repeat them."
+            f"memory: batches x channels may be at most {MOST_STATISTICS}; {fix}."
         )
     return batches
 
@@ -210,7 +214,10 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
     """The batches of a DataLoader: `size` samples each, shuffled sample by sample."""
     given = check_input((tensor,), flags.channel_axis, flags.dtype)
     if given.channel_axis == 0:
-        raise UsageError("--batch-size cuts axis 0, which --channel-axis 0 says are the channels.")
+        raise UsageError(
+            f"--batch-size splits axis 0, but --channel-axis {flags.channel_axis} makes it the "
+            "channel axis; name another channel axis."
+        )
     samples = tensor.shape[0]
     per_epoch = samples // size if flags.drop_last else -(-samples // size)
     if per_epoch == 0:

@@ -31,14 +31,15 @@ class BatchFlags(InputFlags):
         list[str],
         argument(
             "INPUT...",
-            "The batches: a tensor each, or one to cut up; or a .csv or .npz of per-batch "
-            "statistics (batch, channel, mean, var, count).",
+            "The batches: one tensor per batch; or a single tensor to split with --batch-size or "
+            "--batch-axis; or a .csv or .npz table of per-batch statistics (batch, channel, mean, "
+            "var, count).",
         ),
     ] = ()  # type: ignore[assignment]  # of which Typer makes a list
     batch_axis: Annotated[
         int | None,
         option(
-            "Cut INPUT along this axis; each slice, without the axis, is a batch.",
+            "Split INPUT along this axis; each slice, without the axis, is a batch.",
             BATCHES,
             metavar="N",
         ),
@@ -46,14 +47,17 @@ class BatchFlags(InputFlags):
     batch_size: Annotated[
         int | None,
         option(
-            "Cut INPUT into batches of N samples, as a DataLoader does.",
+            "Split INPUT into batches of N samples, as a DataLoader does.",
             BATCHES,
             metavar="N",
             least=1,
         ),
     ] = None
     drop_last: Annotated[
-        bool, option("Leave out a last batch that is smaller.", BATCHES, "--drop-last")
+        bool,
+        option(
+            "Leave out the last batch if it is smaller than the others.", BATCHES, "--drop-last"
+        ),
     ] = False
     generate: Annotated[
         str | None,
@@ -63,12 +67,13 @@ class BatchFlags(InputFlags):
     ] = None
     batches: Annotated[
         int | None,
-        option("How many batches to generate.", BATCHES, metavar="N", default="100", least=1),
+        option("Number of batches to generate.", BATCHES, metavar="N", default="100", least=1),
     ] = None
     between_std: Annotated[
         float | None,
         option(
-            "Standard deviation of the generated batches' means, as if sorted by class.",
+            "Standard deviation of the means of the generated batches; above 0, it imitates data "
+            "sorted by class.",
             BATCHES,
             metavar="NUMBER",
             default="0",
@@ -90,7 +95,7 @@ class BatchFlags(InputFlags):
     shuffle: Annotated[
         bool,
         option(
-            "Shuffle in every epoch: the samples with --batch-size, else the batches.",
+            "Shuffle in every epoch: the samples with --batch-size, otherwise the batches.",
             BATCHES,
             "--shuffle",
         ),
@@ -108,7 +113,8 @@ class RunningFlags:
     convention: Annotated[
         list[str] | None,
         option(
-            "Which framework's update (`bncli conventions` lists them); may be repeated.",
+            "Use this framework's update rule (`bncli conventions` lists the names); repeat to "
+            "compare several.",
             RUNNING,
             metavar="NAME",
             default="pytorch",
@@ -117,8 +123,8 @@ class RunningFlags:
     momentum: Annotated[
         str | None,
         option(
-            "The momentum as the first convention means it, converted for the others; none for "
-            "the cumulative average.",
+            "The momentum, in the meaning of the first --convention; converted for the others. Use "
+            "none for the cumulative average.",
             RUNNING,
             metavar="NUMBER|none",
             default="the convention's",
@@ -127,8 +133,8 @@ class RunningFlags:
     buffer_dtype: Annotated[
         BufferDtype,
         option(
-            "The dtype of the running statistics: float64 is exact, the others repeat "
-            "PyTorch's arithmetic.",
+            "The dtype of the running statistics: float64 avoids float32's rounding, the others "
+            "reproduce PyTorch's arithmetic.",
             RUNNING,
         ),
     ] = BufferDtype.FLOAT32
@@ -174,8 +180,8 @@ class PlanFlags:
     reach_noise: Annotated[
         float | None,
         option(
-            "Find the momentum that leaves this standard error: the larger of running_mean's, in "
-            "standard deviations, and running_var's, relative to itself.",
+            "Find the momentum for which neither running_mean (in standard deviations of the data) "
+            "nor running_var (as a fraction of its value) has a standard error above this.",
             PLAN,
             metavar="NUMBER",
         ),
@@ -197,7 +203,8 @@ class SteppedFlags(AgainstFlags):
     torch_threads: Annotated[
         int,
         option(
-            "Threads of the PyTorch whose float32 arithmetic is repeated: its sums depend on them.",
+            "The number of threads to assume when reproducing PyTorch's float32 sums, which depend "
+            "on it.",
             options.COMPARISON,
             metavar="N",
             least=1,
@@ -213,15 +220,20 @@ class ShownFlags:
     every: Annotated[
         int | None,
         option(
-            "Show every Nth step, and the last.",
+            "Show every Nth step, and the last one.",
             options.OUTPUT,
             metavar="N",
-            default="all that fit",
+            default="a few, spaced logarithmically; all with -v",
             least=1,
         ),
     ] = None
     chart: Annotated[
-        bool, option("Draw the course in characters below the table.", options.OUTPUT, "--chart")
+        bool,
+        option(
+            "Below the table, draw a text chart of how the running statistics develop.",
+            options.OUTPUT,
+            "--chart",
+        ),
     ] = False
     plot: Annotated[
         str | None,

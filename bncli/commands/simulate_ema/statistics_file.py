@@ -16,6 +16,7 @@ from bncli.loaders.csv import STATISTICS, header
 from bncli.loaders.interface import check_regular
 from bncli.model import TensorRef
 from bncli.running_stats.batch_table import BatchTable
+from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +30,12 @@ ENOUGH = 3
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """A row each: the statistics of one channel in one batch; all arrays have shape (rows,)."""
+    """A row each: the statistics of one channel in one batch; all arrays have shape (rows,).
 
+    `lines` are their numbers in a .csv, None for arrays.
+    """
+
+    lines: list[int] | None
     batch: NDArray[Any]
     channel: NDArray[Any]
     mean: FloatArray
@@ -77,7 +82,7 @@ def read_statistics(spec: str) -> BatchTable:
                 f"{path}: {name} has shape {list(arrays[name].shape)}, and mean "
                 f"{list(arrays['mean'].shape)}; both need one number for each row."
             )
-    return _table(path, _Records(**arrays))
+    return _table(path, _Records(None, **arrays))
 
 
 def _numbers(tensor: TensorRef) -> NDArray[Any]:
@@ -90,6 +95,7 @@ def _numbers(tensor: TensorRef) -> NDArray[Any]:
 def _from_csv(path: Path) -> _Records:
     """The rows of a CSV file with a header."""
     columns: dict[str, list[float]] = {name: [] for name in NEEDED}
+    lines: list[int] = []
     try:
         check_regular(path)
         with TextIOWrapper(
@@ -102,13 +108,14 @@ def _from_csv(path: Path) -> _Records:
                         path, f"the column {name} is missing; the file needs {', '.join(NEEDED)}."
                     )
             for row in reader:
+                lines.append(reader.line_num)
                 for name in NEEDED:
                     columns[name].append(_number(path, reader.line_num, name, row[name]))
     except OSError as error:
         raise FileError(path, f"it cannot be read ({error.strerror}).") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise CorruptFileError(path, f"it is not CSV text ({error}).") from None
-    return _Records(**{name: np.array(values) for name, values in columns.items()})
+    return _Records(lines, **{name: np.array(values) for name, values in columns.items()})
 
 
 def _number(path: Path, line: int, name: str, text: str | None) -> float:
@@ -126,22 +133,26 @@ def _table(path: Path, rows: _Records) -> BatchTable:
     if not len(rows.mean):
         raise TensorError(f"{path}: it has no batches.")
     for name in ("batch", "channel", "count"):
-        _check_whole(path, name, getattr(rows, name))
+        _check_whole(path, name, getattr(rows, name), rows.lines)
+    _check_not_negative(path, rows.var, rows.lines)
     batches, at = np.unique(rows.batch, return_inverse=True)
     channels = int(rows.channel.max()) + 1
     number = len(batches)
     if channels * number != len(rows.mean):
+        wanted = f"{counted(number, 'batch', 'batches')} x {counted(channels, 'channel')}"
         raise TensorError(
-            f"{path}: it has {len(rows.mean)} rows instead of {channels * number} ({number} x "
-            f"{channels}, batches times channels from 0); each batch must have each channel once."
+            f"{path}: expected {counted(channels * number, 'row')} ({wanted}), found "
+            f"{len(rows.mean)}; number the channels from 0, and give each channel of each batch "
+            "one row."
         )
     place = at * channels + rows.channel.astype(np.int64)
     seen = np.bincount(place, minlength=channels * number)
     if (seen != 1).any():
-        batch, channel = divmod(int(np.argmax(seen != 1)), channels)
+        wrong = int(np.argmax(seen != 1))
+        batch, channel = divmod(wrong, channels)
         raise TensorError(
-            f"{path}: batch {batches[batch]:g} has channel {channel} {seen.max()} times; each "
-            "batch must have each channel once."
+            f"{path}: batch {batches[batch]:g} has {counted(int(seen[wrong]), 'row')} "
+            f"for channel {channel}; give each channel of each batch one row."
         )
     order = np.argsort(place)
     shape = (number, channels)
@@ -150,6 +161,7 @@ def _table(path: Path, rows: _Records) -> BatchTable:
         rows.count[order].reshape(shape),
         rows.mean[order].reshape(shape),
         rows.var[order].reshape(shape),
+        batches,
     )
 
 
@@ -168,32 +180,50 @@ def _wide(path: Path, arrays: dict[str, NDArray[Any]]) -> BatchTable:
             f"{path}: count has shape {list(count.shape)}; it must be one number, "
             "or one for each batch."
         )
-    _check_whole(path, "count", count)
-    return _checked(path, np.broadcast_to(count, mean.shape), mean, var)
+    _check_whole(path, "count", arrays["count"])
+    _check_not_negative(path, var)
+    return _checked(path, np.broadcast_to(count, mean.shape), mean, var, np.arange(len(mean)))
 
 
-def _check_whole(path: Path, name: str, values: NDArray[Any]) -> None:
+def _check_whole(
+    path: Path, name: str, values: NDArray[Any], lines: list[int] | None = None
+) -> None:
     """Raise TensorError unless the values are whole numbers that can count."""
     least = 1 if name == "count" else 0
     with np.errstate(invalid="ignore"):
         bad = ~((values >= least) & (values < 2**53) & (values == np.floor(values)))
     if bad.any():
         raise TensorError(
-            f"{path}: {name} is {values[bad].flat[0]:g} somewhere; it must be a whole number of at "
-            f"least {least}."
+            f"{path}: {_first(name, values, bad, lines)}; it must be a whole number, {least} or "
+            "more."
         )
 
 
-def _checked(path: Path, count: IntArray, mean: FloatArray, var: FloatArray) -> BatchTable:
-    """The table, if its counts agree and no variance is negative; raises TensorError if not."""
+def _check_not_negative(path: Path, var: FloatArray, lines: list[int] | None = None) -> None:
+    """Raise TensorError where a variance is below 0."""
+    if (var < 0).any():
+        raise TensorError(
+            f"{path}: {_first('var', var, var < 0, lines)}; a variance cannot be negative."
+        )
+
+
+def _first(name: str, values: NDArray[Any], bad: NDArray[Any], lines: list[int] | None) -> str:
+    """The first of the bad values, with its line, or with its index in an array."""
+    at = tuple(int(axis[0]) for axis in np.nonzero(np.atleast_1d(bad)))
+    value = f"is {np.atleast_1d(values)[at]:g}"
+    if lines is not None:
+        return f"line {lines[at[0]]}: {name} {value}"
+    return f"{name}{list(at)} {value}" if values.ndim else f"{name} {value}"
+
+
+def _checked(
+    path: Path, count: IntArray, mean: FloatArray, var: FloatArray, batches: NDArray[Any]
+) -> BatchTable:
+    """The table of these `batches`; raises TensorError if the counts of one do not agree."""
     uneven = np.flatnonzero((count != count[:, :1]).any(1))
     if len(uneven):
         raise TensorError(
-            f"{path}: the channels of one batch have different counts (batch "
-            f"{uneven[0]} of {len(count)}, from 0); they must share one."
-        )
-    if (var < 0).any():
-        raise TensorError(
-            f"{path}: var is {var[var < 0].flat[0]:g} somewhere; a variance is not negative."
+            f"{path}: the channels of batch {batches[uneven[0]]:g} have different counts; all "
+            "channels of a batch must have the same count."
         )
     return BatchTable(count[:, 0].astype(np.int64), mean, var)

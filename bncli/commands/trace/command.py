@@ -40,10 +40,10 @@ class TracedFlags(ReadingFlags):
     channel: Annotated[
         list[str] | None,
         option(
-            "Trace these channels, such as 0,3,8-11; may be repeated.",
+            "Trace only these channels, such as 0,3,8-11; may be repeated.",
             options.INPUT,
             metavar="LIST",
-            default=f"the first, {FEW_CHANNELS} with -v",
+            default=f"the first channel, or the first {FEW_CHANNELS} with -v",
         ),
     ] = None
 
@@ -55,8 +55,8 @@ class StepFlags:
     at: Annotated[
         str | None,
         option(
-            "Follow the element at this index, such as 0,1,1: in every channel traced, or in one "
-            "if the index names its channel too.",
+            "Follow the element at this index. An index without the channel axis (0,1,1) is "
+            "followed in every traced channel; a full index (0,0,1,1) only in its own channel.",
             TRACE,
             "--at",
             metavar="INDEX",
@@ -76,7 +76,9 @@ class StepFlags:
     arithmetic: Annotated[
         Arithmetic,
         option(
-            "float64 is exact; float32 repeats PyTorch's roundings, beside exact values.", TRACE
+            "float64 shows reference values; float32 reproduces PyTorch's rounding and shows the "
+            "reference values next to it.",
+            TRACE,
         ),
     ] = Arithmetic.FLOAT64
 

@@ -101,32 +101,49 @@ def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
         (
             NormFlags(groups=4),
             6,
-            "--groups 4: must divide the 6 channels; choose from 1, 2, 3, 6.",
+            (
+                "--groups 4: the number of groups must divide the number of channels, 6: "
+                "choose 1, 2, 3 or 6."
+            ),
         ),
-        (NormFlags(groups=0), 2, "--groups 0: must divide the 2 channels; choose from 1, 2."),
-        (NormFlags(groups=4), 2, "--groups 4: must divide the 2 channels; choose from 1, 2."),
+        (
+            NormFlags(groups=0),
+            2,
+            (
+                "--groups 0: the number of groups must divide the number of channels, 2: "
+                "choose 1 or 2."
+            ),
+        ),
+        (
+            NormFlags(groups=4),
+            2,
+            (
+                "--groups 4: the number of groups must divide the number of channels, 2: "
+                "choose 1 or 2."
+            ),
+        ),
         (
             NormFlags(groups=7),
             360,
             (
-                "--groups 7: must divide the 360 channels; choose from 1, 2, 3, 4, 5, 6, 8, 9, 10, "
-                "12, 15, 18 and more."
+                "--groups 7: the number of groups must divide the number of channels, 360: "
+                "choose 1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 18 or another divisor."
             ),
         ),
         (
             NormFlags(normalized_shape="2"),
             6,
             (
-                "--normalized-shape 2: must be the sizes of the last axes of [4, 6, 3]; choose "
-                "from 3 or 6,3 or 4,6,3."
+                "--normalized-shape 2: it must be the sizes of the last axes of shape [4, 6, 3]: "
+                "choose 3 or 6,3 or 4,6,3."
             ),
         ),
         (
             NormFlags(normalized_shape="1,4,6,3"),
             6,
             (
-                "--normalized-shape 1,4,6,3: must be the sizes of the last axes of [4, 6, 3]; "
-                "choose from 3 or 6,3 or 4,6,3."
+                "--normalized-shape 1,4,6,3: it must be the sizes of the last axes of shape [4, 6, 3]"
+                ": choose 3 or 6,3 or 4,6,3."
             ),
         ),
     ],
@@ -140,7 +157,7 @@ def test_what_does_not_fit_is_refused(save, flags, channels, sentence):
 
 @pytest.mark.parametrize("eps", [0.0, -1.0, math.inf, math.nan])
 def test_an_eps_that_is_none_is_refused(eps):
-    with pytest.raises(UsageError, match="eps must be a positive number"):
+    with pytest.raises(UsageError, match="eps must be a finite number above 0"):
         NormFlags(eps=eps).check()
 
 
