@@ -83,6 +83,12 @@ def layer_option(text: str, default: str | bool = False, *, panel: str = LAYER) 
     return option(text, panel, metavar="CKPT::LAYER", default=default, complete=complete_layers)
 
 
+def tolerance_option(kind: str, other: str, default: str = "from rounding-error bounds") -> Any:
+    """The option for one of two tolerances, which are given together."""
+    text = f"{kind} tolerance for all quantities; requires {other}."
+    return option(text, COMPARISON, metavar="NUMBER", default=default)
+
+
 def argument(metavar: str, text: str, complete: Completer = complete_tensors) -> Any:
     """The argument for tensors, or for what else the shell is to `complete`."""
     return typer.Argument(metavar=metavar, help=text, show_default=False, autocompletion=complete)
@@ -197,24 +203,8 @@ Against = Annotated[
         default="no comparison",
     ),
 ]
-Rtol = Annotated[
-    float | None,
-    option(
-        "Relative tolerance for all quantities; requires --atol.",
-        COMPARISON,
-        metavar="NUMBER",
-        default="from rounding-error bounds",
-    ),
-]
-Atol = Annotated[
-    float | None,
-    option(
-        "Absolute tolerance for all quantities; requires --rtol.",
-        COMPARISON,
-        metavar="NUMBER",
-        default="from rounding-error bounds",
-    ),
-]
+Rtol = Annotated[float | None, tolerance_option("Relative", "--atol")]
+Atol = Annotated[float | None, tolerance_option("Absolute", "--rtol")]
 EqualNan = Annotated[
     bool,
     option(

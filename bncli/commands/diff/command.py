@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from bncli.verify.batch_norm_pass import Path
 
 
+DEFAULT_TOLERANCE = (
+    "from rounding-error bounds; for two stored tensors, as torch.testing.assert_close"
+)
+"""How close two sides must be without --rtol and --atol, as the help says it."""
+
+
 @dataclass(frozen=True, slots=True)
 class DiffedFlags(AgainstFlags):
     """What INPUT is compared with; the tolerances are for two stored tensors too."""
@@ -27,6 +33,12 @@ class DiffedFlags(AgainstFlags):
             options.COMPARISON,
             default=BackendName.TORCH.value,
         ),
+    ] = None
+    rtol: Annotated[
+        float | None, options.tolerance_option("Relative", "--atol", DEFAULT_TOLERANCE)
+    ] = None
+    atol: Annotated[
+        float | None, options.tolerance_option("Absolute", "--rtol", DEFAULT_TOLERANCE)
     ] = None
 
     @property

@@ -223,7 +223,7 @@ class ShownFlags:
             "Show every Nth step, and the last one.",
             options.OUTPUT,
             metavar="N",
-            default="a few, spaced logarithmically; all with -v",
+            default="a few, spaced logarithmically; more with -v",
             least=1,
         ),
     ] = None

@@ -142,8 +142,8 @@ def test_a_norm_of_all_axes_spans_the_samples(run, save, shape, axis, value):
             NormFlags(normalized_shape="1,4,6,3"),
             6,
             (
-                "--normalized-shape 1,4,6,3: it must be the sizes of the last axes of shape [4, 6, 3]"
-                ": choose 3 or 6,3 or 4,6,3."
+                "--normalized-shape 1,4,6,3: it must be the sizes of the last axes of shape "
+                "[4, 6, 3]: choose 3 or 6,3 or 4,6,3."
             ),
         ),
     ],
