@@ -168,7 +168,7 @@ class BlockNormalizer:
         """The gradient of the block `x` for the upstream gradient `g`, float64.
 
         With batch statistics: weight * invstd * (g - sum(g)/n - x_hat * sum(g*x_hat)/n), n the
-        `count` of values a channel; with stored ones: weight * invstd * g.
+        `count` of values per channel; with stored ones: weight * invstd * g.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             gradient = g.astype(np.float64)

@@ -43,7 +43,7 @@ class Arithmetic:
     ) -> Arithmetic:
         """Steps and sums in `computed_in` (None: the parameters' dtype), in an order of its own.
 
-        `additions` is the length of the longest sum, such as the number of values a channel; less
+        `additions` is the length of the longest sum, such as the number of values per channel; less
         for sums by pairs. The variance is a mean of squared deviations from the mean, which may
         move as values come; not mean(x^2) - mean^2, which loses more.
         """

@@ -69,7 +69,7 @@ class SampleSums:
 def power_sums(mean: FloatArray, var: FloatArray | None) -> FloatArray:
     """The sums over samples of `mean` and `var`, both of shape (samples, channels).
 
-    `var` None stands for zeros, of samples with one value a channel.
+    `var` None stands for zeros, of samples with one value per channel.
     """
     number, channels = mean.shape
     sums = np.zeros((8, channels))
@@ -109,7 +109,7 @@ def moved(sums: FloatArray, number: int, by: FloatArray) -> FloatArray:
 
 
 def pooled(parts: list[tuple[int, SampleSums]], deltas: list[FloatArray]) -> SampleSums:
-    """The samples of several tensors; each part comes with its number of values a channel.
+    """The samples of several tensors; each part comes with its number of values per channel.
 
     `deltas` are the parts' means less that of all values.
     """

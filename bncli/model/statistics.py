@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ChannelStats:
     """Statistics of each channel of a tensor; every array has shape (num_features,).
 
-    `count` is the number of values a channel. The mean is `shift + offset`, two float64 numbers
+    `count` is the number of values per channel. The mean is `shift + offset`, two float64 numbers
     because one has too few digits where the mean is far from 0. `var` is the biased variance
     (divided by count). A channel with a NaN or Inf has the mean and var that IEEE arithmetic
     gives. `min` and `max` are over the finite values, NaN where there are none.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class BatchStatistics:
     """A batch's statistics; both arrays are float32 of shape (num_features,).
 
-    `var_sum` is the sum of squared deviations from `mean`, `count` the values a channel.
+    `var_sum` is the sum of squared deviations from `mean`, `count` the values per channel.
     """
 
     mean: Float32Array

@@ -282,10 +282,10 @@ def test_an_eighty_layer_network_stays_readable(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--eps -1", "--eps -1: eps must be 0 or more."),
-        ("--eps body=nan", "--eps nan: eps must be 0 or more."),
-        ("--eps body=", "--eps : eps must be 0 or more."),
-        ("--eps abc", "--eps abc: eps must be 0 or more."),
+        ("--eps -1", "--eps -1: eps must be a finite number, 0 or above."),
+        ("--eps body=nan", "--eps nan: eps must be a finite number, 0 or above."),
+        ("--eps body=", "--eps : eps must be a finite number, 0 or above."),
+        ("--eps abc", "--eps abc: eps must be a finite number, 0 or above."),
         (
             "--momentum stem=fast",
             "--momentum fast: give a number such as 0.1, or none for the cumulative average.",
