@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from bncli.gate.selection import Pattern
 
 
+MOST_CODES = 3
+"""Codes of findings that a verdict names as not counted."""
+
+
 class Delivery:
     """The flags checked before the work begins, and the report's way out after it.
 
@@ -191,9 +195,15 @@ def _count_left_out(table: Table) -> str:
     return f"the table {table.key} holds {rows} of {rows + table.left_out} rows"
 
 
+def _codes(report: Report, by: str) -> str:
+    """The codes of the findings that were taken out, if they are few, in brackets."""
+    codes = list(dict.fromkeys(item.finding.code for item in report.suppressed if item.by == by))
+    return f" ({', '.join(codes)})" if len(codes) <= MOST_CODES else ""
+
+
 def _count_suppressed(report: Report) -> str:
     """How many findings were taken out, and by what."""
     counts = Counter(item.by for item in report.suppressed)
     names = {"select": "not selected", "ignore": "ignored", "baseline": "in the baseline"}
-    said = [f"{counts[by]} {name}" for by, name in names.items() if counts[by]]
+    said = [f"{counts[by]} {name}{_codes(report, by)}" for by, name in names.items() if counts[by]]
     return f"not counted: {', '.join(said)}"

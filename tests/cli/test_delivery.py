@@ -41,27 +41,34 @@ def faulty(command, folder):
     return given
 
 
+SAID = {
+    "first": "explains the first", "only": "explains it", "gone": "; not counted:",
+    "all": "BN001, BN002, BN008",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "verdict"),
     [
         ("", 1, "FAIL  3 layers; 1 error, 1 warning, 1 note (bncli rules BN001 {first})"),
         ("--ignore BN001", 0,
-         "WARN  3 layers; 1 warning, 1 note (bncli rules BN002 {first}); not counted: 1 ignored"),
+         "WARN  3 layers; 1 warning, 1 note (bncli rules BN002 {first}){gone} 1 ignored (BN001)"),
         ("--ignore BN001 --fail-on warning", 1,
-         "FAIL  3 layers; 1 warning, 1 note (bncli rules BN002 {first}); not counted: 1 ignored"),
+         "FAIL  3 layers; 1 warning, 1 note (bncli rules BN002 {first}){gone} 1 ignored (BN001)"),
         ("--select BN008", 0,
-         "PASS  3 layers; 1 note (bncli rules BN008 explains it); not counted: 2 not selected"),
-        ("--select BN00 --ignore BN", 0, "PASS  3 layers; not counted: 3 ignored"),
+         "PASS  3 layers; 1 note (bncli rules BN008 {only}){gone} 2 not selected (BN001, BN002)"),
+        ("--select BN00 --ignore BN", 0, "PASS  3 layers{gone} 3 ignored ({all})"),
         ("--ignore BN001:b", 1,
          "FAIL  3 layers; 1 error, 1 warning, 1 note (bncli rules BN001 {first})"),
-        ("--ignore BN001:a --ignore BN002,BN008", 0, "PASS  3 layers; not counted: 3 ignored"),
-        ("--select BN001,BN002 --ignore BN001", 0, "; not counted: 1 not selected, 1 ignored"),
+        ("--ignore BN001:a --ignore BN002,BN008", 0, "PASS  3 layers{gone} 3 ignored ({all})"),
+        ("--select BN001,BN002 --ignore BN001", 0,
+         "{gone} 1 not selected (BN008), 1 ignored (BN001)"),
     ],
 )  # fmt: skip
 def test_what_counts(run, faulty, flags, code, verdict):
     result = run("made", *flags.split(), "-f", "json")
     assert result.code == code
-    assert result.report["verdict"].endswith(verdict.format(first="explains the first"))
+    assert result.report["verdict"].endswith(verdict.format(**SAID))
     kept = [item["code"] for item in result.report["findings"]]
     gone = [item["code"] for item in result.report["suppressed"]]
     assert sorted(kept + gone) == ["BN001", "BN002", "BN008"]
@@ -103,7 +110,7 @@ def test_a_baseline_from_the_first_run_on(run, faulty, command, folder):
     first = run("made", *known, "--update-baseline", "-f", "json")
     assert first.code == 0
     assert first.report["verdict"].endswith(
-        "PASS  3 layers; b.json is rewritten; not counted: 3 in the baseline"
+        "PASS  3 layers; b.json is rewritten; not counted: 3 in the baseline (BN001, BN002, BN008)"
     )
     assert run("made", *known, "--fail-on", "info").code == 0
     command(report(*faulty.findings[1:], finding("BN011", "d")))

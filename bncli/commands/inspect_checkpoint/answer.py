@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bncli.commands.inspect_checkpoint.layer_rows import WHOLE_FILE, short
 from bncli.report import ANSWER_ROWS, Column, FailOn, Report, Table, count_findings
 from bncli.sections.answer import counted, troubled_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bncli.report import Finding, Value
 
@@ -38,8 +38,12 @@ def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[
     codes = codes_of(report.findings)
     flagged = [{**row, "flags": " ".join(codes.get(place(row), ())) or None} for row in rows]
     shown, rest = troubled_first(flagged, lambda row: row["flags"] is not None)
+    # An eps that differs between layers is what someone asked for, or should know.
+    wanted = {"eps"} if len({row["eps"] for row in rows}) > 1 else set()
     columns = tuple(
-        column for column in COLUMNS if any(row[column.key] is not None for row in shown)
+        replace(column, spare=1) if column.key in wanted else column
+        for column in COLUMNS
+        if any(row[column.key] is not None for row in shown)
     )
     return (Table("answer", "", columns, shown, note=_rest(rest)),)
 
@@ -91,21 +95,24 @@ def codes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
     return {place: list(those) for place, those in codes.items()}
 
 
-def assumptions(rows: Sequence[Row], sources: Mapping[str, set[str]]) -> tuple[str, ...]:
-    """That eps or momentum, whose `sources` are given, were assumed: a line, or none."""
-    assumed = {
-        name: {row[name] for row in rows} for name, seen in sources.items() if seen == {"assumed"}
-    }
-    if not rows or not any("assumed" in seen for seen in sources.values()):
-        return ()
-    named = [
-        f"{name} {_number(*assumed[name])}" if len(assumed.get(name, ())) == 1 else name
-        for name, seen in sources.items()
-        if "assumed" in seen
-    ]
-    verb, none, them = ("are", "neither", "them") if len(named) > 1 else ("is", "none", "it")
-    why = f": the file stores {none}" if assumed else f" for the layers that do not store {them}"
-    return (f"{' and '.join(named)} {verb} assumed{why}",)
+def settings_remarks(rows: Sequence[Row]) -> Iterator[str]:
+    """Which eps and momentum were assumed, and which of a flag replaced stored ones."""
+    everywhere = []
+    for name in ("eps", "momentum"):
+        assumed = [row for row in rows if row[f"{name}_source"] == "assumed"]
+        values = {row[name] for row in assumed}
+        said = f"{name} {_number(*values)}" if len(values) == 1 else name
+        if assumed and len(assumed) == len(rows):
+            everywhere.append(said)
+        elif assumed:
+            yield f"{said} is assumed for {len(assumed)} of {len(rows)} layers"
+    if everywhere:
+        verb, none = ("are", "neither") if len(everywhere) > 1 else ("is", "none")
+        yield f"{' and '.join(everywhere)} {verb} assumed: the file stores {none}"
+    for name in ("eps", "momentum"):
+        number = sum(name in cast("list[str]", row["replaced"]) for row in rows)
+        if number:
+            yield f"--{name} replaces the {name} that the file stores in {counted(number, 'layer')}"
 
 
 def _number(value: Value) -> str:

@@ -115,7 +115,7 @@ def inspect_checkpoint(
         subject=(_subject(files, seen, counts),),
         answer=_answer(files, seen, rows),
         remarks=_remarks(rows, seen),
-        scope=_scope(files, seen, counts),
+        scope=_scope(files, seen, rows, counts),
         verdict=_verdict(seen) if not rows else "",
         nothing_checked=not rows,
         read=tuple(files.read),
@@ -264,14 +264,14 @@ def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
 
 def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     """What was assumed, and what of the files was not read."""
-    from bncli.commands.inspect_checkpoint.answer import assumptions
+    from bncli.commands.inspect_checkpoint.answer import settings_remarks
     from bncli.rulebook.interface import examples
 
     spoilt = sum(row["note"] is not None for row in rows)
     without = [path for path, names in seen.checked.items() if not names] if rows else []
     unsure = any(str(row["kind_hint"]).endswith("?") for row in rows)
     remarks = [
-        *assumptions(rows, {"eps": seen.eps_sources, "momentum": seen.momentum_sources}),
+        *settings_remarks(rows),
         "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
         if unsure
         else "",
@@ -282,9 +282,11 @@ def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     return tuple(filter(None, remarks))
 
 
-def _scope(files: Files, seen: Judged, counts: Counts) -> str:
-    """What was judged: "220 BatchNorm layers of 7 files"."""
+def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Counts) -> str:
+    """What was judged: "220 BatchNorm layers of 7 files", or "1 of 3 BatchNorm layers"."""
     where = f" of {counted(len(seen.checked), 'file')}" if files.several else ""
+    if len(rows) < len(seen.found):
+        return f"{len(rows)} of {len(seen.found)} BatchNorm layers{where}"
     return f"{counted(counts.layers, 'BatchNorm layer')}{where}"
 
 

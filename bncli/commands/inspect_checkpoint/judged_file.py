@@ -96,7 +96,8 @@ def judge(
         layer = _read(refs, settings)
         summaries.append(summary(layer))
         if chosen(refs.name):
-            seen.rows.append({"path": path, **layer_row(layer, refs)})
+            row = {"path": path, **layer_row(layer, refs)}
+            seen.rows.append({**row, **settings.sources_of(refs)})
             seen.findings += layer_findings(layer)
             seen.eps_sources.add(settings.eps_of(refs)[1])
             seen.momentum_sources.add(settings.momentum_of(refs)[1])

@@ -13,6 +13,7 @@ from bncli.gate.places import fits
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
+    from bncli.report import Value
     from bncli.state_dict import LayerRefs
 
 T = TypeVar("T")
@@ -68,6 +69,17 @@ class LayerSettings:
         if module is None or module.eps is None or not module.has_momentum:
             return layer.naming.momentum, "assumed"
         return module.momentum, "file"
+
+    def sources_of(self, layer: LayerRefs) -> dict[str, Value]:
+        """Where eps and momentum come from, and which of them replace what the file stores."""
+        stored = layer.module if layer.module is not None and layer.module.eps is not None else None
+        eps, momentum = self.eps_of(layer), self.momentum_of(layer)
+        replaced = []
+        if stored is not None and eps[1] == "flag" and eps[0] != stored.eps:
+            replaced.append("eps")
+        if stored is not None and stored.has_momentum and momentum[1] == "flag":
+            replaced += ["momentum"] * (momentum[0] != stored.momentum)
+        return {"eps_source": eps[1], "momentum_source": momentum[1], "replaced": replaced}
 
     def check_globs(self, names: Sequence[str]) -> None:
         """Raise UsageError where a glob means none of these layers."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.commands.inspect_checkpoint.answer import assumptions
+from bncli.commands.inspect_checkpoint.answer import settings_remarks
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_what_is_ignored_is_no_trouble(run, folder, states):
     torch.save(state, "net.pth")
     rows, lines = shown(run("inspect-checkpoint", "net.pth", "--ignore", "BN201"))
     assert next(iter(rows)) == "0.1"
-    assert lines[-1] == "PASS  no findings in 20 BatchNorm layers; not counted: 1 ignored"
+    assert lines[-1] == "PASS  no findings in 20 BatchNorm layers; not counted: 1 ignored (BN201)"
 
 
 def test_several_files_have_a_row_each_the_worst_first(run, folder, states):
@@ -123,15 +123,53 @@ def test_a_word_follows_what_fails(run, folder, states):
         assert lines[-1].startswith(word)
 
 
-def test_what_was_assumed_is_said():
-    rows = [{"eps": 1e-5, "momentum": 0.1}, {"eps": 1e-3, "momentum": 0.1}]
-    both = {"eps": {"assumed"}, "momentum": {"assumed"}}
-    assert assumptions(rows[:1], both) == (
+def settings_of(*layers):
+    """Rows with eps, momentum, where each comes from, and which replace stored ones."""
+    keys = ("eps", "eps_source", "momentum", "momentum_source", "replaced")
+    return [dict(zip(keys, layer, strict=True)) for layer in layers]
+
+
+def test_what_was_assumed_or_replaced_is_said():
+    both = (1e-5, "assumed", 0.1, "assumed", [])
+    assert list(settings_remarks(settings_of(both, both))) == [
         "eps 1e-05 and momentum 0.1 are assumed: the file stores neither",
-    )
-    assert assumptions(rows, both)[0].startswith("eps and momentum 0.1 are assumed")
-    assert assumptions(rows, {"eps": {"file"}, "momentum": {"flag"}}) == ()
-    mixed = {"eps": {"file"}, "momentum": {"assumed", "file"}}
-    assert assumptions(rows, mixed)[0].startswith(
-        "momentum is assumed for the layers that do not store it"
-    )
+    ]
+    given = (1e-3, "flag", 0.1, "assumed", [])
+    assert list(settings_remarks(settings_of(both, given))) == [
+        "eps 1e-05 is assumed for 1 of 2 layers",
+        "momentum 0.1 is assumed: the file stores none",
+    ]
+    stored = (1e-3, "file", "none", "file", [])
+    assert list(settings_remarks(settings_of(stored, stored))) == []
+    replaced = (1e-5, "flag", 0.1, "flag", ["eps", "momentum"])
+    assert list(settings_remarks(settings_of(replaced, stored))) == [
+        "--eps replaces the eps that the file stores in 1 layer",
+        "--momentum replaces the momentum that the file stores in 1 layer",
+    ]
+
+
+def test_the_eps_of_each_layer_is_shown_where_they_differ(run, folder, states):
+    torch.save(states(6), "net.pth")
+    same = run("inspect-checkpoint", "net.pth", "--width", "80", "--eps", "1e-3").stdout
+    assert " eps" not in same.splitlines()[2]
+    result = run("inspect-checkpoint", "net.pth", "--width", "80", "--eps", "[0-2].1=1e-3")
+    rows, _ = shown(result)
+    assert {name: row[-1] for name, row in rows.items() if name.endswith(".1")} == {
+        f"{n}.1": "0.001" if n < 3 else "1e-05" for n in range(6)
+    }
+
+
+def test_layers_that_are_left_out_are_counted_in_the_verdict(run, folder, states):
+    state = states(6)
+    state["4.1.running_var"][0] = float("nan")
+    torch.save(state, "net.pth")
+    for arguments, chosen in ((("net.pth", "--layer", "[01].1"), 2), (("net.pth::0.1",), 1)):
+        verdict = run("inspect-checkpoint", *arguments, "-f", "json").report["verdict"]
+        assert verdict == f"PASS  no findings in {chosen} of 6 BatchNorm layers"
+
+
+def test_a_flag_that_replaces_a_stored_number_is_said(run, folder):
+    torch.save(nn.Sequential(nn.BatchNorm1d(3, eps=1e-3), nn.BatchNorm1d(3)), "net.pt")
+    remarks = run("inspect-checkpoint", "net.pt", "--eps", "1e-5", "-f", "json").report["remarks"]
+    assert remarks == ["--eps replaces the eps that the file stores in 1 layer"]
+    assert run("inspect-checkpoint", "net.pt", "-f", "json").report["remarks"] == []
