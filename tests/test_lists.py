@@ -73,7 +73,7 @@ def rules_page() -> Iterator[str]:
         yield from head("code", "severity", "name", "claim")
         for rule in members:
             link = f"[{rule.code}](#{rule.code.lower()}-{rule.name})"
-            yield row(link, rule.severity.label, rule.name, plain(rule.summary))
+            yield row(link, rule.how_bad, rule.name, plain(rule.summary))
         for rule in members:
             yield from explained(rule)
     yield ""
@@ -86,7 +86,7 @@ def explained(rule: Rule) -> Iterator[str]:
     yield f"### {rule.code} {rule.name}"
     yield ""
     claim = plain(rule.summary).rstrip(".")
-    yield f"{rule.severity.label.capitalize()}: {claim} ({rule.sure.value})."
+    yield f"{rule.how_bad.capitalize()}: {claim} ({rule.how_sure})."
     for title, attribute in ASPECTS.items():
         yield ""
         yield f"**{title}.** {plain(getattr(rule, attribute))}"

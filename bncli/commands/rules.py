@@ -140,7 +140,7 @@ def _explanation(rule: Rule) -> Report:
         command="rules",
         facts={"code": rule.code, "name": rule.name, "severity": rule.severity.value},
         tables=(Table("rule", title, EXPLANATION_COLUMNS, rows),),
-        subject=(title, f"{rule.severity.label}: {rule.summary} ({rule.sure.value})"),
+        subject=(title, f"{rule.how_bad}: {rule.summary} ({rule.how_sure})"),
         answer=(Table("", "", PROSE_COLUMNS, prose),),
         verdict=f"{rule.code} is {FAILS[rule.severity.value]}; --ignore {rule.code} leaves it out",
         judged=False,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from bncli.report import Certainty, Finding, Severity, Value
-from bncli.rulebook.interface import Rule, percent
+from bncli.rulebook.interface import Rule, in_prose, percent
 from bncli.rulebook.layers import Checkpoint, Summary, is_below, label, plain_count
 from bncli.rulebook.order import middle_of
 from bncli.rulebook.pairs import ALIKE, Pair
@@ -17,7 +17,8 @@ COPY_INITIAL = Rule(
     Severity.ERROR,
     "the averaged copy has the initial statistics 0 and 1, unlike the live model",
     "Copy or average the buffers along with the parameters, or run update_bn on the copy.",
-    symptom="The teacher or EMA model is far worse than the live one in evaluation.",
+    symptom="In evaluation, the teacher or EMA model is far worse than the live model (the one "
+    "being trained).",
     arithmetic="running_mean is exactly 0 and running_var exactly 1 in a layer of the copy, and "
     "the layer of the same name in the live model has other values. Averaging over parameters() "
     "leaves the buffers at their initial values.",
@@ -35,31 +36,33 @@ COPY_OF_BUFFERS = Rule(
     "BN603",
     "copy-of-live-statistics",
     Severity.WARNING,
-    "the averaged copy has weights of its own, but the live model's statistics",
+    "the averaged copy's weights differ from the live model's, but its statistics are the same",
     "Run update_bn on the copy, or average the running statistics along with the weights.",
-    symptom="The averaged model is a little worse than expected in evaluation.",
-    arithmetic="running_mean and running_var of a layer are equal in every bit to those of the "
-    "live layer, while weight or bias is not: the statistics describe the activations of other "
-    "weights.",
+    symptom="In evaluation, the averaged model is a little worse than expected.",
+    arithmetic="The live model is the one being trained. running_mean and running_var of a layer "
+    "are equal in every bit to those of the live model's layer, while weight or bias is not: the "
+    "statistics describe the activations of other weights.",
     certainty="Certain as a fact. How much it costs grows with the distance between the two sets "
-    "of weights; some projects copy on purpose, and it serves them.",
-    lookalike="A copy that is equal in weight and bias too has just been made. Where statistics "
-    "are frozen in training (eval mode), the copy's stay equal and are right.",
+    "of weights; some projects copy the statistics on purpose, with good results.",
+    lookalike="A copy whose weight and bias are equal too has just been made. If BatchNorm is kept "
+    "in eval mode during training, the copy's statistics stay equal to the live model's, and that "
+    "is correct.",
     seen=("pytorch/ignite#2590", "fadel/pytorch_ema#13", "LeeDoYup/FixMatch-pytorch#10"),
 )
 COPY_AVERAGED = Rule(
     "BN604",
     "copy-with-own-statistics",
     Severity.INFO,
-    "the averaged copy has running statistics of its own",
+    "the averaged copy's running statistics differ from the live model's",
     "Nothing needs fixing.",
-    symptom="None.",
-    arithmetic="running_mean and running_var of the copy differ from the live model's and are not "
-    "the initial 0 and 1, no share of the initial values shows in them (BN608), and they are not "
-    "left behind (BN609). Its counter may be anything: averages often leave out integer buffers.",
+    symptom="There is none.",
+    arithmetic="The live model is the one being trained. running_mean and running_var of the copy "
+    "differ from the live model's and are not the initial 0 and 1, they hold no share of the "
+    "initial values that could be detected (BN608), and they were not left behind (BN609). The "
+    "copy's counter may have any value, since averages often leave out integer buffers.",
     certainty="Certain as a fact.",
-    lookalike="One file does not tell whether the statistics were averaged or estimated anew. A "
-    "teacher that is another network has its own too.",
+    lookalike="A single file does not show whether the statistics were averaged or re-estimated. A "
+    "teacher that is a different network also has different statistics.",
     seen=("huggingface/pytorch-image-models#102", "huggingface/pytorch-image-models#106"),
 )
 NO_UPDATE_BN = Rule(
@@ -68,12 +71,13 @@ NO_UPDATE_BN = Rule(
     Severity.WARNING,
     "weights were averaged, but the statistics are still the live model's",
     "Run torch.optim.swa_utils.update_bn(loader, model) before the averaged model is used.",
-    symptom="The averaged weights do worse than any of the weights they were made from.",
-    arithmetic="n_averaged is above 1, weight or bias differs from the live model's in the same "
-    "file, and running_mean and running_var are equal to the live ones in every bit. AveragedModel "
-    "copies buffers and does not average them, unless use_buffers=True.",
+    symptom="The averaged weights perform worse than any of the weights they were made from.",
+    arithmetic="n_averaged is above 1, weight or bias differs from that of the live model (the one "
+    "being trained) in the same file, and running_mean and running_var are equal to the live ones "
+    "in every bit. AveragedModel copies buffers and does not average them, unless "
+    "use_buffers=True.",
     certainty="Certain that update_bn was not run after the last averaging.",
-    lookalike="Without the live model in the file, this cannot be told (BN606).",
+    lookalike="Without the live model in the file, this cannot be checked (BN606).",
     seen=(
         "Lightning-AI/pytorch-lightning#8811",
         "kristpapadopoulos/keras-stochastic-weight-averaging#4",
@@ -85,10 +89,10 @@ AVERAGED = Rule(
     Severity.INFO,
     "weights were averaged, and the file does not show whether update_bn was run",
     "Check that update_bn was run, or inspect a file that holds the live model too.",
-    symptom="None by itself.",
+    symptom="There is none by itself.",
     arithmetic="A tensor n_averaged above 1 stands beside the layers, and there is no live model "
     "to compare with.",
-    certainty="Certain that weights were averaged, and of no more than that.",
+    certainty="Certain that the weights were averaged; nothing else is certain.",
     lookalike="With the live model in the file, BN605 decides.",
     seen=("mosaicml/composer#624",),
 )
@@ -99,17 +103,17 @@ STILL_INITIAL = Rule(
     "part of the averaged copy's statistics is still the initial 0 and 1",
     "Average for longer, start with a smaller decay, begin the average at a trained model, or run "
     "update_bn on the copy.",
-    symptom="The averaged model is far worse than the live one in evaluation, and gets better as "
-    "training goes on.",
+    symptom="In evaluation, the averaged model is far worse than the live model (the one being "
+    "trained), and improves as training proceeds.",
     arithmetic="After n steps of decay d, the copy still holds q = d^n of what it began with. If "
     "that was a fresh layer, running_var = q + (1 - q) live and running_mean = (1 - q) live, with "
     "one q in every channel, and no variance lies below q. d = 0.9998 leaves 85% after 800 steps, "
     "and 1% after 23024.",
     certainty="Likely: one q explains the copy in most channels of all its layers, and a common "
-    "factor does not. Today's live variances stand for those that were averaged, so q is known to "
-    "within about a tenth.",
-    lookalike="A copy that began at a trained model keeps that model's statistics (BN609). Below a "
-    "tenth, q cannot be told from live variances that have moved.",
+    "factor does not. The variances that were averaged are no longer known, so the live model's "
+    "current ones are used instead; this makes q uncertain by about a tenth.",
+    lookalike="A copy that began at a trained model keeps that model's statistics (BN609). A q "
+    "below a tenth cannot be distinguished from a change in the live model's variances.",
     formerly=("BN604",),
     seen=("huggingface/pytorch-image-models#245",),
     sure=Certainty.LIKELY,
@@ -118,20 +122,23 @@ LEFT_BEHIND = Rule(
     "BN609",
     "copy-left-behind",
     Severity.WARNING,
-    "the averaged copy's weights follow the live ones, but its statistics do not",
+    "the averaged copy's weights follow the live model's, but its statistics do not",
     "Average or copy the buffers along with the parameters, or run update_bn on the copy. If that "
     "was done, nothing needs fixing.",
-    symptom="The averaged model is worse than the live one in evaluation, the more the further "
-    "training has come.",
-    arithmetic="The copy's counter is behind the live one's, and its statistics are further from "
-    "the live ones than its weights are, relative to their size: the live layer's activations, "
-    "normalised by the copy, would be off by half a standard deviation or more in the median "
-    "channel, or by 0.3 in the median layer.",
-    certainty="Likely. Averaging over parameters() leaves buffers as they were when the copy was "
-    "made; a counter of 300 beside 600 says when. A counter of 0 or 1 says less, since averages "
-    "often leave out integer buffers, and then the distance must be larger.",
-    lookalike="A copy whose statistics were estimated anew on other data. If only the counter is "
-    "behind, it was truncated or left out (BN604).",
+    symptom="In evaluation, the averaged model is worse than the live model (the one being "
+    "trained), and the gap grows as training proceeds.",
+    arithmetic="The copy's counter is lower than the live model's. Relative to their size, its "
+    "statistics also differ more from the live model's than its weights do, at least 5 times as "
+    "much: normalised with the copy's statistics, the live layer's activations would be off by at "
+    "least 0.5 standard deviations in the median channel. If the median layer is off by at least "
+    "0.3, and by 8 times as much as the weights, or if a quarter of the layers are reported, all "
+    "layers of the copy are.",
+    certainty="Likely. Averaging over parameters() leaves the buffers at the values they had when "
+    "the copy was made; if the copy's counter is 300 and the live model's is 600, that was at "
+    "batch 300. A counter of 0 or 1 says less, since averages often leave out integer buffers, and "
+    "then the distances must be twice as large.",
+    lookalike="A copy whose statistics were re-estimated on other data looks the same. If only the "
+    "counter is behind, it was truncated or left out (BN604).",
     formerly=("BN604",),
     sure=Certainty.LIKELY,
 )
@@ -214,7 +221,7 @@ def _never_updated(copy: Summary, live: Summary) -> Finding:
         live,
         "the statistics are exactly 0 and 1 in every channel, unlike the live model's",
         cause,
-        f"The live layer is {label(live.name)}. {why}",
+        f"The live layer is {_named(live)}. {why}",
     )
 
 
@@ -227,7 +234,7 @@ def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Findi
             live,
             f"n_averaged is {count:g}, but the statistics are the live model's, bit for bit",
             "update-bn-not-run",
-            f"The live layer is {label(live.name)}; weight or bias differs from it.",
+            f"The live layer is {_named(live)}, whose weight or bias differs.",
             n_averaged=count,
         )
     return _finding(
@@ -236,7 +243,7 @@ def _live_statistics(copy: Summary, live: Summary, count: float | None) -> Findi
         live,
         "the statistics are the live model's, bit for bit, but weight or bias is not",
         "buffers-copied",
-        f"The live layer is {label(live.name)}.",
+        f"The live layer is {_named(live)}.",
     )
 
 
@@ -255,7 +262,7 @@ def _still_initial(copy: Summary, live: Summary, weight: float) -> Finding:
         live,
         f"about {percent(weight)} of each statistic is still the initial 0 or 1{said}",
         "averaged-too-briefly",
-        f"running_var is {weight:{digits}} + {1 - weight:.2g} times that of {label(live.name)}.",
+        f"running_var is {weight:{digits}} + {1 - weight:.2g} times that of {_named(live)}.",
         initial_weight=weight,
         decay=decay,
         num_batches_tracked=copy.counter,
@@ -301,12 +308,12 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
         LEFT_BEHIND,
         copy,
         live,
-        f"the statistics are {apart or 0:.3g} std from the live ones, the weights "
-        f"{percent(weights or 0)} of their size",
+        f"its statistics differ from the live layer's by {apart or 0:.3g} std, its weights by "
+        f"{percent(weights or 0)}",
         "buffers-left-behind",
         f"Both are medians. num_batches_tracked is {plain_count(copy.counter or 0)}, and "
-        f"{plain_count(live.counter or 0)} in {label(live.name)}: the statistics did not move with "
-        "the live ones, unless they were estimated anew.",
+        f"{plain_count(live.counter or 0)} in {_named(live)}: the statistics did not move with "
+        "the live ones, unless they were re-estimated.",
         num_batches_tracked=copy.counter,
         live_num_batches_tracked=live.counter,
         statistics_apart=apart,
@@ -315,7 +322,7 @@ def _behind(copy: Summary, live: Summary, pair: Pair) -> Finding:
 
 
 def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Finding:
-    """BN604: layers of one copy that have statistics of their own, and nothing wrong with them."""
+    """BN604: layers of one copy whose statistics differ from the live ones, with no fault."""
     live = [by_name[file.twins[name]] for name in names]
     apart = middle_of(pair.statistics_apart for name in names if (pair := file.pairs.get(name)))
     weights = middle_of(pair.weights_apart for name in names if (pair := file.pairs.get(name)))
@@ -330,7 +337,9 @@ def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Fi
     said = f"{len(names)} layer{' has' if one else 's have'} statistics other than the live model's"
     if apart is not None:
         said += f", {apart:.2g} std away in the median"
-    detail = f"The first is beside {label(live[0].name)}. They were averaged or estimated anew."
+    detail = (
+        f"The live layer of the first is {_named(live[0])}. They were averaged or re-estimated."
+    )
     if behind:
         detail += f" {len(behind)} counter{'s are' if len(behind) > 1 else ' is'} behind the live "
         detail += f"one{'s' * (len(behind) > 1)}."
@@ -348,6 +357,11 @@ def _fine(file: Checkpoint, names: list[str], by_name: dict[str, Summary]) -> Fi
     )
 
 
+def _named(layer: Summary) -> str:
+    """A layer's name in a sentence."""
+    return in_prose(label(layer.name))
+
+
 def _finding(
     rule: Rule,
     copy: Summary,
@@ -357,6 +371,6 @@ def _finding(
     detail: str,
     **numbers: Value,
 ) -> Finding:
-    """A finding at a copy's layer, beside its twin."""
+    """A finding at a copy's layer, compared with the live one."""
     evidence = {"layer": copy.name, "live": live.name, "cause": cause, **numbers}
     return rule.finding(label(copy.name), message, evidence, detail=detail)

@@ -80,7 +80,7 @@ def _few_values(count: int) -> list[Finding]:
     """BN008: how few values there are, and how far off their variance is by chance."""
     if count >= FEWEST_VALUES:
         return []
-    said = f"only {count} value{'s' * (count > 1)} a channel"
+    said = f"only {count} value{'s' * (count > 1)} per channel"
     if count > 1:
         noise = (2 / (count - 1)) ** 0.5
         said += f", whose variance is off by about {noise:.0%} by chance alone"
@@ -110,7 +110,7 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any], *, by_batch: bool) 
     return _at(
         rules.NOT_FINITE,
         channels,
-        f"{found} among {stats.count} values a channel, the first at {list(first or ())}",
+        f"{found} among {stats.count} values per channel, the first at {list(first or ())}",
         detail="The whole output of such a channel is NaN." if by_batch else "",
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan,
@@ -245,8 +245,8 @@ def inputs_findings(
         return [
             rules.INPUTS_DIFFER.finding(
                 "inputs",
-                f"the variance between inputs is {times(samples.ratio[worst])} what shuffling "
-                f"leaves (channel {worst})",
+                f"in channel {worst}, the variance between inputs is {times(samples.ratio[worst])} "
+                "what shuffled samples would show",
                 {
                     "channels": found,
                     "f_ratio": samples.ratio[found].tolist(),
@@ -267,8 +267,8 @@ def inputs_findings(
     return [
         rules.INPUTS_DIFFER.finding(
             "inputs",
-            f"the variance between inputs is {f_ratio[worst]:.3g} times what independent values "
-            f"leave (channel {worst})",
+            f"in channel {worst}, the variance between inputs is {f_ratio[worst]:.3g} times what "
+            "independent values would show",
             {
                 "channels": apart,
                 "f_ratio": [float(f_ratio[channel]) for channel in apart],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import np
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.collapse import amplifies
 from bncli.rulebook.interface import Rule, span
 from bncli.rulebook.layers import HALVES, Layer, found, named
@@ -20,32 +20,35 @@ BELOW_EPS = Rule(
     "BN401",
     "running-variance-below-eps",
     Severity.WARNING,
-    "running_var is below eps under a live weight",
+    "running_var is below eps while the weight is not near 0",
     "Find out why the channel's input hardly varies, and keep the eps of training in every port.",
     symptom="Small differences in such a channel are amplified, by up to 316 |weight| at an eps of "
     "1e-5, and another eps gives another network.",
     arithmetic="0 <= running_var < eps and |weight| >= 0.01. At running_var = eps the scale is "
     "0.71 of 1/sqrt(running_var), at eps/100 a tenth of it. Raising eps from 1e-5 to 1e-3 lowers "
-    "the scale by 29 % where running_var is 1e-3, and tenfold where it is far below 1e-5.",
-    certainty="Certain for the eps at hand that eps dominates the scale. Whether that does harm is "
-    "not known: some published networks live with it.",
-    lookalike="A channel whose weight has died as well is BN402. In a half-precision file, a "
+    "the scale by 29% where running_var is 1e-3, and tenfold where it is far below 1e-5.",
+    certainty="Certain, for the eps that was used, that it dominates the scale; if eps is assumed, "
+    "the finding depends on it. Whether it does harm is not known: some published networks work "
+    "with it.",
+    lookalike="A channel whose weight is near 0 as well is BN402. In a half-precision file, a "
     "variance of exactly 0 is BN502.",
     seen=("pytorch/vision#2599", "gzuidhof/nn-transfer#3"),
+    less_sure=(Certainty.ASSUMED,),
 )
 DEAD = Rule(
     "BN402",
     "dead-channel",
     Severity.INFO,
-    "channels are dead, with running_var and weight next to 0",
+    "channels are dead, with running_var and weight close to 0",
     "This file needs no fix; prune the channels, or lower the weight decay in the next run.",
-    symptom="The channel's output is its bias for every input like those of training.",
+    symptom="For inputs like those seen in training, the channel's output is constant and equals "
+    "its bias.",
     arithmetic="running_var is below a millionth of eps and |weight| below 0.01. Without input, a "
     "float32 variance is multiplied by 1 - m in each batch and stops at 5.6e-45 for m = 0.1, or "
     "1.4e-45 for 0.3, where the product rounds back to the same subnormal number.",
     certainty="Certain that the channel carried nothing in training.",
-    lookalike="The same variance under a live weight is BN401. If most channels of many layers "
-    "are dead, the network has collapsed (BN407).",
+    lookalike="The same variance with a weight that is not near 0 is BN401. If most channels of "
+    "many layers are dead, the network has collapsed (BN407).",
 )
 ZERO_WEIGHT = Rule(
     "BN403",
@@ -53,27 +56,28 @@ ZERO_WEIGHT = Rule(
     Severity.INFO,
     "weight is exactly 0 in some channels",
     "No fix is needed if the branch was initialised to 0 or pruned.",
-    symptom="The channel's output is its bias. It is so in the last layer of a residual branch "
+    symptom="The channel's output is its bias. This happens in the last layer of a residual branch "
     "that adds nothing yet, and in channels that were pruned.",
     arithmetic="weight == 0 exactly, in a layer whose statistics are not the initial ones.",
     certainty="Certain as a fact, and often intended: residual branches commonly begin at 0.",
-    lookalike="Weights that shrank to almost 0 throughout a layer are BN404.",
+    lookalike="Weights that shrank close to 0 throughout a layer are BN404.",
 )
 COLLAPSED = Rule(
     "BN404",
     "layer-collapsed",
     Severity.WARNING,
-    "no channel passes anything on, since all weights are next to 0",
-    "Look for a dead activation in front of the layer, or for too much weight decay.",
-    symptom="Everything behind this layer, or this residual branch, is almost constant.",
+    "no channel passes anything on, since all weights are close to 0",
+    "Look for a dead activation before the layer, or for too much weight decay.",
+    symptom="Everything after this layer, or in its residual branch, is almost constant.",
     arithmetic="In every channel |weight| is below 1e-6, or below 0.01 where running_var is below "
     "a millionth of eps, and not all weights are exactly 0. The output's standard deviation, "
     "|weight| sqrt(running_var / (running_var + eps)), is then at most 1e-5.",
-    certainty="Certain that the layer passes on nothing of inputs like those of training. In a "
-    "residual branch that the network learned to skip, this does no harm.",
+    certainty="Certain that, for inputs like those seen in training, the layer's output is "
+    "practically constant. In a residual branch that the network learned to skip, this does no "
+    "harm.",
     lookalike="Weights that are all exactly 0 are how residual branches begin (BN403). Variances "
-    "near 0 under live weights amplify the input (BN408), and statistics that are all exactly 0 "
-    "were never written (BN208).",
+    "near 0 with weights that are not near 0 amplify the input (BN408), and statistics that are "
+    "all exactly 0 were never written (BN208).",
 )
 OUTLIER = Rule(
     "BN405",
@@ -83,10 +87,13 @@ OUTLIER = Rule(
     "Look at that channel's variance and weight before you quantise or prune.",
     symptom="One channel dominates the layer's output.",
     arithmetic="The scale is |weight / sqrt(running_var + eps)|. The largest one is more than 10 "
-    "times the second and more than 20 times the median of the live channels.",
-    certainty="Certain as a fact.",
+    "times the second and more than 20 times the median, taken over the channels whose |weight| is "
+    "0.01 or more and whose running_var is not below eps.",
+    certainty="Certain, unless running_var is below 100 eps and eps is assumed; then the finding "
+    "depends on it.",
     lookalike="Scales that vary widely over many channels are BN504.",
     seen=("Xilinx/brevitas#494",),
+    less_sure=(Certainty.ASSUMED,),
 )
 HUGE = Rule(
     "BN406",
@@ -94,11 +101,12 @@ HUGE = Rule(
     Severity.INFO,
     "running_var is above 10000",
     "Scale the network's input, and look at what feeds this layer.",
-    symptom="Training that goes on from this file in lower precision overflows.",
+    symptom="Continuing training from this file in lower precision overflows.",
     arithmetic="running_var > 1e4: the input's standard deviation is above 100, where weights "
-    "usually keep it near 1. Pixels of 0 to 255 behind a first convolution reach it.",
-    certainty="Certain as a fact. BatchNorm's own output is not affected, since it is divided by "
-    "the root of running_var.",
+    "usually keep it near 1. Pixels of 0 to 255 before a first convolution lead to such variances "
+    "after it.",
+    certainty="Certain as a fact. BatchNorm's output is not affected, since it is divided by the "
+    "root of running_var.",
     lookalike="Above 65504, float16 cannot hold it, which is BN503.",
 )
 
@@ -195,7 +203,7 @@ def _collapsed(layer: Layer) -> list[Finding]:
 
 
 def _below_eps(layer: Layer, scale: FloatArray) -> list[Finding]:
-    """BN401: a small variance under a live weight, unless half precision has made it 0."""
+    """BN401: a small variance with a weight not near 0, unless half precision has made it 0."""
     var = layer.var
     assert var is not None
     lost = var == 0 if layer.dtypes.get("running_var") in HALVES else False
@@ -305,7 +313,8 @@ def _outlier(layer: Layer, scale: FloatArray) -> list[Finding]:
             "times the next largest",
             "outlier",
             here,
-            detail=f"The median of the live channels is {middle:.4g}{layer.under_eps(here)}.",
+            detail=f"The median over the channels that carry a signal is {middle:.4g}"
+            f"{layer.under_eps(here)}.",
             sure=layer.sure_of_scales(here),
             scale=scale,
             median=middle,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.interface import Rule, span
+from bncli.rulebook.interface import Rule, in_prose, span
 from bncli.rulebook.layers import HALVES, Checkpoint, Layer, found, label, named
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ NETWORK = Rule(
     symptom="The output hardly depends on the input, or a few channels carry all of it.",
     arithmetic="A channel is dead if running_var is below a millionth of eps and |weight| below "
     "0.01, or if |weight| is below 1e-6. A channel whose weight and bias are both exactly 0 was "
-    "masked, and does not count. More than half of the channels are dead in at least half of the "
-    "layers (two or more), or in four layers in a row.",
+    "masked on purpose, and does not count. More than half of the channels are dead in at least "
+    "half of the layers (two or more), or in four layers in a row.",
     certainty="Likely that the network is worth little, though training with strong weight decay "
     "can leave a sparse network that works. The counts are certain.",
     lookalike="Some dead channels in a healthy network are BN402, and a single layer of them is "
@@ -34,18 +34,18 @@ AMPLIFIES = Rule(
     "BN408",
     "layer-amplifies",
     Severity.WARNING,
-    "every running_var is next to 0 under live weights, so that eps sets the scale",
+    "every running_var is close to 0 while the weights are not, so eps determines the scale",
     "Find out what keeps the layer's input constant, or whether running_var was never written.",
-    symptom="Inputs like those of training give a constant, and any other input is multiplied by "
-    "a hundred or more.",
-    arithmetic="In every channel running_var is below a millionth of eps or |weight| below 1e-6. "
-    "In some of them running_var is that small under a |weight| of 0.01 or more: the scale there "
-    "is |weight| / sqrt(eps).",
-    certainty="Certain that eps alone sets these scales. Whether the input is constant or the "
-    "variances are wrong, the file does not say.",
-    lookalike="Variances next to 0 under dead weights are BN404, with means of exactly 0 they are "
-    "BN208, and in single channels they are BN401. In half precision, a variance of exactly 0 is "
-    "BN502.",
+    symptom="Inputs like those seen in training give a constant, and any other input is multiplied "
+    "by a hundred or more.",
+    arithmetic="In every channel, running_var is below a millionth of eps or |weight| is below "
+    "1e-6. In some of them, running_var is that small while |weight| is 0.01 or more: the scale "
+    "there is |weight| / sqrt(eps).",
+    certainty="Certain that, for the eps that was used, it alone determines these scales. The file "
+    "does not show whether the input is constant or the variances are wrong.",
+    lookalike="Variances close to 0 with weights near 0 are BN404, with means of exactly 0 they "
+    "are BN208, and in single channels they are BN401. In half precision, a variance of exactly 0 "
+    "is BN502.",
     formerly=("BN404",),
 )
 
@@ -80,7 +80,7 @@ def check_network(file: Checkpoint) -> list[Finding]:
                 "layers_total": len(layers),
                 "in_a_row": longest,
             },
-            detail=f"The worst layer is {label(worst.name)}, with {worst.dead} of "
+            detail=f"The worst layer is {in_prose(label(worst.name))}, with {worst.dead} of "
             f"{worst.channels} channels dead.",
         )
     ]
@@ -90,7 +90,7 @@ FILE_CHECKS = (check_network,)
 
 
 def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:
-    """BN408: every variance is next to 0, and weights are live; for a coherent layer."""
+    """BN408: every variance is close to 0, and weights are not; for a coherent layer."""
     assert layer.var is not None
     var = layer.var
     lost = layer.dtypes.get("running_var") in HALVES and var == 0
@@ -99,13 +99,13 @@ def amplifies(layer: Layer, scale: FloatArray) -> list[Finding]:
         return []
     zero = not var[live].any()
     why = "The input was constant, or running_var was never written. " * zero
-    rest = " The weights of the other channels are dead." * (not live.all())
+    rest = " The weights of the other channels are close to 0." * (not live.all())
     worst = int(np.argmax(np.where(live, np.abs(scale), -1)))
     return [
         found(
             AMPLIFIES,
             layer,
-            f"running_var is {span(var[live])} in {named(live)}, so that eps alone sets the scale",
+            f"running_var is {span(var[live])} in {named(live)}, so eps alone sets the scale",
             "constant-input-or-never-written" if zero else "input-hardly-varies",
             live,
             detail=f"{why}With {layer.eps_said} the scale is {span(np.abs(scale[live]))}, the "

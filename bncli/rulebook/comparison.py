@@ -26,9 +26,10 @@ DIFFERS = Rule(
     arithmetic="|actual - expected| exceeds a tolerance that follows from the number of values, "
     "the dtype and the order of additions; the finding says by what factor. A constant ratio of "
     "n/(n - 1) in running_var means that one side has the unbiased variance and the other the "
-    "biased one; a factor of its own in each channel comes from eps, weight or a permutation.",
-    certainty="Certain. The derived tolerances allow for all rounding, so that rounding is not the "
-    "cause; --rtol and --atol put your own in their place.",
+    "biased one; a factor that differs from channel to channel comes from eps, weight or a "
+    "permutation.",
+    certainty="Certain. The derived tolerances allow for all rounding, so rounding is not the "
+    "cause; --rtol and --atol replace them.",
     lookalike="Digits that both sides lose on ill-conditioned input are BN002 or BN902.",
     seen=("microsoft/onnxruntime#26584", "pytorch/pytorch#60528", "ml-explore/mlx#3817"),
 )
@@ -39,12 +40,12 @@ LOST_DIGITS = Rule(
     Severity.WARNING,
     "the other implementation loses digits on this input, within its tolerance",
     "Subtract a constant from the input, or compare in float64.",
-    symptom="Both agree with each other or within their tolerance, and neither is right to more "
-    "than a few digits.",
-    arithmetic="The output's tolerance, which follows from the implementation's own arithmetic, is "
+    symptom="The other implementation passes within its tolerance, yet only its first few digits "
+    "are correct.",
+    arithmetic="The output's tolerance, which follows from the implementation's arithmetic, is "
     "above a thousandth of the size of weight and bias, and so is the difference from the exact "
     "values.",
-    certainty="Certain: bncli's own values are exact to about 1e-12.",
+    certainty="Certain: bncli's values are exact to about 1e-12.",
     lookalike="A difference that the arithmetic does not explain is BN901.",
     seen=("pytorch/pytorch#40302", "tenstorrent/tt-metal#45968"),
 )
@@ -53,7 +54,7 @@ NOT_COMPARED = Rule(
     "BN903",
     "not-compared",
     Severity.ERROR,
-    "tensors have no counterpart that they could be compared with",
+    "tensors have no counterpart to compare them with",
     "Compare files with the same names, or name one tensor of each as FILE::NAME.",
     symptom="Two exports of one network that should hold the same tensors do not.",
     arithmetic="A name is on one side only, or the two tensors of that name have different shapes, "
@@ -67,15 +68,17 @@ MADE_OTHERWISE = Rule(
     "BN904",
     "made-otherwise",
     Severity.WARNING,
-    "not made as PyTorch would with the expected eps and mode",
+    "the output or update is not what PyTorch would compute with the expected eps and mode",
     "Change that setting on the side that is wrong.",
     symptom="A port agrees in shape and roughly in size, and its accuracy is lower.",
-    arithmetic="Each way to compute the output, or the update, from what is given is tried. One "
-    "leaves only rounding errors, and PyTorch's own leaves more than rounding can.",
-    certainty="Certain where one way alone explains the data. Likely where several do: fact `best` "
-    "names them.",
-    lookalike="An eps or a mode that was meant: give it with --eps, --training or --eval.",
+    arithmetic="bncli tries every known way to compute the output (or the update) from the data "
+    "given. One of them differs from it only by rounding; PyTorch's way differs by more than "
+    "rounding can explain.",
+    certainty="Certain if only one hypothesis explains the data, and likely if several do. `best`, "
+    "under `facts` (JSON and -v), lists them.",
+    lookalike="The eps or the mode may be intended: give it with --eps, --training or --eval.",
     seen=("gzuidhof/nn-transfer#3", "pytorch/vision#2599"),
+    less_sure=(Certainty.LIKELY,),
 )
 
 UNEXPLAINED = Rule(
@@ -85,10 +88,11 @@ UNEXPLAINED = Rule(
     "no hypothesis explains the output or the update",
     "Check that the tensors belong together. Give what is known of the layer, such as --state.",
     symptom="None of the usual mistakes accounts for the difference.",
-    arithmetic="Every hypothesis leaves more than the rounding of its arithmetic and of the stored "
-    "dtype.",
+    arithmetic="Every hypothesis differs by more than its arithmetic and the stored dtype can "
+    "round.",
     certainty="Certain that none of those tried explains it; another way may.",
-    lookalike="Tensors from two different runs, or an output taken after the activation.",
+    lookalike="Tensors from two different runs do not fit together, nor does an output taken after "
+    "the activation.",
 )
 
 NOTHING_UPDATED = Rule(
@@ -97,9 +101,9 @@ NOTHING_UPDATED = Rule(
     Severity.WARNING,
     "the batch did not move the running statistics",
     "Check that the layer was in training mode, with a momentum above 0, statistics that are not "
-    "frozen and buffers that are updated in place. Check also that the two files are not from the "
-    "same moment.",
-    symptom="Training goes on, and evaluation stays as bad as on the first day.",
+    'frozen and buffers that are updated in place. Also check that the "before" and "after" files '
+    "were not saved at the same step.",
+    symptom="Training goes on, and evaluation stays as bad as at the start.",
     arithmetic="No buffer of any channel moved, although PyTorch's default update, 0.9 * running + "
     "0.1 * batch, would have moved one by more than rounding.",
     certainty="Certain that nothing moved. A step too small for the buffers' dtype also moves "

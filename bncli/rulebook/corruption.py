@@ -18,18 +18,18 @@ NAN = Rule(
     "nan-in-checkpoint",
     Severity.ERROR,
     "a weight, bias or running statistic is NaN",
-    "Take an earlier checkpoint; NaN never leaves a running statistic by training.",
-    symptom="NaN or constant output in evaluation while the loss in training looks fine: training "
+    "Take an earlier checkpoint; further training cannot remove a NaN from a running statistic.",
+    symptom="Evaluation gives NaN or a constant while the loss in training looks fine: training "
     "normalises with the batch and does not read the statistics.",
     arithmetic="The tensors that are NaN point to the cause. running_var alone, in every channel: "
-    "a training batch of one value a channel (0/0 in the unbiased variance). running_mean and "
+    "a training batch with one value per channel (0/0 in the unbiased variance). running_mean and "
     "running_var together: NaN in the activations of a training batch. An infinite running_mean "
     "beside a running_var of NaN: Inf in the activations. weight or bias alone: an optimiser step "
-    "that diverged. With a counter of 0 no batch made it: the memory was never filled, or the "
+    "that diverged. With a counter of 0, no batch produced it: the memory was never filled, or the "
     "value was edited.",
     certainty="Certain that it is there. The cause is the one that fits the pattern best.",
     lookalike="Tools that walk parameters() do not see it, since statistics are buffers. Together "
-    "with other values that training cannot leave, it is reported as BN209.",
+    "with other values that training cannot produce, it is reported as BN209.",
     seen=(
         "pytorch/pytorch#1206",
         "pytorch/pytorch#10008",
@@ -44,15 +44,15 @@ INFINITE = Rule(
     Severity.ERROR,
     "a weight, bias or running statistic is infinite",
     "Take an earlier checkpoint, or the float32 one that this one was made from.",
-    symptom="Channels whose output is NaN, or silently constant: an infinite running_var makes the "
-    "scale 0.",
+    symptom="The output of some channels is NaN, or constant without any error: an infinite "
+    "running_var makes the scale 0.",
     arithmetic="An infinite running_var beside a finite running_mean means that the variance "
     "overflowed. In float16 a value above 65504 was cast; in float32 a sum of squares exceeded "
     "3.4e38, from inputs beyond about 1e19.",
     certainty="Certain that it is there. The cause is the one that fits the dtype and the pattern "
     "best.",
     lookalike="A running_var of exactly 65504 was clipped by the cast instead (BN502). Together "
-    "with other values that training cannot leave, it is reported as BN209.",
+    "with other values that training cannot produce, it is reported as BN209.",
     seen=("pytorch/pytorch#178123", "apple/coreai-torch#54"),
 )
 _REFILL = (
@@ -76,10 +76,11 @@ def check_nan(layer: Layer) -> list[Finding]:
         why = "running_mean is infinite: a training batch had Inf in its activations."
     elif var is not None and mean is None and var.all():
         cause = "one-value-a-channel"
-        why = "A training batch had one value a channel (variance 0/0)."
+        why = "A training batch had one value per channel (variance 0/0)."
     elif var is not None and mean is None:
         cause = "spoilt-variance"
-        why = "Inf - Inf or 0/0 in the variance of a training batch, or an edit, left it so."
+        why = "The cause is Inf - Inf or 0/0 when the variance of a training batch was computed, "
+        why += "or a manual edit."
         why = f"{_finite_mean(layer, var)}{why}"
     elif mean is not None and var is None and layer.var is not None:
         cause = "overwritten"
@@ -167,7 +168,7 @@ def _seen(counter: float | None) -> str:
     """The sentence that says how many batches the layer counted, if it counted any."""
     if counter is None or not 0 < counter <= MOST_BATCHES or counter % 1:
         return ""
-    return f" {int(counter)} batch{'es' * (counter > 1)} seen."
+    return f" The layer has seen {int(counter)} batch{'es' * (counter > 1)}."
 
 
 def _claim(where: dict[str, NDArray[Any]], what: str, either: NDArray[Any]) -> tuple[str, str]:

@@ -20,8 +20,8 @@ SOME_WITHOUT = Rule(
     Severity.INFO,
     "num_batches_tracked is missing in some layers",
     "Check that these are the layers that you froze or converted.",
-    symptom="Loading complains of missing keys. With strict=False it does not, and leaves the "
-    "counters of a new model at 0.",
+    symptom="Loading complains of missing keys; with strict=False it does not, and leaves the "
+    "counters at a new model's 0.",
     arithmetic="Of the layers with statistics, some have a counter in the file and some do not.",
     certainty="Certain as a fact. The counter is used only where momentum is none.",
     lookalike="A file in which no layer has a counter was written before PyTorch 0.4.1 or "
@@ -48,17 +48,17 @@ MULTIPLE = Rule(
     "layers are updated several times a step",
     "With activation checkpointing, set momentum to 1 - (1 - m)^(1/k) in these layers; otherwise "
     "check that the layer is meant to run k times a step.",
-    symptom="Statistics that follow the last batches too closely, and differ from a run without "
+    symptom="The statistics follow the last batches too closely, and differ from a run without "
     "activation checkpointing.",
     arithmetic="The counter is k times that of other layers, where k is a whole number from 2 to "
-    "8. With k updates a batch the effective momentum is 1 - (1 - m)^k: 0.19 for k = 2 and m = "
+    "8. With k updates per batch, the effective momentum is 1 - (1 - m)^k: 0.19 for k = 2 and m = "
     "0.1. A momentum of 0.0513 would give 0.1 again.",
     certainty="Likely. The ratio is exact, but the file does not say what caused it: activation "
     "checkpointing runs the layer's forward again in the backward pass; a layer shared between "
     "inputs (siamese networks, pyramid levels, real and generated images) runs once for each.",
-    lookalike="A head that joined exactly half-way through training, or after two thirds of it, "
-    "makes the other layers look like this. Counters below 10 are not judged, nor are averaged "
-    "copies, whose counters mean nothing.",
+    lookalike="If a head was added exactly half-way (or two thirds of the way) through training, "
+    "the other layers' counters are also an exact multiple of its counter. Counters below 10 are "
+    "not judged, nor are those of averaged copies, which mean nothing.",
     sure=Certainty.LIKELY,
     seen=(
         "pytorch/pytorch#96136",
@@ -75,7 +75,8 @@ NOT_A_COUNT = Rule(
     "num_batches_tracked is not a count",
     "Leave integer buffers out of averages, and copy them instead.",
     symptom="The counter was averaged or aggregated along with the weights, or overwritten.",
-    arithmetic="The value is negative, fractional or not finite, or there is not exactly one.",
+    arithmetic="The value is negative, fractional or not finite, or the tensor does not hold "
+    "exactly one value.",
     certainty="Certain that it is not a count. The number itself is used only where momentum is "
     "none, but the running statistics were probably averaged or overwritten too.",
     lookalike="A whole number in a float tensor or of shape (1,) is a habit of other frameworks, "
@@ -89,16 +90,18 @@ TOO_SMALL = Rule(
     Severity.INFO,
     "num_batches_tracked is too small for the statistics",
     "No fix is needed, unless momentum is none or something else reads the counter.",
-    symptom="A counter of 0 or 1 beside finished statistics, as in an averaged copy, a converted "
-    "file or weights from before PyTorch 0.4.1.",
+    symptom="A counter of 0 or 1 stands beside finished statistics, as in an averaged copy, a "
+    "converted file or weights from before PyTorch 0.4.1.",
     arithmetic="Starting from 1, n batches leave every variance at (1 - m)^n or more, since an "
     "update never adds less than 0. A variance below that, or statistics other than 0 and 1 at n = "
     "0, prove the counter wrong.",
-    certainty="Certain for the momentum at hand. If momentum was assumed, a larger one would "
-    "explain the same numbers.",
+    certainty="Certain if the file or --momentum gives the momentum, or if the counter is 0. If "
+    "the momentum is assumed, the finding depends on it: a larger one would explain the same "
+    "numbers.",
     lookalike="If no variance is below the bound, too few batches are the simpler explanation "
     "(BN105). PyTorch's InstanceNorm stores a counter and leaves it at 0. If every running_mean is "
     "exactly 0, the statistics do not come from batches.",
+    less_sure=(Certainty.ASSUMED,),
 )
 WIPES = Rule(
     "BN306",
@@ -107,7 +110,7 @@ WIPES = Rule(
     "the first training batch would replace all statistics",
     "Set the counter to the number of batches seen, or train with a momentum.",
     symptom="Evaluation is fine until the first training step, and then depends on one batch.",
-    arithmetic="With momentum none, a batch gets the weight 1/n, where n is the counter after it: "
+    arithmetic="With momentum none, a batch has the weight 1/n, where n is the counter after it: "
     "1/1 for the first.",
     certainty="Certain for training that goes on from this file. Evaluation is not affected.",
     lookalike="With any other momentum a counter of 0 is harmless (BN305).",
@@ -118,8 +121,8 @@ UNBELIEVABLE = Rule(
     Severity.WARNING,
     "num_batches_tracked is larger than training can count",
     "Do not trust the layer's other tensors either; compare them with an earlier checkpoint.",
-    symptom="A layer that was made with empty tensors and never filled, a damaged file, or a "
-    "number of another kind under the counter's name.",
+    symptom="The layer was made with empty tensors and never filled, the file is damaged, or a "
+    "different kind of number has the counter's name.",
     arithmetic="The counter is above 1,000,000,000, which a hundred batches a second reach after "
     "four months. Memory that was never filled holds such numbers.",
     certainty="Certain for all practical purposes that it does not count batches.",
@@ -169,7 +172,7 @@ def check_groups(file: Checkpoint) -> list[Finding]:
         findings.append(
             GROUPS.finding(
                 "num_batches_tracked",
-                "the counts differ: "
+                "num_batches_tracked differs: "
                 + counter_groups([layer.counter for layer in layers if layer.has_counter]),
                 {"groups": [[count, number] for count, number in groups]},
             )

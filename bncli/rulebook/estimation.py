@@ -6,7 +6,7 @@ import re
 
 from bncli.report import Certainty, Finding, Severity, Value
 from bncli.rulebook.copies import parameters_alone
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, in_prose
 from bncli.rulebook.layers import Affine, Bare, Checkpoint, Summary, label, plain_count
 
 NEVER_ESTIMATED = Rule(
@@ -14,17 +14,18 @@ NEVER_ESTIMATED = Rule(
     "never-estimated",
     Severity.ERROR,
     "weight or bias is trained, but the statistics are still the initial 0 and 1",
-    "Run training batches through the layer in training mode without gradients, or take the "
+    "Run training batches through the layer in training mode without gradients, or copy the "
     "statistics from an earlier checkpoint.",
-    symptom="Good in training mode, far off in evaluation, though loading raised no complaint.",
+    symptom="The model is good in training mode and far off in evaluation, though loading raised "
+    "no complaint.",
     arithmetic="running_mean is exactly 0 and running_var exactly 1 in every channel, weight or "
-    "bias has left its initial value, and other layers of the file have statistics of their own. "
-    "A single update with any data changes both.",
+    "bias has left its initial value, and other layers of the file have statistics other than 0 "
+    "and 1. A single update with any data changes both.",
     certainty="Certain: no batch gives exactly 0 and 1 in every channel.",
     lookalike="A frozen layer whose statistics were folded into weight and bias has 0 and 1 too; "
     "it has no counter, and no other layer without a counter has real statistics. A new head that "
-    "was never trained still has its initial bias, and a constant or random weight (BN103). A copy "
-    "that follows by averaging is BN602.",
+    "was never trained still has its initial bias, and a constant or random weight (BN103). An "
+    "averaged copy is BN602.",
     seen=("cleinc/bts#90", "huggingface/transformers#43520", "DLR-RM/stable-baselines3#996"),
 )
 NEVER_ESTIMATED_ANYWHERE = Rule(
@@ -51,8 +52,8 @@ FRESH = Rule(
     "statistics are the initial 0 and 1, untrained or folded into weight and bias",
     "Train the layer before you use it, or load the checkpoint that was meant. A frozen layer with "
     "folded statistics needs nothing.",
-    symptom="A layer that was never run in training mode: a new head, a skipped branch, a fresh "
-    "model, or one whose statistics were folded into weight and bias.",
+    symptom="The layer was never run in training mode (a new head, a skipped branch, a fresh "
+    "model), or its statistics were folded into weight and bias.",
     arithmetic="running_mean is exactly 0, running_var exactly 1, the counter 0 or missing, and "
     "weight and bias are constants, or the weight is random and the bias 0, or they hold what a "
     "frozen layer folds into them.",
@@ -66,7 +67,7 @@ UNCHANGED = Rule(
     Severity.WARNING,
     "batches were counted, but the statistics are still exactly 0 and 1",
     "Look for a momentum of 0 (None was probably meant), or for code that resets the statistics.",
-    symptom="Accuracy near chance in evaluation, after training or after averaging weights.",
+    symptom="After training, or after averaging weights, accuracy is near chance in evaluation.",
     arithmetic="num_batches_tracked is above 0 while running_mean is exactly 0 and running_var "
     "exactly 1. Every update with a momentum m above 0 moves both; with momentum 0 only the "
     "counter moves.",
@@ -93,6 +94,7 @@ MISSING_STATISTICS = Rule(
     "alone, such as an average or an optimiser's moments, uses the network's statistics. A module "
     "made with track_running_stats=False has none by choice.",
     seen=("huggingface/peft#1732", "TsingZ0/PFLlib#260", "NVIDIA/NVFlare#1718"),
+    less_sure=(Certainty.LIKELY,),
 )
 
 _EXACTLY = "the statistics are exactly 0 and 1 in every channel"
@@ -102,11 +104,11 @@ _FRESH_AFFINE: dict[Affine, tuple[str, str, str]] = {
     "initial": ("weight and bias are the initial ones", "", "untrained"),
     "weight": (
         "the bias is 0",
-        "The weight has values of its own: it is random, or was trained without a bias.",
+        "The weight differs from channel to channel: it is random, or was trained without a bias.",
         "random",
     ),
     "trained": (
-        "weight and bias have values of their own",
+        "weight and bias are not the initial ones",
         "The statistics were folded into them, as in frozen layers, or they are random.",
         "folded-or-random",
     ),
@@ -167,7 +169,7 @@ def _initial(layer: Summary, siblings: int) -> Finding:
     elif trained and not folds:
         rule = NEVER_ESTIMATED_ANYWHERE
         said = f"{_EXACTLY}, though weight or bias is trained"
-        detail = "No layer of the file has statistics of its own: the network was run only in "
+        detail = "No layer of the file has other statistics: the network was run only in "
         detail += "evaluation mode, or its statistics were reset."
     else:
         rule = FRESH
@@ -190,12 +192,14 @@ def _follower(copy: Summary, live: Summary) -> Finding:
         "channels_total": copy.channels,
         "num_batches_tracked": copy.counter,
     }
+    partner = in_prose(label(live.name))
     return NEVER_ESTIMATED.finding(
         label(copy.name),
-        f"the statistics are exactly 0 and 1, unlike those of the twin {label(live.name)}",
+        f"running_mean is exactly 0 and running_var exactly 1, unlike in {partner}",
         evidence,
-        detail="The weights of the two are alike: the parameters were copied without the buffers.",
-        hint=f"Copy running_mean and running_var of {label(live.name)} too, wherever its "
+        detail="The two networks have similar weights: the parameters were copied without the "
+        "buffers.",
+        hint=f"Copy running_mean and running_var of {partner} too, wherever its "
         "parameters are copied or averaged.",
     )
 

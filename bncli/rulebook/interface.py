@@ -21,7 +21,8 @@ class Rule:
     """One kind of finding. `code` is a promise to scripts.
 
     `summary` is the claim in a line, without a full stop, and `hint` the fix. `sure` is how sure
-    a finding is if the case does not say.
+    a finding is if the case does not say, and `less_sure` what it is in other cases. `milder` is
+    the severity in some cases, if there are any.
 
     The rest is what `bncli rules CODE` explains: the `symptom` that a person sees, the
     `arithmetic` that shows it, how sure the rule is (`certainty`), what it is not to be confused
@@ -42,6 +43,20 @@ class Rule:
     seen: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     sure: Certainty = Certainty.CERTAIN
+    less_sure: tuple[Certainty, ...] = ()
+    milder: Severity | None = None
+
+    @property
+    def how_bad(self) -> str:
+        """The severities of its findings: "warning or note"."""
+        return f"{self.severity.label}{f' or {self.milder.label}' if self.milder else ''}"
+
+    @property
+    def how_sure(self) -> str:
+        """How sure its findings are: "certain or likely", "certain, or depends on ..."."""
+        *others, last = (each.value for each in (self.sure, *self.less_sure))
+        comma = "," * (last == Certainty.ASSUMED)
+        return f"{', '.join(others)}{comma} or {last}" if others else last
 
     def finding(
         self,
@@ -94,9 +109,16 @@ def name_channels(channels: Sequence[int] | NDArray[Any], total: int | None = No
 
 
 def examples(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and how many more there are: "a, b and c", "a, b, c and 2 more"."""
+    said = [in_prose(name) for name in names[:most]]
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    last = f"{more} more" if more > 0 else said.pop()
+    return f"{', '.join(said)} and {last}" if said else last
+
+
+def in_prose(name: str) -> str:
+    """A name as a sentence holds it: in quotes if it reads as a number, such as '70.1'."""
+    return f"'{name}'" if name.replace(".", "").isdecimal() else name
 
 
 def times(ratio: float) -> str:

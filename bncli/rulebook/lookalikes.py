@@ -25,23 +25,26 @@ LOOKS_LIKE = Rule(
     "looks-like-batch-norm",
     Severity.INFO,
     "layers that look like BatchNorm were not judged",
-    "If they are BatchNorm, save state_dict() instead of parameters(), which has no buffers.",
+    "If they are BatchNorm, export all four tensors of a layer under one prefix; in PyTorch, save "
+    "state_dict() rather than parameters().",
     symptom="A network has BatchNorm layers, and none of them is found.",
-    arithmetic="A weight and a bias of one axis, with one value for each output of the convolution "
-    "in front of them or under the name of a BatchNorm; or running_mean and running_var without "
-    "weight, bias and counter. If most pairs of weight and bias in a file do not follow a "
-    "convolution, as in a transformer, those that do are not reported.",
+    arithmetic="A weight and a bias of one axis that either have as many values as the preceding "
+    "convolution has output channels, or have a BatchNorm-like name; or running_mean and "
+    "running_var without weight, bias and counter. If most pairs of weight and bias in a file do "
+    "not follow a convolution, as in a transformer, those that do are not reported.",
     certainty="Likely at best. Weight and bias alone may be a BatchNorm without its buffers, a "
     "GroupNorm or a LayerNorm. Statistics alone may be an InstanceNorm with track_running_stats, a "
     "BatchNorm with affine=False from before there were counters (PyTorch 0.4.1), or a normaliser "
     "of inputs.",
     lookalike="In a file whose other layers have their statistics, a layer that is a BatchNorm by "
-    "its name or counter and has none is BN106. A convolution in front of a BatchNorm rarely has "
-    "a bias.",
+    "its name or counter and has none is BN106. A convolution before a BatchNorm rarely has a "
+    "bias.",
     sure=Certainty.LIKELY,
     seen=("microsoft/DeepSpeed#1101", "KupynOrest/DeblurGAN#94"),
 )
 
+_PAIR = "weight and bias alone"
+_STATISTICS = "running_mean and running_var alone"
 MOST_NAMED = 4
 """How many layers a sentence names."""
 
@@ -125,22 +128,24 @@ def check_lookalikes(file: Checkpoint) -> list[Finding]:
     both = bool(affine and statistics)
     if affine:
         behind = [layer for layer in affine if layer.after is not None]
-        place = "as wide as the convolution in front" * (len(behind) == len(affine))
+        place = ""
+        claims.append(f"{_count(affine)} {_PAIR}")
+        if len(behind) == len(affine):
+            place = "as many values as the preceding convolution has output channels"
         reading = "GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved"
         if not whole and not (behind and all(layer.biased for layer in behind)):
             reading = (
-                "likely BatchNorm whose buffers were not saved, though LayerNorm and GroupNorm "
-                "look the same"
+                "probably BatchNorm whose buffers were not saved, although LayerNorm and GroupNorm "
+                "would look the same"
             )
-        claims.append(f"{_count(affine)} weight and bias alone")
-        details.append(f"{_which(affine, 'Weight and bias alone' * both, place)}{reading}.")
+        details.append(_which(affine, place or _PAIR, reading, named=both or bool(place)))
     if statistics:
         reading = (
             "InstanceNorm with track_running_stats, BatchNorm with affine=False from before "
             "PyTorch 0.4.1, or a normaliser of inputs"
         )
-        claims.append(f"{_count(statistics)} running_mean and running_var alone")
-        details.append(f"{_which(statistics, 'Statistics alone' * both)}{reading}.")
+        claims.append(f"{_count(statistics)} {_STATISTICS}")
+        details.append(_which(statistics, _STATISTICS, reading, named=both))
     return [
         LOOKS_LIKE.finding(
             label(layers[0].name),
@@ -154,8 +159,8 @@ def check_lookalikes(file: Checkpoint) -> list[Finding]:
             detail=" ".join(details),
             hint=""
             if affine
-            else "The network's code says what they are; all but a normaliser use them in "
-            "evaluation.",
+            else "Look in the network's code to see what they are. An InstanceNorm or "
+            "BatchNorm uses these statistics in evaluation, so they must be right.",
             extent=tuple(label(layer.name) for layer in layers),
             places=("layers that look like BatchNorm",),
         )
@@ -170,13 +175,15 @@ def _count(layers: list[Likely]) -> str:
     return f"{len(layers)} layers have" if len(layers) > 1 else "1 layer has"
 
 
-def _which(layers: list[Likely], heading: str, place: str = "") -> str:
-    """The beginning of the sentence that says which layers these are, under a heading or none."""
+def _which(layers: list[Likely], what: str, reading: str, *, named: bool) -> str:
+    """The sentences that say which layers have what, and what that makes them.
+
+    Of a single layer, the claim has said all of that unless it has to be `named`.
+    """
     names = examples([label(layer.name) for layer in layers], MOST_NAMED)
-    if not heading and len(layers) == 1:
-        return f"It is {place}: " if place else "This is "
-    beginning = f"{heading} in" if heading else "These are"
-    return f"{beginning} {names}{', ' * bool(place)}{place}: "
+    if len(layers) > 1:
+        return f"Layers {names} each have {what}. They are {reading}."
+    return f"{f'Layer {names} has {what}. ' * named}It is {reading}."
 
 
 def _convolutions_before(

@@ -24,11 +24,12 @@ INITIAL_VALUE_REMAINS = Rule(
     "the momentum. 44 batches bring it below 1% at m = 0.1, 459 at 0.01, 4603 at 0.001. Where a "
     "variance lies below (1 - m)^n the counter itself is wrong (BN305), and this rule is silent.",
     certainty="Certain where the file stores the momentum or --momentum gives it: the share "
-    "follows from the momentum and the counter. Otherwise it depends on an assumed momentum; or, "
-    "where all variances lie just above one value, on the likely momentum that has this value as "
-    "its (1 - m)^n, which no variance can be below.",
+    "follows from the momentum and the counter. Otherwise it depends on an assumed momentum; or it "
+    "is likely, where all variances lie just above some floor: no variance can fall below (1 - "
+    "m)^n, so the momentum is inferred from that floor.",
     lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
+    less_sure=(Certainty.LIKELY, Certainty.ASSUMED),
 )
 MOST_WEIGHT = 0.01
 """The share of the initial value above which it is reported: a running_var that is off by 1%
@@ -197,8 +198,8 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         meant = converted_momentum(momentum, convention("keras3"), convention("pytorch"))
         hint = LAST_ALONE
         if momentum < 1:
-            hint = f"If {momentum:.6g} was meant as in Keras, set momentum={meant:.6g}, then take "
-            hint += "the statistics again over training data."
+            hint = f"If {momentum:.6g} follows Keras' convention, set momentum={meant:.6g} and "
+            hint += "re-estimate the running statistics on training data."
         findings.append(
             INVERTED.finding(
                 label(layer.name),

@@ -14,14 +14,15 @@ AMBIGUOUS_AXES = Rule(
     "BN020",
     "ambiguous-axes",
     Severity.WARNING,
-    "the last two axes are equal, so the shape does not tell the channels",
+    "the last two axes have the same size, so the shape does not show where the channels are",
     "Say which axis holds the channels: --channel-axis 1 for (N, C, L), or -1 for (N, T, D).",
     symptom="A BatchNorm1d after an RNN or a transformer trains without an error, and normalises "
     "time steps instead of features.",
     arithmetic="The input has 3 axes, the last two have the same size, and the channel axis was "
     "not named. PyTorch takes axis 1, and can refuse only a size that does not fit.",
-    certainty="Certain that the shape does not tell. Which layout was meant, only you know.",
-    lookalike="A square (N, C, L) is right as it is: pass --channel-axis 1.",
+    certainty="Certain that the shape is ambiguous; only you know which layout was meant.",
+    lookalike="An (N, C, L) input in which C happens to equal L is correct: pass --channel-axis 1 "
+    "to say so.",
 )
 
 

@@ -20,12 +20,14 @@ HALF_STATISTICS = Rule(
     Severity.WARNING,
     "running statistics are in half precision beside float32 weights",
     "Keep running_mean and running_var in float32, in the file and in training.",
-    symptom="Statistics that stop short of their target, and variances that round to 0 or Inf.",
+    symptom="The statistics stop short of their target, and variances round to 0 or Inf.",
     arithmetic="running_var is float16 or bfloat16, while the layer's weight or other layers of "
-    "the file are float32. An update smaller than half a last place is lost: the average stops up "
-    "to u/m of its value short of its target, where u is 2^-11 or 2^-8 and m the momentum.",
-    certainty="Certain as a fact. How much is lost depends on the momentum: with m = 0.001, "
-    "a bfloat16 running_mean stops half-way from 0 to 1, and a running_var never leaves 1 for 2.",
+    "the file are float32. An update smaller than half a unit in the last place (ULP) is lost: the "
+    "average can stop short of its target by up to u/m of its value, where u is 2^-11 or 2^-8 and "
+    "m the momentum.",
+    certainty="Certain as a fact. How much is lost depends on the momentum: with m = 0.001, a "
+    "bfloat16 running_mean stops half-way from 0 to 1, and a running_var that starts at 1 never "
+    "moves towards 2.",
     lookalike="A file that is entirely in half precision was cast for inference (BN505).",
     seen=("NVIDIA/apex#144", "pytorch/pytorch#70901"),
 )
@@ -35,12 +37,13 @@ LOST = Rule(
     Severity.WARNING,
     "running_var was lost to half precision",
     "Convert the float32 file again, and leave the running statistics in float32.",
-    symptom="Channels whose scale changed after a cast.",
+    symptom="The scale of some channels changed after a cast.",
     arithmetic="In float16, a variance below 3e-8 rounds to 0 and one below 6e-5 loses digits. "
-    "Above 65504 it becomes Inf (BN202) or is clipped to 65504. Reported where the weight is live.",
-    certainty="Likely. A trained variance of exactly 0 under a live weight nearly always comes "
-    "from the cast; the float32 file would show it.",
-    lookalike="A dead channel has a dead weight too (BN402).",
+    "Above 65504 it becomes Inf (BN202) or is clipped to 65504. It is reported where |weight| is "
+    "0.01 or more.",
+    certainty="Likely. A trained variance of exactly 0 with a weight that is not near 0 nearly "
+    "always comes from the cast; the float32 file would show it.",
+    lookalike="In a dead channel, the weight is near 0 too (BN402).",
     sure=Certainty.LIKELY,
     seen=("pytorch/vision#2599",),
 )
@@ -54,9 +57,11 @@ NOT_IN_FLOAT16 = Rule(
     arithmetic="running_var, |running_mean| or a scale above 65504 becomes Inf. A running_var "
     "below 3e-8 becomes 0, which matters only if eps is 3e-6 or less. bfloat16 has the range of "
     "float32 and loses digits instead; it is mentioned only where that range is exceeded too.",
-    certainty="Certain for a plain cast.",
+    certainty="Certain for a plain cast. If no statistic exceeds the range, running_var is below "
+    "100 eps and eps is assumed, the finding depends on it.",
     lookalike="Automatic mixed precision keeps BatchNorm in float32 and loses nothing.",
     seen=("apple/coreai-torch#54", "pytorch/pytorch#115500"),
+    less_sure=(Certainty.ASSUMED,),
 )
 FOLDING = Rule(
     "BN504",
@@ -66,19 +71,23 @@ FOLDING = Rule(
     "Quantise the folded convolution per channel, or equalise the channels first.",
     symptom="Accuracy falls to chance after post-training quantisation.",
     arithmetic="Folding multiplies each output channel of the convolution by |weight / "
-    "sqrt(running_var + eps)|. If the largest of these is 64 times the median of the live "
-    "channels, per-tensor int8 leaves the median channel two steps in each direction.",
-    certainty="Certain for the scales. The convolution's own weights may balance them.",
+    "sqrt(running_var + eps)|. If the largest of these is 64 times the median (over channels whose "
+    "|weight| is 0.01 or more and whose running_var is not below eps), per-tensor int8 leaves the "
+    "median channel two steps in each direction.",
+    certainty="Certain for the scales, unless running_var is below 100 eps and eps is assumed; "
+    "then the finding depends on it. The convolution's weights may compensate for them.",
     lookalike="Quantisation per channel is not affected.",
     seen=("Xilinx/brevitas#494",),
+    less_sure=(Certainty.ASSUMED,),
 )
 WHOLLY_HALF = Rule(
     "BN505",
     "wholly-half",
     Severity.INFO,
     "all weights and running statistics are in half precision",
-    "For inference no fix is needed; cast the running statistics to float32 before you train on.",
-    symptom="None by itself.",
+    "For inference no fix is needed; before further training, cast the running statistics to "
+    "float32.",
+    symptom="There is none by itself.",
     arithmetic="Every weight, bias and running statistic is float16 or bfloat16.",
     certainty="Certain.",
     lookalike="Half-precision statistics beside float32 weights are BN501.",
@@ -116,7 +125,7 @@ def check_lost(layer: Layer) -> list[Finding]:
             f"running_var is {', '.join(facts)}",
             "cast-to-half",
             lost,
-            detail=f"It is {dtype}, and the weights there are live.",
+            detail=f"The dtype is {dtype}, and the weights there are not near 0.",
             running_var=layer.var,
         )
     ]

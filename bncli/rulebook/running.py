@@ -30,10 +30,10 @@ INVERTED = Rule(
     "of the new batch; that of Keras, Flax and ONNX is the weight of the old value.",
     symptom="Evaluation follows the last one or two batches: it is noisy, and swings from one "
     "checkpoint to the next.",
-    arithmetic="The new batch's weight a is above 0.5 and is not the framework's own default. The "
+    arithmetic="The new batch's weight a is above 0.5 and is not the framework's default. The "
     "average then spans (2 - a)/a batches: 1.2 at a = 0.9, where 19 were meant.",
-    certainty="Likely a mistake. Nothing forbids such a momentum.",
-    lookalike="A momentum of 1 on purpose, to take the statistics of one large batch.",
+    certainty="Likely a mistake, although nothing forbids such a momentum.",
+    lookalike="A momentum of 1 may be intended, to take the statistics from one large batch.",
     seen=(
         "huggingface/transformers#19454",
         "ludwig-ai/ludwig#2100",
@@ -53,40 +53,47 @@ INITIAL = Rule(
     arithmetic="The product of 1 - a over all updates is above 0.01. At a = 0.1 it falls below "
     "that after 44 updates, at 0.01 after 459, at 0.001 after 4603.",
     certainty="Certain for these batches and this momentum.",
-    lookalike="Buffers that start from a trained checkpoint: what they keep of it may be wanted. A "
-    "convention that divides its initial zeros out again, as Haiku and Caffe do, keeps none.",
+    lookalike="Buffers that start from a trained checkpoint may be meant to keep part of it. A "
+    "convention that divides its initial zeros out again, as those of Haiku and Caffe do, keeps "
+    "nothing of them.",
     seen=("google/flax#1360",),
 )
 UNSHUFFLED = Rule(
     "BN703",
     "batches-not-shuffled",
     Severity.WARNING,
-    "the batches' means differ by more than chance, which running_var misses",
-    "Shuffle the samples, or take the statistics again over shuffled batches.",
-    symptom="Good in training and bad in evaluation, on data sorted by class, domain or time.",
+    "the batch means differ by more than chance, and running_var misses this variance",
+    "Shuffle the samples, or re-estimate the running statistics over shuffled batches.",
+    symptom="The model is good in training and bad in evaluation, on data sorted by class, domain "
+    "or time.",
     arithmetic="The variance of a population is the mean variance within batches plus the variance "
-    "between their means; running_var holds only the first. How much of the second shuffled "
-    "batches leave follows from the scatter of their samples' means, an image with all its pixels "
-    "being one sample: var/n for batches of n independent values. Here it is more than three times "
-    "that, and more than chance leaves in one channel in a million (an F distribution).",
-    certainty="Certain that running_var misses this variance; likely that the order of the samples "
-    "is the cause. Without samples, as in a table of statistics, it is likely only.",
-    lookalike="A table of batch statistics holds no samples, so that each value counts as one: "
-    "images, whose pixels are alike, differ in their means even when they are shuffled. There it "
-    "is a note.",
+    "between their means; running_var holds only the first. Even shuffled batches have some "
+    "variance between their means. How much to expect follows from the scatter of the sample "
+    "means, where an image with all its pixels counts as one sample; for batches of n independent "
+    "values it is var/n. Here it is more than three times that, and above the level that chance "
+    "exceeds in one channel in a million (an F distribution).",
+    certainty="Certain that running_var misses this variance, and likely that the order of the "
+    "samples is the cause. For a table of statistics, which holds no samples, the finding is only "
+    "likely.",
+    lookalike="In a table of batch statistics, which holds no samples, each value counts as one "
+    "sample. The means of images, whose pixels are alike, then differ even when they are shuffled, "
+    "so that the finding is only a note.",
+    less_sure=(Certainty.LIKELY,),
+    milder=Severity.INFO,
 )
 ONE_VALUE = Rule(
     "BN704",
     "one-value-batch",
     Severity.ERROR,
-    "a batch has one value a channel, so its unbiased variance is undefined",
+    "a batch has one value per channel, so its unbiased variance is undefined",
     "Drop the last batch (drop_last=True, --drop-last), or choose another batch size.",
     symptom='Training stops with "Expected more than 1 value per channel when training", often '
     "at the end of the first epoch.",
     arithmetic="The number of samples in the batch times the number of pixels is 1, so the "
     "unbiased variance is 0/0. With one pixel, this is the last batch whenever the number of "
     "samples is one more than a multiple of the batch size.",
-    certainty="Certain: PyTorch refuses such a batch, and its counter has moved by then.",
+    certainty="Certain: PyTorch refuses such a batch, and has already increased its counter by "
+    "then.",
     lookalike="One image with several pixels is a batch like any other.",
     seen=("pytorch/pytorch#7716",),
 )
@@ -101,8 +108,9 @@ STALLED = Rule(
     "their difference to the buffer's last place, bfloat16 rounds each of them. A step below half "
     "of that place changes nothing. On the way from 0 to 1, bfloat16 with a = 0.001 stops at 0.5, "
     "float16 with a = 0.1 at 0.998.",
-    certainty="Certain for these batches: the exact update, run beside it, has come further.",
-    lookalike="Buffers after few updates are far from the data too; that is BN702.",
+    certainty="Certain for these batches: the exact update, computed alongside, has come further.",
+    lookalike="Buffers are also far from the data's statistics after only a few updates; that is "
+    "BN702.",
 )
 IMPOSSIBLE = Rule(
     "BN706",
@@ -110,14 +118,15 @@ IMPOSSIBLE = Rule(
     Severity.ERROR,
     "running_var becomes negative, NaN or Inf",
     "Keep the momentum between 0 and 1, and keep NaN, Inf and values whose squares overflow out of "
-    "the input. NaN and Inf never leave a running statistic.",
+    "the input. Later batches cannot remove a NaN or Inf from a running statistic.",
     symptom="Evaluation gives NaN from some batch on, or only the bias where running_var is Inf; "
     "training may look as before.",
     arithmetic="running_var is negative, NaN or Inf after an update. With a momentum outside 0 to "
     "1, one of the two weights is negative. A variance beyond the buffers' largest number, 65504 "
-    "in float16, is Inf. NaN or Inf times 0 is NaN, so no later batch replaces either.",
-    certainty="Certain for NaN and Inf. A negative value smaller than eps still has a root after "
-    "eps is added.",
+    "in float16, is Inf. A NaN stays NaN in every later update, and an Inf stays Inf or becomes "
+    "NaN, so no later batch removes them.",
+    certainty="Certain. A negative value smaller in magnitude than eps still allows the square "
+    "root, because eps is added first.",
     lookalike="A checkpoint that already holds such a value is BN201 to BN204.",
     seen=("pytorch/pytorch#1206",),
 )
@@ -160,7 +169,7 @@ def momentum_findings(row: Convention, momentum: float | None) -> list[Finding]:
         if (convention(name).weighs == "old") != (row.weighs == "old")
     )
     meant = converted_momentum(momentum, convention(other), row)
-    hint = f"If {momentum:.6g} was meant as in {other}, use {meant:.6g} in {row.name}."
+    hint = f"If {momentum:.6g} follows the convention of {other}, use {meant:.6g} in {row.name}."
     if new == 1:
         hint = LAST_ALONE
     return [
@@ -234,12 +243,13 @@ def scatter_findings(scatter: Population) -> list[Finding]:
     with np.errstate(invalid="ignore", divide="ignore"):
         missing = scatter.between / scatter.var
     worst = max(apart, key=lambda channel: float(missing[channel]))
-    by_chance = "shuffling leaves" if scatter.by_samples else "independent values leave"
-    where = f" (channel {worst})" if len(apart) > 1 else ""
+    by_chance = "shuffled samples" if scatter.by_samples else "independent values"
+    where = f"in channel {worst}, " if len(apart) > 1 else ""
     return [
         UNSHUFFLED.finding(
             name_channels(apart),
-            f"the variance between batches is {times(f_ratio[worst])} what {by_chance}{where}",
+            f"{where}the variance between batches is {times(f_ratio[worst])} what {by_chance} "
+            "would show",
             {
                 "channels": apart,
                 "f_ratio": f_ratio[apart].tolist(),
@@ -276,9 +286,9 @@ def one_value_findings(
     if samples is not None and size is not None and size > 1:
         said = f"{samples} samples in batches of {size} leave a last batch of 1 sample"
     elif len(batches) == 1:
-        said = f"batch {batches[0] + 1} of {number} has one value a channel"
+        said = f"batch {batches[0] + 1} of {number} has one value per channel"
     else:
-        said = f"{len(batches)} of {number} batches have one value a channel, the first is batch "
+        said = f"{len(batches)} of {number} batches have one value per channel, the first is batch "
         said += f"{batches[0] + 1}"
     refusing = [row.name for row in rows if row.one_value == "refused"]
     several = len(refusing or minding) > 1

@@ -16,7 +16,7 @@ SHAPES = Rule(
     "shapes-disagree",
     Severity.ERROR,
     "the shapes of a layer's tensors disagree",
-    "Look at the conversion or pruning that wrote them: each tensor has one value a channel.",
+    "Look at the conversion or pruning that wrote them: each tensor has one value per channel.",
     symptom="Loading fails with a size mismatch; code that skips such tensors leaves them at their "
     "initial values.",
     arithmetic="The shapes of weight, bias, running_mean and running_var are not the same (C,).",
@@ -29,9 +29,9 @@ NOT_JUDGED = Rule(
     Severity.INFO,
     "some tensors were not judged",
     "Save the values in a floating-point dtype and on a real device.",
-    symptom="A note in the layer's row, and no findings from the rules that need these tensors.",
-    arithmetic="None: the values are quantised, complex, or missing (on the meta device). A "
-    "damaged tensor is not a finding: the file cannot be judged then, and the exit code is 2.",
+    symptom="The layer's row has a note, and the rules that need these tensors find nothing.",
+    arithmetic="The values are quantised, complex, or missing (on the meta device). A damaged "
+    "tensor is not a finding: the file cannot be judged then, and the exit code is 2.",
     certainty="Certain.",
     lookalike="Tensors whose lengths disagree are BN206. A counter that was read and is not one "
     "number is BN304.",

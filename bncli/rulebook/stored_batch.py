@@ -21,24 +21,25 @@ OFF_STORED = Rule(
     "BN013",
     "off-stored-statistics",
     Severity.WARNING,
-    "the batch differs from the stored statistics by more than chance",
-    "Use a batch of the data that the layer is meant for. If this is one, take the running "
-    "statistics again over such batches; several checkpoints of one run show when they moved.",
-    symptom="Good in training and bad in evaluation, or good on one set of data only.",
+    "the batch differs from the stored statistics by more than chance would explain",
+    "Check that the batch comes from the data the layer is meant for. If it does, re-estimate the "
+    "running statistics over such batches.",
+    symptom="The model is good in training and bad in evaluation, or good on one data set only.",
     arithmetic="Evaluation's output is off by (mean - running_mean)/sqrt(running_var + eps) in its "
     "mean, and by the factor sqrt((var + eps)/(running_var + eps)) in its scale. The standard "
     "errors come from the means and variances of the samples (axis 0), not from single values, "
-    "which are alike within a sample. To allow for the running statistics' own noise, "
-    "momentum/(2 - momentum) of a batch's scatter is added, for batches of this size or of 32 "
-    "samples, whichever is smaller. Reported where Student's t is above what chance exceeds once "
-    "in a million, less often with many channels, and the output is off by more than 10% of the "
-    "layer's scale.",
-    certainty="Certain, except by a rare chance, that the statistics describe other samples than "
-    "these. Which of the two is wrong, the numbers do not tell.",
-    lookalike="A batch of one class, one video or one scanner differs too, and so does one that is "
-    "preprocessed in another way, and a channel that only a few samples activate, none of them "
-    "here. Padding that took part in the statistics, a few outlier batches in training, and "
-    "statistics that were scaled in a conversion look the same.",
+    "which are alike within a sample. To allow for noise in the running statistics themselves, "
+    "momentum/(2 - momentum) times the variance of a batch's statistics is added, for a batch of "
+    "this size or of 32 samples, whichever is smaller. A channel is reported if its Student's t "
+    "exceeds the level that chance exceeds once in a million (less often if there are many "
+    "channels) and the output is off by more than 10% of the layer's scale.",
+    certainty="Certain, apart from rare coincidences, that the stored statistics do not describe "
+    "the data in this batch. The numbers do not show which of the two is wrong; comparing "
+    "checkpoints of the same run shows when the statistics changed.",
+    lookalike="A batch of one class, one video or one scanner differs too, and so do a batch with "
+    "different preprocessing, and a channel that only a few samples activate, if none of those is "
+    "in this batch. Padding that took part in the statistics, a few outlier batches in training, "
+    "and statistics that were scaled in a conversion look the same.",
 )
 
 CHANCE = 1e-6

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule, examples
+from bncli.rulebook.interface import Rule, examples, in_prose
 from bncli.rulebook.layers import Checkpoint, Summary, label
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ IDENTICAL = Rule(
     Severity.INFO,
     "layers have the same running statistics, bit for bit",
     "No fix is needed if the layer is meant to be shared or copied.",
-    symptom="A module that is used twice, or a network that was saved twice in one file.",
+    symptom="A module is used twice, or a network was saved twice in one file.",
     arithmetic="running_mean and running_var of two layers are equal in every bit, and are neither "
     "the initial 0 and 1 nor one constant.",
-    certainty="Certain as a fact: two layers never estimate the same bits from their own data.",
-    lookalike="An averaged copy of a live model is judged beside it, by BN602 to BN605. Layers "
-    "whose tensors are the same bytes of the file are one layer (BN610).",
+    certainty="Certain as a fact: two layers never estimate the same bits from different data.",
+    lookalike="An averaged copy is compared with the live model (the one being trained) by BN602 "
+    "to BN605. Layers whose tensors are the same bytes of the file are one layer (BN610).",
     seen=("keras-team/keras#8794", "pytorch/pytorch#1738"),
 )
 NOT_AS_MANY = Rule(
@@ -167,5 +167,5 @@ def _others(names: Sequence[str]) -> tuple[str, str]:
     """The names but the first: a phrase for a claim, and a sentence if the claim only counts."""
     others = [label(name) for name in names[1:]]
     if len(others) == 1:
-        return others[0], ""
+        return in_prose(others[0]), ""
     return f"{len(others)} others", f"These are {examples(others)}. "

@@ -21,9 +21,10 @@ NEVER_FILLED = Rule(
     arithmetic="running_mean and running_var are exactly 0 in every channel. A variance of 0 "
     "makes the scale weight / sqrt(eps): 316 times the weight at an eps of 1e-5, 31.6 times at "
     "1e-3.",
-    certainty="Certain that they are 0, and that the layer multiplies by that scale. They were "
-    "almost surely never written if the counter is 0, or too small for a variance to decay to 0; "
-    "otherwise a layer whose inputs were all exactly 0 ends there too.",
+    certainty="Certain that they are 0, and that the layer multiplies by that scale. If the "
+    "counter is 0, or too small for a variance to have decayed to 0, the statistics were almost "
+    "certainly never written. With a larger counter, a layer whose inputs were always exactly 0 "
+    "can also reach this state.",
     lookalike="A layer whose weights died with its input, after enough batches to decay, is BN402 "
     "or BN404. PyTorch and Keras begin at 0 and 1 (BN103). Caffe, Darknet and some others begin at "
     "0 and 0, and a layer that was never trained looks like this there. A variance of 0 beside "
@@ -35,21 +36,24 @@ UNINITIALISED = Rule(
     "BN209",
     "uninitialised-memory",
     Severity.ERROR,
-    "values that training cannot leave, as in memory that was never filled",
+    "some values cannot come from training and look like uninitialised memory",
     "Load the layer's tensors from a file that has them. Look for torch.empty, to_empty() or "
     "missing keys where the model was made and loaded.",
-    symptom="NaN, Inf or nonsense in evaluation, often in some of the layers only, and in others "
-    "in the next run.",
-    arithmetic="One of these: a vector has finite values above 1e20 and others below 1e-20 that "
-    "are not where float32 stops decaying; a mean is above 1e20 and its variance far from the "
-    "square of that; a variance is above 1e20, its mean does not fit it, and the others are "
-    "ordinary; subnormal numbers stand beside values that rule out decay; NaN has bits that "
-    "arithmetic never makes; the counter is above 1e9 and values are not finite.",
-    certainty="Likely, and nearly certain, that no batch left these values. Whether memory was "
-    "never filled, the tensor was edited, or bytes were read at the wrong place, the file does not "
-    "say.",
+    symptom="Evaluation gives NaN, Inf or nonsense, often in only some layers, and in different "
+    "layers from run to run.",
+    arithmetic="At least one of these holds: (1) one tensor has finite values above 1e20 and "
+    "others below 1e-20 in size, and the small ones are not the numbers at which a decaying "
+    "float32 value stops; (2) a mean is above 1e20 in size, and its variance is NaN or far smaller "
+    "than the rounding of such inputs would make it; (3) a variance is below -1e20, or it is above "
+    "1e20, its mean does not match, and the other channels are ordinary; (4) there are subnormal "
+    "numbers, and other values show that decay did not cause them; (5) a NaN has a bit pattern "
+    "that arithmetic never produces; (6) the counter is above 1e9 in size, and some values are not "
+    "finite or subnormal, or a variance is below -eps.",
+    certainty="Likely, and nearly certain, that no batch produced these values. The file does not "
+    "show whether memory was never filled, the tensor was edited, or bytes were read at the wrong "
+    "place.",
     lookalike="NaN and Inf alone are BN201 and BN202, even with a counter of 0. Unscaled inputs "
-    "have a mean that fits their variance (BN406).",
+    "have a mean that matches their variance (BN406).",
     sure=Certainty.LIKELY,
     seen=("open-edge-platform/anomalib#2965",),
     formerly=("BN201", "BN202", "BN203", "BN204", "BN205", "BN401", "BN404", "BN406"),
@@ -59,15 +63,15 @@ SAME_BITS = Rule(
     "one-tensor-twice",
     Severity.ERROR,
     "a running statistic is a copy of another tensor of the layer",
-    "Load each tensor from its own source. Look for an index used twice, or a wrong key, where "
-    "the tensors are assigned.",
-    symptom="NaN or nonsense in evaluation, though every tensor is there and has its shape.",
+    "Load each tensor from its source. Look for an index used twice, or a wrong key, where the "
+    "tensors are assigned.",
+    symptom="Evaluation gives NaN or nonsense, though every tensor is there and has its shape.",
     arithmetic="running_var equals running_mean, weight or bias in every bit, or running_mean "
     "equals weight. If their dtypes differ, they are compared after rounding to the narrower one. "
-    "Constants and values of 0 or 1 do not count as equal.",
+    "Tensors that are constant, or that hold hardly any values besides 0 and 1, are not compared.",
     certainty="Certain that the bits are the same, and almost certain that one of the two tensors "
     "is lost.",
-    lookalike="Means and variances in each other's place are BN205. A bias that equals "
+    lookalike="If the means and the variances were swapped, it is BN205. A bias that equals "
     "running_mean may be intended: with a weight of sqrt(running_var + eps) the layer changes "
     "nothing.",
     seen=("pytorch/pytorch#60624",),
@@ -164,18 +168,18 @@ def check_same_bits(layer: Layer) -> list[Finding]:
     values = layer.vectors[leaf]
     assert values is not None
     dtypes = {layer.dtypes.get(leaf, ""), layer.dtypes.get(other, "")}
-    rounded = " but for the dtype" * (len(dtypes) > 1)
+    rounded = ", apart from the dtype," * (len(dtypes) > 1)
     below = values < 0
     whose = ""
     if leaf == "running_var" and below.any():
-        whose = f"It is negative in {named(below)}, which a variance never is. "
+        whose = f"running_var is negative in {named(below)}, and a variance is never negative. "
     return [
         found(
             SAME_BITS,
             layer,
-            f"{leaf} is {other}, bit for bit{rounded}, in {named(below | True)}",
+            f"{leaf} is a bit-for-bit copy of {other}{rounded} in {named(below | True)}",
             "one-tensor-twice",
-            detail=f"{whose}One of the two was written into both places.",
+            detail=f"{whose}One of the two tensors was written to both places.",
             channels_total=len(values),
             tensors=[leaf, other],
             negative=int(below.sum()),

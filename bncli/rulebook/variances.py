@@ -20,16 +20,17 @@ NOT_POSITIVE = Rule(
     Severity.ERROR,
     "running_var + eps is not positive",
     "Find out what wrote it: a conversion, or an optimiser or average that included the buffers.",
-    symptom="NaN or Inf in evaluation, from a file that loads without complaint.",
-    arithmetic="The scale is weight / sqrt(running_var + eps). Many values at exactly -eps: eps "
-    "was subtracted from variances of 0, as in Detectron2's frozen layers of version < 3 and in "
-    "conversions from Caffe. Only element 0 negative: the file was read at the wrong offset. Tiny "
-    "negative values here and there: E[x^2] - E[x]^2 lost its digits, those below 1e-6 at a mean "
-    "of 1. Larger ones: an optimiser or an average treated the buffers as weights, or a conversion "
-    "put other numbers there. The sum is also taken in the stored dtype, since -1e-5 + 1e-5 is 0 "
-    "in float32 and not in float64.",
-    certainty="Certain for the eps at hand: the file's, that of --eps, or an assumed one, unless "
-    "the variance is below any usual eps.",
+    symptom="Evaluation gives NaN or Inf, though the file loads without complaint.",
+    arithmetic="The scale is weight / sqrt(running_var + eps). If many values are exactly -eps, "
+    "eps was subtracted from variances of 0, as in Detectron2's frozen layers of version < 3 and "
+    "in conversions from Caffe. If only element 0 is negative, the file was read at the wrong "
+    "offset. Tiny negative values in scattered channels come from cancellation in E[x^2] - E[x]^2, "
+    "which for a mean of 1 loses everything below about 1e-6. With larger ones, an optimiser or an "
+    "average treated the buffers as weights, or a conversion put other numbers there. The sum is "
+    "also taken in the stored dtype, since -1e-5 + 1e-5 is 0 in float32 and not in float64.",
+    certainty="Certain if eps comes from the file or from --eps. If eps is assumed, the finding "
+    "depends on it, except where the variance is so negative (below -0.01) that no usual eps could "
+    "make the sum positive.",
     lookalike="A negative variance that eps makes up for still works (BN204). Means and variances "
     "that were swapped are BN205, and a running_var that is running_mean bit for bit is BN210.",
     seen=(
@@ -38,6 +39,7 @@ NOT_POSITIVE = Rule(
         "marvis/pytorch-caffe-darknet-convert#48",
         "google/flax#1491",
     ),
+    less_sure=(Certainty.ASSUMED,),
 )
 NEGATIVE = Rule(
     "BN204",
@@ -45,14 +47,17 @@ NEGATIVE = Rule(
     Severity.WARNING,
     "running_var is negative, and only eps keeps the root real",
     "Find out what was subtracted from it, and clip it at 0 if the channel is dead.",
-    symptom="It works until a port changes eps, and the scale of such a channel is too large.",
+    symptom="The layer works until a port changes eps, and the scale of such a channel is too "
+    "large.",
     arithmetic="running_var < 0 < running_var + eps. Values near -eps mean that eps was "
-    "subtracted, as in conversions from Caffe; small values here and there come from the "
+    "subtracted, as in conversions from Caffe; small values in scattered channels come from the "
     "cancellation in E[x^2] - E[x]^2.",
-    certainty="Certain as a fact for the eps at hand. The layer works; the file does not say "
-    "whether its output is the intended one.",
+    certainty="Certain if eps comes from the file or from --eps; if eps is assumed, the finding "
+    "depends on it. The layer works; the file does not show whether its output is the intended "
+    "one.",
     lookalike="If running_var + eps is 0 or less, it is BN203.",
     seen=("apache/mxnet#6176", "shicai/MobileNet-Caffe#87", "tensorflow/tensorflow#3290"),
+    less_sure=(Certainty.ASSUMED,),
 )
 SWAPPED = Rule(
     "BN205",
@@ -61,9 +66,11 @@ SWAPPED = Rule(
     "running_mean and running_var were swapped",
     "Swap the two tensors in the conversion.",
     symptom="A converted network gives NaN or nonsense, though every shape fits.",
-    arithmetic="running_var has values above 0 and below -eps, and running_mean has no negative "
-    "value in 8 channels or more. Means usually have both signs, and variances only one.",
-    certainty="Likely, and more so with more channels. That the layer cannot compute is certain.",
+    arithmetic="running_var has both positive values and several below -eps, while running_mean "
+    "has no negative value; the layer has at least 8 channels. Means usually have both signs, and "
+    "variances only one.",
+    certainty="Likely, and more so with more channels. It is certain that the layer cannot compute "
+    "its output.",
     lookalike="A single negative variance among many is BN203.",
     sure=Certainty.LIKELY,
     seen=("gmalivenko/pytorch2keras#120", "Vladkryvoruchko/PSPNet-Keras-tensorflow#31"),
@@ -171,16 +178,17 @@ def _why_negative(layer: Layer, channels: NDArray[Any]) -> tuple[str, str]:
             which = f"{int(near.sum())} of {len(near)} are" if len(near) > 1 else "It is"
             return "eps-subtracted", f"{which} at -{taken:g}, which is 0 less eps."
     if len(var) > 1 and channels[0] and channels.sum() == 1:
-        return "offset", "Only element 0 is so, as when a file is read at the wrong offset."
+        return "offset", "Only element 0 is negative, as when a file is read at the wrong offset."
     size, square = np.abs(var[channels]), mean[channels] ** 2
     if (size < 2.0**-18 * square).all():
         return "cancellation", "E[x^2] - E[x]^2 loses as much to rounding at this mean."
-    causes = "an optimiser that steps buffers too, an average that extrapolates, "
+    causes = "an optimiser that also updates buffers, an average with weights outside 0 to 1, "
     if (size < 2.0**-5 * square).all():
         causes += "E[x^2] - E[x]^2 in half precision, "
     zero = ""
     if never_counted(layer):
         zero, causes = " num_batches_tracked is 0.", f"memory that was never filled, {causes}"
     return "not-a-variance", (
-        f"No batch makes a variance negative. It comes from {causes}or a conversion.{zero}"
+        f"A batch cannot make a variance negative. The likely cause is {causes}or a faulty "
+        f"conversion.{zero}"
     )

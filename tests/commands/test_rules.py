@@ -96,8 +96,8 @@ def test_the_catalogue_is_one_table_with_a_line_for_each_rule(run):
 def test_an_explanation_is_prose_in_the_order_in_which_one_asks(run, rule):
     lines = shown(run, rule.code)
     assert lines[0] == f"{rule.code} {rule.name}"
-    assert lines[1].startswith(f"{rule.severity.label}: {rule.summary[:40]}")
-    assert f"({rule.sure.value})" in " ".join(lines[1:4])
+    assert lines[1].startswith(f"{rule.how_bad}: {rule.summary[:40]}")
+    assert f"({rule.how_sure})" in " ".join(lines[1:4])
     labels = [
         re.split(r"  +", line)[0] for line in lines if re.match(r"[a-z]+( [a-z]+)*  +\S", line)
     ]

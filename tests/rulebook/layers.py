@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from bncli.model import BatchNormState
+from bncli.report import Certainty, Severity
+from bncli.rulebook import RULES
 from bncli.rulebook.checkpoint import layer_findings
 from bncli.rulebook.layers import Layer
 
@@ -64,6 +66,17 @@ def ill_said(finding, *names):
         and first not in ("weight", "bias")
     ):
         yield f"begins without a capital: {finding['detail']}"
+
+
+def beyond_its_rule(findings):
+    """Findings that are milder or less sure than their rules say; each is a dict as in JSON."""
+    rules = {rule.code: rule for rule in RULES}
+    for item in findings:
+        rule = rules[item["code"]]
+        if Certainty(item["certainty"]) not in (rule.sure, *rule.less_sure):
+            yield f"{item['code']} is {item['certainty']}"
+        if Severity(item["severity"]) not in (rule.severity, rule.milder):
+            yield f"{item['code']} is a {item['severity']}"
 
 
 def f4(*numbers):

@@ -263,7 +263,7 @@ def test_a_copy_that_is_all_initial_got_no_parameters_either(folder, run):
         assert "parameters were copied" not in finding["detail"]
 
 
-def test_a_copy_that_is_far_may_have_been_estimated_anew(folder, run):
+def test_a_copy_that_is_far_may_have_been_re_estimated(folder, run):
     live = trained(residual)
     other = copy.deepcopy(live)
     for norm in norms(other).values():
@@ -271,7 +271,7 @@ def test_a_copy_that_is_far_may_have_been_estimated_anew(folder, run):
         norm.num_batches_tracked.fill_(40)
     findings = [each for each in found(run, both(live, other)) if each["code"] == "BN609"]
     assert findings
-    assert all("unless they were estimated anew" in each["detail"] for each in findings)
+    assert all("unless they were re-estimated" in each["detail"] for each in findings)
 
 
 def test_nearly_all_is_said_in_digits(folder, run):

@@ -50,7 +50,7 @@ def test_where_a_batch_is_not_finite():
     x[9, 1] = -np.inf
     (finding,) = judged(x)
     assert (finding.code, finding.subject) == ("BN001", "channels 1 and 2")
-    assert finding.message == "2 NaN and 1 Inf among 64 values a channel, the first at [9, 1]"
+    assert finding.message == "2 NaN and 1 Inf among 64 values per channel, the first at [9, 1]"
     assert finding.evidence == {
         "channels": [1, 2], "nan": [0, 2], "inf": [1, 0], "first_nonfinite": [(9, 1), (5, 2)],
     }  # fmt: skip
@@ -62,7 +62,7 @@ def test_only_what_there_is_of_nan_and_inf_is_counted():
     x = changed()
     x[3, 0] = np.inf
     (finding,) = judged(x)
-    assert finding.message == "1 Inf among 64 values a channel, the first at [3, 0]"
+    assert finding.message == "1 Inf among 64 values per channel, the first at [3, 0]"
     assert finding.detail == "The whole output of such a channel is NaN."
     (stored,) = judged(x, running_var=np.ones(4))
     assert stored.detail == ""  # evaluation keeps the other values
@@ -152,14 +152,16 @@ def test_a_momentum_outside_0_to_1(momentum, blamed):
 @pytest.mark.parametrize(("count", "noise"), [(7, "58%"), (3, "100%"), (2, "141%"), (8, None)])
 def test_few_values(count, noise):
     found = judged(HEALTHY[:count])
-    said = f"only {count} values a channel, whose variance is off by about {noise} by chance alone"
+    said = (
+        f"only {count} values per channel, whose variance is off by about {noise} by chance alone"
+    )
     assert [f.message for f in found] == ([said] if noise else [])
     assert all((f.code, f.evidence) == ("BN008", {"count": count}) for f in found)
 
 
 def test_one_value_is_few_and_not_constant():
     found = judged(HEALTHY[:1], running_var=np.ones(4))
-    assert [(f.code, f.message) for f in found] == [("BN008", "only 1 value a channel")]
+    assert [(f.code, f.message) for f in found] == [("BN008", "only 1 value per channel")]
 
 
 def test_a_constant_channel_is_said_as_such():
@@ -211,7 +213,7 @@ def test_inputs_that_lie_apart():
     (note,) = inputs_findings(ratio, None, None)
     assert (note.code, note.severity.value) == ("BN010", "info")
     assert note.message == (
-        "the variance between inputs is 50 times what independent values leave (channel 3)"
+        "in channel 3, the variance between inputs is 50 times what independent values would show"
     )
     assert note.detail == "2 of 4 channels are above 30 times."
     assert note.evidence == {
@@ -222,13 +224,13 @@ def test_inputs_that_lie_apart():
     found = inputs_findings(ratio, samples, np.array([False, True, True, False]))
     assert [f.severity.value for f in found] == ["warning"]
     assert found[0].message == (
-        "the variance between inputs is 9 times what shuffling leaves (channel 2)"
+        "in channel 2, the variance between inputs is 9 times what shuffled samples would show"
     )
     assert found[0].detail == f"2 of 4 channels are above {samples.border:.3g} times."
     assert found[0].evidence["channels"] == [1, 2]
     assert found[0].extent == ("by samples",)
     (beyond,) = inputs_findings(ratio, samples, np.array([False, False, True, True]))
-    assert "is infinitely many times what shuffling leaves" in beyond.message
+    assert "is infinitely many times what shuffled samples would show" in beyond.message
     assert [f.severity.value for f in inputs_findings(ratio, samples, np.zeros(4, bool))] == [
         "info"
     ]

@@ -133,7 +133,7 @@ def test_a_scale_that_an_assumed_eps_sets_is_not_certain(var, sure, told):
     made = layer(weight=f4(1, 1, 1, 500), running_var=f4(1, 1, 1, var))
     finding = only(made, "BN405")
     assert finding.message.startswith("channel 3 of 4 has a scale of ")
-    assert finding.detail == f"The median of the live channels is 1{told}."
+    assert finding.detail == f"The median over the channels that carry a signal is 1{told}."
     assert finding.certainty is sure
     object.__setattr__(made, "eps_assumed", False)
     assert only(made, "BN405").certainty is Certainty.CERTAIN

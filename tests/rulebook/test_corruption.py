@@ -40,7 +40,7 @@ def test_what_the_pattern_of_nan_means(spoilt, counter, cause):
     assert finding.evidence["channels"] == sorted({c for some in where.values() for c in some})
     assert {member[0] for member in finding.extent} == {leaf for leaf, c in where.items() if c}
     assert ("training batches through it" in finding.hint) == (cause == "never-filled-or-edited")
-    assert ("9 batches seen." in finding.detail) == (counter == 9)
+    assert ("The layer has seen 9 batches." in finding.detail) == (counter == 9)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_a_diverged_step_leaves_of_the_statistics_is_said():
     (finding,) = check_nan(layer(weight=f4(1, N, 1, 1)))
     assert finding.message == "weight is NaN in channel 1 of 4"
     assert finding.detail == (
-        "An optimiser step diverged; the statistics are finite. 100 batches seen."
+        "An optimiser step diverged; the statistics are finite. The layer has seen 100 batches."
     )
     (finding,) = check_nan(layer(weight=f4(1, N, 1, 1), running_var=f4(1, I, 1, 1)))
     assert "the statistics are not all finite either." in finding.detail
@@ -125,7 +125,7 @@ def test_where_the_tensors_are_nan_is_claimed_or_told_beside_it(spoilt, claim, w
 
 @pytest.mark.parametrize(
     ("counter", "seen"),
-    [(1, "1 batch seen."), (2, "2 batches seen."), (0, ""), (None, ""), (-3, ""), (2.5, "")],
+    [(1, "seen 1 batch."), (2, "seen 2 batches."), (0, ""), (None, ""), (-3, ""), (2.5, "")],
 )
 def test_a_number_of_batches_is_told_where_it_is_one(counter, seen):
     (finding,) = check_nan(layer(counter=counter, running_var=f4(1, N, 1, 1)))

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 from bncli.rulebook import RULES
 from bncli.rulebook.checkpoint import FILE_CHECKS, LAYER_CHECKS
 from tests.rulebook.faults import FAULTS, average_into, averaged
-from tests.rulebook.layers import ill_said
+from tests.rulebook.layers import beyond_its_rule, ill_said
 from tests.rulebook.networks import (
     made,
     norms,
@@ -62,6 +62,7 @@ def test_a_fault_is_found_by_its_code(name, run, folder):
     saved = fault.make()
     result = said(run, saved, *fault.flags)
     findings = result.report["findings"]
+    assert not list(beyond_its_rule(findings))
     mine = [finding for finding in findings if finding["code"] == fault.code]
     assert set(fault.where) <= {finding["subject"] for finding in mine}
     if fault.cause is not None:

@@ -15,7 +15,7 @@ from bncli.report import Certainty, Severity
 from bncli.rulebook import FAMILIES, RULES, registry
 from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
 from tests.rulebook.faults import FAULTS
-from tests.rulebook.layers import f4, ill_said
+from tests.rulebook.layers import beyond_its_rule, f4, ill_said
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -375,6 +375,16 @@ def test_a_rule_is_told_in_a_claim_a_fix_and_how_sure_it_is(rule):
     assert not re.match(r"[A-Z][a-z]+ ", rule.summary)  # a line that follows "error[BN201]"
     assert len(re.split(r"(?<=[.!?]) (?=[A-Z])", rule.hint)) <= 2
     assert re.match(rf"{SURE[rule.sure]}\b", rule.certainty)
+    for less in rule.less_sure:
+        assert SURE[less].lower().split()[0].rstrip("s") in rule.certainty.lower(), less
+
+
+def test_a_heading_says_all_that_findings_of_a_rule_may_be():
+    said = {rule.code: (rule.how_bad, rule.how_sure) for rule in RULES}
+    assert said["BN201"] == ("error", "certain")
+    assert said["BN703"] == ("warning or note", "certain or likely")
+    assert said["BN401"] == ("warning", "certain, or depends on an assumption")
+    assert said["BN105"] == ("warning", "certain, likely, or depends on an assumption")
 
 
 @every_rule
@@ -402,6 +412,7 @@ def test_the_planted_fault_is_found(run, save, rule):
         (item["code"], item["severity"], item["subject"]) for item in result.report["findings"]
     }
     assert (rule.code, rule.severity.value, subject) in found
+    assert not list(beyond_its_rule(result.report["findings"]))
     errors = any(severity == "error" for _, severity, _ in found)
     assert result.code == (1 if errors else 0)
     for item in result.report["findings"]:
@@ -479,9 +490,11 @@ def test_channels_are_listed_as_a_person_would(channels, text):
 
 
 def test_names_and_ratios_are_said_as_a_person_would():
-    assert examples(["a", "b", "c"]) == "a, b, c"
+    assert examples(["a", "b", "c"]) == "a, b and c"
     assert examples(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
     assert examples(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert examples(["4"]) == "'4'"
+    assert examples(["70.1", "bn.1"]) == "'70.1' and bn.1"
     assert times(12.345) == "12.3 times"
     assert times(np.inf) == "infinitely many times"
 

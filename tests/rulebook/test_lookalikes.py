@@ -44,8 +44,9 @@ def test_parameters_without_buffers_are_named(run, folder):
     assert said["after"] == ["0", "3"]
     assert said["message"] == "2 layers have weight and bias alone"
     assert said["detail"] == (
-        "These are 1, 4, as wide as the convolution in front: likely BatchNorm whose buffers were "
-        "not saved, though LayerNorm and GroupNorm look the same."
+        "Layers '1' and '4' each have as many values as the preceding convolution has output "
+        "channels. They are probably BatchNorm whose buffers were not saved, although LayerNorm "
+        "and GroupNorm would look the same."
     )
 
 
@@ -75,7 +76,7 @@ def test_by_its_name_a_batch_norm_needs_no_convolution(run, folder):
     saved = {f"fc.bn1.{leaf}": torch.rand(8) for leaf in ("weight", "bias")}
     said = note(run, saved)
     assert said["affine_alone"] == ["fc.bn1"]
-    assert said["detail"].startswith("This is likely BatchNorm whose buffers were not saved, ")
+    assert said["detail"].startswith("It is probably BatchNorm whose buffers were not saved, ")
 
 
 def test_statistics_alone_are_named(run, folder):
@@ -99,7 +100,7 @@ def test_they_are_named_beside_layers_that_are_judged(run, folder):
     said = note(run, saved, code=1)
     assert said["statistics_alone"] == ["in1"]
     assert said["message"] == "1 layer has running_mean and running_var alone"
-    assert said["detail"].startswith("This is InstanceNorm with track_running_stats, ")
+    assert said["detail"].startswith("It is InstanceNorm with track_running_stats, ")
 
 
 def test_a_normaliser_of_inputs_counts_and_is_left_alone(run, folder):
@@ -158,8 +159,8 @@ def test_behind_convolutions_with_a_bias_another_norm_is_likelier(run, folder):
     assert said["affine_alone"] == ["1"]
     assert said["message"] == "1 layer has weight and bias alone"
     assert said["detail"] == (
-        "It is as wide as the convolution in front: GroupNorm or LayerNorm, or BatchNorm whose "
-        "buffers were not saved."
+        "Layer '1' has as many values as the preceding convolution has output channels. It is "
+        "GroupNorm or LayerNorm, or BatchNorm whose buffers were not saved."
     )
 
 
@@ -191,5 +192,9 @@ def test_both_kinds_are_told_apart(run, folder):
     assert said["message"] == (
         "1 layer has weight and bias alone, 1 layer has running_mean and running_var alone"
     )
-    assert said["detail"].startswith("Weight and bias alone in fc.bn1: likely BatchNorm ")
-    assert " Statistics alone in in1: InstanceNorm " in said["detail"]
+    assert said["detail"].startswith(
+        "Layer fc.bn1 has weight and bias alone. It is probably BatchNorm "
+    )
+    assert (
+        " Layer in1 has running_mean and running_var alone. It is InstanceNorm " in said["detail"]
+    )

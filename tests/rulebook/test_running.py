@@ -143,7 +143,7 @@ def test_a_table_of_statistics_knows_no_samples(run, save):
     by_value = finding(run("simulate-ema", "t.npz", *flags), "BN703")
     assert (by_value["severity"], by_value["evidence"]["by"]) == ("info", "values")
     assert by_value["certainty"] == "likely"
-    assert "what independent values leave" in by_value["message"]
+    assert "what independent values would show" in by_value["message"]
     x = save("x.npy", x.reshape(80, 2, 100))
     assert codes(run("simulate-ema", x, "--batch-size", 4, *flags)) == set()
 
@@ -183,7 +183,10 @@ def test_batches_that_are_constant_each_are_not_shuffled(run, save, shape):
     x = np.repeat(np.arange(10.0), 8).reshape(10, 8, *(1,) * (len(shape) - 1)) + np.zeros(shape)
     result = run("simulate-ema", save("x.npy", x), "--batch-axis", 0, "--epochs", 5, "-f", "json")
     assert codes(result) == {"BN703"}
-    assert "is infinitely many times what shuffling leaves" in finding(result, "BN703")["message"]
+    assert (
+        "is infinitely many times what shuffled samples would show"
+        in finding(result, "BN703")["message"]
+    )
 
 
 def test_a_constant_channel_is_not_unshuffled(run, save):
@@ -223,8 +226,8 @@ def test_one_value_is_an_error_only_where_it_is_one(run, save):
 @pytest.mark.parametrize(
     ("batches", "said"),
     [
-        ([4], "batch 5 of 9 has one value a channel"),
-        ([2, 4], "2 of 9 batches have one value a channel, the first is batch 3"),
+        ([4], "batch 5 of 9 has one value per channel"),
+        ([2, 4], "2 of 9 batches have one value per channel, the first is batch 3"),
     ],
 )
 def test_batches_with_one_value_are_numbered_from_1(batches, said):

@@ -102,10 +102,12 @@ def test_bits_that_agree_but_for_the_dtype():
     object.__setattr__(made, "dtypes", made.dtypes | {"running_var": "float16"})
     (finding,) = check_same_bits(made)
     assert finding.message == (
-        "running_var is running_mean, bit for bit but for the dtype, in all 4 channels"
+        "running_var is a bit-for-bit copy of running_mean, apart from the dtype, in all 4 channels"
     )
-    assert finding.detail.startswith("It is negative in channel 1 of 4, which a variance never is.")
+    assert finding.detail.startswith(
+        "running_var is negative in channel 1 of 4, and a variance is never negative."
+    )
     (plain,) = check_same_bits(layer(running_mean=values, weight=values))
-    assert plain.message == "running_mean is weight, bit for bit, in all 4 channels"
-    assert plain.detail == "One of the two was written into both places."
+    assert plain.message == "running_mean is a bit-for-bit copy of weight in all 4 channels"
+    assert plain.detail == "One of the two tensors was written to both places."
     assert plain.evidence["channels_total"] == 4
