@@ -49,7 +49,7 @@ def test_a_stored_momentum_of_keras_is_told(run, folder, momentum):
     assert findings[0]["message"] == (
         f"momentum {momentum:g} gives the newest batch {100 * momentum:g}% of the weight"
     )
-    assert f"set momentum={1 - momentum:.6g}," in findings[0]["hint"]
+    assert f"set momentum={1 - momentum:.6g} " in findings[0]["hint"]
     assert {finding["certainty"] for finding in findings} == {"likely"}
 
 

@@ -13,8 +13,9 @@ from tests.rulebook.layers import f4, layer
 
 
 def test_bfloat16_statistics_stop_where_the_rule_says():
-    assert "stops half-way from 0 to 1, and a running_var never leaves 1 for 2" in (
-        HALF_STATISTICS.certainty
+    assert (
+        "stops half-way from 0 to 1, and a running_var that starts at 1 never moves towards 2"
+        in (HALF_STATISTICS.certainty)
     )
     module = torch.nn.BatchNorm1d(1, momentum=0.001).bfloat16()
     x = torch.tensor([[0.0], [2.0]], dtype=torch.bfloat16)  # mean 1, unbiased variance 2
