@@ -75,7 +75,7 @@ def fixed():
     )  # fmt: skip
     findings = (
         Finding(
-            "BN001", Severity.ERROR, "channel 2", "1 NaN among 4 values a channel",
+            "BN001", Severity.ERROR, "channel 2", "1 NaN among 4 values per channel",
             {"channels": [2], "nan": [1]}, "Look at what produced the input.",
         ),
         Finding("BN008", Severity.INFO, "every channel", "4 values each"),

@@ -302,7 +302,7 @@ def test_golden(form, fixed, golden):
     text = render(form, fixed)
     golden(f"report{(*form.suffixes, f'.{form.value}')[0]}", text)
     if form in FINDINGS_ALONE:
-        assert "1 NaN among 4 values a channel" in text
+        assert "1 NaN among 4 values per channel" in text
         return
     values = (1, 2, 3, 4)
     unbiased = sum((value - sum(values) / 4) ** 2 for value in values) / 3

@@ -68,7 +68,7 @@ def test_the_momentum_that_was_meant(run):
         "in keras3, momentum 0.1 gives the newest batch 90% of the weight"
     )
     assert inverted["detail"] == "The average spans 1.22 batches."
-    assert inverted["hint"] == "If 0.1 was meant as in pytorch, use 0.9 in keras3."
+    assert inverted["hint"] == "If 0.1 follows the convention of pytorch, use 0.9 in keras3."
     last = finding(run(*flags, "1"), "BN701")
     assert last["detail"] == "The average spans 1 batch."
     assert "as in" not in last["hint"]  # another framework's 1 would not update at all

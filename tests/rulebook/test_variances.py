@@ -35,7 +35,11 @@ def test_a_cause_that_the_numbers_exclude_is_not_named(mean, var, cause, half, e
     assert finding.hint != HINT[finding.code]
     if half is not None:
         assert ("E[x^2]" in finding.detail) == half
-        for other in ("an optimiser", "an average with weights outside 0 to 1", "a conversion"):
+        for other in (
+            "an optimiser",
+            "an average with weights outside 0 to 1",
+            "a faulty conversion",
+        ):
             assert other in finding.detail
 
 

@@ -107,7 +107,7 @@ def test_few_values_are_an_info(run, save, count, remarked):
     if remarked:
         assert finding(result, "BN008")["severity"] == "info"
         assert finding(result, "BN008")["evidence"] == {"count": count}
-        assert f"{count} values a channel" in finding(result, "BN008")["message"]
+        assert f"{count} values per channel" in finding(result, "BN008")["message"]
 
 
 def test_several_equal_values_are_an_info(run, save):
