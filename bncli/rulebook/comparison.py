@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.interface import Rule, channel_extent, examples, name_channels
+from bncli.rulebook.interface import (
+    MOST_EVIDENCE,
+    Rule,
+    channel_extent,
+    examples,
+    name_channels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -287,6 +293,37 @@ def identification_findings(
         return [MADE_OTHERWISE.finding(subject, message, evidence, extent=kind, sure=sure)]
     message = f"none of {tried} hypotheses explains {subject}; the nearest is {words}"
     return [UNEXPLAINED.finding(subject, message, {"tried": tried, "nearest": words})]
+
+
+def not_finite_finding(
+    subject: str, nan: int, inf: int, total: int, channels: tuple[int, ...], of: int, at: str
+) -> Finding:
+    """The finding for NaN and Inf in an output where all that went in is finite.
+
+    They are in `channels` of `of`, which were left out of the comparison; `at` is the index of the
+    first, "" where it is not known.
+    """
+    counts = ((nan, "NaN"), (inf, "Inf"))
+    kinds = [what for number, what in counts if number]
+    number = nan + inf
+    verb = "is" if number == 1 else "are"
+    where = name_channels(channels, of)
+    first = f"The first is at {at}. " if at else ""
+    whole = f"{where[0].upper()}{where[1:]}"
+    left = "is" if len(channels) == 1 else "are"
+    evidence: dict[str, Value] = {
+        "nan": nan, "inf": inf, "total": total, "channels": list(channels[:MOST_EVIDENCE]),
+    }  # fmt: skip
+    bad = np.zeros(of, bool)
+    bad[list(channels)] = True
+    return DIFFERS.finding(
+        subject,
+        f"{number} of {total} values {verb} {' or '.join(kinds)} where the input is finite",
+        evidence,
+        detail=f"{first}{whole} {left} left out of the comparison.",
+        hint="Find what wrote NaN or Inf into OUTPUT: no hypothesis makes it of these tensors.",
+        extent=channel_extent("not finite", bad),
+    )
 
 
 def nothing_updated_finding(quantity: str, channel: int, moved: float, momentum: float) -> Finding:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bncli.report import Finding, Value
     from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.implied import Implied
+    from bncli.verify.identify.nonfinite import NotFinite
 
 HYPOTHESIS_COLUMNS = (
     *RANK,
@@ -64,6 +65,10 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         )
         if found.explained:
             findings = departing(findings, output_departure(best, known))
+    if found.not_finite is not None:
+        left = len(found.not_finite.channels)
+        rest = f"{left} channel{'s' * (left > 1)} with NaN or Inf in OUTPUT alone left out."
+        findings = [_not_finite(found.not_finite), *(replace(one, detail=rest) for one in findings)]
     facts: dict[str, Value] = {
         "input": given.label,
         "output": output,
@@ -76,7 +81,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         "confident": found.confident,
         "best": found.best,
     }
-    words = [item.hypothesis.words for item in found.hypotheses]
+    words = [item.hypothesis.label for item in found.hypotheses]
     report = replace(
         ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
         subject=_subject(given, made.label, known, flags),
@@ -87,6 +92,16 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     if found.implied is None:
         return report
     return replace(report, tables=(*report.tables, _implied_table(found.implied)))
+
+
+def _not_finite(odd: NotFinite) -> Finding:
+    """The finding for NaN and Inf in the output alone."""
+    from bncli.rulebook.comparison import not_finite_finding
+
+    at = "" if odd.first is None else str(list(odd.first))
+    return not_finite_finding(
+        "OUTPUT", odd.nan, odd.inf, odd.total, odd.channels, odd.num_features, at
+    )
 
 
 def _subject(given: Input, name: str, known: Known, flags: KnownFlags) -> tuple[str, ...]:

@@ -72,10 +72,15 @@ def _best_table(rows: list[dict[str, Value]], words: list[str]) -> Table:
         for row, said in zip(rows[:MOST_BEST], words, strict=False)
     ]
     left = sum(row["explains"] is True for row in rows[MOST_BEST:])
-    note = f"{left} more explain it too (-v lists them)" if left else ""
+    notes = [f"{left} more explain{'s' * (left == 1)} it too (-v lists them)"] if left else []
+    off = [row["max_abs_diff"] for row in rows[:MOST_BEST] if row["explains"] is True]
+    numbers = [value for value in off if isinstance(value, float)]
+    if numbers and numbers[0] > min(numbers):
+        notes.append("those that explain it are listed by simplicity")
+    note = "; ".join(notes)
     columns = (
         Column("hypothesis", "hypothesis", wraps=True),
-        Column("max_abs_diff", "largest difference", ".2g"),
+        Column("max_abs_diff", "off by", ".2g"),
         Column("channel", "channel"),
     )
     return Table("best", "", columns, best, note)

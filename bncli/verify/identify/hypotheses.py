@@ -144,6 +144,15 @@ class Hypothesis:
         return f"{'in' if self.mode in (TRAINING, EVAL) else 'by'} {self.words}"
 
     @property
+    def label(self) -> str:
+        """The hypothesis in a table: "eval mode, eps 1e-3"."""
+        parts = [f"{self.mode} mode" if self.mode in (TRAINING, EVAL) else self.mode]
+        if self.ddof == 1:
+            parts.append("unbiased variance")
+        said = ", ".join([*parts, f"eps {eps_text(self.eps)}"])
+        return f"{said} ({self.variant})" if self.variant else said
+
+    @property
     def hides_eps(self) -> bool:
         """Whether another eps alone may look like it."""
         return self.outside or self.statistics.startswith(HELD)

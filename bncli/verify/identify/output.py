@@ -21,6 +21,7 @@ from bncli.verify.identify.hypotheses import (
     plain_batch_norms,
 )
 from bncli.verify.identify.implied import Implied
+from bncli.verify.identify.nonfinite import NotFinite
 from bncli.verify.identify.pair import representable
 from bncli.verify.identify.parts import parts_of_batch
 from bncli.verify.identify.said import Said
@@ -53,7 +54,7 @@ class Identification:
     and none of another meaning does. `expected` says that PyTorch's own way with the expected eps
     is among those that explain it. `tried` counts the hypotheses, and `channels` those without NaN
     and Inf, which were looked at. `implied` is what the output itself says, where no hypothesis
-    explains it.
+    explains it, and `not_finite` the NaN and Inf in the output alone.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Identification:
     tried: int
     channels: int
     implied: Implied | None = None
+    not_finite: NotFinite | None = None
 
     @property
     def best(self) -> str:
@@ -103,7 +105,14 @@ def identify_output(
     if not channels:
         nothing = Said("nothing was compared: every channel holds NaN or Inf")
         return Identification(
-            name, (), nothing, confident=False, expected=False, tried=0, channels=0
+            name,
+            (),
+            nothing,
+            confident=False,
+            expected=False,
+            tried=0,
+            channels=0,
+            not_finite=NotFinite.of(base, ()),
         )
     seen = {base.view.name: base}
     found = candidates(base)
@@ -138,6 +147,10 @@ def identify_output(
         tried=tried,
         channels=channels,
         implied=implied,
+        not_finite=NotFinite.of(
+            seen.get(order[0].hypothesis.view, base) if explaining else base,
+            [item.hypothesis for item in explaining],
+        ),
     )
 
 
@@ -191,8 +204,12 @@ def _said(
             f"channel {best.channel}",
             _affinity(implied),
         )
+    left = seen.get(best.hypothesis.view, base)
+    here, channels = int(left.fit.ok.sum()), left.view.num_features
+    part = f" in {here} of {channels} channels" if here < channels else ""
     claim = (
-        f"{name} was computed {best.hypothesis.way} (largest difference {best.max_abs_diff:.2g})"
+        f"{name} was computed {best.hypothesis.way}{part} "
+        f"(largest difference {best.max_abs_diff:.2g})"
     )
     contrast = ""
     other = _contrast(best, order, base.known)

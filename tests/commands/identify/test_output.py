@@ -105,3 +105,19 @@ def test_what_nothing_explains_has_a_table_of_what_it_implies(run, save):
     title = "What the output itself implies"
     assert title in run("identify", "x.npy", "y.npy", "-v").stdout
     assert title not in run("identify", "x.npy", "y.npy").stdout
+
+
+def test_nan_in_the_output_alone_is_an_error(run, layer, save, folder):
+    y = np.load(folder / "y.npy")
+    y[3, 1, 2] = np.nan
+    save("y.npy", y)
+    arguments = ("identify", "x.npy", "y.npy", "--state", "bn.pt", "--eps", "1e-3")
+    result = run(*arguments, "-f", "json")
+    assert result.code == 1
+    (finding,) = result.report["findings"]
+    assert (finding["code"], finding["severity"]) == ("BN901", "error")
+    assert finding["message"] == "1 of 96 values is NaN where the input is finite"
+    assert finding["evidence"] == {"nan": 1, "inf": 0, "total": 96, "channels": [1]}
+    assert "The first is at [3, 1, 2]. Channel 1 is left out" in run(*arguments).stdout
+    assert "in 2 of 3 channels" in result.report["facts"]["best"]
+    assert result.report["facts"]["channels"] == 2

@@ -36,7 +36,7 @@ def test_the_three_best_are_shown_and_v_has_all(run, layer):
     assert "warning[BN904] eps is 1e-3, but 1e-5 was expected (certain)\n  --> y.npy\n" in text
     assert "help: Set eps=1e-3 on the side that has 1e-5." in text
     head = next(n for n, line in enumerate(lines) if line.startswith("hypothesis "))
-    assert lines[head + 1].startswith("eval mode with eps 1e-3 ")
+    assert lines[head + 1].startswith("eval mode, eps 1e-3 ")
     assert lines[-2 if "WARN" in lines[-2] else -1].startswith("WARN  y.npy was computed in eval")
     rows = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "-f", "json").report
     full = run("identify", "x.npy", "y.npy", "--state", "bn.pt", "-v", "--width", "200").stdout
@@ -73,3 +73,18 @@ def test_what_nothing_explains_is_said_once(run, save):
     assert "WARN none of" in " ".join(text.split())
     assert text.count("the nearest") == 1
     assert "BatchNorm did not make it from this input" in text
+
+
+def test_a_simpler_one_may_come_before_a_nearer_one(run, save):
+    """float32 does not tell two values of eps apart: the simpler is first, and that is said."""
+    x = (np.random.default_rng(0).normal(size=(64, 4)) * 100).astype(np.float32)
+    save("x.npy", x)
+    y = (x - x.mean(0, dtype="f8")) / np.sqrt(x.var(0, dtype="f8") + 1e-6)
+    save("y.npy", y.astype(np.float32))
+    rows = run("identify", "x.npy", "y.npy", "-f", "json").report["tables"]["hypotheses"]
+    off = [row["max_abs_diff"] for row in rows[:3] if row["explains"]]
+    said = (
+        "those that explain it are listed by simplicity" in run("identify", "x.npy", "y.npy").stdout
+    )
+    assert said == (off[0] > min(off))
+    assert off[0] > min(off)
