@@ -69,6 +69,11 @@ class FailOn(str, Enum):
     INFO = "info"
     NEVER = "never"
 
+    @classmethod
+    def _missing_(cls, value: object) -> FailOn | None:
+        """INFO for "note", which is what reports call it."""
+        return cls.INFO if value == Severity.INFO.label else None
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import UsageError
 from bncli.process.streams import print_text
+from bncli.report import FailOn
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
@@ -40,6 +41,11 @@ def complete_codes(incomplete: str) -> Completions:
     before, comma, _ = incomplete.rpartition(",")
     for rule in RULES:
         yield f"{before}{comma}{rule.code}", rule.name.replace("-", " ")
+
+
+def complete_severities(incomplete: str) -> Completions:
+    """What --fail-on takes."""
+    return (choice.value for choice in FailOn if choice.value.startswith(incomplete))
 
 
 def complete_tensors(incomplete: str) -> Completions:

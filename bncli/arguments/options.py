@@ -12,6 +12,7 @@ The flags that every command has, which findings count and where the report goes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     complete: Completer | None = None,
+    parse: Callable[[str], Any] | None = None,
 ) -> Any:
     """The option with this help, in this panel of it; `default` is what it shows as such.
 
@@ -65,6 +67,7 @@ def option(
         min=least,
         max=most,
         autocompletion=complete,
+        parser=parse,
     )
 
 

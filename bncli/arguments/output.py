@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from bncli.arguments.completion import complete_codes
+from bncli.arguments.completion import complete_codes, complete_severities
 from bncli.arguments.options import FINDINGS, OUTPUT, option
+from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.renderers import SUFFIXES, Format
 from bncli.report import FailOn
+
+
+def _severity(text: str) -> str:
+    """The value of the FailOn that a text means. Raises UsageError."""
+    try:
+        return FailOn(text).value
+    except ValueError:
+        raise UsageError(
+            f"--fail-on: it takes error, warning, info or never, not '{text}'."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +29,13 @@ class Output:
     fail_on: Annotated[
         FailOn | None,
         option(
-            "Exit with code 1 if a finding has this severity or a higher one; info stands for "
-            "notes.",
+            "Exit with code 1 if a finding has this severity or a higher one; info may be written "
+            "note.",
             FINDINGS,
+            metavar="error|warning|info|never",
             default="error",
+            complete=complete_severities,
+            parse=_severity,
         ),
     ] = None
     select: Annotated[

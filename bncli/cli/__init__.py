@@ -124,7 +124,7 @@ def _printed(name: str) -> Callable[[], None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run bncli with these arguments (the process's own by default) and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    arguments = _as_flags(list(sys.argv[1:] if argv is None else argv) or ["--help"])
     try:
         take_any_character()
         forget_impossible_sizes()
@@ -138,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        return _failed(" ".join(error.format_message().split()), ExitCode.ERROR)
+        from bncli.cli.mistakes import explained
+
+        return _failed(explained(error), ExitCode.ERROR)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except signals.Terminated:
@@ -152,6 +154,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
         return _unforeseen(error)
     return int(code or 0)
+
+
+def _as_flags(arguments: list[str]) -> list[str]:
+    """The arguments; `help` and `version`, typed as commands, are the flags of that name."""
+    if arguments[0] == "help":
+        return [*arguments[1:2], "--help"]
+    return ["--version"] if arguments == ["version"] else arguments
 
 
 def _verbose(arguments: Sequence[str]) -> bool:

@@ -32,6 +32,7 @@ class GivenOnce(TyperCommand):
             flag = getattr(error, "option_name", None)
             if sentence := FORMER.get((str(self.name), str(flag))):
                 raise UsageError(f"{flag} was removed: {sentence}") from error
+            error.ctx = ctx  # type: ignore[attr-defined]  # which the parser does not always say
             raise
 
     def _refuse_contradictions(self, ctx: Any, args: list[str]) -> None:

@@ -19,6 +19,7 @@ from typer.core import TyperArgument, TyperGroup
 from bncli.arguments.options import COMPARISON, FINDINGS, INPUT, LAYER, OUTPUT
 from bncli.cli.given_once import GivenOnce
 from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.errors import UsageError
 from bncli.process.streams import color_wanted
 
 ARGUMENTS, COMMON = "Arguments", "Common flags"
@@ -63,12 +64,21 @@ class Group(TyperGroup):
 class Command(GivenOnce):
     """A subcommand; its help begins with how it is called and what it is for."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer's; raises UsageError for a call of nothing but the command, if it needs more."""
+        needy = any(isinstance(each, TyperArgument) for each in self.params)
+        if not args and needy and not ctx.resilient_parsing:
+            name = str(self.name).replace("-", "_")
+            if COMMANDS[name].needs:
+                raise UsageError(lacking(name))
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the usage, the purpose, the examples, and the flags panel by panel."""
         entry = (COMMANDS | DOCUMENTS)[str(self.name).replace("-", "_")]
         page = _Page(WIDEST)
         params = self.get_params(ctx)
-        arguments = [_metavar(each, ctx) for each in params if isinstance(each, TyperArgument)]
+        arguments = [metavar(each, ctx) for each in params if isinstance(each, TyperArgument)]
         page.text(" ".join(["Usage:", ctx.command_path, *arguments, "[FLAGS]"]), indent=7)
         page.lines.append("")
         page.text(entry.purpose)
@@ -128,6 +138,13 @@ def typed(name: str) -> str:
     return name.replace("_", "-")
 
 
+def lacking(name: str) -> str:
+    """What a command needs that was called without it, as a sentence with an example."""
+    entry = COMMANDS[name]
+    calls = [f"bncli {example.call}" for example in entry.examples[: 1 + (name == "diff")]]
+    return f"{typed(name)} needs {entry.needs}; for example {' or '.join(calls)}."
+
+
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """The lines of a text; no word or literal in it is broken, not even at a hyphen."""
     lines = textwrap.wrap(
@@ -160,8 +177,8 @@ def _panels(params: Iterable[Any], common: tuple[str, ...], ctx: Any) -> Iterato
 def _row(param: Any, ctx: Any) -> tuple[str, str]:
     """A flag or an argument as it is typed, and what it means."""
     if isinstance(param, TyperArgument):
-        return _metavar(param, ctx), str(param.help or "")
-    value = "" if param.is_flag else f" {_metavar(param, ctx)}"
+        return metavar(param, ctx), str(param.help or "")
+    value = "" if param.is_flag else f" {metavar(param, ctx)}"
     said = "; ".join(filter(None, (_default(param), _limits(param))))
     if len(said) < 80 - NAMES - 2:  # and so fits a line
         said = said.replace(" ", JOINED)
@@ -173,7 +190,7 @@ def _names(param: Any) -> str:
     return ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
 
 
-def _metavar(param: Any, ctx: Any) -> str:
+def metavar(param: Any, ctx: Any) -> str:
     """What stands for the value; in brackets for an argument that may be left out."""
     text: str = param.metavar or param.make_metavar(ctx=ctx).strip("<>[]")
     if not isinstance(param, TyperArgument) or text.startswith("["):

@@ -34,14 +34,15 @@ class Entry:
     """What the helps say of a subcommand.
 
     `purpose` is one sentence that fits a line of the list of commands, `question` the heading that
-    the command is listed under. `flags` are those that most users want first. A command that
-    `reads` files gets the flag of how they are read.
+    the command is listed under. `flags` are those that most users want first. `needs` says what a
+    call cannot do without. A command that `reads` files gets the flag of how they are read.
     """
 
     question: str
     purpose: str
     examples: tuple[Example, ...]
     flags: tuple[str, ...] = ()
+    needs: str = ""
     reads: bool = True
 
 
@@ -61,6 +62,7 @@ COMMANDS = {
             ),
         ),
         ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format", "--verbose"),
+        needs="a checkpoint",
     ),
     "diff": Entry(
         PYTORCH,
@@ -82,6 +84,7 @@ COMMANDS = {
             ),
         ),
         ("--input", "--state", "--rtol", "--atol", "--training", "--verbose"),
+        needs="one tensor to check against PyTorch, or two to compare",
     ),
     "identify": Entry(
         ORIGIN,
@@ -96,6 +99,7 @@ COMMANDS = {
             ),
         ),
         ("--state", "--eps", "--training", "--verbose"),
+        needs="a tensor and the output that was made from it",
     ),
     "compute": Entry(
         TENSOR,
@@ -112,6 +116,7 @@ COMMANDS = {
             ),
         ),
         ("--against", "--training", "--state", "--eps", "--momentum", "--save-output", "--verbose"),
+        needs="a tensor, or numbers with --values",
     ),
     "trace": Entry(
         TENSOR,
@@ -122,6 +127,7 @@ COMMANDS = {
             Example("trace x.npy --channel 0 --backward", "The gradients too"),
         ),
         ("--channel", "--at", "--backward", "--training", "--state", "--eps", "--verbose"),
+        needs="a tensor, or numbers with --values",
     ),
     "compare_norms": Entry(
         TENSOR,
@@ -134,6 +140,7 @@ COMMANDS = {
             ),
         ),
         ("--groups", "--normalized-shape", "--channel-axis", "--eps", "--against", "--verbose"),
+        needs="a tensor, or numbers with --values",
     ),
     "simulate_ema": Entry(
         RUNNING,
@@ -161,6 +168,7 @@ COMMANDS = {
             "--state",
             "--verbose",
         ),
+        needs="batches, from files, --values or --generate",
     ),
     "conventions": Entry(
         REFERENCE,

@@ -69,7 +69,7 @@ def test_a_flag_that_is_gone_is_refused_with_what_to_type(run, save, form):
         "bncli: --double-backward was removed: leave it out; gradients are compared without it.\n"
     )
     assert tuple(run("diff", x, form)) == (2, "", sentence)
-    assert "No such option: --double-backward" in run("compute", x, "--double-backward").stderr
+    assert "has no flag --double-backward" in run("compute", x, "--double-backward").stderr
     after = run("diff", x, "--", "--double-backward")  # a name of a file, as it says
     assert after.stderr == "bncli: --double-backward: there is no such file.\n"
 
