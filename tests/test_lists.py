@@ -113,7 +113,7 @@ def conventions_page() -> Iterator[str]:
     yield "## What each does by default"
     yield ""
     yield (
-        "Two columns need a word. A batch with one value per channel is refused, counts as "
+        "Two columns need an explanation. A batch with one value per channel is refused, counts as "
         "variance 0, is skipped, or makes running_var NaN. Debiased says whether evaluation "
         "corrects for the initial value: no; divided, by the total weight of the batches so far; "
         "or first, since the first batch replaces it."
