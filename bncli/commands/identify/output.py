@@ -64,7 +64,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
             kind=kind_of(rows[0]) if found.confident else (),
         )
         if found.explained:
-            findings = departing(findings, output_departure(best, known))
+            findings = departing(findings, output_departure(best, known, found.eps_range))
     if found.not_finite is not None:
         left = len(found.not_finite.channels)
         rest = f"{left} channel{'s' * (left > 1)} with NaN or Inf in OUTPUT alone left out."
@@ -80,6 +80,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         "channels": found.channels,
         "confident": found.confident,
         "best": found.best,
+        "eps_range": found.eps_range,
     }
     words = [item.hypothesis.label for item in found.hypotheses]
     report = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.verify.identify.halves import range_text
 from bncli.verify.identify.hypotheses import (
     EVAL,
     FRESH,
@@ -25,6 +26,7 @@ from bncli.verify.identify.updates import APART, KEPT, STD, TOGETHER, TWICE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bncli.verify.identify.halves import EpsRange
     from bncli.verify.identify.hypotheses import Hypothesis, Known
     from bncli.verify.identify.updates import Update
 
@@ -47,15 +49,22 @@ AFFINE = {
 """The fix for a weight or bias that is left out."""
 
 
-def output_departure(made: Hypothesis, known: Known) -> tuple[str, str]:
-    """How an output differs from what was expected, in a line, and the fix in sentences."""
-    odd = list(_odd_in_output(made, known))
+def output_departure(
+    made: Hypothesis, known: Known, eps_range: EpsRange | None = None
+) -> tuple[str, str]:
+    """How an output differs from what was expected, in a line, and the fix in sentences.
+
+    `eps_range` holds every eps that explains it, None where that of `made` alone does.
+    """
+    odd = list(_odd_in_output(made, known, eps_range))
     if not odd:
         return f"the output was computed {made.way}", ""
     return "; ".join(claim for claim, _ in odd), " ".join(fix for _, fix in odd if fix)
 
 
-def _odd_in_output(made: Hypothesis, known: Known) -> Iterator[tuple[str, str]]:
+def _odd_in_output(
+    made: Hypothesis, known: Known, eps_range: EpsRange | None
+) -> Iterator[tuple[str, str]]:
     """Each difference from PyTorch's own BatchNorm with the expected eps and mode, and its fix."""
     batch_norm = made.mode in (TRAINING, EVAL)
     if not batch_norm:
@@ -75,7 +84,13 @@ def _odd_in_output(made: Hypothesis, known: Known) -> Iterator[tuple[str, str]]:
             "the output was normalised by the unbiased variance",
             "Divide the batch variance by n, not by n - 1.",
         )
-    if made.eps != known.eps:
+    if eps_range is not None:
+        if not eps_range[0] <= known.eps <= eps_range[1]:
+            yield (
+                f"eps is {range_text(eps_range)}, but {eps_text(known.eps)} was expected",
+                "Compare eps on both sides; the same output in float32 tells more of its digits.",
+            )
+    elif made.eps != known.eps:
         eps, expected = eps_text(made.eps), eps_text(known.eps)
         yield (
             f"eps is {eps}, but {expected} was expected",

@@ -9,6 +9,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
 from bncli.verify.identify.family import family
+from bncli.verify.identify.halves import SAME_EPS, EpsRange, by_one_rounding, is_broad, range_text
 from bncli.verify.identify.hypotheses import (
     BATCH,
     EVAL,
@@ -42,9 +43,6 @@ BESIDE = 8
 MOST_NAMED = 2
 """Other hypotheses that a sentence names, beside other values of eps."""
 
-SAME_EPS = 0.01
-"""The relative difference up to which two values of eps count as one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Identification:
@@ -54,7 +52,8 @@ class Identification:
     and none of another meaning does. `expected` says that PyTorch's own way with the expected eps
     is among those that explain it. `tried` counts the hypotheses, and `channels` those without NaN
     and Inf, which were looked at. `implied` is what the output itself says, where no hypothesis
-    explains it, and `not_finite` the NaN and Inf in the output alone.
+    explains it, and `not_finite` the NaN and Inf in the output alone. `eps_range` holds every eps
+    with which the best explains it, None where half precision leaves no more than one.
     """
 
     name: str
@@ -66,6 +65,7 @@ class Identification:
     channels: int
     implied: Implied | None = None
     not_finite: NotFinite | None = None
+    eps_range: EpsRange | None = None
 
     @property
     def best(self) -> str:
@@ -135,18 +135,23 @@ def identify_output(
         free = fitted(base)
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
     order = ranked(found + free, lenient=half or base.view.sums_by_rows)
+    order, eps_range = by_one_rounding(base, order)
+    eps_range = eps_range if is_broad(eps_range) else None
     explaining = [item for item in order if item.explains]
     tried = in_family + len(free) + _of_batch_norm(base, len(seen) - 1)
     implied = None if explaining else Implied.of(base)
     return Identification(
         name=name,
         hypotheses=tuple(order[: min(MOST_SHOWN, len(explaining) + BESIDE)]),
-        said=_said(name, seen, base, order, tried, implied),
-        confident=bool(explaining) and all(_same(order[0], item) for item in explaining),
+        said=_said(name, seen, base, order, tried, implied, eps_range),
+        confident=bool(explaining)
+        and eps_range is None
+        and all(_same(order[0], item) for item in explaining),
         expected=any(item.fits and item.hypothesis.is_expected(known) for item in order),
         tried=tried,
         channels=channels,
         implied=implied,
+        eps_range=eps_range,
         not_finite=NotFinite.of(
             seen.get(order[0].hypothesis.view, base) if explaining else base,
             [item.hypothesis for item in explaining],
@@ -188,6 +193,7 @@ def _said(
     order: list[Candidate],
     tried: int,
     implied: Implied | None,
+    eps_range: EpsRange | None,
 ) -> Said:
     """The best hypothesis, what the likeliest other one would leave, and what remains in doubt."""
     best = order[0]
@@ -208,7 +214,7 @@ def _said(
     here, channels = int(left.fit.ok.sum()), left.view.num_features
     part = f" in {here} of {channels} channels" if here < channels else ""
     claim = (
-        f"{name} was computed {best.hypothesis.way}{part} "
+        f"{name} was computed {_way(best, eps_range)}{part} "
         f"(largest difference {best.max_abs_diff:.2g})"
     )
     contrast = ""
@@ -221,15 +227,33 @@ def _said(
         contrast = (
             f"{way}, the output would be off by {other.max_abs_diff:.2g} in channel {other.channel}"
         )
-    return Said(claim, contrast, _doubt(order, seen.get(best.hypothesis.view, base)))
+    doubt = _doubt(order, seen.get(best.hypothesis.view, base), eps_range)
+    return Said(claim, contrast, doubt)
 
 
-def _doubt(order: list[Candidate], seen: Seen) -> str:
+def _way(best: Candidate, eps_range: EpsRange | None) -> str:
+    """How the best computed the output, with each eps that explains it."""
+    if eps_range is None:
+        return best.hypothesis.way
+    plain = replace(best.hypothesis, fitted=False)
+    return plain.way.replace(f"eps {eps_text(plain.eps)}", f"an eps {range_text(eps_range)}", 1)
+
+
+def _doubt(order: list[Candidate], seen: Seen, eps_range: EpsRange | None) -> str:
     """What else explains the output, and what would decide; "" where nothing else does."""
     best = order[0]
     remaining = [item for item in order[1:] if item.explains]
+    told = ""
+    if eps_range is not None:
+        told = (
+            f"{seen.view.y.dtype} has too few digits to tell which eps it is: the same output in "
+            "float32 would"
+        )
+        remaining = [
+            item for item in remaining if not differ_in_eps(item.hypothesis, best.hypothesis)
+        ]
     if not remaining:
-        return ""
+        return told
     like = [item for item in remaining if differ_in_eps(item.hypothesis, best.hypothesis)]
     unlike = [item.hypothesis.words for item in remaining if item not in like]
     parts = unlike[:MOST_NAMED]
@@ -238,7 +262,8 @@ def _doubt(order: list[Candidate], seen: Seen) -> str:
     if len(unlike) > MOST_NAMED:
         parts.append(f"{len(unlike) - MOST_NAMED} more")
     verb = "fits" if len(remaining) == 1 else "fit"
-    return f"{_listed(parts)} {verb} as well: {_decider(best, remaining, seen)}"
+    others = f"{_listed(parts)} {verb} as well: {_decider(best, remaining, seen)}"
+    return "; ".join(filter(None, (told, others)))
 
 
 def differ_in_eps(one: Hypothesis, other: Hypothesis) -> bool:
