@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments.completion import complete_codes
@@ -104,18 +105,20 @@ def _catalogue(rules: tuple[Rule, ...], family: str) -> Report:
 
 
 def _family(wanted: str, code: str) -> Report:
-    """The rules of one hundred. Raises UsageError where there are none."""
+    """The rules whose codes begin so. Raises UsageError where there are none."""
     from bncli.errors import UsageError
     from bncli.loaders.names import listed, nearest
     from bncli.rulebook import FAMILIES
     from bncli.rulebook.registry import RULES
 
-    family = wanted.upper().rstrip("X")
-    if family in FAMILIES:
-        members = tuple(rule for rule in RULES if rule.code.startswith(family))
-        return _catalogue(members, f"{family}xx: {FAMILIES[family]}")
+    begin = wanted.upper().rstrip("X")
+    members = tuple(rule for rule in RULES if rule.code.startswith(begin))
+    if begin == "BN":
+        return _catalogue(members, "")
+    if begin.startswith("BN") and members:
+        return _catalogue(members, f"{begin:x<5}: {FAMILIES[begin[:3]]}")
     names = [name for rule in RULES for name in (rule.code, rule.name)]
-    near = nearest(names, wanted.upper()) or nearest(names, wanted)
+    near = [] if re.fullmatch(r"BN\d+", begin) else nearest(names, begin) or nearest(names, wanted)
     instead = f"did you mean {listed(near, ' or ')}?" if near else "bncli rules lists them."
     raise UsageError(f"there is no rule {code}; {instead}")
 

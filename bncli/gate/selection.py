@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -63,11 +64,17 @@ def parse_patterns(texts: Iterable[str], label: str) -> tuple[Pattern, ...]:
     from bncli.rulebook.registry import RULES
 
     codes = [rule.code for rule in RULES]
-    patterns = []
+    names = {rule.name: rule.code for rule in RULES}
+    patterns: list[Pattern] = []
     for part in ",".join(texts).split(","):
         code, colon, glob = (piece.strip() for piece in part.partition(":"))
         if not part.strip():
             continue
+        if meant := names.get(code.lower()):
+            raise UsageError(f"{label} {part.strip()}: write the rule's code, {meant}.")
+        if code != code.upper() and code.upper() in codes and not patterns:
+            written = f"{code.upper()}{colon}{glob}"
+            raise UsageError(f"{label} {part.strip()}: write the code in capitals, {written}.")
         if code != code.upper() and any(known.startswith(code.upper()) for known in codes):
             raise UsageError(  # bn1 behind a comma is a layer's name, and must not mean all of BN1
                 f"{label} {part.strip()}: write codes in capitals, such as {code.upper()}, "
@@ -88,6 +95,8 @@ def _no_rule(code: str, codes: list[str]) -> str:
     """Why a code is not one, and which ones are close."""
     import difflib
 
+    if re.fullmatch(r"BN\d{3}", code):
+        return f"there is no rule {code}; bncli rules lists them."
     near = difflib.get_close_matches(code, codes, n=3, cutoff=0.7)
     if near:
         return f"no rule's code begins like this; did you mean {' or '.join(near)}?"

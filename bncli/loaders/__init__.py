@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bncli.errors import UnsupportedFileError
+from bncli.errors import MissingTensorError, UnsupportedFileError
 from bncli.loaders.interface import STANDARD_INPUT, check_regular, open_source
-from bncli.loaders.names import find_name
+from bncli.loaders.names import find_name, quoted
 from bncli.loaders.registry import READ, TYPED, loader_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
 
@@ -81,7 +81,25 @@ def open_tensor(spec: str) -> TensorRef:
     """
     path, name = split_spec(spec)
     file = open_file(path)
-    return file.tensors[find_name(path, file.tensors, name, "tensor")]
+    try:
+        return file.tensors[find_name(path, file.tensors, name, "tensor")]
+    except MissingTensorError:
+        _refuse_layer(file, name)
+        raise
+
+
+def _refuse_layer(file: TensorFile, name: str) -> None:
+    """Raise MissingTensorError where the name, which no tensor has, is a BatchNorm layer's."""
+    from bncli.state_dict import batch_norm_layers
+
+    layers = [layer.name for layer in batch_norm_layers(file)]
+    if name in layers or _ends(layers, name):
+        spec = f"{quoted(str(file.path))}::{quoted(name)}"
+        raise MissingTensorError(
+            file.path,
+            f"'{quoted(name)}' is a BatchNorm layer, not a tensor: give it as --state {spec}, or "
+            f"look at it with bncli inspect-checkpoint {spec}.",
+        )
 
 
 def split_spec(spec: str) -> tuple[Path, str]:

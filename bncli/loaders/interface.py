@@ -113,7 +113,9 @@ def check_regular(path: Path) -> None:
         remember_path(path)
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise FileError(path, "there is no such file.") from None
+        from bncli.loaders.names import missing
+
+        raise missing(path) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise FileError(path, f"it cannot be read ({reason.lower()}).") from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 
-from bncli.errors import MissingTensorError
+from bncli.errors import FileError, MissingTensorError
 from bncli.report import printable
+
+MOST_LISTED = 1000
+"""How many names of a folder are looked at for one like a name that is missing."""
 
 SHOWN = 8
 """How many names a sentence lists."""
@@ -51,6 +56,33 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
     raise MissingTensorError(
         path, f"there is no {kind} '{quoted(wanted)}' in it; it has {_cited(names)}."
     )
+
+
+def missing(path: Path) -> FileError:
+    """The error for a file that is not there, with the names in its folder that are like its."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112 (never raises)
+        return FileError(path, f"there is no folder '{quoted(str(path.parent))}'.")
+    near = _alike(path)
+    instead = f"; did you mean {listed(near, ' or ')}?" if near else "."
+    return FileError(path, f"there is no such file{instead}")
+
+
+def _alike(path: Path) -> list[str]:
+    """Up to three names in the file's folder like its own, by what stands before the suffix."""
+    import difflib
+
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, MOST_LISTED)]
+    except OSError:
+        return []
+    stems: dict[str, list[str]] = {}
+    for name in sorted(names):
+        stems.setdefault(Path(name).stem.lower(), []).append(name)
+    close = difflib.get_close_matches(path.stem.lower(), stems, 3, 0.7)
+    same = path.suffix.lower()
+    found = [name for stem in close for name in stems[stem]]
+    return sorted(found, key=lambda name: Path(name).suffix.lower() != same)[:3]
 
 
 def nearest(names: Collection[str], wanted: str) -> list[str]:

@@ -51,7 +51,7 @@ def open_tensors(source: Source) -> NoReturn:
         raise UnsupportedFileError(
             source.path,
             f"it is text that begins with {quoted(text, 120)!r}; if this is a server's error"
-            " page, download again; otherwise name the file with the weights.",
+            " page, download again; otherwise name a file that holds tensors.",
         )
     first = " ".join(f"{byte:02x}" for byte in source.head[:8])
     raise UnsupportedFileError(

@@ -242,6 +242,10 @@ CONVENTIONS = tuple(
 """Every convention; PyTorch's first."""
 
 
+BUILT_ON = {"tensorflow": ("tf", "keras"), "jax": ("flax", "haiku", "equinox")}
+"""How the names of the conventions begin that belong to a library of another name."""
+
+
 def convention(name: str, flag: str = "--convention") -> Convention:
     """The convention of that name. Raises UsageError, with the nearest names, if there is none."""
     for known in CONVENTIONS:
@@ -249,6 +253,11 @@ def convention(name: str, flag: str = "--convention") -> Convention:
             return known
     from difflib import get_close_matches
 
-    near = get_close_matches(name.lower(), [known.name for known in CONVENTIONS], 3, 0.5)
-    instead = f"did you mean {' or '.join(near)}?" if near else "bncli conventions lists them."
+    names = [known.name for known in CONVENTIONS]
+    begins = BUILT_ON.get(name.lower(), (name.lower(),))
+    near = [known for known in names if known.startswith(begins)]
+    near = near or get_close_matches(name.lower(), names, 3, 0.5)
+    *others, last = near or [""]
+    either = f"{', '.join(others)} or {last}" if others else last
+    instead = f"did you mean {either}?" if near else "bncli conventions lists them."
     raise UsageError(f"{flag} {name}: there is no such convention; {instead}")

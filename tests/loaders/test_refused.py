@@ -91,7 +91,7 @@ REFUSED = {
         b"Not Found",
         (
             "it is text that begins with 'Not Found'; if this is a server's error page, download"
-            " again; otherwise name the file with the weights."
+            " again; otherwise name a file that holds tensors."
         ),
     ),
     "text-bom-cut": (

@@ -97,4 +97,18 @@ def test_what_few_frameworks_do():
 def test_no_more_than_three_names_are_offered():
     with pytest.raises(UsageError) as caught:
         convention("chainer-44")
-    assert str(caught.value).endswith("did you mean chainer-4 or chainer or candle?")
+    assert str(caught.value).endswith("did you mean chainer-4, chainer or candle?")
+
+
+@pytest.mark.parametrize(
+    ("library", "names"),
+    [
+        ("TensorFlow", "keras3, tf-fused, tf-unfused, keras2 or tf-v1"),
+        ("tf", "tf-fused, tf-unfused or tf-v1"),
+        ("jax", "flax, haiku, equinox or equinox-batch"),
+    ],
+)
+def test_a_library_stands_for_all_its_conventions(library, names):
+    with pytest.raises(UsageError) as caught:
+        convention(library)
+    assert str(caught.value).endswith(f"no such convention; did you mean {names}?")

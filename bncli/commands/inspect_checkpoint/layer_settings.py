@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_COMPARED = 2000
+"""How many names are compared with one that no layer has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen(Generic[T]):
@@ -51,6 +54,8 @@ class LayerSettings:
     @classmethod
     def parsed(cls, eps: list[str] | None, momentum: list[str] | None) -> LayerSettings:
         """The flags' values. Raises UsageError for what is not an eps or a momentum."""
+        _refuse_lists("--eps", eps)
+        _refuse_lists("--momentum", momentum)
         return cls(Chosen.parsed(eps, _parse_eps), Chosen.parsed(momentum, parse_momentum))
 
     def eps_of(self, layer: LayerRefs) -> tuple[float, str]:
@@ -89,15 +94,39 @@ class LayerSettings:
                     refuse_globs(f"{flag} {glob}=...", [glob], names)
 
 
+def _refuse_lists(flag: str, texts: list[str] | None) -> None:
+    """Raise UsageError for several globs, each with its value, in one text."""
+    for text in texts or ():
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) > 1 and all("=" in part for part in parts):
+            each = " ".join(f"{flag} '{part}'" for part in parts)
+            raise UsageError(f"{flag} {text}: repeat the flag instead: {each}.")
+
+
 def refuse_globs(given: str, globs: Sequence[str], names: Sequence[str]) -> NoReturn:
     """Raise UsageError: the globs, `given` in a flag, mean no layer."""
     from bncli.loaders.names import listed, nearest
 
-    near = nearest(names, globs[0].strip("*?.")) or names
-    raise UsageError(
-        f"{given}: no BatchNorm layer has such a name; there are {len(names)}, such as"
-        f" {listed(near[:3])}."
-    )
+    begin = f"{given}: no BatchNorm layer has such a name; "
+    for glob in globs:
+        if any(matches(name, f"{glob}.*") for name in names):
+            raise UsageError(f"{begin}write '{glob}.*' for the layers that begin with it.")
+    first = globs[0]
+    if first.endswith(".*") and (module := _nearest_module(first[:-2], names)):
+        raise UsageError(f"{begin}did you mean '{module}.*'?")
+    near = set(nearest(names, first.strip("*?."))) or names
+    shown = [name for name in names if name in near][:3]
+    raise UsageError(f"{begin}there are {len(names)}, such as {listed(shown)}.")
+
+
+def _nearest_module(wanted: str, names: Sequence[str]) -> str:
+    """The part of the names, of as many words as `wanted` and before the last, that is like it."""
+    import difflib
+
+    words = wanted.count(".") + 1
+    parts = [name.split(".") for name in names[:MOST_COMPARED]]
+    modules = {".".join(part[at : at + words]) for part in parts for at in range(len(part) - words)}
+    return next(iter(difflib.get_close_matches(wanted, sorted(modules), 1)), "")
 
 
 def matches(name: str, glob: str) -> bool:
@@ -111,7 +140,7 @@ def _parse_eps(text: str) -> float:
     try:
         eps = float(text)
     except ValueError:
-        eps = math.nan
+        raise UsageError(f"--eps: '{text}' is not a number.") from None
     if not 0 <= eps < math.inf:
         raise UsageError(f"--eps {text}: eps must be a finite number, 0 or above.")
     return eps

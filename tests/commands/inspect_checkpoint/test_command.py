@@ -284,8 +284,8 @@ def test_an_eighty_layer_network_stays_readable(run, folder):
     [
         ("--eps -1", "--eps -1: eps must be a finite number, 0 or above."),
         ("--eps body=nan", "--eps nan: eps must be a finite number, 0 or above."),
-        ("--eps body=", "--eps : eps must be a finite number, 0 or above."),
-        ("--eps abc", "--eps abc: eps must be a finite number, 0 or above."),
+        ("--eps body=", "--eps: '' is not a number."),
+        ("--eps abc", "--eps: 'abc' is not a number."),
         (
             "--momentum stem=fast",
             "--momentum fast: give a number such as 0.1, or none for the cumulative average.",
