@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
 
+LONG = 100
+"""Rows of a table that stands below shorter ones, so that these are found."""
+
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold cyan"}
 
 WORDS = {"PASS": "bold green", "WARN": "bold yellow", "NOTHING": "bold magenta"}
@@ -76,11 +79,11 @@ def _print_lines(console: Console, lines: tuple[str, ...]) -> None:
 
 
 def _print_everything(console: Console, report: Report, context: RenderContext) -> None:
-    """The facts, every table and every chart."""
+    """The facts, every table and every chart; what is longer than a screen or two comes last."""
     console.print()
     for line in _facts(report, context.width):
         console.print(line)
-    for table in report.tables:
+    for table in sorted(report.tables, key=lambda table: len(table.rows) > LONG):
         print_table(console, table, context.width)
     _print_charts(console, report, context)
 

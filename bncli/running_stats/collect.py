@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
-from bncli.moments import channel_moments
+from bncli.moments import channel_moments, merge
 from bncli.pytorch_cpu import float32, half
 from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.scatter import Samples
@@ -18,8 +18,73 @@ if TYPE_CHECKING:
 
 KURTOSIS_BATCHES = 16
 """Batches whose kurtosis is measured; it costs more than the rest, and a few are enough."""
+KURTOSIS_VALUES = 1 << 14
+"""Values of each channel whose kurtosis is measured, in as many more batches as that takes."""
+KURTOSIS_COUNT = 4
+"""Values of a channel that a batch needs for an unbiased fourth cumulant."""
 SAMPLES_VALUES = 1 << 22
 """Values whose samples' means are taken at a time, to avoid copying a large batch."""
+
+
+@dataclass(slots=True)
+class Kurtosis:
+    """Estimates the excess kurtosis of the values from batches, however small.
+
+    Fisher's k-statistics k2 and k4 of a batch are unbiased estimates of the second and the fourth
+    cumulant (Fisher, "Moments and Product Moments of Sampling Distributions", Proceedings of the
+    London Mathematical Society 30, 1930). Their means over the batches give k4/k2**2, which for one
+    batch is G2 (Joanes and Gill, "Comparing measures of sample skewness and kurtosis", The
+    Statistician 47, 1998), and approaches the true kurtosis with the number of batches. The ratio
+    m4/m2**2 - 3 of central moments does not: for n normal values it is -6/(n + 1) on average.
+    """
+
+    num_features: int
+    values: int = 0
+    _weight: int = 0
+    _k2: FloatArray = field(init=False)
+    _k4: FloatArray = field(init=False)
+    _small: list[ChannelStats] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without batches."""
+        self._k2, self._k4 = np.zeros(self.num_features), np.zeros(self.num_features)
+        self._small = []
+
+    def add(self, stats: ChannelStats) -> None:
+        """Take in a batch whose fourth moments are known."""
+        self.values += stats.count
+        if stats.count >= KURTOSIS_COUNT:
+            k2, k4 = _cumulants(stats)
+            self._weight += stats.count
+            self._k2 += stats.count * k2
+            self._k4 += stats.count * k4
+        elif stats.count > 1:
+            self._small.append(stats)
+
+    def estimate(self) -> FloatArray:
+        """The excess kurtosis within batches, (num_features,), NaN for a constant channel.
+
+        Where every batch has fewer than four values, none has a fourth cumulant: then it is that
+        of all values taken together, about their common mean. NaN where those are too few as well,
+        or where every batch has one value. It is at least -2, as that of any distribution.
+        """
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            if self._weight:
+                k2, k4 = self._k2 / self._weight, self._k4 / self._weight
+            elif sum(stats.count for stats in self._small) >= KURTOSIS_COUNT:
+                k2, k4 = _cumulants(merge(self._small))
+            else:
+                return np.full(self.num_features, np.nan)
+            return np.maximum(k4 / k2**2, -2.0)
+
+
+def _cumulants(stats: ChannelStats) -> tuple[FloatArray, FloatArray]:
+    """Fisher's k2 and k4, the unbiased estimates of the cumulants, from four values or more."""
+    assert stats.fourth is not None
+    n, m2, m4 = stats.count, stats.var, stats.fourth
+    with np.errstate(invalid="ignore", over="ignore"):
+        k4 = n / (n - 1) * n * ((n + 1) * m4 - 3 * (n - 1) * m2**2) / ((n - 2) * (n - 3))
+        return m2 * (n / (n - 1)), k4
 
 
 @dataclass(slots=True)
@@ -41,8 +106,7 @@ class Collector:
     _held: NDArray[Any] | None = field(init=False, default=None)
     _samples: FloatArray = field(init=False)
     _squares: FloatArray = field(init=False)
-    _fourth: FloatArray = field(init=False)
-    _second: FloatArray = field(init=False)
+    _kurtosis: Kurtosis = field(init=False)
     _done: int = 0
 
     def __post_init__(self) -> None:
@@ -54,8 +118,7 @@ class Collector:
             self._held = np.empty((2, *shape), np.float32)
         self._samples = np.zeros(self.number)
         self._squares = np.zeros(self.num_features)
-        self._fourth = np.zeros(self.num_features)
-        self._second = np.zeros(self.num_features)
+        self._kurtosis = Kurtosis(self.num_features)
 
     def add(self, x: NDArray[Any]) -> None:
         """Take in a batch, of shape (N, C, ...) and with values that `dtype` represents.
@@ -63,12 +126,11 @@ class Collector:
         For float64 any dtype will do. For the others the strides say how PyTorch sums.
         """
         i = self._done
-        stats = channel_moments(x, kurtosis=i < KURTOSIS_BATCHES, threads=self.threads)
+        wanted = i < KURTOSIS_BATCHES or self._kurtosis.values < KURTOSIS_VALUES
+        stats = channel_moments(x, kurtosis=wanted, threads=self.threads)
         self._count[i], self._mean[i], self._var[i] = stats.count, stats.mean, stats.var
-        if stats.fourth is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                self._fourth += stats.count * stats.fourth
-                self._second += stats.count * stats.var**2
+        if wanted:
+            self._kurtosis.add(stats)
         if self._held is not None:
             rows = float32.sums_by_rows(x)
             held = (
@@ -103,6 +165,5 @@ class Collector:
         return Samples(self._squares, self._samples)
 
     def kurtosis(self) -> FloatArray:
-        """The excess kurtosis within the first batches, NaN for a constant channel."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self._fourth / self._second - 3.0
+        """The excess kurtosis of the first batches; see `Kurtosis.estimate`."""
+        return self._kurtosis.estimate()

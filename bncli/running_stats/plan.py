@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
-    from bncli.model import FloatArray
+    from bncli.model import FloatArray, IntArray
 
 FADED = 0.01
 """The weight of the initial value that counts as gone."""
@@ -77,31 +77,69 @@ def new_weight_for_steps(steps: int) -> float:
     return -math.expm1(math.log(FADED) / steps)
 
 
-def new_weight_for_noise(noise: float, count: float, kurtosis: float) -> float:
-    """The weight at which the settled buffers have this standard error, at most.
+def new_weight_for_noise(noise: float, counts: IntArray, kurtosis: float) -> float:
+    """The weight at which the settled buffers have this standard error; 1 if even that has less.
 
     It is that of running_mean in standard deviations, or that of running_var relative to itself,
-    whichever is larger. noise**2 = a/(2 - a) * r, so a = 2 * noise**2/(r + noise**2).
+    whichever is larger. noise**2 = a/(2 - a) * r, so a = 2 * noise**2/(r + noise**2), where r is
+    the relative variance of a batch (see `relative_mean_variance` and `relative_variance`). 0 where
+    that is infinite, in batches of one value.
     """
-    worst = max(1 / count, relative_variance(count, kurtosis))
+    worst = max(relative_mean_variance(counts), relative_variance(counts, kurtosis))
     return min(2 * noise**2 / (worst + noise**2), 1.0)
 
 
-def relative_variance(count: float, kurtosis: float) -> float:
-    """The variance of an unbiased variance of `count` values, relative to its square."""
-    if count <= 1:
-        return math.inf
-    return max(2 / (count - 1) + kurtosis / count, 0.0)
+def relative_errors(
+    counts: IntArray, kurtosis: float, squared_weights: float
+) -> tuple[float, float]:
+    """The standard errors of running_mean, in standard deviations, and of running_var, relative.
+
+    Inf for running_var where no batch has a variance.
+    """
+    return (
+        math.sqrt(squared_weights * relative_mean_variance(counts)),
+        math.sqrt(squared_weights) * math.sqrt(relative_variance(counts, kurtosis)),
+    )
+
+
+def relative_mean_variance(counts: IntArray) -> float:
+    """The variance of a batch's mean, relative to that of its values: 1/n on average.
+
+    `counts` (batches,) are the values per channel in each batch.
+    """
+    return float((1 / np.asarray(counts)).mean())
+
+
+def relative_variance(counts: IntArray, kurtosis: float) -> float:
+    """The variance of a batch's unbiased variance, relative to its square, on average.
+
+    `counts` (batches,) are the values per channel in each batch. Batches of one value do not
+    count: Inf where there are no others.
+    """
+    normal, excess = _terms(counts)
+    return math.inf if math.isnan(normal) else max(normal + excess * kurtosis, 0.0)
+
+
+def _terms(counts: IntArray) -> tuple[float, float]:
+    """2/(n - 1) and 1/n on average over the batches of several values, NaN if there are none."""
+    several = np.asarray(counts, np.float64)
+    several = several[several > 1]
+    if not several.size:
+        return math.nan, math.nan
+    return float((2 / (several - 1)).mean()), float((1 / several).mean())
 
 
 def standard_errors(
-    var: FloatArray, kurtosis: FloatArray, count: float, squared_weights: float
+    var: FloatArray, kurtosis: FloatArray, counts: IntArray, squared_weights: float
 ) -> tuple[FloatArray, FloatArray]:
     """The standard errors of running_mean and running_var over independent batches.
 
-    `var` is the unbiased variance of the values, `kurtosis` their excess kurtosis.
+    `var` is the unbiased variance of the values, `kurtosis` their excess kurtosis, and `counts`
+    (batches,) the values per channel in each batch. NaN for running_var where no batch has a
+    variance.
     """
+    normal, excess = _terms(counts)
     with np.errstate(invalid="ignore"):
-        mean = np.sqrt(squared_weights * var / count)
-        spread = 2 / (count - 1) + kurtosis / count if count > 1 else np.full_like(var, np.nan)
-        return mean, var * np.sqrt(squared_weights * np.maximum(spread, 0.0))
+        mean = np.sqrt(squared_weights * relative_mean_variance(counts) * var)
+        spread = np.maximum(normal + excess * kurtosis, 0.0)
+        return mean, var * np.sqrt(squared_weights * spread)

@@ -48,20 +48,59 @@ def test_what_is_held_is_what_pytorch_held(dtype):
     assert torch.equal(held, module.running_mean)
 
 
-def test_kurtosis_is_measured_on_the_first_batches():
-    rng = np.random.default_rng(0)
-    batches = [rng.exponential(size=(20_000, 2)) for _ in range(3)]
-    found = collected(batches).kurtosis()
-    values = [flat(x) - x.mean(0)[:, np.newaxis] for x in batches]
-    exact = np.mean([(v**4).mean(1) for v in values], 0) / np.mean(
-        [(v**2).mean(1) ** 2 for v in values], 0
-    )
-    np.testing.assert_allclose(found, exact - 3, rtol=1e-10)
-    wild = [rng.normal(size=(50, 1)) for _ in range(KURTOSIS_BATCHES)]
-    before = collected(wild).kurtosis()
-    after = collected([*wild, rng.standard_cauchy((50, 1))]).kurtosis()
-    np.testing.assert_array_equal(before, after)
+DRAWS = {"normal": 0.0, "uniform": -1.2, "exponential": 6.0}
+"""The excess kurtosis of what a generator's method of this name draws."""
+
+
+def drawn(kind, *size):
+    return getattr(np.random.default_rng(4), kind)(size=size)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16, 128])
+@pytest.mark.parametrize("kind", DRAWS)
+def test_kurtosis_is_unbiased_however_small_the_batches_are(kind, count):
+    """The mean over 256 channels, which are so many independent estimates."""
+    values = collect.KURTOSIS_VALUES
+    found = collected(drawn(kind, values // count + 1, count, 256)).kurtosis()
+    assert len(found) == 256
+    error = found.std() / 16
+    assert error < (0.05 if DRAWS[kind] < 1 else 0.2)
+    assert abs(found.mean() - DRAWS[kind]) < 4 * error
+
+
+def test_kurtosis_of_one_batch_is_g2():
+    """By its definition from sums of powers, as in Joanes and Gill (1998)."""
+    x = drawn("exponential", 9, 3)
+    n = len(x)
+    m2, m4 = (((x - x.mean(0)) ** p).mean(0) for p in (2, 4))
+    g2 = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * (m4 / m2**2 - 3) + 6)
+    np.testing.assert_allclose(collected([x]).kurtosis(), g2, rtol=1e-12)
+
+
+def test_kurtosis_of_batches_of_two_is_that_of_all_their_values():
+    pairs = drawn("exponential", 8, 2, 3)
+    whole = collected([pairs.reshape(16, 3)]).kurtosis()
+    np.testing.assert_allclose(collected(pairs).kurtosis(), whole, rtol=1e-10)
+    larger = drawn("uniform", 6, 3)
+    alone = collected([larger]).kurtosis()
+    np.testing.assert_array_equal(collected([*pairs, larger]).kurtosis(), alone)
+
+
+def test_kurtosis_is_unknown_of_too_few_values_and_never_below_its_least():
     assert np.isnan(collected([np.zeros((4, 1))]).kurtosis()).all()
+    assert np.isnan(collected(drawn("normal", 9, 1, 2)).kurtosis()).all()
+    assert np.isnan(collected(drawn("normal", 1, 3, 2)).kurtosis()).all()
+    halves = np.array([[0.0], [0.0], [1.0], [1.0]])
+    assert collected([halves]).kurtosis().tolist() == [-2.0]
+
+
+def test_kurtosis_is_measured_on_the_first_batches(monkeypatch):
+    wild = drawn("normal", KURTOSIS_BATCHES, 50, 1)
+    cauchy = np.random.default_rng(0).standard_cauchy((50, 1))
+    before = collected(wild).kurtosis()
+    assert collected([*wild, cauchy]).kurtosis() != before
+    monkeypatch.setattr(collect, "KURTOSIS_VALUES", 50 * KURTOSIS_BATCHES)
+    np.testing.assert_array_equal(collected([*wild, cauchy]).kurtosis(), before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass, np
 from bncli.report import ANSWER_ROWS, Column, Table
 from bncli.rulebook.interface import percent
-from bncli.running_stats.plan import FADED
+from bncli.running_stats.plan import FADED, relative_errors
 from bncli.sections.answer import counted, listed
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ FEW_CHANNELS = 2
 
 FEW_NAMES = 3
 """Conventions that a sentence names."""
+
+MANY_ROWS = 200
+"""Rows that are too many to be shown without a word of how many they are."""
 
 FEW_STEPS = 4
 """Steps of a channel's course that are shown if the user did not say how many."""
@@ -142,13 +145,20 @@ def course_table(
         if row["channel"] in shown and row["step"] in wanted
     ]
     kept.sort(key=lambda row: shown.index(row["channel"]))
-    left = len(channels) - len(shown)
-    hidden = len(steps) - len(wanted)
-    said = [counted(hidden, "more step")] if hidden else []
-    if left:
-        said.append(f"{counted(left, 'more channel')}, none farther from the population")
-    note = f"{'; '.join(said)}: -v shows them" if said else ""
-    return _of_channels(COURSE_COLUMNS, kept, shown, note)
+    hidden = {"more step": len(steps) - len(wanted), "more channel": len(channels) - len(shown)}
+    return _of_channels(COURSE_COLUMNS, kept, shown, _hidden(hidden, len(rows)))
+
+
+def _hidden(numbers: Mapping[str, int], rows: int) -> str:
+    """What is not shown of a table of so many rows, and why these channels are."""
+    said = [counted(number, what) for what, number in numbers.items() if number]
+    if not said:
+        return ""
+    all_of_it = "them" if rows <= MANY_ROWS else f"all {rows} rows, --channel and --every fewer"
+    note = f"{' and '.join(said)}: -v shows {all_of_it}"
+    if not numbers["more channel"]:
+        return note
+    return f"These channels are farthest from the population (all batches' values pooled). {note}"
 
 
 def port_answer(
@@ -192,26 +202,25 @@ def _of_channels(
     return Table("", f"Channel {shown[0]}", columns[1:], rows, note=note)
 
 
-def plan_lines(
-    run: Simulated,
-    count: float,
-    relative_variance: float,
-    reach: Sequence[tuple[str, float]],
-    start: str,
-) -> tuple[str, ...]:
-    """The error that the momentum leaves, how long `start` lasts, and what `reach` was asked for.
+def settled_errors(run: Simulated, counts: IntArray, kurtosis: float) -> tuple[float, float]:
+    """The relative errors of running_mean and running_var that the simulated momentum leaves.
 
-    `reach` has what each momentum gives, and the momentum.
+    Once settled, or at the end for a cumulative average; NaN where it does not settle. `counts`
+    (batches,) are the values per channel in each batch, `kurtosis` their excess kurtosis.
     """
+    effective = run.memory.effective_batches
+    squares = math.nan if effective is None else 1 / effective
+    if run.memory.new is None:
+        squares = run.trajectory.squared_weights or math.nan
+    return relative_errors(counts, kurtosis, squares)
+
+
+def plan_lines(run: Simulated, errors: tuple[float, float], start: str) -> tuple[str, ...]:
+    """The `errors` that the momentum leaves, as `settled_errors`, and how long `start` lasts."""
     trajectory, memory = run.trajectory, run.memory
     lines = []
-    squares, when = 0.0, "once settled"
-    if memory.new is None:
-        squares, when = trajectory.squared_weights, f"after {trajectory.updates} updates"
-    elif memory.effective_batches is not None:
-        squares = 1 / memory.effective_batches
-    errors = [(squares / count) ** 0.5, (squares * relative_variance) ** 0.5]
-    if squares and all(map(math.isfinite, errors)):
+    when = f"after {trajectory.updates} updates" if memory.new is None else "once settled"
+    if all(map(math.isfinite, errors)):
         lines.append(
             f"Expected error {when}: {errors[0]:.2g} std for running_mean, "
             f"{percent(errors[1])} for running_var."
@@ -220,7 +229,6 @@ def plan_lines(
         lines.append(f"Nothing of {start} is left after the first update.")
     elif memory.steps_to_1_percent is not None:
         lines.append(f"{counted(memory.steps_to_1_percent, 'step')} until 1% of {start} is left.")
-    lines += [f"Momentum {momentum:.6g} {gives}." for gives, momentum in reach]
     return tuple(lines)
 
 

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
 from bncli.report import MOST_ROWS, Chart, Column, Table
-from bncli.running_stats.plan import Memory
+from bncli.running_stats.plan import Memory, relative_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.commands.simulate_ema.reach import Reached
     from bncli.model import FloatArray, IntArray
     from bncli.report import Value
     from bncli.running_stats.batch_table import BatchTable
@@ -180,19 +183,21 @@ def channels_table(
 
 
 def plan_table(
-    run: Simulated,
-    count: float,
-    relative_variance: float,
-    reach: list[tuple[str, float, str]],
+    run: Simulated, counts: IntArray, kurtosis: float, reach: Sequence[Reached]
 ) -> Table:
-    """What the momentum means, each figure with its formula."""
+    """What the momentum means, each figure with its formula; `counts` (batches,) are their n."""
     trajectory, memory = run.trajectory, run.memory
     squared_weights = trajectory.squared_weights
+    errors = relative_errors(counts, kurtosis, squared_weights)
+    noise = ("1/n", "2/(n - 1) + k/n")
+    even = counts.min() == counts.max()
+    if not even:
+        noise = (f"mean({noise[0]})", f"mean({noise[1]})")
     constant = memory.new is not None
     rows: list[tuple[str, Value, str]] = [
         ("a, weight of the new batch", memory.new, "PyTorch's momentum" if constant else "1/t"),
         ("N, updates", trajectory.updates, ""),
-        ("n, values per channel", count, "on average"),
+        ("n, values per channel", float(counts.mean()), "on average"),
         ("half-life, in steps", memory.half_life, "ln(1/2) / ln(1 - a)"),
         ("mean age of a batch, in steps", memory.mean_age, "(1 - a)/a"),
         ("effective batches", memory.effective_batches, "(2 - a)/a"),
@@ -207,13 +212,10 @@ def plan_table(
             squared_weights,
             _squares_formula(run),
         ),
-        ("se of running_mean, in std", (squared_weights / count) ** 0.5, "sqrt(S/n)"),
-        (
-            "se of running_var, relative",
-            (squared_weights * relative_variance) ** 0.5,
-            "sqrt(S*(2/(n - 1) + k/n))",
-        ),
-        *reach,
+        ("k, excess kurtosis", kurtosis, "the median of the channels"),
+        ("se of running_mean, in std", errors[0], "sqrt(S/n)" if even else f"sqrt(S*{noise[0]})"),
+        ("se of running_var, relative", errors[1], f"sqrt(S*({noise[1]}))"),
+        *((f"momentum for {each.asked}", each.momentum, each.formula(*noise)) for each in reach),
     ]
     return Table(
         "plan",
@@ -223,7 +225,7 @@ def plan_table(
             {"quantity": quantity, "value": value, "formula": formula}
             for quantity, value, formula in rows
         ],
-        note="se: the standard error that independent batches leave; k is their excess kurtosis.",
+        note="se: the standard error that independent batches leave.",
     )
 
 

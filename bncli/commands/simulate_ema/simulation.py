@@ -11,10 +11,12 @@ from bncli.commands.simulate_ema.answer import (
     course_table,
     plan_lines,
     port_answer,
+    settled_errors,
     subject,
     verdict,
 )
 from bncli.commands.simulate_ema.batch_source import statistics_of
+from bncli.commands.simulate_ema.reach import reach_answer, reached
 from bncli.commands.simulate_ema.running_tables import (
     Simulated,
     channels_table,
@@ -30,12 +32,7 @@ from bncli.light import dataclass, np
 from bncli.process.progress import progress
 from bncli.report import MOST_ROWS, Report
 from bncli.running_stats.batch_table import BatchTable
-from bncli.running_stats.plan import (
-    new_weight_for_noise,
-    new_weight_for_steps,
-    relative_variance,
-    standard_errors,
-)
+from bncli.running_stats.plan import standard_errors
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
 from bncli.sections.answer import counted
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     from bncli.commands.simulate_ema.running_start import Rows, Start
     from bncli.model import IntArray
     from bncli.report import Finding, Table, Value
-    from bncli.running_stats.conventions import Convention
 
 MOST_STEPS = 10**10
 """Steps of a simulation; a float64 one of these takes hours."""
@@ -94,7 +90,7 @@ class Simulation:
         runs = self._run(table, steps, channels)
         scatter = population(table, statistics.samples, statistics.kurtosis)
         findings = self._findings(runs, table, scatter)
-        tables, answer, plan, (said, judged) = self._tables(runs, table, scatter, shown, channels)
+        tables, answers, plan, (said, judged) = self._tables(runs, table, scatter, shown, channels)
         facts = self._facts(runs, table)
         compared = None
         if self.against is not None:
@@ -121,7 +117,7 @@ class Simulation:
             charts=drawn,
             verdict=compared.verdict if compared else said,
             subject=subject(source, self.rows, table.count, self.dtype),
-            answer=(answer, *(compared.answer if compared else ())),
+            answer=(*answers, *(compared.answer if compared else ())),
             remarks=plan,
             scope=f"{counted(source.per_epoch, 'batch', 'batches')} of {features}",
             judged=compared is not None or judged,
@@ -176,22 +172,23 @@ class Simulation:
         scatter: Population,
         shown: IntArray,
         channels: list[int],
-    ) -> tuple[list[Table], Table, tuple[str, ...], tuple[str, bool]]:
-        """The tables but for the comparison's; the one that answers, the plan and the verdict."""
+    ) -> tuple[list[Table], tuple[Table, ...], tuple[str, ...], tuple[str, bool]]:
+        """The tables but for the comparison's; those that answer, the plan and the verdict."""
         from bncli.rulebook.running import began_with
 
         lead = runs[0]
         count = float(table.count.mean())
-        kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
-        typical = float(np.median(kurtosis))
         unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
-        errors = standard_errors(unbiased, kurtosis, count, lead.trajectory.squared_weights)
+        counts = table.count[table.count > 1] if table.count.max() > 1 else table.count
+        finite = scatter.kurtosis[np.isfinite(scatter.kurtosis)]
+        typical = float(np.median(finite)) if finite.size else 0.0
+        kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
+        errors = standard_errors(unbiased, kurtosis, counts, lead.trajectory.squared_weights)
         distance = Distance.of(lead, scatter, errors)
-        spread = relative_variance(count, typical)
-        reach = self._reach(lead.convention, count, typical)
+        found = reached(self.plan, lead.convention, counts, typical)
         start = began_with(trained=self.start.trained)
         steps = steps_table(runs, table, shown, channels)
-        plan = plan_table(lead, count, spread, reach)
+        plan = plan_table(lead, counts, typical, found)
         tables = [steps, plan, channels_table(lead, scatter, errors, channels)]
         chosen = self.source.flags.channel is not None
         if len(runs) > 1:
@@ -201,12 +198,11 @@ class Simulation:
         else:
             every = self.shown.every is not None
             answer = course_table(steps.rows, distance, channels, chosen=chosen, every=every)
-        asked = zip(self._reached(), reach, strict=True)
-        lines = [(gives, momentum) for gives, (_, momentum, _) in asked]
+        settled = settled_errors(lead, counts, typical)
         return (
             tables,
-            answer,
-            plan_lines(lead, count, spread, lines, start),
+            (reach_answer(found, lead, settled), answer) if found else (answer,),
+            () if found else plan_lines(lead, settled, start),
             verdict(runs, distance, start),
         )
 
@@ -243,33 +239,6 @@ class Simulation:
             "seed": source.flags.seed if seeded else None,
             "torch_threads": None if self.dtype == "float64" else self.torch_threads,
         }
-
-    def _reached(self) -> list[str]:
-        """What the momenta of `_reach` do, in words."""
-        said = []
-        if self.plan.reach_steps is not None:
-            said.append(f"leaves 1% of the initial value after {self.plan.reach_steps} steps")
-        if self.plan.reach_noise is not None:
-            said.append(f"leaves a standard error of {self.plan.reach_noise:g}")
-        return said
-
-    def _reach(
-        self, row: Convention, count: float, kurtosis: float
-    ) -> list[tuple[str, float, str]]:
-        """The momenta that would reach what was asked for, as the convention means them."""
-        wanted = []
-        if self.plan.reach_steps is not None:
-            new = new_weight_for_steps(self.plan.reach_steps)
-            text = f"1 - 0.01**(1/{self.plan.reach_steps})"
-            wanted.append((f"momentum for 1% after {self.plan.reach_steps}", new, text))
-        if self.plan.reach_noise is not None:
-            new = new_weight_for_noise(self.plan.reach_noise, count, kurtosis)
-            text = "2*e*e/(e*e + max(1/n, 2/(n - 1) + k/n))"
-            wanted.append((f"momentum for se {self.plan.reach_noise:g}, e", new, text))
-        return [
-            (name, row.momentum_of(new), text if row.weighs == "new" else f"1 - ({text})")
-            for name, new, text in wanted
-        ]
 
     # ------------------------------------------------------------------ what is found
 

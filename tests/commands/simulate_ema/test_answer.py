@@ -149,8 +149,6 @@ def test_the_verdict_says_how_far_off_unshuffled_batches_leave_the_variance(show
         (("--momentum", "none"), "Expected error after 2 updates: 0.35 std for running_mean"),
         (("--momentum", 0.1), "Expected error once settled: 0.11 std for running_mean"),
         (("--momentum", 0.1), "44 steps until 1% of the initial value is left."),
-        (("--reach-steps", 9), "Momentum 0.400516 leaves 1% of the initial value after 9 steps."),
-        (("--reach-noise", 0.1), "leaves a standard error of 0.1."),
     ],
 )
 def test_what_the_lines_below_say(shown, flags, said):
@@ -161,7 +159,7 @@ def test_what_is_far_off_and_nobody_knows_why_is_no_pass(shown):
     """One sample a batch does not tell how far shuffled ones would lie apart."""
     lines = shown(*TUTORIAL, "--epochs", 1000)
     said = (
-        "after 2000 updates, running_var of channel 0 is 71.3 standard errors from the population's"
+        "after 2000 updates, running_var of channel 0 is 67.3 standard errors from the population's"
     )
     assert " ".join(lines[-2:]) == said
 
