@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments.completion import complete_codes
@@ -69,6 +70,8 @@ def rules(
 
 def _catalogue(rules: tuple[Rule, ...], family: str) -> Report:
     """Some rules, one a row; `family` says what they have in common."""
+    from bncli.rulebook import FAMILIES
+
     rows: list[dict[str, Value]] = [
         {
             "code": rule.code,
@@ -78,14 +81,19 @@ def _catalogue(rules: tuple[Rule, ...], family: str) -> Report:
         }
         for rule in rules
     ]
-    shown: list[dict[str, Value]] = [
-        {
-            "code": rule.code,
-            "severity": rule.severity.label,
-            "rule": f"{rule.name}: {rule.summary}",
-        }
-        for rule in rules
-    ]
+    shown: list[dict[str, Value]] = []
+    for begin, members in groupby(rules, lambda rule: rule.code[:3]):
+        if not family:
+            about = FAMILIES[begin]
+            shown.append({"code": f"{begin}xx", "severity": "", "rule": about.upper()})
+        shown += [
+            {
+                "code": rule.code,
+                "severity": rule.severity.label,
+                "rule": f"{rule.name}: {rule.summary}",
+            }
+            for rule in members
+        ]
     severities = [rule.severity for rule in rules]
     counts = [
         counted(severities.count(severity), severity.label)

@@ -53,6 +53,24 @@ def test_a_family(run, family):
         assert codes
 
 
+def test_the_beginning_of_codes_lists_those_rules(run):
+    for spelling in ("BN70", "bn70x"):
+        result = run("rules", spelling)
+        codes = re.findall(r"^BN\d{3}\b", result.stdout, re.MULTILINE)
+        assert codes == [rule.code for rule in RULES if rule.code.startswith("BN70")]
+        assert result.stdout.startswith(f"BN70x: {FAMILIES['BN7']}\n")
+    assert run("rules", "BN").stdout == run("rules").stdout
+
+
+def test_the_catalogue_has_a_heading_for_each_family(run):
+    shown = re.findall(r"^BN\d(?:\d\d|xx)", run("rules").stdout, re.MULTILINE)
+    assert [each for each in shown if each.endswith("xx")] == [f"{each}xx" for each in FAMILIES]
+    heading = ""
+    for each in shown:
+        heading = each if each.endswith("xx") else heading
+        assert each[:3] == heading[:3]
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

@@ -6,7 +6,7 @@ import torch
 
 from bncli.errors import MissingTensorError, TensorError
 from bncli.loaders import open_layer, open_tensor, split_spec
-from bncli.loaders.names import nearest, quoted
+from bncli.loaders.names import missing, nearest, quoted
 
 from .files import saved
 
@@ -159,3 +159,16 @@ def test_names_are_compared_in_time_and_shown_safely():
     assert nearest(many, "layer77.conv.wieght")
     assert quoted("a\nb\x1b[31m") == r"a\x0ab\x1b[31m"
     assert len(quoted("a" * 500)) == 80
+
+
+def test_a_file_that_is_missing_is_told_with_those_like_it(tmp_path):
+    def said(name):
+        return str(missing(tmp_path / name)).removeprefix(f"{tmp_path / name}: ")
+
+    assert said("good.pt") == "there is no such file."
+    for name in ("good.pt", "good.npy", "other.pt"):
+        (tmp_path / name).touch()
+    assert said("god.pt") == "there is no such file; did you mean good.pt or good.npy?"
+    assert said("good.np") == "there is no such file; did you mean good.npy or good.pt?"
+    assert said("quux.pt") == "there is no such file."
+    assert said("nowhere/good.pt") == f"there is no folder '{tmp_path / 'nowhere'}'."

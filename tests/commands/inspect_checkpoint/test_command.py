@@ -310,6 +310,30 @@ def test_refusals(run, folder, arguments, sentence):
     assert tuple(result) == (ExitCode.ERROR, "", f"bncli: {sentence}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            "--layer net",
+            f"--layer net: {NO_SUCH}; write 'net.*' for the layers that begin with it.",
+        ),
+        (
+            "--eps net=1e-3",
+            f"--eps net=...: {NO_SUCH}; write 'net.*' for the layers that begin with it.",
+        ),
+        ("--eps nett.*=1e-3", f"--eps nett.*=...: {NO_SUCH}; did you mean 'net.*'?"),
+        (
+            "--eps a=1e-3,b=1e-5",
+            "--eps a=1e-3,b=1e-5: repeat the flag instead: --eps 'a=1e-3' --eps 'b=1e-5'.",
+        ),
+    ],
+)
+def test_a_glob_that_is_nearly_right(run, folder, arguments, sentence):
+    torch.save(torch.nn.ModuleDict({"net": small()}).state_dict(), "net.pt")
+    result = run("inspect-checkpoint", "net.pt", *arguments.split(" "))
+    assert tuple(result) == (ExitCode.ERROR, "", f"bncli: {sentence}\n")
+
+
 def test_a_wrong_order_is_refused(run, folder):
     torch.save(small().state_dict(), "net.pt")
     result = run("inspect-checkpoint", "net.pt", "--sort", "size")
