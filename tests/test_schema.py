@@ -126,7 +126,7 @@ def test_what_else_a_report_can_hold_fits():
         ("diff x.npy nan.npy", 1),
         ("diff nan.npy", 1),
         ("diff net.pt other.npz", 3),
-        ("identify x.npy nan.npy", 0),
+        ("identify x.npy nan.npy", 1),
         ("identify x.npy none.npy", 3),
         ("compare-norms nan.npy", 1),
         ("compare-norms none.npy", 1),

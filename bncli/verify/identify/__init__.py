@@ -8,6 +8,7 @@ search       hypotheses ranked by what they leave unexplained
 views        axes, orders and roundings in which the tensors may have to be seen
 family       the norms that keep samples apart, measured
 implied      the scale, mean and variance that the output itself shows in each channel
+activation   outputs that were taken after a ReLU
 halves       what one rounding to half precision leaves, and the eps that it allows
 nonfinite    NaN and Inf in the output alone
 output       the search over all of them, and its answer in a sentence

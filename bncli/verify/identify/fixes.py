@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.verify.identify.halves import range_text
 from bncli.verify.identify.hypotheses import (
+    AFTER_RELU,
     EVAL,
     FRESH,
     HELD,
@@ -106,11 +107,14 @@ def _odd_in_output(
     if made.affine:
         yield made.affine, AFFINE[made.affine]
     if made.view:
-        yield made.view, _fix_of_view(made.view)
+        taken = "the output was taken " if made.view == AFTER_RELU else ""
+        yield f"{taken}{made.view}", _fix_of_view(made.view)
 
 
 def _fix_of_view(view: str) -> str:
     """The fix for tensors that have to be looked at in another way."""
+    if view == AFTER_RELU:
+        return "Take the output before the activation."
     if "rounded to" in view:
         return "Keep float32, if half precision is not meant."
     if view.startswith("axis"):

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SAME_EPS = 0.01
 """The relative difference up to which two values of eps count as one."""
 
+NEAR_EPS = 0.1
+"""The relative width of a range up to which a usual eps in it is the one that was meant."""
+
 DIGITS = range(1, 8)
 """Digits of an eps that is chosen from a range: the fewest that lie in it."""
 
@@ -78,9 +81,13 @@ def by_one_rounding(seen: Seen, order: list[Candidate]) -> tuple[list[Candidate]
     return order, (min(low for low, _ in ranges), max(high for _, high in ranges))
 
 
-def is_broad(found: EpsRange | None) -> bool:
-    """Whether a range holds more than one eps, as values of eps are told apart."""
-    return found is not None and not found[1] <= (1 + SAME_EPS) * found[0]
+def is_broad(found: EpsRange, *, fitted: bool) -> bool:
+    """Whether a range is too wide for one eps to be named.
+
+    An eps that frameworks use is named where no other is near; one that was `fitted` has to be all
+    that the range holds.
+    """
+    return not found[1] <= (1 + (SAME_EPS if fitted else NEAR_EPS)) * found[0]
 
 
 def range_text(found: EpsRange) -> str:

@@ -42,6 +42,9 @@ AFFINE = ("", NO_WEIGHT, NO_BIAS, NO_AFFINE)
 HELD = "statistics in"
 """How the words of a hypothesis with statistics in half precision begin."""
 
+AFTER_RELU = "after a ReLU"
+"""What is odd about an output that was taken behind the activation."""
+
 OUTSIDE = "eps outside the root"
 FITTED = "fitted eps"
 

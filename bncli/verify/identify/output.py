@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
+from bncli.verify.identify.activation import after_relu, lacks_negatives
 from bncli.verify.identify.family import family
 from bncli.verify.identify.halves import SAME_EPS, EpsRange, by_one_rounding, is_broad, range_text
 from bncli.verify.identify.hypotheses import (
@@ -131,12 +132,18 @@ def identify_output(
         for other in others:
             plain = plain_batch_norms(known, other.view.name, other.view.count)
             found += candidates(other, list(plain))
+    relu = None if _explained(found) else after_relu(base)
+    if relu is not None:
+        seen[relu.view.name] = relu
+        plain = plain_batch_norms(known, relu.view.name, relu.view.count)
+        found += relu.measured(list(plain))
     if not _explained(found) or all(item.hypothesis.outside for item in found if item.told):
-        free = fitted(base)
+        free = fitted(base) + (fitted(relu) if relu is not None else [])
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
     order = ranked(found + free, lenient=half or base.view.sums_by_rows)
     order, eps_range = by_one_rounding(base, order)
-    eps_range = eps_range if is_broad(eps_range) else None
+    if eps_range and not is_broad(eps_range, fitted=order[0].hypothesis.fitted):
+        eps_range = None
     explaining = [item for item in order if item.explains]
     tried = in_family + len(free) + _of_batch_norm(base, len(seen) - 1)
     implied = None if explaining else Implied.of(base)
@@ -208,7 +215,7 @@ def _said(
             f"none of {tried} hypotheses explains {name}",
             f"the nearest, {best.hypothesis.words}, is off by up to {best.max_abs_diff:.2g} in "
             f"channel {best.channel}",
-            _affinity(implied),
+            _affinity(base, implied),
         )
     left = seen.get(best.hypothesis.view, base)
     here, channels = int(left.fit.ok.sum()), left.view.num_features
@@ -360,9 +367,11 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
     return float(seen.view.count * share[clearest] / 2)
 
 
-def _affinity(implied: Implied) -> str:
+def _affinity(base: Seen, implied: Implied) -> str:
     """Whether the output is an affine map of each channel, as every BatchNorm's is."""
     worst = implied.worst
+    if worst is not None and lacks_negatives(base):
+        return "no value is negative: OUTPUT may have been taken after an activation such as ReLU"
     if worst is not None:
         return (
             f"BatchNorm did not make it from this input: channel {worst} is not a multiple of the "

@@ -126,7 +126,7 @@ class View:
 
     `name` says what is odd about it, "" for nothing. `channels` takes the input's channels in
     another order; `x_dtype` is what the input is rounded to first, `y_dtype` what the output was
-    rounded to, both "" for nothing.
+    rounded to, both "" for nothing. `relu` says that the output is the layer's after a ReLU.
     """
 
     x: Source
@@ -136,6 +136,7 @@ class View:
     channels: tuple[int, ...] = ()
     x_dtype: str = ""
     y_dtype: str = ""
+    relu: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -244,6 +245,8 @@ def furthest(view: View, maps: list[ChannelMap], ok: NDArray[Any]) -> FloatArray
             for row, chosen in enumerate(maps):
                 made = (values - view.at(chosen.center, block)) * view.at(chosen.scale, block)
                 made += view.at(chosen.bias, block)
+                if view.relu:
+                    made = np.maximum(made, 0.0)
                 if view.y_dtype:
                     made = _rounded(made, view.y_dtype)
                 apart = np.abs(made - wanted).max(axes)

@@ -134,6 +134,11 @@ def test_a_range_is_rounded_outwards():
     assert range_text((2.9604e-4, 3.0861e-4)) == "between 2.96e-4 and 3.09e-4"
     assert range_text((0.0, 1.0001e-3)) == "between 0 and 1.01e-3"
     assert range_text((2.9664e-4, 9.992e-4)) == "between 2.96e-4 and 1e-3"
-    assert is_broad((0.0, 1e-9))
-    assert not is_broad((1e-3, 1.005e-3))
-    assert not is_broad(None)
+
+
+def test_a_usual_eps_is_named_in_a_range_that_holds_no_other():
+    for fitted in (False, True):
+        assert is_broad((0.0, 1e-9), fitted=fitted)
+        assert is_broad((1e-3, 1.2e-3), fitted=fitted)
+        assert not is_broad((1e-3, 1.005e-3), fitted=fitted)
+        assert is_broad((2.9e-4, 3.1e-4), fitted=fitted) == fitted
