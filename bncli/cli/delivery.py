@@ -145,11 +145,24 @@ def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Repor
     parts = [report.verdict, counts]
     if scoped and word in ("WARN", "FAIL"):
         parts.reverse()  # what was found in the scope is the reason for the word
+    if word == "PASS" and _excused(report):
+        # The verdict says what differs; that it does not count is the reason for the word.
+        left_out = _count_suppressed(report)
+        parts, said = [left_out, *parts], [one for one in said if one != left_out]
     if report.unread:
         number = len(report.unread)
         parts.append(f"{number} file{'s' * (number > 1)} could not be read")
     sentence = "; ".join(part.rstrip(".") for part in [*parts, *said] if part)
     return replace(report, word=word, verdict=f"{word}  {sentence}" if word else sentence)
+
+
+def _excused(report: Report) -> bool:
+    """Whether a difference was found and is not counted."""
+    if not report.suppressed:
+        return False
+    from bncli.rulebook.comparison import DIFFERS, NOT_COMPARED
+
+    return any(item.finding.code in (DIFFERS.code, NOT_COMPARED.code) for item in report.suppressed)
 
 
 def _terminal_width() -> int:

@@ -77,7 +77,7 @@ def compute(
         from bncli.verify.comparison import compare_pass
 
         items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
-        compared = compared_with(library, items, done, findings)
+        compared = compared_with(library, items, done, findings, tolerance)
         tables.append(compared.table)
         findings += compared.findings
         facts |= {**compared.facts, "seed": seed}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite, isnan
 
 from bncli.light import dataclass
 
@@ -13,9 +13,11 @@ class Closeness:
 
     The tolerance of an element is atol + rtol * |expected|; rtol and atol are those of the element
     at `index`, the one that uses most of its tolerance. `used` is that share: 1 just passes.
-    `actual` and `expected` are the two values there.
+    `actual` and `expected` are the two values there. `max_abs_diff` is over all elements and
+    `max_mismatch` over those that mismatch, 0 where none does: both may be of other elements.
     `passing_atol` is the least atol with which, at the same rtol, all elements would have passed.
-    `max_rel_diff` is over the elements whose expected value is not 0.
+    `max_rel_diff` is over the elements whose expected value is not 0. `explained` says that what
+    fails here is within the tolerance that follows from the arithmetic: a narrower one was given.
     """
 
     quantity: str
@@ -30,6 +32,19 @@ class Closeness:
     atol: float
     used: float
     passing_atol: float
+    max_mismatch: float
+    explained: bool = False
+
+    @property
+    def difference(self) -> float:
+        """|actual - expected| at `index`: 0 for equal infinities, or NaN that counts as equal.
+
+        Infinite where one side is NaN. Integers that differ beyond 2**53 differ by 1.
+        """
+        if self.used == 0:
+            return 0.0
+        apart = abs(self.actual - self.expected)
+        return inf if isnan(apart) else apart or 1.0
 
     @property
     def passed(self) -> bool:

@@ -35,8 +35,10 @@ DIFFERS = Rule(
     "biased one; a factor that differs from channel to channel comes from eps, weight or a "
     "permutation.",
     certainty="Certain. The derived tolerances allow for all rounding, so rounding is not the "
-    "cause; --rtol and --atol replace them.",
-    lookalike="Digits that both sides lose on ill-conditioned input are BN002 or BN902.",
+    "cause of what exceeds them. --rtol and --atol replace them; where your tolerance is narrower "
+    "and the derived one is kept, the finding says that rounding explains the difference.",
+    lookalike="Rounding, where your own tolerance does not allow for it. Digits that both sides "
+    "lose on ill-conditioned input are BN002 or BN902.",
     seen=("microsoft/onnxruntime#26584", "pytorch/pytorch#60528", "ml-explore/mlx#3817"),
 )
 
@@ -119,6 +121,12 @@ NOTHING_UPDATED = Rule(
     seen=("microsoft/onnxruntime#6349",),
 )
 
+ALLOW_MORE = (
+    "Allow more with --rtol and --atol, or leave both out: the tolerance that follows from the "
+    "arithmetic is kept, so that rounding explains what differs."
+)
+COUNT_NAN = "Add --equal-nan if NaN on both sides is to count as equal."
+
 MOST_FINDINGS = 20
 """How many tensors get a finding of their own, about a screen; the rest share one."""
 
@@ -169,6 +177,7 @@ def comparison_findings(
             continue
         verb = "differs" if item.mismatched == 1 else "differ"
         by = f", by up to {item.used:.3g} times the tolerance" if math.isfinite(item.used) else ""
+        by = by or with_odd(item, ("bncli", backend))
         worst = f"The worst, at {_place(item.index, counted)}, is {item.actual:.9g} against "
         worst += f"{item.expected:.9g}."
         findings.append(
@@ -182,8 +191,10 @@ def comparison_findings(
                     "actual": item.actual,
                     "expected": item.expected,
                     "tolerance_used": item.used,
+                    "max_mismatch": item.max_mismatch,
                 },
                 detail=" ".join(filter(None, (worst, (more or {}).get(item.quantity)))),
+                hint=fix_of(item),
                 extent=() if math.isfinite(item.max_abs_diff) else _ANYWHERE,
             )
         )
@@ -191,6 +202,37 @@ def comparison_findings(
         hint = "Fix BN004 first: the variance overflows."
         findings = [replace(finding, hint=hint) for finding in findings]
     return findings
+
+
+def with_odd(item: Closeness, sides: tuple[str, str]) -> str:
+    """A clause on NaN or Inf at the worst place, of which `sides` are the names; else "".
+
+    It follows a number of values, the worst of which is where it says.
+    """
+    if math.isfinite(item.difference):
+        return "" if math.isfinite(item.max_mismatch) else ", some with NaN or Inf on one side"
+    worst = "at the worst, " if item.mismatched > 1 else ""
+    both = (item.actual, item.expected)
+    odd = [not math.isfinite(value) for value in both]
+    if all(odd):
+        one, other = ("NaN" if math.isnan(value) else f"{value:g}" for value in both)
+        return f": {worst}{one} against {other}"
+    what = "NaN" if any(map(math.isnan, both)) else "Inf"
+    return f": {worst}only {sides[odd.index(True)]} has {what}{'' if worst else ' there'}"
+
+
+def fix_of(item: Closeness) -> str:
+    """What to do about a quantity that failed; "" for what the rule says."""
+    if item.explained:
+        return ALLOW_MORE
+    if math.isfinite(item.difference):
+        return ""
+    if math.isnan(item.actual) and math.isnan(item.expected):
+        return COUNT_NAN
+    return (
+        "Find the step that made the NaN or Inf on that side alone; `bncli compute` says which "
+        "channels hold any."
+    )
 
 
 def stored_findings(compared: list[ChannelCloseness], other: str, added: str) -> list[Finding]:

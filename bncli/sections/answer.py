@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bncli.report import ANSWER_ROWS
@@ -18,7 +19,7 @@ FEW_ROWS = 8
 MOST_NAMES = 4
 """Names that a verdict lists."""
 
-LEAST_SHARE, MOST_SHARE = 0.01, 1000
+LEAST_SHARE, MOST_SHARE = 0.01, 10
 """The shares between which a whole number of percent says enough."""
 
 
@@ -71,7 +72,12 @@ def closest(quantity: str, used: float) -> str:
 
 
 def share(part: float) -> str:
-    """A part of a whole in percent: "37%"; what is not 0 is not written as 0."""
+    """A part of a whole: "37%", "935%", from 10 on "21.5 times", "-" for what is not finite.
+
+    What is not 0 is not written as 0.
+    """
+    if not math.isfinite(part):
+        return "-"
     if 0 < part < LEAST_SHARE:
         return f"less than {LEAST_SHARE:.0%}"
-    return f"{part:.0%}" if part < MOST_SHARE else f"{100 * part:.3g}%"
+    return f"{part:.0%}" if part < MOST_SHARE else f"{part:.3g} times"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from bncli.verify.batch_norm_pass import BatchNormPass
 
 
+EXPLAINED = "rounding explains it: the tolerance that follows from the arithmetic is kept"
+"""What a verdict says where all that fails, fails a narrower tolerance that was given."""
+
+
 def pass_findings(stats: ChannelStats, layer: Layer, norm: Normalization) -> list[Finding]:
     """What the batch and the layer's state show."""
     from bncli.rulebook.batch import batch_findings, fresh_statistics_finding, state_findings
@@ -71,6 +75,7 @@ class ComparedSection:
     """What a comparison with a backend adds to a report.
 
     `table` holds every quantity, `answer` the table of those that failed or came near, if any did.
+    `missing` says what the backend has nothing of, "" where that is nothing.
     """
 
     table: Table
@@ -79,6 +84,7 @@ class ComparedSection:
     checked: dict[str, list[str]]
     verdict: str
     answer: tuple[Table, ...] = ()
+    missing: str = ""
 
 
 def compared_with(
@@ -86,8 +92,12 @@ def compared_with(
     compared: list[Closeness],
     done: BatchNormPass,
     findings: list[Finding],
+    tolerance: tuple[float, float] | None = None,
 ) -> ComparedSection:
-    """What a comparison of `done`, which has these `findings`, with a backend's pass shows."""
+    """What a comparison of `done`, which has these `findings`, with a backend's pass shows.
+
+    `tolerance` is (rtol, atol) where the user gave them.
+    """
     from bncli.sections.tables import differences_answer, differences_table
 
     name = full_name(backend)
@@ -95,9 +105,13 @@ def compared_with(
     return ComparedSection(
         differences_table(compared, name),
         own,
-        {"backend": backend.name, "backend_version": backend.version()},
+        {
+            "backend": backend.name,
+            "backend_version": backend.version(),
+            **given_tolerance(tolerance),
+        },
         {"": [item.quantity for item in compared]},
-        agreement(compared, name, [*findings, *own]),
+        agreement(compared, name, [*findings, *own], tolerance),
         differences_answer(compared, name),
     )
 
@@ -107,17 +121,35 @@ def full_name(backend: Backend) -> str:
     return f"{backend.name} {backend.version().partition('+')[0]}"
 
 
-def agreement(compared: Sequence[Closeness], name: str, findings: Sequence[Finding]) -> str:
-    """The verdict on a comparison; it says that NaN agrees where `findings` report any."""
+def given_tolerance(tolerance: tuple[float, float] | None) -> dict[str, Value]:
+    """The facts on a tolerance of the user's own; none where it was not given."""
+    return {} if tolerance is None else dict(zip(("rtol", "atol"), tolerance, strict=True))
+
+
+def agreement(
+    compared: Sequence[Closeness],
+    name: str,
+    findings: Sequence[Finding],
+    tolerance: tuple[float, float] | None = None,
+) -> str:
+    """The verdict on a comparison; it says that NaN agrees where `findings` report any.
+
+    `tolerance` is (rtol, atol) where the user gave them.
+    """
     if not compared:
         return f"nothing was compared: {name} has none of the quantities"
-    failed = [item.quantity for item in compared if not item.passed]
+    failed = [item for item in compared if not item.passed]
     total = len(compared)
+    within = "" if tolerance is None else " at rtol {:g}, atol {:g}".format(*tolerance)
     if failed:
-        return f"{name} differs in {len(failed)} of {total} quantities: {listed(failed)}"
+        names = listed([item.quantity for item in failed])
+        return closing(
+            f"{name} differs in {len(failed)} of {total} quantities{within}: {names}",
+            EXPLAINED if all(item.explained for item in failed) else "",
+        )
     worst = max(compared, key=lambda item: item.used)
     return closing(
-        f"{name} agrees in {total} of {total} quantities",
+        f"{name} agrees in {total} of {total} quantities{within}",
         closest(worst.quantity, worst.used) if worst.used else "all are equal",
         nan_note(findings),
     )

@@ -54,6 +54,9 @@ DIFFERENCE_COLUMNS = (
 NEAR = 0.9
 """The share of its tolerance from which a quantity that agrees is shown all the same."""
 
+AT_INDEX = "index is that of the element that uses most of its tolerance; max_abs is over all."
+"""What the full tables say of the place beside a largest difference."""
+
 MOST_DIFFERENCES = 10
 """Quantities that are shown because they differ or nearly do."""
 
@@ -132,6 +135,7 @@ def spread_table(spread: Spread, shown: Sequence[int]) -> Table:
 def differences_table(compared: Sequence[Closeness], name: str, note: str = "") -> Table:
     """Each quantity beside that of the backend `name`."""
     rows = [{"quantity": item.quantity, **closeness_row(item)} for item in compared]
+    note = " ".join(filter(None, (AT_INDEX, note)))
     return Table("differences", f"bncli against {name}", DIFFERENCE_COLUMNS, rows, note)
 
 
@@ -152,9 +156,9 @@ def differences_answer(
     rows = [
         {
             "quantity": item.quantity,
-            "max_abs_diff": item.max_abs_diff,
+            "difference": item.difference,
             "at": _place(item.index, axis if isinstance(axis, str) else axis(item.quantity)),
-            "tolerance_used": item.used,
+            "used": share(item.used),
             "mismatched": f"{item.mismatched} of {item.total}",
             "actual": item.actual,
             "expected": item.expected,
@@ -163,9 +167,9 @@ def differences_answer(
     ]
     columns = (
         *Column.plain("quantity"),
-        Column("max_abs_diff", "worst difference", ".4g"),
+        Column("difference", "difference", ".4g"),
         Column("at", "at"),
-        Column("tolerance_used", "tolerance used", ".0%"),
+        Column("used", "tolerance used"),
         Column("mismatched", "values off", spare=1),
         Column("actual", "bncli", ".9g", spare=2),
         Column("expected", name, ".9g", spare=2),

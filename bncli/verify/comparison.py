@@ -13,7 +13,7 @@ from bncli.pytorch_cpu import cpu_statistics
 from bncli.running_stats import update_factor
 from bncli.verify.batch_norm_pass import Path, backend_call, upstream_gradient
 from bncli.verify.closeness import alike, overflowed
-from bncli.verify.meter import ClosenessMeter, closeness, pooled_closeness
+from bncli.verify.meter import ClosenessMeter, closeness, pooled_closeness, with_explained
 from bncli.verify.tolerance import Tolerances, fixed
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def compare_pass(
 
     `x` holds the input's values (bfloat16 as float32) in the user's axes. The upstream gradient
     is `grad_output`, of the same shape and dtype, or standard normal noise from `seed`.
-    `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic.
-    NaN is close to NaN: a finding of its own speaks of what is not finite.
+    `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic;
+    what fails the former and not the latter is `explained`. NaN is close to NaN: a finding of its
+    own speaks of what is not finite.
     """
     found = compare_channels(
         done, x, backend, seed=seed, grad_output=grad_output, tolerance=tolerance, path=Path()
@@ -80,7 +81,13 @@ def compare_channels(
     )
     run = backend.run(call)
     comparison = _Comparison(done, x, grad_output, run)
-    return Compared(comparison.quantities(tolerance), run, grad_output)
+    found = comparison.quantities(tolerance)
+    if tolerance is not None and not all(item.whole.passed for item in found):
+        found = [
+            replace(item, whole=with_explained(item.whole, derived.whole))
+            for item, derived in zip(found, comparison.quantities(None), strict=True)
+        ]
+    return Compared(found, run, grad_output)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class ClosenessMeter:
         names = (
             "max_abs_diff",
             "max_rel_diff",
+            "max_mismatch",
             "passing_atol",
             "rtol",
             "atol",
@@ -132,6 +133,7 @@ class ClosenessMeter:
         for name, values in (
             ("max_abs_diff", found.diff),
             ("max_rel_diff", found.rel),
+            ("max_mismatch", np.where(found.used > 1, found.diff, 0.0)),
             ("passing_atol", found.missing),
         ):
             mine[name][part] = np.maximum(mine[name][part], rows(values).max(1))
@@ -200,6 +202,7 @@ def pooled_closeness(quantity: str, channels: Sequence[Closeness]) -> Closeness:
         quantity=quantity,
         max_abs_diff=max(item.max_abs_diff for item in seen),
         max_rel_diff=max(item.max_rel_diff for item in seen),
+        max_mismatch=max(item.max_mismatch for item in seen),
         mismatched=sum(item.mismatched for item in seen),
         total=sum(item.total for item in seen),
         passing_atol=max(item.passing_atol for item in seen),
@@ -213,3 +216,11 @@ def closeness(
     meter = ClosenessMeter(quantity)
     meter.add(actual, expected, tolerance.rtol, tolerance.atol, (0,))
     return meter.closeness()
+
+
+def with_explained(given: Closeness, derived: Closeness) -> Closeness:
+    """The closeness at the tolerance that was `given`, beside that at the `derived` one.
+
+    What fails the one alone is within what the arithmetic explains.
+    """
+    return replace(given, explained=not given.passed and derived.passed)

@@ -11,7 +11,7 @@ from bncli.model import BatchNormSettings
 from bncli.norms import BATCH, norm_statistics, of_channels
 from bncli.pytorch_cpu import cpu_statistics
 from bncli.verify.closeness import Tolerance
-from bncli.verify.meter import ClosenessMeter
+from bncli.verify.meter import ClosenessMeter, with_explained
 from bncli.verify.norm_tolerance import norm_tolerances
 from bncli.verify.tolerance import Tolerances
 
@@ -63,10 +63,13 @@ def compare_norms(
         else:
             exact = norm_statistics(norm, x)
             allowed = norm_tolerances(run.arithmetic, exact)
+        found = _differences(exact, x, run, allowed)
         if tolerance is not None:
             rtol, atol = (np.full(norm.kept, bound) for bound in tolerance)
-            allowed = dict.fromkeys(NORM_QUANTITIES, Tolerance(rtol, atol))
-        compared += _differences(exact, x, run, allowed)
+            chosen = dict.fromkeys(NORM_QUANTITIES, Tolerance(rtol, atol))
+            both = zip(_differences(exact, x, run, chosen), found, strict=True)
+            found = [with_explained(*pair) for pair in both]
+        compared += found
     return NormsComparison(tuple(compared), tuple(missing))
 
 

@@ -11,13 +11,13 @@ from bncli.model import Closeness
     ("mismatched", "total", "passed"), [(0, 3, True), (1, 3, False), (0, 0, False), (0, 1, True)]
 )
 def test_all_within_tolerance_and_at_least_one(mismatched, total, passed):
-    numbers = [0.0, 0.0, (), 0.0, 0.0, mismatched, total, 0.0, 0.0, 0.0, 0.0]
+    numbers = [0.0, 0.0, (), 0.0, 0.0, mismatched, total, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert Closeness("mean", *numbers).passed is passed
 
 
 def closeness(quantity, used, *, difference=1.0, atol=0.5, mismatched=1):
     return Closeness(
-        quantity, difference, 0.0, (0,), 1.0, 2.0, mismatched, 10, 0.0, atol, used, 0.0
+        quantity, difference, 0.0, (0,), 1.0, 2.0, mismatched, 10, 0.0, atol, used, 0.0, difference
     )
 
 

@@ -25,7 +25,7 @@ from bncli.rulebook.comparison import (
 def closeness(quantity="output", used=2.0, mismatched=3, total=10, **more) -> Closeness:
     numbers = {
         "max_abs_diff": 0.5, "max_rel_diff": 0.1, "index": (1,), "actual": 1.5, "expected": 1.0,
-        "rtol": 0.0, "atol": 0.25, "passing_atol": 0.5,
+        "rtol": 0.0, "atol": 0.25, "passing_atol": 0.5, "max_mismatch": 0.5,
     } | more  # fmt: skip
     return Closeness(quantity=quantity, used=used, mismatched=mismatched, total=total, **numbers)
 
@@ -44,7 +44,7 @@ def test_a_quantity_that_did_not_pass():
     assert finding.detail == "The worst, at channel 1, is 1.5 against 1."
     assert finding.evidence == {
         "mismatched": 3, "total": 10, "index": (1,), "actual": 1.5, "expected": 1.0,
-        "tolerance_used": 2.0,
+        "tolerance_used": 2.0, "max_mismatch": 0.5,
     }  # fmt: skip
 
 

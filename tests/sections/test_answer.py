@@ -66,8 +66,10 @@ def test_names_are_listed_up_to_four():
         (0.004, "less than 1%"),
         (0.374, "37%"),
         (1.5, "150%"),
-        (12345.0, "1.23e+06%"),
-        (float("inf"), "inf%"),
+        (9.35, "935%"),
+        (21.53, "21.5 times"),
+        (123456.0, "1.23e+05 times"),
+        (float("inf"), "-"),
     ],
 )
 def test_a_share_is_in_percent(part, text):

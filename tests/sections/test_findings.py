@@ -166,7 +166,7 @@ def test_rtol_and_atol_replace_the_derived_tolerance(run, save):
 
 def closeness(quantity: str, used: float) -> Closeness:
     off = int(used > 1)
-    return Closeness(quantity, used, 0.0, (0,), 1.0, 1.0, off, 4, 0.0, 1.0, used, 0.0)
+    return Closeness(quantity, used, 0.0, (0,), 1.0, 1.0, off, 4, 0.0, 1.0, used, 0.0, 0.0)
 
 
 def test_the_verdict_on_a_comparison():

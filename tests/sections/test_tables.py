@@ -63,7 +63,12 @@ def test_within_and_between_add_up_to_the_variance(run, save):
 def closeness(quantity: str, used: float, index: tuple[int, ...] = (1,)) -> Closeness:
     """A quantity that uses a share of its tolerance, in 3 of 4 values if that is above 1."""
     off = 3 if used > 1 else 0
-    return Closeness(quantity, used * 1e-6, 0.0, index, 1.5, 1.25, off, 4, 0.0, 1e-6, used, 0.0)
+    numbers = {"max_abs_diff": used * 1e-6, "max_rel_diff": 0.0, "max_mismatch": 0.0}
+    tolerance = {"rtol": 0.0, "atol": 1e-6, "passing_atol": 0.0}
+    return Closeness(
+        quantity, index=index, actual=1.5, expected=1.25, mismatched=off, total=4, used=used,
+        **numbers, **tolerance,
+    )  # fmt: skip
 
 
 def test_the_quantities_that_differ_or_nearly_do_are_told_worst_first():

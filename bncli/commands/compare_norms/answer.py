@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import ANSWER_ROWS, Table
 from bncli.sections.answer import counted
 
@@ -76,7 +77,7 @@ def remarks(norms: tuple[Norm, ...], section: ComparedSection | None) -> tuple[s
     """Which norms PyTorch would not run on this shape, and which the backend lacks."""
     said = [f"{norm.name}: {norm.refused}" for norm in norms if norm.refused]
     if section is not None:
-        said.append(section.table.note)
+        said.append(section.missing)
     return tuple(filter(None, said))
 
 
@@ -93,7 +94,11 @@ def dependence(measured: Measured, samples: int) -> str:
         return "without the last sample BatchNorm would not run: one value per channel is left"
     others = [value for name, value in measured.changes.items() if name != BATCH]
     most = max((value for value in others if value is not None), default=0.0)
+    stats = measured.stats
+    spoilt = np.count_nonzero(stats.nan + stats.inf)
+    where = f" (in {stats.num_features - spoilt} of {stats.num_features} channels; "
+    where += "the other holds NaN or Inf)" if spoilt == 1 else "the others hold NaN or Inf)"
     return (
         f"without the last sample, the other samples' output changes by up to {change:.3g} in "
-        f"BatchNorm and by {most:.3g} in the other norms"
+        f"BatchNorm{where * bool(spoilt)} and by {most:.3g} in the other norms"
     )

@@ -140,7 +140,12 @@ def _compared(
     from bncli.norms import BATCH
     from bncli.rulebook.batch_rules import OVERFLOW
     from bncli.rulebook.comparison import comparison_findings, lost_digits_findings
-    from bncli.sections.findings import ComparedSection, agreement, full_name
+    from bncli.sections.findings import (
+        ComparedSection,
+        agreement,
+        full_name,
+        given_tolerance,
+    )
     from bncli.sections.tables import differences_answer, differences_table
     from bncli.verify.norms import compare_norms as compare
 
@@ -165,10 +170,15 @@ def _compared(
     return ComparedSection(
         differences_table(compared, name, note),
         own,
-        {"backend": library.name, "backend_version": library.version()},
+        {
+            "backend": library.name,
+            "backend_version": library.version(),
+            **given_tolerance(tolerance),
+        },
         {"": [item.quantity for item in compared]},
-        agreement(compared, name, findings),
+        agreement(compared, name, findings, tolerance),
         differences_answer(compared, name, axis_of),
+        note,
     )
 
 

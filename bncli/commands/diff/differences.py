@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass, np
 from bncli.report import ANSWER_ROWS, Column, Table
 from bncli.sections.answer import counted, share
-from bncli.sections.tables import closeness_row
+from bncli.sections.tables import AT_INDEX, closeness_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,12 @@ CHANNEL_COLUMNS = (
     Column("passing_atol", "passing_atol", ".3g"),
 )
 """What is said of a channel behind its name."""
+
+AT_WORST = "difference: at the value that uses most of its tolerance"
+"""What a table says where another value of a row differs by more."""
+
+AT_CHANNEL_INDEX = AT_INDEX.replace("over all", "over the channel")
+"""What the full tables of channels say of the place beside a largest difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +70,25 @@ def channel_row(
     """One channel of one quantity, and how much its difference matters.
 
     `dtype` is the one in which ULPs are counted, at the channel's size; `unit` is the quantity's
-    standard deviation in this channel, None where it has none.
+    standard deviation in this channel, None where it has none. No column of a full
+    table shows `max_mismatch`, nor the `difference` at `index`, which is in ULPs and in `unit` too.
     """
     item = compared.channels[channel]
+
+    def in_units(difference: float) -> float | None:
+        return difference / unit if unit and math.isfinite(unit) else None
+
+    size = compared.sizes[channel]
     return {
+        "max_mismatch": item.max_mismatch,
+        "difference": item.difference,
+        "difference_in_ulp": in_ulps(item.difference, size, dtype),
+        "difference_in_std": in_units(item.difference),
         **closeness_row(item),
         "actual": item.actual,
         "expected": item.expected,
-        "ulp": in_ulps(item.max_abs_diff, compared.sizes[channel], dtype),
-        "diff_over_std": item.max_abs_diff / unit if unit and math.isfinite(unit) else None,
+        "ulp": in_ulps(item.max_abs_diff, size, dtype),
+        "diff_over_std": in_units(item.max_abs_diff),
         "mean": facts.mean[channel],
         "std": facts.std[channel],
         "condition": facts.condition[channel],
@@ -104,35 +120,40 @@ def channels_answer(
     named: tuple[Column, ...],
     sides: tuple[str, str],
     title: str = "",
+    *,
+    most: int = ANSWER_ROWS,
 ) -> Table:
-    """The first rows of channels, worst first, and a line for the rest.
+    """The first rows of channels, worst first, at most `most` of them, and a line for the rest.
 
-    `named` are the columns that name a row, and `sides` the names of the two sides, for their
-    values at the worst place.
+    `named` are the columns that name a row, and `sides` the names of the two sides. The difference
+    and both values are those of the element that uses most of its tolerance.
     """
-    shown, rest = rows[:ANSWER_ROWS], rows[ANSWER_ROWS:]
-    in_std = any(row["diff_over_std"] is not None for row in shown)
+    shown, rest = rows[:most], rows[most:]
+    in_std = any(row["difference_in_std"] is not None for row in shown)
+    many = len(named) - 1
     columns = (
         *named,
-        Column("max_abs_diff", "worst difference", ".3g"),
-        *([Column("diff_over_std", "in std", ".3g")] if in_std else []),
-        Column("off", "values off"),
-        *([Column("std", "std of channel", ".3g", spare=len(named) - 1)] if in_std else []),
+        Column("difference", "difference", ".3g"),
         Column("index", "index", spare=1),
-        Column("used", "tolerance used", spare=2),
-        Column("actual", sides[0], spare=3),
-        Column("expected", sides[1], spare=3),
-        Column("ulp", "ulp", ".3g", spare=4),
+        Column("used", "tolerance used"),
+        Column("off", "values off"),
+        *([Column("difference_in_std", "in std", ".3g", spare=2 * many)] if in_std else []),
+        *([Column("std", "std of channel", ".3g", spare=3)] if in_std else []),
+        Column("actual", sides[0], ".9g", spare=4),
+        Column("expected", sides[1], ".9g", spare=4),
+        Column("difference_in_ulp", "ulp", ".3g", spare=5),
     )
     cells = [
         {
             **row,
             "off": f"{row['mismatched']} of {row['total']}",
-            "used": used_text(row["tolerance_used"]),
+            "used": share(number(row["tolerance_used"])),
         }
         for row in shown
     ]
-    return Table("channels", title, columns, cells, _rest_of_channels(rest), lead=len(named))
+    elsewhere = any(number(row["max_mismatch"]) > number(row["difference"]) for row in shown)
+    note = "; ".join(filter(None, (_rest_of_channels(rest), AT_WORST * elsewhere)))
+    return Table("channels", title, columns, cells, note, lead=len(named))
 
 
 def _rest_of_channels(rest: Sequence[Mapping[str, Value]]) -> str:
@@ -142,21 +163,13 @@ def _rest_of_channels(rest: Sequence[Mapping[str, Value]]) -> str:
     failed = [row for row in rest if not row["passed"]]
     parts = []
     if failed:
-        furthest = max(number(row["max_abs_diff"]) for row in failed)
+        furthest = max(number(row["max_mismatch"]) for row in failed)
         verb = "differs" if len(failed) == 1 else "differ"
         parts.append(f"{counted(len(failed), 'more channel')} {verb}, by at most {furthest:.3g}")
     if agreeing := len(rest) - len(failed):
         verb = "agrees" if agreeing == 1 else "agree"
         parts.append(f"{counted(agreeing, 'more channel')} {verb}")
     return f"{'; '.join(parts)} (-v lists them)"
-
-
-def used_text(used: Value) -> str:
-    """The share of a tolerance as a person reads it: "37%", "12 times", "-" where it has none."""
-    part = number(used)
-    if not math.isfinite(part):
-        return "-"
-    return share(part) if part <= 1 else f"{part:.3g} times"
 
 
 def number(value: Value) -> float:

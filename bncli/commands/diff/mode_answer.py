@@ -6,12 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.commands.diff.differences import number, used_text
+from bncli.commands.diff.differences import AT_WORST, number
 from bncli.light import dataclass
 from bncli.report import ANSWER_ROWS, Column, Table
-from bncli.rulebook.comparison import DIFFERS
+from bncli.rulebook.comparison import ALLOW_MORE, DIFFERS
 from bncli.sections.answer import closest, counted, listed, share
-from bncli.sections.findings import closing, nan_note
+from bncli.sections.findings import EXPLAINED, closing, nan_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,8 @@ def quantities_answer(results: Sequence[ModeResult], backend: str) -> Table:
             "quantity": one.item.quantity,
             "mode": one.mode,
             "channel": one.channel,
-            "max_abs_diff": one.item.max_abs_diff,
-            "used": used_text(one.item.used),
+            "difference": one.item.difference,
+            "used": share(one.item.used),
             "index": one.item.index if len(one.item.index) > 1 else None,
             "off": f"{one.item.mismatched} of {one.item.total}",
             "actual": one.item.actual,
@@ -89,7 +89,7 @@ def quantities_answer(results: Sequence[ModeResult], backend: str) -> Table:
         Column("quantity", "quantity"),
         *([Column("mode", "mode")] if len(results) > 1 else []),
         Column("channel", "channel"),
-        Column("max_abs_diff", "difference", ".3g"),
+        Column("difference", "difference", ".3g"),
         *([off] if failed else []),
         Column("used", "tolerance used"),
         *([Column("index", "index", spare=1)] if any(row["index"] for row in rows) else []),
@@ -97,7 +97,9 @@ def quantities_answer(results: Sequence[ModeResult], backend: str) -> Table:
         Column("actual", "bncli", ".9g", spare=3),
         Column("expected", backend, ".9g", spare=3),
     )
-    return Table("quantities", "", columns, rows, _rest(rest))
+    elsewhere = any(one.item.max_mismatch > one.item.difference for one in shown)
+    note = "; ".join(filter(None, (_rest(rest), AT_WORST * elsewhere)))
+    return Table("quantities", "", columns, rows, note)
 
 
 def _rest(rest: Sequence[Closeness]) -> str:
@@ -125,15 +127,14 @@ def worst_findings_first(
         claim = f"values differ from {name}"
         differing = [replace(one, message=_brief(one), claim=claim) for one in differing]
     if rounding:
-        fix = "Allow more with --rtol and --atol: what differs is float32 rounding."
-        differing = [replace(one, hint=fix) for one in differing]
+        differing = [replace(one, hint=ALLOW_MORE) for one in differing]
     return [*(one for one in findings if one.code != DIFFERS.code), *differing]
 
 
 def _brief(finding: Finding) -> str:
     """How many values differ, and how far the worst is off."""
     evidence = finding.evidence
-    off = abs(number(evidence["actual"]) - number(evidence["expected"]))
+    off = number(evidence["max_mismatch"])
     by = f", by up to {off:.2g}" if math.isfinite(off) else ", NaN or Inf on one side"
     verb = "differs" if evidence["mismatched"] == 1 else "differ"
     return f"{evidence['mismatched']} of {evidence['total']} values {verb}{by}"
@@ -160,7 +161,7 @@ def verdict(
         if tolerance is not None and rounding == IS_ROUNDING:
             rtol, atol = tolerance
             return closing(said, f"{rounding}, which rtol {rtol:g} and atol {atol:g} do not allow")
-        return said
+        return closing(said, EXPLAINED if all(one.item.explained for one in failed) else "")
     worst = max(ordered, key=lambda one: one.item.used).item
     if not rounding and worst.used:
         rounding = closest(worst.quantity, worst.used)

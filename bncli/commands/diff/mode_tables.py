@@ -6,10 +6,16 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from bncli.commands.diff.differences import CHANNEL_COLUMNS, ChannelFacts, channel_row, worst_first
+from bncli.commands.diff.differences import (
+    AT_CHANNEL_INDEX,
+    CHANNEL_COLUMNS,
+    ChannelFacts,
+    channel_row,
+    worst_first,
+)
 from bncli.light import dataclass
 from bncli.report import Column, Table
-from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
+from bncli.sections.tables import AT_INDEX, DIFFERENCE_COLUMNS, closeness_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,9 +58,8 @@ def mode_differences_table(results: list[ModeResult], name: str) -> Table:
         for result in results
         for item in result.compared.quantities
     ]
-    return Table(
-        "differences", f"bncli against {name}", (MODE_COLUMN, *DIFFERENCE_COLUMNS), rows, lead=2
-    )
+    columns = (MODE_COLUMN, *DIFFERENCE_COLUMNS)
+    return Table("differences", f"bncli against {name}", columns, rows, AT_INDEX, lead=2)
 
 
 def _rows(
@@ -88,7 +93,7 @@ def mode_channels_table(results: list[ModeResult], shown: Sequence[int]) -> Tabl
     columns = (MODE_COLUMN, *Column.plain("channel", "quantity"))
     note = (
         "quantity is the one that uses most of its tolerance in that channel; mean, std and "
-        "condition (|mean|/std) are the input's."
+        f"condition (|mean|/std) are the input's. {AT_CHANNEL_INDEX}"
     )
     return Table(
         "channels",
@@ -113,6 +118,7 @@ def per_quantity_table(results: list[ModeResult], shown: Sequence[int]) -> Table
         "Every quantity and channel, the worst first",
         (*columns, *CHANNEL_COLUMNS),
         worst_first(rows),
+        AT_CHANNEL_INDEX,
         lead=3,
     )
 

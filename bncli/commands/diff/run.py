@@ -32,8 +32,13 @@ from bncli.commands.diff.mode_tables import (
 )
 from bncli.light import dataclass
 from bncli.report import Column, Report
-from bncli.sections.answer import counted
-from bncli.sections.findings import backend_findings, full_name, pass_findings
+from bncli.sections.answer import counted, scope_of
+from bncli.sections.findings import (
+    backend_findings,
+    full_name,
+    given_tolerance,
+    pass_findings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +110,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         "torch_threads": results[0].compared.run.threads if minds_path else None,
         "seed": chosen.seed,
         "equal_nan": True,
+        **given_tolerance(chosen.tolerance),
     }
     tables = _tables(results, shown, library, per_quantity=chosen.per_quantity)
     return Report(
@@ -113,6 +119,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         subject=_subject(given, layers, results, library, chosen, skipped),
         answer=_answer(results, tables, library, chosen),
         remarks=_remarks(given, chosen),
+        scope=scope_of(given.num_features, given.count),
         tables=tuple(tables.values()),
         findings=tuple(findings),
         verdict=verdict(results, name, findings, chosen.tolerance),

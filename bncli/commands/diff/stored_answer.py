@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.commands.diff.differences import channels_answer, used_text
+from bncli.commands.diff.differences import AT_WORST, channels_answer
 from bncli.commands.diff.stored_tables import worst_pairs_first
 from bncli.dtypes import DTYPES
-from bncli.report import Column, Table
-from bncli.rulebook.comparison import channels_sentence
+from bncli.report import ANSWER_ROWS, Column, Table
+from bncli.rulebook.comparison import channels_sentence, with_odd
 from bncli.rulebook.interface import examples
 from bncli.sections.answer import counted, share
 from bncli.sections.findings import closing
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bncli.commands.diff.stored_tables import StoredPair
+    from bncli.model import Closeness
     from bncli.report import Finding, Value
 
 MOST_TENSORS, MOST_BESIDE_OTHERS = 12, 8
@@ -59,7 +60,8 @@ def pair_answer(channels: Table, labels: tuple[str, ...]) -> tuple[Table, ...]:
     if not differing:
         return (replace(channels, rows=()),)
     named = (Column("channel", "channel"),)
-    return (channels_answer(channels.rows, named, (labels[0], labels[1])),)
+    most = min(len(differing), ANSWER_ROWS)
+    return (channels_answer(channels.rows, named, (labels[0], labels[1]), most=most),)
 
 
 def set_answer(done: Sequence[StoredPair], others: int) -> Table:
@@ -71,34 +73,37 @@ def set_answer(done: Sequence[StoredPair], others: int) -> Table:
     for pair in shown:
         item = pair.compared.whole
         largest = max(pair.compared.sizes, default=0.0)
-        finite = math.isfinite(item.max_abs_diff)
+        finite = math.isfinite(item.difference)
         rows.append(
             {
                 "quantity": pair.name,
-                "max_abs_diff": item.max_abs_diff if finite else "not finite",
-                "relative": share(item.max_abs_diff / largest) if finite and largest else None,
+                "difference": item.difference if finite else "not finite",
+                "relative": share(item.difference / largest) if finite and largest else None,
                 "off": f"{item.mismatched} of {item.total}",
                 "index": item.index or None,
-                "used": used_text(item.used),
+                "used": share(item.used),
                 "actual": item.actual,
                 "expected": item.expected,
             }
         )
     columns = (
         Column("quantity", "tensor"),
-        Column("max_abs_diff", "difference", ".3g"),
-        Column("relative", "relative"),
-        Column("off", "values off"),
-        Column("index", "index", spare=1),
-        Column("used", "tolerance used", spare=2),
-        Column("actual", "actual", spare=3),
-        Column("expected", "expected", spare=3),
+        Column("difference", "difference", ".3g"),
+        Column("index", "index", spare=3),
+        Column("relative", "relative", spare=2),
+        Column("used", "tolerance used"),
+        Column("off", "values off", spare=1),
+        Column("actual", "actual", spare=4),
+        Column("expected", "expected", spare=4),
     )
-    note = ""
+    notes = []
     if rest:
         verb = "differs" if len(rest) == 1 else "differ"
-        note = f"{counted(len(rest), 'more tensor')} {verb}{_counters(rest)} (-v lists them)"
-    return Table("tensors", "", columns, rows, note)
+        notes.append(f"{counted(len(rest), 'more tensor')} {verb}{_counters(rest)} (-v lists them)")
+    wholes = [pair.compared.whole for pair in shown]
+    if any(item.max_mismatch > item.difference for item in wholes):
+        notes.append(AT_WORST)
+    return Table("tensors", "", columns, rows, "; ".join(notes))
 
 
 def _counters(rest: Sequence[StoredPair]) -> str:
@@ -137,7 +142,7 @@ def verdict(done: Sequence[StoredPair], reasons: dict[str, str], *, single: bool
         worst = failed[0]
         if single:
             verb = "differs" if worst.mismatched == 1 else "differ"
-            return f"{worst.mismatched} of {values} values {verb}, {_by(worst.max_abs_diff)}"
+            return f"{worst.mismatched} of {values} values {verb}{_by(worst)}"
         verb = "differs" if len(failed) == 1 else "differ"
         most = f"{worst.quantity} most" if len(failed) > 1 else worst.quantity
         return closing(f"{len(failed)} of {len(wholes)} tensors {verb}, {most}", left_out)
@@ -148,11 +153,10 @@ def verdict(done: Sequence[StoredPair], reasons: dict[str, str], *, single: bool
     return closing(f"{what} agree; the worst uses {share(closest.used)} of its tolerance", left_out)
 
 
-def _by(difference: float) -> str:
-    """How far values are off, after "differ, "."""
-    if math.isfinite(difference):
-        return f"by up to {difference:.3g}"
-    return "with NaN or Inf on one side only"
+def _by(item: Closeness) -> str:
+    """How far values are off, after "differ"."""
+    odd = with_odd(item, ("ACTUAL", "EXPECTED"))
+    return odd or f", by up to {item.max_mismatch:.3g}"
 
 
 def told_of_pair(
@@ -175,17 +179,18 @@ def told_of_pair(
     place = f" at {index or f'index {item.index[0]}'}" if item.index else ""
     worst = f"{item.actual:.6g}{place}, where {other} has {item.expected:.6g}."
     where = channels_sentence(pair.compared)
-    if len(pair.compared.channels) > 1 and channels.rows:
-        row = channels.rows[0]
-        std = row["diff_over_std"]
-        off = f"off by {row['max_abs_diff']:.3g}"
-        off += f", {std:.3g} std" if isinstance(std, float) else ""
-        worst = f"{where} The worst is channel {row['channel']}, {off}: {worst}"
+    if len(pair.compared.channels) > 1:
+        channel = item.index[pair.channel_axis]
+        row = next((row for row in channels.rows if row["channel"] == channel), {})
+        std = row.get("difference_in_std")
+        off = f", off by {item.difference:.3g}" if math.isfinite(item.difference) else ""
+        off += f", {std:.3g} std" if off and isinstance(std, float) else ""
+        worst = f"{where} The worst is channel {channel}{off}: {worst}"
     else:
         worst = f"It is {worst}"
     detail = " ".join(filter(None, (worst, cause[0])))
-    message = f"{values} from {other}, {_by(item.max_abs_diff)}"
-    fix = cause[1] or finding.hint
+    message = f"{values} from {other}{_by(item)}"
+    fix = (cause[1] if math.isfinite(item.difference) else "") or finding.hint
     return replace(finding, message=message, detail=detail, hint=fix, where=labels[0])
 
 
@@ -209,8 +214,6 @@ def told_of_set(finding: Finding, pair: StoredPair | None, other: str) -> Findin
         return replace(finding, claim=claim, hint=hint)
     item = pair.compared.whole
     verb = "differs" if item.mismatched == 1 else "differ"
-    by = ", NaN or Inf on one side"
-    if math.isfinite(item.max_abs_diff):
-        by = f" by up to {item.max_abs_diff:.3g}"
+    by = with_odd(item, ("ACTUAL", "EXPECTED")) or f" by up to {item.max_mismatch:.3g}"
     message = f"{item.mismatched} of {item.total} {verb}{by}"
     return replace(finding, message=message, claim=claim, hint=hint)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import parse_channels
 from bncli.commands.diff.differences import (
+    AT_CHANNEL_INDEX,
     CHANNEL_COLUMNS,
     ChannelFacts,
     channel_row,
@@ -14,7 +15,7 @@ from bncli.commands.diff.differences import (
 )
 from bncli.light import dataclass
 from bncli.report import Column, Table
-from bncli.sections.tables import DIFFERENCE_COLUMNS, closeness_row
+from bncli.sections.tables import AT_INDEX, DIFFERENCE_COLUMNS, closeness_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def differences_table(done: list[StoredPair], labels: tuple[str, ...], *, nothin
             }
         )
     columns = (*DIFFERENCE_COLUMNS[:4], Column("ulp", "ulp", ".3g"), *DIFFERENCE_COLUMNS[4:])
-    return Table("differences", f"{labels[0]} against {labels[1]}", columns, rows)
+    return Table("differences", f"{labels[0]} against {labels[1]}", columns, rows, AT_INDEX)
 
 
 def channels_table(
@@ -89,7 +90,8 @@ def channels_table(
     if not single:
         named = (Column("quantity", "quantity"), *named)
     title = "Channels, the worst first" if single else "Channels of what differs, the worst first"
-    note = "mean, std and condition (|mean|/std) are EXPECTED's; of_std is max_abs over that std."
+    note = "mean, std and condition (|mean|/std) are EXPECTED's; of_std is max_abs over that std. "
+    note += AT_CHANNEL_INDEX
     if left_out:
         names = f"{len(left_out)} tensors" if len(left_out) > 1 else left_out[0]
         note = f"Not channel by channel, above {MOST_CHANNELS} of them: {names}. {note}"

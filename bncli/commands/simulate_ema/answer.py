@@ -54,7 +54,7 @@ PORT_ANSWER_COLUMNS = (
     Column("output_ratio", "output ratio", ".4g", spare=1),
     Column("mean_difference", "mean off", ".4g", spare=2),
     Column("momentum_weighs", "weighs", spare=3),
-    Column("variance", "variance", spare=3),
+    Column("variance", "variance", spare=4),
 )
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
-MANY_TIMES = 1000
-"""The share, 100000%, from which a percentage is written with an exponent."""
+MANY_TIMES = 10
+"""The share, 1000%, from which a percentage is written as so many times."""
 
 
 def format_cell(value: Value, spec: str = ".6g") -> str:
@@ -25,7 +25,7 @@ def format_cell(value: Value, spec: str = ".6g") -> str:
         if not math.isfinite(value):
             return str(value)
         if spec.endswith("%") and abs(value) >= MANY_TIMES:
-            return f"{100 * value:.3g}%"
+            return f"{value:.3g} times"
         return format(value, spec)
     if isinstance(value, int):
         return str(value)

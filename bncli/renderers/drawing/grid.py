@@ -31,7 +31,7 @@ NAME = 20
 PADDING = 3
 """Columns of a terminal between two columns of a table."""
 
-NUMBER = re.compile(r"[<>~]?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?")
+NUMBER = re.compile(r"[<>~]?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%| times)?")
 """Text that is read as a number, and stands to the right as numbers do."""
 
 
@@ -91,17 +91,16 @@ def _cells(table: Table) -> dict[str, list[str]]:
 
 
 def _fitting(table: Table, cells: Cells, width: int) -> tuple[Column, ...]:
-    """The columns without those that can be spared and have no room.
+    """The columns without those that can be spared and have no room; alike ones go together.
 
     Where the others have no room even if the names of the rows are folded, the last ones go.
     """
     columns = table.columns
     while sum(_needed(columns, cells).values()) - PADDING > width:
-        # Of those that can be spared alike, the last one goes first.
-        most = max(columns[::-1], key=lambda column: column.spare)
-        if not most.spare:
+        most = max(column.spare for column in columns)
+        if not most:
             break
-        columns = tuple(column for column in columns if column is not most)
+        columns = tuple(column for column in columns if column.spare < most)
     while len(columns) > table.lead + 1 and _least(table, columns, cells) > width:
         columns = columns[:-1]
     return columns

@@ -12,7 +12,6 @@ from bncli.commands.diff.differences import (
     channel_row,
     channels_answer,
     in_ulps,
-    used_text,
     worst_first,
 )
 from bncli.moments import channel_stats
@@ -74,8 +73,9 @@ def rows_of(*passed):
     return [
         {
             "channel": c, "passed": good, "tolerance_used": 0.5 if good else 2.0,
-            "max_abs_diff": 100.0 - c, "diff_over_std": 0.1, "mismatched": 1 - good, "total": 8,
-            "std": 1.0, "index": [c], "actual": 1.0, "expected": 2.0, "ulp": 3.0,
+            "max_abs_diff": 200.0, "max_mismatch": 0.0 if good else 100.0 - c, "difference": 200.0,
+            "difference_in_std": 0.1, "difference_in_ulp": 3.0, "mismatched": 1 - good, "total": 8,
+            "std": 1.0, "index": [c], "actual": 1.0, "expected": 2.0,
         }
         for c, good in enumerate(passed)
     ]  # fmt: skip
@@ -101,10 +101,10 @@ def test_twenty_channels_are_shown_and_the_others_counted(passed, note):
     assert {"a.npy", "b.npy"} < {column.title for column in answer.columns}
 
 
-@pytest.mark.parametrize(
-    ("used", "said"),
-    [(0.0, "0%"), (0.37, "37%"), (1.0, "100%"), (1.5, "1.5 times"), (123456.0, "1.23e+05 times"),
-     (math.inf, "-")],
-)  # fmt: skip
-def test_the_share_of_a_tolerance(used, said):
-    assert used_text(used) == said
+def test_a_row_tells_of_the_value_that_uses_most_of_its_tolerance():
+    (row,) = rows_of(False)
+    row |= {"max_mismatch": 3.0, "difference": 0.5}
+    answer = channels_answer([row], (Column("channel", "channel"),), ("a.npy", "b.npy"))
+    assert "difference" in [column.key for column in answer.columns]
+    assert "max_abs_diff" not in [column.key for column in answer.columns]
+    assert answer.note == "difference: at the value that uses most of its tolerance"

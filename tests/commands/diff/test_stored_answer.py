@@ -132,9 +132,7 @@ def test_nan_on_one_side_is_said(run, save):
     x[1, 2] = np.nan
     save("y.npy", x)
     (finding,) = run("diff", "x.npy", "y.npy", "-f", "json").report["findings"]
-    assert finding["message"] == (
-        "1 of 12 values differs from y.npy, with NaN or Inf on one side only"
-    )
+    assert finding["message"] == ("1 of 12 values differs from y.npy: only EXPECTED has NaN there")
 
 
 def test_two_empty_files_have_nothing_in_common(run, save):
@@ -155,7 +153,7 @@ def test_long_names_and_no_others_still_fit(run, save):
     lines = run("diff", "a.pt", "b.pt", "--width", "80").stdout.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    assert "28 more tensors differ (-v lists them)" in lines
+    assert any(line.startswith("28 more tensors differ (-v lists them)") for line in lines)
 
 
 def test_tensors_without_a_partner_are_named(run, save):
