@@ -63,11 +63,14 @@ def cause_of_difference(actual: Identification, expected: Identification) -> tup
     if not (actual.explained and expected.explained):
         return f"{actual.best} {expected.best}", ""
     ours, theirs = actual.hypotheses[0].hypothesis, expected.hypotheses[0].hypothesis
-    if ours == theirs:
+    ranges = [one.eps_range for one in (actual, expected) if one.eps_range]
+    if ours == theirs and not ranges:
         return f"Both were computed {ours.way}, so this is not the cause.", ""
-    said = f"{expected.name} was computed {theirs.way}, and {actual.name} {ours.way}."
-    fix = f"Compute {actual.name} {theirs.way} too, or change what is expected."
-    if differ_in_eps(ours, theirs):
+    said = f"{expected.name} was computed {expected.way}, and {actual.name} {actual.way}."
+    fix = f"Compute {actual.name} {expected.way} too, or change what is expected."
+    if ranges and (ours == theirs or differ_in_eps(ours, theirs)):
+        fix = "Compare eps on both sides."
+    elif differ_in_eps(ours, theirs):
         fix = f"Set eps={eps_text(theirs.eps)} where {actual.name} is made."
     if actual.confident and expected.confident:
         return f"Cause: {said}", fix

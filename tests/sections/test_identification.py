@@ -85,3 +85,13 @@ def test_what_is_not_explained_has_no_fix():
     assert same == ("Both were computed in eval mode with eps 1e-5, so this is not the cause.", "")
     nothing = replace(unknown, hypotheses=())
     assert cause_of_difference(found("a.npy", PLAIN), nothing) == ("", "")
+
+
+def test_a_range_of_eps_names_none_as_the_fix():
+    """Half precision may hide that the two differ in eps."""
+    broad = replace(found("a.npy", PLAIN, confident=False), eps_range=(0.0, 1e-3))
+    for other in (found("b.npy", PLAIN), found("b.npy", OTHER)):
+        cause, fix = cause_of_difference(broad, other)
+        assert cause.startswith("Likely cause: b.npy was computed in eval mode with eps 1e-")
+        assert "a.npy in eval mode with an eps between 0 and 1e-3." in cause
+        assert fix == "Compare eps on both sides."

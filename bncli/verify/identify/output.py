@@ -74,6 +74,11 @@ class Identification:
         return self.said.text
 
     @property
+    def way(self) -> str:
+        """How the best computed the output, after "computed"; there has to be one."""
+        return _way(self.hypotheses[0], self.eps_range)
+
+    @property
     def explained(self) -> bool:
         """Whether any hypothesis explains the output."""
         return bool(self.hypotheses) and self.hypotheses[0].explains
