@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer import TyperException
@@ -15,6 +16,10 @@ FORMER = {
 """What to type instead of a flag that was removed; kept for one release."""
 
 
+SINGLE_DASH = re.compile(r"-[a-z][a-z-]{2,}")
+"""A long flag that lacks one of its dashes, which Typer takes for short ones."""
+
+
 class GivenOnce(TyperCommand):
     """A command whose flags have one value each: two that differ are refused, and former ones.
 
@@ -24,6 +29,7 @@ class GivenOnce(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer's; raises UsageError for flags that contradict each other or were removed."""
+        words = list(args)  # Typer takes them out one by one
         try:
             if not ctx.resilient_parsing:
                 self._refuse_contradictions(ctx, args)
@@ -32,6 +38,9 @@ class GivenOnce(TyperCommand):
             flag = getattr(error, "option_name", None)
             if sentence := FORMER.get((str(self.name), str(flag))):
                 raise UsageError(f"{flag} was removed: {sentence}") from error
+            word = next((word for word in words if SINGLE_DASH.fullmatch(word)), None)
+            if word and flag and len(flag) == 2 and flag[1] in word:
+                error.option_name = f"-{word}"  # type: ignore[attr-defined]  # as it was meant
             error.ctx = ctx  # type: ignore[attr-defined]  # which the parser does not always say
             raise
 

@@ -49,6 +49,8 @@ def explained(error: TyperException, commands: Mapping[str, Any] | None = None) 
     sentence = " ".join(error.format_message().split())
     if found := re.match(r"No such command '(.*)'\.", sentence):
         return _no_such_command(found[1])
+    if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", sentence):
+        return f"{context.command.name} takes fewer arguments; leave out {found[1]}."
     return sentence
 
 
@@ -74,6 +76,8 @@ def _no_such_flag(flag: str, context: Any, commands: Mapping[str, Any]) -> str:
     if name not in commands:  # of bncli itself
         return f"bncli has no flag {flag}; flags come after a command, and bncli --help lists them."
     own = [each for each in _flags(commands[name]) if each.startswith("-")]
+    if flag in own:
+        return f"write {flag} with two dashes."
     begin = f"{name} has no flag {flag}; "
     owners = [other for other, command in commands.items() if flag in _flags(command)]
     if owners:
@@ -128,7 +132,7 @@ def _no_such_command(word: str) -> str:
     path = word.partition("::")[0]
     if os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         return (
-            f"{word} is a file, and a command comes first: bncli compute {word} for a tensor, "
+            f"{word} is not a command; write bncli compute {word} for a tensor, or "
             f"bncli inspect-checkpoint {word} for a checkpoint."
         )
     near = [name for name in names if name.startswith(word)] or get_close_matches(word, names)

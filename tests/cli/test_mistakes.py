@@ -21,6 +21,9 @@ SENTENCES = {
     "compute x.npy --bogus": "compute has no flag --bogus; bncli compute --help lists them.",
     "compute x.npy -x": "compute has no flag -x; bncli compute --help lists them.",
     "rules --tolerance": "rules has no flag --tolerance; bncli rules --help lists them.",
+    "compute x.npy -json": "compute has no flag --json; use -f json.",
+    "compute x.npy -verbose": "write --verbose with two dashes.",
+    "rules BN203 BN204": "rules takes fewer arguments; leave out BN204.",
     # a value
     "compute x.npy --eps": "--eps needs a value: --eps NUMBER.",
     "compute x.npy --eps abc": "--eps: 'abc' is not a number.",
@@ -38,7 +41,7 @@ SENTENCES = {
     "comput x.npy": "there is no command comput; did you mean compute?",
     "inspect x.npy": "there is no command inspect; did you mean inspect-checkpoint?",
     "quux": "there is no command quux; bncli --help lists them.",
-    "x.npy": "x.npy is a file, and a command comes first: bncli compute x.npy for a tensor, bncli"
+    "x.npy": "x.npy is not a command; write bncli compute x.npy for a tensor, or bncli"
     " inspect-checkpoint x.npy for a checkpoint.",
     # nothing
     "inspect-checkpoint": "inspect-checkpoint needs a checkpoint; for example bncli"

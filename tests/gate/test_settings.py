@@ -48,6 +48,8 @@ def test_every_key(project, folder):
     }
     project('fail_on = "never"')  # TOML's users write both
     assert load_settings() == {"fail_on": FailOn.NEVER}
+    project('fail-on = "note"')  # as reports call it
+    assert load_settings() == {"fail_on": FailOn.INFO}
 
 
 def test_the_nearest_one_upward_that_has_a_word_for_bncli(project, folder, monkeypatch):
