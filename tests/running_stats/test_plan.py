@@ -105,6 +105,21 @@ def test_standard_errors_by_simulation(kind, new):
     assert found.final.running_var.std() == pytest.approx(spread[0], rel=0.08)
 
 
+@pytest.mark.parametrize("sizes", [(2, 3), (4, 16), (32, 32, 1, 2)])
+def test_standard_errors_of_batches_of_different_sizes(sizes):
+    """5000 runs of a cumulative average; a batch of one value has no part in it."""
+    rng = np.random.default_rng(1)
+    several = [n for n in sizes if n > 1]
+    x = [rng.standard_normal((n, 5000)) for n in several * 10]
+    squared = 1 / len(x)
+    counts = np.array(several)
+    mean, spread = standard_errors(np.ones(1), np.zeros(1), counts, squared)
+    assert np.mean([b.mean(0) for b in x], 0).std() == pytest.approx(mean[0], rel=0.04)
+    assert np.mean([b.var(0, ddof=1) for b in x], 0).std() == pytest.approx(spread[0], rel=0.04)
+    with_ones = relative_variance(np.array(sizes), 0.0)
+    assert with_ones == relative_variance(counts, 0.0)
+
+
 def test_relative_variance_of_a_variance():
     assert relative_variance(1, 0.0) == math.inf
     assert relative_variance(9, 0.0) == 0.25

@@ -28,7 +28,7 @@ FEW_CHANNELS = 2
 FEW_NAMES = 3
 """Conventions that a sentence names."""
 
-MANY_ROWS = 200
+MANY_ROWS = 1000
 """Rows that are too many to be shown without a word of how many they are."""
 
 FEW_STEPS = 4

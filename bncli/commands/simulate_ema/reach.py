@@ -96,14 +96,16 @@ def reached(
     ]
 
 
-def reach_answer(found: Sequence[Reached], run: Simulated, settled: tuple[float, float]) -> Table:
+def reach_answer(
+    found: Sequence[Reached], run: Simulated, settled: tuple[float, float], *, fresh: bool
+) -> Table:
     """What each momentum leaves beside the simulated one, and whether one meets all that was asked.
 
-    `settled` are the errors of the simulated one.
+    `settled` are the errors of the simulated one; `fresh` says that it began without a state.
     """
     after = counted(run.trajectory.updates, "update")
     *columns, left = REACH_COLUMNS
-    shares = [_left(run, each.new) for each in found]
+    shares = [_left(run, each.new, fresh=fresh) for each in found]
     rows = [
         _row(each.asked.removesuffix(", e"), each.momentum, each.errors, Memory(each.new), share)
         for each, share in zip(found, shares, strict=True)
@@ -175,14 +177,16 @@ def _both(steps: Reached, noise: Reached) -> str:
     )
 
 
-def _left(run: Simulated, new: float) -> float:
+def _left(run: Simulated, new: float, *, fresh: bool) -> float:
     """The weight that the initial value would have, at another weight of the new batch."""
-    updates, before = run.trajectory.updates, run.trajectory.first.num_batches_tracked
-    fade: float = (1 - new) ** updates
-    debias = run.convention.debias
-    if debias == "no" or (debias == "first" and before):
+    first, debias = run.trajectory.first, run.convention.debias
+    before = first.num_batches_tracked
+    fade: float = (1 - new) ** run.trajectory.updates
+    if debias == "no":
         return fade
-    if not before or debias == "first" or not new:
+    if debias == "first":
+        return fade if before or not run.trajectory.updates else 0.0
+    if not (first.running_mean.any() or first.running_var.any()):
         return 0.0
     kept = (1 - new) ** before
-    return (1 - kept) * fade / (1 - kept * fade)
+    return (1.0 if fresh else 1 - kept) * fade / ((1 - kept * fade) or 1.0)

@@ -198,10 +198,11 @@ class Simulation:
         else:
             every = self.shown.every is not None
             answer = course_table(steps.rows, distance, channels, chosen=chosen, every=every)
+        fresh = self.start.running is None
         settled = settled_errors(lead, counts, typical)
         return (
             tables,
-            (reach_answer(found, lead, settled), answer) if found else (answer,),
+            (reach_answer(found, lead, settled, fresh=fresh), answer) if found else (answer,),
             () if found else plan_lines(lead, settled, start),
             verdict(runs, distance, start),
         )
