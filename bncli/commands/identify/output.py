@@ -67,7 +67,11 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
             findings = departing(findings, output_departure(best, known, found.eps_range))
     if found.not_finite is not None:
         left = len(found.not_finite.channels)
-        rest = f"{left} channel{'s' * (left > 1)} with NaN or Inf in OUTPUT alone left out."
+        one = left == 1
+        rest = (
+            f"{left} {'channel' if one else 'channels'} with NaN or Inf in OUTPUT alone "
+            f"{'is' if one else 'are'} left out."
+        )
         findings = [_not_finite(found.not_finite), *(replace(one, detail=rest) for one in findings)]
     facts: dict[str, Value] = {
         "input": given.label,
