@@ -83,16 +83,22 @@ def open_tensor(spec: str) -> TensorRef:
     file = open_file(path)
     try:
         return file.tensors[find_name(path, file.tensors, name, "tensor")]
-    except MissingTensorError:
-        _refuse_layer(file, name)
+    except MissingTensorError as error:
+        _refuse_layers(file, name, error)
         raise
 
 
-def _refuse_layer(file: TensorFile, name: str) -> None:
-    """Raise MissingTensorError where the name, which no tensor has, is a BatchNorm layer's."""
+def _refuse_layers(file: TensorFile, name: str, error: MissingTensorError) -> None:
+    """Raise MissingTensorError for a BatchNorm layer in a tensor's place, or a file of layers."""
     from bncli.state_dict import batch_norm_layers
 
     layers = [layer.name for layer in batch_norm_layers(file)]
+    if not name and layers:
+        raise MissingTensorError(
+            file.path,
+            f"{error.problem.removesuffix('.')}, or check its BatchNorm layers with "
+            f"bncli inspect-checkpoint {quoted(str(file.path))}.",
+        )
     if name in layers or _ends(layers, name):
         spec = f"{quoted(str(file.path))}::{quoted(name)}"
         raise MissingTensorError(

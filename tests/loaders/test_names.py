@@ -61,7 +61,8 @@ def test_sentences_about_tensors(net, tmp_path):
         " 'state_dict.stem.bn.bias', 'state_dict.stem.bn.running_mean',"
         " 'state_dict.stem.bn.running_var', 'state_dict.stem.bn.num_batches_tracked',"
         " 'state_dict.layer1.0.bn.weight', 'state_dict.layer1.0.bn.bias',"
-        " 'state_dict.layer1.0.bn.running_mean' and 11 more)."
+        " 'state_dict.layer1.0.bn.running_mean' and 11 more), or check its BatchNorm layers with"
+        f" bncli inspect-checkpoint {net}."
     )
     assert fails(open_tensor, f"{net}::bn.weight") == (
         f"{net}: 3 tensors end in 'bn.weight'; give more of the name ('state_dict.stem.bn.weight',"
