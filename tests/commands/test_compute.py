@@ -340,3 +340,15 @@ def test_a_folder_that_cannot_be_written_to(run, save, monkeypatch):
     result = run("compute", save("x.npy", random(4, 3)), "-o", "r.json")
     assert (result.code, result.stdout) == (2, "")
     assert result.stderr == "bncli: r.json: cannot be written (Permission denied).\n"
+
+
+def test_a_difference_that_is_ignored_is_said_not_to_count(run, save):
+    save("x.npy", random(16, 8, 6))
+    narrow = ("--against", "torch", "--rtol", 0, "--atol", 0, "--ignore", "BN901")
+    result = run("compute", "x.npy", *narrow, "-f", "json")
+    assert result.code == 0
+    number = len([row for row in table(result, "differences") if not row["passed"]])
+    assert number > 1
+    said = result.report["verdict"]
+    assert said.startswith(f"PASS  not counted: {number} ignored")
+    assert f"torch {torch.__version__.partition('+')[0]} differs in {number} of 10" in said

@@ -267,3 +267,43 @@ def test_float32_is_compared_in_float64():
     third = np.array([1 / 3], np.float32)
     found = closeness("mean", np.array([1 / 3]), third, Tolerance(np.zeros(1), np.zeros(1)))
     assert found.max_abs_diff == abs(float(third[0]) - 1 / 3) > 0
+
+
+@pytest.mark.parametrize("cuts", [(), (2,), (1, 3, 4)])
+def test_the_difference_at_a_place_is_not_that_of_another(cuts):
+    """NumPy says which element uses most of its tolerance, and which of those off is furthest."""
+    rng = np.random.default_rng(5)
+    expected = rng.normal(size=(6, 3, 4)) * 10.0 ** rng.integers(-3, 4, (6, 3, 4))
+    actual = expected * (1 + rng.uniform(-1, 1, expected.shape) * 0.9e-3)
+    actual += rng.normal(size=expected.shape) * 1e-3
+    rtol, atol = 1e-3, 1e-4
+    off = np.abs(actual - expected)
+    used = off / (atol + rtol * np.abs(expected))
+    assert off[used > 1].max() < off.max()  # the furthest of all has a wide tolerance
+    whole = pooled_closeness("y", measure(actual, expected, 1, rtol, atol, cuts).channels())
+    assert whole.index == np.unravel_index(used.argmax(), used.shape)
+    assert whole.difference == off[whole.index] < whole.max_mismatch
+    assert whole.max_mismatch == off[used > 1].max()
+    assert whole.max_abs_diff == off.max()
+    for c, channel in enumerate(measure(actual, expected, 1, rtol, atol, cuts).channels()):
+        part, share = off[:, c], used[:, c]
+        assert channel.difference == part.flat[share.argmax()]
+        assert channel.max_mismatch == part[share > 1].max(initial=0.0)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "difference"),
+    [(math.nan, math.nan, 0.0), (math.inf, math.inf, 0.0), (math.nan, 1.0, math.inf),
+     (1.0, math.inf, math.inf), (1.5, 1.0, 0.5)],
+)  # fmt: skip
+def test_the_difference_of_what_is_not_finite(actual, expected, difference):
+    allowed = Tolerance(np.zeros(1), np.full(1, 1e-3))
+    found = closeness("mean", np.array([actual]), np.array([expected]), allowed)
+    assert (found.difference, found.max_mismatch) == (difference, difference)
+
+
+def test_integers_that_meet_in_float64_differ_by_one():
+    meter = ClosenessMeter("counter")
+    big = np.array([2**53 + 1])
+    meter.add(big, big - 1, np.zeros(1), np.zeros(1), (0,))
+    assert meter.closeness().difference == meter.closeness().max_mismatch == 1.0

@@ -68,3 +68,17 @@ def test_the_verdict_says_what_was_measured(run, save):
     for report in (pair, one):
         assert report["tables"]["norms"][0]["change_without_one_sample"] is None
         assert report["tables"]["norms"][0]["depends_on_batch"] is True
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [([2], "in 3 of 4 channels; the other holds NaN or Inf"),
+     ([0, 3], "in 2 of 4 channels; the others hold NaN or Inf")],
+)  # fmt: skip
+def test_the_change_is_over_the_channels_that_have_numbers(run, save, spoilt, said):
+    x = random(6, 4, 5)
+    x[1, spoilt, 2] = float("nan")
+    text = " ".join(run("compare-norms", save("x.npy", x)).stdout.split())
+    assert f"in BatchNorm ({said})" in text
+    x[1, spoilt, 2] = 1.0
+    assert "hold" not in run("compare-norms", save("y.npy", x)).stdout

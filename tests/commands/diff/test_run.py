@@ -222,3 +222,69 @@ def test_a_wrong_eps_in_one_mode_is_found_in_that_mode(run, save, monkeypatch):
     output = next(i for i in result.report["findings"] if i["subject"] == "output in eval mode")
     assert "torch's output was computed in eval mode with eps 1e-3" in output["detail"]
     assert BatchNormSettings().eps == 1e-5
+
+
+NARROW = ("--rtol", 1e-7, "--atol", 1e-9)
+
+
+def test_compute_and_diff_say_the_same_of_a_tolerance_narrower_than_rounding(run, save):
+    save("x.npy", random(16, 8, 6))
+    hints = set()
+    for command in (("compute", "--against", "torch"), ("diff", "--training")):
+        result = run(command[0], "x.npy", *command[1:], *NARROW, "-f", "json")
+        assert result.code == 1
+        assert (result.report["facts"]["rtol"], result.report["facts"]["atol"]) == (1e-7, 1e-9)
+        assert "rounding" in result.report["verdict"]
+        hints |= {one["hint"] for one in result.report["findings"]}
+        kept = run(command[0], "x.npy", *command[1:], "-f", "json")
+        assert kept.code == 0
+        assert "rtol" not in kept.report["facts"]
+    (hint,) = hints
+    assert hint.startswith("Allow more with --rtol and --atol, or leave both out")
+    assert "1e-07" in run("compute", "x.npy", "--against", "torch", *NARROW).stdout
+
+
+def test_a_fault_is_not_called_rounding_at_a_narrow_tolerance(run, save, monkeypatch):
+    """A wrong eps exceeds the derived tolerance too, but not in what eps has no part in."""
+    save("x.npy", random(16, 8, 6))
+    free = {"mean", "var", "running_mean", "running_var", "grad_bias"}
+    run_as_it_is = torch_backend.TorchBackend.run
+
+    def wrong(self, call):
+        return run_as_it_is(self, replace(call, settings=replace(call.settings, eps=1e-3)))
+
+    monkeypatch.setattr(torch_backend.TorchBackend, "run", wrong)
+    for command in (("compute", "--against", "torch"), ("diff", "--training")):
+        result = run(command[0], "x.npy", *command[1:], *NARROW, "-f", "json")
+        hint = {one["subject"]: one["hint"] for one in result.report["findings"]}
+        assert hint.keys() & free
+        assert {"output", "invstd"} <= hint.keys()
+        for quantity, said in hint.items():
+            assert said.startswith("Allow more" if quantity in free else "Compare eps")
+        assert "rounding explains it" not in result.report["verdict"]
+
+
+def test_each_difference_that_is_shown_is_of_the_values_beside_it(run, save):
+    """At a tolerance of one's own the largest difference may be elsewhere."""
+    save("x.npy", random(16, 32, 8, 8))
+    result = run("diff", "x.npy", "--rtol", 1e-6, "--atol", 1e-7, "--width", 200)
+    head, *lines = result.stdout[result.stdout.index("quantity ") :].splitlines()
+    assert head.split()[-2:] == ["bncli", "torch"]
+    seen = 0
+    for line in lines[: lines.index("") - 1]:
+        cells = line.split()
+        if len(cells) < 8 or cells[1] not in ("training", "eval"):
+            continue
+        difference, actual, expected = float(cells[3]), float(cells[-2]), float(cells[-1])
+        assert difference == pytest.approx(abs(actual - expected), rel=0.15, abs=2e-9)
+        seen += 1
+    assert seen >= 2
+
+
+def test_a_batch_with_nan_fails_for_its_error_first(run, save):
+    x = random(8, 3, 4)
+    x[1, 2, 3] = np.nan
+    save("x.npy", x)
+    result = run("diff", "x.npy", "-f", "json")
+    assert result.code == 1
+    assert result.report["verdict"].startswith("FAIL  1 error in 3 channels of 32 values (")

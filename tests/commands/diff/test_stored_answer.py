@@ -164,3 +164,41 @@ def test_tensors_without_a_partner_are_named(run, save):
     assert "other: only in b.npz" in shown
     assert "2 tensors could not" not in shown
     assert "7 could not be compared" in shown
+
+
+@pytest.mark.parametrize(("side", "named"), [(0, "ACTUAL"), (1, "EXPECTED")])
+def test_the_side_that_alone_has_nan_is_named(run, save, side, named):
+    files = [random(8, 4, 3), random(8, 4, 3)]
+    files[side][5, 2, 1] = np.nan
+    save("a.npy", files[0])
+    save("b.npy", files[1])
+    result = run("diff", "a.npy", "b.npy", "--width", 100)
+    assert result.code == 1
+    assert f"only {named} has NaN there" in result.stdout
+    assert "Find the step that made the NaN or Inf" in result.stdout
+    lines = result.stdout.splitlines()
+    head = next(n for n, line in enumerate(lines) if line.startswith("channel "))
+    assert lines[head + 1].split()[:2] == ["2", "inf"]
+    assert lines[head + 2] == "3 more channels agree (-v lists them)"
+
+
+def test_nan_on_both_sides_has_its_flag(run, save):
+    x = random(4, 3)
+    x[1, 2] = np.nan
+    save("a.npy", x)
+    save("b.npy", x)
+    (finding,) = run("diff", "a.npy", "b.npy", "-f", "json").report["findings"]
+    assert finding["message"].endswith("differs from b.npy: NaN against NaN")
+    assert "--equal-nan" in finding["hint"]
+    assert run("diff", "a.npy", "b.npy", "--equal-nan").code == 0
+
+
+def test_the_largest_difference_is_of_values_that_differ(run, save):
+    """A large value may be further off, within a tolerance that is relative."""
+    expected = np.array([[1000.0, 1.0, 2.0]])
+    save("a.npy", expected + np.array([[0.5, 0.004, 0.003]]))
+    save("b.npy", expected)
+    result = run("diff", "a.npy", "b.npy", "--rtol", 1e-3, "--atol", 1e-4, "-f", "json")
+    (finding,) = result.report["findings"]
+    assert finding["message"] == "2 of 3 values differ from b.npy, by up to 0.004"
+    assert "by up to 0.004" in result.report["verdict"]
