@@ -62,7 +62,7 @@ def test_the_verdict_says_what_was_measured(run, save):
         "BatchNorm and by 0 in the other norms"
     )
     pair = run("compare-norms", save("pair.npy", random(2, 3)), "-f", "json").report
-    assert "without the last sample BatchNorm would not run: one value a" in pair["verdict"]
+    assert "without the last sample BatchNorm would not run: one value per" in pair["verdict"]
     one = run("compare-norms", save("one.npy", random(1, 3, 5)), "-f", "json").report
     assert "there is one sample: whether others matter cannot be measured" in one["verdict"]
     for report in (pair, one):
