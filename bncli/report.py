@@ -287,15 +287,25 @@ class Report:
     def place_of(self, finding: Finding) -> str:
         """Where the finding is: a layer as a person would type it, else the file and the subject.
 
-        The file is missing where none was read, the subject where it is the file.
+        The file is missing where it is not known, the subject where it is the file.
         """
         if finding.where:
             return finding.where
-        path = self.file_of(finding)
-        if not path or finding.subject in ("", path):
-            return path or finding.subject
-        layer = finding.subject in self.names.get(path, ())
-        return f"{path}{'::' if layer else ': '}{finding.subject}"
+        path, subject = self.known_file(finding), finding.subject
+        if not path or subject in ("", path):
+            return path or subject
+        layer = subject in self.names.get(path, ())
+        return f"{path}{'::' if layer else ': '}{self.subject_of(finding)}"
+
+    def subject_of(self, finding: Finding) -> str:
+        """The subject; where it is the first of several places, how many more there are."""
+        more = len(finding.places) - 1 if finding.subject in finding.places else 0
+        return f"{finding.subject} and {more} more" if more > 0 else finding.subject
+
+    def known_file(self, finding: Finding) -> str:
+        """The file that the finding is in: its own, or the only one that was read; else ""."""
+        only = len({*self.read, *(item.path for item in self.unread)}) == 1
+        return finding.path or (self.first_file if only else "")
 
 
 def in_order(

@@ -149,10 +149,18 @@ def test_findings_are_counted_in_words(numbers, sentence):
 def test_the_file_and_the_place_of_a_finding():
     own = Finding("BN203", Severity.ERROR, "bn", "It is so.", path="b.pt")
     none = Finding("BN001", Severity.ERROR, "channel 0", "It is so.")
-    one, two = report(own, read=("-", "a.pt")), report(own, read=("b.pt",))
+    one, two = report(own, read=("a.pt",)), report(own, read=("b.pt",))
+    piped = report(own, read=("-", "a.pt"))
+    assert (piped.first_file, piped.file_of(none), piped.place_of(none)) == (
+        "a.pt", "a.pt", "channel 0",
+    )  # fmt: skip
     assert (one.file_of(own), one.file_of(none), one.first_file) == ("b.pt", "a.pt", "a.pt")
     assert report(read=("-",)).first_file == report().file_of(none) == ""
     assert (one.place_of(own), one.place_of(none)) == ("b.pt: bn", "a.pt: channel 0")
+    assert report(none, read=("a.pt", "b.pt")).place_of(none) == "channel 0"  # of either
+    several = replace(none, subject="1", places=("1", "4", "7"))
+    assert one.place_of(several) == "a.pt: 1 and 2 more"
+    assert one.place_of(replace(several, subject="3 tensors")) == "a.pt: 3 tensors"
     assert report(none, read=("-",)).place_of(none) == "channel 0"
     layers = report(own, read=("b.pt",), names={"b.pt": ["bn"]})
     assert layers.place_of(own) == "b.pt::bn"  # as it is typed

@@ -74,6 +74,8 @@ class _Lists:
         elif token["numbers"] is None and token.string.find("]", token.end()) < 0:
             raise self._cut()
         elif token["other"] is not None:
+            if text.startswith("{"):
+                raise self._error(f"{self._place} is an object, not a number or a list.")
             raise self._uneven(f"{self._place} is not a list, though there are lists beside it")
         elif text == "[":
             self._check_depth(list_of_lists=True)

@@ -113,18 +113,21 @@ def check_negative(layer: Layer) -> list[Finding]:
     for rule, channels in ((NOT_POSITIVE, broken), (NEGATIVE, kept)):
         if channels.any():
             cause, why = _why_negative(layer, channels)
+            sure = _sure(layer, var[channels])
+            # Where no usual eps would change the claim, it does not rest on an assumed one.
+            eps_said = f"eps {eps:g}" if sure is Certainty.CERTAIN else layer.eps_said
             findings.append(
                 found(
                     rule,
                     layer,
                     f"running_var is {span(var[channels])} in {named(channels)}, "
                     + ("too low for " if rule is NOT_POSITIVE else "kept positive by ")
-                    + layer.eps_said,
+                    + eps_said,
                     cause,
                     channels,
                     detail=why,
                     hint=_FIXES[cause],
-                    sure=_sure(layer, var[channels]),
+                    sure=sure,
                     extent=channel_extent("not positive", channels & broken),
                     running_var=var,
                     running_mean=layer.mean,

@@ -123,10 +123,10 @@ def _rest(rows: Sequence[Row]) -> str:
     """One line that sums up the layers that are not shown; "" for none."""
     if not rows:
         return ""
-    healthy = all(row["flags"] is None for row in rows)
-    what = (
-        f"{counted(len(rows), 'layer')} without findings" if healthy else f"{len(rows)} more layers"
-    )
+    sick = sum(row["flags"] is not None for row in rows)
+    what = f"{counted(len(rows), 'layer')} without findings"
+    if sick:
+        what = f"{counted(len(rows), 'more layer')}, {sick} with findings"
     lows, highs = (
         [value for row in rows if isinstance(value := row[key], float)]
         for key in ("var_min", "var_max")

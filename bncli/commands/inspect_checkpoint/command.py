@@ -284,7 +284,8 @@ def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
 
 def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Counts) -> str:
     """What was judged: "220 BatchNorm layers of 7 files", or "1 of 3 BatchNorm layers"."""
-    where = f" of {counted(len(seen.checked), 'file')}" if files.several else ""
+    number = sum(map(bool, seen.checked.values()))
+    where = f" of {counted(number, 'file')}" if files.several else ""
     if len(rows) < len(seen.found):
         return f"{len(rows)} of {len(seen.found)} BatchNorm layers{where}"
     return f"{counted(counts.layers, 'BatchNorm layer')}{where}"

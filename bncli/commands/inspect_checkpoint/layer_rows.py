@@ -111,14 +111,15 @@ def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
 
 
 def _short_range(values: NDArray[Any] | None) -> str | None:
-    """The range of the finite values as one cell, and how many are not finite: "NaN(1) .. 0.62"."""
+    """How many values are not finite, and the range of the others: "NaN(1) 0.06 .. 0.62"."""
     if values is None:
         return None
     low, high = _range(values)
     odd = {"NaN": int(np.isnan(values).sum()), "Inf": int(np.isinf(values).sum())}
-    ends = [f"{name}({number})" for name, number in odd.items() if number]
-    ends += [short(value) for value in (low, high) if value is not None]
-    return " .. ".join(dict.fromkeys([ends[0], ends[-1]])) if ends else None
+    said = [f"{name}({number})" for name, number in odd.items() if number]
+    if low is not None and high is not None:
+        said.append(" .. ".join(dict.fromkeys(map(short, (low, high)))))
+    return " ".join(said) or None
 
 
 def short(value: float) -> str:

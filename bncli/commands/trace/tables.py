@@ -83,7 +83,7 @@ def steps_answer(rows: list[Row], shape: TraceShape, title: str, note: str) -> T
     if shape.trained:
         beside += [
             Column("training", "training", spec),
-            Column("apart", "differs by", ".4g", spare=1),
+            Column("apart", "differs by", ".4g", spare=4),
         ]
     if shape.float32:
         difference, ulps = OFF_COLUMNS

@@ -81,7 +81,7 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
         where = _number(report, alike)
         claim = f"{heading}: {where}"
         places = list(_places(report, alike, same=same, every=every))
-    details = {finding.detail: None for finding in alike if finding.detail}
+    details = {finding.detail: None for finding in alike}
     fixes = tuple({finding.hint: None for finding in alike if finding.hint})
     left = 0 if every else len(fixes) - MOST_FIXES
     if left > 0:
@@ -95,7 +95,7 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
         " or ".join(each.value for each in _certainties(alike)),
         report.file_of(first),
         tuple(places),
-        tuple(details) if len(details) == 1 else (),
+        tuple(filter(None, details)) if len(details) == 1 else (),
         fixes,
     )
 
@@ -108,12 +108,12 @@ def _certainties(findings: Sequence[Finding]) -> list[Certainty]:
 def _number(report: Report, alike: Sequence[Finding]) -> str:
     """How many places there are, and of what kind if it is known."""
     layers = all(
-        finding.subject in report.names.get(report.file_of(finding), ()) for finding in alike
+        finding.subject in report.names.get(report.known_file(finding), ()) for finding in alike
     )
-    files = {report.file_of(finding) for finding in alike}
+    files = {report.known_file(finding) for finding in alike}
     word = "layers" if layers else "places"
     where = f" of {len(files)} files" if len(files) > 1 else ""
-    if not layers and len(files) == len(alike):
+    if not layers and len(files) == len(alike) and "" not in files:
         return f"{len(files)} files"
     return f"{_count(alike)} {word}{where}"
 
@@ -127,14 +127,14 @@ def _places(
     report: Report, alike: Sequence[Finding], *, same: bool, every: bool
 ) -> Iterator[Place]:
     """A line for each file with several places, and for those of which the same is said."""
-    several = len({finding.detail for finding in alike if finding.detail}) > 1
+    several = len({finding.detail for finding in alike}) > 1
     mixed = len(_certainties(alike)) > 1
     lines: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in alike:
         detail = finding.detail if several and every else ""
         message = "" if same else finding.message.rstrip(".")
         sure = f" ({finding.certainty.value})" if mixed else ""
-        said = (report.file_of(finding), f"{message}{sure}".lstrip(), detail)
+        said = (report.known_file(finding), f"{message}{sure}".lstrip(), detail)
         lines.setdefault(said, []).append(finding)
     most = len(lines) if every else MOST_PLACES
     detailed = several and (every or len(lines) <= FEW_PLACES)
@@ -144,7 +144,7 @@ def _places(
         if inner:
             yield Place(path)
         for (_, message, _), found in inside:
-            names = [one.subject if inner else report.place_of(one) for one in found]
+            names = [report.subject_of(one) if inner else report.place_of(one) for one in found]
             details = {one.detail for one in found if one.detail and detailed}
             # Several would not say which of the names each belongs to.
             own = tuple(details) if len(details) == 1 else ()
