@@ -140,8 +140,8 @@ def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Repor
         counts = f"{counts or 'no findings'} in {report.scope}"
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
     if codes:
-        explains = "explains it" if len(codes) == 1 else "explains the first"
-        counts += f" (bncli rules {codes[0]} {explains})"
+        rules = f"bncli rules {codes[0]}"
+        counts += f" ({rules} explains it)" if len(codes) == 1 else f" (see {rules})"
     parts = [report.verdict, counts]
     if scoped and word in ("WARN", "FAIL"):
         parts.reverse()  # what was found in the scope is the reason for the word
