@@ -128,5 +128,9 @@ def _rest(
         if finite.size:
             said.append(f"{name} {span(finite.min(), finite.max())}")
     found = sum(channel in trouble for channel in rest)
-    which = f" ({found} with findings)" if found else " without findings" * bool(trouble)
+    # A comparison names the channel that differs most, and says nothing of the others.
+    every = all("index" not in one.evidence for those in trouble.values() for one in those)
+    which = " without findings" * (bool(trouble) and every)
+    if found:
+        which = f" ({found} with findings)"
     return f"{counted(len(rest), 'more channel')}{which}: {', '.join(said)} (-v lists them)"

@@ -89,3 +89,13 @@ def test_each_input_has_as_many_channels_as_there_is_room_for(run, save):
     rows = [line.split()[:2] for line in text.splitlines()[1:19]]
     assert rows == [[name, str(channel)] for name in names for channel in range(6)]
     assert "72 more rows (-v lists them)" in text
+
+
+def test_channels_that_may_differ_are_not_said_to_be_without_findings(run, save):
+    """A comparison names the worst channel of each quantity alone."""
+    x = save("x.npy", random(8, 40, 5))
+    exact = ("--against", "torch", "--rtol", 0, "--atol", 0)
+    text = run("compute", x, *exact, "--width", 80).stdout
+    assert "of 40 " in text or "40 of 40" in text
+    assert " more channels: mean " in text
+    assert "without findings" not in text
