@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.arguments.input import Input
+    from bncli.arguments.layer import Layer
+    from bncli.backends.interface import Backend
     from bncli.batchnorm import Normalization
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
+    from bncli.verify.batch_norm_pass import BatchNormPass
 
 
 def compute(
@@ -40,15 +43,8 @@ def compute(
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
     from bncli.arguments.input import parse_channels
-    from bncli.arguments.layer import (
-        about_pass,
-        check_count,
-        layer_facts,
-        resolve_layer,
-        subject_line,
-    )
+    from bncli.arguments.layer import about_pass, check_count, resolve_layer, subject_line
     from bncli.sections.answer import scope_of
-    from bncli.sections.findings import compared_with
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
@@ -64,20 +60,13 @@ def compute(
     done, findings = judged.done, judged.findings
     labels = [tensor.label for tensor in given.tensors]
     tables = _tables(judged, labels if per_input else None, shown)
-    facts: dict[str, Value] = {
-        "input": given.label,
-        "inputs": labels if len(labels) > 1 else None,
-        **layer_facts(given, run, done.after),
-    }
+    facts = _facts(given, run, done, labels)
     if save_output is not None:
         _save(save_output, given, done.norm)
         facts["saved_output"] = save_output
     compared = None
     if library is not None:
-        from bncli.verify.comparison import compare_pass
-
-        items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
-        compared = compared_with(library, items, done, findings, tolerance)
+        compared = _compared(library, judged, given, seed, tolerance)
         tables.append(compared.table)
         findings += compared.findings
         facts |= {**compared.facts, "seed": seed}
@@ -103,6 +92,17 @@ def compute(
         checked=compared.checked if compared else {},
         about=about_pass(given, run),
     )
+
+
+def _facts(given: Input, run: Layer, done: BatchNormPass, labels: list[str]) -> dict[str, Value]:
+    """What the report says of the layer and of the inputs, whose names are `labels`."""
+    from bncli.arguments.layer import layer_facts
+
+    return {
+        "input": given.label,
+        "inputs": labels if len(labels) > 1 else None,
+        **layer_facts(given, run, done.after),
+    }
 
 
 def _tables(judged: JudgedPass, labels: list[str] | None, shown: Sequence[int]) -> list[Table]:
@@ -138,6 +138,22 @@ def _answer(
     if labels is not None:
         answer.append(inputs_answer(labels, judged.parts, ordered))
     return (*(compared.answer if compared else ()), *answer)
+
+
+def _compared(
+    library: Backend,
+    judged: JudgedPass,
+    given: Input,
+    seed: int,
+    tolerance: tuple[float, float] | None,
+) -> ComparedSection:
+    """Every quantity of the pass beside the backend's; `seed` draws the upstream gradient."""
+    from bncli.sections.findings import compared_with
+    from bncli.verify.comparison import compare_pass
+
+    done = judged.done
+    items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
+    return compared_with(library, items, done, judged.findings, tolerance)
 
 
 def _check_save(path: str, given: Input) -> None:
