@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from bncli.arguments.input import Input
     from bncli.backends.interface import Backend, RunsNorms
+    from bncli.commands.compare_norms.norms import Measured
     from bncli.model import ChannelStats
     from bncli.norms import Norm
-    from bncli.report import Finding, Value
+    from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
 
 
@@ -38,20 +39,8 @@ def compare_norms(
     result; with --against torch, every norm beside PyTorch's module.
     """
     from bncli.arguments.input import parse_channels
-    from bncli.commands.compare_norms.answer import (
-        dependence,
-        first_sample_answer,
-        norms_answer,
-        remarks,
-        subject_line,
-    )
-    from bncli.commands.compare_norms.norms import (
-        cells_of_first_sample,
-        first_sample_table,
-        measure,
-        noise_table,
-        norms_table,
-    )
+    from bncli.commands.compare_norms.answer import dependence, remarks, subject_line
+    from bncli.commands.compare_norms.norms import measure
     from bncli.model import BatchNormSettings
     from bncli.rulebook.batch import batch_findings
     from bncli.rulebook.norms import shape_findings
@@ -67,16 +56,10 @@ def compare_norms(
     library = _with_norms(comparison.library)
     measured = measure(norms, given)
     stats = measured.stats
-    cells = cells_of_first_sample(given, shown, reading.first_values or FIRST_VALUES)
+    tables, answer = _tables(given, norms, measured, shown, reading.first_values)
     parameter_dtype = "float64" if given.dtype == "float64" else "float32"
     findings = shape_findings(tensor.shape, axis_given=reading.channel_axis is not None)
     findings += batch_findings(stats, BatchNormSettings(eps=norms[0].eps), parameter_dtype, None)
-    own = norms_table(norms, measured, cells[0])
-    first = first_sample_table(norms, measured, given, cells)
-    tables = [own, first, noise_table(given, stats, shown)]
-    answer = [norms_answer(own)]
-    if reading.first_values is not None:
-        answer.append(first_sample_answer(first))
     facts = _facts(given, norms)
     section = None
     if library is not None:
@@ -104,6 +87,34 @@ def compare_norms(
         checked=section.checked if section else {},
         nothing_checked=section is not None and not section.checked[""],
     )
+
+
+def _tables(
+    given: Input,
+    norms: Sequence[Norm],
+    measured: Measured,
+    shown: Sequence[int],
+    first_values: int | None,
+) -> tuple[list[Table], list[Table]]:
+    """All tables, and those of the answer: the norms, and the first sample where it is asked for.
+
+    `first_values` is how many values of that sample the user wants, None for the default.
+    """
+    from bncli.commands.compare_norms.answer import first_sample_answer, norms_answer
+    from bncli.commands.compare_norms.norms import (
+        cells_of_first_sample,
+        first_sample_table,
+        noise_table,
+        norms_table,
+    )
+
+    cells = cells_of_first_sample(given, shown, first_values or FIRST_VALUES)
+    own = norms_table(norms, measured, cells[0])
+    first = first_sample_table(norms, measured, given, cells)
+    answer = [norms_answer(own)]
+    if first_values is not None:
+        answer.append(first_sample_answer(first))
+    return [own, first, noise_table(given, measured.stats, shown)], answer
 
 
 def _facts(given: Input, norms: Sequence[Norm]) -> dict[str, Value]:
