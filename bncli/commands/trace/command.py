@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.arguments.input import Input
+    from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
     from bncli.commands.trace.choice import Chosen
     from bncli.commands.trace.input import BackendSide
@@ -102,25 +103,18 @@ def trace(
     from bncli.arguments.layer import (
         about_pass,
         check_count,
-        layer_facts,
         resolve_layer,
         subject_line,
     )
     from bncli.commands.trace.choice import choose
     from bncli.commands.trace.input import Upstream
     from bncli.commands.trace.tracing import Tracing
-    from bncli.errors import UsageError
     from bncli.sections.answer import scope_of
     from bncli.sections.findings import closing
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    if steps.grad_output is not None and not steps.backward:
-        raise UsageError("--grad-output is for the backward pass: add --backward.")
-    given = reading.open([input])
-    float32 = steps.arithmetic is Arithmetic.FLOAT32
-    if float32:
-        _check_float32(given, backward=steps.backward)
+    given = _opened(input, reading, steps)
     chosen = choose(reading.channel, steps.at, given)
     run = resolve_layer(layer, given)
     check_count(given, run)
@@ -130,13 +124,7 @@ def trace(
         upstream = Upstream.of(steps.grad_output, seed, given)
     judged = judged_pass(given, run, threads)
     done, findings = judged.done, judged.findings
-    facts: dict[str, Value] = {
-        "input": given.label,
-        **layer_facts(given, run, done.after),
-        "at": list(chosen.followed) if chosen.followed is not None else None,
-        "arithmetic": steps.arithmetic.value,
-        "grad_output": steps.grad_output,
-    }
+    facts = _facts(given, run, done, chosen, steps)
     if upstream is not None:
         findings += upstream.findings(given)
         facts |= upstream.facts
@@ -146,6 +134,7 @@ def trace(
         findings += section.findings
         facts |= section.facts
     backward = upstream.values if upstream is not None and steps.backward else None
+    float32 = steps.arithmetic is Arithmetic.FLOAT32
     traced = Tracing(given, done, chosen, backward, side, float32=float32).run()
     verdict = closing(traced.verdict, section.verdict if section else "")
     about = upstream.about if upstream is not None else ()
@@ -164,6 +153,37 @@ def trace(
         checked=section.checked if section else {},
         about=(*about_pass(given, run), *about),
     )
+
+
+def _opened(spec: str | None, reading: TracedFlags, steps: StepFlags) -> Input:
+    """The input, after a check that the steps can be traced.
+
+    Raises UsageError for flags that do not go together, TensorError for an input of another dtype
+    than the arithmetic's, and FileError for files.
+    """
+    from bncli.errors import UsageError
+
+    if steps.grad_output is not None and not steps.backward:
+        raise UsageError("--grad-output is for the backward pass: add --backward.")
+    given = reading.open([spec])
+    if steps.arithmetic is Arithmetic.FLOAT32:
+        _check_float32(given, backward=steps.backward)
+    return given
+
+
+def _facts(
+    given: Input, run: Layer, done: BatchNormPass, chosen: Chosen, steps: StepFlags
+) -> dict[str, Value]:
+    """What the report says of the input, of the layer, and of which steps are traced."""
+    from bncli.arguments.layer import layer_facts
+
+    return {
+        "input": given.label,
+        **layer_facts(given, run, done.after),
+        "at": list(chosen.followed) if chosen.followed is not None else None,
+        "arithmetic": steps.arithmetic.value,
+        "grad_output": steps.grad_output,
+    }
 
 
 def _check_float32(given: Input, *, backward: bool) -> None:
