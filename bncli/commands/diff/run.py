@@ -96,26 +96,10 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     results = [_result(given, x, stats, layer, library, chosen) for layer in layers]
     name = full_name(library)
     findings = _findings(given, x, results, library, chosen.tolerance, named=training is not None)
-    minds_path = isinstance(library, ChoosesPath)
-    facts: dict[str, Value] = {
-        "input": given.label,
-        **layer_facts(given, layers[0], None),
-        "training": None if len(modes) > 1 else modes[0],
-        "modes": [result.mode for result in results],
-        "skipped": skipped,
-        "backend": library.name,
-        "backend_version": library.version(),
-        "device": chosen.path.device if minds_path else None,
-        "memory_format": chosen.path.memory_format,
-        "torch_threads": results[0].compared.run.threads if minds_path else None,
-        "seed": chosen.seed,
-        "equal_nan": True,
-        **given_tolerance(chosen.tolerance),
-    }
     tables = _tables(results, shown, library, per_quantity=chosen.per_quantity)
     return Report(
         command="diff",
-        facts=facts,
+        facts=_facts(given, results, library, chosen, skipped),
         subject=_subject(given, layers, results, library, chosen, skipped),
         answer=_answer(results, tables, library, chosen),
         remarks=_remarks(given, chosen),
@@ -133,6 +117,33 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         read=(*given.read, *layers[0].read),
         about=about_pass(given, layers[0], mode=False),
     )
+
+
+def _facts(
+    given: Input,
+    results: list[ModeResult],
+    library: Backend,
+    chosen: RunFlags,
+    skipped: str | None,
+) -> dict[str, Value]:
+    """What the report says of the input and the layer, the modes, and the backend's way."""
+    minds_path = isinstance(library, ChoosesPath)
+    first = results[0]
+    return {
+        "input": given.label,
+        **layer_facts(given, first.layer, None),
+        "training": None if len(results) > 1 else first.layer.settings.training,
+        "modes": [result.mode for result in results],
+        "skipped": skipped,
+        "backend": library.name,
+        "backend_version": library.version(),
+        "device": chosen.path.device if minds_path else None,
+        "memory_format": chosen.path.memory_format,
+        "torch_threads": first.compared.run.threads if minds_path else None,
+        "seed": chosen.seed,
+        "equal_nan": True,
+        **given_tolerance(chosen.tolerance),
+    }
 
 
 def _tables(
