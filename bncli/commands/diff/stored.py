@@ -76,22 +76,9 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         answer.told_of_others(finding, reasons)
         for finding in not_compared_findings(reasons, sides_alone)
     ]
-    facts: dict[str, Value] = {"shape": None, "tensors": len(done), "not_compared": len(reasons)}
-    if single:
-        facts = {
-            "shape": done[0].expected.shape,
-            "dtype": done[0].actual.dtype,
-            "expected_dtype": done[0].expected.dtype,
-            "channel_axis": done[0].channel_axis,
-        }
     return Report(
         command="diff",
-        facts={
-            "actual": labels[0],
-            "expected": labels[1],
-            **facts,
-            "equal_nan": flags.equal_nan,
-        },
+        facts=_facts(done, labels, len(reasons), single=single, equal_nan=flags.equal_nan),
         subject=answer.subject(done, labels, flags.tolerance, single=single),
         answer=(
             answer.pair_answer(tables[1], labels)
@@ -111,6 +98,26 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             for (file, name), whole in zip(sides, named, strict=True)
         ),
     )
+
+
+def _facts(
+    done: list[StoredPair],
+    labels: tuple[str, ...],
+    not_compared: int,
+    *,
+    single: bool,
+    equal_nan: bool,
+) -> dict[str, Value]:
+    """What the report says of the `single` pair, or how many were compared and how many not."""
+    facts: dict[str, Value] = {"shape": None, "tensors": len(done), "not_compared": not_compared}
+    if single:
+        facts = {
+            "shape": done[0].expected.shape,
+            "dtype": done[0].actual.dtype,
+            "expected_dtype": done[0].expected.dtype,
+            "channel_axis": done[0].channel_axis,
+        }
+    return {"actual": labels[0], "expected": labels[1], **facts, "equal_nan": equal_nan}
 
 
 def _findings(
