@@ -17,7 +17,7 @@ from bncli.report import Column, Report
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.report import Finding, Value
-    from bncli.verify.identify.running import Observed
+    from bncli.verify.identify.running import Observed, UpdateIdentification
 
 UPDATE = "Update"
 
@@ -99,7 +99,20 @@ def update_report(given: Input, buffers: Buffers) -> Report:
         )
         if found.ways[0].explains:
             findings = departing(findings, update_departure(found.ways[0].update))
-    facts: dict[str, Value] = {
+    facts = _facts(given, found)
+    read = (str(split_spec(spec)[0]) for spec in buffers.specs)
+    return replace(
+        ranking(facts, UPDATE_COLUMNS, rows, [item.update.words for item in shown], found.said),
+        subject=_subject(given),
+        findings=tuple(findings),
+        read=(*given.read, *read),
+        about=about(given, *buffers.specs),
+    )
+
+
+def _facts(given: Input, found: UpdateIdentification) -> dict[str, Value]:
+    """What the report says of the input, and of what was found."""
+    return {
         "input": given.label,
         "inputs": len(given.tensors) if len(given.tensors) > 1 else None,
         "shape": given.tensors[0].shape,
@@ -110,14 +123,6 @@ def update_report(given: Input, buffers: Buffers) -> Report:
         "confident": found.confident,
         "best": found.best,
     }
-    read = (str(split_spec(spec)[0]) for spec in buffers.specs)
-    return replace(
-        ranking(facts, UPDATE_COLUMNS, rows, [item.update.words for item in shown], found.said),
-        subject=_subject(given),
-        findings=tuple(findings),
-        read=(*given.read, *read),
-        about=about(given, *buffers.specs),
-    )
 
 
 def _subject(given: Input) -> tuple[str, ...]:
