@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bncli.verify.identify.hypotheses import Known
     from bncli.verify.identify.implied import Implied
     from bncli.verify.identify.nonfinite import NotFinite
+    from bncli.verify.identify.output import Identification
 
 HYPOTHESIS_COLUMNS = (
     *RANK,
@@ -73,7 +74,23 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
             f"{'is' if one else 'are'} left out."
         )
         findings = [_not_finite(found.not_finite), *(replace(one, detail=rest) for one in findings)]
-    facts: dict[str, Value] = {
+    facts = _facts(given, output, found)
+    words = [item.hypothesis.label for item in found.hypotheses]
+    report = replace(
+        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
+        subject=_subject(given, made.label, known, flags),
+        findings=tuple(replace(finding, where=made.label) for finding in findings),
+        read=read,
+        about=about(given, output, *flags.specs),
+    )
+    if found.implied is None:
+        return report
+    return replace(report, tables=(*report.tables, _implied_table(found.implied)))
+
+
+def _facts(given: Input, output: str, found: Identification) -> dict[str, Value]:
+    """What the report says of the input, and of what was found in `output`."""
+    return {
         "input": given.label,
         "output": output,
         "shape": given.tensors[0].shape,
@@ -86,17 +103,6 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         "best": found.best,
         "eps_range": found.eps_range,
     }
-    words = [item.hypothesis.label for item in found.hypotheses]
-    report = replace(
-        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
-        subject=_subject(given, made.label, known, flags),
-        findings=tuple(replace(finding, where=made.label) for finding in findings),
-        read=read,
-        about=about(given, output, *flags.specs),
-    )
-    if found.implied is None:
-        return report
-    return replace(report, tables=(*report.tables, _implied_table(found.implied)))
 
 
 def _not_finite(odd: NotFinite) -> Finding:
