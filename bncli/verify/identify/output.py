@@ -110,40 +110,11 @@ def identify_output(
     channels = int(base.fit.ok.sum())
     if not channels:
         nothing = Said("nothing was compared: every channel holds NaN or Inf")
+        odd = NotFinite.of(base, ())
         return Identification(
-            name,
-            (),
-            nothing,
-            confident=False,
-            expected=False,
-            tried=0,
-            channels=0,
-            not_finite=NotFinite.of(base, ()),
+            name, (), nothing, confident=False, expected=False, tried=0, channels=0, not_finite=odd
         )
-    seen = {base.view.name: base}
-    found = candidates(base)
-    free = []
-    in_family = 0  # and of parts of the batch
-    if not _explained(found) or base.view.shape[0] == 1:  # one sample may be an InstanceNorm's
-        others_of_family, in_family = family(base.view, known)
-        found += others_of_family
-    if not _explained(found):
-        of_parts, in_parts = parts_of_batch(base, shards)
-        found += of_parts
-        in_family += in_parts
-    if not _explained(found):
-        others = _other_ways_to_look(base, ways[1:])
-        seen |= {other.view.name: other for other in others}
-        for other in others:
-            plain = plain_batch_norms(known, other.view.name, other.view.count)
-            found += candidates(other, list(plain))
-    relu = None if _explained(found) else after_relu(base)
-    if relu is not None:
-        seen[relu.view.name] = relu
-        plain = plain_batch_norms(known, relu.view.name, relu.view.count)
-        found += relu.measured(list(plain))
-    if not _explained(found) or all(item.hypothesis.outside for item in found if item.told):
-        free = fitted(base) + (fitted(relu) if relu is not None else [])
+    seen, found, free, in_family = _searched(base, ways[1:], shards)
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
     order = ranked(found + free, lenient=half or base.view.sums_by_rows)
     order, eps_range = by_one_rounding(base, order)
@@ -169,6 +140,42 @@ def identify_output(
             [item.hypothesis for item in explaining],
         ),
     )
+
+
+def _searched(
+    base: Seen, layouts: Sequence[View], shards: Sequence[int]
+) -> tuple[dict[str, Seen], list[Candidate], list[Candidate], int]:
+    """What each further search finds, until something explains the output.
+
+    Returns the tensors by the names of their views, the candidates, those with fitted values, and
+    how many hypotheses of the family and of parts of the batch were tried.
+    """
+    known = base.known
+    seen = {base.view.name: base}
+    found = candidates(base)
+    free = []
+    in_family = 0  # and of parts of the batch
+    if not _explained(found) or base.view.shape[0] == 1:  # one sample may be an InstanceNorm's
+        others_of_family, in_family = family(base.view, known)
+        found += others_of_family
+    if not _explained(found):
+        of_parts, in_parts = parts_of_batch(base, shards)
+        found += of_parts
+        in_family += in_parts
+    if not _explained(found):
+        others = _other_ways_to_look(base, layouts)
+        seen |= {other.view.name: other for other in others}
+        for other in others:
+            plain = plain_batch_norms(known, other.view.name, other.view.count)
+            found += candidates(other, list(plain))
+    relu = None if _explained(found) else after_relu(base)
+    if relu is not None:
+        seen[relu.view.name] = relu
+        plain = plain_batch_norms(known, relu.view.name, relu.view.count)
+        found += relu.measured(list(plain))
+    if not _explained(found) or all(item.hypothesis.outside for item in found if item.told):
+        free = fitted(base) + (fitted(relu) if relu is not None else [])
+    return seen, found, free, in_family
 
 
 def _other_ways_to_look(base: Seen, layouts: Sequence[View]) -> list[Seen]:
