@@ -80,7 +80,7 @@ class Convention:
         return 1 if count == 1 and self.one_value == "0" else count - 1
 
     def variance_factor(self, count: int, eps: float | None = None) -> float:
-        """What the biased variance is multiplied by; NaN where there is no number."""
+        """What the biased variance is multiplied by; NaN if the divisor is 0."""
         divisor = self.variance_divisor(count, eps)
         return count / divisor if divisor else float("nan")
 
