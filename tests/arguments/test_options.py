@@ -59,7 +59,7 @@ def test_a_name_of_its_own_is_what_is_typed():
 @pytest.mark.parametrize("name", ["threads", "dtype", "weight", "against", "rtol", "seed"])
 def test_a_flag_of_several_commands_is_one(name):
     """But for what its help shows as the default, and who has a sentence of their own."""
-    own = {("simulate_ema", "seed"), ("diff", "against")}
+    own = {("simulate_ema", "seed"), ("diff", "against"), ("diff", "rtol")}
     found = [
         option_of(flag)
         for each in COMMANDS

@@ -231,7 +231,7 @@ def test_eps_outside_the_root_is_found_and_named(found):
     code, stdout, _ = found["eps"]
     assert code == 1
     messages = {item["subject"]: item["detail"] for item in json.loads(stdout)["findings"]}
-    assert "plain_eps's output is" in messages["output in training mode"]
+    assert "plain_eps's output was computed in" in messages["output in training mode"]
     assert "eps outside the root" in messages["output in training mode"]
     assert "invstd in training mode" in messages
 
