@@ -12,7 +12,7 @@ from bncli.sections.tables import of_channels, output_statistics
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bncli.model import ChannelStats
+    from bncli.model import ChannelStats, IntArray
     from bncli.report import Finding, Value
     from bncli.verify.batch_norm_pass import BatchNormPass
 
@@ -46,22 +46,26 @@ def troubles(findings: Sequence[Finding], channel_axis: int) -> dict[int, list[F
     return found
 
 
-def worst_first(shown: Sequence[int], trouble: Mapping[int, Sequence[Finding]]) -> list[int]:
-    """The channels `shown`, those with the worst findings first."""
+def worst_first(shown: Sequence[int], trouble: Mapping[int, Sequence[Finding]]) -> IntArray:
+    """The channels `shown`, of shape (C,), those with the worst findings first."""
 
     def rank(channel: int) -> int:
-        return max((1 + finding.severity.rank for finding in trouble.get(channel, ())), default=0)
+        return max(finding.severity.rank for finding in trouble[channel])
 
-    return sorted(shown, key=rank, reverse=True)
+    channels = np.array(shown, np.int64)  # there may be millions
+    sick = np.isin(channels, np.array(list(trouble), np.int64))
+    worst = sorted(channels[sick].tolist(), key=rank, reverse=True)
+    return np.concatenate((np.array(worst, np.int64), channels[~sick]))
 
 
 def channels_answer(
-    done: BatchNormPass, ordered: Sequence[int], trouble: Mapping[int, Sequence[Finding]]
+    done: BatchNormPass, ordered: IntArray, trouble: Mapping[int, Sequence[Finding]]
 ) -> Table:
     """The first channels of `ordered`, with their `trouble`; a line sums up the others."""
-    most = most_rows(len(ordered), sum(channel in trouble for channel in ordered))
-    first = list(ordered[:most])
-    at = np.array(first, np.int64)
+    sick = sum(channel in trouble for channel in ordered[: len(trouble)].tolist())
+    most = most_rows(len(ordered), sick)
+    at = ordered[:most]
+    first = at.tolist()
     stats, after = of_channels(done.stats, at), done.after
     output = output_statistics(done.stats, done.norm, at)
     rows: list[dict[str, Value]] = [
@@ -83,13 +87,14 @@ def channels_answer(
     if len({row["findings"] for row in rows}) == 1:  # the block of the finding says as much
         left_out.add("findings")
     columns = tuple(column for column in COLUMNS if column.key not in left_out)
-    return Table("channels", "", columns, rows, _rest(done.stats, ordered[most:], trouble))
+    note = _rest(done.stats, ordered[most:], trouble, max(sick - most, 0))
+    return Table("channels", "", columns, rows, note)
 
 
-def inputs_answer(labels: Sequence[str], parts: Sequence[ChannelStats], shown: list[int]) -> Table:
+def inputs_answer(labels: Sequence[str], parts: Sequence[ChannelStats], shown: IntArray) -> Table:
     """The statistics of each input by itself, in as many of the channels `shown` as have room."""
     most = max(ANSWER_ROWS // len(parts), 1)
-    at = np.array(shown[:most], np.int64)
+    at = shown[:most]
     rows: list[dict[str, Value]] = []
     for label, part in zip(labels, parts, strict=True):
         stats = of_channels(part, at)
@@ -116,18 +121,20 @@ def _codes(findings: Sequence[Finding]) -> str | None:
 
 
 def _rest(
-    stats: ChannelStats, rest: Sequence[int], trouble: Mapping[int, Sequence[Finding]]
+    stats: ChannelStats, rest: IntArray, trouble: Mapping[int, Sequence[Finding]], found: int
 ) -> str:
-    """What the channels that are not shown have, in a line; "" where all are shown."""
-    if not rest:
+    """What the channels that are not shown have, in a line; "" where all are shown.
+
+    So many as `found` of them have findings.
+    """
+    if not len(rest):
         return ""
-    others = of_channels(stats, np.array(rest, np.int64))
     said = []
-    for name, values in (("mean", others.mean), ("var", others.var)):
-        finite = values[np.isfinite(values)]
+    for name, values in (("mean", stats.mean), ("var", stats.var)):
+        finite = values[rest]
+        finite = finite[np.isfinite(finite)]
         if finite.size:
             said.append(f"{name} {span(finite.min(), finite.max())}")
-    found = sum(channel in trouble for channel in rest)
     # A comparison names the channel that differs most, and says nothing of the others.
     every = all("index" not in one.evidence for those in trouble.values() for one in those)
     which = " without findings" * (bool(trouble) and every)

@@ -37,8 +37,8 @@ def test_channels_of_a_finding_and_of_a_difference():
     assert {channel: [item.code for item in items] for channel, items in found.items()} == {
         4: ["BN009"], 7: ["BN009", "BN001"], 2: ["BN901"], 5: ["BN901"]
     }  # fmt: skip
-    assert worst_first(range(9), found) == [2, 5, 7, 4, 0, 1, 3, 6, 8]
-    assert worst_first([8, 4], found) == [4, 8]
+    assert worst_first(range(9), found).tolist() == [2, 5, 7, 4, 0, 1, 3, 6, 8]
+    assert worst_first([8, 4], found).tolist() == [4, 8]
 
 
 def test_healthy_channels_do_not_hide_a_sick_one(run, save):
