@@ -30,7 +30,12 @@ COLUMNS = (
     Column("momentum", "momentum", spare=8),
     Column("kind_hint", "kind", spare=9),
 )
-FILE_COLUMNS = (Column("path", "file"), *Column.plain("layers", "batches", "verdict"))
+FILE_COLUMNS = (
+    Column("path", "file"),
+    Column("layers", "layers", spare=1),
+    Column("batches", "batches", spare=2),
+    Column("verdict", "verdict"),
+)
 
 
 def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[Table, ...]:  # noqa: ARG001  # a verdict is for files

@@ -296,8 +296,8 @@ def _verdict(seen: Judged) -> str:
     tensors = counted(seen.tensors, "tensor")
     where = f" in {len(seen.checked)} files" if len(seen.checked) > 1 else ""
     return (
-        f"no BatchNorm layer was recognised among {tensors}{where}: it has a running_mean or "
-        "running_var of one axis beside a weight, a bias or a counter"
+        f"no BatchNorm layer was recognised among {tensors}{where}; such a layer has a "
+        "running_mean or running_var of one axis beside a weight, a bias or a counter"
     )
 
 

@@ -173,3 +173,15 @@ def test_a_flag_that_replaces_a_stored_number_is_said(run, folder):
     remarks = run("inspect-checkpoint", "net.pt", "--eps", "1e-5", "-f", "json").report["remarks"]
     assert remarks == ["--eps replaces the eps that the file stores in 1 layer"]
     assert run("inspect-checkpoint", "net.pt", "-f", "json").report["remarks"] == []
+
+
+def test_a_long_file_name_is_whole_where_its_verdict_leaves_room(run, folder, states):
+    long = "run-of-the-third-of-march/" + "epoch-0499-best-0.25.pth"
+    (folder / long).parent.mkdir()
+    torch.save(states(6) | {"1.1.num_batches_tracked": torch.tensor(2**40)}, long)
+    torch.save(states(6), "b.pth")
+    narrow = run("inspect-checkpoint", long, "b.pth", "--width", "80").stdout
+    assert f"\n{long} " in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    wide = run("inspect-checkpoint", long, "b.pth", "--width", "140").stdout
+    assert "batches" in wide
