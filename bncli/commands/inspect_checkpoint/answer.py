@@ -61,9 +61,15 @@ def files_table(
         {"path": item.path, "layers": None, "batches": None, "verdict": "ERROR  cannot be read"}
         for item in report.unread
     ]
+    layers: dict[str, list[Row]] = {}  # of each file, gathered once for all of many files
+    for row in rows:
+        if place(row) not in shared:
+            layers.setdefault(str(row["path"]), []).append(row)
+    findings: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        findings.setdefault(finding.path, []).append(finding)
     for path in report.checked:
-        own = [row for row in rows if row["path"] == path and place(row) not in shared]
-        found = [finding for finding in report.findings if finding.path == path]
+        own, found = layers.get(path, []), findings.get(path, [])
         part = replace(report, findings=tuple(found), unread=(), nothing_checked=not own)
         word = part.word_for(part.exit_code(fail_on))
         said = count_findings(found) or ("" if own else "no BatchNorm layer")
@@ -139,15 +145,17 @@ def _rest(rows: Sequence[Row]) -> str:
     said = [f"var {short(min(lows))} .. {short(max(highs))}"] if lows and highs else []
     if batches := _batches(rows):
         said.append(f"{batches} batches")
-    return f"{what}: {', '.join(said)} (-v lists {'it' if len(rows) == 1 else 'them'})"
+    if said:
+        what += f": {', '.join(said)}"
+    return f"{what} (-v lists {'it' if len(rows) == 1 else 'them'})"
 
 
 def _batches(rows: Sequence[Row]) -> str | None:
     """The counters of some layers, as one number or a range."""
+    from bncli.rulebook.layers import plain_count
+
     counters = [row["num_batches_tracked"] for row in rows]
     known = sorted(value for value in counters if isinstance(value, (int, float)))
     if not known:
         return None
-    ends = [f"{known[0]:g}" if isinstance(known[0], float) else str(known[0]), ""]
-    ends[1] = f"{known[-1]:g}" if isinstance(known[-1], float) else str(known[-1])
-    return ends[0] if ends[0] == ends[1] else " .. ".join(ends)
+    return " .. ".join(dict.fromkeys(map(plain_count, (known[0], known[-1]))))

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.commands.inspect_checkpoint.answer import settings_remarks
+from bncli.commands.inspect_checkpoint.answer import layers_table, settings_remarks
+from bncli.report import FailOn
+from tests.findings import report
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +187,13 @@ def test_a_long_file_name_is_whole_where_its_verdict_leaves_room(run, folder, st
     assert max(map(len, narrow.splitlines())) <= 80
     wide = run("inspect-checkpoint", long, "b.pth", "--width", "140").stdout
     assert "batches" in wide
+
+
+def test_layers_that_hold_nothing_to_sum_up_are_only_counted():
+    """Such as those whose variances and counters could not be read."""
+    keys = ("name", "channels", "num_batches_tracked", "mean", "var", "scale", "scale_sketch",
+            "dtype", "eps", "momentum", "kind_hint", "var_min", "var_max")  # fmt: skip
+    rows = [{**dict.fromkeys(keys), "path": "a.pt", "name": f"{n}"} for n in range(30)]
+    (table,) = layers_table(report(), FailOn.ERROR, rows)
+    assert len(table.rows) == 20
+    assert table.note == "10 layers without findings (-v lists them)"
