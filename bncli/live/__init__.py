@@ -1,0 +1,7 @@
+"""A model, run with its BatchNorm layers watched: the only room that runs a user's own code.
+
+`model_source` and `data_source` import and open what the user names, `layers` finds the BatchNorm
+layers, `passes` runs the model over batches in a propagation and leaves everything as it was,
+`session` keeps what several passes need, and `trials` tries repairs on it. torch is imported where
+it is needed.
+"""
