@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bncli.model import FloatArray, IntArray
 
 
-class _Sum:
+class Sum:
     """A sum of many terms, with what each addition loses kept aside (Knuth's two-sum)."""
 
     def __init__(self, size: int) -> None:
@@ -92,8 +92,8 @@ class Pool:
         self.samples = samples
         self.m3 = np.zeros(num_features) if kurtosis else None
         self.m4 = np.zeros(num_features) if kurtosis else None
-        self._sum = _Sum(num_features)
-        self._m2 = _Sum(num_features)
+        self._sum = Sum(num_features)
+        self._m2 = Sum(num_features)
 
     def add(self, part: Partial) -> None:
         """Take in a task."""
@@ -255,12 +255,12 @@ def _pooled_moments(parts: Sequence[ChannelStats]) -> tuple[Moments, list[FloatA
     weights = [part.count / count for part in parts]
     shift = np.where(np.isfinite(parts[0].shift), parts[0].shift, 0.0)
     offsets = [(part.shift - shift) + part.offset for part in parts]
-    total = _Sum(channels)
+    total = Sum(channels)
     for weight, offset in zip(weights, offsets, strict=True):
         total.add(slice(None), weight * offset)
     offset = total.value()
     deltas = [each - offset for each in offsets]
-    m2, m3, m4 = _Sum(channels), _Sum(channels), _Sum(channels)
+    m2, m3, m4 = Sum(channels), Sum(channels), Sum(channels)
     higher = all(part.third is not None and part.fourth is not None for part in parts)
     for part, weight, delta in zip(parts, weights, deltas, strict=True):
         # The root keeps the square of a small part's large delta from overflowing.

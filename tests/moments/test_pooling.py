@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from bncli.dtypes import encode
 from bncli.errors import TensorError
 from bncli.moments import channel_stats, merge
-from bncli.moments.pooling import _Sum
+from bncli.moments.pooling import Sum
 
 from .exact import check, moments, same_bits
 
@@ -93,7 +93,7 @@ def test_many_shards(mean):
 
 
 def test_a_long_sum_keeps_what_additions_lose():
-    total = _Sum(2)
+    total = Sum(2)
     total.add(slice(None), np.array([1e17, 0.1]))
     for _ in range(3000):
         total.add(slice(None), np.array([1.0, 0.1]))

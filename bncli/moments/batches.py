@@ -1,0 +1,371 @@
+"""What a layer sees over many batches: each batch's sums in one go, added up, and merged.
+
+The sums of a batch are taken about a number near each channel's mean, so that squares do not
+cancel however far the mean is from 0, and the batches' means are kept as two float64 numbers.
+Batches are pooled with the formulas of Chan, Golub and LeVeque (see `pooling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bncli.dtypes import decode
+from bncli.errors import TensorError
+from bncli.light import dataclass
+from bncli.model.capture import InputSums
+from bncli.moments.pooling import Sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import FloatArray, IntArray
+
+_BLOCK_VALUES = 1 << 18
+"""Values that are widened at a time: 2 MiB in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """One batch of a layer's input; each array of shape (num_features,).
+
+    `count` is the number of values of a channel and `samples` that of the batch axis. The mean is
+    `shift` + `offset`. `squares` adds up the squared deviations of the values from the mean, and
+    `sample_squares` those of the samples' means. A channel with a NaN or Inf has what IEEE
+    arithmetic gives: `shift` NaN or infinite, `offset` 0 and NaN for both sums of squares. `min`
+    and `max` are over the finite values, NaN where there are none; `at_min`, `at_max` and `at_zero`
+    count the values that equal them, and 0.
+    """
+
+    count: int
+    samples: int
+    shift: FloatArray
+    offset: FloatArray
+    squares: FloatArray
+    sample_squares: FloatArray
+    min: FloatArray
+    max: FloatArray
+    at_min: IntArray
+    at_max: IntArray
+    at_zero: IntArray
+    nan: IntArray
+    posinf: IntArray
+    neginf: IntArray
+
+    @property
+    def mean(self) -> FloatArray:
+        """The mean, rounded to one float64."""
+        return self.shift + self.offset
+
+
+def batch_part(x: NDArray[Any], dtype: str | None = None) -> BatchPart:
+    """The sums of one batch `x` of shape (N, C, ...), in any memory layout.
+
+    `dtype` "bfloat16" says that `x` holds the bits of that dtype.
+
+    Mean and sums are within 1e-12 of the exact ones: the sums of squares relative to themselves,
+    the mean relative to the larger of itself and the standard deviation. `sample_squares` is so
+    where the samples' means scatter no less than those of as many independent values would.
+    Counts and extremes are exact.
+
+    Raises TensorError for an array without values or without a channel axis, and one of complex
+    numbers or other values that have no statistics.
+    """
+    if x.ndim < 2 or x.size == 0:
+        raise TensorError(f"A batch has samples and channels with values; shape {x.shape} has not.")
+    if x.dtype.kind not in "fiub":
+        raise TensorError(f"Values of dtype {x.dtype} have no BatchNorm statistics.")
+    with np.errstate(all="ignore"):
+        return _part(x, dtype)
+
+
+def _part(x: NDArray[Any], dtype: str | None) -> BatchPart:
+    n, c = x.shape[:2]
+    count = x.size // c
+    low, high = np.full(c, np.inf), np.full(c, -np.inf)
+    rough = np.zeros(c)
+    nan, posinf, neginf = np.zeros((3, c), np.int64)
+    at_min, at_max, at_zero = np.zeros((3, c), np.int64)
+    for _, channels, values in _blocks(x, dtype):
+        finite = np.isfinite(values)
+        clean = np.where(finite, values, 0.0)
+        low[channels] = np.minimum(low[channels], _least(values, finite))
+        high[channels] = np.maximum(high[channels], -_least(-values, finite))
+        rough[channels] += (clean / count).sum(axis=(0, 2))
+        nan[channels] += np.isnan(values).sum(axis=(0, 2))
+        posinf[channels] += (values == np.inf).sum(axis=(0, 2))
+        neginf[channels] += (values == -np.inf).sum(axis=(0, 2))
+        at_zero[channels] += (values == 0).sum(axis=(0, 2))
+    shift = np.where(low == high, low, np.clip(rough, low, high))
+    # Powers of two, so that squares neither overflow nor become 0.
+    exponent = np.where(low <= high, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1], 0)
+    scaled = np.ldexp(shift, -exponent)[:, np.newaxis]
+    total, square = np.zeros((n, c)), np.zeros(c)
+    for samples, channels, values in _blocks(x, dtype):
+        at_min[channels] += (values == low[channels, np.newaxis]).sum(axis=(0, 2))
+        at_max[channels] += (values == high[channels, np.newaxis]).sum(axis=(0, 2))
+        y = np.ldexp(values, -exponent[channels, np.newaxis]) - scaled[channels]
+        total[samples, channels] += y.sum(axis=2)
+        square[channels] += np.square(y).sum(axis=(0, 2))
+    means = total / (count // n)
+    mean = means.mean(axis=0)
+    squares = np.maximum(square - count * np.square(mean), 0.0)
+    sample_squares = np.square(means - mean).sum(axis=0)
+    dirty = nan + posinf + neginf > 0
+    low[low == np.inf] = high[high == -np.inf] = np.nan
+    return BatchPart(
+        count,
+        n,
+        np.where(dirty, ieee_mean(nan, posinf, neginf), shift),
+        np.where(dirty, 0.0, np.ldexp(mean, exponent)),
+        np.where(dirty, np.nan, np.ldexp(squares, 2 * exponent)),
+        np.where(dirty, np.nan, np.ldexp(sample_squares, 2 * exponent)),
+        low,
+        high,
+        at_min,
+        at_max,
+        at_zero,
+        nan,
+        posinf,
+        neginf,
+    )
+
+
+def _blocks(x: NDArray[Any], dtype: str | None) -> Iterator[tuple[slice, slice, FloatArray]]:
+    """The samples, the channels and the values (samples, channels, rest) of one block each."""
+    n, c = x.shape[:2]
+    rest = x.size // (n * c)
+    channels = max(1, min(c, _BLOCK_VALUES // rest))
+    samples = max(1, _BLOCK_VALUES // (rest * channels))
+    for i in range(0, n, samples):
+        for j in range(0, c, channels):
+            block = x[i : i + samples, j : j + channels]
+            values = decode(block, "bfloat16") if dtype == "bfloat16" else block
+            yield (
+                slice(i, i + block.shape[0]),
+                slice(j, j + block.shape[1]),
+                values.astype(np.float64).reshape(*block.shape[:2], -1),
+            )
+
+
+def _least(values: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
+    least: FloatArray = np.where(finite, values, np.inf).min(axis=(0, 2))
+    return least
+
+
+def ieee_mean(nan: IntArray, posinf: IntArray, neginf: IntArray) -> FloatArray:
+    """The mean that IEEE arithmetic gives a channel with NaN or Inf; NaN for one without."""
+    return np.where(
+        (nan > 0) | ((posinf > 0) == (neginf > 0)), np.nan, np.where(posinf > 0, np.inf, -np.inf)
+    )
+
+
+class _Scatter:
+    """The weighted mean of numbers, and their squared deviations from it, added up."""
+
+    def __init__(self, num_features: int) -> None:
+        self.weight = 0
+        self._total = Sum(num_features)
+        self._squares = Sum(num_features)
+
+    def add(self, value: FloatArray, weight: int, squares: FloatArray | None = None) -> None:
+        """Take in a value, or the mean of several with their squared deviations."""
+        if not weight:
+            return
+        whole = slice(None)
+        both = self.weight + weight
+        if self.weight:
+            delta = value - self.mean
+            self._squares.add(whole, np.square(delta * np.sqrt(self.weight / both * weight)))
+        if squares is not None:
+            self._squares.add(whole, squares)
+        self._total.add(whole, value * weight)
+        self.weight = both
+
+    @property
+    def mean(self) -> FloatArray:
+        """The mean; NaN where there is nothing."""
+        return self._total.value() / np.float64(self.weight)
+
+    @property
+    def squares(self) -> FloatArray:
+        """The squared deviations from the mean, each with its weight."""
+        return self._squares.value()
+
+
+class BatchSums:
+    """A layer's input over the batches that came so far.
+
+    With `per_batch`, `batches` gives every batch's own numbers. With `per_sample`, each sample is
+    a batch of its own, as for InstanceNorm.
+    """
+
+    def __init__(
+        self, num_features: int, *, per_batch: bool = False, per_sample: bool = False
+    ) -> None:
+        self.num_features = num_features
+        self._per_sample = per_sample
+        self._batches: list[tuple[int, FloatArray, FloatArray]] | None = [] if per_batch else None
+        self._pool = _Pool(num_features)
+
+    def add(self, x: NDArray[Any], dtype: str | None = None) -> None:
+        """Take in a batch of shape (N, num_features, ...), as `batch_part` has it."""
+        if not self._per_sample:
+            self.add_part(batch_part(x, dtype))
+            return
+        for i in range(len(x)):
+            self.add_part(batch_part(x[i : i + 1], dtype))
+
+    def add_part(self, part: BatchPart) -> None:
+        """Take in the sums of a batch. Raises TensorError where it has other channels."""
+        if len(part.shift) != self.num_features:
+            raise TensorError(
+                f"A batch of {len(part.shift)} channels came to a layer of {self.num_features}."
+            )
+        with np.errstate(all="ignore"):
+            self._pool.add_batch(part)
+            if self._batches is not None:
+                self._batches.append((part.count, part.mean, part.squares / part.count))
+
+    def result(self) -> InputSums:
+        """The sums so far. Raises TensorError where no batch has come."""
+        if not self._pool.batches:
+            raise TensorError("No batch has come yet, so there are no sums.")
+        with np.errstate(all="ignore"):
+            return self._pool.result()
+
+    def batches(self) -> Mapping[str, NDArray[Any]]:
+        """Every batch's `count` (batches,), and `mean` and biased `var` (batches, num_features).
+
+        They are empty without `per_batch`.
+        """
+        kept = self._batches or []
+        shape = (len(kept), self.num_features)
+        return {
+            "count": np.array([count for count, _, _ in kept], np.int64),
+            "mean": np.array([mean for _, mean, _ in kept], np.float64).reshape(shape),
+            "var": np.array([var for _, _, var in kept], np.float64).reshape(shape),
+        }
+
+
+class _Pool:
+    """Sums of a layer's input, to which batches and the sums of other batches are added.
+
+    Means are kept less `shift`, that of what came first.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.batches = 0
+        self._samples = 0
+        self._shift = np.zeros(num_features)
+        self._means = _Scatter(num_features)
+        self._batch_means = _Scatter(num_features)
+        self._batch_vars = _Scatter(num_features)
+        self._within = Sum(num_features)
+        self._sample_squares = Sum(num_features)
+        self._min, self._max = np.full((2, num_features), np.nan)
+        self._at_min, self._at_max = np.zeros((2, num_features), np.int64)
+        self._at_zero, self._nan, self._posinf, self._neginf = np.zeros((4, num_features), np.int64)
+
+    def add_batch(self, part: BatchPart) -> None:
+        """Take in a batch."""
+        mean = self._begin(part) + part.offset
+        self._means.add(mean, part.count)
+        self._batch_means.add(mean, 1)
+        if part.count > 1:
+            self._batch_vars.add(part.squares / (part.count - 1), 1)
+        self._within.add(slice(None), part.squares)
+        self._add_counts(part)
+        self._samples += part.samples
+        self.batches += 1
+
+    def add_sums(self, part: InputSums) -> None:
+        """Take in the sums of other batches."""
+        moved = self._begin(part)
+        self._means.add(moved + part.offset, part.values, part.between)
+        self._batch_means.add(moved + part.batch_mean, part.batches, part.batch_mean_squares)
+        self._batch_vars.add(part.batch_var, part.batches_with_var, part.batch_var_squares)
+        self._within.add(slice(None), part.within)
+        self._add_counts(part)
+        self._samples += part.samples
+        self.batches += part.batches
+
+    def _begin(self, part: BatchPart | InputSums) -> FloatArray:
+        """What a part's shift is more than this pool's."""
+        if not self.batches:
+            self._shift = np.where(np.isfinite(part.shift), part.shift, 0.0)
+        self._sample_squares.add(slice(None), part.sample_squares)
+        return part.shift - self._shift
+
+    def _add_counts(self, part: BatchPart | InputSums) -> None:
+        """Take in extremes and counts; those of a former extreme count no more."""
+        low, high = np.fmin(self._min, part.min), np.fmax(self._max, part.max)
+        self._at_min = self._at_min * (self._min == low) + part.at_min * (part.min == low)
+        self._at_max = self._at_max * (self._max == high) + part.at_max * (part.max == high)
+        self._min, self._max = low, high
+        self._at_zero += part.at_zero
+        self._nan += part.nan
+        self._posinf += part.posinf
+        self._neginf += part.neginf
+
+    def result(self) -> InputSums:
+        """What all parts come to."""
+        dirty = self._nan + self._posinf + self._neginf > 0
+
+        def spoilt(values: FloatArray, by: float = np.nan) -> FloatArray:
+            return np.where(dirty, by, values)
+
+        return InputSums(
+            values=self._means.weight,
+            samples=self._samples,
+            batches=self.batches,
+            batches_with_var=self._batch_vars.weight,
+            shift=np.where(dirty, ieee_mean(self._nan, self._posinf, self._neginf), self._shift),
+            offset=spoilt(self._means.mean, 0.0),
+            within=spoilt(self._within.value()),
+            between=spoilt(self._means.squares),
+            sample_squares=spoilt(self._sample_squares.value()),
+            batch_mean=spoilt(self._batch_means.mean, 0.0),
+            batch_mean_squares=spoilt(self._batch_means.squares),
+            batch_var=spoilt(self._batch_vars.mean),
+            batch_var_squares=spoilt(self._batch_vars.squares),
+            min=self._min.copy(),
+            max=self._max.copy(),
+            at_min=self._at_min.copy(),
+            at_max=self._at_max.copy(),
+            at_zero=self._at_zero.copy(),
+            nan=self._nan.copy(),
+            posinf=self._posinf.copy(),
+            neginf=self._neginf.copy(),
+        )
+
+
+def merge_sums(parts: Sequence[InputSums]) -> InputSums:
+    """The sums of all batches of `parts`, the same to the last bit for any order of the parts.
+
+    Sums of the same batches in other parts agree to 1e-12, counts and extremes exactly.
+    Raises TensorError for no parts, or parts that differ in their number of channels.
+    """
+    if not parts:
+        raise TensorError("There are no sums to merge.")
+    channels = parts[0].num_features
+    for part in parts:
+        if part.num_features != channels:
+            raise TensorError(
+                f"Sums of {channels} and of {part.num_features} channels cannot be merged."
+            )
+    if len(parts) == 1:
+        return parts[0]
+    pool = _Pool(channels)
+    with np.errstate(all="ignore"):
+        for part in sorted(parts, key=_content):
+            pool.add_sums(part)
+        return pool.result()
+
+
+def _content(part: InputSums) -> tuple[bytes, ...]:
+    """A part's content, to sort by."""
+    return tuple(np.asarray(getattr(part, field.name)).tobytes() for field in fields(part))
