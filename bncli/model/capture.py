@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from enum import Enum
-from math import sqrt
+from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
@@ -169,7 +169,8 @@ class Capture:
     active dropout layers. `rounds` is how many passes it took to find the statistics anew, None
     where that was not done, and `settled` whether they came to rest. `weights_moved` says that
     weights changed during the capture. `refused_training` is the reason why the training
-    propagation could not run, such as one value a channel. `source` says where all this is from,
+    propagation could not run, such as one value a channel, and `no_gap` the reason why the outputs
+    cannot be compared; `uncalled` names BatchNorm layers that no batch reached. `source` says where all this is from,
     as a script reads it: model, checkpoint, data, versions, threads, flags. `fingerprint` holds
     CRC-32 sums by name: `weights`, of all tensors but running statistics and counters, and
     `running_statistics`. `shard` is (K, N). `per_batch` has, where it was asked for, every batch's
@@ -184,6 +185,8 @@ class Capture:
     settled: bool = True
     weights_moved: bool = False
     refused_training: str = ""
+    no_gap: str = ""
+    uncalled: tuple[str, ...] = ()
     source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     shard: tuple[int, int] = (0, 1)
@@ -211,7 +214,7 @@ class Capture:
             return None
         spread = sum(float(out.squares.sum()) for out in self.outputs)
         apart = sum(out.apart[propagation] for out in self.outputs)
-        return sqrt(apart / spread) if spread > 0 else None
+        return sqrt(apart / spread) if isfinite(apart) and 0 < spread < inf else None
 
     @property
     def gap_floor(self) -> float | None:

@@ -1,0 +1,207 @@
+"""The BatchNorm layers of a model: which they are, their state, and which of them stay as they are.
+
+A layer is what PyTorch makes of it (`torch.nn.modules.batchnorm._NormBase`, of which BatchNorm,
+SyncBatchNorm, InstanceNorm and timm's BatchNormAct2d are), and any other module with the buffers
+running_mean and running_var of one axis, as detectron2's and torchvision's FrozenBatchNorm2d.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import UsageError
+from bncli.light import dataclass
+from bncli.model import BatchNormModule, BatchNormState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLayer:
+    """A BatchNorm layer of a model that is in memory.
+
+    `frozen`, `in_training` and `per_sample` are as in `bncli.model.capture.WatchedLayer`.
+    """
+
+    name: str
+    module: nn.Module
+    frozen: bool
+    in_training: bool
+    per_sample: bool
+
+    @property
+    def stored(self) -> tuple[Tensor, Tensor] | None:
+        """running_mean and running_var; None where the layer has none."""
+        mean, var = getattr(self.module, BUFFERS[0], None), getattr(self.module, BUFFERS[1], None)
+        return None if mean is None or var is None else (mean, var)
+
+    def state(self) -> BatchNormState:
+        """The layer's own tensors, copied, and what its module says."""
+        module: Any = self.module
+        tensors = {
+            name: _array(getattr(module, name, None))
+            for name in ("weight", "bias", "running_mean", "running_var")
+        }
+        counter = getattr(module, "num_batches_tracked", None)
+        typical = next(
+            (
+                tensor
+                for name in ("running_var", "weight", "running_mean", "bias")
+                if (tensor := getattr(module, name, None)) is not None
+            ),
+            None,
+        )
+        return BatchNormState(
+            self.name,
+            **tensors,
+            num_batches_tracked=None if counter is None else int(counter),
+            dtype=None if typical is None else str(typical.dtype).removeprefix("torch."),
+            module=BatchNormModule(
+                class_name=type(module).__name__,
+                eps=_number(module, "eps"),
+                momentum=_number(module, "momentum"),
+                affine=tensors["weight"] is not None or tensors["bias"] is not None,
+                track_running_stats=bool(
+                    getattr(module, "track_running_stats", self.stored is not None)
+                ),
+                training=module.training,
+                has_momentum=hasattr(module, "momentum"),
+            ),
+        )
+
+
+def find_layers(model: nn.Module, frozen: Sequence[str] = ()) -> list[LiveLayer]:
+    """The BatchNorm layers of a model, in the order of its modules; modes are left as they are.
+
+    `frozen` has patterns of names. A layer is also frozen if its weight and bias are buffers, if
+    they take no gradient while other parameters of the model do, or if the model keeps it in
+    evaluation mode after `model.train()`. Raises UsageError for a pattern that fits no layer.
+    """
+    named = [(name, module) for name, module in model.named_modules() if _is_layer(module)]
+    names = [name for name, _ in named]
+    for pattern in frozen:
+        if not any(_fits(name, pattern) for name in names):
+            near = f"it has {', '.join(names[:4])}" if names else "it has no BatchNorm layer"
+            raise UsageError(f"--frozen {pattern}: the model has no such layer; {near}.")
+    trained = any(parameter.requires_grad for parameter in model.parameters())
+    kept, left = _modes(model)
+    return [
+        LiveLayer(
+            name,
+            module,
+            frozen=any(_fits(name, pattern) for pattern in frozen)
+            or module in kept
+            or _takes_no_gradient(module, trained=trained),
+            in_training=module in left,
+            per_sample=_is_instance_norm(module),
+        )
+        for name, module in named
+    ]
+
+
+def still_training(model: nn.Module) -> list[str]:
+    """The modules, BatchNorm layers apart, that are in training mode after `model.eval()`.
+
+    Only those that have no module of that kind in them: a container is named by what it holds.
+    """
+    _, left = _modes(model)
+    return [
+        name or "the model"
+        for name, module in model.named_modules()
+        if module in left
+        and not _is_layer(module)
+        and not any(child in left for child in module.children())
+    ]
+
+
+def active_dropout(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that drop values, samples or paths in training, by class: p above 0."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if "drop" in type(module).__name__.lower()
+        and any(
+            isinstance(rate := getattr(module, attribute, None), float) and rate > 0
+            for attribute in ("p", "drop_prob", "rate", "drop_rate")
+        )
+    ]
+
+
+def _modes(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
+    """The modules in evaluation mode after `model.train()`, and in training after `model.eval()`.
+
+    A model that comes in evaluation mode with a module in training counts among the second: someone
+    left it so. Every module's mode is put back.
+    """
+    modules = list(model.modules())
+    before = [module.training for module in modules]
+    try:
+        model.train()
+        kept = {module for module in modules if not module.training}
+        model.eval()
+        left = {module for module in modules if module.training}
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.training = mode
+    if not model.training:
+        left |= {module for module in modules if module.training}
+    return kept, left
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is a BatchNorm layer, or an InstanceNorm that keeps running statistics."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    buffers = module._buffers  # noqa: SLF001  # named_buffers leaves out what is None
+    mean, var = buffers.get(BUFFERS[0]), buffers.get(BUFFERS[1])
+    if isinstance(module, _NormBase):
+        return mean is not None or not _is_instance_norm(module)
+    return mean is not None and var is not None and mean.ndim == var.ndim == 1
+
+
+def _is_instance_norm(module: nn.Module) -> bool:
+    from torch.nn.modules.instancenorm import _InstanceNorm
+
+    return isinstance(module, _InstanceNorm)
+
+
+def _takes_no_gradient(module: nn.Module, *, trained: bool) -> bool:
+    """Whether weight and bias are buffers, or parameters without gradient in a `trained` model."""
+    affine = [
+        tensor
+        for name in ("weight", "bias")
+        if (tensor := getattr(module, name, None)) is not None
+    ]
+    if not affine:
+        return False
+    if not any(name in module._parameters for name in ("weight", "bias")):  # noqa: SLF001
+        return True
+    return trained and not any(tensor.requires_grad for tensor in affine)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a layer's name, or any dotted end of it, matches a pattern."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[i:]), pattern) for i in range(len(parts)))
+
+
+def _number(module: Any, name: str) -> float | None:
+    value = getattr(module, name, None)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _array(tensor: Tensor | None) -> NDArray[Any] | None:
+    """A copy as NumPy holds it; bfloat16 as float32."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    return tensor.numpy().copy()

@@ -1,0 +1,202 @@
+"""One forward pass in a propagation, after which the model is as it was before.
+
+Everything but the BatchNorm layers stays in evaluation mode, so that the difference between two
+propagations is theirs alone. The layers' buffers are put aside while the model runs and copies take
+their place: no pass writes into the model's own tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from bncli.light import dataclass
+from bncli.live.layers import BUFFERS, LiveLayer, active_dropout
+from bncli.model.capture import Propagation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bncli.live.batch import Batch, Statistics
+
+BY_BATCH = (Propagation.TRAINING, Propagation.AS_TRAINED)
+"""The propagations in which layers normalise with their batch."""
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs a model in any propagation. Use it inside `kept`, which puts everything back."""
+
+    model: nn.Module
+    layers: list[LiveLayer]
+    device: str = "cpu"
+    seed: int = 0
+    trained_in_eval: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever runs inside, modes, buffers, hooks and random state are as before afterwards."""
+        modules = list(self.model.modules())
+        modes = [module.training for module in modules]
+        buffers = [
+            (module, name, tensor, tensor.clone())
+            for module in modules
+            for name, tensor in module._buffers.items()  # noqa: SLF001  # those that are not saved too
+            if tensor is not None
+        ]
+        with _random_state(self.seed):
+            try:
+                yield
+            finally:
+                for module, mode in zip(modules, modes, strict=True):
+                    module.training = mode
+                for module, name, tensor, copy in buffers:
+                    _put_back(module, name, tensor, copy)
+
+    def forward(
+        self,
+        batch: Batch,
+        propagation: Propagation,
+        statistics: Mapping[str, Statistics] | None = None,
+        number: int = 0,
+    ) -> Any:
+        """The model's output for a batch.
+
+        `statistics` replace those that the layers of these names have. `number` is the batch's:
+        what is random in the model is alike in all its passes.
+        """
+        import torch
+
+        from bncli.live.model_source import users_code
+
+        self._set_modes(propagation)
+        args, kwargs = _moved((batch.args, dict(batch.kwargs)), self.device)
+        state = torch.get_rng_state()
+        torch.manual_seed(self.seed + number)
+        try:
+            with torch.no_grad(), self._buffers_aside(statistics or {}):
+                with users_code(f"the model on {batch.label}"):
+                    return self.model(*args, **kwargs)
+        finally:
+            torch.set_rng_state(state)
+
+    def _set_modes(self, propagation: Propagation) -> None:
+        """Evaluation mode for all; training for the BatchNorm layers where the batch normalises."""
+        self.model.eval()
+        for layer in self.layers:
+            if layer.frozen:
+                layer.module.training = False
+            elif propagation in BY_BATCH:
+                layer.module.training = True
+            elif layer.in_training:  # as evaluation would run it, whatever `eval` said
+                layer.module.training = True
+        if propagation is Propagation.AS_TRAINED:
+            for _, module in active_dropout(self.model):
+                module.training = True
+
+    @contextmanager
+    def _buffers_aside(self, statistics: Mapping[str, Statistics]) -> Iterator[None]:
+        """Copies in place of the layers' buffers, or the statistics given."""
+        aside = []
+        for layer in self.layers:
+            buffers: dict[str, Any] = layer.module._buffers  # noqa: SLF001  # to swap, not to write
+            for name in BUFFERS:
+                if name in buffers:
+                    aside.append((buffers, name, buffers[name]))
+                    if buffers[name] is not None:
+                        buffers[name] = buffers[name].clone()
+            if layer.name in statistics:
+                _give(layer, buffers, statistics[layer.name], self.device)
+        try:
+            yield
+        finally:
+            for buffers, name, tensor in aside:
+                buffers[name] = tensor
+
+
+def _give(layer: LiveLayer, buffers: dict[str, Any], given: Statistics, device: str) -> None:
+    """Put statistics into a layer's buffers, in the dtype of those that it has."""
+    import torch
+
+    typical = next(
+        (
+            tensor
+            for tensor in (buffers.get("running_var"), getattr(layer.module, "weight", None))
+            if tensor is not None
+        ),
+        None,
+    )
+    dtype = torch.float32 if typical is None else typical.dtype
+    where = device if typical is None else typical.device
+    for name, values in zip(BUFFERS, given, strict=False):
+        buffers[name] = torch.as_tensor(values).to(device=where, dtype=dtype)
+
+
+def _put_back(module: nn.Module, name: str, tensor: Tensor, copy: Tensor) -> None:
+    """The buffer of a module as it was: the same tensor with the same bytes."""
+    import torch
+
+    with torch.no_grad():
+        if not _same_bytes(tensor, copy):
+            tensor.copy_(copy)
+    module._buffers[name] = tensor  # noqa: SLF001
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one dtype and shape have equal bytes, NaN included."""
+    import torch
+
+    if torch.equal(a, b):
+        return True
+    try:
+        return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+    except RuntimeError:  # a scalar, or a layout without bytes of its own
+        return False
+
+
+def _moved(value: Any, device: str) -> Any:
+    """The tensors in lists and dictionaries on a device; everything else as it is."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_moved(each, device) for each in value)
+    return value
+
+
+@contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """Seeded generators of Python, NumPy and torch while the block runs; as before afterwards."""
+    import random
+
+    import numpy as np
+    import torch
+
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    reseed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002  # the state that users' code may draw from
+        torch.set_rng_state(before[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def reseed(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, so that a loader shuffles alike each time."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)

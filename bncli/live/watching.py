@@ -1,0 +1,128 @@
+"""Hooks on the BatchNorm layers of a model, which pass on what every call of them takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from bncli.light import dataclass, np
+from bncli.model.capture import InputKernel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bncli.live.layers import LiveLayer
+    from bncli.moments.batches import BatchSums
+
+MOST_KERNEL = 1 << 16
+"""Kernel sums that are kept: one for each output and input channel."""
+
+Seen = Callable[["LiveLayer", "Tensor"], None]
+
+
+@contextmanager
+def watched(layers: list[LiveLayer], seen: Seen) -> Iterator[None]:
+    """Call `seen` with every layer's input, before the layer normalises it, while the block runs."""
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = layer.module.register_forward_pre_hook(_hook(layer, seen), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
+    """What PyTorch calls before the layer."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        if given is not None:
+            seen(layer, given)
+
+    return hook
+
+
+def add_input(sums: BatchSums, x: Tensor) -> None:
+    """Take a layer's input into its sums: on the CPU without a copy, else on its device."""
+    x = x.detach()
+    if x.ndim == 1 or not x.numel():
+        return
+    if x.device.type != "cpu":
+        from bncli.live.device_sums import batch_part
+
+        sums.add_part(batch_part(x))
+        return
+    if str(x.dtype) == "torch.bfloat16":
+        import torch
+
+        sums.add(x.view(torch.int16).numpy().view(np.uint16), dtype="bfloat16")
+        return
+    sums.add(x.numpy())
+
+
+@dataclass(slots=True)
+class KernelFinder:
+    """Finds the layers directly behind a convolution that reads the model's input.
+
+    What a convolution gives is known again as the same object, held until the pass ends.
+    """
+
+    inputs: list[Tensor] = field(default_factory=list)
+    found: dict[str, InputKernel] = field(default_factory=dict)
+    _given: list[tuple[Any, nn.Module]] = field(default_factory=list)
+
+    @contextmanager
+    def looking(self, model: nn.Module) -> Iterator[None]:
+        """Watch the convolutions and linear layers of the model while the block runs."""
+        from torch import nn
+
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        with ExitStack() as stack:
+            for module in model.modules():
+                if isinstance(module, kinds):
+                    handle = module.register_forward_hook(self._convolved)
+                    stack.callback(handle.remove)
+            yield
+        self._given.clear()
+        self.inputs.clear()
+
+    def _convolved(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Remember what came of the model's input."""
+        if args and any(_same(args[0], each) for each in self.inputs):
+            self._given.append((output, module))
+
+    def look(self, layer: LiveLayer, x: Tensor) -> None:
+        """Note the kernel, if a layer takes in what a convolution just gave."""
+        for output, module in self._given:
+            if output is x and (kernel := input_kernel(module)) is not None:
+                self.found.setdefault(layer.name, kernel)
+
+
+def _same(a: Any, b: Tensor) -> bool:
+    """Whether two tensors are the same values in the same place."""
+    if a is b:
+        return True
+    shape = getattr(a, "shape", None)
+    return shape == b.shape and bool(a.data_ptr() == b.data_ptr()) and a.dtype == b.dtype
+
+
+def input_kernel(module: Any) -> InputKernel | None:
+    """The kernel sums of a convolution or a linear layer; None where they would be too many."""
+    weight = module.weight.detach().double().cpu()
+    channels, group = weight.shape[:2]
+    groups = getattr(module, "groups", 1)
+    if channels * group * groups > MOST_KERNEL:
+        return None
+    each = weight.reshape(channels, group, -1).sum(2).numpy()
+    sums = np.zeros((channels, group * groups))
+    rows = channels // groups
+    for number in range(groups):
+        these = slice(number * rows, (number + 1) * rows)
+        sums[these, number * group : (number + 1) * group] = each[these]
+    bias = None if module.bias is None else module.bias.detach().double().cpu().numpy().copy()
+    padding = getattr(module, "padding", 0)
+    padded = padding == "same" or (not isinstance(padding, str) and bool(np.any(padding)))
+    kernel_places = prod(weight.shape[2:]) if weight.ndim > 2 else 1
+    return InputKernel(sums, bias, padded and kernel_places > 1)
