@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
 
     from bncli.model import FloatArray
 
@@ -32,3 +35,25 @@ class Statistics(NamedTuple):
 
     mean: FloatArray
     var: FloatArray
+
+
+def with_input(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with its first tensor of at least two axes mapped."""
+    first = next(iter(inputs_of(batch)), None)
+    if first is None:
+        return batch
+    args = tuple(change(first) if each is first else each for each in batch.args)
+    kwargs = {key: change(first) if each is first else each for key, each in batch.kwargs.items()}
+    return replace(batch, args=args, kwargs=kwargs)
+
+
+def inputs_of(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch of at least two axes, floating-point ones first."""
+    import torch
+
+    tensors = [
+        value
+        for value in (*batch.args, *batch.kwargs.values())
+        if isinstance(value, torch.Tensor) and value.ndim >= 2
+    ]
+    return sorted(tensors, key=lambda tensor: not tensor.is_floating_point())

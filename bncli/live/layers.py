@@ -175,9 +175,7 @@ def _is_instance_norm(module: nn.Module) -> bool:
 def _takes_no_gradient(module: nn.Module, *, trained: bool) -> bool:
     """Whether weight and bias are buffers, or parameters without gradient in a `trained` model."""
     affine = [
-        tensor
-        for name in ("weight", "bias")
-        if (tensor := getattr(module, name, None)) is not None
+        tensor for name in ("weight", "bias") if (tensor := getattr(module, name, None)) is not None
     ]
     if not affine:
         return False

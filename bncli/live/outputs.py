@@ -132,7 +132,7 @@ class OutputPool:
 
 
 def by_channel(tensor: Tensor) -> FloatArray:
-    """A tensor's values in float64, (channels, values of a channel): channels are axis 1, or one."""
+    """A tensor in float64 as (channels, values of a channel); channels are axis 1, or one."""
     values = np.asarray(tensor.double().cpu().numpy())
     if values.ndim < 2:
         return values.reshape(1, -1)

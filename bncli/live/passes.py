@@ -76,9 +76,12 @@ class Runner:
         state = torch.get_rng_state()
         torch.manual_seed(self.seed + number)
         try:
-            with torch.no_grad(), self._buffers_aside(statistics or {}):
-                with users_code(f"the model on {batch.label}"):
-                    return self.model(*args, **kwargs)
+            with (
+                torch.no_grad(),
+                self._buffers_aside(statistics or {}),
+                users_code(f"the model on {batch.label}"),
+            ):
+                return self.model(*args, **kwargs)
         finally:
             torch.set_rng_state(state)
 
@@ -88,9 +91,7 @@ class Runner:
         for layer in self.layers:
             if layer.frozen:
                 layer.module.training = False
-            elif propagation in BY_BATCH:
-                layer.module.training = True
-            elif layer.in_training:  # as evaluation would run it, whatever `eval` said
+            elif propagation in BY_BATCH or layer.in_training:  # as evaluation would run it
                 layer.module.training = True
         if propagation is Propagation.AS_TRAINED:
             for _, module in active_dropout(self.model):

@@ -25,7 +25,7 @@ Seen = Callable[["LiveLayer", "Tensor"], None]
 
 @contextmanager
 def watched(layers: list[LiveLayer], seen: Seen) -> Iterator[None]:
-    """Call `seen` with every layer's input, before the layer normalises it, while the block runs."""
+    """While the block runs, call `seen` with every layer's input before it is normalised."""
     with ExitStack() as stack:
         for layer in layers:
             handle = layer.module.register_forward_pre_hook(_hook(layer, seen), with_kwargs=True)
@@ -69,16 +69,17 @@ class KernelFinder:
     What a convolution gives is known again as the same object, held until the pass ends.
     """
 
-    inputs: list[Tensor] = field(default_factory=list)
     found: dict[str, InputKernel] = field(default_factory=dict)
+    _inputs: list[Tensor] = field(default_factory=list)
     _given: list[tuple[Any, nn.Module]] = field(default_factory=list)
 
     @contextmanager
-    def looking(self, model: nn.Module) -> Iterator[None]:
-        """Watch the convolutions and linear layers of the model while the block runs."""
+    def looking(self, model: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
+        """Watch what the model's convolutions and linear layers make of its `inputs`."""
         from torch import nn
 
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        self._inputs[:] = inputs
         with ExitStack() as stack:
             for module in model.modules():
                 if isinstance(module, kinds):
@@ -86,11 +87,11 @@ class KernelFinder:
                     stack.callback(handle.remove)
             yield
         self._given.clear()
-        self.inputs.clear()
+        self._inputs.clear()
 
     def _convolved(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Remember what came of the model's input."""
-        if args and any(_same(args[0], each) for each in self.inputs):
+        if args and any(_same(args[0], each) for each in self._inputs):
             self._given.append((output, module))
 
     def look(self, layer: LiveLayer, x: Tensor) -> None:

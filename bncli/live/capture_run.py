@@ -1,0 +1,195 @@
+"""A capture while its passes run: what the layers see, and how far the outputs are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import BncliError
+from bncli.live.batch import Batch, Statistics, inputs_of
+from bncli.live.layers import active_dropout, still_training
+from bncli.live.outputs import OutputPool, floating_tensors
+from bncli.live.watching import KernelFinder, add_input, watched
+from bncli.model.capture import Capture, InputSums, Propagation, WatchedLayer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bncli.live.layers import LiveLayer
+    from bncli.live.renewal import Renewal
+    from bncli.live.session import Session
+    from bncli.moments.batches import BatchSums
+
+ONE_VALUE = "Expected more than 1 value per channel when training"
+"""How PyTorch refuses a batch whose channels have one value each."""
+
+
+class CaptureRun:
+    """The sums of a capture of a session, while its passes run."""
+
+    def __init__(self, session: Session, *, per_batch: bool) -> None:
+        self._session = session
+        self._per_batch = per_batch
+        self._sums: dict[Propagation, dict[str, BatchSums]] = {}
+        self._input: BatchSums | None = None
+        self._order: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
+        self._most_calls: dict[str, int] = {}
+        self._kernels = KernelFinder()
+        self._outputs = OutputPool()
+        self._left: set[str] = set()
+        self._dropout = [name for name, _ in active_dropout(session.model)]
+        self.refused = ""
+
+    def both(self) -> None:
+        """The training and the eval propagation, batch by batch; and dropout's, if there is any."""
+        session, wanted = self._session, [Propagation.TRAINING]
+        if self._dropout:
+            wanted.append(Propagation.AS_TRAINED)
+        for number, batch in session.batches():
+            self._see_input(batch)
+            training = None
+            for propagation in () if self.refused else wanted:
+                try:
+                    output = self._forward(propagation, number, batch)
+                except BncliError as error:
+                    if ONE_VALUE not in str(error):
+                        raise
+                    self.refused = str(error)
+                    break
+                if propagation is Propagation.TRAINING:
+                    training = floating_tensors(output)
+            output = self._forward(Propagation.EVAL, number, batch)
+            if training is not None:
+                session.keep_output(number, batch, training)
+                self._outputs.add_training(training)
+                self._outputs.add(Propagation.EVAL, floating_tensors(output), training)
+            session.done()
+        if self.refused:
+            for propagation in wanted:
+                self._sums.pop(propagation, None)
+            self._outputs.problem = self.refused
+
+    def one(
+        self, propagation: Propagation, statistics: Mapping[str, Statistics]
+    ) -> dict[str, InputSums]:
+        """One pass with these statistics; its sums take the place of those of an earlier one."""
+        session = self._session
+        self._sums.pop(propagation, None)
+        self._outputs.forget(propagation)
+        for number, batch in session.batches():
+            output = self._forward(propagation, number, batch, statistics)
+            training = session.training_output(number, batch)
+            self._outputs.add(propagation, floating_tensors(output), training)
+            session.done()
+        return self.results(propagation)
+
+    def results(self, propagation: Propagation) -> dict[str, InputSums]:
+        """What the layers saw in a propagation, by name."""
+        return {name: sums.result() for name, sums in self._sums.get(propagation, {}).items()}
+
+    def _forward(
+        self,
+        propagation: Propagation,
+        number: int,
+        batch: Batch,
+        statistics: Mapping[str, Statistics] | None = None,
+    ) -> Any:
+        """One forward pass whose layers' inputs are taken in."""
+        session = self._session
+        self._calls.clear()
+        look = propagation is Propagation.TRAINING and number == 0
+
+        def seen(layer: LiveLayer, x: Tensor) -> None:
+            name = layer.name
+            self._order.setdefault(name, len(self._order) + 1)
+            self._calls[name] = self._calls.get(name, 0) + 1
+            if propagation is Propagation.EVAL and layer.module.training and not layer.frozen:
+                self._left.add(name)
+            if look:
+                self._kernels.look(layer, x)
+            sums = self._sums.setdefault(propagation, {})
+            if name not in sums:
+                sums[name] = self._new_sums(x.shape[1], layer)
+            add_input(sums[name], x)
+
+        with ExitStack() as stack:
+            if look:
+                stack.enter_context(self._kernels.looking(session.model, inputs_of(batch)))
+            stack.enter_context(watched(session.layers, seen))
+            output = session.runner.forward(batch, propagation, statistics, number)
+        for name, calls in self._calls.items():
+            self._most_calls[name] = max(calls, self._most_calls.get(name, 0))
+        return output
+
+    def _new_sums(self, channels: int, layer: LiveLayer | None = None) -> BatchSums:
+        from bncli.moments.batches import BatchSums
+
+        per_sample = layer is not None and layer.per_sample
+        return BatchSums(channels, per_batch=self._per_batch, per_sample=per_sample)
+
+    def _see_input(self, batch: Batch) -> None:
+        """Take in the model's own input, the first tensor of at least two axes."""
+        for x in inputs_of(batch)[:1]:
+            if not x.is_floating_point():
+                if x.ndim < 3:  # such as the numbers of tokens
+                    return
+                x = x.float()
+            if self._input is None:
+                self._input = self._new_sums(x.shape[1])
+            if self._input.num_features == x.shape[1]:
+                add_input(self._input, x)
+
+    def capture(self, found: Renewal) -> Capture:
+        """All that was seen."""
+        session = self._session
+        layers = [self._watched(layer) for layer in session.layers if layer.name in self._order]
+        layers.sort(key=lambda layer: layer.order)
+        if self._input is not None:
+            seen = dict.fromkeys(self._sums, self._input.result())
+            first = WatchedLayer("input", 0, self._input.num_features, seen=seen)
+            layers.insert(0, first)
+        return Capture(
+            tuple(layers),
+            self._outputs.sums(),
+            still_training=tuple(still_training(session.model)),
+            dropout=tuple(self._dropout),
+            rounds=found.rounds,
+            settled=found.settled,
+            refused_training=self.refused,
+            no_gap=self._outputs.problem,
+            uncalled=tuple(each.name for each in session.layers if each.name not in self._order),
+            per_batch=self._every_batch(),
+        )
+
+    def _watched(self, layer: LiveLayer) -> WatchedLayer:
+        """A layer with what it saw."""
+        name = layer.name
+        seen = {
+            propagation: sums[name].result()
+            for propagation, sums in self._sums.items()
+            if name in sums
+        }
+        return WatchedLayer(
+            name,
+            self._order[name],
+            next(iter(seen.values())).num_features,
+            state=layer.state(),
+            frozen=layer.frozen,
+            in_training=layer.in_training or name in self._left,
+            calls=self._most_calls[name],
+            per_sample=layer.per_sample,
+            kernel=self._kernels.found.get(name),
+            seen=seen,
+        )
+
+    def _every_batch(self) -> dict[tuple[str, Propagation], Mapping[str, Any]]:
+        """The statistics of each batch, where they were asked for."""
+        if not self._per_batch:
+            return {}
+        return {
+            (name, propagation): each.batches()
+            for propagation, sums in self._sums.items()
+            for name, each in sums.items()
+        }
