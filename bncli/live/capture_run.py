@@ -131,11 +131,10 @@ class CaptureRun:
 
     def _see_input(self, batch: Batch) -> None:
         """Take in the model's own input, the first tensor of at least two axes."""
-        for x in inputs_of(batch)[:1]:
-            if not x.is_floating_point():
-                if x.ndim < 3:  # such as the numbers of tokens
-                    return
-                x = x.float()
+        for given in inputs_of(batch)[:1]:
+            if not given.is_floating_point() and given.ndim < 3:  # such as the numbers of tokens
+                return
+            x = given if given.is_floating_point() else given.float()
             if self._input is None:
                 self._input = self._new_sums(x.shape[1])
             if self._input.num_features == x.shape[1]:

@@ -21,7 +21,7 @@ NamedTensors = dict[str, "Tensor"]
 
 
 def floating_tensors(output: Any) -> NamedTensors:
-    """The floating-point tensors of a model's output, by their place in it ("" for the only one)."""
+    """The floating-point tensors of an output, by their place in it ("" for the only one)."""
     import torch
 
     return {

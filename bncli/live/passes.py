@@ -69,7 +69,7 @@ class Runner:
         """
         import torch
 
-        from bncli.live.model_source import users_code
+        from bncli.live.users_code import users_code
 
         self._set_modes(propagation)
         args, kwargs = _moved((batch.args, dict(batch.kwargs)), self.device)

@@ -160,7 +160,7 @@ class _Scores:
         """Take in one batch."""
         if self.metric is None:
             return
-        from bncli.live.model_source import users_code
+        from bncli.live.users_code import users_code
 
         with users_code(f"the metric on {batch.label}"):
             self._total += float(self.metric(output, batch.whole)) * batch.samples
