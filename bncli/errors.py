@@ -9,6 +9,7 @@ A verdict on the user's numbers is never an exception: it is a `bncli.report.Fin
     |   +-- CorruptFileError        the file is cut short, inconsistent or hostile
     |   +-- MissingTensorError      the file has no tensor or layer of that name
     +-- TensorError                 a tensor has the wrong shape, dtype or size for what was asked
+    +-- ModelError                  the user's model, data or metric cannot be run
     +-- MissingBackendError         the library to compare against is not installed
 """
 
@@ -75,6 +76,14 @@ class MissingTensorError(FileError):
 
 class TensorError(BncliError):
     """A tensor has the wrong shape, dtype or size for what was asked of it."""
+
+
+class ModelError(BncliError):
+    """The user's model, data or metric cannot be imported, raises, or gives what cannot be used.
+
+    Where the user's code raised, that error is the `__cause__`, and its file and line are in the
+    sentence.
+    """
 
 
 class MissingBackendError(BncliError):

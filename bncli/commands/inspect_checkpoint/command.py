@@ -87,10 +87,11 @@ def inspect_checkpoint(
     """
     from pathlib import Path
 
-    from bncli.commands.inspect_checkpoint.files import Files, as_models, expanded
+    from bncli.commands.inspect_checkpoint.files import Files, as_models
     from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings, refuse_globs
     from bncli.loaders import open_model
+    from bncli.loaders.patterns import expanded
     from bncli.report import in_order
 
     settings = LayerSettings.parsed(eps, momentum)
@@ -207,7 +208,9 @@ def _sorted(
 ) -> list[dict[str, Value]]:
     """The rows in the order asked for."""
     if sort is Sort.NAME:
-        return sorted(rows, key=lambda row: (str(row["path"]), _natural(str(row["name"]))))
+        from bncli.loaders.patterns import natural
+
+        return sorted(rows, key=lambda row: (str(row["path"]), natural(str(row["name"]))))
     if sort is Sort.TROUBLE:
         ranks = {finding.code: finding.severity.rank + 1 for finding in findings}
 
@@ -216,16 +219,6 @@ def _sorted(
 
         return sorted(rows, key=trouble)
     return rows
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that puts layer10 behind layer9."""
-    import re
-
-    parts = re.split(r"([0-9]{1,18})", name)
-    return [
-        (1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts)
-    ]
 
 
 def _source(sources: set[str]) -> str | None:

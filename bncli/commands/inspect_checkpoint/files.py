@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field
@@ -14,40 +10,10 @@ from pathlib import Path
 from bncli.errors import BncliError, FileError
 from bncli.light import dataclass
 from bncli.loaders import split_spec
+from bncli.loaders.patterns import once
 from bncli.loaders.whole import Models
 from bncli.process.progress import progress
 from bncli.report import Unread
-
-MOST_SETS = 4
-"""Brackets in a pattern that are read as themselves one by one; of more, all or none."""
-
-
-def expanded(specs: list[str]) -> list[str]:
-    """The specs with each quoted pattern, `PATTERN` or `PATTERN::NAME`, as the files it means.
-
-    `**` goes through folders of any depth. A file that is called so is meant by its name, and
-    brackets in a pattern also mean themselves: 'run[1]*.pt' fits run[1]-a.pt and run1-a.pt. What
-    several of them mean stands once, at its first place. Raises FileError where a pattern means no
-    file.
-    """
-    every: list[str] = []
-    for spec in specs:
-        path, name = split_spec(spec)
-        if not glob.has_magic(str(path)) or os.path.lexists(path):
-            every.append(spec)
-            continue
-        found = sorted(
-            {
-                file
-                for pattern in _readings(str(path))
-                for file in glob.glob(pattern, recursive=True)  # noqa: PTH207 (may be absolute)
-                if not Path(file).is_dir()
-            }
-        )
-        if not found:
-            raise FileError(path, "no file fits this pattern.")
-        every += [f"{file}::{name}" if name else file for file in found]
-    return _once(every)
 
 
 def as_models(specs: list[str]) -> list[str]:
@@ -61,32 +27,7 @@ def as_models(specs: list[str]) -> list[str]:
         path, name = split_spec(spec)
         model = models.path_of(path)
         whole.append(spec if model == path else f"{model}::{name}" if name else str(model))
-    return _once(whole)
-
-
-def _once(specs: list[str]) -> list[str]:
-    """The specs without those that mean the same as one before."""
-    once: dict[tuple[str, str], str] = {}
-    for spec in specs:
-        once.setdefault(_normal(spec), spec)
-    return list(once.values())
-
-
-def _readings(pattern: str) -> Iterator[str]:
-    """The pattern with its brackets as sets of characters, and as themselves, one by one."""
-    parts = re.split(r"(\[!?[^]/][^]/]*\])", pattern)  # every other part is a set
-    sets = parts[1::2]
-    literal = [f"[[]{part[1:]}" for part in sets]
-    each = itertools.product(*zip(sets, literal, strict=True))
-    for chosen in each if len(sets) <= MOST_SETS else (sets, literal):
-        parts[1::2] = chosen
-        yield "".join(parts)
-
-
-def _normal(spec: str) -> tuple[str, str]:
-    """The file and the name that a spec means, however it is written."""
-    path, name = split_spec(spec)
-    return os.path.normpath(path), name
+    return once(whole)
 
 
 @dataclass(slots=True)

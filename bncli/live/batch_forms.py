@@ -1,0 +1,108 @@
+"""What the data give, as the arguments of a forward pass: tensors, tuples and dictionaries."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from bncli.backends.torch.tensors import library
+from bncli.errors import ModelError
+from bncli.light import dataclass, np
+from bncli.live.batch import Batch
+from bncli.live.imports import kind_of
+from bncli.live.weights import crc_of, tensors_in
+from bncli.loaders.names import listed
+
+
+@dataclass(frozen=True, slots=True)
+class BatchForm:
+    """Which part of a batch the model takes, `input_key`, and the `dtype` it is converted to.
+
+    Without a key that is the whole batch where it is a tensor or an array, the first of a tuple or
+    a list, and all of a dictionary as keyword arguments. In a tuple the key is a number, counted
+    from 0. Of keyword arguments only floating-point tensors are converted, as an index of words
+    stays an index; of a single input, integers and booleans too.
+    """
+
+    input_key: str | None = None
+    dtype: str | None = None
+
+    def batch(self, raw: Any, label: str, *, copy: bool = False) -> Batch:
+        """The batch as the model takes it; `copy` gives it tensors of its own.
+
+        Raises ModelError for what has no tensor, no samples, or not the key.
+        """
+        value = self._chosen(raw, label)
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] = {}
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                if not isinstance(key, str):
+                    raise ModelError(
+                        f"{label}: its keys are not names ({kind_of(key)}); choose the input with "
+                        "--input-key."
+                    )
+                kwargs[key] = self._tensor(each, label, copy=copy, whole=False)
+        else:
+            if not isinstance(value, library().Tensor | np.ndarray):
+                raise ModelError(
+                    f"{label}: it is {kind_of(value)}; a batch is a tensor, a tuple with the "
+                    "input first, or a dictionary."
+                )
+            args = (self._tensor(value, label, copy=copy, whole=True),)
+        first = next(tensors_in([*args, *kwargs.values()]), None)
+        if first is None:
+            raise ModelError(f"{label}: there is no tensor in it.")
+        if first.ndim == 0:
+            raise ModelError(f"{label}: its tensor is a single number, without a batch axis.")
+        if not first.numel():
+            raise ModelError(
+                f"{label}: its tensor has the shape {list(first.shape)} and holds no samples."
+            )
+        return Batch(args, kwargs, raw, first.shape[0], label)
+
+    def _chosen(self, raw: Any, label: str) -> Any:
+        """The part of the batch that goes into the model."""
+        key = self.input_key
+        if isinstance(raw, list | tuple):
+            if not raw:
+                raise ModelError(f"{label}: it is an empty {type(raw).__name__}.")
+            if key is None or not key.isdecimal():
+                first = raw[0]
+                return self._chosen(first, label) if isinstance(first, Mapping) else first
+            if int(key) >= len(raw):
+                raise ModelError(
+                    f"{label}: --input-key {key}, but it has {len(raw)} parts, counted from 0."
+                )
+            return raw[int(key)]
+        if isinstance(raw, Mapping) and key is not None:
+            if key not in raw:
+                raise ModelError(
+                    f"{label}: there is no '{key}' in it; it has {listed([*map(str, raw)])}."
+                )
+            return raw[key]
+        return raw
+
+    def _tensor(self, value: Any, label: str, *, copy: bool, whole: bool) -> Any:
+        """A tensor or an array as a tensor of the wanted dtype; anything else as it is."""
+        torch = library()
+        if isinstance(value, np.ndarray):
+            try:
+                value, copy = torch.from_numpy(np.array(value)), False
+            except TypeError:
+                raise ModelError(f"{label}: PyTorch has no dtype {value.dtype}.") from None
+        if not isinstance(value, torch.Tensor):
+            return value
+        wanted = getattr(torch, self.dtype) if self.dtype is not None else value.dtype
+        if value.is_complex() or not (whole or value.is_floating_point()):
+            wanted = value.dtype
+        return value.to(wanted, copy=copy)
+
+
+def batch_crc(batch: Batch) -> int:
+    """The CRC-32 of the tensors that go into the model: the same for the same batch."""
+    crc = 0
+    for tensor in tensors_in([*batch.args, batch.kwargs]):
+        crc = zlib.crc32(f"{tuple(tensor.shape)} {crc_of(tensor)}".encode(), crc)
+    return crc

@@ -1,0 +1,131 @@
+"""Files of tensors as batches: each file one, or cut into pieces of so many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from bncli.backends.torch.tensors import library
+from bncli.dtypes import DTYPES
+from bncli.errors import MissingTensorError, TensorError
+from bncli.light import dataclass, np
+from bncli.live.batch import Batch
+from bncli.live.batch_forms import BatchForm
+from bncli.loaders import open_file, split_spec
+from bncli.loaders.names import find_name, listed, quoted
+from bncli.loaders.patterns import expanded, natural
+from bncli.model import TensorRef
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file: the tensor that goes into the model, and all that are beside it, by name."""
+
+    ref: TensorRef
+    beside: Mapping[str, TensorRef]
+
+
+class TensorFiles:
+    """The batches of files; their headers are read at once, their values in each pass.
+
+    Raises FileError and TensorError for what cannot be read as batches.
+    """
+
+    def __init__(self, specs: tuple[str, ...], form: BatchForm, batch_size: int | None) -> None:
+        self._form = BatchForm(None, form.dtype)
+        self._batch_size = batch_size
+        self._files = [_opened(spec, form.input_key) for spec in expanded(specs, key=natural)]
+
+    @property
+    def length(self) -> int:
+        """The number of batches."""
+        return sum(len(self._cuts(file.ref)) for file in self._files)
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, read anew; raises as `TensorRef.read`."""
+        for file in self._files:
+            cuts = self._cuts(file.ref)
+            for cut in cuts:
+                label = file.ref.label
+                if len(cuts) > 1:
+                    label = f"{label}[{cut.start}:{cut.stop}]"
+                x = _read(file.ref, cut)
+                whole = x if len(file.beside) == 1 else Beside(file, x, cut)
+                batch = self._form.batch(x, label)
+                yield Batch(batch.args, {}, whole, batch.samples, label)
+
+    def _cuts(self, ref: TensorRef) -> list[slice]:
+        """The samples of each batch."""
+        samples = ref.shape[0]
+        size = self._batch_size or samples
+        return [slice(at, min(at + size, samples)) for at in range(0, samples, size)]
+
+
+class Beside(Mapping[str, Any]):
+    """All tensors of a file for the samples of a batch, read when they are asked for."""
+
+    def __init__(self, file: InputFile, x: Any, cut: slice) -> None:
+        self._file = file
+        self._x = x
+        self._cut = cut
+
+    def __getitem__(self, name: str) -> Any:
+        """The tensor of that name; all of it where its first axis is not the batch."""
+        ref = self._file.beside[name]
+        if ref is self._file.ref:
+            return self._x
+        samples = self._file.ref.shape[0]
+        return _read(ref, self._cut if ref.shape[:1] == (samples,) else None)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all tensors in the file."""
+        return iter(self._file.beside)
+
+    def __len__(self) -> int:
+        """The number of tensors in the file."""
+        return len(self._file.beside)
+
+
+def _opened(spec: str, input_key: str | None) -> InputFile:
+    """A file, with the tensor that is to be the input."""
+    path, name = split_spec(spec)
+    tensors = open_file(path).tensors
+    ref = tensors[_input_name(path, tensors, name or input_key or "")]
+    if ref.unreadable:
+        raise TensorError(f"{ref.label}: its values cannot be read ({ref.unreadable}).")
+    if ref.ndim == 0 or not ref.numel:
+        raise TensorError(
+            f"{ref.label}: shape {list(ref.shape)} holds no samples; the first axis is the batch."
+        )
+    if ref.dtype not in DTYPES or not hasattr(library(), ref.dtype):
+        raise TensorError(f"{ref.label}: PyTorch has no dtype {ref.dtype}.")
+    return InputFile(ref, tensors)
+
+
+def _input_name(path: Any, tensors: Mapping[str, TensorRef], wanted: str) -> str:
+    """The name of the input among a file's tensors.
+
+    The only one where there is only one without a name; without a wish the first of a tuple that
+    was saved, whose parts have numbers. Raises MissingTensorError.
+    """
+    names = list(tensors)
+    if names == [""]:
+        return ""
+    if not wanted and names == [str(number) for number in range(len(names))]:
+        return names[0]
+    if not wanted and len(names) > 1:
+        raise MissingTensorError(
+            path,
+            f"it holds {len(names)} tensors ({listed(names)}); say which is the input with "
+            f"--input-key, such as --input-key {quoted(names[0])}.",
+        )
+    return find_name(path, names, wanted, "tensor")
+
+
+def _read(ref: TensorRef, cut: slice | None) -> Any:
+    """The values as a tensor of the stored dtype, of the samples of a batch."""
+    torch = library()
+    with ExitStack() as stack:
+        values = ref.block_reader(stack)(() if cut is None else (cut,))
+    return torch.from_numpy(np.array(values, order="K")).to(getattr(torch, ref.dtype))

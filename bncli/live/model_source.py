@@ -1,0 +1,134 @@
+"""The model that the user names: imported, built, and checked to be one."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from bncli.backends.torch.tensors import library
+from bncli.errors import BncliError, ModelError, UsageError
+from bncli.live.imports import CodeName, code_name, find, kind_of
+from bncli.live.users_code import users_code
+from bncli.live.weights import fingerprint, load_weights
+from bncli.loaders import open_file, split_spec
+from bncli.loaders.names import listed, missing, nearest, quoted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["fingerprint", "load_model", "load_weights", "users_code"]
+
+NO_HOOKS = (
+    "a TorchScript program takes no hooks, so its layers cannot be watched; "
+    "name the class that it was made from"
+)
+
+
+def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The model that `package.module:name` or `file.py:name` names, as its code leaves it.
+
+    A class or a function is called with `arguments`, an instance is taken as it is. Raises
+    UsageError where the name or the arguments do not fit, FileError for a file that is not there,
+    ModelError where the user's code raises or gives something else than a model, and
+    MissingBackendError without PyTorch.
+    """
+    torch = library()
+    code = code_name(spec)
+    if code is None:
+        _refuse_file(spec)
+    value = find(code, "model")
+    if not isinstance(value, torch.nn.Module):
+        value = _called(code, value, arguments)
+    elif arguments:
+        raise UsageError(
+            f"--arg {quoted(next(iter(arguments)))}: {code} is a model that is built already; "
+            "leave --arg out, or name a class or a function."
+        )
+    if isinstance(value, torch.jit.ScriptModule):
+        raise ModelError(f"{code}: {NO_HOOKS}.")
+    if not isinstance(value, torch.nn.Module):
+        raise ModelError(f"{code}: it is {kind_of(value)}, not a model (torch.nn.Module).")
+    if type(value).__name__ == "OptimizedModule":  # torch.compile's; hooks would compile it anew
+        value = value.get_submodule("_orig_mod")
+    if any(tensor.is_meta for tensor in (*value.parameters(), *value.buffers())):
+        raise ModelError(
+            f"{code}: its tensors are on the meta device and have no values; build it on the CPU."
+        )
+    return cast("nn.Module", value)
+
+
+def _refuse_file(spec: str) -> NoReturn:
+    """Raise the sentence for a MODEL that is not written as one."""
+    path, _ = split_spec(spec)
+    shown = quoted(str(path))
+    if not os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
+        if path.suffix in {".pt", ".pth", ".npz", ".py"}:
+            raise missing(path)
+        raise UsageError(
+            f"MODEL {quoted(spec)}: write package.module:name or file.py:name, such as seg.py:UNet."
+        )
+    try:
+        container = open_file(path).container
+    except BncliError:
+        container = ""
+    if container == "torchscript":
+        raise ModelError(f"{shown}: {NO_HOOKS}, and give this file with --checkpoint.")
+    if container:
+        raise UsageError(
+            f"{shown} holds tensors, and MODEL is code: name the class, such as seg.py:UNet, and "
+            f"add --checkpoint {shown}."
+        )
+    raise UsageError(f"{shown} is not Python code; MODEL is package.module:name or file.py:name.")
+
+
+def _called(code: CodeName, value: Any, arguments: Mapping[str, Any]) -> Any:
+    """What a class or a function gives."""
+    if not callable(value):
+        raise ModelError(
+            f"{code}: it is {kind_of(value)}, not a model; name a class, a function that gives a "
+            "model, or a model (torch.nn.Module)."
+        )
+    _check_arguments(code, value, arguments)
+    with users_code(f"building {code}"):
+        return value(**arguments)
+
+
+def _check_arguments(code: CodeName, value: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for an argument that is missing, and for one that is not taken."""
+    with users_code(f"looking at {code}"):
+        try:
+            parameters = inspect.signature(value).parameters
+        except (TypeError, ValueError):  # of C, or one that hides it: calling it will tell
+            return
+    kinds = {each.kind for each in parameters.values()}
+    named = [
+        name
+        for name, each in parameters.items()
+        if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}
+    ]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for name in arguments:
+            if name not in named:
+                near = nearest(named, name)
+                instead = (
+                    f"did you mean {listed(near, ' or ')}?"
+                    if near
+                    else f"it takes {listed(named) or 'none'}."
+                )
+                raise UsageError(
+                    f"--arg {quoted(name)}: {code} has no argument of that name; {instead}"
+                )
+    needed = [
+        name
+        for name, each in parameters.items()
+        if each.default is each.empty
+        and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+        and name not in arguments
+    ]
+    if needed:
+        raise UsageError(
+            f"{code} needs {listed(needed)}; give {'it' if len(needed) == 1 else 'each'} with "
+            f"--arg, such as --arg {quoted(needed[0])}=VALUE."
+        )
