@@ -11,12 +11,15 @@ from bncli.backends.torch.tensors import library
 from bncli.errors import ModelError, UsageError
 from bncli.light import np
 from bncli.live.batch import Batch
-from bncli.live.batch_forms import BatchForm
+from bncli.live.batch_forms import BatchForm, batch_crc
 from bncli.live.data_files import TensorFiles
 from bncli.live.imports import CodeName, code_name, find, kind_of
 from bncli.live.random_streams import RandomStreams
 from bncli.live.users_code import users_code
 from bncli.loaders.names import listed, quoted
+
+
+__all__ = ["Data", "batch_crc", "open_data"]
 
 
 class Source(Protocol):
