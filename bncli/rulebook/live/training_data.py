@@ -1,0 +1,65 @@
+"""The means of the data that a model was trained on, from its checkpoint alone.
+
+A convolution that reads the model's input and the BatchNorm layer behind it tie the two:
+running_mean = (sums of the kernel over its places) @ (means of the input's channels) + bias. There
+are more output channels than input ones, so that the weights and the statistics of one training fit
+together, and those of two do not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bncli.light import dataclass, np
+
+if TYPE_CHECKING:
+    from bncli.model import FloatArray
+    from bncli.model.capture import InputSums, WatchedLayer
+
+FEWEST_OUTPUTS = 1.5
+"""How many times as many output as input channels it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a layer's stored means say of the data that the model was trained on.
+
+    `means` (in_channels,) are the input's channel means that fit best. `residual` is the root mean
+    square of what is left of the stored means, in the layer's standard deviations, corrected for
+    the number of means that were fitted. `apart` is how far the means of the input that came
+    are from them: the root mean square, in the input's standard deviations; None where that is not
+    known.
+    """
+
+    means: FloatArray
+    residual: float
+    apart: float | None
+
+
+def training_data(
+    layer: WatchedLayer, mean: FloatArray, stored: FloatArray, record: InputSums | None
+) -> TrainingData | None:
+    """The training data's means by a layer's `mean`; None where they do not follow from it.
+
+    `stored` is running_var + eps, and `record` what came in.
+    """
+    kernel = layer.kernel
+    if kernel is None or not np.isfinite(kernel.sums).all() or not np.isfinite(mean).all():
+        return None
+    outputs, inputs = kernel.sums.shape
+    if outputs < FEWEST_OUTPUTS * inputs or not (stored > 0).all():
+        return None
+    scale = 1 / np.sqrt(stored)
+    wanted = (mean if kernel.bias is None else mean - kernel.bias) * scale
+    rows = kernel.sums * scale[:, np.newaxis]
+    means, _, rank, _ = np.linalg.lstsq(rows, wanted, rcond=None)
+    if rank < inputs:
+        return None
+    left = float(np.square(wanted - rows @ means).sum())
+    apart = None
+    if record is not None and record.num_features == inputs:
+        with np.errstate(all="ignore"):
+            squares = np.square(record.mean - means) / record.var
+        apart = math.sqrt(float(squares.mean())) if np.isfinite(squares).all() else None
+    return TrainingData(np.asarray(means), math.sqrt(left / (outputs - inputs)), apart)
