@@ -11,6 +11,7 @@ from bncli.live.batch import Batch, Statistics, inputs_of
 from bncli.live.layers import active_dropout, still_training
 from bncli.live.outputs import OutputPool, floating_tensors
 from bncli.live.watching import KernelFinder, add_input, watched
+from bncli.live.weights import fingerprint
 from bncli.model.capture import Capture, InputSums, Propagation, WatchedLayer
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class CaptureRun:
             settled=found.settled,
             refused_training=self.refused,
             no_gap=self._outputs.problem,
+            source=session.source,
+            fingerprint=fingerprint(session.model),
             uncalled=tuple(each.name for each in session.layers if each.name not in self._order),
             per_batch=self._every_batch(),
         )

@@ -18,7 +18,6 @@ from bncli.live.random_streams import RandomStreams
 from bncli.live.users_code import users_code
 from bncli.loaders.names import listed, quoted
 
-
 __all__ = ["Data", "batch_crc", "open_data"]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bncli.live.data_source import Data
     from bncli.process.progress import Advance
+    from bncli.report import Value
 
 MOST_KEPT = 1 << 28
 """Bytes of training outputs that are kept from pass to pass; beyond, they are made anew."""
@@ -59,7 +60,8 @@ class Session:
     """Passes of one model over one set of batches.
 
     `frozen` has patterns of layers that stay as they are. `advance` is called with the number of
-    forward passes just done. Everything that runs the model belongs inside `open`.
+    forward passes just done, and `source` is as in `Capture`. Everything that runs the model
+    belongs inside `open`.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Session:
     seed: int = 0
     device: str = "cpu"
     advance: Advance | None = None
+    source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     layers: list[LiveLayer] = field(init=False)
     renewed: dict[str, Statistics] = field(init=False, default_factory=dict)
     runner: Runner = field(init=False)

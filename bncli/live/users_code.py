@@ -43,6 +43,7 @@ class _Surroundings:
     def __init__(self) -> None:
         self.folders: list[str] = []
         self.argv = [""]
+        self.directory: str | None = None
 
 
 _surroundings = _Surroundings()
@@ -81,16 +82,39 @@ def users_code(what: str) -> Iterator[None]:
 
 @contextmanager
 def _at_home() -> Iterator[None]:
-    """The user's folders are importable and the command line is the user's program alone."""
+    """The user's folders are importable and the command line is the user's program alone.
+
+    A current folder that the code changes is its own: paths on bncli's command line stay.
+    """
     path, argv, folders = sys.path, sys.argv, _surroundings.folders
     sys.path = [*folders, *path]
     sys.argv = list(_surroundings.argv)
+    here = _directory()
+    _go_to(_surroundings.directory)
     try:
         yield
     finally:
         kept = [each for each in sys.path if each in folders or each not in path]
         _surroundings.folders = list(dict.fromkeys(kept))
         sys.path, sys.argv = path, argv
+        there = _directory()
+        _surroundings.directory = there if there != here else None
+        if there != here:
+            _go_to(here)
+
+
+def _directory() -> str | None:
+    """The current folder; None where it was removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109  # a text, which costs less
+    except OSError:
+        return None
+
+
+def _go_to(directory: str | None) -> None:
+    if directory is not None:
+        with suppress(OSError):  # it was removed
+            os.chdir(directory)
 
 
 # ------------------------------------------------------------------ prints

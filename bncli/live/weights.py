@@ -46,15 +46,13 @@ class Part:
     left_over: tuple[str, ...]
 
 
-def load_weights(
-    model: nn.Module, spec: str, *, allow_missing: bool = False
-) -> dict[str, Value | dict[str, Value]]:
+def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) -> dict[str, Value]:
     """Put the tensors of a checkpoint, `FILE` or `FILE::PART`, into the model; no dtype changes.
 
     Of several dictionaries in the file the one that fits is taken: that under which most of the
     model's keys are found, whatever wrappers stand before them on either side. Returns what was
     done: `path`, `part`, `keys` (the number of keys loaded), `missing` (the names that were
-    missing), and `dtypes` (how many tensors were converted, by "float16 to float32").
+    missing), and `converted` (such as "float16 to float32 in 12 tensors").
 
     Raises MissingTensorError where no part fits, two fit equally, or keys are missing
     (unless `allow_missing`) or left over, ModelError for a shape that differs, and FileError and
@@ -79,8 +77,12 @@ def load_weights(
         "part": part.prefix,
         "keys": len(part.found),
         "missing": list(missing),
-        "dtypes": dict(dtypes),
+        "converted": [f"{change} in {_tensors(count)}" for change, count in dtypes.items()],
     }
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"
 
 
 def _targets(model: nn.Module) -> dict[str, Tensor]:
