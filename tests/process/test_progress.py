@@ -25,14 +25,28 @@ with progress.progress("statistics", 3_000_000) as advance:
 print("done")
 """
 
+BATCHES = """
+import time, types
+from bncli.process import progress
+clock = iter(range(1000))
+progress.time = types.SimpleNamespace(monotonic=lambda: next(clock) / 2)
+number = None
+with progress.batch_progress("capture", lambda: number) as advance:
+    for _ in range(3):  # each a pass of 6 batches, whose number is known after the first
+        for _ in range(6):
+            advance(1)
+            time.sleep(0.1)
+        number = 6
+"""
 
-def on_a_terminal(*argv: str) -> str:
+
+def on_a_terminal(*argv: str, work: str = WORK) -> str:
     """What the work prints to a standard error that is a terminal."""
     import pty  # not on Windows
 
     reader, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", WORK, *argv],
+        [sys.executable, "-c", work, *argv],
         stderr=terminal,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"},
@@ -64,6 +78,25 @@ def test_long_work_on_a_terminal_shows_bytes_and_rate():
 @pytest.mark.parametrize("argv", [("0", "short"), ("0.4", "quiet")])
 def test_short_work_and_quiet_show_nothing(argv):
     assert on_a_terminal(*argv) == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_batches_are_counted_pass_by_pass():
+    shown = on_a_terminal(work=BATCHES)
+    assert "capture" in shown
+    assert "2 batches  2/s" in shown  # a second has passed, and the number is not known
+    assert "capture, pass 2" in shown
+    assert "1/6 batches  2/s  0:02 left" in shown
+    assert "capture, pass 3" in shown
+    assert "6/6 batches  2/s  0:00 left" in shown
+    assert "pass 4" not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0:00"), (7.4, "0:07"), (61, "1:01"), (3723, "1:02:03")]
+)
+def test_time_left_is_written_as_a_clock(seconds, said):
+    assert progress._clock(seconds) == said
 
 
 def test_off_a_terminal_nothing_is_shown(capsys, monkeypatch):
