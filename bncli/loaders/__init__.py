@@ -127,13 +127,17 @@ def split_spec(spec: str) -> tuple[Path, str]:
 def open_layer(spec: str) -> BatchNormState:
     """One BatchNorm layer, read, as `CKPT::LAYER`; LAYER may be any unique suffix of its name.
 
-    Without LAYER the file must hold just one. A layer that lacks its statistics, or its weight
+    Without LAYER the file must hold just one. A statistics file gives the state that the layer had
+    when it was captured. A layer that lacks its statistics, or its weight
     and bias, is found by its full name (or a suffix that only it has); the caller judges what is
     missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
     """
+    from bncli.loaders.statistics import is_statistics_file, layer_state, open_statistics
     from bncli.state_dict import batch_norm_layers, possible_layers, read_state
 
     path, name = split_spec(spec)
+    if is_statistics_file(path):
+        return layer_state(path, open_statistics(path), name)
     file = open_file(path)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}
     known = name in layers or _ends(layers, name) or (not name and layers)

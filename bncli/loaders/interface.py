@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
-from bncli.loaders.registry import ZIP
+from bncli.loaders.registry import STATISTICS, ZIP
 from bncli.model import TensorFile
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Source:
         from bncli.loaders.zip_archive import ZipArchive
 
         return ZipArchive(self.path, self.size, self.read, self.start)
+
+    @property
+    def is_statistics(self) -> bool:
+        """Whether it is a statistics file, by the name of its header."""
+        return self.archive is not None and STATISTICS in self.archive.members
 
 
 class Loader(Protocol):

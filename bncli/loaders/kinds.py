@@ -160,6 +160,11 @@ KINDS = (
         "it is an HTML page, not a checkpoint; the download returned a web page, so use the"
         " direct link.",
     ),
+    Kind(
+        lambda source: source.is_statistics,
+        "it holds the statistics of a model's layers or of a tensor, not their values; read it with"
+        " bncli diagnose, bncli compute or bncli simulate-ema.",
+    ),
     *_FRAMEWORKS,
     Kind(
         probes.is_torch_tar,

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is an archive with .npy members, or an empty one, as np.savez() gives."""
+    """Whether the file is an archive with .npy members, or an empty one, as np.savez() gives.
+
+    A statistics file is none: its arrays say nothing without its header.
+    """
     archive = source.archive
-    return archive is not None and (not archive.members or any(map(_is_array, archive.members)))
+    if archive is None or source.is_statistics:
+        return False
+    return not archive.members or any(map(_is_array, archive.members))
 
 
 def open_tensors(source: Source) -> TensorFile:

@@ -60,6 +60,8 @@ LOADERS = (
 )
 """Every format, in the order in which they are asked."""
 
+STATISTICS = "bncli.json"
+"""The member of an .npz that makes it a statistics file: its header."""
 TYPED = ("json", "csv")
 """The containers of numbers that were typed, which have no layers."""
 READ = "PyTorch, safetensors and NumPy files"

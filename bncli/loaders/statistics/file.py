@@ -1,0 +1,130 @@
+"""Statistics files on disk: written whole or not at all, and opened with suspicion."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import BncliError, CorruptFileError, FileError, UnsupportedFileError, UsageError
+from bncli.files.save import check_writable, refuse_overwriting, replacing
+from bncli.light import np
+from bncli.loaders import npz
+from bncli.loaders.interface import Source, check_regular, open_source
+from bncli.loaders.registry import STATISTICS
+from bncli.loaders.statistics.columns import Columns, columns
+from bncli.loaders.statistics.fields import parsed
+from bncli.loaders.statistics.header import capture_of, check_version, header_of
+from bncli.loaders.zip_archive import BOMB_RATIO, BOMB_SIZE, STORED, ZipArchive
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model.capture import Capture
+
+LEVEL = 1
+"""How hard the arrays are packed: what packs at all is mostly zeros, which any level finds."""
+PACKED = 1 << 22
+"""Arrays of more bytes are stored as they are: packing takes time, and no honest file is a bomb."""
+
+
+def check_statistics_path(path: str, flag: str = "--save-stats") -> None:
+    """Raise, before any work is done, where no statistics file can be written to `path`."""
+    if Path(path).suffix.lower() != ".npz":
+        raise UsageError(f"{flag} {path}: a statistics file is an .npz; name it FILE.npz.")
+    check_writable(path)
+    refuse_overwriting(path, flag)
+
+
+def write_statistics(path: Path | str, capture: Capture, flag: str = "--save-stats") -> None:
+    """Write a capture to `path`, which is replaced when all is written.
+
+    The same capture gives the same bytes. `source` comes back with lists for its tuples, and with
+    the names of numbers that are not finite. Raises UsageError for another suffix than .npz and for
+    a file that this call has read, FileError where it cannot be written, and TensorError for a
+    layer whose arrays have not one number a channel.
+    """
+    import zipfile
+
+    check_statistics_path(str(path), flag)
+    text = json.dumps(header_of(capture), allow_nan=False, indent=1).encode()
+    with replacing(Path(path)) as stream, zipfile.ZipFile(stream, "w") as archive:
+
+        def write(name: str, data: bytes) -> None:
+            info = zipfile.ZipInfo(
+                name
+            )  # of no time, so that the same capture gives the same bytes
+            method = zipfile.ZIP_DEFLATED if len(data) <= PACKED else zipfile.ZIP_STORED
+            archive.writestr(info, data, method, LEVEL)
+
+        write(STATISTICS, text)
+        for name, array in columns(capture):
+            write(f"{name}.npy", _npy(array))
+
+
+def is_statistics_file(path: Path | str) -> bool:
+    """Whether it is a statistics file, by its header's name alone; no for what cannot be opened."""
+    path = Path(path)
+    try:
+        check_regular(path)
+        with open_source(path) as source:
+            return source.is_statistics
+    except BncliError:
+        return False
+
+
+def open_statistics(path: Path | str) -> Capture:
+    """The capture in one file.
+
+    Raises FileError where it cannot be read, UnsupportedFileError for another kind of file and for
+    a later format, and CorruptFileError for one that is not what bncli writes.
+    """
+    path = Path(path)
+    check_regular(path)
+    try:
+        with open_source(path) as source:
+            archive = source.archive
+            if archive is None or not source.is_statistics:
+                raise UnsupportedFileError(
+                    path,
+                    "it is not a statistics file, which bncli capture and bncli compute write "
+                    "with --save-stats.",
+                )
+            _check_total(path, archive)
+            header = parsed(path, _header(source, archive))
+            check_version(header)
+            tensors = npz.open_tensors(source).tensors
+        return capture_of(header, Columns(path, tensors))
+    except MemoryError as error:
+        raise FileError(path, "there is not enough memory to read it.") from error
+
+
+def _header(source: Source, archive: ZipArchive) -> bytes:
+    """The bytes of the header."""
+    member = archive.members[STATISTICS]
+    archive.check_readable(member)
+    if member.method == STORED:
+        plain = archive.plain(member)
+        source.check(plain)
+        return source.read(plain.offset, plain.nbytes)
+    return bytes(archive.packed(member).read())
+
+
+def _check_total(path: Path, archive: ZipArchive) -> None:
+    """Raise CorruptFileError where all members together would be far more than the file."""
+    size = sum(member.size for member in archive.members.values())
+    packed = sum(member.packed for member in archive.members.values())
+    if size > max(BOMB_SIZE, BOMB_RATIO * packed):
+        raise CorruptFileError(
+            path,
+            f"its {packed} bytes would become {size}, as those of a zip bomb do; save the "
+            "statistics again.",
+        )
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    """An array as the bytes of an .npy file."""
+    stream = BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()

@@ -1,0 +1,288 @@
+"""The header of a statistics file: all of a capture but its arrays, and how it is put together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bncli import __version__
+from bncli.errors import UnsupportedFileError
+from bncli.light import np
+from bncli.loaders.names import quoted
+from bncli.loaders.statistics.columns import LEAVES, Columns, batches_of, places
+from bncli.loaders.statistics.fields import Fields, damaged, number, plain
+from bncli.model import BatchNormModule, BatchNormState
+from bncli.model.capture import (
+    Capture,
+    InputKernel,
+    InputSums,
+    OutputSums,
+    Propagation,
+    WatchedLayer,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+STATE_DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")
+"""The dtypes that a layer's tensors come in."""
+
+
+def header_of(capture: Capture) -> dict[str, Any]:
+    """The header of a capture, of what JSON has."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "bncli": __version__,
+        "numpy": np.__version__,
+        "source": plain(capture.source),
+        "shard": [int(part) for part in capture.shard],
+        "fingerprint": plain(capture.fingerprint),
+        "still_training": list(capture.still_training),
+        "dropout": list(capture.dropout),
+        "rounds": None if capture.rounds is None else int(capture.rounds),
+        "settled": bool(capture.settled),
+        "weights_moved": bool(capture.weights_moved),
+        "refused_training": capture.refused_training,
+        "layers": [_layer(capture, layer) for layer in capture.layers],
+        "outputs": [
+            {
+                "name": output.name,
+                "channels": len(output.mean),
+                "count": int(output.count),
+                "apart": {key.value: number(float(apart)) for key, apart in output.apart.items()},
+            }
+            for output in capture.outputs
+        ],
+    }
+
+
+def _layer(capture: Capture, layer: WatchedLayer) -> dict[str, Any]:
+    """What is said of one layer."""
+    kernel = layer.kernel
+    return {
+        "name": layer.name,
+        "order": int(layer.order),
+        "num_features": int(layer.num_features),
+        "frozen": bool(layer.frozen),
+        "in_training": bool(layer.in_training),
+        "calls": int(layer.calls),
+        "per_sample": bool(layer.per_sample),
+        "seen": [each.value for each in Propagation if each in layer.seen],
+        "per_batch": [each.value for each in batches_of(capture, layer)],
+        "state": None if layer.state is None else _state(layer.state),
+        "kernel": kernel
+        and {
+            "in_channels": int(kernel.sums.shape[1]),
+            "bias": kernel.bias is not None,
+            "padded": bool(kernel.padded),
+        },
+    }
+
+
+def _state(state: BatchNormState) -> dict[str, Any]:
+    """What is said of a layer's own state."""
+    module = state.module
+    arrays: dict[str, NDArray[Any] | None] = {leaf: getattr(state, leaf) for leaf in LEAVES}
+    tracked = state.num_batches_tracked
+    return {
+        "name": state.name,
+        "tensors": {leaf: part.dtype.name for leaf, part in arrays.items() if part is not None},
+        "dtype": state.dtype,
+        "num_batches_tracked": number(tracked),
+        "module": module
+        and {
+            "class_name": module.class_name,
+            "eps": number(module.eps),
+            "momentum": number(module.momentum),
+            "affine": module.affine,
+            "track_running_stats": module.track_running_stats,
+            "training": module.training,
+            "has_momentum": module.has_momentum,
+        },
+    }
+
+
+def check_version(header: Fields) -> None:
+    """Raise UnsupportedFileError for the header of a later format."""
+    version = header.whole("format_version", 1)
+    if version > FORMAT_VERSION:
+        by = header.values.get("bncli")
+        writer = f" that bncli {quoted(by, 20)} wrote" if isinstance(by, str) else ""
+        raise UnsupportedFileError(
+            header.path,
+            f"it is a statistics file of format {version}{writer}, and this bncli {__version__} "
+            f"reads formats up to {FORMAT_VERSION}; upgrade bncli, or save the statistics again.",
+        )
+
+
+def capture_of(header: Fields, columns: Columns) -> Capture:
+    """The capture that a header and its arrays are. Raises CorruptFileError."""
+    entries = list(header.each("layers"))
+    layers = [_bare_layer(entry) for entry in entries]
+    columns.check_layers(layers)
+    layers = _with_states(entries, layers, columns)
+    seen = [_propagations(entry, "seen") for entry in entries]
+    for propagation in Propagation:
+        wanted = [propagation in each for each in seen]
+        if any(wanted):
+            sums = columns.seen(propagation, layers, wanted)
+            layers = [
+                _having(layer, propagation, one) for layer, one in zip(layers, sums, strict=True)
+            ]
+    layers = [
+        _with_kernel(i, *both, columns) for i, both in enumerate(zip(entries, layers, strict=True))
+    ]
+    shard = header.any("shard")
+    if not _is_shard(shard):
+        raise header.wrong("shard")
+    fingerprint = header.inner("fingerprint")
+    return Capture(
+        tuple(layers),
+        _outputs(header, columns),
+        still_training=header.texts("still_training"),
+        dropout=header.texts("dropout"),
+        rounds=None if header.any("rounds") is None else header.whole("rounds"),
+        settled=header.flag("settled"),
+        weights_moved=header.flag("weights_moved"),
+        refused_training=header.text("refused_training"),
+        source=dict(header.inner("source").values),
+        fingerprint={key: fingerprint.text(key) for key in fingerprint.values},
+        shard=(shard[0], shard[1]),
+        per_batch={
+            (layer.name, propagation): columns.batches(propagation, i, layer.num_features)
+            for i, (entry, layer) in enumerate(zip(entries, layers, strict=True))
+            for propagation in _propagations(entry, "per_batch")
+        },
+    )
+
+
+def _bare_layer(entry: Fields) -> WatchedLayer:
+    """The layer, without any array."""
+    return WatchedLayer(
+        entry.text("name"),
+        entry.whole("order"),
+        entry.whole("num_features", 1),
+        frozen=entry.flag("frozen"),
+        in_training=entry.flag("in_training"),
+        calls=entry.whole("calls"),
+        per_sample=entry.flag("per_sample"),
+    )
+
+
+def _with_states(
+    entries: list[Fields], layers: list[WatchedLayer], columns: Columns
+) -> list[WatchedLayer]:
+    """The layers with their own states."""
+    total = sum(layer.num_features for layer in layers)
+    states = [None if entry.any("state") is None else entry.inner("state") for entry in entries]
+    dtypes = [{} if state is None else _tensors(state) for state in states]
+    whole = {
+        leaf: columns.take(f"state/{leaf}", (total,), *STATE_DTYPES)
+        for leaf in LEAVES
+        if any(leaf in each for each in dtypes)
+    }
+    found = []
+    for layer, state, own, place in zip(layers, states, dtypes, places(layers), strict=True):
+        if state is not None:
+            arrays = {leaf: whole[leaf][place].astype(dtype) for leaf, dtype in own.items()}
+            layer = replace(layer, state=_stored_state(state, arrays))  # noqa: PLW2901
+        found.append(layer)
+    return found
+
+
+def _tensors(state: Fields) -> dict[str, str]:
+    """The dtypes of the tensors that a layer has."""
+    inner = state.inner("tensors")
+    for leaf in inner.values:
+        if leaf not in LEAVES or inner.text(leaf) not in STATE_DTYPES:
+            raise inner.wrong(leaf)
+    return dict(inner.values)
+
+
+def _stored_state(state: Fields, arrays: dict[str, NDArray[Any]]) -> BatchNormState:
+    """A layer's own state, with these arrays."""
+    return BatchNormState(
+        state.text("name"),
+        **arrays,
+        num_batches_tracked=state.number("num_batches_tracked"),
+        dtype=state.optional("dtype", str),
+        module=None if state.any("module") is None else _module(state.inner("module")),
+    )
+
+
+def _module(module: Fields) -> BatchNormModule:
+    """What the layer's module is."""
+    return BatchNormModule(
+        module.text("class_name"),
+        eps=module.number("eps"),
+        momentum=module.number("momentum"),
+        affine=module.optional("affine", bool),
+        track_running_stats=module.optional("track_running_stats", bool),
+        training=module.optional("training", bool),
+        has_momentum=module.flag("has_momentum"),
+    )
+
+
+def _having(layer: WatchedLayer, propagation: Propagation, sums: InputSums | None) -> WatchedLayer:
+    """The layer with what it saw in one more propagation, if it saw anything."""
+    return layer if sums is None else replace(layer, seen={**layer.seen, propagation: sums})
+
+
+def _with_kernel(number: int, entry: Fields, layer: WatchedLayer, columns: Columns) -> WatchedLayer:
+    """The layer with the kernel in front of it, if there is one."""
+    if entry.any("kernel") is None:
+        return layer
+    kernel = entry.inner("kernel")
+    shape = (layer.num_features, kernel.whole("in_channels"))
+    bias = None
+    if kernel.flag("bias"):
+        bias = columns.take(f"kernel/{number}/bias", shape[:1], "float64")
+    sums = columns.take(f"kernel/{number}/sums", shape, "float64")
+    return replace(layer, kernel=InputKernel(sums, bias, kernel.flag("padded")))
+
+
+def _outputs(header: Fields, columns: Columns) -> tuple[OutputSums, ...]:
+    """The outputs, each with its part of the columns."""
+    entries = list(header.each("outputs"))
+    if not entries:
+        return ()
+    sizes = [entry.whole("channels", 1) for entry in entries]
+    mean = columns.take("outputs/mean", (sum(sizes),), "float64")
+    squares = columns.take("outputs/squares", (sum(sizes),), "float64")
+    outputs, begin = [], 0
+    for entry, size in zip(entries, sizes, strict=True):
+        place = slice(begin, begin + size)
+        apart = entry.inner("apart")
+        differences = {_propagation(apart, key): apart.number(key) for key in apart.values}
+        if None in differences.values():
+            raise entry.wrong("apart")
+        outputs.append(
+            OutputSums(
+                entry.text("name"), entry.whole("count"), mean[place], squares[place], differences
+            )
+        )
+        begin += size
+    return tuple(outputs)
+
+
+def _propagations(entry: Fields, key: str) -> list[Propagation]:
+    """The propagations that a list names."""
+    return [_propagation(entry, name) for name in entry.texts(key)]
+
+
+def _propagation(entry: Fields, name: str) -> Propagation:
+    try:
+        return Propagation(name)
+    except ValueError:
+        raise damaged(entry.path, f"it names an unknown propagation, {quoted(name, 40)}") from None
+
+
+def _is_shard(value: object) -> bool:
+    """Whether it is [K, N], K from 0."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(part, int) and not isinstance(part, bool) for part in value)
+        and 0 <= value[0] < value[1]
+    )

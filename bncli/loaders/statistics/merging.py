@@ -1,0 +1,227 @@
+"""Several statistics files of the same layers as one: what all of their batches come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from math import fsum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import FileError, UsageError
+from bncli.files.reading import current
+from bncli.light import np
+from bncli.loaders.names import listed, quoted
+from bncli.loaders.statistics.columns import LEAVES
+from bncli.loaders.statistics.fields import plain
+from bncli.loaders.statistics.file import open_statistics
+from bncli.model.capture import Capture, OutputSums, Propagation, WatchedLayer
+from bncli.moments.batches import merge_sums
+from bncli.report import printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormState
+
+
+def read_statistics(paths: Sequence[Path | str]) -> Capture:
+    """The capture in one file, or in several of the same layers, merged.
+
+    The same files in any order give the same bits. Raises FileError as `open_statistics`, and where
+    two files cannot be merged, which it names: other layers, other weights, or the same shard.
+    Shards that are missing are noted.
+    """
+    if not paths:
+        raise UsageError("there is no statistics file to read.")
+    captures = [open_statistics(path) for path in paths]
+    if len(captures) == 1:
+        return captures[0]
+    first = captures[0]
+    for path, capture in zip(paths[1:], captures[1:], strict=True):
+        if fact := _difference(first, capture, printable(str(paths[0]))):
+            raise FileError(path, f"{fact}; only files of one model can be merged.")
+    _check_shards(paths, captures)
+    return merged(captures)
+
+
+def merged(captures: Sequence[Capture]) -> Capture:
+    """Captures of the same layers as one, the same bits for any order of them."""
+    captures = sorted(captures, key=_content)
+    first = captures[0]
+    rounds = [capture.rounds for capture in captures if capture.rounds is not None]
+    return Capture(
+        tuple(
+            _layer([capture.layers[i] for capture in captures]) for i in range(len(first.layers))
+        ),
+        _outputs([capture.outputs for capture in captures]),
+        still_training=_all_of([capture.still_training for capture in captures]),
+        dropout=_all_of([capture.dropout for capture in captures]),
+        rounds=max(rounds, default=None),
+        settled=all(capture.settled for capture in captures),
+        weights_moved=any(capture.weights_moved for capture in captures),
+        refused_training="; ".join(
+            sorted({each.refused_training for each in captures if each.refused_training})
+        ),
+        source=_source([dict(capture.source) for capture in captures]),
+        fingerprint=first.fingerprint,
+        per_batch={
+            key: {
+                name: np.concatenate([capture.per_batch[key][name] for capture in captures])
+                for name in first.per_batch[key]
+            }
+            for key in first.per_batch
+            if all(key in capture.per_batch for capture in captures)
+        },
+    )
+
+
+def _layer(parts: Sequence[WatchedLayer]) -> WatchedLayer:
+    """One layer of all captures; what a propagation lacks in one of them comes from the others."""
+    seen = {
+        propagation: [part.seen[propagation] for part in parts if propagation in part.seen]
+        for propagation in Propagation
+    }
+    return replace(
+        parts[0],
+        frozen=any(part.frozen for part in parts),
+        in_training=any(part.in_training for part in parts),
+        calls=max(part.calls for part in parts),
+        seen={key: merge_sums(sums) for key, sums in seen.items() if sums},
+    )
+
+
+def _outputs(captured: Sequence[tuple[OutputSums, ...]]) -> tuple[OutputSums, ...]:
+    """The outputs of all captures; none where a capture has others, or none."""
+    kinds = {tuple((part.name, len(part.mean)) for part in outputs) for outputs in captured}
+    if len(kinds) > 1:
+        return ()
+    return tuple(map(_output, zip(*captured, strict=True)))
+
+
+def _output(parts: Sequence[OutputSums]) -> OutputSums:
+    """One output of all captures: pooled means, and what the parts lie apart added up."""
+    parts = sorted(parts, key=_output_content)
+    count = sum(part.count for part in parts)
+    shift = parts[0].mean
+    with np.errstate(all="ignore"):
+        offset = np.zeros(len(shift))
+        for part in parts:
+            offset += (part.mean - shift) * (part.count / count)
+        squares = np.zeros(len(shift))
+        for part in parts:
+            squares += part.squares + np.square((part.mean - shift) - offset) * part.count
+    shared = set.intersection(*(set(part.apart) for part in parts))
+    apart = {
+        each: _sum([part.apart[each] for part in parts]) for each in Propagation if each in shared
+    }
+    return OutputSums(parts[0].name, count, shift + offset, squares, apart)
+
+
+def _sum(values: list[float]) -> float:
+    """The sum, the same for any order; of what is not finite, as IEEE arithmetic gives it."""
+    return fsum(values) if np.isfinite(values).all() else sum(values)
+
+
+def _all_of(captured: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Names of all captures: in the order of the one, or sorted where they are not the same."""
+    if len(set(captured)) == 1:
+        return captured[0]
+    return tuple(sorted({name for names in captured for name in names}))
+
+
+def _source(sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where all is from: what all captures say, and of what differs every value, in order."""
+    keys = sorted({key for source in sources for key in source})
+    whole = {}
+    for key in keys:
+        given = {_json(source[key]): source[key] for source in sources if key in source}
+        values = [given[text] for text in sorted(given)]
+        whole[key] = values[0] if len(values) == 1 else values
+    return whole
+
+
+def _json(value: Any) -> str:
+    return json.dumps(plain(value), sort_keys=True)
+
+
+def _content(capture: Capture) -> tuple[Any, ...]:
+    """What captures of the same layers differ in, to sort by."""
+    arrays: list[NDArray[Any]] = []
+    for layer in capture.layers:
+        for propagation in Propagation:
+            sums = layer.seen.get(propagation)
+            arrays += (
+                [] if sums is None else [np.asarray(getattr(sums, f.name)) for f in fields(sums)]
+            )
+    arrays += [array for table in capture.per_batch.values() for array in table.values()]
+    return (*capture.shard, _json(capture.source), *(array.tobytes() for array in arrays))
+
+
+def _output_content(part: OutputSums) -> tuple[Any, ...]:
+    apart = sorted((key.value, str(value)) for key, value in part.apart.items())
+    return part.mean.tobytes(), part.squares.tobytes(), part.count, apart
+
+
+# ---------------------------------------------------------------------------- what cannot be merged
+
+
+def _difference(one: Capture, other: Capture, path: str) -> str:
+    """In what the layers of the other are not those of the one, "" where they are the same.
+
+    `path` is where the one is from.
+    """
+    names, others = ([layer.name for layer in capture.layers] for capture in (one, other))
+    if names != others:
+        unlike = [name for name in (*others, *names) if name not in names or name not in others]
+        which = f" ({listed(unlike)})" if unlike else ""
+        return f"its layers are not those of {path}, or run in another order{which}"
+    for first, second in zip(one.layers, other.layers, strict=True):
+        for key, what in (("num_features", "number of channels"), ("order", "place in the model")):
+            mine, theirs = getattr(first, key), getattr(second, key)
+            if mine != theirs:
+                return f"the {what} of '{quoted(second.name)}' is {theirs}, but {mine} in {path}"
+    if one.fingerprint.get("weights") != other.fingerprint.get("weights"):
+        return f"the weights of its model differ from those in {path}"
+    for first, second in zip(one.layers, other.layers, strict=True):
+        if leaf := _changed(first.state, second.state):
+            return f"the {leaf} of '{quoted(second.name)}' differs from that in {path}"
+    return ""
+
+
+def _changed(one: BatchNormState | None, other: BatchNormState | None) -> str:
+    """What is another in the state of a layer, "" where it is the same."""
+    if one is None or other is None:
+        return "" if one is other else "state"
+    for leaf in LEAVES:
+        mine, theirs = getattr(one, leaf), getattr(other, leaf)
+        if (mine is None) is not (theirs is None):
+            return leaf
+        if mine is not None and mine.tobytes() != theirs.tobytes():
+            return leaf
+    for leaf in ("eps", "momentum"):
+        if getattr(one.module, leaf, None) != getattr(other.module, leaf, None):
+            return leaf
+    return ""
+
+
+def _check_shards(paths: Sequence[Path | str], captures: Sequence[Capture]) -> None:
+    """Raise FileError where a shard comes twice; note those that do not come."""
+    places: dict[tuple[int, int], Path | str] = {}
+    for path, capture in zip(paths, captures, strict=True):
+        if capture.shard[1] == 1:
+            continue
+        if capture.shard in places:
+            k, n = capture.shard
+            raise FileError(
+                path,
+                f"it is shard {k} of {n}, as {printable(str(places[capture.shard]))} is, so its "
+                "batches would count twice; leave one of them out.",
+            )
+        places[capture.shard] = path
+    for n in sorted({n for _, n in places}):
+        missing = [str(k) for k in range(n) if (k, n) not in places]
+        if missing:
+            are = "is" if len(missing) == 1 else "are"
+            current().notes[f"of {n} shards, {listed(missing)} {are} not among the files."] = None
