@@ -176,14 +176,15 @@ def open_session(flags: ModelFlags, model: str) -> Session:
         raise UsageError("--allow-missing-keys is for --checkpoint, which is not given.")
     if not flags.data:
         raise UsageError("--data is missing: name files of tensors, or a loader as file.py:name.")
-    data = open_data(
-        flags.data,
-        flags.input_key,
-        flags.batch_size,
-        flags.batches,
-        flags.dtype.value if flags.dtype else None,
-        seed=seed,
-    )
+    with RandomStreams(seed).drawing():  # of modules that make their data as they are imported
+        data = open_data(
+            flags.data,
+            flags.input_key,
+            flags.batch_size,
+            flags.batches,
+            flags.dtype.value if flags.dtype else None,
+            seed=seed,
+        )
     with RandomStreams(seed).drawing():
         built = load_model(model, arguments)
     source: dict[str, Value | Mapping[str, Value]] = {

@@ -7,15 +7,17 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bncli.errors import FileError, ModelError, UsageError
 from bncli.live.users_code import let_import_from, users_code
 from bncli.loaders.names import listed, missing, nearest, quoted
 
-_FORM = re.compile(r"(?P<where>.+?\.py|[\w.]+)(?P<colon>::?)(?P<name>[^:\\/]*)")
+_NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_FORM = re.compile(rf"(?P<where>.+?\.py|{_NAME})(?P<colon>::?)(?P<name>(?:{_NAME})?)")
 _DEFINED = re.compile(rb"^(?:class|def)[ \t]+([A-Za-z]\w*)", re.MULTILINE)
 """What a file defines for others, each at the beginning of a line."""
 
@@ -54,7 +56,7 @@ def code_name(spec: str) -> CodeName | None:
 def find(code: CodeName, kind: str) -> Any:
     """Import the module or the file, and return what the name means in it.
 
-    `kind`, such as "model", says what is looked for. Raises FileError for a file that is not there,
+    `kind`, such as "model" or "data", says what is looked for. Raises FileError for a file that is not there,
     UsageError where no name is given, and ModelError where the import raises, or nothing is called
     so: it lists the near names.
     """
@@ -63,7 +65,8 @@ def find(code: CodeName, kind: str) -> Any:
         if not path.is_file():
             raise missing(path) if not path.exists() else FileError(path, "it is not a file.")
     if not code.name:
-        raise UsageError(f"{quoted(code.where)}: say which {kind} in it, {_example(code, kind)}.")
+        where = quoted(code.where)
+        raise UsageError(f"{where}: name the {kind} in it, {_example(code)}.")
     let_import_from(os.getcwd(), code.where)  # noqa: PTH109  # as sys.path has it
     module = _import_file(Path(code.where)) if code.is_file else _import_module(code)
     value: Any = module
@@ -75,7 +78,20 @@ def find(code: CodeName, kind: str) -> Any:
     return value
 
 
-def _example(code: CodeName, kind: str) -> str:
+def find_function(spec: str, kind: str) -> Callable[..., Any]:
+    """The function that `package.module:name` or `file.py:name` names; raises as `find`."""
+    code = code_name(spec)
+    if code is None:
+        raise UsageError(
+            f"{quoted(spec)}: write the {kind} as package.module:name or file.py:name."
+        )
+    value = find(code, kind)
+    if not callable(value):
+        raise ModelError(f"{code}: it is {kind_of(value)}, not a function.")
+    return cast("Callable[..., Any]", value)
+
+
+def _example(code: CodeName) -> str:
     """How to name something in a file, taken from what it defines."""
     names: list[str] = []
     if code.is_file:
@@ -86,8 +102,8 @@ def _example(code: CodeName, kind: str) -> str:
         names = [name.decode() for name in _DEFINED.findall(text)]
     where = quoted(code.where)
     if not names:
-        return f"such as {where}:{'Net' if kind == 'model' else 'loader'}"
-    return f"such as {where}:{names[0]} (it defines {listed(names)})"
+        return f"such as {where}:NAME"
+    return f"such as {where}:{names[0]}; it defines {listed(names)}"
 
 
 def _unknown(code: CodeName, value: Any, part: str, kind: str) -> str:
@@ -117,11 +133,6 @@ def _is_own(value: Any, name: str) -> bool:
 
 def _import_module(code: CodeName) -> ModuleType:
     """A module by its name. Raises ModelError where it is not there or raises."""
-    if not all(part.isidentifier() for part in code.where.split(".")):
-        raise UsageError(
-            f"{code}: '{quoted(code.where)}' names no module; write package.module:name, or "
-            "file.py:name for a file."
-        )
     importlib.invalidate_caches()
     with users_code(f"importing {code.where}"):
         try:
@@ -129,9 +140,15 @@ def _import_module(code: CodeName) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{code.where}.".startswith(f"{error.name}."):
                 raise  # it is there, and imports something that is not
+            near = nearest([path.stem for path in Path().glob("*.py")], code.where)
+            instead = (
+                f"did you mean {listed([f'{name}.py:{code.name}' for name in near], ' or ')}?"
+                if near
+                else "write package.module:name, or file.py:name for a file."
+            )
             raise ModelError(
                 f"{code}: there is no module '{quoted(error.name)}', neither in the current folder "
-                "nor installed; write package.module:name, or file.py:name for a file."
+                f"nor installed; {instead}"
             ) from error
 
 

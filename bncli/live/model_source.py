@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from bncli.backends.torch.tensors import library
@@ -66,8 +67,11 @@ def _refuse_file(spec: str) -> NoReturn:
     if not os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         if path.suffix in {".pt", ".pth", ".npz", ".py"}:
             raise missing(path)
+        where, colon, name = spec.rpartition(":")
+        example = f"{where}.py:{name}" if colon and Path(f"{where}.py").is_file() else "seg.py:UNet"
         raise UsageError(
-            f"MODEL {quoted(spec)}: write package.module:name or file.py:name, such as seg.py:UNet."
+            f"MODEL {quoted(spec)}: write package.module:name or file.py:name, such as "
+            f"{quoted(example)}."
         )
     try:
         container = open_file(path).container

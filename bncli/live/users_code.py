@@ -30,11 +30,20 @@ LONGEST_MESSAGE = 300
 _FRAME = re.compile(r'^\s*File "(.+?)", line (\d+)', re.MULTILINE)
 """A place in a traceback that was passed on as text, as a worker of a DataLoader does."""
 
-_DTYPES = re.compile(
-    r"same dtype|scalar type|Found dtype|mixed dtype|Input type \(|not implemented for '"
-)
-_NAMES = re.compile(r"(?i)double|long|int|short|char|byte|bool|half")
-"""What PyTorch's errors say where an input's dtype is not the one of the weights."""
+_DTYPES = [
+    re.compile(pattern)
+    for pattern in (
+        r"Input type \(.*\) and (?:bias|weight) type \((?:\w+(?:::|\.))*(\w+?)(?:Tensor)?\)",
+        r"must have the same dtype, but got \w+ and (\w+)",
+        r"expected scalar type \w+ but found (\w+)",
+        r"input dtype \(torch\.\w+\) does not match weight dtype \(torch\.(\w+)\)",
+        r"mixed dtype \((CPU)\)",
+        r"not implemented for ['\"](?:Long|Int|Short|Byte|Char|Bool)(['\"])",
+    )
+]
+"""What PyTorch says where an input's dtype is not that of the weights, which some of it names."""
+_WEIGHTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "double": "float64"}
+"""Dtypes of weights as errors call them; all others are taken as float32, the usual one."""
 
 
 class _Surroundings:
@@ -51,8 +60,8 @@ _surroundings = _Surroundings()
 
 def let_import_from(folder: str, program: str) -> None:
     """Make the modules in a folder importable for the user's code, called as `program`."""
-    if folder not in _surroundings.folders:
-        _surroundings.folders.insert(0, folder)
+    others = [each for each in _surroundings.folders if each != folder]
+    _surroundings.folders = [folder, *others]
     _surroundings.argv = [program]
 
 
@@ -130,6 +139,7 @@ def _printing_aside() -> Iterator[None]:
     number = _number_of(err)
     kept = None
     if number is not None and _number_of(sys.__stdout__) == 1:
+        _flush(sys.__stdout__)
         kept = os.dup(1)
         os.dup2(number, 1)
     sys.stdout = aside = _aside(number, err)
@@ -137,12 +147,16 @@ def _printing_aside() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = out, err
-        for stream in (aside, sys.__stdout__ if kept is not None else None):
-            with suppress(OSError, ValueError, AttributeError):  # closed, or full
-                stream.flush()  # type: ignore[union-attr]  # suppressed where it is None
+        _flush(aside)
         if kept is not None:
+            _flush(sys.__stdout__)
             os.dup2(kept, 1)
             os.close(kept)
+
+
+def _flush(stream: IO[str] | None) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # closed, full, or not there
+        stream.flush()  # type: ignore[union-attr]  # suppressed where it is None
 
 
 def _number_of(stream: IO[str] | None) -> int | None:
@@ -196,7 +210,8 @@ def told(error: BaseException, what: str) -> str:
 def last_line(error: BaseException) -> str:
     """The error's kind and the last line of its text, on one line and printable."""
     kind = type(error).__name__
-    lines = [line.strip() for line in _text(error).splitlines() if line.strip()]
+    text = str(error.msg) if isinstance(error, SyntaxError) else _text(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return quoted(kind)
     line = lines[0] if lines[0].startswith("CUDA error") else lines[-1]
@@ -213,12 +228,15 @@ def _text(error: BaseException) -> str:
 
 
 def hint_for(error: BaseException) -> str:
-    """What to do about an error that the input's dtype is known to cause; "" for any other."""
+    """What to do about an error whose cause is known by its text; "" for any other."""
     text = _text(error)
-    if isinstance(error, RuntimeError | NotImplementedError | ValueError) and (
-        _DTYPES.search(text.replace('"', "'")) and _NAMES.search(text)
-    ):
-        return "If it is the input that has another dtype than the weights, add --dtype float32."
+    if isinstance(error, ImportError) and "attempted relative import" in text:
+        return "Name a file that is part of a package as package.module:name."
+    if isinstance(error, RuntimeError | ValueError):
+        for pattern in _DTYPES:
+            if found := pattern.search(text):
+                dtype = _WEIGHTS.get(found[1].lower(), "float32")
+                return f"If it is the input that has the other dtype, add --dtype {dtype}."
     return ""
 
 

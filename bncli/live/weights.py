@@ -17,6 +17,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import FileError, MissingTensorError, ModelError
 from bncli.gate.places import names_of, unwrapped
 from bncli.light import dataclass, np
+from bncli.live.users_code import users_code
 from bncli.loaders import open_model, split_spec
 from bncli.loaders.names import listed, nearest, quoted
 
@@ -54,6 +55,8 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     done: `path`, `part`, `keys` (the number of keys loaded), `missing` (the names that were
     missing), and `converted` (such as "float16 to float32 in 12 tensors").
 
+    A num_batches_tracked that is missing is None afterwards: nobody knows it.
+
     Raises MissingTensorError where no part fits, two fit equally, or keys are missing
     (unless `allow_missing`) or left over, ModelError for a shape that differs, and FileError and
     TensorError for what cannot be read. The model is as before then, unless a damaged tensor was
@@ -65,6 +68,7 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     missing = _check_keys(path, part, targets, allow_missing=allow_missing)
     _check_shapes(path, part, targets)
     dtypes: Counter[str] = Counter()
+    _forget_counters(model, [key for key in targets if key not in part.found])
     with library().no_grad():
         for key, ref in part.found.items():
             target = targets[key]
@@ -89,11 +93,9 @@ def _targets(model: nn.Module) -> dict[str, Tensor]:
     """The model's parameters and persistent buffers by key. Raises ModelError for lazy ones."""
     from torch.nn.parameter import is_lazy
 
-    tensors = {
-        key: value
-        for key, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, library().Tensor)
-    }
+    with users_code("reading the model's state_dict"):
+        state = model.state_dict(keep_vars=True)
+    tensors = {key: value for key, value in state.items() if isinstance(value, library().Tensor)}
     lazy = [key for key, value in tensors.items() if is_lazy(value)]
     if lazy:
         raise ModelError(
@@ -131,7 +133,6 @@ def _fitting(
             best[same] = max(best.get(same, ""), prefix, key=len)
     prefixes = sorted(best.values())
     if len(prefixes) > 1 and "" not in prefixes:
-        # What differs is the first component in which they differ.
         parts = [prefix.rstrip("./") for prefix in prefixes]
         raise MissingTensorError(
             path,
@@ -199,13 +200,13 @@ def _check_keys(
     if missing and not allow_missing:
         problems.append(f"it lacks {_few(missing)}, which the model has")
     if part.left_over:
-        problems.append(f"it has {_few(part.left_over)}, which the model has not")
+        problems.append(f"it has {_few(part.left_over)}, which the model lacks")
     if problems:
         where = f"under '{quoted(part.prefix)}' " if part.prefix else ""
-        allow = " (--allow-missing-keys accepts that)" if missing and not part.left_over else ""
-        raise MissingTensorError(
-            path, f"{where}{'; '.join(problems)}; the model may need other --arg{allow}."
-        )
+        advice = "check MODEL and its --arg"
+        if missing and not part.left_over:
+            advice += ", or accept that with --allow-missing-keys"
+        raise MissingTensorError(path, f"{where}{', and '.join(problems)}; {advice}.")
     return missing
 
 
@@ -231,19 +232,29 @@ def _check_shapes(path: Path, part: Part, targets: Mapping[str, Tensor]) -> None
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise ModelError(
-            f"{quoted(str(path))}: {'; '.join(wrong[:SHOWN])}{more}; the model may need other "
-            "--arg."
+            f"{quoted(str(path))}: {', '.join(wrong[:SHOWN])}{more}; check MODEL and its --arg."
         )
 
 
 def _copy(ref: TensorRef, target: Tensor) -> None:
     """Put a file's values into a tensor of the model."""
     try:
-        target.data.copy_(library().from_numpy(np.array(ref.read())).reshape(target.shape))
+        target.data.copy_(
+            library().from_numpy(np.require(ref.read(), requirements="W")).reshape(target.shape)
+        )
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise FileError(
             ref.path, f"{quoted(ref.name)} cannot be put into the model ({error})."
         ) from error
+
+
+def _forget_counters(model: nn.Module, missing: Iterable[str]) -> None:
+    """Take away the fresh counters that the checkpoint lacks, where no update needs them."""
+    for key in missing:
+        owner, _, leaf = key.rpartition(".")
+        module = model.get_submodule(owner)
+        if leaf == COUNTER and getattr(module, "momentum", None) is not None:
+            module.register_buffer(COUNTER, None)
 
 
 # ------------------------------------------------------------------ fingerprints
