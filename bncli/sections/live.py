@@ -1,0 +1,122 @@
+"""What reports of a live model have in common: what was looked at, how much of it, and the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bncli.model.capture import Propagation
+from bncli.sections.answer import counted, listed, share
+
+if TYPE_CHECKING:
+    from bncli.model.capture import Capture, InputSums, WatchedLayer
+    from bncli.report import Value
+
+MODES = (Propagation.TRAINING, Propagation.EVAL, Propagation.AS_TRAINED)
+"""The propagations of which a report tells, the one that judges first."""
+
+
+def seen_first(layer: WatchedLayer) -> InputSums | None:
+    """What a layer saw in the first of `MODES` in which it ran."""
+    return next((layer.seen[mode] for mode in MODES if mode in layer.seen), None)
+
+
+def modes_of(capture: Capture) -> list[str]:
+    """The propagations that ran, without that of statistics found anew."""
+    return [mode.value for mode in MODES if any(mode in layer.seen for layer in capture.layers)]
+
+
+def batches_of(capture: Capture) -> int:
+    """How many batches went through the model: those of its input, else of its layers."""
+    if capture.input is not None:
+        return max((sums.batches for sums in capture.input.seen.values()), default=0)
+    calls = [
+        sums.batches // layer.calls
+        for layer in capture.norms
+        if (sums := seen_first(layer)) is not None and not layer.per_sample
+    ]
+    return max(calls, default=0)
+
+
+def live_facts(capture: Capture) -> dict[str, Value]:
+    """How much was looked at, and the outputs' gap.
+
+    `values` counts those that all layers took in, in one propagation; `ratio` is the gap over its
+    floor, None where that is 0 or not known.
+    """
+    seen = [(layer, sums) for layer in capture.norms if (sums := seen_first(layer)) is not None]
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    return {
+        "layers": len(capture.norms),
+        "batches": batches_of(capture),
+        "values": sum(layer.num_features * sums.values for layer, sums in seen),
+        "modes": modes_of(capture),
+        "gap": gap,
+        "gap_floor": floor,
+        "ratio": gap_ratio(capture),
+    }
+
+
+def gap_ratio(capture: Capture) -> float | None:
+    """The outputs' gap over its floor; None where the floor is 0, or one of them is not known."""
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    return gap / floor if gap is not None and floor else None
+
+
+def live_subject(capture: Capture) -> tuple[str, ...]:
+    """What was looked at, in two lines: the model with its weights, and the data."""
+    source = capture.source
+    channels = sum(layer.num_features for layer in capture.norms)
+    layers = f"{counted(len(capture.norms), 'BatchNorm layer')}, {counted(channels, 'channel')}"
+    model = [_said(source.get("model")), _weights(capture), layers]
+    data = [_said(source.get("data")), _amount(capture), _place(source)]
+    return tuple(filter(None, ("  ".join(filter(None, line)) for line in (model, data))))
+
+
+def gap_line(capture: Capture) -> str:
+    """How far the outputs in evaluation are from those in training, or why that is not known."""
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    if gap is None:
+        reason = capture.refused_training or capture.no_gap
+        return f"the outputs of the modes are not compared: {reason.rstrip('.')}" if reason else ""
+    said = f"in evaluation the outputs are off by {share(gap)} of their spread in training"
+    if floor is None:
+        return said
+    ratio = gap_ratio(capture)
+    times = f" (a ratio of {ratio:.3g})" if ratio is not None else ""
+    return f"{said}; with statistics found anew in all layers, by {share(floor)}{times}"
+
+
+def _weights(capture: Capture) -> str:
+    """Where the weights are from."""
+    if "model" not in capture.source:
+        return ""
+    checkpoint = capture.source.get("checkpoint")
+    if isinstance(checkpoint, Mapping):
+        part = checkpoint.get("part")
+        return f"{checkpoint.get('path')}{f'::{part}' if part else ''}"
+    return _said(checkpoint) or "weights as built"
+
+
+def _amount(capture: Capture) -> str:
+    """How many batches and samples went through the model."""
+    batches = counted(batches_of(capture), "batch", "batches")
+    samples = None
+    if capture.input is not None and (sums := seen_first(capture.input)) is not None:
+        samples = sums.samples
+    return batches if samples is None else f"{batches}, {counted(samples, 'sample')}"
+
+
+def _place(source: Mapping[str, Any]) -> str:
+    """Where the model ran, if not on the CPU."""
+    device = source.get("device")
+    return "" if device in (None, "cpu") else f"on {_said(device)}"
+
+
+def _said(value: Any) -> str:
+    """A value of `Capture.source` for people; several after merging are listed."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return listed([_said(each) for each in value])
+    return str(value)

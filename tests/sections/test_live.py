@@ -1,0 +1,97 @@
+"""What reports of a live model say of what was looked at, and of the gap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bncli.model import BatchNormState
+from bncli.model.capture import Capture, OutputSums, Propagation, WatchedLayer
+from bncli.moments.batches import BatchSums
+from bncli.sections.live import gap_line, gap_ratio, live_facts, live_subject
+
+TRAINING, EVAL, RENEWED = Propagation.TRAINING, Propagation.EVAL, Propagation.RENEWED
+
+
+def sums(channels: int, calls: int, *, per_sample: bool = False):
+    pool = BatchSums(channels, per_sample=per_sample)
+    for seed in range(calls):
+        pool.add(np.random.default_rng(seed).normal(size=(4, channels, 3)).astype(np.float32))
+    return pool.result()
+
+
+def layer(name: str, order: int, channels: int, batches: int, calls: int = 1) -> WatchedLayer:
+    seen = dict.fromkeys((TRAINING, EVAL, RENEWED), sums(channels, batches * calls))
+    return WatchedLayer(
+        name, order, channels, state=BatchNormState(name) if order else None, calls=calls, seen=seen
+    )
+
+
+@pytest.fixture
+def capture():
+    """Two batches through two layers, the second called twice; a gap of 0.6 over a floor of 0.2."""
+    apart = {EVAL: 0.36 * 50, RENEWED: 0.04 * 50}
+    outputs = (OutputSums("", 8, np.zeros(2), np.array([20.0, 30.0]), apart),)
+    layers = (layer("input", 0, 3, 2), layer("bn1", 1, 5, 2), layer("bn2", 2, 7, 2, calls=2))
+    source = {"model": "net.py:Net", "checkpoint": {"path": "net.pth", "part": "ema"}}
+    return Capture(layers, outputs, source=source | {"data": ["a.npy", "b.npy"], "device": "cuda"})
+
+
+def test_the_facts(capture):
+    facts = live_facts(capture)
+    assert facts["layers"] == 2
+    assert facts["batches"] == 2
+    assert facts["values"] == 2 * 4 * 3 * (5 + 2 * 7)
+    assert facts["modes"] == ["training", "eval"]
+    assert facts["gap"] == pytest.approx(0.6)
+    assert facts["gap_floor"] == pytest.approx(0.2)
+    assert facts["ratio"] == pytest.approx(3)
+
+
+def test_batches_without_an_input_are_those_of_the_layers(capture):
+    assert live_facts(replace(capture, layers=capture.norms))["batches"] == 2
+    per_sample = replace(
+        capture.norms[0], per_sample=True, seen={EVAL: sums(5, 3, per_sample=True)}
+    )
+    assert live_facts(replace(capture, layers=(per_sample,)))["batches"] == 0
+
+
+def test_a_floor_of_nothing_has_no_ratio(capture):
+    (output,) = capture.outputs
+    capture = replace(capture, outputs=(replace(output, apart={EVAL: 18.0, RENEWED: 0.0}),))
+    assert live_facts(capture)["gap_floor"] == 0
+    assert gap_ratio(capture) is None
+    assert gap_line(capture).endswith("in all layers, by 0%")
+
+
+def test_the_subject_names_the_model_its_weights_and_the_data(capture):
+    assert live_subject(capture) == (
+        "net.py:Net  net.pth::ema  2 BatchNorm layers, 12 channels",
+        "a.npy, b.npy  2 batches, 8 samples  on cuda",
+    )
+    built = replace(capture, source={"model": "net.py:Net", "data": ["a.npy"], "device": "cpu"})
+    assert live_subject(built) == (
+        "net.py:Net  weights as built  2 BatchNorm layers, 12 channels",
+        "a.npy  2 batches, 8 samples",
+    )
+
+
+def test_the_gap_in_a_line(capture):
+    assert gap_line(capture) == (
+        "in evaluation the outputs are off by 60% of their spread in training; "
+        "with statistics found anew in all layers, by 20% (a ratio of 3)"
+    )
+    (output,) = capture.outputs
+    alone = replace(capture, outputs=(replace(output, apart={EVAL: 18.0}),))
+    assert gap_line(alone) == (
+        "in evaluation the outputs are off by 60% of their spread in training"
+    )
+
+
+def test_an_unknown_gap_says_why(capture):
+    assert gap_line(replace(capture, outputs=(), no_gap="the output holds no number.")) == (
+        "the outputs of the modes are not compared: the output holds no number"
+    )
+    assert gap_line(replace(capture, outputs=())) == ""
