@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  # as PyTorch calls it
 
 SCANNERS = ((1.0, 0.0), (8.0, 5.0), (0.2, -1.0), (3.0, 20.0))
 """The scale and the shift of each scanner's values."""
@@ -42,6 +42,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, image):
+        """Down, through the middle and up again, beside what was there on the way down."""
         first = self.down1(image)
         second = self.down2(F.max_pool2d(first, 2))
         deep = self.middle(F.max_pool2d(second, 2))
