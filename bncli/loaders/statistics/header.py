@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli import __version__
@@ -36,20 +37,14 @@ def header_of(capture: Capture) -> dict[str, Any]:
         "bncli": __version__,
         "numpy": np.__version__,
         "source": plain(capture.source),
-        "shard": [int(part) for part in capture.shard],
         "fingerprint": plain(capture.fingerprint),
-        "still_training": list(capture.still_training),
-        "dropout": list(capture.dropout),
-        "rounds": None if capture.rounds is None else int(capture.rounds),
-        "settled": bool(capture.settled),
-        "weights_moved": bool(capture.weights_moved),
-        "refused_training": capture.refused_training,
+        "shard": [int(part) for part in capture.shard],
+        **_written(capture),
         "layers": [_layer(capture, layer) for layer in capture.layers],
         "outputs": [
             {
-                "name": output.name,
+                **_written(output),
                 "channels": len(output.mean),
-                "count": int(output.count),
                 "apart": {key.value: number(float(apart)) for key, apart in output.apart.items()},
             }
             for output in capture.outputs
@@ -61,46 +56,66 @@ def _layer(capture: Capture, layer: WatchedLayer) -> dict[str, Any]:
     """What is said of one layer."""
     kernel = layer.kernel
     return {
-        "name": layer.name,
-        "order": int(layer.order),
-        "num_features": int(layer.num_features),
-        "frozen": bool(layer.frozen),
-        "in_training": bool(layer.in_training),
-        "calls": int(layer.calls),
-        "per_sample": bool(layer.per_sample),
+        **_written(layer),
         "seen": [each.value for each in Propagation if each in layer.seen],
         "per_batch": [each.value for each in batches_of(capture, layer)],
         "state": None if layer.state is None else _state(layer.state),
         "kernel": kernel
         and {
+            **_written(kernel),
             "in_channels": int(kernel.sums.shape[1]),
             "bias": kernel.bias is not None,
-            "padded": bool(kernel.padded),
         },
     }
 
 
 def _state(state: BatchNormState) -> dict[str, Any]:
     """What is said of a layer's own state."""
-    module = state.module
     arrays: dict[str, NDArray[Any] | None] = {leaf: getattr(state, leaf) for leaf in LEAVES}
-    tracked = state.num_batches_tracked
     return {
-        "name": state.name,
+        **_written(state),
+        "num_batches_tracked": number(state.num_batches_tracked),
         "tensors": {leaf: part.dtype.name for leaf, part in arrays.items() if part is not None},
-        "dtype": state.dtype,
-        "num_batches_tracked": number(tracked),
-        "module": module
-        and {
-            "class_name": module.class_name,
-            "eps": number(module.eps),
-            "momentum": number(module.momentum),
-            "affine": module.affine,
-            "track_running_stats": module.track_running_stats,
-            "training": module.training,
-            "has_momentum": module.has_momentum,
-        },
+        "module": state.module and _written(state.module),
     }
+
+
+def _written(value: Any) -> dict[str, Any]:
+    """The fields of a value that are no arrays and no values of their own, as JSON has them."""
+    return {
+        field.name: SIMPLE[str(field.type)][0](getattr(value, field.name))
+        for field in fields(value)
+        if field.type in SIMPLE
+    }
+
+
+def _read(kind: type, entry: Fields) -> dict[str, Any]:
+    """The same fields of a value of this kind, as they were written."""
+    return {
+        field.name: SIMPLE[str(field.type)][1](entry, field.name)
+        for field in fields(kind)
+        if field.type in SIMPLE
+    }
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+SIMPLE: dict[str, tuple[Callable[[Any], Any], Callable[[Fields, str], Any]]] = {
+    "str": (str, Fields.text),
+    "bool": (bool, Fields.flag),
+    "int": (int, Fields.whole),
+    "tuple[str, ...]": (list, Fields.texts),
+    "str | None": (_optional(str), lambda entry, key: entry.optional(key, str)),
+    "bool | None": (_optional(bool), lambda entry, key: entry.optional(key, bool)),
+    "int | None": (
+        _optional(int),
+        lambda entry, key: None if entry.any(key) is None else entry.whole(key),
+    ),
+    "float | None": (number, Fields.number),
+}
+"""How fields of these types are written and read."""
 
 
 def check_version(header: Fields) -> None:
@@ -140,12 +155,7 @@ def capture_of(header: Fields, columns: Columns) -> Capture:
     return Capture(
         tuple(layers),
         _outputs(header, columns),
-        still_training=header.texts("still_training"),
-        dropout=header.texts("dropout"),
-        rounds=None if header.any("rounds") is None else header.whole("rounds"),
-        settled=header.flag("settled"),
-        weights_moved=header.flag("weights_moved"),
-        refused_training=header.text("refused_training"),
+        **_read(Capture, header),
         source=dict(header.inner("source").values),
         fingerprint={key: fingerprint.text(key) for key in fingerprint.values},
         shard=(shard[0], shard[1]),
@@ -159,15 +169,10 @@ def capture_of(header: Fields, columns: Columns) -> Capture:
 
 def _bare_layer(entry: Fields) -> WatchedLayer:
     """The layer, without any array."""
-    return WatchedLayer(
-        entry.text("name"),
-        entry.whole("order"),
-        entry.whole("num_features", 1),
-        frozen=entry.flag("frozen"),
-        in_training=entry.flag("in_training"),
-        calls=entry.whole("calls"),
-        per_sample=entry.flag("per_sample"),
-    )
+    layer = WatchedLayer(**_read(WatchedLayer, entry))
+    if layer.num_features < 1:
+        raise entry.wrong("num_features")
+    return layer
 
 
 def _with_states(
@@ -202,25 +207,12 @@ def _tensors(state: Fields) -> dict[str, str]:
 
 def _stored_state(state: Fields, arrays: dict[str, NDArray[Any]]) -> BatchNormState:
     """A layer's own state, with these arrays."""
+    module = None if state.any("module") is None else state.inner("module")
+    given: dict[str, Any] = {**_read(BatchNormState, state), **arrays}
     return BatchNormState(
-        state.text("name"),
-        **arrays,
+        **given,
         num_batches_tracked=state.number("num_batches_tracked"),
-        dtype=state.optional("dtype", str),
-        module=None if state.any("module") is None else _module(state.inner("module")),
-    )
-
-
-def _module(module: Fields) -> BatchNormModule:
-    """What the layer's module is."""
-    return BatchNormModule(
-        module.text("class_name"),
-        eps=module.number("eps"),
-        momentum=module.number("momentum"),
-        affine=module.optional("affine", bool),
-        track_running_stats=module.optional("track_running_stats", bool),
-        training=module.optional("training", bool),
-        has_momentum=module.flag("has_momentum"),
+        module=None if module is None else BatchNormModule(**_read(BatchNormModule, module)),
     )
 
 
@@ -239,7 +231,7 @@ def _with_kernel(number: int, entry: Fields, layer: WatchedLayer, columns: Colum
     if kernel.flag("bias"):
         bias = columns.take(f"kernel/{number}/bias", shape[:1], "float64")
     sums = columns.take(f"kernel/{number}/sums", shape, "float64")
-    return replace(layer, kernel=InputKernel(sums, bias, kernel.flag("padded")))
+    return replace(layer, kernel=InputKernel(sums, bias, **_read(InputKernel, kernel)))
 
 
 def _outputs(header: Fields, columns: Columns) -> tuple[OutputSums, ...]:
@@ -259,7 +251,10 @@ def _outputs(header: Fields, columns: Columns) -> tuple[OutputSums, ...]:
             raise entry.wrong("apart")
         outputs.append(
             OutputSums(
-                entry.text("name"), entry.whole("count"), mean[place], squares[place], differences
+                **_read(OutputSums, entry),
+                mean=mean[place],
+                squares=squares[place],
+                apart=differences,
             )
         )
         begin += size

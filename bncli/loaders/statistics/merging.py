@@ -61,9 +61,9 @@ def merged(captures: Sequence[Capture]) -> Capture:
         rounds=max(rounds, default=None),
         settled=all(capture.settled for capture in captures),
         weights_moved=any(capture.weights_moved for capture in captures),
-        refused_training="; ".join(
-            sorted({each.refused_training for each in captures if each.refused_training})
-        ),
+        refused_training=_either([capture.refused_training for capture in captures]),
+        no_gap=_either([capture.no_gap for capture in captures]),
+        uncalled=_all_of([capture.uncalled for capture in captures]),
         source=_source([dict(capture.source) for capture in captures]),
         fingerprint=first.fingerprint,
         per_batch={
@@ -129,6 +129,11 @@ def _all_of(captured: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     if len(set(captured)) == 1:
         return captured[0]
     return tuple(sorted({name for names in captured for name in names}))
+
+
+def _either(reasons: Sequence[str]) -> str:
+    """The reasons of all captures, in order, each once."""
+    return "; ".join(sorted(set(filter(None, reasons))))
 
 
 def _source(sources: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import json
 import random
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -70,6 +70,16 @@ def test_every_field_comes_back_bit_for_bit(path):
     written = odd_capture()
     write_statistics(path, written)
     assert unlike(written, open_statistics(path)) is None
+
+
+def test_every_field_is_tried():
+    """So that one that is added to a capture cannot be forgotten in its file."""
+    plain, tried = Capture(()), odd_capture()
+    assert not [f.name for f in fields(plain) if getattr(plain, f.name) == getattr(tried, f.name)]
+    plain = WatchedLayer("", 0, 0)
+    for field in fields(plain):
+        values = [getattr(layer, field.name) for layer in tried.layers]
+        assert any(value is not getattr(plain, field.name) for value in values), field.name
 
 
 def test_a_capture_of_nothing_comes_back(path):
