@@ -56,9 +56,9 @@ def code_name(spec: str) -> CodeName | None:
 def find(code: CodeName, kind: str) -> Any:
     """Import the module or the file, and return what the name means in it.
 
-    `kind`, such as "model" or "data", says what is looked for. Raises FileError for a file that is not there,
-    UsageError where no name is given, and ModelError where the import raises, or nothing is called
-    so: it lists the near names.
+    `kind`, such as "model" or "data", says what is looked for. Raises FileError for a file that is
+    not there, UsageError where no name is given, and ModelError where the import raises, or nothing
+    is called so: it lists the near names.
     """
     if code.is_file:
         path = Path(code.where)

@@ -7,6 +7,7 @@ place of a module that bncli itself imports.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, cast
 
 import bncli
 from bncli.errors import BncliError, ModelError
@@ -176,7 +177,7 @@ def _aside(number: int | None, err: IO[str] | None) -> IO[str]:
     It stays the same, as a logger of the user's may keep it.
     """
     if number is None:
-        return err if err is not None else _nowhere()
+        return err if err is not None else cast("IO[str]", _Nowhere())
     stream = _open.get(number)
     if stream is None or stream.closed:
         stream = open(  # noqa: SIM115  # a descriptor, which stays open
@@ -186,8 +187,12 @@ def _aside(number: int | None, err: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _nowhere() -> IO[str]:
-    return Path(os.devnull).open("w", encoding="utf-8")
+class _Nowhere(io.TextIOBase):
+    """A stream that takes everything, where there is no standard error."""
+
+    def write(self, text: str) -> int:
+        """Take a text."""
+        return len(text)
 
 
 # ------------------------------------------------------------------ errors
