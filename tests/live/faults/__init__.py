@@ -1,0 +1,1 @@
+"""Faults of live models, each made by its cause, and healthy nets; all small and trained here."""
