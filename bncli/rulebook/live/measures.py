@@ -182,7 +182,7 @@ def layer_measure(
             right_error=_rms(right),
             training=batch_scatter(seen),
             evaluation=batch_scatter(evaluated),
-            dropout=dropout_effect(layer),
+            dropout=dropout_effect(layer, stored),
             memory=_memory(seen, mean, train_batch_size),
             origin=training_data(layer, mean, stored, record),
         )

@@ -13,6 +13,7 @@ from bncli.running_stats.scatter import CHANCE, MOST_APART
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bncli.model import FloatArray
     from bncli.model.capture import InputSums
 
 MATTERS = 0.1
@@ -31,7 +32,7 @@ class BatchScatter:
     and `border` what chance does not reach; None and Inf where there is one batch, or one sample a
     batch. `apart` is the standard deviation between batches beyond chance, in that of all values.
     `between` is the share of the variance between batches in that of all values, None for one
-    batch, and `needed` the samples a batch at which SMALL_SHARE of it would be left.
+    batch, and `needed` the samples a batch at which chance alone would make it SMALL_SHARE.
     """
 
     f_ratio: float | None
@@ -71,34 +72,50 @@ def batch_scatter(seen: InputSums) -> BatchScatter:
             border=max(MOST_APART, f_quantile(CHANCE, batches - 1, inner)),
             apart=math.sqrt(float(np.median(excess))),
             between=float(np.median(share)),
-            needed=math.ceil(float(np.median(spread / var)) / SMALL_SHARE),
+            needed=_needed(spread, seen.within[varied] / seen.values, seen.samples / batches),
         )
+
+
+def _needed(spread: FloatArray, within: FloatArray, size: float) -> int:
+    """The samples a batch at which the means of shuffled batches have SMALL_SHARE of the variance.
+
+    `spread` is the variance of samples' means, `within` that in batches of `size`.
+    """
+    shuffled = within + spread / size
+    return math.ceil(float(np.median(spread / shuffled)) / SMALL_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
 class DropoutEffect:
     """The variance in the training propagation over that with dropout on: the median channel.
 
-    `one_way` says that it is on the same side of 1 in all channels.
+    `one_way` says that it is on the same side of 1 in all channels. `stored` is the variance with
+    dropout on over the stored one, the median channel's.
     """
 
     ratio: float
     one_way: bool
+    stored: float
 
 
-def dropout_effect(layer: WatchedLayer) -> DropoutEffect | None:
-    """What dropout does to a layer's variance; None where it was not captured."""
+def dropout_effect(layer: WatchedLayer, stored: FloatArray) -> DropoutEffect | None:
+    """What dropout does to a layer's variance; None where it was not captured.
+
+    `stored` is running_var + eps.
+    """
     training = layer.seen.get(Propagation.TRAINING)
     trained = layer.seen.get(Propagation.AS_TRAINED)
     if training is None or trained is None:
         return None
     with np.errstate(all="ignore"):
         ratio = (training.var + layer.eps) / (trained.var + layer.eps)
-    ratio = ratio[np.isfinite(ratio)]
-    if not len(ratio):
+        fit = (trained.batch_var + layer.eps) / stored
+    known = np.isfinite(ratio) & np.isfinite(fit) & (fit > 0)
+    if not known.any():
         return None
+    ratio = ratio[known]
     one_way = bool((ratio < 1).all() or (ratio > 1).all())
-    return DropoutEffect(float(np.median(ratio)), one_way)
+    return DropoutEffect(float(np.median(ratio)), one_way, float(np.median(fit[known])))
 
 
 def first_seen(layer: WatchedLayer, order: Sequence[Propagation]) -> InputSums | None:

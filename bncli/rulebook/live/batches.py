@@ -1,0 +1,227 @@
+"""BN806, BN809, BN811 and BN812: batches, momentum and dropout of the training."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import Rule, percent, times
+from bncli.rulebook.live.evidence import FEWEST_BATCHES, Evidence, at_layers
+from bncli.rulebook.live.measures import EVALUATED
+from bncli.rulebook.live.scatter import SMALL_SHARE, BatchScatter, batch_scatter, first_seen
+from bncli.rulebook.order import middle_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bncli.rulebook.live.measures import LayerMeasure
+
+DIFFER = Rule(
+    "BN806",
+    "batches-differ",
+    Severity.WARNING,
+    "the batches differ more than chance, as with one domain, class or patient a batch",
+    "Shuffle the samples, in training too, or normalise each domain by itself. No stored "
+    "statistics give what training saw, so that recalibration does not help.",
+    symptom="The model is good in training mode and worse in evaluation, although the stored "
+    "statistics are right.",
+    arithmetic="The variance of the batches' means, times the samples a batch, over that of the "
+    "samples' means within their batches is 1 for shuffled samples. Here, in the evaluation "
+    "propagation, it is above 3 and above what chance exceeds once in a million, and the batches' "
+    "means scatter by more than a tenth of a standard deviation beyond chance.",
+    certainty="Certain that these batches differ. That training had such batches too is likely "
+    "where its loader is the one that was captured.",
+    lookalike="Pixels of one image are alike, so that the means of images always differ more than "
+    "those of as many independent values; they are compared by samples. Data of one domain that "
+    "training did not see are BN810.",
+    seen=("pytorch/pytorch#5406",),
+    milder=Severity.INFO,
+)
+MEMORY = Rule(
+    "BN809",
+    "momentum-likely-too-large",
+    Severity.WARNING,
+    "the running statistics look like those of the last few batches",
+    "Train with a smaller momentum (PyTorch's is the weight of the new batch), and re-estimate the "
+    "running statistics on training data.",
+    symptom="Evaluation is noisy, and swings from one checkpoint to the next.",
+    arithmetic="The stored mean's squared distance from the data's, over the variance of the "
+    "batches' means, is about m/(2 - m): 0.05 at a momentum m of 0.1, 1 at 0.99. It is above a "
+    "third in every layer, which a momentum above 0.5 gives.",
+    certainty="Likely. Weights that went on without their statistics look alike where the first "
+    "layer's means do not tell them apart.",
+    lookalike="A momentum that is known to be above 0.5 is BN701. Statistics of other weights are "
+    "BN807.",
+    sure=Certainty.LIKELY,
+)
+SMALL = Rule(
+    "BN811",
+    "batches-too-small",
+    Severity.WARNING,
+    "the batches are so small that their own statistics are mostly chance",
+    "Train with larger batches, with SyncBatchNorm over several devices, or with GroupNorm. "
+    "Evaluation uses better statistics than training did, and the model learned to expect noise.",
+    symptom="Training and evaluation differ although the stored statistics are right; the smaller "
+    "the batch, the more.",
+    arithmetic="Samples whose means scatter by s^2 give batches of n whose means scatter by s^2/n. "
+    "In half of the layers that is more than 5% of the variance of all values; 20 s^2 / variance "
+    "samples would do.",
+    certainty="Likely the cause. The share is certain.",
+    lookalike="Batches that differ more than their samples' scatter gives are BN806.",
+    sure=Certainty.LIKELY,
+)
+DROPOUT = Rule(
+    "BN812",
+    "dropout-before-norm",
+    Severity.WARNING,
+    "dropout in front of a BatchNorm layer changes the variance that it stores",
+    "Move dropout behind the last BatchNorm layer, or re-estimate the running statistics with "
+    "dropout off.",
+    symptom="Evaluation is somewhat worse than training, and more so the higher the dropout rate.",
+    arithmetic="Dropout at rate p multiplies the mean square of its input by 1/(1 - p) in "
+    "training, and leaves it as it is in evaluation. The variances with dropout off are on one "
+    "side of the stored ones in all channels, and those with dropout on fit them.",
+    certainty="Certain: the layer's variance was measured with dropout on and off.",
+    lookalike="Other faults of the statistics move the variances of some channels up and of others "
+    "down, whether dropout is on or off.",
+    seen=("keras-team/keras#9003",),
+)
+
+LEAST_ERROR = 0.2
+"""The predicted error from which small batches are worth a word where the gap is not."""
+
+HIGH_MEMORY = 1 / 3
+"""What (running_mean - mean)^2 over the batch means' variance is at a momentum of 0.5."""
+
+MOST_MEMORY = 8.0
+"""What it is at most, over the layers, for the statistics to be those of a batch or two: channels
+move together, so that chi-square with one degree of freedom gives it."""
+
+MOVED = 0.05
+"""How far dropout moves a variance at least, relative to it."""
+
+
+def check_differ(found: Evidence) -> list[Finding]:
+    """BN806: the first layers at which the batches differ more than chance."""
+    apart = [(each.name, each.evaluation) for each in found.measures if each.evaluation.differ]
+    source = found.capture.input
+    record = None if source is None else first_seen(source, EVALUATED)
+    if source is not None and record is not None:
+        scatter = batch_scatter(record)
+        if scatter.differ:
+            apart.insert(0, (source.name, scatter))
+    if not apart:
+        return []
+    scatter = apart[0][1]
+    quiet = not found.real and not any(each.error > LEAST_ERROR for each in found.living)
+    ratio = scatter.f_ratio or 0.0
+    return [
+        at_layers(
+            DIFFER,
+            [name for name, _ in apart],
+            f"between batches {times(ratio)} what shuffled samples would leave",
+            {"f_ratio": ratio, "border": scatter.border, "apart": scatter.apart},
+            detail=f"Beyond chance, the batches' means scatter by {scatter.apart:.2g} std.",
+            severity=Severity.INFO if quiet else None,
+        )
+    ]
+
+
+def check_memory(found: Evidence) -> list[Finding]:
+    """BN809: statistics that look like those of a batch or two."""
+    layers = [each for each in found.living if each.memory is not None]
+    if len(layers) < 2 or layers[0].batches < FEWEST_BATCHES or found.fits is False:
+        return []
+    if not (found.real or found.blamed) or any(is_fast(found, each.name) for each in layers):
+        return []
+    memories = [each.memory or 0.0 for each in layers]
+    if min(memories) < HIGH_MEMORY or _middle(memories) > MOST_MEMORY:
+        return []
+    typical = min(_middle(memories), 1.0)
+    momentum = 2 * typical / (1 + typical)
+    return [
+        at_layers(
+            MEMORY,
+            [each.name for each in layers],
+            f"the stored means scatter as those at a momentum of {momentum:.2g} or more",
+            {"memory": memories, "momentum": momentum},
+            detail=f"They are {math.sqrt(_middle(memories)):.2g} times as far from the data's as "
+            "a batch's mean is, in the median layer.",
+        )
+    ]
+
+
+def is_fast(found: Evidence, name: str) -> bool:
+    """Whether a layer's momentum is known to be large: BN701."""
+    layer = next(each for each in found.capture.norms if each.name == name)
+    module = layer.state.module if layer.state is not None else None
+    return module is not None and module.momentum is not None and module.momentum > 0.5
+
+
+def check_small(found: Evidence) -> list[Finding]:
+    """BN811: the samples a batch are too few for most layers."""
+    layers = [each for each in found.living if not each.per_sample and each.samples > 1]
+    sizes = [each.samples / each.batches for each in layers]
+    shares = [
+        SMALL_SHARE * each.evaluation.needed / size
+        for each, size in zip(layers, sizes, strict=True)
+        if each.evaluation.needed is not None
+    ]
+    if not shares or _middle(shares) <= SMALL_SHARE:
+        return []
+    worst = max(layers, key=lambda each: each.error)
+    if not (worst.error > LEAST_ERROR or (found.ratio is not None and found.real)):
+        return []
+    needed = max(each.evaluation.needed or 0 for each in layers)
+    return [
+        at_layers(
+            SMALL,
+            [each.name for each in layers if _share(each.evaluation, each) > SMALL_SHARE],
+            f"batches of {sizes[0]:.3g}: {percent(min(1.0, _middle(shares)))} of the variance "
+            "is between them by chance",
+            {"batch_size": sizes[0], "shares": shares, "needed": needed},
+            detail=f"Batches of {needed} would bring that below 5% in all layers.",
+        )
+    ]
+
+
+def _share(scatter: BatchScatter, each: LayerMeasure) -> float:
+    """The share of the variance that chance leaves between batches."""
+    return SMALL_SHARE * (scatter.needed or 0) / (each.samples / each.batches)
+
+
+def check_dropout(found: Evidence) -> list[Finding]:
+    """BN812: layers whose stored variance is that of dropout."""
+    hit = [each for each in found.living if _dropped(each)]
+    if not hit:
+        return []
+    worst = max(hit, key=lambda each: abs(math.log(each.dropout.ratio if each.dropout else 1.0)))
+    assert worst.dropout is not None
+    return [
+        at_layers(
+            DROPOUT,
+            [worst.name, *(each.name for each in hit if each is not worst)],
+            f"with dropout off, the variance is {times(worst.dropout.ratio)} that with it on",
+            {"ratio": worst.dropout.ratio, "as_trained": worst.dropout.stored},
+            detail="With dropout on, it is "
+            f"{times(worst.dropout.stored)} the stored one in the median channel.",
+        )
+    ]
+
+
+def _dropped(each: LayerMeasure) -> bool:
+    """Whether dropout explains a layer's variances: all on one side without it, and not with it."""
+    effect = each.dropout
+    if effect is None or not effect.one_way or abs(effect.ratio - 1) < MOVED:
+        return False
+    off = (each.var_ratio - 1) * (effect.ratio - 1)
+    aside = float((off > 0).mean())
+    return aside >= 0.95 and abs(math.log(effect.stored)) < abs(math.log(effect.ratio)) / 2
+
+
+def _middle(values: Iterable[float]) -> float:
+    return middle_of(values) or 0.0
+
+
+CHECKS = (check_differ, check_memory, check_small, check_dropout)

@@ -1,0 +1,168 @@
+"""What the causes are judged by: a capture with its measures, and what else is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.light import dataclass
+from bncli.model.capture import Capture, Propagation, Trial, Trials, WatchedLayer
+from bncli.rulebook.layers import label
+from bncli.rulebook.live.measures import LayerMeasure, measures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bncli.report import Certainty, Finding, Severity, Value
+    from bncli.rulebook.interface import Rule
+
+REAL = 1.1
+"""How many times its floor a gap is at least, for it to be more than the training's own noise."""
+
+FEWEST_BATCHES = 8
+"""The batches from which the floor is believed: statistics found anew in few batches fit these too
+well, so that a healthy model's gap is 1.5 times its floor with 4 of them."""
+
+MISFIT = 0.05
+"""The residual of the first layer's means, in its standard deviations, above which weights and
+statistics are not of one training. Trained nets reach 0.04, and statistics that are 200 steps older
+than the weights have 0.06 to 0.11."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A capture, its measures, what was tried, and the training data's capture, if there is one.
+
+    `excused` are the layers whose own numbers explain them, and `reference` the measures of the
+    same layers on the training data, by name.
+    """
+
+    capture: Capture
+    measures: tuple[LayerMeasure, ...]
+    trials: Trials | None = None
+    reference: dict[str, LayerMeasure] | None = None
+    excused: frozenset[str] = frozenset()
+    train_batch_size: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """The gap of the outputs between the modes."""
+        return self.capture.gap(Propagation.EVAL)
+
+    @property
+    def ratio(self) -> float | None:
+        """The gap over its floor; None where either is not known, or the floor is 0."""
+        gap, floor = self.gap, self.capture.gap_floor
+        return gap / floor if gap is not None and floor else None
+
+    @property
+    def real(self) -> bool:
+        """Whether there may be a gap to explain."""
+        return self.ratio is None or self.ratio >= REAL
+
+    @property
+    def believed(self) -> bool:
+        """Whether there were enough batches for a small excess of the gap to mean something."""
+        return bool(self.measures) and self.measures[0].batches >= FEWEST_BATCHES
+
+    @property
+    def living(self) -> list[LayerMeasure]:
+        """The layers that are not frozen."""
+        return [each for each in self.measures if not each.frozen]
+
+    @property
+    def blamed(self) -> list[LayerMeasure]:
+        """The layers that are off and store the wrong numbers, and whose own do not explain it."""
+        return [
+            each
+            for each in self.living
+            if each.blamed and each.stored_wrong and each.name not in self.excused
+        ]
+
+    @property
+    def first(self) -> LayerMeasure | None:
+        """The layer that comes first, if it is not frozen."""
+        first = next(iter(self.measures), None)
+        return None if first is None or first.frozen else first
+
+    @property
+    def first_blamed(self) -> bool:
+        """Whether the first layer is blamed."""
+        return bool(self.blamed) and self.blamed[0] is self.first
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the first layer's statistics and the weights are of one training, if known."""
+        origin = self.measures[0].origin if self.measures else None
+        return None if origin is None else origin.residual <= MISFIT
+
+    def closes(self, trial: Trial) -> float | None:
+        """The share of what can close that a trial closes; None where nothing can."""
+        gap, floor = self.gap, self.capture.gap_floor
+        if gap is None or floor is None or trial.gap is None or gap <= floor:
+            return None
+        return (gap - trial.gap) / (gap - floor)
+
+    def best(self, *kinds: str) -> tuple[Trial, float] | None:
+        """The trial of these kinds that closes most, and how much; None where none is known."""
+        tried = self.trials.trials if self.trials is not None else ()
+        found = [
+            (trial, share)
+            for trial in tried
+            if (not kinds or trial.kind in kinds) and (share := self.closes(trial)) is not None
+        ]
+        return max(found, key=lambda pair: pair[1], default=None)
+
+
+def evidence(
+    capture: Capture,
+    trials: Trials | None = None,
+    train_batch_size: float | None = None,
+    reference: Capture | None = None,
+) -> Evidence:
+    """The evidence of a capture; `reference` is the same model's capture of its training data."""
+    known = None
+    if reference is not None:
+        known = {each.name: each for each in measures(reference, train_batch_size)}
+    return Evidence(
+        capture,
+        measures(capture, train_batch_size),
+        trials,
+        known,
+        train_batch_size=train_batch_size,
+    )
+
+
+def at_layers(
+    rule: Rule,
+    names: Sequence[str],
+    message: str,
+    numbers: dict[str, Value] | None = None,
+    *,
+    detail: str = "",
+    hint: str = "",
+    severity: Severity | None = None,
+    sure: Certainty | None = None,
+) -> Finding:
+    """A finding that stands at some layers, the first of which is its subject."""
+    labels = tuple(label(name) for name in names)
+    return rule.finding(
+        labels[0],
+        message,
+        {"layer": names[0], "layers": list(names), "cause": rule.name, **(numbers or {})},
+        detail=detail,
+        hint=hint,
+        severity=severity,
+        sure=sure,
+        extent=labels,
+        places=labels,
+    )
+
+
+def off_by(each: LayerMeasure) -> str:
+    """How far off a layer's output is, as a sentence says it."""
+    return f"{each.error:.3g} std"
+
+
+def named_layers(found: Iterable[WatchedLayer | LayerMeasure]) -> list[str]:
+    """Their names."""
+    return [each.name for each in found]

@@ -1,0 +1,270 @@
+"""BN805, BN810, BN813: inputs that are not those of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.light import np
+from bncli.report import Certainty, Finding, Severity, Value
+from bncli.rulebook.interface import Rule, percent
+from bncli.rulebook.live.evidence import Evidence, at_layers, off_by
+from bncli.rulebook.live.measures import EVALUATED
+from bncli.rulebook.live.scatter import first_seen
+
+if TYPE_CHECKING:
+    from bncli.model.capture import InputSums
+    from bncli.rulebook.live.measures import LayerMeasure
+
+SCALED = Rule(
+    "BN805",
+    "input-scaled",
+    Severity.WARNING,
+    "the input is scaled or shifted compared with that of training",
+    "Prepare the data as in training: divide by 255, subtract the mean and divide by the standard "
+    "deviation as often as training did, once.",
+    symptom="The model is good in training mode, in which the first layer normalises with its "
+    "batch, and useless in evaluation.",
+    arithmetic="The first layer is off, and later ones a third of it or less, because the first "
+    "one normalises the scale away in training mode. Where a convolution reads the input, the "
+    "channel means of the training data follow from running_mean = kernel sums * means + bias; the "
+    "data's own are elsewhere. The simplest maps are tried: division by 255 where whole numbers "
+    "above 30 came in, subtraction of the mean, standardisation.",
+    certainty="Certain where one of these maps closes four fifths of the gap and the training "
+    "data's means are known and are not the data's. Likely where it closes half of it, or where "
+    "nothing was tried.",
+    lookalike="Data that are darker, noisier or blurred are of another domain (BN810): no simple "
+    "map closes the gap. A first layer whose statistics alone were spoilt is BN808.",
+    seen=("pytorch/pytorch#5406",),
+    less_sure=(Certainty.LIKELY,),
+)
+OTHER_DOMAIN = Rule(
+    "BN810",
+    "other-domain",
+    Severity.WARNING,
+    "the data look as if they came from another domain than those of training",
+    "Check whether these data should look like those of training. If they should not, evaluate a "
+    "copy with statistics of the new domain (bncli recalibrate), and judge by a metric.",
+    symptom="The model is good on its own data and worse on those of another camera, site or "
+    "season, and better again in training mode.",
+    arithmetic="The first layer is off, more than most of the others, while its statistics and "
+    "the weights are of one training: running_mean = kernel sums * means + bias holds. No simple "
+    "map of the input closes the gap.",
+    certainty="Likely. Certain where the training data's capture is given and the stored "
+    "statistics fit it.",
+    lookalike="Preprocessing that was left out (BN805), padding (BN813), and batches of one domain "
+    "each in training, which leave too small a running_var, show in the first layer too.",
+    sure=Certainty.LIKELY,
+    less_sure=(Certainty.CERTAIN,),
+)
+CONSTANT = Rule(
+    "BN813",
+    "constant-input",
+    Severity.WARNING,
+    "a large share of the input's values is one number, as in padding or masks",
+    "Find out whether training had the same padding. If it had not, crop to the content, pad less, "
+    "or leave padded values out of the statistics.",
+    symptom="Small images or short sequences are judged worse in evaluation than large ones.",
+    arithmetic="More than 10% of the input's values equal its minimum, its maximum or 0, and the "
+    "first layer is off: its variances are too small or its means are drawn to that number.",
+    certainty="Likely: the share is certain, and what training saw is not known.",
+    lookalike="Black background of medical or handwritten images is part of the data; then the "
+    "stored statistics fit it, and nothing is reported.",
+    sure=Certainty.LIKELY,
+)
+
+LATER = 1 / 2
+"""The predicted error of later layers over that of the first, from which the input is suspected."""
+
+CLOSES = 0.5
+"""The share of the gap that a map of the input closes at least, for it to be named."""
+
+CLOSES_SURELY = 0.8
+"""The share from which there is no doubt, where the training data's means say the same."""
+
+APART = 0.3
+"""How many standard deviations the input's means are from those of training, to be elsewhere."""
+
+SHARE = 0.1
+"""The share of the input's values at one number from which that is worth a word."""
+
+WHOLE = 30.0
+"""The maximum of values that were not divided by 255."""
+
+
+def input_suspected(found: Evidence) -> bool:
+    """Whether maps of the input are worth a trial: the first layer is off, and the others less."""
+    first = found.first
+    if first is None or not first.blamed:
+        return False
+    others = [each.error for each in found.living if each is not first]
+    return first.error >= max(others, default=0.0) and found.fits is not False
+
+
+def check_scaled(found: Evidence) -> list[Finding]:
+    """BN805: a map of the input closes the gap, or would by the numbers."""
+    first = found.first
+    if first is None or not first.blamed:
+        return []
+    if (best := found.best("input")) is not None:
+        trial, share = best
+        if share < CLOSES:
+            return []
+        known = found.fits and (first.origin is None or _elsewhere(first))
+        sure = share >= CLOSES_SURELY and known
+        return [
+            at_layers(
+                SCALED,
+                [first.name],
+                f"with the input {trial.what}, {percent(share)} of what can close closes",
+                {"map": trial.what, "closes": share, **trial.numbers, **_means(found, first)},
+                detail=_by_the_means(found, first),
+                sure=None if sure else Certainty.LIKELY,
+            )
+        ]
+    if found.trials is not None and any(t.kind == "input" for t in found.trials.trials):
+        return []
+    return _by_numbers(found, first)
+
+
+def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
+    """BN805 without a trial: the first layer alone is off, and the input's means are elsewhere."""
+    later = max((each.error for each in found.living if each is not first), default=0.0)
+    whole = _undivided(found)
+    if later > LATER * first.error or found.fits is False or not (_elsewhere(first) or whole):
+        return []
+    detail = _by_the_means(found, first)
+    if whole:
+        detail += f" The input reaches {whole:g}, as 8-bit values that were not divided by 255."
+    return [
+        at_layers(
+            SCALED,
+            [first.name],
+            f"the first layer is off by {off_by(first)}, and later ones by {later:.3g} at most",
+            _means(found, first),
+            detail=detail.strip(),
+            sure=Certainty.LIKELY,
+        )
+    ]
+
+
+def check_domain(found: Evidence) -> list[Finding]:
+    """BN810: the first layer is off, its statistics fit the weights, and no map closes the gap."""
+    known = _by_reference(found)
+    first = found.first
+    if known is None and (not found.first_blamed or found.fits is not True):
+        return []
+    where = known or [each.name for each in found.blamed]
+    off = {each.name: each for each in found.measures}
+    said = f"the first layer is off by {off_by(first)}" if first is not None else ""
+    if known is not None:
+        worst = max((off[name] for name in known), key=lambda each: each.error)
+        said = f"off by up to {off_by(worst)} here, and within noise on the training data"
+        return [at_layers(OTHER_DOMAIN, where, said, sure=Certainty.CERTAIN)]
+    assert first is not None
+    assert first.origin is not None
+    fit = f"{said}, and its statistics fit the weights (residual {first.origin.residual:.2g})"
+    return [
+        at_layers(
+            OTHER_DOMAIN,
+            where,
+            fit,
+            {"residual": first.origin.residual, **_means(found, first)},
+            detail=_spread(first),
+        )
+    ]
+
+
+def _by_reference(found: Evidence) -> list[str] | None:
+    """The blamed layers whose statistics fit the training data; None where that is not known."""
+    if found.reference is None:
+        return None
+    names = [each.name for each in found.blamed]
+    known = [name for name in names if name in found.reference]
+    if not known or any(found.reference[name].blamed for name in known):
+        return None
+    return known
+
+
+def check_constant(found: Evidence) -> list[Finding]:
+    """BN813: a share of the input at one number, and the first layer off."""
+    first, record = found.first, input_record(found)
+    if record is None or first is None or not first.blamed or found.fits is False:
+        return []
+    share, number = share_at_one(record)
+    if share <= SHARE:
+        return []
+    return [
+        at_layers(
+            CONSTANT,
+            [first.name],
+            f"{percent(share)} of the input's values are {number:.6g}",
+            {"share": share, "number": number},
+            detail=f"The first layer is off by {off_by(first)}. {_spread(first)}",
+        )
+    ]
+
+
+def input_record(found: Evidence) -> InputSums | None:
+    """What came into the model; None where that has no floating-point tensor."""
+    source = found.capture.input
+    return None if source is None else first_seen(source, EVALUATED)
+
+
+def share_at_one(record: InputSums) -> tuple[float, float]:
+    """The largest share of the input's values at one number, of all channels, and the number."""
+    total = record.values * record.num_features
+    low, high = float(np.nanmin(record.min)), float(np.nanmax(record.max))
+    shares = (
+        (int(record.at_zero.sum()), 0.0),
+        (int(record.at_min[record.min == low].sum()), low),
+        (int(record.at_max[record.max == high].sum()), high),
+    )
+    count, number = max(shares, key=lambda pair: pair[0])
+    return count / total, number
+
+
+def _undivided(found: Evidence) -> float | None:
+    """The input's maximum, if it is above what divided values reach and nothing is negative."""
+    record = input_record(found)
+    if record is None or not np.isfinite(record.max).any():
+        return None
+    high, low = float(np.nanmax(record.max)), float(np.nanmin(record.min))
+    return high if low >= 0 and high > WHOLE else None
+
+
+def _elsewhere(first: LayerMeasure) -> bool:
+    """Whether the input's means are not those of training."""
+    return first.origin is not None and (first.origin.apart or 0.0) > APART
+
+
+def _means(found: Evidence, first: LayerMeasure) -> dict[str, Value]:
+    """The means that training had and those that came, as evidence."""
+    record = input_record(found)
+    if first.origin is None or record is None:
+        return {}
+    return {"training_means": first.origin.means.tolist(), "input_means": record.mean.tolist()}
+
+
+def _by_the_means(found: Evidence, first: LayerMeasure) -> str:
+    """What the training data's means were, and what came, as a sentence."""
+    record = input_record(found)
+    if first.origin is None or record is None or found.fits is not True:
+        return ""
+    return (
+        f"By the checkpoint, the training data's channel means were {_several(first.origin.means)}"
+        f"; here they are {_several(record.mean)}."
+    )
+
+
+def _several(means: np.ndarray) -> str:
+    said = ", ".join(f"{mean:.3g}" for mean in means[:3])
+    return f"{said}, ..." if len(means) > 3 else said
+
+
+def _spread(first: LayerMeasure) -> str:
+    """How the first layer is off, as a sentence."""
+    low, high = first.var_ratio_min or 0.0, first.var_ratio_max or 0.0
+    return (
+        f"Its means are {first.z_median or 0:.2g} std apart in the median channel, and its "
+        f"variances {low:.3g} to {high:.3g} times the stored ones."
+    )

@@ -1,0 +1,69 @@
+"""The checkpoint's own rules on the states of a running model's layers, as in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.report import Severity
+from bncli.rulebook.checkpoint import file_findings, layer_findings
+from bncli.rulebook.layers import Checkpoint, Layer, summary
+
+if TYPE_CHECKING:
+    from bncli.model.capture import Capture, WatchedLayer
+    from bncli.report import Finding
+
+EXPLAINS = ("BN1", "BN20", "BN21", "BN60", "BN7")
+"""How the codes begin whose findings are causes of a gap."""
+
+EXCUSES = ("BN1", "BN20", "BN21", "BN60")
+"""How the codes begin whose findings explain that a layer is off by any amount. A momentum (BN7)
+is part of what noise is expected."""
+
+
+def state_findings(capture: Capture) -> list[Finding]:
+    """What the layers' own numbers show; eps and momentum are known here."""
+    layers = [as_stored(layer) for layer in capture.norms]
+    findings = [finding for layer in layers for finding in layer_findings(layer)]
+    return findings + file_findings(Checkpoint([summary(layer) for layer in layers]))
+
+
+def as_stored(layer: WatchedLayer) -> Layer:
+    """A layer as a checkpoint would hold it. One that is frozen has no use of its momentum."""
+    state = layer.state
+    assert state is not None
+    module = state.module
+    tensors = {
+        "running_mean": state.running_mean,
+        "running_var": state.running_var,
+        "weight": state.weight,
+        "bias": state.bias,
+    }
+    shapes = {name: value.shape for name, value in tensors.items() if value is not None}
+    dtype = state.dtype or "float32"
+    dtypes = dict.fromkeys(shapes, dtype)
+    if state.num_batches_tracked is not None:
+        shapes["num_batches_tracked"], dtypes["num_batches_tracked"] = (), "int64"
+    moves = module is not None and module.has_momentum and not layer.frozen
+    return Layer(
+        state,
+        shapes,
+        dtypes,
+        eps=layer.eps,
+        momentum=module.momentum if module is not None and moves else None,
+        eps_assumed=False,
+        momentum_assumed=False,
+    )
+
+
+def is_cause(finding: Finding) -> bool:
+    """Whether a finding of a checkpoint's rules is a cause of a gap."""
+    return finding.code.startswith(EXPLAINS) and finding.severity is not Severity.INFO
+
+
+def excused(findings: list[Finding]) -> frozenset[str]:
+    """The layers that are off because of what their own numbers show."""
+    return frozenset(
+        str(finding.evidence["layer"])
+        for finding in findings
+        if finding.code.startswith(EXCUSES) and "layer" in finding.evidence
+    )

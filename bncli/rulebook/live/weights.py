@@ -1,0 +1,210 @@
+"""BN807, BN808 and BN814: statistics that are not those of these weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.live.evidence import Evidence, at_layers, off_by
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+    from bncli.rulebook.live.measures import LayerMeasure
+
+OTHER_WEIGHTS = Rule(
+    "BN807",
+    "statistics-of-other-weights",
+    Severity.WARNING,
+    "the running statistics were gathered with other weights than these",
+    "Re-estimate the running statistics on training data (bncli recalibrate), or load weights and "
+    "buffers of one checkpoint.",
+    symptom="Evaluation is worse than training after weights were averaged, restored, or trained "
+    "on while the statistics stayed.",
+    arithmetic="The first layer's means do not follow from the kernels before it: what is left of "
+    "running_mean = kernel sums * means + bias, whatever the training data's means, is above 0.05 "
+    "standard deviations. Or several layers are off, and none of them three times as much as the "
+    "next. The degree tells stale statistics (0.06 to 0.11) from averaged weights (0.1 to 0.2) and "
+    "another checkpoint's (0.4 and more).",
+    certainty="Likely. Certain where the training data's capture is given and the statistics do "
+    "not fit it either.",
+    lookalike="Data that differ from those of training show in the first layer most, and leave the "
+    "first layer's means in keeping with the kernels (BN805, BN810).",
+    seen=("Lightning-AI/pytorch-lightning#14866", "Lightning-AI/pytorch-lightning#8811"),
+    sure=Certainty.LIKELY,
+    less_sure=(Certainty.CERTAIN,),
+)
+SPOILT = Rule(
+    "BN808",
+    "statistics-of-one-layer-spoilt",
+    Severity.WARNING,
+    "the statistics of a single layer, or of a few, are wrong while all others fit",
+    "Load running_mean and running_var of this layer from a checkpoint in which they are right, or "
+    "re-estimate the running statistics on training data (bncli recalibrate).",
+    symptom="Evaluation is bad, and the statistics of all layers but one are as they should be.",
+    arithmetic="The predicted error of the layer's output is 10 times that of every other layer, "
+    "or it is the only one that is off.",
+    certainty="Likely a fault of these statistics: certain is that they do not fit the data.",
+    lookalike="Where it is the first layer, inputs that are scaled or shifted look alike (BN805).",
+    sure=Certainty.LIKELY,
+)
+UNEXPLAINED = Rule(
+    "BN814",
+    "statistics-off-the-data",
+    Severity.WARNING,
+    "stored statistics do not fit the data, and none of the known causes explains it",
+    "Capture the training data with the same model and pass it as --reference. If the statistics "
+    "do not fit these either, re-estimate them (bncli recalibrate).",
+    symptom="The model is good in training mode and worse in evaluation.",
+    arithmetic="The predicted error of a layer's output is above 0.1 and beyond what chance and "
+    "the running average's memory give. Without such a layer, the outputs' gap between the modes "
+    "is more than 1.1 times its floor.",
+    certainty="Certain that they do not fit these data. Whether statistics or data are to blame is "
+    "open.",
+    lookalike="A gap at its floor is the training's own noise, and not reported.",
+    milder=Severity.INFO,
+)
+
+ALONE = 10.0
+"""How many times the predicted error of others a layer's is, for it to be wrong by itself."""
+
+STANDS_OUT = 3.0
+"""How many times the next error one is, for a layer to stand out."""
+
+MOST_SPOILT = 0.25
+"""The share of layers that may be wrong by themselves; more are of one cause."""
+
+CLEARLY = 0.1
+"""The residual from which weights and statistics belong to different trainings or averages."""
+
+
+def check_weights(found: Evidence) -> list[Finding]:
+    """BN807: the first layer's means do not fit its kernel, or many layers are off alike."""
+    blamed, origin = found.blamed, found.measures[0].origin if found.measures else None
+    by_reference = _by_reference(found)
+    numbers: dict[str, Value] = {"residual": None if origin is None else origin.residual}
+    if by_reference:
+        said = f"{_many(by_reference)} off on the training data too"
+        return [
+            at_layers(OTHER_WEIGHTS, by_reference, said, numbers, sure=Certainty.CERTAIN),
+        ]
+    if found.reference is not None and blamed:
+        return []
+    if origin is not None and found.fits is False and found.first is not None:
+        if not (blamed or found.real) or _alone(found):
+            return []
+        names = [each.name for each in blamed] or [found.first.name]
+        said = f"the first layer's means do not fit its kernels (residual {origin.residual:.2g})"
+        return [at_layers(OTHER_WEIGHTS, names, said, numbers, detail=_degree(origin.residual))]
+    if found.first_blamed and found.fits is True:
+        return []  # the data differ, or the first layer is wrong by itself
+    errors = sorted((each.error for each in blamed), reverse=True)
+    if len(errors) < 2 or errors[0] >= STANDS_OUT * errors[1] or _alone(found):
+        return []
+    said = (
+        f"{_many([each.name for each in blamed])} off, by {errors[-1]:.2g} to {errors[0]:.2g} std"
+    )
+    return [at_layers(OTHER_WEIGHTS, [each.name for each in blamed], said, numbers)]
+
+
+def _by_reference(found: Evidence) -> list[str]:
+    """The blamed layers that do not fit the training data either."""
+    if found.reference is None:
+        return []
+    names = [each.name for each in found.measures if not each.frozen]
+    return [
+        name
+        for name in names
+        if name in found.reference
+        and found.reference[name].blamed
+        and found.reference[name].stored_wrong
+        and name not in found.excused
+    ]
+
+
+def check_spoilt(found: Evidence) -> list[Finding]:
+    """BN808: few layers that are off, and by far more than all others."""
+    return [
+        at_layers(
+            SPOILT,
+            [each.name],
+            f"off by {off_by(each)}, and every other layer by {_others(found):.2g} at most",
+            {
+                "predicted_error": each.error,
+                "z_max": each.z_max,
+                "var_ratio_min": each.var_ratio_min,
+                "var_ratio_max": each.var_ratio_max,
+            },
+            detail=_how(each),
+        )
+        for each in _alone(found)
+    ]
+
+
+def check_unexplained(found: Evidence) -> list[Finding]:
+    """BN814: layers that are off without another cause, or a gap without a layer."""
+    blamed = found.blamed
+    if blamed:
+        worst = max(blamed, key=lambda each: each.error)
+        names = [worst.name, *(each.name for each in blamed if each is not worst)]
+        said = f"off by {off_by(worst)}, where chance gives {worst.bound:.2g}"
+        return [at_layers(UNEXPLAINED, names, said, detail=_how(worst))]
+    if found.ratio is None or not found.real or not found.believed:
+        return []
+    if not found.living:
+        return []
+    worst = max(found.living, key=lambda each: each.error)
+    said = f"the gap is {found.ratio:.2f} times its floor, and no layer is beyond its noise"
+    return [
+        at_layers(
+            UNEXPLAINED,
+            [worst.name],
+            said,
+            {"ratio": found.ratio},
+            detail=f"The largest predicted error is {off_by(worst)}.",
+            severity=Severity.INFO,
+        )
+    ]
+
+
+def _alone(found: Evidence) -> list[LayerMeasure]:
+    """The layers that are wrong by themselves; none where too many are."""
+    layers = sorted(found.living, key=lambda each: each.error, reverse=True)
+    blamed = {each.name for each in found.blamed}
+    allowed = max(1, int(MOST_SPOILT * len(layers)))
+    for count in range(1, min(allowed, len(layers) - 1) + 1):
+        few, rest = layers[:count], layers[count:]
+        names = {each.name for each in few}
+        if not names <= blamed:
+            return []
+        apart = few[-1].error / max(rest[0].error, 1e-3)
+        if apart >= ALONE or (apart >= STANDS_OUT and blamed == names):
+            return few
+    return []
+
+
+def _others(found: Evidence) -> float:
+    """The largest error of the layers that are not wrong by themselves."""
+    alone = {each.name for each in _alone(found)}
+    return max((each.error for each in found.living if each.name not in alone), default=0.0)
+
+
+def _how(each: LayerMeasure) -> str:
+    """How a layer is off, as a sentence."""
+    return (
+        f"Its means are up to {each.z_max or 0:.3g} std away, and the data's variances are "
+        f"{each.var_ratio_min or 0:.3g} to {each.var_ratio_max or 0:.3g} times the stored ones."
+    )
+
+
+def _degree(residual: float) -> str:
+    """What a residual is like."""
+    if residual >= 2.5 * CLEARLY:
+        return "That is as much as with the statistics of another checkpoint."
+    if residual >= CLEARLY:
+        return "That is as much as with averaged weights under the statistics of the live ones."
+    return "That is as much as with weights that were trained on for some hundred steps."
+
+
+def _many(names: list[str]) -> str:
+    return f"{len(names)} layers are" if len(names) > 1 else "the layer is"
