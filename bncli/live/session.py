@@ -47,7 +47,8 @@ class _Kept:
         size = sum(tensor.nbytes for tensor in outputs.values())
         if number not in self.outputs and size <= self.room:
             self.room -= size
-            self.outputs[number] = crc, {name: tensor.cpu() for name, tensor in outputs.items()}
+            kept = {name: tensor.cpu().clone() for name, tensor in outputs.items()}
+            self.outputs[number] = crc, kept
 
     def get(self, number: int, crc: int) -> NamedTensors | None:
         """The outputs of that batch, if they were kept and it is the same batch."""
@@ -73,6 +74,7 @@ class Session:
     source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     layers: list[LiveLayer] = field(init=False)
     renewed: dict[str, Statistics] = field(init=False, default_factory=dict)
+    refused: bool = field(init=False, default=False)
     runner: Runner = field(init=False)
     _kept: _Kept = field(init=False, default_factory=_Kept)
 
@@ -98,8 +100,9 @@ class Session:
 
         run = CaptureRun(self, per_batch=per_batch)
         run.both()
+        self.refused = bool(run.refused)
         found = Renewal()
-        if renew and not run.refused:
+        if renew and not self.refused:
             found = Renewal.of(run, [layer.name for layer in self.layers if not layer.frozen])
         self.renewed = found.statistics
         return run.capture(found)
@@ -114,15 +117,19 @@ class Session:
         """The gap of a propagation with these statistics in the layers of these names.
 
         `change` maps the model's input before both propagations see it. `metric` is called with
-        each output and batch, and its mean is weighted by samples.
+        each output and batch, and its mean is weighted by samples. One pass over the data.
         """
         pool, scores = OutputPool(), _Scores(metric)
         for number, batch in self.batches():
             changed = batch if change is None else with_input(batch, change)
-            training = self.training_output(number, changed)
             output = self.runner.forward(changed, propagation, statistics, number)
+            floating = floating_tensors(output)
+            if propagation is Propagation.TRAINING:
+                training = floating
+            else:
+                training = self.training_output(number, changed)
             pool.add_training(training)
-            pool.add(propagation, floating_tensors(output), training)
+            pool.add(propagation, floating, training)
             scores.add(output, batch)
             self.done()
         capture = Capture((), pool.sums())
@@ -134,16 +141,20 @@ class Session:
         yield from enumerate(self.data)
 
     def training_output(self, number: int, batch: Batch) -> NamedTensors:
-        """The floating-point outputs of the training propagation."""
+        """The floating-point outputs of the training propagation, kept or made anew.
+
+        Nothing where the capture found that it cannot run.
+        """
+        if self.refused:
+            return {}
+        kept = self._kept.get(number, _crc(batch))
+        if kept is not None:
+            return kept
         return floating_tensors(self.runner.forward(batch, Propagation.TRAINING, number=number))
 
     def keep_output(self, number: int, batch: Batch, outputs: NamedTensors) -> None:
         """Remember a training output for later passes."""
         self._kept.add(number, _crc(batch), outputs)
-
-    def kept_output(self, number: int, batch: Batch) -> NamedTensors | None:
-        """The training output of this batch, if it was kept and the batch is the same."""
-        return self._kept.get(number, _crc(batch))
 
     def done(self) -> None:
         """Say that a batch went through."""

@@ -221,6 +221,17 @@ class Capture:
         """The gap that is left with statistics found anew in all layers."""
         return self.gap(Propagation.RENEWED)
 
+    def closes(self, trial: Trial) -> float | None:
+        """The share of what can close of the gap that a trial closes; below 0 where it widens.
+
+        What can close is the gap less its floor. None where a gap or the floor is not known, or
+        nothing can close.
+        """
+        gap, floor = self.gap(Propagation.EVAL), self.gap_floor
+        if gap is None or floor is None or trial.gap is None or gap <= floor:
+            return None
+        return (gap - trial.gap) / (gap - floor)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -228,8 +239,11 @@ class Trial:
 
     `kind` is "one" (statistics found anew in one layer), "all but one", "first" (in the first k
     layers in order), "all", or "input" (the input mapped, such as divided by 255). `what` says it
-    for people. `layers` names the layers concerned, `gap` is the gap then, and `metric` the user's
-    number, if there is one. `numbers` holds the map's, one for each input channel.
+    for people, to stand behind "with the data's statistics in" or, of an input, "with the":
+    "b3 alone", "all but b3", "the first 2 of 5 layers", "all 5 layers", "input divided by 255".
+    `layers` names the layers that had new statistics, `gap` is the gap then, and `metric` the
+    user's number, if there is one. `numbers` holds an input's map, one number for each channel:
+    the new input is `scale` times the old one plus `shift`; or `order`, the channels' new order.
     """
 
     kind: str
@@ -242,7 +256,20 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What was tried, and the user's metric in the propagations (by name), if there is one."""
+    """What was tried, and the user's metric in the propagations, if there is one.
+
+    `metrics` has "training", "eval" and "renewed" (found anew in all layers), as far as they ran.
+    """
 
     trials: tuple[Trial, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def input_map(self) -> Trial | None:
+        """The simplest map of the input among those that close most: a gap within 10% of the least.
+
+        None where no map was tried. Whether it closes the gap, `Capture.closes` says.
+        """
+        known = [each for each in self.trials if each.kind == "input" and each.gap is not None]
+        least = min((each.gap for each in known if each.gap is not None), default=0.0)
+        return next((each for each in known if (each.gap or 0.0) <= 1.1 * least), None)
