@@ -40,7 +40,8 @@ def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
     if code is None:
         _refuse_file(spec)
     value = find(code, "model")
-    if not isinstance(value, torch.nn.Module):
+    is_built = isinstance(value, torch.nn.Module)
+    if not is_built:
         value = _called(code, value, arguments)
     elif arguments:
         raise UsageError(
@@ -49,8 +50,8 @@ def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
         )
     if isinstance(value, torch.jit.ScriptModule):
         raise ModelError(f"{code}: {NO_HOOKS}.")
-    if not isinstance(value, torch.nn.Module):
-        raise ModelError(f"{code}: it is {kind_of(value)}, not a model (torch.nn.Module).")
+    if not is_built and not isinstance(value, torch.nn.Module):
+        raise ModelError(f"{code}: it gives {kind_of(value)}, not a model (torch.nn.Module).")
     if type(value).__name__ == "OptimizedModule":  # torch.compile's; hooks would compile it anew
         value = value.get_submodule("_orig_mod")
     if any(tensor.is_meta for tensor in (*value.parameters(), *value.buffers())):
@@ -64,13 +65,13 @@ def _refuse_file(spec: str) -> NoReturn:
     """Raise the sentence for a MODEL that is not written as one."""
     path, _ = split_spec(spec)
     shown = quoted(str(path))
-    if not os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
+    if not spec or not os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         if path.suffix in {".pt", ".pth", ".npz", ".py"}:
             raise missing(path)
         where, colon, name = spec.rpartition(":")
         example = f"{where}.py:{name}" if colon and Path(f"{where}.py").is_file() else "seg.py:UNet"
         raise UsageError(
-            f"MODEL {quoted(spec)}: write package.module:name or file.py:name, such as "
+            f"MODEL '{quoted(spec)}': write package.module:name or file.py:name, such as "
             f"{quoted(example)}."
         )
     try:
