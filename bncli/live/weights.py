@@ -73,9 +73,8 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
         for key, ref in part.found.items():
             target = targets[key]
             _copy(ref, target)
-            dtype = str(target.dtype).removeprefix("torch.")
-            if ref.dtype != dtype:
-                dtypes[f"{ref.dtype} to {dtype}"] += 1
+            if ref.dtype != _dtype(target):
+                dtypes[f"{ref.dtype} to {_dtype(target)}"] += 1
     return {
         "path": str(path),
         "part": part.prefix,
@@ -83,6 +82,10 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
         "missing": list(missing),
         "converted": [f"{change} in {_tensors(count)}" for change, count in dtypes.items()],
     }
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _tensors(count: int) -> str:
@@ -99,8 +102,8 @@ def _targets(model: nn.Module) -> dict[str, Tensor]:
     lazy = [key for key, value in tensors.items() if is_lazy(value)]
     if lazy:
         raise ModelError(
-            f"the model's {listed(lazy[:SHOWN])} has no shape before the first forward pass (it "
-            "is lazy); run a batch through the model in the function that builds it."
+            f"the model has {_few(lazy)} without a shape before the first forward pass (lazy "
+            "layers); run a batch through the model in the function that builds it."
         )
     return tensors
 
@@ -159,7 +162,8 @@ def _under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[s
     if inside:
         return inside
     parts = dict.fromkeys(each[: end.start()] for each in tensors for end in _ENDS.finditer(each))
-    near = nearest(parts, name) or [each for each in parts if not _ENDS.search(each)]
+    alike = [each for each in parts if len(_ENDS.findall(each)) == len(_ENDS.findall(name))]
+    near = nearest(alike, name) or [each for each in parts if not _ENDS.search(each)]
     instead = f"; did you mean {listed(near[:SHOWN], ' or ')}?" if near else "."
     raise MissingTensorError(path, f"there is no part '{quoted(name)}' in it{instead}")
 
@@ -215,7 +219,7 @@ def _few(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     keys = "key" if len(every) == 1 else "keys"
-    return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})"
+    return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})" if every else "no keys"
 
 
 def _check_shapes(path: Path, part: Part, targets: Mapping[str, Tensor]) -> None:
@@ -228,7 +232,7 @@ def _check_shapes(path: Path, part: Part, targets: Mapping[str, Tensor]) -> None
         if ref.shape != shape and not scalar:
             wrong.append(f"{quoted(key)} is {list(ref.shape)} in it and {list(shape)} in the model")
         elif DTYPES[ref.dtype].kind == "complex" and not target.is_complex():
-            wrong.append(f"{quoted(key)} is {ref.dtype} in it and {target.dtype} in the model")
+            wrong.append(f"{quoted(key)} is {ref.dtype} in it and {_dtype(target)} in the model")
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise ModelError(
