@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import field
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bncli.live.layers import LiveLayer
+    from bncli.model import FloatArray
     from bncli.moments.batches import BatchSums
 
 MOST_KERNEL = 1 << 16
@@ -71,7 +71,7 @@ class KernelFinder:
 
     found: dict[str, InputKernel] = field(default_factory=dict)
     _inputs: list[Tensor] = field(default_factory=list)
-    _given: list[tuple[Any, nn.Module]] = field(default_factory=list)
+    _given: list[tuple[Any, nn.Module, tuple[int, ...]]] = field(default_factory=list)
 
     @contextmanager
     def looking(self, model: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
@@ -92,12 +92,12 @@ class KernelFinder:
     def _convolved(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Remember what came of the model's input."""
         if args and any(_same(args[0], each) for each in self._inputs):
-            self._given.append((output, module))
+            self._given.append((output, module, tuple(args[0].shape[2:])))
 
     def look(self, layer: LiveLayer, x: Tensor) -> None:
         """Note the kernel, if a layer takes in what a convolution just gave."""
-        for output, module in self._given:
-            if output is x and (kernel := input_kernel(module)) is not None:
+        for output, module, size in self._given:
+            if output is x and (kernel := input_kernel(module, size)) is not None:
                 self.found.setdefault(layer.name, kernel)
 
 
@@ -109,21 +109,36 @@ def _same(a: Any, b: Tensor) -> bool:
     return shape == b.shape and bool(a.data_ptr() == b.data_ptr()) and a.dtype == b.dtype
 
 
-def input_kernel(module: Any) -> InputKernel | None:
-    """The kernel sums of a convolution or a linear layer; None where they would be too many."""
-    weight = module.weight.detach().double().cpu()
+def input_kernel(module: Any, size: Sequence[int] = ()) -> InputKernel | None:
+    """The kernel sums of a convolution or a linear layer; None where they would be too many.
+
+    `size` is that of the input's axes behind the channels. At its borders a kernel reaches into
+    padding of zeros, so that each of its places counts by the share of outputs that see data there.
+    """
+    weight = module.weight.detach().double().cpu().numpy()
     channels, group = weight.shape[:2]
     groups = getattr(module, "groups", 1)
     if channels * group * groups > MOST_KERNEL:
         return None
-    each = weight.reshape(channels, group, -1).sum(2).numpy()
+    padded = weight.ndim > 2 and bool(np.any(module._reversed_padding_repeated_twice))  # noqa: SLF001
+    if padded and module.padding_mode == "zeros":
+        for axis, length in enumerate(size[: weight.ndim - 2]):
+            inside = _share_inside(module, axis, length)
+            weight = weight * inside.reshape(-1, *(1,) * (weight.ndim - 3 - axis))
+    each = weight.reshape(channels, group, -1).sum(2)
     sums = np.zeros((channels, group * groups))
     rows = channels // groups
     for number in range(groups):
         these = slice(number * rows, (number + 1) * rows)
         sums[these, number * group : (number + 1) * group] = each[these]
     bias = None if module.bias is None else module.bias.detach().double().cpu().numpy().copy()
-    padding = getattr(module, "padding", 0)
-    padded = padding == "same" or (not isinstance(padding, str) and bool(np.any(padding)))
-    kernel_places = prod(weight.shape[2:]) if weight.ndim > 2 else 1
-    return InputKernel(sums, bias, padded and kernel_places > 1)
+    return InputKernel(sums, bias, padded)
+
+
+def _share_inside(module: Any, axis: int, length: int) -> FloatArray:
+    """For each place of a kernel along an axis, the share of outputs for which it is inside."""
+    before, after = module._reversed_padding_repeated_twice[::-1][2 * axis : 2 * axis + 2][::-1]  # noqa: SLF001
+    reach = module.dilation[axis] * np.arange(module.kernel_size[axis])
+    starts = np.arange(0, length + before + after - reach[-1], module.stride[axis]) - before
+    places = starts[:, np.newaxis] + reach
+    return np.asarray(((places >= 0) & (places < length)).mean(0))

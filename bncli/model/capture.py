@@ -102,8 +102,9 @@ class InputSums:
 class InputKernel:
     """A convolution or linear layer that reads the model's input, just before a BatchNorm layer.
 
-    `sums` (num_features, in_channels) adds up the kernel's weights over its places, so that the
-    mean of the output is `sums @ mean of the input` + `bias`, borders apart. Input channels outside
+    `sums` (num_features, in_channels) adds up the kernel's weights over its places, each times the
+    share of outputs that see data there and no zeros of padding, so that the mean of the output is
+    `sums @ mean of the input` + `bias` where data are alike at the borders. Input channels outside
     an output channel's group have 0. `bias` (num_features,) is None where there is none.
     `padded` says that the convolution pads.
     """
