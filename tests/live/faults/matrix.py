@@ -200,7 +200,7 @@ def main() -> None:
                 mark = "ok   " if found.right else "WRONG"
                 planted = " + ".join(found.planted) or "nothing"
                 layer = "" if found.right_layer else f" [not at {found.layer}]"
-                line = f"{mark} {str(cell):48} {planted:28} {said(found) or '-':24}{layer}"
+                line = f"{mark} {cell!s:48} {planted:28} {said(found) or '-':24}{layer}"
                 print(line, telling(found.found), flush=True)
         print(f"{right} of {total} are right")
 
