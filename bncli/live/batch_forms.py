@@ -89,7 +89,8 @@ class BatchForm:
         torch = library()
         if isinstance(value, np.ndarray):
             try:
-                value, copy = torch.from_numpy(np.array(value)), False
+                native = value.dtype.newbyteorder("=")
+                value, copy = torch.from_numpy(value.astype(native, order="C")), False
             except TypeError:
                 raise ModelError(f"{label}: PyTorch has no dtype {value.dtype}.") from None
         if not isinstance(value, torch.Tensor):

@@ -166,7 +166,6 @@ class LoadedBatches:
             if self._made:
                 self._check(value)
             iterator = iter(value)
-        kept = isinstance(value, list | tuple)  # its tensors are there again in the next pass
         number = 0
         try:
             while True:
@@ -176,7 +175,8 @@ class LoadedBatches:
                     raw = next(iterator, _END)
                     if raw is _END:
                         return
-                    batch = self._form.batch(raw, label, copy=kept)
+                    # Which may be there again in the next pass, and layers in place change it.
+                    batch = self._form.batch(raw, label, copy=True)
                 yield batch
         finally:
             with users_code(f"closing {code}"):
@@ -191,10 +191,10 @@ class LoadedBatches:
                 f"{code}: it is a Dataset, which gives samples and not batches; name a DataLoader "
                 "over it."
             )
-        if isinstance(value, library().Tensor | np.ndarray | str | bytes | Mapping):
-            raise ModelError(f"{code}: it is {kind_of(value)}, {_WANTED}.")
-        if not _has_iterator(value):
-            raise ModelError(f"{code}: it gives {kind_of(value)}, {_WANTED}.")
+        no_batches = library().Tensor | np.ndarray | str | bytes | Mapping
+        if isinstance(value, no_batches) or not _has_iterator(value):
+            verb = "gives" if self._made else "is"
+            raise ModelError(f"{code}: it {verb} {kind_of(value)}, {_WANTED}.")
         if isinstance(value, Iterator) and not self._made:
             raise ModelError(
                 f"{code}: it is {kind_of(value)}, which can be read once only; name the function "
