@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, percent, times
 from bncli.rulebook.live.evidence import FEWEST_BATCHES, Evidence, at_layers
-from bncli.rulebook.live.measures import EVALUATED
-from bncli.rulebook.live.scatter import SMALL_SHARE, BatchScatter, batch_scatter, first_seen
+from bncli.rulebook.live.measures import BLAMED, EVALUATED
+from bncli.rulebook.live.scatter import SMALL_SHARE, batch_scatter, first_seen
 from bncli.rulebook.order import middle_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ SMALL = Rule(
     symptom="Training and evaluation differ although the stored statistics are right; the smaller "
     "the batch, the more.",
     arithmetic="Samples whose means scatter by s^2 give batches of n whose means scatter by s^2/n. "
-    "In half of the layers that is more than 5% of the variance of all values; 20 s^2 / variance "
+    "In a layer that is off that is more than 5% of the variance of all values; 20 s^2 / variance "
     "samples would do.",
     certainty="Likely the cause. The share is certain.",
     lookalike="Batches that differ more than their samples' scatter gives are BN806.",
@@ -160,35 +160,40 @@ def is_fast(found: Evidence, name: str) -> bool:
 
 
 def check_small(found: Evidence) -> list[Finding]:
-    """BN811: the samples a batch are too few for most layers."""
-    layers = [each for each in found.living if not each.per_sample and each.samples > 1]
-    sizes = [each.samples / each.batches for each in layers]
-    shares = [
-        SMALL_SHARE * each.evaluation.needed / size
-        for each, size in zip(layers, sizes, strict=True)
-        if each.evaluation.needed is not None
+    """BN811: batches of so few samples that chance moves a layer's mean, and the layer is off."""
+    living = [each for each in found.living if not each.per_sample]
+    small = [
+        each
+        for each in living
+        if _share(each) > SMALL_SHARE
+        and each.error > BLAMED
+        and (each.error > LEAST_ERROR or (found.ratio and found.real and found.believed))
     ]
-    if not shares or _middle(shares) <= SMALL_SHARE:
+    if not small:
         return []
-    worst = max(layers, key=lambda each: each.error)
-    if not (worst.error > LEAST_ERROR or (found.ratio is not None and found.real)):
-        return []
-    needed = max(each.evaluation.needed or 0 for each in layers)
+    worst = max(small, key=_share)
+    size = worst.samples / worst.batches
+    needed = max(each.evaluation.needed or 0 for each in small)
     return [
         at_layers(
             SMALL,
-            [each.name for each in layers if _share(each.evaluation, each) > SMALL_SHARE],
-            f"batches of {sizes[0]:.3g}: {percent(min(1.0, _middle(shares)))} of the variance "
-            "is between them by chance",
-            {"batch_size": sizes[0], "shares": shares, "needed": needed},
-            detail=f"Batches of {needed} would bring that below 5% in all layers.",
+            [each.name for each in small],
+            f"batches of {size:.3g}: {percent(_share(worst))} of the variance is between them by "
+            "chance",
+            {
+                "batch_size": size,
+                "shares": [_share(each) for each in small],
+                "needed": needed,
+            },
+            detail=f"Batches of {needed} would bring that to 5%.",
         )
     ]
 
 
-def _share(scatter: BatchScatter, each: LayerMeasure) -> float:
-    """The share of the variance that chance leaves between batches."""
-    return SMALL_SHARE * (scatter.needed or 0) / (each.samples / each.batches)
+def _share(each: LayerMeasure) -> float:
+    """The share of the variance that chance leaves between batches of this size."""
+    odds = SMALL_SHARE * (each.evaluation.needed or 0) * each.batches / each.samples
+    return min(odds, 1.0)
 
 
 def check_dropout(found: Evidence) -> list[Finding]:

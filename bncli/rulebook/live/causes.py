@@ -60,7 +60,7 @@ def diagnosis(
     return Diagnosis(
         findings=tuple(findings),
         measures=found.measures,
-        cause=next((name for each in findings if (name := _cause(each))), None),
+        cause=_first_cause(findings),
         closes=None if best is None else best[1],
         gap=found.gap,
         gap_floor=capture.gap_floor,
@@ -137,6 +137,13 @@ def _certain(findings: Sequence[Finding]) -> bool:
 
 def _strength(finding: Finding) -> tuple[int, str]:
     return -finding.severity.rank, finding.code
+
+
+def _first_cause(findings: Sequence[Finding]) -> str | None:
+    """The name of the strongest cause; frozen layers are one where there is no other."""
+    named = (name for each in findings if (name := _cause(each)))
+    frozen = notes.FROZEN.name if any(f.code == notes.FROZEN.code for f in findings) else None
+    return next(named, frozen)
 
 
 def _cause(finding: Finding) -> str:

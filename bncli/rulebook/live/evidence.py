@@ -22,7 +22,7 @@ FEWEST_BATCHES = 8
 """The batches from which the floor is believed: statistics found anew in few batches fit these too
 well, so that a healthy model's gap is 1.5 times its floor with 4 of them."""
 
-MISFIT = 0.05
+MISFIT = 0.03
 """The residual of the first layer's means, in its standard deviations, above which weights and
 statistics are not of one training. Trained nets reach 0.04, and statistics that are 200 steps older
 than the weights have 0.06 to 0.11."""

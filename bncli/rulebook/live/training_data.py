@@ -27,9 +27,10 @@ class TrainingData:
 
     `means` (in_channels,) are the input's channel means that fit best. `residual` is the root mean
     square of what is left of the stored means, in the layer's standard deviations, corrected for
-    the number of means that were fitted. `apart` is how far the means of the input that came
-    are from them: the root mean square, in the input's standard deviations; None where that is not
-    known.
+    the number of means that were fitted. Behind padding, whose share depends on the size of the
+    images, it is that over what the means themselves have, if that is more than 1. `apart` is how
+    far the means of the input that came are from them: the root mean square, in the input's
+    standard deviations; None where that is not known.
     """
 
     means: FloatArray
@@ -56,10 +57,12 @@ def training_data(
     means, _, rank, _ = np.linalg.lstsq(rows, wanted, rcond=None)
     if rank < inputs:
         return None
-    left = float(np.square(wanted - rows @ means).sum())
+    left = float(np.square(wanted - rows @ means).sum()) / (outputs - inputs)
+    if kernel.padded:
+        left /= max(1.0, float(np.square(wanted).mean()))
     apart = None
     if record is not None and record.num_features == inputs:
         with np.errstate(all="ignore"):
             squares = np.square(record.mean - means) / record.var
         apart = math.sqrt(float(squares.mean())) if np.isfinite(squares).all() else None
-    return TrainingData(np.asarray(means), math.sqrt(left / (outputs - inputs)), apart)
+    return TrainingData(np.asarray(means), math.sqrt(left), apart)

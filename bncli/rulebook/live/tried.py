@@ -70,7 +70,7 @@ def _where(trial: Trial) -> str:
     """How a sentence on a trial begins."""
     names = [in_prose(label(name)) for name in trial.layers]
     if trial.kind == "input":
-        return f"With the input {trial.what}"
+        return f"With the {trial.what}"
     if trial.kind == "one" and names:
         return f"With the data's statistics in {names[0]} alone"
     if trial.kind == "first":

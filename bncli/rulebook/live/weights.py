@@ -91,7 +91,8 @@ def check_weights(found: Evidence) -> list[Finding]:
     if found.reference is not None and blamed:
         return []
     if origin is not None and found.fits is False and found.first is not None:
-        if not (blamed or found.real) or _alone(found):
+        differ = any(each.evaluation.differ for each in found.measures)  # which makes a gap too
+        if not (blamed or (found.real and not differ)) or _alone(found):
             return []
         names = [each.name for each in blamed] or [found.first.name]
         said = f"the first layer's means do not fit its kernels (residual {origin.residual:.2g})"
