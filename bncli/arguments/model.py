@@ -127,7 +127,8 @@ class ModelFlags:
     def refuse_any(self, what: str) -> None:
         """Raise UsageError where one was given that does not apply to `what`."""
         for field in fields(self):
-            if getattr(self, field.name) not in (None, False, []):
+            value = getattr(self, field.name)
+            if value is not None and value is not False and value != []:
                 flag = field.name.replace("_", "-")
                 raise UsageError(f"--{flag} does not apply to {what}; leave it out.")
 

@@ -254,8 +254,8 @@ RAISING = {
         "bad.py:5: reading batch 2 of bad.py:data ended the process (SystemExit: 3)."
     ),
     "yield X\n    yield 'text'": (
-        "batch 2 of bad.py:data: it is a str; a batch is a tensor, a tuple with the input first, or "
-        "a dictionary."
+        "batch 2 of bad.py:data: it is a str; a batch is a tensor, a tuple with the input first, "
+        "or a dictionary."
     ),
     "return 1 / 0": "bad.py:4: iterating bad.py:data raised ZeroDivisionError: division by zero.",
 }
