@@ -31,6 +31,7 @@ from bncli.process.streams import (
     say,
     take_any_character,
 )
+from bncli.report import printable
 
 PURPOSE = "Verify and inspect BatchNorm: tensors, running statistics, checkpoints."
 ALONE = {"-h", "--help", "--version"}
@@ -133,9 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = app(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
         if _verbose(arguments):
-            import traceback
-
-            traceback.print_exception(error)
+            _show_traceback(error)
         return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
         from bncli.cli.mistakes import explained
@@ -166,6 +165,15 @@ def _as_flags(arguments: list[str]) -> list[str]:
 def _verbose(arguments: Sequence[str]) -> bool:
     """Whether -v was given, alone or among other short flags."""
     return any(re.fullmatch(r"--verbose|-[a-z]*v", argument) for argument in arguments)
+
+
+def _show_traceback(error: BncliError) -> None:
+    """Print where an error comes from on standard error, in lines that no terminal obeys."""
+    import traceback
+
+    if sys.stderr is not None:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _unforeseen(error: Exception) -> ExitCode:

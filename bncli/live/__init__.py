@@ -1,7 +1,8 @@
 """A model, run with its BatchNorm layers watched: the only room that runs a user's own code.
 
-`model_source` and `data_source` import and open what the user names, `layers` finds the BatchNorm
-layers, `passes` runs the model over batches in a propagation and leaves everything as it was,
-`session` keeps what several passes need, and `trials` tries repairs on it. torch is imported where
-it is needed.
+`model_source` and `data_source` import and open what the user names, and `weights` puts a
+checkpoint into the model. All that is the user's own runs in `users_code`, and its errors are
+`told` in one sentence. `layers` finds the BatchNorm layers, `passes` runs the model over batches in
+a propagation and leaves everything as it was, `session` keeps what several passes need, and
+`trials` tries repairs on it. torch is imported where it is needed.
 """

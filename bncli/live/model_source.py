@@ -12,14 +12,11 @@ from bncli.backends.torch.tensors import library
 from bncli.errors import BncliError, ModelError, UsageError
 from bncli.live.imports import CodeName, code_name, find, kind_of
 from bncli.live.users_code import users_code
-from bncli.live.weights import fingerprint, load_weights
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import listed, missing, nearest, quoted
 
 if TYPE_CHECKING:
     from torch import nn
-
-__all__ = ["fingerprint", "load_model", "load_weights", "users_code"]
 
 NO_HOOKS = (
     "a TorchScript program takes no hooks, so its layers cannot be watched; "

@@ -13,7 +13,7 @@ import pytest
 
 import bncli
 from bncli import cli
-from bncli.errors import ExitCode
+from bncli.errors import BncliError, ExitCode
 from bncli.renderers import Format
 from bncli.report import Column, FailOn, Finding, Report, Severity, Table
 
@@ -390,6 +390,16 @@ def test_an_error_says_where_it_was_raised_where_that_is_wanted(run, folder, fla
     assert short.stderr.count("\n") == 1
     assert long.stderr.startswith("Traceback (most recent call last):\n")
     assert long.stderr.endswith(f"\n{short.stderr}")
+
+
+def test_a_traceback_is_in_lines_that_no_terminal_obeys(capsys):
+    error = BncliError("net.py raised it.")
+    error.__cause__ = ValueError("\x1b[2J first\nsecond \u202e")
+    cli._show_traceback(error)
+    shown = capsys.readouterr().err
+    assert r"ValueError: \x1b[2J first" in shown
+    assert shown.isascii()
+    assert shown.endswith("bncli.errors.BncliError: net.py raised it.\n")
 
 
 def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):
