@@ -6,7 +6,15 @@ from bncli.commands import COMMANDS
 
 TUTORIAL = "examples/tutorial/x.npy"
 SHARDS = ("examples/shards/batch0.npy", "examples/shards/batch1.npy")
+LIVE = (
+    "examples/diagnose/seg.py:UNet",
+    "--checkpoint=examples/diagnose/unet.pth",
+    "--data=examples/diagnose/seg.py:validation",
+    "--input-key=image",
+    "--batches=2",
+)
 CALLS = {
+    "capture": LIVE,
     "compute": (TUTORIAL, "--against", "torch", "--rtol=0", "--atol=1e-9"),
     "trace": (TUTORIAL,),
     "simulate-ema": SHARDS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bncli.commands import COMMANDS
+from tests.calls import LIVE
 from tests.renderers.reports import squeezed
 
 SCREEN, WIDTH = 24, 80
@@ -21,6 +22,7 @@ CALLS = {
     "simulate_ema": (TENSOR,),
     "compare_norms": (TENSOR,),
     "inspect_checkpoint": ("examples/checkpoint/nan.pt",),
+    "capture": LIVE,
 }
 """The tutorial's tensor; what follows the command's name tells calls apart."""
 

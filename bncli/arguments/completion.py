@@ -1,4 +1,4 @@
-"""What a shell completes beside commands and flags: rule codes, and names inside files.
+"""What a shell completes beside commands and flags: rule codes, names inside files and code.
 
 The shells' scripts are Typer's (`bncli --install-completion`). They call bncli with the words
 typed so far in the environment, and bncli prints what fits.
@@ -62,6 +62,42 @@ def complete_layers(incomplete: str) -> Completions:
         return [layer.name for layer in batch_norm_layers(file)]
 
     return _names(incomplete, layers)
+
+
+def complete_parts(incomplete: str) -> Completions:
+    """`FILE::PART` for what holds tensors of FILE at its top, such as state_dict_ema."""
+    return _names(
+        incomplete,
+        lambda file: list(
+            dict.fromkeys(name.partition(".")[0] for name in file.tensors if "." in name)
+        ),
+    )
+
+
+def complete_code(incomplete: str) -> Completions:
+    """`FILE.py:NAME` for the classes, functions and values of FILE.py, which is not run."""
+    path, colon, begun = incomplete.rpartition(":")
+    if not path.endswith(".py"):
+        return
+    import ast
+
+    from bncli.files.reading import read_bytes
+
+    try:
+        tree = ast.parse(read_bytes(Path(path).expanduser()))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return
+    for item in tree.body:
+        targets = item.targets if isinstance(item, ast.Assign) else [item]
+        for each in targets:
+            name = str(getattr(each, "name", getattr(each, "id", "_")))
+            if name.startswith(begun) and not name.startswith("_"):
+                yield f"{path}{colon}{name}"
+
+
+def complete_data(incomplete: str) -> Completions:
+    """`FILE::NAME` for tensors, and `FILE.py:NAME` for code."""
+    yield from complete_tensors(incomplete) if "::" in incomplete else complete_code(incomplete)
 
 
 def _names(incomplete: str, find: Callable[[TensorFile], list[str]]) -> Completions:

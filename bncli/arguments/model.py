@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
+from bncli.arguments.completion import complete_data, complete_parts
 from bncli.arguments.options import DeviceName, option
 from bncli.dtypes import ComputeDtype
 from bncli.errors import MissingBackendError, UsageError
@@ -28,6 +29,7 @@ Checkpoint = Annotated[
         MODEL,
         metavar="FILE[::PART]",
         default="as built",
+        complete=complete_parts,
     ),
 ]
 AllowMissingKeys = Annotated[
@@ -77,6 +79,7 @@ DataSpecs = Annotated[
         DATA,
         metavar="FILE|CODE",
         default=False,
+        complete=complete_data,
     ),
 ]
 InputKey = Annotated[

@@ -12,11 +12,10 @@ from typing import Any
 
 from bncli.light import dataclass
 
+LIVE = "Why is my model good in training and bad in evaluation?"
 CHECKPOINT = "What is wrong with this checkpoint?"
-PYTORCH = "Does it match PyTorch? (`compute --against torch` is the short check.)"
-ORIGIN = "Which normalisation made this output?"
-TENSOR = "What does BatchNorm do to my tensor?"
-RUNNING = "How do running statistics move from batch to batch?"
+OUTPUT = "Does an output match PyTorch's, and which normalisation made it?"
+TENSOR = "What does BatchNorm do to my tensor, and to its running statistics?"
 REFERENCE = "How do other frameworks define it, and what does a finding mean?"
 
 
@@ -47,6 +46,34 @@ class Entry:
 
 
 COMMANDS = {
+    "capture": Entry(
+        LIVE,
+        "Save what each BatchNorm layer of a model takes in.",
+        (
+            Example(
+                "capture seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'",
+                "What the layers of a model take in, in training and in evaluation",
+            ),
+            Example(
+                "capture seg.py:UNet --data seg.py:validation --input-key image",
+                "Batches that your own code gives, such as a DataLoader",
+            ),
+            Example(
+                "capture seg.py:UNet --checkpoint unet.pth --data x.pt --save-stats s.npz",
+                "The statistics in a file, which bncli diagnose reads",
+            ),
+        ),
+        (
+            "--checkpoint",
+            "--data",
+            "--input-key",
+            "--batches",
+            "--save-stats",
+            "--device",
+            "--verbose",
+        ),
+        needs="a model, as file.py:name, and --data",
+    ),
     "inspect_checkpoint": Entry(
         CHECKPOINT,
         "Check every BatchNorm layer of a checkpoint.",
@@ -65,7 +92,7 @@ COMMANDS = {
         needs="a checkpoint",
     ),
     "diff": Entry(
-        PYTORCH,
+        OUTPUT,
         "Explain how two tensors, or bncli and PyTorch, differ.",
         (
             Example(
@@ -87,7 +114,7 @@ COMMANDS = {
         needs="one tensor to check against PyTorch, or two to compare",
     ),
     "identify": Entry(
-        ORIGIN,
+        OUTPUT,
         "Find the mode, eps and variance behind an output.",
         (
             Example(
@@ -143,7 +170,7 @@ COMMANDS = {
         needs="a tensor, or numbers with --values",
     ),
     "simulate_ema": Entry(
-        RUNNING,
+        TENSOR,
         "Follow running statistics over many batches.",
         (
             Example(

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 from bncli.errors import FileError, ModelError, UsageError
+from bncli.files.reading import read_bytes
 from bncli.live.users_code import let_import_from, users_code
 from bncli.loaders.names import listed, missing, nearest, quoted
 
@@ -96,7 +97,7 @@ def _example(code: CodeName) -> str:
     names: list[str] = []
     if code.is_file:
         try:
-            text = Path(code.where).read_bytes()
+            text = read_bytes(code.where)
         except OSError:
             text = b""
         names = [name.decode() for name in _DEFINED.findall(text)]

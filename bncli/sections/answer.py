@@ -55,6 +55,15 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
+def size_of(nbytes: int) -> str:
+    """A number of bytes: "812 bytes", "94 kB", "1.3 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            number = nbytes / size
+            return f"{number:.{0 if number >= 9.95 else 1}f} {unit}"
+    return counted(nbytes, "byte")
+
+
 def scope_of(channels: int, values: int) -> str:
     """What was judged of an input: "48 channels of 784 values"."""
     return f"{counted(channels, 'channel')} of {counted(values, 'value')}"

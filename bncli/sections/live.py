@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bncli.model.capture import Propagation
-from bncli.sections.answer import counted, listed, share
+from bncli.sections.answer import counted, listed
 
 if TYPE_CHECKING:
     from bncli.model.capture import Capture, InputSums, WatchedLayer
@@ -74,17 +74,38 @@ def live_subject(capture: Capture) -> tuple[str, ...]:
 
 
 def gap_line(capture: Capture) -> str:
-    """How far the outputs in evaluation are from those in training, or why that is not known."""
+    """How far the outputs of the two modes are apart and would be at best, or why it is unknown."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     if gap is None:
-        reason = capture.refused_training or capture.no_gap
-        return f"the outputs of the modes are not compared: {reason.rstrip('.')}" if reason else ""
-    said = f"in evaluation the outputs are off by {share(gap)} of their spread in training"
+        why = capture.no_gap or "the outputs of the training propagation do not vary"
+        if capture.refused_training:
+            why = "BatchNorm cannot run in training mode on these batches"
+        return f"the gap between train() and eval() is not known: {why.rstrip('.')}"
+    said = f"gap between train() and eval(): {gap:.3g} std of the model's output"
     if floor is None:
-        return said
-    ratio = gap_ratio(capture)
-    times = f" (a ratio of {ratio:.3g})" if ratio is not None else ""
-    return f"{said}; with statistics found anew in all layers, by {share(floor)}{times}"
+        return f"{said}; its floor was not measured"
+    where = "all layers"
+    if any(layer.frozen for layer in capture.norms):
+        where = "all layers that are not frozen"
+    return (
+        f"{said}; with new statistics in {where} {floor:.3g} would be left, because train() "
+        "normalises with each batch's own"
+    )
+
+
+def momentum_of(layer: WatchedLayer) -> float | str | None:
+    """A layer's momentum; "none" for the cumulative average, None where it has none at all."""
+    module = layer.state.module if layer.state is not None else None
+    if module is None or not module.has_momentum:
+        return None
+    return "none" if module.momentum is None else module.momentum
+
+
+def weights_path(capture: Capture) -> str:
+    """The file that the weights are from, as it was typed; "" where the code made them."""
+    checkpoint = capture.source.get("checkpoint")
+    path = checkpoint.get("path") if isinstance(checkpoint, Mapping) else None
+    return path if isinstance(path, str) else ""
 
 
 def _weights(capture: Capture) -> str:

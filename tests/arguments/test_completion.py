@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.arguments.completion import MOST_NAMES, complete_layers, complete_tensors
+from bncli.arguments.completion import (
+    MOST_NAMES,
+    complete_layers,
+    complete_parts,
+    complete_tensors,
+)
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
 from bncli.rulebook import RULES
@@ -25,6 +30,11 @@ def files(save, folder):
     save("x.npz", first=np.ones(3), second=np.ones(3))
     layers = torch.nn.ModuleDict({"stem": torch.nn.BatchNorm1d(2), "head": torch.nn.BatchNorm1d(2)})
     torch.save({"model": layers.state_dict(), "epoch": 3}, "net.pt")
+    (folder / "net.py").write_text(
+        "import os\nLEARNING_RATE: float = 1\n_PRIVATE = 2\nLEARNING_RATE = 3\n"
+        "class Net: pass\ndef validation(): raise SystemExit\nvalidation()\n"
+    )
+    (folder / "broken.py").write_text("class Net(\n")
     (folder / "broken.pt").write_bytes(b"PK\x03\x04 and no more")
     return folder
 
@@ -104,8 +114,9 @@ def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
     assert len(inside) > 30
     assert {command for command, _ in inside} >= {"compute", "trace", "diff", "identify"}
     for place, completes in inside.items():
-        layers = fields[place].metavar.startswith("CKPT")
-        assert completes is (complete_layers if layers else complete_tensors), place
+        metavar = fields[place].metavar
+        layers = complete_layers if metavar.startswith("CKPT") else complete_tensors
+        assert completes is (complete_parts if "PART" in metavar else layers), place
 
 
 @pytest.mark.parametrize(
@@ -120,6 +131,13 @@ def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
         ("trace x.npz::f", ["x.npz::first"]),
         ("identify x.npz::first x.npz::s", ["x.npz::second"]),
         ("simulate-ema --state net.pt::model.h", ["net.pt::model.head"]),
+        ("capture net.py:", ["net.py:LEARNING_RATE", "net.py:Net", "net.py:validation"]),
+        ("capture net.py:N", ["net.py:Net"]),
+        ("capture net.py:Net --data net.py:v", ["net.py:validation"]),
+        ("capture net.py:Net --data x.npz::f", ["x.npz::first"]),
+        ("capture net.py:Net --checkpoint net.pt::m", ["net.pt::model"]),
+        ("capture broken.py:", []),
+        ("capture missing.py:", []),
         ("compute x.np", []),  # files are the shell's
         ("compute broken.pt::", []),
         ("compute missing.pt::", []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +196,11 @@ def files(save, folder):
         save(name, state)
     for name in ("x.npy", "batch0.npy", "batch1.npy"):
         save(name, tensor)
+    for name in ("seg.py", "unet.pth"):
+        shutil.copy(REPOSITORY / "examples" / "diagnose" / name, folder)
+    (folder / "batches").mkdir()
+    for name in ("x.pt", "batches/0.pt", "batches/1.pt"):
+        save(name, torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, 16, 16))).float())
     output = layer.eval()(torch.from_numpy(tensor)).detach().numpy()
     save("output.npy", output)
     save("port.npy", output)

@@ -7,10 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bncli.model import BatchNormState
+from bncli.model import BatchNormModule, BatchNormState
 from bncli.model.capture import Capture, OutputSums, Propagation, WatchedLayer
 from bncli.moments.batches import BatchSums
-from bncli.sections.live import gap_line, gap_ratio, live_facts, live_subject
+from bncli.sections.live import (
+    gap_line,
+    gap_ratio,
+    live_facts,
+    live_subject,
+    momentum_of,
+    weights_path,
+)
 
 TRAINING, EVAL, RENEWED = Propagation.TRAINING, Propagation.EVAL, Propagation.RENEWED
 
@@ -63,7 +70,7 @@ def test_a_floor_of_nothing_has_no_ratio(capture):
     capture = replace(capture, outputs=(replace(output, apart={EVAL: 18.0, RENEWED: 0.0}),))
     assert live_facts(capture)["gap_floor"] == 0
     assert gap_ratio(capture) is None
-    assert gap_line(capture).endswith("in all layers, by 0%")
+    assert "in all layers 0 would be left" in gap_line(capture)
 
 
 def test_the_subject_names_the_model_its_weights_and_the_data(capture):
@@ -79,19 +86,40 @@ def test_the_subject_names_the_model_its_weights_and_the_data(capture):
 
 
 def test_the_gap_in_a_line(capture):
+    said = "gap between train() and eval(): 0.6 std of the model's output"
     assert gap_line(capture) == (
-        "in evaluation the outputs are off by 60% of their spread in training; "
-        "with statistics found anew in all layers, by 20% (a ratio of 3)"
+        f"{said}; with new statistics in all layers 0.2 would be left, because train() "
+        "normalises with each batch's own"
     )
+    frozen = replace(capture.layers[1], frozen=True)
+    some = replace(capture, layers=(capture.layers[0], frozen, capture.layers[2]))
+    assert "in all layers that are not frozen 0.2 would be left" in gap_line(some)
     (output,) = capture.outputs
     alone = replace(capture, outputs=(replace(output, apart={EVAL: 18.0}),))
-    assert gap_line(alone) == (
-        "in evaluation the outputs are off by 60% of their spread in training"
-    )
+    assert gap_line(alone) == f"{said}; its floor was not measured"
 
 
 def test_an_unknown_gap_says_why(capture):
-    assert gap_line(replace(capture, outputs=(), no_gap="the output holds no number.")) == (
-        "the outputs of the modes are not compared: the output holds no number"
+    unknown = "the gap between train() and eval() is not known: "
+    bare = replace(capture, outputs=())
+    assert (
+        gap_line(replace(bare, no_gap="the output is a text")) == f"{unknown}the output is a text"
     )
-    assert gap_line(replace(capture, outputs=())) == ""
+    assert gap_line(replace(bare, refused_training="Expected more than 1 value")) == (
+        f"{unknown}BatchNorm cannot run in training mode on these batches"
+    )
+    assert gap_line(bare) == f"{unknown}the outputs of the training propagation do not vary"
+
+
+def test_the_momentum_of_a_layer(capture):
+    bn1 = capture.norms[0]
+    module = BatchNormModule("BatchNorm2d", eps=1e-3, momentum=None)
+    assert momentum_of(bn1) is None
+    assert momentum_of(replace(bn1, state=BatchNormState("bn1", module=module))) == "none"
+    module = replace(module, momentum=0.25)
+    assert momentum_of(replace(bn1, state=BatchNormState("bn1", module=module))) == 0.25
+
+
+def test_where_the_weights_are_from(capture):
+    assert weights_path(capture) == "net.pth"
+    assert weights_path(replace(capture, source={})) == ""

@@ -69,6 +69,14 @@ def diagnosis(
     )
 
 
+def observations(capture: Capture) -> list[Finding]:
+    """What a capture shows as a fact, the strongest first: no judgement of stored statistics."""
+    found = evidence(capture)
+    checks = (notes.check_one_value, notes.check_settled, notes.check_moved)
+    findings = [*_of_modes(found, ()), *(each for check in checks for each in check(found))]
+    return sorted(findings, key=_strength)
+
+
 def causes(found: Evidence, own: Sequence[Finding] = ()) -> list[Finding]:
     """What explains the layers that are off, without what something stronger explains away.
 

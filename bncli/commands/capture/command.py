@@ -1,0 +1,144 @@
+"""`bncli capture`: what every BatchNorm layer of a model takes in, in kilobytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from bncli.arguments import options
+from bncli.arguments.completion import complete_code
+from bncli.arguments.model import ModelFlags
+from bncli.arguments.options import argument, option
+from bncli.errors import UsageError
+from bncli.report import Report
+from bncli.sections.answer import counted, listed, size_of
+
+if TYPE_CHECKING:
+    from bncli.live.session import Session
+    from bncli.model.capture import Capture
+
+
+def capture(
+    model: Annotated[
+        str,
+        argument(
+            "MODEL",
+            "The model as package.module:name or file.py:name: a class, a function or an instance. "
+            "This imports and runs your code.",
+            complete_code,
+        ),
+    ],
+    *,
+    flags: ModelFlags,
+    save_stats: Annotated[
+        str | None,
+        option(
+            "Save the statistics, some kilobytes a layer whatever the data; bncli diagnose judges "
+            "them without the model.",
+            options.OUTPUT,
+            metavar="FILE.npz",
+        ),
+    ] = None,
+    per_batch: Annotated[
+        bool,
+        option(
+            "Save the mean and variance of every batch too, which simulate-ema reads.",
+            options.OUTPUT,
+            "--per-batch",
+        ),
+    ] = False,
+) -> Report:
+    """Run a model over data, and keep the statistics of every BatchNorm layer's input.
+
+    The model runs as in training, each BatchNorm layer normalising by the batch, and as in
+    evaluation; everything else stays in evaluation mode, so that the difference is BatchNorm's.
+    Then the statistics are found anew in all layers, and the outputs are compared. Nothing in the
+    model is changed.
+    """
+    from bncli.arguments.model import open_session
+    from bncli.loaders.statistics import check_statistics_path, write_statistics
+
+    if save_stats is not None:
+        check_statistics_path(save_stats)
+    elif per_batch:
+        raise UsageError("--per-batch is for the statistics file: add --save-stats FILE.npz.")
+    session = open_session(flags, model)
+    if save_stats is not None:
+        check_statistics_path(save_stats)  # again, as it is known now what was read
+    seen = _captured(session, per_batch=per_batch) if session.layers else None
+    if seen is None or not seen.norms:
+        return _nothing(session, model)
+    if save_stats is not None:
+        write_statistics(save_stats, seen)
+    return _report(seen, model, save_stats)
+
+
+def _captured(session: Session, *, per_batch: bool) -> Capture:
+    """What the layers see while the model runs, with progress on standard error."""
+    from bncli.live.weights import fingerprint
+    from bncli.process.progress import batch_progress
+
+    with session.open(), batch_progress("capture", lambda: session.data.length) as advance:
+        session.advance = advance
+        before = fingerprint(session.model)
+        seen = session.capture(per_batch=per_batch)
+        moved = fingerprint(session.model)["weights"] != before["weights"]
+    return replace(seen, weights_moved=moved)
+
+
+def _nothing(session: Session, model: str) -> Report:
+    """The report where there is no BatchNorm layer, or none that a batch reaches."""
+    from bncli.commands.capture.tables import input_table, layers_table
+    from bncli.model.capture import Capture
+    from bncli.sections.live import live_facts
+
+    names = [layer.name for layer in session.layers]
+    why = f"{model} has no BatchNorm layer"
+    if names:
+        why = f"no batch reaches a BatchNorm layer of {model} ({listed(names)})"
+    empty = Capture(())
+    return Report(
+        command="capture",
+        facts={**live_facts(empty), "saved": None},
+        tables=(layers_table(empty), input_table(empty)),
+        verdict=f"{why}, so nothing was captured",
+        nothing_checked=True,
+        checked={"": []},
+    )
+
+
+def _report(seen: Capture, model: str, saved: str | None) -> Report:
+    """The report of a capture, with what it shows as a fact."""
+    from pathlib import Path
+
+    from bncli.commands.capture.tables import input_table, layers_answer, layers_table
+    from bncli.rulebook.layers import label
+    from bncli.rulebook.live.causes import observations
+    from bncli.sections.live import gap_line, live_facts, live_subject, weights_path
+
+    path = weights_path(seen)
+    read = tuple(filter(None, [path]))
+    names = [label(layer.name) for layer in seen.layers]
+    remarks = [gap_line(seen)]
+    if seen.uncalled:
+        remarks.append(f"no batch reaches {listed(seen.uncalled)}")
+    verdict = f"{counted(len(seen.norms), 'layer')} captured; --save-stats FILE.npz keeps them"
+    if saved is not None:
+        size = size_of(Path(saved).stat().st_size)
+        verdict = f"saved to {saved} ({size}); bncli diagnose {saved} judges it"
+    return Report(
+        command="capture",
+        facts={**live_facts(seen), "saved": saved},
+        tables=(layers_table(seen), input_table(seen)),
+        findings=tuple(replace(finding, path=path) for finding in observations(seen)),
+        subject=live_subject(seen),
+        answer=(layers_answer(seen),),
+        remarks=tuple(remarks),
+        scope=counted(len(seen.norms), "BatchNorm layer"),
+        judged=False,
+        verdict=verdict,
+        read=read,
+        checked={path: names},
+        names={path: names},
+        about=() if path else (("", model),),
+    )
