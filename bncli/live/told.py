@@ -37,6 +37,7 @@ _WEIGHTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "do
 """Dtypes of weights as errors call them; all others are taken as float32, the usual one."""
 
 
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory")
 _CHANNELS = re.compile(
     r"expected input\[.*?(?P<last>\d+)\] to have (?P<wanted>\d+) channels, but got \d+ channels"
 )
@@ -83,6 +84,8 @@ def hint_for(error: BaseException) -> str:
     text = _text(error)
     if isinstance(error, ImportError) and "attempted relative import" in text:
         return "Name a file that is part of a package as package.module:name."
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        return "Smaller batches take less memory (--batch-size for files)."
     if not isinstance(error, RuntimeError | ValueError):
         return ""
     for pattern in _DTYPES:
@@ -110,6 +113,16 @@ def place_of(error: BaseException) -> str:
             if _standing(file) == wanted:
                 return f"{shown(file)}:{line}"
     return ""
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether it was raised by bncli's own code, called from the user's, as a hook is."""
+    called = [_is_bnclis(file) for file, _ in _frames(error.__traceback__)]
+    return bool(called) and called[-1] and not all(called)
+
+
+def _is_bnclis(file: str) -> bool:
+    return file.startswith(str(Path(bncli.__file__).parent) + os.sep)
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[str, int]]:

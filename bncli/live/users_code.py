@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, cast
 
 from bncli.errors import BncliError, ModelError
-from bncli.live.told import told
+from bncli.live.told import is_own, told
 from bncli.process import signals
 
 
@@ -44,8 +44,8 @@ def users_code(what: str) -> Iterator[None]:
 
     `what` says what runs, such as "the forward pass", for "seg.py:31: the forward pass raised
     ...". The folders of the user's files are importable meanwhile. Raises ModelError for whatever
-    the code raises, `SystemExit` as well; KeyboardInterrupt, the end by a signal and bncli's own
-    errors pass.
+    the code raises, `SystemExit` as well. KeyboardInterrupt, the end by a signal and bncli's own
+    errors pass, and its bugs too in what the user's code calls, such as a hook.
     """
     with ExitStack() as stack:
         stack.enter_context(_at_home())
@@ -59,6 +59,8 @@ def users_code(what: str) -> Iterator[None]:
                 raise KeyboardInterrupt from error
             if signals.received() is not None:
                 raise signals.Terminated from error
+            if is_own(error):
+                raise
             raise ModelError(told(error, what)) from error
 
 

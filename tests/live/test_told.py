@@ -163,3 +163,11 @@ def test_axes_that_are_not_those_of_the_layer():
     assert hint(nn.BatchNorm2d(3), 3, 8, 8) == one
     assert hint(nn.BatchNorm3d(3), 3, 8, 8, 8) == one
     assert hint(nn.BatchNorm2d(3), 3, 8) == ""
+
+
+def test_too_little_memory():
+    hint = "Smaller batches take less memory (--batch-size for files)."
+    assert failed(MemoryError()).endswith(f"raised MemoryError. {hint}")
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 58, dtype=torch.uint8)
+    assert hint_for(caught.value) == hint

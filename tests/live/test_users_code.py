@@ -7,9 +7,11 @@ import re
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bncli
 from bncli.errors import ModelError, TensorError
 from bncli.live import users_code as module
 from bncli.live.users_code import users_code
@@ -48,6 +50,20 @@ def test_an_error_that_a_library_made_of_a_signal_is_the_signal(monkeypatch, num
     monkeypatch.setattr(signals, "_received", [number])
     with pytest.raises(kind), users_code("reading the data"):
         raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+
+def test_a_bug_of_bnclis_in_a_hook_is_not_the_users():
+    where = str(Path(bncli.__file__).with_name("hook.py"))
+    inside: dict[str, Any] = {}
+    exec(compile("def hook(): 1 / 0\ndef run(model): model()", where, "exec"), inside)
+
+    def forward():
+        inside["hook"]()
+
+    with pytest.raises(ZeroDivisionError), users_code("the forward pass"):
+        forward()
+    with pytest.raises(ModelError), users_code("the forward pass"):
+        inside["run"](lambda: 1 / 0)
 
 
 def test_a_recursion_without_end():
