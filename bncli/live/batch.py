@@ -57,3 +57,16 @@ def inputs_of(batch: Batch) -> list[Tensor]:
         if isinstance(value, torch.Tensor) and value.ndim >= 2
     ]
     return sorted(tensors, key=lambda tensor: not tensor.is_floating_point())
+
+
+def model_input(batch: Batch) -> Tensor | None:
+    """The tensor of a batch that counts as the model's input, floating-point; None for none.
+
+    Whole numbers of two axes are such as the numbers of tokens, which have no statistics.
+    """
+    for given in inputs_of(batch)[:1]:
+        if given.is_floating_point():
+            return given
+        if given.ndim > 2:
+            return given.float()
+    return None

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import BncliError
-from bncli.live.batch import Batch, Statistics, inputs_of
+from bncli.live.batch import Batch, Statistics, inputs_of, model_input
 from bncli.live.layers import active_dropout, still_training
 from bncli.live.outputs import OutputPool, floating_tensors
 from bncli.live.watching import KernelFinder, add_input, watched
@@ -131,15 +131,14 @@ class CaptureRun:
         return BatchSums(channels, per_batch=self._per_batch, per_sample=per_sample)
 
     def _see_input(self, batch: Batch) -> None:
-        """Take in the model's own input, the first tensor of at least two axes."""
-        for given in inputs_of(batch)[:1]:
-            if not given.is_floating_point() and given.ndim < 3:  # such as the numbers of tokens
-                return
-            x = given if given.is_floating_point() else given.float()
-            if self._input is None:
-                self._input = self._new_sums(x.shape[1])
-            if self._input.num_features == x.shape[1]:
-                add_input(self._input, x)
+        """Take in the model's own input."""
+        x = model_input(batch)
+        if x is None:
+            return
+        if self._input is None:
+            self._input = self._new_sums(x.shape[1])
+        if self._input.num_features == x.shape[1]:
+            add_input(self._input, x)
 
     def capture(self, found: Renewal) -> Capture:
         """All that was seen."""

@@ -77,12 +77,15 @@ class LiveLayer:
         )
 
 
-def find_layers(model: nn.Module, frozen: Sequence[str] = ()) -> list[LiveLayer]:
+def find_layers(
+    model: nn.Module, frozen: Sequence[str] = (), *, switching: bool = True
+) -> list[LiveLayer]:
     """The BatchNorm layers of a model, in the order of its modules; modes are left as they are.
 
     `frozen` has patterns of names. A layer is also frozen if its weight and bias are buffers, if
     they take no gradient while other parameters of the model do, or if the model keeps it in
-    evaluation mode after `model.train()`. Raises UsageError for a pattern that fits no layer.
+    evaluation mode after `model.train()`; without `switching`, the model is not asked by calling
+    that. Raises UsageError for a pattern that fits no layer.
     """
     named = [(name, module) for name, module in model.named_modules() if _is_layer(module)]
     names = [name for name, _ in named]
@@ -91,7 +94,7 @@ def find_layers(model: nn.Module, frozen: Sequence[str] = ()) -> list[LiveLayer]
             near = f"it has {', '.join(names[:4])}" if names else "it has no BatchNorm layer"
             raise UsageError(f"--frozen {pattern}: the model has no such layer; {near}.")
     trained = any(parameter.requires_grad for parameter in model.parameters())
-    kept, left = _modes(model)
+    kept, left = _modes(model) if switching else (set(), set())
     return [
         LiveLayer(
             name,
@@ -112,12 +115,22 @@ def still_training(model: nn.Module) -> list[str]:
     Only those that have no module of that kind in them: a container is named by what it holds.
     """
     _, left = _modes(model)
+    return _innermost(model, left)
+
+
+def in_training_now(model: nn.Module) -> list[str]:
+    """The same of the modules that are in training mode as the model is."""
+    return _innermost(model, {module for module in model.modules() if module.training})
+
+
+def _innermost(model: nn.Module, some: set[nn.Module]) -> list[str]:
+    """The names of some modules that are no layers, without those that hold others of them."""
     return [
         name or "the model"
         for name, module in model.named_modules()
-        if module in left
+        if module in some
         and not _is_layer(module)
-        and not any(child in left for child in module.children())
+        and not any(child in some for child in module.children())
     ]
 
 

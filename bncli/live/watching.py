@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,26 @@ def watched(layers: list[LiveLayer], seen: Seen) -> Iterator[None]:
     """While the block runs, call `seen` with every layer's input before it is normalised."""
     with ExitStack() as stack:
         for layer in layers:
-            handle = layer.module.register_forward_pre_hook(_hook(layer, seen), with_kwargs=True)
-            stack.callback(handle.remove)
+            hook = Hook(_hook(layer, seen))
+            stack.callback(layer.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield
+
+
+class Hook:
+    """A hook that is left behind when its module is copied, pickled or saved as a whole."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> None:
+        """What PyTorch does before or after the module runs."""
+        self._call(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Something of Python's own that takes any arguments, and does nothing."""
+        return getattr, (nullcontext(), "__exit__")
 
 
 def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
@@ -70,6 +87,7 @@ class KernelFinder:
     """
 
     found: dict[str, InputKernel] = field(default_factory=dict)
+    _behind: dict[str, tuple[nn.Module, tuple[int, ...]]] = field(default_factory=dict)
     _inputs: list[Tensor] = field(default_factory=list)
     _given: list[tuple[Any, nn.Module, tuple[int, ...]]] = field(default_factory=list)
 
@@ -99,6 +117,14 @@ class KernelFinder:
         for output, module, size in self._given:
             if output is x and (kernel := input_kernel(module, size)) is not None:
                 self.found.setdefault(layer.name, kernel)
+                self._behind.setdefault(layer.name, (module, size))
+
+    def renew(self) -> None:
+        """Take the sums of the kernels as they are by now."""
+        for name, (module, size) in self._behind.items():
+            kernel = input_kernel(module, size)
+            assert kernel is not None  # as many sums as before
+            self.found[name] = kernel
 
 
 def _same(a: Any, b: Tensor) -> bool:
