@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 from bncli.errors import FileError, ModelError, UsageError
-from bncli.files.reading import read_bytes
+from bncli.files.reading import read_bytes, remember_path
 from bncli.live.users_code import let_import_from, users_code
 from bncli.loaders.names import listed, missing, nearest, quoted
 
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FORM = re.compile(rf"(?P<where>.+?\.py|{_NAME})(?P<colon>::?)(?P<name>(?:{_NAME})?)")
-_DEFINED = re.compile(rb"^(?:class|def)[ \t]+([A-Za-z]\w*)", re.MULTILINE)
+_DEFINED = re.compile(rb"^(class|def)[ \t]+([A-Za-z]\w*)", re.MULTILINE)
 """What a file defines for others, each at the beginning of a line."""
 
 
@@ -67,7 +67,7 @@ def find(code: CodeName, kind: str) -> Any:
             raise missing(path) if not path.exists() else FileError(path, "it is not a file.")
     if not code.name:
         where = quoted(code.where)
-        raise UsageError(f"{where}: name the {kind} in it, {_example(code)}.")
+        raise UsageError(f"{where}: name the {kind} in it, {_example(code, kind)}.")
     let_import_from(os.getcwd(), code.where)  # noqa: PTH109  # as sys.path has it
     module = _import_file(Path(code.where)) if code.is_file else _import_module(code)
     value: Any = module
@@ -92,15 +92,16 @@ def find_function(spec: str, kind: str) -> Callable[..., Any]:
     return cast("Callable[..., Any]", value)
 
 
-def _example(code: CodeName) -> str:
-    """How to name something in a file, taken from what it defines."""
+def _example(code: CodeName, kind: str) -> str:
+    """How to name something in a file, taken from what it defines; a model is first a class."""
     names: list[str] = []
     if code.is_file:
         try:
-            text = read_bytes(code.where)
+            found = _DEFINED.findall(read_bytes(code.where))
         except OSError:
-            text = b""
-        names = [name.decode() for name in _DEFINED.findall(text)]
+            found = []
+        found.sort(key=lambda each: (each[0] == b"class") != (kind == "model"))
+        names = [name.decode() for _, name in found]
     where = quoted(code.where)
     if not names:
         return f"such as {where}:NAME"
@@ -137,7 +138,7 @@ def _import_module(code: CodeName) -> ModuleType:
     importlib.invalidate_caches()
     with users_code(f"importing {code.where}"):
         try:
-            return importlib.import_module(code.where)
+            module = importlib.import_module(code.where)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{code.where}.".startswith(f"{error.name}."):
                 raise  # it is there, and imports something that is not
@@ -151,10 +152,14 @@ def _import_module(code: CodeName) -> ModuleType:
                 f"{code}: there is no module '{quoted(error.name)}', neither in the current folder "
                 f"nor installed; {instead}"
             ) from error
+    if (file := _file_of(module)) is not None:
+        remember_path(file)
+    return module
 
 
 def _import_file(path: Path) -> ModuleType:
     """A file under its own module name. Raises ModelError where it raises."""
+    remember_path(path)  # so that no report takes its place
     real = path.resolve()
     let_import_from(str(real.parent), str(path))
     name = path.stem

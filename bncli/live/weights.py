@@ -234,9 +234,9 @@ def _check_shapes(path: Path, part: Part, targets: Mapping[str, Tensor]) -> None
         elif DTYPES[ref.dtype].kind == "complex" and not target.is_complex():
             wrong.append(f"{quoted(key)} is {ref.dtype} in it and {_dtype(target)} in the model")
     if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelError(
-            f"{quoted(str(path))}: {', '.join(wrong[:SHOWN])}{more}; check MODEL and its --arg."
+            f"{quoted(str(path))}: {', '.join(wrong[:3])}{more}; check MODEL and its --arg."
         )
 
 

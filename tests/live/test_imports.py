@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from bncli.errors import FileError, ModelError, UsageError
+from bncli.files.reading import reading
+from bncli.files.save import refuse_overwriting
 from bncli.live.imports import CodeName, code_name, find, find_function, kind_of
 
 
@@ -19,10 +21,10 @@ def found(spec: str, kind: str = "model"):
     return find(name, kind)
 
 
-def refusal(spec: str, error: type[Exception] = ModelError) -> str:
+def refusal(spec: str, error: type[Exception] = ModelError, kind: str = "model") -> str:
     """The sentence for a spec."""
     with pytest.raises(error) as caught:
-        found(spec)
+        found(spec, kind)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -103,6 +105,18 @@ def test_a_module_finds_its_arguments_as_a_program(code):
     assert vars(found("program.py:args")) == {}
 
 
+def test_a_file_that_was_imported_is_not_overwritten(code):
+    code("net.py", "class Net: pass\n")
+    with reading():
+        found("net.py:Net")
+        with pytest.raises(UsageError, match=r"^--output net.py: this would overwrite an input"):
+            refuse_overwriting("net.py", "--output")
+    with reading():
+        found("net:Net")
+        with pytest.raises(UsageError, match=r"^--output net.py: this would overwrite an input"):
+            refuse_overwriting("net.py", "--output")
+
+
 # ------------------------------------------------------------------ what is not there
 
 
@@ -121,9 +135,12 @@ def test_a_name_that_is_not_there(code):
 
 
 def test_no_name(code):
-    code("nets.py", "raise OSError\nclass UNet: pass\ndef data(): pass\n")  # is not even run
+    code("nets.py", "raise OSError\ndef data(): pass\nclass UNet: pass\n")  # is not even run
     assert refusal("nets.py", UsageError) == (
         "nets.py: name the model in it, such as nets.py:UNet; it defines UNet, data."
+    )
+    assert refusal("nets.py", UsageError, "data") == (
+        "nets.py: name the data in it, such as nets.py:data; it defines data, UNet."
     )
     code("empty.py", "")
     assert refusal("empty.py:", UsageError) == (

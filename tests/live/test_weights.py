@@ -244,7 +244,7 @@ def test_shapes_that_differ(save):
         "net.pth: conv.weight is [5, 3, 3, 3] in it and [4, 3, 3, 3] in the model, conv.bias is "
         "[5] in it and [4] in the model, "
     )
-    assert sentence.endswith(" and 2 more; check MODEL and its --arg.")
+    assert sentence.endswith(" and 4 more; check MODEL and its --arg.")
     state = net(1).state_dict()
     state["bn.num_batches_tracked"] = state["bn.num_batches_tracked"][None]  # as long ago
     load_weights(net(2), save("old.pth", state))
