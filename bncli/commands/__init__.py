@@ -46,6 +46,27 @@ class Entry:
 
 
 COMMANDS = {
+    "diagnose": Entry(
+        LIVE,
+        "Find the layers and the cause, and try a repair.",
+        (
+            Example(
+                "diagnose seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'",
+                "Which layers are off, why, and what new statistics would change",
+            ),
+            Example(
+                "diagnose seg.py:UNet --checkpoint unet.pth --data seg.py:validation --input-key "
+                "image --metric seg.py:dice",
+                "Batches that your own code gives, and a number that matters to you",
+            ),
+            Example(
+                "diagnose stats.npz --reference training.npz",
+                "Without the model: what bncli capture saved, beside the training data's",
+            ),
+        ),
+        ("--checkpoint", "--data", "--input-key", "--metric", "--try", "--frozen", "--verbose"),
+        needs="a model and its data, or statistics files that bncli capture saved",
+    ),
     "capture": Entry(
         LIVE,
         "Save what each BatchNorm layer of a model takes in.",

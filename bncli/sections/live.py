@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,31 @@ def gap_line(capture: Capture) -> str:
     """How far the outputs of the two modes are apart and would be at best, or why it is unknown."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     if gap is None:
-        why = capture.no_gap or "the outputs of the training propagation do not vary"
-        if capture.refused_training:
-            why = "BatchNorm cannot run in training mode on these batches"
-        return f"the gap between train() and eval() is not known: {why.rstrip('.')}"
-    said = f"gap between train() and eval(): {gap:.3g} std of the model's output"
+        return f"the gap between train() and eval() is not known: {_why_unknown(capture)}"
+    if gap == 0:
+        return "the outputs of train() and eval() are the same"
+    said = f"gap between train() and eval(): {gap:.3g} std of the output"
     if floor is None:
         return f"{said}; its floor was not measured"
     where = "all layers"
     if any(layer.frozen for layer in capture.norms):
         where = "all layers that are not frozen"
     return (
-        f"{said}; with new statistics in {where} {floor:.3g} would be left, because train() "
-        "normalises with each batch's own"
+        f"{said}; new statistics in {where} leave {floor:.3g}, because training normalises each "
+        "batch by itself"
     )
+
+
+def _why_unknown(capture: Capture) -> str:
+    """Why the outputs' gap is not known."""
+    if capture.refused_training:
+        return "BatchNorm cannot run in training mode on these batches"
+    if capture.no_gap or not capture.outputs:
+        return capture.no_gap.rstrip(".") or "the outputs were not captured"
+    sums = [value for out in capture.outputs for value in (*out.squares, *out.apart.values())]
+    if not all(map(math.isfinite, sums)):
+        return "the outputs hold NaN or Inf"
+    return "the outputs of the training propagation do not vary"
 
 
 def momentum_of(layer: WatchedLayer) -> float | str | None:

@@ -70,7 +70,7 @@ def test_a_floor_of_nothing_has_no_ratio(capture):
     capture = replace(capture, outputs=(replace(output, apart={EVAL: 18.0, RENEWED: 0.0}),))
     assert live_facts(capture)["gap_floor"] == 0
     assert gap_ratio(capture) is None
-    assert "in all layers 0 would be left" in gap_line(capture)
+    assert "in all layers leave 0, because" in gap_line(capture)
 
 
 def test_the_subject_names_the_model_its_weights_and_the_data(capture):
@@ -86,17 +86,19 @@ def test_the_subject_names_the_model_its_weights_and_the_data(capture):
 
 
 def test_the_gap_in_a_line(capture):
-    said = "gap between train() and eval(): 0.6 std of the model's output"
+    said = "gap between train() and eval(): 0.6 std of the output"
     assert gap_line(capture) == (
-        f"{said}; with new statistics in all layers 0.2 would be left, because train() "
-        "normalises with each batch's own"
+        f"{said}; new statistics in all layers leave 0.2, because training normalises each batch "
+        "by itself"
     )
     frozen = replace(capture.layers[1], frozen=True)
     some = replace(capture, layers=(capture.layers[0], frozen, capture.layers[2]))
-    assert "in all layers that are not frozen 0.2 would be left" in gap_line(some)
+    assert "in all layers that are not frozen leave 0.2" in gap_line(some)
     (output,) = capture.outputs
     alone = replace(capture, outputs=(replace(output, apart={EVAL: 18.0}),))
     assert gap_line(alone) == f"{said}; its floor was not measured"
+    same = replace(capture, outputs=(replace(output, apart={EVAL: 0.0, RENEWED: 0.0}),))
+    assert gap_line(same) == "the outputs of train() and eval() are the same"
 
 
 def test_an_unknown_gap_says_why(capture):
@@ -108,7 +110,19 @@ def test_an_unknown_gap_says_why(capture):
     assert gap_line(replace(bare, refused_training="Expected more than 1 value")) == (
         f"{unknown}BatchNorm cannot run in training mode on these batches"
     )
-    assert gap_line(bare) == f"{unknown}the outputs of the training propagation do not vary"
+    assert gap_line(bare) == f"{unknown}the outputs were not captured"
+    (output,) = capture.outputs
+    still = replace(output, squares=np.zeros(2))
+    assert gap_line(replace(capture, outputs=(still,))) == (
+        f"{unknown}the outputs of the training propagation do not vary"
+    )
+    for odd in (
+        replace(output, apart={EVAL: float("nan")}),
+        replace(output, squares=np.array([1, np.inf])),
+    ):
+        assert gap_line(replace(capture, outputs=(odd,))) == (
+            f"{unknown}the outputs hold NaN or Inf"
+        )
 
 
 def test_the_momentum_of_a_layer(capture):

@@ -1,0 +1,221 @@
+"""A diagnosis in sentences: how it ran, the gap and what closes it, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bncli.model.capture import Propagation
+from bncli.rulebook.interface import examples, percent
+from bncli.rulebook.live.evidence import FEWEST_BATCHES
+from bncli.sections.answer import counted
+from bncli.sections.findings import closing
+from bncli.sections.live import gap_line, gap_ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from bncli.model.capture import Capture, Trial, Trials
+    from bncli.report import Finding, Value
+    from bncli.rulebook.live.measures import LayerMeasure
+
+SMALL = 0.1
+"""The predicted error, in standard deviations, below which a layer's output is as good as right."""
+
+NOISE = 1.1
+"""The gap over its floor below which it comes from the training's own batches."""
+
+LEAST = 0.1
+"""The share of what can close, and of the metric's change, that is worth a word."""
+
+ENOUGH = 0.9
+"""The share of what can close that a layer closes whose statistics alone need to be new."""
+
+METRICS = {
+    Propagation.TRAINING.value: "training",
+    Propagation.EVAL.value: "evaluation",
+    Propagation.RENEWED.value: "with new statistics in all layers",
+}
+"""Where the user's metric is measured, as people read it."""
+
+
+def modes_of(capture: Capture) -> str:
+    """What is particular about the modes in which the layers ran; "" for nothing."""
+    frozen = sum(layer.frozen for layer in capture.norms)
+    said = ["in eval() alone"] if capture.refused_training else []
+    said += [f"{counted(frozen, 'layer')} frozen"] if frozen else []
+    return ", ".join(said)
+
+
+# ------------------------------------------------------------------ remarks
+
+
+def remarks(
+    capture: Capture, trials: Trials | None, measures: Sequence[LayerMeasure], metric: str
+) -> Iterator[str]:
+    """The gap and its floor, what the trials showed, the metric, and what was not reached."""
+    yield gap_line(capture)
+    yield from trial_remarks(capture, trials, measures)
+    if trials is not None and trials.metrics:
+        yield metric_remark(trials, metric)
+    if capture.uncalled:
+        yield f"no batch reaches {examples(capture.uncalled)}"
+
+
+def trial_remarks(
+    capture: Capture, trials: Trials | None, measures: Sequence[LayerMeasure]
+) -> Iterator[str]:
+    """What the data's statistics close in one layer, in the first ones, or in all of them."""
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    if not gap or floor is None:
+        return
+    if trials is None:
+        yield "new statistics were not tried in single layers, which needs the model"
+        return
+    if at_floor(capture):
+        differ = any(each.evaluation.differ for each in measures[:1])
+        if any(trial.kind == "all" for trial in trials.trials):
+            why = ": the batches differ" if differ else ""
+            yield f"with the data's statistics in all layers next to nothing closes{why}"
+        return
+    if (change := mapped(capture, trials)) is not None:
+        yield f"with the {change.what}, the gap is {change.gap:.3g}"
+    alone, first = (best(capture, trials, kind) for kind in ("one", "first"))
+    if alone is None:
+        return
+    said = []
+    if alone[1] >= LEAST:
+        said.append(f"in {alone[0].what} {_part(alone[1])} of what can close closes")
+    if first is not None and first[1] > max(alone[1], 0.0) + LEAST:
+        closes = "" if said else " of what can close closes"
+        said.append(f"in {first[0].what} {_part(first[1])}{closes}")
+    if said:
+        yield f"with the data's statistics {', '.join(said)}"
+    else:
+        yield f"no layer alone closes {LEAST:.0%} of what can close"
+
+
+def _part(closes: float) -> str:
+    """A share of what can close; a trial may end below the floor, and then all of it closes."""
+    return percent(min(closes, 1.0))
+
+
+def best(capture: Capture, trials: Trials, *kinds: str) -> tuple[Trial, float] | None:
+    """The trial of these kinds that closes most, and the share of what can close."""
+    found = [
+        (trial, closes)
+        for trial in trials.trials
+        if trial.kind in kinds and (closes := capture.closes(trial)) is not None
+    ]
+    return max(found, key=lambda pair: pair[1], default=None)
+
+
+def mapped(capture: Capture, trials: Trials | None) -> Trial | None:
+    """The map of the input that closes most; None where that is less than half of the gap."""
+    found = best(capture, trials, "input") if trials is not None else None
+    gap = capture.gap(Propagation.EVAL)
+    if found is None or gap is None or found[0].gap is None or found[0].gap > gap / 2:
+        return None
+    return found[0]
+
+
+def at_floor(capture: Capture) -> bool:
+    """Whether new statistics in all layers leave the gap about as it is."""
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    return gap is not None and floor is not None and gap < NOISE * floor
+
+
+def closes_alone(capture: Capture, trials: Trials | None) -> dict[str, float | None]:
+    """The share of what can close that each layer closes alone, of those that were tried."""
+    return {
+        trial.layers[0]: capture.closes(trial)
+        for trial in (trials.trials if trials else ())
+        if trial.kind == "one" or (trial.kind == "all" and len(trial.layers) == 1)
+    }
+
+
+# ------------------------------------------------------------------ the user's metric
+
+
+def metric_facts(trials: Trials | None, metric: str | None) -> dict[str, Value]:
+    """The metric's name and what it is in each propagation; none where it was not asked for."""
+    if metric is None or trials is None:
+        return {}
+    return {"metric": metric, **{f"metric_{key}": trials.metrics.get(key) for key in METRICS}}
+
+
+def metric_remark(trials: Trials, metric: str) -> str:
+    """The user's numbers in training, in evaluation and with new statistics in all layers."""
+    said = [
+        f"{how} {trials.metrics[key]:.4g}" for key, how in METRICS.items() if key in trials.metrics
+    ]
+    line = f"{metric}: {', '.join(said)}".replace(" nan", " NaN")
+    moved = closer(trials.metrics)
+    if moved is None or abs(moved) < LEAST:
+        return line
+    way = "towards" if moved > 0 else "away from"
+    return f"{line}; closing the gap moves it {way} training's"
+
+
+def closer(metrics: Mapping[str, float]) -> float | None:
+    """How far new statistics move the metric from evaluation's towards training's, in that way."""
+    if not all(math.isfinite(metrics.get(key, math.nan)) for key in METRICS):
+        return None
+    training, evaluation, renewed = (metrics[key] for key in METRICS)
+    way = training - evaluation
+    return (renewed - evaluation) / way if way else None
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+def verdict(
+    capture: Capture,
+    trials: Trials | None,
+    measures: Sequence[LayerMeasure],
+    strongest: Finding | None,
+) -> str:
+    """The cause and whether new statistics would help, without a full stop."""
+    if strongest is not None:
+        return closing(strongest.claim or strongest.message, _outcome(capture, trials))
+    worst = max((each.error for each in measures), default=0.0)
+    gap, ratio = capture.gap(Propagation.EVAL), gap_ratio(capture)
+    right = worst < SMALL
+    off = f"no layer's output is off by {SMALL} std or more"
+    if not right:
+        off = f"the output of a layer is off by {worst:.3g} std"
+    if gap is None:
+        return off
+    if gap == 0:
+        return f"the outputs of train() and eval() are the same; {off}"
+    if right and ratio is not None and ratio < NOISE:
+        return (
+            f"nothing is wrong: the gap of {gap:.3g} std is the noise of training's own batches "
+            f"({ratio:.3g} times its floor), and {off}"
+        )
+    times = f", {ratio:.3g} times its floor" if ratio is not None else ""
+    batches = max((each.batches for each in measures), default=0)
+    if batches < FEWEST_BATCHES:
+        few = counted(batches, "batch is", "batches are")
+        return f"{few} too few to judge the gap of {gap:.3g} std{times}; {off}"
+    return f"no cause was found for the gap of {gap:.3g} std{times}; {off}"
+
+
+def _outcome(capture: Capture, trials: Trials | None) -> str:
+    """What new statistics, or another input, would do to the gap."""
+    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
+    if not gap or floor is None:
+        return ""
+    if (change := mapped(capture, trials)) is not None and change.gap is not None:
+        return f"with the {change.what}, {percent(1 - change.gap / gap)} of the gap closes"
+    if at_floor(capture):
+        return "new statistics would not close the gap"
+    where, left = "all layers", floor
+    alone = best(capture, trials, "one") if trials is not None else None
+    if alone is not None and alone[1] >= ENOUGH and alone[0].gap is not None:
+        where, left = alone[0].what, alone[0].gap
+    said = f"new statistics in {where} close {percent(1 - left / gap)} of the gap"
+    moved = closer(trials.metrics) if trials else None
+    if moved is not None and moved < -LEAST:
+        said += ", and move the metric away from training's"
+    return said
