@@ -8,6 +8,7 @@ BN4xx   dead and exploding channels
 BN5xx   precision
 BN6xx   layers compared with each other
 BN7xx   running statistics over many batches
+BN8xx   a running model
 BN9xx   a comparison
 """
 
@@ -28,6 +29,7 @@ FAMILIES: dict[str, str] = {
     "BN5": "precision",
     "BN6": "layers compared with each other",
     "BN7": "running statistics over many batches",
+    "BN8": "a running model",
     "BN9": "a comparison",
 }
 """What the rules of each hundred are about, by the code without its last two digits."""

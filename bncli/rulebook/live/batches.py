@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, percent, times
 from bncli.rulebook.live.evidence import FEWEST_BATCHES, Evidence, at_layers
@@ -35,7 +36,6 @@ DIFFER = Rule(
     lookalike="Pixels of one image are alike, so that the means of images always differ more than "
     "those of as many independent values; they are compared by samples. Data of one domain that "
     "training did not see are BN810.",
-    seen=("pytorch/pytorch#5406",),
     milder=Severity.INFO,
 )
 MEMORY = Rule(
@@ -69,6 +69,7 @@ SMALL = Rule(
     "samples would do.",
     certainty="Likely the cause. The share is certain.",
     lookalike="Batches that differ more than their samples' scatter gives are BN806.",
+    seen=("yu-changqian/TorchSeg#95", "yassouali/pytorch-segmentation#26"),
     sure=Certainty.LIKELY,
 )
 DROPOUT = Rule(
@@ -85,7 +86,7 @@ DROPOUT = Rule(
     certainty="Certain: the layer's variance was measured with dropout on and off.",
     lookalike="Other faults of the statistics move the variances of some channels up and of others "
     "down, whether dropout is on or off.",
-    seen=("keras-team/keras#9003",),
+    seen=("luigibonati/mlcolvar#205",),
 )
 
 LEAST_ERROR = 0.2
@@ -97,6 +98,9 @@ HIGH_MEMORY = 1 / 3
 MOST_MEMORY = 8.0
 """What it is at most, over the layers, for the statistics to be those of a batch or two: channels
 move together, so that chi-square with one degree of freedom gives it."""
+
+ONE_SIDE = 0.95
+"""The share of channels whose variance without dropout is on the same side of the stored one."""
 
 MOVED = 0.05
 """How far dropout moves a variance at least, relative to it."""
@@ -221,12 +225,10 @@ def _dropped(each: LayerMeasure) -> bool:
     if effect is None or not effect.one_way or abs(effect.ratio - 1) < MOVED:
         return False
     off = (each.var_ratio - 1) * (effect.ratio - 1)
-    aside = float((off > 0).mean())
-    return aside >= 0.95 and abs(math.log(effect.stored)) < abs(math.log(effect.ratio)) / 2
+    without = float(np.median(each.var_ratio))
+    nearer = abs(math.log(effect.stored)) < abs(math.log(without)) / 2
+    return float((off > 0).mean()) >= ONE_SIDE and nearer
 
 
 def _middle(values: Iterable[float]) -> float:
     return middle_of(values) or 0.0
-
-
-CHECKS = (check_differ, check_memory, check_small, check_dropout)

@@ -54,7 +54,8 @@ def diagnosis(
     """The causes of a capture's gap; `reference` is the same model's capture of training data."""
     own = state_findings(capture)
     found = replace(evidence(capture, trials, train_batch_size, reference), excused=excused(own))
-    findings = [*own, *_of_modes(found, own), *causes(found, own), *_notes(found)]
+    modal = _of_modes(found, own)
+    findings = [*own, *modal, *causes(found, [*modal, *own]), *_notes(found)]
     findings.sort(key=_strength)
     best = found.best()
     return Diagnosis(
@@ -77,8 +78,10 @@ def observations(capture: Capture) -> list[Finding]:
     return sorted(findings, key=_strength)
 
 
-def causes(found: Evidence, own: Sequence[Finding] = ()) -> list[Finding]:
+def causes(found: Evidence, others: Sequence[Finding] = ()) -> list[Finding]:
     """What explains the layers that are off, without what something stronger explains away.
+
+    `others` are the findings of modes and of the checkpoint's rules.
 
     Batches that differ come before shifted inputs, since both show in the first layer.
     """
@@ -97,7 +100,7 @@ def causes(found: Evidence, own: Sequence[Finding] = ()) -> list[Finding]:
     small = batches.check_small(rest)
     explained = [*differ, *scaled, *spoilt, *other, *domain, *memory, *small, *dropout, *constant]
     known = any(each.severity is not Severity.INFO for each in explained)
-    known = known or (not rest.blamed and any(map(is_cause, own)))
+    known = known or (not rest.blamed and any(map(_cause, others)))
     unexplained = [] if known else weights.check_unexplained(rest)
     return [*explained, *unexplained]
 
@@ -129,14 +132,7 @@ def _of_modes(found: Evidence, own: Sequence[Finding]) -> list[Finding]:
 
 def _notes(found: Evidence) -> list[Finding]:
     """What a capture could not see."""
-    checks = (
-        notes.check_frozen,
-        notes.check_one_batch,
-        notes.check_one_value,
-        notes.check_settled,
-        notes.check_moved,
-    )
-    return [each for check in checks for each in check(found)]
+    return [each for check in notes.CHECKS for each in check(found)]
 
 
 def _certain(findings: Sequence[Finding]) -> bool:

@@ -28,6 +28,10 @@ statistics are not of one training. Trained nets reach 0.04, and statistics that
 than the weights have 0.06 to 0.11."""
 
 
+APART = 0.3
+"""How many standard deviations the input's means are from those of training, to be elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """A capture, its measures, what was tried, and the training data's capture, if there is one.
@@ -94,6 +98,12 @@ class Evidence:
         """Whether the first layer's statistics and the weights are of one training, if known."""
         origin = self.measures[0].origin if self.measures else None
         return None if origin is None else origin.residual <= MISFIT
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the input's means are known not to be those of training."""
+        origin = self.measures[0].origin if self.measures and self.fits else None
+        return origin is not None and (origin.apart or 0.0) > APART
 
     def closes(self, trial: Trial) -> float | None:
         """The share of what can close that a trial closes; None where nothing can."""

@@ -24,7 +24,7 @@ SCALED = Rule(
     "deviation as often as training did, once.",
     symptom="The model is good in training mode, in which the first layer normalises with its "
     "batch, and useless in evaluation.",
-    arithmetic="The first layer is off, and later ones a third of it or less, because the first "
+    arithmetic="The first layer is off, and later ones less, because the first "
     "one normalises the scale away in training mode. Where a convolution reads the input, the "
     "channel means of the training data follow from running_mean = kernel sums * means + bias; the "
     "data's own are elsewhere. The simplest maps are tried: division by 255 where whole numbers "
@@ -34,7 +34,7 @@ SCALED = Rule(
     "nothing was tried.",
     lookalike="Data that are darker, noisier or blurred are of another domain (BN810): no simple "
     "map closes the gap. A first layer whose statistics alone were spoilt is BN808.",
-    seen=("pytorch/pytorch#5406",),
+    seen=("jchen42703/kits19-cnn#22", "bearpaw/pytorch-pose#4"),
     less_sure=(Certainty.LIKELY,),
 )
 OTHER_DOMAIN = Rule(
@@ -43,16 +43,18 @@ OTHER_DOMAIN = Rule(
     Severity.WARNING,
     "the data look as if they came from another domain than those of training",
     "Check whether these data should look like those of training. If they should not, evaluate a "
-    "copy with statistics of the new domain (bncli recalibrate), and judge by a metric.",
+    "copy with statistics of the new domain, and judge by a metric.",
     symptom="The model is good on its own data and worse on those of another camera, site or "
     "season, and better again in training mode.",
     arithmetic="The first layer is off, more than most of the others, while its statistics and "
-    "the weights are of one training: running_mean = kernel sums * means + bias holds. No simple "
-    "map of the input closes the gap.",
+    "the weights are of one training: running_mean = kernel sums * means + bias holds, or where "
+    "that is not known, later layers are off by half of it or less. No simple map of the input "
+    "closes the gap.",
     certainty="Likely. Certain where the training data's capture is given and the stored "
     "statistics fit it.",
     lookalike="Preprocessing that was left out (BN805), padding (BN813), and batches of one domain "
     "each in training, which leave too small a running_var, show in the first layer too.",
+    seen=("wasidennis/AdaptSegNet#79",),
     sure=Certainty.LIKELY,
     less_sure=(Certainty.CERTAIN,),
 )
@@ -79,8 +81,8 @@ CLOSES = 0.8
 """The share of the gap that a map of the input closes at least, for it to be named. Images that are
 blurred, with less contrast and more light, are brought back by 0.75 when they are standardised."""
 
-APART = 0.3
-"""How many standard deviations the input's means are from those of training, to be elsewhere."""
+FAR = 3.0
+"""The predicted error that data of another domain do not reach, where no map was tried."""
 
 SHARE = 0.1
 """The share of the input's values at one number from which that is worth a word."""
@@ -108,7 +110,6 @@ def check_scaled(found: Evidence) -> list[Finding]:
         trial, share = best
         if share < CLOSES:
             return []
-        sure = found.fits is True and _elsewhere(first)
         return [
             at_layers(
                 SCALED,
@@ -116,7 +117,7 @@ def check_scaled(found: Evidence) -> list[Finding]:
                 f"with the {trial.what}, {percent(share)} of what can close closes",
                 {"map": trial.what, "closes": share, **trial.numbers, **_means(found, first)},
                 detail=_by_the_means(found, first),
-                sure=None if sure else Certainty.LIKELY,
+                sure=None if found.elsewhere else Certainty.LIKELY,
             )
         ]
     if found.trials is not None and any(t.kind == "input" for t in found.trials.trials):
@@ -126,9 +127,10 @@ def check_scaled(found: Evidence) -> list[Finding]:
 
 def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
     """BN805 without a trial: the first layer alone is off, and the input's means are elsewhere."""
-    later = max((each.error for each in found.living if each is not first), default=0.0)
+    later = _later(found, first)
     whole = _undivided(found)
-    if later > LATER * first.error or found.fits is False or not (_elsewhere(first) or whole):
+    far = found.elsewhere and first.error > FAR
+    if later > LATER * first.error or found.fits is False or not (far or whole):
         return []
     detail = _by_the_means(found, first)
     if whole:
@@ -149,7 +151,7 @@ def check_domain(found: Evidence) -> list[Finding]:
     """BN810: the first layer is off, its statistics fit the weights, and no map closes the gap."""
     known = _by_reference(found)
     first = found.first
-    if known is None and (not found.first_blamed or found.fits is not True):
+    if known is None and not _first_most(found):
         return []
     where = known or [each.name for each in found.blamed]
     off = {each.name: each for each in found.measures}
@@ -159,17 +161,35 @@ def check_domain(found: Evidence) -> list[Finding]:
         said = f"off by up to {off_by(worst)} here, and within noise on the training data"
         return [at_layers(OTHER_DOMAIN, where, said, sure=Certainty.CERTAIN)]
     assert first is not None
-    assert first.origin is not None
-    fit = f"{said}, and its statistics fit the weights (residual {first.origin.residual:.2g})"
+    if first.origin is not None:
+        said += f", and its statistics fit the weights (residual {first.origin.residual:.2g})"
+    else:
+        said += f", and later ones by {_later(found, first):.3g} at most"
     return [
         at_layers(
             OTHER_DOMAIN,
             where,
-            fit,
-            {"residual": first.origin.residual, **_means(found, first)},
+            said,
+            _means(found, first),
             detail=f"{_spread(first)} {_best_map(found)}".strip(),
         )
     ]
+
+
+def _first_most(found: Evidence) -> bool:
+    """Whether the first layer is blamed, and its statistics are of the weights' own training.
+
+    Where that is not known, it has to be off by far more than later layers.
+    """
+    first = found.first
+    if first is None or not found.first_blamed or found.fits is False:
+        return False
+    return found.fits is True or _later(found, first) <= LATER * first.error
+
+
+def _later(found: Evidence, first: LayerMeasure) -> float:
+    """The largest predicted error of the layers behind the first."""
+    return max((each.error for each in found.living if each is not first), default=0.0)
 
 
 def _best_map(found: Evidence) -> str:
@@ -237,11 +257,6 @@ def _undivided(found: Evidence) -> float | None:
         return None
     high, low = float(np.nanmax(record.max)), float(np.nanmin(record.min))
     return high if low >= 0 and high > WHOLE else None
-
-
-def _elsewhere(first: LayerMeasure) -> bool:
-    """Whether the input's means are not those of training."""
-    return first.origin is not None and (first.origin.apart or 0.0) > APART
 
 
 def _means(found: Evidence, first: LayerMeasure) -> dict[str, Value]:

@@ -184,7 +184,7 @@ def layer_measure(
             evaluation=batch_scatter(evaluated),
             dropout=dropout_effect(layer, stored),
             memory=_memory(seen, mean, train_batch_size),
-            origin=training_data(layer, mean, stored, record),
+            origin=training_data(layer, seen, mean, stored, record),
         )
 
 

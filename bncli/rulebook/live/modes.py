@@ -29,7 +29,7 @@ IN_TRAINING = Rule(
     certainty="Certain: the flag was read from the module.",
     lookalike="A layer without running statistics also normalises with its batch, in any mode; "
     "that is BN802.",
-    seen=("pytorch/pytorch#5406",),
+    seen=("roytseng-tw/Detectron.pytorch#104", "pytorch/pytorch#20875"),
 )
 NO_STATISTICS = Rule(
     "BN802",
@@ -45,6 +45,7 @@ NO_STATISTICS = Rule(
     "PyTorch then takes the batch's statistics in every mode.",
     certainty="Certain: the module has no buffers.",
     lookalike="InstanceNorm has none by default, and needs none.",
+    seen=("pytorch/pytorch#156051", "tristandeleu/pytorch-maml#7"),
 )
 STILL_TRAINING = Rule(
     "BN803",

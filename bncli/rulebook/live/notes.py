@@ -142,3 +142,6 @@ def _one_value(seen: Mapping[Propagation, InputSums]) -> bool:
 
 def _counted(layers: int) -> str:
     return f"one value a channel in {layers} layers" if layers > 1 else "one value a channel"
+
+
+CHECKS = (check_frozen, check_one_batch, check_one_value, check_settled, check_moved)

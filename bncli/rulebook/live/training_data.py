@@ -3,7 +3,7 @@
 A convolution that reads the model's input and the BatchNorm layer behind it tie the two:
 running_mean = (sums of the kernel over its places) @ (means of the input's channels) + bias. There
 are more output channels than input ones, so that the weights and the statistics of one training fit
-together, and those of two do not.
+together, and those of two do not. A BatchNorm layer that reads the input itself has its means.
 """
 
 from __future__ import annotations
@@ -39,14 +39,22 @@ class TrainingData:
 
 
 def training_data(
-    layer: WatchedLayer, mean: FloatArray, stored: FloatArray, record: InputSums | None
+    layer: WatchedLayer,
+    seen: InputSums,
+    mean: FloatArray,
+    stored: FloatArray,
+    record: InputSums | None,
 ) -> TrainingData | None:
     """The training data's means by a layer's `mean`; None where they do not follow from it.
 
-    `stored` is running_var + eps, and `record` what came in.
+    `seen` is what the layer saw, `stored` running_var + eps, and `record` what came in.
     """
     kernel = layer.kernel
-    if kernel is None or not np.isfinite(kernel.sums).all() or not np.isfinite(mean).all():
+    if not np.isfinite(mean).all():
+        return None
+    if record is not None and _same(seen, record):
+        return TrainingData(mean, 0.0, _apart(record, mean))
+    if kernel is None or not np.isfinite(kernel.sums).all():
         return None
     outputs, inputs = kernel.sums.shape
     if outputs < FEWEST_OUTPUTS * inputs or not (stored > 0).all():
@@ -62,7 +70,20 @@ def training_data(
         left /= max(1.0, float(np.square(wanted).mean()))
     apart = None
     if record is not None and record.num_features == inputs:
-        with np.errstate(all="ignore"):
-            squares = np.square(record.mean - means) / record.var
-        apart = math.sqrt(float(squares.mean())) if np.isfinite(squares).all() else None
+        apart = _apart(record, np.asarray(means))
     return TrainingData(np.asarray(means), math.sqrt(left), apart)
+
+
+def _same(seen: InputSums, record: InputSums) -> bool:
+    """Whether a layer saw the input itself."""
+    return seen.values == record.values and all(
+        np.array_equal(first, second)
+        for first, second in ((seen.min, record.min), (seen.max, record.max))
+    )
+
+
+def _apart(record: InputSums, means: FloatArray) -> float | None:
+    """How far the input's means are from these, in its standard deviations."""
+    with np.errstate(all="ignore"):
+        squares = np.square(record.mean - means) / record.var
+    return math.sqrt(float(squares.mean())) if np.isfinite(squares).all() else None

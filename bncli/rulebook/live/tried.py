@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.rulebook.interface import in_prose, percent
 from bncli.rulebook.layers import label
-from bncli.rulebook.live.batches import DIFFER
+from bncli.rulebook.live import batches
 from bncli.rulebook.live.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _sentence(trial: Trial, share: float, codes: Sequence[str]) -> str:
     if share < -NOTHING:
         return f"{where} the gap gets {percent(-share)} wider."
     if share < NOTHING:
-        why = ": the batches differ" if DIFFER.code in codes and trial.kind == "all" else ""
+        why = ": the batches differ" if batches.DIFFER.code in codes and trial.kind == "all" else ""
         return f"{where} nothing closes{why}."
     return f"{where} {percent(share)} of what can close closes."
 

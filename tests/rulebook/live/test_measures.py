@@ -233,6 +233,15 @@ def test_few_output_channels_tell_nothing_of_the_training_data(outputs):
     assert found.origin is None
 
 
+def test_a_layer_that_reads_the_input_stores_its_means():
+    data = batches_of(mean=1.0)
+    layer = watched("bn", data, mean=[1, 1, 1, 1, 3])
+    (found,) = measures(capture(source(data), layer))
+    assert found.origin.means.tolist() == [1, 1, 1, 1, 3]
+    assert found.origin.residual == 0
+    assert found.origin.apart == pytest.approx(2 / np.sqrt(5), abs=0.03)
+
+
 def test_a_layer_without_statistics_has_no_measure():
     data = batches_of()
     shown = capture(source(data), watched("a", data, track=False), watched("b", data, order=2))
