@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, percent, times
-from bncli.rulebook.live.evidence import FEWEST_BATCHES, Evidence, at_layers
+from bncli.rulebook.live.evidence import FEWEST_BATCHES, THE_INPUT, Evidence, at_layers, is_fast
 from bncli.rulebook.live.measures import BLAMED, EVALUATED
 from bncli.rulebook.live.scatter import SMALL_SHARE, batch_scatter, first_seen
 from bncli.rulebook.order import middle_of
@@ -114,7 +114,7 @@ def check_differ(found: Evidence) -> list[Finding]:
     if source is not None and record is not None:
         scatter = batch_scatter(record)
         if scatter.differ:
-            apart.insert(0, (source.name, scatter))
+            apart.insert(0, (THE_INPUT, scatter))
     if not apart:
         return []
     scatter = apart[0][1]
@@ -124,7 +124,7 @@ def check_differ(found: Evidence) -> list[Finding]:
         at_layers(
             DIFFER,
             [name for name, _ in apart],
-            f"between batches {times(ratio)} what shuffled samples would leave",
+            f"the batches' means vary {times(ratio)} as much as shuffled ones would",
             {"f_ratio": ratio, "border": scatter.border, "apart": scatter.apart},
             detail=f"Beyond chance, the batches' means scatter by {scatter.apart:.2g} std.",
             severity=Severity.INFO if quiet else None,
@@ -154,13 +154,6 @@ def check_memory(found: Evidence) -> list[Finding]:
             "a batch's mean is, in the median layer.",
         )
     ]
-
-
-def is_fast(found: Evidence, name: str) -> bool:
-    """Whether a layer's momentum is known to be large: BN701."""
-    layer = next(each for each in found.capture.norms if each.name == name)
-    module = layer.state.module if layer.state is not None else None
-    return module is not None and module.momentum is not None and module.momentum > 0.5
 
 
 def check_small(found: Evidence) -> list[Finding]:

@@ -91,6 +91,7 @@ def causes(found: Evidence, others: Sequence[Finding] = ()) -> list[Finding]:
     rest = replace(found, excused=found.excused | dropped)
     scaled = inputs.check_scaled(rest)
     constant = [] if _certain(scaled) else inputs.check_constant(rest)
+    scaled = [] if constant else scaled
     spoilt = [] if scaled or constant else weights.check_spoilt(rest)
     other = [] if scaled or constant or spoilt else weights.check_weights(rest)
     memory = [] if scaled or constant or spoilt or other else batches.check_memory(rest)

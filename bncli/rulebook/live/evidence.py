@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bncli.report import Certainty, Finding, Severity, Value
     from bncli.rulebook.interface import Rule
 
+THE_INPUT = "the model's input"
+"""What findings call the input, where a layer's name would stand."""
+
 REAL = 1.1
 """How many times its floor a gap is at least, for it to be more than the training's own noise."""
 
@@ -22,11 +25,10 @@ FEWEST_BATCHES = 8
 """The batches from which the floor is believed: statistics found anew in few batches fit these too
 well, so that a healthy model's gap is 1.5 times its floor with 4 of them."""
 
-MISFIT = 0.03
+MISFIT = 0.02
 """The residual of the first layer's means, in its standard deviations, above which weights and
-statistics are not of one training. Trained nets reach 0.04, and statistics that are 200 steps older
-than the weights have 0.06 to 0.11."""
-
+statistics are not of one training. Trained nets reach 0.012, averaged weights begin at 0.03, and
+statistics that are 200 steps older than the weights have 0.06 to 0.1."""
 
 APART = 0.3
 """How many standard deviations the input's means are from those of training, to be elsewhere."""
@@ -176,3 +178,10 @@ def off_by(each: LayerMeasure) -> str:
 def named_layers(found: Iterable[WatchedLayer | LayerMeasure]) -> list[str]:
     """Their names."""
     return [each.name for each in found]
+
+
+def is_fast(found: Evidence, name: str) -> bool:
+    """Whether a layer's momentum is known to be large: BN701."""
+    layer = next(each for each in found.capture.norms if each.name == name)
+    module = layer.state.module if layer.state is not None else None
+    return module is not None and module.momentum is not None and module.momentum > 0.5

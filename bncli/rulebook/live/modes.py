@@ -8,7 +8,7 @@ from bncli.model.capture import InputSums, Propagation
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import label
-from bncli.rulebook.live.evidence import Evidence, at_layers, named_layers
+from bncli.rulebook.live.evidence import THE_INPUT, Evidence, at_layers, named_layers
 
 if TYPE_CHECKING:
     from bncli.model.capture import WatchedLayer
@@ -130,7 +130,7 @@ def _first_one(
     total = seen.values * seen.num_features
     detail = ""
     if layer.state is None:
-        detail = "The data hold them."
+        detail = "The data themselves hold them."
     elif found.capture.input is not None:
         before = found.capture.layers[found.capture.layers.index(layer) - 1]
         what = "The model's input" if before.state is None else f"Layer {label(before.name)}"
@@ -139,8 +139,8 @@ def _first_one(
         detail += " In the training propagation all values are finite."
     return at_layers(
         NOT_FINITE,
-        [layer.name],
-        f"the input holds {said} among {total} values",
+        [THE_INPUT if layer.state is None else layer.name],
+        f"{'it holds' if layer.state is None else 'its input holds'} {said} among {total} values",
         {
             "propagation": propagation.value,
             "nan": int(seen.nan.sum()),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Severity
 from bncli.rulebook.checkpoint import file_findings, layer_findings
 from bncli.rulebook.layers import Checkpoint, Layer, summary
+from bncli.rulebook.running import INVERTED
 
 if TYPE_CHECKING:
     from bncli.model.capture import Capture, WatchedLayer
@@ -24,7 +26,28 @@ def state_findings(capture: Capture) -> list[Finding]:
     """What the layers' own numbers show; eps and momentum are known here."""
     layers = [as_stored(layer) for layer in capture.norms]
     findings = [finding for layer in layers for finding in layer_findings(layer)]
-    return findings + file_findings(Checkpoint([summary(layer) for layer in layers]))
+    findings += file_findings(Checkpoint([summary(layer) for layer in layers]))
+    fast = [finding for finding in findings if finding.code == INVERTED.code]
+    return [each for each in findings if each not in fast] + _together(fast)
+
+
+def _together(fast: list[Finding]) -> list[Finding]:
+    """One finding for each momentum that is too large, at all layers that have it."""
+    by_claim: dict[str, list[Finding]] = {}
+    for finding in fast:
+        by_claim.setdefault(finding.message, []).append(finding)
+    return [
+        replace(
+            several[0],
+            evidence={
+                **several[0].evidence,
+                "layers": [each.evidence["layer"] for each in several],
+            },
+            places=tuple(each.subject for each in several),
+            extent=tuple(each.subject for each in several),
+        )
+        for several in by_claim.values()
+    ]
 
 
 def as_stored(layer: WatchedLayer) -> Layer:
