@@ -52,8 +52,9 @@ def diagnosis(
     reference: Capture | None = None,
 ) -> Diagnosis:
     """The causes of a capture's gap; `reference` is the same model's capture of training data."""
-    own = state_findings(capture)
-    found = replace(evidence(capture, trials, train_batch_size, reference), excused=excused(own))
+    found = evidence(capture, trials, train_batch_size, reference)
+    own = state_findings(capture, found.measures)
+    found = replace(found, excused=excused(own))
     modal = _of_modes(found, own)
     findings = [*own, *modal, *causes(found, [*modal, *own]), *_notes(found)]
     findings.sort(key=_strength)

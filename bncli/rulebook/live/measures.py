@@ -41,8 +41,9 @@ EVALUATED = (Propagation.EVAL, *JUDGED_IN)
 class LayerMeasure:
     """One layer's numbers; arrays of shape (num_features,).
 
+    `var` is the biased variance of all values, `stored_var` running_var.
     `z` is (mean - running_mean) / sqrt(running_var + eps), and `var_ratio` (var + eps) /
-    (running_var + eps) with the biased variance of all values, in the propagation `judged_in`;
+    (running_var + eps), in the propagation `judged_in`;
     `channel_error` is |weight| * sqrt(z^2 + (sqrt(var_ratio) - 1)^2), and `predicted_error` its
     root mean square: how far off the layer's output is, in the standard deviations of a layer of
     weight 1. `bound` is what chance and the running average's own memory give it at most, Inf
@@ -63,6 +64,8 @@ class LayerMeasure:
     judged_in: Propagation
     frozen: bool
     per_sample: bool
+    var: FloatArray
+    stored_var: FloatArray
     z: FloatArray
     var_ratio: FloatArray
     channel_error: FloatArray
@@ -174,6 +177,8 @@ def layer_measure(
             judged_in=next(each for each in JUDGED_IN if each in layer.seen),
             frozen=layer.frozen,
             per_sample=layer.per_sample,
+            var=var,
+            stored_var=stored - layer.eps,
             z=z,
             var_ratio=ratio,
             channel_error=error,

@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.report import Severity
+from bncli.rulebook import running
 from bncli.rulebook.checkpoint import file_findings, layer_findings
-from bncli.rulebook.layers import Checkpoint, Layer, summary
-from bncli.rulebook.running import INVERTED
+from bncli.rulebook.interface import in_prose
+from bncli.rulebook.layers import Checkpoint, Layer, label, summary
+from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.model.capture import Capture, WatchedLayer
     from bncli.report import Finding
+    from bncli.rulebook.live.measures import LayerMeasure
 
 EXPLAINS = ("BN1", "BN20", "BN21", "BN60", "BN7")
 """How the codes begin whose findings are causes of a gap."""
@@ -22,16 +27,19 @@ EXCUSES = ("BN1", "BN20", "BN21", "BN60")
 is part of what noise is expected."""
 
 
-def state_findings(capture: Capture) -> list[Finding]:
-    """What the layers' own numbers show; eps and momentum are known here."""
+def state_findings(capture: Capture, found: Sequence[LayerMeasure]) -> list[Finding]:
+    """What the layers' own numbers show; eps and momentum are known here.
+
+    `found` are the measures, which say what a momentum that is too large has done.
+    """
     layers = [as_stored(layer) for layer in capture.norms]
     findings = [finding for layer in layers for finding in layer_findings(layer)]
     findings += file_findings(Checkpoint([summary(layer) for layer in layers]))
-    fast = [finding for finding in findings if finding.code == INVERTED.code]
-    return [each for each in findings if each not in fast] + _together(fast)
+    fast = [finding for finding in findings if finding.code == running.INVERTED.code]
+    return [each for each in findings if each not in fast] + _together(fast, found)
 
 
-def _together(fast: list[Finding]) -> list[Finding]:
+def _together(fast: list[Finding], found: Sequence[LayerMeasure]) -> list[Finding]:
     """One finding for each momentum that is too large, at all layers that have it."""
     by_claim: dict[str, list[Finding]] = {}
     for finding in fast:
@@ -39,6 +47,7 @@ def _together(fast: list[Finding]) -> list[Finding]:
     return [
         replace(
             several[0],
+            detail=f"{several[0].detail} {_worst(several, found)}".strip(),
             evidence={
                 **several[0].evidence,
                 "layers": [each.evidence["layer"] for each in several],
@@ -48,6 +57,22 @@ def _together(fast: list[Finding]) -> list[Finding]:
         )
         for several in by_claim.values()
     ]
+
+
+def _worst(findings: list[Finding], found: Sequence[LayerMeasure]) -> str:
+    """Of these layers the one that is furthest off, in its worst channel, as a sentence."""
+    names = {finding.evidence["layer"] for finding in findings}
+    off = [each for each in found if each.name in names and each.error > BLAMED]
+    if not off:
+        return ""
+    worst = max(off, key=lambda each: each.error)
+    channel = worst.worst_channel
+    stored = float(worst.stored_var[channel])
+    seen = float(worst.var[channel])
+    return (
+        f"Layer {in_prose(label(worst.name))} is off most: in channel {channel} running_var is "
+        f"{stored:.3g}, and the data's variance {seen:.3g}."
+    )
 
 
 def as_stored(layer: WatchedLayer) -> Layer:

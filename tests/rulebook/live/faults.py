@@ -113,7 +113,7 @@ def pictures_not_divided_by_255():
 @planted("BN806")
 def one_scanner_a_batch():
     shown = [batch + 2 * (i % 4) for i, batch in enumerate(pictures())]
-    return Planted(network(trained=shown, gap=0.3), "input")
+    return Planted(network(trained=shown, gap=0.3), "the model's input")
 
 
 @planted("BN807")
