@@ -2,11 +2,13 @@
 
 Hooks take every call in and change nothing: gradients, optimisers, modes and random numbers are as
 without them. Copies of the model that are made meanwhile, and files that it is saved to as a whole,
-have no hooks.
+have no hooks. What torch.compile made runs as if it had not been compiled, as compiled code leaves
+hooks out.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import field
@@ -32,10 +34,7 @@ if TYPE_CHECKING:
 NO_GAP = "each batch ran in one mode alone, as the model was called"
 """Why a recording has no outputs to compare."""
 
-NOTHING = (
-    "no BatchNorm layer ran inside the block; call the model there, and where torch.compile made "
-    "it, the model that it was made from"
-)
+NOTHING = "no BatchNorm layer ran inside the block; call the model there"
 
 
 @dataclass(slots=True)
@@ -86,6 +85,8 @@ class Recording:
             raise UsageError(f"bncli.capture takes a model (torch.nn.Module), not {kind}.")
         if isinstance(model, torch.jit.ScriptModule):
             raise ModelError(f"bncli.capture: {NO_HOOKS}.")
+        if type(model).__name__ == "OptimizedModule":  # torch.compile's, whose names are longer
+            model = model.get_submodule("_orig_mod")
         self._model = model
         self._per_batch = per_batch
         self._layers = find_layers(model, frozen, switching=False)
@@ -94,7 +95,7 @@ class Recording:
         self._hooks: ExitStack | None = None
         self._pass: _Pass | None = None
         self._seen: dict[str, _Seen] = {}
-        self._input: dict[Propagation, BatchSums] = {}
+        self._inputs: dict[int, dict[Propagation, BatchSums]] = {}
         self._kernels = KernelFinder()
         self._still: dict[str, None] = {}
         self._dropped: dict[str, None] = {}
@@ -119,6 +120,7 @@ class Recording:
             end = model.register_forward_hook(Hook(self._end), always_call=True)
             stack.callback(end.remove)
             stack.enter_context(watched(self._layers, self._take_in))
+            stack.enter_context(_EAGER)
             self._hooks = stack.pop_all()
         return self
 
@@ -153,7 +155,7 @@ class Recording:
             if self._pass is not None:
                 self._pass.depth += 1  # the model calls itself
                 return
-            if _in_backward():
+            if self._hooks is None or _in_backward():
                 return
             mode = self._mode_of_all()
             self._pass = _Pass(mode)
@@ -169,7 +171,7 @@ class Recording:
                     self._pass.looking.enter_context(looking)
                 x = model_input(batch)
                 if x is not None:
-                    self._add(self._input, mode, x)
+                    self._add(self._inputs.setdefault(x.shape[1], {}), mode, x)
             except Exception as error:  # noqa: BLE001  # nothing here may end the user's training
                 self._problem = self._problem or f"the model's input: {_said(error)}"
 
@@ -186,7 +188,7 @@ class Recording:
     def _take_in(self, layer: LiveLayer, x: Tensor) -> None:
         """A layer is called."""
         with self._lock:
-            if _in_backward():  # activation checkpointing runs it for a second time
+            if self._hooks is None or _in_backward():  # compiled inside; activations anew
                 return
             try:
                 self._add_call(layer, x)
@@ -251,10 +253,8 @@ class Recording:
             ended = self._fingerprint() if self._hooks is not None else self._ended
             self._kernels.renew()
             layers = [self._watched(seen) for seen in self._seen.values() if seen.sums]
-            if layers and self._input:
-                seen = {mode: sums.result() for mode, sums in self._input.items()}
-                features = next(iter(seen.values())).num_features
-                layers.insert(0, WatchedLayer("input", 0, features, seen=seen))
+            if layers and self._inputs:
+                layers.insert(0, self._watched_input())
             begun = self._begun or {}
             return Capture(
                 tuple(layers),
@@ -316,6 +316,14 @@ class Recording:
             seen=record,
         )
 
+    def _watched_input(self) -> WatchedLayer:
+        """The model's input, with as many channels as it mostly had."""
+        seen = [
+            {mode: sums.result() for mode, sums in each.items()} for each in self._inputs.values()
+        ]
+        most = max(seen, key=lambda each: sum(sums.batches for sums in each.values()))
+        return WatchedLayer("input", 0, next(iter(most.values())).num_features, seen=most)
+
     def _source(self) -> dict[str, Any]:
         """Where all this is from."""
         from bncli.live.surroundings import surroundings
@@ -343,3 +351,29 @@ def _in_backward() -> bool:
     import torch
 
     return bool(torch._C._current_graph_task_id() != -1)  # noqa: SLF001  # there is no other way
+
+
+class _Eager:
+    """While any block is open, what torch.compile made runs without its compiled code."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._open += 1
+        compiling = "torch._dynamo" in sys.modules  # which is slow to import
+        if self._open == 1 and compiling and hasattr(torch.compiler, "set_stance"):
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._open -= 1
+        if self._open == 0 and self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+
+_EAGER = _Eager()
