@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "capture": "bncli.commands.diagnose.recorded",
     "channel_stats": "bncli.moments",
     "merge": "bncli.moments",
     "open_file": "bncli.loaders",

@@ -162,9 +162,9 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 22, 4),
-        ("compute x.npy -f json", "numpy typer", 65, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 83, 17),
-        ("rules", "rich.console rich.table typer", 69, 6),
+        ("compute x.npy -f json", "numpy typer", 66, 10),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 84, 17),
+        ("rules", "rich.console rich.table typer", 70, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

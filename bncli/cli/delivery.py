@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.errors import ExitCode, UsageError
 from bncli.files.reading import current
+from bncli.gate.verdict import count_suppressed, with_verdict
 from bncli.process.streams import color_wanted, print_text, say
 from bncli.renderers import Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
-from bncli.report import FailOn, Report, Table, count_findings
+from bncli.report import FailOn, Report, Table
 
 if TYPE_CHECKING:
     from bncli.arguments.output import Output
     from bncli.gate.entries import Baseline
     from bncli.gate.selection import Pattern
-
-
-MOST_CODES = 3
-"""Codes of findings that a verdict names as not counted."""
 
 
 class Delivery:
@@ -69,7 +65,7 @@ class Delivery:
         if callable(report.answer):
             report = replace(report, answer=report.answer(report, self.fail_on))
         exit_code = report.exit_code(self.fail_on)
-        report = _with_verdict(report, exit_code, said)
+        report = with_verdict(report, exit_code, said)
         if notes := current().notes:
             facts = {**report.facts, "notes": list(notes)}
             report = replace(report, facts=facts, remarks=(*report.remarks, *notes))
@@ -114,7 +110,7 @@ class Delivery:
                 said.append(f"{baseline} is rewritten")
         said += [_count_left_out(table) for table in report.tables if table.left_out]
         if report.suppressed:
-            said.append(_count_suppressed(report))
+            said.append(count_suppressed(report))
         if gone:
             verb, them = ("is", "it") if gone == 1 else ("are", "them")
             said.append(
@@ -129,40 +125,6 @@ class Delivery:
         if width is None and terminal:
             width = _terminal_width()
         return RenderContext(exit_code, width, self.flags.verbose, color_wanted(), self.fail_on)
-
-
-def _with_verdict(report: Report, exit_code: ExitCode, said: list[str]) -> Report:
-    """The report whose verdict begins with its word, counts the findings, and ends with `said`."""
-    word = report.word_for(exit_code)
-    counts = count_findings(report.findings)
-    scoped = bool(report.scope) and not report.nothing_checked
-    if scoped and (counts or not report.verdict):
-        counts = f"{counts or 'no findings'} in {report.scope}"
-    codes = list(dict.fromkeys(finding.code for finding in report.findings))
-    if codes:
-        rules = f"bncli rules {codes[0]}"
-        counts += f" ({rules} explains it)" if len(codes) == 1 else f" (see {rules})"
-    parts = [report.verdict, counts]
-    if scoped and word in ("WARN", "FAIL"):
-        parts.reverse()  # what was found in the scope is the reason for the word
-    if word == "PASS" and _excused(report):
-        # The verdict says what differs; that it does not count is the reason for the word.
-        left_out = _count_suppressed(report)
-        parts, said = [left_out, *parts], [one for one in said if one != left_out]
-    if report.unread:
-        number = len(report.unread)
-        parts.append(f"{number} file{'s' * (number > 1)} could not be read")
-    sentence = "; ".join(part.rstrip(".") for part in [*parts, *said] if part)
-    return replace(report, word=word, verdict=f"{word}  {sentence}" if word else sentence)
-
-
-def _excused(report: Report) -> bool:
-    """Whether a difference was found and is not counted."""
-    if not report.suppressed:
-        return False
-    from bncli.rulebook.comparison import DIFFERS, NOT_COMPARED
-
-    return any(item.finding.code in (DIFFERS.code, NOT_COMPARED.code) for item in report.suppressed)
 
 
 def _terminal_width() -> int:
@@ -206,17 +168,3 @@ def _count_left_out(table: Table) -> str:
     """How many rows a table has of those that there are."""
     rows = len(table.rows)
     return f"the table {table.key} holds {rows} of {rows + table.left_out} rows"
-
-
-def _codes(report: Report, by: str) -> str:
-    """The codes of the findings that were taken out, if they are few, in brackets."""
-    codes = list(dict.fromkeys(item.finding.code for item in report.suppressed if item.by == by))
-    return f" ({', '.join(codes)})" if len(codes) <= MOST_CODES else ""
-
-
-def _count_suppressed(report: Report) -> str:
-    """How many findings were taken out, and by what."""
-    counts = Counter(item.by for item in report.suppressed)
-    names = {"select": "not selected", "ignore": "ignored", "baseline": "in the baseline"}
-    said = [f"{counts[by]} {name}{_codes(report, by)}" for by, name in names.items() if counts[by]]
-    return f"not counted: {', '.join(said)}"

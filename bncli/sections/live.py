@@ -28,13 +28,19 @@ def modes_of(capture: Capture) -> list[str]:
 
 
 def batches_of(capture: Capture) -> int:
-    """How many batches went through the model: those of its input, else of its layers."""
+    """How many batches went through the model, in the mode that had most."""
+    return max(batches_in(capture, mode) for mode in MODES)
+
+
+def batches_in(capture: Capture, mode: Propagation) -> int:
+    """How many batches a mode had: those of the model's input, else of its layers."""
     if capture.input is not None:
-        return max((sums.batches for sums in capture.input.seen.values()), default=0)
+        sums = capture.input.seen.get(mode)
+        return sums.batches if sums is not None else 0
     calls = [
-        sums.batches // layer.calls
+        layer.seen[mode].batches // layer.calls
         for layer in capture.norms
-        if (sums := seen_first(layer)) is not None and not layer.per_sample
+        if mode in layer.seen and not layer.per_sample
     ]
     return max(calls, default=0)
 
@@ -69,7 +75,7 @@ def live_subject(capture: Capture) -> tuple[str, ...]:
     source = capture.source
     channels = sum(layer.num_features for layer in capture.norms)
     layers = f"{counted(len(capture.norms), 'BatchNorm layer')}, {counted(channels, 'channel')}"
-    model = [_said(source.get("model")), _weights(capture), layers]
+    model = [_said(source.get("model", source.get("class"))), _weights(capture), layers]
     data = [_said(source.get("data")), _amount(capture), _place(source)]
     return tuple(filter(None, ("  ".join(filter(None, line)) for line in (model, data))))
 
@@ -121,7 +127,9 @@ def weights_path(capture: Capture) -> str:
 
 
 def _weights(capture: Capture) -> str:
-    """Where the weights are from."""
+    """Where the weights are from, or how they came to be recorded."""
+    if capture.source.get("recorded"):
+        return "as it ran in Python"
     if "model" not in capture.source:
         return ""
     checkpoint = capture.source.get("checkpoint")
@@ -132,12 +140,19 @@ def _weights(capture: Capture) -> str:
 
 
 def _amount(capture: Capture) -> str:
-    """How many batches and samples went through the model."""
-    batches = counted(batches_of(capture), "batch", "batches")
-    samples = None
-    if capture.input is not None and (sums := seen_first(capture.input)) is not None:
-        samples = sums.samples
-    return batches if samples is None else f"{batches}, {counted(samples, 'sample')}"
+    """How many batches and samples went through the model, mode by mode where that differs."""
+    amounts = {mode: _amount_in(capture, mode) for mode in MODES if batches_in(capture, mode)}
+    if len(set(amounts.values())) < 2:
+        return next(iter(amounts.values()), "")
+    return "; ".join(f"{mode.value}: {said}" for mode, said in amounts.items())
+
+
+def _amount_in(capture: Capture, mode: Propagation) -> str:
+    """How many batches and samples a mode had."""
+    batches = counted(batches_in(capture, mode), "batch", "batches")
+    if capture.input is None:
+        return batches
+    return f"{batches}, {counted(capture.input.seen[mode].samples, 'sample')}"
 
 
 def _place(source: Mapping[str, Any]) -> str:

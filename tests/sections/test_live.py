@@ -85,6 +85,20 @@ def test_the_subject_names_the_model_its_weights_and_the_data(capture):
     )
 
 
+def test_the_subject_of_what_was_recorded_in_python(capture):
+    source = {"class": "net.Net", "recorded": True}
+    assert live_subject(replace(capture, source=source)) == (
+        "net.Net  as it ran in Python  2 BatchNorm layers, 12 channels",
+        "2 batches, 8 samples",
+    )
+    first, *rest = capture.layers
+    seen = {TRAINING: sums(3, 3), EVAL: sums(3, 1)}
+    modes = replace(capture, source=source, layers=(replace(first, seen=seen), *rest))
+    assert live_subject(modes)[1] == "training: 3 batches, 12 samples; eval: 1 batch, 4 samples"
+    alone = replace(capture, source=source, layers=capture.norms)
+    assert live_subject(alone)[1] == "2 batches"
+
+
 def test_the_gap_in_a_line(capture):
     said = "gap between train() and eval(): 0.6 std of the output"
     assert gap_line(capture) == (

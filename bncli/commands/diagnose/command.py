@@ -85,14 +85,29 @@ def diagnose(
     tries whether new statistics would help. Nothing in the model is changed.
     """
     from bncli.commands.diagnose.source import TrialFlags, reference_of, run
-    from bncli.rulebook.live.causes import diagnosis
 
     done = run(given, model, TrialFlags(metric, most_tried, train_batch_size))
+    known = None
+    if reference is not None and done.capture.norms:
+        known = reference_of(reference, done.capture)
+    return report_of(done, train_batch_size, known, metric=metric, drawn=chart)
+
+
+def report_of(
+    done: Run,
+    train_batch_size: int | None = None,
+    reference: Capture | None = None,
+    *,
+    metric: str | None = None,
+    drawn: bool = False,
+) -> Report:
+    """The diagnosis of a run; exit code 3 where no BatchNorm layer ran."""
+    from bncli.rulebook.live.causes import diagnosis
+
     if not done.capture.norms:
         return _nothing(done)
-    known = reference_of(reference, done.capture) if reference is not None else None
-    found = diagnosis(done.capture, done.trials, train_batch_size, known)
-    return _report(done, found, metric, drawn=chart)
+    found = diagnosis(done.capture, done.trials, train_batch_size, reference)
+    return _report(done, found, metric, drawn=drawn)
 
 
 def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> Report:

@@ -1,0 +1,119 @@
+"""In Python: two lines around a training loop, and the report of a diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import bncli
+from bncli.errors import ExitCode, UsageError
+from bncli.report import Report
+from tests.live.small import images, made
+
+
+@pytest.fixture
+def spoilt():
+    """A net with the variance of one layer 25 times what it was."""
+    net = made()
+    net.bn2.running_var *= 25
+    return net
+
+
+def ran(net, *modes, batches=8):
+    """What its layers saw in these modes."""
+    with bncli.capture(net) as stats, torch.no_grad():
+        for training in modes:
+            net.train(training)
+            for x in images(batches=batches):
+                net(x)
+    return stats
+
+
+def frozen_momentum(net):
+    """The net, whose statistics do not move in training."""
+    for module in net.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = 0.0
+    return net
+
+
+def test_the_report_names_the_layer(spoilt):
+    report = ran(frozen_momentum(spoilt), True).diagnose()
+    assert isinstance(report, Report)
+    assert report.facts["layers"] == 3
+    assert report.facts["modes"] == ["training"]
+    rows = {row["name"]: row for row in report.tables[0].rows}
+    assert rows["bn2"]["predicted_error"] > 5 * rows["bn1"]["predicted_error"]
+    assert rows["bn2"]["var_ratio_max"] == pytest.approx(1 / 25, rel=0.2)
+    assert [finding.subject for finding in report.findings][:1] == ["bn2"]
+
+
+def test_it_prints_as_a_terminal_shows_it(spoilt, monkeypatch, run, folder):
+    stats = ran(frozen_momentum(spoilt), True)
+    report = stats.diagnose()
+    text = str(report)
+    lines = text.splitlines()
+    assert "tests.live.small.Net  as it ran in Python  3 BatchNorm layers" in lines[0]
+    assert text.endswith(report.verdict) or report.verdict.endswith(lines[-1])
+    assert max(map(len, lines)) <= 80
+    assert repr(report) == text
+    monkeypatch.setenv("COLUMNS", "200")
+    assert max(map(len, str(report).splitlines())) > 80
+    stats.save("stats.npz")
+    told = run("diagnose", "stats.npz", "-f", "json").report
+    assert told["verdict"] == report.verdict
+    assert [item["code"] for item in told["findings"]] == [each.code for each in report.findings]
+    assert told["facts"]["cause"] == report.facts["cause"]
+
+
+def test_a_healthy_net_has_a_verdict_too():
+    report = ran(frozen_momentum(made(tensors=images(batches=8))), True, False).diagnose()
+    assert report.exit_code() is ExitCode.OK
+    assert report.word in {"PASS", "WARN"}
+    assert report.facts["modes"] == ["training", "eval"]
+
+
+def test_evaluation_alone_is_not_judged():
+    with pytest.raises(UsageError, match=r"ran in evaluation alone, .* model\.train\(\) inside"):
+        ran(made(), False).diagnose()
+
+
+def test_weights_that_moved_are_a_finding():
+    net = made().train()
+    with bncli.capture(net) as stats:
+        for x in images():
+            net(x)
+            with torch.no_grad():
+                net.conv1.weight *= 1.01
+    assert "BN819" in [finding.code for finding in stats.diagnose().findings]
+
+
+def test_a_block_in_which_nothing_ran_has_nothing_to_check():
+    with bncli.capture(made()) as stats:
+        pass
+    report = stats.diagnose()
+    assert report.exit_code() is ExitCode.NOTHING
+    assert str(report).startswith("NOTHING  no batch reaches any of the 3 BatchNorm layers")
+    with bncli.capture(torch.nn.Linear(2, 2)) as stats:
+        pass
+    assert "Linear has no BatchNorm layer" in str(stats.diagnose())
+
+
+def test_flags_go_through():
+    net = made()
+    with bncli.capture(net, frozen=["bn1"], per_batch=True) as stats:
+        net.train()
+        for x in images():
+            net(x)
+    assert [layer.frozen for layer in stats.capture.norms] == [True, False, False]
+    assert set(stats.capture.per_batch)
+    wide = stats.diagnose(train_batch_size=64).tables[0].rows
+    narrow = stats.diagnose(train_batch_size=2).tables[0].rows
+    assert narrow[1]["noise"] > wide[1]["noise"]
+
+
+def test_a_report_stays_one_when_it_is_changed():
+    report = ran(frozen_momentum(made()), True).diagnose()
+    assert str(replace(report, verdict="another")).endswith("another")
