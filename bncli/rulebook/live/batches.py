@@ -24,7 +24,7 @@ DIFFER = Rule(
     Severity.WARNING,
     "the batches differ more than chance, as with one domain, class or patient a batch",
     "Shuffle the samples, in training too, or normalise each domain by itself. No stored "
-    "statistics give what training saw, so that recalibration does not help.",
+    "statistics give what training saw, so that new ones do not help.",
     symptom="The model is good in training mode and worse in evaluation, although the stored "
     "statistics are right.",
     arithmetic="The variance of the batches' means, times the samples a batch, over that of the "
@@ -124,7 +124,7 @@ def check_differ(found: Evidence) -> list[Finding]:
         at_layers(
             DIFFER,
             [name for name, _ in apart],
-            f"the batches' means vary {times(ratio)} as much as shuffled ones would",
+            f"the batches' means vary {_round(ratio)} times as much as shuffled ones would",
             {"f_ratio": ratio, "border": scatter.border, "apart": scatter.apart},
             detail=f"Beyond chance, the batches' means scatter by {scatter.apart:.2g} std.",
             severity=Severity.INFO if quiet else None,
@@ -185,6 +185,11 @@ def check_small(found: Evidence) -> list[Finding]:
             detail=f"Batches of {needed} would bring that to 5%.",
         )
     ]
+
+
+def _round(ratio: float) -> str:
+    """A ratio to three digits, never with an exponent."""
+    return f"{float(f'{ratio:.3g}'):.15g}"
 
 
 def _share(each: LayerMeasure) -> float:

@@ -81,6 +81,12 @@ CLOSES = 0.8
 """The share of the gap that a map of the input closes at least, for it to be named. Images that are
 blurred, with less contrast and more light, are brought back by 0.75 when they are standardised."""
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's channels, of pixels from 0 to 1."""
+
+NEAR = 0.15
+"""How many standard deviations a prepared input's means are from those of training at most."""
+
 FAR = 3.0
 """The predicted error that data of another domain do not reach, where no map was tried."""
 
@@ -94,7 +100,7 @@ WHOLE = 30.0
 def input_suspected(found: Evidence) -> bool:
     """Whether maps of the input are worth a trial: the first layer is off, and the others less."""
     first = found.first
-    if first is None or not first.blamed:
+    if first is None or not found.first_blamed:
         return False
     others = [each.error for each in found.living if each is not first]
     possible = found.fits is not False or _undivided(found) is not None
@@ -104,7 +110,7 @@ def input_suspected(found: Evidence) -> bool:
 def check_scaled(found: Evidence) -> list[Finding]:
     """BN805: a map of the input closes the gap, or would by the numbers."""
     first = found.first
-    if first is None or not first.blamed:
+    if first is None or not found.first_blamed:
         return []
     if (best := found.best("input")) is not None:
         trial, share = best
@@ -114,7 +120,7 @@ def check_scaled(found: Evidence) -> list[Finding]:
             at_layers(
                 SCALED,
                 [first.name],
-                f"with the {trial.what}, {percent(share)} of what can close closes",
+                f"with the {trial.what}, {share:.0%} of what can close closes",
                 {"map": trial.what, "closes": share, **trial.numbers, **_means(found, first)},
                 detail=_by_the_means(found, first),
                 sure=None if found.elsewhere else Certainty.LIKELY,
@@ -128,6 +134,18 @@ def check_scaled(found: Evidence) -> list[Finding]:
 def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
     """BN805 without a trial: the first layer alone is off, and the input's means are elsewhere."""
     later = _later(found, first)
+    fitting = _fitting(found, first)
+    if fitting and found.elsewhere:
+        return [
+            at_layers(
+                SCALED,
+                [first.name],
+                f"with the input {fitting}, its means would be those of training",
+                {"map": fitting, **_means(found, first)},
+                detail=_by_the_means(found, first),
+                sure=Certainty.LIKELY,
+            )
+        ]
     whole = _undivided(found)
     far = found.elsewhere and first.error > FAR
     if later > LATER * first.error or found.fits is False or not (far or whole):
@@ -145,6 +163,29 @@ def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
             sure=Certainty.LIKELY,
         )
     ]
+
+
+def _fitting(found: Evidence, first: LayerMeasure) -> str:
+    """The usual preparation that brings the input's means to those of training; "" for none."""
+    record = input_record(found)
+    if record is None or first.origin is None:
+        return ""
+    one = np.ones(record.num_features)
+    usual = [("divided by 255", one / 255, 0 * one)]
+    if record.num_features == len(IMAGENET[0]):
+        mean, std = np.array(IMAGENET[0]), np.array(IMAGENET[1])
+        less = "less ImageNet's mean, over its standard deviation"
+        usual += [
+            (less, 1 / std, -mean / std),
+            (f"divided by 255, {less}", 1 / std / 255, -mean / std),
+            ("times ImageNet's standard deviation, plus its mean", std, mean),
+        ]
+    with np.errstate(all="ignore"):
+        for what, scale, shift in usual:
+            away = scale * record.mean + shift - first.origin.means
+            if np.square(away / (scale * np.sqrt(record.var))).mean() < NEAR**2:
+                return what
+    return ""
 
 
 def check_domain(found: Evidence) -> list[Finding]:
@@ -198,7 +239,7 @@ def _best_map(found: Evidence) -> str:
     if best is None or best[1] <= 0:
         return ""
     trial, share = best
-    return f"The best map ({trial.what}) closes {percent(share)} of what can close."
+    return f"The best map ({trial.what}) closes {share:.0%} of what can close."
 
 
 def _by_reference(found: Evidence) -> list[str] | None:
@@ -215,7 +256,7 @@ def _by_reference(found: Evidence) -> list[str] | None:
 def check_constant(found: Evidence) -> list[Finding]:
     """BN813: a share of the input at one number, and the first layer off."""
     first, record = found.first, input_record(found)
-    if record is None or first is None or not first.blamed or found.fits is False:
+    if record is None or first is None or not found.first_blamed or found.fits is False:
         return []
     share, number = share_at_one(record)
     if share <= SHARE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.rulebook.interface import in_prose, percent
+from bncli.rulebook.interface import in_prose
 from bncli.rulebook.layers import label
 from bncli.rulebook.live import batches
 from bncli.rulebook.live.evidence import Evidence
@@ -59,11 +59,11 @@ def _sentence(trial: Trial, share: float, codes: Sequence[str]) -> str:
     """What one trial closes."""
     where = _where(trial)
     if share < -NOTHING:
-        return f"{where} the gap gets {percent(-share)} wider."
+        return f"{where} the gap gets {-share:.0%} wider."
     if share < NOTHING:
         why = ": the batches differ" if batches.DIFFER.code in codes and trial.kind == "all" else ""
         return f"{where} nothing closes{why}."
-    return f"{where} {percent(share)} of what can close closes."
+    return f"{where} {share:.0%} of what can close closes."
 
 
 def _where(trial: Trial) -> str:

@@ -19,8 +19,8 @@ OTHER_WEIGHTS = Rule(
     "statistics-of-other-weights",
     Severity.WARNING,
     "the running statistics were gathered with other weights than these",
-    "Re-estimate the running statistics on training data, or load weights and "
-    "buffers of one checkpoint.",
+    "Re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn), or "
+    "load weights and buffers of one checkpoint.",
     symptom="Evaluation is worse than training after weights were averaged, restored, or trained "
     "on while the statistics stayed.",
     arithmetic="The first layer's means do not follow from the kernels before it: what is left of "
@@ -43,7 +43,7 @@ SPOILT = Rule(
     Severity.WARNING,
     "the statistics of a single layer, or of a few, are wrong while all others fit",
     "Load running_mean and running_var of this layer from a checkpoint in which they are right, or "
-    "re-estimate the running statistics on training data.",
+    "re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn).",
     symptom="Evaluation is bad, and the statistics of all layers but one are as they should be.",
     arithmetic="The predicted error of the layer's output is 10 times that of every other layer, "
     "or it is the only one that is off.",

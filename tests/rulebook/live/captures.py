@@ -99,3 +99,11 @@ def convolved(batches, kernel, bias=None):
     if bias is not None:
         made = [batch + bias[:, None, None] for batch in made]
     return made, InputKernel(kernel, bias)
+
+
+def batches_of(number=8, samples=16, channels=5, places=(4, 4), seed=0, mean=0.0, std=1.0):
+    rng = np.random.default_rng(seed)
+    return [
+        rng.normal(mean, std, (samples, channels, *places)).astype(np.float32)
+        for _ in range(number)
+    ]
