@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -70,3 +70,76 @@ def model_input(batch: Batch) -> Tensor | None:
         if given.ndim > 2:
             return given.float()
     return None
+
+
+def joined(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
+    """The batches, several as one of up to `most` samples, in their order.
+
+    Only where what they hold differs in nothing but the size of the batch axis.
+    """
+    waiting: list[Batch] = []
+    for batch in batches:
+        if waiting and sum(each.samples for each in waiting) + batch.samples > most:
+            yield from _as_one(waiting)
+            waiting = []
+        waiting.append(batch)
+    yield from _as_one(waiting)
+
+
+def _as_one(batches: list[Batch]) -> list[Batch]:
+    """One batch of these; all of them where they cannot be one."""
+    if len(batches) < 2:
+        return batches
+    sizes = [batch.samples for batch in batches]
+    try:
+        args = _concatenated([batch.args for batch in batches], sizes)
+        kwargs = _concatenated([dict(batch.kwargs) for batch in batches], sizes)
+    except _Unlike:
+        return batches
+    label = f"{batches[0].label} to {batches[-1].label} as one batch"
+    return [Batch(args, kwargs, None, sum(sizes), label)]
+
+
+class _Unlike(Exception):  # noqa: N818  # never leaves this module
+    """Values of several batches cannot be one batch's."""
+
+
+def _concatenated(values: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """The same place of several batches as that of one batch."""
+    import torch
+
+    first = values[0]
+    if any(type(each) is not type(first) for each in values):
+        raise _Unlike
+    if isinstance(first, torch.Tensor):
+        return _one_tensor(values, sizes)
+    if isinstance(first, dict):
+        if any(each.keys() != first.keys() for each in values):
+            raise _Unlike
+        return {key: _concatenated([each[key] for each in values], sizes) for key in first}
+    if type(first) in (tuple, list):
+        if len({len(each) for each in values}) > 1:
+            raise _Unlike
+        return type(first)(_concatenated(each, sizes) for each in zip(*values, strict=True))
+    if not isinstance(first, (str, int, float, bool, type(None))) or any(
+        each != first for each in values
+    ):
+        raise _Unlike
+    return first
+
+
+def _one_tensor(tensors: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """The tensors behind each other along the batch axis, or one of them where all are equal."""
+    import torch
+
+    first = tensors[0]
+    if any(each.dtype != first.dtype or each.ndim != first.ndim for each in tensors):
+        raise _Unlike
+    if first.ndim and all(
+        len(each) == size and each.shape[1:] == first.shape[1:]
+        for each, size in zip(tensors, sizes, strict=True)
+    ):
+        return torch.cat(list(tensors))
+    if all(torch.equal(each, first) for each in tensors):
+        return first
+    raise _Unlike

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import BncliError
@@ -26,6 +26,10 @@ ONE_VALUE = "Expected more than 1 value per channel when training"
 """How PyTorch refuses a batch whose channels have one value each."""
 
 
+class _ReachedError(BncliError):
+    """The model has run as far as it was to."""
+
+
 class CaptureRun:
     """The sums of a capture of a session, while its passes run."""
 
@@ -42,6 +46,8 @@ class CaptureRun:
         self._left: set[str] = set()
         self._dropout = [name for name, _ in active_dropout(session.model)]
         self.refused = ""
+        self.samples = 0
+        self.largest = 0
 
     def both(self) -> None:
         """The training and the eval propagation, batch by batch; and dropout's, if there is any."""
@@ -50,6 +56,8 @@ class CaptureRun:
             wanted.append(Propagation.AS_TRAINED)
         for number, batch in session.batches():
             self._see_input(batch)
+            self.samples += batch.samples
+            self.largest = max(self.largest, batch.samples)
             training = None
             for propagation in () if self.refused else wanted:
                 try:
@@ -85,6 +93,38 @@ class CaptureRun:
             self._outputs.add(propagation, floating_tensors(output), training)
             session.done()
         return self.results(propagation)
+
+    def until(self, name: str, statistics: Mapping[str, Statistics]) -> InputSums:
+        """What one layer sees in evaluation with these statistics in the layers before it.
+
+        The model runs no further than to that layer.
+        """
+        session = self._session
+        layer = next(layer for layer in session.layers if layer.name == name)
+        seen: list[BatchSums] = []
+        left = 0
+
+        def take_in(layer: LiveLayer, x: Tensor) -> None:
+            nonlocal left
+            if not seen:
+                seen.append(self._new_sums(x.shape[1], layer))
+            add_input(seen[0], x)
+            left -= 1
+            if not left:
+                raise _ReachedError
+
+        with watched([layer], take_in):
+            for number, batch in session.batches():
+                left = self._most_calls[name]
+                with suppress(_ReachedError):
+                    session.runner.forward(batch, Propagation.RENEWED, statistics, number)
+                session.done()
+        return seen[0].result()
+
+    @property
+    def order(self) -> list[str]:
+        """The names of the layers in the order of execution."""
+        return list(self._order)
 
     def results(self, propagation: Propagation) -> dict[str, InputSums]:
         """What the layers saw in a propagation, by name."""

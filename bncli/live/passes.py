@@ -97,6 +97,19 @@ class Runner:
             for _, module in active_dropout(self.model):
                 module.training = True
 
+    def give(self, layer: LiveLayer, statistics: Statistics) -> None:
+        """Put statistics into a layer's buffers while the model runs, in the dtype that it has."""
+        import torch
+
+        buffers: dict[str, Any] = layer.module._buffers  # noqa: SLF001  # to swap, not to write
+        typical = buffers.get("running_var")
+        if typical is None:
+            typical = getattr(layer.module, "weight", None)
+        dtype = torch.float32 if typical is None else typical.dtype
+        where = self.device if typical is None else typical.device
+        for name, values in zip(BUFFERS, statistics, strict=False):
+            buffers[name] = torch.as_tensor(values).to(device=where, dtype=dtype)
+
     @contextmanager
     def _buffers_aside(self, statistics: Mapping[str, Statistics]) -> Iterator[None]:
         """Copies in place of the layers' buffers, or the statistics given."""
@@ -109,30 +122,12 @@ class Runner:
                     if buffers[name] is not None:
                         buffers[name] = buffers[name].clone()
             if layer.name in statistics:
-                _give(layer, buffers, statistics[layer.name], self.device)
+                self.give(layer, statistics[layer.name])
         try:
             yield
         finally:
             for buffers, name, tensor in aside:
                 buffers[name] = tensor
-
-
-def _give(layer: LiveLayer, buffers: dict[str, Any], given: Statistics, device: str) -> None:
-    """Put statistics into a layer's buffers, in the dtype of those that it has."""
-    import torch
-
-    typical = next(
-        (
-            tensor
-            for tensor in (buffers.get("running_var"), getattr(layer.module, "weight", None))
-            if tensor is not None
-        ),
-        None,
-    )
-    dtype = torch.float32 if typical is None else typical.dtype
-    where = device if typical is None else typical.device
-    for name, values in zip(BUFFERS, given, strict=False):
-        buffers[name] = torch.as_tensor(values).to(device=where, dtype=dtype)
 
 
 def _put_back(module: nn.Module, name: str, tensor: Tensor, copy: Tensor) -> None:

@@ -1,21 +1,42 @@
-"""Statistics found anew in the eval propagation, in all layers at once, pass by pass."""
+"""Statistics found anew in the eval propagation: those of all layers that suit each other.
+
+What a layer sees depends on the statistics of those before it. To renew all at once, again and
+again, is no way: while the layers in front still move, those behind are driven far off, and as many
+passes as layers go by before the last one rests. There are two better ones. In evaluation each
+sample runs by itself, so that all data may run as a single batch in which every layer takes its
+statistics from what it sees just then: one pass. Where that needs too much memory, layer after
+layer is taken, and the model runs as far as that layer alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bncli.errors import BncliError
 from bncli.light import dataclass, np
-from bncli.live.batch import Statistics
+from bncli.live.batch import Statistics, joined
+from bncli.live.watching import add_input, watched
 from bncli.model.capture import InputSums, Propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from bncli.live.capture_run import CaptureRun
+    from bncli.live.layers import LiveLayer
+    from bncli.live.session import Session
+    from bncli.moments.batches import BatchSums
 
 SETTLED = 0.1
 """Statistics found anew have come to rest when none moves by more of its standard error."""
+
+MOST_TOGETHER = 1 << 25
+"""Values that a layer may take in at once when batches are joined: 128 MiB in float32."""
+
+MOST_PASSES = 12.0
+"""Whole passes that layer after layer may take: enough for 23 layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +47,85 @@ class Renewal:
     rounds: int | None = None
     settled: bool = True
 
-    @classmethod
-    def of(cls, run: CaptureRun, names: Sequence[str]) -> Renewal:
-        """The statistics of these layers, beginning with those of the training propagation.
 
-        A layer can only rest after those before it, so that there are at most as many passes as
-        layers, and one. What is returned is what the last pass ran with, so that the gap of that
-        pass is theirs; what this pass saw differs by a tenth of its error at most.
-        """
-        seen = run.results(Propagation.TRAINING)
-        current = {name: statistics_of(seen[name]) for name in names if name in seen}
-        for rounds in range(1, len(current) + 2):
-            sums = run.one(Propagation.RENEWED, current)
-            if all(moved(current[name], sums[name]) <= SETTLED for name in current):
-                return cls(current, rounds)
-            if rounds <= len(current):
-                current = {name: statistics_of(sums[name]) for name in current}
-        return cls(current, len(current) + 1, settled=False)
+def renewal_of(session: Session, run: CaptureRun) -> Renewal:
+    """The statistics of all layers that are not frozen, after `run` saw the training propagation.
+
+    All data run as one batch where that has room (MOST_TOGETHER), and the next pass measures what
+    was found. Where a layer moves then, such as one that is called twice or in a model whose
+    samples depend on each other, it and those behind it are taken one after the other, unless that
+    takes more than MOST_PASSES. For such deep models on much data, the batches are joined as far as
+    there is room: the statistics are not exact then, and rarely settle.
+
+    What is returned is what the last pass ran with, so that the gap of that pass is theirs; what
+    this pass saw differs by a tenth of its standard error at most, if they settled.
+    """
+    seen = run.results(Propagation.TRAINING)
+    free = {layer.name for layer in session.layers if not layer.frozen}
+    names = [name for name in run.order if name in free]
+    current = {name: statistics_of(seen[name]) for name in names}
+    rounds = 1
+    room = _room(seen, run.samples)
+    if room >= run.samples or (_cost(names, 0) > MOST_PASSES and room >= 2 * run.largest):
+        rounds += 1
+        current.update(_together(session, names, room))
+    moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
+    if moving is not None and _cost(names, moving) <= MOST_PASSES:
+        for name in names[moving:]:
+            rounds += 1
+            current[name] = statistics_of(run.until(name, current))
+        rounds += 1
+        moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
+    return Renewal(current, rounds, settled=moving is None)
+
+
+def _room(seen: Mapping[str, InputSums], samples: int) -> int:
+    """How many samples may run at once."""
+    values = max((sums.values * sums.num_features for sums in seen.values()), default=1)
+    return max(1, MOST_TOGETHER * samples // values)
+
+
+def _cost(names: Sequence[str], begin: int) -> float:
+    """The whole passes that it takes to run as far as each layer from the one at `begin` on."""
+    return sum(range(begin + 1, len(names) + 1)) / max(len(names), 1)
+
+
+def _together(session: Session, names: Sequence[str], room: int) -> dict[str, Statistics]:
+    """The statistics with batches joined up to `room` samples, each normalised with its own.
+
+    Nothing where the model does not take such batches.
+    """
+    from bncli.moments.batches import BatchSums, merge_sums
+
+    layers = [layer for layer in session.layers if layer.name in names]
+    own: dict[str, BatchSums] = {}
+    parts: dict[str, list[InputSums]] = {}
+
+    def seen(layer: LiveLayer, x: Tensor) -> None:
+        if layer.name not in own:
+            own[layer.name] = BatchSums(x.shape[1], per_sample=layer.per_sample)
+        add_input(own[layer.name], x)
+        session.runner.give(layer, statistics_of(own[layer.name].result()))
+
+    batches = (batch for _, batch in session.batches())
+    try:
+        for number, batch in enumerate(joined(batches, room)):
+            own.clear()
+            with watched(layers, seen):
+                session.runner.forward(batch, Propagation.RENEWED, number=number)
+            for name, sums in own.items():
+                parts.setdefault(name, []).append(sums.result())
+    except BncliError:
+        return {}
+    return {name: statistics_of(merge_sums(each)) for name, each in parts.items()}
+
+
+def _first_moving(
+    names: Sequence[str], current: Mapping[str, Statistics], seen: Mapping[str, InputSums]
+) -> int | None:
+    """The place of the first layer that did not rest; None where all did."""
+    moving = (i for i, name in enumerate(names) if moved(current[name], seen[name]) > SETTLED)
+    return next(moving, None)
 
 
 def statistics_of(sums: InputSums) -> Statistics:

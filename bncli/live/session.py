@@ -96,14 +96,14 @@ class Session:
         gap that is left. Raises BncliError where the model or the data fail.
         """
         from bncli.live.capture_run import CaptureRun
-        from bncli.live.renewal import Renewal
+        from bncli.live.renewal import Renewal, renewal_of
 
         run = CaptureRun(self, per_batch=per_batch)
         run.both()
         self.refused = bool(run.refused)
         found = Renewal()
         if renew and not self.refused:
-            found = Renewal.of(run, [layer.name for layer in self.layers if not layer.frozen])
+            found = renewal_of(self, run)
         self.renewed = found.statistics
         return run.capture(found)
 
