@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bncli.model import FloatArray
-    from bncli.model.capture import Capture, InputSums, WatchedLayer
+    from bncli.model.capture import Capture, InputSums
     from bncli.report import Value
 
 BYTES = 30
@@ -156,23 +156,22 @@ class _First:
     def of(cls, capture: Capture, record: InputSums) -> _First | None:
         """None where no layer with finite statistics reads the input or a convolution of it."""
         for layer in capture.norms:
-            kernel = layer.kernel or _itself(layer, record)
-            if kernel is None:
-                continue
             state, seen = layer.state, next(iter(layer.seen.values()), None)
-            if state is None or state.running_mean is None or state.running_var is None:
-                return None
+            if seen is None or state is None:
+                continue
+            if state.running_mean is None or state.running_var is None:
+                continue
             wanted = state.running_mean.astype(np.float64)
-            stored = state.running_var.astype(np.float64) + layer.eps
-            means = _means(layer, wanted, stored)
-            if seen is None or means is None:
-                return None
+            var = state.running_var.astype(np.float64)
+            found = training_data(layer, seen, wanted, var + layer.eps, record)
+            if found is None:
+                continue
             with np.errstate(all="ignore"):
-                ratio = np.sqrt(state.running_var.astype(np.float64) / seen.var)
-            scale = float(np.median(ratio))
-            if not (np.isfinite(scale) and scale > 0 and np.isfinite(means).all()):
+                scale = float(np.median(np.sqrt(var / seen.var)))
+            if not (np.isfinite(scale) and scale > 0):
                 return None
-            return cls(kernel, means, scale, wanted, stored)
+            kernel = layer.kernel or InputKernel(np.eye(layer.num_features), None)
+            return cls(kernel, found.means, scale, wanted, var + layer.eps)
         return None
 
     def misfit(self, each: InputMap, record: InputSums) -> float:
@@ -188,21 +187,3 @@ class _First:
         z = (came - self.wanted) / np.sqrt(self.stored)
         scale = float(np.exp(np.log(each.scale).mean())) / self.scale
         return float(np.sqrt(np.square(z).mean() + (scale - 1) ** 2))
-
-
-def _itself(layer: WatchedLayer, record: InputSums) -> InputKernel | None:
-    """The kernel of a layer that reads the input itself: nothing in between."""
-    seen: Sequence[InputSums] = list(layer.seen.values())
-    if layer.num_features != record.num_features or not seen:
-        return None
-    if not (np.array_equal(seen[0].mean, record.mean) and np.array_equal(seen[0].var, record.var)):
-        return None
-    return InputKernel(np.eye(layer.num_features), None)
-
-
-def _means(layer: WatchedLayer, wanted: FloatArray, stored: FloatArray) -> FloatArray | None:
-    """The input's means that a layer's running_mean implies."""
-    if layer.kernel is None:
-        return wanted
-    found = training_data(layer, wanted, stored, None)
-    return None if found is None else found.means
