@@ -162,7 +162,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 22, 4),
-        ("compute x.npy -f json", "numpy typer", 66, 10),
+        ("compute x.npy -f json", "numpy typer", 71, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 84, 17),
         ("rules", "rich.console rich.table typer", 70, 6),
     ],

@@ -20,6 +20,7 @@ from bncli.report import FailOn
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
+    from bncli.model.capture import Capture
 
 INSTRUCTION = "_BNCLI_COMPLETE"
 """The variable in which Typer's scripts say what they want."""
@@ -49,8 +50,15 @@ def complete_severities(incomplete: str) -> Completions:
 
 
 def complete_tensors(incomplete: str) -> Completions:
-    """`FILE::NAME` for every tensor of FILE; nothing before the colons, where shells have files."""
-    return _names(incomplete, lambda file: list(file.tensors))
+    """`FILE::NAME` for every tensor of FILE; nothing before the colons, where shells have files.
+
+    A statistics file has layers in their place.
+    """
+    return _names(
+        incomplete,
+        lambda file: list(file.tensors),
+        lambda capture: [layer.name for layer in capture.layers],
+    )
 
 
 def complete_layers(incomplete: str) -> Completions:
@@ -61,7 +69,7 @@ def complete_layers(incomplete: str) -> Completions:
 
         return [layer.name for layer in batch_norm_layers(file)]
 
-    return _names(incomplete, layers)
+    return _names(incomplete, layers, lambda capture: [layer.name for layer in capture.norms])
 
 
 def complete_parts(incomplete: str) -> Completions:
@@ -100,16 +108,27 @@ def complete_data(incomplete: str) -> Completions:
     yield from complete_tensors(incomplete) if "::" in incomplete else complete_code(incomplete)
 
 
-def _names(incomplete: str, find: Callable[[TensorFile], list[str]]) -> Completions:
-    """The names behind the last "::"; none, and no complaint, where the file cannot be read."""
+def _names(
+    incomplete: str,
+    find: Callable[[TensorFile], list[str]],
+    captured: Callable[[Capture], list[str]] = lambda _: [],
+) -> Completions:
+    """The names behind the last "::"; none, and no complaint, where the file cannot be read.
+
+    `find` gives those of a file of tensors, and `captured` those of a statistics file.
+    """
     path, colons, begun = incomplete.rpartition("::")
     if not path:
         return
     from bncli.errors import BncliError
     from bncli.loaders import open_file
+    from bncli.loaders.interface import is_statistics_file
+    from bncli.loaders.statistics import open_statistics
 
     try:
-        names = find(open_file(Path(path).expanduser()))
+        file = Path(path).expanduser()
+        known = is_statistics_file(file)
+        names = captured(open_statistics(file)) if known else find(open_file(file))
     except (BncliError, OSError, RuntimeError, MemoryError):
         return
     fitting = (name for name in names if name.startswith(begun) and name.isprintable())

@@ -145,14 +145,26 @@ def subject_line(given: Input, layer: Layer, mode: str | None = None) -> str:
 
     `mode` says which mode or modes it runs in, if that is not the layer's own; "" says nothing.
     """
-    settings = layer.settings
     first = given.tensors[0]
-    name = (
-        first.label
-        if len(given.tensors) == 1
-        else f"{first.label} and {len(given.tensors) - 1} more"
-    )
     shape = ", ".join(map(str, first.shape))
+    if mode is None:
+        mode = "in training" if layer.settings.training else "in evaluation"
+    cast = f" as {given.cast}" if given.cast else ""
+    return (
+        f"{name_of(given)}  {first.dtype} ({shape}){cast}  {given.kind}{' ' * bool(mode)}{mode}, "
+        f"{assumed(layer)}"
+    )
+
+
+def name_of(given: Input) -> str:
+    """The input in few words: the first of several, and how many more there are."""
+    first = given.tensors[0].label
+    return first if len(given.tensors) == 1 else f"{first} and {len(given.tensors) - 1} more"
+
+
+def assumed(layer: Layer) -> str:
+    """The layer's eps and momentum, and where they come from."""
+    settings = layer.settings
     momentum = "none" if settings.momentum is None else f"{settings.momentum:g}"
     numbers = {
         f"eps {settings.eps:g}": layer.sources["eps_source"],
@@ -161,16 +173,11 @@ def subject_line(given: Input, layer: Layer, mode: str | None = None) -> str:
     origins = {"default": "default", "file": "from the file", "flag": ""}
     if len(set(numbers.values())) == 1:
         origin = origins[str(next(iter(numbers.values())))]
-        said = ", ".join(numbers) + (f" ({origin}{'s' * (origin == 'default')})" if origin else "")
-    else:
-        said = ", ".join(
-            f"{number} ({origins[str(source)]})" if origins[str(source)] else number
-            for number, source in numbers.items()
-        )
-    if mode is None:
-        mode = "in training" if settings.training else "in evaluation"
-    cast = f" as {given.cast}" if given.cast else ""
-    return f"{name}  {first.dtype} ({shape}){cast}  {given.kind}{' ' * bool(mode)}{mode}, {said}"
+        return ", ".join(numbers) + (f" ({origin}{'s' * (origin == 'default')})" if origin else "")
+    return ", ".join(
+        f"{number} ({origins[str(source)]})" if origins[str(source)] else number
+        for number, source in numbers.items()
+    )
 
 
 def parse_momentum(text: str) -> float | None:

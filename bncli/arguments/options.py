@@ -4,7 +4,7 @@ Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
 Comparison  Against Rtol Atol EqualNan Seed GivenSeed Device MemoryFormat TorchThreads
-Output      SaveOutput Threads
+Output      SaveOutput SaveStats PerBatch Threads
 
 The flags that every command has, which findings count and where the report goes, are in
 `bncli.arguments.output`.
@@ -106,7 +106,8 @@ InputsArgument = Annotated[
     list[str],
     argument(
         "INPUT...",
-        f"{TENSOR} Several INPUTs are joined into one batch.",
+        f"{TENSOR} Several INPUTs are joined into one batch. Or statistics files, merged, with "
+        "::LAYER for one layer of several.",
     ),
 ]
 InputArgument = Annotated[
@@ -250,6 +251,24 @@ SaveOutput = Annotated[
     str | None,
     option(
         "Save the normalised tensor, in the input's dtype, as .npy or .pt.", OUTPUT, metavar="FILE"
+    ),
+]
+SaveStats = Annotated[
+    str | None,
+    option(
+        "Save the statistics as sums that merge; bncli compute, diagnose and simulate-ema read "
+        "them.",
+        OUTPUT,
+        metavar="FILE.npz",
+    ),
+]
+PerBatch = Annotated[
+    bool,
+    option(
+        "Keep the mean and the variance of every batch too, for simulate-ema; requires "
+        "--save-stats.",
+        OUTPUT,
+        "--per-batch",
     ),
 ]
 Threads = Annotated[

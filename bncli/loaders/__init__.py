@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bncli.errors import MissingTensorError, UnsupportedFileError
-from bncli.loaders.interface import STANDARD_INPUT, check_regular, open_source
+from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics_file, open_source
 from bncli.loaders.names import find_name, quoted
 from bncli.loaders.registry import READ, TYPED, loader_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
@@ -132,11 +132,12 @@ def open_layer(spec: str) -> BatchNormState:
     and bias, is found by its full name (or a suffix that only it has); the caller judges what is
     missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
     """
-    from bncli.loaders.statistics import is_statistics_file, layer_state, open_statistics
     from bncli.state_dict import batch_norm_layers, possible_layers, read_state
 
     path, name = split_spec(spec)
     if is_statistics_file(path):
+        from bncli.loaders.statistics import layer_state, open_statistics
+
         return layer_state(path, open_statistics(path), name)
     file = open_file(path)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}

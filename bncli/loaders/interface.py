@@ -128,3 +128,16 @@ def check_regular(path: Path) -> None:
         raise UnsupportedFileError(
             path, "it is a pipe or a device, not a file; save what it gives to a file first."
         )
+
+
+def is_statistics_file(path: Path | str) -> bool:
+    """Whether it is a statistics file, by its header's name alone; no for what cannot be opened."""
+    path = Path(path)
+    if path == STANDARD_INPUT:
+        return False
+    try:
+        check_regular(path)
+        with open_source(path) as source:
+            return source.is_statistics
+    except FileError:
+        return False

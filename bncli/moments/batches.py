@@ -82,6 +82,37 @@ def batch_part(x: NDArray[Any], dtype: str | None = None) -> BatchPart:
         return _part(x, dtype)
 
 
+def joined(pieces: Sequence[BatchPart]) -> BatchPart:
+    """The sums of one batch that came in pieces, cut between its samples.
+
+    Raises TensorError for no pieces, or pieces that differ in their number of channels.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    sums = BatchSums(len(pieces[0].shift)) if pieces else BatchSums(0)
+    for piece in pieces:
+        sums.add_part(piece)
+    whole = sums.result()
+    with np.errstate(all="ignore"):
+        return BatchPart(
+            whole.values,
+            whole.samples,
+            whole.shift,
+            whole.offset,
+            whole.within + whole.between,
+            # Between the pieces too, it is the samples that count, not their values.
+            whole.sample_squares + whole.between * (whole.samples / whole.values),
+            whole.min,
+            whole.max,
+            whole.at_min,
+            whole.at_max,
+            whole.at_zero,
+            whole.nan,
+            whole.posinf,
+            whole.neginf,
+        )
+
+
 def _part(x: NDArray[Any], dtype: str | None) -> BatchPart:
     n, c = x.shape[:2]
     count = x.size // c

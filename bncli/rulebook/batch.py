@@ -107,10 +107,11 @@ def _not_finite(stats: ChannelStats, channels: NDArray[Any], *, by_batch: bool) 
     first = stats.first_nonfinite[int(channels.argmax())]
     counts = ((int(stats.nan.sum()), "NaN"), (int(stats.inf.sum()), "Inf"))
     found = " and ".join(f"{number} {what}" for number, what in counts if number)
+    at = f", the first at {list(first)}" if first is not None else ""
     return _at(
         rules.NOT_FINITE,
         channels,
-        f"{found} among {stats.count} values per channel, the first at {list(first or ())}",
+        f"{found} among {stats.count} values per channel{at}",
         detail="The whole output of such a channel is NaN." if by_batch else "",
         extent=(*channel_extent("NaN", stats.nan > 0), *channel_extent("Inf", stats.inf > 0)),
         nan=stats.nan,

@@ -48,11 +48,11 @@ def judged_pass(given: Input, layer: Layer, threads: int | None) -> JudgedPass:
     done = batch_norm_pass(layer, stats, dtype=given.dtype, channel_axis=given.channel_axis)
     apart = spread(parts, stats) if several else None
     findings = pass_findings(stats, layer, done.norm)
-    findings += _sample_findings(stats, parts, layer, apart)
+    findings += sample_findings(stats, parts, layer, apart)
     return JudgedPass(done, parts, apart, findings)
 
 
-def _sample_findings(
+def sample_findings(
     stats: ChannelStats, parts: Sequence[ChannelStats], layer: Layer, spread: Spread | None
 ) -> list[Finding]:
     """What the samples of the batch `stats`, which came as `parts`, show."""

@@ -19,8 +19,10 @@ from bncli.arguments.completion import (
 )
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
+from bncli.loaders.statistics import write_statistics
 from bncli.rulebook import RULES
 from tests.conftest import Result
+from tests.loaders.statistics.captures import model_capture
 
 FLAGS = ("--select", "--ignore", "--baseline", "--fail-on", "--format", "--output")
 
@@ -36,6 +38,7 @@ def files(save, folder):
     )
     (folder / "broken.py").write_text("class Net(\n")
     (folder / "broken.pt").write_bytes(b"PK\x03\x04 and no more")
+    write_statistics("stats.npz", model_capture([np.ones((2, 3, 1, 1))]))
     return folder
 
 
@@ -129,6 +132,9 @@ def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
         ("inspect-checkpoint net.pt net.pt::model.s", ["net.pt::model.stem"]),
         ("compute x.npy --state net.pt::model.h", ["net.pt::model.head"]),
         ("trace x.npz::f", ["x.npz::first"]),
+        ("compute stats.npz::", [f"stats.npz::{name}" for name in ("head.bn", "input", "stem.bn")]),
+        ("simulate-ema stats.npz::s", ["stats.npz::stem.bn"]),
+        ("compute x.npy --state stats.npz::", ["stats.npz::head.bn", "stats.npz::stem.bn"]),
         ("identify x.npz::first x.npz::s", ["x.npz::second"]),
         ("simulate-ema --state net.pt::model.h", ["net.pt::model.head"]),
         ("capture net.py:", ["net.py:LEARNING_RATE", "net.py:Net", "net.py:validation"]),

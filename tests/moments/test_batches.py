@@ -1,12 +1,14 @@
 """Sums over many batches against exact arithmetic, and the algebra of merging them."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from bncli.dtypes import encode
-from bncli.moments.batches import BatchSums
+from bncli.errors import TensorError
+from bncli.moments.batches import BatchSums, batch_part, joined
 
 from .exact import moments
 
@@ -117,6 +119,25 @@ def test_means_far_from_zero():
     rng = np.random.default_rng(2)
     batches = [rng.standard_normal((4, 2, 50)) + 1e6 for _ in range(4)]
     check(summed(batches), batches)
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4)])
+def test_pieces_of_a_batch_are_the_batch(cuts):
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((5, 3, 4)) + 10
+    x[3, 1, 2] = np.nan
+    pieces = [batch_part(x[a:b]) for a, b in itertools.pairwise((0, *cuts, 5))]
+    whole, found = batch_part(x), joined(pieces)
+    assert (found.count, found.samples) == (whole.count, whole.samples)
+    for name in ("mean", "squares", "sample_squares"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-12)
+    for name in ("min", "max", "at_min", "at_max", "at_zero", "nan", "posinf", "neginf"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+
+
+def test_no_pieces_are_refused():
+    with pytest.raises(TensorError, match="No batch has come yet"):
+        joined([])
 
 
 def test_bits_of_bfloat16():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import Input
 from bncli.commands.simulate_ema.batches import Batches, open_batches, ordered, values_of
+from bncli.commands.simulate_ema.captured_batches import captured_batches, is_captured
 from bncli.commands.simulate_ema.statistics_file import is_statistics, read_statistics
 from bncli.dtypes import DTYPES
 from bncli.errors import UsageError
@@ -31,7 +32,7 @@ class Statistics:
 
 def open_source(flags: BatchFlags) -> Batches:
     """The batches, or the file of statistics, that the flags name; raises as `open_batches`."""
-    tables = [spec for spec in flags.inputs if is_statistics(spec)]
+    tables = [spec for spec in flags.inputs if is_captured(spec) or is_statistics(spec)]
     return _stored(tables[0], flags) if tables else open_batches(flags)
 
 
@@ -45,7 +46,7 @@ def statistics_of(
     given = source.given
     if source.stored is not None:
         missing = np.full(given.num_features, np.nan)
-        return Statistics(_held(source.stored, dtype), None, missing)
+        return Statistics(_held(source.stored, dtype), source.scatter, missing)
     collector = Collector(source.number, given.num_features, dtype, threads, torch_threads)
     itemsize = DTYPES[given.dtype].itemsize
     with progress("statistics", given.tensors[0].numel * itemsize * source.number) as advance:
@@ -74,7 +75,7 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
     ):
         if given:
             raise UsageError(f"{flag}: {spec} holds statistics of batches, not values.")
-    table = read_statistics(spec)
+    table, scatter = captured_batches(spec) if is_captured(spec) else (read_statistics(spec), None)
     path, _ = split_spec(spec)
     shape = (int(table.count[0]), table.num_features)
     stand_in = TensorRef("", path, shape, "float64", (shape[1], 1), None)
@@ -90,6 +91,7 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
         read=(str(path),),
         flags=flags,
         stored=table,
+        scatter=scatter,
     )
 
 

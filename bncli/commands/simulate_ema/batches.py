@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bncli.commands.simulate_ema.flags import BatchFlags
     from bncli.model import IntArray
     from bncli.running_stats.batch_table import BatchTable
+    from bncli.running_stats.scatter import Samples
 
 MOST_STATISTICS = 1 << 24
 """Means of distinct batches, channel by channel, that are kept at a time: 1 GB with all beside."""
@@ -37,7 +38,8 @@ class Batches:
     `given` is the first of them, checked; `batch` gives any. `number` is how many are distinct,
     `per_epoch` how many an epoch has. `samples` is the size of the set that was cut, None
     otherwise. `kind` says where they come from. Where `stored` has their statistics, `given` and
-    `batch` have no values, but the number of channels and the dtype.
+    `batch` have no values, but the number of channels and the dtype; `scatter` says how their
+    samples scatter, if that is known.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Batches:
     read: tuple[str, ...]
     samples: int | None = None
     stored: BatchTable | None = None
+    scatter: Samples | None = None
 
     @property
     def steps(self) -> int:

@@ -18,14 +18,14 @@ follow from the others and are not read.
 
 from __future__ import annotations
 
+from bncli.loaders.interface import is_statistics_file
 from bncli.loaders.statistics.file import (
     check_statistics_path,
-    is_statistics_file,
     open_statistics,
     write_statistics,
 )
 from bncli.loaders.statistics.layers import find_layer, layer_names, layer_state
-from bncli.loaders.statistics.merging import read_statistics
+from bncli.loaders.statistics.merging import merge_captures, read_statistics
 
 __all__ = [
     "check_statistics_path",
@@ -33,6 +33,7 @@ __all__ = [
     "is_statistics_file",
     "layer_names",
     "layer_state",
+    "merge_captures",
     "open_statistics",
     "read_statistics",
     "write_statistics",

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import BncliError, CorruptFileError, FileError, UnsupportedFileError, UsageError
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, UsageError
 from bncli.files.save import check_writable, refuse_overwriting, replacing
 from bncli.light import np
 from bncli.loaders import npz
@@ -61,17 +61,6 @@ def write_statistics(path: Path | str, capture: Capture, flag: str = "--save-sta
         write(STATISTICS, text)
         for name, array in columns(capture):
             write(f"{name}.npy", _npy(array))
-
-
-def is_statistics_file(path: Path | str) -> bool:
-    """Whether it is a statistics file, by its header's name alone; no for what cannot be opened."""
-    path = Path(path)
-    try:
-        check_regular(path)
-        with open_source(path) as source:
-            return source.is_statistics
-    except BncliError:
-        return False
 
 
 def open_statistics(path: Path | str) -> Capture:

@@ -29,13 +29,19 @@ if TYPE_CHECKING:
 def read_statistics(paths: Sequence[Path | str]) -> Capture:
     """The capture in one file, or in several of the same layers, merged.
 
-    The same files in any order give the same bits. Raises FileError as `open_statistics`, and where
-    two files cannot be merged, which it names: other layers, other weights, or the same shard.
-    Shards that are missing are noted.
+    Raises FileError as `open_statistics` and `merge_captures`.
     """
-    if not paths:
+    return merge_captures(paths, [open_statistics(path) for path in paths])
+
+
+def merge_captures(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Capture:
+    """The captures of these files as one, the same bits for any order of them.
+
+    Raises FileError where two cannot be merged, which it names: other layers, other weights, or the
+    same shard. Shards that are missing are noted.
+    """
+    if not captures:
         raise UsageError("there is no statistics file to read.")
-    captures = [open_statistics(path) for path in paths]
     if len(captures) == 1:
         return captures[0]
     first = captures[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
@@ -10,14 +10,11 @@ from bncli.arguments.options import option
 from bncli.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
-    from bncli.batchnorm import Normalization
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
@@ -35,6 +32,8 @@ def compute(
     comparison: AgainstFlags,
     seed: options.Seed = 0,
     save_output: options.SaveOutput = None,
+    save_stats: options.SaveStats = None,
+    per_batch: options.PerBatch = False,
     threads: options.Threads = None,
 ) -> Report:
     """Show a batch's statistics, channel by channel, and check them against PyTorch.
@@ -44,26 +43,33 @@ def compute(
     """
     from bncli.arguments.input import parse_channels
     from bncli.arguments.layer import about_pass, check_count, resolve_layer, subject_line
+    from bncli.commands.compute.saved import Saving
+    from bncli.commands.compute.stored import stored_or_none
+    from bncli.loaders.patterns import expanded
     from bncli.sections.answer import scope_of
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    given = reading.open(inputs)
+    saving = Saving(save_output, save_stats, per_batch)
+    specs = [file for spec in inputs for file in expanded([spec])]
+    stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
+    given = reading.open(specs) if stored is None else stored.given
+    flags = layer if stored is None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)
-    run = resolve_layer(layer, given)
+    run = resolve_layer(flags, given)
     check_count(given, run)
     library = comparison.library
-    if save_output is not None:
-        _check_save(save_output, given)
+    saving.check(given)
 
-    judged = judged_pass(given, run, threads)
+    judged = judged_pass(given, run, threads) if stored is None else stored.judged(run)
     done, findings = judged.done, judged.findings
     labels = [tensor.label for tensor in given.tensors]
     tables = _tables(judged, labels if per_input else None, shown)
     facts = _facts(given, run, done, labels)
-    if save_output is not None:
-        _save(save_output, given, done.norm)
-        facts["saved_output"] = save_output
+    if stored is not None:
+        facts |= stored.facts
+    saved, notes = saving.write(given, run, flags, done, stored.capture if stored else None)
+    facts |= saved
     compared = None
     if library is not None:
         compared = _compared(library, judged, given, seed, tolerance)
@@ -75,14 +81,12 @@ def compute(
     if findings:
         said = "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
     remarks = [said] if compared or findings else []
-    if save_output is not None:
-        remarks.append(f"output saved to {save_output}")
     return Report(
         command="compute",
         facts=facts,
-        subject=(subject_line(given, run),),
+        subject=(subject_line(given, run) if stored is None else stored.subject(run),),
         answer=_answer(judged, findings, labels if per_input else None, shown, compared),
-        remarks=tuple(filter(None, remarks)),
+        remarks=tuple(filter(None, [*remarks, *notes])),
         scope=batch,
         judged=compared is not None,
         tables=tuple(tables),
@@ -154,37 +158,3 @@ def _compared(
     done = judged.done
     items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
     return compared_with(library, items, done, judged.findings, tolerance)
-
-
-def _check_save(path: str, given: Input) -> None:
-    """Raise UsageError where the output tensor cannot be saved to `path`."""
-    from bncli.errors import UsageError
-    from bncli.files.save import check_writable, refuse_overwriting, tensor_suffix
-
-    tensor_suffix(path, given.dtype, "--save-output")
-    check_writable(path)
-    refuse_overwriting(path, "--save-output")
-    if len(given.tensors) > 1:
-        raise UsageError(f"--save-output {path}: takes one INPUT; normalise them one by one.")
-
-
-def _save(path: str, given: Input, norm: Normalization) -> None:
-    """Write the normalised tensor, block by block, in the input's dtype."""
-    from pathlib import Path
-
-    from bncli.batchnorm import BlockNormalizer, blocks
-    from bncli.dtypes import encode
-    from bncli.files.save import save_tensor
-    from bncli.process.progress import progress
-
-    tensor = given.tensors[0]
-    normalizer = BlockNormalizer(norm, tensor.ndim, given.channel_axis)
-
-    def pieces() -> Iterator[NDArray[Any]]:
-        with progress("output", tensor.numel * given.itemsize) as advance:
-            for block in blocks(tensor.shape):
-                values = given.values(tensor, block)
-                yield encode(normalizer.output(values, block), given.dtype)
-                advance(values.nbytes)
-
-    save_tensor(Path(path), tensor.shape, given.dtype, pieces())
