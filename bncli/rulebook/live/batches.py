@@ -48,7 +48,7 @@ MEMORY = Rule(
     symptom="Evaluation is noisy, and swings from one checkpoint to the next.",
     arithmetic="The stored mean's squared distance from the data's, over the variance of the "
     "batches' means, is about m/(2 - m): 0.05 at a momentum m of 0.1, 1 at 0.99. It is above a "
-    "third in every layer, which a momentum above 0.5 gives.",
+    "third in every layer, which a momentum above 0.5 gives, and 1 or more in half of them.",
     certainty="Likely. Weights that went on without their statistics look alike where the first "
     "layer's means do not tell them apart.",
     lookalike="A momentum that is known to be above 0.5 is BN701. Statistics of other weights are "
@@ -95,6 +95,13 @@ LEAST_ERROR = 0.2
 HIGH_MEMORY = 1 / 3
 """What (running_mean - mean)^2 over the batch means' variance is at a momentum of 0.5."""
 
+TYPICAL_MEMORY = 1.0
+"""What it is at a momentum of 1, and in the median layer at least: weights that still moved fast at
+the end of a short training leave 0.8."""
+
+FEWEST_LAYERS = 4
+"""The layers that have to agree."""
+
 MOST_MEMORY = 8.0
 """What it is at most, over the layers, for the statistics to be those of a batch or two: channels
 move together, so that chi-square with one degree of freedom gives it."""
@@ -135,12 +142,12 @@ def check_differ(found: Evidence) -> list[Finding]:
 def check_memory(found: Evidence) -> list[Finding]:
     """BN809: statistics that look like those of a batch or two."""
     layers = [each for each in found.living if each.memory is not None]
-    if len(layers) < 2 or layers[0].batches < FEWEST_BATCHES or found.fits is False:
+    if len(layers) < FEWEST_LAYERS or layers[0].batches < FEWEST_BATCHES or found.fits is False:
         return []
     if not (found.real or found.blamed) or any(is_fast(found, each.name) for each in layers):
         return []
     memories = [each.memory or 0.0 for each in layers]
-    if min(memories) < HIGH_MEMORY or _middle(memories) > MOST_MEMORY:
+    if min(memories) < HIGH_MEMORY or not TYPICAL_MEMORY <= _middle(memories) <= MOST_MEMORY:
         return []
     typical = min(_middle(memories), 1.0)
     momentum = 2 * typical / (1 + typical)

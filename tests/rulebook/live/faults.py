@@ -132,9 +132,9 @@ def statistics_of_the_last_batch():
     """Each layer's are those of one batch; the momentum that its module has is another one."""
     rng = np.random.default_rng(5)
     layers = []
-    for order, name in enumerate(("first", "middle", "last"), 1):
+    for order, name in enumerate(("first", "middle", "later", "last"), 1):
         batches = [rng.normal(0, 1, (8, 40)) for _ in range(16)]
-        last = rng.normal(0, 1, (8, 40))
+        last = rng.normal(0, 1.1, (8, 40))
         stored = {"mean": last.mean(0), "var": last.var(0, ddof=1)}
         layers.append(watched(name, batches, order=order, **stored, class_name="BatchNorm1d"))
     return Planted(capture(*layers, gap=0.3), besides=frozenset({"BN811"}))
