@@ -111,12 +111,12 @@ def best(capture: Capture, trials: Trials, *kinds: str) -> tuple[Trial, float] |
 
 
 def mapped(capture: Capture, trials: Trials | None) -> Trial | None:
-    """The map of the input that closes most; None where that is less than half of the gap."""
-    found = best(capture, trials, "input") if trials is not None else None
+    """The simplest map of the input that closes most; None where that is less than half the gap."""
+    found = trials.input_map if trials is not None else None
     gap = capture.gap(Propagation.EVAL)
-    if found is None or gap is None or found[0].gap is None or found[0].gap > gap / 2:
+    if found is None or gap is None or found.gap is None or found.gap > gap / 2:
         return None
-    return found[0]
+    return found
 
 
 def at_floor(capture: Capture) -> bool:

@@ -115,8 +115,13 @@ class Evidence:
         return (gap - trial.gap) / (gap - floor)
 
     def best(self, *kinds: str) -> tuple[Trial, float] | None:
-        """The trial of these kinds that closes most, and how much; None where none is known."""
+        """The trial of these kinds that closes most, and how much; None where none is known.
+
+        Of maps of the input alone, the simplest of those that close about as much.
+        """
         tried = self.trials.trials if self.trials is not None else ()
+        if self.trials is not None and kinds == ("input",):
+            tried = () if self.trials.input_map is None else (self.trials.input_map,)
         found = [
             (trial, share)
             for trial in tried
