@@ -14,6 +14,7 @@ LIVE = (
     "--batches=2",
 )
 CALLS = {
+    "diagnose": ("examples/diagnose/stats.npz",),
     "capture": LIVE,
     "compute": (TUTORIAL, "--against", "torch", "--rtol=0", "--atol=1e-9"),
     "trace": (TUTORIAL,),

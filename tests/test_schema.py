@@ -17,7 +17,7 @@ from bncli.renderers import Format, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import Severity, Suppressed, Unread
 
-from .calls import CALLS, NAMES, TUTORIAL
+from .calls import CALLS, LIVE, NAMES, TUTORIAL
 from .conftest import schema
 from .findings import finding, report
 
@@ -72,6 +72,7 @@ def promises(document: dict) -> list[tuple]:
 
 
 MORE = (
+    ("diagnose", *LIVE),
     ("conventions", "--from", "keras3", "--to", "pytorch"),
     ("diff", TUTORIAL),
     ("rules", "BN001"),

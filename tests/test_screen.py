@@ -23,6 +23,7 @@ CALLS = {
     "compare_norms": (TENSOR,),
     "inspect_checkpoint": ("examples/checkpoint/nan.pt",),
     "capture": LIVE,
+    "diagnose": LIVE,
 }
 """The tutorial's tensor; what follows the command's name tells calls apart."""
 

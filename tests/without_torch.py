@@ -30,6 +30,7 @@ RUNS = (
     (f"trace {X} --backward", 0),
     ("diff debugging/port.npy debugging/keras.npy --input debugging/x.npy", 1),
     ("identify debugging/x.npy debugging/served.npy --state debugging/bn.npz --eval", 0),
+    ("diagnose diagnose/stats.npz", 0),
     ("capture diagnose/seg.py:UNet --data diagnose/unet.pth", 2),
     ("inspect-checkpoint checkpoint/net.pt", 0),
     ("inspect-checkpoint checkpoint/net.pt --fail-on warning -f sarif", 1),

@@ -55,9 +55,8 @@ COMMANDS = {
                 "Which layers are off, why, and what new statistics would change",
             ),
             Example(
-                "diagnose seg.py:UNet --checkpoint unet.pth --data seg.py:validation --input-key "
-                "image --metric seg.py:dice",
-                "Batches that your own code gives, and a number that matters to you",
+                "diagnose seg.py:UNet --data x.pt --batch-size 8 --metric loss.py:loss",
+                "Beside the gap a number of your own, such as a loss",
             ),
             Example(
                 "diagnose stats.npz --reference training.npz",

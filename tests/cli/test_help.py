@@ -198,6 +198,9 @@ def files(save, folder):
         save(name, tensor)
     for name in ("seg.py", "unet.pth"):
         shutil.copy(REPOSITORY / "examples" / "diagnose" / name, folder)
+    for name in ("stats.npz", "training.npz"):
+        shutil.copy(REPOSITORY / "examples/diagnose/stats.npz", folder / name)
+    (folder / "loss.py").write_text("def loss(output, batch):\n    return output.square().mean()\n")
     (folder / "batches").mkdir()
     for name in ("x.pt", "batches/0.pt", "batches/1.pt"):
         save(name, torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, 16, 16))).float())

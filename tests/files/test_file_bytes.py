@@ -157,6 +157,7 @@ DAMAGED = [
     ("inspect-checkpoint", "bad"),
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=y.npy", "--checkpoint=bad"),
+    ("diagnose", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),
 ]
 
 

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def files(folder):
     save_file({"y": np.ones((4, 3), np.float32)}, "shard2.txt")
     weights = {"x": "shard1.txt", "y": "shard2.txt"}
     Path("index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    for name in ("stats.json", "training.json"):
+        shutil.copy(REPOSITORY / "examples/diagnose/stats.npz", name)
     Path("table.csv").write_text("batch,channel,mean,var,count\n0,0,1,2,8\n1,0,1.5,2,8\n")
     Path("pyproject.toml").write_text("[tool.bncli]\nfail-on = 'never'\n")
     return folder
@@ -95,6 +98,16 @@ CALLS = [
     ("inspect-checkpoint", "state.json", "before.json"),
     ("inspect-checkpoint", "index.json"),
     ("inspect-checkpoint", "state.json", "missing.json"),
+    ("diagnose", "stats.json", "--reference=training.json"),
+    (
+        "diagnose",
+        "torch.nn:BatchNorm1d",
+        "--arg=num_features=3",
+        "--data=x.json",
+        "--data=index.json::x",
+        "--checkpoint=before.json",
+        "--metric=operator:is_not",
+    ),
     (
         "capture",
         "torch.nn:BatchNorm1d",

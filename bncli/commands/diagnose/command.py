@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
+from bncli.arguments.completion import complete_code
 from bncli.arguments.model import ModelFlags
 from bncli.arguments.options import argument, option
 from bncli.report import Report, Severity
@@ -28,6 +29,7 @@ def diagnose(
             "The model as package.module:name or file.py:name, a class, a function or an instance: "
             "this imports and runs your code. Or statistics files that bncli capture saved, which "
             "are merged; neither the model nor PyTorch is needed then.",
+            complete_code,
         ),
     ],
     *,
@@ -39,6 +41,7 @@ def diagnose(
             "number such as a loss or an accuracy.",
             TRIALS,
             metavar="FILE.py:NAME",
+            complete=complete_code,
         ),
     ] = None,
     most_tried: Annotated[
@@ -116,13 +119,15 @@ def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> 
 
     from bncli.commands.diagnose import rows, words
     from bncli.commands.diagnose.answer import layers_table
+    from bncli.rulebook.live.evidence import THE_INPUT
     from bncli.sections.live import live_facts
 
     capture, trials = done.capture, done.trials
     findings = tuple(replace(finding, path=done.path) for finding in found.findings)
     layers = rows.layer_rows(capture, found.measures, findings, words.closes_alone(capture, trials))
     single = words.best(capture, trials, "one", "input") if trials is not None else None
-    names = [*(["input"] if capture.input is not None else []), *map(label, done.layers)]
+    names = list(map(label, done.layers))
+    places = names if capture.input is None else [THE_INPUT, *names]
     return Report(
         command="diagnose",
         facts={
@@ -135,24 +140,26 @@ def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> 
         findings=findings,
         charts=rows.depth_charts(found.measures),
         verdict=words.verdict(capture, trials, found.measures, _strongest(findings)),
-        subject=_subject(capture),
+        subject=_subject(done),
         answer=partial(layers_table, rows=layers),
         remarks=tuple(words.remarks(capture, trials, found.measures, metric or "")),
         drawn=drawn,
         read=done.read,
-        checked={done.path: names},
+        checked={done.path: places},
         names={done.path: names},
         about=() if done.path else tuple((path, "") for path in done.read) or (("", done.label),),
     )
 
 
-def _subject(capture: Capture) -> tuple[str, ...]:
+def _subject(done: Run) -> tuple[str, ...]:
     """What was looked at, and what is particular about its modes."""
     from bncli.commands.diagnose.words import modes_of
     from bncli.sections.live import live_subject
 
-    *first, last = live_subject(capture)
-    return (*first, f"{last}  {modes_of(capture)}".rstrip())
+    first, *others = live_subject(done.capture)
+    stored = f"{done.label}  " if done.trials is None and done.read else ""
+    lines = [f"{stored}{first}", *others]
+    return (*lines[:-1], f"{lines[-1]}  {modes_of(done.capture)}".rstrip())
 
 
 def _strongest(findings: tuple[Finding, ...]) -> Finding | None:

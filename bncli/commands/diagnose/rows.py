@@ -165,7 +165,8 @@ def codes_of(findings: Sequence[Finding]) -> dict[str, list[str]]:
     for finding in findings:
         layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
         for name in layers if isinstance(layers, (list, tuple)) else ():
-            codes.setdefault(label(str(name)), {})[finding.code] = None
+            if isinstance(name, str):
+                codes.setdefault(label(name), {})[finding.code] = None
     return {name: list(those) for name, those in codes.items()}
 
 

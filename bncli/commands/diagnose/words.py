@@ -206,15 +206,15 @@ def _outcome(capture: Capture, trials: Trials | None) -> str:
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     if not gap or floor is None:
         return ""
-    if (change := mapped(capture, trials)) is not None and change.gap is not None:
-        return f"with the {change.what}, {percent(1 - change.gap / gap)} of the gap closes"
+    if (change := mapped(capture, trials)) is not None:
+        closes = capture.closes(change)
+        return f"with the {change.what}, {_part(closes or 0.0)} of what can close closes"
     if at_floor(capture):
         return "new statistics would not close the gap"
-    where, left = "all layers", floor
+    said = f"new statistics in all layers close {percent(1 - floor / gap)} of the gap"
     alone = best(capture, trials, "one") if trials is not None else None
-    if alone is not None and alone[1] >= ENOUGH and alone[0].gap is not None:
-        where, left = alone[0].what, alone[0].gap
-    said = f"new statistics in {where} close {percent(1 - left / gap)} of the gap"
+    if alone is not None and alone[1] >= ENOUGH:
+        said = f"new statistics in {alone[0].what} close {_part(alone[1])} of what can close"
     moved = closer(trials.metrics) if trials else None
     if moved is not None and moved < -LEAST:
         said += ", and move the metric away from training's"

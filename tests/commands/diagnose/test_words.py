@@ -1,0 +1,240 @@
+"""A diagnosis in sentences, from captures made of arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bncli.commands.diagnose import words
+from bncli.model.capture import Trial, Trials
+from bncli.rulebook.live.measures import measures
+from tests.findings import finding
+from tests.rulebook.live.captures import capture, watched
+
+
+def batches(count=10, mean=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(mean, 2, (6, 3, 4, 4)).astype(np.float32) for _ in range(count)]
+
+
+def seen(gap=0.8, floor=0.2, count=10, **given):
+    """Two layers that are right, unless `mean` or `var` of the second say otherwise."""
+    data = batches(count)
+    return capture(watched("a", data), watched("b", data, order=2, **given), gap=gap, floor=floor)
+
+
+def one(name, gap, metric=None):
+    return Trial("one", f"{name} alone", (name,), gap, metric)
+
+
+def every(gap=0.2):
+    return Trial("all", "all 2 layers", ("a", "b"), gap)
+
+
+def trial_lines(found, *trials):
+    return list(words.trial_remarks(found, Trials(tuple(trials)), measures(found)))
+
+
+def verdict(found, *trials, strongest=None, metrics=None):
+    made = Trials(tuple(trials), metrics or {})
+    return words.verdict(found, made, measures(found), strongest)
+
+
+# ------------------------------------------------------------------ what closes
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ([one("a", 0.338)], "with the data's statistics in a alone 77% of what can close closes"),
+        (
+            [one("a", 0.5), one("b", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.23)],
+            (
+                "with the data's statistics in a alone 50% of what can close closes, in the first "
+                "1 of 2 layers 95%"
+            ),
+        ),
+        (
+            [one("a", 0.26), Trial("first", "the first 1 of 2 layers", ("a",), 0.24)],
+            "with the data's statistics in a alone 90% of what can close closes",
+        ),
+        (
+            [one("a", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.15)],
+            "with the data's statistics in the first 1 of 2 layers 100% of what can close closes",
+        ),
+        ([one("a", 0.79), one("b", 1.2)], "no layer alone closes 10% of what can close"),
+    ],
+)
+def test_what_the_trials_showed(trials, said):
+    assert trial_lines(seen(), *trials, every()) == [said]
+
+
+def test_at_the_floor_nothing_closes():
+    assert trial_lines(seen(0.21, 0.2), one("a", 0.2), every()) == [
+        "with the data's statistics in all layers next to nothing closes"
+    ]
+
+
+def test_batches_that_differ_are_the_reason():
+    data = [batch + 10 * (number % 2) for number, batch in enumerate(batches())]
+    found = capture(watched("a", data), watched("b", data, order=2), gap=0.21, floor=0.2)
+    assert trial_lines(found, every()) == [
+        "with the data's statistics in all layers next to nothing closes: the batches differ"
+    ]
+
+
+def test_a_map_of_the_input():
+    change = Trial("input", "input divided by 255", (), 0.25)
+    assert trial_lines(seen(), change, every())[0] == (
+        "with the input divided by 255, the gap is 0.25"
+    )
+    worse = replace(change, gap=0.6)  # less than half of the gap goes
+    assert trial_lines(seen(), worse, every()) == []
+
+
+def test_nothing_is_said_of_trials_without_a_gap():
+    found = replace(seen(), outputs=())
+    assert trial_lines(found, one("a", None)) == []
+    assert list(words.trial_remarks(seen(), None, ())) == [
+        "new statistics were not tried in single layers, which needs the model"
+    ]
+    assert trial_lines(seen(0, 0), every(0)) == []
+
+
+def test_the_best_of_some_kinds():
+    trials = Trials((one("a", 0.5), one("b", 0.3), every()))
+    found = seen()
+    assert words.best(found, trials, "one") == (trials.trials[1], pytest.approx(5 / 6))
+    assert words.best(found, trials, "input") is None
+    assert words.closes_alone(found, trials) == {
+        "a": pytest.approx(0.5), "b": pytest.approx(5 / 6)
+    }  # fmt: skip
+    only = Trials((Trial("all", "a, the only layer", ("a",), 0.2),))
+    assert words.closes_alone(found, only) == {"a": pytest.approx(1)}
+    assert words.closes_alone(found, None) == {}
+
+
+# ------------------------------------------------------------------ the metric
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0.98, 0.73, 0.08), "; closing the gap moves it away from training's"),
+        ((0.98, 0.73, 0.9), "; closing the gap moves it towards training's"),
+        ((0.0094, 0.0004, 0.0093), "; closing the gap moves it towards training's"),
+        ((0.98, 0.73, 0.74), ""),
+        ((0.98, 0.98, 0.74), ""),
+        ((math.nan, 0.98, 0.74), ""),
+    ],
+)
+def test_where_the_metric_moves(values, said):
+    metrics = dict(zip(("training", "eval", "renewed"), values, strict=True))
+    line = words.metric_remark(Trials((), metrics), "seg.py:dice")
+    training, evaluation, renewed = (f"{value:.4g}".replace("nan", "NaN") for value in values)
+    assert line == (
+        f"seg.py:dice: training {training}, evaluation {evaluation}, with new statistics in all "
+        f"layers {renewed}{said}"
+    )
+
+
+def test_a_metric_in_evaluation_alone():
+    line = words.metric_remark(Trials((), {"eval": 0.5}), "a.py:b")
+    assert line == "a.py:b: evaluation 0.5"
+    facts = words.metric_facts(Trials((), {"eval": 0.5}), "a.py:b")
+    assert facts == {
+        "metric": "a.py:b", "metric_training": None, "metric_eval": 0.5, "metric_renewed": None
+    }  # fmt: skip
+    assert words.metric_facts(Trials(), None) == words.metric_facts(None, None) == {}
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+def test_nothing_is_wrong():
+    assert verdict(seen(0.2, 0.19), every(0.19)) == (
+        "nothing is wrong: the gap of 0.2 std is the noise of training's own batches (1.05 times "
+        "its floor), and no layer's output is off by 0.1 std or more"
+    )
+
+
+def test_no_gap_at_all():
+    assert verdict(seen(0, 0)) == (
+        "the outputs of train() and eval() are the same; no layer's output is off by 0.1 std or "
+        "more"
+    )
+
+
+def test_a_gap_that_is_not_known():
+    assert verdict(replace(seen(), outputs=())) == "no layer's output is off by 0.1 std or more"
+    off = verdict(replace(seen(mean=1, weight=1), outputs=()))
+    assert off.startswith("the output of a layer is off by 0.")
+
+
+def test_a_gap_without_a_cause():
+    assert verdict(seen(0.8, 0.2)) == (
+        "no cause was found for the gap of 0.8 std, 4 times its floor; no layer's output is off by "
+        "0.1 std or more"
+    )
+    assert verdict(seen(0.8, 0.2, count=3)).startswith(
+        "3 batches are too few to judge the gap of 0.8 std, 4 times its floor; "
+    )
+    assert verdict(seen(0.8, 0.2, count=1)).startswith("1 batch is too few to judge")
+
+
+CAUSE = finding("BN701", "a", claim="the statistics are the last batch's")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "trials", "metrics", "said"),
+    [
+        ((0.8, 0.2), [every()], {}, "new statistics in all layers close 75% of the gap"),
+        ((0.8, 0.2), [one("a", 0.23)], {}, "new statistics in a alone close 95% of what can close"),
+        ((0.8, 0.2), [one("a", 0.4)], {}, "new statistics in all layers close 75% of the gap"),
+        (
+            (0.8, 0.2),
+            [Trial("input", "input divided by 255", (), 0.26), one("a", 0.2)],
+            {},
+            "with the input divided by 255, 90% of what can close closes",
+        ),
+        ((0.21, 0.2), [every()], {}, "new statistics would not close the gap"),
+        (
+            (0.8, 0.2),
+            [every()],
+            {"training": 0.98, "eval": 0.73, "renewed": 0.08},
+            (
+                "new statistics in all layers close 75% of the gap, and move the metric away from "
+                "training's"
+            ),
+        ),
+        ((0, 0), [], {}, ""),
+    ],
+)
+def test_the_cause_and_what_would_help(gaps, trials, metrics, said):
+    sentence = verdict(seen(*gaps), *trials, strongest=CAUSE, metrics=metrics)
+    assert sentence == "; ".join(filter(None, [CAUSE.claim, said]))
+
+
+# ------------------------------------------------------------------ the others
+
+
+def test_what_is_particular_about_the_modes():
+    found = seen()
+    assert words.modes_of(found) == ""
+    first, second = found.layers
+    held = replace(found, layers=(first, replace(second, frozen=True)))
+    assert words.modes_of(held) == "1 layer frozen"
+    assert words.modes_of(replace(held, refused_training="one value")) == (
+        "in eval() alone, 1 layer frozen"
+    )
+
+
+def test_all_remarks_in_their_order():
+    found = replace(seen(), uncalled=("c", "d"))
+    trials = Trials((one("a", 0.5), every()), {"eval": 0.5})
+    lines = list(words.remarks(found, trials, measures(found), "a.py:b"))
+    assert [line.split()[0] for line in lines] == ["gap", "with", "a.py:b:", "no"]
+    assert lines[-1] == "no batch reaches c and d"
