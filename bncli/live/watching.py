@@ -62,21 +62,11 @@ def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
 
 
 def add_input(sums: BatchSums, x: Tensor) -> None:
-    """Take a layer's input into its sums: on the CPU without a copy, else on its device."""
-    x = x.detach()
-    if x.ndim == 1 or not x.numel():
-        return
-    if x.device.type != "cpu":
-        from bncli.live.device_sums import batch_part
+    """Take a layer's input into its sums, on the device where it is."""
+    from bncli.live.device_sums import TensorBlocks
 
-        sums.add_part(batch_part(x))
-        return
-    if str(x.dtype) == "torch.bfloat16":
-        import torch
-
-        sums.add(x.view(torch.int16).numpy().view(np.uint16), dtype="bfloat16")
-        return
-    sums.add(x.numpy())
+    if x.ndim > 1 and x.numel():
+        sums.take(x, TensorBlocks)
 
 
 @dataclass(slots=True)

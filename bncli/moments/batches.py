@@ -1,85 +1,33 @@
-"""What a layer sees over many batches: each batch's sums in one go, added up, and merged.
+"""What a layer sees over many batches: the sums of each batch (`one_batch`), pooled and merged.
 
-The sums of a batch are taken about a number near each channel's mean, so that squares do not
-cancel however far the mean is from 0, and the batches' means are kept as two float64 numbers.
-Batches are pooled with the formulas of Chan, Golub and LeVeque (see `pooling`).
+The batches' means are kept as two float64 numbers, and pooled with the formulas of Chan, Golub and
+LeVeque (see `pooling`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bncli.dtypes import decode
 from bncli.errors import TensorError
-from bncli.light import dataclass
 from bncli.model.capture import InputSums
+from bncli.moments.array_blocks import ArrayBlocks
+from bncli.moments.one_batch import BatchPart, Blocks, ieee_mean, sum_blocks
 from bncli.moments.pooling import Sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.model import FloatArray, IntArray
-
-_BLOCK_VALUES = 1 << 18
-"""Values that are widened at a time: 2 MiB in float64."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPart:
-    """One batch of a layer's input; each array of shape (num_features,).
-
-    `count` is the number of values of a channel and `samples` that of the batch axis. The mean is
-    `shift` + `offset`. `squares` adds up the squared deviations of the values from the mean, and
-    `sample_squares` those of the samples' means. A channel with a NaN or Inf has what IEEE
-    arithmetic gives: `shift` NaN or infinite, `offset` 0 and NaN for both sums of squares. `min`
-    and `max` are over the finite values, NaN where there are none; `at_min`, `at_max` and `at_zero`
-    count the values that equal them, and 0.
-    """
-
-    count: int
-    samples: int
-    shift: FloatArray
-    offset: FloatArray
-    squares: FloatArray
-    sample_squares: FloatArray
-    min: FloatArray
-    max: FloatArray
-    at_min: IntArray
-    at_max: IntArray
-    at_zero: IntArray
-    nan: IntArray
-    posinf: IntArray
-    neginf: IntArray
-
-    @property
-    def mean(self) -> FloatArray:
-        """The mean, rounded to one float64."""
-        return self.shift + self.offset
+    from bncli.model import FloatArray
 
 
 def batch_part(x: NDArray[Any], dtype: str | None = None) -> BatchPart:
-    """The sums of one batch `x` of shape (N, C, ...), in any memory layout.
-
-    `dtype` "bfloat16" says that `x` holds the bits of that dtype.
-
-    Mean and sums are within 1e-12 of the exact ones: the sums of squares relative to themselves,
-    the mean relative to the larger of itself and the standard deviation. `sample_squares` is so
-    where the samples' means scatter no less than those of as many independent values would.
-    Counts and extremes are exact.
-
-    Raises TensorError for an array without values or without a channel axis, and one of complex
-    numbers or other values that have no statistics.
-    """
-    if x.ndim < 2 or x.size == 0:
-        raise TensorError(f"A batch has samples and channels with values; shape {x.shape} has not.")
-    if x.dtype.kind not in "fiub":
-        raise TensorError(f"Values of dtype {x.dtype} have no BatchNorm statistics.")
-    with np.errstate(all="ignore"):
-        return _part(x, dtype)
+    """The sums of one batch, as `BatchSums.add` takes it."""
+    return sum_blocks(ArrayBlocks(x, dtype))
 
 
 def joined(pieces: Sequence[BatchPart]) -> BatchPart:
@@ -111,87 +59,6 @@ def joined(pieces: Sequence[BatchPart]) -> BatchPart:
             whole.posinf,
             whole.neginf,
         )
-
-
-def _part(x: NDArray[Any], dtype: str | None) -> BatchPart:
-    n, c = x.shape[:2]
-    count = x.size // c
-    low, high = np.full(c, np.inf), np.full(c, -np.inf)
-    rough = np.zeros(c)
-    nan, posinf, neginf = np.zeros((3, c), np.int64)
-    at_min, at_max, at_zero = np.zeros((3, c), np.int64)
-    for _, channels, values in _blocks(x, dtype):
-        finite = np.isfinite(values)
-        clean = np.where(finite, values, 0.0)
-        low[channels] = np.minimum(low[channels], _least(values, finite))
-        high[channels] = np.maximum(high[channels], -_least(-values, finite))
-        rough[channels] += (clean / count).sum(axis=(0, 2))
-        nan[channels] += np.isnan(values).sum(axis=(0, 2))
-        posinf[channels] += (values == np.inf).sum(axis=(0, 2))
-        neginf[channels] += (values == -np.inf).sum(axis=(0, 2))
-        at_zero[channels] += (values == 0).sum(axis=(0, 2))
-    shift = np.where(low == high, low, np.clip(rough, low, high))
-    # Powers of two, so that squares neither overflow nor become 0.
-    exponent = np.where(low <= high, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1], 0)
-    scaled = np.ldexp(shift, -exponent)[:, np.newaxis]
-    total, square = np.zeros((n, c)), np.zeros(c)
-    for samples, channels, values in _blocks(x, dtype):
-        at_min[channels] += (values == low[channels, np.newaxis]).sum(axis=(0, 2))
-        at_max[channels] += (values == high[channels, np.newaxis]).sum(axis=(0, 2))
-        y = np.ldexp(values, -exponent[channels, np.newaxis]) - scaled[channels]
-        total[samples, channels] += y.sum(axis=2)
-        square[channels] += np.square(y).sum(axis=(0, 2))
-    means = total / (count // n)
-    mean = means.mean(axis=0)
-    squares = np.maximum(square - count * np.square(mean), 0.0)
-    sample_squares = np.square(means - mean).sum(axis=0)
-    dirty = nan + posinf + neginf > 0
-    low[low == np.inf] = high[high == -np.inf] = np.nan
-    return BatchPart(
-        count,
-        n,
-        np.where(dirty, ieee_mean(nan, posinf, neginf), shift),
-        np.where(dirty, 0.0, np.ldexp(mean, exponent)),
-        np.where(dirty, np.nan, np.ldexp(squares, 2 * exponent)),
-        np.where(dirty, np.nan, np.ldexp(sample_squares, 2 * exponent)),
-        low,
-        high,
-        at_min,
-        at_max,
-        at_zero,
-        nan,
-        posinf,
-        neginf,
-    )
-
-
-def _blocks(x: NDArray[Any], dtype: str | None) -> Iterator[tuple[slice, slice, FloatArray]]:
-    """The samples, the channels and the values (samples, channels, rest) of one block each."""
-    n, c = x.shape[:2]
-    rest = x.size // (n * c)
-    channels = max(1, min(c, _BLOCK_VALUES // rest))
-    samples = max(1, _BLOCK_VALUES // (rest * channels))
-    for i in range(0, n, samples):
-        for j in range(0, c, channels):
-            block = x[i : i + samples, j : j + channels]
-            values = decode(block, "bfloat16") if dtype == "bfloat16" else block
-            yield (
-                slice(i, i + block.shape[0]),
-                slice(j, j + block.shape[1]),
-                values.astype(np.float64).reshape(*block.shape[:2], -1),
-            )
-
-
-def _least(values: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
-    least: FloatArray = np.where(finite, values, np.inf).min(axis=(0, 2))
-    return least
-
-
-def ieee_mean(nan: IntArray, posinf: IntArray, neginf: IntArray) -> FloatArray:
-    """The mean that IEEE arithmetic gives a channel with NaN or Inf; NaN for one without."""
-    return np.where(
-        (nan > 0) | ((posinf > 0) == (neginf > 0)), np.nan, np.where(posinf > 0, np.inf, -np.inf)
-    )
 
 
 class _Scatter:
@@ -241,14 +108,22 @@ class BatchSums:
         self._per_sample = per_sample
         self._batches: list[tuple[int, FloatArray, FloatArray]] | None = [] if per_batch else None
         self._pool = _Pool(num_features)
+        self._centre: FloatArray | None = None
 
     def add(self, x: NDArray[Any], dtype: str | None = None) -> None:
-        """Take in a batch of shape (N, num_features, ...), as `batch_part` has it."""
-        if not self._per_sample:
-            self.add_part(batch_part(x, dtype))
-            return
-        for i in range(len(x)):
-            self.add_part(batch_part(x[i : i + 1], dtype))
+        """Take in a batch of shape (N, num_features, ...), in any memory layout.
+
+        `dtype` "bfloat16" says that `x` holds the bits of that dtype. Raises TensorError for a
+        batch without values or channels, with other channels, or of values without statistics.
+        """
+        self.take(x, partial(ArrayBlocks, dtype=dtype))
+
+    def take(self, x: Any, blocks: Callable[[Any], Blocks]) -> None:
+        """Take in a batch, an array or a tensor, with what `blocks` makes of it or of a sample."""
+        for one in [x[i : i + 1] for i in range(len(x))] if self._per_sample else [x]:
+            part = sum_blocks(blocks(one), self._centre)
+            self.add_part(part)
+            self._centre = _far_from_zero(part)
 
     def add_part(self, part: BatchPart) -> None:
         """Take in the sums of a batch. Raises TensorError where it has other channels."""
@@ -280,6 +155,16 @@ class BatchSums:
             "mean": np.array([mean for _, mean, _ in kept], np.float64).reshape(shape),
             "var": np.array([var for _, _, var in kept], np.float64).reshape(shape),
         }
+
+
+def _far_from_zero(part: BatchPart) -> FloatArray | None:
+    """The means that are more than a standard deviation or two from 0, which others have as 0.
+
+    The next batch's sums begin with them. None where there are none.
+    """
+    mean = part.mean
+    far = np.isfinite(mean) & (np.square(mean) * part.count > 4 * part.squares) & (part.squares > 0)
+    return np.where(far, mean, 0.0) if far.any() else None
 
 
 class _Pool:

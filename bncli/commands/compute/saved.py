@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bncli.batchnorm import Normalization
     from bncli.model import BatchNormState, TensorRef
     from bncli.model.capture import Capture
-    from bncli.moments.batches import BatchPart
+    from bncli.moments.one_batch import BatchPart
     from bncli.process.progress import Advance
     from bncli.verify.batch_norm_pass import BatchNormPass
 
