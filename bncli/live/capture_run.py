@@ -45,6 +45,7 @@ class CaptureRun:
         self._outputs = OutputPool()
         self._left: set[str] = set()
         self._dropout = [name for name, _ in active_dropout(session.model)]
+        self._still = still_training(session.model)  # before a pass switches modes
         self.refused = ""
         self.samples = 0
         self.largest = 0
@@ -192,7 +193,7 @@ class CaptureRun:
         return Capture(
             tuple(layers),
             self._outputs.sums(),
-            still_training=tuple(still_training(session.model)),
+            still_training=tuple(self._still),
             dropout=tuple(self._dropout),
             rounds=found.rounds,
             settled=found.settled,

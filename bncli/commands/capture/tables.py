@@ -64,9 +64,9 @@ def layers_answer(capture: Capture) -> Table:
         for column in ANSWER_COLUMNS
         if column.key != "calls" or any(layer.calls > 1 for layer in shown)
     )
-    more = f"; {counted(len(rest), 'more layer')} (-v lists them)" if rest else ""
+    more = f"{counted(len(rest), 'more layer')} (-v lists them); " if rest else ""
     mode = next(iter(modes_of(capture)))
-    note = f"mean, var: of what a layer takes in, in {mode}, over its channels{more}"
+    note = f"{more}mean, var: of what a layer takes in, in {mode}, over its channels"
     return Table("answer", "", columns, rows, note)
 
 
