@@ -9,12 +9,13 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.torch.tensors import library
 from bncli.dtypes import DTYPES
-from bncli.errors import FileError, MissingTensorError, ModelError
+from bncli.errors import FileError, MissingTensorError, ModelError, TensorError
 from bncli.gate.places import names_of, unwrapped
 from bncli.light import dataclass, np
 from bncli.live.users_code import users_code
@@ -53,7 +54,8 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     Of several dictionaries in the file the one that fits is taken: that under which most of the
     model's keys are found, whatever wrappers stand before them on either side. Returns what was
     done: `path`, `part`, `keys` (the number of keys loaded), `missing` (the names that were
-    missing), and `converted` (such as "float16 to float32 in 12 tensors").
+    missing), `converted` (such as "float16 to float32 in 12 tensors"), and `n_averaged`, what the
+    checkpoint's AveragedModel counted, None where the weights are no such average.
 
     A num_batches_tracked that is missing is None afterwards: nobody knows it.
 
@@ -64,7 +66,8 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     """
     path, name = split_spec(spec)
     targets = _targets(model)
-    part = _fitting(path, open_model(path).tensors, name, targets)
+    tensors = open_model(path).tensors
+    part = _fitting(path, tensors, name, targets)
     missing = _check_keys(path, part, targets, allow_missing=allow_missing)
     _check_shapes(path, part, targets)
     dtypes: Counter[str] = Counter()
@@ -81,7 +84,19 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
         "keys": len(part.found),
         "missing": list(missing),
         "converted": [f"{change} in {_tensors(count)}" for change, count in dtypes.items()],
+        "n_averaged": _averaged(tensors, part.prefix),
     }
+
+
+def _averaged(tensors: Mapping[str, TensorRef], prefix: str) -> int | None:
+    """The n_averaged beside what was loaded or above it."""
+    for name, ref in tensors.items():
+        root, _, leaf = name.rpartition(".")
+        inside = not root or f"{prefix}.".startswith(f"{root}.")
+        if leaf == "n_averaged" and ref.numel == 1 and inside:
+            with suppress(TensorError, TypeError, ValueError):
+                return int(ref.read().item())
+    return None
 
 
 def _dtype(tensor: Tensor) -> str:

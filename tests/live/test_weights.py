@@ -78,6 +78,7 @@ def test_the_part_that_fits(save, wrap, part):
     path = save("net.pth", wrap(trained.state_dict()))
     facts = load_weights(model, path)
     assert same(model, trained)
+    assert facts.pop("n_averaged") == (3 if part == "ema.module" else None)
     assert facts == {"path": path, "part": part, "keys": 9, "missing": [], "converted": []}
 
 
@@ -345,3 +346,15 @@ def test_the_sum_of_a_tensor_is_of_its_elements_in_order():
 def test_tensors_in_nested_values():
     a, b, c = torch.ones(1), torch.ones(2), torch.ones(3)
     assert [len(each) for each in tensors_in([c, {"y": b, "x": (a, "text", None)}])] == [3, 1, 2]
+
+
+def test_the_number_of_averaged_weights_is_kept(save):
+    live = net()
+    average = torch.optim.swa_utils.AveragedModel(live)
+    for _ in range(3):
+        average.update_parameters(live)
+    averaged = save("average.pt", average.state_dict())
+    assert load_weights(net(), averaged)["n_averaged"] == 3
+    both = save("both.pt", {"model": live.state_dict(), "ema": average.state_dict()})
+    assert load_weights(net(), f"{both}::ema")["n_averaged"] == 3
+    assert load_weights(net(), f"{both}::model")["n_averaged"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bncli.report import Certainty, Finding, Severity
@@ -95,17 +96,25 @@ def check_weights(found: Evidence) -> list[Finding]:
     if by_reference:
         said = f"{_many(by_reference)} off on the training data too"
         return [
-            at_layers(OTHER_WEIGHTS, by_reference, said, numbers, sure=Certainty.CERTAIN),
+            at_layers(
+                OTHER_WEIGHTS,
+                by_reference,
+                said,
+                numbers,
+                detail=_averaged(found),
+                sure=Certainty.CERTAIN,
+            ),
         ]
     if found.reference is not None and blamed:
         return []
+    detail = _averaged(found)
     fast = found.first is not None and is_fast(found, found.first.name)  # one batch's means
     if origin is not None and found.fits is False and found.first is not None and not fast:
         if not (blamed or _far(found)) or _alone(found):
             return []
         names = [each.name for each in blamed] or [found.first.name]
         said = f"the first layer's means do not fit its kernels (residual {origin.residual:.2g})"
-        return [at_layers(OTHER_WEIGHTS, names, said, numbers)]
+        return [at_layers(OTHER_WEIGHTS, names, said, numbers, detail=detail)]
     if found.first_blamed and found.fits is True:
         return []  # the data differ, or the first layer is wrong by itself
     if not blamed:
@@ -116,7 +125,7 @@ def check_weights(found: Evidence) -> list[Finding]:
     said = (
         f"{_many([each.name for each in blamed])} off, by {errors[-1]:.2g} to {errors[0]:.2g} std"
     )
-    return [at_layers(OTHER_WEIGHTS, [each.name for each in blamed], said, numbers)]
+    return [at_layers(OTHER_WEIGHTS, [each.name for each in blamed], said, numbers, detail=detail)]
 
 
 def _far_by_memory(found: Evidence) -> list[Finding]:
@@ -136,7 +145,7 @@ def _far_by_memory(found: Evidence) -> list[Finding]:
             said,
             {"memory": memories, "residual": None},
             detail="An average of many batches is nearer. The gap is "
-            f"{found.ratio or 0:.2f} times its floor.",
+            f"{found.ratio or 0:.2f} times its floor. {_averaged(found)}".rstrip(),
         )
     ]
 
@@ -148,6 +157,17 @@ def _far(found: Evidence) -> bool:
     if any(each.evaluation.differ for each in found.measures):  # which makes a gap too
         return False
     return any((each.memory or 0.0) >= FURTHEST for each in found.living)
+
+
+def _averaged(found: Evidence) -> str:
+    """That the weights are an average, as a sentence, if the checkpoint says so."""
+    checkpoint = found.capture.source.get("checkpoint")
+    number = checkpoint.get("n_averaged") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(number, int) or number < 2:
+        return ""
+    return (
+        f"The weights are an average of {number} (n_averaged), so update_bn() was likely not run."
+    )
 
 
 def _by_reference(found: Evidence) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bncli.report import Certainty, Severity
@@ -59,3 +61,10 @@ def test_many_layers_that_are_off_alike_are_of_one_cause():
     (finding,) = diagnosis(capture(*layers, gap=0.9)).findings
     assert finding.code == "BN807"
     assert len(finding.places) == 8
+
+
+def test_an_average_is_named_by_its_counter():
+    shown = faults.statistics_of_another_checkpoint().capture
+    shown = replace(shown, source={"checkpoint": {"path": "swa.pt", "n_averaged": 30}})
+    (finding,) = diagnosis(shown).findings
+    assert "an average of 30 (n_averaged)" in finding.detail
