@@ -32,7 +32,7 @@ _kept = threading.local()
 class TensorBlocks:
     """A batch `x` (N, C, ...) on any device that has float64.
 
-    Raises TensorError for a tensor without values or without a channel axis.
+    Raises TensorError for a tensor without values or without a channel axis, or of complex numbers.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -40,6 +40,9 @@ class TensorBlocks:
             raise TensorError(
                 f"A batch has samples, channels and values; shape {tuple(x.shape)} has not."
             )
+        if x.is_complex():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise TensorError(f"Values of dtype {kind} have no BatchNorm statistics.")
         x = x.detach()
         n, c = x.shape[:2]
         self.samples: int = n
