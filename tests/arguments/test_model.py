@@ -98,7 +98,7 @@ def test_what_the_flags_open(net, save):
     }  # fmt: skip
     assert source["checkpoint"] == {
         "path": "net.pth", "part": "state_dict", "keys": 7, "missing": ["head.bias"],
-        "converted": ["float64 to float32 in 4 tensors"],
+        "converted": ["float64 to float32 in 4 tensors"], "n_averaged": None,
     }  # fmt: skip
     assert source["torch"] == str(torch.__version__)
     with session.open():
