@@ -55,9 +55,12 @@ def render(report: Report, context: RenderContext) -> str:
         _print_unread(console, unread)
     for block in blocks(report, every=context.verbose):
         _print_block(console, block)
-    for table in report.answers(verbose=context.verbose):
+    answers = report.answers(verbose=context.verbose)
+    for table in answers:
         console.print()
         print_answer(console, table, context.width)
+    if report.findings and report.remarks and not answers:
+        console.print()  # or they would look like a part of the last finding
     _print_lines(console, report.remarks)
     if context.verbose:
         _print_everything(console, report, context)
@@ -83,7 +86,8 @@ def _print_everything(console: Console, report: Report, context: RenderContext) 
     console.print()
     for line in _facts(report, context.width):
         console.print(line)
-    for table in sorted(report.tables, key=lambda table: len(table.rows) > LONG):
+    told = [table for table in report.tables if table.rows or table is report.tables[0]]
+    for table in sorted(told, key=lambda table: len(table.rows) > LONG):
         print_table(console, table, context.width)
     _print_charts(console, report, context)
 

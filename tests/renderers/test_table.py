@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from bncli.renderers import Format
 from bncli.report import Column, Table
 from tests.findings import finding
-from tests.renderers.reports import render, report, squeezed
+from tests.renderers.reports import full, render, report, squeezed
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 132])
@@ -42,6 +42,20 @@ def test_the_order_is_subject_findings_answer_remarks_verdict():
     assert everything.endswith("\n\nFAIL  it differs\n")
     assert "fact 5" in everything
     assert "Main\nn\n" in everything
+
+
+def test_remarks_without_a_table_stand_apart_from_the_findings():
+    alone = full(report(findings=[finding()], remarks=("a remark",), verdict="judged"))
+    assert render(Format.TABLE, alone).endswith("  --> here\n\na remark\n\njudged\n")
+    assert render(Format.TABLE, replace(alone, findings=())).startswith("a remark\n")
+
+
+def test_a_table_without_rows_is_told_only_where_it_is_the_main_one():
+    columns = (Column("name", "name"),)
+    tables = (Table("main", "Main", columns, []), Table("b", "More", columns, []))
+    text = render(Format.TABLE, replace(report(), tables=tables), verbose=True)
+    assert "Main" in text
+    assert "More" not in text
 
 
 @pytest.mark.parametrize(("verbose", "drawn"), [(False, False), (False, True), (True, False)])
