@@ -1,18 +1,22 @@
 """The list of all rules. It imports every one of them, which most calls need not.
 
-A new module of rules about checkpoints has its entry in `bncli.rulebook.checkpoint`, one of rules
-about captures in `bncli.rulebook.live.causes`, any other one here.
+A new module of rules about checkpoints has its entry in `bncli.rulebook.checkpoint`, any other
+one here.
 """
 
 from __future__ import annotations
 
 from bncli.rulebook import batch_rules, checkpoint, comparison, norms, running, stored_batch
 from bncli.rulebook.interface import Rule
-from bncli.rulebook.live import causes
+from bncli.rulebook.live import batches, inputs, modes, notes, weights
 
 MODULES = (
     *checkpoint.MODULES,
-    *causes.MODULES,
+    modes,
+    inputs,
+    batches,
+    weights,
+    notes,
     batch_rules,
     comparison,
     norms,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
 from bncli.report import Severity
-from bncli.rulebook.interface import Rule
 from bncli.rulebook.live import batches, inputs, modes, notes, weights
 from bncli.rulebook.live.evidence import Evidence, evidence
 from bncli.rulebook.live.measures import LayerMeasure
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from bncli.model.capture import Capture, Trials
     from bncli.report import Finding
-
-MODULES = (modes, inputs, batches, weights, notes)
-"""The modules whose rules are about captures."""
 
 MOST_TRIED = 5
 """How many layers are tried alone."""
@@ -165,12 +161,7 @@ NO_CAUSES = (notes.ONE_VALUE.code, notes.MOVED.code, modes.STILL_TRAINING.code)
 
 
 def _names() -> dict[str, str]:
-    from bncli.rulebook import checkpoint
+    """The rules' names by their codes."""
+    from bncli.rulebook import RULES
 
-    modules = (*checkpoint.MODULES, *MODULES)
-    return {
-        rule.code: rule.name
-        for module in modules
-        for rule in vars(module).values()
-        if isinstance(rule, Rule)
-    }
+    return {rule.code: rule.name for rule in RULES}
