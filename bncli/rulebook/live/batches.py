@@ -65,8 +65,8 @@ SMALL = Rule(
     symptom="Training and evaluation differ although the stored statistics are right; the smaller "
     "the batch, the more.",
     arithmetic="Samples whose means scatter by s^2 give batches of n whose means scatter by s^2/n. "
-    "In a layer that is off that is more than 5% of the variance of all values; 20 s^2 / variance "
-    "samples would do.",
+    "In a layer that is off that is more than 5% of the variance of all values, or 4% with fewer "
+    "than 4 samples; 20 s^2 / variance samples would do.",
     certainty="Likely the cause. The share is certain.",
     lookalike="Batches that differ more than their samples' scatter gives are BN806.",
     seen=("yu-changqian/TorchSeg#95", "yassouali/pytorch-segmentation#26"),
@@ -91,6 +91,13 @@ DROPOUT = Rule(
 
 LEAST_ERROR = 0.2
 """The predicted error from which small batches are worth a word where the gap is not."""
+
+HANDFUL = 4
+"""Samples a batch below which each of them is a great part of what normalises it."""
+
+HANDFUL_SHARE = 0.04
+"""The share of the variance between batches of a handful that chance has, from which they are too
+small."""
 
 HIGH_MEMORY = 1 / 3
 """What (running_mean - mean)^2 over the batch means' variance is at a momentum of 0.5."""
@@ -165,44 +172,44 @@ def check_memory(found: Evidence) -> list[Finding]:
 
 def check_small(found: Evidence) -> list[Finding]:
     """BN811: batches of so few samples that chance moves a layer's mean, and the layer is off."""
-    living = [each for each in found.living if not each.per_sample]
-    small = [
-        each
-        for each in living
-        if _share(each) > SMALL_SHARE
-        and each.error > BLAMED
-        and (each.error > LEAST_ERROR or (found.ratio and found.real and found.believed))
-    ]
+    small = [each for each in found.living if not each.per_sample and _small(each, found)]
     if not small:
         return []
-    worst = max(small, key=_share)
-    size = worst.samples / worst.batches
-    needed = max(each.evaluation.needed or 0 for each in small)
+    worst = max(small, key=lambda each: each.evaluation.chance)
+    size, share = worst.evaluation.size, worst.evaluation.chance
+    needed = max(HANDFUL, *(each.evaluation.needed for each in small))
     return [
         at_layers(
             SMALL,
             [each.name for each in small],
-            f"batches of {size:.3g}: {percent(_share(worst))} of the variance is between them by "
-            "chance",
+            f"batches of {size:.3g}: {percent(share)} of the variance is between them by chance",
             {
                 "batch_size": size,
-                "shares": [_share(each) for each in small],
+                "shares": [each.evaluation.chance for each in small],
                 "needed": needed,
             },
-            detail=f"Batches of {needed} would bring that to 5%.",
+            detail=f"Batches of {needed} samples or more would do.",
         )
     ]
+
+
+def _small(each: LayerMeasure, found: Evidence) -> bool:
+    """Whether a layer is off because its batches are small, or has a handful of samples each.
+
+    Of a handful, every sample normalises itself, so that any layer of a network that is off counts.
+    """
+    off = each.error
+    share = SMALL_SHARE
+    if each.evaluation.size < HANDFUL:
+        off = max(other.error for other in found.living)
+        share = HANDFUL_SHARE
+    matters = off > LEAST_ERROR or (found.ratio is not None and found.real and found.believed)
+    return each.evaluation.chance > share and off > BLAMED and matters
 
 
 def _round(ratio: float) -> str:
     """A ratio to three digits, never with an exponent."""
     return f"{float(f'{ratio:.3g}'):.15g}"
-
-
-def _share(each: LayerMeasure) -> float:
-    """The share of the variance that chance leaves between batches of this size."""
-    odds = SMALL_SHARE * (each.evaluation.needed or 0) * each.batches / each.samples
-    return min(odds, 1.0)
 
 
 def check_dropout(found: Evidence) -> list[Finding]:

@@ -32,14 +32,21 @@ class BatchScatter:
     and `border` what chance does not reach; None and Inf where there is one batch, or one sample a
     batch. `apart` is the standard deviation between batches beyond chance, in that of all values.
     `between` is the share of the variance between batches in that of all values, None for one
-    batch, and `needed` the samples a batch at which chance alone would make it SMALL_SHARE.
+    batch, and `chance` the share that it has in shuffled batches of the same samples, whose means
+    scatter by that of the samples over `size`, the samples a batch; 0 where that is not known.
     """
 
     f_ratio: float | None
     border: float
     apart: float
     between: float | None
-    needed: int | None
+    chance: float = 0.0
+    size: float = 0.0
+
+    @property
+    def needed(self) -> int:
+        """The samples a batch at which chance would leave SMALL_SHARE."""
+        return math.ceil(self.chance * self.size / SMALL_SHARE)
 
     @property
     def differ(self) -> bool:
@@ -53,7 +60,7 @@ def batch_scatter(seen: InputSums) -> BatchScatter:
     A sample's mean is taken to scatter at least as much as that of independent values.
     """
     batches, inner = seen.batches, seen.samples - seen.batches
-    unknown = BatchScatter(None, math.inf, 0.0, None, None)
+    unknown = BatchScatter(None, math.inf, 0.0, None)
     with np.errstate(all="ignore"):
         varied = np.isfinite(seen.var) & (seen.var > 0)
         if batches < 2 or not varied.any():
@@ -61,10 +68,11 @@ def batch_scatter(seen: InputSums) -> BatchScatter:
         var = seen.var[varied]
         share = seen.between[varied] / (var * seen.values)
         if inner < 1:
-            return BatchScatter(None, math.inf, 0.0, float(np.median(share)), None)
+            return BatchScatter(None, math.inf, 0.0, float(np.median(share)))
         least = seen.within[varied] / seen.values * (seen.samples / seen.values)
         spread = np.maximum(seen.sample_squares[varied] / inner, least)
         between = seen.between[varied] * (seen.samples / seen.values) / (batches - 1)
+        of_chance = spread * (batches / seen.samples)
         ratio = float(np.median(between / spread))
         excess = np.maximum(between - spread, 0.0) * (batches / seen.samples) / var
         return BatchScatter(
@@ -72,17 +80,9 @@ def batch_scatter(seen: InputSums) -> BatchScatter:
             border=max(MOST_APART, f_quantile(CHANCE, batches - 1, inner)),
             apart=math.sqrt(float(np.median(excess))),
             between=float(np.median(share)),
-            needed=_needed(spread, seen.within[varied] / seen.values, seen.samples / batches),
+            chance=float(np.median(of_chance / (seen.within[varied] / seen.values + of_chance))),
+            size=seen.samples / batches,
         )
-
-
-def _needed(spread: FloatArray, within: FloatArray, size: float) -> int:
-    """The samples a batch at which the means of shuffled batches have SMALL_SHARE of the variance.
-
-    `spread` is the variance of samples' means, `within` that in batches of `size`.
-    """
-    shuffled = within + spread / size
-    return math.ceil(float(np.median(spread / shuffled)) / SMALL_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
