@@ -11,7 +11,7 @@ from bncli.arguments.input import Input
 from bncli.dtypes import COMPUTE_DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.light import dataclass, np
-from bncli.loaders import split_spec
+from bncli.loaders import open_file, split_spec
 from bncli.loaders.interface import is_statistics_file
 from bncli.model import ChannelStats, TensorRef
 from bncli.model.capture import Propagation
@@ -47,6 +47,8 @@ def stored_or_none(
     spec = specs[which.index(True)]
     if not all(which):
         other = specs[which.index(False)]
+        if other != "-":
+            open_file(split_spec(other)[0])  # what is wrong with it is said first
         raise UsageError(f"{spec} is a statistics file and {other} is not; give one kind of INPUT.")
     for flag, given in (
         ("--values", reading.values is not None),

@@ -196,6 +196,7 @@ def test_a_layer_of_an_unknown_kind(run, folder):
         ("model.npz::bn", "model.npz: 2 layers end in 'bn'; give more of the name"),
         ("model.npz::neck", "model.npz: there is no layer 'neck' in it;"),
         ("s0.npz s0.npz", "s0.npz is given twice, but its batches can count only once."),
+        ("s0.npz cut.npz", "cut.npz: it begins as a ZIP archive (as PyTorch and NumPy write) but"),
         ("s0.npz ./s0.npz", "s0.npz is given twice, but its batches can count only once."),
         ("s0.npz x.npy", "s0.npz is a statistics file and x.npy is not; give one kind of INPUT."),
         (
@@ -217,7 +218,9 @@ def test_a_layer_of_an_unknown_kind(run, folder):
     ],
 )
 def test_refusals(run, parts, model, call, said):
-    Path("copy.npz").write_bytes(Path("model.npz").read_bytes())
+    whole = Path("model.npz").read_bytes()
+    Path("copy.npz").write_bytes(whole)
+    Path("cut.npz").write_bytes(whole[:500])
     write_statistics("empty.npz", Capture((WatchedLayer("bn", 1, 3),)))
     result = run("compute", *call.split())
     assert (result.code, result.stdout) == (2, "")
