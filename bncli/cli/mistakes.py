@@ -28,8 +28,17 @@ ELSEWHERE = {
     "--debug": ("--verbose",),
     "--silent": ("--quiet",),
     "--strict": ("--fail-on",),
+    "--ckpt": ("--checkpoint",),
+    "--weights": ("--checkpoint",),
+    "--dataset": ("--data",),
+    "--loader": ("--data",),
+    "--save": ("--save-stats",),
 }
 """Flags as other tools call them, and what they are here."""
+
+
+CODE = re.compile(r".+\.py(:\w[\w.]*)?|\w+(\.\w+)*:\w[\w.]*")
+"""A file of Python, or a name in one or in a module."""
 
 
 def explained(error: TyperException, commands: Mapping[str, Any] | None = None) -> str:
@@ -129,6 +138,11 @@ def _range(least: float | None, most: float | None) -> str:
 def _no_such_command(word: str) -> str:
     """Which command was meant, or what to write before a file."""
     names = [typed(name) for name in (*COMMANDS, *DOCUMENTS)]
+    if CODE.fullmatch(word):
+        return (
+            f"{word} is not a command; write bncli diagnose {word} --data FILE to find out what "
+            "is wrong with that model in evaluation."
+        )
     path = word.partition("::")[0]
     if os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         return (

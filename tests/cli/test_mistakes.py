@@ -43,6 +43,20 @@ SENTENCES = {
     "quux": "there is no command quux; bncli --help lists them.",
     "x.npy": "x.npy is not a command; write bncli compute x.npy for a tensor, or bncli"
     " inspect-checkpoint x.npy for a checkpoint.",
+    "seg.py:UNet": "seg.py:UNet is not a command; write bncli diagnose seg.py:UNet --data FILE to"
+    " find out what is wrong with that model in evaluation.",
+    "package.module:net": "package.module:net is not a command; write bncli diagnose"
+    " package.module:net --data FILE to find out what is wrong with that model in evaluation.",
+    # a running model
+    "capture net.py:Net --weights net.pth": "capture has no flag --weights; use --checkpoint.",
+    "capture net.py:Net --loader x.npy": "capture has no flag --loader; use --data.",
+    "capture net.py:Net --metric net.py:loss": "--metric is a flag of diagnose, not of capture.",
+    "capture --model net.py:Net": "capture has no flag --model; bncli capture --help lists them.",
+    "capture": "capture needs a model, as file.py:name, and --data; for example bncli capture"
+    " seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'.",
+    "capture net.py:Net": "--data is missing: name files of tensors, or a loader as file.py:name.",
+    "capture --data x.npy": "capture needs a model, as file.py:name, and --data; for example bncli"
+    " capture seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'.",
     # nothing
     "inspect-checkpoint": "inspect-checkpoint needs a checkpoint; for example bncli"
     " inspect-checkpoint net.pth.",
