@@ -90,7 +90,7 @@ DROPOUT = Rule(
 )
 
 LEAST_ERROR = 0.2
-"""The predicted error from which small batches are worth a word where the gap is not."""
+"""The predicted error from which small batches are worth a word where the gap is at its floor."""
 
 HANDFUL = 4
 """Samples a batch below which each of them is a great part of what normalises it."""
@@ -198,13 +198,12 @@ def _small(each: LayerMeasure, found: Evidence) -> bool:
 
     Of a handful, every sample normalises itself, so that any layer of a network that is off counts.
     """
-    off = each.error
-    share = SMALL_SHARE
     if each.evaluation.size < HANDFUL:
-        off = max(other.error for other in found.living)
-        share = HANDFUL_SHARE
-    matters = off > LEAST_ERROR or (found.ratio is not None and found.real and found.believed)
-    return each.evaluation.chance > share and off > BLAMED and matters
+        worst = max(other.error for other in found.living)
+        return each.evaluation.chance > HANDFUL_SHARE and worst > BLAMED
+    gap = found.ratio is not None and found.real and found.believed
+    matters = each.error > (BLAMED if gap else LEAST_ERROR)
+    return each.evaluation.chance > SMALL_SHARE and matters
 
 
 def _round(ratio: float) -> str:

@@ -117,11 +117,11 @@ def check_weights(found: Evidence) -> list[Finding]:
         return [at_layers(OTHER_WEIGHTS, names, said, numbers, detail=detail)]
     if found.first_blamed and found.fits is True:
         return []  # the data differ, or the first layer is wrong by itself
-    if not blamed:
-        return _far_by_memory(found)
     errors = sorted((each.error for each in blamed), reverse=True)
-    if len(errors) < 2 or errors[0] >= STANDS_OUT * errors[1] or _alone(found):
+    if _alone(found):
         return []
+    if len(errors) < 2 or errors[0] >= STANDS_OUT * errors[1]:
+        return _far_by_memory(found)
     said = (
         f"{_many([each.name for each in blamed])} off, by {errors[-1]:.2g} to {errors[0]:.2g} std"
     )
@@ -129,7 +129,7 @@ def check_weights(found: Evidence) -> list[Finding]:
 
 
 def _far_by_memory(found: Evidence) -> list[Finding]:
-    """BN807 where no layer is off by much: the stored means are too far away for an average."""
+    """BN807 where few layers are off: the stored means are too far away for an average."""
     layers = [each for each in found.living if each.memory is not None]
     memories = [each.memory or 0.0 for each in layers]
     if not _far(found) or (middle_of(memories) or 0.0) < FAR:

@@ -50,7 +50,18 @@ def test_small_batches_need_a_gap():
     (finding,) = diagnosis(shown).findings
     assert finding.code == "BN811"
     assert finding.evidence["needed"] > finding.evidence["batch_size"] == 2
-    assert not diagnosis(replace(shown, outputs=network(gap=0.2, floor=0.2).outputs)).findings
+    at_floor = network(gap=0.2, floor=0.2).outputs
+    assert diagnosis(replace(shown, outputs=at_floor)).cause == "batches-too-small"
+
+
+def test_batches_of_four_need_a_gap():
+    """Beyond a handful, an error that small batches explain is no fault by itself."""
+    layers = [
+        watched(name, pictures(order, 80, 4, bright=3.0), order=order, weight=1.0)
+        for order, name in enumerate(("a", "b"), 1)
+    ]
+    assert diagnosis(capture(*layers, gap=0.3)).cause == "batches-too-small"
+    assert diagnosis(capture(*layers, gap=0.2)).cause is None
 
 
 def test_dropout_is_not_blamed_where_the_statistics_fit_without_it():
