@@ -255,12 +255,12 @@ class Recording:
             layers = [self._watched(seen) for seen in self._seen.values() if seen.sums]
             if layers and self._inputs:
                 layers.insert(0, self._watched_input())
-            begun = self._begun or {}
+            begun = (self._begun or {}).get("weights")
             return Capture(
                 tuple(layers),
                 still_training=tuple(self._still),
                 dropout=tuple(self._dropped),
-                weights_moved=begun.get("weights") != ended.get("weights"),
+                weights_moved=begun is not None and begun != ended.get("weights", begun),
                 no_gap=NO_GAP,
                 uncalled=tuple(each.name for each in self._layers if each.name not in self._seen),
                 source=self._source(),

@@ -53,10 +53,13 @@ class Hook:
 def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
     """What PyTorch calls before the layer."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else next(iter(kwargs.values()), None)
-        if given is not None:
-            seen(layer, given)
+        if given is None or not given.numel():  # such as the regions of an image without any
+            return
+        if layer.per_sample and given.ndim == module._get_no_batch_dim():  # noqa: SLF001
+            given = given.unsqueeze(0)  # one sample, without a batch axis
+        seen(layer, given)
 
     return hook
 

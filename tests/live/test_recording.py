@@ -169,6 +169,38 @@ def test_a_model_that_is_a_layer_itself():
     assert [layer.name for layer in stats.capture.layers] == ["input", ""]
 
 
+def test_a_call_without_values_is_none():
+    """As where an image has no region to look at."""
+    norm = nn.BatchNorm1d(3).eval()
+    with Recording(norm) as stats:
+        norm(torch.zeros(0, 3))
+        norm(torch.ones(2, 3))
+    assert stats.capture.norms[0].seen[EVAL].batches == 1
+    with Recording(norm) as stats:
+        norm(torch.zeros(0, 3))
+    assert stats.capture.layers == ()
+
+
+def test_instance_norm_takes_a_sample_without_a_batch_axis():
+    norm = nn.InstanceNorm1d(3, track_running_stats=True)
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    with Recording(norm) as stats:
+        norm(x)
+        for sample in x:
+            norm(sample)
+    (layer,) = stats.capture.norms
+    assert (layer.num_features, layer.seen[TRAINING].batches) == (3, 8)
+    assert layer.seen[TRAINING].mean[1] == pytest.approx(mean_by_fsum([x], 1), rel=1e-12)
+
+
+def test_a_lazy_model_gets_its_weights_inside():
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d())
+    with Recording(net) as stats:
+        net(images()[0])
+    assert [layer.name for layer in stats.capture.layers] == ["input", "1"]
+    assert not stats.capture.weights_moved
+
+
 def test_the_batches_are_kept_where_that_is_asked_for():
     net, batches = made(), images(batches=2)
     with Recording(net, per_batch=True) as stats:
