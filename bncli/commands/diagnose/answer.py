@@ -24,7 +24,7 @@ ANSWER_COLUMNS = (
     Column("worst_channel", "channel", spare=3),
     Column("stored", "stored mean, var"),
     Column("data", "data mean, var"),
-    Column("off", "output off by"),
+    Column("off", "off by"),
     Column("noise_said", "noise up to", spare=2),
     Column("closes_said", "closes"),
     Column("flags", "findings", spare=1),

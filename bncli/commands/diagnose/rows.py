@@ -42,14 +42,17 @@ LAYER_NOTE = (
     "running_mean to var are the worst channel's. between batches: the share of the variance."
 )
 TRIED_COLUMNS = (
-    Column("what", "statistics found anew", wraps=True),
+    Column("what", "what", wraps=True),
     Column("gap", "gap", ".4g"),
     Column("closes", "closes", ".0%"),
     Column("metric", "metric", ".4g"),
     Column("kind", "kind"),
     Column("layers", "layers", wraps=True),
 )
-TRIED_NOTE = "closes: the share of what can close, (gap - gap then) / (gap - floor)."
+TRIED_NOTE = (
+    "what: the layers with new statistics, or a map of the input; closes: the share of what can "
+    "close, (gap - gap then) / (gap - floor)."
+)
 
 
 def layer_rows(

@@ -78,8 +78,6 @@ def trial_remarks(
             why = ": the batches differ" if differ else ""
             yield f"with the data's statistics in all layers next to nothing closes{why}"
         return
-    if (change := mapped(capture, trials)) is not None:
-        yield f"with the {change.what}, the gap is {change.gap:.3g}"
     alone, first = (best(capture, trials, kind) for kind in ("one", "first"))
     if alone is None:
         return
@@ -186,19 +184,26 @@ def verdict(
         off = f"the output of a layer is off by {worst:.3g} std"
     if gap is None:
         return off
+    if gap == 0 and all(layer.frozen for layer in capture.norms):
+        return f"{_frozen(len(measures))}; {off}{'' if right else ', which may be right'}"
     if gap == 0:
         return f"the outputs of train() and eval() are the same; {off}"
     if right and ratio is not None and ratio < NOISE:
         return (
             f"nothing is wrong: the gap of {gap:.3g} std is the noise of training's own batches "
-            f"({ratio:.3g} times its floor), and {off}"
+            f"({ratio:.2f} times its floor), and {off}"
         )
-    times = f", {ratio:.3g} times its floor" if ratio is not None else ""
+    times = f", {ratio:.2f} times its floor" if ratio is not None else ""
     batches = max((each.batches for each in measures), default=0)
     if batches < FEWEST_BATCHES:
         few = counted(batches, "batch is", "batches are")
         return f"{few} too few to judge the gap of {gap:.3g} std{times}; {off}"
     return f"no cause was found for the gap of {gap:.3g} std{times}; {off}"
+
+
+def _frozen(layers: int) -> str:
+    who = "all layers are" if layers > 1 else "the layer is"
+    return f"{who} frozen, so that train() and eval() give the same outputs"
 
 
 def _outcome(capture: Capture, trials: Trials | None) -> str:

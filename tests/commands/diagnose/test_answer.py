@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from bncli.commands.diagnose.answer import layers_table
+from bncli.renderers import Format
 from bncli.report import FailOn
 from tests.findings import finding, report
+from tests.renderers.reports import render
 
 
 def row(name, error, **given):
@@ -67,6 +72,19 @@ def test_layers_that_were_not_measured_are_counted_alone():
     assert names(table) == ["a"]
     assert table.note.endswith("2 more layers (-v lists them)")
     assert answer(bare).rows == []
+
+
+def test_long_names_leave_room_for_what_closes():
+    """At 80 columns, with numbers as long as they get."""
+    long = {"running_mean": -0.0138, "mean": -0.0138, "running_var": 19.7, "var": 0.0655}
+    rows = [row("backbone.layers.44.bn1", 13.35, closes=-0.17, **long), row("b", 0.9)]
+    given = replace(report(), answer=layers_table(report(), FailOn.ERROR, rows))
+    lines = render(Format.TABLE, given, width=80).splitlines()
+    heading = next(line for line in lines if line.startswith("layer"))
+    assert re.split(" {3,}", heading) == [
+        "layer", "stored mean, var", "data mean, var", "off by", "closes"
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -86,13 +86,14 @@ def test_batches_that_differ_are_the_reason():
     ]
 
 
-def test_a_map_of_the_input():
+def test_a_map_of_the_input_is_left_to_the_finding_and_the_verdict():
     change = Trial("input", "input divided by 255", (), 0.25)
-    assert trial_lines(seen(), change, every())[0] == (
-        "with the input divided by 255, the gap is 0.25"
-    )
+    found = seen()
+    assert words.mapped(found, Trials((change, every()))) == change
+    assert trial_lines(found, change, every()) == []
     worse = replace(change, gap=0.6)  # less than half of the gap goes
-    assert trial_lines(seen(), worse, every()) == []
+    assert words.mapped(found, Trials((worse,))) is None
+    assert words.mapped(found, None) is None
 
 
 def test_nothing_is_said_of_trials_without_a_gap():
@@ -168,6 +169,18 @@ def test_no_gap_at_all():
     )
 
 
+def test_frozen_layers_may_be_off_and_right():
+    for given, said in (
+        ({}, "no layer's output is off by 0.1 std or more"),
+        ({"mean": 1, "weight": 1}, "the output of a layer is off by 0.537 std, which may be right"),
+    ):
+        found = seen(0, 0, **given)
+        found = replace(found, layers=tuple(replace(each, frozen=True) for each in found.layers))
+        assert verdict(found) == (
+            f"all layers are frozen, so that train() and eval() give the same outputs; {said}"
+        )
+
+
 def test_a_gap_that_is_not_known():
     assert verdict(replace(seen(), outputs=())) == "no layer's output is off by 0.1 std or more"
     off = verdict(replace(seen(mean=1, weight=1), outputs=()))
@@ -176,11 +189,11 @@ def test_a_gap_that_is_not_known():
 
 def test_a_gap_without_a_cause():
     assert verdict(seen(0.8, 0.2)) == (
-        "no cause was found for the gap of 0.8 std, 4 times its floor; no layer's output is off by "
-        "0.1 std or more"
+        "no cause was found for the gap of 0.8 std, 4.00 times its floor; no layer's output is off "
+        "by 0.1 std or more"
     )
     assert verdict(seen(0.8, 0.2, count=3)).startswith(
-        "3 batches are too few to judge the gap of 0.8 std, 4 times its floor; "
+        "3 batches are too few to judge the gap of 0.8 std, 4.00 times its floor; "
     )
     assert verdict(seen(0.8, 0.2, count=1)).startswith("1 batch is too few to judge")
 
