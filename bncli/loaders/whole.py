@@ -13,6 +13,7 @@ from pathlib import Path
 from bncli.errors import FileError
 from bncli.light import dataclass
 from bncli.loaders import sharded
+from bncli.loaders.interface import is_statistics_file
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS
 from bncli.model import TensorFile
@@ -116,6 +117,8 @@ class Models:
             return whole[0] if len(whole) == 1 else None
         files = [folder / name for name in self._listed(folder) if name.endswith(CHECKPOINTS)]
         models = list(dict.fromkeys(map(self.path_of, filter(Path.is_file, files))))
+        if len(models) > 1:
+            models = [path for path in models if not is_statistics_file(path)]
         if len(models) > 1:
             models = [path for path in models if path.name in USUAL] or [
                 path for path in models if path in indexes or self.shards_of(path) is not None

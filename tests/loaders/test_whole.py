@@ -12,6 +12,7 @@ from bncli.loaders import open_file, open_model
 from bncli.loaders.whole import Models
 
 from .files import assert_same, saved
+from .pickles import zipped
 
 STATE = {f"bn.{leaf}": torch.rand(3) for leaf in ("weight", "bias", "running_mean", "running_var")}
 PARTS = [{key: value} for key, value in STATE.items()]
@@ -95,6 +96,9 @@ def test_a_folder_with_one_checkpoint(tmp_path):
     torch.save(STATE, tmp_path / "net.pt")
     (tmp_path / "config.json").write_text("{}")
     assert open_model(tmp_path).path == tmp_path / "net.pt"
+    (tmp_path / "stats.npz").write_bytes(zipped({"bncli.json": b"{}"}))  # no model
+    assert open_model(tmp_path).path == tmp_path / "net.pt"
+    (tmp_path / "stats.npz").unlink()
     (tmp_path / "optimizer.pt").write_bytes(saved({}))
     with pytest.raises(UnsupportedFileError, match=r"several models.*\(net.pt, optimizer.pt\)"):
         open_model(tmp_path)

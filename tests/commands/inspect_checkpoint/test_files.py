@@ -12,10 +12,14 @@ import xml.etree.ElementTree as ET
 from contextlib import contextmanager
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from bncli.loaders.statistics import write_statistics
+from tests.loaders.statistics.captures import model_capture
 
 
 @cache
@@ -45,6 +49,20 @@ def files(folder):
     (folder / "cut.pt").write_bytes((folder / "a.pt").read_bytes()[:-300])
     torch.save(nn.LayerNorm(3).state_dict(), "norm.pt")
     return folder
+
+
+def test_a_statistics_file_is_named_for_what_it_is(run, folder):
+    write_statistics("stats.npz", model_capture([np.ones((2, 3, 1, 1))]))
+    said = "it holds the statistics of a model's layers or of a tensor, not their values; read it"
+    alone = run("inspect-checkpoint", "stats.npz")
+    assert (alone.code, alone.stdout) == (2, "")
+    assert alone.stderr.startswith(f"bncli: stats.npz: {said}")
+    torch.save(net(), "net.pt")
+    both = run("inspect-checkpoint", "*.*", "-f", "json")
+    assert both.code == 2
+    assert [item["path"] for item in both.report["unread"]] == ["stats.npz"]
+    assert both.report["facts"]["layers"] == 2
+    assert run("inspect-checkpoint", ".").code == 0  # the folder holds one model
 
 
 def test_too_little_memory_for_one_file_spoils_no_other(run, files, monkeypatch):
