@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import FileError, UsageError
 from bncli.light import dataclass
+from bncli.live.imports import code_name
 from bncli.loaders import split_spec
 from bncli.loaders.names import listed, missing, quoted
+from bncli.loaders.patterns import expanded
 from bncli.loaders.statistics import is_statistics_file, read_statistics
 from bncli.model.capture import Capture, Propagation
 
@@ -57,10 +59,12 @@ class TrialFlags:
 
 
 def run(given: Sequence[str], model: ModelFlags, tried: TrialFlags) -> Run:
-    """The run of a model, or what statistics files hold of one.
+    """The run of a model, or what statistics files hold of one; patterns mean the latter.
 
     Raises UsageError for both together and for several models, and what opening them raises.
     """
+    if all(code_name(name) is None for name in given):
+        given = expanded(given)
     stored = [name for name in given if is_statistics_file(name)]
     if len(stored) == len(given):
         what = "a statistics file" if len(given) == 1 else "statistics files"
@@ -85,8 +89,6 @@ def run(given: Sequence[str], model: ModelFlags, tried: TrialFlags) -> Run:
 
 def _check_model(spec: str) -> None:
     """Raise for what is neither a model nor a statistics file, before data are asked for."""
-    from bncli.live.imports import code_name
-
     if code_name(spec) is not None:
         return
     path = split_spec(spec)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -254,12 +255,19 @@ def test_torch_is_not_imported_for_statistics(run_process, stored):
     assert sys.modules["torch"]  # the probe could have found it
 
 
-def test_the_same_file_twice_is_merged(run, stored):
-    """Twice the batches, and the same statistics."""
+def test_files_are_merged(run, stored, folder):
+    """Twice the batches, and the same statistics, however the files are named."""
     one = run("diagnose", stored, "-f", "json").report
-    two = run("diagnose", stored, stored, "-f", "json").report
-    assert two["facts"]["batches"] == 2 * one["facts"]["batches"]
-    assert two["facts"]["gap"] == pytest.approx(one["facts"]["gap"], rel=1e-12)
+    shutil.copy(stored, "stats2.npz")
+    two = run("diagnose", stored, "stats2.npz", "-f", "json")
+    assert two.report["facts"]["batches"] == 2 * one["facts"]["batches"]
+    assert two.report["facts"]["gap"] == pytest.approx(one["facts"]["gap"], rel=1e-12)
+    assert run("diagnose", "stats*.npz", "-f", "json").stdout == two.stdout
+    text = run("diagnose", "stats*.npz").stdout
+    assert text.startswith("stats.npz stats2.npz  net.py:Net")
+    assert "  --> bn2\n" in text
+    gone = run("diagnose", "other*.npz")
+    assert tuple(gone) == (2, "", "bncli: other*.npz: no file fits this pattern.\n")
 
 
 def test_a_reference_tells_whether_the_statistics_or_the_data_are_to_blame(run, stored, healthy):
