@@ -67,11 +67,12 @@ def input_maps(capture: Capture, most: int, *, whole: bool) -> list[InputMap]:
     `whole` says that the input holds whole numbers. Candidates are: divided by 255, where whole
     numbers above 30 came in or the first layer's variances ask for about that; multiplied by 255
     (somebody divided twice); three channels in reverse order; less ImageNet's mean, over its
-    standard deviation, of pixels from 0 to 1 or bytes; or the reverse of that, where what came in
-    is no pixels; less the data's own mean; that, over its own standard deviation; shifted so that
-    the means are those that the first layer's running_mean implies; also scaled by what its
-    running_var asks for. All scales are positive: no map takes away anything that the input says,
-    so that a smaller gap cannot come of a poorer input.
+    standard deviation, of pixels from 0 to 1 or bytes; or, where what came in is no pixels, the
+    reverse of that, or a division by 255 that should have come before it; less the data's own mean;
+    that, over its own standard deviation; shifted so that the means are those that the first
+    layer's running_mean implies; also scaled by what its running_var asks for. All scales are
+    positive: no map takes away anything that the input says, so that a smaller gap cannot come of a
+    poorer input.
 
     Where the first layer does not sit directly behind a convolution or linear layer that reads the
     input, or on the input itself, the simplest are taken. Empty where the input is not known, or
@@ -115,6 +116,9 @@ def _imagenet(record: InputSums, *, whole: bool) -> list[InputMap]:
     """ImageNet's mean and standard deviation applied to pixels or bytes, or taken back."""
     low, high = float(record.min.min()), float(record.max.max())
     mean, std = np.array(IMAGENET[0]), np.array(IMAGENET[1])
+    if high > BYTES and not whole:  # bytes that were normalised as pixels are
+        what = "input divided by 255 before ImageNet's mean and standard deviation are applied"
+        return [InputMap(what, np.full(len(mean), 1 / 255), (1 / 255 - 1) * mean / std)]
     if low < -SLACK:
         return [InputMap("input times ImageNet's standard deviation, plus its mean", std, mean)]
     if high <= 1 + SLACK:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.live.input_maps import InputMap, input_maps
+from bncli.live.input_maps import IMAGENET, InputMap, input_maps
 from bncli.live.session import Session
 from bncli.model.capture import Capture
 from tests.live.small import data, filled, images, made
@@ -58,6 +58,17 @@ def test_bytes_are_divided_by_255():
 def test_pixels_are_normalised_and_what_is_no_pixels_the_other_way(scale, shift, what):
     found = names(maps(made(), [x * scale + shift for x in BATCHES]))
     assert [each for each in found if "ImageNet" in each] == [what]
+
+
+def test_bytes_that_were_normalised_as_pixels_become_those_of_normalised_pixels():
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in IMAGENET)
+    pixels = [x.sigmoid() for x in BATCHES]
+    came = [(x * 255 - mean) / std for x in pixels]
+    found = [each for each in maps(made(), came) if "ImageNet" in each.what]
+    assert [each.what for each in found] == [
+        "input divided by 255 before ImageNet's mean and standard deviation are applied"
+    ]
+    torch.testing.assert_close(found[0](came[0]), (pixels[0] - mean) / std, rtol=0, atol=1e-4)
 
 
 def test_other_numbers_of_channels_know_no_images():
