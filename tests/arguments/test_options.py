@@ -9,6 +9,9 @@ from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
 
+LIVE = ("capture", "diagnose")
+"""Commands that run a model."""
+
 
 def option_of(flag):
     (option,) = flag.annotation.__metadata__
@@ -60,6 +63,7 @@ def test_a_name_of_its_own_is_what_is_typed():
 def test_a_flag_of_several_commands_is_one(name):
     """But for what its help shows as the default, and who has a sentence of their own."""
     own = {("simulate_ema", "seed"), ("diff", "against"), ("diff", "rtol")}
+    own |= {(each, flag) for each in LIVE for flag in ("seed", "dtype")}
     found = [
         option_of(flag)
         for each in COMMANDS
@@ -68,6 +72,15 @@ def test_a_flag_of_several_commands_is_one(name):
     ]
     assert len(found) > 1
     assert all(option is found[0] for option in found)
+
+
+def test_commands_that_run_a_model_take_it_alike():
+    first, second = (
+        {flag.name: option_of(flag) for flag in flags_of(command(each))} for each in LIVE
+    )
+    shared = first.keys() & second.keys()
+    assert shared >= {"checkpoint", "arg", "frozen", "device", "seed", "data", "batches", "dtype"}
+    assert all(first[name] is second[name] for name in shared)
 
 
 def test_threads_have_a_bound_that_libraries_bear(run, save):

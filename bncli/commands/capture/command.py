@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.completion import complete_code
 from bncli.arguments.model import ModelFlags
-from bncli.arguments.options import argument, option
+from bncli.arguments.options import argument
 from bncli.errors import UsageError
 from bncli.report import Report
 from bncli.sections.answer import counted, listed, size_of
@@ -30,23 +30,8 @@ def capture(
     ],
     *,
     flags: ModelFlags,
-    save_stats: Annotated[
-        str | None,
-        option(
-            "Save the statistics, some kilobytes a layer whatever the data; bncli diagnose judges "
-            "them without the model.",
-            options.OUTPUT,
-            metavar="FILE.npz",
-        ),
-    ] = None,
-    per_batch: Annotated[
-        bool,
-        option(
-            "Save the mean and variance of every batch too, which simulate-ema reads.",
-            options.OUTPUT,
-            "--per-batch",
-        ),
-    ] = False,
+    save_stats: options.SaveStats = None,
+    per_batch: options.PerBatch = False,
 ) -> Report:
     """Run a model over data, and keep the statistics of every BatchNorm layer's input.
 
@@ -61,7 +46,7 @@ def capture(
     if save_stats is not None:
         check_statistics_path(save_stats)
     elif per_batch:
-        raise UsageError("--per-batch is for the statistics file: add --save-stats FILE.npz.")
+        raise UsageError("--per-batch is for a statistics file: add --save-stats FILE.npz.")
     session = open_session(flags, model)
     if save_stats is not None:
         check_statistics_path(save_stats)  # again, as it is known now what was read
@@ -99,7 +84,7 @@ def _nothing(session: Session, model: str) -> Report:
     empty = Capture(())
     return Report(
         command="capture",
-        facts={**live_facts(empty), "saved": None},
+        facts={**live_facts(empty), "saved_stats": None},
         tables=(layers_table(empty), input_table(empty)),
         verdict=f"{why}, so nothing was captured",
         nothing_checked=True,
@@ -128,7 +113,7 @@ def _report(seen: Capture, model: str, saved: str | None) -> Report:
         verdict = f"saved to {saved} ({size}); bncli diagnose {saved} judges it"
     return Report(
         command="capture",
-        facts={**live_facts(seen), "saved": saved},
+        facts={**live_facts(seen), "saved_stats": saved},
         tables=(layers_table(seen), input_table(seen)),
         findings=tuple(replace(finding, path=path) for finding in observations(seen)),
         subject=live_subject(seen),

@@ -69,7 +69,7 @@ def test_the_layers_are_those_that_a_hook_sees(run, small):
     assert facts["modes"] == ["training", "eval"]
     assert facts["gap"] == pytest.approx(gap_by_hand(net, tensors), rel=1e-5)
     assert facts["ratio"] == pytest.approx(facts["gap"] / facts["gap_floor"])
-    assert facts["saved"] is None
+    assert facts["saved_stats"] is None
 
 
 def test_the_input_has_a_table_by_channel(run, small):
@@ -90,7 +90,7 @@ def test_the_file_has_what_was_seen_and_where_it_is_from(run, small):
     flags = ("--save-stats=stats.npz", "--seed=3", "--frozen=bn3")
     result = run("capture", *SMALL, *flags, "-f", "json")
     assert result.code == 0
-    assert result.report["facts"]["saved"] == "stats.npz"
+    assert result.report["facts"]["saved_stats"] == "stats.npz"
     read = read_statistics(["stats.npz"])
     assert [layer.name for layer in read.layers] == ["input", "bn1", "bn2", "bn3"]
     assert [layer.frozen for layer in read.norms] == [False, False, True]
@@ -149,7 +149,7 @@ REFUSED = [
     (("--save-stats=stats.pt",), "--save-stats stats.pt: a statistics file is an .npz"),
     (("--save-stats=no/s.npz",), "no/s.npz: cannot be written: the folder 'no' does not exist"),
     (("--save-stats=folder.npz",), "folder.npz: cannot be written: it is a folder"),
-    (("--per-batch",), "--per-batch is for the statistics file: add --save-stats FILE.npz"),
+    (("--per-batch",), "--per-batch is for a statistics file: add --save-stats FILE.npz"),
 ]
 
 
@@ -224,7 +224,7 @@ def test_without_a_layer_there_is_nothing_to_capture(run, code):
     assert result.report["tables"] == {"layers": [], "input": []}
     assert result.report["facts"] == {
         "layers": 0, "batches": 0, "values": 0, "modes": [], "gap": None, "gap_floor": None,
-        "ratio": None, "saved": None,
+        "ratio": None, "saved_stats": None,
     }  # fmt: skip
     assert result.report["verdict"] == (
         "NOTHING  torch.nn:Linear has no BatchNorm layer, so nothing was captured"
