@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.model.capture import Propagation
@@ -76,21 +77,27 @@ def trial_remarks(
         differ = any(each.evaluation.differ for each in measures[:1])
         if any(trial.kind == "all" for trial in trials.trials):
             why = ": the batches differ" if differ else ""
-            yield f"with the data's statistics in all layers next to nothing closes{why}"
+            yield f"new statistics in all layers close next to nothing{why}"
         return
-    alone, first = (best(capture, trials, kind) for kind in ("one", "first"))
+    alone, first = best_alone(capture, trials, measures), best(capture, trials, "first")
     if alone is None:
         return
-    said = []
-    if alone[1] >= LEAST:
-        said.append(f"in {alone[0].what} {_part(alone[1])} of what can close closes")
+    told = [alone] if alone[1] >= LEAST else []
     if first is not None and first[1] > max(alone[1], 0.0) + LEAST:
-        closes = "" if said else " of what can close closes"
-        said.append(f"in {first[0].what} {_part(first[1])}{closes}")
+        told.append(first)
+    said: list[str] = []
+    for trial, closes in told:
+        words = ("", "") if said else ("the gap is ", " of what can close closes")
+        said.append(f"in {trial.what} {words[0]}{trial.gap:.3g} ({_part(closes)}{words[1]})")
     if said:
-        yield f"with the data's statistics {', '.join(said)}"
+        yield f"with new statistics {', '.join(said)}"
     else:
         yield f"no layer alone closes {LEAST:.0%} of what can close"
+
+
+def _of_gap(trial: Trial, gap: float) -> str:
+    """The share of the whole gap that a trial closes."""
+    return percent(1 - (trial.gap or 0.0) / gap)
 
 
 def _part(closes: float) -> str:
@@ -106,6 +113,18 @@ def best(capture: Capture, trials: Trials, *kinds: str) -> tuple[Trial, float] |
         if trial.kind in kinds and (closes := capture.closes(trial)) is not None
     ]
     return max(found, key=lambda pair: pair[1], default=None)
+
+
+def best_alone(
+    capture: Capture, trials: Trials, measures: Sequence[LayerMeasure]
+) -> tuple[Trial, float] | None:
+    """The best trial of a single layer: one that is to blame, where any is.
+
+    New statistics of a later layer are found behind the wrong ones, and hide what is in front.
+    """
+    blamed = {each.name for each in measures if each.blamed}
+    of_blamed = tuple(trial for trial in trials.trials if blamed.issuperset(trial.layers))
+    return best(capture, replace(trials, trials=of_blamed if blamed else trials.trials), "one")
 
 
 def mapped(capture: Capture, trials: Trials | None) -> Trial | None:
@@ -175,7 +194,7 @@ def verdict(
 ) -> str:
     """The cause and whether new statistics would help, without a full stop."""
     if strongest is not None:
-        return closing(strongest.claim or strongest.message, _outcome(capture, trials))
+        return closing(strongest.claim or strongest.message, _outcome(capture, trials, measures))
     worst = max((each.error for each in measures), default=0.0)
     gap, ratio = capture.gap(Propagation.EVAL), gap_ratio(capture)
     right = worst < SMALL
@@ -206,20 +225,19 @@ def _frozen(layers: int) -> str:
     return f"{who} frozen, so that train() and eval() give the same outputs"
 
 
-def _outcome(capture: Capture, trials: Trials | None) -> str:
+def _outcome(capture: Capture, trials: Trials | None, measures: Sequence[LayerMeasure]) -> str:
     """What new statistics, or another input, would do to the gap."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     if not gap or floor is None:
         return ""
     if (change := mapped(capture, trials)) is not None:
-        closes = capture.closes(change)
-        return f"with the {change.what}, {_part(closes or 0.0)} of what can close closes"
+        return f"with the {change.what}, {_of_gap(change, gap)} of the gap closes"
     if at_floor(capture):
         return "new statistics would not close the gap"
     said = f"new statistics in all layers close {percent(1 - floor / gap)} of the gap"
-    alone = best(capture, trials, "one") if trials is not None else None
+    alone = best_alone(capture, trials, measures) if trials is not None else None
     if alone is not None and alone[1] >= ENOUGH:
-        said = f"new statistics in {alone[0].what} close {_part(alone[1])} of what can close"
+        said = f"new statistics in {alone[0].what} close {_of_gap(alone[0], gap)} of the gap"
     moved = closer(trials.metrics) if trials else None
     if moved is not None and moved < -LEAST:
         said += ", and move the metric away from training's"

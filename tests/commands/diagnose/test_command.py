@@ -67,7 +67,10 @@ def test_what_is_tried_by_hand(diagnosed, spoilt, net):
     assert alone["closes"] == pytest.approx((gap - new) / (gap - floor), rel=1e-3)
     assert row(report, "bn2")["closes"] == alone["closes"] == report["facts"]["closes"]
     assert row(report, "all 3 layers", "tried", "what")["closes"] == pytest.approx(1, abs=0.01)
-    assert f"bn2 alone {alone['closes']:.0%} of what can close closes" in report["remarks"][1]
+    assert report["remarks"][1] == (
+        f"with new statistics in bn2 alone the gap is {new:.3g} ({alone['closes']:.0%} of what can "
+        "close closes)"
+    )
 
 
 def test_how_much_is_tried(diagnosed, spoilt):

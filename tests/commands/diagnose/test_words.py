@@ -49,21 +49,27 @@ def verdict(found, *trials, strongest=None, metrics=None):
 @pytest.mark.parametrize(
     ("trials", "said"),
     [
-        ([one("a", 0.338)], "with the data's statistics in a alone 77% of what can close closes"),
+        (
+            [one("a", 0.338)],
+            "with new statistics in a alone the gap is 0.338 (77% of what can close closes)",
+        ),
         (
             [one("a", 0.5), one("b", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.23)],
             (
-                "with the data's statistics in a alone 50% of what can close closes, in the first "
-                "1 of 2 layers 95%"
+                "with new statistics in a alone the gap is 0.5 (50% of what can close closes), in "
+                "the first 1 of 2 layers 0.23 (95%)"
             ),
         ),
         (
             [one("a", 0.26), Trial("first", "the first 1 of 2 layers", ("a",), 0.24)],
-            "with the data's statistics in a alone 90% of what can close closes",
+            "with new statistics in a alone the gap is 0.26 (90% of what can close closes)",
         ),
         (
             [one("a", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.15)],
-            "with the data's statistics in the first 1 of 2 layers 100% of what can close closes",
+            (
+                "with new statistics in the first 1 of 2 layers the gap is 0.15 (100% of what can "
+                "close closes)"
+            ),
         ),
         ([one("a", 0.79), one("b", 1.2)], "no layer alone closes 10% of what can close"),
     ],
@@ -74,7 +80,7 @@ def test_what_the_trials_showed(trials, said):
 
 def test_at_the_floor_nothing_closes():
     assert trial_lines(seen(0.21, 0.2), one("a", 0.2), every()) == [
-        "with the data's statistics in all layers next to nothing closes"
+        "new statistics in all layers close next to nothing"
     ]
 
 
@@ -82,7 +88,7 @@ def test_batches_that_differ_are_the_reason():
     data = [batch + 10 * (number % 2) for number, batch in enumerate(batches())]
     found = capture(watched("a", data), watched("b", data, order=2), gap=0.21, floor=0.2)
     assert trial_lines(found, every()) == [
-        "with the data's statistics in all layers next to nothing closes: the batches differ"
+        "new statistics in all layers close next to nothing: the batches differ"
     ]
 
 
@@ -116,6 +122,17 @@ def test_the_best_of_some_kinds():
     only = Trials((Trial("all", "a, the only layer", ("a",), 0.2),))
     assert words.closes_alone(found, only) == {"a": pytest.approx(1)}
     assert words.closes_alone(found, None) == {}
+
+
+def test_a_layer_to_blame_is_told_before_one_behind_it():
+    found = seen(mean=5)  # b is to blame
+    trials = Trials((one("a", 0.25), one("b", 0.5)))
+    assert [each.name for each in measures(found) if each.blamed] == ["b"]
+    assert words.best_alone(found, trials, measures(found)) == (
+        trials.trials[1],
+        pytest.approx(0.5),
+    )
+    assert words.best_alone(seen(), trials, measures(seen()))[0] == trials.trials[0]
 
 
 # ------------------------------------------------------------------ the metric
@@ -205,13 +222,13 @@ CAUSE = finding("BN701", "a", claim="the statistics are the last batch's")
     ("gaps", "trials", "metrics", "said"),
     [
         ((0.8, 0.2), [every()], {}, "new statistics in all layers close 75% of the gap"),
-        ((0.8, 0.2), [one("a", 0.23)], {}, "new statistics in a alone close 95% of what can close"),
+        ((0.8, 0.2), [one("a", 0.23)], {}, "new statistics in a alone close 71% of the gap"),
         ((0.8, 0.2), [one("a", 0.4)], {}, "new statistics in all layers close 75% of the gap"),
         (
             (0.8, 0.2),
             [Trial("input", "input divided by 255", (), 0.26), one("a", 0.2)],
             {},
-            "with the input divided by 255, 90% of what can close closes",
+            "with the input divided by 255, 68% of the gap closes",
         ),
         ((0.21, 0.2), [every()], {}, "new statistics would not close the gap"),
         (
