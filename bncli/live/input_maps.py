@@ -100,7 +100,7 @@ def _candidates(record: InputSums, first: _First | None, *, whole: bool) -> list
         maps.append(InputMap("input multiplied by 255", one * 255, zero))
     if record.num_features == len(IMAGENET[0]):
         maps.append(InputMap("input's channels in reverse order", one, zero, (2, 1, 0)))
-        maps += _imagenet(record, whole=whole)
+        maps += _imagenet(record, whole=whole, far=first is None or asked < 1 / BYTES)
     maps.append(InputMap("input less its own mean", one, -record.mean))
     what = "input less its own mean, over its own standard deviation"
     maps.append(InputMap(what, 1 / std, -record.mean / std))
@@ -112,11 +112,14 @@ def _candidates(record: InputSums, first: _First | None, *, whole: bool) -> list
     return maps
 
 
-def _imagenet(record: InputSums, *, whole: bool) -> list[InputMap]:
-    """ImageNet's mean and standard deviation applied to pixels or bytes, or taken back."""
+def _imagenet(record: InputSums, *, whole: bool, far: bool) -> list[InputMap]:
+    """ImageNet's mean and standard deviation applied to pixels or bytes, or taken back.
+
+    `far` says that the input may be many times what it should be.
+    """
     low, high = float(record.min.min()), float(record.max.max())
     mean, std = np.array(IMAGENET[0]), np.array(IMAGENET[1])
-    if high > BYTES and not whole:  # bytes that were normalised as pixels are
+    if far and high > BYTES and not whole:  # bytes that were normalised as pixels are
         what = "input divided by 255 before ImageNet's mean and standard deviation are applied"
         return [InputMap(what, np.full(len(mean), 1 / 255), (1 / 255 - 1) * mean / std)]
     if low < -SLACK:
