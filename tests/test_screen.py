@@ -23,7 +23,7 @@ CALLS = {
     "compare_norms": (TENSOR,),
     "inspect_checkpoint": ("examples/checkpoint/nan.pt",),
     "capture": LIVE,
-    "diagnose": LIVE,
+    "diagnose": ("torch.nn:BatchNorm2d", "--arg=num_features=2", f"--data={TENSOR}"),
 }
 """The tutorial's tensor; what follows the command's name tells calls apart."""
 

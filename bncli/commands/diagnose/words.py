@@ -29,6 +29,9 @@ NOISE = 1.1
 LEAST = 0.1
 """The share of what can close, and of the metric's change, that is worth a word."""
 
+MANY = 10
+"""A ratio from which on three digits say enough."""
+
 ENOUGH = 0.9
 """The share of what can close that a layer closes whose statistics alone need to be new."""
 
@@ -210,14 +213,18 @@ def verdict(
     if right and ratio is not None and ratio < NOISE:
         return (
             f"nothing is wrong: the gap of {gap:.3g} std is the noise of training's own batches "
-            f"({ratio:.2f} times its floor), and {off}"
+            f"({_times(ratio)} its floor), and {off}"
         )
-    times = f", {ratio:.2f} times its floor" if ratio is not None else ""
+    times = f", {_times(ratio)} its floor" if ratio is not None else ""
     batches = max((each.batches for each in measures), default=0)
     if batches < FEWEST_BATCHES:
         few = counted(batches, "batch is", "batches are")
         return f"{few} too few to judge the gap of {gap:.3g} std{times}; {off}"
     return f"no cause was found for the gap of {gap:.3g} std{times}; {off}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times" if ratio < MANY else f"{ratio:.3g} times"
 
 
 def _frozen(layers: int) -> str:

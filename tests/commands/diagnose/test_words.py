@@ -209,6 +209,7 @@ def test_a_gap_without_a_cause():
         "no cause was found for the gap of 0.8 std, 4.00 times its floor; no layer's output is off "
         "by 0.1 std or more"
     )
+    assert "the gap of 30 std, 150 times its floor" in verdict(seen(30, 0.2))
     assert verdict(seen(0.8, 0.2, count=3)).startswith(
         "3 batches are too few to judge the gap of 0.8 std, 4.00 times its floor; "
     )
