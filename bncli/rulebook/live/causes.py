@@ -9,8 +9,8 @@ from bncli.light import dataclass
 from bncli.report import Severity
 from bncli.rulebook.live import batches, inputs, modes, notes, weights
 from bncli.rulebook.live.evidence import Evidence, evidence
-from bncli.rulebook.live.measures import LayerMeasure
-from bncli.rulebook.live.own_state import excused, is_cause, state_findings
+from bncli.rulebook.live.measures import BLAMED, LayerMeasure
+from bncli.rulebook.live.own_state import excused, is_cause, state_findings, without_disproved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def diagnosis(
 ) -> Diagnosis:
     """The causes of a capture's gap; `reference` is the same model's capture of training data."""
     found = evidence(capture, trials, train_batch_size, reference)
-    own = state_findings(capture, found.measures)
+    own = without_disproved(state_findings(capture, found.measures), found.measures)
     found = replace(found, excused=excused(own))
     modal = _of_modes(found, own)
     findings = [*own, *modal, *causes(found, [*modal, *own]), *_notes(found)]
@@ -104,11 +104,12 @@ def causes(found: Evidence, others: Sequence[Finding] = ()) -> list[Finding]:
 
 
 def suspects(found: Sequence[LayerMeasure]) -> list[str]:
-    """The layers worth a trial of their own: the most blamed of those that are not frozen."""
+    """The layers worth a trial of their own: those that are off most, the blamed ones first."""
     living = [each for each in found if not each.frozen and each.predicted_error is not None]
     living.sort(key=lambda each: -each.error)
-    blamed = [each for each in living if each.blamed]
-    return [each.name for each in (blamed or living)[:MOST_TRIED]]
+    off = [each for each in living if each.error > BLAMED]
+    off.sort(key=lambda each: not each.blamed)
+    return [each.name for each in (off or living)[:MOST_TRIED]]
 
 
 def input_suspected(capture: Capture, found: Sequence[LayerMeasure]) -> bool:

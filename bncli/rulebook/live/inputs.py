@@ -132,6 +132,7 @@ def check_scaled(found: Evidence) -> list[Finding]:
                 f"with the {trial.what}, {share:.0%} of what can close closes",
                 {"map": trial.what, "closes": share, **trial.numbers, **_means(found, first)},
                 detail=_by_the_means(found, first),
+                hint=f"Feed the model the {trial.what}, as in training.",
                 sure=None if found.elsewhere else Certainty.LIKELY,
             )
         ]
@@ -152,6 +153,7 @@ def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
                 f"with the input {fitting}, its means would be those of training",
                 {"map": fitting, **_means(found, first)},
                 detail=_by_the_means(found, first),
+                hint=f"Feed the model the input {fitting}, as in training.",
                 sure=Certainty.LIKELY,
             )
         ]

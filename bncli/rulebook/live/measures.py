@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 BLAMED = 0.1
 """The predicted error of the output, in its standard deviations, above which a layer is blamed."""
 
+LEAST_SCATTER = 0.003
+"""The least standard deviation of batches' means that a distance is measured by, in that of all
+values. Behind a BatchNorm and a linear layer the means of a training pass do not vary at all."""
+
 JUDGED_IN = (Propagation.TRAINING, Propagation.AS_TRAINED, Propagation.EVAL)
 """Where a layer is judged: the first of these that ran."""
 
@@ -46,8 +50,9 @@ class LayerMeasure:
     (running_var + eps), in the propagation `judged_in`;
     `channel_error` is |weight| * sqrt(z^2 + (sqrt(var_ratio) - 1)^2), and `predicted_error` its
     root mean square: how far off the layer's output is, in the standard deviations of a layer of
-    weight 1. `bound` is what chance and the running average's own memory give it at most, Inf
-    where nothing is known of them. `right_error` is the predicted error against the numbers that
+    weight 1. `chance` is what chance and the running average's own memory give it at most in
+    shuffled batches, and `bound` in batches that differ as these do, Inf where nothing is known of
+    them. `right_error` is the predicted error against the numbers that
     running statistics estimate: the means of the batches' means and of their unbiased variances.
 
     `training` and `evaluation` say how far the batches are from each other. `memory` is
@@ -70,6 +75,7 @@ class LayerMeasure:
     var_ratio: FloatArray
     channel_error: FloatArray
     predicted_error: float | None
+    chance: float
     bound: float
     right_error: float | None
     training: BatchScatter
@@ -81,7 +87,7 @@ class LayerMeasure:
     @property
     def noise(self) -> float | None:
         """What chance gives the predicted error at most; None for one batch, or if not known."""
-        return self.bound if self.batches > 1 and math.isfinite(self.bound) else None
+        return self.chance if self.batches > 1 and math.isfinite(self.chance) else None
 
     @property
     def z_max(self) -> float | None:
@@ -116,7 +122,7 @@ class LayerMeasure:
     @property
     def blamed(self) -> bool:
         """Whether the predicted error is beyond noise, and large enough to matter."""
-        return self.error > max(BLAMED, self.bound)
+        return self.error > max(BLAMED, self.chance)
 
     @property
     def stored_wrong(self) -> bool:
@@ -167,6 +173,7 @@ def layer_measure(
             (seen.mean_of_batches - mean) / np.sqrt(stored),
             (seen.batch_var + layer.eps) / stored,
         )
+        chance, bound = expected_noise(layer, seen, stored, weight, train_batch_size)
         return LayerMeasure(
             name=layer.name,
             order=layer.order,
@@ -183,7 +190,8 @@ def layer_measure(
             var_ratio=ratio,
             channel_error=error,
             predicted_error=_rms(error),
-            bound=expected_noise(layer, seen, stored, weight, train_batch_size),
+            chance=chance,
+            bound=bound,
             right_error=_rms(right),
             training=batch_scatter(seen),
             evaluation=batch_scatter(evaluated),
@@ -210,6 +218,7 @@ def _memory(seen: InputSums, mean: FloatArray, train_batch_size: float | None) -
     if seen.batches < 2:
         return None
     scatter = seen.batch_mean_squares / (seen.batches - 1) * rescaled(seen, train_batch_size)
+    scatter = np.maximum(scatter, LEAST_SCATTER**2 * seen.var)
     ratio = np.square(seen.mean_of_batches - mean) / scatter
     known = ratio[np.isfinite(ratio)]
     if not len(known):

@@ -22,8 +22,11 @@ def expected_noise(
     stored: FloatArray,
     weight: FloatArray,
     train_batch_size: float | None,
-) -> float:
-    """The predicted error that chance reaches at most; Inf where that is not known.
+) -> tuple[float, float]:
+    """The predicted error that chance reaches at most, and that with batches that differ as these.
+
+    Inf where that is not known. The second is the first, unless the batches differ more than
+    their samples explain.
 
     `stored` is running_var + eps. Two things scatter: the running average, by m/(2 - m) of what
     batches scatter, and the data's own mean and variance; the latter by their samples, unless the
@@ -47,15 +50,26 @@ def expected_noise(
         and _median_ratio(means, by_samples) > f_quantile(CHANCE_OF_NOISE, first, second)
     )
     relative = np.square(weight) / stored
-    # d sqrt(v / stored) = dv / (2 sqrt(v stored)), v being the data's variance.
-    of_var = relative * variances / (4 * np.where(seen.batch_var > 0, seen.batch_var, np.inf))
     share = averaging(layer) * rescaled(seen, train_batch_size)
-    memory = _finite_mean(share * (relative * means + of_var))
-    data = _finite_mean((relative * (means if differ else by_samples) + of_var) / batches)
-    if not math.isfinite(memory + data):
-        return math.inf
-    freedom = _freedom(memory, first, data, first if differ else max(first, second))
-    return t_quantile(CHANCE_OF_NOISE / len(stored), freedom) * math.sqrt(memory + data)
+
+    def reach(means: FloatArray, own: FloatArray, variances: FloatArray, its: float) -> float:
+        # d sqrt(v / stored) = dv / (2 sqrt(v stored)), v being the data's variance.
+        of_var = relative * variances / (4 * np.where(seen.batch_var > 0, seen.batch_var, np.inf))
+        memory = _finite_mean(share * (relative * means + of_var))
+        data = _finite_mean((relative * own + of_var) / batches)
+        if not math.isfinite(memory + data):
+            return math.inf
+        freedom = _freedom(memory, first, data, its)
+        return t_quantile(CHANCE_OF_NOISE / len(stored), freedom) * math.sqrt(memory + data)
+
+    if not differ:
+        chance = reach(means, by_samples, variances, max(first, second))
+        return chance, chance
+    bound = reach(means, means, variances, first)
+    if inner < 1:
+        return bound, bound
+    alike = np.minimum(variances, 2 * np.square(seen.batch_var) * (batches / seen.samples))
+    return min(bound, reach(by_samples, by_samples, alike, second)), bound
 
 
 def averaging(layer: WatchedLayer) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Severity
 from bncli.rulebook import running
 from bncli.rulebook.checkpoint import file_findings, layer_findings
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 EXPLAINS = ("BN1", "BN20", "BN21", "BN60", "BN7")
 """How the codes begin whose findings are causes of a gap."""
+
+VARIES = 10.0
+"""How many times the stored variance the data's is, for the stored one to be disproved."""
 
 EXCUSES = ("BN1", "BN20", "BN21", "BN60")
 """How the codes begin whose findings explain that a layer is off by any amount. A momentum (BN7)
@@ -101,6 +105,24 @@ def as_stored(layer: WatchedLayer) -> Layer:
         eps_assumed=False,
         momentum_assumed=False,
     )
+
+
+def without_disproved(findings: Sequence[Finding], found: Sequence[LayerMeasure]) -> list[Finding]:
+    """The findings but those of an input that hardly varied (BN4), where the data's does.
+
+    Such a layer is off: its stored variances are wrong, and that is said by another rule.
+    """
+    varies = {each.name: each for each in found if each.blamed}
+
+    def disproved(finding: Finding) -> bool:
+        each = varies.get(str(finding.evidence.get("layer")))
+        channels = finding.evidence.get("channels")
+        if each is None or not finding.code.startswith("BN4") or not isinstance(channels, list):
+            return False
+        data = each.var[channels] if channels else each.var
+        return bool((data > VARIES * np.maximum(each.stored_var[channels], 0)).all())
+
+    return [finding for finding in findings if not disproved(finding)]
 
 
 def is_cause(finding: Finding) -> bool:

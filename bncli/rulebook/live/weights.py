@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.live.evidence import Evidence, at_layers, is_fast, off_by
-from bncli.rulebook.order import middle_of
 
 if TYPE_CHECKING:
     from bncli.report import Value
@@ -62,7 +62,7 @@ UNEXPLAINED = Rule(
     symptom="The model is good in training mode and worse in evaluation.",
     arithmetic="The predicted error of a layer's output is above 0.1 and beyond what chance and "
     "the running average's memory give. Without such a layer, the outputs' gap between the modes "
-    "is more than 1.1 times its floor.",
+    "is more than 1.25 times its floor.",
     certainty="Certain that they do not fit these data. Whether statistics or data are to blame is "
     "open.",
     lookalike="A gap at its floor is the training's own noise, and not reported.",
@@ -76,13 +76,23 @@ ALONE = 10.0
 STANDS_OUT = 3.0
 """How many times the next error one is, for a layer to stand out."""
 
-FAR = 2.0
-"""(running_mean - mean)^2 over the variance of the batches' means, in the median layer, from which
-no running average has left it: at a momentum of 0.99 it is 1, and in trained nets 0.5 at most."""
+NOTED = 1.25
+"""How many times its floor a gap is at least, for it to be noted where no layer is off: healthy
+nets whose weights still moved fast at the end reach 1.2."""
 
-FURTHEST = 8.0
-"""What that is in the layer that is furthest; the last batch alone, whose channels move together,
-leaves less."""
+FAR = 3.0
+"""(running_mean - mean)^2 over the variance of the batches' means, in the median layer, from which
+no running average has left it: at a momentum of 0.99 it is 1, and in nets whose weights still moved
+fast at the end of their training 1.7."""
+
+FURTHEST = 20.0
+"""What that is in the layer that is furthest; weights that moved fast at the end leave 16."""
+
+FAR_MISFIT = 8.0
+"""What it is there at least where the first layer's means do not fit its kernels."""
+
+LEAST_ERROR = 0.03
+"""The predicted error of a layer below which its distance is nothing to speak of."""
 
 MOST_SPOILT = 0.25
 """The share of layers that may be wrong by themselves; more are of one cause."""
@@ -110,7 +120,7 @@ def check_weights(found: Evidence) -> list[Finding]:
     detail = _averaged(found)
     fast = found.first is not None and is_fast(found, found.first.name)  # one batch's means
     if origin is not None and found.fits is False and found.first is not None and not fast:
-        if not (blamed or _far(found)) or _alone(found):
+        if not (blamed or _far(found, FAR_MISFIT)) or _alone(found):
             return []
         names = [each.name for each in blamed] or [found.first.name]
         said = f"the first layer's means do not fit its kernels (residual {origin.residual:.2g})"
@@ -132,7 +142,7 @@ def _far_by_memory(found: Evidence) -> list[Finding]:
     """BN807 where few layers are off: the stored means are too far away for an average."""
     layers = [each for each in found.living if each.memory is not None]
     memories = [each.memory or 0.0 for each in layers]
-    if not _far(found) or (middle_of(memories) or 0.0) < FAR:
+    if not _far(found, FURTHEST) or float(np.median(memories)) < FAR:
         return []
     worst = max(layers, key=lambda each: each.memory or 0.0)
     names = [worst.name, *(each.name for each in layers if (each.memory or 0.0) >= FAR)]
@@ -150,13 +160,13 @@ def _far_by_memory(found: Evidence) -> list[Finding]:
     ]
 
 
-def _far(found: Evidence) -> bool:
+def _far(found: Evidence, border: float) -> bool:
     """Whether there is a gap, and a layer's stored means are where no average of batches is."""
     if found.ratio is None or not (found.real and found.believed):
         return False
     if any(each.evaluation.differ for each in found.measures):  # which makes a gap too
         return False
-    return any((each.memory or 0.0) >= FURTHEST for each in found.living)
+    return any((each.memory or 0.0) >= border and each.error > LEAST_ERROR for each in found.living)
 
 
 def _averaged(found: Evidence) -> str:
@@ -212,7 +222,7 @@ def check_unexplained(found: Evidence) -> list[Finding]:
         names = [worst.name, *(each.name for each in blamed if each is not worst)]
         said = f"off by {off_by(worst)}, where chance gives {worst.bound:.2g}"
         return [at_layers(UNEXPLAINED, names, said, detail=_how(worst))]
-    if found.ratio is None or not found.real or not found.believed:
+    if found.ratio is None or found.ratio < NOTED or not found.believed:
         return []
     if not found.living:
         return []

@@ -113,7 +113,7 @@ def test_the_chart_over_depth(seen):
     assert chart.series["output off by"] == [each.predicted_error for each in found]
     assert chart.series["noise"] == [each.noise for each in found]
     assert depth_charts(found[:1]) == ()
-    unknown = [replace(each, bound=math.inf) for each in found]
+    unknown = [replace(each, chance=math.inf, bound=math.inf) for each in found]
     assert list(depth_charts(unknown)[0].series) == ["output off by"]
 
 
