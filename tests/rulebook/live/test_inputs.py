@@ -65,3 +65,9 @@ def test_a_map_counts_for_nothing_where_a_third_of_the_input_is_padding():
     found = diagnosis(case.capture, trials)
     assert found.cause in ("constant-input", "input-scaled")
     assert len([each for each in found.findings if each.severity is Severity.WARNING]) == 1
+
+
+def test_the_fix_names_the_map():
+    case = faults.pictures_not_divided_by_255()
+    (finding,) = diagnosis(case.capture, case.trials).findings
+    assert finding.hint == "Feed the model the input divided by 255, as in training."

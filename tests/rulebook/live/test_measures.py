@@ -121,3 +121,12 @@ def test_instance_norm_is_judged_by_what_it_divides_by():
     assert found.predicted_error < 0.1
     assert layer_measure(watched("bn", batches, var=var, weight=1)).predicted_error > 2
     assert found.evaluation.f_ratio is None
+
+
+def test_a_mean_that_never_varies_is_no_distance():
+    """Behind BatchNorm and a linear layer, a training pass gives every batch the same mean."""
+    rng = np.random.default_rng(12)
+    batches = [rng.normal(0, 1, (64, 6)) for _ in range(12)]
+    batches = [batch - batch.mean(0) for batch in batches]
+    found = layer_measure(watched("bn", batches, mean=0.001, weight=1))
+    assert found.memory < 0.5

@@ -46,3 +46,15 @@ def test_a_layer_is_as_a_checkpoint_would_hold_it():
     assert not stored.eps_assumed
     assert not stored.momentum_assumed
     assert as_stored(replace(layer, frozen=True)).momentum is None
+
+
+def test_a_low_variance_that_the_data_disprove_is_no_cause():
+    """One channel's running_var was spoilt; its input does vary."""
+    shown = network()
+    state = shown.layers[2].state
+    var = state.running_var.copy()
+    var[3] = 1e-8
+    shown = replace(shown, outputs=network(gap=0.9).outputs)
+    found = diagnosis(changed(shown, "middle", state=replace(state, running_var=var)))
+    assert found.cause == "statistics-of-one-layer-spoilt"
+    assert "BN401" not in {each.code for each in found.findings}
