@@ -65,24 +65,19 @@ def test_a_healthy_layer_is_not_blamed(samples, places, channels, batches, momen
 
 
 def test_the_noise_is_the_running_average_s_and_the_data_s():
-    """Over many draws, the error without the factor for chance is what was expected."""
+    """Over many draws, chance stays below it, and not far below."""
     rng = np.random.default_rng(5)
     ratios = []
-    for _ in range(120):
-        history = [rng.normal(2, 3, (16, 1, 3, 3)) for _ in range(120)]
+    for _ in range(60):
         mean, var = 2.0, 9.0
-        for batch in history:
+        for batch in rng.normal(2, 3, (60, 144)):
             mean = 0.9 * mean + 0.1 * batch.mean()
             var = 0.9 * var + 0.1 * batch.var(ddof=1)
-        layer = watched("bn", history[-20:], mean=mean, var=var, weight=1)
-        fresh = watched(
-            "bn", [rng.normal(2, 3, (16, 1, 3, 3)) for _ in range(20)], mean=mean, var=var, weight=1
-        )
-        assert layer.num_features == 1
-        found = layer_measure(fresh)
+        fresh = list(rng.normal(2, 3, (12, 16, 1, 3, 3)))
+        found = layer_measure(watched("bn", fresh, mean=mean, var=var, weight=1))
         ratios.append(found.right_error / found.bound)
     assert np.mean(np.array(ratios) > 1) <= 0.04
-    assert np.quantile(ratios, 0.95) > 0.5  # and not so far away that nothing would be seen
+    assert np.quantile(ratios, 0.9) > 0.4
 
 
 def test_the_training_batch_size_rescales_the_memory():
