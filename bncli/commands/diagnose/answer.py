@@ -31,8 +31,17 @@ ANSWER_COLUMNS = (
 )
 
 
-def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[Table, ...]:  # noqa: ARG001  # a verdict is for the model
-    """The layers whose output is furthest off; the others are summed up where they are many."""
+def layers_table(
+    report: Report,
+    fail_on: FailOn,  # noqa: ARG001  # a verdict is for the model
+    rows: Sequence[Row],
+    *,
+    closing: bool = True,
+) -> tuple[Table, ...]:
+    """The layers whose output is furthest off; the others are summed up where they are many.
+
+    `closing` says that there is a gap to close, and that the shares of it mean something.
+    """
     codes = codes_of(report.findings)
     worst = sorted(rows, key=lambda row: -_number(row["predicted_error"], unknown=-1.0))
     said = [
@@ -43,7 +52,7 @@ def layers_table(report: Report, fail_on: FailOn, rows: Sequence[Row]) -> tuple[
             "data": _pair(row["mean"], row["var"]),
             "off": _std(row["predicted_error"]),
             "noise_said": _std(row["noise"]),
-            "closes_said": _share(row["closes"]),
+            "closes_said": _share(row["closes"]) if closing else None,
             "flags": " ".join(codes.get(str(row["name"]), ())) or None,
             "error": row["predicted_error"],
         }

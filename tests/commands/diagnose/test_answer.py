@@ -97,6 +97,13 @@ def test_how_much_a_layer_closes(closes, said):
     assert "closes: this layer's new statistics alone" in table.note
 
 
+def test_shares_of_nothing_are_left_out():
+    rows = [row("a", 0.01, closes=1.02)]
+    (table,) = layers_table(report(), FailOn.ERROR, rows, closing=False)
+    assert table.rows[0]["closes_said"] is None
+    assert "closes" not in table.note
+
+
 def test_columns_that_say_nothing_are_left_out():
     keys = [column.key for column in answer(row("a", 1.0)).columns]
     assert keys == ["name", "worst_channel", "stored", "data", "off", "noise_said"]

@@ -108,6 +108,7 @@ def test_nothing_is_wrong(diagnosed, run, healthy):
     assert report["verdict"].startswith("PASS  nothing is wrong: the gap of 0.5")
     text = run(*CALL, "--checkpoint=right.pth").stdout
     assert [line.split()[0] for line in text.splitlines()[4:7]] == ["bn3", "bn1", "bn2"]
+    assert "closes" not in text.splitlines()[3]
 
 
 def test_the_exit_code_follows_fail_on(run, spoilt):
