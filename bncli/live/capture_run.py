@@ -10,6 +10,7 @@ from bncli.errors import BncliError
 from bncli.live.batch import Batch, Statistics, inputs_of, model_input
 from bncli.live.layers import active_dropout, still_training
 from bncli.live.outputs import OutputPool, floating_tensors
+from bncli.live.passes import BY_BATCH
 from bncli.live.watching import KernelFinder, add_input, watched
 from bncli.live.weights import fingerprint
 from bncli.model.capture import Capture, InputSums, Propagation, WatchedLayer
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from bncli.live.session import Session
     from bncli.moments.batches import BatchSums
 
-ONE_VALUE = "Expected more than 1 value per channel when training"
-"""How PyTorch refuses a batch whose channels have one value each."""
+ONE_VALUE = "Expected more than 1"
+"""How PyTorch refuses a batch whose channels have one value each, "when training"."""
 
 
 class _ReachedError(BncliError):
@@ -46,40 +47,78 @@ class CaptureRun:
         self._left: set[str] = set()
         self._dropout = [name for name, _ in active_dropout(session.model)]
         self._still = still_training(session.model)  # before a pass switches modes
+        self._by_batch = BY_BATCH if self._dropout else BY_BATCH[:1]
+        self._looked = self._takes_one = False
+        self._why = ""
         self.refused = ""
         self.samples = 0
         self.largest = 0
 
     def both(self) -> None:
-        """The training and the eval propagation, batch by batch; and dropout's, if there is any."""
-        session, wanted = self._session, [Propagation.TRAINING]
-        if self._dropout:
-            wanted.append(Propagation.AS_TRAINED)
-        for number, batch in session.batches():
-            self._see_input(batch)
-            self.samples += batch.samples
-            self.largest = max(self.largest, batch.samples)
-            training = None
-            for propagation in () if self.refused else wanted:
-                try:
-                    output = self._forward(propagation, number, batch)
-                except BncliError as error:
-                    if ONE_VALUE not in str(error):
-                        raise
-                    self.refused = str(error)
-                    break
-                if propagation is Propagation.TRAINING:
-                    training = floating_tensors(output)
-            output = self._forward(Propagation.EVAL, number, batch)
-            if training is not None:
-                session.keep_output(number, batch, training)
-                self._outputs.add_training(training)
-                self._outputs.add(Propagation.EVAL, floating_tensors(output), training)
-            session.done()
+        """The training and the eval propagation, batch by batch; and dropout's, if there is any.
+
+        Batches of one sample that training refuses are left out of all passes, unless there are no
+        others: evaluation alone runs then.
+        """
+        for number, batch in self._session.batches():
+            if not self._refuses(number, batch):
+                self._both(number, batch)
+        if not self.samples:
+            self.refused = self._why
+            self._session.left_out.clear()
+            for number, batch in self._session.batches():
+                self._both(number, batch)
         if self.refused:
-            for propagation in wanted:
+            for propagation in BY_BATCH:
                 self._sums.pop(propagation, None)
             self._outputs.problem = self.refused
+
+    def _refuses(self, number: int, batch: Batch) -> bool:
+        """Whether training refuses a batch, as one sample may be one value a channel.
+
+        It is tried without watching, as the layers in front would have seen it already. What holds
+        for one such batch is taken to hold for all.
+        """
+        session = self._session
+        if batch.samples != 1 or self._takes_one:
+            return False
+        if not session.left_out:
+            try:
+                session.runner.forward(batch, Propagation.TRAINING, number=number)
+            except BncliError as error:
+                if ONE_VALUE not in str(error):
+                    raise
+                self._why = str(error)
+            else:
+                self._takes_one = True
+                return False
+        session.left_out[number] = batch.label
+        return True
+
+    def _both(self, number: int, batch: Batch) -> None:
+        """All propagations of one batch."""
+        session, training = self._session, None
+        self._see_input(batch)
+        self.samples += batch.samples
+        self.largest = max(self.largest, batch.samples)
+        for propagation in self._by_batch:
+            if self.refused:
+                break
+            try:
+                output = self._forward(propagation, number, batch)
+            except BncliError as error:
+                if ONE_VALUE not in str(error):
+                    raise
+                self.refused = str(error)
+                break
+            if propagation is Propagation.TRAINING:
+                training = floating_tensors(output, copied=True)
+        output = self._forward(Propagation.EVAL, number, batch)
+        if training is not None:
+            session.keep_output(number, batch, training)
+            self._outputs.add_training(training)
+            self._outputs.add(Propagation.EVAL, floating_tensors(output), training)
+        session.done()
 
     def one(
         self, propagation: Propagation, statistics: Mapping[str, Statistics]
@@ -89,8 +128,8 @@ class CaptureRun:
         self._sums.pop(propagation, None)
         self._outputs.forget(propagation)
         for number, batch in session.batches():
-            output = self._forward(propagation, number, batch, statistics)
             training = session.training_output(number, batch)
+            output = self._forward(propagation, number, batch, statistics)
             self._outputs.add(propagation, floating_tensors(output), training)
             session.done()
         return self.results(propagation)
@@ -141,7 +180,7 @@ class CaptureRun:
         """One forward pass whose layers' inputs are taken in."""
         session = self._session
         self._calls.clear()
-        look = propagation is Propagation.TRAINING and number == 0
+        look, self._looked = not self._looked, True
 
         def seen(layer: LiveLayer, x: Tensor) -> None:
             name = layer.name
@@ -198,10 +237,11 @@ class CaptureRun:
             rounds=found.rounds,
             settled=found.settled,
             refused_training=self.refused,
-            no_gap=self._outputs.problem,
+            no_gap=self._outputs.why_no_gap,
             source=session.source,
             fingerprint=fingerprint(session.model),
             uncalled=tuple(each.name for each in session.layers if each.name not in self._order),
+            left_out=tuple(session.left_out.values()),
             per_batch=self._every_batch(),
         )
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import UsageError
+from bncli.errors import ModelError, UsageError
 from bncli.light import dataclass
+from bncli.live.users_code import users_code
 from bncli.model import BatchNormModule, BatchNormState
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+"""Modules around a model, which run it as it is."""
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -41,6 +45,32 @@ class LiveLayer:
         """running_mean and running_var; None where the layer has none."""
         mean, var = getattr(self.module, BUFFERS[0], None), getattr(self.module, BUFFERS[1], None)
         return None if mean is None or var is None else (mean, var)
+
+    def input_of(self, given: Any) -> Tensor | None:
+        """What the layer takes in as (N, num_features, ...); None where it is no such tensor.
+
+        A layer that moves its channels from the last axis to the second is given them last.
+        """
+        import torch
+
+        if not isinstance(given, torch.Tensor) or not given.numel():
+            return None
+        x = given.dequantize() if given.is_quantized else given
+        if self.per_sample and x.ndim == self.module._get_no_batch_dim():  # type: ignore[operator]  # noqa: SLF001
+            x = x.unsqueeze(0)
+        channels = self._num_features
+        if x.ndim < 2 or channels in (None, x.shape[1]):
+            return x if x.ndim >= 2 else None
+        return x.movedim(-1, 1) if x.shape[-1] == channels else None
+
+    @property
+    def _num_features(self) -> int | None:
+        """The number of channels; None where the layer does not say it."""
+        for name in ("running_mean", "weight"):
+            tensor = getattr(self.module, name, None)
+            if tensor is not None:
+                return int(tensor.numel())
+        return getattr(self.module, "num_features", None)
 
     def state(self) -> BatchNormState:
         """The layer's own tensors, copied, and what its module says."""
@@ -77,15 +107,43 @@ class LiveLayer:
         )
 
 
+def model_to_run(model: nn.Module) -> nn.Module:
+    """The model itself, out of what torch.compile and parallel training wrap it in.
+
+    Raises ModelError for layers that have no shape yet, or that are watched in vain.
+    """
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    while type(model).__name__ in WRAPPERS and len(inner := list(model.children())) == 1:
+        model = inner[0]
+    for name, module in model.named_modules():
+        tensors = (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001
+        if any(map(is_lazy, tensors)):
+            raise ModelError(
+                f"{name or 'the model'} ({type(module).__name__}) has no shape before a first "
+                "batch went through the model; load a checkpoint, or run a batch where the model "
+                "is built."
+            )
+        if isinstance(module, torch.jit.ScriptModule) and any(
+            buffer.rpartition(".")[2] == BUFFERS[0] for buffer, _ in module.named_buffers()
+        ):
+            raise ModelError(
+                f"{name or 'the model'} is a TorchScript program, which takes no hooks, so its "
+                "layers cannot be watched; build the model from the class that it was made from."
+            )
+    return model
+
+
 def find_layers(
     model: nn.Module, frozen: Sequence[str] = (), *, switching: bool = True
 ) -> list[LiveLayer]:
     """The BatchNorm layers of a model, in the order of its modules; modes are left as they are.
 
     `frozen` has patterns of names. A layer is also frozen if its weight and bias are buffers, if
-    they take no gradient while other parameters of the model do, or if the model keeps it in
-    evaluation mode after `model.train()`; without `switching`, the model is not asked by calling
-    that. Raises UsageError for a pattern that fits no layer.
+    they take no gradient while other parameters of the model do, if it is quantised, or if the
+    model keeps it in evaluation mode after `model.train()`; without `switching`, the model is not
+    asked by calling that. Raises UsageError for a pattern that fits no layer.
     """
     named = [(name, module) for name, module in model.named_modules() if _is_layer(module)]
     names = [name for name, _ in named]
@@ -101,6 +159,7 @@ def find_layers(
             module,
             frozen=any(_fits(name, pattern) for pattern in frozen)
             or module in kept
+            or ".quantized." in type(module).__module__
             or _takes_no_gradient(module, trained=trained),
             in_training=module in left,
             per_sample=_is_instance_norm(module),
@@ -156,9 +215,11 @@ def _modes(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
     modules = list(model.modules())
     before = [module.training for module in modules]
     try:
-        model.train()
+        with users_code("switching the model's mode"):
+            model.train()
         kept = {module for module in modules if not module.training}
-        model.eval()
+        with users_code("switching the model's mode"):
+            model.eval()
         left = {module for module in modules if module.training}
     finally:
         for module, mode in zip(modules, before, strict=True):
@@ -170,8 +231,11 @@ def _modes(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is a BatchNorm layer, or an InstanceNorm that keeps running statistics."""
+    import torch
     from torch.nn.modules.batchnorm import _NormBase
 
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     buffers = module._buffers  # noqa: SLF001  # named_buffers leaves out what is None
     mean, var = buffers.get(BUFFERS[0]), buffers.get(BUFFERS[1])
     if isinstance(module, _NormBase):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass
 from bncli.live.layers import BUFFERS, LiveLayer, active_dropout
+from bncli.live.random_streams import RandomStreams
+from bncli.live.watching import EAGER
 from bncli.model.capture import Propagation
 
 if TYPE_CHECKING:
@@ -33,27 +35,33 @@ class Runner:
     layers: list[LiveLayer]
     device: str = "cpu"
     seed: int = 0
-    trained_in_eval: set[str] = field(default_factory=set)
+    _buffers: list[_Buffer] = field(default_factory=list)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Whatever runs inside, modes, buffers, hooks and random state are as before afterwards."""
+        """Whatever runs inside, modes, buffers, hooks and random state are as before afterwards.
+
+        No pass begins with buffers that another left. What torch.compile made runs as it was
+        written.
+        """
         modules = list(self.model.modules())
         modes = [module.training for module in modules]
-        buffers = [
-            (module, name, tensor, tensor.clone())
+        outer = self._buffers
+        self._buffers = [
+            _Buffer(module, name, tensor, tensor.clone(), _version(tensor))
             for module in modules
             for name, tensor in module._buffers.items()  # noqa: SLF001  # those that are not saved too
             if tensor is not None
         ]
-        with _random_state(self.seed):
+        with _random_state(self.seed), EAGER:
             try:
                 yield
             finally:
                 for module, mode in zip(modules, modes, strict=True):
                     module.training = mode
-                for module, name, tensor, copy in buffers:
-                    _put_back(module, name, tensor, copy)
+                for buffer in self._buffers:
+                    buffer.put_back()
+                self._buffers = outer
 
     def forward(
         self,
@@ -71,19 +79,17 @@ class Runner:
 
         from bncli.live.users_code import users_code
 
-        self._set_modes(propagation)
         args, kwargs = _moved((batch.args, dict(batch.kwargs)), self.device)
-        state = torch.get_rng_state()
-        torch.manual_seed(self.seed + number)
-        try:
-            with (
-                torch.no_grad(),
-                self._buffers_aside(statistics or {}),
-                users_code(f"the model on {batch.label}"),
-            ):
-                return self.model(*args, **kwargs)
-        finally:
-            torch.set_rng_state(state)
+        for buffer in self._buffers:  # now, as the output may have been one of them
+            buffer.put_back_if_changed()
+        with (
+            torch.no_grad(),
+            self._buffers_aside(statistics or {}),
+            RandomStreams(self.seed + number).drawing(),
+            users_code(f"the model on {batch.label}"),
+        ):
+            self._set_modes(propagation)
+            return self.model(*args, **kwargs)
 
     def _set_modes(self, propagation: Propagation) -> None:
         """Evaluation mode for all; training for the BatchNorm layers where the batch normalises."""
@@ -130,14 +136,38 @@ class Runner:
                 buffers[name] = tensor
 
 
-def _put_back(module: nn.Module, name: str, tensor: Tensor, copy: Tensor) -> None:
-    """The buffer of a module as it was: the same tensor with the same bytes."""
-    import torch
+@dataclass(slots=True)
+class _Buffer:
+    """A buffer of a module: the tensor itself, what was in it, and how often it was written to."""
 
-    with torch.no_grad():
-        if not _same_bytes(tensor, copy):
-            tensor.copy_(copy)
-    module._buffers[name] = tensor  # noqa: SLF001
+    module: nn.Module
+    name: str
+    tensor: Tensor
+    copy: Tensor
+    version: int | None
+
+    def put_back(self) -> None:
+        """The same tensor with the same bytes."""
+        import torch
+
+        buffers: dict[str, Any] = self.module._buffers  # noqa: SLF001
+        with torch.no_grad():
+            if not _same_bytes(self.tensor, self.copy):
+                self.tensor.copy_(self.copy)
+        if not isinstance(self.module, torch.jit.ScriptModule):  # which holds no tensors of Python
+            buffers[self.name] = self.tensor
+        self.version = _version(self.tensor)
+
+    def put_back_if_changed(self) -> None:
+        """The same, at no cost where nothing wrote to it."""
+        held = dict(self.module._buffers).get(self.name)  # noqa: SLF001
+        if held is not self.tensor or self.version is None or self.version != _version(self.tensor):
+            self.put_back()
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to in place; None where PyTorch does not count that."""
+    return None if tensor.is_inference() else tensor._version  # noqa: SLF001
 
 
 def _same_bytes(a: Tensor, b: Tensor) -> bool:
@@ -168,31 +198,12 @@ def _moved(value: Any, device: str) -> Any:
 @contextmanager
 def _random_state(seed: int) -> Iterator[None]:
     """Seeded generators of Python, NumPy and torch while the block runs; as before afterwards."""
-    import random
-
-    import numpy as np
     import torch
 
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    reseed(seed)
     try:
-        yield
+        with RandomStreams(seed).drawing():
+            yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002  # the state that users' code may draw from
-        torch.set_rng_state(before[2])
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-
-
-def reseed(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators, so that a loader shuffles alike each time."""
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)

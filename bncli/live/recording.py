@@ -8,7 +8,6 @@ hooks out.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import field
@@ -20,7 +19,7 @@ from bncli.errors import BncliError, ModelError, UsageError
 from bncli.light import dataclass
 from bncli.live.batch import Batch, inputs_of, model_input
 from bncli.live.layers import LiveLayer, active_dropout, find_layers, in_training_now
-from bncli.live.watching import Hook, KernelFinder, add_input, watched
+from bncli.live.watching import EAGER, Hook, KernelFinder, add_input, watched
 from bncli.model.capture import Capture, Propagation, WatchedLayer
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Recording:
             end = model.register_forward_hook(Hook(self._end), always_call=True)
             stack.callback(end.remove)
             stack.enter_context(watched(self._layers, self._take_in))
-            stack.enter_context(_EAGER)
+            stack.enter_context(EAGER)
             self._hooks = stack.pop_all()
         return self
 
@@ -351,29 +350,3 @@ def _in_backward() -> bool:
     import torch
 
     return bool(torch._C._current_graph_task_id() != -1)  # noqa: SLF001  # there is no other way
-
-
-class _Eager:
-    """While any block is open, what torch.compile made runs without its compiled code."""
-
-    def __init__(self) -> None:
-        self._open = 0
-        self._stance: Any = None
-
-    def __enter__(self) -> None:
-        import torch
-
-        self._open += 1
-        compiling = "torch._dynamo" in sys.modules  # which is slow to import
-        if self._open == 1 and compiling and hasattr(torch.compiler, "set_stance"):
-            self._stance = torch.compiler.set_stance("force_eager")
-            self._stance.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._open -= 1
-        if self._open == 0 and self._stance is not None:
-            self._stance.__exit__(None, None, None)
-            self._stance = None
-
-
-_EAGER = _Eager()

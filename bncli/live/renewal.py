@@ -70,7 +70,8 @@ def renewal_of(session: Session, run: CaptureRun) -> Renewal:
         rounds += 1
         current.update(_together(session, names, room))
     moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
-    if moving is not None and _cost(names, moving) <= MOST_PASSES:
+    spent = 0.0
+    while moving is not None and (spent := spent + _cost(names, moving)) <= MOST_PASSES:
         for name in names[moving:]:
             rounds += 1
             current[name] = statistics_of(run.until(name, current))

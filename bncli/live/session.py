@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bncli.light import dataclass
 from bncli.live.batch import Batch, Statistics, with_input
-from bncli.live.layers import LiveLayer, find_layers
+from bncli.live.layers import LiveLayer, find_layers, model_to_run
 from bncli.live.outputs import NamedTensors, OutputPool, floating_tensors
-from bncli.live.passes import Runner, reseed
+from bncli.live.passes import Runner
+from bncli.live.random_streams import seed_all
 from bncli.model.capture import Capture, Propagation
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class _Kept:
         size = sum(tensor.nbytes for tensor in outputs.values())
         if number not in self.outputs and size <= self.room:
             self.room -= size
-            kept = {name: tensor.cpu().clone() for name, tensor in outputs.items()}
-            self.outputs[number] = crc, kept
+            self.outputs[number] = crc, {name: tensor.cpu() for name, tensor in outputs.items()}
 
     def get(self, number: int, crc: int) -> NamedTensors | None:
         """The outputs of that batch, if they were kept and it is the same batch."""
@@ -75,11 +75,13 @@ class Session:
     layers: list[LiveLayer] = field(init=False)
     renewed: dict[str, Statistics] = field(init=False, default_factory=dict)
     refused: bool = field(init=False, default=False)
+    left_out: dict[int, str] = field(init=False, default_factory=dict)
     runner: Runner = field(init=False)
     _kept: _Kept = field(init=False, default_factory=_Kept)
 
     def __post_init__(self) -> None:
-        """Find the layers."""
+        """Find the layers. Raises ModelError for a model that cannot run, or not be watched."""
+        self.model = model_to_run(self.model)
         self.layers = find_layers(self.model, self.frozen)
         self.runner = Runner(self.model, self.layers, self.device, self.seed)
 
@@ -122,23 +124,24 @@ class Session:
         pool, scores = OutputPool(), _Scores(metric)
         for number, batch in self.batches():
             changed = batch if change is None else with_input(batch, change)
+            training = self.training_output(number, changed)
             output = self.runner.forward(changed, propagation, statistics, number)
-            floating = floating_tensors(output)
-            if propagation is Propagation.TRAINING:
-                training = floating
-            else:
-                training = self.training_output(number, changed)
             pool.add_training(training)
-            pool.add(propagation, floating, training)
+            pool.add(propagation, floating_tensors(output), training)
             scores.add(output, batch)
             self.done()
         capture = Capture((), pool.sums())
         return Measured(capture.gap(propagation), scores.mean)
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """The batches with their numbers, shuffled alike in every pass if a loader shuffles."""
-        reseed(self.seed)
-        yield from enumerate(self.data)
+        """The batches with their numbers, shuffled alike in every pass if a loader shuffles.
+
+        Those of `left_out` are not among them.
+        """
+        seed_all(self.seed)
+        for number, batch in enumerate(self.data):
+            if number not in self.left_out:
+                yield number, batch
 
     def training_output(self, number: int, batch: Batch) -> NamedTensors:
         """The floating-point outputs of the training propagation, kept or made anew.
@@ -150,7 +153,8 @@ class Session:
         kept = self._kept.get(number, _crc(batch))
         if kept is not None:
             return kept
-        return floating_tensors(self.runner.forward(batch, Propagation.TRAINING, number=number))
+        output = self.runner.forward(batch, Propagation.TRAINING, number=number)
+        return floating_tensors(output, copied=True)
 
     def keep_output(self, number: int, batch: Batch, outputs: NamedTensors) -> None:
         """Remember a training output for later passes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import field
@@ -53,13 +54,10 @@ class Hook:
 def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
     """What PyTorch calls before the layer."""
 
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else next(iter(kwargs.values()), None)
-        if given is None or not given.numel():  # such as the regions of an image without any
-            return
-        if layer.per_sample and given.ndim == module._get_no_batch_dim():  # noqa: SLF001
-            given = given.unsqueeze(0)  # one sample, without a batch axis
-        seen(layer, given)
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+        x = layer.input_of(args[0] if args else next(iter(kwargs.values()), None))
+        if x is not None:
+            seen(layer, x)
 
     return hook
 
@@ -93,7 +91,7 @@ class KernelFinder:
         self._inputs[:] = inputs
         with ExitStack() as stack:
             for module in model.modules():
-                if isinstance(module, kinds):
+                if any(_runs_as(module, kind) for kind in kinds):
                     handle = module.register_forward_hook(self._convolved)
                     stack.callback(handle.remove)
             yield
@@ -118,6 +116,15 @@ class KernelFinder:
             kernel = input_kernel(module, size)
             assert kernel is not None  # as many sums as before
             self.found[name] = kernel
+
+
+def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of a kind and computes what that does, with the weight that it has."""
+    own = type(module)
+    return isinstance(module, kind) and all(
+        getattr(own, name, None) is getattr(kind, name, None)
+        for name in ("forward", "_conv_forward")
+    )
 
 
 def _same(a: Any, b: Tensor) -> bool:
@@ -161,3 +168,29 @@ def _share_inside(module: Any, axis: int, length: int) -> FloatArray:
     starts = np.arange(0, length + before + after - reach[-1], module.stride[axis]) - before
     places = starts[:, np.newaxis] + reach
     return np.asarray(((places >= 0) & (places < length)).mean(0))
+
+
+class _Eager:
+    """While any block is open, what torch.compile made runs without its compiled code."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._open += 1
+        compiling = "torch._dynamo" in sys.modules  # which is slow to import
+        if self._open == 1 and compiling and hasattr(torch.compiler, "set_stance"):
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._open -= 1
+        if self._open == 0 and self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+
+EAGER = _Eager()

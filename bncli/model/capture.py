@@ -171,8 +171,9 @@ class Capture:
     where that was not done, and `settled` whether they came to rest. `weights_moved` says that
     weights changed during the capture. `refused_training` is the reason why the training
     propagation could not run, such as one value a channel, and `no_gap` the reason why the outputs
-    cannot be compared; `uncalled` names BatchNorm layers that no batch reached. `source` says where
-    all this is from, as a script reads it: model, checkpoint, data, versions, threads, flags.
+    cannot be compared; `uncalled` names BatchNorm layers that no batch reached, and `left_out` the
+    batches of one sample that the training propagation refuses while others run. `source` says
+    where all this is from, as a script reads it: model, checkpoint, data, versions, threads, flags.
     `fingerprint` holds CRC-32 sums by name: `weights`, of all tensors but running statistics and
     counters, and `running_statistics`. `shard` is (K, N). `per_batch` has, where it was asked for,
     every batch's `count` (batches,), `mean` and biased `var` (batches, num_features) of a layer.
@@ -188,6 +189,7 @@ class Capture:
     refused_training: str = ""
     no_gap: str = ""
     uncalled: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     shard: tuple[int, int] = (0, 1)

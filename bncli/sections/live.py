@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bncli.model.capture import Propagation
+from bncli.rulebook.interface import examples
 from bncli.sections.answer import counted, listed
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ def gap_line(capture: Capture) -> str:
         f"{said}; new statistics in {where} leave {floor:.3g}, because training normalises each "
         "batch by itself"
     )
+
+
+def left_out_lines(capture: Capture) -> list[str]:
+    """What the capture left out: batches that cannot train, and layers that no batch reaches."""
+    lines = []
+    if number := len(capture.left_out):
+        which, they = ("1 batch", "it") if number == 1 else (f"{number} batches", "them")
+        lines.append(f"{which} of 1 sample left out, as training refuses {they}")
+    if capture.uncalled:
+        lines.append(f"no batch reaches {examples(capture.uncalled)}")
+    return lines
 
 
 def _why_unknown(capture: Capture) -> str:

@@ -99,14 +99,12 @@ def _report(seen: Capture, model: str, saved: str | None) -> Report:
     from bncli.commands.capture.tables import input_table, layers_answer, layers_table
     from bncli.rulebook.layers import label
     from bncli.rulebook.live.causes import observations
-    from bncli.sections.live import gap_line, live_facts, live_subject, weights_path
+    from bncli.sections.live import gap_line, left_out_lines, live_facts, live_subject, weights_path
 
     path = weights_path(seen)
     read = tuple(filter(None, [path]))
     names = [label(layer.name) for layer in seen.layers]
-    remarks = [gap_line(seen)]
-    if seen.uncalled:
-        remarks.append(f"no batch reaches {listed(seen.uncalled)}")
+    remarks = [gap_line(seen), *left_out_lines(seen)]
     verdict = f"{counted(len(seen.norms), 'layer')} captured; --save-stats FILE.npz keeps them"
     if saved is not None:
         size = size_of(Path(saved).stat().st_size)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.model.capture import Propagation
-from bncli.rulebook.interface import examples, percent
+from bncli.rulebook.interface import percent
 from bncli.rulebook.live.evidence import FEWEST_BATCHES
 from bncli.sections.answer import counted
 from bncli.sections.findings import closing
-from bncli.sections.live import gap_line, gap_ratio
+from bncli.sections.live import gap_line, gap_ratio, left_out_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,8 +62,7 @@ def remarks(
     yield from trial_remarks(capture, trials, measures)
     if trials is not None and trials.metrics:
         yield metric_remark(trials, metric)
-    if capture.uncalled:
-        yield f"no batch reaches {examples(capture.uncalled)}"
+    yield from left_out_lines(capture)
 
 
 def trial_remarks(

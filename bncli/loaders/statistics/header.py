@@ -90,17 +90,23 @@ def _written(value: Any) -> dict[str, Any]:
 
 
 def _read(kind: type, entry: Fields) -> dict[str, Any]:
-    """The same fields of a value of this kind, as they were written."""
+    """The same fields of a value of this kind, as they were written.
+
+    One that was new to this bncli when an older one wrote the file has its default.
+    """
     return {
         field.name: SIMPLE[str(field.type)][1](entry, field.name)
         for field in fields(kind)
-        if field.type in SIMPLE
+        if field.type in SIMPLE and (field.name in entry.values or field.name not in LATER)
     }
 
 
 def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else convert(value)
 
+
+LATER = ("left_out",)
+"""Fields that were added to the format without another version: older files have none."""
 
 SIMPLE: dict[str, tuple[Callable[[Any], Any], Callable[[Fields, str], Any]]] = {
     "str": (str, Fields.text),

@@ -70,6 +70,7 @@ def merged(captures: Sequence[Capture]) -> Capture:
         refused_training=_either([capture.refused_training for capture in captures]),
         no_gap=_either([capture.no_gap for capture in captures]),
         uncalled=_all_of([capture.uncalled for capture in captures]),
+        left_out=_all_of([capture.left_out for capture in captures]),
         source=_source([dict(capture.source) for capture in captures]),
         fingerprint=first.fingerprint,
         per_batch={

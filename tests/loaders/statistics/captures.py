@@ -115,6 +115,7 @@ def odd_capture(seed=0):
         refused_training="one value a channel ü",
         no_gap="no floating-point output",
         uncalled=("aux.bn",),
+        left_out=("16",),
         source={"model": "a.py:Net", "seed": 3, "data": ["x.npy"], "torch": {"threads": 2}},
         fingerprint={"weights": "12ab34cd", "running_statistics": "00000000"},
         shard=(2, 5),
