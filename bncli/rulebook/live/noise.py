@@ -12,8 +12,12 @@ from bncli.running_stats.chance import f_quantile, t_quantile
 if TYPE_CHECKING:
     from bncli.model import FloatArray
 
-CHANCE_OF_NOISE = 0.01
+CHANCE_OF_NOISE = 0.001
 """The chance that a healthy layer, all of its channels together, goes beyond its noise."""
+
+
+MOST_MEMORY = 1 / 3
+"""m/(2 - m) at a momentum m of 0.5. What a larger one adds is a fault, and no noise."""
 
 
 def expected_noise(
@@ -26,7 +30,7 @@ def expected_noise(
     """The predicted error that chance reaches at most, and that with batches that differ as these.
 
     Inf where that is not known. The second is the first, unless the batches differ more than
-    their samples explain.
+    their samples explain, or the momentum is above 0.5.
 
     `stored` is running_var + eps. Two things scatter: the running average, by m/(2 - m) of what
     batches scatter, and the data's own mean and variance; the latter by their samples, unless the
@@ -51,8 +55,11 @@ def expected_noise(
     )
     relative = np.square(weight) / stored
     share = averaging(layer) * rescaled(seen, train_batch_size)
+    usual = min(share, MOST_MEMORY * rescaled(seen, train_batch_size))
 
-    def reach(means: FloatArray, own: FloatArray, variances: FloatArray, its: float) -> float:
+    def reach(
+        share: float, means: FloatArray, own: FloatArray, variances: FloatArray, its: float
+    ) -> float:
         # d sqrt(v / stored) = dv / (2 sqrt(v stored)), v being the data's variance.
         of_var = relative * variances / (4 * np.where(seen.batch_var > 0, seen.batch_var, np.inf))
         memory = _finite_mean(share * (relative * means + of_var))
@@ -63,13 +70,14 @@ def expected_noise(
         return t_quantile(CHANCE_OF_NOISE / len(stored), freedom) * math.sqrt(memory + data)
 
     if not differ:
-        chance = reach(means, by_samples, variances, max(first, second))
-        return chance, chance
-    bound = reach(means, means, variances, first)
+        most = max(first, second)
+        reached = [reach(each, means, by_samples, variances, most) for each in (usual, share)]
+        return reached[0], reached[1]
+    bound = reach(share, means, means, variances, first)
     if inner < 1:
         return bound, bound
     alike = np.minimum(variances, 2 * np.square(seen.batch_var) * (batches / seen.samples))
-    return min(bound, reach(by_samples, by_samples, alike, second)), bound
+    return min(bound, reach(usual, by_samples, by_samples, alike, second)), bound
 
 
 def averaging(layer: WatchedLayer) -> float:
