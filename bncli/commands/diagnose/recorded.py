@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 def capture(model: nn.Module, *, frozen: Sequence[str] = (), per_batch: bool = False) -> Recorded:
     """Take in what the BatchNorm layers of a model see while it runs inside a `with` block.
 
-        with bncli.capture(model) as stats:
-            train(model)
+        with bncli.capture(model.train()) as stats:
+            for batch in loader:
+                model(batch)
         stats.save("stats.npz")
         print(stats.diagnose())
 
     Nothing in the model is changed, and training goes on as without it. Each pass counts as
-    training or as evaluation by the mode of the layers. `frozen` has patterns of layers that keep
-    their statistics in training too, such as "backbone.*", and `per_batch` keeps the mean and
-    variance of every batch.
+    training or as evaluation by the mode of the layers, and a diagnosis judges those in training;
+    of a model whose weights an optimiser moves meanwhile, it judges the input alone. `frozen` has
+    patterns of layers that keep their statistics in training too, such as "backbone.*", and
+    `per_batch` keeps the mean and variance of every batch.
 
     Raises UsageError for what is no model, and for a pattern that fits no layer.
     """

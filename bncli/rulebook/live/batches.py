@@ -122,7 +122,8 @@ MOVED = 0.05
 
 def check_differ(found: Evidence) -> list[Finding]:
     """BN806: the first layers at which the batches differ more than chance."""
-    apart = [(each.name, each.evaluation) for each in found.measures if each.evaluation.differ]
+    judged = () if found.capture.weights_moved else found.measures
+    apart = [(each.name, each.evaluation) for each in judged if each.evaluation.differ]
     source = found.capture.input
     record = None if source is None else first_seen(source, EVALUATED)
     if source is not None and record is not None:

@@ -80,9 +80,13 @@ def causes(found: Evidence, others: Sequence[Finding] = ()) -> list[Finding]:
 
     `others` are the findings of modes and of the checkpoint's rules.
 
-    Batches that differ come before shifted inputs, since both show in the first layer.
+    Batches that differ come before shifted inputs, since both show in the first layer. Where the
+    weights moved meanwhile, only the model's input is judged: what the layers saw is not that of
+    one model.
     """
     differ = batches.check_differ(found)
+    if found.capture.weights_moved:
+        return differ
     dropout = batches.check_dropout(found)
     dropped = {name for each in dropout for name in each.places}
     rest = replace(found, excused=found.excused | dropped)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import np
 from bncli.report import Severity
-from bncli.rulebook import running
+from bncli.rulebook import counters, running
 from bncli.rulebook.checkpoint import file_findings, layer_findings
 from bncli.rulebook.interface import in_prose
 from bncli.rulebook.layers import Checkpoint, Layer, label, summary
@@ -38,7 +38,10 @@ def state_findings(capture: Capture, found: Sequence[LayerMeasure]) -> list[Find
     """
     layers = [as_stored(layer) for layer in capture.norms]
     findings = [finding for layer in layers for finding in layer_findings(layer)]
-    findings += file_findings(Checkpoint([summary(layer) for layer in layers]))
+    of_file = file_findings(Checkpoint([summary(layer) for layer in layers]))
+    if any(layer.frozen for layer in capture.norms):  # which stopped counting when they were
+        of_file = [each for each in of_file if each.code != counters.MULTIPLE.code]
+    findings += of_file
     fast = [finding for finding in findings if finding.code == running.INVERTED.code]
     return [each for each in findings if each not in fast] + _together(fast, found)
 

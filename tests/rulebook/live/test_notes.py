@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bncli.rulebook.live.causes import diagnosis, observations
 from tests.rulebook.live import faults
-from tests.rulebook.live.faults import changed, network
+from tests.rulebook.live.faults import PLANTED, changed, network
 
 
 def test_frozen_layers_are_named_with_the_worst_first():
@@ -32,3 +32,15 @@ def test_observations_are_facts_alone():
     assert observations(spoilt) == []
     moved = replace(spoilt, weights_moved=True, settled=False, still_training=("drop",))
     assert [each.code for each in observations(moved)] == ["BN803", "BN819", "BN818"]
+
+
+def test_where_weights_moved_no_layer_is_blamed_for_them():
+    for code in ("BN806", "BN807", "BN808"):
+        case = PLANTED[code]()
+        moved = replace(case.capture, weights_moved=True)
+        found = diagnosis(moved, case.trials)
+        codes = [each.code for each in found.findings if each.code.startswith("BN8")]
+        assert codes in (["BN819"], ["BN806", "BN819"]), code
+        assert {
+            place for each in found.findings if each.code == "BN806" for place in each.places
+        } <= {"the model's input"}

@@ -58,3 +58,11 @@ def test_a_low_variance_that_the_data_disprove_is_no_cause():
     found = diagnosis(changed(shown, "middle", state=replace(state, running_var=var)))
     assert found.cause == "statistics-of-one-layer-spoilt"
     assert "BN401" not in {each.code for each in found.findings}
+
+
+def test_a_frozen_layer_stopped_counting_when_it_was_frozen():
+    """Half the batches of the others is no sign that those run twice a step."""
+    shown = network(first={"counter": 500})
+    assert "BN303" in [each.code for each in diagnosis(shown).findings]
+    frozen = changed(shown, "first", frozen=True)
+    assert "BN303" not in [each.code for each in diagnosis(frozen).findings]
