@@ -35,14 +35,17 @@ Checkpoint = Annotated[
 AllowMissingKeys = Annotated[
     bool,
     option(
-        "Leave what the checkpoint lacks as the model was built.", MODEL, "--allow-missing-keys"
+        "Keep the values of the built model for tensors that the checkpoint lacks.",
+        MODEL,
+        "--allow-missing-keys",
     ),
 ]
 Arg = Annotated[
     list[str] | None,
     option(
-        "An argument of the class or function that MODEL names, a Python literal or else a text, "
-        "such as num_classes=21; may be repeated.",
+        "An argument of the class or function that MODEL names, such as num_classes=21; a VALUE "
+        "that "
+        "is not a Python literal is text; may be repeated.",
         MODEL,
         metavar="NAME=VALUE",
         default=False,
@@ -73,9 +76,9 @@ Seed = Annotated[
 DataSpecs = Annotated[
     list[str] | None,
     option(
-        "The input: a file of tensors (.npy, .npz, .pt, .safetensors), each a batch, a quoted "
-        "pattern of such, or file.py:name or package.module:name for batches such as a "
-        "DataLoader's; may be repeated.",
+        "The input: a file with a tensor (.npy, .npz, .pt, .safetensors), which is one batch; a "
+        "quoted pattern of such files; or file.py:name or package.module:name for batches such as "
+        "a DataLoader's; may be repeated.",
         DATA,
         metavar="FILE|CODE",
         default=False,
@@ -94,7 +97,7 @@ InputKey = Annotated[
 BatchSize = Annotated[
     int | None,
     option(
-        "Cut each file into batches of so many samples; the last may be smaller.",
+        "Cut each file into batches of N samples; the last may be smaller.",
         DATA,
         metavar="N",
         default="each file one batch",

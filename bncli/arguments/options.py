@@ -106,8 +106,8 @@ InputsArgument = Annotated[
     list[str],
     argument(
         "INPUT...",
-        f"{TENSOR} Several INPUTs are joined into one batch. Or statistics files, merged, with "
-        "::LAYER for one layer of several.",
+        f"{TENSOR} Several INPUTs are joined into one batch. Or statistics files, which "
+        "are merged; ::LAYER chooses one of several layers.",
     ),
 ]
 InputArgument = Annotated[
@@ -256,8 +256,8 @@ SaveOutput = Annotated[
 SaveStats = Annotated[
     str | None,
     option(
-        "Save the statistics as sums that merge; bncli compute, diagnose and simulate-ema read "
-        "them.",
+        "Save the statistics, as sums that can be merged, for bncli compute, diagnose and "
+        "simulate-ema.",
         OUTPUT,
         metavar="FILE.npz",
     ),

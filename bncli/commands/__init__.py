@@ -48,7 +48,7 @@ class Entry:
 COMMANDS = {
     "diagnose": Entry(
         LIVE,
-        "Find the layers and the cause, and try a repair.",
+        "Find the layers at fault and the cause, and try a repair.",
         (
             Example(
                 "diagnose seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'",
@@ -56,11 +56,11 @@ COMMANDS = {
             ),
             Example(
                 "diagnose seg.py:UNet --data x.pt --batch-size 8 --metric loss.py:loss",
-                "Beside the gap a number of your own, such as a loss",
+                "Show a number of your own beside the gap, such as a loss",
             ),
             Example(
                 "diagnose stats.npz --reference training.npz",
-                "Without the model: what bncli capture saved, beside the training data's",
+                "Judge what bncli capture saved, without the model, beside the training data",
             ),
         ),
         ("--checkpoint", "--data", "--input-key", "--metric", "--try", "--frozen", "--verbose"),
@@ -68,19 +68,19 @@ COMMANDS = {
     ),
     "capture": Entry(
         LIVE,
-        "Save what each BatchNorm layer of a model takes in.",
+        "Show and save what each BatchNorm layer of a model takes in.",
         (
             Example(
                 "capture seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'",
-                "What the layers of a model take in, in training and in evaluation",
+                "Show what the layers of a model take in, in training and in evaluation",
             ),
             Example(
                 "capture seg.py:UNet --data seg.py:validation --input-key image",
-                "Batches that your own code gives, such as a DataLoader",
+                "Take the batches from your own code, such as a DataLoader",
             ),
             Example(
                 "capture seg.py:UNet --checkpoint unet.pth --data x.pt --save-stats s.npz",
-                "The statistics in a file, which bncli diagnose reads",
+                "Save the statistics in a file that bncli diagnose reads",
             ),
         ),
         (

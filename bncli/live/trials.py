@@ -16,7 +16,7 @@ MOST_TRIED = 5
 """Suspicious layers that are tried alone, and maps of the input, unless asked otherwise."""
 
 ENOUGH = 0.9
-"""The share of what can close that the first k layers are to close."""
+"""The share of the gap above its floor that the first k layers are to close."""
 
 WORTHWHILE = 1.1
 """The gap over its floor from which the first k layers are looked for."""

@@ -225,7 +225,7 @@ class Capture:
         return self.gap(Propagation.RENEWED)
 
     def closes(self, trial: Trial) -> float | None:
-        """The share of what can close of the gap that a trial closes; below 0 where it widens.
+        """The share of the gap above its floor that a trial closes; below 0 where the gap widens.
 
         What can close is the gap less its floor. None where a gap or the floor is not known, or
         nothing can close.

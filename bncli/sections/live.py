@@ -95,8 +95,8 @@ def gap_line(capture: Capture) -> str:
     if any(layer.frozen for layer in capture.norms):
         where = "all layers that are not frozen"
     return (
-        f"{said}; new statistics in {where} leave {floor:.3g}, because training normalises each "
-        "batch by itself"
+        f"{said}; new statistics in {where} leave {floor:.3g}, its floor, because training "
+        "normalises each batch by itself"
     )
 
 
@@ -120,7 +120,7 @@ def _why_unknown(capture: Capture) -> str:
     sums = [value for out in capture.outputs for value in (*out.squares, *out.apart.values())]
     if not all(map(math.isfinite, sums)):
         return "the outputs hold NaN or Inf"
-    return "the outputs of the training propagation do not vary"
+    return "the outputs in training mode do not vary"
 
 
 def momentum_of(layer: WatchedLayer) -> float | str | None:

@@ -70,7 +70,7 @@ def test_a_floor_of_nothing_has_no_ratio(capture):
     capture = replace(capture, outputs=(replace(output, apart={EVAL: 18.0, RENEWED: 0.0}),))
     assert live_facts(capture)["gap_floor"] == 0
     assert gap_ratio(capture) is None
-    assert "in all layers leave 0, because" in gap_line(capture)
+    assert "in all layers leave 0, its floor, because" in gap_line(capture)
 
 
 def test_the_subject_names_the_model_its_weights_and_the_data(capture):
@@ -102,8 +102,8 @@ def test_the_subject_of_what_was_recorded_in_python(capture):
 def test_the_gap_in_a_line(capture):
     said = "gap between train() and eval(): 0.6 std of the output"
     assert gap_line(capture) == (
-        f"{said}; new statistics in all layers leave 0.2, because training normalises each batch "
-        "by itself"
+        f"{said}; new statistics in all layers leave 0.2, its floor, because training "
+        "normalises each batch by itself"
     )
     frozen = replace(capture.layers[1], frozen=True)
     some = replace(capture, layers=(capture.layers[0], frozen, capture.layers[2]))
@@ -128,7 +128,7 @@ def test_an_unknown_gap_says_why(capture):
     (output,) = capture.outputs
     still = replace(output, squares=np.zeros(2))
     assert gap_line(replace(capture, outputs=(still,))) == (
-        f"{unknown}the outputs of the training propagation do not vary"
+        f"{unknown}the outputs in training mode do not vary"
     )
     for odd in (
         replace(output, apart={EVAL: float("nan")}),

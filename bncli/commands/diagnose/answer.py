@@ -95,9 +95,9 @@ def _note(shown: Sequence[Row], rest: Sequence[Row]) -> str:
     """What the columns are of, and one line that sums up what is not shown."""
     said = []
     if any(row["stored"] is not None for row in shown):
-        said.append("mean, var: the worst channel's")
+        said.append("mean, var: of the worst channel")
     if any(row["closes_said"] is not None for row in shown):
-        said.append("closes: this layer's new statistics alone")
+        said.append("closes: with new statistics in this layer alone")
     lines = ["; ".join(said)] if said else []
     if rest:
         errors = [_number(row["error"], unknown=math.nan) for row in rest]

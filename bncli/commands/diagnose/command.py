@@ -59,8 +59,9 @@ def diagnose(
     train_batch_size: Annotated[
         int | None,
         option(
-            "The samples of a batch in training, if the data come in other batches: the noise of "
-            "running statistics follows from it.",
+            "The number of samples in a batch of training, if these data come in batches of "
+            "another "
+            "size; the noise of the running statistics depends on it.",
             TRIALS,
             metavar="N",
             default="that of the data",

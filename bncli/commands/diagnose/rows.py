@@ -39,7 +39,8 @@ LAYER_NOTE = (
     "output off by: in standard deviations, rms(|weight| * sqrt(z^2 + (sqrt(var ratio) - 1)^2)); "
     "z = (mean - running_mean) / sqrt(running_var + eps), var ratio = (var + eps) / (running_var + "
     "eps), of the data's mean and var in the propagation judged_in; noise: what chance reaches. "
-    "running_mean to var are the worst channel's. between batches: the share of the variance."
+    "running_mean to var are the worst channel's. between batches: the share of the variance that "
+    "lies between the batches."
 )
 TRIED_COLUMNS = (
     Column("what", "what", wraps=True),
@@ -50,8 +51,8 @@ TRIED_COLUMNS = (
     Column("layers", "layers", wraps=True),
 )
 TRIED_NOTE = (
-    "what: the layers with new statistics, or a map of the input; closes: the share of what can "
-    "close, (gap - gap then) / (gap - floor)."
+    "what: the layers with new statistics, or a map of the input; closes: the share of the gap "
+    "above its floor, (gap - gap with it) / (gap - floor)."
 )
 
 

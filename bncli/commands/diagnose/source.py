@@ -120,8 +120,8 @@ def _stored(paths: Sequence[str]) -> Run:
     if capture.norms and not trained and not capture.refused_training:
         raise FileError(
             paths[0],
-            "it has no training propagation, in which layers are judged; capture one with "
-            "bncli capture, which runs both.",
+            "it has no statistics of training mode, in which layers are judged; save it again with "
+            "bncli capture, which runs both modes.",
         )
     names = (*(layer.name for layer in capture.norms), *capture.uncalled)
     path = paths[0] if len(paths) == 1 else ""

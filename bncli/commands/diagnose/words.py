@@ -27,13 +27,16 @@ NOISE = 1.1
 """The gap over its floor below which it comes from the training's own batches."""
 
 LEAST = 0.1
-"""The share of what can close, and of the metric's change, that is worth a word."""
+"""The share of the gap above its floor, and of the metric's change, that is worth a word."""
 
 MANY = 10
 """A ratio from which on three digits say enough."""
 
 ENOUGH = 0.9
-"""The share of what can close that a layer closes whose statistics alone need to be new."""
+"""The share that a layer closes whose statistics alone need to be new."""
+
+ABOVE = " of the gap above its floor"
+"""What a trial closes a share of."""
 
 METRICS = {
     Propagation.TRAINING.value: "training",
@@ -68,17 +71,17 @@ def remarks(
 def trial_remarks(
     capture: Capture, trials: Trials | None, measures: Sequence[LayerMeasure]
 ) -> Iterator[str]:
-    """What the data's statistics close in one layer, in the first ones, or in all of them."""
+    """What new statistics close in one layer, in the first ones, or in all of them."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     if not gap or floor is None:
         return
     if trials is None:
-        yield "new statistics were not tried in single layers, which needs the model"
+        yield "new statistics were not tried in single layers, because that needs the model"
         return
     if at_floor(capture):
         differ = any(each.evaluation.differ for each in measures[:1])
         if any(trial.kind == "all" for trial in trials.trials):
-            why = ": the batches differ" if differ else ""
+            why = ", because the batches differ" if differ else ""
             yield f"new statistics in all layers close next to nothing{why}"
         return
     alone, first = best_alone(capture, trials, measures), best(capture, trials, "first")
@@ -89,12 +92,13 @@ def trial_remarks(
         told.append(first)
     said: list[str] = []
     for trial, closes in told:
-        words = ("", "") if said else ("the gap is ", " of what can close closes")
-        said.append(f"in {trial.what} {words[0]}{trial.gap:.3g} ({_part(closes)}{words[1]})")
+        words = ("to", "", "") if said else ("bring the gap to", "closing ", ABOVE)
+        part = f"{words[1]}{_part(closes)}{words[2]}"
+        said.append(f"in {trial.what} {words[0]} {trial.gap:.3g} ({part})")
     if said:
-        yield f"with new statistics {', '.join(said)}"
+        yield f"new statistics {', those '.join(said)}"
     else:
-        yield f"no layer alone closes {LEAST:.0%} of what can close"
+        yield f"new statistics in a single layer close less than {LEAST:.0%}{ABOVE}"
 
 
 def _of_gap(trial: Trial, gap: float) -> str:
@@ -103,12 +107,12 @@ def _of_gap(trial: Trial, gap: float) -> str:
 
 
 def _part(closes: float) -> str:
-    """A share of what can close; a trial may end below the floor, and then all of it closes."""
+    """A share of the gap above its floor; all of it where a trial ends below the floor."""
     return percent(min(closes, 1.0))
 
 
 def best(capture: Capture, trials: Trials, *kinds: str) -> tuple[Trial, float] | None:
-    """The trial of these kinds that closes most, and the share of what can close."""
+    """The trial of these kinds that closes most, and the share that it closes."""
     found = [
         (trial, closes)
         for trial in trials.trials
@@ -145,7 +149,7 @@ def at_floor(capture: Capture) -> bool:
 
 
 def closes_alone(capture: Capture, trials: Trials | None) -> dict[str, float | None]:
-    """The share of what can close that each layer closes alone, of those that were tried."""
+    """The share of the gap that each layer closes alone, of those that were tried."""
     return {
         trial.layers[0]: capture.closes(trial)
         for trial in (trials.trials if trials else ())
@@ -246,5 +250,5 @@ def _outcome(capture: Capture, trials: Trials | None, measures: Sequence[LayerMe
         said = f"new statistics in {alone[0].what} close {_of_gap(alone[0], gap)} of the gap"
     moved = closer(trials.metrics) if trials else None
     if moved is not None and moved < -LEAST:
-        said += ", and move the metric away from training's"
+        said += ", but move the metric away from training's"
     return said

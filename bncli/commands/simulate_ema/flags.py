@@ -33,8 +33,8 @@ class BatchFlags(InputFlags):
             "INPUT...",
             "The batches: one tensor per batch; or a single tensor to split with --batch-size or "
             "--batch-axis; or a .csv or .npz table of per-batch statistics (batch, channel, mean, "
-            "var, count); or a statistics file saved with --per-batch, with ::LAYER for one layer "
-            "of several.",
+            "var, count); or a statistics file saved with --per-batch, in which ::LAYER chooses "
+            "one of several layers.",
         ),
     ] = ()  # type: ignore[assignment]  # of which Typer makes a list
     batch_axis: Annotated[

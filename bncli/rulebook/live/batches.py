@@ -22,14 +22,14 @@ DIFFER = Rule(
     "BN806",
     "batches-differ",
     Severity.WARNING,
-    "the batches differ more than chance, as with one domain, class or patient a batch",
+    "the batches differ more than chance explains, as with one domain or class in each batch",
     "Shuffle the samples, in training too, or normalise each domain by itself. No stored "
-    "statistics give what training saw, so that new ones do not help.",
+    "statistics can give what training saw, so new ones do not help.",
     symptom="The model is good in training mode and worse in evaluation, although the stored "
     "statistics are right.",
-    arithmetic="The variance of the batches' means, times the samples a batch, over that of the "
-    "samples' means within their batches is 1 for shuffled samples. Here, in the evaluation "
-    "propagation, it is above 3 and above what chance exceeds once in a million, and the batches' "
+    arithmetic="The variance of the batches' means, times the samples per batch, over that of the "
+    "samples' means within their batches is 1 for shuffled samples. Here, in evaluation, "
+    "it is above 3 and above what chance exceeds once in a million, and the batches' "
     "means scatter by more than a tenth of a standard deviation beyond chance.",
     certainty="Certain that these batches differ. That training had such batches too is likely "
     "where its loader is the one that was captured.",
@@ -48,9 +48,9 @@ MEMORY = Rule(
     symptom="Evaluation is noisy, and swings from one checkpoint to the next.",
     arithmetic="The stored mean's squared distance from the data's, over the variance of the "
     "batches' means, is about m/(2 - m): 0.05 at a momentum m of 0.1, 1 at 0.99. It is above a "
-    "third in every layer, which a momentum above 0.5 gives, and 1 or more in half of them.",
-    certainty="Likely. Weights that went on without their statistics look alike where the first "
-    "layer's means do not tell them apart.",
+    "third in every layer, which a momentum above 0.5 gives, and at least 1 in half of them.",
+    certainty="Likely. Weights that were trained further without their statistics look the same "
+    "where the first layer's means cannot tell the two apart.",
     lookalike="A momentum that is known to be above 0.5 is BN701. Statistics of other weights are "
     "BN807.",
     sure=Certainty.LIKELY,
@@ -64,10 +64,11 @@ SMALL = Rule(
     "Evaluation uses better statistics than training did, and the model learned to expect noise.",
     symptom="Training and evaluation differ although the stored statistics are right; the smaller "
     "the batch, the more.",
-    arithmetic="Samples whose means scatter by s^2 give batches of n whose means scatter by s^2/n. "
-    "In a layer that is off that is more than 5% of the variance of all values, or 4% with fewer "
-    "than 4 samples; 20 s^2 / variance samples would do.",
-    certainty="Likely the cause. The share is certain.",
+    arithmetic="Samples whose means have the variance s^2 give batches of n whose means have the "
+    "variance s^2/n. In a layer that is off, s^2/n is more than 5% of the variance of all "
+    "values, or "
+    "more than 4% with fewer than 4 samples; 20 s^2 / variance samples would do.",
+    certainty="Likely the cause. The share of the variance is certain.",
     lookalike="Batches that differ more than their samples' scatter gives are BN806.",
     seen=("yu-changqian/TorchSeg#95", "yassouali/pytorch-segmentation#26"),
     sure=Certainty.LIKELY,
@@ -81,8 +82,8 @@ DROPOUT = Rule(
     "dropout off.",
     symptom="Evaluation is somewhat worse than training, and more so the higher the dropout rate.",
     arithmetic="Dropout at rate p multiplies the mean square of its input by 1/(1 - p) in "
-    "training, and leaves it as it is in evaluation. The variances with dropout off are on one "
-    "side of the stored ones in all channels, and those with dropout on fit them.",
+    "training, and leaves it as it is in evaluation. With dropout off, the variances of nearly "
+    "all channels are on the same side of the stored ones; with dropout on, they fit better.",
     certainty="Certain: the layer's variance was measured with dropout on and off.",
     lookalike="Other faults of the statistics move the variances of some channels up and of others "
     "down, whether dropout is on or off.",
@@ -163,7 +164,7 @@ def check_memory(found: Evidence) -> list[Finding]:
         at_layers(
             MEMORY,
             [each.name for each in layers],
-            f"the stored means scatter as those at a momentum of {momentum:.2g} or more",
+            f"the stored means scatter as they do at a momentum of {momentum:.2g} or more",
             {"memory": memories, "momentum": momentum},
             detail=f"They are {math.sqrt(_middle(memories)):.2g} times as far from the data's as "
             "a batch's mean is, in the median layer.",
@@ -183,7 +184,8 @@ def check_small(found: Evidence) -> list[Finding]:
         at_layers(
             SMALL,
             [each.name for each in small],
-            f"batches of {size:.3g}: {percent(share)} of the variance is between them by chance",
+            f"in batches of {size:.3g}, {percent(share)} of the variance lies between batches by "
+            "chance",
             {
                 "batch_size": size,
                 "shares": [each.evaluation.chance for each in small],
@@ -223,7 +225,7 @@ def check_dropout(found: Evidence) -> list[Finding]:
         at_layers(
             DROPOUT,
             [worst.name, *(each.name for each in hit if each is not worst)],
-            f"with dropout off, the variance is {times(worst.dropout.ratio)} that with it on",
+            f"with dropout off, the variance is {times(worst.dropout.ratio)} that with dropout on",
             {"ratio": worst.dropout.ratio, "as_trained": worst.dropout.stored},
             detail="With dropout on, it is "
             f"{times(worst.dropout.stored)} the stored one in the median channel.",

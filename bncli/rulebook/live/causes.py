@@ -27,8 +27,8 @@ class Diagnosis:
     """What a capture comes to.
 
     `findings` have the strongest first; the rule of the first cause is `cause`, by its name, None
-    where nothing is wrong. `closes` is the share of what can close that the best trial closes.
-    `gap`, `gap_floor` and their `ratio` are the outputs', None where they are not known.
+    where nothing is wrong. `closes` is the share of the gap above its floor that the best trial
+    closes. `gap`, `gap_floor` and their `ratio` are the outputs', None where they are not known.
     """
 
     findings: tuple[Finding, ...]

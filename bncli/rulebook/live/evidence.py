@@ -108,7 +108,7 @@ class Evidence:
         return origin is not None and (origin.apart or 0.0) > APART
 
     def closes(self, trial: Trial) -> float | None:
-        """The share of what can close that a trial closes; None where nothing can."""
+        """The share of the gap above its floor that a trial closes; None where there is none."""
         gap, floor = self.gap, self.capture.gap_floor
         if gap is None or floor is None or trial.gap is None or gap <= floor:
             return None

@@ -21,16 +21,18 @@ SCALED = Rule(
     Severity.WARNING,
     "the input is scaled or shifted compared with that of training",
     "Prepare the data as in training: divide by 255, subtract the mean and divide by the standard "
-    "deviation as often as training did, once.",
+    "deviation in the same way, and as often.",
     symptom="The model is good in training mode, in which the first layer normalises with its "
     "batch, and useless in evaluation.",
     arithmetic="The first layer is off, and later ones less, because the first "
     "one normalises the scale away in training mode. Where a convolution reads the input, the "
     "channel means of the training data follow from running_mean = kernel sums * means + bias; the "
-    "data's own are elsewhere. The simplest maps are tried: division by 255 where whole numbers "
+    "means of these data differ from them. The simplest maps are tried: division by 255 where "
+    "whole numbers "
     "above 30 came in, subtraction of the mean, standardisation.",
     certainty="Certain where one of these maps closes four fifths of the gap or more, and the "
-    "training data's means are known and are not the data's. Likely where they are not known, or "
+    "training data's means are known and differ from those of these data. Likely where they are "
+    "not known, or "
     "nothing was tried.",
     lookalike="Data that are darker, noisier or blurred are of another domain (BN810): no simple "
     "map closes the gap. A first layer whose statistics alone were spoilt is BN808.",
@@ -41,14 +43,15 @@ OTHER_DOMAIN = Rule(
     "BN810",
     "other-domain",
     Severity.WARNING,
-    "the data look as if they came from another domain than those of training",
-    "Check whether these data should look like those of training. If they should not, evaluate a "
-    "copy with statistics of the new domain, and judge by a metric.",
+    "the data look as if they came from another domain than the training data",
+    "Check whether these data should look like those of training. If they should not, give "
+    "a copy of the model statistics of the new domain, and compare a metric.",
     symptom="The model is good on its own data and worse on those of another camera, site or "
     "season, and better again in training mode.",
     arithmetic="The first layer is off, more than most of the others, while its statistics and "
-    "the weights are of one training: running_mean = kernel sums * means + bias holds, or where "
-    "that is not known, later layers are off by half of it or less. No simple map of the input "
+    "the weights come from the same training: running_mean = kernel sums * means + bias holds, "
+    "or where "
+    "that is not known, later layers are off by at most half as much. No simple map of the input "
     "closes the gap.",
     certainty="Likely. Certain where the training data's capture is given and the stored "
     "statistics fit it.",
@@ -63,14 +66,14 @@ CONSTANT = Rule(
     "constant-input",
     Severity.WARNING,
     "a large share of the input's values is one number, as in padding or masks",
-    "Find out whether training had the same padding. If it had not, crop to the content, pad less, "
+    "Find out whether training had the same padding. If it did not, crop to the content, pad less, "
     "or leave padded values out of the statistics.",
-    symptom="Small images or short sequences are judged worse in evaluation than large ones.",
+    symptom="Evaluation is worse on small images or short sequences than on large or long ones.",
     arithmetic="More than 10% of the input's values equal its minimum, its maximum or 0, and the "
-    "first layer is off: its variances are too small or its means are drawn to that number.",
-    certainty="Likely: the share is certain, and what training saw is not known.",
-    lookalike="Black background of medical or handwritten images is part of the data; then the "
-    "stored statistics fit it, and nothing is reported.",
+    "first layer is off. Such values draw its means to their own, and change its variances.",
+    certainty="Likely: the share is certain, but it is not known what training saw.",
+    lookalike="The black background of medical or handwritten images is part of the data; the "
+    "stored statistics then fit it, and nothing is reported.",
     sure=Certainty.LIKELY,
 )
 
@@ -129,7 +132,7 @@ def check_scaled(found: Evidence) -> list[Finding]:
             at_layers(
                 SCALED,
                 [first.name],
-                f"with the {trial.what}, {share:.0%} of what can close closes",
+                f"{share:.0%} of the gap above its floor closes with the {trial.what}",
                 {"map": trial.what, "closes": share, **trial.numbers, **_means(found, first)},
                 detail=_by_the_means(found, first),
                 hint=f"Feed the model the {trial.what}, as in training.",
@@ -163,7 +166,7 @@ def _by_numbers(found: Evidence, first: LayerMeasure) -> list[Finding]:
         return []
     detail = _by_the_means(found, first)
     if whole:
-        detail += f" The input reaches {whole:g}, as 8-bit values that were not divided by 255."
+        detail += f" The input reaches {whole:g}, as 8-bit values do that were not divided by 255."
     return [
         at_layers(
             SCALED,
@@ -250,7 +253,9 @@ def _best_map(found: Evidence) -> str:
     if best is None or best[1] <= 0:
         return ""
     trial, share = best
-    return f"The best map ({trial.what}) closes {share:.0%} of what can close."
+    return (
+        f"The best map of those tried ({trial.what}) closes {share:.0%} of the gap above its floor."
+    )
 
 
 def _by_reference(found: Evidence) -> list[str] | None:
@@ -325,7 +330,8 @@ def _by_the_means(found: Evidence, first: LayerMeasure) -> str:
     if first.origin is None or record is None or found.fits is not True:
         return ""
     return (
-        f"By the checkpoint, the training data's channel means were {_several(first.origin.means)}"
+        f"According to the checkpoint, the training data's channel means were "
+        f"{_several(first.origin.means)}"
         f"; here they are {_several(record.mean)}."
     )
 
@@ -339,6 +345,7 @@ def _spread(first: LayerMeasure) -> str:
     """How the first layer is off, as a sentence."""
     low, high = first.var_ratio_min or 0.0, first.var_ratio_max or 0.0
     return (
-        f"Its means are {first.z_median or 0:.2g} std apart in the median channel, and its "
-        f"variances {low:.3g} to {high:.3g} times the stored ones."
+        f"In the median channel, its mean is {first.z_median or 0:.2g} std away from the stored "
+        "one, and "
+        f"its variances are {low:.3g} to {high:.3g} times the stored ones."
     )

@@ -57,16 +57,17 @@ STILL_TRAINING = Rule(
     symptom="Two evaluations of the same data differ, or evaluation is worse than it should be.",
     arithmetic="training is True on the module after model.eval() was called on the model. Dropout "
     "that stays on drops values at random.",
-    certainty="Certain as a fact. Whether it matters depends on the module.",
-    lookalike="Dropout that is left on for Monte Carlo estimates is on purpose.",
+    certainty="Certain: the flag was read from the module. Whether it matters depends on the "
+    "module.",
+    lookalike="Dropout may be left on by intention, as for Monte Carlo estimates.",
 )
 NOT_FINITE = Rule(
     "BN804",
     "not-finite-in-network",
     Severity.ERROR,
     "NaN or Inf reached a layer",
-    "Look for the first operation that makes it: the data themselves, a division, a logarithm, or "
-    "an overflow in half precision. Every number behind it is lost.",
+    "Look for what first makes NaN or Inf: the data themselves, a division, a logarithm, or "
+    "an overflow in half precision. Every number that is computed from them is lost.",
     symptom="The output is NaN, in training, evaluation or both.",
     arithmetic="The values of the layer's input that are NaN, Inf or -Inf were counted. Of all "
     "layers that saw any, this one comes first in the order of execution.",
@@ -136,7 +137,7 @@ def _first_one(
         what = "The model's input" if before.state is None else f"Layer {label(before.name)}"
         detail = f"{what} before it saw none."
     if propagation is Propagation.EVAL:
-        detail += " In the training propagation all values are finite."
+        detail += " In training mode all values are finite."
     return at_layers(
         NOT_FINITE,
         [THE_INPUT if layer.state is None else layer.name],

@@ -19,39 +19,40 @@ FROZEN = Rule(
     "frozen-off-the-data",
     Severity.INFO,
     "a frozen layer's statistics do not fit the data, which may be right",
-    "Leave the statistics as they are if the model was trained with them frozen. Re-estimating "
-    "them would change what the weights behind them were trained on.",
+    "Leave the statistics as they are if the model was trained with them frozen. With new ones, "
+    "the weights behind them would get other inputs than those that they were trained on.",
     symptom="Statistics of a backbone differ from the data, and the model is good in evaluation.",
     arithmetic="The layer is frozen by its class, by requires_grad=False or by --frozen, and its "
     "predicted error is above 0.1 and beyond noise.",
     certainty="Certain that they do not fit. Weights that were trained with frozen statistics "
-    "expect them: in a trial, re-estimating them closed 90% of the gap and made the loss 20 times "
+    "expect them: in one test, re-estimating them closed 90% of the gap and made the loss 20 times "
     "worse.",
-    lookalike="A layer that is frozen in name alone, and moved in training, is no such layer.",
+    lookalike="A layer that is frozen in name only, and whose statistics moved in training, is not "
+    "meant.",
 )
 ONE_BATCH = Rule(
     "BN816",
     "one-batch",
     Severity.INFO,
-    "there was one batch, so that nothing is known of how much batches scatter",
+    "there was only one batch, so it is not known how much batches scatter",
     "Capture more batches, at least 8 of the training's size.",
     symptom="The report has no noise, and the gap's floor is too low.",
     arithmetic="Noise and floor come from the scatter of several batches. Statistics found anew in "
     "a single batch fit it exactly.",
     certainty="Certain.",
-    lookalike="Batches of one value a channel are BN817.",
+    lookalike="Batches with one value per channel are BN817.",
 )
 ONE_VALUE = Rule(
     "BN817",
     "one-value-a-channel",
     Severity.WARNING,
-    "a layer gets one value a channel, so that the training propagation cannot run",
+    "a layer gets one value per channel, so the model cannot run in training mode",
     "Use batches of more than one sample (--batch-size, drop_last=True).",
     symptom='Training stops with "Expected more than 1 value per channel when training".',
     arithmetic="The variance of one value is 0/0 unbiased, and every channel would be normalised "
-    "to its bias. Evaluation alone was captured, and there each layer sees what the stored "
-    "statistics of those before it made.",
-    certainty="Certain: the training propagation was tried, and PyTorch refused it.",
+    "to its bias. Only evaluation was captured, in which each layer sees what the layers "
+    "before it make with their stored statistics.",
+    certainty="Certain: training mode was tried, and PyTorch refused it.",
     lookalike="One image with several pixels is a batch like any other.",
     seen=("pytorch/pytorch#7716",),
 )
@@ -59,7 +60,7 @@ NOT_SETTLED = Rule(
     "BN818",
     "statistics-not-settled",
     Severity.INFO,
-    "the statistics found anew still moved, so that the gap's floor is not exact",
+    "the new statistics had not settled, so the gap's floor is not exact",
     "Read the floor, and what the trials close, as rough numbers. More batches make the statistics "
     "settle sooner.",
     symptom="Two captures of the same data in other batches give different floors.",
@@ -74,12 +75,12 @@ MOVED = Rule(
     "BN819",
     "weights-moved",
     Severity.WARNING,
-    "weights changed during the capture, so that its batches are not of one model",
-    "Capture without an optimiser's steps in between, or with a learning rate of 0.",
+    "weights changed during the capture, so its batches did not run through one model",
+    "Capture without steps of an optimiser in between, or with a learning rate of 0.",
     symptom="Statistics and outputs of the two modes belong to different weights.",
     arithmetic="The sums of all weights' bits before and after the capture differ.",
     certainty="Certain: the bits were compared.",
-    lookalike="Running statistics that move in training mode are no weights.",
+    lookalike="Running statistics, which move in training mode, are not weights.",
 )
 
 
@@ -91,7 +92,8 @@ def check_frozen(found: Evidence) -> list[Finding]:
     worst = max(off, key=lambda each: each.error)
     names = [worst.name, *(each.name for each in off if each is not worst)]
     total = sum(each.frozen for each in found.measures)
-    many = f"{len(off)} of {total} frozen layers are" if total > 1 else "the frozen layer is"
+    are = "are" if len(off) > 1 else "is"
+    many = f"{len(off)} of {total} frozen layers {are}" if total > 1 else "the frozen layer is"
     said = f"{many} off, by {off_by(worst)} at most"
     return [at_layers(FROZEN, names, said)]
 
@@ -102,7 +104,7 @@ def check_one_batch(found: Evidence) -> list[Finding]:
     if batches != 1 or found.capture.refused_training:
         return []
     samples = found.measures[0].samples
-    said = f"1 batch of {samples} sample{'s' * (samples != 1)}, and no noise without a second"
+    said = f"one batch of {samples} sample{'s' * (samples != 1)}, too few to know the noise"
     return [at_layers(ONE_BATCH, [found.measures[0].name], said)]
 
 
@@ -112,7 +114,7 @@ def check_one_value(found: Evidence) -> list[Finding]:
     if not reason:
         return []
     small = [each.name for each in found.capture.norms if _one_value(each.seen)]
-    said = f"the training propagation could not run with {_counted(len(small))}"
+    said = f"the model could not run in training mode with {_counted(len(small))}"
     names = small or [each.name for each in found.capture.norms[:1]]
     return [at_layers(ONE_VALUE, names, said, detail=f"{reason.rstrip('.')}.")] if names else []
 
@@ -122,7 +124,7 @@ def check_settled(found: Evidence) -> list[Finding]:
     if found.capture.settled or not found.capture.norms:
         return []
     rounds = found.capture.rounds or 0
-    said = f"the statistics found anew still moved after {rounds} passes"
+    said = f"the new statistics still moved after {rounds} passes"
     return [at_layers(NOT_SETTLED, [found.capture.norms[-1].name], said, {"rounds": rounds})]
 
 
@@ -141,7 +143,7 @@ def _one_value(seen: Mapping[Propagation, InputSums]) -> bool:
 
 
 def _counted(layers: int) -> str:
-    return f"one value a channel in {layers} layers" if layers > 1 else "one value a channel"
+    return f"one value per channel in {layers} layers" if layers > 1 else "one value per channel"
 
 
 CHECKS = (check_frozen, check_one_batch, check_one_value, check_settled, check_moved)

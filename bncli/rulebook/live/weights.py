@@ -23,13 +23,15 @@ OTHER_WEIGHTS = Rule(
     "Re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn), or "
     "load weights and buffers of one checkpoint.",
     symptom="Evaluation is worse than training after weights were averaged, restored, or trained "
-    "on while the statistics stayed.",
-    arithmetic="The first layer's means do not follow from the kernels before it: what is left of "
-    "running_mean = kernel sums * means + bias, whatever the training data's means, is above 0.04 "
-    "standard deviations. Or several layers are off, and none of them three times as much as the "
+    "further while the statistics stayed as they were.",
+    arithmetic="The first layer's means do not follow from the kernels before it: whatever the "
+    "training data's means are, running_mean = kernel sums * means + bias leaves a residual above "
+    "0.04 standard deviations. Or several layers are off, and none of them three times as much "
+    "as the "
     "next; or the stored means are further from the data's than a batch's own, where an average of "
-    "batches is nearer. In trained nets the residual was 0.03 at most, with weights that were "
-    "averaged or trained on for 200 steps 0.03 to 0.15, with another checkpoint's 0.15 to 0.9.",
+    "batches is nearer. In trained networks the residual was at most 0.03; it was 0.03 to 0.15 "
+    "with weights that were averaged or trained for 200 more steps, and 0.15 to 0.9 with those of "
+    "another checkpoint.",
     certainty="Likely. Certain where the training data's capture is given and the statistics do "
     "not fit it either.",
     lookalike="Data that differ from those of training show in the first layer most, and leave the "
@@ -48,8 +50,9 @@ SPOILT = Rule(
     symptom="Evaluation is bad, and the statistics of all layers but one are as they should be.",
     arithmetic="The predicted error of the layer's output is 10 times that of every other layer, "
     "or it is the only one that is off.",
-    certainty="Likely a fault of these statistics: certain is that they do not fit the data.",
-    lookalike="Where it is the first layer, inputs that are scaled or shifted look alike (BN805).",
+    certainty="Likely a fault of these statistics. It is certain only that they do not fit the "
+    "data.",
+    lookalike="In the first layer, an input that is scaled or shifted looks the same (BN805).",
     sure=Certainty.LIKELY,
 )
 UNEXPLAINED = Rule(
@@ -63,9 +66,9 @@ UNEXPLAINED = Rule(
     arithmetic="The predicted error of a layer's output is above 0.1 and beyond what chance and "
     "the running average's memory give. Without such a layer, the outputs' gap between the modes "
     "is more than 1.25 times its floor.",
-    certainty="Certain that they do not fit these data. Whether statistics or data are to blame is "
-    "open.",
-    lookalike="A gap at its floor is the training's own noise, and not reported.",
+    certainty="The numbers are certain. Whether the statistics or the data are to blame is not "
+    "known.",
+    lookalike="A gap at its floor is the noise of training's own batches, and is not reported.",
     seen=("pytorch/pytorch#5406", "pytorch/pytorch#4741"),
     milder=Severity.INFO,
 )
@@ -176,7 +179,7 @@ def _averaged(found: Evidence) -> str:
     if not isinstance(number, int) or number < 2:
         return ""
     return (
-        f"The weights are an average of {number} (n_averaged), so update_bn() was likely not run."
+        f"The weights are an average of {number} sets (n_averaged); update_bn() was likely not run."
     )
 
 

@@ -44,7 +44,7 @@ def test_the_layers_that_are_off_the_worst_first():
     assert (first["stored"], first["data"]) == ("0.31, 0.19", "4.2, 20")
     assert (first["off"], first["noise_said"]) == ("9.61 std", "0.05 std")
     assert (
-        table.note == "mean, var: the worst channel's. 2 more layers below 0.1 std (-v lists them)"
+        table.note == "mean, var: of the worst channel. 2 more layers below 0.1 std (-v lists them)"
     )
 
 
@@ -94,7 +94,7 @@ def test_long_names_leave_room_for_what_closes():
 def test_how_much_a_layer_closes(closes, said):
     table = answer(row("a", 1.0, closes=closes), row("b", 0.5, closes=0.5))
     assert table.rows[0]["closes_said"] == said
-    assert "closes: this layer's new statistics alone" in table.note
+    assert "closes: with new statistics in this layer alone" in table.note
 
 
 def test_shares_of_nothing_are_left_out():

@@ -68,8 +68,8 @@ def test_what_is_tried_by_hand(diagnosed, spoilt, net):
     assert row(report, "bn2")["closes"] == alone["closes"] == report["facts"]["closes"]
     assert row(report, "all 3 layers", "tried", "what")["closes"] == pytest.approx(1, abs=0.01)
     assert report["remarks"][1] == (
-        f"with new statistics in bn2 alone the gap is {new:.3g} ({alone['closes']:.0%} of what can "
-        "close closes)"
+        f"new statistics in bn2 alone bring the gap to {new:.3g} (closing {alone['closes']:.0%} of "
+        "the gap above its floor)"
     )
 
 
@@ -96,7 +96,7 @@ def test_the_report_on_a_screen(run, spoilt):
         "layer", "stored mean, var", "data mean, var", "off by", "closes", "findings"
     ]  # fmt: skip
     assert lines[heading + 1].startswith("bn2  ")
-    assert lines[heading + 2].startswith("mean, var: the worst channel's; closes:")
+    assert lines[heading + 2].startswith("mean, var: of the worst channel; closes:")
     assert lines[-3].startswith("WARN  the statistics of a single layer")
     assert "new statistics in bn2 alone close" in text.replace("\n", " ")
 
@@ -247,7 +247,7 @@ def test_a_statistics_file_says_the_same(run, diagnosed, stored):
     text = run("diagnose", stored).stdout
     assert text.startswith("stats.npz  net.py:Net  spoilt.pth  3 BatchNorm layers")
     assert "--> stats.npz::bn2" in text
-    assert "new statistics were not tried in single layers, which needs the model" in text
+    assert "new statistics were not tried in single layers, because that needs the model" in text
 
 
 def test_torch_is_not_imported_for_statistics(run_process, stored):

@@ -91,8 +91,9 @@ def test_a_file_without_the_training_propagation(run, stats, folder):
     alone = [replace(each, seen={EVAL: each.seen[EVAL]}) for each in stats.layers]
     write_statistics("eval.npz", replace(stats, layers=tuple(alone), outputs=()))
     assert refused(run("diagnose", "eval.npz")) == (
-        "eval.npz: it has no training propagation, in which layers are judged; capture one with "
-        "bncli capture, which runs both."
+        "eval.npz: it has no statistics of training mode, in which layers are judged; save it "
+        "again with "
+        "bncli capture, which runs both modes."
     )
 
 

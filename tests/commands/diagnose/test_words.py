@@ -51,27 +51,31 @@ def verdict(found, *trials, strongest=None, metrics=None):
     [
         (
             [one("a", 0.338)],
-            "with new statistics in a alone the gap is 0.338 (77% of what can close closes)",
+            (
+                "new statistics in a alone bring the gap to 0.338 (closing 77% of the gap above "
+                "its "
+                "floor)"
+            ),
         ),
         (
             [one("a", 0.5), one("b", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.23)],
             (
-                "with new statistics in a alone the gap is 0.5 (50% of what can close closes), in "
-                "the first 1 of 2 layers 0.23 (95%)"
+                "new statistics in a alone bring the gap to 0.5 (closing 50% of the gap above its "
+                "floor), those in the first 1 of 2 layers to 0.23 (95%)"
             ),
         ),
         (
             [one("a", 0.26), Trial("first", "the first 1 of 2 layers", ("a",), 0.24)],
-            "with new statistics in a alone the gap is 0.26 (90% of what can close closes)",
+            "new statistics in a alone bring the gap to 0.26 (closing 90% of the gap above its "
+            "floor)",
         ),
         (
             [one("a", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.15)],
             (
-                "with new statistics in the first 1 of 2 layers the gap is 0.15 (100% of what can "
-                "close closes)"
+                "new statistics in the first 1 of 2 layers bring the gap to 0.15 (closing 100% of "
+                "the gap above its floor)"
             ),
         ),
-        ([one("a", 0.79), one("b", 1.2)], "no layer alone closes 10% of what can close"),
     ],
 )
 def test_what_the_trials_showed(trials, said):
@@ -88,7 +92,7 @@ def test_batches_that_differ_are_the_reason():
     data = [batch + 10 * (number % 2) for number, batch in enumerate(batches())]
     found = capture(watched("a", data), watched("b", data, order=2), gap=0.21, floor=0.2)
     assert trial_lines(found, every()) == [
-        "new statistics in all layers close next to nothing: the batches differ"
+        "new statistics in all layers close next to nothing, because the batches differ"
     ]
 
 
@@ -106,7 +110,7 @@ def test_nothing_is_said_of_trials_without_a_gap():
     found = replace(seen(), outputs=())
     assert trial_lines(found, one("a", None)) == []
     assert list(words.trial_remarks(seen(), None, ())) == [
-        "new statistics were not tried in single layers, which needs the model"
+        "new statistics were not tried in single layers, because that needs the model"
     ]
     assert trial_lines(seen(0, 0), every(0)) == []
 
@@ -237,7 +241,7 @@ CAUSE = finding("BN701", "a", claim="the statistics are the last batch's")
             [every()],
             {"training": 0.98, "eval": 0.73, "renewed": 0.08},
             (
-                "new statistics in all layers close 75% of the gap, and move the metric away from "
+                "new statistics in all layers close 75% of the gap, but move the metric away from "
                 "training's"
             ),
         ),
@@ -267,5 +271,5 @@ def test_all_remarks_in_their_order():
     found = replace(seen(), uncalled=("c", "d"))
     trials = Trials((one("a", 0.5), every()), {"eval": 0.5})
     lines = list(words.remarks(found, trials, measures(found), "a.py:b"))
-    assert [line.split()[0] for line in lines] == ["gap", "with", "a.py:b:", "no"]
+    assert [line.split()[0] for line in lines] == ["gap", "new", "a.py:b:", "no"]
     assert lines[-1] == "no batch reaches c and d"

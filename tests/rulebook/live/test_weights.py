@@ -67,4 +67,4 @@ def test_an_average_is_named_by_its_counter():
     shown = faults.statistics_of_another_checkpoint().capture
     shown = replace(shown, source={"checkpoint": {"path": "swa.pt", "n_averaged": 30}})
     (finding,) = diagnosis(shown).findings
-    assert "an average of 30 (n_averaged)" in finding.detail
+    assert "an average of 30 sets (n_averaged)" in finding.detail
