@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "capture": Entry(
         LIVE,
-        "Show and save what each BatchNorm layer of a model takes in.",
+        "Show and save what each BatchNorm layer takes in.",
         (
             Example(
                 "capture seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'",
