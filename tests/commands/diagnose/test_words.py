@@ -66,8 +66,10 @@ def verdict(found, *trials, strongest=None, metrics=None):
         ),
         (
             [one("a", 0.26), Trial("first", "the first 1 of 2 layers", ("a",), 0.24)],
-            "new statistics in a alone bring the gap to 0.26 (closing 90% of the gap above its "
-            "floor)",
+            (
+                "new statistics in a alone bring the gap to 0.26 (closing 90% of the gap above its "
+                "floor)"
+            ),
         ),
         (
             [one("a", 0.9), Trial("first", "the first 1 of 2 layers", ("a",), 0.15)],
