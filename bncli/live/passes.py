@@ -46,11 +46,12 @@ class Runner:
         """
         modules = list(self.model.modules())
         modes = [module.training for module in modules]
+        before = [(module, dict(module._buffers)) for module in modules]  # noqa: SLF001
         outer = self._buffers
         self._buffers = [
             _Buffer(module, name, tensor, tensor.clone(), _version(tensor))
-            for module in modules
-            for name, tensor in module._buffers.items()  # noqa: SLF001  # those that are not saved too
+            for module, held in before  # those that are not saved too
+            for name, tensor in held.items()
             if tensor is not None
         ]
         with _random_state(self.seed), EAGER:
@@ -61,6 +62,8 @@ class Runner:
                     module.training = mode
                 for buffer in self._buffers:
                     buffer.put_back()
+                for module, held in before:
+                    _drop_others(module, held)
                 self._buffers = outer
 
     def forward(
@@ -163,6 +166,16 @@ class _Buffer:
         held = dict(self.module._buffers).get(self.name)  # noqa: SLF001
         if held is not self.tensor or self.version is None or self.version != _version(self.tensor):
             self.put_back()
+
+
+def _drop_others(module: nn.Module, before: Mapping[str, Tensor | None]) -> None:
+    """Take away the buffers that the model added, or filled where there was None."""
+    buffers: dict[str, Any] = module._buffers  # noqa: SLF001
+    for name in [name for name in buffers if name not in before]:
+        del buffers[name]
+    for name, tensor in before.items():
+        if tensor is None and name in buffers:
+            buffers[name] = None
 
 
 def _version(tensor: Tensor) -> int | None:

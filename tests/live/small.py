@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -120,3 +122,37 @@ def renewed_by_hand(net, tensors, names=None):
             result.get_submodule(name).running_mean.copy_(layer.running_mean)
             result.get_submodule(name).running_var.copy_(layer.running_var)
     return result
+
+
+# ---------------------------------------------- what a model was before
+
+
+def snapshot(model):
+    """All that a pass must leave as it was: every tensor's bytes, modes, hooks, random numbers."""
+    tensors = dict(model.state_dict(keep_vars=True))
+    tensors |= {
+        f"{name}.{key}": buffer  # those that are not saved, and those that are None, too
+        for name, module in model.named_modules()
+        for key, buffer in module._buffers.items()
+    }
+    values = {
+        key: None
+        if tensor is None
+        else (id(tensor), str(tensor.dtype), tuple(tensor.shape), _bytes(tensor))
+        for key, tensor in tensors.items()
+    }
+    modules = [
+        (name, module.training, len(module._forward_pre_hooks), len(module._forward_hooks))
+        for name, module in model.named_modules()
+    ]
+    streams = (
+        random.getstate(),
+        [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],  # noqa: NPY002
+        _bytes(torch.get_rng_state()),
+    )
+    return values, modules, streams
+
+
+def _bytes(tensor):
+    """A tensor's bytes in the order of its elements."""
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
