@@ -21,13 +21,17 @@ Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Healthy:
-    """`make` builds a net, `draw` its data; `finish` is what is done after training."""
+    """`make` builds a net, `draw` its data; `finish` is what is done after training.
+
+    `adam` trains with AdamW at a constant rate, so that the weights move to the end.
+    """
 
     make: Callable[[], nn.Module]
     draw: Pairs
     batch: int = 32
     steps: int = 80
     lr: float = 0.05
+    adam: bool = False
     finish: Callable[[nn.Module, Healthy, int], nn.Module] | None = None
     dtypes: tuple[torch.dtype, ...] = (torch.float32,)
 
@@ -73,6 +77,20 @@ def perceptron():
     for before, after in ((12, 48), (48, 48), (48, 24)):
         layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(24, PATTERNS))
+
+
+def normalised_perceptron():
+    """BatchNorm on the input, and BatchNorm behind a linear layer that reads it: no mean moves."""
+    return nn.Sequential(
+        nn.BatchNorm1d(12),
+        nn.Linear(12, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Linear(32, PATTERNS),
+    )
 
 
 def one_dimensional():
@@ -182,6 +200,8 @@ HEALTHY = {
     "scanners-mixed": Healthy(Plain, partial(labelled, scanners="mixed")),
     "averaged-and-updated": Healthy(Residual, labelled, finish=averaged),
     "frozen": Healthy(Plain, labelled, finish=held),
+    "constant-rate": Healthy(Residual, labelled, steps=200, lr=1e-3, adam=True),
+    "norm-on-the-input": Healthy(normalised_perceptron, vectors, steps=200, lr=3e-3, adam=True),
 }
 """The kinds by name; none may get a warning."""
 
@@ -194,8 +214,12 @@ def healthy_net(name: str, seed: int, count: int = 512) -> tuple[nn.Module, list
     torch.manual_seed(seed)
     with one_thread():
         net = kind.make().train()
-        optimizer = torch.optim.SGD(net.parameters(), lr=kind.lr, momentum=0.9)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, kind.steps)
+        if kind.adam:
+            optimizer = torch.optim.AdamW(net.parameters(), lr=kind.lr)
+            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+        else:
+            optimizer = torch.optim.SGD(net.parameters(), lr=kind.lr, momentum=0.9)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, kind.steps)
         for _ in range(kind.steps):
             x, truth = kind.draw(kind.batch, generator)
             optimizer.zero_grad()

@@ -192,6 +192,12 @@ def batches_of_two_from_one_scanner(bench):
     return bench.case(bench.net("two-scanners"), truth)
 
 
+@fault("momentum", "batch size", "batches differ", without=("plain",))
+def momentum_99_and_batches_of_two_from_one_scanner(bench):
+    truth = bench.truth(batch=2, scanners="batch", count=128)
+    return bench.case(bench.net("momentum-two-scanners"), truth)
+
+
 @fault("dropout")
 def dropout_before_batchnorm(bench):
     return bench.case(bench.net("dropout"), layer=bench.names.DROPPED)

@@ -56,6 +56,7 @@ RECIPES = {
     "later": replace(BASE, steps=200, lr=0.1, after="base"),
     "frozen": replace(BASE, steps=200, lr=0.005, scanners="other", freeze=True, after="base"),
     "average": replace(BASE, lr=0.1, decays=False, average=True),
+    "momentum-two-scanners": replace(TWO, scanners="batch", net={"momentum": 0.99}),
 }
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
