@@ -35,13 +35,8 @@ def layers_table(
     report: Report,
     fail_on: FailOn,  # noqa: ARG001  # a verdict is for the model
     rows: Sequence[Row],
-    *,
-    closing: bool = True,
 ) -> tuple[Table, ...]:
-    """The layers whose output is furthest off; the others are summed up where they are many.
-
-    `closing` says that there is a gap to close, and that the shares of it mean something.
-    """
+    """The layers whose output is furthest off; the others are summed up where they are many."""
     codes = codes_of(report.findings)
     worst = sorted(rows, key=lambda row: -_number(row["predicted_error"], unknown=-1.0))
     said = [
@@ -52,7 +47,7 @@ def layers_table(
             "data": _pair(row["mean"], row["var"]),
             "off": _std(row["predicted_error"]),
             "noise_said": _std(row["noise"]),
-            "closes_said": _share(row["closes"]) if closing else None,
+            "closes_said": _share(row["closes"]),
             "flags": " ".join(codes.get(str(row["name"]), ())) or None,
             "error": row["predicted_error"],
         }
@@ -85,9 +80,12 @@ def _std(value: Value) -> str | None:
 
 
 def _share(value: Value) -> str | None:
-    """A share as a cell; what is not 0 is not written as 0."""
+    """A share as a cell: 100% at most, "<-100%" at least; what is not 0 is not written as 0."""
     if not isinstance(value, float):
         return None
+    if value < -1:
+        return "<-100%"
+    value = min(value, 1.0)
     return f"{value:.0%}" if not 0 < value < LEAST_SHARE else f"<{LEAST_SHARE:.0%}"
 
 

@@ -142,7 +142,7 @@ def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> 
         charts=rows.depth_charts(found.measures),
         verdict=words.verdict(capture, trials, found.measures, _strongest(findings)),
         subject=_subject(done),
-        answer=partial(layers_table, rows=layers, closing=not words.at_floor(capture)),
+        answer=partial(layers_table, rows=layers),
         remarks=tuple(words.remarks(capture, trials, found.measures, metric or "")),
         drawn=drawn,
         read=done.read,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.commands.diagnose.words import at_floor
 from bncli.report import Chart, Column, Table
 from bncli.rulebook.layers import label
 from bncli.sections.live import momentum_of
@@ -52,7 +53,7 @@ TRIED_COLUMNS = (
 )
 TRIED_NOTE = (
     "what: the layers with new statistics, or a map of the input; closes: the share of the gap "
-    "above its floor, (gap - gap with it) / (gap - floor)."
+    "above its floor, (gap - gap with it) / (gap - floor), left out where the gap is at its floor."
 )
 
 
@@ -137,7 +138,7 @@ def tried_table(capture: Capture, trials: Trials | None) -> Table:
             "what": trial.what,
             "layers": list(trial.layers),
             "gap": known(trial.gap),
-            "closes": known(capture.closes(trial)),
+            "closes": None if at_floor(capture) else known(capture.closes(trial)),
             "metric": known(trial.metric),
             "kind": trial.kind,
         }

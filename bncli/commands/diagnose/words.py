@@ -143,16 +143,19 @@ def mapped(capture: Capture, trials: Trials | None) -> Trial | None:
 
 
 def at_floor(capture: Capture) -> bool:
-    """Whether new statistics in all layers leave the gap about as it is."""
+    """Whether new statistics in all layers leave the gap about as it is: nine tenths and more."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
     return gap is not None and floor is not None and gap < NOISE * floor
 
 
 def closes_alone(capture: Capture, trials: Trials | None) -> dict[str, float | None]:
-    """The share of the gap that each layer closes alone, of those that were tried."""
+    """The share of the gap that each layer closes alone, of those that were tried.
+
+    Nothing where the gap is at its floor: shares of next to nothing say nothing.
+    """
     return {
         trial.layers[0]: capture.closes(trial)
-        for trial in (trials.trials if trials else ())
+        for trial in (trials.trials if trials and not at_floor(capture) else ())
         if trial.kind == "one" or (trial.kind == "all" and len(trial.layers) == 1)
     }
 
@@ -172,21 +175,21 @@ def metric_remark(trials: Trials, metric: str) -> str:
     said = [
         f"{how} {trials.metrics[key]:.4g}" for key, how in METRICS.items() if key in trials.metrics
     ]
-    line = f"{metric}: {', '.join(said)}".replace(" nan", " NaN")
-    moved = closer(trials.metrics)
-    if moved is None or abs(moved) < LEAST:
-        return line
-    way = "towards" if moved > 0 else "away from"
-    return f"{line}; closing the gap moves it {way} training's"
+    return f"{metric}: {', '.join(said)}".replace(" nan", " NaN")
 
 
-def closer(metrics: Mapping[str, float]) -> float | None:
-    """How far new statistics move the metric from evaluation's towards training's, in that way."""
-    if not all(math.isfinite(metrics.get(key, math.nan)) for key in METRICS):
-        return None
-    training, evaluation, renewed = (metrics[key] for key in METRICS)
+def metric_then(metrics: Mapping[str, float], then: float | None) -> str:
+    """What becomes of the metric in evaluation, in numbers; "" where it comes nearer training's.
+
+    Whether more is better is not known, so that nothing is said of better and worse.
+    """
+    training, evaluation = (metrics.get(key, math.nan) for key in list(METRICS)[:2])
     way = training - evaluation
-    return (renewed - evaluation) / way if way else None
+    if then is None or not math.isfinite(way + then) or not way:
+        return ""
+    if (then - evaluation) / way > -LEAST:
+        return ""
+    return f"the metric goes from {evaluation:.4g} to {then:.4g} ({training:.4g} in training)"
 
 
 # ------------------------------------------------------------------ the verdict
@@ -202,7 +205,7 @@ def verdict(
     if strongest is not None:
         return closing(strongest.claim or strongest.message, _outcome(capture, trials, measures))
     worst = max((each.error for each in measures), default=0.0)
-    gap, ratio = capture.gap(Propagation.EVAL), gap_ratio(capture)
+    gap, floor, ratio = capture.gap(Propagation.EVAL), capture.gap_floor, gap_ratio(capture)
     right = worst < SMALL
     off = f"no layer's output is off by {SMALL} std or more"
     if not right:
@@ -213,10 +216,10 @@ def verdict(
         return f"{_frozen(len(measures))}; {off}{'' if right else ', which may be right'}"
     if gap == 0:
         return f"the outputs of train() and eval() are the same; {off}"
-    if right and ratio is not None and ratio < NOISE:
+    if right and floor is not None and (at_floor(capture) or gap - floor < SMALL):
         return (
-            f"nothing is wrong: the gap of {gap:.3g} std is the noise of training's own batches "
-            f"({_times(ratio)} its floor), and {off}"
+            f"nothing is wrong: {off}, and new statistics would leave {floor:.3g} of the gap of "
+            f"{gap:.3g} std, because training normalises each batch by itself"
         )
     times = f", {_times(ratio)} its floor" if ratio is not None else ""
     batches = max((each.batches for each in measures), default=0)
@@ -245,10 +248,10 @@ def _outcome(capture: Capture, trials: Trials | None, measures: Sequence[LayerMe
     if at_floor(capture):
         return "new statistics would not close the gap"
     said = f"new statistics in all layers close {percent(1 - floor / gap)} of the gap"
+    metrics: Mapping[str, float] = trials.metrics if trials is not None else {}
+    then = metrics.get(Propagation.RENEWED.value)
     alone = best_alone(capture, trials, measures) if trials is not None else None
     if alone is not None and alone[1] >= ENOUGH:
         said = f"new statistics in {alone[0].what} close {_of_gap(alone[0], gap)} of the gap"
-    moved = closer(trials.metrics) if trials else None
-    if moved is not None and moved < -LEAST:
-        said += ", but move the metric away from training's"
-    return said
+        then = alone[0].metric
+    return ", and ".join(filter(None, [said, metric_then(metrics, then)]))

@@ -89,19 +89,20 @@ def test_long_names_leave_room_for_what_closes():
 
 @pytest.mark.parametrize(
     ("closes", "said"),
-    [(0.954, "95%"), (-0.45, "-45%"), (0.004, "<1%"), (0.0, "0%"), (1.26, "126%"), (None, None)],
+    [
+        (0.954, "95%"),
+        (-0.45, "-45%"),
+        (0.004, "<1%"),
+        (0.0, "0%"),
+        (1.26, "100%"),
+        (-9.99, "<-100%"),
+        (None, None),
+    ],
 )
 def test_how_much_a_layer_closes(closes, said):
     table = answer(row("a", 1.0, closes=closes), row("b", 0.5, closes=0.5))
     assert table.rows[0]["closes_said"] == said
     assert "closes: with new statistics in this layer alone" in table.note
-
-
-def test_shares_of_nothing_are_left_out():
-    rows = [row("a", 0.01, closes=1.02)]
-    (table,) = layers_table(report(), FailOn.ERROR, rows, closing=False)
-    assert table.rows[0]["closes_said"] is None
-    assert "closes" not in table.note
 
 
 def test_columns_that_say_nothing_are_left_out():

@@ -101,6 +101,12 @@ def test_the_table_of_what_was_tried(seen):
     assert tried_table(seen, None).rows == []
 
 
+def test_shares_of_next_to_nothing_are_left_out(seen):
+    trials = Trials((Trial("one", "b alone", ("b",), 0.5),))
+    found = replace(seen, outputs=capture(gap=0.21, floor=0.2).outputs)
+    assert [row["closes"] for row in tried_table(found, trials).rows] == [None]
+
+
 def test_tables_without_rows_have_no_note(seen):
     assert layers_table([]).note == tried_table(seen, Trials()).note == ""
     assert layers_table(layer_rows(seen, measures(seen), [], {})).note
