@@ -50,13 +50,14 @@ class Recorded(Recording):
 
         Layers are judged by what they saw in training. Repairs are not tried, since the batches are
         not kept. `train_batch_size` is as --train-batch-size. Raises UsageError where the model ran
-        in evaluation alone, and ModelError where a layer's input could not be taken in.
+        only in eval mode, and ModelError where a layer's input could not be taken in.
         """
         seen = self.capture
         if seen.norms and not any(Propagation.TRAINING in layer.seen for layer in seen.norms):
             raise UsageError(
-                "stats.diagnose: the model ran in evaluation alone, and its layers are judged in "
-                "training; run batches after model.train() inside the block too."
+                "stats.diagnose: the model ran only in eval mode. Layers are judged by what they "
+                "see in train mode: inside the block, run a few batches after model.train() as "
+                "well."
             )
         names = (*(layer.name for layer in seen.norms), *seen.uncalled)
         done = Run(seen, None, str(seen.source["class"]), names, "", ())

@@ -120,8 +120,9 @@ def _stored(paths: Sequence[str]) -> Run:
     if capture.norms and not trained and not capture.refused_training:
         raise FileError(
             paths[0],
-            "it has no statistics of training mode, in which layers are judged; save it again with "
-            "bncli capture, which runs both modes.",
+            "the model ran only in eval mode when it was made. Layers are judged by what they see "
+            "in train mode: make it with bncli capture, which runs both, or in Python run a few "
+            "batches after model.train() as well.",
         )
     names = (*(layer.name for layer in capture.norms), *capture.uncalled)
     path = paths[0] if len(paths) == 1 else ""

@@ -21,7 +21,8 @@ OTHER_WEIGHTS = Rule(
     Severity.WARNING,
     "the running statistics were gathered with other weights than these",
     "Re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn), or "
-    "load weights and buffers of one checkpoint.",
+    "load weights and buffers of one checkpoint. If these layers were in eval mode while the model "
+    "was trained, give --frozen with their names.",
     symptom="Evaluation is worse than training after weights were averaged, restored, or trained "
     "further while the statistics stayed as they were.",
     arithmetic="The first layer's means do not follow from the kernels before it: whatever the "

@@ -76,7 +76,9 @@ def test_a_healthy_net_has_a_verdict_too():
 
 
 def test_evaluation_alone_is_not_judged():
-    with pytest.raises(UsageError, match=r"ran in evaluation alone, .* model\.train\(\) inside"):
+    with pytest.raises(
+        UsageError, match=r"ran only in eval mode\. .* after model\.train\(\) as well"
+    ):
         ran(made(), False).diagnose()
 
 

@@ -91,9 +91,9 @@ def test_a_file_without_the_training_propagation(run, stats, folder):
     alone = [replace(each, seen={EVAL: each.seen[EVAL]}) for each in stats.layers]
     write_statistics("eval.npz", replace(stats, layers=tuple(alone), outputs=()))
     assert refused(run("diagnose", "eval.npz")) == (
-        "eval.npz: it has no statistics of training mode, in which layers are judged; save it "
-        "again with "
-        "bncli capture, which runs both modes."
+        "eval.npz: the model ran only in eval mode when it was made. Layers are judged by what "
+        "they see in train mode: make it with bncli capture, which runs both, or in Python run a "
+        "few batches after model.train() as well."
     )
 
 
