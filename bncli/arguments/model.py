@@ -86,9 +86,10 @@ DataSpecs = Annotated[
     ),
 ]
 InputKey = Annotated[
-    str | None,
+    list[str] | None,
     option(
-        "The input's name in a file or a batch that is a dictionary, or its number in a tuple.",
+        "The input's name in a file or a batch that is a dictionary, or its number in a tuple; may "
+        "be repeated for names that the model takes as keyword arguments.",
         DATA,
         metavar="NAME",
         default="the only tensor, the first of a tuple, or all as keyword arguments",
@@ -130,6 +131,12 @@ class ModelFlags:
     batches: Batches = None
     dtype: InputDtype = None
 
+    @property
+    def keys(self) -> str | tuple[str, ...] | None:
+        """The input's name, or several names of keyword arguments."""
+        names = tuple(dict.fromkeys(self.input_key or ()))
+        return names if len(names) > 1 else next(iter(names), None)
+
     def refuse_any(self, what: str) -> None:
         """Raise UsageError where one was given that does not apply to `what`."""
         for field in fields(self):
@@ -143,7 +150,7 @@ class ModelFlags:
         """What was given of what changes the numbers, as a script reads it."""
         given: dict[str, Value | Mapping[str, Value]] = {
             "data": list(self.data or ()),
-            "input_key": self.input_key,
+            "input_key": list(self.keys) if isinstance(self.keys, tuple) else self.keys,
             "batch_size": self.batch_size,
             "batches": self.batches,
             "dtype": self.dtype.value if self.dtype else None,
@@ -186,7 +193,7 @@ def open_session(flags: ModelFlags, model: str) -> Session:
     with RandomStreams(seed).drawing():  # of modules that make their data as they are imported
         data = open_data(
             flags.data,
-            flags.input_key,
+            flags.keys,
             flags.batch_size,
             flags.batches,
             flags.dtype.value if flags.dtype else None,

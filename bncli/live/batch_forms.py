@@ -21,11 +21,12 @@ class BatchForm:
 
     Without a key that is the whole batch where it is a tensor or an array, the first of a tuple or
     a list, and all of a dictionary as keyword arguments. In a tuple the key is a number, counted
-    from 0. Of keyword arguments only floating-point tensors are converted, as an index of words
-    stays an index; of a single input, integers and booleans too.
+    from 0. Several keys choose keyword arguments from a dictionary. Of keyword arguments only
+    floating-point tensors are converted, as an index of words stays an index; of a single input,
+    integers and booleans too.
     """
 
-    input_key: str | None = None
+    input_key: str | tuple[str, ...] | None = None
     dtype: str | None = None
 
     def batch(self, raw: Any, label: str, *, copy: bool = False) -> Batch:
@@ -68,7 +69,7 @@ class BatchForm:
         if isinstance(raw, list | tuple):
             if not raw:
                 raise ModelError(f"{label}: it is an empty {type(raw).__name__}.")
-            if key is None or not key.isdecimal():
+            if not isinstance(key, str) or not key.isdecimal():
                 first = raw[0]
                 return self._chosen(first, label) if isinstance(first, Mapping) else first
             if int(key) >= len(raw):
@@ -76,13 +77,14 @@ class BatchForm:
                     f"{label}: --input-key {key}, but it has {len(raw)} parts, counted from 0."
                 )
             return raw[int(key)]
-        if isinstance(raw, Mapping) and key is not None:
-            if key not in raw:
+        if not isinstance(raw, Mapping) or key is None:
+            return raw
+        for name in (key,) if isinstance(key, str) else key:
+            if name not in raw:
                 raise ModelError(
-                    f"{label}: there is no '{key}' in it; it has {listed([*map(str, raw)])}."
+                    f"{label}: there is no '{name}' in it; it has {listed([*map(str, raw)])}."
                 )
-            return raw[key]
-        return raw
+        return raw[key] if isinstance(key, str) else {name: raw[name] for name in key}
 
     def _tensor(self, value: Any, label: str, *, copy: bool, whole: bool) -> Any:
         """A tensor or an array as a tensor of the wanted dtype; anything else as it is."""

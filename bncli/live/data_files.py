@@ -33,7 +33,8 @@ class TensorFiles:
     """
 
     def __init__(self, specs: tuple[str, ...], form: BatchForm, batch_size: int | None) -> None:
-        self._form = BatchForm(None, form.dtype)
+        several = not isinstance(form.input_key, str | None)
+        self._form = form if several else BatchForm(None, form.dtype)
         self._batch_size = batch_size
         self._files = [_opened(spec, form.input_key) for spec in expanded(specs, key=natural)]
 
@@ -52,8 +53,9 @@ class TensorFiles:
                     label = f"{label}[{cut.start}:{cut.stop}]"
                 x = _read(file.ref, cut)
                 whole = x if len(file.beside) == 1 else Beside(file, x, cut)
-                batch = self._form.batch(x, label)
-                yield Batch(batch.args, {}, whole, batch.samples, label)
+                several = self._form.input_key is not None
+                batch = self._form.batch(whole if several else x, label)
+                yield Batch(batch.args, batch.kwargs, whole, batch.samples, label)
 
     def _cuts(self, ref: TensorRef) -> list[slice]:
         """The samples of each batch."""
@@ -87,9 +89,11 @@ class Beside(Mapping[str, Any]):
         return len(self._file.beside)
 
 
-def _opened(spec: str, input_key: str | None) -> InputFile:
-    """A file, with the tensor that is to be the input."""
+def _opened(spec: str, input_key: str | tuple[str, ...] | None) -> InputFile:
+    """A file, with the tensor that is to be the input: the first of several."""
     path, name = split_spec(spec)
+    if isinstance(input_key, tuple):
+        input_key = input_key[0]
     tensors = open_file(path).tensors
     ref = tensors[_input_name(path, tensors, name or input_key or "")]
     if ref.unreadable:

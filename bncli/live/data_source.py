@@ -34,7 +34,7 @@ class Source(Protocol):
 
 def open_data(
     specs: Sequence[str],
-    input_key: str | None = None,
+    input_key: str | tuple[str, ...] | None = None,
     batch_size: int | None = None,
     batches: int | None = None,
     dtype: str | None = None,
@@ -50,7 +50,8 @@ def open_data(
     function or class that gives one when it is called without arguments, which is done for every
     pass.
 
-    `input_key` names the input in a dictionary of several tensors. `batches` takes only the first
+    `input_key` names the input in a dictionary of several tensors; several names choose keyword
+    arguments. `batches` takes only the first
     so many, over all specs. `dtype`, a name of PyTorch's, converts the inputs first.
 
     The user's code draws its random numbers from streams of its own, which begin with `seed` in

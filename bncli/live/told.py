@@ -37,6 +37,10 @@ _WEIGHTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "do
 """Dtypes of weights as errors call them; all others are taken as float32, the usual one."""
 
 
+_ARGUMENTS = re.compile(
+    r"\bforward\(\) (?:got an unexpected keyword argument|missing \d+ required|takes \d+ pos)"
+)
+"""What Python says where the batch has other parts than the model takes."""
 _NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory")
 _CHANNELS = re.compile(
     r"expected input\[.*?(?P<last>\d+)\] to have (?P<wanted>\d+) channels, but got \d+ channels"
@@ -86,6 +90,11 @@ def hint_for(error: BaseException) -> str:
         return "Name a file that is part of a package as package.module:name."
     if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
         return "Smaller batches take less memory (--batch-size for files)."
+    if isinstance(error, TypeError) and _ARGUMENTS.search(text):
+        return (
+            "Name what the model takes of a batch with --input-key; given several times, the names "
+            "are keyword arguments."
+        )
     if not isinstance(error, RuntimeError | ValueError):
         return ""
     for pattern in _DTYPES:

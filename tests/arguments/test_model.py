@@ -133,6 +133,9 @@ def test_what_is_missing_or_does_not_go_together(net, monkeypatch):
     assert refusal(ModelFlags(data=["x.npy"]), "net.py:Nt", ModelError).endswith("mean Net?")
     assert refusal(ModelFlags(data=["x.npy"], frozen=["stem.*"]), net).startswith("--frozen stem.*")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ModelFlags(input_key=["x"]).facts["input_key"] == ModelFlags(input_key=["x"]).keys == "x"
+    assert ModelFlags(input_key=["x", "mask"]).keys == ("x", "mask")
+    assert ModelFlags(input_key=["x", "mask"]).facts["input_key"] == ["x", "mask"]
     cuda = ModelFlags(data=["x.npy"], device=DeviceName.CUDA)
     assert refusal(cuda, net, MissingBackendError) == (
         "--device cuda: PyTorch sees no CUDA device here; leave --device out, or run where there "

@@ -85,6 +85,20 @@ def test_a_dictionary_is_keyword_arguments():
     assert batch.samples == 2
 
 
+def test_several_keys_are_keyword_arguments():
+    raw = UserDict(input_ids=LABELS, mask=X, labels=LABELS)
+    for given in (raw, (raw, LABELS)):
+        batch = BatchForm(("mask", "input_ids")).batch(given, "b")
+        assert batch.args == ()
+        assert list(batch.kwargs) == ["mask", "input_ids"]
+        assert batch.kwargs["mask"] is X
+        assert batch.whole is given
+    with pytest.raises(
+        ModelError, match=r"^b: there is no 'x' in it; it has input_ids, mask, labels"
+    ):
+        BatchForm(("mask", "x")).batch(raw, "b")
+
+
 def test_conversion():
     for dtype in (torch.uint8, torch.int64, torch.float64, torch.bool, torch.float16):
         (given,) = form(X.to(dtype), dtype="float32").args

@@ -111,6 +111,18 @@ def test_the_input_among_several_tensors(save):
     )
 
 
+def test_several_tensors_of_a_file_are_keyword_arguments(save):
+    image, mask = torch.from_numpy(X), torch.ones(5, 2)
+    save("b.pt", {"mask": mask, "image": image, "label": torch.ones(5)})
+    batch = list(TensorFiles(("b.pt",), BatchForm(("image", "mask")), 2).batches())[1]
+    assert batch.args == ()
+    assert list(batch.kwargs) == ["image", "mask"]
+    assert batch.kwargs["image"].equal(image[2:4])
+    assert batch.kwargs["mask"].equal(mask[2:4])
+    assert batch.samples == 2
+    assert list(batch.whole) == ["mask", "image", "label"]
+
+
 def test_a_tuple_that_was_saved(save):
     save("pair.pt", (torch.from_numpy(X), torch.ones(5)))
     (batch,) = batches("pair.pt")

@@ -139,6 +139,15 @@ def test_the_hint_names_the_dtype_of_the_weights():
     assert hint_for(caught.value).endswith("add --dtype float32.")
 
 
+def test_arguments_that_the_model_does_not_take():
+    for given in ({"input": torch.ones(2, 3), "label": 1}, {}):
+        with pytest.raises(TypeError) as caught:
+            nn.Linear(3, 3)(**given)
+        assert hint_for(caught.value).startswith("Name what the model takes of a batch with --inp")
+    assert hint_for(TypeError("Net.forward() takes 1 positional argument but 2 were given"))
+    assert hint_for(TypeError("f() got an unexpected keyword argument 'x'")) == ""
+
+
 def test_no_hint_where_the_dtype_is_not_the_cause():
     with pytest.raises(RuntimeError) as caught:
         nn.Embedding(3, 3)(torch.ones(2))
