@@ -59,7 +59,7 @@ def batch_progress(description: str, total: Total) -> Iterator[Advance]:
             done += 1
         rate = seen / seconds
         of = f"/{number}" if number else ""
-        left = f"  {_clock((number - done) / rate)} left" if number else ""
+        left = f"  {_clock((number - done) / rate)} left in this pass" if number else ""
         return {
             "description": f"{description}, pass {before + 1}" if before else description,
             "total": number,

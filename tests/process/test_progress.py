@@ -86,9 +86,9 @@ def test_batches_are_counted_pass_by_pass():
     assert "capture" in shown
     assert "2 batches  2/s" in shown  # a second has passed, and the number is not known
     assert "capture, pass 2" in shown
-    assert "1/6 batches  2/s  0:02 left" in shown
+    assert "1/6 batches  2/s  0:02 left in this pass" in shown
     assert "capture, pass 3" in shown
-    assert "6/6 batches  2/s  0:00 left" in shown
+    assert "6/6 batches  2/s  0:00 left in this pass" in shown
     assert "pass 4" not in shown
 
 
