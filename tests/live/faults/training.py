@@ -25,7 +25,7 @@ class Recipe:
     "batch" (each batch from one of four), "mixed" (each picture from one of four) or "other" (a
     device that was not there before). `standardise` is off where pictures go in as they are.
     `freeze` trains with all BatchNorm layers in evaluation mode and their weights held.
-    `average` averages the weights of the second half as stochastic weight averaging does.
+    `average` averages the weights of every tenth step as stochastic weight averaging does.
     """
 
     steps: int = 150
@@ -106,7 +106,7 @@ def fit(net: nn.Module, recipe: Recipe, seed: int) -> nn.Module:
         optimizer.step()
         if recipe.decays:
             schedule.step()
-        if recipe.average and step >= recipe.steps // 2 and step % 5 == 4:
+        if recipe.average and step % 10 == 9:
             averaged.update_parameters(net)
     return averaged.module if recipe.average else net
 
