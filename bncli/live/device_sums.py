@@ -1,30 +1,29 @@
 """The sums over the blocks of a batch that is a tensor, taken by torch where the tensor is.
 
-torch's own threads do it, which are awake while a model runs. Each block is widened to float64 in
-a buffer that is kept for the next.
+Each block is widened to float64 in a buffer that is kept for the next.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import TensorError
 from bncli.light import np
-from bncli.moments.one_batch import BlockSums, boxes
+from bncli.moments.block_plan import lies_by_column, places, run_shape
+from bncli.moments.one_batch import BlockSums
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from bncli.model import FloatArray, IntArray
 
-BLOCK_VALUES = 1 << 20
-"""Values a block: in float64 8 MiB."""
-_SHORT_RUN = 32
-"""Extremes of shorter runs are taken over all samples at once."""
-_SHORT_RUN_SQUARES = 128
-"""Shorter runs are squared one by one before they are added up."""
+BLOCK_VALUES = 1 << 22
+"""Values a block: in float64 32 MiB."""
+_SHORT_ROW = 128
+"""Shorter rows are squared one by one before they are added up."""
 
 _kept = threading.local()
 
@@ -47,77 +46,91 @@ class TensorBlocks:
         n, c = x.shape[:2]
         self.samples: int = n
         self.values: Any = x.reshape(n, c).T[None] if x.numel() == n * c else x
+        self._by_column = lies_by_column(self.values.shape, self.values.stride())
 
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
         import torch
 
-        x: Tensor = self.values
-        by_column = _channels_lie_innermost(x)
-        order = x.movedim(1, -1) if by_column else x
-        for place in boxes(order.shape, BLOCK_VALUES):
-            block = order[place]
-            at = place[-1] if by_column else place[1]
-            about = None if centre is None or not centre[at].any() else centre[at]
+        for place in places(self.values.shape, BLOCK_VALUES, by_column=self._by_column):
+            about = None if centre is None else centre[place[1]]
             with torch.inference_mode(mode=False), torch.no_grad():
-                total, square, low, high, zeros = _arrays(*_sums(block, about, by_column=by_column))
-            if by_column:
-                place = (place[0], at, *place[1:-1])  # noqa: PLW2901  # as in `values`
+                found = self._sums(self._block(place), about)
+                total, square, low, high, zeros = _arrays(*found)
             yield BlockSums(place, total, square, low, high, zeros.sum(0).astype(np.int64))
 
-    def count_equal(self, rows: Tensor, wanted: FloatArray) -> IntArray:
-        """How many of each row of `values` equal the number wanted, (rows,)."""
+    def _sums(self, block: Tensor, about: FloatArray | None) -> tuple[Tensor, ...]:
+        """What `BlockSums` holds, the zeros (n, c)."""
         import torch
 
-        rows = rows.reshape(len(rows), -1)
-        numbers = torch.from_numpy(wanted).to(device=rows.device, dtype=rows.dtype)
-        counts: IntArray = (rows == numbers[:, None]).sum(1).cpu().numpy()
-        return counts
+        by_column = self._by_column
+        wide, flags = _buffers(block)
+        if block.is_contiguous() and block.dtype in {torch.float32, torch.float64}:
+            narrow = block
+        else:
+            narrow = (flags if block.dtype.itemsize <= 2 else wide).copy_(block)
+        wide, narrow, flags = map(self._three, (wide, narrow, flags))
+        axis = 1 if by_column else 2
+        low, high = self._extremes(narrow)
+        wide.copy_(narrow)
+        zeros = torch.eq(narrow, 0, out=flags).sum(axis)
+        if about is not None:
+            _subtract(about, wide, by_column=by_column)
+        total = wide.sum(axis)
+        if by_column or wide.shape[2] < _SHORT_ROW:
+            return total, wide.square_().sum(axis), low, high, zeros
+        return total, torch.linalg.vector_norm(wide, dim=axis).square_(), low, high, zeros
+
+    def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The extremes of the runs of a block, (places, c, p)."""
+        shape, axis, swap = run_shape(x.shape, by_column=self._by_column)
+        runs = x.view(shape)
+        low, high = runs.amin(axis), runs.amax(axis)
+        return (low.swapaxes(1, 2), high.swapaxes(1, 2)) if swap else (low, high)
+
+    def count_equal(
+        self, place: tuple[slice, ...], hit: NDArray[np.bool_], wanted: FloatArray
+    ) -> IntArray:
+        """How many values of a block equal their channel's number wanted, (c,), where it is hit."""
+        import torch
+
+        x = self._three(self._block(place))
+        shape, axis, swap = run_shape(x.shape, by_column=self._by_column)
+        runs = x.reshape(shape).movedim(axis, -1)
+        which = tuple(torch.from_numpy(each).to(x.device) for each in np.nonzero(hit))
+        found = (runs.swapaxes(1, 2) if swap else runs)[which]
+        at = np.nonzero(hit)[1]
+        numbers = torch.from_numpy(wanted[at]).to(found)
+        equal = (found == numbers[:, None]).sum(1).cpu().numpy()
+        return np.bincount(at, equal, len(wanted)).astype(np.int64)
 
     def widen(self, values: Tensor) -> FloatArray:
         """Some of `values` as a float64 array."""
         wide: FloatArray = values.double().cpu().numpy()
         return wide
 
+    def _block(self, place: tuple[slice, ...]) -> Tensor:
+        """A block's values, its axes in the order in which they are taken."""
+        block: Tensor = self.values[place]
+        return block.movedim(1, -1) if self._by_column else block
 
-def _sums(block: Tensor, about: FloatArray | None, *, by_column: bool) -> tuple[Tensor, ...]:
-    """What `BlockSums` holds of a block (n, values, c) or (n, c, values), all of them (n, c)."""
+    def _three(self, block: Tensor) -> Tensor:
+        """A block as (n, values, c) or (n, c, values)."""
+        shape = block.shape
+        return block.reshape((shape[0], -1, shape[-1]) if self._by_column else (*shape[:2], -1))
+
+
+def _subtract(about: FloatArray, wide: Tensor, *, by_column: bool) -> None:
+    """Take the numbers `about` (c,) of its channels from a block."""
     import torch
 
-    wide, flags = _buffers(block)
-    if block.is_contiguous() and block.dtype in {torch.float32, torch.float64}:
-        narrow = block
-    else:
-        narrow = (flags if block.dtype.itemsize <= 2 else wide).copy_(block)
-    n, c = block.shape[0], block.shape[-1 if by_column else 1]
-    shape = (n, -1, c) if by_column else (n, c, -1)
-    axis = 1 if by_column else 2
-    wide, narrow, flags = wide.view(shape), narrow.view(shape), flags.view(shape)
-    low, high = _extremes(narrow, axis)
-    wide.copy_(narrow)
-    zeros = torch.eq(narrow, 0, out=flags).sum(axis)
-    if about is not None:
-        numbers = torch.from_numpy(about).to(block.device)
+    few = np.flatnonzero(about).tolist()
+    if few and (by_column or 4 * len(few) > len(about)):
+        numbers = torch.from_numpy(about).to(wide.device)
         wide.sub_(numbers if by_column else numbers[:, None])
-    total = wide.sum(axis)
-    if by_column or wide.shape[2] < _SHORT_RUN_SQUARES:
-        square = wide.square_().sum(axis)
-    else:
-        square = torch.linalg.vector_norm(wide, dim=axis).square_()
-    return total, square, low, high, zeros
-
-
-def _extremes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Those of each sample and channel, or of each channel alone, (1, c), where that is faster."""
-    if axis == 2 and x.shape[2] < _SHORT_RUN:
-        return x.amin(0).amin(1)[None], x.amax(0).amax(1)[None]
-    return x.amin(axis), x.amax(axis)
-
-
-def _channels_lie_innermost(x: Tensor) -> bool:
-    """Whether a step along the channels is shorter in memory than along all the rest."""
-    rest = [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
-    return x.shape[1] > 1 and x.stride(1) <= min(rest)
+        return
+    for channel in few:
+        wide[:, channel].sub_(about[channel].item())
 
 
 def _buffers(block: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,14 +147,20 @@ def _buffers(block: Tensor) -> tuple[Tensor, Tensor]:
     return wide, narrow
 
 
-def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
+def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
     """The tensors as arrays; from a device in one transfer, as float64."""
+    if tensors[0].device.type == "cpu":
+        return [each.numpy() for each in tensors]
+    return _split(_joined(tensors).cpu().numpy(), tensors)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
     import torch
 
-    if tensors[0].device.type == "cpu":
-        return tuple(each.numpy() for each in tensors)
-    flat = torch.cat([each.double().flatten() for each in tensors]).cpu().numpy()
-    ends = np.cumsum([each.numel() for each in tensors])[:-1]
-    return tuple(
-        part.reshape(each.shape) for part, each in zip(np.split(flat, ends), tensors, strict=True)
-    )
+    return torch.cat([each.double().flatten() for each in tensors])
+
+
+def _split(flat: FloatArray, like: Sequence[Tensor]) -> list[NDArray[Any]]:
+    ends = np.cumsum([each.numel() for each in like])[:-1]
+    parts = np.split(flat, ends)
+    return [part.reshape(each.shape) for part, each in zip(parts, like, strict=True)]

@@ -63,11 +63,21 @@ def _hook(layer: LiveLayer, seen: Seen) -> Callable[..., None]:
 
 
 def add_input(sums: BatchSums, x: Tensor) -> None:
-    """Take a layer's input into its sums, on the device where it is."""
-    from bncli.live.device_sums import TensorBlocks
+    """Take a layer's input into its sums, without a copy: with NumPy on the CPU, else torch."""
+    import torch
 
-    if x.ndim > 1 and x.numel():
+    x = x.detach()
+    if x.ndim < 2 or not x.numel():
+        return
+    if x.device.type != "cpu":
+        from bncli.live.device_sums import TensorBlocks
+
         sums.take(x, TensorBlocks)
+    elif x.dtype == torch.bfloat16:
+        bits = x.view(torch.int16).numpy().view(np.uint16)
+        sums.add(bits, "bfloat16", threads=torch.get_num_threads())
+    else:
+        sums.add(x.numpy(), threads=torch.get_num_threads())
 
 
 @dataclass(slots=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bncli.dtypes import decode
 from bncli.errors import TensorError
-from bncli.moments.kernels import column_sums, extreme
-from bncli.moments.one_batch import BlockSums, boxes
+from bncli.moments.block_plan import lies_by_column, places, run_shape
+from bncli.moments.kernels import column_sums
+from bncli.moments.one_batch import BlockSums
+from bncli.moments.team import default_threads, in_order
 from bncli.moments.values import Widener
 
 if TYPE_CHECKING:
@@ -18,87 +22,153 @@ if TYPE_CHECKING:
 
     from bncli.model import FloatArray, IntArray
 
-BLOCK_VALUES = 1 << 18
-"""Values a block: in float64 2 MiB."""
-_PIECE_VALUES = 1 << 12
-"""Values that are squared and added up in one run, as a BLAS does it on one thread."""
-_LONG_RUN = 256
-"""Sums of runs as long as this are taken pairwise."""
-_SHORT_RUN = 64
-"""Extremes of shorter runs are taken over all samples at once."""
+BLOCK_VALUES = 1 << 19
+"""Values a block: in float64 4 MiB, some hundred microseconds' work."""
+_PIECE_VALUES = 1 << 10
+"""Values that are squared and added up in one run: `np.vecdot` of more than 500 runs does not keep
+the interpreter's lock, and no BLAS starts threads of its own."""
+_LONG_ROW = 256
+"""Rows as long as this are summed pairwise."""
+_SHORT_ROW = 128
+"""Shorter rows are squared one by one before they are added up."""
+
+_spare: list[_Buffers] = []
+"""Buffers that no thread uses at the moment."""
 
 
 class ArrayBlocks:
     """A batch `x` (N, C, ...), with `dtype` "bfloat16" the bits of that dtype.
 
+    `threads` work on it, by default as many as on a tensor; the sums are the same for any number.
     Raises TensorError for an array without values or without a channel axis, and one of complex
     numbers or other values that have no statistics.
     """
 
-    def __init__(self, x: NDArray[Any], dtype: str | None = None) -> None:
+    def __init__(
+        self, x: NDArray[Any], dtype: str | None = None, threads: int | None = None
+    ) -> None:
         if x.ndim < 2 or x.size == 0:
             raise TensorError(f"A batch has samples, channels and values; shape {x.shape} has not.")
         if x.dtype.kind not in "fiub":
             raise TensorError(f"Values of dtype {x.dtype} have no BatchNorm statistics.")
         self.samples = len(x)
         self._dtype = dtype or x.dtype.name
+        self._threads = threads
         n, c = x.shape[:2]
         self.values = x.reshape(n, c).T[np.newaxis] if x.size == n * c else x
+        self._by_column = lies_by_column(self.values.shape, self.values.strides)
 
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
-        x = self.values
-        by_column = _channels_lie_innermost(x)
-        order = np.moveaxis(x, 1, -1) if by_column else x
-        widen = Widener(self._dtype, None, min(x.size, BLOCK_VALUES))
-        zero = np.empty(min(x.size, BLOCK_VALUES), bool)
-        for index in boxes(order.shape, BLOCK_VALUES):
-            wide, narrow = widen(order[index])
-            if by_column:
-                index = (index[0], index[-1], *index[1:-1])  # noqa: PLW2901  # as in `values`
-            n, c = (each.stop - each.start for each in index[:2])
-            wide, narrow = (
-                each.reshape((n, -1, c) if by_column else (n, c, -1)) for each in (wide, narrow)
-            )
-            low, high = (_extremes(ufunc, narrow, by_column) for ufunc in (np.minimum, np.maximum))
-            is_zero = np.equal(narrow, 0, out=zero[: narrow.size].reshape(narrow.shape))
-            zeros = np.zeros(c, np.int64)
-            if np.count_nonzero(is_zero):
-                zeros += is_zero.sum(axis=(0, 1) if by_column else (0, 2))
-            own = widen.buffer[: wide.size].reshape(wide.shape)
-            if centre is not None and centre[index[1]].any():
-                about = centre[index[1]]
-                wide = np.subtract(wide, about if by_column else about[:, np.newaxis], out=own)
-            if by_column:
-                total, square = _column_sums(wide), _column_sums(np.multiply(wide, wide, out=own))
-            else:
-                total, square = _row_sums(wide), _row_squares(wide)
-            yield BlockSums(index, total, square, low, high, zeros)
+        cut = list(places(self.values.shape, BLOCK_VALUES, by_column=self._by_column))
+        threads = min(self._threads or default_threads(), len(cut))
+        buffers = [_spare.pop() if _spare else _Buffers() for _ in range(threads)]
+        workers = [partial(self._numbered, cut, centre, each) for each in buffers]
+        with closing(in_order(workers, 0, len(cut))) as found:
+            yield from found
+        _spare.extend(buffers)
 
-    def count_equal(self, rows: NDArray[Any], wanted: FloatArray) -> IntArray:
-        """How many of each row of `values` equal the number wanted, (rows,)."""
-        flat = decode(rows, self._dtype).reshape(len(rows), -1)
-        return np.asarray(np.count_nonzero(flat == wanted[:, np.newaxis], axis=1))
+    def _numbered(
+        self,
+        cut: Sequence[tuple[slice, ...]],
+        centre: FloatArray | None,
+        buffers: _Buffers,
+        number: int,
+    ) -> BlockSums:
+        """The sums of one block."""
+        place, by_column = cut[number], self._by_column
+        widen, flags = buffers.of(self._dtype)
+        wide, narrow = map(self._three, widen(self._block(place)))
+        low, high, zeros = self._seen(narrow, flags[: narrow.size])
+        own = widen.buffer[: wide.size].reshape(wide.shape)
+        if centre is not None:
+            wide = _less(centre[place[1]], wide, own, by_column=by_column)
+        if by_column:
+            total, square = _column_sums(wide), _column_sums(np.multiply(wide, wide, out=own))
+        elif wide.shape[2] < _SHORT_ROW:
+            total, square = _row_sums(wide), _row_sums(np.multiply(wide, wide, out=own))
+        else:
+            total, square = _row_sums(wide), _row_squares(wide)
+        return BlockSums(place, total, square, low, high, zeros)
+
+    def _seen(
+        self, x: NDArray[Any], flags: NDArray[np.bool_]
+    ) -> tuple[NDArray[Any], NDArray[Any], IntArray]:
+        """The extremes of a block's runs (places, c, p), and the number of its zeros (c,)."""
+        runs, axis, swap = self._runs(x)
+        low, high = np.minimum.reduce(runs, axis=axis), np.maximum.reduce(runs, axis=axis)
+        if swap:
+            low, high = low.swapaxes(1, 2), high.swapaxes(1, 2)
+        number = np.count_nonzero(np.equal(x.reshape(-1), 0, out=flags))
+        if not number:
+            return low, high, np.zeros(low.shape[1], np.int64)
+        # In a block whose only zeros are runs of nothing else, nobody has to look for them.
+        zeros = np.count_nonzero((low == 0) & (high == 0), axis=(0, 2)) * runs.shape[axis]
+        if zeros.sum() < number:
+            zeros = flags.reshape(x.shape).sum(axis=(0, 1) if self._by_column else (0, 2))
+        return low, high, zeros
+
+    def count_equal(
+        self, place: tuple[slice, ...], hit: NDArray[np.bool_], wanted: FloatArray
+    ) -> IntArray:
+        """How many values of a block equal their channel's number wanted, (c,), where it is hit."""
+        runs, axis, swap = self._runs(self._three(decode(self._block(place), self._dtype)))
+        where = np.unravel_index(np.flatnonzero(hit), hit.shape)
+        at = where[1]
+        if axis == 3:
+            found = runs[where]
+        else:  # along axis 1
+            first, second = (where[2], at) if swap else (at, where[2])
+            found = runs[where[0], :, first, second]
+        equal = found == wanted[at, np.newaxis].astype(found.dtype)
+        once = np.count_nonzero(equal) == len(at)
+        return np.bincount(at, None if once else equal.sum(axis=1), len(wanted)).astype(np.int64)
 
     def widen(self, values: NDArray[Any]) -> FloatArray:
         """Some of `values` as a float64 array."""
         return decode(values, self._dtype).astype(np.float64)
 
+    def _block(self, place: tuple[slice, ...]) -> NDArray[Any]:
+        """A block's stored values, its axes in the order in which they are taken."""
+        block = self.values[place]
+        return np.moveaxis(block, 1, -1) if self._by_column else block
 
-def _channels_lie_innermost(x: NDArray[Any]) -> bool:
-    """Whether a step along the channels is shorter in memory than along all the rest."""
-    rest = [abs(stride) for stride, size in zip(x.strides, x.shape, strict=True) if size > 1]
-    return x.shape[1] > 1 and abs(x.strides[1]) <= min(rest)
+    def _three(self, block: NDArray[Any]) -> NDArray[Any]:
+        """A block as (n, values, c) or (n, c, values)."""
+        shape = block.shape
+        return block.reshape((shape[0], -1, shape[-1]) if self._by_column else (*shape[:2], -1))
+
+    def _runs(self, x: NDArray[Any]) -> tuple[NDArray[Any], int, bool]:
+        """A block's runs, of which extremes are taken: see `run_shape`."""
+        shape, axis, swap = run_shape(x.shape, by_column=self._by_column)
+        return x.reshape(shape), axis, swap
 
 
-def _extremes(ufunc: np.ufunc, x: NDArray[Any], by_column: bool) -> NDArray[Any]:
-    """Those of each sample and channel, or of each channel alone, (1, c), where that is faster."""
-    if by_column:
-        return extreme(ufunc, x.reshape(-1, x.shape[2], 1))[np.newaxis]
-    if x.shape[2] < _SHORT_RUN:
-        return extreme(ufunc, x)[np.newaxis]
-    found: NDArray[Any] = ufunc.reduce(x, axis=2)
-    return found
+class _Buffers:
+    """What widens a block, and flags for its values; the same memory batch after batch."""
+
+    def __init__(self) -> None:
+        self._flags = np.empty(BLOCK_VALUES, bool)
+        self._widen = Widener("float32", None, BLOCK_VALUES)
+        self._dtype = "float32"
+
+    def of(self, dtype: str) -> tuple[Widener, NDArray[np.bool_]]:
+        """For an array of this dtype."""
+        if dtype != self._dtype:
+            self._widen, self._dtype = Widener(dtype, None, BLOCK_VALUES), dtype
+        return self._widen, self._flags
+
+
+def _less(about: FloatArray, wide: FloatArray, own: FloatArray, *, by_column: bool) -> FloatArray:
+    """A block less the numbers `about` (c,) of its channels; `own` may be written to."""
+    few = np.flatnonzero(about)
+    if not len(few):
+        return wide
+    if by_column or 4 * len(few) > len(about) or not np.may_share_memory(wide, own):
+        return np.subtract(wide, about if by_column else about[:, np.newaxis], out=own)
+    for channel in few:
+        wide[:, channel] -= about[channel]
+    return wide
 
 
 def _column_sums(x: FloatArray) -> FloatArray:
@@ -111,9 +181,8 @@ def _column_sums(x: FloatArray) -> FloatArray:
 
 def _row_sums(x: FloatArray) -> FloatArray:
     """x (n, c, values) summed over the values."""
-    total: FloatArray = (
-        np.add.reduce(x, axis=2) if x.shape[2] >= _LONG_RUN else np.einsum("nci->nc", x)
-    )
+    total: FloatArray
+    total = np.add.reduce(x, axis=2) if x.shape[2] >= _LONG_ROW else np.einsum("nci->nc", x)
     return total
 
 

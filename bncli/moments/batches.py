@@ -108,22 +108,22 @@ class BatchSums:
         self._per_sample = per_sample
         self._batches: list[tuple[int, FloatArray, FloatArray]] | None = [] if per_batch else None
         self._pool = _Pool(num_features)
-        self._centre: FloatArray | None = None
 
-    def add(self, x: NDArray[Any], dtype: str | None = None) -> None:
+    def add(self, x: NDArray[Any], dtype: str | None = None, threads: int | None = None) -> None:
         """Take in a batch of shape (N, num_features, ...), in any memory layout.
 
-        `dtype` "bfloat16" says that `x` holds the bits of that dtype. Raises TensorError for a
-        batch without values or channels, with other channels, or of values without statistics.
+        `dtype` "bfloat16" says that `x` holds the bits of that dtype. `threads` work on it, by
+        default one for each processor; the sums are the same for any number.
+
+        Raises TensorError for a batch without values or channels, with other channels, or of
+        values that have no statistics.
         """
-        self.take(x, partial(ArrayBlocks, dtype=dtype))
+        self.take(x, partial(ArrayBlocks, dtype=dtype, threads=threads))
 
     def take(self, x: Any, blocks: Callable[[Any], Blocks]) -> None:
         """Take in a batch, an array or a tensor, with what `blocks` makes of it or of a sample."""
         for one in [x[i : i + 1] for i in range(len(x))] if self._per_sample else [x]:
-            part = sum_blocks(blocks(one), self._centre)
-            self.add_part(part)
-            self._centre = _far_from_zero(part)
+            self.add_part(sum_blocks(blocks(one)))
 
     def add_part(self, part: BatchPart) -> None:
         """Take in the sums of a batch. Raises TensorError where it has other channels."""
@@ -155,16 +155,6 @@ class BatchSums:
             "mean": np.array([mean for _, mean, _ in kept], np.float64).reshape(shape),
             "var": np.array([var for _, _, var in kept], np.float64).reshape(shape),
         }
-
-
-def _far_from_zero(part: BatchPart) -> FloatArray | None:
-    """The means that are more than a standard deviation or two from 0, which others have as 0.
-
-    The next batch's sums begin with them. None where there are none.
-    """
-    mean = part.mean
-    far = np.isfinite(mean) & (np.square(mean) * part.count > 4 * part.squares) & (part.squares > 0)
-    return np.where(far, mean, 0.0) if far.any() else None
 
 
 class _Pool:

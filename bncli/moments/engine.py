@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from itertools import count
 from math import prod
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,7 +17,8 @@ from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
-from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Partial, Wanted, Worker
+from bncli.moments.team import default_threads, in_order
+from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Wanted, Worker
 from bncli.process.progress import Advance
 
 if TYPE_CHECKING:
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
 _SMALL_VALUES = 1 << 17
 """Arrays of up to this many values are done without workers, tasks and tiles."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
-_MOST_THREADS = 8
-"""Threads by default: more find the memory busy, and each has 6 MiB of buffers."""
-_TASKS_AHEAD = 4
-"""Tasks a thread may be ahead of the pooling, which bounds what waits for it."""
 _ADVANCE_BYTES = 1 << 26
 """Bytes between two calls of `advance`."""
 
@@ -190,14 +183,6 @@ def _source(
     return Source(tensor, channel_axis, stored, shape, sample_axis)
 
 
-def _processors() -> int:
-    """The number of processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
-
-
 class FirstIndices(Sequence[tuple[int, ...] | None]):
     """The index of each channel's first NaN or Inf in a tensor of `shape`; None for a clean one.
 
@@ -299,7 +284,7 @@ class _Pass:
             kurtosis=wanted.kurtosis,
             samples=None if by_sample is None else by_sample.pool(channels),
         )
-        threads = self.threads or min(_processors(), _MOST_THREADS)
+        threads = self.threads or default_threads()
         with ExitStack() as stack:
             workers = [
                 Worker(self.source, self.cast, stack, wanted)
@@ -312,7 +297,7 @@ class _Pass:
             if tasks > 1:
                 for worker in workers:
                     worker.centre = part.recentred > 0
-                with closing(_in_order(workers, 1, tasks)) as parts:
+                with closing(in_order(workers, 1, tasks)) as parts:
                     for part in parts:
                         pool.add(part)
                         done += part.nbytes
@@ -322,59 +307,3 @@ class _Pass:
             if advance is not None:
                 advance(done)
         return pool
-
-
-def _in_order(workers: Sequence[Worker], start: int, stop: int) -> Generator[Partial, None, None]:
-    """The results of tasks `start` to `stop` - 1 in order.
-
-    The calling thread is the first worker's, each other worker has one of its own.
-    """
-    first, *others = workers
-    if not others:
-        yield from map(first, range(start, stop))
-        return
-    numbers = count(start)
-    results: SimpleQueue[tuple[int, Partial | BaseException]] = SimpleQueue()
-    permits = threading.Semaphore(_TASKS_AHEAD * len(workers))
-    over = threading.Event()
-
-    def work(worker: Worker) -> None:
-        with np.errstate(all="ignore"):  # a thread begins with NumPy's own settings
-            while True:
-                permits.acquire()
-                number = next(numbers)
-                if over.is_set() or number >= stop:
-                    return
-                try:
-                    results.put((number, worker(number)))
-                except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-                    results.put((number, error))
-                    return
-
-    team = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in others]
-    early: dict[int, Partial] = {}
-    wanted = start
-    try:
-        for thread in team:
-            thread.start()
-        while wanted < stop:
-            mine = next(numbers) if permits.acquire(blocking=False) else stop
-            if mine < stop:
-                early[mine] = first(mine)
-            # Without a task of its own, this thread waits for the others' results.
-            while not results.empty() or (mine >= stop and wanted not in early):
-                which, result = results.get()
-                if isinstance(result, BaseException):
-                    raise result
-                early[which] = result
-            while wanted in early:
-                yield early.pop(wanted)
-                permits.release()
-                wanted += 1
-    finally:
-        over.set()
-        for _ in team:
-            permits.release()
-        for thread in team:
-            if thread.ident is not None:
-                thread.join()

@@ -1,15 +1,15 @@
 """The sums over one batch of a layer's input, in one pass wherever its numbers allow it.
 
 A batch is taken block by block, each small enough for a processor's cache, with what its `Blocks`
-offer: NumPy here, torch for tensors of a running model. The sums are taken about 0, or about the
-means of a batch before, which costs digits where a channel's mean is large against its deviations
-(see `worker`). Those channels, and ones with NaN, Inf or values near the ends of float64, are
-taken again in two passes: about their mean, and scaled.
+offer: NumPy here, torch for tensors of a running model. The sums are taken about 0, or about a
+guess of the mean where this seems to be large against the deviations from it, which would cost
+digits (see `worker`). Channels for which that was a bad guess are taken again about their mean;
+and so, scaled, are those with NaN, Inf or values near the ends of float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from bncli.light import dataclass
-from bncli.moments.layout import Box, Cut
+from bncli.moments.block_plan import boxes
 from bncli.moments.worker import MAX_CANCELLATION
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
     Pieces = Callable[[], Iterator[tuple[slice, FloatArray]]]
 
+_FAR = 9.0
+"""The mean square over the variance of channels whose sums begin with a guess of the mean: below
+`MAX_CANCELLATION`, so that few others come out above it."""
+_SAMPLE_PLACES = 4
+_SAMPLE_VALUES = 16
+"""Samples, and values in each, that a mean is guessed from."""
 PIECE_VALUES = 1 << 18
 """Values that are taken again at a time: 2 MiB in float64."""
 _LARGEST = 2.0**400
@@ -71,8 +77,8 @@ class BlockSums(NamedTuple):
     """What one block of a batch comes to: n samples and c channels, those at `place` in it.
 
     `total` (n, c) sums the values less the centre, and `square` (n, c) their squares. `min` and
-    `max`, NaN where a value is, are those of each sample, (n, c), or of all of them, (1, c).
-    `zeros` (c,) counts the values that are 0.
+    `max` are those of p runs of values of each channel in each of some places, (places, c, p), NaN
+    where a value is. `zeros` (c,) counts the values that are 0.
     """
 
     place: tuple[slice, ...]
@@ -96,8 +102,11 @@ class Blocks(Protocol):
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
 
-    def count_equal(self, rows: Any, wanted: FloatArray) -> IntArray:
-        """How many of each row of `values` equal the number wanted, (rows,)."""
+    def count_equal(self, place: tuple[slice, ...], hit: Flags, wanted: FloatArray) -> IntArray:
+        """How many values of a block equal their channel's number wanted, (c,).
+
+        Only the runs that are `hit` count, which has the shape of the block's `min`.
+        """
 
     def widen(self, values: Any) -> FloatArray:
         """Some of `values` as a float64 array."""
@@ -120,8 +129,8 @@ class Moments(NamedTuple):
         return cls(mean, np.maximum(squares, 0.0), by_sample)
 
 
-def sum_blocks(blocks: Blocks, centre: FloatArray | None = None) -> BatchPart:
-    """The sums of a batch; `centre` (num_features,) is near its means where these are far from 0.
+def sum_blocks(blocks: Blocks) -> BatchPart:
+    """The sums of a batch.
 
     Mean and sums are within 1e-12 of the exact ones: the sums of squares relative to themselves,
     the mean relative to the larger of itself and the standard deviation. For `sample_squares` this
@@ -131,24 +140,23 @@ def sum_blocks(blocks: Blocks, centre: FloatArray | None = None) -> BatchPart:
     n, c = blocks.values.shape[:2]
     size = prod(blocks.values.shape[2:])
     with np.errstate(all="ignore"):
+        centre = _guess(blocks)
         total, square, zero = np.zeros((n, c)), np.zeros(c), np.zeros(c, np.int64)
         low, high = np.full(c, np.inf), np.full(c, -np.inf)
-        lows, highs = [], []
+        found = []
         for block in blocks.sums(centre):
             at = block.place[1]
             total[block.place[:2]] += block.total
             square[at] += block.square.sum(axis=0)
             zero[at] += block.zeros
-            low[at] = np.minimum(low[at], block.min.min(axis=0))
-            high[at] = np.maximum(high[at], block.max.max(axis=0))
-            lows.append((block.place, block.min))
-            highs.append((block.place, block.max))
+            low[at] = np.minimum(low[at], block.min.min(axis=(0, 2)))
+            high[at] = np.maximum(high[at], block.max.max(axis=(0, 2)))
+            found.append((block.place, block.min, block.max))
         moments = Moments.of(total, square, size)
-        constant = (low == high) & np.isfinite(low)
         largest = np.maximum(np.abs(low), np.abs(high))
-        known = moments.squares * MAX_CANCELLATION >= square
-        known &= (largest <= _LARGEST) & (largest >= 1 / _LARGEST)
-        again = ~(constant | known)
+        special = ~((largest <= _LARGEST) & ((largest >= 1 / _LARGEST) | (largest == 0)))
+        constant = (low == high) & ~special
+        far = ~(constant | special | (moments.squares * MAX_CANCELLATION >= square))
         part = BatchPart(
             n * size,
             blocks.samples,
@@ -158,15 +166,33 @@ def sum_blocks(blocks: Blocks, centre: FloatArray | None = None) -> BatchPart:
             np.where(constant, 0.0, moments.sample_squares),
             low,
             high,
-            _count(blocks, lows, low, zero, ~again),
-            _count(blocks, highs, high, zero, ~again),
+            _count(blocks, [(place, least) for place, least, _ in found], low, zero),
+            _count(blocks, [(place, most) for place, _, most in found], high, zero),
             zero,
             *np.zeros((3, c), np.int64),
         )
-        _take_again(blocks, np.flatnonzero(again), part)
+        _take_again(blocks, np.flatnonzero(far), part, survey=False)
+        _take_again(blocks, np.flatnonzero(special), part, survey=True)
         if blocks.samples == part.count:  # every value is a sample
             part.sample_squares[:] = part.squares
     return part
+
+
+def _guess(blocks: Blocks) -> FloatArray | None:
+    """The means of channels that seem to be far from 0, by a few values; 0 for the others.
+
+    None where there are none.
+    """
+    values = blocks.values
+    n, _, *rest = values.shape
+    samples = slice(0, n, -(-n // _SAMPLE_PLACES))
+    middle = [slice(size // 2, size // 2 + 1) for size in rest[:-1]]
+    row = slice(max(0, (rest[-1] - _SAMPLE_VALUES) // 2), (rest[-1] + _SAMPLE_VALUES) // 2)
+    few = blocks.widen(values[(samples, slice(None), *middle, row)])
+    mean = few.mean(axis=(0, *range(2, few.ndim)))
+    var = few.var(axis=(0, *range(2, few.ndim)))
+    far = np.isfinite(mean) & (np.square(mean) > _FAR * var)
+    return np.where(far, mean, 0.0) if far.any() else None
 
 
 def _count(
@@ -174,43 +200,42 @@ def _count(
     found: list[tuple[tuple[slice, ...], NDArray[Any]]],
     extreme: FloatArray,
     zero: IntArray,
-    wanted: Flags,
 ) -> IntArray:
-    """How many values equal their channel's extreme; nothing for channels that are not wanted.
+    """How many values equal their channel's extreme; nothing where that is NaN.
 
-    Only samples that reach the extreme are looked at, and none where it is 0.
+    Only runs that reach the extreme are looked at, and none where it is 0.
     """
     counts = np.where(extreme == 0, zero, 0)
-    wanted = wanted & (extreme != 0)
-    for index, reached in found:
-        channels = index[1]
-        hit = wanted[channels] & (reached == extreme[channels])
-        if not hit.any():
-            continue
-        values = blocks.values[index]
-        which, at = np.nonzero(np.broadcast_to(hit, values.shape[:2]))
-        step = max(1, PIECE_VALUES // prod(values.shape[2:]))
-        for i in range(0, len(at), step):
-            few = slice(i, i + step)
-            equal = blocks.count_equal(values[which[few], at[few]], extreme[channels][at[few]])
-            np.add.at(counts[channels], at[few], equal)
+    wanted = np.where(extreme == 0, np.nan, extreme)
+    for place, reached in found:
+        channels = place[1]
+        hit = reached == wanted[channels, np.newaxis]
+        if hit.any():
+            counts[channels] += blocks.count_equal(place, hit, wanted[channels])
     return counts
 
 
-def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
-    """Indices of boxes of at most so many values, in C order, of an array of `shape`."""
-    origin = (0,) * len(shape)
-    return (box.slices for box in Cut(Box(origin, tuple(shape)), origin, most))
+def _take_again(blocks: Blocks, channels: IntArray, part: BatchPart, *, survey: bool) -> None:
+    """Put the sums of some channels about their mean into `part`.
 
-
-def _take_again(blocks: Blocks, channels: IntArray, part: BatchPart) -> None:
-    """Put the sums of some channels, found in two passes, into `part`."""
+    The mean is known about well enough, unless a `survey` has to find it, beside all else.
+    """
     values = blocks.values
-    step = max(1, PIECE_VALUES // (values.shape[0] * prod(values.shape[2:])))
+    n = values.shape[0]
+    step = max(1, PIECE_VALUES // (n * prod(values.shape[2:])))
     for i in range(0, len(channels), step):
         few = channels[i : i + step]
         pieces = partial(_pieces, blocks, few)
-        _put(part, few, _in_two_passes(pieces, values.shape[0], len(few), part.count))
+        if survey:
+            _put(part, few, _survey(pieces, n, part.count))
+        else:
+            shift = part.mean[few]
+            moments = _about(pieces, shift, n, part.count)
+            _put(part, few, {"shift": shift, "offset": moments.mean, **_squares(moments)})
+
+
+def _squares(moments: Moments) -> dict[str, FloatArray]:
+    return {"squares": moments.squares, "sample_squares": moments.sample_squares}
 
 
 def _pieces(blocks: Blocks, channels: IntArray) -> Iterator[tuple[slice, FloatArray]]:
@@ -230,46 +255,63 @@ def _put(part: BatchPart, channels: IntArray, few: dict[str, NDArray[Any]]) -> N
         getattr(part, name)[channels] = numbers
 
 
-def _in_two_passes(pieces: Pieces, n: int, c: int, count: int) -> dict[str, NDArray[Any]]:
-    """The sums of c channels of n samples by the names of `BatchPart`, whatever the values."""
-    low, high, rough = np.full(c, np.inf), np.full(c, -np.inf), np.zeros(c)
-    nan, posinf, neginf, zero, at_min, at_max = np.zeros((6, c), np.int64)
-    for _, x in pieces():
-        finite = np.isfinite(x)
-        low = np.minimum(low, np.where(finite, x, np.inf).min(axis=(0, 2)))
-        high = np.maximum(high, np.where(finite, x, -np.inf).max(axis=(0, 2)))
-        rough += np.where(finite, x / count, 0.0).sum(axis=(0, 2))
-        nan += np.isnan(x).sum(axis=(0, 2))
-        posinf += (x == np.inf).sum(axis=(0, 2))
-        neginf += (x == -np.inf).sum(axis=(0, 2))
-        zero += (x == 0).sum(axis=(0, 2))
-    shift = np.clip(rough, low, high)
-    # By powers of two, which is exact, so that squares neither overflow nor vanish.
-    exponent = np.where(low <= high, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1], 0)
-    scaled = np.ldexp(shift, -exponent)[:, np.newaxis]
-    total, square = np.zeros((n, c)), np.zeros(c)
+def _about(
+    pieces: Pieces, shift: FloatArray, n: int, count: int, exponent: IntArray | None = None
+) -> Moments:
+    """The moments of some channels about `shift`, all times 2 ** -exponent."""
+    total, square = np.zeros((n, len(shift))), np.zeros(len(shift))
+    by = None if exponent is None else -exponent[:, np.newaxis]
+    centre = shift[:, np.newaxis] if by is None else np.ldexp(shift[:, np.newaxis], by)
     for samples, x in pieces():
-        at_min += (x == low[:, np.newaxis]).sum(axis=(0, 2))
-        at_max += (x == high[:, np.newaxis]).sum(axis=(0, 2))
-        y = np.ldexp(x, -exponent[:, np.newaxis]) - scaled
+        y = (x if by is None else np.ldexp(x, by)) - centre
         total[samples] += y.sum(axis=2)
-        square += np.square(y).sum(axis=(0, 2))
-    moments = Moments.of(total, square, count // n)
-    spoilt = nan + posinf + neginf > 0
-    low[low == np.inf] = high[high == -np.inf] = np.nan
+        square += np.einsum("nci,nci->c", y, y)
+    return Moments.of(total, square, count // n)
+
+
+def _survey(pieces: Pieces, n: int, count: int) -> dict[str, NDArray[Any]]:
+    """The sums of some channels of n samples by the names of `BatchPart`, whatever the values."""
+    found = [_seen(x, count) for _, x in pieces()]
+    low = np.minimum.reduce([each.pop("min") for each in found])
+    high = np.maximum.reduce([each.pop("max") for each in found])
+    sums = {name: np.add.reduce([each[name] for each in found]) for name in found[0]}
+    shift = np.clip(sums.pop("rough"), low, high)
+    # Powers of two, which are exact, so that squares neither overflow nor vanish.
+    exponent = np.where(low <= high, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1], 0)
+    moments = _about(pieces, shift, n, count, exponent)
+    low, high = (np.where(low <= high, each, np.nan) for each in (low, high))
+    at = [
+        np.add.reduce([(x == each[:, np.newaxis]).sum(axis=(0, 2)) for _, x in pieces()])
+        for each in (low, high)
+    ]
+    spoilt = sums["nan"] + sums["posinf"] + sums["neginf"] > 0
+    mean = ieee_mean(sums["nan"], sums["posinf"], sums["neginf"])
     return {
-        "shift": np.where(spoilt, ieee_mean(nan, posinf, neginf), shift),
+        "shift": np.where(spoilt, mean, shift),
         "offset": np.where(spoilt, 0.0, np.ldexp(moments.mean, exponent)),
-        "squares": np.where(spoilt, np.nan, np.ldexp(moments.squares, 2 * exponent)),
-        "sample_squares": np.where(spoilt, np.nan, np.ldexp(moments.sample_squares, 2 * exponent)),
+        **{
+            name: np.where(spoilt, np.nan, np.ldexp(each, 2 * exponent))
+            for name, each in _squares(moments).items()
+        },
         "min": low,
         "max": high,
-        "at_min": at_min,
-        "at_max": at_max,
-        "at_zero": zero,
-        "nan": nan,
-        "posinf": posinf,
-        "neginf": neginf,
+        "at_min": at[0],
+        "at_max": at[1],
+        **sums,
+    }
+
+
+def _seen(x: FloatArray, count: int) -> dict[str, NDArray[Any]]:
+    """Extremes of the finite values, their mean's part in `count` values, and counts, (c,) each."""
+    finite = np.isfinite(x)
+    return {
+        "min": np.where(finite, x, np.inf).min(axis=(0, 2)),
+        "max": np.where(finite, x, -np.inf).max(axis=(0, 2)),
+        "rough": np.where(finite, x / count, 0.0).sum(axis=(0, 2)),
+        "nan": np.isnan(x).sum(axis=(0, 2)),
+        "posinf": (x == np.inf).sum(axis=(0, 2)),
+        "neginf": (x == -np.inf).sum(axis=(0, 2)),
+        "at_zero": (x == 0).sum(axis=(0, 2)),
     }
 
 

@@ -1,19 +1,17 @@
 """Sums over many batches against exact arithmetic, and the algebra of merging them."""
 
 import itertools
-from fractions import Fraction
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bncli.dtypes import encode
 from bncli.errors import TensorError
-from bncli.moments.batches import BatchSums, batch_part, joined
+from bncli.moments.batches import BatchSums, batch_part, joined, merge_sums
 
-from .exact import moments
-
-TOLERANCE = 1e-12
-COUNTS = ("min", "max", "at_min", "at_max", "at_zero", "nan", "posinf", "neginf")
+from .exact_batches import COUNTS, SUMS, check, rows, same_bits, two
 
 
 def summed(batches, **flags):
@@ -24,101 +22,104 @@ def summed(batches, **flags):
     return sums.result()
 
 
-def rows(x, channel):
-    """The values of a channel, (samples, values)."""
-    return np.asarray(x)[:, channel].reshape(len(x), -1).astype(np.float64)
+def unlike(rng, number, channels=3):
+    """Batches of different sizes, scales and means."""
+    return [
+        rng.standard_normal((rng.integers(1, 5), channels, rng.integers(1, 6)))
+        * 10.0 ** rng.uniform(-2, 2)
+        + rng.normal() * 10.0 ** rng.uniform(-2, 4)
+        for _ in range(number)
+    ]
 
 
-def squares(numbers, weights):
-    """Mean and sum of squared deviations of Fractions, exactly."""
-    mean = sum(w * v for v, w in zip(numbers, weights, strict=True)) / sum(weights)
-    return mean, sum(w * (v - mean) ** 2 for v, w in zip(numbers, weights, strict=True))
+def test_batches_of_different_sizes():
+    for seed in range(5):
+        batches = unlike(np.random.default_rng(seed), 6)
+        check(summed(batches), batches)
 
 
-def exact_sums(batches, channel):
-    """What `InputSums` says of a channel, as Fractions."""
-    means, counts, within, by_samples, variances = [], [], [], [], []
-    for x in batches:
-        by_sample = rows(x, channel)
-        (mean, var), n = moments(by_sample), by_sample.size
-        means.append(mean)
-        counts.append(n)
-        within.append(Fraction(var) * n)
-        sample_means = [moments(row)[0] for row in by_sample]
-        by_samples.append(squares(sample_means, [1] * len(sample_means))[1])
-        if n > 1:
-            variances.append(Fraction(var) * n / (n - 1))
-    mean, between = squares(means, counts)
-    batch_mean, batch_mean_squares = squares(means, [1] * len(means))
-    found = {
-        "mean": mean,
-        "within": sum(within),
-        "between": between,
-        "sample_squares": sum(by_samples),
-        "mean_of_batches": batch_mean,
-        "batch_mean_squares": batch_mean_squares,
-    }
-    if variances:
-        found["batch_var"], found["batch_var_squares"] = squares(variances, [1] * len(variances))
-    return found
-
-
-def close(got, wanted, scale=0.0, tolerance=TOLERANCE):
-    """Within the tolerance, relative to the number or to `scale`."""
-    room = tolerance * max(abs(float(wanted)), scale) + 1e-300
-    return abs(Fraction(float(got)) - wanted) <= room
-
-
-def check(sums, batches):
-    """Assert that `sums` are those of the finite `batches`."""
-    assert sums.batches == len(batches)
-    assert sums.samples == sum(len(x) for x in batches)
-    for c in range(sums.num_features):
-        wanted = exact_sums(batches, c)
-        values = np.concatenate([rows(x, c).ravel() for x in batches])
-        std = float(sums.var[c]) ** 0.5
-        mean = Fraction(float(sums.shift[c])) + Fraction(float(sums.offset[c]))
-        assert close(mean - wanted["mean"] + wanted["mean"], wanted["mean"], std)
-        # Tighter than a float64: shift and offset together have the digits for it.
-        assert abs(mean - wanted["mean"]) <= TOLERANCE * std + 2.0**-51 * abs(float(mean))
-        by_batches = Fraction(float(sums.shift[c])) + Fraction(float(sums.batch_mean[c]))
-        assert close(by_batches, wanted["mean_of_batches"], std)
-        for name in ("within", "between", "sample_squares", "batch_mean_squares"):
-            assert close(getattr(sums, name)[c], wanted[name], 1e-6 * std**2), name
-        if "batch_var" in wanted:
-            assert close(sums.batch_var[c], wanted["batch_var"])
-            floor = 1e-4 * float(wanted["batch_var"]) ** 2
-            assert close(sums.batch_var_squares[c], wanted["batch_var_squares"], floor)
-        assert sums.values == len(values)
-        assert sums.min[c] == values.min()
-        assert sums.max[c] == values.max()
-        assert sums.at_min[c] == (values == values.min()).sum()
-        assert sums.at_max[c] == (values == values.max()).sum()
-        assert sums.at_zero[c] == (values == 0).sum()
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (4, 2, 9), (3, 2, 5, 7), (2, 3, 3, 4, 5), (1, 2, 8)])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_batches_of_any_shape(shape, dtype):
-    rng = np.random.default_rng(0)
-    batches = [(rng.standard_normal(shape) + i).astype(dtype) for i in range(3)]
-    check(summed(batches), batches)
-
-
-@pytest.mark.parametrize("factor", [1e-300, 1e-30, 1e30, 1e150])
-def test_tiny_and_huge_values(factor):
-    rng = np.random.default_rng(1)
-    batches = [rng.standard_normal((4, 2, 6)) * factor for _ in range(2)]
+def test_many_batches_by_fsum():
+    rng = np.random.default_rng(5)
+    batches = [rng.standard_normal((8, 2, 50)) + 1e6 + 1e-3 * i for i in range(300)]
     sums = summed(batches)
-    unit = summed([x / factor for x in batches])
-    np.testing.assert_allclose(sums.within, unit.within * factor * factor, rtol=1e-12)
-    np.testing.assert_allclose(sums.mean, unit.mean * factor, rtol=1e-12)
+    for c in range(2):
+        values = np.concatenate([rows(x, c).ravel() for x in batches]) - 1e6
+        mean = math.fsum(values) / len(values)
+        means = [math.fsum(row) / len(row) for row in (rows(x, c).ravel() - 1e6 for x in batches)]
+        between = 400 * math.fsum((m - mean) ** 2 for m in means)
+        assert float(two(sums, "offset", c) - 10**6) == pytest.approx(mean, rel=1e-12)
+        assert sums.between[c] == pytest.approx(between, rel=1e-12)
+        total = math.fsum((values - mean) ** 2)
+        assert sums.within[c] + sums.between[c] == pytest.approx(total, rel=1e-12)
 
 
-def test_means_far_from_zero():
-    rng = np.random.default_rng(2)
-    batches = [rng.standard_normal((4, 2, 50)) + 1e6 for _ in range(4)]
-    check(summed(batches), batches)
+def test_one_value_a_channel_has_no_variance():
+    sums = summed([np.array([[1.0, 2.0]]), np.array([[3.0, 2.0]])])
+    assert (sums.values, sums.batches, sums.batches_with_var) == (2, 2, 0)
+    assert np.isnan(sums.batch_var).all()
+    np.testing.assert_array_equal(sums.within, 0)
+    np.testing.assert_allclose(sums.between, [2, 0], rtol=1e-15)
+    merged = merge_sums([sums, summed([np.array([[0.0, 2.0], [2.0, 4.0]])])])
+    assert merged.batches_with_var == 1
+    np.testing.assert_array_equal(merged.batch_var, [2, 2])
+
+
+def test_a_new_extreme_takes_the_place_of_the_count():
+    batches = [np.array([[1.0], [1.0], [5.0]]), np.array([[0.0], [5.0], [5.0]]), np.array([[9.0]])]
+    sums = summed(batches[:2])
+    assert (sums.min[0], sums.at_min[0], sums.max[0], sums.at_max[0]) == (0, 1, 5, 3)
+    sums = merge_sums([summed(batches[1:]), summed(batches[:1])])
+    assert (sums.min[0], sums.at_min[0], sums.max[0], sums.at_max[0]) == (0, 1, 9, 1)
+
+
+def test_every_sample_as_a_batch():
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((5, 3, 4, 4)) + rng.standard_normal((5, 3, 1, 1))
+    check(summed([x], per_sample=True), [x[i : i + 1] for i in range(5)])
+
+
+def test_every_batch_is_kept():
+    batches = unlike(np.random.default_rng(7), 4)
+    sums = BatchSums(3, per_batch=True)
+    for x in batches:
+        sums.add(x)
+    kept = sums.batches()
+    assert kept["count"].tolist() == [x.shape[0] * x.shape[2] for x in batches]
+    for name, wanted in (
+        ("mean", [x.mean(axis=(0, 2)) for x in batches]),
+        ("var", [x.var(axis=(0, 2)) for x in batches]),
+    ):
+        assert kept[name].shape == (4, 3)
+        np.testing.assert_allclose(kept[name], wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_nothing_is_kept_without_being_asked():
+    sums = BatchSums(3)
+    sums.add(np.ones((2, 3)))
+    kept = sums.batches()
+    assert kept["count"].shape == (0,)
+    assert kept["mean"].shape == kept["var"].shape == (0, 3)
+
+
+def test_results_stay_when_more_batches_come():
+    sums = BatchSums(2)
+    sums.add(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    first = sums.result()
+    copy = merge_sums([first])
+    sums.add(np.array([[-1.0, 9.0]]))
+    assert same_bits(first, copy)
+    assert first.at_zero.tolist() == [0, 1]
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(TensorError, match="No batch has come yet"):
+        BatchSums(3).result()
+    with pytest.raises(TensorError, match="A batch of 2 channels came to a layer of 3"):
+        BatchSums(3).add(np.zeros((4, 2)))
+    with pytest.raises(TensorError, match="no sums to merge"):
+        merge_sums([])
+    with pytest.raises(TensorError, match="Sums of 3 and of 2 channels cannot be merged"):
+        merge_sums([summed([np.zeros((4, 3))]), summed([np.zeros((4, 2))])])
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4)])
@@ -131,7 +132,7 @@ def test_pieces_of_a_batch_are_the_batch(cuts):
     assert (found.count, found.samples) == (whole.count, whole.samples)
     for name in ("mean", "squares", "sample_squares"):
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-12)
-    for name in ("min", "max", "at_min", "at_max", "at_zero", "nan", "posinf", "neginf"):
+    for name in COUNTS:
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
 
 
@@ -140,10 +141,63 @@ def test_no_pieces_are_refused():
         joined([])
 
 
-def test_bits_of_bfloat16():
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((4, 3, 5)).astype(np.float32)
-    bits = encode(x, "bfloat16")
-    sums = BatchSums(3)
-    sums.add(bits, "bfloat16")
-    check(sums.result(), [(bits.astype(np.uint32) << 16).view(np.float32)])
+VALUES = st.one_of(
+    st.floats(-1e3, 1e3, width=32),
+    st.sampled_from([0.0, 1.0, -1.0, 1e6, 1e6 + 1, math.nan, math.inf, -math.inf]),
+)
+
+
+@st.composite
+def parted(draw):
+    """Batches of two channels, and where they are cut into parts."""
+    number = draw(st.integers(1, 6))
+    batches = [
+        np.array(
+            draw(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=6)), np.float64
+        ).reshape(-1, 2)
+        for _ in range(number)
+    ]
+    parts = draw(st.lists(st.integers(0, 3), min_size=number, max_size=number))
+    return batches, parts
+
+
+@given(parted(), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_any_order_gives_the_same_bits_and_any_split_the_same_numbers(given_batches, chance):
+    batches, numbers = given_batches
+    parts = [
+        summed([x for x, part in zip(batches, numbers, strict=True) if part == number])
+        for number in sorted(set(numbers))
+    ]
+    merged = merge_sums(parts)
+    mixed = chance.sample(parts, len(parts))
+    assert same_bits(merged, merge_sums(mixed))
+    whole = summed(batches)
+    half = len(mixed) // 2
+    halves = merge_sums([merge_sums(mixed[: half + 1]), *mixed[half + 1 :]])
+    for other in (merged, halves):
+        agree(whole, other)
+
+
+def agree(whole, other):
+    """Assert that the same batches gave these sums."""
+    for name in ("values", "samples", "batches", "batches_with_var"):
+        assert getattr(whole, name) == getattr(other, name)
+    for name in COUNTS:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(other, name))
+    for c in range(2):
+        var = whole.var[c]
+        if not np.isfinite(whole.mean[c]):
+            np.testing.assert_array_equal(whole.mean[c], other.mean[c])
+            assert np.isnan(var)
+            assert np.isnan(other.var[c])
+            continue
+        for name in ("offset", "batch_mean"):
+            one, two_ = two(whole, name, c), two(other, name, c)
+            assert abs(one - two_) <= 1e-12 * max(abs(float(one)), var**0.5)
+        for name in SUMS:
+            power = 2 if name == "batch_var_squares" else 1
+            wanted = getattr(whole, name)[c]
+            assert getattr(other, name)[c] == pytest.approx(
+                wanted, rel=1e-12, abs=1e-15 * var**power + 1e-300, nan_ok=True
+            )

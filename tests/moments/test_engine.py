@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bncli.dtypes import decode, encode
-from bncli.moments import channel_moments, channel_stats, engine
+from bncli.moments import channel_moments, channel_stats, engine, team
 from bncli.moments.worker import Worker
 
 from .exact import check, moments, same_bits
@@ -278,16 +278,6 @@ def test_underflow_alone(scale):
     check(channel_stats(x), x)
 
 
-def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
-    assert engine._processors() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert engine._processors() == 6
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert engine._processors() == 1
-
-
 @pytest.mark.parametrize("sizes", [(1 << 21, 1 << 19), (50_000, 9_000)], ids=str)
 @pytest.mark.parametrize("shape", [(3_000_000, 2), (40, 16, 60, 61), (5, 2, 300_000)], ids=str)
 def test_the_bits_do_not_depend_on_threads(shape, sizes, cut):
@@ -366,7 +356,7 @@ def test_a_slow_task_holds_the_others_up(cut, monkeypatch):
     monkeypatch.setattr(Worker, "__call__", slow)
     x = np.random.default_rng(36).standard_normal((50_000, 2))
     check(channel_stats(x, threads=4), x)
-    assert furthest[0] <= 4 * engine._TASKS_AHEAD + 1
+    assert furthest[0] <= 4 * team._TASKS_AHEAD + 1
 
 
 ONE_THREAD = """
