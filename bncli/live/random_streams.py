@@ -42,7 +42,10 @@ def seed_all(seed: int) -> None:
     """Begin Python's, NumPy's and PyTorch's random numbers with a seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # the numbers that the user's code draws
-    library().manual_seed(seed)
+    torch = library()
+    torch.default_generator.manual_seed(seed)  # manual_seed would ask devices that nothing uses
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _states() -> tuple[Any, ...]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import BncliError
 from bncli.light import dataclass, np
-from bncli.live.batch import Statistics, joined
+from bncli.live.batch import Batch, Statistics, joined
 from bncli.live.watching import add_input, watched
 from bncli.model.capture import InputSums, Propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -66,7 +66,8 @@ def renewal_of(session: Session, run: CaptureRun) -> Renewal:
     current = {name: statistics_of(seen[name]) for name in names}
     rounds = 1
     room = _room(seen, run.samples)
-    if room >= run.samples or (_cost(names, 0) > MOST_PASSES and room >= 2 * run.largest):
+    deep = _cost(names, 0) > MOST_PASSES
+    if names and (room >= run.samples or (deep and room >= 2 * run.largest)):
         rounds += 1
         current.update(_together(session, names, room))
     moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
@@ -108,9 +109,13 @@ def _together(session: Session, names: Sequence[str], room: int) -> dict[str, St
         add_input(own[layer.name], x)
         session.runner.give(layer, statistics_of(own[layer.name].result()))
 
-    batches = (batch for _, batch in session.batches())
+    def batches() -> Iterator[Batch]:
+        for _, batch in session.batches():
+            yield batch
+            session.done()
+
     try:
-        for number, batch in enumerate(joined(batches, room)):
+        for number, batch in enumerate(joined(batches(), room)):
             own.clear()
             with watched(layers, seen):
                 session.runner.forward(batch, Propagation.RENEWED, number=number)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from bncli.errors import ModelError
 from bncli.live.session import Session
 from bncli.model.capture import Propagation
 from tests.live.small import NORMS, Net, data, images, made
 
 TRAINING, EVAL = Propagation.TRAINING, Propagation.EVAL
+BATCHES = images(batches=3)
 
 
 def captured(net, tensors, **flags):
@@ -175,3 +177,221 @@ def test_the_kernel_gives_the_mean_behind_the_convolution():
     mean = kernel.sums @ capture.input.seen[EVAL].mean
     np.testing.assert_allclose(mean, capture.norms[0].seen[EVAL].mean, atol=0.05)
     assert capture.norms[1].kernel is None
+
+
+# ---------------------------------------------- layers and models of every kind
+
+
+class Calls(nn.Module):
+    """A model that is a function of its input and some layers."""
+
+    def __init__(self, run, *modules):
+        super().__init__()
+        self.run = run
+        self.m = nn.ModuleList(modules)
+
+    def forward(self, x):
+        return self.run(self.m, x)
+
+
+KINDS = {
+    "1d": (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), (6, 3)),
+    "1d of sequences": (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (6, 3, 9)),
+    "3d": (nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4)), (6, 3, 4, 4, 4)),
+    "sync": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), (6, 3, 8, 8)),
+    "no affine": (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False, momentum=None)),
+        (6, 3, 8, 8),
+    ),
+    "untracked": (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        (6, 3, 8, 8),
+    ),
+    "keyword": (
+        Calls(lambda m, x: m[1](input=m[0](x)), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+        (6, 3, 8, 8),
+    ),
+    "instances": (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)),
+        (6, 3, 8, 8),
+    ),
+    "weight norm": (
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)),
+        (6, 3, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_class_of_layer_is_captured(kind):
+    model, shape = KINDS[kind]
+    torch.manual_seed(0)
+    batches = [torch.randn(shape) for _ in range(3)]
+    capture = captured(model, batches, renew=True)
+    (layer,) = capture.norms
+    assert layer.num_features == 4
+    name = layer.name
+    (evaluated, trained) = (layer.seen[EVAL], layer.seen[TRAINING])
+    with torch.no_grad():
+        every = torch.cat([(model.m if "m" in name else model)[0](x) for x in batches]).double()
+    np.testing.assert_allclose(evaluated.mean, every.transpose(0, 1).flatten(1).mean(1), rtol=1e-9)
+    np.testing.assert_allclose(trained.mean, evaluated.mean, rtol=1e-12)  # nothing is in front
+    assert evaluated.batches == (18 if layer.per_sample else 3)
+    assert capture.settled
+    assert capture.gap_floor < 0.7
+    assert layer.kernel is not None
+    np.testing.assert_allclose(
+        layer.kernel.sums @ capture.input.seen[EVAL].mean + layer.kernel.bias,
+        evaluated.mean,
+        atol=0.1,  # borders see the input's margins less
+    )
+
+
+def test_kernels_are_those_of_plain_convolutions_that_read_the_input():
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return nn.functional.conv2d(x, weight, self.bias)
+
+    norms = [nn.BatchNorm2d(4) for _ in range(3)]
+    model = Calls(
+        lambda m, x: m[1](m[0](x)).mean() + m[3](m[2](x + 1)).mean() + m[5](m[4](x)),
+        nn.Conv2d(3, 4, 3),
+        norms[0],
+        nn.Conv2d(3, 4, 3),  # does not read the input itself
+        norms[1],
+        Standardised(3, 4, 3),  # whose weight is not the one it uses
+        norms[2],
+    )
+    capture = captured(model, BATCHES)
+    assert [layer.kernel is not None for layer in capture.norms] == [True, False, False]
+
+
+def test_layers_that_see_nothing_are_not_called():
+    model = Calls(lambda m, x: (m[0](x), m[1](x[:0]).sum()), nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    assert captured(model, BATCHES, renew=True).uncalled == ("m.1",)
+
+
+def test_channels_last_are_read_by_the_layer_that_moves_them():
+    class Last(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    batches = [torch.randn(6, 5, 7) for _ in range(3)]
+    capture = captured(nn.Sequential(Last(7)), batches, renew=True)
+    (layer,) = capture.norms
+    np.testing.assert_allclose(
+        layer.seen[EVAL].mean, torch.cat(batches).double().mean((0, 1)), rtol=1e-12
+    )
+    assert capture.settled
+
+
+def test_a_compiled_model_is_watched():
+    inner = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    model = nn.Sequential(torch.compile(inner, backend="eager"), nn.BatchNorm2d(3)).eval()
+    model(BATCHES[0])
+    names = [layer.name for layer in captured(model, BATCHES).norms]
+    assert names == ["0._orig_mod.1", "1"]
+    whole = torch.compile(nn.Sequential(nn.BatchNorm2d(3)), backend="eager")
+    assert [layer.name for layer in captured(whole, BATCHES).norms] == ["0"]
+
+
+def left_in_training(model):
+    return [layer.name for layer in captured(model, BATCHES).norms if layer.in_training]
+
+
+def test_layers_that_evaluation_leaves_in_training_are_told_whoever_left_them():
+    class Stubborn(nn.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train()
+
+    assert left_in_training(nn.Sequential(nn.BatchNorm2d(3), Stubborn(3))) == ["1"]
+
+    def forward(m, x):
+        m[0].train()
+        return m[1](m[0](x))
+
+    assert left_in_training(Calls(forward, nn.BatchNorm2d(3), nn.BatchNorm2d(3))) == ["m.0"]
+    by_hand = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).eval()
+    by_hand[0].train()
+    assert left_in_training(by_hand) == ["0"]
+    assert left_in_training(made()) == []
+    assert left_in_training(made().train()) == []
+
+
+def test_what_else_is_in_training_is_told():
+    model = nn.Sequential(nn.Dropout(0.1), nn.BatchNorm2d(3)).eval()
+    model[0].train()
+    capture = captured(model, BATCHES)
+    assert capture.still_training == ("0",)
+    assert capture.dropout == ("0",)
+
+
+# ---------------------------------------------- what training refuses
+
+
+def vectors(*sizes):
+    return [torch.randn(n, 3) for n in sizes]
+
+
+def test_instances_of_one_value_are_refused_too():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.InstanceNorm2d(3, track_running_stats=True))
+    capture = captured(model, BATCHES)
+    assert "Expected more than 1 spatial element when training" in capture.refused_training
+    assert [*capture.norms[0].seen] == [EVAL]
+
+
+def test_a_last_batch_of_one_sample_is_left_out():
+    torch.manual_seed(0)
+    batches = vectors(8, 1, 8, 1)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.BatchNorm1d(4))
+    capture = captured(model, batches, renew=True)
+    assert capture.refused_training == ""
+    assert capture.left_out == ("1", "3")
+    for layer in capture.layers:
+        assert {(sums.samples, sums.batches) for sums in layer.seen.values()} == {(16, 2)}
+    without = captured(model, [batches[0], batches[2]], renew=True)
+    assert capture.gap(EVAL) == without.gap(EVAL)
+    assert capture.gap_floor == without.gap_floor
+
+
+def test_single_samples_that_training_takes_are_batches_like_any_other():
+    capture = captured(nn.Sequential(nn.BatchNorm2d(3)), [x[:1] for x in BATCHES])
+    assert capture.left_out == ()
+    assert capture.norms[0].seen[TRAINING].batches == 3
+
+
+def test_other_errors_of_a_single_sample_are_the_models():
+    def refuse(m, x):
+        if len(x) == 1:
+            raise ValueError("too few")
+        return m[0](x)
+
+    with pytest.raises(ModelError, match="too few"):
+        captured(Calls(refuse, nn.BatchNorm1d(3)), vectors(8, 1))
+
+
+# ---------------------------------------------- what is not finite, and what is written over
+
+
+def test_the_first_layer_behind_a_nan_is_known():
+    model = Calls(lambda m, x: m[2]((m[1](m[0](x))).log()), *(nn.BatchNorm2d(3) for _ in range(3)))
+    capture = captured(model, BATCHES, renew=True)
+    spoilt = [bool(layer.seen[EVAL].nan.sum()) for layer in capture.norms]
+    assert spoilt == [False, False, True]
+
+
+def test_an_output_that_is_the_models_own_buffer_is_compared_all_the_same():
+    class Reusing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(3)
+            self.register_buffer("room", torch.zeros(8, 3, 8, 8))
+
+        def forward(self, x):
+            return self.room.copy_(self.bn(x))
+
+    plain = captured(nn.Sequential(nn.BatchNorm2d(3)), BATCHES, renew=True)
+    reusing = captured(Reusing(), BATCHES, renew=True)
+    assert reusing.gap(EVAL) == plain.gap(EVAL) > 0
+    assert reusing.gap_floor == plain.gap_floor

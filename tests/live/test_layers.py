@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.errors import UsageError
-from bncli.live.layers import active_dropout, find_layers, in_training_now, still_training
+from bncli.errors import ModelError, UsageError
+from bncli.live.layers import (
+    active_dropout,
+    find_layers,
+    in_training_now,
+    model_to_run,
+    still_training,
+)
 from tests.live.small import Net, made
 
 
@@ -235,3 +241,68 @@ def test_bfloat16_is_held_as_float32():
     (layer,) = only(nn.BatchNorm2d(4).bfloat16())
     state = layer.state()
     assert (state.dtype, state.weight.dtype) == ("bfloat16", np.float32)
+
+
+# ---------------------------------------------- the input of a layer
+
+
+def test_the_input_of_a_layer_has_its_channels_on_the_second_axis():
+    (layer,) = find_layers(nn.BatchNorm1d(3))
+    x = torch.rand(5, 3, 4)
+    assert layer.input_of(x) is x
+    last = layer.input_of(torch.rand(5, 4, 3))
+    assert last.shape == (5, 3, 4)
+    assert layer.input_of(torch.rand(5, 4, 6)) is None
+    for nothing in (None, "text", torch.rand(3), torch.rand(0, 3), torch.tensor(1.0)):
+        assert layer.input_of(nothing) is None
+
+
+def test_a_sample_without_a_batch_axis_is_one_of_an_instance_norm():
+    (layer,) = find_layers(nn.InstanceNorm2d(3, track_running_stats=True))
+    assert layer.input_of(torch.rand(3, 4, 4)).shape == (1, 3, 4, 4)
+    assert layer.input_of(torch.rand(2, 3, 4, 4)).shape == (2, 3, 4, 4)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_values_are_what_they_stand_for():
+    (layer,) = find_layers(nn.BatchNorm2d(3))
+    x = torch.quantize_per_tensor(torch.rand(2, 3, 4, 4), 0.1, 0, torch.quint8)
+    assert torch.equal(layer.input_of(x), x.dequantize())
+
+
+# ---------------------------------------------- models to run
+
+
+def test_a_model_comes_out_of_its_wrappers():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    assert model_to_run(nn.DataParallel(model)) is model
+    compiled = torch.compile(model, backend="eager")
+    assert model_to_run(nn.DataParallel(compiled)) is model
+    assert model_to_run(model) is model
+
+
+def test_layers_without_a_shape_are_told():
+    with pytest.raises(
+        ModelError, match=r"1 \(LazyBatchNorm2d\) has no shape before a first batch"
+    ):
+        model_to_run(nn.Sequential(nn.Conv2d(3, 3, 1), nn.LazyBatchNorm2d()))
+    with pytest.raises(ModelError, match=r"the model \(LazyBatchNorm2d\)"):
+        model_to_run(nn.LazyBatchNorm2d())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_layers_are_told_and_other_scripts_run():
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+    with pytest.raises(ModelError, match=r"^1 is a TorchScript program, which takes no hooks"):
+        model_to_run(nn.Sequential(nn.BatchNorm2d(3), scripted))
+    harmless = nn.Sequential(torch.jit.script(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3))
+    assert [layer.name for layer in find_layers(model_to_run(harmless))] == ["1"]
+
+
+def test_a_mode_that_cannot_be_switched_is_told():
+    class Broken(nn.Sequential):
+        def train(self, mode=True):
+            raise RuntimeError("no mode")
+
+    with pytest.raises(ModelError, match="switching the model's mode raised RuntimeError: no mode"):
+        find_layers(Broken(nn.BatchNorm2d(3)))

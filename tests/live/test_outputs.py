@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.live import outputs
 from bncli.live.outputs import OutputPool, by_channel, floating_tensors, squared_difference
 from bncli.model.capture import Capture, Propagation
 
@@ -167,3 +168,40 @@ def test_what_cannot_be_compared_is_said(training, other, problem):
     pool = pooled(training, other)
     assert pool.problem == problem
     assert pool.sums() == ()
+
+
+def test_large_outputs_are_taken_in_in_parts(monkeypatch):
+    monkeypatch.setattr(outputs, "MOST_VALUES", 10)
+    widened = []
+    by_channel = outputs.by_channel
+    monkeypatch.setattr(
+        outputs, "by_channel", lambda x: (widened.append(x.numel()), by_channel(x))[1]
+    )
+    x = torch.arange(60.0).reshape(10, 2, 3)
+    found = Capture((), pooled([x], [x + 1]).sums()).gap(Propagation.EVAL)
+    assert max(widened) <= 10
+    assert found == pytest.approx(
+        float((60 / (x - x.mean((0, 2), keepdim=True)).square().sum()) ** 0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("training", "other", "why"),
+    [
+        (IDS, IDS, "the output holds no floating-point tensor"),
+        (X, X[:1], "the outputs in eval and in training differ in shape"),
+        (X, X * torch.nan, "the outputs hold NaN or Inf"),
+        (X / 0, X, "the outputs hold NaN or Inf"),
+        (X * 0, X, "the outputs do not vary"),
+        (X, X, ""),
+    ],
+    ids=["no tensor", "shape", "nan", "inf", "constant", "none"],
+)
+def test_why_there_is_no_gap(training, other, why):
+    pool = pooled([training], [other])
+    assert pool.why_no_gap == why
+    assert (Capture((), pool.sums()).gap(Propagation.EVAL) is None) == bool(why)
+
+
+def test_nothing_is_said_of_outputs_that_did_not_come():
+    assert OutputPool().why_no_gap == ""

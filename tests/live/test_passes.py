@@ -15,6 +15,7 @@ from bncli.live.batch import Batch, Statistics
 from bncli.live.layers import find_layers
 from bncli.live.passes import Runner
 from bncli.live.random_streams import seed_all
+from bncli.live.session import Session
 from bncli.model.capture import Propagation
 from tests.live.small import Net, by_hand, data, images, made, snapshot
 
@@ -220,3 +221,114 @@ def test_keywords_and_nested_arguments_reach_the_model():
     runner = runner_of(Takes())
     with runner.kept():
         assert runner.forward(batch, Propagation.EVAL).equal(x + x + x)
+
+
+# ---------------------------------------------- models that do what they like
+
+
+class Busy(nn.Module):
+    """A forward pass that draws numbers and writes into its own buffers."""
+
+    def __init__(self, error=None, at=0):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("passes", torch.zeros(2))
+        self.register_buffer("unsaved", torch.full((3,), torch.nan), persistent=False)
+        self.register_buffer("replaced", torch.ones(1))
+        self.register_buffer("number", torch.tensor(5))
+        self.bn.running_mean[1] = torch.nan
+        self.error, self.at, self.count = error, at, 0
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((float(self.passes[0]), int(self.number)))
+        self.passes += 1
+        self.number += 1
+        self.unsaved[0] = 3
+        self.replaced = torch.zeros(1)
+        random.random()
+        np.random.random()  # noqa: NPY002
+        x = self.dropout(self.bn(x + torch.rand(1)))
+        self.count += 1
+        if self.error is not None and self.count > self.at:
+            raise self.error
+        return x
+
+
+def test_everything_is_as_before_whatever_the_model_does():
+    model = Busy()
+    model.dropout.eval()
+    before = snapshot(model)
+    session = Session(model, data(BATCHES))
+    with session.open():
+        session.capture()
+    assert snapshot(model) == before
+    # And every pass began alike.
+    assert set(model.seen) == {(0.0, 5)}
+
+
+@pytest.mark.parametrize("at", [0, 5, 14])
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
+def test_everything_is_as_before_after_an_error_in_the_middle(error, at):
+    model = Busy(error, at).eval()
+    before = snapshot(model)
+    session = Session(model, data(BATCHES))
+    raised = type(error) if isinstance(error, KeyboardInterrupt) else ModelError
+    with pytest.raises(raised), session.open():
+        session.capture()
+    assert snapshot(model) == before
+
+
+def test_an_error_of_the_data_leaves_everything_too():
+    def broken():
+        yield from data(BATCHES[:1])
+        raise RuntimeError("no more")
+
+    class Data:
+        def __iter__(self):
+            return broken()
+
+    model = made()
+    before = snapshot(model)
+    session = Session(model, Data())
+    with pytest.raises(RuntimeError, match="no more"), session.open():
+        session.capture()
+    assert snapshot(model) == before
+
+
+def test_a_layer_without_statistics_takes_given_ones_in_evaluation():
+    norm = nn.BatchNorm2d(3, track_running_stats=False).eval()
+    given = Statistics(np.array([1.0, 2, 3]), np.ones(3))
+    running = runner_of(norm)
+    with running.kept():
+        found = running.forward(data(BATCHES)[0], Propagation.EVAL, {"": given})
+    with torch.no_grad():
+        wanted = nn.functional.batch_norm(
+            BATCHES[0], torch.tensor([1.0, 2, 3]), torch.ones(3), norm.weight, norm.bias
+        )
+    assert torch.equal(found, wanted)
+    assert norm.running_mean is None
+
+
+def test_tensors_that_count_no_versions_are_put_back_too():
+    with torch.inference_mode():
+        buffer = torch.zeros(2)
+
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(3)
+            self.register_buffer("buffer", buffer)
+
+        def forward(self, x):
+            self.buffer = self.buffer + 1
+            return self.bn(x) + self.buffer[0]
+
+    model = Writing()
+    running = runner_of(model)
+    with running.kept():
+        one = running.forward(data(BATCHES)[0], Propagation.EVAL)
+        two = running.forward(data(BATCHES)[0], Propagation.EVAL)
+    assert torch.equal(one, two)
+    assert model.buffer is buffer
