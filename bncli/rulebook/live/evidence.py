@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
 from bncli.model.capture import Capture, Propagation, Trial, Trials, WatchedLayer
 from bncli.rulebook.layers import label
 from bncli.rulebook.live.measures import LayerMeasure, measures
+from bncli.rulebook.live.training_data import MISFIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,11 +26,6 @@ REAL = 1.1
 FEWEST_BATCHES = 8
 """The batches from which the floor is believed: statistics found anew in few batches fit these too
 well, so that a healthy model's gap is 1.5 times its floor with 4 of them."""
-
-MISFIT = 0.04
-"""The residual of the first layer's means, in its standard deviations, above which weights and
-statistics are not of one training. Trained nets reach 0.03, averaged weights have 0.03 to 0.13, and
-statistics that are 200 steps older than the weights 0.06 to 0.14."""
 
 APART = 0.3
 """How many standard deviations the input's means are from those of training, to be elsewhere."""
@@ -139,7 +136,8 @@ def evidence(
     """The evidence of a capture; `reference` is the same model's capture of its training data."""
     known = None
     if reference is not None:
-        known = {each.name: each for each in measures(reference, train_batch_size)}
+        of_data = _storing(reference, capture)
+        known = {each.name: each for each in measures(of_data, train_batch_size)}
     return Evidence(
         capture,
         measures(capture, train_batch_size),
@@ -147,6 +145,18 @@ def evidence(
         known,
         train_batch_size=train_batch_size,
     )
+
+
+def _storing(reference: Capture, capture: Capture) -> Capture:
+    """A capture of the training data with the stored statistics of the one that is judged.
+
+    What layers see in training does not depend on these.
+    """
+    states = {layer.name: layer.state for layer in capture.norms}
+    layers = (
+        replace(layer, state=states.get(layer.name, layer.state)) for layer in reference.layers
+    )
+    return replace(reference, layers=tuple(layers))
 
 
 def at_layers(

@@ -95,7 +95,7 @@ FURTHEST = 20.0
 FAR_MISFIT = 8.0
 """What it is there at least where the first layer's means do not fit its kernels."""
 
-LEAST_ERROR = 0.03
+LEAST_ERROR = 0.04
 """The predicted error of a layer below which its distance is nothing to speak of."""
 
 MOST_SPOILT = 0.25

@@ -76,3 +76,11 @@ def test_a_finding_stands_at_its_layers():
         "cause": SPOILT.name,
         "number": 3,
     }
+
+
+def test_a_reference_gives_its_data_and_not_its_own_statistics():
+    """One variance is spoilt in the file that is judged, and right in that of the training data."""
+    spoilt = network(middle={"var": 30.0})
+    found = evidence(spoilt, reference=network())
+    assert found.reference["middle"].blamed
+    assert not found.reference["first"].blamed

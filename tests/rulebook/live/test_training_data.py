@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -36,9 +34,8 @@ def test_the_training_data_follow_from_the_first_layer():
     whole = np.concatenate(shown)
     apart = (whole.mean((0, 2, 3)) - found.origin.means) / whole.std((0, 2, 3))
     assert found.origin.apart == pytest.approx(np.sqrt((apart**2).mean()))
-    (wrong,) = measures(
-        capture(source(shown), replace(layer, kernel=replace(read, sums=rng.normal(size=(16, 3)))))
-    )
+    other = watched("bn", outside, mean=rng.normal(size=16), var=var, kernel=read)
+    (wrong,) = measures(capture(source(shown), other))
     assert wrong.origin.residual > 0.3
 
 
@@ -58,3 +55,16 @@ def test_a_layer_that_reads_the_input_stores_its_means():
     assert found.origin.means.tolist() == [1, 1, 1, 1, 3]
     assert found.origin.residual == 0
     assert found.origin.apart == pytest.approx(2 / np.sqrt(5), abs=0.03)
+
+
+def test_nothing_is_said_where_the_data_themselves_do_not_fit_the_kernel():
+    """As where a stride meets a pattern of its own period: the kernel sums do not give the mean."""
+    rng = np.random.default_rng(7)
+    data = [rng.uniform(0, 1, (16, 3, 6, 6)) for _ in range(8)]
+    inside, read = convolved(data, rng.normal(size=(16, 3)))
+    pattern = rng.normal(size=(16, 1, 1))
+    odd = [batch + pattern for batch in inside]
+    (found,) = measures(capture(source(data), watched("bn", odd, kernel=read)))
+    assert found.origin is None
+    (plain,) = measures(capture(source(data), watched("bn", inside, kernel=read)))
+    assert plain.origin is not None

@@ -16,7 +16,10 @@ from tests.rulebook.live.faults import network, pictures
 def test_a_reference_decides_between_data_and_statistics():
     """The same layers on the training data: do they fit?"""
     shown = faults.noisy_pictures().capture
-    found = diagnosis(shown, reference=network())
+    trained = network()  # whose middle layer sees what the stored means are of
+    middle = watched("middle", [each + 0.2 for each in pictures(1, channels=8)], order=2)
+    layers = (middle if each.name == "middle" else each for each in trained.layers)
+    found = diagnosis(shown, reference=replace(trained, layers=tuple(layers)))
     (finding,) = found.findings
     assert (finding.code, finding.certainty) == ("BN810", Certainty.CERTAIN)
     other = faults.statistics_of_another_checkpoint().capture
