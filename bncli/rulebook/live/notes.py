@@ -61,12 +61,13 @@ NOT_SETTLED = Rule(
     "statistics-not-settled",
     Severity.INFO,
     "the new statistics had not settled, so the gap's floor is not exact",
-    "Read the floor, and what the trials close, as rough numbers. More batches make the statistics "
-    "settle sooner.",
+    "Read the floor, and what the trials close, as rough numbers. With fewer batches (--batches N) "
+    "the data run as one batch, and the statistics settle.",
     symptom="Two captures of the same data in other batches give different floors.",
-    arithmetic="The statistics of all layers are found anew in evaluation, again and again, until "
-    "none moves by more than a tenth of its standard error. They had not come to rest at the last "
-    "pass.",
+    arithmetic="What a layer sees depends on the statistics of those before it. Where memory "
+    "allows, all data run as one batch in which each layer takes its statistics from what it sees "
+    "in evaluation; else layer after layer is taken, if there are not too many. Another pass checks "
+    "that no statistic moves by more than a tenth of its standard error, and here one did.",
     certainty="Certain.",
     lookalike="Dropout or another source of chance that stays on in evaluation (BN803) keeps them "
     "moving too.",
