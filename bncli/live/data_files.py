@@ -12,6 +12,7 @@ from bncli.errors import MissingTensorError, TensorError
 from bncli.light import dataclass, np
 from bncli.live.batch import Batch
 from bncli.live.batch_forms import BatchForm
+from bncli.live.told import BatchKeyError
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import find_name, listed, quoted
 from bncli.loaders.patterns import expanded, natural
@@ -73,8 +74,13 @@ class Beside(Mapping[str, Any]):
         self._cut = cut
 
     def __getitem__(self, name: str) -> Any:
-        """The tensor of that name; all of it where its first axis is not the batch."""
-        ref = self._file.beside[name]
+        """The tensor of that name; all of it where its first axis is not the batch.
+
+        Raises BatchKeyError for a name that the file lacks.
+        """
+        ref = self._file.beside.get(name)
+        if ref is None:
+            raise BatchKeyError(f"the batch has no {name!r}, but {listed([*self._file.beside])}")
         if ref is self._file.ref:
             return self._x
         samples = self._file.ref.shape[0]

@@ -141,9 +141,10 @@ def find_layers(
     """The BatchNorm layers of a model, in the order of its modules; modes are left as they are.
 
     `frozen` has patterns of names. A layer is also frozen if its weight and bias are buffers, if
-    they take no gradient while other parameters of the model do, if it is quantised, or if the
-    model keeps it in evaluation mode after `model.train()`; without `switching`, the model is not
-    asked by calling that. Raises UsageError for a pattern that fits no layer.
+    they take no gradient while other parameters of the model do and its counter is not that of a
+    layer that is trained, if it is quantised, or if the model keeps it in evaluation mode after
+    `model.train()`; without `switching`, the model is not asked by calling that. Raises UsageError
+    for a pattern that fits no layer.
     """
     named = [(name, module) for name, module in model.named_modules() if _is_layer(module)]
     names = [name for name, _ in named]
@@ -153,6 +154,11 @@ def find_layers(
             raise UsageError(f"--frozen {pattern}: the model has no such layer; {near}.")
     trained = any(parameter.requires_grad for parameter in model.parameters())
     kept, left = _modes(model) if switching else (set(), set())
+    counts = {
+        _counted(module)
+        for _, module in named
+        if module not in kept and not _takes_no_gradient(module, trained=trained)
+    }
     return [
         LiveLayer(
             name,
@@ -160,7 +166,7 @@ def find_layers(
             frozen=any(_fits(name, pattern) for pattern in frozen)
             or module in kept
             or ".quantized." in type(module).__module__
-            or _takes_no_gradient(module, trained=trained),
+            or (_takes_no_gradient(module, trained=trained) and not _went_on(module, counts)),
             in_training=module in left,
             per_sample=_is_instance_norm(module),
         )
@@ -259,6 +265,20 @@ def _takes_no_gradient(module: nn.Module, *, trained: bool) -> bool:
     if not any(name in module._parameters for name in ("weight", "bias")):  # noqa: SLF001
         return True
     return trained and not any(tensor.requires_grad for tensor in affine)
+
+
+def _counted(module: nn.Module) -> int:
+    """The batches that a layer counted; 0 where it has no counter."""
+    counter = getattr(module, "num_batches_tracked", None)
+    return 0 if counter is None or counter.is_meta else int(counter)
+
+
+def _went_on(module: nn.Module, counts: set[int]) -> bool:
+    """Whether a layer counted as many batches as one that is trained, so that it was not frozen.
+
+    requires_grad=False alone leaves running statistics moving.
+    """
+    return "weight" in module._parameters and _counted(module) > 0 and _counted(module) in counts  # noqa: SLF001
 
 
 def _fits(name: str, pattern: str) -> bool:

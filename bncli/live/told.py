@@ -124,8 +124,18 @@ def place_of(error: BaseException) -> str:
     return ""
 
 
+class BatchKeyError(KeyError):
+    """The user's code asked a batch for a tensor that its file lacks."""
+
+    def __str__(self) -> str:
+        """The sentence, which KeyError would put into quotes."""
+        return str(self.args[0])
+
+
 def is_own(error: BaseException) -> bool:
     """Whether it was raised by bncli's own code, called from the user's, as a hook is."""
+    if isinstance(error, BatchKeyError):
+        return False
     called = [_is_bnclis(file) for file, _ in _frames(error.__traceback__)]
     return bool(called) and called[-1] and not all(called)
 

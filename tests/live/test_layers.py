@@ -306,3 +306,13 @@ def test_a_mode_that_cannot_be_switched_is_told():
 
     with pytest.raises(ModelError, match="switching the model's mode raised RuntimeError: no mode"):
         find_layers(Broken(nn.BatchNorm2d(3)))
+
+
+@pytest.mark.parametrize(("count", "frozen"), [(40, False), (20, True), (0, True)])
+def test_without_gradient_a_layer_that_counted_on_is_not_frozen(count, frozen):
+    """requires_grad=False alone leaves the running statistics moving."""
+    net = made()
+    net.bn1.requires_grad_(False)
+    for layer, number in ((net.bn1, count), (net.bn2, 40), (net.bn3, 40)):
+        layer.num_batches_tracked.fill_(number)
+    assert [each.frozen for each in find_layers(net)] == [frozen, False, False]

@@ -68,6 +68,11 @@ class Evidence:
         return bool(self.measures) and self.measures[0].batches >= FEWEST_BATCHES
 
     @property
+    def single(self) -> bool:
+        """Whether the batches have one sample each, by which layers behind the first differ."""
+        return any(each.samples == each.batches and not each.per_sample for each in self.measures)
+
+    @property
     def living(self) -> list[LayerMeasure]:
         """The layers that are not frozen."""
         return [each for each in self.measures if not each.frozen]
@@ -79,6 +84,7 @@ class Evidence:
             each
             for each in self.living
             if each.blamed and each.stored_wrong and each.name not in self.excused
+            if each is self.measures[0] or not self.single
         ]
 
     @property

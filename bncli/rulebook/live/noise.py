@@ -64,7 +64,7 @@ def expected_noise(
         of_var = relative * variances / (4 * np.where(seen.batch_var > 0, seen.batch_var, np.inf))
         memory = _finite_mean(share * (relative * means + of_var))
         data = _finite_mean((relative * own + of_var) / batches)
-        if not math.isfinite(memory + data):
+        if not 0 <= memory + data < math.inf:  # a negative running_var makes it negative
             return math.inf
         freedom = _freedom(memory, first, data, its)
         return t_quantile(CHANCE_OF_NOISE / len(stored), freedom) * math.sqrt(memory + data)

@@ -66,8 +66,8 @@ NOT_SETTLED = Rule(
     symptom="Two captures of the same data in other batches give different floors.",
     arithmetic="What a layer sees depends on the statistics of those before it. Where memory "
     "allows, all data run as one batch in which each layer takes its statistics from what it sees "
-    "in evaluation; else layer after layer is taken, if there are not too many. Another pass checks "
-    "that no statistic moves by more than a tenth of its standard error, and here one did.",
+    "in evaluation; else layer after layer is taken, if there are not too many. One more pass "
+    "checks that no statistic moves by more than a tenth of its standard error; here one did.",
     certainty="Certain.",
     lookalike="Dropout or another source of chance that stays on in evaluation (BN803) keeps them "
     "moving too.",

@@ -84,6 +84,9 @@ NOTED = 1.25
 """How many times its floor a gap is at least, for it to be noted where no layer is off: healthy
 nets whose weights still moved fast at the end reach 1.2."""
 
+CLEAR = 3.0
+"""How many times its floor a gap is that no chance explains, however few the batches."""
+
 FAR = 3.0
 """(running_mean - mean)^2 over the variance of the batches' means, in the median layer, from which
 no running average has left it: at a momentum of 0.99 it is 1, and in nets whose weights still moved
@@ -226,9 +229,9 @@ def check_unexplained(found: Evidence) -> list[Finding]:
         names = [worst.name, *(each.name for each in blamed if each is not worst)]
         said = f"off by {off_by(worst)}, where chance gives {worst.bound:.2g}"
         return [at_layers(UNEXPLAINED, names, said, detail=_how(worst))]
-    if found.ratio is None or found.ratio < NOTED or not found.believed:
+    if found.ratio is None or found.ratio < (NOTED if found.believed else CLEAR):
         return []
-    if not found.living:
+    if not found.living or found.single:
         return []
     worst = max(found.living, key=lambda each: each.error)
     said = f"the gap is {found.ratio:.2f} times its floor, and no layer is beyond its noise"
@@ -239,7 +242,7 @@ def check_unexplained(found: Evidence) -> list[Finding]:
             said,
             {"ratio": found.ratio},
             detail=f"The largest predicted error is {off_by(worst)}.",
-            severity=Severity.INFO,
+            severity=Severity.INFO if found.ratio < CLEAR else None,
         )
     ]
 

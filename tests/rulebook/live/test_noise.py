@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bncli.rulebook.live.causes import diagnosis
 from bncli.rulebook.live.measures import layer_measure
 from bncli.rulebook.live.noise import CHANCE_OF_NOISE, averaging
 from bncli.running_stats.chance import t_quantile
@@ -18,6 +19,7 @@ from tests.rulebook.live.captures import (
     batches_of,
     watched,
 )
+from tests.rulebook.live.faults import network
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -135,3 +137,10 @@ def test_noise_is_that_of_shuffled_batches():
     assert alike.chance < alike.bound  # what a momentum above 0.5 adds is no noise either
     usual = layer_measure(watched("bn", np.split(mixed, 16), momentum=0.1, weight=1))
     assert usual.chance == usual.bound
+
+
+def test_a_negative_variance_has_no_noise():
+    shown = network(middle={"var": -1.0})
+    found = diagnosis(shown)
+    assert "BN203" in [each.code for each in found.findings]
+    assert found.measures[1].noise is None

@@ -71,3 +71,15 @@ def test_an_average_is_named_by_its_counter():
     shown = replace(shown, source={"checkpoint": {"path": "swa.pt", "n_averaged": 30}})
     (finding,) = diagnosis(shown).findings
     assert "an average of 30 sets (n_averaged)" in finding.detail
+
+
+def test_a_gap_that_is_clear_is_not_passed_for_few_batches():
+    few = pictures(number=4)
+    (finding,) = diagnosis(network(few, few, gap=0.9)).findings
+    assert (finding.code, finding.severity) == ("BN814", Severity.WARNING)
+
+
+def test_layers_behind_the_first_are_not_judged_by_batches_of_one():
+    single = pictures(number=64, samples=1)
+    shown = network(single, pictures(), middle={"var": 30.0}, gap=0.9)
+    assert not [each for each in diagnosis(shown).findings if each.code in ("BN807", "BN814")]
