@@ -30,11 +30,11 @@ def compared(against: str | None = None) -> None:
 
 def test_every_call_and_comparison_is_judged(monkeypatch):
     monkeypatch.setattr(without_torch.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(without_torch, "COMMANDS", (*without_torch.COMMANDS, "capture"))
+    monkeypatch.setattr(without_torch, "COMMANDS", (*without_torch.COMMANDS, "unheard_of"))
     monkeypatch.setattr(without_torch, "command", lambda name: compared)
     monkeypatch.setattr(without_torch, "call", lambda line: (4, "", "a bug"))
     found = without_torch.faults()
-    assert found[0] == "capture: add a call of it."
+    assert found[0] == "unheard_of: add a call of it."
     assert len(found) == 1 + len(without_torch.RUNS) + 1 + len(without_torch.COMMANDS)
 
 

@@ -86,7 +86,8 @@ def _print_everything(console: Console, report: Report, context: RenderContext) 
     console.print()
     for line in _facts(report, context.width):
         console.print(line)
-    told = [table for table in report.tables if table.rows or table is report.tables[0]]
+    main = report.tables[:1]
+    told = [table for table in report.tables if table.rows or table.note or table in main]
     for table in sorted(told, key=lambda table: len(table.rows) > LONG):
         print_table(console, table, context.width)
     _print_charts(console, report, context)

@@ -67,8 +67,8 @@ UNEXPLAINED = Rule(
     arithmetic="The predicted error of a layer's output is above 0.1 and beyond what chance and "
     "the running average's memory give. Without such a layer, the outputs' gap between the modes "
     "is more than 1.25 times its floor.",
-    certainty="The numbers are certain. Whether the statistics or the data are to blame is not "
-    "known.",
+    certainty="Certain as far as the numbers go. Whether the statistics or the data are to blame "
+    "is not known.",
     lookalike="A gap at its floor is the noise of training's own batches, and is not reported.",
     seen=("pytorch/pytorch#5406", "pytorch/pytorch#4741"),
     milder=Severity.INFO,
