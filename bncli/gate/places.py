@@ -138,6 +138,13 @@ def fits(name: str, glob: str) -> bool:
     )
 
 
+def matches(name: str, glob: str) -> bool:
+    """Whether a layer's name, or any end of it behind a "." or "/", is what the glob means."""
+    return fits(name, glob) or any(
+        fits(name[at.end() :], glob) for at in re.finditer(r"[./]", name)
+    )
+
+
 def aliases(place: str, report: Report, path: str) -> set[str]:
     """The names by which a user may call a place, none of which could mean another layer.
 

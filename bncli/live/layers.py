@@ -7,10 +7,10 @@ running_mean and running_var of one axis, as detectron2's and torchvision's Froz
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import ModelError, UsageError
+from bncli.gate.places import matches
 from bncli.light import dataclass
 from bncli.live.users_code import users_code
 from bncli.model import BatchNormModule, BatchNormState
@@ -149,7 +149,7 @@ def find_layers(
     named = [(name, module) for name, module in model.named_modules() if _is_layer(module)]
     names = [name for name, _ in named]
     for pattern in frozen:
-        if not any(_fits(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             near = f"it has {', '.join(names[:4])}" if names else "it has no BatchNorm layer"
             raise UsageError(f"--frozen {pattern}: the model has no such layer; {near}.")
     trained = any(parameter.requires_grad for parameter in model.parameters())
@@ -163,7 +163,7 @@ def find_layers(
         LiveLayer(
             name,
             module,
-            frozen=any(_fits(name, pattern) for pattern in frozen)
+            frozen=any(matches(name, pattern) for pattern in frozen)
             or module in kept
             or ".quantized." in type(module).__module__
             or (_takes_no_gradient(module, trained=trained) and not _went_on(module, counts)),
@@ -279,12 +279,6 @@ def _went_on(module: nn.Module, counts: set[int]) -> bool:
     requires_grad=False alone leaves running statistics moving.
     """
     return "weight" in module._parameters and _counted(module) > 0 and _counted(module) in counts  # noqa: SLF001
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a layer's name, or any dotted end of it, matches a pattern."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[i:]), pattern) for i in range(len(parts)))
 
 
 def _number(module: Any, name: str) -> float | None:

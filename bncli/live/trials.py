@@ -11,15 +11,13 @@ from bncli.live.batch import inputs_of
 from bncli.live.input_maps import InputMap, input_maps
 from bncli.live.session import Measured, Metric, Session
 from bncli.model.capture import Capture, Propagation, Trial, Trials
+from bncli.rulebook.live.evidence import REAL
 
 MOST_TRIED = 5
 """Suspicious layers that are tried alone, and maps of the input, unless asked otherwise."""
 
 ENOUGH = 0.9
 """The share of the gap above its floor that the first k layers are to close."""
-
-WORTHWHILE = 1.1
-"""The gap over its floor from which the first k layers are looked for."""
 
 
 def run_trials(
@@ -131,7 +129,7 @@ class _Running:
     def _least(self) -> int | None:
         """The least k whose first k layers close enough; None where that takes all, or nothing."""
         order, gap, floor = self.order, self.capture.gap(Propagation.EVAL), self.capture.gap_floor
-        if gap is None or floor is None or gap <= WORTHWHILE * floor:
+        if gap is None or floor is None or gap <= REAL * floor:
             return None
         border = gap - ENOUGH * (gap - floor)
 

@@ -84,7 +84,8 @@ def add_input(sums: BatchSums, x: Tensor) -> None:
 class KernelFinder:
     """Finds the layers directly behind a convolution that reads the model's input.
 
-    What a convolution gives is known again as the same object, held until the pass ends.
+    What a convolution returned is held until the pass ends, so that a layer that takes in the same
+    object is recognised.
     """
 
     found: dict[str, InputKernel] = field(default_factory=dict)

@@ -224,6 +224,12 @@ class Capture:
         """The gap that is left with statistics found anew in all layers."""
         return self.gap(Propagation.RENEWED)
 
+    @property
+    def ratio(self) -> float | None:
+        """The gap over its floor; None where either is not known, or the floor is 0."""
+        gap, floor = self.gap(Propagation.EVAL), self.gap_floor
+        return gap / floor if gap is not None and floor else None
+
     def closes(self, trial: Trial) -> float | None:
         """The share of the gap above its floor that a trial closes; below 0 where the gap widens.
 

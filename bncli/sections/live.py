@@ -61,14 +61,8 @@ def live_facts(capture: Capture) -> dict[str, Value]:
         "modes": modes_of(capture),
         "gap": gap,
         "gap_floor": floor,
-        "ratio": gap_ratio(capture),
+        "ratio": capture.ratio,
     }
-
-
-def gap_ratio(capture: Capture) -> float | None:
-    """The outputs' gap over its floor; None where the floor is 0, or one of them is not known."""
-    gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
-    return gap / floor if gap is not None and floor else None
 
 
 def live_subject(capture: Capture) -> tuple[str, ...]:

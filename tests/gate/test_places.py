@@ -9,6 +9,7 @@ from bncli.gate.places import (
     common_prefix,
     fingerprint,
     fits,
+    matches,
     names_in,
     names_of,
     places,
@@ -177,3 +178,21 @@ def test_the_names_of_a_file():
     given = of_layers("module.a", "module.b")
     assert names_in(given, "net.pt").prefix == "module."
     assert names_in(given, "").every == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "expected"),
+    [
+        ("a.b.bn", "bn", True),
+        ("a.b.bn", "b.*", True),
+        ("a.b.bn", "a.*", True),
+        ("a/b/bn", "b/*", True),
+        ("a.b.bn", "n", False),
+        ("a.b.bn", "*n", True),
+        ("a.b.bn", "b", False),
+        ("layer10.bn", "layer1.*", False),
+        ("layer1.bn", "layer[12].*", True),
+    ],
+)
+def test_globs_match_any_end_of_a_name(name, glob, expected):
+    assert matches(name, glob) is expected

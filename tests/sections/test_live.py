@@ -12,7 +12,6 @@ from bncli.model.capture import Capture, OutputSums, Propagation, WatchedLayer
 from bncli.moments.batches import BatchSums
 from bncli.sections.live import (
     gap_line,
-    gap_ratio,
     live_facts,
     live_subject,
     momentum_of,
@@ -69,7 +68,7 @@ def test_a_floor_of_nothing_has_no_ratio(capture):
     (output,) = capture.outputs
     capture = replace(capture, outputs=(replace(output, apart={EVAL: 18.0, RENEWED: 0.0}),))
     assert live_facts(capture)["gap_floor"] == 0
-    assert gap_ratio(capture) is None
+    assert capture.ratio is None
     assert "in all layers leave 0, its floor, because" in gap_line(capture)
 
 

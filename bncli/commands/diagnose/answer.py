@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.commands.diagnose.rows import codes_of
-from bncli.commands.diagnose.words import SMALL
 from bncli.report import ANSWER_ROWS, Column, Table
+from bncli.rulebook.live.measures import BLAMED
 from bncli.sections.answer import LEAST_SHARE, counted
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def layers_table(
         for row in worst
     ]
     measured = [row for row in said if row["off"] is not None]
-    troubled = [row for row in measured if _number(row["error"]) >= SMALL]
+    troubled = [row for row in measured if _number(row["error"]) >= BLAMED]
     shown = (troubled or measured[:FEW])[:ANSWER_ROWS]
     rest = [row for row in said if row not in shown]
     columns = tuple(
@@ -102,6 +102,6 @@ def _note(shown: Sequence[Row], rest: Sequence[Row]) -> str:
         what = counted(len(rest), "more layer")
         if all(map(math.isfinite, errors)):
             most = max(errors)
-            what += f" below {SMALL} std" if most < SMALL else f" up to {most:.3g} std"
+            what += f" below {BLAMED} std" if most < BLAMED else f" up to {most:.3g} std"
         lines.append(f"{what} (-v lists {'it' if len(rest) == 1 else 'them'})")
     return ". ".join(lines)

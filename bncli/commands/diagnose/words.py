@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from bncli.model.capture import Propagation
 from bncli.rulebook.interface import percent
-from bncli.rulebook.live.evidence import FEWEST_BATCHES
+from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL
+from bncli.rulebook.live.measures import BLAMED
 from bncli.sections.answer import counted
 from bncli.sections.findings import closing
-from bncli.sections.live import gap_line, gap_ratio, left_out_lines
+from bncli.sections.live import gap_line, left_out_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from bncli.model.capture import Capture, Trial, Trials
     from bncli.report import Finding, Value
     from bncli.rulebook.live.measures import LayerMeasure
-
-SMALL = 0.1
-"""The predicted error, in standard deviations, below which a layer's output is as good as right."""
-
-NOISE = 1.1
-"""The gap over its floor below which it comes from the training's own batches."""
 
 LEAST = 0.1
 """The share of the gap above its floor, and of the metric's change, that is worth a word."""
@@ -145,7 +140,7 @@ def mapped(capture: Capture, trials: Trials | None) -> Trial | None:
 def at_floor(capture: Capture) -> bool:
     """Whether new statistics in all layers leave the gap about as it is: nine tenths and more."""
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
-    return gap is not None and floor is not None and gap < NOISE * floor
+    return gap is not None and floor is not None and gap < REAL * floor
 
 
 def closes_alone(capture: Capture, trials: Trials | None) -> dict[str, float | None]:
@@ -205,9 +200,9 @@ def verdict(
     if strongest is not None:
         return closing(strongest.claim or strongest.message, _outcome(capture, trials, measures))
     worst = max((each.error for each in measures), default=0.0)
-    gap, floor, ratio = capture.gap(Propagation.EVAL), capture.gap_floor, gap_ratio(capture)
-    right = worst < SMALL
-    off = f"no layer's output is off by {SMALL} std or more"
+    gap, floor, ratio = capture.gap(Propagation.EVAL), capture.gap_floor, capture.ratio
+    right = worst < BLAMED
+    off = f"no layer's output is off by {BLAMED} std or more"
     if not right:
         off = f"the output of a layer is off by {worst:.3g} std"
     if gap is None:
@@ -216,7 +211,7 @@ def verdict(
         return f"{_frozen(len(measures))}; {off}{'' if right else ', which may be right'}"
     if gap == 0:
         return f"the outputs of train() and eval() are the same; {off}"
-    if right and floor is not None and (at_floor(capture) or gap - floor < SMALL):
+    if right and floor is not None and (at_floor(capture) or gap - floor < BLAMED):
         return (
             f"nothing is wrong: {off}, and new statistics would leave {floor:.3g} of the gap of "
             f"{gap:.3g} std, because training normalises each batch by itself"

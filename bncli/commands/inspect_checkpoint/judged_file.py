@@ -162,7 +162,7 @@ def _chosen(
 
     Raises MissingTensorError where `prefix` means none.
     """
-    from bncli.commands.inspect_checkpoint.layer_settings import matches
+    from bncli.gate.places import matches
     from bncli.loaders.names import find_name
 
     below = (f"{prefix}.", f"{prefix}/")

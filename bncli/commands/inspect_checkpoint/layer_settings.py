@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from bncli.arguments.layer import parse_momentum
 from bncli.errors import UsageError
-from bncli.gate.places import fits
+from bncli.gate.places import matches
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
@@ -127,13 +126,6 @@ def _nearest_module(wanted: str, names: Sequence[str]) -> str:
     parts = [name.split(".") for name in names[:MOST_COMPARED]]
     modules = {".".join(part[at : at + words]) for part in parts for at in range(len(part) - words)}
     return next(iter(difflib.get_close_matches(wanted, sorted(modules), 1)), "")
-
-
-def matches(name: str, glob: str) -> bool:
-    """Whether a layer's name, or any end of it behind a "." or "/", is what the glob means."""
-    return fits(name, glob) or any(
-        fits(name[at.end() :], glob) for at in re.finditer(r"[./]", name)
-    )
 
 
 def _parse_eps(text: str) -> float:

@@ -53,9 +53,8 @@ class Evidence:
 
     @property
     def ratio(self) -> float | None:
-        """The gap over its floor; None where either is not known, or the floor is 0."""
-        gap, floor = self.gap, self.capture.gap_floor
-        return gap / floor if gap is not None and floor else None
+        """The gap over its floor, as `Capture.ratio`."""
+        return self.capture.ratio
 
     @property
     def real(self) -> bool:
@@ -110,13 +109,6 @@ class Evidence:
         origin = self.measures[0].origin if self.measures and self.fits else None
         return origin is not None and (origin.apart or 0.0) > APART
 
-    def closes(self, trial: Trial) -> float | None:
-        """The share of the gap above its floor that a trial closes; None where there is none."""
-        gap, floor = self.gap, self.capture.gap_floor
-        if gap is None or floor is None or trial.gap is None or gap <= floor:
-            return None
-        return (gap - trial.gap) / (gap - floor)
-
     def best(self, *kinds: str) -> tuple[Trial, float] | None:
         """The trial of these kinds that closes most, and how much; None where none is known.
 
@@ -128,7 +120,8 @@ class Evidence:
         found = [
             (trial, share)
             for trial in tried
-            if (not kinds or trial.kind in kinds) and (share := self.closes(trial)) is not None
+            if (not kinds or trial.kind in kinds)
+            and (share := self.capture.closes(trial)) is not None
         ]
         return max(found, key=lambda pair: pair[1], default=None)
 

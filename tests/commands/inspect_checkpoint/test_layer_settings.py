@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from bncli.commands.inspect_checkpoint.layer_settings import matches
 from bncli.errors import ExitCode
 from tests.commands.inspect_checkpoint.networks import net
 from tests.commands.inspect_checkpoint.small import small
@@ -106,21 +104,3 @@ def test_minus_eps_in_float32_is_0_though_not_in_float64(run, folder):
     torch.save(double.state_dict(), "double.pt")
     report = run("inspect-checkpoint", "double.pt", "-f", "json").report
     assert [f["code"] for f in report["findings"]][:1] == ["BN204"]
-
-
-@pytest.mark.parametrize(
-    ("name", "glob", "expected"),
-    [
-        ("a.b.bn", "bn", True),
-        ("a.b.bn", "b.*", True),
-        ("a.b.bn", "a.*", True),
-        ("a/b/bn", "b/*", True),
-        ("a.b.bn", "n", False),
-        ("a.b.bn", "*n", True),
-        ("a.b.bn", "b", False),
-        ("layer10.bn", "layer1.*", False),
-        ("layer1.bn", "layer[12].*", True),
-    ],
-)
-def test_globs_match_any_end_of_a_name(name, glob, expected):
-    assert matches(name, glob) is expected

@@ -30,11 +30,11 @@ def test_what_is_not_known_may_be_a_gap():
 
 def test_what_closes_is_relative_to_what_can():
     found = evidence(network(gap=1.0, floor=0.2))
-    assert found.closes(Trial("one", "a alone", ("a",), 0.4)) == pytest.approx(0.75)
-    assert found.closes(Trial("one", "a alone", ("a",), 1.2)) == pytest.approx(-0.25)
-    assert found.closes(Trial("one", "a alone", ("a",), None)) is None
+    assert found.capture.closes(Trial("one", "a alone", ("a",), 0.4)) == pytest.approx(0.75)
+    assert found.capture.closes(Trial("one", "a alone", ("a",), 1.2)) == pytest.approx(-0.25)
+    assert found.capture.closes(Trial("one", "a alone", ("a",), None)) is None
     at_floor = evidence(network(gap=0.2, floor=0.2))
-    assert at_floor.closes(Trial("all", "all layers", (), 0.2)) is None
+    assert at_floor.capture.closes(Trial("all", "all layers", (), 0.2)) is None
 
 
 def test_the_best_of_a_kind():
