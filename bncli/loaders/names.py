@@ -61,7 +61,7 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
 def missing(path: Path) -> FileError:
     """The error for a file that is not there, with the names in its folder that are like its."""
     if not os.path.isdir(path.parent):  # noqa: PTH112 (never raises)
-        return FileError(path, f"there is no folder '{quoted(str(path.parent))}'.")
+        return FileError(path, f"there is no folder '{printable(str(path.parent))}'.")
     near = _alike(path)
     instead = f"; did you mean {listed(near, ' or ')}?" if near else "."
     return FileError(path, f"there is no such file{instead}")

@@ -79,6 +79,12 @@ def test_a_gap_that_is_clear_is_not_passed_for_few_batches():
     assert (finding.code, finding.severity) == ("BN814", Severity.WARNING)
 
 
+def test_a_single_batch_has_no_floor_to_judge_by():
+    one = pictures(number=1)
+    codes = [each.code for each in diagnosis(network(one, one, gap=0.9)).findings]
+    assert "BN814" not in codes
+
+
 def test_layers_behind_the_first_are_not_judged_by_batches_of_one():
     single = pictures(number=64, samples=1)
     shown = network(single, pictures(), middle={"var": 30.0}, gap=0.9)
