@@ -50,10 +50,12 @@ MEMORY = Rule(
     "batches' means, is about m/(2 - m): 0.05 at a momentum m of 0.1, 1 at 0.99. It is above a "
     "third in every layer, which a momentum above 0.5 gives, and at least 1 in half of them.",
     certainty="Likely. Weights that were trained further without their statistics look the same "
-    "where the first layer's means cannot tell the two apart.",
+    "where the first layer's means cannot tell the two apart. A note where no layer is off by 0.1: "
+    "a learning rate that stays high to the end gives such statistics too.",
     lookalike="A momentum that is known to be above 0.5 is BN701. Statistics of other weights are "
     "BN807.",
     sure=Certainty.LIKELY,
+    milder=Severity.INFO,
 )
 SMALL = Rule(
     "BN811",
@@ -168,6 +170,7 @@ def check_memory(found: Evidence) -> list[Finding]:
             {"memory": memories, "momentum": momentum},
             detail=f"They are {math.sqrt(_middle(memories)):.2g} times as far from the data's as "
             "a batch's mean is, in the median layer.",
+            severity=None if max(each.error for each in layers) > BLAMED else Severity.INFO,
         )
     ]
 
@@ -201,10 +204,10 @@ def _small(each: LayerMeasure, found: Evidence) -> bool:
 
     Of a handful, every sample normalises itself, so that any layer of a network that is off counts.
     """
+    gap = found.ratio is not None and found.real and found.believed
     if each.evaluation.size < HANDFUL:
         worst = max(other.error for other in found.living)
-        return each.evaluation.chance > HANDFUL_SHARE and worst > BLAMED
-    gap = found.ratio is not None and found.real and found.believed
+        return each.evaluation.chance > HANDFUL_SHARE and (gap or worst > BLAMED)
     matters = each.error > (BLAMED if gap else LEAST_ERROR)
     return each.evaluation.chance > SMALL_SHARE and matters
 

@@ -10,6 +10,7 @@ from bncli.light import np
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.live.evidence import Evidence, at_layers, is_fast, off_by
+from bncli.rulebook.live.measures import worst
 
 if TYPE_CHECKING:
     from bncli.report import Value
@@ -132,7 +133,7 @@ def check_weights(found: Evidence) -> list[Finding]:
         names = [each.name for each in blamed] or [found.first.name]
         said = f"the first layer's means do not fit its kernels (residual {origin.residual:.2g})"
         return [at_layers(OTHER_WEIGHTS, names, said, numbers, detail=detail)]
-    if found.first_blamed and found.fits is True:
+    if found.first_blamed and found.first is worst(found.living) and found.fits is True:
         return []  # the data differ, or the first layer is wrong by itself
     errors = sorted((each.error for each in blamed), reverse=True)
     if _alone(found):
