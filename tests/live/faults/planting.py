@@ -22,6 +22,9 @@ from tests.live.faults.training import Store, drawn, norms
 COUNT = 512
 """How many pictures are captured."""
 
+PAIRS = 64
+"""How many of them in batches of two, which take longer."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -178,7 +181,7 @@ def one_scanner_a_batch(bench):
 # A BatchNorm1d layer gives 1 and -1 of two samples, and such a net learns nothing.
 @fault("batch size", without=("plain",))
 def batches_of_two(bench):
-    return bench.case(bench.net("two"), bench.truth(batch=2, count=128))
+    return bench.case(bench.net("two"), bench.truth(batch=2, count=PAIRS))
 
 
 @fault("momentum", "batches differ")
@@ -188,13 +191,13 @@ def momentum_99_and_one_scanner_a_batch(bench):
 
 @fault("batch size", "batches differ", without=("plain",))
 def batches_of_two_from_one_scanner(bench):
-    truth = bench.truth(batch=2, scanners="batch", count=128)
+    truth = bench.truth(batch=2, scanners="batch", count=PAIRS)
     return bench.case(bench.net("two-scanners"), truth)
 
 
 @fault("momentum", "batch size", "batches differ", without=("plain",))
 def momentum_99_and_batches_of_two_from_one_scanner(bench):
-    truth = bench.truth(batch=2, scanners="batch", count=128)
+    truth = bench.truth(batch=2, scanners="batch", count=PAIRS)
     return bench.case(bench.net("momentum-two-scanners"), truth)
 
 
