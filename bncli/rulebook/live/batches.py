@@ -119,6 +119,9 @@ move together, so that chi-square with one degree of freedom gives it."""
 ONE_SIDE = 0.95
 """The share of channels whose variance without dropout is on the same side of the stored one."""
 
+FIRST_ALONE = 3.0
+"""How many times the error of every later layer the first one's is, for it to be about the data."""
+
 MOVED = 0.05
 """How far dropout moves a variance at least, relative to it."""
 
@@ -157,6 +160,9 @@ def check_memory(found: Evidence) -> list[Finding]:
         return []
     if not (found.real or found.blamed) or any(is_fast(found, each.name) for each in layers):
         return []
+    later = max(each.error for each in layers[1:])
+    if found.fits is True and found.first_blamed and layers[0].error > FIRST_ALONE * later:
+        return []  # the data are others than those of training
     memories = [each.memory or 0.0 for each in layers]
     if min(memories) < HIGH_MEMORY or not TYPICAL_MEMORY <= _middle(memories) <= MOST_MEMORY:
         return []

@@ -13,6 +13,10 @@ from tests.live.faults.training import Store
 
 SEEDS = (0, 1, 2)
 
+HARDLY_NOISY = ("unet", 1)
+"""A net and a seed whose batches of two are as good as larger ones: chance leaves 4% to 6% of the
+variance between them, and evaluation is as training. That they are small is then not said."""
+
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
@@ -33,7 +37,9 @@ def planted():
         for architecture in nets:
             for seed in SEEDS:
                 sampled = one_of_its_kind and architecture == nets[0] and seed == SEEDS[0]
-                marks = () if sampled else pytest.mark.exhaustive
+                marks = [] if sampled else [pytest.mark.exhaustive]
+                if (architecture, seed) == HARDLY_NOISY and "batch size" in fault.causes:
+                    marks.append(pytest.mark.xfail(strict=True, reason="batches of two that do"))
                 cell = Cell(name, seed, architecture)
                 yield pytest.param(cell, marks=marks, id=str(cell).replace(" ", "-"))
 
