@@ -73,6 +73,22 @@ class CaptureRun:
                 self._sums.pop(propagation, None)
             self._outputs.problem = self.refused
 
+    def training(self) -> None:
+        """The training propagation alone; no outputs are compared."""
+        for number, batch in self._session.batches():
+            if not self._refuses(number, batch):
+                self.samples += batch.samples
+                self.largest = max(self.largest, batch.samples)
+                try:
+                    self._forward(Propagation.TRAINING, number, batch)
+                except BncliError as error:
+                    if ONE_VALUE not in str(error):
+                        raise
+                    self.refused = str(error)
+                    return
+                self._session.done()
+        self.refused = "" if self.samples else self._why
+
     def _refuses(self, number: int, batch: Batch) -> bool:
         """Whether training refuses a batch, as one sample may be one value a channel.
 

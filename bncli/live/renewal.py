@@ -20,13 +20,14 @@ from bncli.live.watching import add_input, watched
 from bncli.model.capture import InputSums, Propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from bncli.live.capture_run import CaptureRun
     from bncli.live.layers import LiveLayer
     from bncli.live.session import Session
+    from bncli.model import FloatArray
     from bncli.moments.batches import BatchSums
 
 SETTLED = 0.1
@@ -48,8 +49,16 @@ class Renewal:
     settled: bool = True
 
 
-def renewal_of(session: Session, run: CaptureRun) -> Renewal:
+def renewal_of(
+    session: Session,
+    run: CaptureRun,
+    wanted: Collection[str] | None = None,
+    of: Callable[[InputSums], Statistics] | None = None,
+) -> Renewal:
     """The statistics of all layers that are not frozen, after `run` saw the training propagation.
+
+    `wanted` names other layers than these; all the rest keep the statistics that they have. `of`
+    makes statistics of sums, `statistics_of` unless it is given.
 
     All data run as one batch where that has room (MOST_TOGETHER), and the next pass measures what
     was found. Where a layer moves then, such as one that is called twice or in a model whose
@@ -60,24 +69,26 @@ def renewal_of(session: Session, run: CaptureRun) -> Renewal:
     What is returned is what the last pass ran with, so that the gap of that pass is theirs; what
     this pass saw differs by a tenth of its standard error at most, if they settled.
     """
+    of = of or statistics_of
     seen = run.results(Propagation.TRAINING)
     free = {layer.name for layer in session.layers if not layer.frozen}
+    free = free if wanted is None else set(wanted)
     names = [name for name in run.order if name in free]
-    current = {name: statistics_of(seen[name]) for name in names}
+    current = {name: of(seen[name]) for name in names}
     rounds = 1
     room = _room(seen, run.samples)
     deep = _cost(names, 0) > MOST_PASSES
     if names and (room >= run.samples or (deep and room >= 2 * run.largest)):
         rounds += 1
-        current.update(_together(session, names, room))
-    moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
+        current.update(_together(session, names, room, of))
+    moving = _first_moving(names, current, run.one(Propagation.RENEWED, current), of)
     spent = 0.0
     while moving is not None and (spent := spent + _cost(names, moving)) <= MOST_PASSES:
         for name in names[moving:]:
             rounds += 1
-            current[name] = statistics_of(run.until(name, current))
+            current[name] = of(run.until(name, current))
         rounds += 1
-        moving = _first_moving(names, current, run.one(Propagation.RENEWED, current))
+        moving = _first_moving(names, current, run.one(Propagation.RENEWED, current), of)
     return Renewal(current, rounds, settled=moving is None)
 
 
@@ -92,7 +103,9 @@ def _cost(names: Sequence[str], begin: int) -> float:
     return sum(range(begin + 1, len(names) + 1)) / max(len(names), 1)
 
 
-def _together(session: Session, names: Sequence[str], room: int) -> dict[str, Statistics]:
+def _together(
+    session: Session, names: Sequence[str], room: int, of: Callable[[InputSums], Statistics]
+) -> dict[str, Statistics]:
     """The statistics with batches joined up to `room` samples, each normalised with its own.
 
     Nothing where the model does not take such batches.
@@ -107,7 +120,7 @@ def _together(session: Session, names: Sequence[str], room: int) -> dict[str, St
         if layer.name not in own:
             own[layer.name] = BatchSums(x.shape[1], per_sample=layer.per_sample)
         add_input(own[layer.name], x)
-        session.runner.give(layer, statistics_of(own[layer.name].result()))
+        session.runner.give(layer, of(own[layer.name].result()))
 
     def batches() -> Iterator[Batch]:
         for _, batch in session.batches():
@@ -123,14 +136,17 @@ def _together(session: Session, names: Sequence[str], room: int) -> dict[str, St
                 parts.setdefault(name, []).append(sums.result())
     except BncliError:
         return {}
-    return {name: statistics_of(merge_sums(each)) for name, each in parts.items()}
+    return {name: of(merge_sums(each)) for name, each in parts.items()}
 
 
 def _first_moving(
-    names: Sequence[str], current: Mapping[str, Statistics], seen: Mapping[str, InputSums]
+    names: Sequence[str],
+    current: Mapping[str, Statistics],
+    seen: Mapping[str, InputSums],
+    of: Callable[[InputSums], Statistics],
 ) -> int | None:
     """The place of the first layer that did not rest; None where all did."""
-    moving = (i for i, name in enumerate(names) if moved(current[name], seen[name]) > SETTLED)
+    moving = (i for i, name in enumerate(names) if moved(current[name], seen[name], of) > SETTLED)
     return next(moving, None)
 
 
@@ -142,17 +158,19 @@ def statistics_of(sums: InputSums) -> Statistics:
     return Statistics(sums.mean, sums.unbiased_var if sums.values > 1 else sums.var)
 
 
-def moved(before: Statistics, sums: InputSums) -> float:
+def moved(
+    before: Statistics,
+    sums: InputSums,
+    of: Callable[[InputSums], Statistics] = statistics_of,
+) -> float:
     """How far new statistics are from those before, in standard errors; the farthest channel.
 
     The error of a mean follows from the samples' scatter within their batches, and that of a
     variance from the batches' scatter, or from the number of samples if there are few batches.
     """
-    after = statistics_of(sums)
-    inner = sums.samples - sums.batches
+    after = of(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        by_sample = sums.sample_squares / inner if inner > 0 else after.var
-        mean_error = np.sqrt(by_sample / sums.samples)
+        mean_error = error_of_mean(sums)
         var_error = after.var * np.sqrt(2 / max(sums.samples - 1, 1))
         if sums.batches_with_var > 2:
             scatter = sums.batch_var_squares / (sums.batches_with_var - 1)
@@ -164,3 +182,19 @@ def moved(before: Statistics, sums: InputSums) -> float:
     finite = np.concatenate(steps)
     finite = finite[np.isfinite(finite)]
     return float(finite.max()) if finite.size else 0.0
+
+
+def error_of_mean(sums: InputSums) -> FloatArray:
+    """The standard error of the mean, as the samples scatter within their batches.
+
+    Where each batch has one sample, as the batches scatter; the standard deviation for one sample.
+    """
+    inner = sums.samples - sums.batches
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if inner > 0:
+            by_sample = sums.sample_squares / inner
+        elif sums.batches > 1:
+            by_sample = sums.batch_mean_squares / (sums.batches - 1)
+        else:
+            by_sample = sums.var
+        return np.sqrt(by_sample / sums.samples)

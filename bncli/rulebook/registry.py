@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bncli.rulebook import batch_rules, checkpoint, comparison, norms, running, stored_batch
 from bncli.rulebook.interface import Rule
-from bncli.rulebook.live import batches, inputs, modes, notes, weights
+from bncli.rulebook.live import batches, inputs, modes, notes, repair, weights
 
 MODULES = (
     *checkpoint.MODULES,
@@ -17,6 +17,7 @@ MODULES = (
     batches,
     weights,
     notes,
+    repair,
     batch_rules,
     comparison,
     norms,

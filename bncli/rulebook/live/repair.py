@@ -1,0 +1,163 @@
+"""BN820: whether new running statistics help, judged before they are written."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from bncli.model.recalibration import Goal, Recalibration
+from bncli.report import Finding, Severity
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.live.evidence import REAL
+from bncli.rulebook.live.measures import BLAMED
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+    from bncli.rulebook.live.causes import Diagnosis
+
+NO_HELP = Rule(
+    "BN820",
+    "new-statistics-do-not-help",
+    Severity.ERROR,
+    "new running statistics do not make this model better",
+    "Find the cause with bncli diagnose; --force writes the new statistics all the same.",
+    symptom="A model is worse in evaluation than in training, and re-estimating the running "
+    "statistics leaves it so, or makes it worse.",
+    arithmetic="The new statistics were put into the model and it ran over the data. The metric is "
+    "not nearer to that of the training propagation (or not greater, or not less, with "
+    "--metric-goal), or it is worse: outputs that are paired with the wrong samples say which way "
+    "that is. Without a metric, the outputs' gap between the two propagations did not become "
+    "smaller.",
+    certainty="Certain: it was measured on these data, with the numbers that would have been "
+    "written.",
+    lookalike="A gap at its floor, where no layer is off, is the noise of training's own batches: "
+    "there is nothing to repair.",
+    seen=("huggingface/pytorch-image-models#224",),
+)
+
+STORED = ("BN1", "BN2", "BN7", "BN807", "BN808", "BN809", "BN814")
+"""How the codes begin of causes that lie in the stored statistics, which new ones take away."""
+
+LEAST_CHANCE = 0.1
+"""The part of the metric by which wrong pairs must differ from the right ones to say which way is
+better."""
+
+
+class Outcome(str, Enum):
+    """What new statistics come to: they help, they do not, nothing is wrong, or it is not known."""
+
+    HELPS = "helps"
+    NO_HELP = "does not help"
+    NOTHING = "nothing to repair"
+    UNKNOWN = "not known"
+
+
+class Judgement(NamedTuple):
+    """The outcome, and the finding that says why nothing should be written."""
+
+    outcome: Outcome
+    finding: Finding | None = None
+
+
+def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
+    """Whether the new statistics help; `found` is the diagnosis of the same capture.
+
+    By the metric, where there is one, else by the gap; UNKNOWN where neither was measured.
+    """
+    if not done.checked:
+        return Judgement(Outcome.UNKNOWN)
+    causes = [each for each in found.findings if each.severity is not Severity.INFO]
+    # What explains that new statistics do not help comes before what they would have repaired.
+    causes.sort(key=lambda each: each.code.startswith(STORED))
+    cause = next(iter(causes), None)
+    if cause is None and _right(done, found):
+        return Judgement(Outcome.NOTHING)
+    metrics, before, after = done.metrics, done.gap_before, done.gap_after
+    numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}
+    if metrics:
+        helps, message = _by_metric(done, goal)
+        numbers |= {f"metric_{key}": value for key, value in metrics.items()}
+    elif before is None or after is None:
+        return Judgement(Outcome.UNKNOWN)
+    else:
+        helps = after < before and not _at_floor(done)
+        message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
+    if helps:
+        return Judgement(Outcome.HELPS)
+    return Judgement(
+        Outcome.NO_HELP,
+        Finding(
+            NO_HELP.code,
+            NO_HELP.severity,
+            "the model",
+            message,
+            claim=NO_HELP.summary,
+            detail=_detail(done, cause),
+            hint=NO_HELP.hint if cause is None else cause.hint or NO_HELP.hint,
+            evidence={**numbers, "cause": None if cause is None else cause.code},
+        ),
+    )
+
+
+def _right(done: Recalibration, found: Diagnosis) -> bool:
+    """Whether no layer is off by something that matters, and the gap is about its floor."""
+    before, floor = done.gap_before, done.gap_floor
+    worst = max((each.error for each in found.measures if not each.frozen), default=0.0)
+    if before == 0 or not found.measures:
+        return True
+    if before is None or floor is None:
+        return False
+    return worst < BLAMED and (_at_floor(done) or before - floor < BLAMED)
+
+
+def _at_floor(done: Recalibration) -> bool:
+    """Whether statistics found anew in all layers would leave the gap about as it is."""
+    before, floor = done.gap_before, done.gap_floor
+    return before is not None and floor is not None and before < REAL * floor
+
+
+def _by_metric(done: Recalibration, goal: Goal) -> tuple[bool, str]:
+    """Whether the metric gets better, and the numbers in words."""
+    training, before, after = (
+        done.metrics.get(key, math.nan) for key in ("training", "before", "after")
+    )
+    message = f"the metric goes from {before:.4g} to {after:.4g} ({training:.4g} in training)"
+    if goal is Goal.MAX:
+        return after > before, message
+    if goal is Goal.MIN:
+        return after < before, message
+    way = better_way(done)
+    nearer = abs(after - training) < abs(before - training)
+    return nearer and not (way is not None and (after - before) * way < 0), message
+
+
+def better_way(done: Recalibration) -> int | None:
+    """1 where a greater metric is better, -1 where a smaller one is; None where nothing tells.
+
+    Outputs that are paired with other samples than their own ("chance") are worse than right ones.
+    """
+    training, chance = (done.metrics.get(key, math.nan) for key in ("training", "chance"))
+    if not abs(chance - training) > LEAST_CHANCE * max(abs(chance), abs(training)):
+        return None
+    return 1 if training > chance else -1
+
+
+def _detail(done: Recalibration, cause: Finding | None) -> str:
+    """What else the data show: the gap beside a metric, which way is better, and the cause."""
+    said = []
+    before, after, chance = done.gap_before, done.gap_after, done.metrics.get("chance")
+    if done.metrics and before is not None and after is not None:
+        said.append(
+            f"The gap between train() and eval() goes from {before:.4g} to {after:.4g} std."
+        )
+    way = better_way(done)
+    if chance is not None and way is not None:
+        said.append(
+            f"Outputs that are paired with the wrong samples give {chance:.4g}, so "
+            f"{'more' if way > 0 else 'less'} is better."
+        )
+    if cause is not None:
+        sure = f"{cause.code}, {cause.certainty.value}"
+        said.append(f"The cause ({sure}): {cause.message}.")
+    return " ".join(said)
