@@ -207,13 +207,22 @@ def open_session(flags: ModelFlags, model: str) -> Session:
         **flags.facts,
         **surroundings(),
     }
+    stored = ""
     if flags.checkpoint is not None:
-        source["checkpoint"] = load_weights(
-            built, flags.checkpoint, allow_missing=flags.allow_missing_keys
-        )
+        loaded = load_weights(built, flags.checkpoint, allow_missing=flags.allow_missing_keys)
+        stored = str(loaded.pop("fingerprint"))
+        source["checkpoint"] = loaded
     with users_code(f"moving the model to {device}"):
         built = built.to(device)
-    return Session(built, data, frozen=flags.frozen or (), seed=seed, device=device, source=source)
+    return Session(
+        built,
+        data,
+        frozen=flags.frozen or (),
+        seed=seed,
+        device=device,
+        source=source,
+        checkpoint=stored,
+    )
 
 
 def _class_of(value: object) -> str:

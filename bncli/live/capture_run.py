@@ -245,6 +245,9 @@ class CaptureRun:
             seen = dict.fromkeys(self._sums, self._input.result())
             first = WatchedLayer("input", 0, self._input.num_features, seen=seen)
             layers.insert(0, first)
+        sums = fingerprint(session.model)
+        if session.checkpoint:
+            sums["checkpoint"] = session.checkpoint
         return Capture(
             tuple(layers),
             self._outputs.sums(),
@@ -255,7 +258,7 @@ class CaptureRun:
             refused_training=self.refused,
             no_gap=self._outputs.why_no_gap,
             source=session.source,
-            fingerprint=fingerprint(session.model),
+            fingerprint=sums,
             uncalled=tuple(each.name for each in session.layers if each.name not in self._order),
             left_out=tuple(session.left_out.values()),
             per_batch=self._every_batch(),

@@ -61,8 +61,9 @@ class Session:
     """Passes of one model over one set of batches.
 
     `frozen` has patterns of layers that stay as they are. `advance` is called with the number of
-    forward passes just done, and `source` is as in `Capture`. Everything that runs the model
-    belongs inside `open`.
+    forward passes just done, and `source` is as in `Capture`. `checkpoint` is the sum of the
+    weights as the checkpoint stores them, "" where there is no checkpoint. Everything that runs the
+    model belongs inside `open`.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Session:
     device: str = "cpu"
     advance: Advance | None = None
     source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
+    checkpoint: str = ""
     layers: list[LiveLayer] = field(init=False)
     renewed: dict[str, Statistics] = field(init=False, default_factory=dict)
     refused: bool = field(init=False, default=False)

@@ -5,9 +5,8 @@ The checkpoint is read as every file of bncli's is: tensor by tensor, and nothin
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,36 +15,18 @@ from typing import TYPE_CHECKING, Any
 from bncli.backends.torch.tensors import library
 from bncli.dtypes import DTYPES
 from bncli.errors import FileError, MissingTensorError, ModelError, TensorError
-from bncli.gate.places import names_of, unwrapped
-from bncli.light import dataclass, np
+from bncli.light import np
+from bncli.live.fingerprints import fingerprint_of, summed
+from bncli.live.parts import COUNTER, Part, few, fitting_part
 from bncli.live.users_code import users_code
 from bncli.loaders import open_model, split_spec
-from bncli.loaders.names import listed, nearest, quoted
+from bncli.loaders.names import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bncli.model import TensorRef
     from bncli.report import Value
-
-COUNTER = "num_batches_tracked"
-"""A buffer that a checkpoint may lack: no output depends on it."""
-RUNNING = frozenset({"running_mean", "running_var", COUNTER})
-"""What a BatchNorm layer estimates while the model is trained."""
-SHOWN = 5
-"""How many keys a sentence names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What lies under one prefix of a checkpoint: the tensor for each of the model's keys.
-
-    `left_over` names the tensors under the prefix that the model has no place for.
-    """
-
-    prefix: str
-    found: Mapping[str, TensorRef]
-    left_over: tuple[str, ...]
 
 
 def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) -> dict[str, Value]:
@@ -54,8 +35,9 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     Of several dictionaries in the file the one that fits is taken: that under which most of the
     model's keys are found, whatever wrappers stand before them on either side. Returns what was
     done: `path`, `part`, `keys` (the number of keys loaded), `missing` (the names that were
-    missing), `converted` (such as "float16 to float32 in 12 tensors"), and `n_averaged`, what the
-    checkpoint's AveragedModel counted, None where the weights are no such average.
+    missing), `converted` (such as "float16 to float32 in 12 tensors"), `n_averaged`, what the
+    checkpoint's AveragedModel counted, None where the weights are no such average, and
+    `fingerprint`, the sum of the part's weights as they are stored.
 
     A num_batches_tracked that is missing is None afterwards: nobody knows it.
 
@@ -67,7 +49,7 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     path, name = split_spec(spec)
     targets = _targets(model)
     tensors = open_model(path).tensors
-    part = _fitting(path, tensors, name, targets)
+    part = fitting_part(path, tensors, name, targets)
     missing = _check_keys(path, part, targets, allow_missing=allow_missing)
     _check_shapes(path, part, targets)
     dtypes: Counter[str] = Counter()
@@ -85,6 +67,7 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
         "missing": list(missing),
         "converted": [f"{change} in {_tensors(count)}" for change, count in dtypes.items()],
         "n_averaged": _averaged(tensors, part.prefix),
+        "fingerprint": fingerprint_of(part.refs)["weights"],
     }
 
 
@@ -117,89 +100,10 @@ def _targets(model: nn.Module) -> dict[str, Tensor]:
     lazy = [key for key, value in tensors.items() if is_lazy(value)]
     if lazy:
         raise ModelError(
-            f"the model has {_few(lazy)} without a shape before the first forward pass (lazy "
+            f"the model has {few(lazy)} without a shape before the first forward pass (lazy "
             "layers); run a batch through the model in the function that builds it."
         )
     return tensors
-
-
-# ------------------------------------------------------------------ the part that fits
-
-
-def _fitting(
-    path: Path, tensors: Mapping[str, TensorRef], name: str, targets: Mapping[str, Tensor]
-) -> Part:
-    """The part of the file with most of the model's keys; raises MissingTensorError."""
-    inside = _under(path, tensors, name)
-    own = {unwrapped(key): key for key in targets} | {key: key for key in targets}
-    inner = names_of(tuple(targets)).bare  # the model may be wrapped, and not the checkpoint
-    found, counted, most = max(
-        (_found(inside, keys) for keys in (own, {inner(key): key for key in targets})),
-        key=lambda each: each[2],  # the first of equals
-    )
-    if not most:
-        raise MissingTensorError(
-            path,
-            f"none of the model's {len(targets)} tensors is in it; it has "
-            f"{_few(inside)}, and the model has {_few(targets)}.",
-        )
-    # The same tensors under a longer prefix are the same part.
-    best: dict[tuple[str, ...], str] = {}
-    for prefix, keys in found.items():
-        if counted[prefix] == most:
-            same = tuple(sorted(ref.name for ref in keys.values()))
-            best[same] = max(best.get(same, ""), prefix, key=len)
-    prefixes = sorted(best.values())
-    if len(prefixes) > 1 and "" not in prefixes:
-        parts = [prefix.rstrip("./") for prefix in prefixes]
-        raise MissingTensorError(
-            path,
-            f"{listed(parts, ' and ', mark=_QUOTE)} fit the model equally; say which with "
-            f"--checkpoint {quoted(str(path))}::{quoted(parts[0])}.",
-        )
-    prefix = prefixes[0]
-    used = {ref.name for ref in found[prefix].values()}
-    left = tuple(each for each in inside if each.startswith(prefix) and each not in used)
-    return Part(prefix.rstrip("./"), found[prefix], left)
-
-
-_QUOTE = "'"
-_ENDS = re.compile(r"[./]")
-
-
-def _under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[str, TensorRef]:
-    """The tensors whose names begin with the part that the user named, all for none."""
-    if not name:
-        return tensors
-    inside = {
-        each: ref for each, ref in tensors.items() if each.startswith((f"{name}.", f"{name}/"))
-    }
-    if inside:
-        return inside
-    parts = dict.fromkeys(each[: end.start()] for each in tensors for end in _ENDS.finditer(each))
-    alike = [each for each in parts if len(_ENDS.findall(each)) == len(_ENDS.findall(name))]
-    near = nearest(alike, name) or [each for each in parts if not _ENDS.search(each)]
-    instead = f"; did you mean {listed(near[:SHOWN], ' or ')}?" if near else "."
-    raise MissingTensorError(path, f"there is no part '{quoted(name)}' in it{instead}")
-
-
-def _found(
-    tensors: Mapping[str, TensorRef], keys: Mapping[str, str]
-) -> tuple[dict[str, dict[str, TensorRef]], dict[str, int], int]:
-    """For each prefix, with its "." or "/", the tensors by key of the model; how many; the most.
-
-    `keys` has the model's keys by the names that are looked for. Counters are not counted.
-    """
-    found: dict[str, dict[str, TensorRef]] = defaultdict(dict)
-    for name, ref in tensors.items():
-        for start in (0, *(end.end() for end in _ENDS.finditer(name))):
-            key = keys.get(name[start:]) or keys.get(unwrapped(name[start:]))
-            if key is not None:
-                found[name[:start]].setdefault(key, ref)
-    counted = {
-        prefix: sum(not key.endswith(COUNTER) for key in inside) for prefix, inside in found.items()
-    }
-    return found, counted, max(counted.values(), default=0)
 
 
 # ------------------------------------------------------------------ what must agree
@@ -217,9 +121,9 @@ def _check_keys(
     )
     problems = []
     if missing and not allow_missing:
-        problems.append(f"it lacks {_few(missing)}, which the model has")
+        problems.append(f"it lacks {few(missing)}, which the model has")
     if part.left_over:
-        problems.append(f"it has {_few(part.left_over)}, which the model lacks")
+        problems.append(f"it has {few(part.left_over)}, which the model lacks")
     if problems:
         where = f"under '{quoted(part.prefix)}' " if part.prefix else ""
         advice = "check MODEL and its --arg"
@@ -227,14 +131,6 @@ def _check_keys(
             advice += ", or accept that with --allow-missing-keys"
         raise MissingTensorError(path, f"{where}{', and '.join(problems)}; {advice}.")
     return missing
-
-
-def _few(names: Iterable[str]) -> str:
-    """The first of them, and how many there are: "3 keys (a, b, c)"."""
-    every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    keys = "key" if len(every) == 1 else "keys"
-    return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})" if every else "no keys"
 
 
 def _check_shapes(path: Path, part: Part, targets: Mapping[str, Tensor]) -> None:
@@ -280,27 +176,14 @@ def _forget_counters(model: nn.Module, missing: Iterable[str]) -> None:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """CRC-32 sums of the model's tensors, each of 8 hexadecimal digits.
-
-    `running_statistics` is of running_mean, running_var and num_batches_tracked of the layers that
-    have them, `weights` of all other parameters and persistent buffers. Each is the sum of the
-    lines "name crc" with the tensor's own sum, ordered by the names without wrappers, so that the
-    order of the layers and a wrapper do not matter, and a checkpoint's sums say the same.
-    """
-    tensors = {
-        name: value
-        for name, value in model.state_dict().items()
-        if isinstance(value, library().Tensor)
-    }
-    bare = names_of(tuple(tensors)).bare
-    sums: dict[str, list[str]] = {"weights": [], "running_statistics": []}
-    for name, value in tensors.items():
-        leaf = name.rpartition(".")[2]
-        which = "running_statistics" if leaf in RUNNING else "weights"
-        sums[which].append(f"{bare(name)} {crc_of(value):08x}\n")
-    return {
-        which: f"{zlib.crc32(''.join(sorted(lines)).encode()):08x}" for which, lines in sums.items()
-    }
+    """The sums of the model's parameters and persistent buffers, as `summed` gives them."""
+    return summed(
+        {
+            name: crc_of(value)
+            for name, value in model.state_dict().items()
+            if isinstance(value, library().Tensor)
+        }
+    )
 
 
 def crc_of(tensor: Any) -> int:

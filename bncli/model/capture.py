@@ -174,9 +174,12 @@ class Capture:
     cannot be compared; `uncalled` names BatchNorm layers that no batch reached, and `left_out` the
     batches of one sample that the training propagation refuses while others run. `source` says
     where all this is from, as a script reads it: model, checkpoint, data, versions, threads, flags.
-    `fingerprint` holds CRC-32 sums by name: `weights`, of all tensors but running statistics and
-    counters, and `running_statistics`. `shard` is (K, N). `per_batch` has, where it was asked for,
-    every batch's `count` (batches,), `mean` and biased `var` (batches, num_features) of a layer.
+    `fingerprint` holds CRC-32 sums by name, each missing where it is not known: `weights`, of all
+    tensors but running statistics and counters; `running_statistics`; and `checkpoint`, of the
+    weights as the checkpoint stores them that the model was loaded from (several, with a space
+    between, where captures of the same weights were merged). `shard` is (K, N). `per_batch` has,
+    where it was asked for, every batch's `count` (batches,), `mean` and biased `var` (batches,
+    num_features) of a layer.
     """
 
     layers: tuple[WatchedLayer, ...]

@@ -104,7 +104,7 @@ def test_what_the_flags_open(net, save):
     with session.open():
         capture = session.capture(renew=False)
     assert capture.source == source
-    assert sorted(capture.fingerprint) == ["running_statistics", "weights"]
+    assert sorted(capture.fingerprint) == ["checkpoint", "running_statistics", "weights"]
 
 
 def test_weights_without_a_checkpoint_follow_the_seed(net):

@@ -79,6 +79,7 @@ def test_the_part_that_fits(save, wrap, part):
     facts = load_weights(model, path)
     assert same(model, trained)
     assert facts.pop("n_averaged") == (3 if part == "ema.module" else None)
+    assert len(facts.pop("fingerprint")) == 8
     assert facts == {"path": path, "part": part, "keys": 9, "missing": [], "converted": []}
 
 

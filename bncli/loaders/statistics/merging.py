@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from math import fsum
 from pathlib import Path
@@ -72,7 +72,7 @@ def merged(captures: Sequence[Capture]) -> Capture:
         uncalled=_all_of([capture.uncalled for capture in captures]),
         left_out=_all_of([capture.left_out for capture in captures]),
         source=_source([dict(capture.source) for capture in captures]),
-        fingerprint=first.fingerprint,
+        fingerprint=_fingerprint([capture.fingerprint for capture in captures]),
         per_batch={
             key: {
                 name: np.concatenate([capture.per_batch[key][name] for capture in captures])
@@ -141,6 +141,16 @@ def _all_of(captured: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 def _either(reasons: Sequence[str]) -> str:
     """The reasons of all captures, in order, each once."""
     return "; ".join(sorted(set(filter(None, reasons))))
+
+
+def _fingerprint(fingerprints: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """That of all: the weights are the same, and may come from several checkpoints.
+
+    So it is where one of these holds them in another dtype.
+    """
+    stored = {each for one in fingerprints for each in one.get("checkpoint", "").split()}
+    whole = dict(fingerprints[0])
+    return whole | {"checkpoint": " ".join(sorted(stored))} if stored else whole
 
 
 def _source(sources: Sequence[dict[str, Any]]) -> dict[str, Any]:

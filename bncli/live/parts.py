@@ -1,0 +1,149 @@
+"""The part of a checkpoint that fits a set of keys, by names alone: no tensor is read."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.errors import MissingTensorError
+from bncli.gate.places import names_of, unwrapped
+from bncli.light import dataclass
+from bncli.loaders.names import listed, nearest, quoted
+
+if TYPE_CHECKING:
+    from bncli.model import TensorRef
+
+COUNTER = "num_batches_tracked"
+"""A buffer that a checkpoint may lack: no output depends on it."""
+SHOWN = 5
+"""How many keys a sentence names."""
+
+_QUOTE = "'"
+_ENDS = re.compile(r"[./]")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What lies under one prefix of a checkpoint.
+
+    `found` has the tensor for each of the keys that were looked for, and `refs` all tensors under
+    the prefix, by their names without it.
+    """
+
+    prefix: str
+    found: Mapping[str, TensorRef]
+    refs: Mapping[str, TensorRef]
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """The full names of the tensors under the prefix that none of the keys stands for."""
+        used = {ref.name for ref in self.found.values()}
+        return tuple(ref.name for ref in self.refs.values() if ref.name not in used)
+
+
+def fitting_part(
+    path: Path, tensors: Mapping[str, TensorRef], name: str, keys: Collection[str]
+) -> Part:
+    """The part of a file with most of a model's keys, whatever wrappers stand before them.
+
+    `name` is the part that the user named, "" for none. Raises MissingTensorError where no part
+    fits or two fit equally.
+    """
+    return the_one(path, fitting_parts(path, tensors, name, keys, "model"), "model")
+
+
+def fitting_parts(
+    path: Path, tensors: Mapping[str, TensorRef], name: str, keys: Collection[str], whose: str
+) -> list[list[Part]]:
+    """The parts with most of the keys, in order; those that find the same tensors together.
+
+    Among these the longest prefix comes first. `whose` says whose keys they are, for the sentence.
+    Raises MissingTensorError where no part has any of them.
+    """
+    inside = _under(path, tensors, name)
+    own = {unwrapped(key): key for key in keys} | {key: key for key in keys}
+    inner = names_of(tuple(keys)).bare  # the model may be wrapped, and not the checkpoint
+    found, counted, most = max(
+        (_found(inside, each) for each in (own, {inner(key): key for key in keys})),
+        key=lambda each: each[2],  # the first of equals
+    )
+    if not most:
+        raise MissingTensorError(
+            path,
+            f"none of the {whose}'s {len(keys)} tensors is in it; it has {few(inside)}, and the "
+            f"{whose} has {few(keys)}.",
+        )
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for prefix, each in found.items():
+        if counted[prefix] == most:
+            alike[tuple(sorted(ref.name for ref in each.values()))].append(prefix)
+    groups = sorted(sorted(group, key=len, reverse=True) for group in alike.values())
+    return [[_part(inside, prefix, found[prefix]) for prefix in group] for group in groups]
+
+
+def the_one(path: Path, groups: list[list[Part]], whose: str) -> Part:
+    """The part to take of those that fit; raises MissingTensorError where there are several."""
+    prefixes = [group[0].prefix for group in groups]
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise MissingTensorError(
+            path,
+            f"{parts_named(groups)} fit the {whose} equally; say which with "
+            f"--checkpoint {quoted(str(path))}::{quoted(prefixes[0])}.",
+        )
+    return groups[0][0]
+
+
+def parts_named(groups: list[list[Part]]) -> str:
+    """The prefixes of several parts, as a sentence names them."""
+    return listed([group[0].prefix for group in groups], " and ", mark=_QUOTE)
+
+
+def few(names: Iterable[str]) -> str:
+    """The first of them, and how many there are: "3 keys (a, b, c)"."""
+    every = list(names)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    keys = "key" if len(every) == 1 else "keys"
+    return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})" if every else "no keys"
+
+
+def _part(inside: Mapping[str, TensorRef], prefix: str, found: Mapping[str, TensorRef]) -> Part:
+    refs = {each[len(prefix) :]: ref for each, ref in inside.items() if each.startswith(prefix)}
+    return Part(prefix.rstrip("./"), found, refs)
+
+
+def _under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[str, TensorRef]:
+    """The tensors whose names begin with the part that the user named, all for none."""
+    if not name:
+        return tensors
+    inside = {
+        each: ref for each, ref in tensors.items() if each.startswith((f"{name}.", f"{name}/"))
+    }
+    if inside:
+        return inside
+    parts = dict.fromkeys(each[: end.start()] for each in tensors for end in _ENDS.finditer(each))
+    alike = [each for each in parts if len(_ENDS.findall(each)) == len(_ENDS.findall(name))]
+    near = nearest(alike, name) or [each for each in parts if not _ENDS.search(each)]
+    instead = f"; did you mean {listed(near[:SHOWN], ' or ')}?" if near else "."
+    raise MissingTensorError(path, f"there is no part '{quoted(name)}' in it{instead}")
+
+
+def _found(
+    tensors: Mapping[str, TensorRef], keys: Mapping[str, str]
+) -> tuple[dict[str, dict[str, TensorRef]], dict[str, int], int]:
+    """For each prefix, with its "." or "/", the tensors by key; how many; the most.
+
+    `keys` has the keys by the names that are looked for. Counters are not counted.
+    """
+    found: dict[str, dict[str, TensorRef]] = defaultdict(dict)
+    for name, ref in tensors.items():
+        for start in (0, *(end.end() for end in _ENDS.finditer(name))):
+            key = keys.get(name[start:]) or keys.get(unwrapped(name[start:]))
+            if key is not None:
+                found[name[:start]].setdefault(key, ref)
+    counted = {
+        prefix: sum(not key.endswith(COUNTER) for key in inside) for prefix, inside in found.items()
+    }
+    return found, counted, max(counted.values(), default=0)

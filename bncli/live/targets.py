@@ -1,0 +1,222 @@
+"""Which tensors of a checkpoint are which layer's, and whether statistics are of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import DTYPES, decode, encode
+from bncli.errors import FileError, TensorError
+from bncli.files.reading import current
+from bncli.light import dataclass, np
+from bncli.live.fingerprints import crc_of_ref, summed
+from bncli.live.parts import Part, fitting_parts, parts_named, the_one
+from bncli.loaders import open_model, split_spec
+from bncli.loaders.names import quoted
+from bncli.report import printable
+from bncli.state_dict import LayerRefs
+from bncli.state_dict.names import LEAVES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormState, TensorFile, TensorRef
+    from bncli.model.capture import Capture
+
+SUMS = ("weights", "checkpoint")
+"""The sums of `Capture.fingerprint` that a checkpoint's weights may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The part of a checkpoint that holds some layers.
+
+    `layers` has the tensors of each, by the names that were asked for; what the part has beside
+    them (a counter, a weight) is there, too. `missing` has what the part lacks, leaf by leaf, of
+    layers that lack something. `refs` are all tensors of the part, by their names without its
+    prefix, and `sums` their fingerprint; nothing where it was not asked for.
+    """
+
+    file: TensorFile
+    part: str
+    layers: Mapping[str, LayerRefs]
+    missing: Mapping[str, tuple[str, ...]]
+    refs: Mapping[str, TensorRef]
+    sums: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """The part as `--checkpoint` takes it, for a sentence."""
+        path = quoted(str(self.file.path), 200)
+        return f"{path}::{quoted(self.part)}" if self.part else path
+
+
+def leaves_of(capture: Capture) -> dict[str, tuple[str, ...]]:
+    """The names of the tensors that each layer of a capture has, by the layer's name."""
+    return {
+        layer.name: tuple(leaf for leaf in LEAVES if getattr(layer.state, leaf, None) is not None)
+        for layer in capture.norms
+    }
+
+
+def targets_of(
+    spec: str,
+    layers: Mapping[str, Collection[str]],
+    fingerprint: Mapping[str, str] | None = None,
+) -> Targets:
+    """The tensors of these layers in a checkpoint, `FILE` or `FILE::PART`.
+
+    `layers` has the leaves of each layer, such as running_mean, by its name in the model. As for a
+    model's weights, the part with most of them is taken, whatever wrappers stand before the names
+    on either side. With the `fingerprint` of a capture, a part with these weights comes first; this
+    reads the part where its file keeps no checksums.
+
+    Raises MissingTensorError where no part fits or two fit equally, and FileError where none of
+    several has these weights, and for what cannot be read.
+    """
+    path, name = split_spec(spec)
+    file = open_model(path)
+    keys = {_joined(layer, leaf): (layer, leaf) for layer, each in layers.items() for leaf in each}
+    groups = fitting_parts(file.path, file.tensors, name, tuple(keys), "capture")
+    wanted = _wanted(fingerprint or {})
+    crcs: dict[str, int] = {}
+    part = _of_these_weights(file.path, groups, wanted, crcs) if wanted else None
+    part = part or the_one(file.path, groups, "capture")
+    missing: dict[str, tuple[str, ...]] = {}
+    for key, (layer, leaf) in keys.items():
+        if key not in part.found:
+            missing[layer] = (*missing.get(layer, ()), leaf)
+    found = {}
+    for layer, each in layers.items():
+        refs = [part.found[key] for leaf in each if (key := _joined(layer, leaf)) in part.found]
+        if refs:
+            found[layer] = _layer(file, refs[0].name)
+    sums = _sums(file.path, part, crcs) if wanted else {}
+    return Targets(file, part.prefix, found, missing, part.refs, sums)
+
+
+def check_weights(targets: Targets, capture: Capture) -> None:
+    """Raise FileError where the statistics are of other weights than the part's.
+
+    They are of these weights where the sum of the part's weights is that of the model's or that of
+    the checkpoint that the model was loaded from, so that a dtype that was converted is no matter.
+    A frozen layer normalises by its own running statistics, so that those belong to the weights.
+    Where a capture has no sum, the weights of the BatchNorm layers alone are compared, and a note
+    of the call says so. Raises TensorError where a tensor cannot be read.
+    """
+    wanted = _wanted(capture.fingerprint)
+    path, again = targets.file.path, f"capture them again with --checkpoint {targets.label}"
+    if capture.weights_moved:
+        raise FileError(
+            path,
+            "weights of the model changed while the statistics were captured, so they are not of "
+            f"the weights in it alone; {again}.",
+        )
+    other = _other(targets, capture, ("weight", "bias"))
+    if wanted:
+        sums = targets.sums or _sums(path, Part(targets.part, {}, targets.refs), {})
+        if sums["weights"] not in wanted:
+            which = other or "their checksum is another, although those of its layers agree"
+            raise FileError(path, f"the statistics are of other weights ({which}); {again}.")
+    elif other:
+        raise FileError(path, f"the statistics are of other weights ({other}); {again}.")
+    else:
+        current().notes[
+            f"{printable(str(path))}: the statistics do not say which weights they are of; only "
+            "the weights of the BatchNorm layers were compared."
+        ] = None
+    frozen = replace(capture, layers=tuple(layer for layer in capture.norms if layer.frozen))
+    if other := _other(targets, frozen, ("running_mean", "running_var")):
+        raise FileError(
+            path,
+            f"the statistics are of another network: {other}, and the layer is frozen, so that all "
+            f"layers behind it see what these running statistics make; {again}.",
+        )
+
+
+# ------------------------------------------------------------------ the part, by its weights
+
+
+def _wanted(fingerprint: Mapping[str, str]) -> frozenset[str]:
+    """The sums that a checkpoint's weights may have; none where a capture has none."""
+    return frozenset(each for key in SUMS for each in fingerprint.get(key, "").split())
+
+
+def _of_these_weights(
+    path: Path, groups: list[list[Part]], wanted: frozenset[str], crcs: dict[str, int]
+) -> Part | None:
+    """The part whose weights have a sum that is wanted; None where it is not one part.
+
+    Raises FileError where it is none of several.
+    """
+    fits = [
+        next((part for part in group if _sums(path, part, crcs)["weights"] in wanted), None)
+        for group in groups
+    ]
+    found = [part for part in fits if part is not None]
+    if not found and len(groups) > 1:
+        raise FileError(
+            path,
+            f"{parts_named(groups)} hold the layers, and the statistics are of the weights of none "
+            "of them; capture them again with --checkpoint "
+            f"{quoted(str(path), 200)}::{quoted(groups[0][0].prefix)}.",
+        )
+    return found[0] if len(found) == 1 else None
+
+
+def _sums(path: Path, part: Part, crcs: dict[str, int]) -> dict[str, str]:
+    """The fingerprint of a part; `crcs` keeps each tensor's own sum, by its full name."""
+    for ref in part.refs.values():
+        if ref.name not in crcs:
+            try:
+                crcs[ref.name] = crc_of_ref(ref)
+            except TensorError as error:
+                raise FileError(
+                    path,
+                    "it cannot be said whether the statistics are of its weights, as one of its "
+                    f"tensors cannot be read ({quoted(ref.name)}: {ref.unreadable}).",
+                ) from error
+    return summed({name: crcs[ref.name] for name, ref in part.refs.items()})
+
+
+# ------------------------------------------------------------------ layers
+
+
+def _joined(layer: str, leaf: str) -> str:
+    """The key of a layer's tensor."""
+    return f"{layer}.{leaf}" if layer else leaf
+
+
+def _layer(file: TensorFile, name: str) -> LayerRefs:
+    """The layer that has the tensor of this full name, with all of its tensors."""
+    at = max(name.rfind("."), name.rfind("/")) + 1
+    own = name[:at].rstrip("./")
+    weight, bias, mean, var, counter = (file.tensors.get(f"{name[:at]}{leaf}") for leaf in LEAVES)
+    return LayerRefs(own, weight, bias, mean, var, counter, file.modules.get(own))
+
+
+def _other(targets: Targets, capture: Capture, leaves: Collection[str]) -> str:
+    """Which tensor of a layer is another than in the capture, "" where none is."""
+    for layer in capture.norms:
+        refs = targets.layers.get(layer.name)
+        for leaf in leaves:
+            ref = getattr(refs, leaf, None)
+            held = getattr(layer.state, leaf, None)
+            if ref is not None and held is not None and not _same(ref, held, layer.state):
+                return f"the {leaf} of '{quoted(layer.name)}' is another in it"
+    return ""
+
+
+def _same(ref: TensorRef, held: NDArray[Any], state: BatchNormState | None) -> bool:
+    """Whether a tensor, in the dtype of the model, has the values that a layer held."""
+    stored = ref.read().reshape(-1)
+    if stored.shape != held.shape:
+        return False
+    dtypes = {held.dtype.name, state.dtype if state and state.dtype in DTYPES else None}
+    return any(
+        np.array_equal(decode(encode(stored, dtype), dtype), held, equal_nan=True)
+        for dtype in dtypes
+        if dtype is not None
+    )

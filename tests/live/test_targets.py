@@ -1,0 +1,290 @@
+"""The layers of a statistics file in a checkpoint, and whether they are of the same weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from bncli.errors import BncliError, FileError, MissingTensorError
+from bncli.files.reading import reading
+from bncli.live.targets import check_weights, leaves_of, targets_of
+from bncli.loaders.statistics import open_statistics
+from tests.live.code import code
+
+__all__ = ["code"]
+
+TEXT = """
+    import torch
+    from torch import nn
+
+    def net(dtype="float32", seed=0, frozen=False):
+        torch.manual_seed(seed)
+        made = nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)),
+            nn.Conv2d(5, 2, 1),
+        )
+        for each in (made[1], made[2][1]):
+            nn.init.uniform_(each.weight, 0.5, 1.5)
+            nn.init.uniform_(each.running_mean)
+        if frozen:
+            made[1].requires_grad_(False)
+        return made.to(getattr(torch, dtype))
+"""
+LEAVES = ("running_mean", "running_var", "num_batches_tracked")
+ALL = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
+LAYERS = {"1": LEAVES, "2.1": LEAVES}
+
+
+def net(**arguments) -> nn.Module:
+    """The network that TEXT builds."""
+    names: dict = {}
+    exec("\n".join(line[4:] for line in TEXT.splitlines()), names)
+    return names["net"](**arguments)
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.fixture
+def capture(code, save, run):
+    """`capture("net.pth", *flags)`: what `bncli capture` saves of the network."""
+    code("net.py", TEXT)
+    save("x.npy", np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32))
+
+    def capture(checkpoint=None, *flags):
+        given = () if checkpoint is None else ("--checkpoint", checkpoint)
+        what = ("net.py:net", *given, "--data", "x.npy", "--save-stats", "s.npz", *flags)
+        result = run("capture", *what)
+        assert result.code == 0, result.stderr
+        return open_statistics("s.npz")
+
+    return capture
+
+
+def refusal(call, error: type[BncliError] = FileError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def names(targets):
+    """The full names of the tensors of each layer."""
+    return {
+        layer: [ref.name for ref in refs.tensors.values()] for layer, refs in targets.layers.items()
+    }
+
+
+# ------------------------------------------------------------------ which tensors
+
+
+@pytest.mark.parametrize(
+    ("wrap", "part"),
+    [
+        (lambda state: state, ""),
+        (lambda state: {"state_dict": state, "epoch": 3}, "state_dict"),
+        (lambda state: prefixed(state, "module."), "module"),
+        (lambda state: {"a": {"state_dict": prefixed(state, "_orig_mod.module.")}},
+         "a.state_dict._orig_mod.module"),
+        (lambda state: {"model": state, "optimizer": {"state": {1: {"weight": torch.ones(3)}}}},
+         "model"),
+    ],
+)  # fmt: skip
+def test_the_tensors_of_layers(save, wrap, part):
+    path = save("net.pth", wrap(net().state_dict()))
+    targets = targets_of(path, LAYERS)
+    before = f"{part}." if part else ""
+    assert names(targets) == {
+        layer: [f"{before}{layer}.{leaf}" for leaf in ALL] for layer in LAYERS
+    }
+    assert [targets.part, targets.missing, targets.sums] == [part, {}, {}]
+    assert list(targets.refs) == list(net().state_dict())
+    assert targets.label == (f"net.pth::{part}" if part else "net.pth")
+    assert [each.name for each in targets.layers.values()] == [f"{before}1", f"{before}2.1"]
+
+
+def test_the_layers_of_a_wrapped_model_and_of_a_wrapper_inside(save):
+    layers = prefixed(LAYERS, "module.")
+    targets = targets_of(save("bare.pth", net().state_dict()), layers)
+    assert names(targets)["module.2.1"][0] == "2.1.running_mean"
+    state = {
+        key.replace("2.", "2._checkpoint_wrapped_module."): each
+        for key, each in net().state_dict().items()
+    }
+    targets = targets_of(save("inside.pth", state), LAYERS)
+    inside = "2._checkpoint_wrapped_module.1"
+    assert names(targets)["2.1"][0] == f"{inside}.running_mean"
+    assert targets.layers["2.1"].name == inside
+
+
+def test_a_batch_norm_alone(save):
+    targets = targets_of(save("bn.pth", nn.BatchNorm1d(3).state_dict()), {"": LEAVES})
+    assert names(targets) == {"": [*ALL]}
+
+
+def test_other_containers(save, folder):
+    state = net().state_dict()
+    save_file(prefixed(state, "model."), "net.safetensors")
+    assert targets_of("net.safetensors", LAYERS).part == "model"
+    save("net.npz", **{key: value.numpy() for key, value in state.items()})
+    assert targets_of("net.npz", LAYERS).part == ""
+    shards = {"a.safetensors": {}, "b.safetensors": {}}
+    where = {}
+    for number, (key, value) in enumerate(state.items()):
+        where[key] = sorted(shards)[number % 2]
+        shards[where[key]][key] = value
+    for name, tensors in shards.items():
+        save_file(tensors, name)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    found = targets_of(index.name, LAYERS).layers["2.1"].tensors
+    assert {ref.path.name for ref in found.values()} == set(shards)
+
+
+def test_what_a_checkpoint_lacks(save):
+    state = net().state_dict()
+    for key in ("1.num_batches_tracked", "2.1.running_mean", "2.1.running_var"):
+        del state[key]
+    targets = targets_of(save("net.pth", {"model": state}), LAYERS | {"9": LEAVES[:1]})
+    assert targets.missing == {
+        "1": ("num_batches_tracked",),
+        "2.1": ("running_mean", "running_var"),
+        "9": ("running_mean",),
+    }
+    assert list(targets.layers) == ["1", "2.1"]
+    assert refusal(lambda: targets_of("net.pth", {"9": LEAVES}), MissingTensorError) == (
+        "net.pth: none of the capture's 3 tensors is in it; it has 13 keys (model.0.weight, "
+        "model.0.bias, model.1.weight, model.1.bias, model.1.running_mean and 8 more), and the "
+        "capture has 3 keys (9.running_mean, 9.running_var, 9.num_batches_tracked)."
+    )
+
+
+def test_parts_that_fit_equally(save):
+    both = {"model": net().state_dict(), "model_ema": prefixed(net(seed=1).state_dict(), "module.")}
+    save("net.pth", both)
+    assert refusal(lambda: targets_of("net.pth", LAYERS), MissingTensorError) == (
+        "net.pth: 'model' and 'model_ema.module' fit the capture equally; say which with "
+        "--checkpoint net.pth::model."
+    )
+    assert targets_of("net.pth::model_ema", LAYERS).part == "model_ema.module"
+    assert "there is no part 'modle'" in refusal(lambda: targets_of("net.pth::modle", LAYERS))
+
+
+# ------------------------------------------------------------------ of which weights
+
+
+@pytest.mark.parametrize("which", ["model", "model_ema"])
+def test_the_part_with_the_weights_of_the_capture(capture, save, which):
+    save("net.pth", {"model": net().state_dict(), "model_ema": net(seed=1).state_dict()})
+    seen = capture(f"net.pth::{which}")
+    for fingerprint in (seen.fingerprint, {"weights": seen.fingerprint["weights"]}):
+        targets = targets_of("net.pth", leaves_of(seen), fingerprint)
+        assert targets.part == which
+        check_weights(targets, seen)
+    other = "model_ema" if which == "model" else "model"
+    targets = targets_of(f"net.pth::{other}", leaves_of(seen), seen.fingerprint)
+    assert refusal(lambda: check_weights(targets, seen)) == (
+        "net.pth: the statistics are of other weights (the weight of '1' is another in it); "
+        f"capture them again with --checkpoint net.pth::{other}."
+    )
+    save("net.pth", {"model": net(seed=2).state_dict(), "model_ema": net(seed=3).state_dict()})
+    assert refusal(lambda: targets_of("net.pth", leaves_of(seen), seen.fingerprint)) == (
+        "net.pth: 'model' and 'model_ema' hold the layers, and the statistics are of the weights "
+        "of none of them; capture them again with --checkpoint net.pth::model."
+    )
+
+
+def test_weights_that_were_loaded_by_other_code(capture, save):
+    seen = capture(None, "--arg", "seed=4")
+    assert "checkpoint" not in seen.fingerprint
+    save("net.pth", {"state_dict": prefixed(net(seed=4).state_dict(), "module.")})
+    check_weights(targets_of("net.pth", leaves_of(seen), seen.fingerprint), seen)
+    check_weights(targets_of("net.pth", leaves_of(seen)), seen)
+
+
+def test_weights_that_differ_outside_of_the_layers(capture, save):
+    seen = capture(save("net.pth", net().state_dict()))
+    state = net().state_dict()
+    state["3.bias"] += 1
+    save("net.pth", state)
+    assert refusal(lambda: check_weights(targets_of("net.pth", leaves_of(seen)), seen)) == (
+        "net.pth: the statistics are of other weights (their checksum is another, although those "
+        "of its layers agree); capture them again with --checkpoint net.pth."
+    )
+
+
+def test_running_statistics_may_be_others(capture, save):
+    seen = capture(save("net.pth", net().state_dict()))
+    state = net().state_dict()
+    state["1.running_mean"] += 1
+    check_weights(targets_of(save("net.pth", state), leaves_of(seen)), seen)
+
+
+def test_but_not_those_of_a_frozen_layer(capture, save):
+    save("net.pth", net().state_dict())
+    seen = capture("net.pth", "--arg", "frozen=True")
+    assert [layer.frozen for layer in seen.norms] == [True, False]
+    state = net().state_dict()
+    state["2.1.running_mean"] += 1
+    check_weights(targets_of(save("other.pth", state), leaves_of(seen)), seen)
+    state["1.running_var"][2] += 1
+    save("other.pth", state)
+    assert refusal(lambda: check_weights(targets_of("other.pth", leaves_of(seen)), seen)) == (
+        "other.pth: the statistics are of another network: the running_var of '1' is another in "
+        "it, and the layer is frozen, so that all layers behind it see what these running "
+        "statistics make; capture them again with --checkpoint other.pth."
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "model"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float32"),
+     ("float32", "bfloat16")],
+)  # fmt: skip
+def test_a_dtype_that_was_converted(capture, save, stored, model):
+    state = {
+        key: each.to(getattr(torch, stored)) if each.is_floating_point() else each
+        for key, each in net(dtype="float64").state_dict().items()
+    }
+    save("net.pth", state)
+    flags = ("--arg", f"dtype={model}", "--arg", "frozen=True")
+    seen = capture("net.pth", *flags, "--dtype", model)
+    assert seen.source["checkpoint"]["converted"]
+    targets = targets_of("net.pth", leaves_of(seen), seen.fingerprint)
+    check_weights(targets, seen)
+    without = replace(seen, fingerprint={"weights": seen.fingerprint["weights"]})
+    assert refusal(lambda: check_weights(targets, without)).startswith(
+        "net.pth: the statistics are of other weights (their checksum is another, although"
+    )
+
+
+def test_a_capture_without_a_fingerprint(capture, save):
+    seen = replace(capture(save("net.pth", net().state_dict())), fingerprint={})
+    with reading() as call:
+        check_weights(targets_of("net.pth", leaves_of(seen), seen.fingerprint), seen)
+    (note,) = call.notes
+    assert note == (
+        "net.pth: the statistics do not say which weights they are of; only the weights of the "
+        "BatchNorm layers were compared."
+    )
+    save("net.pth", net(seed=1).state_dict())
+    assert "(the weight of '1' is another in it)" in refusal(
+        lambda: check_weights(targets_of("net.pth", leaves_of(seen)), seen)
+    )
+
+
+def test_weights_that_moved(capture, save):
+    seen = replace(capture(save("net.pth", net().state_dict())), weights_moved=True)
+    assert refusal(lambda: check_weights(targets_of("net.pth", LAYERS), seen)) == (
+        "net.pth: weights of the model changed while the statistics were captured, so they are "
+        "not of the weights in it alone; capture them again with --checkpoint net.pth."
+    )
