@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,47 @@ class Part:
         return tuple(ref.name for ref in self.refs.values() if ref.name not in used)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a file with most of some keys, by their prefixes, each with its "." or "/".
+
+    A group of `groups` has the prefixes under which the same tensors are found, the longest first.
+    `found` has these by prefix and key, and `inside` all tensors that were looked at. `whose` says
+    whose keys they are, for the sentence.
+    """
+
+    path: Path
+    whose: str
+    inside: Mapping[str, TensorRef]
+    found: Mapping[str, Mapping[str, TensorRef]]
+    groups: Sequence[Sequence[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """What a user calls each group."""
+        return [group[0].rstrip("./") for group in self.groups]
+
+    def part(self, prefix: str) -> Part:
+        """All that lies under a prefix."""
+        cut = len(prefix)
+        refs = {name[cut:]: ref for name, ref in self.inside.items() if name.startswith(prefix)}
+        return Part(prefix.rstrip("./"), self.found[prefix], refs)
+
+    def the_one(self) -> Part:
+        """The part to take: the whole file, or the only one.
+
+        Raises MissingTensorError where there are several.
+        """
+        names = self.names
+        if len(names) > 1 and "" not in names:
+            raise MissingTensorError(
+                self.path,
+                f"{listed(names, ' and ', mark=_QUOTE)} fit the {self.whose} equally; say which "
+                f"with --checkpoint {quoted(str(self.path))}::{quoted(names[0])}.",
+            )
+        return self.part(self.groups[0][0])
+
+
 def fitting_part(
     path: Path, tensors: Mapping[str, TensorRef], name: str, keys: Collection[str]
 ) -> Part:
@@ -52,17 +93,13 @@ def fitting_part(
     `name` is the part that the user named, "" for none. Raises MissingTensorError where no part
     fits or two fit equally.
     """
-    return the_one(path, fitting_parts(path, tensors, name, keys, "model"), "model")
+    return fitting_parts(path, tensors, name, keys, "model").the_one()
 
 
 def fitting_parts(
     path: Path, tensors: Mapping[str, TensorRef], name: str, keys: Collection[str], whose: str
-) -> list[list[Part]]:
-    """The parts with most of the keys, in order; those that find the same tensors together.
-
-    Among these the longest prefix comes first. `whose` says whose keys they are, for the sentence.
-    Raises MissingTensorError where no part has any of them.
-    """
+) -> Parts:
+    """The parts with most of the keys, in order. Raises MissingTensorError where there is none."""
     inside = _under(path, tensors, name)
     own = {unwrapped(key): key for key in keys} | {key: key for key in keys}
     inner = names_of(tuple(keys)).bare  # the model may be wrapped, and not the checkpoint
@@ -81,24 +118,7 @@ def fitting_parts(
         if counted[prefix] == most:
             alike[tuple(sorted(ref.name for ref in each.values()))].append(prefix)
     groups = sorted(sorted(group, key=len, reverse=True) for group in alike.values())
-    return [[_part(inside, prefix, found[prefix]) for prefix in group] for group in groups]
-
-
-def the_one(path: Path, groups: list[list[Part]], whose: str) -> Part:
-    """The part to take of those that fit; raises MissingTensorError where there are several."""
-    prefixes = [group[0].prefix for group in groups]
-    if len(prefixes) > 1 and "" not in prefixes:
-        raise MissingTensorError(
-            path,
-            f"{parts_named(groups)} fit the {whose} equally; say which with "
-            f"--checkpoint {quoted(str(path))}::{quoted(prefixes[0])}.",
-        )
-    return groups[0][0]
-
-
-def parts_named(groups: list[list[Part]]) -> str:
-    """The prefixes of several parts, as a sentence names them."""
-    return listed([group[0].prefix for group in groups], " and ", mark=_QUOTE)
+    return Parts(path, whose, inside, found, groups)
 
 
 def few(names: Iterable[str]) -> str:
@@ -107,11 +127,6 @@ def few(names: Iterable[str]) -> str:
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     keys = "key" if len(every) == 1 else "keys"
     return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})" if every else "no keys"
-
-
-def _part(inside: Mapping[str, TensorRef], prefix: str, found: Mapping[str, TensorRef]) -> Part:
-    refs = {each[len(prefix) :]: ref for each, ref in inside.items() if each.startswith(prefix)}
-    return Part(prefix.rstrip("./"), found, refs)
 
 
 def _under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[str, TensorRef]:

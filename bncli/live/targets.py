@@ -12,9 +12,9 @@ from bncli.errors import FileError, TensorError
 from bncli.files.reading import current
 from bncli.light import dataclass, np
 from bncli.live.fingerprints import crc_of_ref, summed
-from bncli.live.parts import Part, fitting_parts, parts_named, the_one
+from bncli.live.parts import Part, Parts, few, fitting_parts
 from bncli.loaders import open_model, split_spec
-from bncli.loaders.names import quoted
+from bncli.loaders.names import listed, quoted
 from bncli.report import printable
 from bncli.state_dict import LayerRefs
 from bncli.state_dict.names import LEAVES
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SUMS = ("weights", "checkpoint")
 """The sums of `Capture.fingerprint` that a checkpoint's weights may have."""
+MOST_PARTS = 100
+"""How many parts of a checkpoint are tried for those weights, before the user is asked."""
+_QUOTE = "'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +82,20 @@ def targets_of(
     path, name = split_spec(spec)
     file = open_model(path)
     keys = {_joined(layer, leaf): (layer, leaf) for layer, each in layers.items() for leaf in each}
-    groups = fitting_parts(file.path, file.tensors, name, tuple(keys), "capture")
+    parts = fitting_parts(file.path, file.tensors, name, tuple(keys), "capture")
     wanted = _wanted(fingerprint or {})
     crcs: dict[str, int] = {}
-    part = _of_these_weights(file.path, groups, wanted, crcs) if wanted else None
-    part = part or the_one(file.path, groups, "capture")
+    part = _of_these_weights(parts, wanted, crcs) if wanted else None
+    part = part or parts.the_one()
     missing: dict[str, tuple[str, ...]] = {}
     for key, (layer, leaf) in keys.items():
         if key not in part.found:
             missing[layer] = (*missing.get(layer, ()), leaf)
     found = {}
     for layer, each in layers.items():
-        refs = [part.found[key] for leaf in each if (key := _joined(layer, leaf)) in part.found]
+        refs = {leaf: ref for leaf in each if (ref := part.found.get(_joined(layer, leaf)))}
         if refs:
-            found[layer] = _layer(file, refs[0].name)
+            found[layer] = _layer(file, refs)
     sums = _sums(file.path, part, crcs) if wanted else {}
     return Targets(file, part.prefix, found, missing, part.refs, sums)
 
@@ -114,19 +117,21 @@ def check_weights(targets: Targets, capture: Capture) -> None:
             "weights of the model changed while the statistics were captured, so they are not of "
             f"the weights in it alone; {again}.",
         )
-    other = _other(targets, capture, ("weight", "bias"))
-    if wanted:
-        sums = targets.sums or _sums(path, Part(targets.part, {}, targets.refs), {})
-        if sums["weights"] not in wanted:
-            which = other or "their checksum is another, although those of its layers agree"
+    sums = targets.sums
+    if wanted and not sums:
+        sums = _sums(path, Part(targets.part, {}, targets.refs), {})
+    if not wanted or sums["weights"] not in wanted:
+        which = _other(targets, capture, ("weight", "bias"))
+        if wanted and not which:
+            which = "their checksum is another, although those of its layers agree"
+        if which:
             raise FileError(path, f"the statistics are of other weights ({which}); {again}.")
-    elif other:
-        raise FileError(path, f"the statistics are of other weights ({other}); {again}.")
-    else:
         current().notes[
             f"{printable(str(path))}: the statistics do not say which weights they are of; only "
             "the weights of the BatchNorm layers were compared."
         ] = None
+    elif sums["weights"] != capture.fingerprint.get("weights"):
+        _note_missing(path, capture)
     frozen = replace(capture, layers=tuple(layer for layer in capture.norms if layer.frozen))
     if other := _other(targets, frozen, ("running_mean", "running_var")):
         raise FileError(
@@ -134,6 +139,17 @@ def check_weights(targets: Targets, capture: Capture) -> None:
             f"the statistics are of another network: {other}, and the layer is frozen, so that all "
             f"layers behind it see what these running statistics make; {again}.",
         )
+
+
+def _note_missing(path: Path, capture: Capture) -> None:
+    """Say which keys the checkpoint lacked, so that the statistics are of more than its weights."""
+    checkpoint = capture.source.get("checkpoint")
+    missing = checkpoint.get("missing") if isinstance(checkpoint, Mapping) else None
+    if isinstance(missing, list) and missing:
+        current().notes[
+            f"{printable(str(path))}: it lacks {few(map(str, missing))}, so the statistics are of "
+            "a model with the values that it was built with there."
+        ] = None
 
 
 # ------------------------------------------------------------------ the part, by its weights
@@ -144,24 +160,26 @@ def _wanted(fingerprint: Mapping[str, str]) -> frozenset[str]:
     return frozenset(each for key in SUMS for each in fingerprint.get(key, "").split())
 
 
-def _of_these_weights(
-    path: Path, groups: list[list[Part]], wanted: frozenset[str], crcs: dict[str, int]
-) -> Part | None:
+def _of_these_weights(parts: Parts, wanted: frozenset[str], crcs: dict[str, int]) -> Part | None:
     """The part whose weights have a sum that is wanted; None where it is not one part.
 
     Raises FileError where it is none of several.
     """
-    fits = [
-        next((part for part in group if _sums(path, part, crcs)["weights"] in wanted), None)
-        for group in groups
-    ]
-    found = [part for part in fits if part is not None]
-    if not found and len(groups) > 1:
+    names, path = parts.names, parts.path
+    if len(names) > MOST_PARTS:
+        return None
+    found = []
+    for group in parts.groups:
+        for part in map(parts.part, group):
+            if _sums(path, part, crcs)["weights"] in wanted:
+                found.append(part)
+                break
+    if not found and len(names) > 1:
         raise FileError(
             path,
-            f"{parts_named(groups)} hold the layers, and the statistics are of the weights of none "
-            "of them; capture them again with --checkpoint "
-            f"{quoted(str(path), 200)}::{quoted(groups[0][0].prefix)}.",
+            f"{listed(names, ' and ', mark=_QUOTE)} hold the layers, and the statistics are of "
+            "none of these weights; capture them again with --checkpoint "
+            f"{quoted(str(path), 200)}::{quoted(names[0])}.",
         )
     return found[0] if len(found) == 1 else None
 
@@ -189,11 +207,13 @@ def _joined(layer: str, leaf: str) -> str:
     return f"{layer}.{leaf}" if layer else leaf
 
 
-def _layer(file: TensorFile, name: str) -> LayerRefs:
-    """The layer that has the tensor of this full name, with all of its tensors."""
-    at = max(name.rfind("."), name.rfind("/")) + 1
-    own = name[:at].rstrip("./")
-    weight, bias, mean, var, counter = (file.tensors.get(f"{name[:at]}{leaf}") for leaf in LEAVES)
+def _layer(file: TensorFile, found: Mapping[str, TensorRef]) -> LayerRefs:
+    """The layer that has these tensors, with what the file has beside the first of them."""
+    name = next(iter(found.values())).name
+    beside = name[: max(name.rfind("."), name.rfind("/")) + 1]
+    refs = (found.get(leaf) or file.tensors.get(f"{beside}{leaf}") for leaf in LEAVES)
+    weight, bias, mean, var, counter = refs
+    own = beside.rstrip("./")
     return LayerRefs(own, weight, bias, mean, var, counter, file.modules.get(own))
 
 

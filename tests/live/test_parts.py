@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.errors import MissingTensorError
-from bncli.live.parts import few, fitting_part, fitting_parts, the_one
+from bncli.live.parts import Parts, few, fitting_part, fitting_parts
 from bncli.model import TensorRef
 
 PATH = Path("net.pth")
@@ -78,16 +78,24 @@ def test_counters_do_not_decide():
 def test_candidates_of_the_same_tensors_are_together():
     keys = under("module.")
     tensors = refs(*under("ema.module."), *under("model."), "ema.n_averaged")
-    groups = fitting_parts(PATH, tensors, "", keys, "capture")
-    assert [[part.prefix for part in group] for group in groups] == [
-        ["ema.module", "ema"],
-        ["model"],
-    ]
-    assert "module.bn.weight" in groups[0][1].refs
+    parts = fitting_parts(PATH, tensors, "", keys, "capture")
+    assert parts.groups == [["ema.module.", "ema."], ["model."]]
+    assert parts.names == ["ema.module", "model"]
+    assert "module.bn.weight" in parts.part("ema.").refs
     with pytest.raises(MissingTensorError, match="fit the capture equally"):
-        the_one(PATH, groups, "capture")
+        parts.the_one()
     whole = fitting_parts(PATH, refs(*KEYS, *under("ema.")), "", KEYS, "capture")
-    assert the_one(PATH, whole, "capture").prefix == ""
+    assert whole.the_one().prefix == ""
+
+
+def test_very_many_parts_are_not_put_together(monkeypatch):
+    def part(self, prefix):
+        raise AssertionError(f"{prefix} was")
+
+    monkeypatch.setattr(Parts, "part", part)
+    tensors = refs(*(f"{number}.bn.weight" for number in range(2000)))
+    with pytest.raises(MissingTensorError, match=r"'0' and '1' and .* more fit the model"):
+        fitting_part(PATH, tensors, "", KEYS)
 
 
 def test_the_first_of_many_keys():

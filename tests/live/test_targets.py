@@ -14,7 +14,7 @@ from torch import nn
 from bncli.errors import BncliError, FileError, MissingTensorError
 from bncli.files.reading import reading
 from bncli.live.targets import check_weights, leaves_of, targets_of
-from bncli.loaders.statistics import open_statistics
+from bncli.loaders.statistics import merge_captures, open_statistics
 from tests.live.code import code
 
 __all__ = ["code"]
@@ -126,6 +126,17 @@ def test_the_layers_of_a_wrapped_model_and_of_a_wrapper_inside(save):
     assert targets.layers["2.1"].name == inside
 
 
+def test_tensors_of_one_layer_under_two_names(save):
+    state = net().state_dict()
+    state["2._orig_mod.1.running_var"] = state.pop("2.1.running_var")
+    targets = targets_of(save("net.pth", state), LAYERS)
+    assert names(targets)["2.1"] == [
+        "2.1.running_mean", "2._orig_mod.1.running_var", "2.1.weight", "2.1.bias",
+        "2.1.num_batches_tracked",
+    ]  # fmt: skip
+    assert targets.missing == {}
+
+
 def test_a_batch_norm_alone(save):
     targets = targets_of(save("bn.pth", nn.BatchNorm1d(3).state_dict()), {"": LEAVES})
     assert names(targets) == {"": [*ALL]}
@@ -198,8 +209,8 @@ def test_the_part_with_the_weights_of_the_capture(capture, save, which):
     )
     save("net.pth", {"model": net(seed=2).state_dict(), "model_ema": net(seed=3).state_dict()})
     assert refusal(lambda: targets_of("net.pth", leaves_of(seen), seen.fingerprint)) == (
-        "net.pth: 'model' and 'model_ema' hold the layers, and the statistics are of the weights "
-        "of none of them; capture them again with --checkpoint net.pth::model."
+        "net.pth: 'model' and 'model_ema' hold the layers, and the statistics are of none of these "
+        "weights; capture them again with --checkpoint net.pth::model."
     )
 
 
@@ -265,6 +276,111 @@ def test_a_dtype_that_was_converted(capture, save, stored, model):
     assert refusal(lambda: check_weights(targets, without)).startswith(
         "net.pth: the statistics are of other weights (their checksum is another, although"
     )
+
+
+def test_keys_that_were_missing_are_said(capture, save):
+    state = net().state_dict()
+    del state["0.bias"]
+    seen = capture(save("net.pth", {"model": state}), "--allow-missing-keys")
+    with reading() as call:
+        check_weights(targets_of("net.pth", leaves_of(seen), seen.fingerprint), seen)
+    (note,) = call.notes
+    assert note == (
+        "net.pth: it lacks 1 key (0.bias), so the statistics are of a model with the values that "
+        "it was built with there."
+    )
+    with reading() as call:
+        whole = capture(save("net.pth", net().state_dict()))
+        check_weights(targets_of("net.pth", leaves_of(whole)), whole)
+    assert not call.notes
+
+
+def test_a_counter_that_is_missing_is_no_weight(capture, save):
+    state = {key: each for key, each in net().state_dict().items() if "tracked" not in key}
+    seen = capture(save("net.pth", state))
+    targets = targets_of("net.pth", leaves_of(seen), seen.fingerprint)
+    check_weights(targets, seen)
+    assert targets.missing == {}
+    assert "num_batches_tracked" not in targets.layers["1"].tensors
+    check_weights(targets_of(save("whole.pth", net().state_dict()), leaves_of(seen)), seen)
+
+
+def test_an_average_with_its_counter_beside_the_weights(code, save, run):
+    code(
+        "net.py",
+        f"{TEXT}\n    def average():\n        return torch.optim.swa_utils.AveragedModel(net())\n",
+    )
+    save("x.npy", np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32))
+    save("net.pth", {"ema": torch.optim.swa_utils.AveragedModel(net()).state_dict()})
+    for flags in (("--checkpoint", "net.pth"), ()):
+        what = ("net.py:average", *flags, "--data", "x.npy", "--save-stats", "s.npz")
+        assert run("capture", *what).code == 0
+        seen = open_statistics("s.npz")
+        assert [layer.name for layer in seen.norms] == ["module.1", "module.2.1"]
+        targets = targets_of("net.pth", leaves_of(seen), seen.fingerprint)
+        assert targets.part == "ema"
+        check_weights(targets, seen)
+
+
+def test_a_tensor_under_two_names_that_a_file_has_once(code, save, run):
+    code("tied.py", """
+        from torch import nn
+
+        def tied():
+            made = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4))
+            made[1].weight = made[0].weight
+            return made
+    """)  # fmt: skip
+    save("x.npy", np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
+    state = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)).state_dict()
+    save_file({key: each for key, each in state.items() if key != "1.weight"}, "net.safetensors")
+    what = ("tied.py:tied", "--checkpoint", "net.safetensors", "--data", "x.npy")
+    assert run("capture", *what, "--save-stats", "s.npz").code == 0
+    seen = open_statistics("s.npz")
+    assert seen.fingerprint["checkpoint"] != seen.fingerprint["weights"]
+    with reading() as call:
+        check_weights(targets_of("net.safetensors", leaves_of(seen), seen.fingerprint), seen)
+    assert not call.notes
+
+
+def test_shards(capture, save, folder):
+    seen = capture(save("net.pth", net().state_dict()))
+    where = {key: f"{len(key) % 2}.safetensors" for key in net().state_dict()}
+    for name in set(where.values()):
+        save_file(
+            {key: each for key, each in net().state_dict().items() if where[key] == name}, name
+        )
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    targets = targets_of("model.safetensors.index.json", leaves_of(seen), seen.fingerprint)
+    check_weights(targets, seen)
+    assert {key: seen.fingerprint[key] for key in targets.sums} == targets.sums
+
+
+def test_weights_that_cannot_be_read(capture, save):
+    seen = capture(save("net.pth", net().state_dict()))
+    save("net.pth", net().state_dict() | {"4.weight": torch.eye(3).to_sparse()})
+    assert refusal(lambda: targets_of("net.pth", leaves_of(seen), seen.fingerprint)) == (
+        "net.pth: it cannot be said whether the statistics are of its weights, as one of its "
+        "tensors cannot be read (4.weight: it is sparse)."
+    )
+
+
+def test_weights_of_several_checkpoints(capture, save):
+    """Two captures of the same weights, of which one was loaded from a file in another dtype."""
+    state = {
+        key: each.half() if each.is_floating_point() else each
+        for key, each in net().state_dict().items()
+    }
+    wide = {key: each.float() if each.is_floating_point() else each for key, each in state.items()}
+    parts = [capture(save("half.pth", state)), capture(save("wide.pth", wide))]
+    assert parts[0].fingerprint["weights"] == parts[1].fingerprint["weights"]
+    assert parts[0].fingerprint["checkpoint"] != parts[1].fingerprint["checkpoint"]
+    both = merge_captures(["a", "b"], parts)
+    assert both.fingerprint == merge_captures(["b", "a"], parts[::-1]).fingerprint
+    for path in ("half.pth", "wide.pth"):
+        check_weights(targets_of(path, leaves_of(both), both.fingerprint), both)
+    other = merge_captures(["a", "b"], [replace(part, fingerprint={}) for part in parts])
+    assert other.fingerprint == {}
 
 
 def test_a_capture_without_a_fingerprint(capture, save):

@@ -117,7 +117,11 @@ def odd_capture(seed=0):
         uncalled=("aux.bn",),
         left_out=("16",),
         source={"model": "a.py:Net", "seed": 3, "data": ["x.npy"], "torch": {"threads": 2}},
-        fingerprint={"weights": "12ab34cd", "running_statistics": "00000000"},
+        fingerprint={
+            "weights": "12ab34cd",
+            "running_statistics": "00000000",
+            "checkpoint": "0badcafe 12ab34ce",
+        },
         shard=(2, 5),
         per_batch={
             (NAMES[2], TRAINING): table_of(spoilt),
