@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormState, TensorFile, TensorRef
-    from bncli.model.capture import Capture
+    from bncli.model.capture import Capture, WatchedLayer
 
 SUMS = ("weights", "checkpoint")
 """The sums of `Capture.fingerprint` that a checkpoint's weights may have."""
@@ -111,17 +110,11 @@ def check_weights(targets: Targets, capture: Capture) -> None:
     """
     wanted = _wanted(capture.fingerprint)
     path, again = targets.file.path, f"capture them again with --checkpoint {targets.label}"
-    if capture.weights_moved:
-        raise FileError(
-            path,
-            "weights of the model changed while the statistics were captured, so they are not of "
-            f"the weights in it alone; {again}.",
-        )
     sums = targets.sums
     if wanted and not sums:
         sums = _sums(path, Part(targets.part, {}, targets.refs), {})
     if not wanted or sums["weights"] not in wanted:
-        which = _other(targets, capture, ("weight", "bias"))
+        which = _other(targets, capture.norms, ("weight", "bias"))
         if wanted and not which:
             which = "their checksum is another, although those of its layers agree"
         if which:
@@ -132,7 +125,7 @@ def check_weights(targets: Targets, capture: Capture) -> None:
         ] = None
     elif sums["weights"] != capture.fingerprint.get("weights"):
         _note_missing(path, capture)
-    frozen = replace(capture, layers=tuple(layer for layer in capture.norms if layer.frozen))
+    frozen = [layer for layer in capture.norms if layer.frozen]
     if other := _other(targets, frozen, ("running_mean", "running_var")):
         raise FileError(
             path,
@@ -217,9 +210,9 @@ def _layer(file: TensorFile, found: Mapping[str, TensorRef]) -> LayerRefs:
     return LayerRefs(own, weight, bias, mean, var, counter, file.modules.get(own))
 
 
-def _other(targets: Targets, capture: Capture, leaves: Collection[str]) -> str:
-    """Which tensor of a layer is another than in the capture, "" where none is."""
-    for layer in capture.norms:
+def _other(targets: Targets, layers: Iterable[WatchedLayer], leaves: Collection[str]) -> str:
+    """Which tensor of these layers is another than in the capture, "" where none is."""
+    for layer in layers:
         refs = targets.layers.get(layer.name)
         for leaf in leaves:
             ref = getattr(refs, leaf, None)

@@ -214,6 +214,23 @@ def test_the_part_with_the_weights_of_the_capture(capture, save, which):
     )
 
 
+def test_parts_with_the_same_weights(capture, save):
+    save("net.pth", {"model": net().state_dict(), "model_ema": net().state_dict()})
+    seen = capture("net.pth::model")
+    assert refusal(lambda: targets_of("net.pth", leaves_of(seen), seen.fingerprint)).startswith(
+        "net.pth: 'model' and 'model_ema' fit the capture equally; say which"
+    )
+
+
+def test_a_wrapper_inside_that_only_the_checkpoint_has(capture, save):
+    state = {key.replace("2.", "2.module."): each for key, each in net().state_dict().items()}
+    seen = capture(save("net.pth", state))
+    targets = targets_of("net.pth", leaves_of(seen), seen.fingerprint)
+    check_weights(targets, seen)
+    assert targets.layers["2.1"].name == "2.module.1"
+    assert targets.sums["weights"] == seen.fingerprint["checkpoint"] != seen.fingerprint["weights"]
+
+
 def test_weights_that_were_loaded_by_other_code(capture, save):
     seen = capture(None, "--arg", "seed=4")
     assert "checkpoint" not in seen.fingerprint
@@ -376,6 +393,8 @@ def test_weights_of_several_checkpoints(capture, save):
     assert parts[0].fingerprint["weights"] == parts[1].fingerprint["weights"]
     assert parts[0].fingerprint["checkpoint"] != parts[1].fingerprint["checkpoint"]
     both = merge_captures(["a", "b"], parts)
+    sums = sorted(part.fingerprint["checkpoint"] for part in parts)
+    assert both.fingerprint["checkpoint"].split() == sums
     assert both.fingerprint == merge_captures(["b", "a"], parts[::-1]).fingerprint
     for path in ("half.pth", "wide.pth"):
         check_weights(targets_of(path, leaves_of(both), both.fingerprint), both)
@@ -395,12 +414,4 @@ def test_a_capture_without_a_fingerprint(capture, save):
     save("net.pth", net(seed=1).state_dict())
     assert "(the weight of '1' is another in it)" in refusal(
         lambda: check_weights(targets_of("net.pth", leaves_of(seen)), seen)
-    )
-
-
-def test_weights_that_moved(capture, save):
-    seen = replace(capture(save("net.pth", net().state_dict())), weights_moved=True)
-    assert refusal(lambda: check_weights(targets_of("net.pth", LAYERS), seen)) == (
-        "net.pth: weights of the model changed while the statistics were captured, so they are "
-        "not of the weights in it alone; capture them again with --checkpoint net.pth."
     )
