@@ -25,13 +25,19 @@ STORAGES = {
     "float64": "DoubleStorage",
 }
 """The classes that PyTorch's zip format names a tensor's dtype by."""
+EXISTS = "it exists already; name another file, or let --force replace it."
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(
+    path: Path, *, new: bool = False, mode: int = 0o666, sync: bool = True
+) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and vanishes when not.
 
-    Raises FileError where the file cannot be written, or was read by this call.
+    `new` refuses a file that is there already, however late it came. A file that was not there
+    gets the permissions `mode`, as far as the umask lets it. `sync` waits until the bytes are on
+    the disk, so that a power failure leaves the old file or the new one. Raises FileError where the
+    file cannot be written, or was read by this call.
     """
     if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
         raise FileError(
@@ -39,6 +45,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         )
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
     check_writable(str(path))
+    if new:
+        check_new(path)
     import tempfile
 
     try:
@@ -49,9 +57,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(_mode(target))
-        Path(name).replace(target)
+            if sync:
+                os.fsync(stream.fileno())
+        Path(name).chmod(_mode(target, mode))
+        if new:
+            _move_to_new(Path(name), target)
+        else:
+            Path(name).replace(target)
+    except FileExistsError as error:
+        raise FileError(path, EXISTS) from error
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
     finally:
@@ -59,13 +73,36 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             Path(name).unlink(missing_ok=True)
 
 
-def _mode(target: Path) -> int:
+def _move_to_new(path: Path, target: Path) -> None:
+    """Rename a file. Raises FileExistsError where one has the name, unlike a rename on POSIX."""
+    try:
+        target.hardlink_to(path)  # the other name is removed afterwards
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError from error
+        path.rename(target)
+
+
+def check_new(path: Path) -> None:
+    """Raise FileError where there is a file of that name."""
+    if path.exists():
+        raise FileError(path, EXISTS)
+
+
+def _mode(target: Path, mode: int) -> int:
     """The permissions of the old file, or those that a new file gets."""
     if target.exists():
         return target.stat().st_mode & 0o7777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+    return mode & 0o777 & ~umask()
+
+
+def umask() -> int:
+    """The permissions that no new file gets."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def check_writable(path: str) -> None:
