@@ -83,7 +83,7 @@ def recalibrated(
             f"{run.refused.removesuffix('.')}: in training mode each channel needs more than one "
             "value; give larger batches (--batch-size)."
         )
-    whole = renewal_of(session, run) if check else Renewal()
+    whole = renewal_of(session, run, whole=True) if check else Renewal()
     session.renewed = whole.statistics
     capture = run.capture(whole)
     chosen, left = chosen_layers(capture, wish.layers)
@@ -94,7 +94,7 @@ def recalibrated(
             or set(chosen) != set(whole.statistics)
             or wish.convention.variance != "unbiased"
         ):
-            found = renewal_of(session, run, chosen, wish.population)
+            found = renewal_of(session, run, chosen, wish.population, whole=True)
         seen = run.results(Propagation.RENEWED)
         new = {name: (found.statistics[name], seen[name]) for name in chosen}
     else:

@@ -54,17 +54,20 @@ def renewal_of(
     run: CaptureRun,
     wanted: Collection[str] | None = None,
     of: Callable[[InputSums], Statistics] | None = None,
+    *,
+    whole: bool = False,
 ) -> Renewal:
     """The statistics of all layers that are not frozen, after `run` saw the training propagation.
 
     `wanted` names other layers than these; all the rest keep the statistics that they have. `of`
-    makes statistics of sums, `statistics_of` unless it is given.
+    makes statistics of sums, `statistics_of` unless it is given. `whole` says that they are to be
+    found whatever it takes: as many passes as there are layers at most.
 
     All data run as one batch where that has room (MOST_TOGETHER), and the next pass measures what
     was found. Where a layer moves then, such as one that is called twice or in a model whose
     samples depend on each other, it and those behind it are taken one after the other, unless that
     takes more than MOST_PASSES. For such deep models on much data, the batches are joined as far as
-    there is room: the statistics are not exact then, and rarely settle.
+    there is room: the statistics are not exact then, and rarely settle, unless `whole` is given.
 
     What is returned is what the last pass ran with, so that the gap of that pass is theirs; what
     this pass saw differs by a tenth of its standard error at most, if they settled.
@@ -77,13 +80,14 @@ def renewal_of(
     current = {name: of(seen[name]) for name in names}
     rounds = 1
     room = _room(seen, run.samples)
-    deep = _cost(names, 0) > MOST_PASSES
+    most = max(MOST_PASSES, len(names)) if whole else MOST_PASSES
+    deep = _cost(names, 0) > most
     if names and (room >= run.samples or (deep and room >= 2 * run.largest)):
         rounds += 1
         current.update(_together(session, names, room, of))
     moving = _first_moving(names, current, run.one(Propagation.RENEWED, current), of)
     spent = 0.0
-    while moving is not None and (spent := spent + _cost(names, moving)) <= MOST_PASSES:
+    while moving is not None and (spent := spent + _cost(names, moving)) <= most:
         for name in names[moving:]:
             rounds += 1
             current[name] = of(run.until(name, current))

@@ -11,6 +11,7 @@ from torch import nn
 
 from bncli.live import renewal
 from bncli.live.batch import Statistics
+from bncli.live.capture_run import CaptureRun
 from bncli.live.renewal import moved, statistics_of
 from bncli.live.session import Session
 from bncli.model.capture import Propagation
@@ -311,3 +312,19 @@ def test_progress_counts_the_batches_of_every_pass():
         session.measure({})
     # Those of the pass in which all batches are one count as well.
     assert sum(passes) == len(BATCHES) * (1 + capture.rounds + 1)
+
+
+def test_deep_models_settle_in_as_many_passes_as_layers_where_the_whole_is_wanted(monkeypatch):
+    monkeypatch.setattr(renewal, "_room", lambda *_: 1)  # no batches fit together
+    session = Session(filled(deep(), BATCHES), data(BATCHES))
+    with session.open():
+        run = CaptureRun(session, per_batch=False)
+        run.training()
+        cut = renewal.renewal_of(session, run)
+        whole = renewal.renewal_of(session, run, whole=True)
+        seen = run.results(Propagation.RENEWED)
+    assert not cut.settled
+    assert whole.settled
+    assert whole.rounds <= len(run.order) + 2  # training, one for each layer, and the last look
+    for name, statistics in whole.statistics.items():
+        assert moved(statistics, seen[name]) <= renewal.SETTLED
