@@ -41,10 +41,7 @@ def test_wrappers_on_either_side(before, wrapped, end):
     keys = under("".join(f"{each}." for each in wrapped))
     names = [name.replace(".", end) for name in under(prefix)]
     part = fitting_part(PATH, refs(*names, "optimizer.lr"), "", keys)
-    if end == "." or not wrapped:
-        assert {key: ref.name for key, ref in part.found.items()} == dict(
-            zip(keys, names, strict=True)
-        )
+    assert {key: ref.name for key, ref in part.found.items()} == dict(zip(keys, names, strict=True))
 
 
 def test_all_that_lies_under_the_prefix():

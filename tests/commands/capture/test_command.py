@@ -109,7 +109,7 @@ def test_the_file_has_what_was_seen_and_where_it_is_from(run, small):
     assert source["torch"] == str(torch.__version__)
     assert source["threads"] == torch.get_num_threads()
     assert {"bncli", "numpy", "python", "cpu_capability", "device"} <= set(source)
-    assert set(read.fingerprint) == {"weights", "running_statistics"}
+    assert set(read.fingerprint) == {"weights", "running_statistics", "checkpoint"}
     assert not read.weights_moved
     assert read.gap(EVAL) == result.report["facts"]["gap"]
     assert read.gap_floor == result.report["facts"]["gap_floor"]
