@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.errors import FileError, TensorError
 from bncli.files.reading import current
+from bncli.gate.places import unwrapped
 from bncli.light import dataclass, np
 from bncli.live.fingerprints import crc_of_ref, summed
 from bncli.live.parts import Part, Parts, few, fitting_parts
 from bncli.loaders import open_model, split_spec
 from bncli.loaders.names import listed, quoted
 from bncli.report import printable
-from bncli.state_dict import LayerRefs
+from bncli.state_dict import LayerRefs, batch_norm_layers
 from bncli.state_dict.names import LEAVES
 
 if TYPE_CHECKING:
@@ -132,6 +134,51 @@ def check_weights(targets: Targets, capture: Capture) -> None:
             f"the statistics are of another network: {other}, and the layer is frozen, so that all "
             f"layers behind it see what these running statistics make; {again}.",
         )
+
+
+def copies_of(targets: Targets, capture: Capture) -> dict[str, tuple[LayerRefs, ...]]:
+    """Further layers of the part that hold the same values in bytes of their own, by layer.
+
+    A module that a model uses under two names is one layer of its capture, and a file may hold it
+    twice. When that is loaded, one of the two is put over the other, so both have to change. A
+    layer counts as such a copy if the capture knows no layer of its name. Raises FileError where it
+    may be one of several layers, and TensorError where a tensor cannot be read.
+    """
+    before = f"{targets.part}." if targets.part else ""
+    names = (refs.name[len(before) :] for refs in targets.layers.values())
+    known = set(
+        map(unwrapped, (*names, *capture.uncalled, *(layer.name for layer in capture.norms)))
+    )
+    found: dict[str, tuple[LayerRefs, ...]] = {}
+    for each in batch_norm_layers(replace(targets.file, tensors=targets.refs)):
+        if unwrapped(each.name) in known:
+            continue
+        of = [name for name, refs in targets.layers.items() if _is_copy(refs, each)]
+        if len(of) > 1:
+            raise FileError(
+                targets.file.path,
+                f"'{quoted(each.name)}', which the model has no layer for, holds the same as "
+                f"{listed(of, ' and ', mark=_QUOTE)}, so it cannot be said which of them it is a "
+                "copy of; save the model's state_dict with torch.save, which keeps a layer with "
+                "two names once.",
+            )
+        for name in of:
+            copy = replace(each, name=f"{before}{each.name}")
+            found[name] = (*found.get(name, ()), copy)
+    return found
+
+
+def _is_copy(one: LayerRefs, other: LayerRefs) -> bool:
+    """Whether another layer has the same tensors, bit for bit, and not the same bytes."""
+    if one.tensors.keys() != other.tensors.keys():
+        return False
+    pairs = [(ref, other.tensors[leaf]) for leaf, ref in one.tensors.items()]
+    if all(a.place is not None and a.place == b.place for a, b in pairs):
+        return False
+    return all(
+        (a.dtype, a.shape) == (b.dtype, b.shape) and crc_of_ref(a) == crc_of_ref(b)
+        for a, b in pairs
+    )
 
 
 def _note_missing(path: Path, capture: Capture) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from bncli.errors import BncliError, FileError, MissingTensorError
 from bncli.files.reading import reading
-from bncli.live.targets import check_weights, leaves_of, targets_of
+from bncli.live.targets import check_weights, copies_of, leaves_of, targets_of
 from bncli.loaders.statistics import merge_captures, open_statistics
 from tests.live.code import code
 
@@ -415,3 +415,53 @@ def test_a_capture_without_a_fingerprint(capture, save):
     assert "(the weight of '1' is another in it)" in refusal(
         lambda: check_weights(targets_of("net.pth", leaves_of(seen)), seen)
     )
+
+
+# ------------------------------------------------------------------ copies
+
+SHARED = """
+    import torch
+    from torch import nn
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(3)
+            self.again = nn.Sequential(self.bn)
+            self.other = nn.BatchNorm2d(3)
+            self.aside = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.other(self.again(self.bn(x)))
+"""
+
+
+def test_a_layer_that_a_file_holds_twice(code, save, run):
+    code("shared.py", SHARED)
+    save("x.npy", np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32))
+    assert run("capture", "shared.py:Shared", "--data", "x.npy", "--save-stats", "s.npz").code == 0
+    seen = open_statistics("s.npz")
+    assert [layer.name for layer in seen.norms] == ["bn", "other"]
+    assert seen.uncalled == ("aside",)
+    fresh = nn.BatchNorm2d(3).state_dict()  # as all of the four layers are
+    names = ("bn", "again.0", "other", "aside")
+    state = {f"{name}.{key}": each.clone() for name in names for key, each in fresh.items()}
+    save_file(prefixed(state, "model."), "net.safetensors")
+    targets = targets_of("net.safetensors", leaves_of(seen), seen.fingerprint)
+    check_weights(targets, seen)
+    assert refusal(lambda: copies_of(targets, seen)) == (
+        "net.safetensors: 'again.0', which the model has no layer for, holds the same as 'bn' and "
+        "'other', so it cannot be said which of them it is a copy of; save the model's state_dict "
+        "with torch.save, which keeps a layer with two names once."
+    )
+    state["other.running_mean"] += 1
+    save_file(prefixed(state, "model."), "net.safetensors")
+    copies = copies_of(targets_of("net.safetensors", leaves_of(seen)), seen)
+    assert {name: [each.name for each in refs] for name, refs in copies.items()} == {
+        "bn": ["model.again.0"]
+    }
+    assert copies["bn"][0].running_mean.name == "model.again.0.running_mean"
+    for key in fresh:
+        state[f"again.0.{key}"] = state[f"bn.{key}"]  # the same bytes of a file
+    targets = targets_of(save("net.pth", state), leaves_of(seen))
+    assert copies_of(targets, seen) == {}
