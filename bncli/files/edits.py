@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 from bncli.errors import CorruptFileError, FileError
 from bncli.files.reading import CHANGED, Reading, open_again, read_into
-from bncli.files.save import replacing
+from bncli.files.save import new_folder, replacing
 
 STRIDE = 1 << 24
 """Bytes that the system copies before a signal is heeded."""
@@ -22,6 +22,10 @@ CHUNK = 1 << 18
 
 FICLONE = 0x40049409
 """The request's number on most processors; Python knows it from 3.13 on."""
+
+
+SMALL = 1 << 20
+"""A file of up to this many bytes, such as an index, is copied: it may be edited in its place."""
 
 
 class Edit(NamedTuple):
@@ -63,6 +67,71 @@ def write_edited(source: Path, target: Path, edits: Sequence[Edit], *, force: bo
                 raise CorruptFileError(source, CHANGED)
 
 
+class WrittenModel(NamedTuple):
+    """The files of a model in a new folder: old path -> new path.
+
+    `edited` have new bytes, `copied` are files of their own with the old ones, and `linked` are
+    the old files under another name: what is written into one of them is in both folders.
+    """
+
+    edited: dict[Path, Path]
+    linked: dict[Path, Path]
+    copied: dict[Path, Path]
+
+
+def write_model(
+    folder: Path, files: Mapping[Path, Sequence[Edit]], whole: Sequence[Path]
+) -> WrittenModel:
+    """Make `folder` hold `files`, each with its edits, and those of `whole` as they are.
+
+    They keep the places that they have below the folder that they share. Nothing is written for a
+    large file that stays as it is, if the file system can spare it: it is cloned, so that both
+    folders are independent, or else linked. `folder` gets its name once all of it is there.
+    Raises FileError as `write_edited`, and where `folder` is there already with anything in it;
+    ValueError for a file that is named twice.
+    """
+    edits = {path: _in_order(files.get(path, ())) for path in (*files, *whole)}
+    places = {path: Path(os.path.abspath(path)) for path in edits}  # noqa: PTH100  # no link followed
+    if len({*places.values()}) < len(files) + len(whole):
+        raise ValueError("a file is named twice")
+    shared = os.path.commonpath([place.parent for place in places.values()])
+    written = WrittenModel({}, {}, {})
+    with new_folder(folder) as made:
+        for path, place in places.items():
+            name = place.relative_to(shared)
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            if edits[path]:
+                done = written.edited
+                write_edited(path, made / name, edits[path])
+            elif _link(path, made / name):
+                done = written.linked
+            else:
+                done = written.copied
+                write_edited(path, made / name, ())
+            done[path] = folder / name
+    return written
+
+
+def _link(path: Path, target: Path) -> bool:
+    """Give a file another name where a copy of it would have to be written; whether it has it."""
+    file = Path(os.path.realpath(path))  # where the download's folder has a link
+    try:
+        if file.stat().st_size <= SMALL or _can_clone(file, target.parent):
+            return False
+        target.hardlink_to(file)
+    except OSError:  # another file system, one without links, a file of another user
+        return False
+    return True
+
+
+def _can_clone(path: Path, folder: Path) -> bool:
+    """Whether a copy of the file in that folder can share its blocks."""
+    from tempfile import TemporaryFile
+
+    with open_again(path) as file, TemporaryFile(dir=folder) as target:
+        return _clone(file.fileno(), target.fileno())
+
+
 def check_edited(source: Path, target: Path, edits: Sequence[Edit]) -> None:
     """Raise FileError unless `target` is `source` with exactly these bytes replaced.
 
@@ -71,6 +140,8 @@ def check_edited(source: Path, target: Path, edits: Sequence[Edit]) -> None:
     edits = _in_order(edits)
     with open_again(source) as old, open_again(target) as new:
         size, found = (os.fstat(file.fileno()).st_size for file in (old, new))
+        if not edits and os.path.sameopenfile(old.fileno(), new.fileno()):
+            return
         _check_inside(source, edits, size)
         if size != found:
             raise FileError(

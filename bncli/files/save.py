@@ -91,6 +91,53 @@ def check_new(path: Path) -> None:
         raise FileError(path, EXISTS)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raise FileError where `folder` can be no new folder; one that is empty counts as new."""
+    try:
+        if not folder.parent.is_dir():
+            raise FileError(
+                folder, f"cannot be written: the folder '{folder.parent}' does not exist."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise FileError(folder, "cannot be written: it is a file; name a folder.")
+        if folder.exists() and any(folder.iterdir()):
+            raise FileError(folder, "cannot be written: it is not empty; name another folder.")
+    except OSError as error:
+        raise FileError(folder, f"cannot be written ({error.strerror}).") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that gets the name `folder` when the block ends well, and vanishes when not.
+
+    The block fills it under another name. Raises FileError where that cannot be, with the name
+    that the file was to have.
+    """
+    import shutil
+    import tempfile
+
+    check_new_folder(folder)
+    target = Path(os.path.realpath(folder))
+    try:
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise FileError(folder, f"cannot be written ({error.strerror}).") from error
+    try:
+        yield made
+        made.chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o777 & ~umask())
+        with suppress(FileNotFoundError):
+            target.rmdir()  # where it has to be empty, and Windows renames onto no other folder
+        made.rename(target)
+    except FileError as error:
+        if made not in error.path.parents:
+            raise
+        raise FileError(folder / error.path.relative_to(made), error.problem) from error
+    except OSError as error:
+        raise FileError(folder, f"cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def _mode(target: Path, mode: int) -> int:
     """The permissions of the old file, or those that a new file gets."""
     if target.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ import torch
 from bncli.dtypes import decode, encode
 from bncli.errors import BncliError, FileError, UsageError
 from bncli.files.reading import read_bytes, reading
-from bncli.files.save import _integer, refuse_overwriting, replacing, save_tensor, tensor_suffix
+from bncli.files.save import (
+    _integer,
+    new_folder,
+    refuse_overwriting,
+    replacing,
+    save_tensor,
+    tensor_suffix,
+)
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 SHAPES = [(), (0,), (5,), (2, 3), (1, 1, 1), (2, 0, 3), (3, 4, 5, 2)]
@@ -125,6 +133,81 @@ def test_what_cannot_be_written_is_a_file_error(folder):
     with pytest.raises(FileError, match="cannot be written"), replacing(folder / "there"):
         pass
     assert sorted(path.name for path in folder.iterdir()) == ["file", "there"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_takes_the_place_of_one_that_came_meanwhile(folder, monkeypatch, links):
+    """With and without hard links, as the file system has them."""
+
+    def refused(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    with replacing(folder / "new", new=True) as stream:
+        stream.write(b"ours")
+    assert (folder / "new").read_bytes() == b"ours"
+    assert (folder / "new").stat().st_nlink == 1
+    for late in ("late", "dangling"):
+        with (  # noqa: PT012  # it is refused when the block ends
+            pytest.raises(FileError, match="it exists already; name another file, or let --force"),
+            replacing(folder / late, new=True) as stream,
+        ):
+            stream.write(b"ours")
+            if late == "late":
+                (folder / late).write_bytes(b"theirs")
+            else:
+                (folder / late).symlink_to("nowhere")
+    assert (folder / "late").read_bytes() == b"theirs"
+    assert sorted(path.name for path in folder.iterdir()) == ["dangling", "late", "new"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_new_folder_is_there_whole_or_not_at_all(folder, error):
+    with (  # noqa: PT012  # what happens midway
+        pytest.raises(error, match="midway"),
+        new_folder(folder / "new") as made,
+    ):
+        (made / "deep").mkdir()
+        (made / "deep" / "file").write_bytes(b"x")
+        assert [path.name for path in folder.iterdir()] == [made.name]
+        raise error("midway")
+    assert not [*folder.iterdir()]
+    umask = os.umask(0o027)
+    try:
+        with new_folder(folder / "new") as made:
+            (made / "file").write_bytes(b"x")
+    finally:
+        os.umask(umask)
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == [
+        "new",
+        "new/file",
+    ]
+    assert stat.S_IMODE((folder / "new").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_folder_never_takes_the_place_of_one_that_came_meanwhile(folder, there):
+    if there:
+        (folder / "new").mkdir()
+    with (  # noqa: PT012  # it is refused when the block ends
+        pytest.raises(FileError, match="cannot be written"),
+        new_folder(folder / "new") as made,
+    ):
+        (made / "file").write_bytes(b"ours")
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / "file").write_bytes(b"theirs")
+    assert (folder / "new" / "file").read_bytes() == b"theirs"
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(folder):
+    (folder / "deep").mkdir()
+    (folder / "link").symlink_to("deep")
+    with new_folder(folder / "link") as made:
+        (made / "file").write_bytes(b"x")
+    assert (folder / "link").is_symlink()
+    assert (folder / "deep" / "file").read_bytes() == b"x"
 
 
 def test_permissions_are_those_of_the_old_file_or_of_any_new_one(folder):
