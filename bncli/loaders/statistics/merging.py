@@ -204,6 +204,9 @@ def _difference(one: Capture, other: Capture, path: str) -> str:
             mine, theirs = getattr(first, key), getattr(second, key)
             if mine != theirs:
                 return f"the {what} of '{quoted(second.name)}' is {theirs}, but {mine} in {path}"
+        dtypes = [getattr(layer.state, "dtype", None) for layer in (second, first)]
+        if None not in dtypes and dtypes[0] != dtypes[1]:
+            return f"'{quoted(second.name)}' is {dtypes[0]} in it, but {dtypes[1]} in {path}"
     if one.fingerprint.get("weights") != other.fingerprint.get("weights"):
         return f"the weights of its model differ from those in {path}"
     for first, second in zip(one.layers, other.layers, strict=True):

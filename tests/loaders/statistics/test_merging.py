@@ -136,6 +136,10 @@ OTHERS = {
         with_layer(ONE, order=5),
         r"the place in the model of 'stem\.bn' is 5, but 1 in .*0\.npz",
     ),
+    "another dtype": (
+        replace(with_state(ONE, dtype="bfloat16"), fingerprint={"weights": "ffffffff"}),
+        r"'stem\.bn' is bfloat16 in it, but float32 in .*0\.npz; only files of one model",
+    ),
     "other weights": (
         replace(ONE, fingerprint={"weights": "ffffffff"}),
         r"the weights of its model differ from those in .*0\.npz",
