@@ -136,7 +136,7 @@ def _running(spec: str, flags: ModelFlags, tried: TrialFlags) -> Run:
     session = open_session(flags, spec)
     metric = None
     if tried.metric is not None:
-        from bncli.commands.diagnose.metric import open_metric
+        from bncli.live.metric import open_metric
 
         metric = open_metric(tried.metric)
     capture, trials = Capture(()), None

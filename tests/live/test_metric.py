@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.commands.diagnose.metric import open_metric
 from bncli.errors import FileError, ModelError, UsageError
+from bncli.live.metric import open_metric
 
 KINDS = """
     import numpy as np
