@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Hold = Callable[[str, Statistics], Statistics]
 """Gives a layer's new statistics as its buffers will hold them, rounded to their dtype."""
 
+CLEAR, FEW, LARGE = 3.0, 5, 0.1
+"""How many standard errors the metric of wrong pairs must be from that of right ones; the number of
+batches that give such an error; and the part of the metric that it must be with fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -320,7 +324,8 @@ class _Mispaired:
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
-        self._values: list[float] = []
+        self._right: list[float] = []
+        self._wrong: list[float] = []
         self._fails = False
 
     def __call__(self, output: Any, batch: Any) -> Any:
@@ -328,15 +333,31 @@ class _Mispaired:
         right = self._metric(output, batch)
         if not self._fails:
             try:
-                self._values.append(float(self._metric(_rolled(output), batch)))
+                self._wrong.append(float(self._metric(_rolled(output), batch)))
+                self._right.append(float(right))
             except Exception:  # noqa: BLE001  # the user's code, asked what it was not written for
                 self._fails = True
         return right
 
     @property
     def mean(self) -> float | None:
-        """The mean of the batches; None where one failed."""
-        return None if self._fails or not self._values else sum(self._values) / len(self._values)
+        """The mean over the batches of wrong pairs.
+
+        None where a batch failed, or where wrong pairs and right ones may differ by chance: where
+        the mean of the differences is not CLEAR times its standard error, or, of a few batches, not
+        all of them are one way and large.
+        """
+        if self._fails or not self._wrong:
+            return None
+        right, wrong = np.array(self._right), np.array(self._wrong)
+        apart = wrong - right
+        if len(apart) >= FEW:
+            error = apart.std(ddof=1) / math.sqrt(len(apart))
+            clear = abs(apart.mean()) > CLEAR * error
+        else:
+            clear = bool(np.all(np.abs(apart) > LARGE * np.maximum(np.abs(right), np.abs(wrong))))
+            clear = clear and abs(np.sign(apart).sum()) == len(apart)
+        return float(wrong.mean()) if clear else None
 
 
 def _rolled(output: Any) -> Any:

@@ -24,11 +24,11 @@ NO_HELP = Rule(
     "Find the cause with bncli diagnose; --force writes the new statistics all the same.",
     symptom="A model is worse in evaluation than in training, and re-estimating the running "
     "statistics leaves it so, or makes it worse.",
-    arithmetic="The new statistics were put into the model and it ran over the data. The metric is "
-    "not nearer to that of the training propagation (or not greater, or not less, with "
-    "--metric-goal), or it is worse: outputs that are paired with the wrong samples say which way "
-    "that is. Without a metric, the outputs' gap between the two propagations did not become "
-    "smaller.",
+    arithmetic="The new statistics were put into the model, and it ran over the data. The metric "
+    "did not get better. Which way is better is what --metric-goal says, or else the metric "
+    "itself, taken of outputs paired with the wrong samples: these are worse. Where that tells "
+    "nothing, nearer to the training propagation is better. Without a metric, the outputs' gap "
+    "between the two propagations did not become smaller.",
     certainty="Certain: it was measured on these data, with the numbers that would have been "
     "written.",
     lookalike="A gap at its floor, where no layer is off, is the noise of training's own batches: "
@@ -38,10 +38,6 @@ NO_HELP = Rule(
 
 STORED = ("BN1", "BN2", "BN7", "BN807", "BN808", "BN809", "BN814")
 """How the codes begin of causes that lie in the stored statistics, which new ones take away."""
-
-LEAST_CHANCE = 0.1
-"""The part of the metric by which wrong pairs must differ from the right ones to say which way is
-better."""
 
 
 class Outcome(str, Enum):
@@ -54,10 +50,14 @@ class Outcome(str, Enum):
 
 
 class Judgement(NamedTuple):
-    """The outcome, and the finding that says why nothing should be written."""
+    """The outcome, the finding that says why nothing should be written, and what else is wrong.
+
+    `others` are the causes that are not in the stored statistics, and stay where these are new.
+    """
 
     outcome: Outcome
     finding: Finding | None = None
+    others: tuple[Finding, ...] = ()
 
 
 def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
@@ -84,7 +84,8 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
         helps = after < before and not _at_floor(done)
         message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
     if helps:
-        return Judgement(Outcome.HELPS)
+        stay = (each for each in causes if not each.code.startswith(STORED))
+        return Judgement(Outcome.HELPS, others=tuple(stay))
     return Judgement(
         Outcome.NO_HELP,
         Finding(
@@ -128,8 +129,9 @@ def _by_metric(done: Recalibration, goal: Goal) -> tuple[bool, str]:
     if goal is Goal.MIN:
         return after < before, message
     way = better_way(done)
-    nearer = abs(after - training) < abs(before - training)
-    return nearer and not (way is not None and (after - before) * way < 0), message
+    if way is not None:
+        return (after - before) * way > 0, message
+    return abs(after - training) < abs(before - training), message
 
 
 def better_way(done: Recalibration) -> int | None:
@@ -138,7 +140,7 @@ def better_way(done: Recalibration) -> int | None:
     Outputs that are paired with other samples than their own ("chance") are worse than right ones.
     """
     training, chance = (done.metrics.get(key, math.nan) for key in ("training", "chance"))
-    if not abs(chance - training) > LEAST_CHANCE * max(abs(chance), abs(training)):
+    if math.isnan(training - chance) or training == chance:
         return None
     return 1 if training > chance else -1
 
