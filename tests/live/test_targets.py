@@ -179,6 +179,20 @@ def test_what_a_checkpoint_lacks(save):
     )
 
 
+def test_neither_torch_nor_the_model_is_needed(capture, save, run_process):
+    capture(save("net.pth", net().state_dict()))
+    text = (
+        "import sys; from bncli.loaders.statistics import open_statistics; "
+        "from bncli.live.targets import check_weights, copies_of, leaves_of, targets_of; "
+        "seen = open_statistics('s.npz'); "
+        "targets = targets_of('net.pth', leaves_of(seen), seen.fingerprint); "
+        "check_weights(targets, seen); copies_of(targets, seen); "
+        "print('torch' in sys.modules, list(targets.layers))"
+    )
+    result = run_process(python=["-c", text])
+    assert (result.code, result.stdout, result.stderr) == (0, "False ['1', '2.1']\n", "")
+
+
 def test_parts_that_fit_equally(save):
     both = {"model": net().state_dict(), "model_ema": prefixed(net(seed=1).state_dict(), "module.")}
     save("net.pth", both)
