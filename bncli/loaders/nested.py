@@ -80,7 +80,7 @@ def _inner(source: Source, archive: ZipArchive) -> Iterator[tuple[str, Loader | 
     The loader is None where the inner archive is damaged.
     """
     for member in archive.members.values():
-        part = _stored_archive(source, archive, member)
+        part = stored_archive(source, archive, member)
         if part is None:
             continue
         try:
@@ -92,7 +92,7 @@ def _inner(source: Source, archive: ZipArchive) -> Iterator[tuple[str, Loader | 
                 yield member.name, loader, part
 
 
-def _stored_archive(source: Source, archive: ZipArchive, member: Member) -> Source | None:
+def stored_archive(source: Source, archive: ZipArchive, member: Member) -> Source | None:
     """The member as a file where it lies; None where it is compressed or begins as no archive."""
     if member.method != STORED or member.size < SMALLEST or archive.problem(member):
         return None

@@ -50,7 +50,12 @@ def one_file(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file in the archive. `header` is the place of its local header."""
+    """One file in the archive.
+
+    `header` is the place of its local header, `entry` that of its entry in the directory.
+    `described` says that its checksum and sizes are behind it, too, where the local header may have
+    none.
+    """
 
     name: str
     raw_name: bytes
@@ -60,6 +65,8 @@ class Member:
     packed: int
     size: int
     header: int
+    entry: int
+    described: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,7 @@ class ZipArchive:
     """The members of a ZIP file by name, in the order of its directory.
 
     The archive is all of the file, or its bytes from `start` to `stop`: a member of another one.
+    `directory` is where its directory begins.
     Raises CorruptFileError where the directory is missing or contradicts itself or the file.
     """
 
@@ -143,22 +151,22 @@ class ZipArchive:
         self.path = path
         self._read = read
         self._start = start
-        end, self._directory, length, count = self._find_directory(stop)
-        if self._directory + length > end or count * _ENTRY.size > length:
-            raise self._corrupt("its directory reaches outside the file")
+        end, self.directory, length, count = self._find_directory(stop)
+        if self.directory + length > end or count * _ENTRY.size > length:
+            raise self.corrupt("its directory reaches outside the file")
         self.members: dict[str, Member] = {}
-        table = read(self._directory, length)
+        table = read(self.directory, length)
         at = 0
         for _ in range(count):
             member, at = self._entry(table, at)
             if member.name in self.members:
-                raise self._corrupt(f"it holds {_shown(member)} twice")
+                raise self.corrupt(f"it holds {_shown(member)} twice")
             self.members[member.name] = member
         self._check_places()
-        self._checked = self._with_checksums() if current().checksum else frozenset()
+        self._summed = self._with_checksums()
 
     def _with_checksums(self) -> frozenset[str]:
-        """The members to hold against their checksums.
+        """The members that have a checksum.
 
         PyTorch can be told to write none, which are then 0: for all members, or (`skip_data`) for
         the storages.
@@ -172,7 +180,7 @@ class ZipArchive:
             ]
             if any(member.crc for member in group):
                 checked.update(member.name for member in group)
-            elif group:
+            elif group and current().checksum:
                 current().notes[
                     f"{printable(str(self.path))}: it was saved without checksums, so damage to its"
                     " values cannot be detected."
@@ -181,7 +189,11 @@ class ZipArchive:
 
     def crc(self, member: Member) -> int | None:
         """The checksum to hold the member's bytes against, if there is one."""
-        return member.crc if member.name in self._checked else None
+        return member.crc if current().checksum and self.has_checksum(member) else None
+
+    def has_checksum(self, member: Member) -> bool:
+        """Whether the writer gave the member a checksum."""
+        return member.name in self._summed
 
     def plain(self, member: Member) -> FileBytes:
         """The bytes of a member that is not compressed."""
@@ -201,10 +213,10 @@ class ZipArchive:
             or method != member.method
             or (sizes_known and (packed, size) != (member.packed, member.size))
         ):
-            raise self._corrupt(f"its directory and the header of {_shown(member)} disagree")
+            raise self.corrupt(f"its directory and the header of {_shown(member)} disagree")
         offset: int = member.header + _LOCAL.size + name_length + extra_length
-        if offset + member.packed > self._directory:
-            raise self._corrupt(f"its member {_shown(member)} reaches into the directory")
+        if offset + member.packed > self.directory:
+            raise self.corrupt(f"its member {_shown(member)} reaches into the directory")
         return offset
 
     def packed(self, member: Member) -> Packed:
@@ -249,14 +261,14 @@ class ZipArchive:
             if locator[0] == b"PK\x06\x07":
                 end = start + locator[2]
                 if end + _END64.size > stop:
-                    raise self._corrupt("its directory reaches outside the file")
+                    raise self.corrupt("its directory reaches outside the file")
                 magic, _, _, _, disk, first_disk, here, count, length, begin = _END64.unpack(
                     self._read(end, _END64.size)
                 )
                 if magic != b"PK\x06\x06":
-                    raise self._corrupt("the end of its directory is not where it should be")
+                    raise self.corrupt("the end of its directory is not where it should be")
         if disk or first_disk or here != count:
-            raise self._corrupt("it says that it is one of several parts")
+            raise self.corrupt("it says that it is one of several parts")
         return end, start + begin, length, count
 
     def _check_alone(self, end: int, length: int, begin: int) -> None:
@@ -280,17 +292,18 @@ class ZipArchive:
 
     def _entry(self, table: bytes, at: int) -> tuple[Member, int]:
         if at + _ENTRY.size > len(table) or table[at : at + 4] != b"PK\x01\x02":
-            raise self._corrupt("its directory has fewer entries than it says")
+            raise self.corrupt("its directory has fewer entries than it says")
         (
             _, _, _, flags, method, _, _, crc, packed, size,
             name_length, extra_length, comment_length, _, _, _, header,
         ) = _ENTRY.unpack_from(table, at)  # fmt: skip
+        entry = self.directory + at
         at += _ENTRY.size
         raw_name = table[at : at + name_length]
         extra = table[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
         if at > len(table):
-            raise self._corrupt("its directory has fewer entries than it says")
+            raise self.corrupt("its directory has fewer entries than it says")
         if _IN_64 in {packed, size, header}:
             wide = iter(self._wide_fields(extra))
             size = next(wide) if size == _IN_64 else size
@@ -301,7 +314,10 @@ class ZipArchive:
             name = raw_name.decode("utf-8")
         except UnicodeDecodeError:
             name = raw_name.decode("cp437")
-        return Member(name, raw_name, method, bool(flags & 1), crc, packed, size, header), at
+        encrypted, described = bool(flags & 1), bool(flags & 8)
+        return Member(
+            name, raw_name, method, encrypted, crc, packed, size, header, entry, described
+        ), at
 
     def _wide_fields(self, extra: bytes) -> tuple[int, int, int]:
         """The three 64-bit numbers of an entry; those that are not there are impossible sizes."""
@@ -320,15 +336,15 @@ class ZipArchive:
         end, behind = 0, ""
         for member in sorted(self.members.values(), key=lambda m: m.header):
             if member.header < end:
-                raise self._corrupt(f"its members {behind} and {_shown(member)} overlap")
+                raise self.corrupt(f"its members {behind} and {_shown(member)} overlap")
             end = member.header + _LOCAL.size + len(member.raw_name) + member.packed
             behind = _shown(member)
-            if end > self._directory:
-                raise self._corrupt(f"its member {behind} reaches outside the file")
+            if end > self.directory:
+                raise self.corrupt(f"its member {behind} reaches outside the file")
             if member.method == STORED and member.packed != member.size:
-                raise self._corrupt(f"it gives two sizes for its member {behind}")
+                raise self.corrupt(f"it gives two sizes for its member {behind}")
             if member.method == DEFLATED and member.size > DEFLATE_RATIO * member.packed:
-                raise self._corrupt(
+                raise self.corrupt(
                     f"it says that the {member.packed} bytes of {behind} become {member.size}"
                 )
             if member.size > max(BOMB_SIZE, BOMB_RATIO * member.packed):
@@ -338,7 +354,8 @@ class ZipArchive:
                     " as those of a zip bomb do; save it again without compression.",
                 )
 
-    def _corrupt(self, fact: str) -> CorruptFileError:
+    def corrupt(self, fact: str) -> CorruptFileError:
+        """The error for an archive that contradicts itself."""
         return CorruptFileError(
             self.path, f"{fact}; the archive is damaged, so download or save it again."
         )
