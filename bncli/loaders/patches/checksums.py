@@ -16,6 +16,10 @@ from bncli.loaders.nested import stored_archive
 from bncli.loaders.patches.crc import difference
 from bncli.loaders.zip_archive import Member, ZipArchive
 
+TORCHSCRIPT = (
+    "it is a TorchScript archive, whose tensors cannot be replaced; recalibrate the checkpoint "
+    "that it was made from, and script or trace the model again."
+)
 _SIGNATURE = b"PK\x07\x08"
 
 
@@ -34,11 +38,7 @@ def with_checksums(source: Source, edits: Sequence[Edit], *, nested: bool = Fals
     if archive is None:
         return sorted(edits)
     if torchscript.detect(source):
-        raise UnsupportedFileError(
-            source.path,
-            "it is a TorchScript archive, whose tensors cannot be replaced; recalibrate the "
-            "checkpoint that it was made from, and script or trace the model again.",
-        )
+        raise UnsupportedFileError(source.path, TORCHSCRIPT)
     done: list[Edit] = []
     for member, stop, inside in _by_member(archive, sorted(edits)):
         start = archive.offset(member)

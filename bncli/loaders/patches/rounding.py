@@ -81,7 +81,8 @@ def _floats(ref: TensorRef, values: NDArray[np.float64]) -> NDArray[Any]:
     """Floats as stored bits of one of the dtypes that BatchNorm computes in."""
     finite = np.isfinite(values)
     if not finite.all():
-        _refuse(ref, values, int(np.argmin(finite)), "which is not finite; capture them again")
+        why = "which is not finite; look for the cause in the data or in the layers before it"
+        _refuse(ref, values, int(np.argmin(finite)), why)
     nearest = _nearest(values, ref.dtype)
     to_wider = "; convert the statistics to float32 in the file, and run again"
     above = np.abs(nearest) > DTYPES[ref.dtype].largest
