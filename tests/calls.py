@@ -15,6 +15,7 @@ LIVE = (
 )
 CALLS = {
     "diagnose": ("examples/diagnose/stats.npz",),
+    "recalibrate": (*LIVE, "--max-error=1"),
     "capture": LIVE,
     "compute": (TUTORIAL, "--against", "torch", "--rtol=0", "--atol=1e-9"),
     "trace": (TUTORIAL,),

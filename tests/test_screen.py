@@ -23,6 +23,8 @@ CALLS = {
     "compare_norms": (TENSOR,),
     "inspect_checkpoint": ("examples/checkpoint/nan.pt",),
     "capture": LIVE,
+    "recalibrate": (*LIVE, "--max-error=1"),
+    "recalibrate --stats": ("--stats=examples/diagnose/stats.npz", "--max-error=1"),
     "diagnose": ("torch.nn:BatchNorm2d", "--arg=num_features=2", f"--data={TENSOR}"),
 }
 """The tutorial's tensor; what follows the command's name tells calls apart."""

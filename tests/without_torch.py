@@ -31,6 +31,10 @@ RUNS = (
     ("diff debugging/port.npy debugging/keras.npy --input debugging/x.npy", 1),
     ("identify debugging/x.npy debugging/served.npy --state debugging/bn.npz --eval", 0),
     ("diagnose diagnose/stats.npz", 0),
+    (
+        "recalibrate --stats diagnose/stats.npz --checkpoint diagnose/unet.pth --max-error 0.1",
+        0,
+    ),
     ("capture diagnose/seg.py:UNet --data diagnose/unet.pth", 2),
     ("inspect-checkpoint checkpoint/net.pt", 0),
     ("inspect-checkpoint checkpoint/net.pt --fail-on warning -f sarif", 1),

@@ -55,7 +55,6 @@ class Group(TyperGroup):
             page.heading(question)
             page.rows(((typed(name), entries[name].purpose) for name in names), column)
         flags = [_names(param) for param in self.get_params(ctx)]
-        page.lines.append("")
         page.text(f"{ctx.command_path} COMMAND --help shows examples and every flag.")
         page.text(f"Flags: {', '.join(flags)}.")
         formatter.write(page.written())

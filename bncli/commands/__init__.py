@@ -66,6 +66,34 @@ COMMANDS = {
         ("--checkpoint", "--data", "--input-key", "--metric", "--try", "--frozen", "--verbose"),
         needs="a model and its data, or statistics files that bncli capture saved",
     ),
+    "recalibrate": Entry(
+        LIVE,
+        "Write the right running statistics into a checkpoint.",
+        (
+            Example(
+                "recalibrate seg.py:UNet --checkpoint unet.pth --data 'train/*.pt'",
+                "Find new statistics and measure whether they help; write nothing yet",
+            ),
+            Example(
+                "recalibrate --stats s.npz --checkpoint unet.pth --save-checkpoint new.pt",
+                "Write what bncli capture saw into a copy; nothing else changes in it",
+            ),
+            Example(
+                "recalibrate --stats s.npz --checkpoint unet.pth --average batches",
+                "The numbers of torch.optim.swa_utils.update_bn",
+            ),
+        ),
+        (
+            "--checkpoint",
+            "--data",
+            "--stats",
+            "--save-checkpoint",
+            "--metric",
+            "--layer",
+            "--verbose",
+        ),
+        needs="a model and its data, or --stats with files that bncli capture saved",
+    ),
     "capture": Entry(
         LIVE,
         "Show and save what each BatchNorm layer takes in.",

@@ -9,7 +9,7 @@ from bncli.arguments.completion import complete_layers, complete_tensors
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
 
-LIVE = ("capture", "diagnose")
+LIVE = ("capture", "diagnose", "recalibrate")
 """Commands that run a model."""
 
 
@@ -75,12 +75,15 @@ def test_a_flag_of_several_commands_is_one(name):
 
 
 def test_commands_that_run_a_model_take_it_alike():
-    first, second = (
+    """But for the checkpoint that is copied, and the metric that decides."""
+    first, *others = (
         {flag.name: option_of(flag) for flag in flags_of(command(each))} for each in LIVE
     )
-    shared = first.keys() & second.keys()
-    assert shared >= {"checkpoint", "arg", "frozen", "device", "seed", "data", "batches", "dtype"}
-    assert all(first[name] is second[name] for name in shared)
+    for each, options_of in zip(LIVE[1:], others, strict=True):
+        shared = first.keys() & options_of.keys()
+        assert shared >= {"checkpoint", "arg", "frozen", "device", "seed", "data", "batches"}
+        own = {"checkpoint", "metric", "model"} if each == "recalibrate" else set()
+        assert all(first[name] is options_of[name] for name in shared - own)
 
 
 def test_threads_have_a_bound_that_libraries_bear(run, save):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import typer.main
 
-from bncli.cli import build_app
+from bncli.cli import build_app, main
 from bncli.cli import help as helps
 from bncli.commands import COMMANDS, DOCUMENTS
 from tests.calls import NAMES
@@ -180,6 +183,19 @@ def test_a_terminal_sees_headings_in_bold(run, monkeypatch):
 # ---------------------------------------------------------------------------- examples
 
 
+@cache
+def captured() -> bytes:
+    """A statistics file of the example's model on images that are all alike."""
+    image = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
+    with TemporaryDirectory() as folder:
+        data, stats = Path(folder) / "x.npy", Path(folder) / "s.npz"
+        np.save(data, image.repeat(4, axis=0))
+        example = REPOSITORY / "examples/diagnose"
+        flags = (f"--checkpoint={example / 'unet.pth'}", f"--data={data}", f"--save-stats={stats}")
+        assert main(["capture", f"{example / 'seg.py'}:UNet", *flags, "--quiet"]) == 0
+        return stats.read_bytes()
+
+
 @pytest.fixture
 def files(save, folder):
     """The files that the examples name."""
@@ -204,6 +220,11 @@ def files(save, folder):
     (folder / "batches").mkdir()
     for name in ("x.pt", "batches/0.pt", "batches/1.pt"):
         save(name, torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, 16, 16))).float())
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 16, 16))).float()
+    (folder / "train").mkdir()
+    for name in ("train/0.pt", "train/1.pt"):
+        save(name, image.repeat(4, 1, 1, 1))  # alike, so that four samples are enough
+    (folder / "s.npz").write_bytes(captured())
     output = layer.eval()(torch.from_numpy(tensor)).detach().numpy()
     save("output.npy", output)
     save("port.npy", output)

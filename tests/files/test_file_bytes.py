@@ -158,6 +158,7 @@ DAMAGED = [
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=y.npy", "--checkpoint=bad"),
     ("diagnose", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),
+    ("recalibrate", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x", "--max-error=1"),
 ]
 
 

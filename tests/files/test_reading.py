@@ -34,7 +34,7 @@ def _watch(event, arguments):
 sys.addaudithook(_watch)  # which no test can remove again, so that it does nothing by itself
 
 
-WRITTEN = {"--save-output", "--save-stats", "--plot"}
+WRITTEN = {"--save-output", "--save-stats", "--save-checkpoint", "--plot"}
 
 
 @pytest.fixture
@@ -107,6 +107,17 @@ CALLS = [
         "--data=index.json::x",
         "--checkpoint=before.json",
         "--metric=operator:is_not",
+    ),
+    ("recalibrate", "--stats=stats.json", "--max-error=1"),
+    (
+        "recalibrate",
+        "torch.nn:BatchNorm1d",
+        "--arg=num_features=3",
+        "--data=x.json",
+        "--data=index.json::x",
+        "--checkpoint=before.json",
+        "--metric=operator:is_not",
+        "--max-error=1",
     ),
     (
         "capture",

@@ -65,11 +65,12 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
 
     By the metric, where there is one, else by the gap; UNKNOWN where neither was measured.
     """
-    if not done.checked:
-        return Judgement(Outcome.UNKNOWN)
     causes = [each for each in found.findings if each.severity is not Severity.INFO]
     # What explains that new statistics do not help comes before what they would have repaired.
     causes.sort(key=lambda each: each.code.startswith(STORED))
+    stay = tuple(each for each in causes if not each.code.startswith(STORED))
+    if not done.checked:
+        return Judgement(Outcome.UNKNOWN, others=stay)
     cause = next(iter(causes), None)
     if cause is None and _right(done, found):
         return Judgement(Outcome.NOTHING)
@@ -84,8 +85,7 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
         helps = after < before and not _at_floor(done)
         message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
     if helps:
-        stay = (each for each in causes if not each.code.startswith(STORED))
-        return Judgement(Outcome.HELPS, others=tuple(stay))
+        return Judgement(Outcome.HELPS, others=stay)
     return Judgement(
         Outcome.NO_HELP,
         Finding(
