@@ -120,7 +120,7 @@ def _link(path: Path, target: Path) -> bool:
     """Give a file another name where a copy of it would have to be written; whether it has it."""
     file = Path(os.path.realpath(path))  # where the download's folder has a link
     try:
-        if file.stat().st_size <= SMALL or _can_clone(file, target.parent):
+        if file.stat().st_size <= SMALL or _can_clone(path, target.parent):
             return False
         target.hardlink_to(file)
     except OSError:  # another file system, one without links, a file of another user

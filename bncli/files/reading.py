@@ -97,8 +97,11 @@ def open_again(path: Path) -> FileIO:
     """A file that was opened before. Raises FileError where that is no longer possible."""
     try:
         return open_to_read(path)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise FileError(path, CHANGED) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileError(path, f"it cannot be read ({reason}).") from error
 
 
 def read_at(file: FileIO, path: Path, offset: int, count: int) -> bytearray:

@@ -392,6 +392,10 @@ def test_a_file_that_is_gone_is_one_sentence(old, folder):
         check_edited(Path("gone"), old, [])
     with pytest.raises(FileError, match=r"^gone: it was removed"):
         check_edited(old, Path("gone"), [])
+    (folder / "sub").mkdir()
+    with pytest.raises(FileError, match=r"^sub: it cannot be read \(.*\)\.$"):
+        write_edited(Path("sub"), Path("new"), [])
+    (folder / "sub").rmdir()
     assert names() == ["old"]
 
 
