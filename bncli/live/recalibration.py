@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,13 @@ from bncli.gate.places import matches
 from bncli.light import dataclass, np
 from bncli.live.batch import Statistics
 from bncli.live.renewal import Renewal, error_of_mean, renewal_of
+from bncli.live.wrong_pairs import WrongPairs
 from bncli.loaders.names import listed, quoted
 from bncli.model.capture import InputSums, Propagation
 from bncli.model.recalibration import Average, LayerChange, Recalibration
 
 if TYPE_CHECKING:
+    from bncli.live.capture_run import CaptureRun
     from bncli.live.session import Metric, Session
     from bncli.model import BatchNormState
     from bncli.model.capture import Capture, WatchedLayer
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
 
 Hold = Callable[[str, Statistics], Statistics]
 """Gives a layer's new statistics as its buffers will hold them, rounded to their dtype."""
-
-CLEAR, FEW, LARGE = 3.0, 5, 0.1
-"""How many standard errors the metric of wrong pairs must be from that of right ones; the number of
-batches that give such an error; and the part of the metric that it must be with fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,8 @@ class Wish:
 
     def population(self, sums: InputSums) -> Statistics:
         """The mean and the variance of all values; the biased variance where there is one value."""
-        divisor = self.convention.variance_divisor(sums.values) or sums.values
+        divisor = self.convention.variance_divisor(sums.values)
+        divisor = divisor if divisor > 0 else sums.values
         with np.errstate(invalid="ignore"):
             return Statistics(sums.mean, (sums.within + sums.between) / np.float64(divisor))
 
@@ -82,11 +81,7 @@ def recalibrated(
         run.both()
     else:
         run.training()
-    if run.refused:
-        raise ModelError(
-            f"{run.refused.removesuffix('.')}: in training mode each channel needs more than one "
-            "value; give larger batches (--batch-size)."
-        )
+    _check_ran(run)
     whole = renewal_of(session, run, whole=True) if check else Renewal()
     session.renewed = whole.statistics
     capture = run.capture(whole)
@@ -103,7 +98,7 @@ def recalibrated(
         new = {name: (found.statistics[name], seen[name]) for name in chosen}
     else:
         found = Renewal(rounds=1)
-        new = _in_training(capture, chosen, wish)
+        new = _in_training(_all_training(session, capture, chosen, wish), chosen, wish)
     layers = _changes(capture, new, wish)
     done = Recalibration(layers, left, found.rounds or 1, found.settled, capture)
     return _measured(session, done, hold, metric) if check else done
@@ -127,8 +122,43 @@ def recalibrated_from(capture: Capture, wish: Wish) -> Recalibration:
             "capture, which runs both modes."
         )
     left |= dict.fromkeys((name for name in chosen if name not in trained), "no batch reaches it")
+    _check_frozen(capture, trained)
     layers = _changes(capture, _in_training(capture, trained, wish), wish)
     return Recalibration(layers, left, capture=capture)
+
+
+def _check_ran(run: CaptureRun) -> None:
+    """Raise ModelError where PyTorch refused the training propagation."""
+    if run.refused:
+        raise ModelError(
+            f"{run.refused.removesuffix('.')}: in training mode each channel needs more than one "
+            "value; give larger batches (--batch-size)."
+        )
+
+
+def _all_training(session: Session, capture: Capture, chosen: Sequence[str], wish: Wish) -> Capture:
+    """The capture, or another where all chosen layers normalise with the batch, frozen ones too.
+
+    What the layers behind a frozen one see would else be that of the statistics which it loses.
+    """
+    from torch.nn.modules.batchnorm import _NormBase
+
+    from bncli.live.capture_run import CaptureRun
+
+    if not any(_layer(capture, name).frozen for name in chosen):
+        return capture
+    trainable = {each.name for each in session.layers if isinstance(each.module, _NormBase)}
+    _check_frozen(capture, chosen, trainable)
+    before = session.layers
+    layers = [replace(each, frozen=each.frozen and each.name not in chosen) for each in before]
+    session.layers = session.runner.layers = layers
+    try:
+        run = CaptureRun(session, per_batch=wish.batch_by_batch)
+        run.training()
+        _check_ran(run)
+        return run.capture(Renewal())
+    finally:
+        session.layers = session.runner.layers = before
 
 
 # ------------------------------------------------------------------ which layers
@@ -162,6 +192,21 @@ def chosen_layers(
         else:
             chosen.append(name)
     return chosen, left
+
+
+def _check_frozen(capture: Capture, chosen: Sequence[str], trainable: Collection[str] = ()) -> None:
+    """Raise UsageError where a layer behind a frozen one saw what that one's old statistics make.
+
+    Those that are `trainable` normalised with the batch instead.
+    """
+    for name in chosen[:-1]:
+        if _layer(capture, name).frozen and name not in trainable:
+            behind = chosen[chosen.index(name) + 1]
+            raise UsageError(
+                f"{quoted(name)} is frozen, so what {quoted(behind)} behind it sees in train mode "
+                "depends on the statistics that it has now; give the model and its data, with "
+                "--propagate eval and --average population, or one of these layers alone (--layer)."
+            )
 
 
 def _why_left(layer: WatchedLayer | None, *, named: bool) -> str:
@@ -217,15 +262,12 @@ def _over_batches(layer: WatchedLayer, batches: Mapping[str, Any], wish: Wish) -
     assert state is not None
     if wish.average is Average.BATCHES:
         return Statistics(mean.mean(axis=0), var.mean(axis=0))
-    momentum = wish.momentum
-    weight = None if momentum is None else convention.new_weight(momentum)
-    if weight is None and state.module is not None:
-        weight = state.module.momentum
+    weight = _weight(layer, wish)
     counted = int(state.num_batches_tracked or 0)
     now = Statistics(*(np.asarray(each, np.float64) for each in _running(state)))
     for k, batch in enumerate(zip(mean, var, strict=True)):
         new = 1 / (counted + k + 1) if weight is None else weight
-        # As PyTorch does it, so that a weight of 1 leaves nothing of what was there, NaN included.
+        # A weight of 1 leaves nothing of what was there; PyTorch would keep NaN, which is 0 * NaN.
         now = Statistics(
             *(
                 each if new == 1 else old * (1 - new) + each * new
@@ -233,6 +275,27 @@ def _over_batches(layer: WatchedLayer, batches: Mapping[str, Any], wish: Wish) -
             )
         )
     return now
+
+
+def _weight(layer: WatchedLayer, wish: Wish) -> float | None:
+    """The weight of each new batch; None for a plain average with what was counted before.
+
+    Raises UsageError for a layer that knows none, or whose batches are its samples.
+    """
+    if layer.per_sample:
+        raise UsageError(
+            f"--average ema goes from batch to batch, but {quoted(layer.name)} is an InstanceNorm, "
+            "which takes each sample by itself; leave it out (--layer), or choose another average."
+        )
+    if wish.momentum is not None:
+        return wish.convention.new_weight(wish.momentum)
+    module = None if layer.state is None else layer.state.module
+    if module is None or not module.has_momentum:
+        raise UsageError(
+            f"--average ema needs a momentum, which {quoted(layer.name)} does not have; give it "
+            "with --momentum."
+        )
+    return module.momentum
 
 
 def _running(state: BatchNormState) -> tuple[Any, Any]:
@@ -252,14 +315,21 @@ def _changes(
         layers.append(
             LayerChange(name, state, *statistics, sums.values, sums.samples, sums.batches, error)
         )
-    _check_finite(layers)
+    _check_finite(layers, wish)
     _check_enough(layers, wish.max_error)
     return tuple(layers)
 
 
-def _check_finite(layers: Sequence[LayerChange]) -> None:
+def _check_finite(layers: Sequence[LayerChange], wish: Wish) -> None:
     for layer in layers:
         wrong = ~(np.isfinite(layer.mean) & np.isfinite(layer.var))
+        stored = wrong & ~np.isfinite(_running(layer.state)).all(axis=0)
+        if wish.average is Average.EMA and stored.any():
+            raise UsageError(
+                f"the running statistics of {quoted(layer.name)} are not finite (channel "
+                f"{int(np.argmax(stored))}), and --average ema goes on from them; choose another "
+                "average."
+            )
         if wrong.any():
             channel = int(np.argmax(wrong))
             raise ModelError(
@@ -279,12 +349,13 @@ def _check_enough(layers: Sequence[LayerChange], most: float) -> None:
     error = worst.standard_error
     needed = math.ceil(worst.samples * (error / most) ** 2) if most > 0 else 0
     digits = 10 ** max(len(str(needed)) - 2, 0)
-    enough = f"takes about {math.ceil(needed / digits) * digits} samples" if most else "is none"
+    enough = f"--max-error {most:g} takes about {math.ceil(needed / digits) * digits} samples"
+    if most <= 0:
+        enough = f"no number of samples gives --max-error {most:g}"
     raise UsageError(
         f"{worst.samples} samples are too few: they give the mean of {quoted(worst.name)} with a "
-        f"standard error of {error:.3f} of its standard deviation, and --max-error {most:g} "
-        f"{enough}; give more data, or accept this with --max-error "
-        f"{math.ceil(error * 1000) / 1000:g}."
+        f"standard error of {error:.3f} of its standard deviation, and {enough}; give more data, "
+        f"or accept this with --max-error {math.ceil(error * 1000) / 1000:g}."
     )
 
 
@@ -301,11 +372,12 @@ def _measured(
     after = session.measure(new, metric)
     metrics: dict[str, float | None] = {}
     if metric is not None:
-        mispaired = _Mispaired(metric)
-        training = session.measure({}, mispaired, propagation=Propagation.TRAINING)
+        pairs = WrongPairs(metric)
+        training = session.measure({}, pairs, propagation=Propagation.TRAINING)
         before = session.measure({}, metric)
         metrics = {"training": training.metric, "before": before.metric, "after": after.metric}
-        metrics["chance"] = mispaired.mean
+        if training.metric is not None and pairs.worse is not None:
+            metrics["chance"] = training.metric + pairs.worse
     return replace(
         done,
         gap_before=done.capture.gap(Propagation.EVAL),
@@ -314,62 +386,3 @@ def _measured(
         metrics={key: value for key, value in metrics.items() if value is not None},
         checked=True,
     )
-
-
-class _Mispaired:
-    """A metric that is also taken of outputs which are paired with the next sample's batch entry.
-
-    What is right must be better than that, which shows whether more or less is better.
-    """
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-        self._right: list[float] = []
-        self._wrong: list[float] = []
-        self._fails = False
-
-    def __call__(self, output: Any, batch: Any) -> Any:
-        """The metric itself."""
-        right = self._metric(output, batch)
-        if not self._fails:
-            try:
-                self._wrong.append(float(self._metric(_rolled(output), batch)))
-                self._right.append(float(right))
-            except Exception:  # noqa: BLE001  # the user's code, asked what it was not written for
-                self._fails = True
-        return right
-
-    @property
-    def mean(self) -> float | None:
-        """The mean over the batches of wrong pairs.
-
-        None where a batch failed, or where wrong pairs and right ones may differ by chance: where
-        the mean of the differences is not CLEAR times its standard error, or, of a few batches, not
-        all of them are one way and large.
-        """
-        if self._fails or not self._wrong:
-            return None
-        right, wrong = np.array(self._right), np.array(self._wrong)
-        apart = wrong - right
-        if len(apart) >= FEW:
-            error = apart.std(ddof=1) / math.sqrt(len(apart))
-            clear = abs(apart.mean()) > CLEAR * error
-        else:
-            clear = bool(np.all(np.abs(apart) > LARGE * np.maximum(np.abs(right), np.abs(wrong))))
-            clear = clear and abs(np.sign(apart).sum()) == len(apart)
-        return float(wrong.mean()) if clear else None
-
-
-def _rolled(output: Any) -> Any:
-    """The output with its samples moved on by one; raises ValueError where they are not known."""
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        if not output.ndim or len(output) < 2:
-            raise ValueError("a single sample")
-        return output.roll(1, 0)
-    if isinstance(output, Mapping):
-        return type(output)({key: _rolled(value) for key, value in output.items()})  # type: ignore[call-arg]  # as dict
-    if type(output) in {list, tuple}:
-        return type(output)(map(_rolled, output))
-    raise ValueError("no tensor")

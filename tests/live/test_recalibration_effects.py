@@ -1,0 +1,162 @@
+"""What a recalibration refuses, leaves as it was, and measures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.errors import ModelError, UsageError
+from bncli.live.batch import Statistics
+from bncli.live.recalibration import recalibrated
+from bncli.live.session import Session
+from bncli.model.recalibration import Average
+from tests.live.recalibrating import (
+    BATCHES,
+    TRAINING,
+    UNEVEN,
+    inputs_of_layers,
+    one_spoilt,
+    recalibration,
+    wish,
+    written,
+    wrong,
+)
+from tests.live.small import Net, data, gap_by_hand, images, made, snapshot
+
+# ---------------------------------------------- refused
+
+
+def test_as_many_samples_as_are_asked_for_suffice():
+    net = made()
+    with pytest.raises(UsageError, match=r"^32 samples are too few: .* samples; give") as raised:
+        recalibration(net, images(4, 8), wish(max_error=0.05, **TRAINING))
+    text = str(raised.value)
+    needed = int(re.search(r"about (\d+) samples", text)[1])
+    assert 100 < needed < 2000
+    enough = [*torch.cat(images(-(-needed // 16), 16, seed=11))[:needed].split(16)]
+    done = recalibration(net, enough, wish(max_error=0.05, **TRAINING))
+    assert max(layer.standard_error for layer in done.layers) <= 0.05
+    with pytest.raises(UsageError, match="too few"):
+        recalibration(net, enough[: len(enough) // 2], wish(max_error=0.05, **TRAINING))
+    accepted = float(text.rpartition(" ")[2].rstrip("."))
+    recalibration(net, images(4, 8), wish(max_error=accepted, **TRAINING))
+
+
+def test_no_number_of_samples_gives_no_error_at_all():
+    with pytest.raises(UsageError, match="no number of samples gives --max-error 0;"):
+        recalibration(made(), BATCHES, wish(max_error=0))
+
+
+def test_data_that_are_not_finite_are_refused():
+    tensors = [x.clone() for x in BATCHES]
+    tensors[2][0, 0, 0, 0] = torch.nan
+    for wished in (wish(), wish(**TRAINING), wish(average=Average.EMA, **TRAINING)):
+        with pytest.raises(ModelError, match=r"the data's statistics in bn1 are not finite"):
+            recalibration(made(), tensors, wished)
+
+
+def test_batches_of_one_value_a_channel_are_refused():
+    singles = [*torch.cat(BATCHES[:2]).split(1)]
+    for check in (True, False):
+        with pytest.raises(ModelError, match=r"more than one value; give larger batches"):
+            recalibration(made(), singles, check=check)
+
+
+# ---------------------------------------------- as before afterwards
+
+
+class Fails(Net):
+    """A model that draws random numbers, and fails at a pass of one's choice."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.passes = at, 0
+
+    def forward(self, x):
+        self.passes += 1
+        torch.rand(3)
+        if self.passes == self.at:
+            raise ValueError("no")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("at", [None, 1, 3, 10, 14, 18, 22])
+def test_a_model_is_as_before(at):
+    net = Fails(at).train()
+    net.bn2.eval()
+    before = snapshot(net)
+    for wished in (wish(), wish(average=Average.EMA, layers=["*"], **TRAINING)):
+        net.passes = 0
+        try:
+            recalibration(net, BATCHES, wished, metric=lambda y, _: float(y.mean()))
+        except ModelError:
+            assert at is not None
+        assert snapshot(net) == before
+        assert net.passes == at or net.passes > 15
+    assert not any(each._forward_pre_hooks for each in net.modules())
+
+
+def test_what_cannot_be_held_is_raised_and_nothing_changes():
+    net = made()
+    before = snapshot(net)
+
+    def hold(*_):
+        raise UsageError("no room")
+
+    with pytest.raises(UsageError, match="no room"):
+        recalibration(net, BATCHES, hold=hold)
+    assert snapshot(net) == before
+
+
+# ---------------------------------------------- what is measured
+
+
+def test_it_is_measured_with_the_numbers_that_the_buffers_will_hold():
+    net, asked = wrong(one_spoilt), []
+
+    def coarse(name, given):
+        asked.append(name)
+        return Statistics(*(np.round(2 * each) / 2 + 0.5 for each in given))
+
+    done = recalibration(net, BATCHES, hold=coarse, metric=lambda y, _: float(y.abs().mean()))
+    assert asked == ["bn1", "bn2", "bn3"]
+    rounded = replace(
+        done,
+        layers=tuple(
+            replace(layer, mean=new.mean, var=new.var)
+            for layer in done.layers
+            for new in [coarse(layer.name, (layer.mean, layer.var))]
+        ),
+    )
+    assert done.gap_after == pytest.approx(gap_by_hand(written(net, rounded), BATCHES), rel=1e-5)
+    assert done.gap_before == pytest.approx(gap_by_hand(net, BATCHES), rel=1e-5)
+    with torch.no_grad():
+        after = torch.cat([written(net, rounded)(x) for x in BATCHES]).abs().mean()
+        before = torch.cat([net(x) for x in BATCHES]).abs().mean()
+    assert done.metrics["after"] == pytest.approx(float(after), rel=1e-5)
+    assert done.metrics["before"] == pytest.approx(float(before), rel=1e-5)
+    training = inputs_of_layers(net, BATCHES, training=True)["bn3"]
+    assert len(training) == len(BATCHES)
+    assert set(done.metrics) >= {"training", "before", "after"}
+
+
+def test_a_metric_of_wrong_pairs_is_beside_the_right_ones():
+    net = wrong(one_spoilt, UNEVEN)
+    truth = [net.train()(x).detach() for x in UNEVEN]
+    net = wrong(one_spoilt, UNEVEN)
+    batches = [
+        replace(each, whole=wanted) for each, wanted in zip(data(UNEVEN), truth, strict=True)
+    ]
+    session = Session(net, batches)
+    with session.open():
+        done = recalibrated(
+            session, wish(), None, lambda y, wanted: float((y - wanted).square().mean())
+        )
+    assert done.metrics["training"] == pytest.approx(0, abs=1e-10)
+    wanted = [float((y.roll(1, 0) - y).square().mean()) for y in truth]
+    assert done.metrics["chance"] == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert done.metrics["after"] < done.metrics["before"]
