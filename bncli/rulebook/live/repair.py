@@ -92,7 +92,7 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             NO_HELP.code,
             NO_HELP.severity,
             "the model",
-            message,
+            f"new statistics do not help: {message}",
             claim=NO_HELP.summary,
             detail=_detail(done, cause),
             hint=NO_HELP.hint if cause is None else cause.hint or NO_HELP.hint,
