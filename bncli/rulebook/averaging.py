@@ -70,7 +70,8 @@ NO_UPDATE_BN = Rule(
     "update-bn-not-run",
     Severity.WARNING,
     "weights were averaged, but the statistics are still the live model's",
-    "Run torch.optim.swa_utils.update_bn(loader, model) before the averaged model is used.",
+    "Run torch.optim.swa_utils.update_bn(loader, model), or bncli recalibrate, before the averaged "
+    "model is used.",
     symptom="The averaged weights perform worse than any of the weights they were made from.",
     arithmetic="n_averaged is above 1, weight or bias differs from that of the live model (the one "
     "being trained) in the same file, and running_mean and running_var are equal to the live ones "

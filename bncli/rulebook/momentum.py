@@ -199,7 +199,7 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         hint = LAST_ALONE
         if momentum < 1:
             hint = f"If {momentum:.6g} follows Keras' convention, set momentum={meant:.6g} and "
-            hint += "re-estimate the running statistics on training data."
+            hint += "re-estimate the running statistics on training data with bncli recalibrate."
         findings.append(
             INVERTED.finding(
                 label(layer.name),

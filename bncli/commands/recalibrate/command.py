@@ -173,7 +173,11 @@ def _report(
         findings=findings,
         subject=subject_of(found),
         answer=rows.answer(layers, rows.FEW if findings else rows.SHOWN),
-        remarks=tuple(words.remarks(found, wish, written, effect.metric or "")),
+        remarks=tuple(
+            words.remarks(
+                found, wish, written, effect.metric or "", told=judgement.finding is not None
+            )
+        ),
         verdict=words.verdict(
             found,
             judgement.outcome,

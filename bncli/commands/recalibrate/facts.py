@@ -48,6 +48,7 @@ def facts_of(
         "rounds": None if done is None or wish.propagation is Propagation.TRAINING else done.rounds,
         "settled": None if done is None else done.settled,
         "verified": None if written is None else written.verified,
+        "serialization_id": None if written is None else written.serialization_id,
     }
     if effect.metric is not None and done is not None:
         facts["metric"] = effect.metric

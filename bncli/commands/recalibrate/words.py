@@ -37,12 +37,18 @@ WHY = {
 """Why a layer, or several, are left alone."""
 
 
-def remarks(found: Found, wish: Wish, written: Written | None, metric: str) -> Iterator[str]:
-    """The effect, how the statistics were found, what is left alone, and what was written."""
+def remarks(
+    found: Found, wish: Wish, written: Written | None, metric: str, *, told: bool = False
+) -> Iterator[str]:
+    """The effect, how the statistics were found, what is left alone, and what was written.
+
+    `told` says that a finding has the effect.
+    """
     done = found.done
     if done is None:
         return
-    yield from _effect(done, metric)
+    if not told:
+        yield from _effect(done, metric)
     yield _how(done, wish)
     if not done.checked:
         why = "as --no-check asks" if found.ran else "because that needs the model"

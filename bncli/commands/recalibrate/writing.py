@@ -12,7 +12,7 @@ from bncli.files.edits import check_edited, write_edited, write_model
 from bncli.light import dataclass, np
 from bncli.loaders import open_model
 from bncli.loaders.names import quoted
-from bncli.loaders.patches import rounded
+from bncli.loaders.patches import has_serialization_id, rounded
 from bncli.rulebook.interface import examples
 from bncli.sections.answer import counted
 
@@ -56,6 +56,11 @@ class Written:
     def nbytes(self) -> int:
         """How many bytes are replaced, checksums included."""
         return sum(len(edit.data) for edits in self.edits.values() for edit in edits)
+
+    @property
+    def serialization_id(self) -> str | None:
+        """What became of the hash of the contents that torch.save stores: "kept", or None for none."""
+        return "kept" if has_serialization_id(self.edits) else None
 
     def write(self, saved: SavedFlags) -> Written:
         """Write the new file, or the folder of several, and compare it with the old one.

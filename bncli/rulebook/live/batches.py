@@ -44,7 +44,7 @@ MEMORY = Rule(
     Severity.WARNING,
     "the running statistics look like those of the last few batches",
     "Train with a smaller momentum (PyTorch's is the weight of the new batch), and re-estimate the "
-    "running statistics on training data.",
+    "running statistics on training data with bncli recalibrate.",
     symptom="Evaluation is noisy, and swings from one checkpoint to the next.",
     arithmetic="The stored mean's squared distance from the data's, over the variance of the "
     "batches' means, is about m/(2 - m): 0.05 at a momentum m of 0.1, 1 at 0.99. It is above a "
@@ -81,7 +81,7 @@ DROPOUT = Rule(
     Severity.WARNING,
     "dropout in front of a BatchNorm layer changes the variance that it stores",
     "Move dropout behind the last BatchNorm layer, or re-estimate the running statistics with "
-    "dropout off.",
+    "dropout off, as bncli recalibrate does.",
     symptom="Evaluation is somewhat worse than training, and more so the higher the dropout rate.",
     arithmetic="Dropout at rate p multiplies the mean square of its input by 1/(1 - p) in "
     "training, and leaves it as it is in evaluation. With dropout off, the variances of nearly "

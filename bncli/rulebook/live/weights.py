@@ -21,9 +21,9 @@ OTHER_WEIGHTS = Rule(
     "statistics-of-other-weights",
     Severity.WARNING,
     "the running statistics were gathered with other weights than these",
-    "Re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn), or "
-    "load weights and buffers of one checkpoint. If these layers were in eval mode while the model "
-    "was trained, give --frozen with their names.",
+    "Re-estimate the running statistics on training data with bncli recalibrate, or load weights "
+    "and buffers of one checkpoint. If these layers were in eval mode while the model was trained, "
+    "give --frozen with their names.",
     symptom="Evaluation is worse than training after weights were averaged, restored, or trained "
     "further while the statistics stayed as they were.",
     arithmetic="The first layer's means do not follow from the kernels before it: whatever the "
@@ -48,7 +48,7 @@ SPOILT = Rule(
     Severity.WARNING,
     "the statistics of a single layer, or of a few, are wrong while all others fit",
     "Load running_mean and running_var of this layer from a checkpoint in which they are right, or "
-    "re-estimate the running statistics on training data (torch.optim.swa_utils.update_bn).",
+    "re-estimate them on training data with bncli recalibrate.",
     symptom="Evaluation is bad, and the statistics of all layers but one are as they should be.",
     arithmetic="The predicted error of the layer's output is 10 times that of every other layer, "
     "or it is the only one that is off.",
@@ -63,7 +63,7 @@ UNEXPLAINED = Rule(
     Severity.WARNING,
     "stored statistics do not fit the data, and none of the known causes explains it",
     "Capture the training data with the same model and pass it as --reference. If the statistics "
-    "do not fit these either, re-estimate them.",
+    "do not fit these either, re-estimate them with bncli recalibrate.",
     symptom="The model is good in training mode and worse in evaluation.",
     arithmetic="The predicted error of a layer's output is above 0.1 and beyond what chance and "
     "the running average's memory give. Without such a layer, the outputs' gap between the modes "

@@ -14,7 +14,7 @@ PROMISED = ("layers", "changed", "bytes_changed", "gap_before", "gap_after", "ou
 
 
 def test_the_promised_keys():
-    written = SimpleNamespace(nbytes=40, output="new.pth", verified=1)
+    written = SimpleNamespace(nbytes=40, output="new.pth", verified=1, serialization_id="kept")
     one = found(done(), {"other": "frozen"}, checkpoint=False)
     facts = facts_of(one, WISH, Judgement(Outcome.HELPS), written, EffectFlags())
     assert [facts[key] for key in PROMISED] == [2, 1, 40, 1.5, 0.25, "new.pth"]

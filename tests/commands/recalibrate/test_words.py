@@ -42,6 +42,8 @@ def test_the_effect_and_how_it_was_found():
         "new statistics: mean and variance of all values, in the eval propagation (3 passes)",
         "compared",
     ]
+    told = remarks(found(done(metrics=metrics, rounds=3)), WISH, written(), "a", told=True)
+    assert [*told] == said[2:]
     assert change(math.nan, 1.0) == "NaN -> 1"
 
 

@@ -73,6 +73,7 @@ def test_every_container(folder, name):
     assert written.nbytes >= 2 * 8 + 8  # two channels in float32, twice, and an int64
     written = written.write(saved)
     assert (written.output, written.verified) == ("new", 1)
+    assert written.serialization_id == ("kept" if name == "net.pth" else None)
     wanted = {k: v.numpy() for k, v in state(other=OTHER).items()} | {
         "bn.running_mean": np.float32(MEAN),
         "bn.running_var": np.float32(VAR),
