@@ -59,7 +59,7 @@ class Written:
 
     @property
     def serialization_id(self) -> str | None:
-        """What became of the hash of the contents that torch.save stores: "kept", or None for none."""
+        """What became of the hash of the contents that torch.save stores; None without one."""
         return "kept" if has_serialization_id(self.edits) else None
 
     def write(self, saved: SavedFlags) -> Written:
