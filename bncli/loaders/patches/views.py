@@ -98,7 +98,7 @@ def _meet(one: TensorRef, other: TensorRef) -> bool:
     )
     span = 1
     for step, size in axes:
-        if step and step < span:  # axes that overlap: taken for all of its span
+        if step and step < span:  # axes that interlock: taken for all of its span
             return bool(len(rest))
         span += step * (size - 1)
     for step, size in reversed(axes):

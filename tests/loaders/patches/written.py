@@ -65,29 +65,31 @@ def differing(one, other):
     return set(np.flatnonzero(np.not_equal(*pair)).tolist())
 
 
-def checksum_places(data):
-    """Every byte of a ZIP archive that is part of a checksum, found without bncli.
+def checksums(data):
+    """Place -> (member, value) of each checksum in a ZIP archive, found without bncli.
 
     In the directory, in each local header, and behind each member with the flag for that.
     """
-    found = set()
-    end = data.rfind(b"PK\x05\x06")
-    at = struct.unpack_from("<L", data, end + 16)[0]
+    places = []
+    at = struct.unpack_from("<L", data, data.rfind(b"PK\x05\x06") + 16)[0]
     with zipfile.ZipFile(BytesIO(data)) as archive:
         infos = archive.infolist()
     for info in infos:
         assert data[at : at + 4] == b"PK\x01\x02"
-        lengths = struct.unpack_from("<3H", data, at + 28)
-        found |= {*range(at + 16, at + 20)}
-        at += 46 + sum(lengths)
         local = info.header_offset
-        found |= {*range(local + 14, local + 18)}
+        places += [(at + 16, info.filename), (local + 14, info.filename)]
+        at += 46 + sum(struct.unpack_from("<3H", data, at + 28))
         if info.flag_bits & 8:
             behind = local + 30 + sum(struct.unpack_from("<2H", data, local + 26))
             behind += info.compress_size
             behind += 4 * (data[behind : behind + 4] == b"PK\x07\x08")
-            found |= {*range(behind, behind + 4)}
-    return found
+            places.append((behind, info.filename))
+    return {at: (name, struct.unpack_from("<L", data, at)[0]) for at, name in places}
+
+
+def checksum_places(data):
+    """Every byte of a ZIP archive that is part of a checksum."""
+    return {place for at in checksums(data) for place in range(at, at + 4)}
 
 
 class Pipe:
