@@ -121,6 +121,14 @@ def test_columns_of_one_matrix_do_not_meet():
     assert [*views.shared([*columns, whole], {"7": columns[7]})] == [(columns[7], whole)]
 
 
+def test_blocks_side_by_side_do_not_meet():
+    left, right = view((6, 3), (5, 1), name="left"), view((6, 2), (5, 1), at=12, name="right")
+    assert not [*views.shared([left, right], {"left": left})]
+    assert not [*views.shared([left, right], {"right": right})]
+    wider = view((6, 4), (5, 1), name="wider")
+    assert [*views.shared([wider], {"right": right})] == [(right, wider)]
+
+
 def test_tensors_without_elements_take_nothing():
     empty = view((0,), (1,), at=4, name="empty")
     assert views.placed(empty) is None
