@@ -162,6 +162,13 @@ def test_a_new_file_never_takes_the_place_of_one_that_came_meanwhile(folder, mon
     assert sorted(path.name for path in folder.iterdir()) == ["dangling", "late", "new"]
 
 
+def test_a_file_that_is_there_is_refused_before_any_work(folder):
+    (folder / "old").write_bytes(b"old")
+    with pytest.raises(FileError, match="it exists already"), replacing(folder / "old", new=True):
+        pytest.fail("the block began")
+    assert (folder / "old").read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_new_folder_is_there_whole_or_not_at_all(folder, error):
     with (  # noqa: PT012  # what happens midway
