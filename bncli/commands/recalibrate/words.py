@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def _effect(done: Recalibration, metric: str) -> Iterator[str]:
     if not done.checked:
         return
     before, after, floor = done.gap_before, done.gap_after, done.gap_floor
-    if before is None or after is None:
+    if after is None:
         yield gap_line(done.capture)
     else:
         least = "" if floor is None else f" (floor {floor:.3g})"
@@ -76,9 +77,10 @@ def _effect(done: Recalibration, metric: str) -> Iterator[str]:
         yield f"{metric}: {change(numbers['before'], numbers['after'], '.4g')}{training}"
 
 
-def change(before: float, after: float, spec: str = ".3g") -> str:
-    """Two numbers, the old one first."""
-    return f"{before:{spec}} -> {after:{spec}}".replace("nan", "NaN")
+def change(before: float | None, after: float, spec: str = ".3g") -> str:
+    """Two numbers, the old one first; None where it is not finite."""
+    old = "not finite" if before is None or not math.isfinite(before) else f"{before:{spec}}"
+    return f"{old} -> {after:{spec}}"
 
 
 def _how(done: Recalibration, wish: Wish) -> str:
@@ -139,15 +141,15 @@ def _then(done: Recalibration, outcome: Outcome) -> str:
     """What the new statistics do, where it was measured."""
     if outcome is not Outcome.HELPS:
         return ""
-    before, after = done.gap_before, done.gap_after
+    what, before, after = "the gap", done.gap_before, done.gap_after
     if done.metrics:
-        before, after = done.metrics.get("before"), done.metrics.get("after")
         what = "the metric"
-    else:
-        what = "the gap"
-    if before is None or after is None:
+        before, after = done.metrics.get("before"), done.metrics.get("after")
+    if after is None:
         return ""
-    return f"; {what} goes from {before:.4g} to {after:.4g}".replace("nan", "NaN")
+    if before is None or not math.isfinite(before):
+        return f"; {what} becomes {after:.4g}, and was not finite"
+    return f"; {what} goes from {before:.4g} to {after:.4g}"
 
 
 def _right(done: Recalibration) -> str:

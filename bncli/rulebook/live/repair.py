@@ -6,6 +6,8 @@ import math
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from bncli.light import np
+from bncli.model.capture import Propagation
 from bncli.model.recalibration import Goal, Recalibration
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
@@ -79,6 +81,8 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     if metrics:
         helps, message = _by_metric(done, goal)
         numbers |= {f"metric_{key}": value for key, value in metrics.items()}
+    elif after is not None and _was_not_finite(done):
+        return Judgement(Outcome.HELPS, others=stay)
     elif before is None or after is None:
         return Judgement(Outcome.UNKNOWN)
     else:
@@ -95,7 +99,7 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             f"new statistics do not help: {message}",
             claim=NO_HELP.summary,
             detail=_detail(done, cause),
-            hint=NO_HELP.hint if cause is None else cause.hint or NO_HELP.hint,
+            hint=NO_HELP.hint if cause is None or cause.code.startswith(STORED) else cause.hint,
             evidence={**numbers, "cause": None if cause is None else cause.code},
         ),
     )
@@ -112,6 +116,15 @@ def _right(done: Recalibration, found: Diagnosis) -> bool:
     return worst < BLAMED and (_at_floor(done) or before - floor < BLAMED)
 
 
+def _was_not_finite(done: Recalibration) -> bool:
+    """Whether the outputs hold NaN or Inf in evaluation, and not in training."""
+    outputs = done.capture.outputs
+    trained = all(np.isfinite(out.squares).all() for out in outputs)
+    return trained and not all(
+        math.isfinite(out.apart.get(Propagation.EVAL, 0.0)) for out in outputs
+    )
+
+
 def _at_floor(done: Recalibration) -> bool:
     """Whether statistics found anew in all layers would leave the gap about as it is."""
     before, floor = done.gap_before, done.gap_floor
@@ -124,6 +137,8 @@ def _by_metric(done: Recalibration, goal: Goal) -> tuple[bool, str]:
         done.metrics.get(key, math.nan) for key in ("training", "before", "after")
     )
     message = f"the metric goes from {before:.4g} to {after:.4g} ({training:.4g} in training)"
+    if math.isnan(before) and not math.isnan(after):
+        return True, message
     if goal is Goal.MAX:
         return after > before, message
     if goal is Goal.MIN:

@@ -129,6 +129,18 @@ def test_the_metric_before_and_after(recalibrated, spoilt):
     )
 
 
+def test_statistics_that_are_not_finite_are_repaired(recalibrated, spoilt, net):
+    spoilt.bn2.running_var.fill_(float("nan"))
+    torch.save(spoilt.state_dict(), "nan.pth")
+    report = recalibrated("nan.pth", "--save-checkpoint=new.pth")
+    assert (report["facts"]["outcome"], report["facts"]["gap_before"]) == ("helps", None)
+    assert report["tables"]["layers"][1]["var_ratio_max"] is None
+    wanted = renewed_by_hand(spoilt, net).state_dict()["bn2.running_var"]
+    np.testing.assert_allclose(loaded("new.pth")["bn2.running_var"], wanted, rtol=2e-5)
+    report = recalibrated("nan.pth", "--metric=metrics.py:square")
+    assert report["facts"]["outcome"] == "helps"
+
+
 def test_only_some_layers(recalibrated, spoilt):
     report = recalibrated("spoilt.pth", "--layer=bn2", "--save-checkpoint=new.pth")
     assert (report["facts"]["layers"], report["facts"]["changed"]) == (3, 1)

@@ -44,7 +44,7 @@ def test_the_effect_and_how_it_was_found():
     ]
     told = remarks(found(done(metrics=metrics, rounds=3)), WISH, written(), "a", told=True)
     assert [*told] == said[2:]
-    assert change(math.nan, 1.0) == "NaN -> 1"
+    assert change(math.nan, 1.0) == change(None, 1.0) == "not finite -> 1"
 
 
 def test_what_was_not_measured_is_said():
@@ -141,6 +141,11 @@ def test_the_verdict_where_a_metric_decides():
     metrics = {"before": 0.5, "after": 0.75}
     said = verdict(found(done(metrics=metrics)), Outcome.HELPS, written("n"), asked=True)
     assert said == "1 layer of n has new statistics; the metric goes from 0.5 to 0.75"
+
+
+def test_the_verdict_where_the_old_numbers_were_not_finite():
+    said = verdict(found(done(gap_before=None)), Outcome.HELPS, written("n"), asked=True)
+    assert said == "1 layer of n has new statistics; the gap becomes 0.25, and was not finite"
 
 
 def test_nothing_to_change():
