@@ -526,7 +526,7 @@ while True:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_process_that_is_killed_leaves_whole_files_alone(folder):
-    """Killed 20 times, or until one of them was in the middle of it, while it writes 20 MB."""
+    """Killed 20 times while it writes 20 MB, and until once it was in the middle of that."""
     size = 20_000_000
     old = content(size)
     new = b"new" + old[3:-3] + b"new"
