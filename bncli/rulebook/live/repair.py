@@ -74,7 +74,7 @@ def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     if not done.checked:
         return Judgement(Outcome.UNKNOWN, others=stay)
     cause = next(iter(causes), None)
-    if cause is None and _right(done, found):
+    if not stay and _right(done, found):  # such as a momentum that did no harm, or not any more
         return Judgement(Outcome.NOTHING)
     metrics, before, after = done.metrics, done.gap_before, done.gap_after
     numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}

@@ -14,7 +14,7 @@ import torch
 
 from bncli.errors import ExitCode
 from tests.commands.recalibrate.conftest import CALL
-from tests.live.small import gap_by_hand, renewed_by_hand
+from tests.live.small import gap_by_hand, images, made, renewed_by_hand
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -99,6 +99,23 @@ def test_nothing_to_repair(recalibrated, healthy):
     report = recalibrated("right.pth", "--save-checkpoint=new.pth", "--force")
     assert report["facts"]["output"] == "new.pth"
     assert Path("new.pth").exists()
+
+
+def test_nothing_to_repair_in_what_was_repaired(run, code, save):
+    """Though the momentum of 0.9, which is likely to spoil them again, is still there."""
+    code(
+        "keras.py", "from tests.live.small import Net\n\n\ndef net():\n    return Net(momentum=0.9)"
+    )
+    for number, x in enumerate(batches := images(batches=10, samples=40)):
+        save(f"{number}.pt", x)
+    model = made(tensors=batches, momentum=0.9)
+    model.bn1.running_var *= 9
+    torch.save(model.state_dict(), "last.pth")
+    call = ("recalibrate", "keras.py:net", "--data=?.pt", "--max-error=1")
+    first = run(*call, "--checkpoint=last.pth", "--save-checkpoint=new.pth", "-f", "json")
+    assert (first.code, first.report["facts"]["outcome"]) == (0, "helps")
+    again = run(*call, "--checkpoint=new.pth", "-f", "json")
+    assert (again.code, again.report["facts"]["outcome"]) == (0, "nothing to repair")
 
 
 def test_what_does_not_help_is_not_written(recalibrated, code, spoilt):
