@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ class Wish:
     `convention` gives the divisor of the variance and what `momentum` is the weight of; a momentum
     of None is that of each layer. `propagation` is the one whose inputs count, TRAINING or EVAL.
     `layers` has patterns of the layers that are to change, None for all that are not frozen and are
-    no InstanceNorm. `max_error` is the largest standard error of a mean, in standard deviations.
+    no InstanceNorm.
     """
 
     convention: Convention
@@ -43,7 +42,6 @@ class Wish:
     propagation: Propagation = Propagation.EVAL
     momentum: float | None = None
     layers: Sequence[str] | None = None
-    max_error: float = 0.01
 
     @property
     def batch_by_batch(self) -> bool:
@@ -71,7 +69,7 @@ def recalibrated(
     """New statistics from a model that runs over its data, inside `session.open()`.
 
     `hold` rounds the statistics that are measured; without `check` nothing is. Raises UsageError
-    for too little data and for a pattern that fits no layer, ModelError where the model cannot run
+    for a pattern that fits no layer, ModelError where the model cannot run
     in training mode or a layer sees what is not finite, and what `hold` raises.
     """
     from bncli.live.capture_run import CaptureRun
@@ -305,7 +303,7 @@ def _running(state: BatchNormState) -> tuple[Any, Any]:
 def _changes(
     capture: Capture, new: Mapping[str, tuple[Statistics, InputSums]], wish: Wish
 ) -> tuple[LayerChange, ...]:
-    """The layers with their new statistics. Raises UsageError for data that do not suffice."""
+    """The layers with their new statistics. Raises ModelError for what is not finite."""
     layers = []
     for name, (statistics, sums) in new.items():
         state = _layer(capture, name).state
@@ -316,7 +314,6 @@ def _changes(
             LayerChange(name, state, *statistics, sums.values, sums.samples, sums.batches, error)
         )
     _check_finite(layers, wish)
-    _check_enough(layers, wish.max_error)
     return tuple(layers)
 
 
@@ -338,25 +335,6 @@ def _check_finite(layers: Sequence[LayerChange], wish: Wish) -> None:
                 "cannot be stored; look for NaN or Inf in the data and the weights with bncli "
                 "diagnose."
             )
-
-
-def _check_enough(layers: Sequence[LayerChange], most: float) -> None:
-    """Raise UsageError where there are too few samples to know the means well enough."""
-    short = [layer for layer in layers if layer.standard_error > most]
-    if not short:
-        return
-    worst = max(short, key=lambda layer: layer.standard_error)
-    error = worst.standard_error
-    needed = math.ceil(worst.samples * (error / most) ** 2) if most > 0 else 0
-    digits = 10 ** max(len(str(needed)) - 2, 0)
-    enough = f"--max-error {most:g} takes about {math.ceil(needed / digits) * digits} samples"
-    if most <= 0:
-        enough = f"no number of samples gives --max-error {most:g}"
-    raise UsageError(
-        f"{worst.samples} samples are too few: they give the mean of {quoted(worst.name)} with a "
-        f"standard error of {error:.3f} of its standard deviation, and {enough}; give more data, "
-        f"or accept this with --max-error {math.ceil(error * 1000) / 1000:g}."
-    )
 
 
 # ------------------------------------------------------------------ what they do

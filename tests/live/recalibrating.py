@@ -21,7 +21,7 @@ TRAINING = {"propagation": Propagation.TRAINING}
 
 def wish(framework="pytorch", **given):
     """A wish that any number of samples will do for, unless it says otherwise."""
-    return Wish(convention(framework), **{"max_error": 10.0} | given)
+    return Wish(convention(framework), **given)
 
 
 def recalibration(net, tensors, wished=None, *, metric=None, hold=None, check=True, frozen=()):

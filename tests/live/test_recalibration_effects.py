@@ -13,7 +13,9 @@ from bncli.errors import ModelError, UsageError
 from bncli.live.batch import Statistics
 from bncli.live.recalibration import recalibrated
 from bncli.live.session import Session
-from bncli.model.recalibration import Average
+from bncli.model.recalibration import Average, Goal
+from bncli.rulebook.live.causes import Diagnosis
+from bncli.rulebook.live.repair import judged
 from tests.live.recalibrating import (
     BATCHES,
     TRAINING,
@@ -30,25 +32,26 @@ from tests.live.small import Net, data, gap_by_hand, images, made, snapshot
 # ---------------------------------------------- refused
 
 
+def short(tensors, most):
+    """The finding for too few samples; None where they suffice."""
+    done = recalibration(made(), tensors, wish(**TRAINING), check=False)
+    return judged(done, Goal.TRAINING, Diagnosis((), ()), most).finding
+
+
 def test_as_many_samples_as_are_asked_for_suffice():
-    net = made()
-    with pytest.raises(UsageError, match=r"^32 samples are too few: .* samples; give") as raised:
-        recalibration(net, images(4, 8), wish(max_error=0.05, **TRAINING))
-    text = str(raised.value)
-    needed = int(re.search(r"about (\d+) samples", text)[1])
+    found = short(images(4, 8), 0.05)
+    assert (found.code, found.evidence["samples"]) == ("BN821", 32)
+    needed = found.evidence["samples_needed"]
     assert 100 < needed < 2000
     enough = [*torch.cat(images(-(-needed // 16), 16, seed=11))[:needed].split(16)]
-    done = recalibration(net, enough, wish(max_error=0.05, **TRAINING))
-    assert max(layer.standard_error for layer in done.layers) <= 0.05
-    with pytest.raises(UsageError, match="too few"):
-        recalibration(net, enough[: len(enough) // 2], wish(max_error=0.05, **TRAINING))
-    accepted = float(text.rpartition(" ")[2].rstrip("."))
-    recalibration(net, images(4, 8), wish(max_error=accepted, **TRAINING))
+    assert short(enough, 0.05) is None
+    assert short(enough[: len(enough) // 2], 0.05).code == "BN821"
+    accepted = float(re.search(r"--max-error ([\d.]+)\.$", found.hint)[1])
+    assert short(images(4, 8), accepted) is None
 
 
 def test_no_number_of_samples_gives_no_error_at_all():
-    with pytest.raises(UsageError, match="no number of samples gives --max-error 0;"):
-        recalibration(made(), BATCHES, wish(max_error=0))
+    assert "No number of samples gives 0." in short(BATCHES, 0.0).detail
 
 
 def test_data_that_are_not_finite_are_refused():

@@ -53,7 +53,7 @@ def recalibrate(
     not help is not written. With --stats, the statistics are those that bncli capture saved, and
     neither the model nor PyTorch is needed.
     """
-    wish = new.wish(stored=model is None)
+    wish, most = new.wish(stored=model is None), new.most_error
     _check(model, run, stats, effect, saved)
     from bncli.commands.recalibrate.run import from_files, from_model
 
@@ -61,7 +61,7 @@ def recalibrate(
         found = from_files(stats or [], run.checkpoint, wish, saved)
     else:
         found = from_model(model, run, wish, effect, saved)
-    judgement = _judged(found, effect)
+    judgement = _judged(found, effect, most)
     written = _written(found, judgement, saved)
     return _report(found, wish, judgement, written, effect, saved)
 
@@ -94,20 +94,22 @@ def _check(
         check_destination(saved.save_checkpoint, run.checkpoint, force=saved.force)
 
 
-def _judged(found: Found, effect: EffectFlags) -> Judgement:
-    """Whether the new statistics help, and what they leave wrong.
+def _judged(found: Found, effect: EffectFlags, most: float) -> Judgement:
+    """Whether the new statistics help, are known well enough, and what they leave wrong.
 
-    Nothing is looked for with --no-check. Raises UsageError where it cannot be measured whether
-    they help.
+    With --no-check, causes are not looked for. Raises UsageError where it cannot be measured
+    whether they help.
     """
-    from bncli.rulebook.live.causes import diagnosis
+    from bncli.rulebook.live.causes import Diagnosis, diagnosis
     from bncli.rulebook.live.repair import Judgement, Outcome, judged
     from bncli.sections.live import gap_line
 
-    if found.done is None or effect.no_check:
+    if found.done is None:
         return Judgement(Outcome.UNKNOWN)
-    judgement = judged(found.done, effect.goal, diagnosis(found.done.capture))
-    if judgement.outcome is Outcome.UNKNOWN and found.ran:
+    causes = Diagnosis((), ()) if effect.no_check else diagnosis(found.done.capture)
+    judgement = judged(found.done, effect.goal, causes, most)
+    measured = found.done.gap_after is not None or bool(found.done.metrics)
+    if found.ran and not measured and not effect.no_check:
         raise UsageError(
             f"{gap_line(found.done.capture)}. So it cannot be measured whether new statistics "
             "help; give --metric FILE.py:NAME, or leave the check out with --no-check."

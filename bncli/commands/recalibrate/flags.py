@@ -128,17 +128,21 @@ class StatisticsFlags:
                 raise UsageError("--momentum is for --average ema; leave it out, or add that.")
             if not 0 <= self.momentum <= 1:
                 raise UsageError(f"--momentum {self.momentum:g}: give a number from 0 to 1.")
-        most = MAX_ERROR if self.max_error is None else self.max_error
-        if not most >= 0:
-            raise UsageError(f"--max-error {most:g}: give a number above 0, such as 0.01.")
         return Wish(
             convention(self.convention or "pytorch"),
             average,
             self._propagation(average, stored=stored),
             self.momentum,
             self.layer,
-            most,
         )
+
+    @property
+    def most_error(self) -> float:
+        """The largest standard error of a mean. Raises UsageError for what can be none."""
+        most = MAX_ERROR if self.max_error is None else self.max_error
+        if not most >= 0:
+            raise UsageError(f"--max-error {most:g}: give a number above 0, such as 0.01.")
+        return most
 
     def _propagation(self, average: Average, *, stored: bool) -> Propagation:
         """The propagation that counts. Raises UsageError for eval where there is none."""

@@ -1,4 +1,4 @@
-"""BN820: whether new running statistics help, judged before they are written."""
+"""BN820 and BN821: whether new running statistics help, and are known well enough."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from bncli.model.capture import Propagation
 from bncli.model.recalibration import Goal, Recalibration
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
+from bncli.rulebook.layers import label
 from bncli.rulebook.live.evidence import REAL
 from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
+    from bncli.model.recalibration import LayerChange
     from bncli.report import Value
     from bncli.rulebook.live.causes import Diagnosis
 
@@ -37,17 +39,38 @@ NO_HELP = Rule(
     "there is nothing to repair.",
     seen=("huggingface/pytorch-image-models#224",),
 )
+TOO_LITTLE = Rule(
+    "BN821",
+    "too-little-data",
+    Severity.ERROR,
+    "there are too few samples to know the new statistics as well as --max-error asks",
+    "Give more data.",
+    symptom="New running statistics differ from one set of samples to the next.",
+    arithmetic="The standard error of a mean is the standard deviation of the samples' means, "
+    "within their batches, over the root of the number of samples; here it is in standard "
+    "deviations of the channel. In the worst channel of a layer, it is above --max-error (0.01 "
+    "unless given). Four times the samples halve it.",
+    certainty="Certain for samples that are drawn independently of each other. Batches that differ "
+    "from each other add to the error.",
+    lookalike="An error of a few hundredths may be small beside what the statistics are off by: "
+    "compare it with how far the means move.",
+)
 
 STORED = ("BN1", "BN2", "BN7", "BN807", "BN808", "BN809", "BN814")
 """How the codes begin of causes that lie in the stored statistics, which new ones take away."""
 
 
 class Outcome(str, Enum):
-    """What new statistics come to: they help, they do not, nothing is wrong, or it is not known."""
+    """What new statistics come to: they help, they do not, and so on.
+
+    TOO_LITTLE is where they may help and are not known well enough, and UNKNOWN where that was not
+    measured.
+    """
 
     HELPS = "helps"
     NO_HELP = "does not help"
     NOTHING = "nothing to repair"
+    TOO_LITTLE = "too little data"
     UNKNOWN = "not known"
 
 
@@ -62,11 +85,52 @@ class Judgement(NamedTuple):
     others: tuple[Finding, ...] = ()
 
 
-def judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
+def judged(done: Recalibration, goal: Goal, found: Diagnosis, most: float = math.inf) -> Judgement:
     """Whether the new statistics help; `found` is the diagnosis of the same capture.
 
-    By the metric, where there is one, else by the gap; UNKNOWN where neither was measured.
+    By the metric, where there is one, else by the gap; UNKNOWN where neither was measured. `most`
+    is the largest standard error of a mean, in standard deviations.
     """
+    judgement = _judged(done, goal, found)
+    short = [layer for layer in done.layers if layer.standard_error > most]
+    if not short or judgement.outcome not in (Outcome.HELPS, Outcome.UNKNOWN):
+        return judgement
+    worst = max(short, key=lambda layer: layer.standard_error)
+    return Judgement(Outcome.TOO_LITTLE, _too_little(worst, most), judgement.others)
+
+
+def _too_little(worst: LayerChange, most: float) -> Finding:
+    """BN821, at the layer whose means are known least."""
+    error, samples = worst.standard_error, worst.samples
+    accepted = math.ceil(error * 1000) / 1000
+    if most > 0:
+        needed = math.ceil(samples * (error / most) ** 2)
+        digits = 10 ** max(len(str(needed)) - 2, 0)
+        needed = math.ceil(needed / digits) * digits
+        enough = f"For {most:g}, it takes about {needed:,} samples."
+    else:
+        needed, enough = None, f"No number of samples gives {most:g}."
+    z = np.abs(worst.z)
+    moved = f" The layer's means move by up to {z.max():.3g} std." if np.isfinite(z).all() else ""
+    return Finding(
+        TOO_LITTLE.code,
+        TOO_LITTLE.severity,
+        label(worst.name),
+        f"{_samples(samples)} give the means with a standard error of up to {error:.3g} std",
+        claim=TOO_LITTLE.summary,
+        detail=f"{enough}{moved}",
+        hint=f"Give more data, or accept this with --max-error {accepted:g}.",
+        evidence={"standard_error": error, "samples": samples, "samples_needed": needed},
+    )
+
+
+def _samples(samples: int) -> str:
+    """So many samples, in words."""
+    return "1 sample" if samples == 1 else f"{samples:,} samples"
+
+
+def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
+    """The same for data that suffice."""
     causes = [each for each in found.findings if each.severity is not Severity.INFO]
     # What explains that new statistics do not help comes before what they would have repaired.
     causes.sort(key=lambda each: each.code.startswith(STORED))

@@ -273,3 +273,38 @@ def test_a_number_of_the_golden_by_hand(run, repository, monkeypatch):
     var = (within + between) / (int(rows[0]["values"]) - 1)
     z = np.abs(mean - stored) / np.sqrt(var + 1e-5)
     assert float(rows[0]["z_max"]) == pytest.approx(z.max(), rel=1e-12)
+
+
+@pytest.mark.parametrize("saved", [(), ("--save-checkpoint=new.pth",)])
+def test_too_little_data_is_told_with_all_that_was_measured_and_not_written(run, spoilt, saved):
+    del spoilt
+    call = [flag for flag in CALL if not flag.startswith("--max-error")]
+    result = run(*call, "--checkpoint=spoilt.pth", *saved, "-f", "json")
+    report = result.report
+    assert result.code == 1
+    assert [each["code"] for each in report["findings"]] == ["BN821"]
+    assert report["findings"][0]["hint"].startswith("Give more data, or accept this with --max-err")
+    assert report["facts"]["outcome"] == "too little data"
+    assert report["facts"]["gap_after"] < report["facts"]["gap_before"]
+    assert report["facts"]["output"] is None
+    assert not Path("new.pth").exists()
+
+
+def test_too_little_data_is_written_with_force(run, spoilt):
+    del spoilt
+    call = [flag for flag in CALL if not flag.startswith("--max-error")]
+    result = run(
+        *call, "--checkpoint=spoilt.pth", "--save-checkpoint=new.pth", "--force", "-f", "json"
+    )
+    assert result.code == 0
+    assert [each["severity"] for each in result.report["findings"]] == ["warning"]
+    assert Path("new.pth").exists()
+
+
+def test_stored_statistics_of_too_little_data_are_not_written(run, captured):
+    del captured
+    flags = ("--stats=stats.npz", "--checkpoint=spoilt.pth", "--save-checkpoint=new.pth")
+    result = run("recalibrate", *flags, "-f", "json")
+    assert result.code == 1
+    assert "BN821" in {each["code"] for each in result.report["findings"]}
+    assert not Path("new.pth").exists()

@@ -41,7 +41,6 @@ REFUSED = {
     (*MODEL, *CHECKPOINT, "--save-checkpoint=metrics.py"): "it exists already; name another file",
     (*MODEL, *CHECKPOINT, "--save-checkpoint=gone/new.pth"): "the folder 'gone' does not exist",
     (*MODEL, "--checkpoint=gone.pth", "--save-checkpoint=new.pth"): "there is no such file",
-    (*MODEL, *SAVE): "80 samples are too few: they give the mean of bn3 with a standard error of",
     ("--stats=metrics.py",): "metrics.py: it is not a statistics file; save one with bncli capture",
     ("--stats=gone*.npz",): "no file fits this pattern",
 }
