@@ -74,7 +74,7 @@ def check_alone(file: TensorFile, targets: Mapping[str, TensorRef]) -> None:
     tensors = [*file.tensors.values()]
     for path in {ref.path for ref in targets.values()} - {file.path}:
         tensors += open_shard(path).tensors.values()
-    for target, other in shared(tensors, targets):
+    for target, other in shared(tensors, targets.values()):
         raise UnsupportedFileError(
             target.path,
             f"{named(target.name)} shares bytes with {named(other.name)}, which would change, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,66 +46,113 @@ def repeats(ref: TensorRef) -> bool:
     """Whether two elements of the tensor are the same bytes."""
     if any(step == 0 for size, step in zip(ref.shape, ref.strides, strict=True) if size > 1):
         return True
-    return len(np.unique(_elements(ref))) < ref.numel
+    steps = sorted(zip(ref.strides, ref.shape, strict=True))
+    reach = 1
+    for step, size in steps:
+        if size > 1 and step < reach:  # axes that interlock
+            return len(np.unique(_elements(ref))) < ref.numel
+        reach += step * (size - 1)
+    return False
 
 
 def shared(
-    refs: Iterable[TensorRef], targets: Mapping[str, TensorRef]
+    refs: Iterable[TensorRef], targets: Iterable[TensorRef]
 ) -> Iterator[tuple[TensorRef, TensorRef]]:
-    """A target and a tensor of `refs` that takes some of its bytes, without being the same one.
+    """Targets, each with another tensor that takes some of its bytes without being the same one.
 
-    Costs one search for each tensor, and for those whose views are interleaved with a target's,
-    the bytes of that target.
+    There is at least one pair for each tensor of `refs` that takes bytes of a target, and one where
+    two targets take the same. A view whose axes interlock, as no framework makes one, is taken for
+    all that is between its first byte and its last.
+
+    Costs one search for each tensor; for a view that is interleaved with targets, as a column of a
+    matrix with other columns, also the bytes of these targets.
     """
-    spans: dict[Path, list[tuple[int, int, str]]] = {}
-    for name, ref in targets.items():
-        if where := placed(ref):
-            spans.setdefault(ref.path, []).append((where.offset, where.offset + where.nbytes, name))
-    searched = {}
-    for path, of_file in spans.items():
-        of_file.sort()
-        furthest = [*accumulate((stop for _, stop, _ in of_file), max)]
-        searched[path] = (of_file, [start for start, _, _ in of_file], furthest)
+    alike = {ref.place: ref for ref in targets if placed(ref)}
+    groups: dict[Path, list[_Group]] = {}
+    for ref in sorted(alike.values(), key=_start):
+        of_file = groups.setdefault(ref.path, [])
+        if of_file and _start(ref) < of_file[-1].stop:
+            of_file[-1].add(ref)
+        else:
+            of_file.append(_Group(ref))
+    for of_file in groups.values():
+        for group in of_file:
+            yield from group.twice()
+    starts = {path: [group.start for group in of_file] for path, of_file in groups.items()}
     for ref in refs:
         where = placed(ref)
-        if where is None or ref.path not in searched:
+        if where is None or ref.path not in groups or ref.place in alike:
             continue
-        of_file, starts, furthest = searched[ref.path]
-        at = bisect_left(starts, where.offset + where.nbytes) - 1
-        while at >= 0 and furthest[at] > where.offset:
-            target = targets[of_file[at][2]]
-            if of_file[at][1] > where.offset and target.place != ref.place and _meet(target, ref):
+        of_file = groups[ref.path]
+        at = bisect_left(starts[ref.path], where.offset + where.nbytes) - 1
+        while at >= 0 and of_file[at].stop > where.offset:
+            if target := of_file[at].meets(ref, where):
                 yield target, ref
             at -= 1
 
 
-def _meet(one: TensorRef, other: TensorRef) -> bool:
-    """Whether two tensors whose spans overlap have a byte in common."""
-    here, there = placed(one), placed(other)
-    assert here is not None
-    assert there is not None
-    if here.nbytes == one.numel * DTYPES[one.dtype].itemsize:
-        bytes_ = np.arange(
-            max(here.offset, there.offset),
-            min(here.offset + here.nbytes, there.offset + there.nbytes),
+def _start(ref: TensorRef) -> int:
+    """Where the first element of a tensor begins, which has a place."""
+    where = placed(ref)
+    assert where is not None
+    return where.offset
+
+
+class _Group:
+    """Targets whose spans overlap one another, from the byte `start` to `stop` of their file."""
+
+    def __init__(self, ref: TensorRef) -> None:
+        self.start = self.stop = _start(ref)
+        self.targets: list[TensorRef] = []
+        self.add(ref)
+
+    def add(self, ref: TensorRef) -> None:
+        """Take a further target, which begins no earlier than the last one."""
+        where = placed(ref)
+        assert where is not None
+        self.stop = max(self.stop, where.offset + where.nbytes)
+        self.targets.append(ref)
+
+    @cached_property
+    def taken(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The bytes that the targets take, in order, and which target it is."""
+        each = []
+        for ref in self.targets:
+            size = DTYPES[ref.dtype].itemsize
+            each.append((_start(ref) + _elements(ref)[:, None] * size + np.arange(size)).ravel())
+        owners = np.repeat(np.arange(len(each)), [len(bytes_) for bytes_ in each])
+        bytes_ = np.concatenate(each)
+        order = np.argsort(bytes_, kind="stable")
+        return bytes_[order], owners[order]
+
+    def twice(self) -> Iterator[tuple[TensorRef, TensorRef]]:
+        """Two targets that take the same byte, if there are such."""
+        if len(self.targets) > 1:
+            bytes_, owners = self.taken
+            same = np.flatnonzero((bytes_[1:] == bytes_[:-1]) & (owners[1:] != owners[:-1]))
+            if len(same):
+                one, other = (self.targets[owners[same[0] + i]] for i in range(2))
+                yield one, other
+
+    def meets(self, ref: TensorRef, where: FileBytes) -> TensorRef | None:
+        """A target that has a byte in common with a tensor; None where none has."""
+        bytes_, owners = self.taken
+        first, last = np.searchsorted(bytes_, (where.offset, where.offset + where.nbytes)).tolist()
+        rest = (bytes_[first:last] - where.offset) // DTYPES[ref.dtype].itemsize
+        axes = sorted(
+            (step, size)
+            for size, step in zip(ref.shape, ref.strides, strict=True)
+            if size > 1 and step
         )
-    else:
-        size = DTYPES[one.dtype].itemsize
-        bytes_ = (here.offset + _elements(one)[:, None] * size + np.arange(size)).reshape(-1)
-    bytes_ = bytes_[(bytes_ >= there.offset) & (bytes_ < there.offset + there.nbytes)]
-    rest = (bytes_ - there.offset) // DTYPES[other.dtype].itemsize
-    axes = sorted(
-        (step, size) for size, step in zip(other.shape, other.strides, strict=True) if size > 1
-    )
-    span = 1
-    for step, size in axes:
-        if step and step < span:  # axes that interlock: taken for all of its span
-            return bool(len(rest))
-        span += step * (size - 1)
-    for step, size in reversed(axes):
-        if step:
+        reach = 1
+        for step, size in axes:
+            if step < reach:  # axes that interlock
+                return self.targets[owners[first]] if last > first else None
+            reach += step * (size - 1)
+        for step, size in reversed(axes):
             rest = rest - np.minimum(rest // step, size - 1) * step
-    return bool((rest == 0).any())
+        hit = np.flatnonzero(rest == 0)
+        return self.targets[owners[first + hit[0]]] if len(hit) else None
 
 
 def _elements(ref: TensorRef) -> NDArray[np.int64]:

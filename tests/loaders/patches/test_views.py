@@ -88,7 +88,7 @@ def interlocked(ref):
 def test_tensors_share_bytes_exactly_where_they_do(target, other):
     if views.repeats(target):
         return
-    found = [*views.shared([target, other], {"target": target})]
+    found = [*views.shared([target, other], [target])]
     common = set(taken(target)) & set(taken(other))
     if target.place == other.place or not common:
         # A view whose own axes interlock is taken for all of its span.
@@ -98,42 +98,49 @@ def test_tensors_share_bytes_exactly_where_they_do(target, other):
 
 
 @given(st.lists(refs(), min_size=1, max_size=8), st.integers(1, 4))
-def test_each_pair_of_many_is_found(tensors, count):
-    named = {str(i): ref for i, ref in enumerate(tensors)}
-    targets = {k: ref for k, ref in named.items() if int(k) < count and not views.repeats(ref)}
-    found = {(id(one), id(two)) for one, two in views.shared(named.values(), targets)}
-    for one in targets.values():
-        for two in named.values():
-            common = set(taken(one)) & set(taken(two))
-            if common and one.place != two.place:
-                assert (id(one), id(two)) in found
+def test_each_tensor_that_meets_one_of_many_is_found(tensors, count):
+    targets = [ref for ref in tensors[:count] if not views.repeats(ref)]
+    places = {ref.place for ref in targets}
+    found = [*views.shared(tensors, targets)]
+    for one, two in found:
+        assert one.place in places
+        assert one.place != two.place
+        assert set(taken(one)) & set(taken(two)) or interlocked(two)
+    for ref in tensors:
+        meets = [
+            one for one in targets if one.place != ref.place and set(taken(one)) & set(taken(ref))
+        ]
+        if ref.place not in places:
+            assert not meets or any(two is ref for _, two in found)
+        else:
+            assert not meets or any(two.place in places for _, two in found)
 
 
 def test_another_file_shares_nothing():
     one, two = view((4,), (1,)), view((4,), (1,), name="y", path=Path("other.pth"))
-    assert not [*views.shared([one, two], {"x": one})]
+    assert not [*views.shared([one, two], [one])]
 
 
 def test_columns_of_one_matrix_do_not_meet():
     columns = [view((50,), (40,), at=4 * i, name=str(i)) for i in range(40)]
-    assert not [*views.shared(columns, {"7": columns[7], "8": columns[8]})]
+    assert not [*views.shared(columns, [columns[7], columns[8]])]
     whole = view((50, 40), (40, 1), name="whole")
-    assert [*views.shared([*columns, whole], {"7": columns[7]})] == [(columns[7], whole)]
+    assert [*views.shared([*columns, whole], [columns[7]])] == [(columns[7], whole)]
 
 
 def test_blocks_side_by_side_do_not_meet():
     left, right = view((6, 3), (5, 1), name="left"), view((6, 2), (5, 1), at=12, name="right")
-    assert not [*views.shared([left, right], {"left": left})]
-    assert not [*views.shared([left, right], {"right": right})]
+    assert not [*views.shared([left, right], [left])]
+    assert not [*views.shared([left, right], [right])]
     wider = view((6, 4), (5, 1), name="wider")
-    assert [*views.shared([wider], {"right": right})] == [(right, wider)]
+    assert [*views.shared([wider], [right])] == [(right, wider)]
 
 
 def test_tensors_without_elements_take_nothing():
     empty = view((0,), (1,), at=4, name="empty")
     assert views.placed(empty) is None
     target = view((4,), (1,))
-    assert not [*views.shared([target, empty], {"x": target, "empty": empty})]
+    assert not [*views.shared([target, empty], [target, empty])]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
