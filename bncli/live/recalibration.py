@@ -352,6 +352,12 @@ def _measured(
     if metric is not None:
         pairs = WrongPairs(metric)
         training = session.measure({}, pairs, propagation=Propagation.TRAINING)
+        if training.metric is not None and not math.isfinite(training.metric):
+            number = "NaN" if math.isnan(training.metric) else "infinite"
+            raise ModelError(
+                f"the metric is {number} already for the outputs of training, so it cannot tell "
+                "whether new statistics help; look at the metric and the data."
+            )
         before = session.measure({}, metric)
         metrics = {"training": training.metric, "before": before.metric, "after": after.metric}
         if training.metric is not None and pairs.worse is not None:

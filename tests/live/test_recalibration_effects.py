@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -163,3 +164,9 @@ def test_a_metric_of_wrong_pairs_is_beside_the_right_ones():
     wanted = [float((y.roll(1, 0) - y).square().mean()) for y in truth]
     assert done.metrics["chance"] == pytest.approx(np.mean(wanted), rel=1e-4)
     assert done.metrics["after"] < done.metrics["before"]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_metric_that_is_not_finite_in_training_is_refused(number):
+    with pytest.raises(ModelError, match=r"^the metric is (NaN|infinite) already for the outputs"):
+        recalibration(made(), BATCHES, wish(), metric=lambda *_: number)
