@@ -12,7 +12,7 @@ from bncli.model.recalibration import Goal, Recalibration
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import label
-from bncli.rulebook.live.evidence import REAL
+from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL
 from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ TOO_LITTLE = Rule(
 
 STORED = ("BN1", "BN2", "BN7", "BN807", "BN808", "BN809", "BN814")
 """How the codes begin of causes that lie in the stored statistics, which new ones take away."""
+
+
+FITS = 3.0
+"""How many times BLAMED a healthy model's gap may be above its floor for a single batch; less by
+the root of their number with more, down to BLAMED itself."""
 
 
 class Outcome(str, Enum):
@@ -163,21 +168,32 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             f"new statistics do not help: {message}",
             claim=NO_HELP.summary,
             detail=_detail(done, cause),
-            hint=NO_HELP.hint if cause is None or cause.code.startswith(STORED) else cause.hint,
+            hint=NO_HELP.hint
+            if cause is None or cause.code.startswith(STORED)
+            else cause.hint or NO_HELP.hint,
             evidence={**numbers, "cause": None if cause is None else cause.code},
         ),
     )
 
 
 def _right(done: Recalibration, found: Diagnosis) -> bool:
-    """Whether no layer is off by something that matters, and the gap is about its floor."""
+    """Whether no layer is off by something that matters, and the gap is about its floor.
+
+    With a few batches chance may give the layers more, and statistics found anew fit these batches
+    too well, so that the gap may be farther from the floor.
+    """
     before, floor = done.gap_before, done.gap_floor
-    worst = max((each.error for each in found.measures if not each.frozen), default=0.0)
+    living = [each for each in found.measures if not each.frozen]
     if before == 0 or not found.measures:
         return True
     if before is None or floor is None:
         return False
-    return worst < BLAMED and (_at_floor(done) or before - floor < BLAMED)
+    number = found.measures[0].batches
+    if number < FEWEST_BATCHES and any(each.blamed for each in living):
+        return False
+    if number >= FEWEST_BATCHES and any(each.error >= BLAMED for each in living):
+        return False
+    return _at_floor(done) or before - floor < BLAMED * max(1.0, FITS / math.sqrt(number))
 
 
 def _was_not_finite(done: Recalibration) -> bool:

@@ -1,0 +1,209 @@
+"""Whether new statistics help, judged on captures and numbers made by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from bncli.model.capture import Propagation
+from bncli.model.recalibration import Goal, Recalibration
+from bncli.report import Severity
+from bncli.rulebook.live.causes import diagnosis
+from bncli.rulebook.live.repair import NO_HELP, Outcome, better_way, judged
+from tests.rulebook.live.captures import outputs
+from tests.rulebook.live.faults import PLANTED, network, pictures
+
+
+def recalibrated(capture, after=0.2, **given):
+    """What new statistics come to, with the gaps of the capture before."""
+    gaps = {
+        "gap_before": capture.gap(Propagation.EVAL),
+        "gap_after": after,
+        "gap_floor": capture.gap_floor,
+        "checked": True,
+    }
+    return Recalibration((), {}, capture=capture, **gaps | given)
+
+
+def judgement(capture, after=0.2, goal=Goal.TRAINING, **given):
+    return judged(recalibrated(capture, after, **given), goal, found_in(capture))
+
+
+DIAGNOSED = {}
+
+
+def found_in(capture):
+    """The diagnosis of a capture, made once."""
+    if id(capture) not in DIAGNOSED:
+        DIAGNOSED[id(capture)] = capture, diagnosis(capture)
+    return DIAGNOSED[id(capture)][1]
+
+
+@cache
+def planted(code, gap=None):
+    """The capture of a fault; with another gap above its floor of 0.2."""
+    capture = PLANTED[code]().capture
+    return capture if gap is None else replace(capture, outputs=outputs(gap, 0.2))
+
+
+@cache
+def healthy(**gaps):
+    return network(**gaps)
+
+
+# ---------------------------------------------- by the gap
+
+
+@pytest.mark.parametrize("code", ["BN807", "BN808", "BN809", "BN814"])
+def test_a_fault_of_the_stored_statistics_is_repaired(code):
+    found = judgement(planted(code))
+    assert (found.outcome, found.finding) == (Outcome.HELPS, None)
+    assert {each.code for each in found.others} == PLANTED[code]().besides
+
+
+@pytest.mark.parametrize("code", ["BN810", "BN811", "BN812", "BN813"])
+def test_what_is_not_in_the_statistics_stays_beside_them(code):
+    found = judgement(planted(code, gap=0.9))
+    assert found.outcome is Outcome.HELPS
+    assert code in [each.code for each in found.others]
+
+
+@pytest.mark.parametrize("after", [0.9, 0.95])
+def test_a_gap_that_is_not_smaller_is_no_help(after):
+    found = judgement(planted("BN808"), after)
+    assert found.outcome is Outcome.NO_HELP
+    finding = found.finding
+    assert (finding.code, finding.severity, finding.claim) == (
+        "BN820",
+        Severity.ERROR,
+        NO_HELP.summary,
+    )
+    assert f"from 0.9 to {after:g} std" in finding.message
+    assert finding.evidence["cause"] == "BN808"
+    assert finding.hint == NO_HELP.hint  # BN808's says what was just tried
+
+
+def test_batches_of_one_domain_are_not_repaired_where_the_gap_is_at_its_floor():
+    found = judgement(planted("BN806", gap=0.21), 0.2)
+    assert found.outcome is Outcome.NO_HELP
+    assert found.finding.evidence["cause"] == "BN806"
+    assert "The cause (BN806" in found.finding.detail
+    assert found.finding.hint != NO_HELP.hint
+
+
+def test_batches_of_one_domain_stay_a_cause_where_the_gap_gets_smaller():
+    found = judgement(planted("BN806", gap=0.4), 0.2)
+    assert found.outcome is Outcome.HELPS
+    assert [each.code for each in found.others] == ["BN806"]
+
+
+def test_a_healthy_model_has_nothing_to_repair():
+    assert judgement(healthy()).outcome is Outcome.NOTHING
+    assert judgement(healthy(gap=0.29)).outcome is Outcome.NOTHING  # 0.09 std are not worth it
+    assert judgement(healthy(gap=0.0, floor=0.0), 0.0).outcome is Outcome.NOTHING
+
+
+def test_a_gap_well_above_its_floor_is_something():
+    assert judgement(healthy(gap=0.36)).outcome is Outcome.HELPS
+    assert judgement(healthy(gap=0.36), 0.37).outcome is Outcome.NO_HELP
+
+
+@pytest.mark.parametrize(("number", "gap"), [(1, 0.45), (2, 0.38), (4, 0.33)])
+def test_a_few_batches_fit_their_own_statistics_too_well(number, gap):
+    shown = pictures(number=number, samples=64)
+    few = network(shown, shown, gap=gap)
+    assert judgement(few).outcome is Outcome.NOTHING
+    assert judgement(replace(few, outputs=outputs(0.6, 0.2))).outcome is Outcome.HELPS
+
+
+def test_frozen_layers_that_are_off_are_nothing_to_repair():
+    capture = replace(planted("BN815"), outputs=outputs(0.0, 0.0))
+    assert judgement(capture, 0.4).outcome in {Outcome.NOTHING, Outcome.NO_HELP}
+
+
+def test_what_was_not_measured_is_not_known():
+    found = judgement(planted("BN806"), None, checked=False, gap_before=None)
+    assert found.outcome is Outcome.UNKNOWN
+    assert [each.code for each in found.others] == ["BN806"]
+    assert judgement(planted("BN808"), None).outcome is Outcome.UNKNOWN
+    assert judgement(planted("BN808"), 0.2, gap_before=None).outcome is Outcome.UNKNOWN
+
+
+def test_outputs_that_were_nan_in_evaluation_are_repaired_where_they_no_longer_are():
+    spread = outputs(0.9, 0.2)[0]
+    nan = replace(spread, apart={**spread.apart, Propagation.EVAL: math.nan})
+    capture = replace(planted("BN808"), outputs=(nan,))
+    assert capture.gap(Propagation.EVAL) is None
+    assert judgement(capture).outcome is Outcome.HELPS
+    assert judgement(capture, None).outcome is Outcome.UNKNOWN
+    both = replace(nan, squares=np.array([math.nan, 1.0]))
+    assert judgement(replace(capture, outputs=(both,))).outcome is Outcome.UNKNOWN
+
+
+# ---------------------------------------------- by the metric
+
+
+def metric(before, after, training=0.5, chance=None):
+    numbers = {"training": training, "before": before, "after": after}
+    return numbers if chance is None else {**numbers, "chance": chance}
+
+
+@pytest.mark.parametrize(
+    ("goal", "numbers", "helps"),
+    [
+        (Goal.MAX, metric(0.4, 0.45), True),
+        (Goal.MAX, metric(0.45, 0.4), False),
+        (Goal.MAX, metric(0.4, 0.4), False),
+        (Goal.MAX, metric(0.7, 0.6), False),
+        (Goal.MIN, metric(0.4, 0.45), False),
+        (Goal.MIN, metric(0.45, 0.4), True),
+        (Goal.MIN, metric(0.4, 0.45, chance=0.0), False),  # what was said comes first
+        (Goal.TRAINING, metric(0.4, 0.45), True),
+        (Goal.TRAINING, metric(0.45, 0.56), False),
+        (Goal.TRAINING, metric(0.45, 0.55), False),  # as far on the other side
+        (Goal.TRAINING, metric(0.4, 0.9, chance=0.1), True),  # more is better, and beyond training
+        (Goal.TRAINING, metric(0.9, 0.5, chance=0.1), False),
+        (Goal.TRAINING, metric(0.1, 0.4, chance=3.0), False),  # a loss that gets nearer, but worse
+        (Goal.TRAINING, metric(0.7, 0.1, chance=3.0), True),
+        (Goal.TRAINING, metric(math.nan, 0.4), True),
+        (Goal.MIN, metric(math.nan, 0.4), True),
+        (Goal.MAX, metric(0.4, math.nan), False),
+        (Goal.TRAINING, metric(0.4, math.nan), False),
+        (Goal.TRAINING, metric(0.4, 0.45, chance=math.nan), True),
+    ],
+)
+@pytest.mark.parametrize("after", [0.2, 0.95])
+def test_the_metric_decides_where_there_is_one(goal, numbers, helps, after):
+    found = judgement(planted("BN808"), after, goal, metrics=numbers)
+    assert found.outcome is (Outcome.HELPS if helps else Outcome.NO_HELP)
+    if not helps:
+        assert "the metric goes from" in found.finding.message
+        assert f"goes from 0.9 to {after:g} std" in found.finding.detail
+        assert found.finding.evidence["metric_before"] is numbers["before"]
+
+
+def test_a_healthy_model_is_let_be_whatever_the_metric_says():
+    found = judgement(healthy(), 0.2, Goal.MAX, metrics=metric(0.4, 0.401))
+    assert found.outcome is Outcome.NOTHING
+
+
+def test_what_wrong_pairs_tell_is_said():
+    found = judgement(planted("BN807"), metrics=metric(0.1, 0.4, 0.3, chance=3.0))
+    assert "paired with the wrong samples give 3, so less is better" in found.finding.detail
+    found = judgement(planted("BN807"), metrics=metric(0.4, 0.3, 0.3, chance=0.1))
+    assert "so more is better" in found.finding.detail
+    silent = judgement(planted("BN807"), metrics=metric(0.3, 0.4, 0.3))
+    assert "paired" not in silent.finding.detail
+
+
+@pytest.mark.parametrize(
+    ("training", "chance", "way"),
+    [(0.9, 0.2, 1), (0.3, 3.0, -1), (0.3, 0.3, None), (0.3, None, None), (math.nan, 1.0, None)],
+)
+def test_the_better_way_is_away_from_chance(training, chance, way):
+    numbers = metric(0.0, 0.0, training, chance)
+    assert better_way(recalibrated(healthy(), metrics=numbers)) == way
