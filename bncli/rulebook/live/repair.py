@@ -189,11 +189,17 @@ def _right(done: Recalibration, found: Diagnosis) -> bool:
     if before is None or floor is None:
         return False
     number = found.measures[0].batches
-    if number < FEWEST_BATCHES and any(each.blamed for each in living):
-        return False
-    if number >= FEWEST_BATCHES and any(each.error >= BLAMED for each in living):
-        return False
-    return _at_floor(done) or before - floor < BLAMED * max(1.0, FITS / math.sqrt(number))
+    if number < FEWEST_BATCHES:
+        loud = any(each.severity is not Severity.INFO for each in found.findings)
+        off = loud or any(each.blamed for each in living)
+    else:
+        off = any(each.error >= BLAMED for each in living)
+    return not off and _near(before, floor, number)
+
+
+def _near(before: float, floor: float, number: int) -> bool:
+    """Whether the gap of so many batches is about its floor."""
+    return before < REAL * floor or before - floor < BLAMED * max(1.0, FITS / math.sqrt(number))
 
 
 def _was_not_finite(done: Recalibration) -> bool:

@@ -120,6 +120,13 @@ def test_a_few_batches_fit_their_own_statistics_too_well(number, gap):
     assert judgement(replace(few, outputs=outputs(0.6, 0.2))).outcome is Outcome.HELPS
 
 
+def test_what_a_layer_stores_is_no_chance_where_there_are_a_few_batches():
+    shown = pictures(number=2, samples=64)
+    reset = network(shown, shown, gap=0.38, middle={"mean": 0.0, "var": 1.0, "counter": 0})
+    assert {each.code for each in found_in(reset).findings} & {"BN101", "BN102"}
+    assert judgement(reset).outcome is Outcome.HELPS
+
+
 def test_frozen_layers_that_are_off_are_nothing_to_repair():
     capture = replace(planted("BN815"), outputs=outputs(0.0, 0.0))
     assert judgement(capture, 0.4).outcome in {Outcome.NOTHING, Outcome.NO_HELP}
