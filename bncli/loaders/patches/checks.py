@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from bncli.errors import UnsupportedFileError
@@ -69,17 +70,32 @@ def check_plain(ref: TensorRef, file: TensorFile) -> None:
 def check_alone(file: TensorFile, targets: Mapping[str, TensorRef]) -> None:
     """Raise UnsupportedFileError where another tensor takes some of a target's bytes.
 
-    A shard may hold tensors that its index does not list.
+    A further name of the same tensor may change with it where it ends in the same word, as in a
+    layer with two names: what is running_mean here and a bias there may not. A shard may hold
+    tensors that its index does not list.
     """
     tensors = [*file.tensors.values()]
     for path in {ref.path for ref in targets.values()} - {file.path}:
         tensors += open_shard(path).tensors.values()
-    for target, other in shared(tensors, targets.values()):
+    first = {ref.place: ref for ref in targets.values()}
+    names = (
+        (target, ref)
+        for ref in tensors
+        if ref.place is not None
+        and (target := first.get(ref.place))
+        and _leaf(target.name) != _leaf(ref.name)
+    )
+    for target, other in chain(names, shared(tensors, targets.values())):
         raise UnsupportedFileError(
             target.path,
             f"{named(target.name)} shares bytes with {named(other.name)}, which would change, "
             "too; save the file again after .clone() of one of them, and run again.",
         )
+
+
+def _leaf(name: str) -> str:
+    """The last word of a tensor's name."""
+    return name.replace("/", ".").rpartition(".")[2]
 
 
 def named(name: str) -> str:

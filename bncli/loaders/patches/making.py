@@ -51,6 +51,8 @@ def edits_of(file: TensorFile, values: Mapping[str, NDArray[Any]]) -> dict[Path,
     edits: dict[Path, list[Edit]] = {}
     for name, ref in targets.items():
         if where := placed(ref):
+            with where.opened() as stream:
+                where.check(stream)  # a wrong checksum of the old bytes would stay wrong
             edits.setdefault(ref.path, []).extend(edits_of_tensor(ref, where, stored[name]))
     done: dict[Path, list[Edit]] = {}
     for path, each in edits.items():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bncli.errors import FileError, TensorError, UnsupportedFileError
+from bncli.files.reading import reading
 from bncli.loaders import open_file
 from bncli.loaders.patches import edits_of
 from tests.loaders.files import packed, saved, scripted
@@ -140,3 +141,24 @@ def test_a_tensor_of_a_shard_that_its_index_does_not_list(tmp_path):
     index.write_text(json.dumps({"weight_map": {"bn.running_mean": "a.bin"}}))
     with pytest.raises(UnsupportedFileError, match=r"'bn.running_mean' shares bytes with 'hidden'"):
         edits_of(open_file(index), {"bn.running_mean": np.zeros(4)})
+
+
+def test_a_weight_that_is_the_same_tensor(tmp_path):
+    flat = torch.rand(4)
+    path = tmp_path / "net.pth"
+    path.write_bytes(saved({"bn.running_mean": flat, "head.bias": flat, "tied.running_mean": flat}))
+    assert refusal(path, "bn.running_mean") == (
+        "'bn.running_mean' shares bytes with 'head.bias', which would change, too; save the file "
+        "again after .clone() of one of them, and run again."
+    )
+
+
+def test_a_buffer_that_does_not_match_its_checksum(tmp_path):
+    path = tmp_path / "net.pth"
+    data = bytearray(saved({"bn.running_mean": torch.full((4,), 0.3)}))
+    data[data.index(torch.full((4,), 0.3).numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    with reading():
+        assert "archive/data/0 does not match its checksum" in refusal(path, "bn.running_mean")
+    with reading(checksum=False):
+        assert edits_of(open_file(path), {"bn.running_mean": np.ones(4)})
