@@ -44,7 +44,7 @@ class Checkpoint:
     copies: Mapping[str, Sequence[LayerRefs]] = field(default_factory=dict)
 
     @classmethod
-    def open(
+    def of(
         cls, spec: str, capture: Capture, chosen: Sequence[str], *, counter: bool = False
     ) -> Checkpoint:
         """The checkpoint `FILE` or `FILE::PART`, in which all buffers of these layers can change.

@@ -56,7 +56,7 @@ def from_model(
     chosen, left = chosen_layers(planned, wish.layers)
     checkpoint = None
     if flags.checkpoint is not None:
-        checkpoint = Checkpoint.open(
+        checkpoint = Checkpoint.of(
             _loaded(flags.checkpoint, session), planned, chosen, counter=saved.counts
         )
     if saved.save_checkpoint is not None:
@@ -90,7 +90,7 @@ def from_files(
     chosen, left = chosen_layers(capture, wish.layers)
     target = None
     if checkpoint is not None:
-        target = Checkpoint.open(checkpoint, capture, chosen, counter=saved.counts)
+        target = Checkpoint.of(checkpoint, capture, chosen, counter=saved.counts)
         check_weights(target.targets, capture)
     if saved.save_checkpoint is not None:
         refuse_overwriting(saved.save_checkpoint, "--save-checkpoint")  # as more was read since

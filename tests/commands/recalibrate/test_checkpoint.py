@@ -37,7 +37,7 @@ def state(dtype=torch.float32, **others) -> dict:
 
 def opened(tensors: dict, chosen=("bn",), names=("bn",)) -> Checkpoint:
     torch.save(tensors, "net.pth")
-    return Checkpoint.open("net.pth", capture(*names), chosen)
+    return Checkpoint.of("net.pth", capture(*names), chosen)
 
 
 def test_what_becomes_of_the_tensors(folder):

@@ -59,7 +59,7 @@ CONTAINERS = {
 
 
 def planned(path: str, saved: SavedFlags) -> Written:
-    checkpoint = Checkpoint.open(path, capture("bn"), ["bn"])
+    checkpoint = Checkpoint.of(path, capture("bn"), ["bn"])
     return Written.planned(checkpoint, [change("bn", new_mean=MEAN, new_var=VAR)], saved)
 
 
