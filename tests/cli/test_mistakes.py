@@ -50,7 +50,9 @@ SENTENCES = {
     # a running model
     "capture net.py:Net --weights net.pth": "capture has no flag --weights; use --checkpoint.",
     "capture net.py:Net --loader x.npy": "capture has no flag --loader; use --data.",
-    "capture net.py:Net --metric net.py:loss": "--metric is a flag of diagnose and recalibrate, not of capture.",
+    "capture net.py:Net --metric net.py:loss": (
+        "--metric is a flag of diagnose and recalibrate, not of capture."
+    ),
     "capture --model net.py:Net": "capture has no flag --model; bncli capture --help lists them.",
     "capture": "capture needs a model, as file.py:name, and --data; for example bncli capture"
     " seg.py:UNet --checkpoint unet.pth --data 'batches/*.pt'.",
