@@ -76,6 +76,16 @@ class LayerChange:
             return (self.var + self.eps) / (old + self.eps)
 
     @property
+    def moved(self) -> FloatArray:
+        """How far the statistics move, in standard deviations; doubling counts as halving.
+
+        Half the logarithm of the variances' ratio is that of the standard deviations'.
+        """
+        with np.errstate(all="ignore"):
+            moved: FloatArray = np.hypot(self.z, np.log(self.var_ratio) / 2)
+        return moved
+
+    @property
     def eps(self) -> float:
         """The layer's eps; 1e-5 where it is not known."""
         module = self.state.module

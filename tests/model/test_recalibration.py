@@ -32,6 +32,13 @@ def test_the_ratio_of_variances_is_new_over_old():
     assert change().var_ratio.tolist() == [4.0, 0.25]
 
 
+def test_a_layer_moves_by_both_and_doubling_is_halving():
+    moved = change(mean=(0.0, 4.0), var=(3.75, 3.75), running_var=np.float32([0.75, 0.75])).moved
+    np.testing.assert_allclose(moved, [np.log(2), np.hypot(1, np.log(2))])
+    halved = change(mean=(0.0, 6.0), var=(0.75, 0.75), running_var=np.float32([3.75, 3.75])).moved
+    np.testing.assert_allclose(halved, np.log(2))
+
+
 def test_the_standard_error_is_that_of_the_worst_channel():
     assert change().standard_error == 0.5
     assert change(error=(np.nan, 0.25)).standard_error == 0.25

@@ -13,7 +13,6 @@ from bncli.sections.answer import counted, span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bncli.model import FloatArray
     from bncli.model.recalibration import LayerChange
     from bncli.report import Value
 
@@ -60,7 +59,7 @@ def layer_rows(layers: Sequence[LayerChange]) -> list[Row]:
 
 
 def _layer_row(layer: LayerChange) -> Row:
-    z, ratio, moved = np.abs(layer.z), layer.var_ratio, _moved(layer)
+    z, ratio, moved = np.abs(layer.z), layer.var_ratio, layer.moved
     worst = int(np.argmax(np.nan_to_num(moved, nan=math.inf)))
     old_mean, old_var = layer.state.running_mean, layer.state.running_var
     assert old_mean is not None
@@ -82,16 +81,6 @@ def _layer_row(layer: LayerChange) -> Row:
         "old_var": known(old_var[worst]),
         "new_var": known(layer.var[worst]),
     }
-
-
-def _moved(layer: LayerChange) -> FloatArray:
-    """How far each channel's statistics move, in standard deviations; doubling counts as halving.
-
-    Half the logarithm of the variances' ratio is that of the standard deviations'.
-    """
-    with np.errstate(all="ignore"):
-        moved: FloatArray = np.hypot(layer.z, np.log(layer.var_ratio) / 2)
-    return moved
 
 
 def layers_table(rows: Sequence[Row]) -> Table:

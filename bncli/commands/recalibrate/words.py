@@ -156,8 +156,10 @@ def _then(done: Recalibration, outcome: Outcome) -> str:
 
 def _right(done: Recalibration) -> str:
     """Why there is nothing to repair."""
-    if not done.gap_before:
+    if done.gap_before == 0:
         return "the outputs of train() and eval() are the same"
+    if done.gap_before is None:
+        return "no layer is off"
     floor = "" if done.gap_floor is None else f" and {done.gap_floor:.3g} at best"
     return f"no layer is off, and the gap is {done.gap_before:.3g} std{floor}"
 

@@ -64,6 +64,9 @@ FITS = 3.0
 """How many times BLAMED a healthy model's gap may be above its floor for a single batch; less by
 the root of their number with more, down to BLAMED itself."""
 
+STILL = 0.01
+"""The standard deviations by which statistics may move and count as the same."""
+
 
 class Outcome(str, Enum):
     """What new statistics come to: they help, they do not, and so on.
@@ -143,12 +146,12 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     if not done.checked:
         return Judgement(Outcome.UNKNOWN, others=stay)
     cause = next(iter(causes), None)
-    if not stay and _right(done, found):  # such as a momentum that did no harm, or not any more
-        return Judgement(Outcome.NOTHING)
     metrics, before, after = done.metrics, done.gap_before, done.gap_after
+    helps, message = _by_metric(done, goal) if metrics else (False, "")
+    if not stay and _right(done, found) and not (helps and _gap_tells_little(done, found)):
+        return Judgement(Outcome.NOTHING)  # a momentum that is too large did no harm, or none now
     numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}
     if metrics:
-        helps, message = _by_metric(done, goal)
         numbers |= {f"metric_{key}": value for key, value in metrics.items()}
     elif after is not None and _was_not_finite(done):
         return Judgement(Outcome.HELPS, others=stay)
@@ -159,6 +162,8 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
         message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
     if helps:
         return Judgement(Outcome.HELPS, others=stay)
+    if done.layers and all((layer.moved < STILL).all() for layer in done.layers):
+        return Judgement(Outcome.NOTHING, others=stay)
     return Judgement(
         Outcome.NO_HELP,
         Finding(
@@ -167,7 +172,7 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             "the model",
             f"new statistics do not help: {message}",
             claim=NO_HELP.summary,
-            detail=_detail(done, cause),
+            detail=_detail(done, goal, cause),
             hint=NO_HELP.hint
             if cause is None or cause.code.startswith(STORED)
             else cause.hint or NO_HELP.hint,
@@ -200,6 +205,18 @@ def _right(done: Recalibration, found: Diagnosis) -> bool:
 def _near(before: float, floor: float, number: int) -> bool:
     """Whether the gap of so many batches is about its floor."""
     return before < REAL * floor or before - floor < BLAMED * max(1.0, FITS / math.sqrt(number))
+
+
+def _gap_tells_little(done: Recalibration, found: Diagnosis) -> bool:
+    """Whether a metric may get better where the gap says that no layer is off.
+
+    The gap is small and not at its floor, which a few batches do not show, or layers change that
+    are frozen: in training, too, these normalise by what they store.
+    """
+    changed = {layer.name for layer in done.layers}
+    frozen = any(layer.frozen and layer.name in changed for layer in done.capture.norms)
+    enough = any(each.batches >= FEWEST_BATCHES for each in found.measures[:1])
+    return frozen or (enough and not _at_floor(done))
 
 
 def _was_not_finite(done: Recalibration) -> bool:
@@ -246,7 +263,7 @@ def better_way(done: Recalibration) -> int | None:
     return 1 if training > chance else -1
 
 
-def _detail(done: Recalibration, cause: Finding | None) -> str:
+def _detail(done: Recalibration, goal: Goal, cause: Finding | None) -> str:
     """What else the data show: the gap beside a metric, which way is better, and the cause."""
     said = []
     before, after, chance = done.gap_before, done.gap_after, done.metrics.get("chance")
@@ -255,7 +272,7 @@ def _detail(done: Recalibration, cause: Finding | None) -> str:
             f"The gap between train() and eval() goes from {before:.4g} to {after:.4g} std."
         )
     way = better_way(done)
-    if chance is not None and way is not None:
+    if chance is not None and way is not None and goal is Goal.TRAINING:
         said.append(
             f"Outputs that are paired with the wrong samples give {chance:.4g}, so "
             f"{'more' if way > 0 else 'less'} is better."

@@ -9,8 +9,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from bncli.model import BatchNormState
 from bncli.model.capture import Propagation
-from bncli.model.recalibration import Goal, Recalibration
+from bncli.model.recalibration import Goal, LayerChange, Recalibration
 from bncli.report import Severity
 from bncli.rulebook.live.causes import diagnosis
 from bncli.rulebook.live.repair import NO_HELP, Outcome, better_way, judged
@@ -26,7 +27,7 @@ def recalibrated(capture, after=0.2, **given):
         "gap_floor": capture.gap_floor,
         "checked": True,
     }
-    return Recalibration((), {}, capture=capture, **gaps | given)
+    return Recalibration(**{"layers": (), "capture": capture} | gaps | given)
 
 
 def judgement(capture, after=0.2, goal=Goal.TRAINING, **given):
@@ -151,6 +152,25 @@ def test_outputs_that_were_nan_in_evaluation_are_repaired_where_they_no_longer_a
     assert judgement(replace(capture, outputs=(both,))).outcome is Outcome.UNKNOWN
 
 
+def change(mean, var=1.0, name="middle"):
+    """A layer that stores a mean of 0 and a variance of 1, and what it becomes."""
+    state = BatchNormState(name, running_mean=np.zeros(2), running_var=np.ones(2))
+    new = np.full((2, 2), (mean, var)).T
+    return LayerChange(name, state, *new, 100, 10, 10, np.full(2, 0.05))
+
+
+@pytest.mark.parametrize("metrics", [{}, {"training": 0.8, "before": 0.7, "after": 0.7}])
+def test_a_file_that_was_repaired_is_no_error_whatever_else_is_wrong(metrics):
+    capture = planted("BN811", gap=0.2)
+    found = judgement(capture, 0.2, layers=(change(0.001, 1.001),), metrics=metrics)
+    assert found.outcome is Outcome.NOTHING
+    assert "BN811" in [each.code for each in found.others]
+    for moves in (change(0.02), change(0.0, 1.05), change(math.nan)):
+        layers = (change(0.0), moves)
+        found = judgement(capture, 0.2, layers=layers, metrics=metrics)
+        assert found.outcome is Outcome.NO_HELP
+
+
 # ---------------------------------------------- by the metric
 
 
@@ -198,6 +218,27 @@ def test_a_healthy_model_is_let_be_whatever_the_metric_says():
     assert found.outcome is Outcome.NOTHING
 
 
+def test_a_metric_may_get_better_where_the_gap_is_small_and_above_its_floor():
+    small = healthy(gap=0.29)
+    for after, outcome in ((0.45, Outcome.HELPS), (0.35, Outcome.NOTHING)):
+        found = judgement(small, 0.2, Goal.MAX, metrics=metric(0.4, after))
+        assert found.outcome is outcome
+    shown = pictures(number=2, samples=64)
+    few = network(shown, shown, gap=0.38)
+    found = judgement(few, 0.2, Goal.MAX, metrics=metric(0.4, 0.45))
+    assert found.outcome is Outcome.NOTHING
+
+
+def test_frozen_layers_that_change_are_judged_by_the_metric():
+    """In training, too, they normalise by what they store, so that there is no gap."""
+    capture = replace(planted("BN815"), outputs=outputs(0.0, 0.0))
+    (name,) = [layer.name for layer in capture.norms if layer.frozen]
+    for goal, outcome in ((Goal.MAX, Outcome.HELPS), (Goal.MIN, Outcome.NOTHING)):
+        layers = (change(1.0, name=name),)
+        found = judgement(capture, 0.4, goal, layers=layers, metrics=metric(0.4, 0.8, 0.4))
+        assert found.outcome is outcome
+
+
 def test_what_wrong_pairs_tell_is_said():
     found = judgement(planted("BN807"), metrics=metric(0.1, 0.4, 0.3, chance=3.0))
     assert "paired with the wrong samples give 3, so less is better" in found.finding.detail
@@ -205,6 +246,8 @@ def test_what_wrong_pairs_tell_is_said():
     assert "so more is better" in found.finding.detail
     silent = judgement(planted("BN807"), metrics=metric(0.3, 0.4, 0.3))
     assert "paired" not in silent.finding.detail
+    told = judgement(planted("BN807"), 0.2, Goal.MAX, metrics=metric(0.4, 0.3, 0.3, chance=0.1))
+    assert "paired" not in told.finding.detail  # --metric-goal decides, and not the pairs
 
 
 @pytest.mark.parametrize(
