@@ -182,7 +182,7 @@ class EffectFlags:
         option(
             "Whether a greater or a smaller metric is better.",
             EFFECT,
-            default="nearer to the training pass",
+            default="outputs paired with the wrong samples tell, else nearer to training",
         ),
     ] = None
     no_check: Annotated[

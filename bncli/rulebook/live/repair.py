@@ -151,6 +151,10 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     if not stay and _right(done, found) and not (helps and _gap_tells_little(done, found)):
         return Judgement(Outcome.NOTHING)  # a momentum that is too large did no harm, or none now
     numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}
+    helps, message = _by_metric(done, goal) if metrics else (False, "")
+    # What is stored may do no harm (any more), such as a momentum; but a metric counts for more.
+    if not stay and _right(done, found) and (not helps or _at_floor(done)):
+        return Judgement(Outcome.NOTHING)
     if metrics:
         numbers |= {f"metric_{key}": value for key, value in metrics.items()}
     elif after is not None and _was_not_finite(done):

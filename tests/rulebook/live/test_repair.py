@@ -108,6 +108,13 @@ def test_a_healthy_model_has_nothing_to_repair():
     assert judgement(healthy(gap=0.0, floor=0.0), 0.0).outcome is Outcome.NOTHING
 
 
+def test_a_metric_that_gets_better_counts_for_more_than_a_small_gap():
+    better, worse = metric(0.5, 0.6, 0.6), metric(0.6, 0.5, 0.6)
+    small = healthy(gap=0.29)
+    assert judgement(small, 0.2, Goal.MAX, metrics=better).outcome is Outcome.HELPS
+    assert judgement(small, 0.2, Goal.MAX, metrics=worse).outcome is Outcome.NOTHING
+
+
 def test_a_gap_well_above_its_floor_is_something():
     assert judgement(healthy(gap=0.36)).outcome is Outcome.HELPS
     assert judgement(healthy(gap=0.36), 0.37).outcome is Outcome.NO_HELP
