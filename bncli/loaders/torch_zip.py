@@ -64,6 +64,7 @@ def read_archive(source: Source) -> Contents:
     folder = root_folder(archive, "data.pkl")
     assert folder is not None
     byteorder = _byteorder(source, archive, folder)
+    _check_found(archive, folder)
 
     def place(storage: Storage) -> Region:
         member = archive.members.get(f"{folder}/data/{storage.key}")
@@ -104,6 +105,25 @@ def read_pickle(source: Source, archive: ZipArchive, member: Member) -> Pickle:
             " torch.save, which does not compress.",
         )
     return load(source.path, bytes(archive.packed(member).read()))
+
+
+def _check_found(archive: ZipArchive, folder: str) -> None:
+    """Raise CorruptFileError where PyTorch would read other bytes than the directory says.
+
+    It takes the first of two names that differ in the case of their letters, and reads nothing
+    from a member that is marked as a folder: the values are then whatever was in memory.
+    """
+    names: dict[str, str] = {}
+    for member in archive.members.values():
+        if not member.name.startswith(f"{folder}/data"):
+            continue
+        other = names.setdefault(member.name.lower(), member.name)
+        if other != member.name:
+            raise archive.corrupt(
+                f"PyTorch cannot tell its members {quoted(other)} and {quoted(member.name)} apart"
+            )
+        if member.folder and member.size:
+            raise archive.corrupt(f"its member {quoted(member.name)} is marked as a folder")
 
 
 def _byteorder(source: Source, archive: ZipArchive, folder: str) -> Literal["little", "big"]:

@@ -54,7 +54,7 @@ class Member:
 
     `header` is the place of its local header, `entry` that of its entry in the directory.
     `described` says that its checksum and sizes are behind it, too, where the local header may have
-    none.
+    none. `folder` says that it is marked as a folder, from which PyTorch reads nothing.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Member:
     header: int
     entry: int
     described: bool
+    folder: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ class ZipArchive:
             raise self.corrupt("its directory has fewer entries than it says")
         (
             _, _, _, flags, method, _, _, crc, packed, size,
-            name_length, extra_length, comment_length, _, _, _, header,
+            name_length, extra_length, comment_length, _, _, attributes, header,
         ) = _ENTRY.unpack_from(table, at)  # fmt: skip
         entry = self.directory + at
         at += _ENTRY.size
@@ -314,9 +315,9 @@ class ZipArchive:
             name = raw_name.decode("utf-8")
         except UnicodeDecodeError:
             name = raw_name.decode("cp437")
-        encrypted, described = bool(flags & 1), bool(flags & 8)
+        encrypted, described, folder = bool(flags & 1), bool(flags & 8), bool(attributes & 0x10)
         return Member(
-            name, raw_name, method, encrypted, crc, packed, size, header, entry, described
+            name, raw_name, method, encrypted, crc, packed, size, header, entry, described, folder
         ), at
 
     def _wide_fields(self, extra: bytes) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from bncli.errors import CorruptFileError, FileError, TensorError, UnsupportedFi
 from bncli.loaders import open_file, open_tensor
 
 from .files import assert_same, bits, newer_values, saved, values
-from .pickles import dictionary, tensor, text, torch_zip, zipped
+from .pickles import dictionary, pid, tensor, text, torch_zip, zipped
 
 
 def opened(tmp_path, data):
@@ -199,3 +199,15 @@ def test_a_compressed_pickle_may_be_large_if_it_is_no_bomb(tmp_path):
     assert list(opened(tmp_path, data).tensors) == ["w"]
     with pytest.raises(UnsupportedFileError, match="its pickle is compressed and would take"):
         opened(tmp_path, rewritten(saved({"w": torch.ones(2), "x": "a" * 5_000_000}), 8))
+
+
+def test_members_that_pytorch_would_not_find(tmp_path):
+    data = rewritten(saved({"w": torch.ones(3)}), zipfile.ZIP_STORED)
+    entry = data.index(b"archive/data/0", data.index(b"PK\x01\x02")) - 46
+    marked = bytearray(data)
+    marked[entry + 38] |= 0x10
+    with pytest.raises(CorruptFileError, match="archive/data/0 is marked as a folder"):
+        opened(tmp_path, bytes(marked))
+    two = torch_zip(tensor(reference=pid("a")), {"a": bytes(16), "A": bytes(16)})
+    with pytest.raises(CorruptFileError, match=r"cannot tell its members a/data/a and a/data/A"):
+        opened(tmp_path, two)
