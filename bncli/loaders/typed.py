@@ -58,9 +58,13 @@ def tensor_file(
     return TensorFile(path, container, {"": ref})
 
 
+SPACES = " \t\n\r\v\f"
+"""What `float` passes over around a number; `str.strip` takes away some control characters, too."""
+
+
 def fault(text: str) -> str:
     """What is wrong with a number, to be said behind its place; "" for one that `float` reads."""
-    word = text.strip()
+    word = text.strip(SPACES)
     try:
         if "_" not in word:
             float(word)

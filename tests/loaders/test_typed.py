@@ -53,6 +53,18 @@ def test_what_is_no_number_is_said_with_its_fix(text, said):
     assert first_fault(["1", "2", text, "also not"]) == (2, said)
 
 
+@pytest.mark.parametrize(
+    "text", [f"{before}2.5{chr(behind)}" for before in ("", " ") for behind in range(33)]
+)
+def test_a_fault_is_found_exactly_where_float_raises(text):
+    try:
+        float(text)
+    except ValueError:
+        assert fault(text)
+    else:
+        assert fault(text) == ""
+
+
 def test_decimals_are_rounded_once_to_either_dtype():
     numbers = Numbers(array("d", [0.1, 1e39, -1e39, 2.0**-150, math.nan]))
     assert numbers().dtype == np.float32
