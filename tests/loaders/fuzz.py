@@ -2,10 +2,10 @@
 
     python -m tests.loaders.fuzz --mutants 100000 --seed 1
 
-Each mutant is opened and every tensor in it is read. What comes out must be values or a
-BncliError, in little time and memory; anything else is reported with the mutant's number, and the
-file is kept. The honest files come from another process, so that PyTorch's own memory does not
-hide what a mutant takes.
+Each mutant is opened, every tensor in it is read, and some get new values. What comes out must be
+values, bytes to replace inside of the file, or a BncliError, in little time and memory; anything
+else is reported with the mutant's number, and the file is kept. The honest files come from another
+process, so that PyTorch's own memory does not hide what a mutant takes.
 """
 
 import argparse
@@ -23,15 +23,19 @@ from pathlib import Path
 
 import numpy as np
 
+from bncli.dtypes import DTYPES
 from bncli.errors import BncliError, FileError
 from bncli.files.reading import reading
 from bncli.loaders import open_file
+from bncli.loaders.patches import edits_of
 from bncli.state_dict import batch_norm_layers, read_state, read_tensors
 
 from . import memory
 
 SLOW = 5.0
 """Seconds of the processor that one mutant may take."""
+MOST_EDITED = 1000
+"""Elements of a tensor that gets new values."""
 LARGE = 300_000
 """Kilobytes that the process may grow by."""
 
@@ -134,6 +138,7 @@ def mutate(random_, data, others):
 def check(path):
     """Open the file and read all that is in it; whether it opened. Raises what it finds."""
     file = open_file(path)
+    check_edits(file)
     for ref in file.tensors.values():
         with contextlib.suppress(BncliError):
             values = ref.read()
@@ -146,6 +151,19 @@ def check(path):
         with contextlib.suppress(BncliError):
             read_state(layer)
     return True
+
+
+def check_edits(file):
+    """Give new values to some tensors, without writing them."""
+    for ref in [ref for ref in file.tensors.values() if ref.numel <= MOST_EDITED][:8]:
+        kind = float if DTYPES.get(ref.dtype, DTYPES["int64"]).kind == "float" else int
+        with contextlib.suppress(BncliError):
+            for path, edits in edits_of(file, {ref.name: np.ones(ref.shape, kind)}).items():
+                end = 0
+                for edit in edits:
+                    assert end <= edit.offset < edit.end
+                    end = edit.end
+                assert end <= path.stat().st_size
 
 
 def run(mutants, seed, directory, keep=None):
