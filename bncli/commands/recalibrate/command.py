@@ -159,9 +159,11 @@ def _report(
     from bncli.commands.recalibrate import rows, words
     from bncli.commands.recalibrate.facts import facts_of, subject_of
     from bncli.rulebook.layers import label
+    from bncli.rulebook.live.repair import Outcome
 
     forced = saved.force and written is not None and written.output is not None
     findings = _findings(found, judgement, forced=forced)
+    told = judgement.outcome is Outcome.NO_HELP
     done = found.done
     layers = rows.layer_rows(done.layers if done is not None else ())
     path = "" if found.checkpoint is None else str(found.checkpoint.file.path)
@@ -175,11 +177,7 @@ def _report(
         findings=findings,
         subject=subject_of(found),
         answer=rows.answer(layers, rows.FEW if findings else rows.SHOWN),
-        remarks=tuple(
-            words.remarks(
-                found, wish, written, effect.metric or "", told=judgement.finding is not None
-            )
-        ),
+        remarks=tuple(words.remarks(found, wish, written, effect.metric or "", told=told)),
         verdict=words.verdict(
             found,
             judgement.outcome,

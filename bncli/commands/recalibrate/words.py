@@ -141,7 +141,7 @@ def verdict(
 
 def _then(done: Recalibration, outcome: Outcome) -> str:
     """What the new statistics do, where it was measured."""
-    if outcome is not Outcome.HELPS:
+    if outcome not in (Outcome.HELPS, Outcome.TOO_LITTLE):
         return ""
     what, before, after = "the gap", done.gap_before, done.gap_after
     if done.metrics:

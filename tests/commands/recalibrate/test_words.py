@@ -123,6 +123,18 @@ def test_layers_are_grouped_by_why_they_stay():
             "1 layer of new.pth has new statistics",
         ),
         (
+            Outcome.TOO_LITTLE,
+            written(),
+            {"asked": True},
+            "there are too few samples to renew the statistics, so nothing was written",
+        ),
+        (
+            Outcome.TOO_LITTLE,
+            written("new.pth"),
+            {"asked": True, "forced": True},
+            "1 layer of new.pth has new statistics; the gap goes from 1.5 to 0.25",
+        ),
+        (
             Outcome.NOTHING,
             written(),
             {"asked": True},
