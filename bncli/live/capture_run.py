@@ -48,7 +48,7 @@ class CaptureRun:
         self._dropout = [name for name, _ in active_dropout(session.model)]
         self._still = still_training(session.model)  # before a pass switches modes
         self._by_batch = BY_BATCH if self._dropout else BY_BATCH[:1]
-        self._looked = self._takes_one = False
+        self._looked = self._takes_one = self._moments_only = False
         self._why = ""
         self.refused = ""
         self.samples = 0
@@ -74,7 +74,11 @@ class CaptureRun:
             self._outputs.problem = self.refused
 
     def training(self) -> None:
-        """The training propagation alone; no outputs are compared."""
+        """The training propagation alone, for its moments: no outputs are compared.
+
+        What the run sees from now on has no extremes and no kernels.
+        """
+        self._moments_only = True
         for number, batch in self._session.batches():
             if not self._refuses(number, batch):
                 self.samples += batch.samples
@@ -196,7 +200,7 @@ class CaptureRun:
         """One forward pass whose layers' inputs are taken in."""
         session = self._session
         self._calls.clear()
-        look, self._looked = not self._looked, True
+        look, self._looked = not (self._looked or self._moments_only), True
 
         def seen(layer: LiveLayer, x: Tensor) -> None:
             name = layer.name
@@ -224,7 +228,12 @@ class CaptureRun:
         from bncli.moments.batches import BatchSums
 
         per_sample = layer is not None and layer.per_sample
-        return BatchSums(channels, per_batch=self._per_batch, per_sample=per_sample)
+        return BatchSums(
+            channels,
+            per_batch=self._per_batch,
+            per_sample=per_sample,
+            moments_only=self._moments_only,
+        )
 
     def _see_input(self, batch: Batch) -> None:
         """Take in the model's own input."""

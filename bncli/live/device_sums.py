@@ -6,13 +6,13 @@ Each block is widened to float64 in a buffer that is kept for the next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import TensorError
 from bncli.light import np
 from bncli.moments.block_plan import lies_by_column, places, run_shape
-from bncli.moments.one_batch import BlockSums
+from bncli.moments.one_batch import BlockPowers, BlockSums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,36 +50,60 @@ class TensorBlocks:
 
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
+        for place, (total, square, low, high, zeros) in self._taken(self._sums, centre):
+            yield BlockSums(place, total, square, low, high, zeros.sum(0).astype(np.int64))
+
+    def powers(self, centre: FloatArray | None) -> Iterator[BlockPowers]:
+        """The same without extremes and zeros."""
+        for place, (total, square) in self._taken(self._powers, centre):
+            yield BlockPowers(place, total, square)
+
+    def _taken(
+        self,
+        take: Callable[[Tensor, FloatArray | None], tuple[Tensor, ...]],
+        centre: FloatArray | None,
+    ) -> Iterator[tuple[tuple[slice, ...], list[NDArray[Any]]]]:
+        """Each block's place, and what `take` makes of it."""
         import torch
 
         for place in places(self.values.shape, BLOCK_VALUES, by_column=self._by_column):
             about = None if centre is None else centre[place[1]]
             with torch.inference_mode(mode=False), torch.no_grad():
-                found = self._sums(self._block(place), about)
-                total, square, low, high, zeros = _arrays(*found)
-            yield BlockSums(place, total, square, low, high, zeros.sum(0).astype(np.int64))
+                found = _arrays(*take(self._block(place), about))
+            yield place, found
+
+    def _powers(self, block: Tensor, about: FloatArray | None) -> tuple[Tensor, ...]:
+        """The values of a block less the numbers `about`, and their squares, added up (n, c)."""
+        wide, _ = _buffers(block)
+        return self._added(self._three(wide.copy_(block)), about)
 
     def _sums(self, block: Tensor, about: FloatArray | None) -> tuple[Tensor, ...]:
         """What `BlockSums` holds, the zeros (n, c)."""
         import torch
 
-        by_column = self._by_column
         wide, flags = _buffers(block)
         if block.is_contiguous() and block.dtype in {torch.float32, torch.float64}:
             narrow = block
         else:
             narrow = (flags if block.dtype.itemsize <= 2 else wide).copy_(block)
         wide, narrow, flags = map(self._three, (wide, narrow, flags))
-        axis = 1 if by_column else 2
+        axis = 1 if self._by_column else 2
         low, high = self._extremes(narrow)
         wide.copy_(narrow)
         zeros = torch.eq(narrow, 0, out=flags).sum(axis)
+        return *self._added(wide, about), low, high, zeros
+
+    def _added(self, wide: Tensor, about: FloatArray | None) -> tuple[Tensor, Tensor]:
+        """The sums of values less the numbers `about`, and of their squares; `wide` is used up."""
+        import torch
+
+        axis = 1 if self._by_column else 2
         if about is not None:
-            _subtract(about, wide, by_column=by_column)
+            _subtract(about, wide, by_column=self._by_column)
         total = wide.sum(axis)
-        if by_column or wide.shape[2] < _SHORT_ROW:
-            return total, wide.square_().sum(axis), low, high, zeros
-        return total, torch.linalg.vector_norm(wide, dim=axis).square_(), low, high, zeros
+        if self._by_column or wide.shape[2] < _SHORT_ROW:
+            return total, wide.square_().sum(axis)
+        return total, torch.linalg.vector_norm(wide, dim=axis).square_()
 
     def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The extremes of the runs of a block, (places, c, p)."""

@@ -46,7 +46,7 @@ class InputSums:
 
     `min` and `max` are over the finite values, NaN where there are none; `at_min`, `at_max` and
     `at_zero` count the values that equal them, and 0. `nan`, `posinf` and `neginf` count what is
-    not finite.
+    not finite. A pass for the moments alone leaves `min` and `max` NaN, and those counts 0.
     """
 
     values: int

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from bncli.dtypes import decode
 from bncli.errors import TensorError
 from bncli.moments.block_plan import lies_by_column, places, run_shape
 from bncli.moments.kernels import column_sums
-from bncli.moments.one_batch import BlockSums
+from bncli.moments.one_batch import BlockPowers, BlockSums
 from bncli.moments.team import default_threads, in_order
 from bncli.moments.values import Widener
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import FloatArray, IntArray
+
+Block = TypeVar("Block")
 
 BLOCK_VALUES = 1 << 19
 """Values a block: in float64 4 MiB, some hundred microseconds' work."""
@@ -60,36 +61,57 @@ class ArrayBlocks:
 
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
+        return self._taken(self._all_sums, centre)
+
+    def powers(self, centre: FloatArray | None) -> Iterator[BlockPowers]:
+        """The same without extremes and zeros."""
+        return self._taken(self._powers, centre)
+
+    def _taken(
+        self,
+        take: Callable[[_Buffers, FloatArray | None, tuple[slice, ...]], Block],
+        centre: FloatArray | None,
+    ) -> Iterator[Block]:
+        """What `take` makes of each block, in order, by several threads."""
         cut = list(places(self.values.shape, BLOCK_VALUES, by_column=self._by_column))
         threads = min(self._threads or default_threads(), len(cut))
         buffers = [_spare.pop() if _spare else _Buffers() for _ in range(threads)]
-        workers = [partial(self._numbered, cut, centre, each) for each in buffers]
+        workers = [lambda k, own=each: take(own, centre, cut[k]) for each in buffers]
         with closing(in_order(workers, 0, len(cut))) as found:
             yield from found
         _spare.extend(buffers)
 
-    def _numbered(
-        self,
-        cut: Sequence[tuple[slice, ...]],
-        centre: FloatArray | None,
-        buffers: _Buffers,
-        number: int,
+    def _all_sums(
+        self, buffers: _Buffers, centre: FloatArray | None, place: tuple[slice, ...]
     ) -> BlockSums:
         """The sums of one block."""
-        place, by_column = cut[number], self._by_column
         widen, flags = buffers.of(self._dtype)
         wide, narrow = map(self._three, widen(self._block(place)))
         low, high, zeros = self._seen(narrow, flags[: narrow.size])
-        own = widen.buffer[: wide.size].reshape(wide.shape)
-        if centre is not None:
-            wide = _less(centre[place[1]], wide, own, by_column=by_column)
-        if by_column:
-            total, square = _column_sums(wide), _column_sums(np.multiply(wide, wide, out=own))
-        elif wide.shape[2] < _SHORT_ROW:
-            total, square = _row_sums(wide), _row_sums(np.multiply(wide, wide, out=own))
-        else:
-            total, square = _row_sums(wide), _row_squares(wide)
+        total, square = self._added(wide, widen, None if centre is None else centre[place[1]])
         return BlockSums(place, total, square, low, high, zeros)
+
+    def _powers(
+        self, buffers: _Buffers, centre: FloatArray | None, place: tuple[slice, ...]
+    ) -> BlockPowers:
+        """The sums of one block without extremes and zeros."""
+        widen, _ = buffers.of(self._dtype)
+        wide = self._three(widen(self._block(place))[0])
+        about = None if centre is None else centre[place[1]]
+        return BlockPowers(place, *self._added(wide, widen, about))
+
+    def _added(
+        self, wide: FloatArray, widen: Widener, about: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The values of a block less the numbers `about`, and their squares, added up (n, c)."""
+        own = widen.buffer[: wide.size].reshape(wide.shape)
+        if about is not None:
+            wide = _less(about, wide, own, by_column=self._by_column)
+        if self._by_column:
+            return _column_sums(wide), _column_sums(np.multiply(wide, wide, out=own))
+        if wide.shape[2] < _SHORT_ROW:
+            return _row_sums(wide), _row_sums(np.multiply(wide, wide, out=own))
+        return _row_sums(wide), _row_squares(wide)
 
     def _seen(
         self, x: NDArray[Any], flags: NDArray[np.bool_]

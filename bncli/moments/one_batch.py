@@ -89,6 +89,14 @@ class BlockSums(NamedTuple):
     zeros: IntArray
 
 
+class BlockPowers(NamedTuple):
+    """`BlockSums` without extremes and zeros."""
+
+    place: tuple[slice, ...]
+    total: FloatArray
+    square: FloatArray
+
+
 class Blocks(Protocol):
     """A batch and what takes its sums. A batch without further axes counts as one sample.
 
@@ -101,6 +109,9 @@ class Blocks(Protocol):
 
     def sums(self, centre: FloatArray | None) -> Iterator[BlockSums]:
         """The sums of all blocks, of values less `centre` (num_features,)."""
+
+    def powers(self, centre: FloatArray | None) -> Iterator[BlockPowers]:
+        """The same without extremes and zeros."""
 
     def count_equal(self, place: tuple[slice, ...], hit: Flags, wanted: FloatArray) -> IntArray:
         """How many values of a block equal their channel's number wanted, (c,).
@@ -178,6 +189,47 @@ def sum_blocks(blocks: Blocks) -> BatchPart:
     return part
 
 
+def sum_moments(blocks: Blocks, before: BatchPart | None = None) -> BatchPart:
+    """Mean and sums of squares of a batch, as exact as those of `sum_blocks`, in half the time.
+
+    What is not finite is counted, extremes are not looked for. The means of the batch `before` are
+    taken for a guess of these.
+    """
+    n, c = blocks.values.shape[:2]
+    size = prod(blocks.values.shape[2:])
+    with np.errstate(all="ignore"):
+        if before is None or len(before.shift) != c:
+            centre = _guess(blocks)
+        else:
+            centre = _if_far(before.mean, before.squares / before.count)
+        total, square = np.zeros((n, c)), np.zeros(c)
+        for place, some, squares in blocks.powers(centre):
+            total[place[:2]] += some
+            square[place[1]] += squares.sum(axis=0)
+        moments = Moments.of(total, square, size)
+        good = (square <= _LARGEST**2) & (moments.squares * MAX_CANCELLATION >= square)
+        # Narrower values are too large for their squares to vanish.
+        if blocks.values.dtype.itemsize >= 8:
+            good &= square >= _LARGEST**-2
+        part = BatchPart(
+            n * size,
+            blocks.samples,
+            np.zeros(c) if centre is None else centre,
+            *moments,
+            *np.full((2, c), np.nan),
+            *np.zeros((6, c), np.int64),
+        )
+        if not good.all():
+            _take_again(blocks, np.flatnonzero(~good), part, survey=True)
+            for extreme in (part.min, part.max):
+                extreme[:] = np.nan
+            for number in (part.at_min, part.at_max, part.at_zero):
+                number[:] = 0
+        if blocks.samples == part.count:  # every value is a sample
+            part.sample_squares[:] = part.squares
+    return part
+
+
 def _guess(blocks: Blocks) -> FloatArray | None:
     """The means of channels that seem to be far from 0, by a few values; 0 for the others.
 
@@ -191,6 +243,11 @@ def _guess(blocks: Blocks) -> FloatArray | None:
     few = blocks.widen(values[(samples, slice(None), *middle, row)])
     mean = few.mean(axis=(0, *range(2, few.ndim)))
     var = few.var(axis=(0, *range(2, few.ndim)))
+    return _if_far(mean, var)
+
+
+def _if_far(mean: FloatArray, var: FloatArray) -> FloatArray | None:
+    """The means that are far from 0, and 0 for the others; None where there are none."""
     far = np.isfinite(mean) & (np.square(mean) > _FAR * var)
     return np.where(far, mean, 0.0) if far.any() else None
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from bncli.errors import ModelError
+from bncli.live.capture_run import CaptureRun
+from bncli.live.renewal import Renewal
 from bncli.live.session import Session
 from bncli.model.capture import Propagation
 from tests.live.small import NORMS, Net, data, images, made
@@ -86,6 +88,30 @@ def test_sums_are_those_of_exact_arithmetic(dtype, training):
             assert sums.sample_squares[channel] == pytest.approx(of_samples, rel=1e-9, abs=1e-12)
             assert (sums.min[channel], sums.max[channel]) == (min(values), max(values))
             assert sums.at_zero[channel] == values.count(0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_training_pass_alone_sees_the_same_moments(dtype):
+    tensors = [x.to(dtype) for x in images(batches=3)]
+    net = made().to(dtype)
+    whole = captured(net, tensors, renew=False)
+    session = Session(net, data(tensors))
+    with session.open():
+        run = CaptureRun(session, per_batch=True)
+        run.training()
+        light = run.capture(Renewal())
+    assert [layer.name for layer in light.norms] == [layer.name for layer in whole.norms]
+    for one, other in zip(light.norms, whole.norms, strict=True):
+        assert [*one.seen] == [TRAINING]
+        got, wanted = one.seen[TRAINING], other.seen[TRAINING]
+        for name in ("values", "samples", "batches"):
+            assert getattr(got, name) == getattr(wanted, name)
+        for name in ("mean", "var", "batch_var", "mean_of_batches"):
+            ours, theirs = getattr(got, name), getattr(wanted, name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * wanted.var.max())
+        np.testing.assert_allclose(got.sample_squares, wanted.sample_squares, rtol=1e-9)
+        assert np.isnan(got.min).all()
+        assert light.per_batch[one.name, TRAINING]["count"].sum() == got.values
 
 
 def test_the_model_s_input_is_layer_0():

@@ -9,7 +9,7 @@ from bncli.live import device_sums
 from bncli.live.device_sums import TensorBlocks
 from bncli.live.watching import add_input
 from bncli.moments.batches import BatchSums
-from tests.moments.exact_batches import check, in_layouts, same_bits
+from tests.moments.exact_batches import check, check_moments, in_layouts, same_bits
 
 LAYOUTS = [
     "contiguous",
@@ -46,6 +46,14 @@ def normal(shape, seed=0, dtype=np.float64):
 def test_dtypes_and_shapes(dtype, shape):
     batches = [torch.from_numpy(normal(shape, i) + i).to(dtype) for i in range(2)]
     check(summed(batches), [x.double().numpy() for x in batches])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_moments_alone(dtype, layout):
+    arrays = [in_layouts(normal((4, 3, 5, 30), i) + 20 * i)[layout] for i in range(3)]
+    batches = [torch.from_numpy(x).to(dtype) for x in arrays]
+    check_moments(summed(batches, moments_only=True), [x.double().numpy() for x in batches])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bncli.errors import TensorError
 from bncli.moments.batches import BatchSums, batch_part, joined, merge_sums
 
-from .exact_batches import COUNTS, SUMS, check, rows, same_bits, two
+from .exact_batches import COUNTS, SUMS, check, check_moments, rows, same_bits, two
 
 
 def summed(batches, **flags):
@@ -76,6 +76,60 @@ def test_every_sample_as_a_batch():
     rng = np.random.default_rng(6)
     x = rng.standard_normal((5, 3, 4, 4)) + rng.standard_normal((5, 3, 1, 1))
     check(summed([x], per_sample=True), [x[i : i + 1] for i in range(5)])
+
+
+CHANGES = {
+    "nothing": lambda x, i: x,
+    "far from 0": lambda x, i: x + 1e6,
+    "each batch elsewhere": lambda x, i: x + 1e4 * (-1) ** i,
+    "constant": lambda x, i: np.full_like(x, 0.1 + i),
+    "zero at times": lambda x, i: (x + 50) * (i % 2),
+    "tiny": lambda x, i: x * 1e-140,
+    "huge": lambda x, i: x * 1e140,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("change", CHANGES)
+def test_moments_alone_are_as_exact(change, dtype):
+    if dtype is np.float32 and change in {"tiny", "huge"}:
+        pytest.skip("float32 has no such values")
+    rng = np.random.default_rng(8)
+    shapes = [(4, 3, 30), (2, 3, 300), (5, 3, 1), (3, 3, 4)]
+    batches = [
+        CHANGES[change](rng.standard_normal(shape), i).astype(dtype)
+        for i, shape in enumerate(shapes)
+    ]
+    sums = summed(batches, moments_only=True)
+    check_moments(sums, batches)
+    assert np.isnan([sums.min, sums.max]).all()
+    assert not np.any([sums.at_min, sums.at_max, sums.at_zero])
+    if change == "constant":
+        assert not sums.within.any()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_moments_alone_count_what_is_not_finite(first):
+    batches = unlike(np.random.default_rng(9), 3, channels=5)
+    for channel, value in enumerate((np.nan, np.inf, -np.inf)):
+        batches[0 if first else 2][0, channel, -1] = value
+    batches[1][0, 3, 0] = 1e300  # its square is not, but the value is
+    whole, sums = summed(batches), summed(batches, moments_only=True)
+    for name in ("nan", "posinf", "neginf"):
+        np.testing.assert_array_equal(getattr(sums, name), getattr(whole, name))
+    np.testing.assert_allclose(sums.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_array_equal(np.isnan(sums.within), [True, True, True, False, False])
+    assert np.isinf(sums.within[3])
+    np.testing.assert_allclose(sums.within[4], whole.within[4], rtol=1e-12)
+    assert np.isnan(sums.min).all()
+    assert not sums.at_min.any()
+
+
+def test_a_batch_of_other_channels_is_refused_after_others():
+    sums = BatchSums(3, moments_only=True)
+    sums.add(np.ones((4, 3)))
+    with pytest.raises(TensorError, match="A batch of 2 channels came to a layer of 3"):
+        sums.add(np.ones((4, 2)))
 
 
 def test_every_batch_is_kept():
