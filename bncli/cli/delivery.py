@@ -41,6 +41,7 @@ class Delivery:
         for path in flags.output or ():
             format_of(path)
             check_writable(path)
+            current().reports.add(os.path.realpath(path))
         if flags.baseline:  # an empty path means none, whatever the settings say
             current().renewed.add(os.path.realpath(flags.baseline))
             self.known = _read_baseline(flags.baseline, update=flags.update_baseline)

@@ -35,13 +35,14 @@ class Reading:
     `checksum` says whether stored checksums are compared. `names` are the files as they were given,
     `paths` where those lead. `notes` has what is to be said of the files that were read, each
     sentence once. `renewed` has those that may be rewritten by what read them (a baseline), and
-    by nothing else.
+    by nothing else. `reports` are where reports will be written.
     """
 
     checksum: bool = True
     names: set[Path | str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
     renewed: set[str] = field(default_factory=set)
+    reports: set[str] = field(default_factory=set)
     identities: set[Identity] = field(default_factory=set)
     notes: dict[str, None] = field(default_factory=dict)
 

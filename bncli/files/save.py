@@ -50,7 +50,7 @@ def replacing(
     import tempfile
 
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_temporary(target), dir=target.parent)
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
     try:
@@ -71,6 +71,11 @@ def replacing(
     finally:
         with suppress(OSError):  # Windows removes no file that may only be read
             Path(name).unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> str:
+    """How the name begins under which a file or folder is written: short enough to go on."""
+    return f".{target.name[:40]}."
 
 
 def _move_to_new(path: Path, target: Path) -> None:
@@ -119,7 +124,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     check_new_folder(folder)
     target = Path(os.path.realpath(folder))
     try:
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        made = Path(tempfile.mkdtemp(prefix=_temporary(target), dir=target.parent))
     except OSError as error:
         raise FileError(folder, f"cannot be written ({error.strerror}).") from error
     try:

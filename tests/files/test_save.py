@@ -162,6 +162,17 @@ def test_a_new_file_never_takes_the_place_of_one_that_came_meanwhile(folder, mon
     assert sorted(path.name for path in folder.iterdir()) == ["dangling", "late", "new"]
 
 
+@pytest.mark.parametrize("letter", ["n", "\u20ac"])
+def test_a_name_may_be_as_long_as_the_system_takes_it(folder, letter):
+    name = letter * (255 // len(letter.encode()))
+    with replacing(folder / name) as stream:
+        stream.write(b"new")
+    assert [each.name for each in folder.iterdir()] == [name]
+    with new_folder(folder / name[:-1]) as made:
+        assert made.is_dir()
+    assert sorted(each.name for each in folder.iterdir()) == [name[:-1], name]
+
+
 def test_a_file_that_is_there_is_refused_before_any_work(folder):
     (folder / "old").write_bytes(b"old")
     with pytest.raises(FileError, match="it exists already"), replacing(folder / "old", new=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import FileError
+from bncli.errors import FileError, UsageError
+from bncli.files.reading import current
 from bncli.files.save import check_new, check_new_folder, check_writable, refuse_overwriting
 from bncli.light import dataclass, np
 from bncli.live.batch import Statistics
@@ -145,6 +147,8 @@ def check_destination(path: str, spec: str, *, force: bool) -> None:
     """
     files = files_of(open_model(split_spec(spec)[0]))
     refuse_overwriting(path, "--save-checkpoint")
+    if os.path.realpath(path) in current().reports:
+        raise UsageError(f"--save-checkpoint {path}: --output names it too; name another file.")
     if len(files) > 1:
         check_new_folder(Path(path))
         return

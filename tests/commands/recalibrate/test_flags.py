@@ -40,6 +40,7 @@ REFUSED = {
     (*MODEL, *CHECKPOINT, "--save-checkpoint=0.pt", "--force"): "would overwrite an input",
     (*MODEL, *CHECKPOINT, "--save-checkpoint=metrics.py"): "it exists already; name another file",
     (*MODEL, *CHECKPOINT, "--save-checkpoint=gone/new.pth"): "the folder 'gone' does not exist",
+    (*MODEL, *CHECKPOINT, "--save-checkpoint=new.md", "-o", "new.md"): "--output names it too",
     (*MODEL, "--checkpoint=gone.pth", "--save-checkpoint=new.pth"): "there is no such file",
     ("--stats=metrics.py",): "metrics.py: it is not a statistics file; save one with bncli capture",
     ("--stats=gone*.npz",): "no file fits this pattern",
