@@ -96,6 +96,14 @@ def test_batches_of_one_domain_are_not_repaired_where_the_gap_is_at_its_floor():
     assert found.finding.hint != NO_HELP.hint
 
 
+def test_what_new_statistics_cannot_repair_is_named_before_what_they_would():
+    stored = found_in(planted("BN808"))
+    differ = found_in(planted("BN806")).findings
+    both = replace(stored, findings=(*stored.findings, *differ))
+    found = judged(recalibrated(planted("BN808"), 0.95), Goal.TRAINING, both)
+    assert found.finding.evidence["cause"] == "BN806"
+
+
 def test_batches_of_one_domain_stay_a_cause_where_the_gap_gets_smaller():
     found = judgement(planted("BN806", gap=0.4), 0.2)
     assert found.outcome is Outcome.HELPS
