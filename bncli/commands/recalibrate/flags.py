@@ -188,7 +188,7 @@ class EffectFlags:
     no_check: Annotated[
         bool,
         option(
-            "Do not measure whether the new statistics help, which takes some passes more.",
+            "Do not measure whether the new statistics help, to save some passes over the data.",
             EFFECT,
             "--no-check",
         ),

@@ -91,9 +91,9 @@ class Written:
         """What changes beside the layers, and what the comparison with the old file showed."""
         aliases = self.checkpoint.aliases(self.values)
         if aliases:
-            they = "other name of the same tensors changes" if len(aliases) == 1 else ""
-            they = they or "other names of the same tensors change"
-            yield f"{len(aliases)} {they} too ({examples(aliases)})"
+            names = counted(len(aliases), "other name")
+            change = "would change" if self.output is None else "changed"
+            yield f"{names} of the same tensors {change}, too ({examples(aliases)})"
         if self.output is None:
             return
         if self.linked:

@@ -59,7 +59,6 @@ TOO_LITTLE = Rule(
 STORED = ("BN1", "BN2", "BN7", "BN807", "BN808", "BN809", "BN814")
 """How the codes begin of causes that lie in the stored statistics, which new ones take away."""
 
-
 FITS = 3.0
 """How many times BLAMED a healthy model's gap may be above its floor for a single batch; less by
 the root of their number with more, down to BLAMED itself."""
@@ -148,13 +147,10 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     cause = next(iter(causes), None)
     metrics, before, after = done.metrics, done.gap_before, done.gap_after
     helps, message = _by_metric(done, goal) if metrics else (False, "")
+    # What is stored may do no harm (any more), such as a momentum; but a metric may count for more.
     if not stay and _right(done, found) and not (helps and _gap_tells_little(done, found)):
-        return Judgement(Outcome.NOTHING)  # a momentum that is too large did no harm, or none now
-    numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}
-    helps, message = _by_metric(done, goal) if metrics else (False, "")
-    # What is stored may do no harm (any more), such as a momentum; but a metric counts for more.
-    if not stay and _right(done, found) and (not helps or _at_floor(done)):
         return Judgement(Outcome.NOTHING)
+    numbers: dict[str, Value] = {"gap_before": before, "gap_after": after}
     if metrics:
         numbers |= {f"metric_{key}": value for key, value in metrics.items()}
     elif after is not None and _was_not_finite(done):

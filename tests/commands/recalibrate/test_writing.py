@@ -117,3 +117,23 @@ def test_a_file_that_came_meanwhile_is_kept(folder):
     assert Path("new").read_text() == "another's"
     written.write(replace(saved, force=True))
     assert torch.load("new", weights_only=True).keys() == state(other=OTHER).keys()
+
+
+def test_other_names_of_the_same_tensors_are_said(folder):
+    tensors = state(other=OTHER)
+    torch.save(tensors | {"again.running_mean": tensors["bn.running_mean"]}, "net.pth")
+    saved = SavedFlags(save_checkpoint="new")
+    written = planned("net.pth", saved)
+    said = "1 other name of the same tensors {}, too (again.running_mean)"
+    assert [*written.remarks()] == [said.format("would change")]
+    first, last = written.write(saved).remarks()
+    assert first == said.format("changed")
+    assert last.endswith(
+        "1 of 1 layer holds the new statistics; the other 4 tensors are bit for bit the old ones"
+    )
+    new = torch.load("new", weights_only=True)
+    assert (
+        new["again.running_mean"].tolist()
+        == new["bn.running_mean"].tolist()
+        == (torch.tensor(MEAN).tolist())
+    )
