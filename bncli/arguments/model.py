@@ -89,7 +89,7 @@ InputKey = Annotated[
     list[str] | None,
     option(
         "The input's name in a file or a batch that is a dictionary, or its number in a tuple; may "
-        "be repeated for names that the model takes as keyword arguments.",
+        "be repeated: names are keyword arguments of the model, numbers positional ones.",
         DATA,
         metavar="NAME",
         default="the only tensor, the first of a tuple, or all as keyword arguments",

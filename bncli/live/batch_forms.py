@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bncli.backends.torch.tensors import library
@@ -21,9 +21,9 @@ class BatchForm:
 
     Without a key that is the whole batch where it is a tensor or an array, the first of a tuple or
     a list, and all of a dictionary as keyword arguments. In a tuple the key is a number, counted
-    from 0. Several keys choose keyword arguments from a dictionary. Of keyword arguments only
-    floating-point tensors are converted, as an index of words stays an index; of a single input,
-    integers and booleans too.
+    from 0. Several keys choose keyword arguments from a dictionary, or positional ones from a
+    tuple. Of several arguments only floating-point tensors are converted, as an index of words
+    stays an index; of a single input, integers and booleans too.
     """
 
     input_key: str | tuple[str, ...] | None = None
@@ -37,7 +37,9 @@ class BatchForm:
         value = self._chosen(raw, label)
         args: tuple[Any, ...] = ()
         kwargs: dict[str, Any] = {}
-        if isinstance(value, Mapping):
+        if isinstance(value, _Several):
+            args = tuple(self._tensor(each, label, copy=copy, whole=False) for each in value)
+        elif isinstance(value, Mapping):
             for key, each in value.items():
                 if not isinstance(key, str):
                     raise ModelError(
@@ -69,14 +71,12 @@ class BatchForm:
         if isinstance(raw, list | tuple):
             if not raw:
                 raise ModelError(f"{label}: it is an empty {type(raw).__name__}.")
+            if isinstance(key, tuple) and all(map(str.isdecimal, key)):
+                return _Several(_numbered(raw, each, label) for each in key)
             if not isinstance(key, str) or not key.isdecimal():
                 first = raw[0]
                 return self._chosen(first, label) if isinstance(first, Mapping) else first
-            if int(key) >= len(raw):
-                raise ModelError(
-                    f"{label}: --input-key {key}, but it has {len(raw)} parts, counted from 0."
-                )
-            return raw[int(key)]
+            return _numbered(raw, key, label)
         if not isinstance(raw, Mapping) or key is None:
             return raw
         for name in (key,) if isinstance(key, str) else key:
@@ -101,6 +101,19 @@ class BatchForm:
         if value.is_complex() or not (whole or value.is_floating_point()):
             wanted = value.dtype
         return value.to(wanted, copy=copy)
+
+
+class _Several(list[Any]):
+    """Positional arguments."""
+
+
+def _numbered(raw: Sequence[Any], key: str, label: str) -> Any:
+    """The part of a tuple or a list with this number."""
+    if int(key) >= len(raw):
+        raise ModelError(
+            f"{label}: --input-key {key}, but it has {len(raw)} parts, counted from 0."
+        )
+    return raw[int(key)]
 
 
 def batch_crc(batch: Batch) -> int:

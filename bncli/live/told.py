@@ -92,8 +92,8 @@ def hint_for(error: BaseException) -> str:
         return "Smaller batches take less memory (--batch-size for files)."
     if isinstance(error, TypeError) and _ARGUMENTS.search(text):
         return (
-            "Name what the model takes of a batch with --input-key; given several times, the names "
-            "are keyword arguments."
+            "Name what the model takes of a batch with --input-key; given several times, names are "
+            "keyword arguments and numbers positional ones."
         )
     if not isinstance(error, RuntimeError | ValueError):
         return ""

@@ -85,6 +85,18 @@ def test_a_dictionary_is_keyword_arguments():
     assert batch.samples == 2
 
 
+def test_several_numbers_are_positional_arguments():
+    found = form((X, LABELS, "a name"), ("1", "0"), "float64")
+    assert found.kwargs == {}
+    labels, x = found.args
+    assert (labels.dtype, x.dtype) == (torch.int64, torch.float64)
+    assert torch.equal(labels, LABELS)
+    assert torch.equal(x, X.double())
+    assert refusal((X, LABELS), ("0", "2")) == (
+        "--input-key 2, but it has 2 parts, counted from 0."
+    )
+
+
 def test_several_keys_are_keyword_arguments():
     raw = UserDict(input_ids=LABELS, mask=X, labels=LABELS)
     for given in (raw, (raw, LABELS)):
