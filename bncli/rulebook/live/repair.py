@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bncli.light import np
 from bncli.model.capture import Propagation
-from bncli.model.recalibration import Goal, Recalibration
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import label
@@ -16,7 +15,7 @@ from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL
 from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
-    from bncli.model.recalibration import LayerChange
+    from bncli.model.recalibration import Goal, LayerChange, Recalibration
     from bncli.report import Value
     from bncli.rulebook.live.causes import Diagnosis
 
@@ -240,11 +239,13 @@ def _by_metric(done: Recalibration, goal: Goal) -> tuple[bool, str]:
         done.metrics.get(key, math.nan) for key in ("training", "before", "after")
     )
     message = f"the metric goes from {before:.4g} to {after:.4g} ({training:.4g} in training)"
+    if before == after:
+        return False, f"the metric stays at {before:.4g} ({training:.4g} in training)"
     if math.isnan(before) and not math.isnan(after):
         return True, message
-    if goal is Goal.MAX:
+    if goal.value == "max":
         return after > before, message
-    if goal is Goal.MIN:
+    if goal.value == "min":
         return after < before, message
     way = better_way(done)
     if way is not None:
@@ -272,7 +273,7 @@ def _detail(done: Recalibration, goal: Goal, cause: Finding | None) -> str:
             f"The gap between train() and eval() goes from {before:.4g} to {after:.4g} std."
         )
     way = better_way(done)
-    if chance is not None and way is not None and goal is Goal.TRAINING:
+    if chance is not None and way is not None and goal.value == "training":
         said.append(
             f"Outputs that are paired with the wrong samples give {chance:.4g}, so "
             f"{'more' if way > 0 else 'less'} is better."

@@ -123,6 +123,15 @@ def test_a_metric_that_gets_better_counts_for_more_than_a_small_gap():
     assert judgement(small, 0.2, Goal.MAX, metrics=worse).outcome is Outcome.NOTHING
 
 
+def test_a_metric_that_stays_as_it_is_did_not_get_better():
+    found = judgement(planted("BN808"), metrics=metric(1.0, 1.0, 1.0))
+    assert found.outcome is Outcome.NO_HELP
+    assert (
+        found.finding.message == "new statistics do not help: the metric stays at 1 (1 in training)"
+    )
+    assert "goes from 0.9 to 0.2 std" in found.finding.detail
+
+
 def test_a_gap_well_above_its_floor_is_something():
     assert judgement(healthy(gap=0.36)).outcome is Outcome.HELPS
     assert judgement(healthy(gap=0.36), 0.37).outcome is Outcome.NO_HELP
@@ -223,7 +232,7 @@ def test_the_metric_decides_where_there_is_one(goal, numbers, helps, after):
     found = judgement(planted("BN808"), after, goal, metrics=numbers)
     assert found.outcome is (Outcome.HELPS if helps else Outcome.NO_HELP)
     if not helps:
-        assert "the metric goes from" in found.finding.message
+        assert "the metric " in found.finding.message
         assert f"goes from 0.9 to {after:g} std" in found.finding.detail
         assert found.finding.evidence["metric_before"] is numbers["before"]
 
