@@ -13,9 +13,10 @@ from bncli.light import dataclass, np
 from bncli.live.batch import Statistics
 from bncli.live.renewal import Renewal, error_of_mean, renewal_of
 from bncli.live.wrong_pairs import WrongPairs
-from bncli.loaders.names import listed, quoted
+from bncli.loaders.names import quoted
 from bncli.model.capture import InputSums, Propagation
 from bncli.model.recalibration import Average, LayerChange, Recalibration
+from bncli.rulebook.interface import examples
 
 if TYPE_CHECKING:
     from bncli.live.capture_run import CaptureRun
@@ -168,8 +169,7 @@ def chosen_layers(
 ) -> tuple[list[str], dict[str, str]]:
     """The layers to change, in the order of execution, and why each other one stays as it is.
 
-    Raises UsageError for a pattern that fits no layer, and for a layer that was named and cannot
-    change.
+    Raises UsageError for a pattern that fits no layer.
     """
     layers = {layer.name: layer for layer in capture.norms}
     names = [*layers, *capture.uncalled]
@@ -177,7 +177,7 @@ def chosen_layers(
         if not any(matches(name, pattern) for name in names):
             raise UsageError(
                 f"--layer {quoted(pattern)}: the model has no such BatchNorm layer; it has "
-                f"{listed(names[:4])}."
+                f"{examples(names)}."
             )
     chosen: list[str] = []
     left: dict[str, str] = {}

@@ -59,7 +59,7 @@ def test_patterns_choose_layers_in_the_order_of_execution(patterns, chosen):
 
 
 def test_a_pattern_that_fits_nothing_is_refused():
-    with pytest.raises(UsageError, match=r"--layer bn9: .* it has bn1, bn2"):
+    with pytest.raises(UsageError, match=r"--layer bn9: .* it has bn1, bn2 and bn3\."):
         recalibration(made(), BATCHES, wish(layers=["bn1", "bn9"]))
 
 

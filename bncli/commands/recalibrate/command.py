@@ -75,6 +75,8 @@ def _check(
 ) -> None:
     """Raise UsageError for flags that do not go together, and for what bncli must not replace."""
     if model is not None and stats:
+        if model.endswith(".npz"):  # which the shell put in place of a pattern
+            raise UsageError(f"{model}: put --stats before it, or quotes around a pattern.")
         raise UsageError(
             f"{model} and --stats are both given; leave --stats out to run the model, or leave "
             "MODEL out to take the statistics from the files."
