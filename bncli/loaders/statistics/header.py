@@ -141,6 +141,8 @@ def capture_of(header: Fields, columns: Columns) -> Capture:
     """The capture that a header and its arrays are. Raises CorruptFileError."""
     entries = list(header.each("layers"))
     layers = [_bare_layer(entry) for entry in entries]
+    if len({layer.name for layer in layers}) < len(layers):
+        raise damaged(header.path, "two of its layers have one name")
     columns.check_layers(layers)
     layers = _with_states(entries, layers, columns)
     seen = [_propagations(entry, "seen") for entry in entries]
@@ -253,7 +255,7 @@ def _outputs(header: Fields, columns: Columns) -> tuple[OutputSums, ...]:
         place = slice(begin, begin + size)
         apart = entry.inner("apart")
         differences = {_propagation(apart, key): apart.number(key) for key in apart.values}
-        if None in differences.values():
+        if any(each is None or each < 0 for each in differences.values()):
             raise entry.wrong("apart")
         outputs.append(
             OutputSums(

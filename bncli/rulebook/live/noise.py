@@ -111,7 +111,9 @@ def _median_ratio(first: FloatArray, second: FloatArray) -> float:
 def _freedom(first: float, its: float, second: float, other: float) -> float:
     """The degrees of freedom of the sum of two variances (Welch and Satterthwaite)."""
     total = first + second
-    return total**2 / (first**2 / its + second**2 / other) if total > 0 else max(its, other)
+    if not 0 < total < math.inf:
+        return max(its, other)
+    return 1 / ((first / total) ** 2 / its + (second / total) ** 2 / other)
 
 
 def _finite_mean(values: FloatArray) -> float:

@@ -17,6 +17,8 @@ from bncli.loaders.statistics.header import check_version, header_of
 from .captures import model_capture, odd_capture
 from .test_file import with_header
 
+OUTPUT = {"name": "0", "count": 4, "channels": 3}
+
 
 def test_the_header_is_strict_json_and_says_who_wrote_it():
     header = header_of(odd_capture())
@@ -60,6 +62,7 @@ def test_the_versions_that_are_read():
         ("rounds", -1, "rounds in its"),
         ("dropout", [None], "dropout in its"),
         ("outputs", [{"name": "0", "channels": 0}], r"outputs\[0\]\.channels in its"),
+        ("outputs", [{**OUTPUT, "apart": {"eval": -1.0}}], r"outputs\[0\]\.apart in its"),
     ],
 )
 def test_what_no_header_says(key, value, said, tmp_path):
@@ -80,6 +83,7 @@ def test_what_no_header_says(key, value, said, tmp_path):
             r"state\.tensors\.weight",
         ),
         (lambda layer: layer["state"]["tensors"].update(gamma="float32"), r"state\.tensors\.gamma"),
+        (lambda layer: layer.update(name="input"), "two of its layers have one name"),
         (lambda layer: layer["state"].update(module=3), r"layers\[1\]\.state\.module"),
         (
             lambda layer: layer.update(num_features=4),

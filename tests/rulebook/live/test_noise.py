@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bncli.rulebook.live.causes import diagnosis
 from bncli.rulebook.live.measures import layer_measure
-from bncli.rulebook.live.noise import CHANCE_OF_NOISE, averaging
+from bncli.rulebook.live.noise import CHANCE_OF_NOISE, _freedom, averaging
 from bncli.running_stats.chance import t_quantile
 from tests.rulebook.live.captures import (
     EPS,
@@ -144,3 +144,9 @@ def test_a_negative_variance_has_no_noise():
     found = diagnosis(shown)
     assert "BN203" in [each.code for each in found.findings]
     assert found.measures[1].noise is None
+
+
+def test_degrees_of_freedom_of_variances_of_any_size():
+    for size in (1e-300, 1.0, 1e300):
+        assert _freedom(3 * size, 4, size, 8) == pytest.approx(16 / (9 / 4 + 1 / 8))
+    assert _freedom(0, 4, 0, 8) == 8
