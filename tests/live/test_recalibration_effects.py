@@ -51,10 +51,6 @@ def test_as_many_samples_as_are_asked_for_suffice():
     assert short(images(4, 8), accepted) is None
 
 
-def test_no_number_of_samples_gives_no_error_at_all():
-    assert "No number of samples gives 0." in short(BATCHES, 0.0).detail
-
-
 def test_data_that_are_not_finite_are_refused():
     tensors = [x.clone() for x in BATCHES]
     tensors[2][0, 0, 0, 0] = torch.nan

@@ -145,13 +145,34 @@ def check_destination(path: str, spec: str, *, force: bool) -> None:
     `force` is given. Raises UsageError for a file that was read in this call, FileError for what
     else there is, and where the checkpoint cannot be read.
     """
-    files = files_of(open_model(split_spec(spec)[0]))
+    old = open_model(split_spec(spec)[0])
+    files = files_of(old)
+    if not path:
+        raise UsageError("--save-checkpoint has no name; name the file to write.")
     refuse_overwriting(path, "--save-checkpoint")
     if os.path.realpath(path) in current().reports:
         raise UsageError(f"--save-checkpoint {path}: --output names it too; name another file.")
     if len(files) > 1:
         check_new_folder(Path(path))
         return
+    if path.endswith(("/", os.sep)):
+        raise UsageError(f"--save-checkpoint {path}: it names a folder; name a file in it.")
+    _check_suffix(path, old.container)
     check_writable(path)
     if not force:
         check_new(Path(path))
+
+
+def _check_suffix(path: str, container: str) -> None:
+    """Raise UsageError for the suffix of another format: the copy has the format of the old file.
+
+    A reader that goes by the suffix would fail on it.
+    """
+    suffix = Path(path).suffix.lower()
+    formats = {".safetensors": "safetensors", ".npz": "npz", ".npy": "npy"}
+    formats |= dict.fromkeys((".pt", ".pth"), "torch")
+    if suffix in formats and not container.startswith(formats[suffix]):
+        raise UsageError(
+            f"--save-checkpoint {path}: the new file has the format of the old one ({container}), "
+            f"which {suffix} does not say; give it the old file's suffix."
+        )

@@ -140,7 +140,7 @@ class StatisticsFlags:
     def most_error(self) -> float:
         """The largest standard error of a mean. Raises UsageError for what can be none."""
         most = MAX_ERROR if self.max_error is None else self.max_error
-        if not most >= 0:
+        if not most > 0:
             raise UsageError(f"--max-error {most:g}: give a number above 0, such as 0.01.")
         return most
 

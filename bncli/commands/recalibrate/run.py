@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.commands.recalibrate.checkpoint import Checkpoint
-from bncli.errors import FileError, ModelError
+from bncli.errors import FileError, ModelError, UsageError
 from bncli.files.save import refuse_overwriting
 from bncli.light import dataclass
 from bncli.live.recalibration import chosen_layers, recalibrated, recalibrated_from
 from bncli.loaders import split_spec
 from bncli.model.capture import Capture, WatchedLayer
-from bncli.model.recalibration import Recalibration
+from bncli.model.recalibration import Average, Recalibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +83,11 @@ def from_files(
     for path in paths:
         if not is_statistics_file(path):
             raise FileError(path, "it is not a statistics file; save one with bncli capture.")
+    if wish.average is Average.EMA and len(paths) > 1:
+        raise UsageError(
+            "--average ema takes the batches in their order, which several statistics files do not "
+            "hold; give one file."
+        )
     capture = read_statistics(paths)
     label = " ".join(specs)
     if not capture.norms:

@@ -106,6 +106,7 @@ class Written:
         yield (
             f"{self.output}: {self.verified} of {hold} the new statistics; the other "
             f"{counted(others, 'tensor is', 'tensors are')} bit for bit the old ones"
+            f"{', and so is .data/serialization_id' if self.serialization_id else ''}"
         )
 
     def _verified(self, target: Path) -> int:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from bncli.light import np
 from bncli.model.capture import Propagation
 from bncli.report import Finding, Severity
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import label
-from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL
+from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL, THE_INPUT
 from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
@@ -109,13 +109,9 @@ def _too_little(worst: LayerChange, most: float) -> Finding:
     """BN821, at the layer whose means are known least."""
     error, samples = worst.standard_error, worst.samples
     accepted = math.ceil(error * 1000) / 1000
-    if most > 0:
-        needed = math.ceil(samples * (error / most) ** 2)
-        digits = 10 ** max(len(str(needed)) - 2, 0)
-        needed = math.ceil(needed / digits) * digits
-        enough = f"For {most:g}, it takes about {needed:,} samples."
-    else:
-        needed, enough = None, f"No number of samples gives {most:g}."
+    needed = math.ceil(samples * (error / most) ** 2)
+    digits = 10 ** max(len(str(needed)) - 2, 0)
+    needed = math.ceil(needed / digits) * digits
     z = np.abs(worst.z)
     moved = f" The layer's means move by up to {z.max():.3g} std." if np.isfinite(z).all() else ""
     return Finding(
@@ -124,7 +120,7 @@ def _too_little(worst: LayerChange, most: float) -> Finding:
         label(worst.name),
         f"{_samples(samples)} give the means with a standard error of up to {error:.3g} std",
         claim=TOO_LITTLE.summary,
-        detail=f"{enough}{moved}",
+        detail=f"For {most:g}, it takes about {needed:,} samples.{moved}",
         hint=f"Give more data, or accept this with --max-error {accepted:g}.",
         evidence={"standard_error": error, "samples": samples, "samples_needed": needed},
     )
@@ -172,9 +168,7 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             f"new statistics do not help: {message}",
             claim=NO_HELP.summary,
             detail=_detail(done, goal, cause),
-            hint=NO_HELP.hint
-            if cause is None or cause.code.startswith(STORED)
-            else cause.hint or NO_HELP.hint,
+            hint=_hint(done, cause),
             evidence={**numbers, "cause": None if cause is None else cause.code},
         ),
     )
@@ -187,7 +181,8 @@ def _right(done: Recalibration, found: Diagnosis) -> bool:
     too well, so that the gap may be farther from the floor.
     """
     before, floor = done.gap_before, done.gap_floor
-    living = [each for each in found.measures if not each.frozen]
+    changed = {layer.name for layer in done.layers}
+    living = [each for each in found.measures if not each.frozen or each.name in changed]
     if before == 0 or not found.measures:
         return True
     if before is None or floor is None:
@@ -280,5 +275,28 @@ def _detail(done: Recalibration, goal: Goal, cause: Finding | None) -> str:
         )
     if cause is not None:
         sure = f"{cause.code}, {cause.certainty.value}"
-        said.append(f"The cause ({sure}): {cause.message}.")
+        where = _layers(cause)
+        at = f" at {examples(where)}" if len(where) == 1 else ""
+        said.append(f"The cause{at} ({sure}): {cause.message}.")
     return " ".join(said)
+
+
+def _hint(done: Recalibration, cause: Finding | None) -> str:
+    """What to do instead: that of a cause which is not in the stored statistics.
+
+    Of one that is, layers that were not chosen may have it.
+    """
+    if cause is None:
+        return NO_HELP.hint
+    if not cause.code.startswith(STORED):
+        return cause.hint or NO_HELP.hint
+    others = [name for name in _layers(cause) if done.left.get(name) == "not chosen"]
+    if others:
+        return f"Choose {examples(others)} too: name them with --layer, or leave --layer out."
+    return NO_HELP.hint
+
+
+def _layers(cause: Finding) -> list[str]:
+    """The layers that a finding is about; none where it is about the model or its input."""
+    places = cause.places or (cause.subject,)
+    return [place for place in places if place not in ("", "the model", THE_INPUT)]

@@ -49,7 +49,7 @@ def test_the_population_is_written_and_nothing_else(recalibrated, spoilt, net):
     assert report["verdict"].startswith("PASS  3 layers of new.pth have new statistics; the gap ")
     assert report["remarks"][-1] == (
         "new.pth: 3 of 3 layers hold the new statistics; the other 16 tensors are bit for bit the "
-        "old ones"
+        "old ones, and so is .data/serialization_id"
     )
 
 

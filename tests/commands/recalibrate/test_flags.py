@@ -43,6 +43,10 @@ REFUSED = {
     (*MODEL, *CHECKPOINT, "--save-checkpoint=gone/new.pth"): "the folder 'gone' does not exist",
     (*MODEL, *CHECKPOINT, "--save-checkpoint=new.md", "-o", "new.md"): "--output names it too",
     (*MODEL, "--checkpoint=gone.pth", "--save-checkpoint=new.pth"): "there is no such file",
+    (*MODEL, *CHECKPOINT, "--save-checkpoint=new/"): "it names a folder; name a file in it.",
+    (*MODEL, *CHECKPOINT, "--save-checkpoint="): "--save-checkpoint has no name; name the file",
+    (*MODEL, *CHECKPOINT, "--save-checkpoint=n.safetensors"): "which .safetensors does not say;",
+    (*MODEL, "--max-error=0"): "--max-error 0: give a number above 0, such as 0.01.",
     ("--stats=metrics.py",): "metrics.py: it is not a statistics file; save one with bncli capture",
     ("--stats=gone*.npz",): "no file fits this pattern",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from bncli.commands.recalibrate.flags import EffectFlags, RunFlags, SavedFlags, 
 from bncli.commands.recalibrate.run import from_files, from_model
 from bncli.errors import FileError, ModelError, UsageError
 from bncli.files.reading import reading
+from bncli.model.recalibration import Average
 
 WISH = {"max_error": 1.0}
 LAYERLESS = """
@@ -106,3 +108,11 @@ def test_files(captured):
         from_files(["0.pt"], None, wish, SavedFlags())
     with reading(), pytest.raises(UsageError, match="would overwrite an input"):
         from_files(["stats.npz"], "spoilt.pth", wish, SavedFlags(save_checkpoint="stats.npz"))
+
+
+def test_averages_in_the_order_of_batches_take_one_file(captured):
+    shutil.copyfile("stats.npz", "stats2.npz")
+    wish = StatisticsFlags(**WISH | {"average": Average.EMA}).wish(stored=True)
+    assert from_files(["stats.npz"], None, wish, SavedFlags()).done is not None
+    with pytest.raises(UsageError, match="the batches in their order, which several statistics"):
+        from_files(["stats*.npz"], None, wish, SavedFlags())

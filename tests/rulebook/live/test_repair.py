@@ -88,11 +88,18 @@ def test_a_gap_that_is_not_smaller_is_no_help(after):
     assert finding.hint == NO_HELP.hint  # BN808's says what was just tried
 
 
+def test_layers_that_were_not_chosen_are_named_where_they_are_the_cause():
+    layer = found_in(planted("BN808")).findings[0].evidence["layer"]
+    found = judgement(planted("BN808"), 0.9, left={layer: "not chosen"}).finding
+    assert f"The cause at {layer} (BN808, likely): " in found.detail
+    assert found.hint == f"Choose {layer} too: name them with --layer, or leave --layer out."
+
+
 def test_batches_of_one_domain_are_not_repaired_where_the_gap_is_at_its_floor():
     found = judgement(planted("BN806", gap=0.21), 0.2)
     assert found.outcome is Outcome.NO_HELP
     assert found.finding.evidence["cause"] == "BN806"
-    assert "The cause (BN806" in found.finding.detail
+    assert "(BN806, certain): the batches' means" in found.finding.detail
     assert found.finding.hint != NO_HELP.hint
 
 
