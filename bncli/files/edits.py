@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from bncli.errors import CorruptFileError, FileError
-from bncli.files.reading import CHANGED, Reading, open_again, read_into
+from bncli.files.reading import CHANGED, Reading, check_same, open_again, read_into
 from bncli.files.save import new_folder, replacing
 
 STRIDE = 1 << 24
@@ -45,12 +45,13 @@ def write_edited(source: Path, target: Path, edits: Sequence[Edit], *, force: bo
 
     Until all of it is written it has another name beside `target`. A file that is there already
     is replaced with `force` alone, and one that this call read never. Raises FileError where that
-    is so, where `target` cannot be written, and where `source` changes meanwhile; ValueError for
-    edits that overlap.
+    is so, where `target` cannot be written, and where `source` changes meanwhile or has changed
+    since this call opened it first; ValueError for edits that overlap.
     """
     edits = _in_order(edits)
     with open_again(source) as file:
         before = os.fstat(file.fileno())
+        check_same(source, before)
         _check_inside(source, edits, before.st_size)
         if Reading(identities={(before.st_dev, before.st_ino)}).has_read(target):
             raise FileError(target, f"it is the same file as {source}; name another file.")
@@ -116,6 +117,7 @@ def _link(path: Path, target: Path) -> bool:
     """Give a file another name where a copy of it would have to be written; whether it has it."""
     file = Path(os.path.realpath(path))  # where the download's folder has a link
     try:
+        check_same(path, file.stat())
         if file.stat().st_size <= SMALL or _can_clone(path, target.parent):
             return False
         target.hardlink_to(file)

@@ -23,6 +23,10 @@ CHANGED = (
     "it was removed or cut short while bncli was reading it; wait until it is complete, and run "
     "again."
 )
+OTHER = (
+    "it was written to or replaced after bncli had read it; wait until it is complete, and run "
+    "again."
+)
 
 Identity = tuple[int, int]
 """A file by its device and its number there, whatever names it has."""
@@ -35,7 +39,8 @@ class Reading:
     `checksum` says whether stored checksums are compared. `names` are the files as they were given,
     `paths` where those lead. `notes` has what is to be said of the files that were read, each
     sentence once. `renewed` has those that may be rewritten by what read them (a baseline), and
-    by nothing else. `reports` are where reports will be written.
+    by nothing else. `reports` are where reports will be written. `first` has the state in which
+    each file was opened first, by its name as it was given.
     """
 
     checksum: bool = True
@@ -44,6 +49,7 @@ class Reading:
     renewed: set[str] = field(default_factory=set)
     reports: set[str] = field(default_factory=set)
     identities: set[Identity] = field(default_factory=set)
+    first: dict[Path | str, tuple[int, ...]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
 
     def has_read(self, path: str | os.PathLike[str], *, renewing: bool = False) -> bool:
@@ -156,3 +162,17 @@ def remember(descriptor: int, path: Path | str | None = None) -> None:
     there = os.fstat(descriptor)
     if stat.S_ISREG(there.st_mode):
         call.identities.add((there.st_dev, there.st_ino))
+        if path is not None:
+            call.first.setdefault(path, _state(there))
+
+
+def check_same(path: Path, there: os.stat_result) -> None:
+    """Raise CorruptFileError where a file is not what it was when this call opened it first."""
+    first = current().first.get(path)
+    if first is not None and first != _state(there):
+        raise CorruptFileError(path, OTHER)
+
+
+def _state(there: os.stat_result) -> tuple[int, ...]:
+    """What another file, or one that was written to, has another of."""
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bncli.errors import BncliError
+from bncli.errors import BncliError, ModelError
 from bncli.light import dataclass, np
 from bncli.live.batch import Batch, Statistics, joined
 from bncli.live.watching import add_input, watched
+from bncli.loaders.names import quoted
 from bncli.model.capture import InputSums, Propagation
 
 if TYPE_CHECKING:
@@ -149,7 +150,16 @@ def _first_moving(
     seen: Mapping[str, InputSums],
     of: Callable[[InputSums], Statistics],
 ) -> int | None:
-    """The place of the first layer that did not rest; None where all did."""
+    """The place of the first layer that did not rest; None where all did.
+
+    Raises ModelError where one is not called any more.
+    """
+    lost = next((name for name in names if name not in seen), None)
+    if lost is not None:
+        raise ModelError(
+            f"'{quoted(lost)}' took in nothing in a later pass over the same data, so that its new "
+            "statistics cannot be found; leave its module in the model, and call it in every pass."
+        )
     moving = (i for i, name in enumerate(names) if moved(current[name], seen[name], of) > SETTLED)
     return next(moving, None)
 

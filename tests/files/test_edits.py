@@ -556,3 +556,19 @@ def test_a_process_that_is_killed_leaves_whole_files_alone(folder):
         subprocess.run(["rm", "-rf", *left], check=True)
     assert unfinished
     assert (folder / "old").read_bytes() == old
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced"])
+def test_a_file_that_is_another_since_it_was_read_is_refused(old, how):
+    with reading():
+        read_bytes(old)
+        if how == "replaced":
+            Path("later").write_bytes(content(seed=1))
+            Path("later").replace(old)
+        else:
+            old.write_bytes(content(seed=1))
+        with pytest.raises(CorruptFileError, match="written to or replaced after bncli had read"):
+            write_edited(old, Path("new"), CHANGES)
+        with pytest.raises(CorruptFileError, match="written to or replaced after bncli had read"):
+            write_model(Path("folder"), {}, [old])
+    assert names() == ["old"]

@@ -39,6 +39,17 @@ LAYERLESS = """
             with torch.no_grad():
                 self.bn.weight.mul_(1.01)
             return self.bn(x)
+
+    class Losing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn, self.calls = nn.BatchNorm2d(3), 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 5:
+                self.bn = nn.BatchNorm2d(3)
+            return self.bn(x)
 """
 
 
@@ -82,6 +93,12 @@ def test_weights_that_move_are_refused(code, net):
     code("plain.py", LAYERLESS)
     with pytest.raises(ModelError, match="the weights of the model changed while it ran"):
         run("plain.py:Moving")
+
+
+def test_a_layer_that_goes_away_is_refused(code, net):
+    code("plain.py", LAYERLESS)
+    with pytest.raises(ModelError, match="'bn' took in nothing in a later pass over the same data"):
+        run("plain.py:Losing")
 
 
 def test_a_missing_buffer_is_refused_before_the_model_runs(code, spoilt):
