@@ -12,7 +12,7 @@ from bncli.gate.places import matches
 from bncli.light import dataclass, np
 from bncli.live.batch import Statistics
 from bncli.live.renewal import Renewal, error_of_mean, renewal_of
-from bncli.live.wrong_pairs import WrongPairs
+from bncli.live.wrong_pairs import WrongPairs, clearest
 from bncli.loaders.names import quoted
 from bncli.model.capture import InputSums, Propagation
 from bncli.model.recalibration import Average, LayerChange, Recalibration
@@ -348,21 +348,19 @@ def _measured(
     new = {layer.name: Statistics(layer.mean, layer.var) for layer in done.layers}
     if hold is not None:
         new = {name: hold(name, statistics) for name, statistics in new.items()}
-    after = session.measure(new, metric)
     metrics: dict[str, float | None] = {}
-    if metric is not None:
-        pairs = WrongPairs(metric)
-        training = session.measure({}, pairs, propagation=Propagation.TRAINING)
-        if training.metric is not None and not math.isfinite(training.metric):
-            number = "NaN" if math.isnan(training.metric) else "infinite"
-            raise ModelError(
-                f"the metric is {number} already for the outputs of training, so it cannot tell "
-                "whether new statistics help; look at the metric and the data."
-            )
+    if metric is None:
+        after = session.measure(new)
+    else:
+        trained, renewed = WrongPairs(metric), WrongPairs(metric)
+        training = session.measure({}, trained, propagation=Propagation.TRAINING)
+        _check_metric(training.metric)
+        after = session.measure(new, renewed)
         before = session.measure({}, metric)
         metrics = {"training": training.metric, "before": before.metric, "after": after.metric}
-        if training.metric is not None and pairs.worse is not None:
-            metrics["chance"] = training.metric + pairs.worse
+        told = clearest(trained, renewed)
+        if told is not None and told.worse is not None:
+            metrics |= {"right": told.right, "chance": told.right + told.worse}
     return replace(
         done,
         gap_before=done.capture.gap(Propagation.EVAL),
@@ -371,3 +369,13 @@ def _measured(
         metrics={key: value for key, value in metrics.items() if value is not None},
         checked=True,
     )
+
+
+def _check_metric(training: float | None) -> None:
+    """Raise ModelError for a metric that is not finite where nothing is wrong."""
+    if training is not None and not math.isfinite(training):
+        number = "NaN" if math.isnan(training) else "infinite"
+        raise ModelError(
+            f"the metric is {number} already for the outputs of training, so it cannot tell "
+            "whether new statistics help; look at the metric and the data."
+        )

@@ -110,8 +110,9 @@ class Recalibration:
     The rest is measured on a running model, and None where that was not done or cannot be known:
     the outputs' gap between the training and the eval propagation with the old statistics, with
     the new ones, rounded as the buffers hold them, and with statistics found anew in all layers
-    (the floor). `metrics` has the user's number as "training", "before" and "after", and as
-    "chance" that of training outputs which are paired with the wrong samples.
+    (the floor). `metrics` has the user's number as "training", "before" and "after"; and as
+    "chance" that of outputs which are paired with the wrong samples, beside "right", that of the
+    same outputs with their own, where these two differ clearly.
     """
 
     layers: tuple[LayerChange, ...]

@@ -157,8 +157,7 @@ def test_a_metric_of_wrong_pairs_is_beside_the_right_ones():
             session, wish(), None, lambda y, wanted: float((y - wanted).square().mean())
         )
     assert done.metrics["training"] == pytest.approx(0, abs=1e-10)
-    wanted = [float((y.roll(1, 0) - y).square().mean()) for y in truth]
-    assert done.metrics["chance"] == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert done.metrics["chance"] > 2 * done.metrics["right"]
     assert done.metrics["after"] < done.metrics["before"]
 
 

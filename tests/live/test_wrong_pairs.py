@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from bncli.errors import ModelError
-from bncli.live.wrong_pairs import WrongPairs
+from bncli.live.wrong_pairs import WrongPairs, clearest
 
 
 def answers(batches=6, samples=8, right=0.9, seed=0):
@@ -45,9 +45,11 @@ def test_it_is_the_metric_itself():
 @pytest.mark.parametrize("number", [2, 6])
 def test_it_is_the_mean_of_what_wrong_pairs_have_more(metric, number):
     batches = [*answers(number, 32)]
+    first = batches[0][0]
+    others = [first.roll(1, 0), *[first] * (number - 1)]
     wanted = [
-        float(metric(output.roll(1, 0), labels)) - float(metric(output, labels))
-        for output, labels in batches
+        float(metric(other, labels)) - float(metric(output, labels))
+        for other, (output, labels) in zip(others, batches, strict=True)
     ]
     assert worse(metric, batches) == pytest.approx(sum(wanted) / number, rel=1e-6)
     assert (worse(metric, batches) > 0) is (metric is loss)
@@ -64,11 +66,40 @@ def test_samples_that_are_alike_tell_nothing():
     assert worse(accuracy, [(functional.one_hot(same, 4).float(), same)] * 6) is None
 
 
-def test_batches_of_one_sample_are_left_out():
-    batches = [*answers()]
+def test_batches_that_are_sorted_by_class_are_paired_with_those_of_another():
+    labels = [torch.full((8,), number % 4) for number in range(6)]
+    batches = [(functional.one_hot(each, 4).float(), each) for each in labels]
+    assert worse(accuracy, batches) < 0
+    assert worse(loss, batches) > 0
+
+
+def test_a_single_sample_is_paired_with_the_first_one():
+    batches = [*answers(60)]
     alone = [(output[:1], labels[:1]) for output, labels in batches]
-    assert worse(loss, [*batches, alone[0]]) == worse(loss, batches) is not None
-    assert worse(loss, alone) is None
+    assert worse(loss, alone) > 0
+    assert worse(loss, alone[:1]) is None
+
+
+def test_larger_batches_than_the_first_are_paired_with_themselves():
+    (small, few), *rest = answers()
+    assert worse(accuracy, [(small[:3], few[:3]), *rest]) < 0
+
+
+def test_what_a_model_writes_into_later_is_copied():
+    pairs, kept = WrongPairs(accuracy), torch.empty(8, 4)
+    for output, labels in answers():
+        pairs(kept.copy_(output), labels)
+    assert pairs.worse == worse(accuracy, answers())
+
+
+def test_the_clearest_of_several_passes_counts():
+    clear, silent, against = WrongPairs(accuracy), WrongPairs(accuracy), WrongPairs(loss)
+    for pairs, right in ((clear, 1.0), (silent, 0.0), (against, 1.0)):
+        for output, labels in answers(right=right):
+            pairs(output, labels)
+    assert clearest(silent, clear) is clear
+    assert clearest(silent) is None
+    assert clearest(clear, against) is None
 
 
 @pytest.mark.parametrize("wrap", [lambda y: {"out": y}, lambda y: (y, {"aux": y}), lambda y: [y]])

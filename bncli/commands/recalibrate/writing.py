@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from bncli.commands.recalibrate.checkpoint import files_of
 from bncli.errors import FileError
 from bncli.files.edits import check_edited, write_edited, write_model
+from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
 from bncli.loaders import open_model
 from bncli.loaders.names import quoted
@@ -18,12 +20,14 @@ from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from io import FileIO
 
     from numpy.typing import NDArray
 
     from bncli.commands.recalibrate.checkpoint import Checkpoint
     from bncli.commands.recalibrate.flags import SavedFlags
     from bncli.files.edits import Edit
+    from bncli.model import TensorFile
     from bncli.model.recalibration import LayerChange
 
 
@@ -65,10 +69,12 @@ class Written:
     def write(self, saved: SavedFlags) -> Written:
         """Write the new file, or the folder of several, and compare it with the old one.
 
-        It is not compared with --no-verify. Raises FileError where it cannot be written, or is not
-        what it should be.
+        It is not compared with --no-verify. Raises CorruptFileError where the old file does not
+        match its checksums, and FileError where the new one cannot be written, or is not what it
+        should be.
         """
         assert saved.save_checkpoint is not None
+        _check_undamaged(self.checkpoint.file)
         target = Path(saved.save_checkpoint)
         source = self.checkpoint.file.path
         files = files_of(self.checkpoint.file)
@@ -121,3 +127,18 @@ class Written:
                     "file and try again.",
                 )
         return self.layers
+
+
+def _check_undamaged(file: TensorFile) -> None:
+    """Raise CorruptFileError where bytes of a tensor do not match their checksum: a copy would not.
+
+    Nothing is known of formats without checksums, and nothing is read with --no-checksum.
+    """
+    with ExitStack() as stack:
+        opened: dict[Path, FileIO] = {}
+        for ref in file.tensors.values():
+            where = ref.storage
+            if isinstance(where, FileBytes) and where.checksum is not None:
+                if where.path not in opened:
+                    opened[where.path] = stack.enter_context(where.opened())
+                where.checksum.check(opened[where.path], where.path)

@@ -24,7 +24,7 @@ DIFFER = Rule(
     Severity.WARNING,
     "the batches differ more than chance explains, as with one domain or class in each batch",
     "Shuffle the samples, in training too, or normalise each domain by itself. No stored "
-    "statistics can give what training saw, so new ones do not help.",
+    "statistics can give what training saw, so new ones may not help.",
     symptom="The model is good in training mode and worse in evaluation, although the stored "
     "statistics are right.",
     arithmetic="The variance of the batches' means, times the samples per batch, over that of the "

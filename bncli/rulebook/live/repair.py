@@ -136,7 +136,13 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     causes = [each for each in found.findings if each.severity is not Severity.INFO]
     # What explains that new statistics do not help comes before what they would have repaired.
     causes.sort(key=lambda each: each.code.startswith(STORED))
-    stay = tuple(each for each in causes if not each.code.startswith(STORED))
+    first = next((layer.name for layer in done.capture.norms), None)
+    stay = tuple(
+        each
+        for each in causes
+        # A first layer that alone is off may be the input's fault, which is then built in.
+        if not each.code.startswith(STORED) or (each.code == "BN808" and each.subject == first)
+    )
     if not done.checked:
         return Judgement(Outcome.UNKNOWN, others=stay)
     cause = next(iter(causes), None)
@@ -253,10 +259,11 @@ def better_way(done: Recalibration) -> int | None:
 
     Outputs that are paired with other samples than their own ("chance") are worse than right ones.
     """
-    training, chance = (done.metrics.get(key, math.nan) for key in ("training", "chance"))
-    if math.isnan(training - chance) or training == chance:
+    right = done.metrics.get("right", done.metrics.get("training", math.nan))
+    chance = done.metrics.get("chance", math.nan)
+    if math.isnan(right - chance) or right == chance:
         return None
-    return 1 if training > chance else -1
+    return 1 if right > chance else -1
 
 
 def _detail(done: Recalibration, goal: Goal, cause: Finding | None) -> str:

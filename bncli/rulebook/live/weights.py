@@ -75,6 +75,11 @@ UNEXPLAINED = Rule(
     milder=Severity.INFO,
 )
 
+FIRST = (
+    " It is the first layer: an input that is scaled or shifted otherwise than in training looks "
+    "the same."
+)
+
 ALONE = 10.0
 """How many times the predicted error of others a layer's is, for it to be wrong by itself."""
 
@@ -216,7 +221,7 @@ def check_spoilt(found: Evidence) -> list[Finding]:
                 "var_ratio_min": each.var_ratio_min,
                 "var_ratio_max": each.var_ratio_max,
             },
-            detail=_how(each),
+            detail=_how(each) + (FIRST if each is found.first else ""),
         )
         for each in _alone(found)
     ]
