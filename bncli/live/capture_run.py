@@ -143,14 +143,18 @@ class CaptureRun:
     def one(
         self, propagation: Propagation, statistics: Mapping[str, Statistics]
     ) -> dict[str, InputSums]:
-        """One pass with these statistics; its sums take the place of those of an earlier one."""
+        """One pass with these statistics; its sums take the place of those of an earlier one.
+
+        After `training` alone, outputs are not compared.
+        """
         session = self._session
         self._sums.pop(propagation, None)
         self._outputs.forget(propagation)
         for number, batch in session.batches():
-            training = session.training_output(number, batch)
+            training = {} if self._moments_only else session.training_output(number, batch)
             output = self._forward(propagation, number, batch, statistics)
-            self._outputs.add(propagation, floating_tensors(output), training)
+            if not self._moments_only:
+                self._outputs.add(propagation, floating_tensors(output), training)
             session.done()
         return self.results(propagation)
 

@@ -71,8 +71,8 @@ def recalibrated(
     """New statistics from a model that runs over its data, inside `session.open()`.
 
     `hold` rounds the statistics that are measured; without `check` nothing is. Raises UsageError
-    for a pattern that fits no layer, ModelError where the model cannot run
-    in training mode or a layer sees what is not finite, and what `hold` raises.
+    for a pattern that fits no layer, ModelError where the model cannot run in training mode or a
+    layer sees what is not finite, and what `hold` raises.
     """
     from bncli.live.capture_run import CaptureRun
 
@@ -86,16 +86,14 @@ def recalibrated(
     session.renewed = whole.statistics
     capture = run.capture(whole)
     chosen, left = chosen_layers(capture, wish.layers)
+    _check_kinds(capture, chosen, wish)
     if wish.propagation is Propagation.EVAL:
         found = whole
-        if (
-            not check
-            or set(chosen) != set(whole.statistics)
-            or wish.convention.variance != "unbiased"
-        ):
+        same = check and set(chosen) == set(whole.statistics)
+        if not same or wish.convention.variance != "unbiased":
             found = renewal_of(session, run, chosen, wish.population, whole=True)
         seen = run.results(Propagation.RENEWED)
-        new = {name: (found.statistics[name], seen[name]) for name in chosen}
+        new = {name: (found.statistics[name], seen[name], 1.0) for name in chosen}
     else:
         found = Renewal(rounds=1)
         new = _in_training(_all_training(session, capture, chosen, wish), chosen, wish)
@@ -123,6 +121,7 @@ def recalibrated_from(capture: Capture, wish: Wish) -> Recalibration:
         )
     left |= dict.fromkeys((name for name in chosen if name not in trained), "no batch reaches it")
     _check_frozen(capture, trained)
+    _check_kinds(capture, trained, wish)
     layers = _changes(capture, _in_training(capture, trained, wish), wish)
     return Recalibration(layers, left, capture=capture)
 
@@ -220,6 +219,16 @@ def _why_left(layer: WatchedLayer | None, *, named: bool) -> str:
     return "InstanceNorm" if layer.per_sample and not named else ""
 
 
+def _check_kinds(capture: Capture, names: Sequence[str], wish: Wish) -> None:
+    """Raise UsageError for an InstanceNorm whose samples would be pooled."""
+    for name in names:
+        if _layer(capture, name).per_sample and wish.average is Average.POPULATION:
+            raise UsageError(
+                f"{quoted(name)} is an InstanceNorm, whose variance is that within a sample, not "
+                "that of all values; take the average of the samples' with --average batches."
+            )
+
+
 def _layer(capture: Capture, name: str) -> WatchedLayer:
     return next(layer for layer in capture.norms if layer.name == name)
 
@@ -229,16 +238,19 @@ def _layer(capture: Capture, name: str) -> WatchedLayer:
 
 def _in_training(
     capture: Capture, names: Sequence[str], wish: Wish
-) -> dict[str, tuple[Statistics, InputSums]]:
-    """The statistics of what layers see in the training propagation, and the sums behind them."""
+) -> dict[str, tuple[Statistics, InputSums, float]]:
+    """The statistics of what layers see in the training propagation, and the sums behind them.
+
+    And how many times the error of all samples their error is.
+    """
     found = {}
     for name in names:
         layer = _layer(capture, name)
         sums = layer.seen[Propagation.TRAINING]
         if wish.average is Average.POPULATION:
-            found[name] = wish.population(sums), sums
+            found[name] = wish.population(sums), sums, 1.0
         elif not wish.batch_by_batch:
-            found[name] = Statistics(sums.mean_of_batches, sums.batch_var), sums
+            found[name] = Statistics(sums.mean_of_batches, sums.batch_var), sums, 1.0
         else:
             batches = capture.per_batch.get((name, Propagation.TRAINING))
             if batches is None:
@@ -246,26 +258,33 @@ def _in_training(
                     f"--average {wish.average.value} needs every batch's own statistics, which the "
                     "file does not hold; capture it with --per-batch."
                 )
-            found[name] = _over_batches(layer, batches, wish), sums
+            statistics, times = _over_batches(layer, batches, wish)
+            found[name] = statistics, sums, times
     return found
 
 
-def _over_batches(layer: WatchedLayer, batches: Mapping[str, Any], wish: Wish) -> Statistics:
+def _over_batches(
+    layer: WatchedLayer, batches: Mapping[str, Any], wish: Wish
+) -> tuple[Statistics, float]:
     """The batches' statistics averaged, or taken in one after the other.
 
-    `batches` is as in `Capture.per_batch`.
+    `batches` is as in `Capture.per_batch`. The second is how many times the standard error is that
+    of all samples: of means with the weights w and n samples of N each, sqrt(sum(w^2 N / n)).
     """
     convention, state = wish.convention, layer.state
     factors = [convention.variance_factor(int(count), layer.eps) for count in batches["count"]]
     mean, var = batches["mean"], batches["var"] * np.array(factors)[:, None]
     assert state is not None
     if wish.average is Average.BATCHES:
-        return Statistics(mean.mean(axis=0), var.mean(axis=0))
+        return Statistics(mean.mean(axis=0), var.mean(axis=0)), 1.0
     weight = _weight(layer, wish)
     counted = int(state.num_batches_tracked or 0)
     now = Statistics(*(np.asarray(each, np.float64) for each in _running(state)))
+    weights = np.zeros(len(mean))
     for k, batch in enumerate(zip(mean, var, strict=True)):
         new = 1 / (counted + k + 1) if weight is None else weight
+        weights *= 1 - new
+        weights[k] = new
         # A weight of 1 leaves nothing of what was there; PyTorch would keep NaN, which is 0 * NaN.
         now = Statistics(
             *(
@@ -273,7 +292,8 @@ def _over_batches(layer: WatchedLayer, batches: Mapping[str, Any], wish: Wish) -
                 for old, each in zip(now, batch, strict=True)
             )
         )
-    return now
+    count = batches["count"]
+    return now, math.sqrt(float((weights**2 * (count.sum() / count)).sum()))
 
 
 def _weight(layer: WatchedLayer, wish: Wish) -> float | None:
@@ -302,18 +322,17 @@ def _running(state: BatchNormState) -> tuple[Any, Any]:
 
 
 def _changes(
-    capture: Capture, new: Mapping[str, tuple[Statistics, InputSums]], wish: Wish
+    capture: Capture, new: Mapping[str, tuple[Statistics, InputSums, float]], wish: Wish
 ) -> tuple[LayerChange, ...]:
     """The layers with their new statistics. Raises ModelError for what is not finite."""
     layers = []
-    for name, (statistics, sums) in new.items():
+    for name, (statistics, sums, times) in new.items():
         state = _layer(capture, name).state
         assert state is not None
         with np.errstate(all="ignore"):
-            error = np.where(sums.var > 0, error_of_mean(sums) / np.sqrt(sums.var), 0.0)
-        layers.append(
-            LayerChange(name, state, *statistics, sums.values, sums.samples, sums.batches, error)
-        )
+            error = np.where(sums.var > 0, times * error_of_mean(sums) / np.sqrt(sums.var), 0.0)
+        counts = sums.values, sums.samples, sums.batches
+        layers.append(LayerChange(name, state, *statistics, *counts, error, wish.average))
     _check_finite(layers, wish)
     return tuple(layers)
 

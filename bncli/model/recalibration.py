@@ -45,7 +45,7 @@ class LayerChange:
     layer as it was. `values` counts the values of a channel that they are from, `samples` the
     indices of the batch axis, `batches` the calls. `error` is the standard error of each new mean,
     as the samples scatter within their batches, in standard deviations of the channel (0 where the
-    variance is 0).
+    variance is 0). `average` is what became of the batches.
     """
 
     name: str
@@ -56,6 +56,7 @@ class LayerChange:
     samples: int
     batches: int
     error: FloatArray
+    average: Average = Average.POPULATION
 
     @property
     def z(self) -> FloatArray:

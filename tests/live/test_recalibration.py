@@ -222,3 +222,15 @@ def test_the_last_batch_alone_counts_where_its_weight_is_1():
 def test_an_average_cannot_go_on_from_nan():
     with pytest.raises(UsageError, match=r"running statistics of bn1 are not finite \(channel 0\)"):
         recalibration(wrong(not_finite), BATCHES, wish(average=Average.EMA, **TRAINING))
+
+
+@pytest.mark.parametrize(("momentum", "times"), [(1.0, 4.0), (0.5, None)])
+def test_the_error_of_a_running_average_is_that_of_the_batches_that_weigh(momentum, times):
+    """Sixteen batches of one size: the last alone has four times the error of all."""
+    tensors = images(16, 4)
+    whole = recalibration(made(), tensors, wish(**TRAINING))
+    last = recalibration(made(), tensors, wish(average=Average.EMA, momentum=momentum, **TRAINING))
+    weights = momentum * (1 - momentum) ** np.arange(16)
+    wanted = np.sqrt((weights**2).sum() * 16) if times is None else times
+    for one, all_ in zip(last.layers, whole.layers, strict=True):
+        np.testing.assert_allclose(one.error, wanted * all_.error, rtol=1e-9)

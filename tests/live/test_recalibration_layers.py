@@ -355,3 +355,10 @@ def test_a_model_without_layers_has_nothing_to_change():
     assert (
         Propagation.RENEWED not in recalibrated_from(captured(made()), wish()).capture.norms[0].seen
     )
+
+
+def test_samples_of_an_instance_norm_are_not_pooled():
+    net = nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True))
+    for wished in (wish(layers=["0"]), wish(layers=["0"], **TRAINING)):
+        with pytest.raises(UsageError, match="0 is an InstanceNorm, whose variance is that"):
+            recalibration(net, BATCHES, wished)

@@ -126,6 +126,8 @@ def verdict(
     unwritten = ", so nothing was written" if asked else ""
     if outcome is Outcome.NO_HELP and not forced:
         return f"new statistics do not make this model better{unwritten}"
+    if outcome is Outcome.UNTOLD and not forced:
+        return f"it cannot be told whether new statistics help{unwritten}"
     if outcome is Outcome.TOO_LITTLE and not forced:
         return f"there are too few samples to renew the statistics{unwritten}"
     if outcome is Outcome.NOTHING and not forced:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bncli.light import np
 from bncli.model.capture import Propagation
-from bncli.report import Finding, Severity
+from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import label
+from bncli.rulebook.live.batches import DIFFER
 from bncli.rulebook.live.evidence import FEWEST_BATCHES, REAL, THE_INPUT
 from bncli.rulebook.live.measures import BLAMED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bncli.model.recalibration import Goal, LayerChange, Recalibration
     from bncli.report import Value
     from bncli.rulebook.live.causes import Diagnosis
@@ -31,12 +34,14 @@ NO_HELP = Rule(
     "did not get better. Which way is better is what --metric-goal says, or else the metric "
     "itself, taken of outputs paired with the wrong samples: these are worse. Where that tells "
     "nothing, nearer to the training propagation is better. Without a metric, the outputs' gap "
-    "between the two propagations did not become smaller.",
-    certainty="Certain: it was measured on these data, with the numbers that would have been "
-    "written.",
+    "between the two propagations did not become smaller, or tells nothing because batches differ "
+    "(BN806).",
+    certainty="Certain where it was measured: on these data, with the numbers that would have been "
+    "written. Likely where batches differ.",
     lookalike="A gap at its floor, where no layer is off, is the noise of training's own batches: "
     "there is nothing to repair.",
     seen=("huggingface/pytorch-image-models#224",),
+    less_sure=(Certainty.LIKELY,),
 )
 TOO_LITTLE = Rule(
     "BN821",
@@ -69,13 +74,14 @@ STILL = 0.01
 class Outcome(str, Enum):
     """What new statistics come to: they help, they do not, and so on.
 
-    TOO_LITTLE is where they may help and are not known well enough, and UNKNOWN where that was not
-    measured.
+    UNTOLD is where the gap is no measure of it, TOO_LITTLE where they may help and are not known
+    well enough, and UNKNOWN where nothing was measured.
     """
 
     HELPS = "helps"
     NO_HELP = "does not help"
     NOTHING = "nothing to repair"
+    UNTOLD = "cannot be told"
     TOO_LITTLE = "too little data"
     UNKNOWN = "not known"
 
@@ -109,9 +115,13 @@ def _too_little(worst: LayerChange, most: float) -> Finding:
     """BN821, at the layer whose means are known least."""
     error, samples = worst.standard_error, worst.samples
     accepted = math.ceil(error * 1000) / 1000
-    needed = math.ceil(samples * (error / most) ** 2)
+    needed: int | None = math.ceil(samples * (error / most) ** 2)
     digits = 10 ** max(len(str(needed)) - 2, 0)
-    needed = math.ceil(needed / digits) * digits
+    needed = math.ceil((needed or 0) / digits) * digits
+    enough, more = f"For {most:g}, it takes about {needed:,} samples.", "Give more data"
+    if worst.average.value == "ema":
+        needed, more = None, "Choose a smaller momentum, or larger batches"
+        enough = "More batches would not lower it: the newest ones weigh most."
     z = np.abs(worst.z)
     moved = f" The layer's means move by up to {z.max():.3g} std." if np.isfinite(z).all() else ""
     return Finding(
@@ -120,8 +130,8 @@ def _too_little(worst: LayerChange, most: float) -> Finding:
         label(worst.name),
         f"{_samples(samples)} give the means with a standard error of up to {error:.3g} std",
         claim=TOO_LITTLE.summary,
-        detail=f"For {most:g}, it takes about {needed:,} samples.{moved}",
-        hint=f"Give more data, or accept this with --max-error {accepted:g}.",
+        detail=f"{enough}{moved}",
+        hint=f"{more}, or accept this with --max-error {accepted:g}.",
         evidence={"standard_error": error, "samples": samples, "samples_needed": needed},
     )
 
@@ -160,6 +170,9 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
         return Judgement(Outcome.UNKNOWN)
     else:
         helps = after < before and not _at_floor(done)
+        differ = _differing(stay)
+        if helps and differ is not None:
+            return Judgement(Outcome.UNTOLD, _not_told(differ, numbers))
         message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
     if helps:
         return Judgement(Outcome.HELPS, others=stay)
@@ -177,6 +190,29 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
             hint=_hint(done, cause),
             evidence={**numbers, "cause": None if cause is None else cause.code},
         ),
+    )
+
+
+def _differing(causes: Sequence[Finding]) -> Finding | None:
+    """The finding that batches differ, where that is certain."""
+    sure = (each for each in causes if each.certainty is Certainty.CERTAIN)
+    return next((each for each in sure if each.code == DIFFER.code), None)
+
+
+def _not_told(cause: Finding, numbers: dict[str, Value]) -> Finding:
+    """BN820 where the gap tells nothing: training saw batches that no stored statistics give."""
+    return Finding(
+        NO_HELP.code,
+        NO_HELP.severity,
+        "the model",
+        "the gap cannot tell whether new statistics help, because the batches differ",
+        claim="the gap cannot tell whether new running statistics help",
+        detail=f"The cause ({cause.code}, certain): {cause.message}. If training had such batches, "
+        "it normalised each by itself, and no stored statistics can give what it saw. If not, the "
+        "outputs of train() on these data are no measure.",
+        hint="Shuffle the data if training does, or let --metric FILE.py:NAME decide.",
+        evidence={**numbers, "cause": cause.code},
+        certainty=Certainty.LIKELY,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bncli.commands.recalibrate.checkpoint import Checkpoint
 from bncli.commands.recalibrate.flags import SavedFlags
 from bncli.commands.recalibrate.writing import Written
 from bncli.errors import FileError
+from bncli.files.reading import reading
 from tests.commands.recalibrate.test_checkpoint import capture, state
 from tests.commands.recalibrate.test_rows import change
 
@@ -140,3 +142,24 @@ def test_other_names_of_the_same_tensors_are_said(folder):
         == new["bn.running_mean"].tolist()
         == (torch.tensor(MEAN).tolist())
     )
+
+
+def test_a_damaged_checkpoint_is_not_copied(folder):
+    """A byte of another tensor than those that change."""
+    CONTAINERS["net.pth"][0]("net.pth")
+    data = bytearray(Path("net.pth").read_bytes())
+    with zipfile.ZipFile("net.pth") as archive:
+        sizes = {each.filename: each for each in archive.infolist()}
+        name = next(each for each in sizes if archive.read(each) == OTHER.numpy().tobytes())
+        with archive.open(name) as stream:
+            stream.read(1)
+            start = sizes[name].header_offset
+    at = data.index(OTHER.numpy().tobytes(), start)
+    data[at] ^= 1
+    Path("net.pth").write_bytes(data)
+    saved = SavedFlags(save_checkpoint="new")
+    with pytest.raises(FileError, match="does not match its checksum; the file is damaged"):
+        planned("net.pth", saved).write(saved)
+    assert not Path("new").exists()
+    with reading(checksum=False):
+        assert planned("net.pth", saved).write(saved).verified == 1

@@ -12,7 +12,7 @@ import pytest
 from bncli.model import BatchNormState
 from bncli.model.capture import Propagation
 from bncli.model.recalibration import Goal, LayerChange, Recalibration
-from bncli.report import Severity
+from bncli.report import Certainty, Severity
 from bncli.rulebook.live.causes import diagnosis
 from bncli.rulebook.live.repair import NO_HELP, Outcome, better_way, judged
 from tests.rulebook.live.captures import outputs
@@ -111,10 +111,14 @@ def test_what_new_statistics_cannot_repair_is_named_before_what_they_would():
     assert found.finding.evidence["cause"] == "BN806"
 
 
-def test_batches_of_one_domain_stay_a_cause_where_the_gap_gets_smaller():
+def test_the_gap_does_not_tell_whether_batches_of_one_domain_are_repaired():
     found = judgement(planted("BN806", gap=0.4), 0.2)
-    assert found.outcome is Outcome.HELPS
-    assert [each.code for each in found.others] == ["BN806"]
+    assert found.outcome is Outcome.UNTOLD
+    assert found.finding.certainty is Certainty.LIKELY
+    assert found.finding.evidence["cause"] == "BN806"
+    told = judgement(planted("BN806", gap=0.4), 0.2, metrics=metric(0.3, 0.5))
+    assert told.outcome is Outcome.HELPS
+    assert [each.code for each in told.others] == ["BN806"]
 
 
 def test_a_healthy_model_has_nothing_to_repair():
