@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import ModelError, UsageError
@@ -21,7 +22,7 @@ from bncli.rulebook.interface import examples
 if TYPE_CHECKING:
     from bncli.live.capture_run import CaptureRun
     from bncli.live.session import Metric, Session
-    from bncli.model import BatchNormState
+    from bncli.model import BatchNormState, FloatArray
     from bncli.model.capture import Capture, WatchedLayer
     from bncli.running_stats.conventions import Convention
 
@@ -113,7 +114,8 @@ def recalibrated_from(capture: Capture, wish: Wish) -> Recalibration:
             "those of no single model; capture them again from a model that stays as it is."
         )
     chosen, left = chosen_layers(capture, wish.layers)
-    trained = [name for name in chosen if Propagation.TRAINING in _layer(capture, name).seen]
+    seen = {layer.name for layer in capture.norms if Propagation.TRAINING in layer.seen}
+    trained = [name for name in chosen if name in seen]
     if chosen and not trained:
         raise UsageError(
             "the statistics file has nothing of the model in train mode; make it with bncli "
@@ -144,7 +146,8 @@ def _all_training(session: Session, capture: Capture, chosen: Sequence[str], wis
 
     from bncli.live.capture_run import CaptureRun
 
-    if not any(_layer(capture, name).frozen for name in chosen):
+    frozen = {layer.name for layer in capture.norms if layer.frozen}
+    if frozen.isdisjoint(chosen):
         return capture
     trainable = {each.name for each in session.layers if isinstance(each.module, _NormBase)}
     _check_frozen(capture, chosen, trainable)
@@ -197,9 +200,9 @@ def _check_frozen(capture: Capture, chosen: Sequence[str], trainable: Collection
 
     Those that are `trainable` normalised with the batch instead.
     """
-    for name in chosen[:-1]:
-        if _layer(capture, name).frozen and name not in trainable:
-            behind = chosen[chosen.index(name) + 1]
+    layers = _by_name(capture)
+    for name, behind in pairwise(chosen):
+        if layers[name].frozen and name not in trainable:
             raise UsageError(
                 f"{quoted(name)} is frozen, so what {quoted(behind)} behind it sees in train mode "
                 "depends on the statistics that it has now; give the model and its data, with "
@@ -221,16 +224,17 @@ def _why_left(layer: WatchedLayer | None, *, named: bool) -> str:
 
 def _check_kinds(capture: Capture, names: Sequence[str], wish: Wish) -> None:
     """Raise UsageError for an InstanceNorm whose samples would be pooled."""
+    pooled = {layer.name for layer in capture.norms if layer.per_sample}
     for name in names:
-        if _layer(capture, name).per_sample and wish.average is Average.POPULATION:
+        if name in pooled and wish.average is Average.POPULATION:
             raise UsageError(
                 f"{quoted(name)} is an InstanceNorm, whose variance is that within a sample, not "
                 "that of all values; take the average of the samples' with --average batches."
             )
 
 
-def _layer(capture: Capture, name: str) -> WatchedLayer:
-    return next(layer for layer in capture.norms if layer.name == name)
+def _by_name(capture: Capture) -> dict[str, WatchedLayer]:
+    return {layer.name: layer for layer in capture.norms}
 
 
 # ------------------------------------------------------------------ the statistics
@@ -243,9 +247,9 @@ def _in_training(
 
     And how many times the error of all samples their error is.
     """
-    found = {}
+    found, layers = {}, _by_name(capture)
     for name in names:
-        layer = _layer(capture, name)
+        layer = layers[name]
         sums = layer.seen[Propagation.TRAINING]
         if wish.average is Average.POPULATION:
             found[name] = wish.population(sums), sums, 1.0
@@ -279,21 +283,16 @@ def _over_batches(
         return Statistics(mean.mean(axis=0), var.mean(axis=0)), 1.0
     weight = _weight(layer, wish)
     counted = int(state.num_batches_tracked or 0)
-    now = Statistics(*(np.asarray(each, np.float64) for each in _running(state)))
+    now = _running(state)
     weights = np.zeros(len(mean))
-    for k, batch in enumerate(zip(mean, var, strict=True)):
+    for k, batch in enumerate(np.stack((mean, var), axis=1)):
         new = 1 / (counted + k + 1) if weight is None else weight
         weights *= 1 - new
         weights[k] = new
         # A weight of 1 leaves nothing of what was there; PyTorch would keep NaN, which is 0 * NaN.
-        now = Statistics(
-            *(
-                each if new == 1 else old * (1 - new) + each * new
-                for old, each in zip(now, batch, strict=True)
-            )
-        )
+        now = batch if new == 1 else now * (1 - new) + batch * new
     count = batches["count"]
-    return now, math.sqrt(float((weights**2 * (count.sum() / count)).sum()))
+    return Statistics(*now), math.sqrt(float((weights**2 * (count.sum() / count)).sum()))
 
 
 def _weight(layer: WatchedLayer, wish: Wish) -> float | None:
@@ -317,17 +316,17 @@ def _weight(layer: WatchedLayer, wish: Wish) -> float | None:
     return module.momentum
 
 
-def _running(state: BatchNormState) -> tuple[Any, Any]:
-    return state.running_mean, state.running_var
+def _running(state: BatchNormState) -> FloatArray:
+    return np.array((state.running_mean, state.running_var), np.float64)
 
 
 def _changes(
     capture: Capture, new: Mapping[str, tuple[Statistics, InputSums, float]], wish: Wish
 ) -> tuple[LayerChange, ...]:
     """The layers with their new statistics. Raises ModelError for what is not finite."""
-    layers = []
+    layers, before = [], _by_name(capture)
     for name, (statistics, sums, times) in new.items():
-        state = _layer(capture, name).state
+        state = before[name].state
         assert state is not None
         with np.errstate(all="ignore"):
             error = np.where(sums.var > 0, times * error_of_mean(sums) / np.sqrt(sums.var), 0.0)

@@ -18,6 +18,7 @@ from bncli.rulebook.live import causes
 from tests.rulebook.faults import FAULTS
 from tests.rulebook.layers import beyond_its_rule, f4, ill_said
 from tests.rulebook.live.faults import PLANTED as IN_CAPTURES
+from tests.rulebook.live.recalibrations import PLANTED as IN_RECALIBRATIONS
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -266,7 +267,12 @@ def test_no_piece_of_a_rule_is_forgotten(repository):
         for path in sorted((folder / "live").glob("*.py"))
         if path.stem != "__init__"
     }
-    planted = {*PLANTED, *(fault.code for fault in FAULTS.values()), *IN_CAPTURES}
+    planted = {
+        *PLANTED,
+        *(fault.code for fault in FAULTS.values()),
+        *IN_CAPTURES,
+        *IN_RECALIBRATIONS,
+    }
     assert not list(forgotten(modules, registry.MODULES, planted))
     assert planted == {rule.code for rule in RULES}
 

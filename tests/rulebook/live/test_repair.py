@@ -17,6 +17,7 @@ from bncli.rulebook.live.causes import diagnosis
 from bncli.rulebook.live.repair import NO_HELP, Outcome, better_way, judged
 from tests.rulebook.live.captures import outputs
 from tests.rulebook.live.faults import PLANTED, network, pictures
+from tests.rulebook.live.recalibrations import PLANTED as IN_RECALIBRATIONS
 
 
 def recalibrated(capture, after=0.2, **given):
@@ -292,3 +293,8 @@ def test_what_wrong_pairs_tell_is_said():
 def test_the_better_way_is_away_from_chance(training, chance, way):
     numbers = metric(0.0, 0.0, training, chance)
     assert better_way(recalibrated(healthy(), metrics=numbers)) == way
+
+
+@pytest.mark.parametrize("code", IN_RECALIBRATIONS)
+def test_what_is_planted_is_found(code):
+    assert IN_RECALIBRATIONS[code]().code == code
