@@ -179,7 +179,16 @@ def _report(
         findings=findings,
         subject=subject_of(found),
         answer=rows.answer(layers, rows.FEW if findings else rows.SHOWN),
-        remarks=tuple(words.remarks(found, wish, written, effect.metric or "", told=told)),
+        remarks=tuple(
+            words.remarks(
+                found,
+                wish,
+                written,
+                effect.metric or "",
+                told=told,
+                kept=saved.counter in (None, "keep"),
+            )
+        ),
         verdict=words.verdict(
             found,
             judgement.outcome,

@@ -39,11 +39,17 @@ WHY = {
 
 
 def remarks(
-    found: Found, wish: Wish, written: Written | None, metric: str, *, told: bool = False
+    found: Found,
+    wish: Wish,
+    written: Written | None,
+    metric: str,
+    *,
+    told: bool = False,
+    kept: bool = False,
 ) -> Iterator[str]:
     """The effect, how the statistics were found, what is left alone, and what was written.
 
-    `told` says that a finding has the effect.
+    `told` says that a finding has the effect, and `kept` that counters stay as they are.
     """
     done = found.done
     if done is None:
@@ -58,6 +64,12 @@ def remarks(
     if done.capture.left_out:
         yield left_out_lines(done.capture)[0]
     if written is not None:
+        zeros = sum(layer.state.num_batches_tracked == 0 for layer in done.layers)
+        if zeros and kept:
+            where = (
+                "the layer" if len(done.layers) == 1 else f"{zeros} of {len(done.layers)} layers"
+            )
+            yield f"num_batches_tracked stays 0 in {where} (--counter batches stores the number)"
         yield from written.remarks()
 
 

@@ -170,7 +170,7 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
         return Judgement(Outcome.UNKNOWN)
     else:
         helps = after < before and not _at_floor(done)
-        differ = _differing(stay)
+        differ = _differing(done, stay)
         if helps and differ is not None:
             return Judgement(Outcome.UNTOLD, _not_told(differ, numbers))
         message = f"the gap between train() and eval() goes from {before:.4g} to {after:.4g} std"
@@ -193,10 +193,18 @@ def _judged(done: Recalibration, goal: Goal, found: Diagnosis) -> Judgement:
     )
 
 
-def _differing(causes: Sequence[Finding]) -> Finding | None:
-    """The finding that batches differ, where that is certain."""
-    sure = (each for each in causes if each.certainty is Certainty.CERTAIN)
-    return next((each for each in sure if each.code == DIFFER.code), None)
+def _differing(done: Recalibration, causes: Sequence[Finding]) -> Finding | None:
+    """The finding that batches differ, where that is certain.
+
+    Where it stands only at layers that a batch calls twice, the calls may differ and not the
+    batches.
+    """
+    again = {layer.name for layer in done.capture.norms if layer.calls > 1}
+    for each in causes:
+        places = set(each.places or (each.subject,))
+        if each.code == DIFFER.code and each.certainty is Certainty.CERTAIN and places - again:
+            return each
+    return None
 
 
 def _not_told(cause: Finding, numbers: dict[str, Value]) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ def found(done=None, left=None, *, checkpoint=True, ran=True):
 
 def done(**flags):
     numbers = {"gap_before": 1.5, "gap_after": 0.25, "gap_floor": 0.24, "checked": True}
-    return Recalibration((layer(),), **numbers | flags)
+    return Recalibration(**{"layers": (layer(),)} | numbers | flags)
 
 
 def written(output=None):
@@ -45,6 +46,14 @@ def test_the_effect_and_how_it_was_found():
     told = remarks(found(done(metrics=metrics, rounds=3)), WISH, written(), "a", told=True)
     assert [*told] == said[2:]
     assert change(math.nan, 1.0) == change(None, 1.0) == "not finite -> 1"
+
+
+def test_a_counter_that_stays_0_is_said():
+    fresh = replace(layer(), state=replace(layer().state, num_batches_tracked=0))
+    both = found(done(layers=(fresh, layer())))
+    line = "num_batches_tracked stays 0 in 1 of 2 layers (--counter batches stores the number)"
+    assert line in [*remarks(both, WISH, written(), "", kept=True)]
+    assert line not in [*remarks(both, WISH, written(), "")]
 
 
 def test_what_was_not_measured_is_said():

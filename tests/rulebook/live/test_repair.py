@@ -89,6 +89,20 @@ def test_a_gap_that_is_not_smaller_is_no_help(after):
     assert finding.hint == NO_HELP.hint  # BN808's says what was just tried
 
 
+def test_calls_that_differ_are_no_batches_that_do():
+    """A layer that a batch calls twice: the calls may differ, and the batches be alike."""
+    capture = planted("BN806", gap=0.4)
+    layers = [replace(each, calls=2) if each.state else each for each in capture.layers]
+    twice = replace(capture, layers=tuple(layers))
+    causes = found_in(capture)
+    places = tuple(each.name for each in capture.norms)
+    differ = replace(causes.findings[0], places=places)
+    assert differ.code == "BN806"
+    causes = replace(causes, findings=(differ,))
+    assert judged(recalibrated(capture), Goal.TRAINING, causes).outcome is Outcome.UNTOLD
+    assert judged(recalibrated(twice), Goal.TRAINING, causes).outcome is Outcome.HELPS
+
+
 def test_layers_that_were_not_chosen_are_named_where_they_are_the_cause():
     layer = found_in(planted("BN808")).findings[0].evidence["layer"]
     found = judgement(planted("BN808"), 0.9, left={layer: "not chosen"}).finding
