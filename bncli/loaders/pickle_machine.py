@@ -108,7 +108,9 @@ class Machine:
         begin = self.at - self.base
         end = self.window.find(b"\n", begin, begin + longest)
         if end < 0:
-            raise self.corrupt("a line of its pickle does not end")
+            cut = self.at + longest == self.stop
+            fact = "it ends before its pickle does" if cut else "a line of its pickle does not end"
+            raise self.corrupt(fact)
         self.at = self.base + end + 1
         return self.window[begin:end]
 

@@ -88,7 +88,7 @@ def test_a_line_has_an_end_and_a_greatest_length():
     assert machine(b"a" * (longest - 1) + b"\n").line() == b"a" * (longest - 1)
     with pytest.raises(CorruptFileError, match="a line of its pickle does not end"):
         machine(b"a" * longest + b"\n").line()
-    with pytest.raises(CorruptFileError, match="a line of its pickle does not end"):
+    with pytest.raises(CorruptFileError, match="it ends before its pickle does"):
         machine(b"aaa\n", stop=3).line()
 
 

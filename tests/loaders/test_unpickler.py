@@ -137,7 +137,7 @@ def test_references_are_collected():
         (b"}(Nu.", "sets items of something that is not a dictionary"),
         (b"]Nb.", "gives a state to something that takes none"),
         (b"NN\x93.", "names a class by something that is not a name"),
-        (b"cos\nsystem", "a line of its pickle does not end"),
+        (b"cos\nsystem", "it ends before its pickle does"),
         (b"(" * 6000 + b".", "nested too deeply"),
     ],
 )
