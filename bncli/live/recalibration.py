@@ -110,8 +110,8 @@ def recalibrated_from(capture: Capture, wish: Wish) -> Recalibration:
     """
     if capture.weights_moved:
         raise UsageError(
-            "the weights of the model changed while the statistics were captured, so that they are "
-            "those of no single model; capture them again from a model that stays as it is."
+            "the weights of the model changed while the statistics were captured, so they do "
+            "not belong to one model; capture them again from a model that stays as it is."
         )
     chosen, left = chosen_layers(capture, wish.layers)
     seen = {layer.name for layer in capture.norms if Propagation.TRAINING in layer.seen}
@@ -173,7 +173,7 @@ def chosen_layers(
 
     Raises UsageError for a pattern that fits no layer.
     """
-    layers = {layer.name: layer for layer in capture.norms}
+    layers = _by_name(capture)
     names = [*layers, *capture.uncalled]
     for pattern in patterns or ():
         if not any(matches(name, pattern) for name in names):

@@ -136,7 +136,7 @@ def _copied(output: Any) -> Any:
 
 
 def _cut(first: Any, output: Any) -> Any:
-    """As many samples of `first` as `output` has; None where it has not so many like these."""
+    """As many samples of `first` as `output` has; None where `first` has fewer, or other shapes."""
     import torch
 
     if isinstance(output, torch.Tensor):

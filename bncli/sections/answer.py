@@ -23,6 +23,11 @@ LEAST_SHARE, MOST_SHARE = 0.01, 10
 """The shares between which a whole number of percent says enough."""
 
 
+def known(value: float | None) -> float | None:
+    """A number; None where it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def troubled_first(
     rows: Sequence[Row], troubled: Callable[[Row], bool]
 ) -> tuple[list[Row], list[Row]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.report import ANSWER_ROWS
-from bncli.sections.answer import counted, listed, scope_of, share, span, troubled_first
+from bncli.sections.answer import counted, known, listed, scope_of, share, span, troubled_first
 
 
 @given(st.lists(st.booleans(), max_size=60))
@@ -79,3 +81,12 @@ def test_a_share_is_in_percent(part, text):
 def test_a_scope_is_channels_and_their_values():
     assert scope_of(1, 1) == "1 channel of 1 value"
     assert scope_of(48, 784) == "48 channels of 784 values"
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_not_known(value):
+    assert known(value) is None
+
+
+def test_a_count_stays_a_whole_number():
+    assert [type(known(value)) for value in (0, 0.0)] == [int, float]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from bncli.light import np
 from bncli.report import ANSWER_ROWS, Column, Table
-from bncli.sections.answer import counted, span
+from bncli.sections.answer import counted, known, span
 from bncli.sections.live import modes_of, momentum_of, seen_first
 
 if TYPE_CHECKING:
@@ -90,11 +89,6 @@ def input_table(capture: Capture) -> Table:
             for channel in range(sums.num_features)
         ]
     return Table("input", "The model's input", INPUT_COLUMNS, rows)
-
-
-def known(value: float) -> float | None:
-    """A number; None where it is not finite."""
-    return value if math.isfinite(value) else None
 
 
 def _row(layer: WatchedLayer) -> Row:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from bncli.commands.diagnose.words import at_floor
 from bncli.report import Chart, Column, Table
 from bncli.rulebook.layers import label
+from bncli.sections.answer import known
 from bncli.sections.live import momentum_of
 
 if TYPE_CHECKING:
@@ -173,8 +173,3 @@ def codes_of(findings: Sequence[Finding]) -> dict[str, list[str]]:
             if isinstance(name, str):
                 codes.setdefault(label(name), {})[finding.code] = None
     return {name: list(those) for name, those in codes.items()}
-
-
-def known(value: float | None) -> float | None:
-    """A number; None where it is not finite."""
-    return value if value is not None and math.isfinite(value) else None

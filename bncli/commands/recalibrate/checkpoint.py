@@ -57,10 +57,10 @@ class Checkpoint:
         targets = targets_of(spec, leaves_of(capture), capture.fingerprint)
         checkpoint = cls(targets, copies_of(targets, capture))
         checkpoint.check_present(chosen, counter=counter)
-        sizes = {layer.name: layer.state for layer in capture.norms}
+        states = {layer.name: layer.state for layer in capture.norms}
         values: dict[str, NDArray[Any]] = {}
         for name in chosen:
-            state = sizes[name]
+            state = states[name]
             assert state is not None
             assert state.running_var is not None
             ones = np.ones(len(state.running_var))  # any dtype holds them
@@ -81,8 +81,8 @@ class Checkpoint:
             lost = [leaf for leaf in wanted if getattr(layer, leaf, None) is None]
             if not lost:
                 continue
-            instead = "save the model once more with torch.save, or choose other layers with "
-            instead += "--layer"
+            instead = "load it into the model (strict=False), save the model's state_dict and name "
+            instead += "that file, or choose other layers with --layer"
             if lost == [*LEAVES[2:]]:
                 instead = "leave --counter out"
             raise FileError(

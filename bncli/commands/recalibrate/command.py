@@ -186,7 +186,7 @@ def _report(
                 written,
                 effect.metric or "",
                 told=told,
-                kept=saved.counter in (None, "keep"),
+                kept=not saved.counts,
             )
         ),
         verdict=words.verdict(

@@ -260,7 +260,7 @@ class SavedFlags:
     ] = False
 
     def check(self, checkpoint: str | None) -> None:
-        """Raise UsageError for a flag that needs another, and for a counter that is no number."""
+        """Raise UsageError for a flag that needs another, and a counter that is not a number."""
         if self.save_checkpoint is not None and checkpoint is None:
             raise UsageError(
                 "--save-checkpoint writes a copy of the checkpoint, which is not given; add "

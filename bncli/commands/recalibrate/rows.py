@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.light import np
 from bncli.report import Column, Table
 from bncli.rulebook.layers import label
-from bncli.sections.answer import counted, span
+from bncli.sections.answer import counted, known, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,20 +66,20 @@ def _layer_row(layer: LayerChange) -> Row:
     assert old_var is not None
     return {
         "name": label(layer.name),
-        "moved": known(moved[worst]),
-        "z_max": known(z.max()),
-        "var_ratio_min": known(ratio.min()),
-        "var_ratio_max": known(ratio.max()),
+        "moved": known(float(moved[worst])),
+        "z_max": known(float(z.max())),
+        "var_ratio_min": known(float(ratio.min())),
+        "var_ratio_max": known(float(ratio.max())),
         "standard_error": known(layer.standard_error),
         "channels": len(layer.mean),
         "values": layer.values,
         "samples": layer.samples,
         "batches": layer.batches,
         "worst_channel": worst,
-        "old_mean": known(old_mean[worst]),
-        "new_mean": known(layer.mean[worst]),
-        "old_var": known(old_var[worst]),
-        "new_var": known(layer.var[worst]),
+        "old_mean": known(float(old_mean[worst])),
+        "new_mean": known(float(layer.mean[worst])),
+        "old_var": known(float(old_var[worst])),
+        "new_var": known(float(layer.var[worst])),
     }
 
 
@@ -125,11 +125,6 @@ def _note(rest: Sequence[Row]) -> str:
         f"{counted(len(rest), 'more layer')}: up to {z:.3g} std, variance times "
         f"{span(low, high, '.3g')} (-v lists {they})"
     )
-
-
-def known(value: float | np.floating) -> float | None:
-    """A number; None where it is not finite."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _number(value: Value, *, unknown: float) -> float:

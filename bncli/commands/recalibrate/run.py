@@ -142,7 +142,7 @@ def _run(
         done = recalibrated(session, wish, hold, metric, check=check)
         if fingerprint(session.model)["weights"] != before:
             raise ModelError(
-                "the weights of the model changed while it ran, so that the new statistics are "
-                "those of no single model; run it without what changes them, such as an optimiser."
+                "the weights of the model changed while it ran, so the new statistics do "
+                "not belong to one model; run it without what changes them, such as an optimiser."
             )
     return done
