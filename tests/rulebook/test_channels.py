@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -45,6 +45,7 @@ sizes = st.one_of(
 weights = st.one_of(st.floats(-2, 2, width=32), of(0, 1e-7, 0.005, 1e-9))
 
 
+@example(f4(-1, -0.5, 0, 0, 0), f4(-1, -0.5, 0, 0, 0))  # "running_var is negative in channels"
 @given(arrays(np.float32, 5, elements=sizes), arrays(np.float32, 5, elements=weights))
 def test_a_sentence_over_several_channels_holds_for_each(var, weight):
     """ "running_var is A to B in ...": every channel of the evidence lies there."""
@@ -53,7 +54,8 @@ def test_a_sentence_over_several_channels_holds_for_each(var, weight):
         channels = finding.evidence.get("channels", [])
         told = f"{finding.message} {finding.detail}"
         stated = re.search(
-            r"running_var (?:is (\S+?)(?: to (\S+?))? in |<= (\S+),|of (\S+?)(?: to (\S+?))?, )",
+            r"running_var (?:is ([-\d]\S*?)(?: to (\S+?))? in |<= (\S+),"
+            r"|of (\S+?)(?: to (\S+?))?, )",
             told,
         )
         if stated is None:
