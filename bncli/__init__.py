@@ -13,6 +13,7 @@ The rooms, floor by floor; each imports only from the floors below its own:
      8  verify         a pass beside another implementation's: tolerances, meters; identify, trace
         renderers      a `Report` as text, one file a format
         live           a model, run with its BatchNorm layers watched: capture, trials
+        changes        what happened to layers between checkpoints
      7  backends       other implementations, run on the same input
         gate           which findings count: settings, --select, --ignore, the baseline
      6  rulebook       layers, batches and pairs of them become `Finding`s, one entry a rule

@@ -1,0 +1,264 @@
+"""Two layers that belong together, read, and how their tensors compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
+from bncli.light import dataclass, np
+from bncli.model.changes import Measures, Same
+from bncli.rulebook.layers import Layer
+from bncli.state_dict import VECTORS, LayerRefs, read_tensors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import FloatArray, TensorFile, TensorRef
+
+HALVES = ("bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The convolution or linear layer whose output a BatchNorm layer takes in.
+
+    `axis` is the axis of `weight` with one index an output channel.
+    """
+
+    name: str
+    weight: TensorRef
+    bias: TensorRef | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A layer in one of the files; `layer` holds its arrays, widened to float64."""
+
+    refs: LayerRefs
+    layer: Layer
+    before: Before | None = None
+
+    @classmethod
+    def read(cls, refs: LayerRefs, before: Before | None = None) -> Side:
+        """The layer, read. eps is the file's, or what frameworks with such names assume.
+
+        Raises FileError where a tensor is damaged; one without values is None.
+        """
+        state, unread = read_tensors(refs)
+        module = refs.module
+        stored = None if module is None else module.eps
+        layer = Layer(
+            state,
+            shapes={leaf: ref.shape for leaf, ref in refs.tensors.items()},
+            dtypes={leaf: ref.dtype for leaf, ref in refs.tensors.items()},
+            eps=refs.naming.eps if stored is None else stored,
+            momentum=refs.naming.momentum,
+            eps_assumed=stored is None,
+            unread=unread,
+        )
+        return cls(refs, layer, before)
+
+    def vector(self, leaf: str) -> FloatArray | None:
+        """One of `VECTORS`, shape (num_features,), float64."""
+        values: FloatArray | None = getattr(self.layer, leaf.removeprefix("running_"))
+        return values
+
+    @property
+    def counter(self) -> int | float | None:
+        """num_batches_tracked, None where it is missing or is no number."""
+        return self.layer.state.num_batches_tracked
+
+
+class LayerPair:
+    """A layer in the first file, `a`, and the same in the second, `b`, both read.
+
+    `before` says how the tensors in front of the two compare, None where that is not known.
+    """
+
+    def __init__(self, a: Side, b: Side, before: Same | None = None) -> None:
+        self.a = a
+        self.b = b
+        self.before = before
+
+    @cached_property
+    def same(self) -> Mapping[str, Same]:
+        """How each of `VECTORS` that both sides have compares."""
+        return {
+            leaf: same_vectors(ours, theirs, self.a.layer.dtypes[leaf], self.b.layer.dtypes[leaf])
+            for leaf in VECTORS
+            if (ours := self.a.layer.vectors[leaf]) is not None
+            and (theirs := self.b.layer.vectors[leaf]) is not None
+        }
+
+    def of(self, *leaves: str) -> Same | None:
+        """How some of the vectors compare together: as the one that differs most; None for none."""
+        found = [self.same[leaf] for leaf in leaves if leaf in self.same]
+        order = (Same.MOVED, Same.ROUNDED, Same.SAME)
+        return next((each for each in order if each in found), None)
+
+    @property
+    def statistics(self) -> Same | None:
+        """How running_mean and running_var compare."""
+        return self.of("running_mean", "running_var")
+
+    @property
+    def affine(self) -> Same | None:
+        """How weight and bias compare."""
+        return self.of("weight", "bias")
+
+    @property
+    def coherent(self) -> bool:
+        """Whether all vectors of both sides could be read and have one length."""
+        lengths = {
+            len(values)
+            for side in (self.a, self.b)
+            for values in side.layer.vectors.values()
+            if values is not None
+        }
+        return len(lengths) == 1 and 0 not in lengths
+
+    def dtype(self, leaf: str) -> str:
+        """The dtype of the two that keeps fewer digits."""
+        return coarser(self.a.layer.dtypes[leaf], self.b.layer.dtypes[leaf])
+
+    def close(self, leaf: str, actual: FloatArray, expected: FloatArray, ulps: float = 4) -> bool:
+        """Whether values computed for a leaf agree up to some roundings in its dtype.
+
+        `actual` and `expected` have one shape. A value and its rounding are at most half an ulp
+        apart; what a formula computed in that dtype adds is some more.
+        """
+        return bool(agree(actual, expected, self.dtype(leaf), ulps).all())
+
+    @cached_property
+    def measures(self) -> Measures:
+        """How far the two are apart; all None where the statistics cannot be compared."""
+        a, b = self.a, self.b
+        batches = None
+        if a.counter is not None and b.counter is not None:
+            batches = b.counter - a.counter
+        change = None if not self.coherent else _weight_change(self)
+        mean, var, new_mean, new_var = a.layer.mean, a.layer.var, b.layer.mean, b.layer.var
+        if mean is None or var is None or new_mean is None or new_var is None or not self.coherent:
+            return Measures(batches=batches, weight_change=change)
+        with np.errstate(all="ignore"):
+            old, new = np.sqrt(var + a.layer.eps), np.sqrt(new_var + b.layer.eps)
+            z = np.abs(new_mean - mean) / old
+            ratio = (new / old) ** 2
+            off = np.hypot((mean - new_mean) / new, old / new - 1)
+        if b.layer.weight is not None:
+            off = np.abs(b.layer.weight) * off
+        worst = int(np.argmax(np.nan_to_num(off, nan=-1, posinf=np.inf)))
+        return Measures(
+            batches=batches,
+            z_min=_least(z),
+            z_max=_most(z),
+            var_ratio_min=_least(ratio),
+            var_ratio_max=_most(ratio),
+            weight_change=change,
+            effect=_most(off),
+            worst=worst,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is known of the two files as wholes, for states that need more than a pair.
+
+    `a` and `b` are the files, `layers` and `other_layers` what was found in them, by full name.
+    `related` says whether the weights are those of one network at two times: False where they are
+    not correlated, None where that cannot be told. `kept` is for what a module computes once.
+    """
+
+    a: TensorFile
+    b: TensorFile
+    layers: Mapping[str, LayerRefs]
+    other_layers: Mapping[str, LayerRefs]
+    related: bool | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+
+
+def same_vectors(a: NDArray[Any], b: NDArray[Any], dtype: str, other: str) -> Same:
+    """How two vectors compare, each given as it was read and the name of its stored dtype."""
+    if a.shape != b.shape:
+        return Same.MOVED
+    if dtype == other and a.dtype == b.dtype and a.tobytes() == b.tobytes():
+        return Same.SAME
+    ours, theirs = (_wide(values) for values in (a, b))
+    if np.array_equal(ours, theirs, equal_nan=True):
+        return Same.ROUNDED
+    narrow = coarser(dtype, other) if dtype != other else ""
+    for half in (narrow,) if narrow else HALVES:
+        one, two = (as_dtype(values, half) for values in (ours, theirs))
+        # One of them has been through the narrower dtype, and the other may have. That 1.0001
+        # rounds to 1 does not show that the 1 was made so.
+        through = [
+            before
+            for before, after in ((ours, one), (theirs, two))
+            if np.array_equal(before, after, equal_nan=True)
+            and (narrow or len(set(before[np.isfinite(before)].tolist())) > 1)
+        ]
+        if through and np.array_equal(one, two, equal_nan=True):
+            return Same.ROUNDED
+    return Same.MOVED
+
+
+def coarser(dtype: str, other: str) -> str:
+    """The dtype of the two with fewer digits; the first of equals."""
+    return min(dtype, other, key=lambda name: DTYPES[name].digits or 64)
+
+
+def as_dtype(values: FloatArray, dtype: str) -> FloatArray:
+    """float64 values rounded to what a dtype holds, as float64; as they are for other dtypes."""
+    if dtype not in COMPUTE_DTYPES:
+        return values
+    return np.asarray(decode(encode(values, dtype), dtype), np.float64)
+
+
+def agree(
+    actual: FloatArray, expected: FloatArray, dtype: str, ulps: float = 4
+) -> NDArray[np.bool_]:
+    """Which values are within some ulps of a dtype of what was expected, or both NaN; a mask."""
+    kind = DTYPES.get(dtype, DTYPES["float64"])
+    digits = kind.digits or 53
+    with np.errstate(all="ignore"):
+        room = ulps * (2.0 ** (1 - digits) * np.abs(expected) + (kind.tiniest or 5e-324))
+        near = np.abs(actual - expected) <= room
+    both = np.isnan(actual) & np.isnan(expected)
+    result: NDArray[np.bool_] = near | (actual == expected) | both
+    return result
+
+
+def _wide(values: NDArray[Any]) -> FloatArray:
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
+
+
+def _weight_change(pair: LayerPair) -> float | None:
+    """The distance of weight and bias, relative to the size of the first's."""
+    size = apart = 0.0
+    for leaf in ("weight", "bias"):
+        ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+        if ours is None or theirs is None:
+            continue
+        with np.errstate(all="ignore"):
+            size += float(ours @ ours)
+            apart += float((ours - theirs) @ (ours - theirs))
+    if "weight" not in pair.same and "bias" not in pair.same:
+        return None
+    if apart == 0:
+        return 0.0
+    return float(np.sqrt(apart / size)) if size > 0 else None
+
+
+def _least(values: FloatArray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else None
+
+
+def _most(values: FloatArray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else None

@@ -1,0 +1,70 @@
+"""Layers that did not move: bit for bit, up to the rounding of a dtype, or but for the counter."""
+
+from __future__ import annotations
+
+from bncli.changes.pair import HALVES, Files, LayerPair, as_dtype, coarser
+from bncli.light import np
+from bncli.model.changes import Found, Same, State
+from bncli.rulebook.layers import plain_count
+
+
+def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
+    """IDENTICAL, ROUNDED or COUNTER; None where a tensor moved, or the weights before the layer."""
+    kinds = {*pair.same.values(), pair.before} - {None}
+    if not pair.same or Same.MOVED in kinds:
+        return None
+    dtype = rounded_to(pair)
+    if not _same_count(pair, dtype):
+        a, b = pair.a.counter, pair.b.counter
+        assert a is not None
+        assert b is not None
+        return Found(
+            State.COUNTER,
+            f"only the counter changed, from {plain_count(a)} to {plain_count(b)}",
+            numbers={"cause": "counter"},
+        )
+    if kinds == {Same.SAME}:
+        return Found(State.IDENTICAL, "bit for bit", numbers={"cause": "identical"})
+    if pair.of(*pair.same) is Same.SAME:
+        what = "the layer's bits are equal, the weights before it are rounded"
+        return Found(State.ROUNDED, what, numbers={"cause": "before-rounded"})
+    return Found(
+        State.ROUNDED,
+        f"up to the rounding of {dtype}" if dtype else "the same values in other bits",
+        numbers={"cause": "rounded", "dtype": dtype or None},
+    )
+
+
+def rounded_to(pair: LayerPair) -> str:
+    """The dtype to which the one or the other was rounded, "" where none was."""
+    leaves = [leaf for leaf, same in pair.same.items() if same is Same.ROUNDED]
+    for leaf in leaves:
+        a, b = pair.a.layer.dtypes[leaf], pair.b.layer.dtypes[leaf]
+        if a != b:
+            return coarser(a, b)
+    for half in HALVES[::-1]:  # float16 keeps more digits, so that it is not taken for bfloat16
+        if leaves and all(_equal_in(pair, leaf, half) for leaf in leaves):
+            return half
+    return ""
+
+
+def _equal_in(pair: LayerPair, leaf: str, dtype: str) -> bool:
+    """Whether one of the two is the other, rounded to a dtype."""
+    ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+    assert ours is not None
+    assert theirs is not None
+    return any(
+        np.array_equal(as_dtype(one, dtype), other, equal_nan=True)
+        for one, other in ((ours, theirs), (theirs, ours))
+    )
+
+
+def _same_count(pair: LayerPair, dtype: str) -> bool:
+    """Whether the counters are equal, perhaps in a dtype that rounds them, or one is missing."""
+    a, b = pair.a.counter, pair.b.counter
+    if a is None or b is None or a == b:
+        return True
+    if not dtype:
+        return False
+    one, two = as_dtype(np.array([a, b], np.float64), dtype)
+    return bool(one == b or two == a)

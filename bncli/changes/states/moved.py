@@ -1,0 +1,102 @@
+"""What moved: all of a layer, its statistics alone, or its weights alone; else it is another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.changes.pair import Files, LayerPair, Side
+from bncli.model.changes import Found, Same, State
+from bncli.report import Certainty
+from bncli.rulebook.layers import plain_count
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+
+
+def find(pair: LayerPair, files: Files) -> Found:
+    """TRAINED, STATISTICS, WEIGHTS or DIFFERENT; it explains whatever is left."""
+    own = affine_moved(pair)
+    before = None if pair.before is None else pair.before is Same.MOVED
+    if pair.statistics is not Same.MOVED:
+        return _weights(pair, own=own)
+    if own is False or (own is None and before is False):
+        return _statistics(own=own, before=before)
+    return _both(pair, files)
+
+
+def affine_moved(pair: LayerPair) -> bool | None:
+    """Whether weight or bias moved; None where there is nothing that training would move.
+
+    Weights that are 1 and biases that are 0 in both files say no more than missing ones.
+    """
+    if pair.affine is None or (_begins(pair.a) and _begins(pair.b)):
+        return None
+    return pair.affine is Same.MOVED
+
+
+def _begins(side: Side) -> bool:
+    weight, bias = side.layer.weight, side.layer.bias
+    return (weight is None or bool((weight == 1).all())) and (bias is None or not bias.any())
+
+
+def _weights(pair: LayerPair, *, own: bool | None) -> Found:
+    """WEIGHTS: of the layer, or only those before it."""
+    batches = pair.measures.batches
+    moving = bool(batches and batches > 0)
+    kept = "the statistics did not move"
+    what = f"weight and bias moved, {kept}" if own else f"only the layer before it moved, {kept}"
+    numbers: dict[str, Value] = {"cause": "own" if own else "before", "counted": moving}
+    if not moving:
+        return Found(State.WEIGHTS, what, numbers=numbers)
+    return Found(
+        State.WEIGHTS,
+        what,
+        f"The layer counted {plain_count(batches or 0)} batches, and their statistics were not "
+        "taken in.",
+        numbers=numbers,
+    )
+
+
+def _statistics(*, own: bool | None, before: bool | None) -> Found:
+    """STATISTICS: the layer is frozen and not in evaluation mode, or was estimated again."""
+    which = "weight and bias" if own is False else "the weights before it"
+    detail = "The layer before it was trained on." if before else ""
+    if before is False and own is False:
+        detail = "The layer before it did not move either."
+    return Found(
+        State.STATISTICS,
+        f"the statistics moved, {which} did not",
+        detail,
+        numbers={"cause": "own" if own is False else "before", "before_moved": before},
+    )
+
+
+def _both(pair: LayerPair, files: Files) -> Found:
+    """TRAINED where the counter and the weights allow it, else DIFFERENT."""
+    if files.related is False:
+        what = "trained apart: the weights of the two files are not correlated"
+        return Found(State.DIFFERENT, what, numbers={"cause": "unrelated"})
+    a, b = pair.a.counter, pair.b.counter
+    if a is None or b is None or (a == 0 and b == 0):
+        what = "statistics and weights moved"
+        return Found(
+            State.TRAINED, what, certainty=Certainty.LIKELY, numbers={"cause": "uncounted"}
+        )
+    batches = b - a
+    if batches == 0:
+        return Found(
+            State.DIFFERENT,
+            f"statistics and weights moved, the counter stays {plain_count(b)}",
+            numbers={"cause": "same-count"},
+        )
+    if batches < 0:
+        return Found(
+            State.TRAINED,
+            f"the counter is {plain_count(-batches)} batches lower in the second file",
+            "The first file may be the later one.",
+            Certainty.LIKELY,
+            {"cause": "backwards"},
+        )
+    sure = Certainty.CERTAIN if files.related else Certainty.LIKELY
+    what = f"for {plain_count(batches)} batch{'es' if batches != 1 else ''}"
+    return Found(State.TRAINED, what, certainty=sure, numbers={"cause": "trained"})
