@@ -6,7 +6,15 @@ one here.
 
 from __future__ import annotations
 
-from bncli.rulebook import batch_rules, checkpoint, comparison, norms, running, stored_batch
+from bncli.rulebook import (
+    batch_rules,
+    changes,
+    checkpoint,
+    comparison,
+    norms,
+    running,
+    stored_batch,
+)
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.live import batches, inputs, modes, notes, repair, weights
 
@@ -18,6 +26,7 @@ MODULES = (
     weights,
     notes,
     repair,
+    changes,
     batch_rules,
     comparison,
     norms,

@@ -45,7 +45,8 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     moving = bool(batches and batches > 0)
     kept = "the statistics did not move"
     what = f"weight and bias moved, {kept}" if own else f"only the layer before it moved, {kept}"
-    numbers: dict[str, Value] = {"cause": "own" if own else "before", "counted": moving}
+    cause = "own" if own else "before"
+    numbers: dict[str, Value] = {"cause": cause, "own_moved": own, "counted": moving}
     if not moving:
         return Found(State.WEIGHTS, what, numbers=numbers)
     return Found(

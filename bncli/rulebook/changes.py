@@ -1,0 +1,325 @@
+"""BN611 to BN616, BN620, BN621: what happened to layers between two files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from bncli.light import dataclass
+from bncli.model.changes import Comparison, Same, State
+from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.interface import Rule, percent
+from bncli.rulebook.layers import label, plain_count
+
+if TYPE_CHECKING:
+    from bncli.model.changes import LayerVersion
+    from bncli.report import Value
+
+STATISTICS_ALONE = Rule(
+    "BN611",
+    "statistics-moved-alone",
+    Severity.WARNING,
+    "the running statistics moved, and the weights did not",
+    "A frozen layer needs eval() as well as requires_grad=False: in train(), every batch moves its "
+    "running statistics.",
+    symptom="A frozen part of a network gives other outputs in evaluation than before the "
+    "fine-tuning.",
+    arithmetic="running_mean or running_var differs between the two files, while weight and bias "
+    "are the same in every bit, or up to the rounding of a dtype. In a layer without weight and "
+    "bias, or whose weight is 1 and bias 0 in both files, the weights of the convolution or linear "
+    "layer before it are the same.",
+    certainty="Certain as a fact. What it costs depends on how far the statistics moved.",
+    lookalike="update_bn and bncli recalibrate do this on purpose, to all layers.",
+    seen=("pytorch/pytorch#86590",),
+)
+WEIGHTS_ALONE = Rule(
+    "BN612",
+    "weights-moved-alone",
+    Severity.WARNING,
+    "the weights moved, and the running statistics did not",
+    "Keep the layer in train() while its weights are trained, or re-estimate its statistics with "
+    "bncli recalibrate. If it was in eval() on purpose, nothing needs fixing.",
+    symptom="The network trains well, and is bad in evaluation, where the statistics are those "
+    "of older weights.",
+    arithmetic="weight or bias of the layer, or the weights of the convolution before it, differ "
+    "between the two files, while running_mean and running_var are the same in every bit. It is a "
+    "warning if other layers' statistics moved, or if the layer's counter did: then the network "
+    "was in train(), and this layer took nothing in (its momentum is 0, it was in eval(), or the "
+    "buffers that were saved are not those that were trained). Otherwise it is a note.",
+    certainty="Certain as a fact.",
+    lookalike="Fine-tuning in evaluation mode does this to all layers, on purpose. A layer that is "
+    "frozen as a whole, in eval() and without gradients, stays as it is while the convolution "
+    "before it is trained: a note.",
+    milder=Severity.INFO,
+    seen=("pytorch/executorch#21056", "FlyreelAI/sesemi#36"),
+)
+LOST = Rule(
+    "BN613",
+    "statistics-lost",
+    Severity.WARNING,
+    "statistics that the first file has are lost or impossible in the second",
+    "Take them from the first file, or re-estimate them with bncli recalibrate.",
+    symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
+    arithmetic="In the second file, tensors of the layer are missing, the statistics are exactly "
+    "0 and 1 (initial) or 0 and 0 (never filled) in every channel, or they are NaN, infinite or, "
+    "as a variance, negative. In the first file they are not.",
+    certainty="Certain.",
+    lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too.",
+    seen=("microsoft/DeepSpeed#1101", "onnx/tensorflow-onnx#1610"),
+)
+CONVENTION = Rule(
+    "BN614",
+    "other-convention",
+    Severity.WARNING,
+    "the two files hold the layer under different conventions",
+    "Convert the statistics when the file is ported.",
+    symptom="A ported model is a little or much worse in evaluation, although every tensor was "
+    "copied.",
+    arithmetic="One formula leads from the tensors of the first file to those of the second in "
+    "every channel: the biased variance times n/(n-1), the variance plus eps, 1/sqrt(var + eps), "
+    "mean and variance exchanged, a common factor. It holds within the rounding of the dtype.",
+    certainty="Certain where the formula holds within the rounding of the numbers, likely where "
+    "it holds up to a scatter that is small beside what it explains.",
+    lookalike="A common factor on the means and its square on the variances come from an input "
+    "that was scaled, not from a convention.",
+    less_sure=(Certainty.LIKELY,),
+    seen=("pytorch/pytorch#22192",),
+)
+ORDER = Rule(
+    "BN615",
+    "other-order",
+    Severity.WARNING,
+    "the second file holds the layer's channels in another order, or another layer's",
+    "Put the channels into the order of the convolution before the layer, or the right layer in "
+    "its place.",
+    symptom="A ported model gives nonsense, although every tensor has the right shape and values.",
+    arithmetic="The same values stand in other channels, by one permutation in all tensors of the "
+    "layer; or they are those of another layer of the first file.",
+    certainty="Certain: no training gives the same values in another order.",
+    lookalike="Channels that were sorted on purpose, as for pruning, have the convolution before "
+    "the layer in the same order: a note.",
+    milder=Severity.INFO,
+)
+FOLDED = Rule(
+    "BN616",
+    "folded",
+    Severity.WARNING,
+    "the layer was folded into the convolution before it",
+    "Nothing needs fixing.",
+    symptom="There is none, or the folded model gives other outputs.",
+    arithmetic="In one file, the convolution holds weight * w / sqrt(var + eps) in every output "
+    "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
+    "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias; it is a warning if it is "
+    "not, and a note otherwise.",
+    certainty="Certain: it holds within the rounding of the dtype.",
+    lookalike="Where the variances are large beside eps, several values of eps fit.",
+    milder=Severity.INFO,
+)
+UNEXPECTED = Rule(
+    "BN620",
+    "expectation-not-met",
+    Severity.ERROR,
+    "a layer is not in the state that --expect asks for",
+    "Find out why the layer changed, or change --expect.",
+    symptom="A gate between two checkpoints fails.",
+    arithmetic="frozen asks for the same values up to the rounding of a dtype, identical for the "
+    "same bits, both for the layer and the convolution before it; trained asks for weights, "
+    "statistics and counter that moved together; folded for a layer that was folded into the "
+    "convolution before it, with the right bias.",
+    certainty="Certain of what differs.",
+)
+DIFFERENT = Rule(
+    "BN621",
+    "different-layers",
+    Severity.INFO,
+    "statistics and weights differ, and training from the one to the other does not explain it",
+    "Compare files of one training run, or say with --expect what should hold.",
+    symptom="There is none by itself.",
+    arithmetic="Statistics and weights moved, but the counter did not, or the weights of the two "
+    "files are not correlated, as of networks that were trained apart, or the layers have "
+    "different sizes.",
+    certainty="Certain that they differ.",
+    lookalike="Two ranks or two runs at the same step have equal counters.",
+)
+
+
+class Expected(str, Enum):
+    """What --expect may ask of a layer."""
+
+    FROZEN = "frozen"
+    IDENTICAL = "identical"
+    TRAINED = "trained"
+    FOLDED = "folded"
+
+
+STATES: Mapping[Expected, frozenset[State]] = {
+    Expected.FROZEN: frozenset({State.IDENTICAL, State.ROUNDED}),
+    Expected.IDENTICAL: frozenset({State.IDENTICAL}),
+    Expected.TRAINED: frozenset({State.TRAINED}),
+    Expected.FOLDED: frozenset({State.FOLDED}),
+}
+"""The states that meet an expectation."""
+
+TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
+"""The states of a layer whose statistics took batches in."""
+
+RULES_OF: Mapping[State, Rule] = {
+    State.STATISTICS: STATISTICS_ALONE,
+    State.WEIGHTS: WEIGHTS_ALONE,
+    State.RESET: LOST,
+    State.EMPTY: LOST,
+    State.LOST: LOST,
+    State.IMPOSSIBLE: LOST,
+    State.CONVENTION: CONVENTION,
+    State.ORDER: ORDER,
+    State.FOLDED: FOLDED,
+    State.DIFFERENT: DIFFERENT,
+    State.COUNTER: DIFFERENT,
+}
+"""The rule of each state that is more than a line in a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One --expect: the state that is asked for, and of which layers, by a function of the name."""
+
+    what: Expected
+    means: Callable[[str], bool]
+
+    def fails(self, layer: LayerVersion) -> bool:
+        """Whether it is about a layer that is not as it should be; a wrong fold is not."""
+        if not self.means(layer.name or layer.other_name):
+            return False
+        return layer.found.state not in STATES[self.what] or bool(layer.found.numbers.get("fault"))
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What the layers of two files did together.
+
+    `training` says that some layer's statistics took batches in, `weights` that some weights moved.
+    """
+
+    training: bool
+    weights: bool
+
+    @classmethod
+    def of(cls, compared: Comparison) -> Whole:
+        """Of all layers that were matched."""
+        states = [layer.found.state for layer in compared.matched]
+        moved = {State.TRAINED, State.WEIGHTS, State.DIFFERENT}
+        return cls(
+            any(state in TOOK_IN for state in states),
+            any(state in moved for state in states)
+            or any(layer.before is Same.MOVED for layer in compared.matched),
+        )
+
+
+def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) -> list[Finding]:
+    """What two files show, one finding at most for each layer.
+
+    A layer that is not as `expected` is an error, whatever else it is. The findings are about the
+    second file.
+    """
+    whole = Whole.of(compared)
+    findings = []
+    for layer in compared.layers:
+        finding = _finding(layer, whole)
+        unmet = next((each for each in expected if each.fails(layer)), None)
+        if unmet is not None:
+            finding = _unexpected(layer, unmet.what, finding)
+        if finding is not None:
+            findings.append(replace(finding, path=compared.other_path))
+    return findings
+
+
+def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
+    """The finding of a layer's state, None where it needs none."""
+    found = layer.found
+    rule = RULES_OF.get(found.state)
+    if rule is None:
+        return None
+    severity, hint, detail = rule.severity, found.hint, found.detail
+    if rule is FOLDED and not found.numbers.get("fault"):
+        severity = Severity.INFO
+    if rule is STATISTICS_ALONE and not whole.weights:
+        detail = f"{detail} No weights moved in any layer.".strip()
+        hint = (
+            "If update_bn or bncli recalibrate made the second file, nothing needs fixing. "
+            "Otherwise call eval() on what is frozen."
+        )
+    if rule is WEIGHTS_ALONE and not _took_nothing_in(layer, whole):
+        severity = Severity.INFO
+        hint = "Nothing needs fixing if the layer was in eval() on purpose."
+    if rule is ORDER and found.numbers.get("convolution") == "same order":
+        severity = Severity.INFO
+        hint = hint or "Nothing needs fixing if the layers behind it take the same order."
+    elif rule is FOLDED:
+        hint = hint or "Fold the layer again, with the convolution's bias and the layer's mean."
+    return rule.finding(
+        label(layer.name or layer.other_name),
+        _message(layer),
+        _evidence(layer),
+        detail=detail,
+        hint=hint,
+        severity=severity,
+        sure=found.certainty,
+    )
+
+
+def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:
+    """Whether weights moved in training while the layer's statistics took nothing in."""
+    numbers = layer.found.numbers
+    frozen = numbers.get("own_moved") is False  # the layer itself did not move at all
+    return bool(numbers.get("counted")) or (whole.training and not frozen)
+
+
+def _unexpected(layer: LayerVersion, wanted: Expected, own: Finding | None) -> Finding:
+    """BN620, in the place of what the layer's state says by itself."""
+    said = layer.found.what or layer.found.state.value
+    return replace(
+        UNEXPECTED.finding(
+            label(layer.name or layer.other_name),
+            f"not {wanted.value}: {said}",
+            {**_evidence(layer), "expected": wanted.value},
+            detail=layer.found.detail,
+            hint=own.hint if own is not None and own.severity is Severity.WARNING else "",
+            sure=layer.found.certainty,
+        ),
+        instead_of=None if own is None else (own.code,),
+    )
+
+
+def _message(layer: LayerVersion) -> str:
+    """The claim of a state, with the numbers of how far the layer moved."""
+    found, measures = layer.found, layer.measures
+    if found.state is State.STATISTICS:
+        kept = found.what.partition(", ")[2] or "the weights did not"
+        far = f"by up to {measures.z_max:.3g} std" if measures.z_max is not None else ""
+        count = measures.batches
+        during = f" in {plain_count(count)} batches" if count else ""
+        return f"the statistics moved {far}{during}, {kept}".replace("  ", " ")
+    if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
+        change = measures.weight_change
+        far = f" by {percent(change)}" if change is not None else ""
+        return f"weight and bias moved{far}, the statistics did not"
+    return found.what or found.state.value
+
+
+def _evidence(layer: LayerVersion) -> dict[str, Value]:
+    """The numbers of a finding, for scripts."""
+    measures = layer.measures
+    return {
+        "layer": layer.name or layer.other_name,
+        "other_name": layer.other_name or None,
+        "state": layer.found.state.value,
+        **layer.found.numbers,
+        "batches": measures.batches,
+        "z_max": measures.z_max,
+        "var_ratio_min": measures.var_ratio_min,
+        "var_ratio_max": measures.var_ratio_max,
+        "weight_change": measures.weight_change,
+        "effect": measures.effect,
+    }
