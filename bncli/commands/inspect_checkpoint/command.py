@@ -87,9 +87,10 @@ def inspect_checkpoint(
     """
     from pathlib import Path
 
-    from bncli.commands.inspect_checkpoint.files import Files, as_models
+    from bncli.arguments.checkpoints import as_models, refuse_globs
+    from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
-    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings, refuse_globs
+    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
     from bncli.loaders import open_model
     from bncli.loaders.patterns import expanded
     from bncli.report import in_order

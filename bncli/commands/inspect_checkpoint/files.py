@@ -10,24 +10,8 @@ from pathlib import Path
 from bncli.errors import BncliError, FileError
 from bncli.light import dataclass
 from bncli.loaders import split_spec
-from bncli.loaders.patterns import once
-from bncli.loaders.whole import Models
 from bncli.process.progress import progress
 from bncli.report import Unread
-
-
-def as_models(specs: list[str]) -> list[str]:
-    """The specs with each folder and each shard as the file that stands for its whole model.
-
-    What several of them mean stands once, at its first place.
-    """
-    models = Models()
-    whole = []
-    for spec in specs:
-        path, name = split_spec(spec)
-        model = models.path_of(path)
-        whole.append(spec if model == path else f"{model}::{name}" if name else str(model))
-    return once(whole)
 
 
 @dataclass(slots=True)

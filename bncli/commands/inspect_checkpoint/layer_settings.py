@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from bncli.arguments.checkpoints import refuse_globs
 from bncli.arguments.layer import parse_momentum
 from bncli.errors import UsageError
 from bncli.gate.places import matches
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs
 
 T = TypeVar("T")
-
-MOST_COMPARED = 2000
-"""How many names are compared with one that no layer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +98,6 @@ def _refuse_lists(flag: str, texts: list[str] | None) -> None:
         if len(parts) > 1 and all("=" in part for part in parts):
             each = " ".join(f"{flag} '{part}'" for part in parts)
             raise UsageError(f"{flag} {text}: repeat the flag instead: {each}.")
-
-
-def refuse_globs(given: str, globs: Sequence[str], names: Sequence[str]) -> NoReturn:
-    """Raise UsageError: the globs, `given` in a flag, mean no layer."""
-    from bncli.loaders.names import listed, nearest
-
-    begin = f"{given}: no BatchNorm layer has such a name; "
-    for glob in globs:
-        if any(matches(name, f"{glob}.*") for name in names):
-            raise UsageError(f"{begin}write '{glob}.*' for the layers that begin with it.")
-    first = globs[0]
-    if first.endswith(".*") and (module := _nearest_module(first[:-2], names)):
-        raise UsageError(f"{begin}did you mean '{module}.*'?")
-    near = set(nearest(names, first.strip("*?."))) or names
-    shown = [name for name in names if name in near][:3]
-    raise UsageError(f"{begin}there are {len(names)}, such as {listed(shown)}.")
-
-
-def _nearest_module(wanted: str, names: Sequence[str]) -> str:
-    """The part of the names, of as many words as `wanted` and before the last, that is like it."""
-    import difflib
-
-    words = wanted.count(".") + 1
-    parts = [name.split(".") for name in names[:MOST_COMPARED]]
-    modules = {".".join(part[at : at + words]) for part in parts for at in range(len(part) - words)}
-    return next(iter(difflib.get_close_matches(wanted, sorted(modules), 1)), "")
 
 
 def _parse_eps(text: str) -> float:
