@@ -59,12 +59,13 @@ LOST = Rule(
     "BN613",
     "statistics-lost",
     Severity.WARNING,
-    "statistics that the first file has are lost or impossible in the second",
-    "Take them from the first file, or re-estimate them with bncli recalibrate.",
+    "statistics that one file has are missing or impossible in the other",
+    "Take them from the file that has them, or re-estimate them with bncli recalibrate.",
     symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
-    arithmetic="In the second file, tensors of the layer are missing, the statistics are exactly "
-    "0 and 1 (initial) or 0 and 0 (never filled) in every channel, or they are NaN, infinite or, "
-    "as a variance, negative. In the first file they are not.",
+    arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
+    "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
+    "first file they are not. Or one of the two files lacks tensors of the layer; a layer that is "
+    "missing as a whole counts if the convolution before it is there, with the same weights.",
     certainty="Certain.",
     lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too.",
     seen=("microsoft/DeepSpeed#1101", "onnx/tensorflow-onnx#1610"),
@@ -239,7 +240,7 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     """The finding of a layer's state, None where it needs none."""
     found = layer.found
     rule = RULES_OF.get(found.state)
-    if rule is None:
+    if rule is None or found.numbers.get("cause") == "alone":  # the file has no such part
         return None
     severity, hint, detail = rule.severity, found.hint, found.detail
     if rule is FOLDED and not found.numbers.get("fault"):

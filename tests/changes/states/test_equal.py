@@ -1,0 +1,59 @@
+"""Layers that did not move."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncli.changes.pair import as_dtype
+from bncli.changes.states.equal import find
+from bncli.model.changes import Same, State
+from tests.changes.pairs import NO_FILES, pair, random_layer, side
+
+
+def test_the_same_bits_are_identical():
+    layer = random_layer()
+    assert find(pair(layer, layer), NO_FILES).state is State.IDENTICAL
+    assert find(pair(layer, layer, Same.SAME), NO_FILES).state is State.IDENTICAL
+
+
+def test_a_missing_counter_is_no_change():
+    layer = random_layer()
+    assert find(pair(side(layer, 9), side(layer, None)), NO_FILES).state is State.IDENTICAL
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_rounding_is_named_by_its_dtype(dtype, back):
+    a = side(random_layer(seed=7))
+    rounded = {leaf: as_dtype(v.astype(float), dtype) for leaf, v in random_layer(seed=7).items()}
+    b = side(rounded, dtype="float32" if back else dtype)
+    for both in (pair(a, b), pair(b, a)):
+        found = find(both, NO_FILES)
+        assert (found.state, found.numbers["dtype"]) == (State.ROUNDED, dtype)
+
+
+def test_a_counter_that_half_precision_rounds_is_no_change():
+    layer = random_layer(seed=7)
+    found = find(pair(side(layer, 40001), side(layer, 40000.0, "float16")), NO_FILES)
+    assert found.state is State.ROUNDED
+
+
+def test_a_counter_alone_is_said():
+    layer = random_layer()
+    found = find(pair(side(layer, 100), side(layer, 140)), NO_FILES)
+    assert found.state is State.COUNTER
+    assert "from 100 to 140" in found.what
+
+
+@pytest.mark.parametrize("leaf", ["weight", "bias", "running_mean", "running_var"])
+def test_one_value_that_moved_is_none(leaf):
+    a, b = random_layer(), random_layer()
+    b[leaf][3] = np.nextafter(b[leaf][3], np.float32(9))
+    assert find(pair(a, b), NO_FILES) is None
+
+
+def test_a_convolution_that_moved_is_none():
+    layer = random_layer()
+    assert find(pair(layer, layer, Same.MOVED), NO_FILES) is None
+    assert find(pair(layer, layer, Same.ROUNDED), NO_FILES).state is State.ROUNDED

@@ -1,0 +1,45 @@
+"""Tensors that one side lacks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncli.changes.states.missing import find
+from bncli.model.changes import State
+from tests.changes.pairs import NO_FILES, pair, random_layer, side
+
+ALL = ["running_mean", "running_var", "num_batches_tracked"]
+
+
+def without(*leaves):
+    return {leaf: v for leaf, v in random_layer().items() if leaf not in leaves}
+
+
+def test_nothing_is_missing():
+    assert find(pair(random_layer(), random_layer(seed=1)), NO_FILES) is None
+
+
+def test_dropped_buffers_are_lost_on_their_side():
+    bare = side(without("running_mean", "running_var"), None)
+    found = find(pair(bare, random_layer()), NO_FILES)
+    assert found.state is State.LOST
+    assert (found.numbers["missing"], found.numbers["missing_in"]) == (ALL, "first")
+    assert found.what == f"{ALL[0]}, {ALL[1]} and {ALL[2]} missing in the first file"
+    assert find(pair(random_layer(), bare), NO_FILES).numbers["missing_in"] == "second"
+
+
+def test_a_weight_of_1_and_a_bias_of_0_may_be_missing():
+    layer = random_layer() | {"weight": np.ones(8), "bias": np.zeros(8)}
+    assert find(pair(layer, without("weight", "bias")), NO_FILES) is None
+    lost = find(pair(random_layer(), without("bias")), NO_FILES)
+    assert lost.numbers["missing"] == ["bias"]
+
+
+def test_a_missing_counter_alone_is_no_loss():
+    assert find(pair(side(random_layer(), None), random_layer()), NO_FILES) is None
+
+
+def test_layers_of_two_sizes_are_different():
+    found = find(pair(random_layer(8), random_layer(6)), NO_FILES)
+    assert found.state is State.DIFFERENT
+    assert found.what == "8 channels in the first file, 6 in the second"

@@ -1,0 +1,46 @@
+"""Statistics that training did not leave in the second file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncli.changes.states.spoilt import find
+from bncli.model.changes import State
+from tests.changes.pairs import NO_FILES, pair, random_layer, side
+
+FRESH = {"running_mean": np.zeros(8), "running_var": np.ones(8)}
+EMPTY = {"running_mean": np.zeros(8), "running_var": np.zeros(8)}
+
+
+@pytest.mark.parametrize(("statistics", "state"), [(FRESH, State.RESET), (EMPTY, State.EMPTY)])
+def test_initial_and_empty_statistics(statistics, state):
+    layer = random_layer()
+    assert find(pair(layer, layer | statistics), NO_FILES).state is state
+    assert find(pair(layer | statistics, layer), NO_FILES) is None
+
+
+@pytest.mark.parametrize(("value", "said"), [(-0.5, "-0.5"), (np.nan, "NaN"), (np.inf, "inf")])
+def test_a_variance_that_became_impossible(value, said):
+    a, b = random_layer(), random_layer()
+    b["running_var"][2] = value
+    found = find(pair(a, b), NO_FILES)
+    assert found.state is State.IMPOSSIBLE
+    assert found.what == f"running_var became {said} in channel 2"
+    assert found.numbers["channels"] == [2]
+    assert find(pair(b, b), NO_FILES) is None
+    assert find(pair(b, a), NO_FILES) is None
+
+
+def test_an_overflow_is_told_from_nan():
+    a = random_layer()
+    a["running_var"][4] = 70000
+    found = find(pair(a, side(a, dtype="float16")), NO_FILES)
+    assert (found.state, found.numbers["cause"]) == (State.IMPOSSIBLE, "overflow")
+    assert "float16" in found.detail
+
+
+def test_a_negative_mean_is_fine():
+    b = random_layer()
+    b["running_mean"] = -np.abs(b["running_mean"])
+    assert find(pair(random_layer(), b), NO_FILES) is None
