@@ -129,7 +129,9 @@ UNEXPECTED = Rule(
     "same bits, both for the layer and the convolution before it; trained asks for weights, "
     "statistics and counter that moved together; folded for a layer that was folded into the "
     "convolution before it, with the right bias.",
-    certainty="Certain of what differs.",
+    certainty="Certain of what differs, or likely where the state itself is.",
+    lookalike="Without --expect, the same states are warnings or notes with codes of their own.",
+    less_sure=(Certainty.LIKELY,),
 )
 DIFFERENT = Rule(
     "BN621",

@@ -19,6 +19,7 @@ from tests.rulebook.faults import FAULTS
 from tests.rulebook.layers import beyond_its_rule, f4, ill_said
 from tests.rulebook.live.faults import PLANTED as IN_CAPTURES
 from tests.rulebook.live.recalibrations import PLANTED as IN_RECALIBRATIONS
+from tests.rulebook.versions import PLANTED as IN_TWO_FILES
 
 
 def normal(*shape, seed=0, mean=0.0, std=1.0):
@@ -272,6 +273,7 @@ def test_no_piece_of_a_rule_is_forgotten(repository):
         *(fault.code for fault in FAULTS.values()),
         *IN_CAPTURES,
         *IN_RECALIBRATIONS,
+        *IN_TWO_FILES,
     }
     assert not list(forgotten(modules, registry.MODULES, planted))
     assert planted == {rule.code for rule in RULES}

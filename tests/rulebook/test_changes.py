@@ -1,0 +1,96 @@
+"""What is said of a layer's state, and how bad it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.model.changes import Measures, Same, State
+from bncli.report import Severity
+from bncli.rulebook.changes import RULES_OF, STATES, Expectation, Expected
+from tests.rulebook.layers import beyond_its_rule, ill_said
+from tests.rulebook.versions import PLANTED, TRAINED, compared, layer
+
+WARNING, NOTE = Severity.WARNING, Severity.INFO
+
+
+@pytest.mark.parametrize("code", PLANTED)
+def test_each_rule_makes_its_finding(code):
+    finding = PLANTED[code]()
+    assert finding.code == code
+    assert finding.path == "b.pt"
+    keys = ("code", "severity", "subject", "message", "detail", "hint", "certainty")
+    told = {key: getattr(finding, key) for key in keys}
+    assert not list(ill_said(told))
+    assert not list(beyond_its_rule([told]))
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - set(RULES_OF)))
+def test_what_is_healthy_has_no_finding(state):
+    assert not compared(TRAINED, layer(state))
+
+
+@pytest.mark.parametrize(
+    ("others", "numbers", "severity"),
+    [
+        ((TRAINED,), {"cause": "own", "own_moved": True}, WARNING),
+        ((), {"cause": "own", "own_moved": True}, NOTE),
+        ((), {"cause": "own", "own_moved": True, "counted": True}, WARNING),
+        ((TRAINED,), {"cause": "before", "own_moved": False}, NOTE),
+        ((TRAINED,), {"cause": "before", "own_moved": None}, WARNING),
+        ((layer(State.IDENTICAL, "x"),), {"cause": "own", "own_moved": True}, NOTE),
+    ],
+)
+def test_weights_alone_are_a_warning_where_training_moved_statistics(others, numbers, severity):
+    (finding,) = compared(*others, layer(State.WEIGHTS, **numbers))
+    assert finding.severity is severity
+
+
+def test_statistics_of_all_layers_may_have_been_estimated_again():
+    (alone,) = compared(layer(State.STATISTICS, before=Same.SAME))
+    (beside,) = compared(TRAINED, layer(State.STATISTICS, before=Same.SAME))
+    assert "update_bn" in alone.hint
+    assert "eval()" in beside.hint
+    assert "update_bn" not in beside.hint
+
+
+def test_a_claim_has_the_numbers():
+    measures = Measures(batches=40, z_max=2.914, weight_change=0)
+    (finding,) = compared(TRAINED, layer(State.STATISTICS, measures=measures))
+    assert "by up to 2.91 std in 40 batches" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("state", "numbers", "severity"),
+    [
+        (State.ORDER, {"convolution": "same order"}, NOTE),
+        (State.ORDER, {"convolution": "not permuted"}, WARNING),
+        (State.FOLDED, {"fault": None}, NOTE),
+        (State.FOLDED, {"fault": "mean-not-folded"}, WARNING),
+        (State.DIFFERENT, {}, NOTE),
+        (State.LOST, {"cause": "gone"}, WARNING),
+    ],
+)
+def test_how_bad_a_state_is(state, numbers, severity):
+    (finding,) = compared(TRAINED, layer(state, **numbers))
+    assert finding.severity is severity
+
+
+def test_a_layer_of_a_part_that_the_other_file_lacks_is_no_loss():
+    assert not compared(TRAINED, layer(State.LOST, cause="alone"))
+
+
+@pytest.mark.parametrize("wanted", Expected)
+@pytest.mark.parametrize("state", State)
+def test_expectations(wanted, state):
+    asked = Expectation(wanted, lambda name: name == "bn")
+    found = compared(TRAINED, layer(state), expected=[asked])
+    met = state in STATES[wanted]
+    assert [finding.code for finding in found if finding.code == "BN620"] == ["BN620"] * (not met)
+    assert len(found) <= 1  # the error stands for what the state says by itself
+    assert all(finding.severity is Severity.ERROR for finding in found if not met)
+
+
+def test_a_wrong_fold_does_not_meet_an_expectation():
+    asked = Expectation(Expected.FOLDED, lambda name: name == "bn")
+    (finding,) = compared(layer(State.FOLDED, fault="mean-not-folded"), expected=[asked])
+    assert (finding.code, finding.instead_of) == ("BN620", ("BN616",))
