@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from bncli.model import FloatArray, TensorFile, TensorRef
 
-HALVES = ("bfloat16", "float16")
-
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -187,23 +185,99 @@ def same_vectors(a: NDArray[Any], b: NDArray[Any], dtype: str, other: str) -> Sa
         return Same.MOVED
     if dtype == other and a.dtype == b.dtype and a.tobytes() == b.tobytes():
         return Same.SAME
-    ours, theirs = (_wide(values) for values in (a, b))
-    if np.array_equal(ours, theirs, equal_nan=True):
-        return Same.ROUNDED
-    narrow = coarser(dtype, other) if dtype != other else ""
-    for half in (narrow,) if narrow else HALVES:
-        one, two = (as_dtype(values, half) for values in (ours, theirs))
-        # One of them has been through the narrower dtype, and the other may have. That 1.0001
-        # rounds to 1 does not show that the 1 was made so.
-        through = [
-            before
-            for before, after in ((ours, one), (theirs, two))
-            if np.array_equal(before, after, equal_nan=True)
-            and (narrow or len(set(before[np.isfinite(before)].tolist())) > 1)
+    roundings = Roundings(dtype, other)
+    roundings.add(a, b)
+    return Same.ROUNDED if roundings.explain else Same.MOVED
+
+
+class Roundings:
+    """What rounding may be all that is between two tensors, which are given block by block.
+
+    `dtype` and `other` are the names of their stored dtypes.
+    """
+
+    def __init__(self, dtype: str, other: str) -> None:
+        ours, theirs = DTYPES[dtype], DTYPES[other]
+        self._integers = ours.kind == theirs.kind == "int"
+        self._equal = True
+        trips: list[str] = []
+        if dtype != other:
+            trips = [coarser(dtype, other)]
+        elif ours.kind == "float":
+            trips = narrower(dtype)
+        self._trips = [
+            _Trip(name, needs_several=dtype == other) for name in trips if name in COMPUTE_DTYPES
         ]
-        if through and np.array_equal(one, two, equal_nan=True):
-            return Same.ROUNDED
-    return Same.MOVED
+
+    def add(self, a: NDArray[Any], b: NDArray[Any]) -> None:
+        """Take in two blocks of one shape, as they were read."""
+        if self._integers:  # which float64 does not always tell apart
+            self._equal = self._equal and np.array_equal(a, b)
+            return
+        ours, theirs = (_wide(values) for values in (a, b))
+        self._equal = self._equal and np.array_equal(ours, theirs, equal_nan=True)
+        self._trips = [trip for trip in self._trips if trip.add(ours, theirs)]
+
+    @property
+    def possible(self) -> bool:
+        """Whether some rounding explains all blocks so far; others may show that it was chance."""
+        return self._equal or bool(self._trips)
+
+    @property
+    def explain(self) -> bool:
+        """Whether a rounding explains all blocks."""
+        return self._equal or any(trip.shown for trip in self._trips)
+
+
+class _Trip:
+    """Whether one of two tensors is the other after a trip through a dtype.
+
+    The other may have made it, too. That 1.0001 rounds to 1 does not show that the 1 was made so:
+    with `needs_several`, the values that went through must be several.
+    """
+
+    def __init__(self, dtype: str, *, needs_several: bool) -> None:
+        self.dtype = dtype
+        self.sides: list[_Fitting] = [_Fitting(needs_several), _Fitting(needs_several)]
+
+    def add(self, ours: FloatArray, theirs: FloatArray) -> bool:
+        """Take in two blocks; whether the trip is possible still."""
+        one, two = (as_dtype(values, self.dtype) for values in (ours, theirs))
+        if not np.array_equal(one, two, equal_nan=True):
+            return False
+        for side, before, after in zip(self.sides, (ours, theirs), (one, two), strict=True):
+            side.add(before, after)
+        return any(side.fits for side in self.sides)
+
+    @property
+    def shown(self) -> bool:
+        """Whether all values of one side fit the dtype, and are enough of them to show it."""
+        return any(side.fits and side.several for side in self.sides)
+
+
+class _Fitting:
+    """Whether a tensor's values fit a dtype, and are `several`."""
+
+    def __init__(self, needs_several: bool) -> None:
+        self.fits = True
+        self.several = not needs_several
+        self._first: float | None = None
+
+    def add(self, before: FloatArray, after: FloatArray) -> None:
+        """Take in a block, and the same after the trip."""
+        self.fits = self.fits and np.array_equal(before, after, equal_nan=True)
+        if self.several or not self.fits:
+            return
+        finite = before[np.isfinite(before)]
+        if self._first is None and finite.size:
+            self._first = float(finite[0])
+        self.several = bool((finite != self._first).any())
+
+
+def narrower(dtype: str) -> list[str]:
+    """The dtypes that compute and keep fewer digits than this one, those with most digits first."""
+    fewer = [name for name in COMPUTE_DTYPES if DTYPES[name].digits < DTYPES[dtype].digits]
+    return sorted(fewer, key=lambda name: -DTYPES[name].digits)
 
 
 def coarser(dtype: str, other: str) -> str:

@@ -12,9 +12,10 @@ from bncli.errors import FileError, TensorError
 from bncli.files.reading import current
 from bncli.gate.places import unwrapped
 from bncli.light import dataclass, np
-from bncli.live.fingerprints import crc_of_ref, summed
+from bncli.live.fingerprints import summed
 from bncli.live.parts import Part, Parts, few, fitting_parts
 from bncli.loaders import open_model, split_spec
+from bncli.loaders.elements import crc_of_ref
 from bncli.loaders.names import listed, quoted
 from bncli.report import printable
 from bncli.state_dict import LayerRefs, batch_norm_layers

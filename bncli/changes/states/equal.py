@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncli.changes.pair import HALVES, Files, LayerPair, as_dtype, coarser
+from bncli.changes.pair import Files, LayerPair, as_dtype, coarser, narrower
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
 from bncli.rulebook.layers import plain_count
@@ -42,9 +42,10 @@ def rounded_to(pair: LayerPair) -> str:
         a, b = pair.a.layer.dtypes[leaf], pair.b.layer.dtypes[leaf]
         if a != b:
             return coarser(a, b)
-    for half in HALVES[::-1]:  # float16 keeps more digits, so that it is not taken for bfloat16
-        if leaves and all(_equal_in(pair, leaf, half) for leaf in leaves):
-            return half
+    # float16 comes first, as it keeps more digits, so that it is not taken for bfloat16.
+    for dtype in narrower(pair.a.layer.dtypes[leaves[0]]) if leaves else ():
+        if all(_equal_in(pair, leaf, dtype) for leaf in leaves):
+            return dtype
     return ""
 
 
