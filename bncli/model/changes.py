@@ -130,13 +130,14 @@ class LayerVersion:
 class OtherWeights:
     """How the tensors compare that belong to no BatchNorm layer and stand before none.
 
-    `moved` are names in the first file, `alone` those in the first file alone and `other_alone`
-    those in the second alone.
+    `moved` are names in the first file, `unread` those of tensors whose values cannot be had in one
+    of the files, `alone` those in the first file alone and `other_alone` those in the second alone.
     """
 
     same: int = 0
     rounded: int = 0
     moved: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     other_alone: tuple[str, ...] = ()
 
