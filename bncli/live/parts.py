@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bncli.errors import MissingTensorError
 from bncli.gate.places import names_of, unwrapped
 from bncli.light import dataclass
-from bncli.loaders.names import listed, nearest, quoted
+from bncli.loaders.names import listed, quoted, under
 
 if TYPE_CHECKING:
     from bncli.model import TensorRef
@@ -100,7 +100,7 @@ def fitting_parts(
     path: Path, tensors: Mapping[str, TensorRef], name: str, keys: Collection[str], whose: str
 ) -> Parts:
     """The parts with most of the keys, in order. Raises MissingTensorError where there is none."""
-    inside = _under(path, tensors, name)
+    inside = under(path, tensors, name)
     own = {unwrapped(key): key for key in keys} | {key: key for key in keys}
     inner = names_of(tuple(keys)).bare  # the model may be wrapped, and not the checkpoint
     found, counted, most = max(
@@ -127,22 +127,6 @@ def few(names: Iterable[str]) -> str:
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     keys = "key" if len(every) == 1 else "keys"
     return f"{len(every)} {keys} ({listed(every[:SHOWN])}{more})" if every else "no keys"
-
-
-def _under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[str, TensorRef]:
-    """The tensors whose names begin with the part that the user named, all for none."""
-    if not name:
-        return tensors
-    inside = {
-        each: ref for each, ref in tensors.items() if each.startswith((f"{name}.", f"{name}/"))
-    }
-    if inside:
-        return inside
-    parts = dict.fromkeys(each[: end.start()] for each in tensors for end in _ENDS.finditer(each))
-    alike = [each for each in parts if len(_ENDS.findall(each)) == len(_ENDS.findall(name))]
-    near = nearest(alike, name) or [each for each in parts if not _ENDS.search(each)]
-    instead = f"; did you mean {listed(near[:SHOWN], ' or ')}?" if near else "."
-    raise MissingTensorError(path, f"there is no part '{quoted(name)}' in it{instead}")
 
 
 def _found(

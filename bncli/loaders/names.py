@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bncli.errors import FileError, MissingTensorError
 from bncli.report import printable
+
+if TYPE_CHECKING:
+    from bncli.model import TensorRef
 
 MOST_LISTED = 1000
 """How many names of a folder are looked at for one like a name that is missing."""
 
 SHOWN = 8
 """How many names a sentence lists."""
+
+MOST_NEAR = 5
+"""How many parts a sentence names instead of one that is missing."""
+
+_ENDS = re.compile(r"[./]")
 
 
 def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str:
@@ -83,6 +93,25 @@ def _alike(path: Path) -> list[str]:
     same = path.suffix.lower()
     found = [name for stem in close for name in stems[stem]]
     return sorted(found, key=lambda name: Path(name).suffix.lower() != same)[:3]
+
+
+def under(path: Path, tensors: Mapping[str, TensorRef], name: str) -> Mapping[str, TensorRef]:
+    """The tensors whose names begin with the part that the user named, all for none.
+
+    Raises MissingTensorError, with the names that are near, where there are none.
+    """
+    if not name:
+        return tensors
+    inside = {
+        each: ref for each, ref in tensors.items() if each.startswith((f"{name}.", f"{name}/"))
+    }
+    if inside:
+        return inside
+    parts = dict.fromkeys(each[: end.start()] for each in tensors for end in _ENDS.finditer(each))
+    alike = [each for each in parts if len(_ENDS.findall(each)) == len(_ENDS.findall(name))]
+    near = nearest(alike, name) or [each for each in parts if not _ENDS.search(each)]
+    instead = f"; did you mean {listed(near[:MOST_NEAR], ' or ')}?" if near else "."
+    raise MissingTensorError(path, f"there is no part '{quoted(name)}' in it{instead}")
 
 
 def nearest(names: Collection[str], wanted: str) -> list[str]:

@@ -47,6 +47,7 @@ KNOWN = frozenset(
 
 _JOINED = re.compile(r"(?:arg:|aux:)?(.+)_(gamma|beta|moving_mean|moving_variance|moving_var)")
 """MXNet joins a layer's name and the tensor's by "_", and may put the kind of tensor before."""
+_JOINED_WEIGHT = re.compile(r"(?:arg:|aux:)?(.+)_(weight|bias)")
 
 
 def split(name: str, *, trees: bool = False) -> tuple[str, str]:
@@ -63,9 +64,27 @@ def split(name: str, *, trees: bool = False) -> tuple[str, str]:
         if joined is None:
             return layer, ""
         layer, leaf = name[: at + 1] + joined[1], joined[2]
-    if trees:
-        layer = re.sub(r"(^|[./])(?:batch_stats|params)(?:[./]|$)", r"\1", layer, count=1)
-    return layer.rstrip("./") if trees else layer, leaf
+    return _outside_trees(layer) if trees else layer, leaf
+
+
+def split_any(name: str, *, trees: bool = False) -> tuple[str, str]:
+    """As `split`, for the tensors of all layers; the second is the tensor's own name, whatever."""
+    layer, leaf = split(name, trees=trees)
+    if leaf:
+        return layer, leaf
+    name = name.removesuffix(":0")
+    at = max(name.rfind("."), name.rfind("/")) + 1
+    joined = _JOINED_WEIGHT.fullmatch(name, at)
+    layer, leaf = (
+        (name[:at] + joined[1], joined[2]) if joined else (name[: max(at - 1, 0)], name[at:])
+    )
+    return _outside_trees(layer) if trees else layer, leaf
+
+
+def _outside_trees(layer: str) -> str:
+    """A layer's name without the tree in which Flax keeps a tensor."""
+    layer = re.sub(r"(^|[./])(?:batch_stats|params)(?:[./]|$)", r"\1", layer, count=1)
+    return layer.rstrip("./")
 
 
 def has_trees(name: str) -> bool:

@@ -1,0 +1,329 @@
+"""Which layers of two files belong together: by name through wrappers, else by what is in them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import field, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from bncli.changes.alignment import aligned, contents
+from bncli.gate.places import INNER, WRAPPERS
+from bncli.light import dataclass
+from bncli.loaders.names import under
+from bncli.model.changes import How
+from bncli.report import Certainty
+from bncli.rulebook.copies import COPY, parts_of, snake
+from bncli.state_dict import LayerRefs, batch_norm_layers, possible_layers
+from bncli.state_dict.in_front import in_front
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile
+
+FEWEST = 3
+"""How many layers have to have the same names, or widths, for a part of a file to be taken for
+another part, unless a file has no more layers than that."""
+
+_MOST_PAIRS = 64
+"""How many pairs of layers may share the end of a name: `bn1` alone tells little."""
+_LONGEST_END = 24
+"""How many components at the end of a name are looked at."""
+_SAMPLED = 4
+"""How many layers are read to tell which of several parts that fit equally is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A layer in the first file and the one in the second that belongs to it.
+
+    One is None where the other file has no such layer; `how` is then None as well.
+    """
+
+    a: LayerRefs | None
+    b: LayerRefs | None
+    how: How | None = None
+    sure: Certainty = Certainty.CERTAIN
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """The layers of a file by name: all that could be matched, and which of them are BatchNorm.
+
+    `file` has the tensors of `part`, the part of the file that was asked for. `free` has the layers
+    without a partner yet.
+    """
+
+    file: TensorFile
+    every: Mapping[str, LayerRefs]
+    judged: frozenset[str]
+    part: str
+    free: dict[str, LayerRefs] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: TensorFile, part: str) -> _Layers:
+        """Those in a part of a file. Raises MissingTensorError where there is no such part."""
+        inside = replace(file, tensors=under(file.path, file.tensors, part))
+        judged = frozenset(layer.name for layer in batch_norm_layers(inside))
+        every = {
+            name: layer
+            for name, layer in possible_layers(inside).items()
+            if name in judged or all(ref.ndim <= 1 for ref in layer.tensors.values())
+        }
+        return cls(inside, every, judged, part, dict(every))
+
+    @property
+    def left(self) -> list[LayerRefs]:
+        """The BatchNorm layers without a partner, in the file's order."""
+        return [layer for name, layer in self.free.items() if name in self.judged]
+
+    def short(self, name: str) -> str:
+        """A layer's name inside the part."""
+        return name[len(self.part) :].lstrip("./") if self.part else name
+
+
+def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> list[Match]:
+    """The layers of two files in pairs, in the order of `a`; those that `b` alone has follow.
+
+    Layers are first matched by name: a wrapper may come or go, and one file may hold the network
+    as a part of a larger one. Of several parts that fit equally, such as a live model and its
+    average, the one with the same full names is taken. Where a file has a BatchNorm layer and the
+    other has only some of the tensors under that name, these are its partner. What is left is
+    matched by equal contents, and then by the widths of the layers in order.
+
+    `parts` restricts each file to the names below a prefix, "" for all. Raises MissingTensorError
+    where a file has no such part, FileError where a tensor that was read is damaged.
+    """
+    ours, theirs = _Layers.of(a, parts[0]), _Layers.of(b, parts[1])
+    both = all(parts)  # the user has said which part is which: what the parts are called says less
+    found: dict[str, Match] = {}
+
+    def claim(pairs: Iterable[tuple[str, str]], how: How, sure: Certainty) -> None:
+        for name, other in pairs:
+            if name in ours.free and other in theirs.free:
+                first, second = ours.free.pop(name), theirs.free.pop(other)
+                kind = how if _one_naming(first, second) or how is How.ORDER else How.NAMING
+                found[name] = Match(first, second, kind, sure)
+
+    for how, spelling in ((How.NAME, _unwrapped), (How.NAMING, _loosely)):
+        keys = _keys(ours, theirs, spelling, parts_alone=both)
+        for pairs, sure in _by_name(ours, theirs, *keys):
+            claim(pairs, how, sure)
+    named = bool(found)
+    claim(contents(ours.left, theirs.left), How.ORDER, Certainty.CERTAIN)
+    claim(_in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
+    alone = [Match(layer, None) for layer in ours.left]
+    found |= {match.a.name: match for match in alone if match.a is not None}
+    order = [found[name] for name in ours.every if name in found]
+    return [*order, *(Match(None, layer) for layer in theirs.left)]
+
+
+def _one_naming(a: LayerRefs, b: LayerRefs) -> bool:
+    """Whether the tensors of two layers are named alike, as far as both show it."""
+    return a.naming is b.naming or not (a.has_statistics and b.has_statistics)
+
+
+def _in_order(
+    ours: _Layers, theirs: _Layers, matched_before: int, *, named: bool
+) -> list[tuple[str, str]]:
+    """The layers left that belong together by their kinds in order, if it can be no chance.
+
+    Their kind is the number of channels and, where it is known in both files, the shape of what is
+    in front of them. Half of the smaller file's layers have to be matched in the end; and FEWEST at
+    once, unless neither file has others. Where only the channels are known, two sequences that
+    differ have to agree in half of the larger file.
+    """
+    a, b = ours.left, theirs.left
+    fronts = [in_front(side.file, side.every) for side in (ours, theirs)]
+    known = all(
+        2 * sum(layer.name in front for layer in layers) >= len(layers)
+        for layers, front in zip((a, b), fronts, strict=True)
+    )
+    kinds = [
+        {
+            layer.name: (
+                *_width(layer),
+                *(sorted(front[layer.name].weight.shape) if known and layer.name in front else ()),
+            )
+            for layer in layers
+        }
+        for layers, front in zip((a, b), fronts, strict=True)
+    ]
+    pairs = aligned(a, b, *kinds)
+    sizes = len(ours.judged), len(theirs.judged)
+    if len(pairs) < FEWEST:
+        return pairs if not named and sizes == (len(pairs), len(pairs)) else []
+    part = min(sizes) if known or len(pairs) == len(a) == len(b) else max(sizes)
+    return pairs if 2 * (matched_before + len(pairs)) >= part else []
+
+
+# ------------------------------------------------------------------ names
+
+
+def _unwrapped(name: str) -> str:
+    """A name without wrappers at any depth; "/" counts as "."."""
+    parts = parts_of(name)
+    return ".".join(part for part in parts if part not in WRAPPERS and part not in INNER) or name
+
+
+def _loosely(name: str) -> str:
+    """A name as other frameworks may spell it: block1.bn for block1_bn, and nothing twice."""
+    parts = [part for part in re.split(r"[^0-9a-z]+", _unwrapped(name).lower()) if part]
+    return ".".join(part for at, part in enumerate(parts) if at == 0 or part != parts[at - 1])
+
+
+def _keys(
+    ours: _Layers, theirs: _Layers, spelling: Callable[[str], str], *, parts_alone: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """For both files the names of free layers by how they are compared, which is one to one."""
+
+    def dotted(name: str) -> str:
+        return name.replace("/", ".")
+
+    keys: tuple[dict[str, str], ...] = ()
+    for each in (spelling, dotted, str):
+        keys = tuple(
+            {each(side.short(name) if parts_alone else name): name for name in side.free}
+            for side in (ours, theirs)
+        )
+        if len(keys[0]) == len(ours.free) and len(keys[1]) == len(theirs.free):
+            break
+    return keys[0], keys[1]
+
+
+def _by_name(
+    ours: _Layers, theirs: _Layers, keys: Mapping[str, str], other_keys: Mapping[str, str]
+) -> Iterator[tuple[list[tuple[str, str]], Certainty]]:
+    """The pairs of names that belong together, one part of the files after another.
+
+    The pairs of a part share what follows its two prefixes. The part with most layers comes first.
+    A part whose prefixes differ has to hold half of the layers of the smaller file that are left.
+    """
+    roots = _roots(ours, theirs, keys, other_keys)
+    best = max((len(pairs) for pairs in roots.values()), default=0)
+    same = roots.get(("", ""), [])
+    if same and 2 * len(same) >= best:
+        yield same, Certainty.CERTAIN
+        return
+    used: list[tuple[str, str]] = []
+    while True:
+        left = [len(ours.left), len(theirs.left)]
+        fewest = min((count for count in left if count), default=0)
+        fit = {
+            root: pairs
+            for root, pairs in roots.items()
+            if not any(_nested(root, other) for other in used)
+            and _enough(pairs, fewest, ours, theirs)
+        }
+        if not fit:
+            break
+        root, sure = _likeliest(fit, ours, theirs)
+        used.append(root)
+        yield fit[root], sure
+    yield same, Certainty.CERTAIN
+
+
+def _roots(
+    ours: _Layers, theirs: _Layers, keys: Mapping[str, str], other_keys: Mapping[str, str]
+) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """The pairs of layers by what stands before the longest end that their names share.
+
+    At least one layer of a pair is a BatchNorm.
+    """
+    ends: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, names in enumerate((keys, other_keys)):
+        for key in names:
+            for end in _ends(key):
+                ends[end][side].append(key)
+    roots: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for end, (first, second) in ends.items():
+        if len(first) * len(second) > _MOST_PAIRS:
+            continue
+        for key, other in product(first, second):
+            root, other_root = key.removesuffix(end), other.removesuffix(end)
+            if root and other_root and _last(root) == _last(other_root):
+                continue  # a longer end is shared
+            name, other_name = keys[key], other_keys[other]
+            if name in ours.judged or other_name in theirs.judged:
+                roots[root, other_root].append((name, other_name))
+    return roots
+
+
+def _ends(key: str) -> Iterator[str]:
+    """A name and what follows each of its last dots."""
+    yield key
+    at = len(key)
+    for _ in range(_LONGEST_END):
+        at = key.rfind(".", 0, at)
+        if at < 0:
+            return
+        yield key[at + 1 :]
+
+
+def _last(root: str) -> str:
+    """The last component of a prefix, which ends in a dot."""
+    return root[root.rfind(".", 0, -1) + 1 :]
+
+
+def _nested(root: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether on either side one prefix is inside the other."""
+    pairs = zip(root, other, strict=True)
+    return any(one.startswith(two) or two.startswith(one) for one, two in pairs)
+
+
+def _enough(
+    pairs: Collection[tuple[str, str]], fewest: int, ours: _Layers, theirs: _Layers
+) -> bool:
+    """Whether so many layers share a name and most of them a width that it is no chance."""
+    free = [pair for pair in pairs if pair[0] in ours.free and pair[1] in theirs.free]
+    alike = sum(_width(ours.every[name]) == _width(theirs.every[other]) for name, other in free)
+    if not free or 2 * len(free) < fewest:
+        return False
+    if len(free) < FEWEST:
+        return alike == len(free) == min(len(ours.judged) or 1, len(theirs.judged) or 1)
+    return 2 * alike >= len(free)
+
+
+def _likeliest(
+    roots: Mapping[tuple[str, str], list[tuple[str, str]]], ours: _Layers, theirs: _Layers
+) -> tuple[tuple[str, str], Certainty]:
+    """The part with most layers, and how sure it is that this one is meant.
+
+    Of parts with as many, it is the one with equal contents; else that which is no average of the
+    network by its name where the other is none; else the one with the shortest names.
+    """
+
+    def weight(root: tuple[str, str]) -> int:
+        return sum((name in ours.judged) + (other in theirs.judged) for name, other in roots[root])
+
+    most = max(map(weight, roots))
+    ties = [root for root in roots if weight(root) == most]
+    if len(ties) == 1:
+        return ties[0], Certainty.CERTAIN
+    same = {root: _sampled_same(roots[root], ours, theirs) for root in ties}
+    marks = {root: tuple(map(_marked, root)) for root in ties}
+
+    def rank(root: tuple[str, str]) -> tuple[object, ...]:
+        one, two = marks[root]
+        return -same[root], one != two, one or two, sum(map(len, root))
+
+    ties.sort(key=rank)  # the files' order decides among equals
+    clear = same[ties[0]] > same[ties[1]]
+    return ties[0], Certainty.CERTAIN if clear else Certainty.LIKELY
+
+
+def _sampled_same(pairs: list[tuple[str, str]], ours: _Layers, theirs: _Layers) -> int:
+    """How many of some pairs of layers, evenly spread, have equal contents."""
+    some = pairs[:: -(-len(pairs) // _SAMPLED)]
+    return sum(bool(contents([ours.every[name]], [theirs.every[other]])) for name, other in some)
+
+
+def _marked(root: str) -> bool:
+    """Whether a prefix marks an averaged copy of a network."""
+    return any(COPY.search(snake(part)) for part in root.split("."))
+
+
+def _width(layer: LayerRefs) -> tuple[int, ...]:
+    """The shape of a layer's tensors: that which most have."""
+    return Counter(ref.shape for ref in layer.tensors.values()).most_common(1)[0][0]
