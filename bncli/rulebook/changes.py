@@ -247,7 +247,10 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     severity, hint, detail = rule.severity, found.hint, found.detail
     if rule is FOLDED and not found.numbers.get("fault"):
         severity = Severity.INFO
-    if rule is STATISTICS_ALONE and not whole.weights:
+    if rule is STATISTICS_ALONE and found.numbers.get("cause") == "dead":
+        severity = Severity.INFO
+        hint = "The layer may not be needed: what it gives does not depend on its input."
+    elif rule is STATISTICS_ALONE and not whole.weights:
         detail = f"{detail} No weights moved in any layer.".strip()
         hint = (
             "If update_bn or bncli recalibrate made the second file, nothing needs fixing. "

@@ -53,6 +53,11 @@ def test_statistics_of_all_layers_may_have_been_estimated_again():
     assert "update_bn" not in beside.hint
 
 
+def test_statistics_of_a_layer_that_a_relu_cuts_off_are_a_note():
+    (finding,) = compared(TRAINED, layer(State.STATISTICS, cause="dead"))
+    assert finding.severity is NOTE
+
+
 def test_a_claim_has_the_numbers():
     measures = Measures(batches=40, z_max=2.914, weight_change=0)
     (finding,) = compared(TRAINED, layer(State.STATISTICS, measures=measures))

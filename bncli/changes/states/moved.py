@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.changes.pair import Files, LayerPair, Side
+from bncli.light import np
 from bncli.model.changes import Found, Same, State
 from bncli.report import Certainty
 from bncli.rulebook.layers import plain_count
 
 if TYPE_CHECKING:
     from bncli.report import Value
+
+DEAD_BELOW = 6
+"""How many times |weight| below 0 a bias keeps an output negative: of numbers that are spread
+normally, one in 10^9 lies further than that from their mean."""
 
 
 def find(pair: LayerPair, files: Files) -> Found:
@@ -20,7 +25,7 @@ def find(pair: LayerPair, files: Files) -> Found:
     if pair.statistics is not Same.MOVED:
         return _weights(pair, own=own)
     if own is False or (own is None and before is False):
-        return _statistics(own=own, before=before)
+        return _statistics(pair.b, own=own, before=before)
     return _both(pair, files)
 
 
@@ -58,18 +63,34 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     )
 
 
-def _statistics(*, own: bool | None, before: bool | None) -> Found:
+def _statistics(side: Side, *, own: bool | None, before: bool | None) -> Found:
     """STATISTICS: the layer is frozen and not in evaluation mode, or was estimated again."""
     which = "weight and bias" if own is False else "the weights before it"
     detail = "The layer before it was trained on." if before else ""
     if before is False and own is False:
         detail = "The layer before it did not move either."
+    if own is False and _dead(side):
+        return Found(
+            State.STATISTICS,
+            "the statistics moved, weight and bias did not",
+            "bias is so far below 0 in every channel that a ReLU behind the layer gives 0 for any "
+            "input, and no gradient reaches its weights.",
+            numbers={"cause": "dead", "before_moved": before},
+        )
     return Found(
         State.STATISTICS,
         f"the statistics moved, {which} did not",
         detail,
         numbers={"cause": "own" if own is False else "before", "before_moved": before},
     )
+
+
+def _dead(side: Side) -> bool:
+    """Whether all that the layer gives is negative or 0, so that nothing passes a ReLU."""
+    weight, bias = side.layer.weight, side.layer.bias
+    if weight is None or bias is None:
+        return False
+    return bool((bias <= -DEAD_BELOW * np.abs(weight)).all())
 
 
 def _both(pair: LayerPair, files: Files) -> Found:

@@ -81,3 +81,15 @@ def test_batches_that_were_counted_and_not_taken_in():
     found = find(pair(side(parts(0, 0), 60), side(parts(1, 0), 100)), RELATED)
     assert found.numbers["counted"] is True
     assert "counted 40 batches" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("bias", "cause"), [(-7.0, "dead"), (-5.0, "own"), ([-7.0] * 7 + [0.0], "own")]
+)
+def test_a_layer_that_a_relu_cuts_off_is_not_frozen(bias, cause):
+    first, second = parts(0, 0), parts(0, 1)
+    for vectors in (first, second):
+        vectors["weight"] = np.linspace(-1, 1, 8, dtype=np.float32)
+        vectors["bias"] = np.broadcast_to(np.float32(bias), 8).copy()
+    found = find(pair(first, second, Same.SAME), RELATED)
+    assert (found.state, found.numbers["cause"]) == (State.STATISTICS, cause)
