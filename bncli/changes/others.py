@@ -84,4 +84,4 @@ def _without_wrappers(names: Iterable[str]) -> dict[str, str]:
 
 
 def _nbytes(ref: TensorRef) -> int:
-    return ref.numel * DTYPES[ref.dtype].itemsize
+    return 0 if ref.storage is None else ref.numel * DTYPES[ref.dtype].itemsize
