@@ -140,8 +140,8 @@ class Ranks:
     files: `z` and `var_ratio` are the largest shift of a mean in standard deviations and the ratio
     of the variances furthest from 1. `factor` is the ratio of the variances of `path` to those of
     the first other file, if it is the same in all channels of a layer while the means are equal,
-    and `counts` the numbers of values (n, m) with n/(n-1) over m/(m-1) equal to it, if that shows
-    them.
+    and `counts` the smallest numbers of values (n, m) with n/(n-1) over m/(m-1) equal to it, None
+    where no small ones are.
     """
 
     layers: tuple[str, ...]
@@ -176,3 +176,4 @@ class Many:
     stills: tuple[Still, ...] = ()
     ranks: Ranks | None = None
     drift: tuple[float, float] | None = None
+    sure: Certainty = Certainty.CERTAIN

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.changes.pair import as_dtype, coarser
+from bncli.changes.before import befores
+from bncli.changes.matching import matched
+from bncli.changes.pair import Before, as_dtype, coarser
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
+from bncli.report import Certainty
 from bncli.state_dict import LayerRefs, batch_norm_layers
 
 if TYPE_CHECKING:
@@ -35,31 +38,41 @@ class Common:
     """The BatchNorm layers that all files have: each as one `LayerRefs` a file.
 
     The layers are in the order of the first file that was given, and `names` are those that it has
-    for them. `unmatched` counts those of its layers that another file lacks.
+    for them. `unmatched` counts those of its layers that another file lacks, and `sure` says how
+    sure it is that these layers belong together. `fronts` keeps what was found in front of layers.
     """
 
     files: tuple[TensorFile, ...]
     names: tuple[str, ...]
     layers: tuple[tuple[LayerRefs, ...], ...]
     unmatched: int = 0
+    sure: Certainty = Certainty.CERTAIN
+    fronts: dict[int, Mapping[str, Before]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, files: Sequence[TensorFile]) -> Common:
-        """The layers that the files have in common; at least one file."""
+        """The layers that the files have in common; at least one file. Raises FileError."""
         first, *others = files
         ours = {layer.name: layer for layer in batch_norm_layers(first)}
-        theirs = [_partners(other) for other in others]
+        theirs = [_partners(ours, first, other) for other in others]
         common = {
-            name: (layer, *(partners[name] for partners in theirs))
+            name: (layer, *(partners[name].refs for partners in theirs))
             for name, layer in ours.items()
             if all(name in partners for partners in theirs)
         }
-        return cls(tuple(files), tuple(common), tuple(common.values()), len(ours) - len(common))
+        likely = any(partners[name].likely for partners in theirs for name in common)
+        return cls(
+            tuple(files),
+            tuple(common),
+            tuple(common.values()),
+            len(ours) - len(common),
+            Certainty.LIKELY if likely else Certainty.CERTAIN,
+        )
 
     def in_order(self, order: Sequence[int]) -> Common:
         """The same with the files in another order; the layers keep their names and theirs."""
         layers = tuple(tuple(versions[at] for at in order) for versions in self.layers)
-        return Common(tuple(self.files[at] for at in order), self.names, layers, self.unmatched)
+        return replace(self, files=tuple(self.files[at] for at in order), layers=layers, fronts={})
 
     def tensors(self, *leaves: str) -> list[tuple[str, str, Refs]]:
         """The tensors of some leaves that every file has: the layer's name, the leaf, the refs."""
@@ -70,14 +83,62 @@ class Common:
             if None not in (refs := [layer.tensors.get(leaf) for layer in versions])
         ]
 
-    def before(self) -> list[tuple[str, str, Refs]]:
-        """Some of the weights in front of the layers, as `tensors` has them."""
-        return []
+    def before(self, names: Iterable[str] | None = None) -> list[tuple[str, str, Refs]]:
+        """The weights in front of some layers, as `tensors` has them, under the leaf "before".
+
+        Without names, those of MOST_WEIGHTS layers, evenly spread.
+        """
+        first = befores(self.files[0], {versions[0].name: versions[0] for versions in self.layers})
+        found: list[tuple[str, str, Refs]] = []
+        wanted = None if names is None else set(names)
+        for at, versions in enumerate(self.layers):
+            ours = first.get(versions[0].name)
+            if ours is None or (wanted is not None and self.names[at] not in wanted):
+                continue
+            refs = [
+                self._in_front(file, number, at, ours.weight)
+                for number, file in enumerate(self.files[1:], 1)
+            ]
+            known = tuple(ref for ref in refs if ref is not None)
+            if len(known) == len(refs):
+                found.append((self.names[at], "before", (ours.weight, *known)))
+        return found if wanted is not None else list(evenly(found, MOST_WEIGHTS))
+
+    def _in_front(
+        self, file: TensorFile, number: int, at: int, ours: TensorRef
+    ) -> TensorRef | None:
+        """The weight in front of a layer in another file: of the same name, or as it shows."""
+        own = file.tensors.get(ours.name)
+        if own is not None and self.layers[at][number].name == self.layers[at][0].name:
+            return own
+        found = self.fronts.get(number)
+        if found is None:
+            found = befores(file, {each[number].name: each[number] for each in self.layers})
+            self.fronts[number] = found
+        near = found.get(self.layers[at][number].name)
+        return None if near is None else near.weight
 
 
-def _partners(other: TensorFile) -> dict[str, LayerRefs]:
-    """The layers of another file by the first file's names."""
-    return {layer.name: layer for layer in batch_norm_layers(other)}
+@dataclass(frozen=True, slots=True)
+class _Partner:
+    """A layer of another file, and whether it is only likely that it belongs to the first's."""
+
+    refs: LayerRefs
+    likely: bool = False
+
+
+def _partners(
+    ours: Mapping[str, LayerRefs], first: TensorFile, other: TensorFile
+) -> dict[str, _Partner]:
+    """The layers of another file by the names of those of the first that they belong to."""
+    theirs = {layer.name: layer for layer in batch_norm_layers(other)}
+    if list(ours) == list(theirs):
+        return {name: _Partner(layer) for name, layer in theirs.items()}
+    return {
+        match.a.name: _Partner(match.b, match.sure is not Certainty.CERTAIN)
+        for match in matched(first, other)
+        if match.a is not None and match.b is not None and match.a.name in ours
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) 
         return of_target(files, target)
     common = Common.of(files)
     paths = tuple(str(file.path) for file in files)
-    result = Many(Kind.APART, paths, len(common.layers), unmatched=common.unmatched)
+    result = Many(
+        Kind.APART, paths, len(common.layers), unmatched=common.unmatched, sure=common.sure
+    )
     if not common.layers:
         return result
     counters = _counters(common)

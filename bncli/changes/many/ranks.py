@@ -129,13 +129,11 @@ def _ranks(common: Common, worst: list[_Worst]) -> Ranks | None:
 
 
 def counts_for(factor: float) -> tuple[int, int] | None:
-    """The numbers (n, m) with n/(n-1) over m/(m-1) equal to a factor, if there is one pair."""
+    """The smallest numbers (n, m) with n/(n-1) over m/(m-1) equal to a factor, if there are any."""
     found = []
     for n in range(2, LARGEST_COUNT + 1):
         other = n / (n - 1) / factor
-        if other <= 1:
-            continue
-        m = round(other / (other - 1))
+        m = round(other / (other - 1)) if other > 1 else 0
         if 2 <= m <= LARGEST_COUNT and abs(n / (n - 1) * (m - 1) / m / factor - 1) < NEAR:
             found.append((n, m))
-    return found[0] if len(found) == 1 else None
+    return min(found, key=max, default=None)

@@ -249,7 +249,7 @@ def _by_weights(
 ) -> list[tuple[bool | None, tuple[str, ...]]]:
     """Layers apart by whether their weights, or those before them, move from a file on."""
     found: dict[bool | None, list[str]] = {}
-    own = [*common.tensors("weight", "bias"), *common.before()]
+    own = [*common.tensors("weight", "bias"), *common.before(names)]
     for name in names:
         values = read([each for each in own if each[0] == name]).each[since:]
         moved = None if not values.size else not _equal(values)

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import Values, coarsest
-from bncli.changes.pair import HALVES, as_dtype
+from bncli.changes.pair import as_dtype
 from bncli.light import dataclass, np
 from bncli.model.many import Made
 from bncli.report import Certainty
+from bncli.rulebook.layers import HALVES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -302,7 +303,7 @@ def _rounded(values: Values, file: int) -> str:
     for (_, _, where), dtypes in zip(values.parts, values.dtypes, strict=True):
         ours, theirs = values.each[file, where], values.each[-1, where]
         narrow = coarsest((dtypes[file], dtypes[-1]))
-        tried = (narrow,) if dtypes[file] != dtypes[-1] else HALVES[::-1]
+        tried = (narrow,) if dtypes[file] != dtypes[-1] else HALVES
         equal = np.array_equal(ours, theirs, equal_nan=True)
         if equal and dtypes[file] == dtypes[-1]:
             continue

@@ -57,6 +57,7 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
         str(target.path),
         common.unmatched,
         origins=tuple(origins),
+        sure=common.sure,
     )
 
 
