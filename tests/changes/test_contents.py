@@ -221,7 +221,7 @@ def stored(draw):
     kind = draw(st.sampled_from(sorted(KINDS)))
     seed = draw(st.integers(0, 99))
     values = np.random.default_rng(seed).normal(size=shape) * 40
-    return np.abs(values).astype(KINDS[kind]), kind
+    return np.asarray(np.abs(values)).astype(KINDS[kind]), kind
 
 
 def placed(data, folder, name, x, kind):
