@@ -1,0 +1,311 @@
+"""Layers that were folded into the convolution or linear layer before them, rightly or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.changes.biases import bias_of, fold_of_bias
+from bncli.changes.factors import Factors, factors
+from bncli.changes.pair import Before, Files, LayerPair, Side
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES
+from bncli.errors import TensorError
+from bncli.light import dataclass, np
+from bncli.model.changes import Found, Same, State
+from bncli.rulebook.interface import in_prose
+
+if TYPE_CHECKING:
+    from bncli.changes.biases import BiasFold
+    from bncli.model import FloatArray
+    from bncli.report import Value
+
+USUAL_EPS = (1e-5, 1e-3, 1e-6, 2e-5, 4e-5, 1e-4, 1e-2, 1e-7, 1e-8)
+"""What frameworks and models take, the most usual first."""
+MOST_EPS = 0.1
+"""A fitted eps above it would explain factors that have nothing to do with the layer."""
+SCALES = {
+    "": "",
+    "weight": "the layer's weight was left out",
+    "eps-outside-root": "eps was added to the standard deviation",
+    "root": "the root of the variance was not taken",
+    "multiplied": "it was multiplied by the standard deviation",
+}
+"""What the convolution may have been multiplied by, by fault; the first is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """One explanation of the factors: a formula of `SCALES` (its fault) and what fits it.
+
+    `eps` are those that fit, of which the first is taken. `scale` has shape (channels,).
+    """
+
+    fault: str
+    eps: tuple[float, ...]
+    scale: FloatArray
+    fitted: bool = False
+
+
+def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
+    """FOLDED where a file's layer does nothing, and its convolution does what the layer did."""
+    if pair.before is Same.SAME or not pair.coherent:
+        return None
+    for held, left, where in ((pair.a, pair.b, "second"), (pair.b, pair.a, "first")):
+        if does_nothing(left) and not does_nothing(held):
+            return _found(held, left.before, where, left)
+    return None
+
+
+def gone(side: Side, after: Before | None, files: Files) -> Found | None:
+    """FOLDED for a layer that one file lacks, by the convolution `after` that the other has."""
+    first = files.layers.get(side.refs.name) is side.refs
+    return _found(side, after, "second" if first else "first")
+
+
+def does_nothing(side: Side) -> bool:
+    """Whether the statistics are 0 and 1, or 1 - eps, and the weight undoes what eps adds.
+
+    A bias may be left, which is added as a convolution's would be.
+    """
+    mean, var, weight = side.layer.mean, side.layer.var, side.layer.weight
+    if mean is None or var is None or mean.any():
+        return False
+    with np.errstate(all="ignore"):
+        scale = (1.0 if weight is None else weight) / np.sqrt(var + side.layer.eps)
+    # With a variance of 1 or a weight of sqrt(1 + eps) alone, the scale is off by half of eps;
+    # 1 - eps and sqrt(1 + eps) are rounded by up to 2**-9 in bfloat16.
+    stored = [DTYPES[dtype].digits for dtype in side.layer.dtypes.values()]
+    digits = min(filter(None, stored), default=53)
+    return bool((np.abs(scale - 1) <= side.layer.eps + 2.0**-digits).all())
+
+
+def _found(side: Side, after: Before | None, where: str, left: Side | None = None) -> Found | None:
+    """The state, where the weights in `after` are those before `side`, times its scale."""
+    before, layer = side.before, side.layer
+    if before is None or after is None or not layer.coherent:
+        return None
+    assert layer.mean is not None
+    tried = _dtypes(side, before, after)
+    if tried is None or before.weight.shape != after.weight.shape:
+        return None
+    try:
+        for dtype in tried:
+            for axis in _axes(before, len(layer.mean)):
+                these = factors(before.weight, after.weight, axis, len(layer.mean), dtype)
+                fit = None if these is None else _fit(side, these, dtype)
+                if these is not None and fit is not None:
+                    return _said(_Fold(side, after, where, left, dtype, axis, these, fit))
+    except TensorError:  # values that cannot be had show nothing
+        return None
+    return None
+
+
+def _dtypes(side: Side, before: Before, after: Before) -> list[str] | None:
+    """The dtypes in which it may have been folded, that with most digits first; None for none.
+
+    That is the result's or one with fewer digits, where something else is stored in it.
+    """
+    stored = {before.weight.dtype, after.weight.dtype, *side.layer.dtypes.values(), "float32"}
+    if not {before.weight.dtype, after.weight.dtype} <= set(COMPUTE_DTYPES):
+        return None
+    most = DTYPES[after.weight.dtype].digits
+    known = [DTYPES[dtype] for dtype in stored & set(COMPUTE_DTYPES)]
+    fit = sorted((kind for kind in known if kind.digits <= most), key=lambda kind: -kind.digits)
+    return [kind.name for kind in fit]
+
+
+def _axes(before: Before, channels: int) -> list[int]:
+    """The axis of the output channels, then others of that size, over which one may have folded."""
+    shape = before.weight.shape
+    return [before.axis, *(i for i, n in enumerate(shape) if n == channels and i != before.axis)]
+
+
+def _fit(side: Side, these: Factors, dtype: str) -> _Fit | None:
+    """The plainest explanation of the factors; None for none, or where they show too little."""
+    live = int(these.live.sum())
+    moved = int(these.moved.sum())
+    if moved < min(live, 2) or not moved or (live > 1 and these.one_for_all):
+        return None  # a factor of 1, or one for all, needs no layer
+    if live == 1 and these.elements < 4:
+        return None
+    layer = side.layer
+    own = (layer.eps,) if not layer.eps_assumed else ()
+    usual = tuple(dict.fromkeys((*own, layer.eps, *USUAL_EPS)))
+    for fault in SCALES:
+        if fault == "weight" and layer.weight is None:
+            continue
+        scales = {eps: _scale(side, fault, eps) for eps in (*usual, 0.0)}
+        fitting = [eps for eps, s in scales.items() if these.include(s, _room(side, eps, dtype))]
+        if fitting:
+            return _known(fault, fitting, scales, own)
+        if fault == "" and (eps := _fitted(side, these)) is not None:
+            scale = _scale(side, "", eps)
+            if these.include(scale, _room(side, eps, dtype)):
+                return _Fit("eps" if own else "", (eps,), scale, fitted=True)
+    return None
+
+
+def _known(
+    fault: str, fitting: list[float], scales: dict[float, FloatArray], own: tuple[float, ...]
+) -> _Fit:
+    """The fit with one of the usual values of eps, of which some may be excluded."""
+    if own and own[0] in fitting:
+        fitting = [own[0]]
+    elif fault == "" and fitting == [0.0]:
+        fault = "eps-left-out"
+    elif fault == "" and own:
+        fault = "eps"
+    return _Fit(fault, tuple(fitting), scales[fitting[0]])
+
+
+def _scale(side: Side, fault: str, eps: float) -> FloatArray:
+    """What the convolution is multiplied by, by a formula of `SCALES`, shape (channels,)."""
+    var = side.layer.var
+    assert var is not None
+    weight = np.ones(len(var)) if side.layer.weight is None else side.layer.weight
+    with np.errstate(all="ignore"):
+        if fault == "weight":
+            result = 1 / np.sqrt(var + eps)
+        elif fault == "eps-outside-root":
+            result = weight / (np.sqrt(var) + eps)
+        elif fault == "root":
+            result = weight / (var + eps)
+        elif fault == "multiplied":
+            result = weight * np.sqrt(var + eps)
+        else:
+            result = weight / np.sqrt(var + eps)
+    return np.asarray(result, np.float64)
+
+
+def _room(side: Side, eps: float, dtype: str) -> FloatArray:
+    """The relative error of a scale where the variance underflows in a dtype, for each channel."""
+    assert side.layer.var is not None
+    with np.errstate(all="ignore"):
+        return np.asarray(DTYPES[dtype].tiniest / np.abs(side.layer.var + eps), np.float64)
+
+
+def _fitted(side: Side, these: Factors) -> float | None:
+    """The one eps that all factors agree on; None where there is none, or no three channels.
+
+    From low <= w / sqrt(var + eps) <= high, eps lies between (w/high)^2 - var and (w/low)^2 - var.
+    """
+    var = side.layer.var
+    assert var is not None
+    weight = np.ones(len(var)) if side.layer.weight is None else side.layer.weight
+    use = these.moved & (weight != 0)
+    if use.sum() < 3:
+        return None
+    with np.errstate(all="ignore"):
+        ends = [(weight / factor) ** 2 - var for factor in (these.low, these.high)]
+    least = float(np.minimum(*ends)[use].max())
+    most = float(np.maximum(*ends)[use].min())
+    return (least + most) / 2 if 0 < most <= MOST_EPS and least <= most else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """A fold that was found: where, how, and what of the layer is left (None where it is gone)."""
+
+    side: Side
+    after: Before
+    where: str
+    left: Side | None
+    dtype: str
+    axis: int
+    factors: Factors
+    fit: _Fit
+
+
+def _said(fold: _Fold) -> Found:
+    """The state as a person reads it, with the bias looked at."""
+    side, fit, after = fold.side, fold.fit, fold.after
+    assert side.before is not None
+    added = None if fold.left is None else fold.left.layer.bias
+    channels = len(fit.scale)
+    old, new = bias_of(side.before, channels), bias_of(after, channels)
+    # Where the weight does not tell two values of eps apart, the bias may.
+    folds = {
+        eps: fold_of_bias(side.layer, _scale(side, fit.fault, eps), old, new, added, fold.dtype)
+        for eps in fit.eps
+    }
+    right = [eps for eps, bias in folds.items() if not bias.fault]
+    left = tuple(right) or fit.eps
+    eps, bias = left[0], folds[left[0]]
+    wrong_axis = fold.axis != side.before.axis and not _may_be_transposed(side.before)
+    faults = {fit.fault: SCALES.get(fit.fault, ""), bias.fault: bias.says}
+    if fit.fault == "eps-left-out":
+        faults[fit.fault] = "eps was left out"
+    elif fit.fault == "eps":
+        faults[fit.fault] = f"with eps {eps:.4g}, the layer's is {side.layer.eps:g}"
+    if wrong_axis:
+        faults = {"axis": f"along axis {fold.axis}, its inputs", **faults}
+    faults = {fault: says for fault, says in faults.items() if fault}
+    single = len(left) == 1
+    numbers: dict[str, Value] = {
+        "cause": "folded",
+        "in": fold.where,
+        "convolution": after.name,
+        "fault": next(iter(faults), None),
+        "faults": list(faults),
+        "eps": eps if single else None,
+        "eps_fits": list(left),
+        "axis": fold.axis,
+        "residual": _residual(fold, eps),
+        "dtype": fold.dtype,
+        "bias_off": bias.off,
+    }
+    what = f"folded into {in_prose(after.name)}"
+    said = f"eps {eps:.4g}" if single else "eps not told apart"
+    if faults:
+        what = f"{what}, but {next(iter(faults.values()))}"
+    elif fit.fitted:
+        what = f"{what}, {said} (fitted)"
+    else:
+        what = f"{what}, {said}"
+    return Found(State.FOLDED, what, _detail(fold, left, faults, bias), numbers=numbers)
+
+
+def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: BiasFold) -> str:
+    """The sentences that support it."""
+    formula = {
+        "weight": "1 / sqrt(var + eps)",
+        "eps-outside-root": "w / (sqrt(var) + eps)",
+        "root": "w / (var + eps)",
+        "multiplied": "w sqrt(var + eps)",
+        "eps-left-out": "w / sqrt(var)",
+    }.get(fold.fit.fault, "w / sqrt(var + eps)")
+    times = f"the weight in the {fold.where} file is the other's times {formula}"
+    sentences = [f"In every channel, {times}, within the rounding of {fold.dtype}."]
+    if len(eps) > 1:
+        fitting = [f"{each:g}" for each in eps]
+        sentences.append(f"eps {', '.join(fitting[:-1])} and {fitting[-1]} fit equally.")
+    if bias.off:
+        sentences.append(f"The bias is off by up to {bias.off:.3g} in channel {bias.worst}.")
+    if len(faults) > 1:
+        more = list(faults.values())[1:]
+        sentences.append(f"Also, {' and '.join(more)}.")
+    if fold.left is not None and fold.left.layer.var is not None:
+        rest = "it divides by sqrt(1 + eps)" if (fold.left.layer.var == 1).all() else "no more"
+        sentences.append(f"The layer is still there, and {rest}." if "eps" in rest else "")
+    return " ".join(filter(None, sentences))
+
+
+def _residual(fold: _Fold, eps: float) -> float | None:
+    """How far the factors are from the formula, relative, in the worst channel that is not 0."""
+    use = fold.factors.moved
+    scale = _scale(fold.side, fold.fit.fault, eps)[use]
+    middle = (fold.factors.low[use] + fold.factors.high[use]) / 2
+    with np.errstate(all="ignore"):
+        off = np.abs(middle / scale - 1)
+    off = off[np.isfinite(off)]
+    return float(off.max()) if off.size else None
+
+
+def _may_be_transposed(before: Before) -> bool:
+    """Whether a square weight may be that of a transposed convolution, which a file does not say.
+
+    Those have kernels of an even size, or are called so.
+    """
+    name, kernel = before.name.lower(), before.weight.shape[2:]
+    return any(word in name for word in ("up", "trans", "deconv", "tconv")) or any(
+        size % 2 == 0 for size in kernel
+    )
