@@ -106,7 +106,7 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
                 kind = how if _one_naming(first, second) or how is How.ORDER else How.NAMING
                 found[name] = Match(first, second, kind, sure)
 
-    for how, spelling in ((How.NAME, _unwrapped), (How.NAMING, _loosely)):
+    for how, spelling in ((How.NAME, bare_name), (How.NAMING, _loosely)):
         keys = _keys(ours, theirs, spelling, parts_alone=both)
         for pairs, sure in _by_name(ours, theirs, *keys):
             claim(pairs, how, sure)
@@ -161,7 +161,7 @@ def _in_order(
 # ------------------------------------------------------------------ names
 
 
-def _unwrapped(name: str) -> str:
+def bare_name(name: str) -> str:
     """A name without wrappers at any depth; "/" counts as "."."""
     parts = parts_of(name)
     return ".".join(part for part in parts if part not in WRAPPERS and part not in INNER) or name
@@ -169,7 +169,7 @@ def _unwrapped(name: str) -> str:
 
 def _loosely(name: str) -> str:
     """A name as other frameworks may spell it: block1.bn for block1_bn, and nothing twice."""
-    parts = [part for part in re.split(r"[^0-9a-z]+", _unwrapped(name).lower()) if part]
+    parts = [part for part in re.split(r"[^0-9a-z]+", bare_name(name).lower()) if part]
     return ".".join(part for at, part in enumerate(parts) if at == 0 or part != parts[at - 1])
 
 

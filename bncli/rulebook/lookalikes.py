@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bncli.dtypes import DTYPES
 from bncli.light import dataclass
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.copies import parameters_alone, parts_of
 from bncli.rulebook.estimation import named_batch_norm
 from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, label
+from bncli.state_dict.in_front import in_front
 from bncli.state_dict.names import split
 
 if TYPE_CHECKING:
-    from bncli.model import TensorFile, TensorRef
+    from bncli.model import TensorFile
     from bncli.state_dict import LayerRefs
 
 LOOKS_LIKE = Rule(
@@ -96,7 +95,8 @@ def likely_layers(
         and layer.bias is not None
         and layer.weight.shape == layer.bias.shape
     ]
-    behind = _convolutions_before(file, {layer.name for layer in pairs}, judged)
+    norms = {name: layer for name, layer in possible.items() if name in judged}
+    behind = _convolutions_before(file, pairs, norms)
     affine = []
     for layer in pairs:
         before = behind.get(layer.name)
@@ -187,48 +187,17 @@ def _which(layers: list[Likely], what: str, reading: str, *, named: bool) -> str
 
 
 def _convolutions_before(
-    file: TensorFile, pairs: AbstractSet[str], judged: Collection[str]
+    file: TensorFile, pairs: Sequence[LayerRefs], judged: Mapping[str, LayerRefs]
 ) -> dict[str, str]:
-    """For each layer, the convolution in front of it in its module that has as many outputs.
+    """For each of the pairs, the convolution in front of it, which is in front of no other layer.
 
-    In front of it means before it in the file, with no other layer between; or, in a file that is
-    sorted by name, the convolution of the same number, or of the one before. What precedes a
-    layer that is `judged` precedes no other.
+    It has as many output channels, more than one.
     """
-    convolutions: dict[str, TensorRef] = {}
-    widths: dict[str, int] = {}
-    behind: dict[str, str] = {}
-    last = ""
-    for name, ref in file.tensors.items():
-        layer, leaf = split(name)
-        if leaf in {"weight", "kernel"} and ref.ndim >= 2:
-            last = layer
-            if ref.ndim >= 3 and ref.dtype in DTYPES and DTYPES[ref.dtype].kind == "float":
-                convolutions[layer] = ref
-        elif layer in pairs and layer not in widths:
-            widths[layer] = ref.numel
-            if last in convolutions and parts_of(last)[:-1] == parts_of(layer)[:-1]:
-                behind[layer] = last
-            last = ""
-        elif layer in judged:
-            last = ""
-    for layer in pairs - behind.keys():
-        near = [conv for conv in _numbered_before(layer) if conv in convolutions]
-        if near:
-            behind[layer] = near[0]
+    layers = {layer.name: layer for layer in pairs} | dict(judged)
+    front = in_front(file, layers)
     return {
-        layer: conv
-        for layer, conv in behind.items()
-        if widths[layer] > 1 and widths[layer] in convolutions[conv].shape[:2]
+        layer.name: near.name
+        for layer in pairs
+        if (near := front.get(layer.name)) is not None and near.weight.ndim >= 3
+        if near.weight.shape[near.axis] > 1
     }
-
-
-def _numbered_before(layer: str) -> list[str]:
-    """The names that the convolution before a layer may have: conv1 for bn1, 3 for 4."""
-    at = max(layer.rfind("."), layer.rfind("/")) + 1
-    above, own = layer[:at], layer[at:]
-    if own.isascii() and own.isdecimal() and len(own) < 9:
-        return [f"{above}{int(own) - 1}"]
-    number = re.search(r"[0-9]*$", own)
-    digits = "" if number is None else number[0]
-    return [f"{above}conv{digits}", f"{above}conv_{digits}", f"{above}conv"]

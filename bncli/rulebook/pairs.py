@@ -190,12 +190,11 @@ def _weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:
 def _statistics(copy: LayerRefs, live: LayerRefs) -> Statistics | None:
     """Both layers' statistics as float64; of some channels only, if there are very many."""
     refs = (copy.running_mean, copy.running_var, live.running_mean, live.running_var)
-    values = [_sample(ref, _MOST_CHANNELS) for ref in refs if ref is not None]
-    if len(values) < 4 or any(value is None for value in values):
+    read = [sample(ref, _MOST_CHANNELS) for ref in refs if ref is not None]
+    values = [value.reshape(-1) for value in read if value is not None]
+    if len(values) < 4 or len({len(value) for value in values}) != 1:
         return None
-    if len({len(value) for value in values if value is not None}) != 1:
-        return None
-    return tuple(values)  # type: ignore[return-value]  # four arrays, none of them None
+    return tuple(values)  # type: ignore[return-value]  # four arrays
 
 
 def _affine_apart(copy: LayerRefs, live: LayerRefs) -> float | None:
@@ -226,7 +225,7 @@ def _distance(copy: TensorRef, live: TensorRef) -> float | None:
     """How far two tensors are apart, relative to the larger; None where that has no meaning."""
     if copy.place is not None and copy.place == live.place:
         return 0.0
-    ours, theirs = _sample(copy, _MOST_CHANNELS), _sample(live, _MOST_CHANNELS)
+    ours, theirs = sample(copy, _MOST_CHANNELS), sample(live, _MOST_CHANNELS)
     if ours is None or theirs is None or ours.shape != theirs.shape or not ours.size:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -235,10 +234,11 @@ def _distance(copy: TensorRef, live: TensorRef) -> float | None:
     return apart / size if np.isfinite(size) and size > 0 and np.isfinite(apart) else None
 
 
-def _sample(ref: TensorRef, most: int) -> FloatArray | None:
-    """Some values of a tensor as a float64 array of one axis; None where they cannot be read.
+def sample(ref: TensorRef, most: int) -> FloatArray | None:
+    """Some values of a tensor, evenly spread; None where they are no floats or cannot be read.
 
-    Raises FileError where the file is damaged.
+    float64, with the tensor's axes, which are as long as `most` values allow. Raises FileError
+    where the file is damaged.
     """
     if ref.storage is None or DTYPES[ref.dtype].kind != "float":
         return None
@@ -252,4 +252,4 @@ def _sample(ref: TensorRef, most: int) -> FloatArray | None:
             values = ref.block_reader(stack)(tuple(reversed(block)))
     except TensorError:  # what is wrong with the whole file is the caller's to handle
         return None
-    return np.asarray(values, np.float64).reshape(-1)
+    return np.asarray(values, np.float64)
