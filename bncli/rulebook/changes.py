@@ -59,8 +59,8 @@ LOST = Rule(
     "BN613",
     "statistics-lost",
     Severity.WARNING,
-    "statistics that one file has are missing or impossible in the other",
-    "Take them from the file that has them, or re-estimate them with bncli recalibrate.",
+    "what one file holds of a layer is missing or impossible in the other",
+    "Take it from the file that has it, or re-estimate the statistics with bncli recalibrate.",
     symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
     arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
     "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
@@ -108,7 +108,7 @@ FOLDED = Rule(
     "folded",
     Severity.WARNING,
     "the layer was folded into the convolution before it",
-    "Nothing needs fixing.",
+    "Fold the layer again, with the convolution's bias and the layer's mean.",
     symptom="There is none, or the folded model gives other outputs.",
     arithmetic="In one file, the convolution holds weight * w / sqrt(var + eps) in every output "
     "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
@@ -245,8 +245,6 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     if rule is None or found.numbers.get("cause") == "alone":  # the file has no such part
         return None
     severity, hint, detail = rule.severity, found.hint, found.detail
-    if rule is FOLDED and not found.numbers.get("fault"):
-        severity = Severity.INFO
     if rule is STATISTICS_ALONE and found.numbers.get("cause") == "dead":
         severity = Severity.INFO
         hint = "The layer may not be needed: what it gives does not depend on its input."
@@ -262,8 +260,8 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     if rule is ORDER and found.numbers.get("convolution") == "same order":
         severity = Severity.INFO
         hint = hint or "Nothing needs fixing if the layers behind it take the same order."
-    elif rule is FOLDED:
-        hint = hint or "Fold the layer again, with the convolution's bias and the layer's mean."
+    if rule is FOLDED and not found.numbers.get("fault"):
+        severity, hint = Severity.INFO, "Nothing needs fixing."
     return rule.finding(
         label(layer.name or layer.other_name),
         _message(layer),

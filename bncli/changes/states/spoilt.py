@@ -61,11 +61,18 @@ def _impossible(pair: LayerPair) -> Found | None:
                 "tensor": leaf,
                 "channels": channels_of(new),
             },
-            hint=f"Keep the running statistics in float32 where the weights are {dtype}."
-            if overflow
-            else "",
+            hint=_fix(leaf, dtype if overflow else ""),
         )
     return None
+
+
+def _fix(leaf: str, narrow: str) -> str:
+    """What to do about a tensor that became impossible, by its rounding to a dtype if any."""
+    if narrow:
+        return f"Keep {leaf} in float32 where the weights are {narrow}."
+    if leaf in ("weight", "bias"):
+        return "Take an earlier checkpoint: training does not lead back from NaN or Inf."
+    return ""
 
 
 def _odd(leaf: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,0 +1,165 @@
+"""Two files compared: their layers are matched, read and dropped pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bncli.changes.before import befores
+from bncli.changes.contents import compared
+from bncli.changes.kinship import kinship
+from bncli.changes.matching import matched
+from bncli.changes.others import other_weights
+from bncli.changes.pair import Before, Files, LayerPair, Side
+from bncli.changes.partners import Weights, partners
+from bncli.changes.states import explain, folded
+from bncli.model.changes import Comparison, Found, LayerVersion, Same, State
+from bncli.process.progress import progress
+from bncli.state_dict import LayerRefs
+
+if TYPE_CHECKING:
+    from bncli.changes.matching import Match
+    from bncli.model import TensorFile
+
+
+Fronts = Mapping[str, Before]
+"""What stands before layers, by the layers' names."""
+
+
+def compare(
+    a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", ""), *, weights: bool = False
+) -> Comparison:
+    """What happened to each BatchNorm layer of `a` on the way to `b`.
+
+    `parts` are the parts of the files to compare, as prefixes without a dot at their end, "" for
+    all of a file. `weights` compares all other tensors, too. One pair of layers is in memory at a
+    time. Raises FileError where a file is damaged, MissingTensorError where it has no such part.
+    """
+    matches = matched(a, b, parts)
+    correlation, related = kinship(a, b, matches)
+    files = Files(
+        a,
+        b,
+        {match.a.name: match.a for match in matches if match.a is not None},
+        {match.b.name: match.b for match in matches if match.b is not None},
+        related,
+    )
+    fronts = befores(a, files.layers), befores(b, files.other_layers)
+    layers = tuple(_versions(matches, files, fronts))
+    return Comparison(
+        str(a.path),
+        str(b.path),
+        *parts,
+        layers,
+        correlation,
+        related,
+        other_weights(a, b, _used(files.layers, fronts[0]), _used(files.other_layers, fronts[1]))
+        if weights
+        else None,
+    )
+
+
+def _versions(
+    matches: Sequence[Match],
+    files: Files,
+    fronts: tuple[Fronts, Fronts],
+) -> Iterator[LayerVersion]:
+    """Each match, looked at."""
+    there = _there(matches, files, fronts)
+    with progress("layers", len(matches)) as advance:
+        for match in matches:
+            if match.a is not None and match.b is not None:
+                yield _version(match, match.a, match.b, files, fronts)
+            else:
+                yield _alone(match, files, fronts, there)
+            advance(1)
+
+
+def _version(
+    match: Match,
+    a: LayerRefs,
+    b: LayerRefs,
+    files: Files,
+    fronts: tuple[Fronts, Fronts],
+) -> LayerVersion:
+    """A layer that both files have."""
+    sides = Side.read(a, fronts[0].get(a.name)), Side.read(b, fronts[1].get(b.name))
+    pair = LayerPair(*sides, before=_front(*sides))
+    found = explain(pair, files)
+    vectors = [v for v in sides[0].layer.vectors.values() if v is not None]
+    return LayerVersion(
+        a.name,
+        b.name,
+        match.how,
+        match.sure,
+        found,
+        pair.measures,
+        channels=len(vectors[0]) if vectors else None,
+        before=pair.before,
+        before_name=sides[0].before.name if sides[0].before is not None else "",
+    )
+
+
+def _front(a: Side, b: Side) -> Same | None:
+    """How the weights before two layers compare: as the one of weight and bias that moved more."""
+    if a.before is None or b.before is None:
+        return None
+    found = compared(a.before.weight, b.before.weight)
+    if found is None or found is Same.MOVED or a.before.bias is None or b.before.bias is None:
+        return found
+    bias = compared(a.before.bias, b.before.bias)
+    return found if bias is None or bias is Same.SAME else bias
+
+
+def _there(
+    matches: Sequence[Match], files: Files, fronts: tuple[Fronts, Fronts]
+) -> tuple[Fronts, Fronts]:
+    """What stands before layers of one file alone, where it is in the other file."""
+    if all(match.a is not None and match.b is not None for match in matches):
+        return {}, {}
+    ours, theirs = Weights.of(files.a), Weights.of(files.b)
+    return partners(fronts[0], ours, theirs), partners(fronts[1], theirs, ours)
+
+
+def _alone(
+    match: Match,
+    files: Files,
+    fronts: tuple[Fronts, Fronts],
+    there: tuple[Fronts, Fronts],
+) -> LayerVersion:
+    """A layer of one file alone: it was folded, or lost, or the other file lacks its part."""
+    first = match.a is not None
+    refs = match.a if match.a is not None else match.b
+    assert refs is not None
+    side = Side.read(refs, fronts[0 if first else 1].get(refs.name))
+    after = there[0 if first else 1].get(refs.name)
+    found = folded.gone(side, after, files)
+    where = "second" if first else "first"
+    if found is None:
+        same = None
+        if after is not None and side.before is not None:
+            same = compared(side.before.weight, after.weight)
+        found = Found(
+            State.LOST,
+            f"not in the {where} file",
+            numbers={
+                "cause": "gone" if same in (Same.SAME, Same.ROUNDED) else "alone",
+                "missing_in": where,
+            },
+        )
+    names = (refs.name, "") if first else ("", refs.name)
+    return LayerVersion(
+        *names,
+        None,
+        match.sure,
+        found,
+        channels=next((ref.numel for ref in refs.tensors.values() if ref.ndim == 1), None),
+        before_name=side.before.name if side.before is not None else "",
+    )
+
+
+def _used(layers: Mapping[str, LayerRefs], fronts: Fronts) -> set[str]:
+    """The names of the tensors that are compared with the layers."""
+    of_layers = {ref.name for refs in layers.values() for ref in refs.tensors.values()}
+    before = {ref.name for each in fronts.values() for ref in (each.weight, each.bias) if ref}
+    return of_layers | before
