@@ -238,9 +238,10 @@ def _roots(
                 ends[end][side].append(key)
     roots: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for end, (first, second) in ends.items():
+        both = product(first, second)
         if len(first) * len(second) > _MOST_PAIRS:
-            continue
-        for key, other in product(first, second):
+            both = product([end] * (end in keys), [end] * (end in other_keys))  # the whole names
+        for key, other in both:
             root, other_root = key.removesuffix(end), other.removesuffix(end)
             if root and other_root and _last(root) == _last(other_root):
                 continue  # a longer end is shared
