@@ -123,8 +123,8 @@ class Jump:
 class Still:
     """Layers of a series whose statistics stay bit for bit as they are in the file `since`.
 
-    `weights_moved` says whether their weights, or those of the layer before them, move meanwhile;
-    None where there are none to compare.
+    `weights_moved` says whether their weight or bias moves meanwhile, or, in layers without them,
+    the weights in front of them; None where there are none to compare.
     """
 
     layers: tuple[str, ...]

@@ -16,6 +16,7 @@ from bncli.rulebook import FAMILIES, RULES, registry
 from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
 from bncli.rulebook.live import causes
 from tests.rulebook.faults import FAULTS
+from tests.rulebook.gathered import PLANTED as IN_MANY_FILES
 from tests.rulebook.layers import beyond_its_rule, f4, ill_said
 from tests.rulebook.live.faults import PLANTED as IN_CAPTURES
 from tests.rulebook.live.recalibrations import PLANTED as IN_RECALIBRATIONS
@@ -274,6 +275,7 @@ def test_no_piece_of_a_rule_is_forgotten(repository):
         *IN_CAPTURES,
         *IN_RECALIBRATIONS,
         *IN_TWO_FILES,
+        *IN_MANY_FILES,
     }
     assert not list(forgotten(modules, registry.MODULES, planted))
     assert planted == {rule.code for rule in RULES}

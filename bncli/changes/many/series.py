@@ -249,10 +249,12 @@ def _by_weights(
 ) -> list[tuple[bool | None, tuple[str, ...]]]:
     """Layers apart by whether their weights, or those before them, move from a file on."""
     found: dict[bool | None, list[str]] = {}
-    own = [*common.tensors("weight", "bias"), *common.before(names)]
+    own, before = common.tensors("weight", "bias"), common.before(names)
     for name in names:
-        values = read([each for each in own if each[0] == name]).each[since:]
-        moved = None if not values.size else not _equal(values)
+        moved = None
+        for tensors in (before, own):  # the layer's own, where it has any
+            values = read([each for each in tensors if each[0] == name]).each[since:]
+            moved = moved if not values.size else not _equal(values)
         found.setdefault(moved, []).append(name)
     return [(moved, tuple(layers)) for moved, layers in found.items()]
 
