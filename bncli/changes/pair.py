@@ -193,30 +193,23 @@ def same_vectors(a: NDArray[Any], b: NDArray[Any], dtype: str, other: str) -> Sa
 class Roundings:
     """What rounding may be all that is between two tensors, which are given block by block.
 
-    `dtype` and `other` are the names of their stored dtypes.
+    `dtype` and `other` are the names of their stored dtypes. The blocks' own may be wider.
     """
 
     def __init__(self, dtype: str, other: str) -> None:
-        ours, theirs = DTYPES[dtype], DTYPES[other]
-        self._integers = ours.kind == theirs.kind == "int"
         self._equal = True
-        trips: list[str] = []
+        self._trips: list[_Trip | _Cast] = []
         if dtype != other:
-            trips = [coarser(dtype, other)]
-        elif ours.kind == "float":
-            trips = narrower(dtype)
-        self._trips = [
-            _Trip(name, needs_several=dtype == other) for name in trips if name in COMPUTE_DTYPES
-        ]
+            narrow = coarser(dtype, other)
+            if narrow in COMPUTE_DTYPES:
+                self._trips = [_Cast(narrow, other if narrow == dtype else dtype, narrow == dtype)]
+        elif DTYPES[dtype].kind == "float":
+            self._trips = [_Trip(each) for each in narrower(dtype)]
 
     def add(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         """Take in two blocks of one shape, as they were read."""
-        if self._integers:  # which float64 does not always tell apart
-            self._equal = self._equal and np.array_equal(a, b)
-            return
-        ours, theirs = (_wide(values) for values in (a, b))
-        self._equal = self._equal and np.array_equal(ours, theirs, equal_nan=True)
-        self._trips = [trip for trip in self._trips if trip.add(ours, theirs)]
+        self._equal = self._equal and _equal(a, b)
+        self._trips = [trip for trip in self._trips if trip.add(a, b)]
 
     @property
     def possible(self) -> bool:
@@ -229,23 +222,52 @@ class Roundings:
         return self._equal or any(trip.shown for trip in self._trips)
 
 
-class _Trip:
-    """Whether one of two tensors is the other after a trip through a dtype.
+class _Cast:
+    """Whether the tensor of the narrower dtype is the other, rounded to it.
 
-    The other may have made it, too. That 1.0001 rounds to 1 does not show that the 1 was made so:
-    with `needs_several`, the values that went through must be several.
+    `first` says that it is the first of the two. float16 and bfloat16 may both have been rounded
+    from one float32; each is then off by half of its last place.
     """
 
-    def __init__(self, dtype: str, *, needs_several: bool) -> None:
-        self.dtype = dtype
-        self.sides: list[_Fitting] = [_Fitting(needs_several), _Fitting(needs_several)]
+    shown = True
 
-    def add(self, ours: FloatArray, theirs: FloatArray) -> bool:
-        """Take in two blocks; whether the trip is possible still."""
-        one, two = (as_dtype(values, self.dtype) for values in (ours, theirs))
-        if not np.array_equal(one, two, equal_nan=True):
+    def __init__(self, narrow: str, wide: str, first: bool) -> None:
+        self.narrow = narrow
+        self.first = first
+        self.halves = DTYPES[wide].itemsize == DTYPES[narrow].itemsize == 2
+
+    def add(self, a: NDArray[Any], b: NDArray[Any]) -> bool:
+        """Take in two blocks; whether the cast is possible still."""
+        narrow, wide = (a, b) if self.first else (b, a)
+        if _equal(decode(encode(wide, self.narrow), self.narrow), narrow):
+            return True
+        if not self.halves:
             return False
-        for side, before, after in zip(self.sides, (ours, theirs), (one, two), strict=True):
+        brain, half = _wide(narrow), _wide(wide)
+        with np.errstate(invalid="ignore"):
+            room = (2.0**-8 + 2.0**-11) * np.maximum(np.abs(brain), np.abs(half)) + 2.0**-25
+            near = (np.abs(brain - half) <= room) | (np.isnan(brain) & np.isnan(half))
+            near |= np.isinf(half) & (np.abs(brain) >= DTYPES["float16"].largest)
+        return bool(near.all())
+
+
+class _Trip:
+    """Whether one of two tensors of one dtype is the other after a trip through a narrower one.
+
+    The other may have made it, too. That 1.0001 rounds to 1 does not show that the 1 was made so:
+    the values that went through must be several.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.sides = [_Fitting(), _Fitting()]
+
+    def add(self, a: NDArray[Any], b: NDArray[Any]) -> bool:
+        """Take in two blocks; whether the trip is possible still."""
+        one, two = (decode(encode(values, self.dtype), self.dtype) for values in (a, b))
+        if not _equal(one, two):
+            return False
+        for side, before, after in zip(self.sides, (a, b), (one, two), strict=True):
             side.add(before, after)
         return any(side.fits for side in self.sides)
 
@@ -258,20 +280,33 @@ class _Trip:
 class _Fitting:
     """Whether a tensor's values fit a dtype, and are `several`."""
 
-    def __init__(self, needs_several: bool) -> None:
+    def __init__(self) -> None:
         self.fits = True
-        self.several = not needs_several
+        self.several = False
         self._first: float | None = None
 
-    def add(self, before: FloatArray, after: FloatArray) -> None:
+    def add(self, before: NDArray[Any], after: NDArray[Any]) -> None:
         """Take in a block, and the same after the trip."""
-        self.fits = self.fits and np.array_equal(before, after, equal_nan=True)
+        self.fits = self.fits and _equal(before, after)
         if self.several or not self.fits:
             return
         finite = before[np.isfinite(before)]
         if self._first is None and finite.size:
             self._first = float(finite[0])
         self.several = bool((finite != self._first).any())
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays hold the same values; a NaN is equal to a NaN."""
+    if a.dtype == b.dtype and a.tobytes() == b.tobytes():
+        return True
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":  # which float64 does not always tell apart
+        return np.array_equal(a, b)
+    ours, theirs = (each if each.dtype == np.float32 else _wide(each) for each in (a, b))
+    different = ours != theirs
+    if not different.any():
+        return True
+    return bool((np.isnan(ours[different]) & np.isnan(theirs[different])).all())
 
 
 def narrower(dtype: str) -> list[str]:
