@@ -22,7 +22,7 @@ SAYS = {
     "bias": "the bias was not folded",
     "mean-sign": "the mean was added, not subtracted",
     "bias-weight": "the layer's weight was left out of the bias",
-    "no-bias": "there is no bias",
+    "no-bias": "the bias is missing",
     "other-bias": "the bias is not what the layer needs",
 }
 """What is wrong with a bias, by fault, as a phrase after "but"."""

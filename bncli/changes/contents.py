@@ -53,13 +53,12 @@ def compared(a: TensorRef, b: TensorRef) -> Same | None:
     found = _of_one_shape(a, b) if a.shape == b.shape else None
     if found in {Same.SAME, Same.ROUNDED}:
         return found
-    for order in _orders(a.shape, b.shape):
+    for order in orders(a.shape, b.shape):
         if max(_nbytes(a), _nbytes(b)) > MOST_TURNED:
             break
-        turned = _of_one_shape(a, _turned(b, order), corner=True)
-        if turned is not Same.MOVED:
-            return turned
-        found = turned
+        found = _of_one_shape(a, turned(b, order), corner=True)
+        if found is not Same.MOVED:
+            return found
     return found
 
 
@@ -248,7 +247,7 @@ def _tiles(shape: tuple[int, ...], most: int) -> Iterator[Tile]:
             )
 
 
-def _orders(shape: tuple[int, ...], other: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def orders(shape: tuple[int, ...], other: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """The orders in which axes of `other` may be those of `shape`, in another framework's layout.
 
     A kernel is (out, in, ...) in PyTorch and (..., in, out) in TensorFlow and JAX, or
@@ -263,7 +262,7 @@ def _orders(shape: tuple[int, ...], other: tuple[int, ...]) -> Iterator[tuple[in
             yield order
 
 
-def _turned(ref: TensorRef, order: tuple[int, ...]) -> TensorRef:
+def turned(ref: TensorRef, order: tuple[int, ...]) -> TensorRef:
     """The tensor with its axes in another order."""
     return replace(
         ref,

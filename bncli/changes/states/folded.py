@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING
 
-from bncli.changes.biases import bias_of, fold_of_bias
+from bncli.changes.biases import SAYS, bias_of, fold_of_bias
+from bncli.changes.contents import orders, turned
 from bncli.changes.factors import Factors, factors
 from bncli.changes.pair import Before, Files, LayerPair, Side
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
 from bncli.model.changes import Found, Same, State
+from bncli.report import Certainty
 from bncli.rulebook.interface import in_prose
 
 if TYPE_CHECKING:
     from bncli.changes.biases import BiasFold
-    from bncli.model import FloatArray
+    from bncli.model import FloatArray, TensorRef
     from bncli.report import Value
 
 USUAL_EPS = (1e-5, 1e-3, 1e-6, 2e-5, 4e-5, 1e-4, 1e-2, 1e-7, 1e-8)
@@ -27,7 +31,7 @@ SCALES = {
     "weight": "the layer's weight was left out",
     "eps-outside-root": "eps was added to the standard deviation",
     "root": "the root of the variance was not taken",
-    "multiplied": "it was multiplied by the standard deviation",
+    "multiplied": "multiplied by the standard deviation",
 }
 """What the convolution may have been multiplied by, by fault; the first is right."""
 
@@ -84,39 +88,50 @@ def _found(side: Side, after: Before | None, where: str, left: Side | None = Non
     if before is None or after is None or not layer.coherent:
         return None
     assert layer.mean is not None
-    tried = _dtypes(side, before, after)
-    if tried is None or before.weight.shape != after.weight.shape:
-        return None
+    old, channels = before.weight, len(layer.mean)
+    tried = product(
+        _dtypes(side, before, after), _layouts(old, after.weight, before.axis, channels)
+    )
     try:
-        for dtype in tried:
-            for axis in _axes(before, len(layer.mean)):
-                these = factors(before.weight, after.weight, axis, len(layer.mean), dtype)
-                fit = None if these is None else _fit(side, these, dtype)
-                if these is not None and fit is not None:
-                    return _said(_Fold(side, after, where, left, dtype, axis, these, fit))
+        for dtype, (new, axis) in tried:
+            these = factors(old, new, axis, channels, dtype)
+            fit = None if these is None else _fit(side, these, dtype)
+            if these is not None and fit is not None:
+                return _said(_Fold(side, after, where, left, dtype, axis, these, fit))
     except TensorError:  # values that cannot be had show nothing
         return None
     return None
 
 
-def _dtypes(side: Side, before: Before, after: Before) -> list[str] | None:
-    """The dtypes in which it may have been folded, that with most digits first; None for none.
+def _dtypes(side: Side, before: Before, after: Before) -> list[str]:
+    """The dtypes in which it may have been folded, that with most digits first; empty for none.
 
     That is the result's or one with fewer digits, where something else is stored in it.
     """
     stored = {before.weight.dtype, after.weight.dtype, *side.layer.dtypes.values(), "float32"}
     if not {before.weight.dtype, after.weight.dtype} <= set(COMPUTE_DTYPES):
-        return None
+        return []
     most = DTYPES[after.weight.dtype].digits
     known = [DTYPES[dtype] for dtype in stored & set(COMPUTE_DTYPES)]
     fit = sorted((kind for kind in known if kind.digits <= most), key=lambda kind: -kind.digits)
     return [kind.name for kind in fit]
 
 
-def _axes(before: Before, channels: int) -> list[int]:
-    """The axis of the output channels, then others of that size, over which one may have folded."""
-    shape = before.weight.shape
-    return [before.axis, *(i for i, n in enumerate(shape) if n == channels and i != before.axis)]
+def _layouts(
+    old: TensorRef, new: TensorRef, axis: int, channels: int
+) -> Iterator[tuple[TensorRef, int]]:
+    """The new weight with its axes as the old one's, and the axis over which it was folded.
+
+    That of the output channels comes first, then, in the layout of another framework, the same,
+    then others of that size, over which one may have folded by mistake.
+    """
+    if old.shape == new.shape:
+        yield new, axis
+    if old.shape != new.shape or old.ndim == 2:
+        for order in orders(old.shape, new.shape):
+            yield turned(new, order), axis
+    if old.shape == new.shape:
+        yield from ((new, i) for i, n in enumerate(old.shape) if n == channels and i != axis)
 
 
 def _fit(side: Side, these: Factors, dtype: str) -> _Fit | None:
@@ -214,6 +229,12 @@ class _Fold:
     factors: Factors
     fit: _Fit
 
+    @property
+    def axis_of_outputs(self) -> int:
+        """The axis over which it should have been folded."""
+        assert self.side.before is not None
+        return self.side.before.axis
+
 
 def _said(fold: _Fold) -> Found:
     """The state as a person reads it, with the bias looked at."""
@@ -230,14 +251,14 @@ def _said(fold: _Fold) -> Found:
     right = [eps for eps, bias in folds.items() if not bias.fault]
     left = tuple(right) or fit.eps
     eps, bias = left[0], folds[left[0]]
-    wrong_axis = fold.axis != side.before.axis and not _may_be_transposed(side.before)
+    wrong_axis = fold.axis != fold.axis_of_outputs and not _may_be_transposed(side.before)
     faults = {fit.fault: SCALES.get(fit.fault, ""), bias.fault: bias.says}
     if fit.fault == "eps-left-out":
         faults[fit.fault] = "eps was left out"
     elif fit.fault == "eps":
-        faults[fit.fault] = f"with eps {eps:.4g}, the layer's is {side.layer.eps:g}"
+        faults[fit.fault] = f"with eps {eps:.4g}, where the layer has {side.layer.eps:g}"
     if wrong_axis:
-        faults = {"axis": f"along axis {fold.axis}, its inputs", **faults}
+        faults = {"axis": f"along axis {fold.axis}, over its inputs", **faults}
     faults = {fault: says for fault, says in faults.items() if fault}
     single = len(left) == 1
     numbers: dict[str, Value] = {
@@ -261,7 +282,11 @@ def _said(fold: _Fold) -> Found:
         what = f"{what}, {said} (fitted)"
     else:
         what = f"{what}, {said}"
-    return Found(State.FOLDED, what, _detail(fold, left, faults, bias), numbers=numbers)
+    detail = _detail(fold, left, faults, bias)
+    hint = "" if set(faults) <= set(SAYS) else "Fold the layer again, with w / sqrt(var + eps)."
+    # A square weight may be that of a transposed convolution, whose kernel has an odd size.
+    sure = Certainty.LIKELY if wrong_axis else Certainty.CERTAIN
+    return Found(State.FOLDED, what, detail, sure, numbers, hint)
 
 
 def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: BiasFold) -> str:
@@ -274,7 +299,8 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
         "eps-left-out": "w / sqrt(var)",
     }.get(fold.fit.fault, "w / sqrt(var + eps)")
     times = f"the weight in the {fold.where} file is the other's times {formula}"
-    sentences = [f"In every channel, {times}, within the rounding of {fold.dtype}."]
+    where = f"Along axis {fold.axis}" if fold.axis != fold.axis_of_outputs else "In every channel"
+    sentences = [f"{where}, {times}, within the rounding of {fold.dtype}."]
     if len(eps) > 1:
         fitting = [f"{each:g}" for each in eps]
         sentences.append(f"eps {', '.join(fitting[:-1])} and {fitting[-1]} fit equally.")
@@ -284,9 +310,9 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
         more = list(faults.values())[1:]
         sentences.append(f"Also, {' and '.join(more)}.")
     if fold.left is not None and fold.left.layer.var is not None:
-        rest = "it divides by sqrt(1 + eps)" if (fold.left.layer.var == 1).all() else "no more"
-        sentences.append(f"The layer is still there, and {rest}." if "eps" in rest else "")
-    return " ".join(filter(None, sentences))
+        rest = ", and divides by sqrt(1 + eps)" if (fold.left.layer.var == 1).all() else ""
+        sentences.append(f"The layer is still there{rest}.")
+    return " ".join(sentences)
 
 
 def _residual(fold: _Fold, eps: float) -> float | None:
