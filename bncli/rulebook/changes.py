@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass
 from bncli.model.changes import Comparison, Same, State
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.interface import Rule, percent
+from bncli.rulebook.interface import Rule, percent, times
 from bncli.rulebook.layers import label, plain_count
 
 if TYPE_CHECKING:
-    from bncli.model.changes import LayerVersion
+    from bncli.model.changes import LayerVersion, Measures
     from bncli.report import Value
 
 STATISTICS_ALONE = Rule(
@@ -254,6 +254,9 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
             "If update_bn or bncli recalibrate made the second file, nothing needs fixing. "
             "Otherwise call eval() on what is frozen."
         )
+    if rule is STATISTICS_ALONE and layer.measures.batches == 0:
+        detail = f"{detail} The counter did not move: no batch in train() did this.".strip()
+        hint = "Find out what wrote these statistics: another rank, an average, or update_bn."
     if rule is WEIGHTS_ALONE and not _took_nothing_in(layer, whole):
         severity = Severity.INFO
         hint = "Nothing needs fixing if the layer was in eval() on purpose."
@@ -301,15 +304,24 @@ def _message(layer: LayerVersion) -> str:
     found, measures = layer.found, layer.measures
     if found.state is State.STATISTICS:
         kept = found.what.partition(", ")[2] or "the weights did not"
-        far = f"by up to {measures.z_max:.3g} std" if measures.z_max is not None else ""
         count = measures.batches
-        during = f" in {plain_count(count)} batches" if count else ""
-        return f"the statistics moved {far}{during}, {kept}".replace("  ", " ")
+        during = f" in {plain_count(count)} batches" if count and count > 0 else ""
+        return f"the statistics moved{_far(measures)}{during}, {kept}"
     if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
         change = measures.weight_change
         far = f" by {percent(change)}" if change is not None else ""
         return f"weight and bias moved{far}, the statistics did not"
     return found.what or found.state.value
+
+
+def _far(measures: Measures) -> str:
+    """How far statistics moved, by the means or else by the variances; "" where not known."""
+    if measures.z_max is None or measures.var_ratio_min is None or measures.var_ratio_max is None:
+        return ""
+    ratio = max(measures.var_ratio_max, 1 / max(measures.var_ratio_min, 1e-300))
+    if measures.z_max < 0.1 * (ratio - 1):
+        return f", the variance by up to {times(ratio)}"
+    return f" by up to {measures.z_max:.3g} std"
 
 
 def _evidence(layer: LayerVersion) -> dict[str, Value]:

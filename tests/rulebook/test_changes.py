@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.model.changes import Measures, Same, State
@@ -59,9 +61,14 @@ def test_statistics_of_a_layer_that_a_relu_cuts_off_are_a_note():
 
 
 def test_a_claim_has_the_numbers():
-    measures = Measures(batches=40, z_max=2.914, weight_change=0)
+    measures = Measures(40, z_max=2.914, var_ratio_min=0.5, var_ratio_max=1.5, weight_change=0)
     (finding,) = compared(TRAINED, layer(State.STATISTICS, measures=measures))
-    assert "by up to 2.91 std in 40 batches" in finding.message
+    assert "moved by up to 2.91 std in 40 batches" in finding.message
+    (finding,) = compared(
+        TRAINED, layer(State.STATISTICS, measures=replace(measures, batches=0, z_max=0.0))
+    )
+    assert "moved, the variance by up to 2 times, " in finding.message
+    assert "no batch in train() did this" in finding.detail
 
 
 @pytest.mark.parametrize(

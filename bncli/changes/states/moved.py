@@ -111,11 +111,19 @@ def _both(pair: LayerPair, files: Files) -> Found:
             f"statistics and weights moved, the counter stays {plain_count(b)}",
             numbers={"cause": "same-count"},
         )
+    if b == 0:
+        return Found(
+            State.DIFFERENT,
+            f"statistics and weights moved, the counter is 0, after {plain_count(a)}",
+            "Averages of weights often leave the counter at 0.",
+            numbers={"cause": "count-reset"},
+        )
     if batches < 0:
         return Found(
             State.TRAINED,
             f"the counter is {plain_count(-batches)} batches lower in the second file",
-            "The first file may be the later one.",
+            "The first file may be the later one, or the second an average that left the counter "
+            "behind.",
             Certainty.LIKELY,
             {"cause": "backwards"},
         )

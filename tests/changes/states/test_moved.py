@@ -31,6 +31,7 @@ def parts(weights, statistics):
         ((100, 140), APART, State.DIFFERENT, "unrelated", Certainty.CERTAIN),
         ((100, 100), RELATED, State.DIFFERENT, "same-count", Certainty.CERTAIN),
         ((140, 100), RELATED, State.TRAINED, "backwards", Certainty.LIKELY),
+        ((140, 0), RELATED, State.DIFFERENT, "count-reset", Certainty.CERTAIN),
         ((None, None), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
         ((0, 0), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
     ],
