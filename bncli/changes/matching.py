@@ -16,11 +16,13 @@ from bncli.loaders.names import under
 from bncli.model.changes import How
 from bncli.report import Certainty
 from bncli.rulebook.copies import COPY, parts_of, snake
-from bncli.state_dict import LayerRefs, batch_norm_layers, possible_layers
+from bncli.state_dict import LayerRefs, is_batch_norm, possible_layers
 from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
+
+CERTAIN = Certainty.CERTAIN
 
 FEWEST = 3
 """How many layers have to have the same names, or widths, for a part of a file to be taken for
@@ -44,7 +46,7 @@ class Match:
     a: LayerRefs | None
     b: LayerRefs | None
     how: How | None = None
-    sure: Certainty = Certainty.CERTAIN
+    sure: Certainty = CERTAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,11 @@ class _Layers:
     def of(cls, file: TensorFile, part: str) -> _Layers:
         """Those in a part of a file. Raises MissingTensorError where there is no such part."""
         inside = replace(file, tensors=under(file.path, file.tensors, part))
-        judged = frozenset(layer.name for layer in batch_norm_layers(inside))
+        possible = possible_layers(inside)
+        judged = frozenset(name for name, layer in possible.items() if is_batch_norm(layer))
         every = {
             name: layer
-            for name, layer in possible_layers(inside).items()
+            for name, layer in possible.items()
             if name in judged or all(ref.ndim <= 1 for ref in layer.tensors.values())
         }
         return cls(inside, every, judged, part, dict(every))
@@ -108,10 +111,10 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
 
     for how, spelling in ((How.NAME, bare_name), (How.NAMING, _loosely)):
         keys = _keys(ours, theirs, spelling, parts_alone=both)
-        for pairs, sure in _by_name(ours, theirs, *keys):
+        for pairs, sure in _by_name(ours, theirs, *keys, parts=not found):
             claim(pairs, how, sure)
     named = bool(found)
-    claim(contents(ours.left, theirs.left), How.ORDER, Certainty.CERTAIN)
+    claim(contents(ours.left, theirs.left), How.ORDER, CERTAIN)
     claim(_in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
     alone = [Match(layer, None) for layer in ours.left]
     found |= {match.a.name: match for match in alone if match.a is not None}
@@ -135,6 +138,8 @@ def _in_order(
     differ have to agree in half of the larger file.
     """
     a, b = ours.left, theirs.left
+    if not a or not b:
+        return []
     fronts = [in_front(side.file, side.every) for side in (ours, theirs)]
     known = all(
         2 * sum(layer.name in front for layer in layers) >= len(layers)
@@ -152,9 +157,10 @@ def _in_order(
     ]
     pairs = aligned(a, b, *kinds)
     sizes = len(ours.judged), len(theirs.judged)
-    if len(pairs) < FEWEST:
-        return pairs if not named and sizes == (len(pairs), len(pairs)) else []
-    part = min(sizes) if known or len(pairs) == len(a) == len(b) else max(sizes)
+    whole = len(pairs) == len(a) == len(b)
+    if len(pairs) < FEWEST and not (whole and not named and sizes[0] == sizes[1]):
+        return []
+    part = min(sizes) if known or whole else max(sizes)
     return pairs if 2 * (matched_before + len(pairs)) >= part else []
 
 
@@ -193,18 +199,27 @@ def _keys(
 
 
 def _by_name(
-    ours: _Layers, theirs: _Layers, keys: Mapping[str, str], other_keys: Mapping[str, str]
+    ours: _Layers,
+    theirs: _Layers,
+    keys: Mapping[str, str],
+    other_keys: Mapping[str, str],
+    *,
+    parts: bool,
 ) -> Iterator[tuple[list[tuple[str, str]], Certainty]]:
     """The pairs of names that belong together, one part of the files after another.
 
     The pairs of a part share what follows its two prefixes. The part with most layers comes first.
-    A part whose prefixes differ has to hold half of the layers of the smaller file that are left.
+    A part whose prefixes differ has to hold half of the layers of the smaller file that are left;
+    without `parts`, there is none of these.
     """
+    if not parts:
+        yield [(name, other_keys[key]) for key, name in keys.items() if key in other_keys], CERTAIN
+        return
     roots = _roots(ours, theirs, keys, other_keys)
     best = max((len(pairs) for pairs in roots.values()), default=0)
     same = roots.get(("", ""), [])
     if same and 2 * len(same) >= best:
-        yield same, Certainty.CERTAIN
+        yield same, CERTAIN
         return
     used: list[tuple[str, str]] = []
     while True:
@@ -221,7 +236,7 @@ def _by_name(
         root, sure = _likeliest(fit, ours, theirs)
         used.append(root)
         yield fit[root], sure
-    yield same, Certainty.CERTAIN
+    yield same, CERTAIN
 
 
 def _roots(
@@ -301,7 +316,7 @@ def _likeliest(
     most = max(map(weight, roots))
     ties = [root for root in roots if weight(root) == most]
     if len(ties) == 1:
-        return ties[0], Certainty.CERTAIN
+        return ties[0], CERTAIN
     same = {root: _sampled_same(roots[root], ours, theirs) for root in ties}
     marks = {root: tuple(map(_marked, root)) for root in ties}
 
@@ -311,7 +326,7 @@ def _likeliest(
 
     ties.sort(key=rank)  # the files' order decides among equals
     clear = same[ties[0]] > same[ties[1]]
-    return ties[0], Certainty.CERTAIN if clear else Certainty.LIKELY
+    return ties[0], CERTAIN if clear else Certainty.LIKELY
 
 
 def _sampled_same(pairs: list[tuple[str, str]], ours: _Layers, theirs: _Layers) -> int:

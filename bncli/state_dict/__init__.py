@@ -62,7 +62,7 @@ def batch_norm_layers(file: TensorFile) -> list[LayerRefs]:
     inputs (running statistics and nothing else) and modules stored as InstanceNorm. Statistics
     that are called mean and var, as Flax does, need a scale and a bias beside them.
     """
-    return [layer for layer in possible_layers(file).values() if _is_batch_norm(layer)]
+    return [layer for layer in possible_layers(file).values() if is_batch_norm(layer)]
 
 
 def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
@@ -190,7 +190,8 @@ def _check_real(ref: TensorRef) -> None:
         )
 
 
-def _is_batch_norm(layer: LayerRefs) -> bool:
+def is_batch_norm(layer: LayerRefs) -> bool:
+    """Whether something in a file is a BatchNorm layer, as `batch_norm_layers` has them."""
     if layer.module is not None:
         class_name = layer.module.class_name
         if "InstanceNorm" in class_name:
