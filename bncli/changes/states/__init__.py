@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bncli.changes.pair import Files, LayerPair
-from bncli.changes.states import equal, folded, missing, moved, order, spoilt
+from bncli.changes.states import conventions, equal, folded, missing, moved, order, spoilt
 from bncli.model.changes import Found
 
 FINDS: tuple[Callable[[LayerPair, Files], Found | None], ...] = (
     missing.find,
     equal.find,
     folded.find,
+    conventions.find,
     spoilt.find,
     order.find,
     moved.find,

@@ -1,0 +1,102 @@
+"""One layer's tensors are the other's under another convention, channel by channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import product
+
+from bncli.changes.pair import Files, LayerPair, as_dtype, same_vectors
+from bncli.changes.states.conventions.bessel import trained
+from bncli.changes.states.conventions.fitting import fit, vector
+from bncli.changes.states.conventions.relations import CONVENTIONS
+from bncli.dtypes import DTYPES
+from bncli.light import np
+from bncli.model.changes import Found, Same, State
+from bncli.report import Certainty
+from bncli.rulebook.interface import examples
+from bncli.state_dict import VECTORS
+
+
+def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
+    """CONVENTION; None where no relation holds in every channel, or chance could give it."""
+    if not pair.coherent or not _floats(pair) or not _one_moment(pair):
+        return None
+    moved = tuple(leaf for leaf in VECTORS if pair.same.get(leaf) is Same.MOVED)
+    if not moved:
+        return None
+    swapped = _swapped(pair, moved)
+    if swapped is not None:
+        return swapped
+    fits = [
+        (each, found)
+        for each in CONVENTIONS
+        if set(each.relation.leaves) == set(moved)
+        and (found := fit(each.relation, pair)) is not None
+    ]
+    if not fits:
+        return trained(pair, moved)
+    # Below one ulp a residual is rounding, and says nothing of which relation fits better.
+    best, found = min(fits, key=lambda each: max(1, math.ceil(each[1].residual)))
+    said = best.say(found)
+    return said if len(fits) == 1 else replace(said, certainty=Certainty.LIKELY)
+
+
+def _floats(pair: LayerPair) -> bool:
+    """Whether all vectors are of a dtype that rounds."""
+    sides = (pair.a, pair.b)
+    return all(DTYPES[side.layer.dtypes[leaf]].digits for side in sides for leaf in pair.same)
+
+
+def _one_moment(pair: LayerPair) -> bool:
+    """Whether the counters allow that the two are of one moment: equal, lost, or begun anew.
+
+    Zeros alone scale mean and variance by one factor, too, while a layer counts them.
+    """
+    a, b = pair.a.counter, pair.b.counter
+    if a is None or b is None or a == b or 0 in (a, b):
+        return True
+    for leaf in pair.same:
+        one, two = as_dtype(np.array([a, b], np.float64), pair.dtype(leaf))
+        if one == two:
+            return True
+    return False
+
+
+def _swapped(pair: LayerPair, moved: tuple[str, ...]) -> Found | None:
+    """Tensors that hold what others of the layer did, bit for bit or up to the rounding of a dtype.
+
+    Each has to have two different values; where tensors change places, one of them has to.
+    """
+    sources = product(
+        *([other for other in VECTORS if _holds(pair, leaf, other)] for leaf in moved)
+    )
+    for held in sorted(sources, key=lambda each: set(each) != set(moved)):
+        varied = [len(np.unique(vector(pair.b.layer, leaf))) > 1 for leaf in moved]
+        places = set(held) == set(moved)
+        if not (any(varied) if places else all(varied)):
+            continue
+        what = f"{moved[0]} is the first file's {held[0]}"
+        if len(moved) > 1:
+            what = f"{examples(moved, len(VECTORS))} hold other tensors"
+        if places:
+            what = f"{examples(moved, len(VECTORS))} {'changed' if len(moved) > 2 else 'swapped'}"
+            what += " places" * (len(moved) > 2)
+        told = [f"{ours} holds {theirs}" for ours, theirs in zip(moved, held, strict=True)]
+        return Found(
+            State.CONVENTION,
+            what,
+            f"In the second file {examples(told, len(VECTORS))} of the first.",
+            numbers={"cause": "swapped", "tensors": moved, "holds": held},
+            hint=f"Load each tensor of the second file under its own name: {examples(told, 4)}.",
+        )
+    return None
+
+
+def _holds(pair: LayerPair, leaf: str, other: str) -> bool:
+    """Whether a tensor of the second layer is another tensor of the first."""
+    a, b = pair.a.layer, pair.b.layer
+    ours, theirs = b.vectors[leaf], a.vectors[other]
+    if leaf == other or ours is None or theirs is None:
+        return False
+    return same_vectors(theirs, ours, a.dtypes[other], b.dtypes[leaf]) is not Same.MOVED
