@@ -33,6 +33,17 @@ def test_a_trip_through_half_precision_is_a_rounding(half):
     assert same_vectors(values, back, "float32", "float32") is Same.MOVED
 
 
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_a_value_too_large_for_half_precision_is_not_rounded(stored):
+    values = random_layer(seed=3)["running_var"]
+    values[2] = 1e5
+    half = torch.from_numpy(values).half()
+    assert torch.isinf(half[2])
+    back = half.to(getattr(torch, stored)).numpy()
+    assert same_vectors(values, back, "float32", stored) is Same.MOVED
+    assert same_vectors(back, back.astype(np.float32), stored, "float32") is not Same.MOVED
+
+
 def test_initial_weights_that_moved_little_are_not_rounded():
     ones = np.ones(4, np.float32)
     assert same_vectors(ones, ones + np.float32(1e-4), "float32", "float32") is Same.MOVED
