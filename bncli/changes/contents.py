@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 17
 """Bytes of each of two files that are compared at once: both blocks stay in a processor's cache."""
-TILE = 1 << 18
+TILE = 1 << 17
 """Elements of each of two tensors that are compared at once where more than bytes are."""
 SAMPLE = 1 << 12
 """Elements that show whether a rounding may be all that is between two tensors."""

@@ -1,4 +1,4 @@
-"""Time and peak memory of whole Python processes."""
+"""Time and peak memory of whole processes, of Python and of other programs."""
 
 import os
 import subprocess
@@ -21,15 +21,25 @@ STOPWATCH = """
 import os, sys, time
 begun = time.perf_counter()
 null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-pid = os.posix_spawn(sys.executable, [sys.executable, "-c", *sys.argv[1:]], os.environ,
-                     file_actions=null)
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
 _, status, usage = os.wait4(pid, 0)
 print(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_maxrss * 1024)
 """
 
 
+class Program(tuple):
+    """The command line of a program other than Python, whose path comes first."""
+
+    __slots__ = ()
+
+
 def measured(*arguments):
-    """Wall-clock seconds and peak resident megabytes of a Python process."""
+    """Wall-clock seconds and peak resident megabytes of Python with some code and its arguments."""
+    return measured_program(sys.executable, "-c", *arguments)
+
+
+def measured_program(*arguments):
+    """The same of a command line."""
     told = subprocess.run(
         [sys.executable, "-c", STOPWATCH, *arguments],
         capture_output=True,
@@ -43,13 +53,17 @@ def measured(*arguments):
 
 
 def raced(contestants, rounds):
-    """Take turns; the list of seconds and the greatest peak of each of `contestants`."""
+    """Take turns; the list of seconds and the greatest peak of each of `contestants`.
+
+    Each is Python code with its arguments, or a `Program`.
+    """
     seconds = {name: [] for name in contestants}
     memory = dict.fromkeys(contestants, 0.0)
     for _ in range(rounds):
         for name, arguments in contestants.items():
             await_idle(3.0)
-            took, peak = measured(*arguments)
+            told = measured_program if isinstance(arguments, Program) else measured
+            took, peak = told(*arguments)
             seconds[name].append(took)
             memory[name] = max(memory[name], peak)
     return seconds, memory
