@@ -41,11 +41,13 @@ class BiasFold:
     """What became of the bias: "" or a fault of `SAYS`.
 
     `off` is the largest difference from the right one where it is not, in the channel `worst`.
+    `told` counts the channels in which the right bias is not that of before, where it is right.
     """
 
     fault: str = ""
     off: float | None = None
     worst: int = 0
+    told: int = 0
 
     @property
     def says(self) -> str:
@@ -87,7 +89,7 @@ def fold_of_bias(
         if not (off <= room).all():
             continue
         if not fault:
-            return BiasFold()
+            return BiasFold(told=int((np.abs(actual - b) > 2 * room).sum()))
         if new.values is None and added is None:
             fault = "no-bias"  # noqa: PLW2901  # the plainer name of a bias of 0
         return _worst(fault, right)

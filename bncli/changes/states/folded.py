@@ -26,6 +26,8 @@ USUAL_EPS = (1e-5, 1e-3, 1e-6, 2e-5, 4e-5, 1e-4, 1e-2, 1e-7, 1e-8)
 """What frameworks and models take, the most usual first."""
 MOST_EPS = 0.1
 """A fitted eps above it would explain factors that have nothing to do with the layer."""
+ENOUGH = 3
+"""Channels whose bias shows that the layer was folded, where their weights do not."""
 SCALES = {
     "": "",
     "weight": "the layer's weight was left out",
@@ -40,13 +42,15 @@ SCALES = {
 class _Fit:
     """One explanation of the factors: a formula of `SCALES` (its fault) and what fits it.
 
-    `eps` are those that fit, of which the first is taken. `scale` has shape (channels,).
+    `eps` are those that fit, of which the first is taken. `scale` has shape (channels,). It is
+    `weak` where a factor of 1, or one for all channels, explains the weight, too.
     """
 
     fault: str
     eps: tuple[float, ...]
     scale: FloatArray
     fitted: bool = False
+    weak: bool = False
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
@@ -97,7 +101,9 @@ def _found(side: Side, after: Before | None, where: str, left: Side | None = Non
             these = factors(old, new, axis, channels, dtype)
             fit = None if these is None else _fit(side, these, dtype)
             if these is not None and fit is not None:
-                return _said(_Fold(side, after, where, left, dtype, axis, these, fit))
+                found = _said(_Fold(side, after, where, left, dtype, axis, these, fit))
+                if found is not None:
+                    return found
     except TensorError:  # values that cannot be had show nothing
         return None
     return None
@@ -136,23 +142,21 @@ def _layouts(
 
 def _fit(side: Side, these: Factors, dtype: str) -> _Fit | None:
     """The plainest explanation of the factors; None for none, or where they show too little."""
-    live = int(these.live.sum())
-    moved = int(these.moved.sum())
-    if moved < min(live, 2) or not moved or (live > 1 and these.one_for_all):
-        return None  # a factor of 1, or one for all, needs no layer
+    live, moved = int(these.live.sum()), int(these.moved.sum())
+    weak = moved < min(live, 2) or not moved or (live > 1 and these.one_for_all)
     if live == 1 and these.elements < 4:
         return None
     layer = side.layer
     own = (layer.eps,) if not layer.eps_assumed else ()
     usual = tuple(dict.fromkeys((*own, layer.eps, *USUAL_EPS)))
-    for fault in SCALES:
+    for fault in [""] if weak else SCALES:
         if fault == "weight" and layer.weight is None:
             continue
         scales = {eps: _scale(side, fault, eps) for eps in (*usual, 0.0)}
         fitting = [eps for eps, s in scales.items() if these.include(s, _room(side, eps, dtype))]
         if fitting:
-            return _known(fault, fitting, scales, own)
-        if fault == "" and (eps := _fitted(side, these)) is not None:
+            return _known(fault, fitting, scales, own, weak=weak)
+        if fault == "" and not weak and (eps := _fitted(side, these)) is not None:
             scale = _scale(side, "", eps)
             if these.include(scale, _room(side, eps, dtype)):
                 return _Fit("eps" if own else "", (eps,), scale, fitted=True)
@@ -160,7 +164,12 @@ def _fit(side: Side, these: Factors, dtype: str) -> _Fit | None:
 
 
 def _known(
-    fault: str, fitting: list[float], scales: dict[float, FloatArray], own: tuple[float, ...]
+    fault: str,
+    fitting: list[float],
+    scales: dict[float, FloatArray],
+    own: tuple[float, ...],
+    *,
+    weak: bool,
 ) -> _Fit:
     """The fit with one of the usual values of eps, of which some may be excluded."""
     if own and own[0] in fitting:
@@ -169,7 +178,7 @@ def _known(
         fault = "eps-left-out"
     elif fault == "" and own:
         fault = "eps"
-    return _Fit(fault, tuple(fitting), scales[fitting[0]])
+    return _Fit(fault, tuple(fitting), scales[fitting[0]], weak=weak)
 
 
 def _scale(side: Side, fault: str, eps: float) -> FloatArray:
@@ -236,8 +245,8 @@ class _Fold:
         return self.side.before.axis
 
 
-def _said(fold: _Fold) -> Found:
-    """The state as a person reads it, with the bias looked at."""
+def _said(fold: _Fold) -> Found | None:
+    """The state as a person reads it, with the bias looked at; None where both show too little."""
     side, fit, after = fold.side, fold.fit, fold.after
     assert side.before is not None
     added = None if fold.left is None else fold.left.layer.bias
@@ -251,6 +260,8 @@ def _said(fold: _Fold) -> Found:
     right = [eps for eps, bias in folds.items() if not bias.fault]
     left = tuple(right) or fit.eps
     eps, bias = left[0], folds[left[0]]
+    if fit.weak and (fit.fault or bias.fault or bias.told < ENOUGH):
+        return None
     wrong_axis = fold.axis != fold.axis_of_outputs and not _may_be_transposed(side.before)
     faults = {fit.fault: SCALES.get(fit.fault, ""), bias.fault: bias.says}
     if fit.fault == "eps-left-out":

@@ -254,6 +254,16 @@ def test_a_layer_that_is_reset_is_not_folded():
         assert explain(pair, files()).state is State.RESET
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_scale_that_is_the_same_everywhere_is_shown_by_the_bias(scale):
+    conv, layer = made(running_var=torch.full((16,), 0.25), weight=torch.full((16,), scale / 2))
+    right = multiplied(conv, scale_of(layer), right_bias(conv, layer, scale_of(layer)))
+    found = look(conv, layer, right.bfloat16())
+    assert (found.state, found.numbers["fault"]) == (State.FOLDED, None)
+    assert look(conv, layer, multiplied(conv, scale_of(layer), conv.bias).bfloat16()) is None
+    assert look(conv, layer, multiplied(conv, scale_of(layer), None)) is None
+
+
 def test_a_layer_without_trace_is_not_folded():
     conv, layer = made()
     assert look(conv, layer, conv) is None
