@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING
 from bncli.changes.matching import Match, bare_name
 from bncli.dtypes import DTYPES
 from bncli.light import np
+from bncli.rulebook.copies import parts_of
 from bncli.rulebook.order import median
 from bncli.rulebook.pairs import sample
-from bncli.state_dict.in_front import in_front
+from bncli.state_dict.in_front import OUT_LAST, in_front
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray, TensorFile, TensorRef
     from bncli.state_dict import LayerRefs
 
 RELATED = 4.0
-"""The median of cos * sqrt(n) from which weights are related. For weights that have nothing in
-common it is that of numbers which are about normal with variance 1: a single tensor exceeds 4 once
-in 30,000 times, the median of several practically never."""
+"""The sum of the weights' z over the root of their number, from which networks are related. Where
+weights have nothing in common it is about normal with variance 1, and above 4 once in 30,000 times;
+for two times of one run it is 10 and more."""
+
+SHARED = 1.5
+"""The median z of a weight from which most of them are related, and not a frozen part alone."""
 
 APART = 2.5
-"""The median up to which they are not, where the cosine is small, too."""
+"""The same sum up to which networks are not related, where the cosine is small, too."""
 SMALL = 0.1
-"""The median cosine up to which weights are not related: what is left of those of one run is 0.4
-after hundreds of epochs."""
-FEWEST_VALUES = 1000
-"""How many values it takes to say that weights are not related. The median cosine of n values in
-several tensors varies by 1.25/sqrt(n), so that one of 0.25 is below SMALL once in 10,000 times."""
+"""The median cosine up to which they are not: of one run, 0.3 is left after 500 epochs."""
+FEWEST_UNITS = 400
+"""How many independent numbers it takes to say so. A median cosine varies by 1.25/sqrt(n), so that
+one of 0.3 is below SMALL once in 1,000 times."""
 STRIKING = 8.0
-"""cos * sqrt(n) of a single weight from which the networks have something in common: a part of them
-may have been frozen."""
+"""The z of a single weight from which networks have something in common, such as a frozen part."""
 
 _MOST_TENSORS = 16
 """How many weights are compared, evenly spread over the network."""
@@ -57,14 +59,14 @@ def kinship(
     found = [each for pair in pairs[::step] if (each := _cosine(*pair)) is not None]
     if not found:
         return None, None
-    cosine = median(np.array([each for each, _ in found]))
-    strengths = np.array([each * np.sqrt(count) for each, count in found])
-    strength = median(strengths)
-    if strength > RELATED:
+    cosines, units = (np.array(values) for values in zip(*found, strict=True))
+    cosine = median(cosines)
+    z = cosines * np.sqrt(units)
+    total = float(z.sum()) / len(z) ** 0.5
+    if total > RELATED and median(z) > SHARED:
         return cosine, True
-    enough = sum(count for _, count in found) >= FEWEST_VALUES
-    apart = strength < APART and cosine < SMALL and float(strengths.max()) < STRIKING
-    return cosine, False if apart and enough else None
+    apart = total < APART and cosine < SMALL and float(z.max()) < STRIKING
+    return cosine, False if apart and float(units.sum()) >= FEWEST_UNITS else None
 
 
 def _by_name(
@@ -75,7 +77,7 @@ def _by_name(
     ours = _weights(a, [layer for layer, _ in layers])
     theirs = _weights(b, [layer for _, layer in layers])
     for name, ref in ours.items():
-        if name in theirs and theirs[name].shape == ref.shape:
+        if layers and name in theirs and theirs[name].shape == ref.shape:
             yield ref, theirs[name]
 
 
@@ -119,22 +121,30 @@ def _is_weight(ref: TensorRef) -> bool:
 
 
 def _cosine(a: TensorRef, b: TensorRef) -> tuple[float, float] | None:
-    """The cosine of two weights of one shape, and of how many free values; None where it has none.
+    """The cosine of two weights of one shape, and n; None where one is the same everywhere.
 
-    Equal values count as many as could be: chance does not make them.
+    For weights that have nothing in common, the cosine has mean 0 and standard deviation
+    1/sqrt(n). With t the products of the two, summed over a kernel, whose values depend on each
+    other, that is the root of the sum of t^2 over the product of the two sizes: kernels with either
+    sign are as likely. Equal weights count as much as any can: chance does not make them.
     """
     ours, theirs = sample(a, _MOST_VALUES), sample(b, _MOST_VALUES)
     if ours is None or theirs is None or not (np.isfinite(ours) & np.isfinite(theirs)).all():
         return None
     first, second = _centred(ours), _centred(theirs)
+    last = parts_of(a.name.removesuffix(":0"))[-1] in OUT_LAST
+    kernel = tuple(range(first.ndim - 2) if last else range(2, first.ndim))
     with np.errstate(all="ignore"):
-        size = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
-        cosine = float(np.vdot(first, second)) / size if size else float("nan")
-    if not np.isfinite(cosine):
+        size = np.linalg.norm(first) * np.linalg.norm(second)
+        products = (first * second).sum(axis=kernel)
+        cosine, units = products.sum() / size, size**2 / (products**2).sum()
+    if not (np.isfinite(cosine) and np.isfinite(units)):
         return None
-    if np.array_equal(ours, theirs):
-        return 1.0, float(_MOST_VALUES)
-    return cosine, ours.size * (1 - 1 / max(ours.shape))
+    return (
+        (1.0, float(_MOST_VALUES))
+        if np.array_equal(ours, theirs)
+        else (float(cosine), float(units))
+    )
 
 
 def _centred(values: FloatArray) -> FloatArray:

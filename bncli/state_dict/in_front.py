@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bncli.model import TensorFile, TensorRef
     from bncli.state_dict import LayerRefs
 
-_OUT_FIRST = ("weight", "W")
+OUT_FIRST = ("weight", "W")
 """Names of weights whose first axis is that of the output channels: PyTorch, MXNet, Chainer."""
-_OUT_LAST = ("kernel", "pointwise_kernel", "depthwise_kernel", "weights")
+OUT_LAST = ("kernel", "pointwise_kernel", "depthwise_kernel", "weights")
 """Names of weights whose last axis is that: Keras, Flax, TensorFlow. Of several that a layer has,
 the first makes its output."""
 
@@ -104,9 +104,11 @@ class _Search:
         }
 
     def _called_alike(self) -> dict[str, _Step]:
-        """The layer in front that a layer's name tells, where all with such names have one width.
+        """The layer in front that a layer's name tells, if it fits all layers with such names.
 
-        It has to come before the layer in the file, unless the file is sorted by name.
+        One that does not shows that the numbers count something else, or that the normalisation
+        comes first. What is in front has to come before the layer in the file, unless the file is
+        sorted by name.
         """
         fits: dict[str, _Step] = {}
         patterns: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -167,7 +169,7 @@ class _Search:
         if near.bias is not None and near.bias.numel != width:
             return None
         last = len(shape) - 1
-        if near.leaf in _OUT_LAST:
+        if near.leaf in OUT_LAST:
             if shape[-1] == width:
                 return last
             depthwise = near.leaf == "depthwise_kernel" and shape[-1] == 1
@@ -194,7 +196,7 @@ def _steps(file: TensorFile, layers: Mapping[str, LayerRefs]) -> Iterator[_Step]
     for place, (name, refs) in enumerate(found.items()):
         cut = max(name.rfind("."), name.rfind("/")) + 1
         above, own = name[:cut], name[cut:]
-        leaf = next((leaf for leaf in (*_OUT_FIRST, *_OUT_LAST) if leaf in refs), "")
+        leaf = next((leaf for leaf in (*OUT_FIRST, *OUT_LAST) if leaf in refs), "")
         weight = refs.get(leaf)
         if name in layers or weight is None or weight.ndim < 2 or not _is_float(weight):
             yield _Step(name, place, above, own)
@@ -229,8 +231,8 @@ def _alike(step: _Step) -> list[str]:
 
 
 def _pattern(step: _Step) -> str:
-    """A name of which modules of one kind have the same: the last number in it counts."""
+    """A name without its numbers, which all layers of its kind in the network have."""
     own = step.own
-    if own.isdecimal():
-        return re.split(r"[./]", step.above)[-2] if step.above else ""
-    return re.sub(r"[0-9]+(?=.*[0-9])", "#", own)
+    if own.isdecimal() and step.above:
+        own = re.split(r"[./]", step.above)[-2]
+    return re.sub(r"[0-9]+", "#", own)
