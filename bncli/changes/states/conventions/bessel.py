@@ -261,6 +261,8 @@ def _mean_stays(pair: LayerPair, room: Room) -> bool:
 def _variances(pair: LayerPair) -> tuple[FloatArray, FloatArray]:
     a, b = (vector(side.layer, "running_var") for side in (pair.a, pair.b))
     known = np.isfinite(a) & np.isfinite(b) & (a > 0) & (b > 0)
+    if not np.array_equal(a[~known], b[~known], equal_nan=True):
+        return a[:0], b[:0]
     return a[known], b[known]
 
 

@@ -25,6 +25,8 @@ CHANNELS = 3
 fits."""
 EPS = (1e-5, 1e-3, 1e-6, 2e-5, 1e-4, 1e-2, 4e-5, 1.001e-5)
 """The eps that frameworks and networks use."""
+PROBED = 8
+"""How many values are looked at before all of them are."""
 NEAR = 0.01
 """How far two numbers that fit are apart at most, relatively, so that the plainer is said."""
 
@@ -151,12 +153,12 @@ def vector(layer: Layer, leaf: str) -> FloatArray:
 
 
 def middle(values: FloatArray, room: FloatArray) -> float:
-    """The number that is nearest to values with this much room; NaN where none is finite."""
+    """The middle of the numbers that all values may be with this much room; NaN for none."""
     known = np.isfinite(values) & np.isfinite(room)
     if not known.any():
         return float("nan")
     low, high = (values - room)[known].max(), (values + room)[known].min()
-    return float((low + high) / 2)
+    return float((low + high) / 2) if low <= high else float("nan")
 
 
 def shown(before: FloatArray, after: FloatArray, room: FloatArray) -> bool:
@@ -211,6 +213,8 @@ def _residual(
 def _same(
     after: FloatArray, expected: FloatArray, near: NDArray[np.bool_], dtype: str
 ) -> NDArray[np.bool_]:
+    if near.all():
+        return near
     both = np.isnan(after) & np.isnan(expected)
     result: NDArray[np.bool_] = near | both | (as_dtype(expected, dtype) == after)
     return result
@@ -218,7 +222,10 @@ def _same(
 
 def _narrowest(values: FloatArray, dtype: str) -> str:
     """The narrowest dtype that holds values exactly; the one they are stored in, if none does."""
+    some = values[:PROBED]  # nearly always enough to see that a dtype does not hold them
     for narrow in ("bfloat16", "float16", "float32"):
+        if not np.array_equal(as_dtype(some, narrow), some, equal_nan=True):
+            continue
         if np.array_equal(as_dtype(values, narrow), values, equal_nan=True):
             return coarser(dtype, narrow)
     return dtype

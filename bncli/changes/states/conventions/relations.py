@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from bncli.rulebook.layers import Layer
 
 
+WAY_OFF = 0.25
+"""What rounding never changes a variance by, relatively, in dtypes of 8 digits and more."""
+
+
 def _weight(layer: Layer) -> FloatArray | float:
     return 1.0 if layer.weight is None else layer.weight
 
@@ -53,18 +57,25 @@ def _shift(layer: Layer, eps: float) -> tuple[FloatArray | float, FloatArray]:
 def usual_eps(
     solve: Callable[[Layer, Layer], FloatArray], plain: Layer, odd: Layer, room: Room
 ) -> Sequence[Iterable[float]]:
-    """The layers' own eps, 0 and the usual; then what the channel of the least variance gives."""
+    """The layers' own eps, 0 and the usual; then what the channel of the least variance gives.
+
+    Only those that may be that channel's, since each costs a pass over all channels.
+    """
     del room
-    own = [layer.eps for layer in (plain, odd)]
-    solved = np.where(_var(plain) > 0, solve(plain, odd), np.nan)
-    least = np.argmin(np.where(np.isfinite(solved), _var(plain), np.inf))
-    return [*own, 0.0, *EPS], [float(solved[least])]
+    var = _var(plain)
+    solved = np.where(var > 0, solve(plain, odd), np.nan)
+    least = np.argmin(np.where(np.isfinite(solved), var, np.inf))
+    found, beside = float(solved[least]), float(var[least])
+    usual = [plain.eps, odd.eps, 0.0, *EPS]
+    return [eps for eps in usual if abs(eps - found) <= WAY_OFF * (beside + eps)], [found]
 
 
 def _constants(plain: Layer, odd: Layer, room: Room) -> Sequence[Iterable[float]]:
     """What to add to a variance: an eps, the difference of two, or what the channels give."""
     apart = _var(odd) - _var(plain)
     constant = middle(apart, room(np.maximum(_var(odd), _var(plain))))
+    if not np.isfinite(constant):
+        return ()
     sign = 1 if constant > 0 else -1
     own = sorted({plain.eps, odd.eps}, reverse=True)
     usual = [sign * eps for eps in (*own, *EPS)]

@@ -37,12 +37,12 @@ def test_the_hint_puts_the_variance_right():
 @given(
     st.integers(2, 10**7), st.sampled_from(["float32", "float16", "float64"]), st.integers(0, 99)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_range_of_n_holds_the_true_one(n, dtype, seed):
     found = find(made(times(n / (n - 1)), dtype, seed=seed), NO_FILES)
     if found is None:
         return
-    assert found.numbers["cause"] in ("unbiased", "eps-in-variance")
+    assert found.numbers["cause"] in ("unbiased", "few-roundings")
     if found.numbers["cause"] == "unbiased":
         most = found.numbers["n_max"]
         assert found.numbers["n_min"] <= n
@@ -98,10 +98,10 @@ def test_statistics_that_were_really_updated(batches, keras):
         assert found.certainty is Certainty.CERTAIN
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("n", "momentum"), [(1568, 0.1), (64, 0.01), (100_000, 0.1)])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("n", "momentum"), [(1568, 0.1), (64, 0.01), (20_000, 0.1)])
 def test_no_true_n_is_left_out_after_many_updates(n, momentum, seed):
-    layers = updated(300 if n < 10_000 else 150, n, momentum=momentum, channels=6, seed=seed)
+    layers = updated(300 if momentum == 0.1 else 2000, n, momentum=momentum, channels=4, seed=seed)
     found = find(pair(*layers), NO_FILES)
     assert found.numbers["cause"] == "unbiased"
     assert found.numbers["n_min"] <= n

@@ -77,18 +77,6 @@ def test_an_eps_that_cannot_be_told_is_not_said():
     assert "1 / sqrt(running_var + eps)" in found.detail
 
 
-def test_the_sentences_of_an_inverse_standard_deviation():
-    found = find(
-        made(lambda layer: {"running_var": 1 / np.sqrt(layer["running_var"])}, forward=False),
-        NO_FILES,
-    )
-    assert found.what == "variance for inverse standard deviation, eps 0"
-    assert found.detail == (
-        "With the second file's tensors, 1 / sqrt(running_var) is running_var of the first file."
-    )
-    assert found.hint == "In the first file, replace running_var by 1 / running_var**2."
-
-
 def test_an_absolute_weight_is_that_of_inplace_abn():
     def folded(layer):
         return {"weight": np.abs(layer["weight"]) + 1e-5}
@@ -98,38 +86,6 @@ def test_an_absolute_weight_is_that_of_inplace_abn():
     found = find(pair(side(layer), side({**layer, **folded(layer)})), NO_FILES)
     assert found.numbers["cause"] == "weight-absolute"
     assert found.numbers["eps"] == 1e-5
-
-
-@pytest.mark.parametrize(
-    ("k", "said"),
-    [
-        (255, "mean 255 times, variance 65025 times"),
-        (1 / 255, "mean 1/255 of, variance 1/65025 of"),
-    ],
-)
-def test_images_of_another_range_are_named(k, said):
-    found = find(
-        made(
-            lambda layer: {
-                "running_mean": k * layer["running_mean"],
-                "running_var": k * k * layer["running_var"],
-            }
-        ),
-        NO_FILES,
-    )
-    assert found.what == f"{said} the first file's"
-    assert "images of 0 to 255" in found.detail
-
-
-def test_a_mean_multiplied_as_a_variance_is_named():
-    found = find(
-        made(
-            lambda layer: {leaf: 32 / 31 * layer[leaf] for leaf in ("running_mean", "running_var")}
-        ),
-        NO_FILES,
-    )
-    assert found.numbers["cause"] == "scale-factor"
-    assert found.numbers["n"] == 32
 
 
 def test_weights_that_decayed_alone_are_no_convention():
