@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.changes.matching import Match, bare_name
@@ -78,7 +79,7 @@ def _by_name(
     theirs = _weights(b, [layer for _, layer in layers])
     for name, ref in ours.items():
         if layers and name in theirs and theirs[name].shape == ref.shape:
-            yield ref, theirs[name]
+            yield _out_first(ref), _out_first(theirs[name])
 
 
 def _weights(file: TensorFile, layers: Collection[LayerRefs]) -> dict[str, TensorRef]:
@@ -105,14 +106,27 @@ def _shared(names: Sequence[Sequence[str]]) -> list[str]:
 def _in_front(
     a: TensorFile, b: TensorFile, matches: Sequence[Match]
 ) -> Iterator[tuple[TensorRef, TensorRef]]:
-    """The weights in front of matched layers, where they have one shape."""
+    """The weights in front of matched layers, where they have one shape, as PyTorch has them."""
     ours = in_front(a, {match.a.name: match.a for match in matches if match.a})
     theirs = in_front(b, {match.b.name: match.b for match in matches if match.b})
     for match in matches:
         if match.a and match.b and match.a.name in ours and match.b.name in theirs:
-            pair = ours[match.a.name].weight, theirs[match.b.name].weight
-            if pair[0].shape == pair[1].shape and _is_weight(pair[0]):
-                yield pair
+            one = _out_first(ours[match.a.name].weight)
+            two = _out_first(theirs[match.b.name].weight)
+            if one.shape == two.shape and _is_weight(one):
+                yield one, two
+
+
+def _out_first(ref: TensorRef) -> TensorRef:
+    """A weight as PyTorch has it: the axes of the channels first, then those of the kernel."""
+    if parts_of(ref.name.removesuffix(":0"))[-1] not in OUT_LAST:
+        return ref
+    *kernel, inputs, outputs = range(ref.ndim)
+    if ref.shape[outputs] == 1:  # depthwise: the channels are where other kernels have the inputs
+        inputs, outputs = outputs, inputs
+    order = (outputs, inputs, *kernel)
+    shape, strides = (tuple(values[axis] for axis in order) for values in (ref.shape, ref.strides))
+    return replace(ref, shape=shape, strides=strides)
 
 
 def _is_weight(ref: TensorRef) -> bool:
@@ -121,19 +135,19 @@ def _is_weight(ref: TensorRef) -> bool:
 
 
 def _cosine(a: TensorRef, b: TensorRef) -> tuple[float, float] | None:
-    """The cosine of two weights of one shape, and n; None where one is the same everywhere.
+    """The cosine of two weights, and n; None where one of them is the same everywhere.
 
-    For weights that have nothing in common, the cosine has mean 0 and standard deviation
-    1/sqrt(n). With t the products of the two, summed over a kernel, whose values depend on each
-    other, that is the root of the sum of t^2 over the product of the two sizes: kernels with either
-    sign are as likely. Equal weights count as much as any can: chance does not make them.
+    Both have one shape, and the axes of the channels first. For weights that have nothing in
+    common, the cosine has mean 0 and standard deviation 1/sqrt(n). With t the products of the two,
+    summed over each kernel, whose values depend on each other, that is the root of the sum of t^2
+    over the product of the two sizes: t is as likely to have either sign. Equal weights count as
+    much as any can: chance does not make them.
     """
     ours, theirs = sample(a, _MOST_VALUES), sample(b, _MOST_VALUES)
     if ours is None or theirs is None or not (np.isfinite(ours) & np.isfinite(theirs)).all():
         return None
     first, second = _centred(ours), _centred(theirs)
-    last = parts_of(a.name.removesuffix(":0"))[-1] in OUT_LAST
-    kernel = tuple(range(first.ndim - 2) if last else range(2, first.ndim))
+    kernel = tuple(range(2, first.ndim))
     with np.errstate(all="ignore"):
         size = np.linalg.norm(first) * np.linalg.norm(second)
         products = (first * second).sum(axis=kernel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -242,14 +242,14 @@ def sample(ref: TensorRef, most: int) -> FloatArray | None:
     """
     if ref.storage is None or DTYPES[ref.dtype].kind != "float":
         return None
-    block = []
+    shape, strides = list(ref.shape), list(ref.strides)
     left = most
-    for size in reversed(ref.shape):
-        block.append(slice(0, size, max(1, -(-size // left))))
-        left = max(1, left // max(1, min(size, left)))
+    for axis in reversed(range(ref.ndim)):
+        step = max(1, -(-shape[axis] // left))
+        shape[axis], strides[axis] = -(-shape[axis] // step), strides[axis] * step
+        left = max(1, left // max(1, shape[axis]))
     try:
-        with ExitStack() as stack:
-            values = ref.block_reader(stack)(tuple(reversed(block)))
+        values = replace(ref, shape=tuple(shape), strides=tuple(strides)).read()
     except TensorError:  # what is wrong with the whole file is the caller's to handle
         return None
     return np.asarray(values, np.float64)

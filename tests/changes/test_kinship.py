@@ -146,6 +146,29 @@ def test_names_that_differ_are_paired_by_their_layers():
     assert judged(a, b) == (1.0, True)
 
 
+def test_kernels_whose_axes_are_in_another_order_are_paired():
+    a = network((16, 32, 32, 16), seed=1)
+    b = {}
+    for name, values in a.items():
+        turned = values.transpose(2, 3, 1, 0) if values.ndim == 4 else values
+        b[name.replace("conv.weight", "conv/kernel").replace("layer", "z")] = turned
+    correlation, related = judged(a, b)
+    assert (correlation, related) == (1.0, True)
+
+
+def test_what_is_sampled_of_a_weight_does_not_depend_on_how_a_file_keeps_it(folder):
+    weights = {
+        name: np.asarray(values, np.int64 if values.dtype.kind == "i" else np.float32)
+        for name, values in network((64, 128, 256), seed=1).items()
+    }
+    torch.save({name: torch.tensor(values) for name, values in weights.items()}, "a.pt")
+    np.savez_compressed("b.npz", **weights)
+    np.savez("c.npz", **weights)
+    for other in ("b.npz", "c.npz"):
+        a, b = open_file(Path("a.pt")), open_file(Path(other))
+        assert kinship(a, b, matched(a, b)) == (1.0, True)
+
+
 @given(st.integers(0, 2**31), st.sampled_from(["float32", "float16"]))
 @settings(max_examples=100)
 def test_unrelated_weights_are_never_called_related(seed, dtype):

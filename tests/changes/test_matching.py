@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from bncli.changes.matching import matched
 from bncli.errors import MissingTensorError
@@ -349,6 +352,38 @@ def test_one_layer_each_of_one_width():
         (None, "n0"),
         (None, "n1"),
     ]
+
+
+def test_a_port_of_a_keras_network_is_matched_by_order():
+    widths = (8, 16, 16, 32, 32, 64, 64, 64, 96, 96, 128, 160)
+    torch_file = network(widths, seed=1, name="features.{}.bn")
+    keras: dict[str, np.ndarray] = {}
+    inputs = 3
+    for at, width in enumerate(widths):
+        end = f"_{at}" if at else ""
+        keras |= {f"conv2d{end}/kernel:0": np.zeros((3, 3, inputs, width))}
+        keras |= norm(f"batch_normalization{end}", width, at + 50, leaves=KERAS, joint="/")
+        inputs = width
+    expected = [
+        (f"features.{at}.bn", f"batch_normalization_{at}".removesuffix("_0")) for at in range(12)
+    ]
+    for tensors in (keras, dict(sorted(keras.items()))):
+        found = pairs(torch_file, tensors)
+        assert names(found) == expected
+        assert kinds(found) == {(How.ORDER, LIKELY)}
+        assert names(pairs(tensors, torch_file))[0] == ("batch_normalization", "features.0.bn")
+
+
+def test_pickled_modules_and_other_containers(folder):
+    class_names = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.InstanceNorm2d(8))
+    torch.save(class_names, "module.pt")
+    torch.save({"model": class_names.state_dict()}, "state.pth")
+    safetensors.torch.save_file(class_names.state_dict(), "state.safetensors")
+    files = [open_file(Path(name)) for name in ("module.pt", "state.pth", "state.safetensors")]
+    for a, b in itertools.permutations(files, 2):
+        found = matched(a, b)
+        assert [(each.a.name[-1], each.b.name[-1]) for each in found] == [("1", "1")]
+        assert kinds(found) == {(How.NAME, CERTAIN)}
 
 
 # ------------------------------------------------------------------ parts

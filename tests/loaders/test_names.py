@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bncli.errors import MissingTensorError, TensorError
-from bncli.loaders import open_layer, open_tensor, split_spec
-from bncli.loaders.names import missing, nearest, quoted
+from bncli.loaders import open_file, open_layer, open_tensor, split_spec
+from bncli.loaders.names import missing, nearest, quoted, under
 
 from .files import saved
 
@@ -173,3 +173,21 @@ def test_a_file_that_is_missing_is_told_with_those_like_it(tmp_path):
     assert said("good.np") == "there is no such file; did you mean good.npy or good.pt?"
     assert said("quux.pt") == "there is no such file."
     assert said("nowhere/good.pt") == f"there is no folder '{tmp_path / 'nowhere'}'."
+
+
+def test_the_tensors_under_a_part(tmp_path):
+    tensors = prefixed("state_dict", BN) | prefixed("state_dict_ema", BN) | {"other/x": BN["bias"]}
+    (tmp_path / "net.pt").write_bytes(saved(tensors))
+    file = open_file(tmp_path / "net.pt")
+    assert under(file.path, file.tensors, "") is file.tensors
+    assert list(under(file.path, file.tensors, "state_dict")) == [
+        f"state_dict.{leaf}" for leaf in BN
+    ]
+    assert list(under(file.path, file.tensors, "other")) == ["other/x"]
+    with pytest.raises(MissingTensorError) as caught:
+        under(file.path, file.tensors, "state_dikt")
+    assert str(caught.value).endswith(
+        "net.pt: there is no part 'state_dikt' in it; did you mean state_dict or state_dict_ema?"
+    )
+    with pytest.raises(MissingTensorError, match="there is no part 'bias' in it; did you mean"):
+        under(file.path, file.tensors, "bias")

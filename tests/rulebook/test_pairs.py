@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.rulebook.pairs import initial_weight, roots_of, statistics_apart
+from bncli.loaders import open_file
+from bncli.rulebook.pairs import initial_weight, roots_of, sample, statistics_apart
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64}
 
@@ -120,3 +123,16 @@ def test_variances_near_1_beside_means_of_their_own_are_no_initial_ones():
     assert initial_weight([(mean, var, live_mean, live_var)], var.min()) is None
     mixed = (0.01 * live_mean, 0.99 + 0.01 * live_var, live_mean, live_var)
     assert initial_weight([mixed], mixed[1].min()) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("shape", [(70,), (300, 5), (128, 64, 3, 3), (7, 100_000), (2, 3, 5000)])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_sample_is_spread_over_the_tensor_however_it_is_stored(folder, shape, save):
+    values = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    save("x.npz", w=values)
+    found = sample(open_file(Path("x.npz")).tensors["w"], 4096)
+    assert found.ndim == len(shape)
+    assert found.size <= 4096
+    assert found.size == values.size or found.size >= 1000
+    steps = [-(-size // count) for size, count in zip(shape, found.shape, strict=True)]
+    assert np.array_equal(found, values[tuple(slice(None, None, step) for step in steps)])
