@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.changes.before import befores
@@ -13,7 +14,8 @@ from bncli.changes.others import other_weights
 from bncli.changes.pair import Before, Files, LayerPair, Side
 from bncli.changes.partners import Weights, partners
 from bncli.changes.states import explain, folded
-from bncli.model.changes import Comparison, Found, LayerVersion, Same, State
+from bncli.loaders.names import under
+from bncli.model.changes import Comparison, Found, LayerVersion, OtherWeights, Same, State
 from bncli.process.progress import progress
 from bncli.state_dict import LayerRefs
 
@@ -53,9 +55,7 @@ def compare(
         layers,
         correlation,
         related,
-        other_weights(a, b, _used(files.layers, fronts[0]), _used(files.other_layers, fronts[1]))
-        if weights
-        else None,
+        _others(files, fronts, parts) if weights else None,
     )
 
 
@@ -156,6 +156,21 @@ def _alone(
         channels=next((ref.numel for ref in refs.tensors.values() if ref.ndim == 1), None),
         before_name=side.before.name if side.before is not None else "",
     )
+
+
+def _others(files: Files, fronts: tuple[Fronts, Fronts], parts: tuple[str, str]) -> OtherWeights:
+    """How the tensors of the parts compare that are not compared with the layers."""
+    sides = []
+    for file, part, used in (
+        (files.a, parts[0], _used(files.layers, fronts[0])),
+        (files.b, parts[1], _used(files.other_layers, fronts[1])),
+    ):
+        begin = len(part) + 1 if part else 0
+        tensors = under(file.path, file.tensors, part)
+        inside = {name[begin:]: ref for name, ref in tensors.items()}
+        sides.append((replace(file, tensors=inside), {name[begin:] for name in used}))
+    (a, used), (b, other_used) = sides
+    return other_weights(a, b, used, other_used)
 
 
 def _used(layers: Mapping[str, LayerRefs], fronts: Fronts) -> set[str]:
