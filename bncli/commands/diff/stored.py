@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             if single
             else (answer.set_answer(done, len(reasons)),)
         ),
-        remarks=() if single else answer.set_remarks(done),
+        remarks=() if single else (*answer.set_remarks(done), *_checkpoints(sides, specs, done)),
         tables=tables,
         findings=tuple(findings),
         verdict=answer.verdict(done, reasons, single=single),
@@ -98,6 +99,22 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
             for (file, name), whole in zip(sides, named, strict=True)
         ),
     )
+
+
+def _checkpoints(
+    sides: tuple[tuple[TensorFile, str], tuple[TensorFile, str]],
+    specs: tuple[str, str],
+    done: list[StoredPair],
+) -> tuple[str, ...]:
+    """What tells more of two whole files that differ, if both hold BatchNorm layers."""
+    from bncli.state_dict import batch_norm_layers
+
+    if all(pair.compared.whole.passed for pair in done):
+        return ()
+    if any(name or not batch_norm_layers(file) for file, name in sides):
+        return ()
+    command = f"bncli compare-checkpoints {' '.join(map(shlex.quote, specs))}"
+    return (f"{command} says what happened to each BatchNorm layer",)
 
 
 def _facts(
