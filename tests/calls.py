@@ -13,6 +13,7 @@ LIVE = (
     "--input-key=image",
     "--batches=2",
 )
+COMPARED = ("examples/compare/before.pt", "examples/compare/after.pt")
 CALLS = {
     "diagnose": ("examples/diagnose/stats.npz",),
     "recalibrate": (*LIVE, "--max-error=1"),
@@ -23,6 +24,7 @@ CALLS = {
     "diff": SHARDS,
     "identify": SHARDS,
     "inspect-checkpoint": ("examples/checkpoint/net.pt",),
+    "compare-checkpoints": COMPARED,
     "compare-norms": (TUTORIAL,),
     "conventions": (),
     "rules": (),

@@ -72,6 +72,8 @@ def promises(document: dict) -> list[tuple]:
 
 
 MORE = (
+    ("compare-checkpoints", "examples/compare/client*.pt", "--with=examples/compare/global.pt"),
+    ("compare-checkpoints", "examples/compare/epoch*.pt"),
     ("diagnose", *LIVE),
     ("conventions", "--from", "keras3", "--to", "pytorch"),
     ("diff", TUTORIAL),

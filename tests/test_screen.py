@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from bncli.commands import COMMANDS
-from tests.calls import LIVE
+from tests.calls import COMPARED, LIVE
 from tests.renderers.reports import squeezed
 
 SCREEN, WIDTH = 24, 80
 
 TENSOR = "examples/tutorial/x.npy"
+CLIENTS = ("examples/compare/client*.pt",)
+EPOCHS = ("examples/compare/epoch*.pt",)
 CALLS = {
     "compute": (TENSOR,),
     "compute --against": (TENSOR, "--against", "torch"),
@@ -22,6 +24,9 @@ CALLS = {
     "simulate_ema": (TENSOR,),
     "compare_norms": (TENSOR,),
     "inspect_checkpoint": ("examples/checkpoint/nan.pt",),
+    "compare_checkpoints": COMPARED,
+    "compare_checkpoints --with": (*CLIENTS, "--with=examples/compare/global.pt"),
+    "compare_checkpoints many": EPOCHS,
     "capture": LIVE,
     "recalibrate": (*LIVE, "--max-error=1"),
     "recalibrate --stats": ("--stats=examples/diagnose/stats.npz", "--max-error=1"),

@@ -38,6 +38,7 @@ RUNS = (
     ("capture diagnose/seg.py:UNet --data diagnose/unet.pth", 2),
     ("inspect-checkpoint checkpoint/net.pt", 0),
     ("inspect-checkpoint checkpoint/net.pt --fail-on warning -f sarif", 1),
+    ("compare-checkpoints compare/before.pt compare/after.pt --expect frozen:layer1.*", 1),
     (f"compare-norms {X}", 0),
     ("simulate-ema --generate 32,64,28 --batches 60", 0),
     ("conventions --from keras3 --to pytorch --momentum 0.99", 0),

@@ -46,7 +46,6 @@ class Group(TyperGroup):
         """Write the commands by question, each with its purpose."""
         page = _Page(WIDEST)
         page.text(f"Usage: {ctx.command_path} COMMAND [ARGUMENTS] [FLAGS]")
-        page.lines.append("")
         page.text(str(self.help))
         page.lines.append("")
         entries = COMMANDS | DOCUMENTS

@@ -139,6 +139,24 @@ COMMANDS = {
         ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format", "--verbose"),
         needs="a checkpoint",
     ),
+    "compare_checkpoints": Entry(
+        CHECKPOINT,
+        "Say what happened to each layer between checkpoints.",
+        (
+            Example("compare-checkpoints before.pth after.pth", "What a fine-tuning did"),
+            Example(
+                "compare-checkpoints before.pth after.pth --expect 'frozen:backbone.*'",
+                "A gate for CI: exit code 1 if a layer of the backbone moved",
+            ),
+            Example(
+                "compare-checkpoints 'client*.pt' --with global.pt",
+                "What an average is of its clients, and whose statistics it has",
+            ),
+            Example("compare-checkpoints 'epoch*.pth'", "A series, one line a file"),
+        ),
+        ("--expect", "--with", "--layer", "--weights", "--baseline", "--format", "--verbose"),
+        needs="two checkpoints or more",
+    ),
     "diff": Entry(
         OUTPUT,
         "Explain how two tensors, or bncli and PyTorch, differ.",

@@ -55,6 +55,11 @@ def span(low: float | None, high: float | None, spec: str = ".4g") -> str | None
     return ends[0] if ends[0] == ends[1] else " .. ".join(ends)
 
 
+def short(value: float) -> str:
+    """A number in as few digits as tell its size: 3 from 1 on, and 2 below."""
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
+
+
 def counted(number: int, singular: str, plural: str = "") -> str:
     """A number of things: "1 layer", "2 layers"."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"

@@ -210,6 +210,11 @@ def files(save, folder):
     (folder / "runs").mkdir()
     for name in ("net.pth", "runs/a.pth", "runs/b.pth"):
         save(name, state)
+    for name in ("before.pth", "after.pth"):
+        save(name, {f"backbone.{key}": value for key, value in state.items()})
+    for path in (REPOSITORY / "examples" / "compare").glob("*.pt"):
+        suffix = ".pth" if path.stem.startswith("epoch") else ".pt"
+        shutil.copy(path, folder / f"{path.stem}{suffix}")
     for name in ("x.npy", "batch0.npy", "batch1.npy"):
         save(name, tensor)
     for name in ("seg.py", "unet.pth"):

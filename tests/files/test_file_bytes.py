@@ -155,6 +155,8 @@ DAMAGED = [
     ("diff", "x", "--state=whole"),
     ("diff", "bad", "whole"),
     ("inspect-checkpoint", "bad"),
+    ("compare-checkpoints", "whole", "bad"),
+    ("compare-checkpoints", "whole", "--with=bad"),
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),
     ("capture", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=y.npy", "--checkpoint=bad"),
     ("diagnose", "torch.nn:BatchNorm1d", "--arg=num_features=3", "--data=x"),

@@ -98,6 +98,8 @@ CALLS = [
     ("inspect-checkpoint", "state.json", "before.json"),
     ("inspect-checkpoint", "index.json"),
     ("inspect-checkpoint", "state.json", "missing.json"),
+    ("compare-checkpoints", "before.json", "state.json"),
+    ("compare-checkpoints", "before.json", "state.json", "--with=after.json"),
     ("diagnose", "stats.json", "--reference=training.json"),
     (
         "diagnose",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from bncli.commands.inspect_checkpoint.layer_rows import WHOLE_FILE, short
+from bncli.commands.inspect_checkpoint.layer_rows import WHOLE_FILE
 from bncli.report import ANSWER_ROWS, Column, FailOn, Report, Table, count_findings
-from bncli.sections.answer import counted, troubled_first
+from bncli.sections.answer import counted, short, troubled_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import np
 from bncli.report import Column
+from bncli.sections.answer import short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,11 +121,6 @@ def _short_range(values: NDArray[Any] | None) -> str | None:
     if low is not None and high is not None:
         said.append(" .. ".join(dict.fromkeys(map(short, (low, high)))))
     return " ".join(said) or None
-
-
-def short(value: float) -> str:
-    """A number in as few digits as tell its size: 3 from 1 on, and 2 below."""
-    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
 
 
 def _nonfinite(layer: Layer) -> int | None:

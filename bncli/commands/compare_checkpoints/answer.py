@@ -1,0 +1,189 @@
+"""What a person sees of two files: the layers in trouble, and what the others have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.commands.compare_checkpoints.rows import LABELS, Numbers, plain
+from bncli.light import dataclass
+from bncli.model.changes import How, State
+from bncli.report import ANSWER_ROWS, Column, Severity, Table
+from bncli.rulebook.interface import percent
+from bncli.rulebook.layers import label, plain_count
+from bncli.sections.answer import FEW_ROWS, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bncli.model.changes import LayerVersion
+    from bncli.report import FailOn, Finding, Report, Value
+
+    Row = dict[str, Value]
+
+ORDER = (
+    State.IMPOSSIBLE,
+    State.LOST,
+    State.RESET,
+    State.EMPTY,
+    State.CONVENTION,
+    State.ORDER,
+    State.STATISTICS,
+    State.WEIGHTS,
+    State.FOLDED,
+    State.DIFFERENT,
+    State.TRAINED,
+    State.COUNTER,
+    State.ROUNDED,
+    State.IDENTICAL,
+)
+"""The states as people are told of them, the worst first."""
+
+STILL = frozenset({State.IDENTICAL, State.ROUNDED})
+"""The states of layers that did not move, whose names tell little."""
+
+MOST_NAMED, MOST_MOVING = 10, 3
+"""Layers of one state that have rows of their own where there are many: with a warning, without."""
+
+TINY = 0.001
+"""Standard deviations by which a mean has hardly moved."""
+
+COLUMNS = (
+    Column("layer", "layer"),
+    Column("state", "state"),
+    Column("batches", "batches"),
+    Column("moved", "moved (std)"),
+    Column("ratio", "var ratio"),
+    Column("effect", "effect", spare=1),
+    Column("change", "weights", spare=2),
+    Column("other", "in the second file", spare=3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The layers of one state, and the worst that was found of any of them (None: nothing)."""
+
+    state: State
+    layers: tuple[LayerVersion, ...]
+    severity: Severity | None
+
+    @property
+    def warned(self) -> bool:
+        """Whether a warning or an error is about some layer of it."""
+        return self.severity is not None and self.severity is not Severity.INFO
+
+
+def grouped(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) -> list[Group]:
+    """The layers by state, the states in trouble first; `severities` are by the layer's name."""
+    groups = []
+    for state in ORDER:
+        own = tuple(layer for layer in layers if layer.found.state is state)
+        found = [severities[name] for layer in own if (name := called(layer)) in severities]
+        if own:
+            worst = max(found, key=lambda each: each.rank) if found else None
+            groups.append(Group(state, own, worst))
+    return sorted(groups, key=lambda group: not group.warned)
+
+
+def called(layer: LayerVersion) -> str:
+    """A layer's name in the first file, or in the second where the first has no such layer."""
+    return label(layer.name or layer.other_name)
+
+
+def layers_answer(
+    report: Report,
+    fail_on: FailOn,  # noqa: ARG001  # a verdict is for files
+    layers: Sequence[LayerVersion],
+) -> tuple[Table, ...]:
+    """The rows of layers in trouble, then of those that moved most, and one for each state."""
+    severities = severities_of(report.findings)
+    groups = grouped(layers, severities)
+    few = len(layers) <= FEW_ROWS
+    room = ANSWER_ROWS - len(groups)
+    rows: list[Row] = []
+    summed = False
+    for group in groups:
+        most = len(group.layers) if few else min(_most(group), max(room, 0))
+        if len(group.layers) == most + 1:
+            most += 1  # a row that sums up one layer may as well name it
+        named, rest = _worst(group.layers, most, severities)
+        rows += [_row(called(layer), (layer,)) for layer in named]
+        if rest:
+            summed = True
+            rows.append(_row(counted(len(rest), "more layer" if named else "layer"), rest))
+        room -= len(named)
+    columns = tuple(
+        column
+        for column in COLUMNS
+        if column.key in ("layer", "state") or any(row[column.key] is not None for row in rows)
+    )
+    return (Table("answer", "", columns, rows, note="-v lists each layer" if summed else ""),)
+
+
+def _worst(
+    layers: Sequence[LayerVersion], most: int, severities: Mapping[str, Severity]
+) -> tuple[Sequence[LayerVersion], Sequence[LayerVersion]]:
+    """The layers in worse trouble and with the greater effect, and the others."""
+    if len(layers) <= most:
+        return layers, ()
+
+    def good(layer: LayerVersion) -> tuple[int, float]:
+        severity = severities.get(called(layer))
+        return 1 if severity is None else -severity.rank, -(layer.measures.effect or 0)
+
+    ordered = sorted(layers, key=good)
+    return ordered[:most], ordered[most:]
+
+
+def severities_of(findings: Iterable[Finding]) -> dict[str, Severity]:
+    """How bad the worst finding of each layer is, by the layer's name."""
+    found: dict[str, Severity] = {}
+    for finding in findings:
+        known = found.get(finding.subject, finding.severity)
+        found[finding.subject] = max(known, finding.severity, key=lambda each: each.rank)
+    return found
+
+
+def _most(group: Group) -> int:
+    """How many layers of a state get rows of their own where there are many layers."""
+    if group.warned:
+        return MOST_NAMED
+    return 0 if group.state in STILL else MOST_MOVING
+
+
+def _row(name: str, layers: Sequence[LayerVersion]) -> Row:
+    """The row of layers of one state."""
+    numbers = Numbers.of(layers)
+    still = layers[0].found.state in STILL
+    other = {layer.other_name for layer in layers if layer.how in (How.ORDER, How.NAMING)}
+    return {
+        "layer": name,
+        "state": LABELS[layers[0].found.state],
+        "batches": batches_said(numbers.batches),
+        "moved": None if still else _range(numbers.moved, TINY),
+        "ratio": None if still else _range(numbers.ratio),
+        "change": None if still or numbers.change is None else _most_percent(numbers.change),
+        "effect": None if still or numbers.effect is None else plain(numbers.effect[1]),
+        "other": other.pop() if len(other) == 1 else None,
+    }
+
+
+def batches_said(ends: tuple[float, float] | None) -> str | None:
+    """The batches of some layers, as one number or a range."""
+    if ends is None:
+        return None
+    return " .. ".join(dict.fromkeys(map(plain_count, ends)))
+
+
+def _range(ends: tuple[float, float] | None, tiny: float = 0.0) -> str | None:
+    """A range as one cell; from a number below `tiny`, how small that is does not matter."""
+    if ends is None:
+        return None
+    low, high = ends
+    if 0 < low < tiny <= high:
+        return f"<{tiny:g} .. {plain(high)}"
+    return " .. ".join(dict.fromkeys(map(plain, ends)))
+
+
+def _most_percent(ends: tuple[float, float]) -> str:
+    return percent(ends[1]) if ends[1] else "0"

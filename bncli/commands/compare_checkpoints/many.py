@@ -1,0 +1,308 @@
+"""The report on many files: what a target is of them, or what they are of each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.commands.compare_checkpoints.rows import plain, short_certainty
+from bncli.model.many import Kind, Made
+from bncli.report import ANSWER_ROWS, Column, Report, Table
+from bncli.rulebook.interface import examples, percent
+from bncli.rulebook.layers import label, plain_count
+from bncli.sections.answer import counted, share, short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.commands.compare_checkpoints.given import Given
+    from bncli.model import TensorFile
+    from bncli.model.many import FileRow, Many, Origin
+    from bncli.report import Value
+
+    Row = dict[str, Value]
+
+TOLD = 0.01
+"""The least share of the way between the files of which people are told that it is left over."""
+
+ORIGIN_COLUMNS = (
+    *Column.plain("group", "made", "what", "certainty", "exact", "weights", "unique"),
+    *Column.plain("initial", "residual", "roundings", "values", "total", "off", spec=".4g"),
+)
+FILE_COLUMNS = (
+    *Column.plain("path", "counter", "batches", "z", "z_max", "var_ratio", spec=".4g"),
+    *Column.plain("var_ratio_worst", "worst", "what", spec=".4g"),
+)
+FILE_NOTE = (
+    "z is the median shift of the means in standard deviations, var_ratio the median ratio of the "
+    "variances, {against}."
+)
+ANSWER_COLUMNS = (
+    Column("path", "file"),
+    Column("counter", "counter", spare=1),
+    Column("z", "moved (std)"),
+    Column("ratio", "var ratio"),
+    Column("furthest", "furthest", spare=2),
+    Column("what", "", wraps=True),
+    Column("worst", "most in", spare=3),
+)
+
+
+def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
+    """The report. Raises FileError where a file cannot be read."""
+    from bncli.changes.many.kinds import compare_many
+    from bncli.rulebook.many import many_findings
+    from bncli.state_dict import batch_norm_layers
+
+    opened = [_open(given) for given in files]
+    target = None if aim is None else _open(aim)
+    many = compare_many(opened, target)
+    report = (_of_files if target is None else _of_target)(many, files, aim)
+    layers = [label(layer.name) for layer in batch_norm_layers(opened[0])]
+    given = files if aim is None else [aim]
+    paths = {each.spec: str(each.path) for each in given}
+    judged = list(dict.fromkeys(paths.values()))
+    groups = [] if target is None else [origin.group for origin in many.origins]
+    return replace(
+        report,
+        findings=tuple(
+            replace(finding, path=paths.get(finding.path, finding.path))
+            for finding in (many_findings(many) if many.layers else ())
+        ),
+        remarks=_unmatched(many),
+        scope=f"{counted(many.layers, 'BatchNorm layer')} of {counted(len(files), 'file')}",
+        nothing_checked=not many.layers,
+        read=tuple(str(each.path) for each in (*files, *(() if aim is None else (aim,)))),
+        checked={path: [*groups, *layers] for path in judged},
+        names=dict.fromkeys(judged, layers),
+    )
+
+
+def _open(given: Given) -> TensorFile:
+    """A file, or the part of it that was given, under the name that was typed.
+
+    Raises FileError, and MissingTensorError where there is no such part.
+    """
+    from bncli.loaders import open_model
+    from bncli.loaders.names import under
+
+    file = open_model(given.path)
+    if not given.part:
+        return file
+    tensors = under(file.path, file.tensors, given.part)
+    return replace(file, path=Path(given.spec), tensors=tensors)
+
+
+def _of_target(many: Many, files: Sequence[Given], aim: Given | None) -> Report:
+    """What the target is of the files, a row for each group of its tensors."""
+    assert aim is not None
+    rows: list[Row] = [_origin_row(origin) for origin in many.origins]
+    shown: list[Row] = [
+        {
+            "group": origin.group,
+            "what": origin.what,
+            "weights": _weights_said(origin),
+            "residual": None if (origin.residual or 0) < TOLD else share(origin.residual or 0),
+            "off": examples(origin.off, 2) if origin.off else None,
+        }
+        for origin in many.origins
+    ]
+    columns = (
+        Column("group", "of the target"),
+        Column("what", "is", wraps=True),
+        Column("weights", "weights", wraps=True),
+        Column("residual", "left over", spare=1),
+        Column("off", "not in", spare=2),
+    )
+    there = [column for column in columns if any(row[column.key] is not None for row in shown)]
+    made = [origin.made.value for origin in many.origins]
+    return Report(
+        command="compare-checkpoints",
+        facts=_facts(many, files, aim, [[each, made.count(each)] for each in dict.fromkeys(made)]),
+        tables=(Table("origins", f"What {aim.spec} is made of", ORIGIN_COLUMNS, rows),),
+        subject=(f"{aim.spec} beside {_files(files)}  {_layers(many)}",),
+        answer=(Table("answer", "", tuple(there), shown),),
+        verdict=_made(many.origins) if rows else _nothing(many),
+    )
+
+
+def _origin_row(origin: Origin) -> Row:
+    return {
+        "group": origin.group,
+        "made": origin.made.value,
+        "what": origin.what,
+        "certainty": short_certainty(origin.certainty),
+        "exact": origin.exact,
+        "weights": origin.weights,
+        "unique": origin.unique,
+        "initial": origin.initial,
+        "residual": origin.residual,
+        "roundings": origin.roundings,
+        "values": origin.values,
+        "total": origin.total,
+        "off": origin.off,
+    }
+
+
+def _weights_said(origin: Origin) -> str | None:
+    """The weights of a sum that are not all alike, in the order of the files."""
+    if origin.made not in (Made.WEIGHTED, Made.INITIAL) or not origin.unique:
+        return None
+    return ", ".join(percent(weight) for weight in origin.weights) or None
+
+
+def _made(origins: Sequence[Origin]) -> str:
+    """Where each group comes from; those that come from the same are told together."""
+    groups: dict[str, list[str]] = {}
+    for origin in origins:
+        groups.setdefault(origin.what, []).append(origin.group)
+    said = []
+    for what, names in groups.items():
+        some = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+        untold = all(each.made is Made.UNTOLD for each in origins if each.what == what)
+        verb = "is" if len(names) == 1 and names[0].startswith("running_") else "are"
+        is_what = what.replace("; ", ", ")
+        said.append(f"{some}: {is_what}" if untold else f"{some} {verb} {is_what}")
+    return "; ".join(said)
+
+
+def _of_files(many: Many, files: Sequence[Given], _: Given | None) -> Report:
+    """A series, ranks or clients: a row for each file."""
+    rows: list[Row] = [_file_row(row) for row in many.rows]
+    series = many.kind is Kind.SERIES
+    against = "against the file before" if series else "against the first file"
+    told = [row for row in many.rows if row.what]
+    shown = list(many.rows)
+    if len(shown) > ANSWER_ROWS:
+        kept = {row.path for row in (*told, *many.rows)[:ANSWER_ROWS]}
+        shown = [row for row in many.rows if row.path in kept][:ANSWER_ROWS]
+    left = len(many.rows) - len(shown)
+    note = f"moved and var ratio are medians {against}"
+    if left:
+        note += f"; {counted(left, 'more file')} (-v lists {'it' if left == 1 else 'them'})"
+    names = names_of([row.path for row in many.rows])
+    cells = [_file_cells(row, names[row.path]) for row in shown]
+    columns = tuple(
+        column
+        for column in ANSWER_COLUMNS
+        if column.key in ("path", "z") or any(row[column.key] for row in cells)
+    )
+    what = "Files in the order of their counters" if series else "Files"
+    return Report(
+        command="compare-checkpoints",
+        facts=_facts(many, files, None, _states(many)),
+        tables=(Table("files", what, FILE_COLUMNS, rows, FILE_NOTE.format(against=against)),),
+        subject=(f"{_files(files)}  {_layers(many)}", _kind(many)),
+        answer=(Table("answer", "", columns, cells, note=note),),
+        verdict=_happened(many) if many.layers else _nothing(many),
+    )
+
+
+def _file_row(row: FileRow) -> Row:
+    return {column.key: getattr(row, column.key) or None for column in FILE_COLUMNS} | {
+        "counter": row.counter,
+        "batches": row.batches,
+        "z": row.z,
+        "z_max": row.z_max,
+        "path": row.path,
+    }
+
+
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """What files are called: their names, or their paths where two have one name."""
+    names = {path: Path(path).name for path in paths}
+    return names if len(set(names.values())) == len(names) else {path: path for path in names}
+
+
+def _file_cells(row: FileRow, name: str) -> Row:
+    return {
+        "path": name,
+        "counter": None if row.counter is None else plain_count(row.counter),
+        "z": None if row.z is None else short(row.z),
+        "ratio": None if row.var_ratio is None else plain(row.var_ratio),
+        "furthest": None if row.var_ratio_worst is None else plain(row.var_ratio_worst),
+        "what": row.what or None,
+        "worst": row.worst or None,
+    }
+
+
+def _kind(many: Many) -> str:
+    """What the files are taken for, and why."""
+    if many.kind is Kind.SERIES:
+        order = "sorted by" if many.reordered else "in the order of"
+        return f"a series, {order} their counters: each file against the one before"
+    return {
+        Kind.RANKS: "equal parameters and counters, as of ranks: each against the first",
+        Kind.CLIENTS: "equal counters and other parameters, as of clients: each against the first",
+        Kind.APART: "counters that neither grow nor are equal: each file against the first",
+    }.get(many.kind, "")
+
+
+def _happened(many: Many) -> str:
+    """What is special about the files as a whole."""
+    names = names_of(many.paths)
+    said = []
+    for jump in many.jumps:
+        after = {True: " and come back", False: " and stay there", None: ""}[jump.back]
+        said.append(f"the statistics of {names[jump.path]} jump{after}")
+    for still in many.stills:
+        which = f"{examples(still.layers)} stand{'s' * (len(still.layers) == 1)}"
+        said.append(f"the statistics of {which} still since {names[still.since]}")
+    if many.ranks is not None:
+        number = f"{len(many.ranks.layers)} of {counted(many.layers, 'layer')}"
+        said.append(f"the statistics differ in {number}, most in {many.ranks.worst}")
+    if many.drift is not None:
+        first, last = (short(value) for value in many.drift)
+        said.append(
+            f"the first third of the layers moves by {first} std a file, the last by {last}"
+        )
+    return "; ".join(said) or "nothing is special about any of the files"
+
+
+def _states(many: Many) -> list[list[Value]]:
+    """How many files jump, and how many layers stand still or differ."""
+    counts = (
+        ("jump", len(many.jumps)),
+        ("still", sum(len(still.layers) for still in many.stills)),
+        ("statistics-differ", len(many.ranks.layers) if many.ranks is not None else 0),
+    )
+    return [[state, number] for state, number in counts if number]
+
+
+def _facts(
+    many: Many, files: Sequence[Given], aim: Given | None, states: list[list[Value]]
+) -> dict[str, Value]:
+    """The files, how many layers the first has, and how many of them are in all."""
+    return {
+        "files": [each.spec for each in files],
+        "layers": many.layers + many.unmatched,
+        "matched": many.layers,
+        "states": states,
+        "kind": many.kind.value,
+        "target": None if aim is None else aim.spec,
+        "reordered": many.reordered,
+        "drift": many.drift,
+    }
+
+
+def _files(files: Sequence[Given]) -> str:
+    """The files, by name where they are few."""
+    return examples([each.spec for each in files]) if len(files) < 3 else f"{len(files)} files"
+
+
+def _layers(many: Many) -> str:
+    return f"{counted(many.layers, 'BatchNorm layer')} in all of them"
+
+
+def _unmatched(many: Many) -> tuple[str, ...]:
+    if not many.unmatched or not many.layers:
+        return ()
+    verb = "is" if many.unmatched == 1 else "are"
+    return (f"{counted(many.unmatched, 'layer')} of the first file {verb} missing in another",)
+
+
+def _nothing(many: Many) -> str:
+    if many.unmatched:
+        return f"none of the {many.unmatched} layers of the first file is in all others"
+    return "there is no BatchNorm layer in the first file"

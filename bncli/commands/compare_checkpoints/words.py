@@ -1,0 +1,239 @@
+"""What is said of two files in sentences: what they are, what happened, what has no partner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.commands.compare_checkpoints.answer import batches_said, called, grouped
+from bncli.commands.compare_checkpoints.rows import Numbers
+from bncli.model.changes import How, State
+from bncli.rulebook.interface import examples
+from bncli.rulebook.layers import label
+from bncli.sections.answer import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from bncli.commands.compare_checkpoints.answer import Group
+    from bncli.model.changes import Comparison, LayerVersion, OtherWeights
+    from bncli.report import Severity
+
+SCREEN = 80
+"""Characters of a line above which the subject takes two."""
+
+MOST_NAMES = 3
+"""Layers that the verdict names; more are counted."""
+
+BY = {
+    How.NAME: "by name",
+    How.NAMING: "by another framework's names",
+    How.ORDER: "by shape and order",
+}
+FAULTS = {
+    State.IMPOSSIBLE: "values became impossible",
+    State.LOST: "tensors are missing",
+    State.RESET: "the statistics were reset to 0 and 1",
+    State.EMPTY: "the statistics are all 0",
+    State.CONVENTION: "the convention differs",
+    State.ORDER: "the order differs",
+    State.STATISTICS: "the statistics moved and the weights did not",
+    State.WEIGHTS: "the weights moved and the statistics did not",
+}
+"""The states that the verdict tells by the names of their layers, behind "in"."""
+
+
+def subject(compared: Comparison) -> tuple[str, ...]:
+    """The two files and how many layers were matched, by what; first, whether they are kin."""
+    files = " -> ".join(specs(compared))
+    total = sum(map(in_first, compared.layers))
+    matched = compared.matched
+    how = [(text, sum(layer.how is kind for layer in matched)) for kind, text in BY.items()]
+    how = [(text, number) for text, number in how if number]
+    ways = how[0][0] if len(how) == 1 else ", ".join(f"{number} {text}" for text, number in how)
+    of = f" of {total}" if len(matched) < total else ""
+    layers = f"{len(matched)}{of} BatchNorm layer{'s' * (total != 1)} matched"
+    said = f"{layers}{',' if len(how) == 1 else ':'} {ways}" if how else layers
+    one = f"{files}  {said}"
+    lines = [one] if len(one) <= SCREEN else [files, said]
+    if compared.related is False:
+        lines.append(f"{_apart(compared)}: the changes below are not those of one training run")
+    return tuple(lines)
+
+
+def specs(compared: Comparison) -> list[str]:
+    """The two files as they are typed."""
+    pairs = ((compared.path, compared.part), (compared.other_path, compared.other_part))
+    return [f"{path}::{part}" if part else path for path, part in pairs]
+
+
+def scope(shown: Sequence[LayerVersion], compared: Comparison) -> str:
+    """What was judged: "20 BatchNorm layers", or "3 of 20 BatchNorm layers"."""
+    if len(shown) < len(compared.layers):
+        return f"{len(shown)} of {len(compared.layers)} BatchNorm layers"
+    return counted(len(shown), "BatchNorm layer")
+
+
+def _apart(compared: Comparison) -> str:
+    said = "the networks were trained apart"
+    if compared.correlation is not None:
+        said += f" (their weights correlate by {compared.correlation:.2g})"
+    return said
+
+
+def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) -> str:
+    """What happened to the layers as a whole, without a full stop."""
+    here = [layer for layer in layers if has_partner(layer)]
+    groups = grouped(here, severities)
+    told = [group for group in groups if group.state not in FAULTS]
+    faults = [group for group in groups if group.state in FAULTS]
+    total = len(layers)
+    parts = []
+    if told:
+        told.sort(key=lambda group: -len(group.layers))
+        parts.append(
+            ", ".join(
+                f"{_number(group.layers, total, first=not at)} {_phrase(group)}"
+                for at, group in enumerate(told)
+            )
+        )
+    parts += [f"in {_which(group.layers, total)} {FAULTS[group.state]}" for group in faults]
+    alone = [layer for layer in layers if not has_partner(layer)]
+    first = sum(map(in_first, alone))
+    second = len(alone) - first
+    if first or second:
+        where = [(first, "first file"), (second, "second file")]
+        said = [f"{number} in the {which} alone" for number, which in where if number]
+        number, rest = said[0].split(" ", 1)
+        be = "is" if number == "1" else "are"
+        parts.append(", ".join([f"{counted(int(number), 'layer')} {be} {rest}", *said[1:]]))
+    return "; ".join(parts)
+
+
+def in_first(layer: LayerVersion) -> bool:
+    """Whether the first file has the layer; the name of one that both have may be empty."""
+    return layer.how is not None or bool(layer.name)
+
+
+def in_second(layer: LayerVersion) -> bool:
+    """Whether the second file has the layer."""
+    return layer.how is not None or not layer.name
+
+
+def has_partner(layer: LayerVersion) -> bool:
+    """Whether the other file has the layer, or the convolution that it was folded into."""
+    return layer.how is not None or layer.found.state is State.FOLDED
+
+
+def _number(layers: Sequence[LayerVersion], total: int, *, first: bool = True) -> str:
+    number = len(layers)
+    if number == total:
+        return {1: called(layers[0]), 2: "both layers"}.get(total, f"all {total} layers")
+    return f"{number} of {total} layers" if first else str(number)
+
+
+def _which(layers: Sequence[LayerVersion], total: int) -> str:
+    """The layers by name, or how many there are."""
+    if len(layers) == total or len(layers) > MOST_NAMES:
+        return _number(layers, total)
+    return examples([called(layer) for layer in layers])
+
+
+def _phrase(group: Group) -> str:
+    """What happened to the layers of a state, behind their number."""
+    one = len(group.layers) == 1
+    be, were = ("is", "was") if one else ("are", "were")
+    if group.state is State.IDENTICAL:
+        return f"{be} identical, bit for bit"
+    if group.state is State.ROUNDED:
+        dtypes = {layer.found.numbers.get("dtype") for layer in group.layers}
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
+        return f"{be} equal up to {f'the rounding of {dtype}' if dtype else 'rounding'}"
+    if group.state is State.COUNTER:
+        return f"{'differs' if one else 'differ'} in the counter alone"
+    if group.state is State.FOLDED:
+        before = "the layer before it" if one else "the layers before them"
+        return f"{were} folded into {before}"
+    if group.state is State.TRAINED:
+        return f"{were} trained{_on(group.layers)}"
+    return "differs" if one else "differ"
+
+
+def _on(layers: Sequence[LayerVersion]) -> str:
+    """For how many batches the layers were trained, and in which direction."""
+    ends = Numbers.of(layers).batches
+    if ends is None or ends[0] == ends[1] == 0:
+        return " on"
+    if ends[1] < 0:
+        return f", the second file {batches_said((-ends[1], -ends[0]))} batches before the first"
+    if ends[0] < 0:
+        return " on"
+    said = (batches_said(ends) or "").replace(" .. ", " to ")
+    return f" on for {said} batch{'es' * (said != '1')}"
+
+
+def remarks(compared: Comparison, told: Collection[str]) -> tuple[str, ...]:
+    """Which layers have no partner, which were matched without a name, and the other weights.
+
+    Those without a partner that are `told` in findings are not said again.
+    """
+    said = []
+    for own, path in ((True, compared.other_path), (False, compared.path)):
+        alone = [
+            layer
+            for layer in compared.layers
+            if not has_partner(layer) and in_first(layer) is own and called(layer) not in told
+        ]
+        if alone:
+            which = "first" if own else "second"
+            have = "has" if len(alone) == 1 else "have"
+            said.append(
+                f"{counted(len(alone), 'layer')} of the {which} file {have} no partner in {path}: "
+                f"{examples([called(layer) for layer in alone])}"
+            )
+    by_order = [layer for layer in compared.matched if layer.how is How.ORDER]
+    if by_order:
+        first = by_order[0]
+        more = f" and {len(by_order) - 1} more" if len(by_order) > 1 else ""
+        said.append(
+            f"matched by shape and order ({first.sure.value}): {first.name} with "
+            f"{first.other_name}{more}"
+        )
+    if compared.others is not None:
+        said.append(_others(compared.others))
+    return tuple(said)
+
+
+def _others(others: OtherWeights) -> str:
+    """How the weights compare that belong to no BatchNorm layer, in one line."""
+    return f"other weights: {', '.join(_of_others(others)) or 'there are none'}"
+
+
+def _of_others(others: OtherWeights) -> Iterator[str]:
+    if others.moved:
+        total = len(others.moved) + others.same + others.rounded
+        yield f"{len(others.moved)} of {total} tensors moved ({examples(others.moved, 2)})"
+    if others.rounded:
+        yield f"{others.rounded} equal up to rounding"
+    if others.same:
+        yield f"{others.same} the same bit for bit"
+    if others.unread:
+        yield f"{len(others.unread)} could not be read ({examples(others.unread, 2)})"
+    for names, which in ((others.alone, "first"), (others.other_alone, "second")):
+        if names:
+            yield f"{len(names)} in the {which} file alone ({examples(names, 2)})"
+
+
+def nothing_in_common(compared: Comparison) -> str:
+    """That there is no layer to compare, and what the files have."""
+    first = [label(layer.name) for layer in compared.layers if in_first(layer)]
+    second = [label(layer.other_name) for layer in compared.layers if in_second(layer)]
+    one, two = specs(compared)
+    if not first and not second:
+        return f"there is no BatchNorm layer in {one} or {two}"
+    for names, path in ((first, one), (second, two)):
+        if not names:
+            return f"there is no BatchNorm layer in {path}"
+    return (
+        f"no layer of {one} is in {two}: the first has {examples(first, 2)}, the second "
+        f"{examples(second, 2)}"
+    )
