@@ -22,6 +22,8 @@ In units of half an ulp, the relative error of w / sqrt(var + eps) times a weigh
 weight as stored 1, w 1, the root of var and of the sum half each, the root or its inverse 1, the
 division 1, the product 1; and a second rounding to the dtype of the file 1. That is 7.
 """
+NEVER_MET = 1e-30
+"""A weight of this size is met in no network: what underflows below it needs no room."""
 FIRST, BLOCK = 1 << 15, 1 << 19
 """Elements of the first block, which is enough to see that weights were trained, and of others."""
 
@@ -146,13 +148,22 @@ def _bounds(old: FloatArray, new: FloatArray, dtype: str) -> tuple[FloatArray, F
     """For each row the least and the largest factor from old to new; crossed where none does."""
     kind = DTYPES[dtype]
     with np.errstate(all="ignore"):
-        # What underflows keeps an absolute error, in the factor's units where it is the old value.
-        room = 2.0 ** (1 - kind.digits) * np.abs(new) + kind.tiniest * (1 + np.abs(new / old))
-        ends = (new - ULPS * room) / old, (new + ULPS * room) / old
-        low, high = np.minimum(*ends), np.maximum(*ends)
+        ratio = new / old
+        room = np.abs(ratio)
+        if kind.tiniest > NEVER_MET:  # what underflows keeps an absolute error, before and after
+            room = room * 2.0 ** (1 - kind.digits) + kind.tiniest * (1 + room) / np.abs(old)
+        else:
+            room *= 2.0 ** (1 - kind.digits)
+        room *= ULPS
+        low, high = ratio - room, ratio + room
     zero = old == 0
-    low[zero], high[zero] = -np.inf, np.inf
-    # 0 may be what is left of a value that underflowed before it was multiplied.
-    wrong = (zero & (np.abs(new) > 64 * ULPS * kind.tiniest)) | ~np.isfinite(old + new)
-    low[wrong], high[wrong] = np.inf, -np.inf
-    return low.max(axis=1), high.min(axis=1)
+    if zero.any():
+        # 0 may be what is left of a value that underflowed before it was multiplied.
+        wrong = np.abs(new[zero]) > 64 * ULPS * kind.tiniest
+        low[zero] = np.where(wrong, np.inf, -np.inf)
+        high[zero] = np.where(wrong, -np.inf, np.inf)
+    least, most = low.max(axis=1), high.min(axis=1)
+    # A value that is not finite leaves NaN or an infinite end.
+    odd = ~np.isfinite(old.sum(axis=1) + new.sum(axis=1))
+    least[odd], most[odd] = np.inf, -np.inf
+    return least, most

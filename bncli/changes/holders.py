@@ -133,7 +133,8 @@ def _vector(ref: TensorRef, dtype: str) -> FloatArray | None:
     except TensorError:
         return None
     with np.errstate(invalid="ignore"):
-        return as_dtype(values.astype(np.float64), dtype) + 0.0
+        wide = values.astype(np.float64)
+    return (wide if ref.dtype == dtype else as_dtype(wide, dtype)) + 0.0
 
 
 def _hold(vectors: Mapping[str, FloatArray], wanted: Mapping[str, FloatArray]) -> bool:

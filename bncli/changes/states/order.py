@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bncli.changes.holders import Holder, holder_of
@@ -40,9 +41,11 @@ def rounded(pair: LayerPair) -> Vectors:
 
     Where one of the layers went through half precision, both are rounded to that.
     """
-    dtypes = {
-        leaf: coarser(pair.a.layer.dtypes[leaf], pair.b.layer.dtypes[leaf]) for leaf in pair.same
-    }
+    stored = [
+        {leaf: side.layer.dtypes[leaf] for leaf in VECTORS if _in_both(pair, leaf)}
+        for side in (pair.a, pair.b)
+    ]
+    dtypes = {leaf: coarser(dtype, stored[1][leaf]) for leaf, dtype in stored[0].items()}
     vectors: list[dict[str, FloatArray]] = []
     for side in (pair.a, pair.b):
         wide = {leaf: side.vector(leaf) for leaf in dtypes}
@@ -52,18 +55,33 @@ def rounded(pair: LayerPair) -> Vectors:
             dtypes = {leaf: coarser(dtype, half) for leaf, dtype in dtypes.items()}
             break
     a, b = (
-        {leaf: as_dtype(values, dtypes[leaf]) + 0.0 for leaf, values in each.items()}
-        for each in vectors
-    )  # + 0.0 makes the negative zero a positive one
+        {
+            # + 0.0 makes the negative zero a positive one
+            leaf: (values if own[leaf] == dtypes[leaf] else as_dtype(values, dtypes[leaf])) + 0.0
+            for leaf, values in each.items()
+        }
+        for own, each in zip(stored, vectors, strict=True)
+    )
     return a, b, dtypes
+
+
+def _in_both(pair: LayerPair, leaf: str) -> bool:
+    return pair.a.vector(leaf) is not None and pair.b.vector(leaf) is not None
 
 
 def _held(vectors: Mapping[str, FloatArray], half: str) -> bool:
     """Whether a half-precision dtype holds all values exactly, and they are not all the same."""
+    if not all(_few_digits(value) for values in vectors.values() for value in values[:4].tolist()):
+        return False
     return all(
         np.array_equal(as_dtype(values, half), values, equal_nan=True)
         for values in vectors.values()
     ) and any(len(np.unique(vectors[leaf])) > 1 for leaf in STATISTICS if leaf in vectors)
+
+
+def _few_digits(value: float) -> bool:
+    """Whether a value has no more digits than float16 keeps, as bfloat16's have; at little cost."""
+    return not math.isfinite(value) or (math.frexp(value)[0] * 2**11).is_integer()
 
 
 def _permuted(
@@ -71,6 +89,8 @@ def _permuted(
 ) -> Found | None:
     """One permutation of all tensors, or of some of them, the others being in place."""
     leaves = [leaf for leaf in VECTORS if leaf in ours]
+    if not all(same_rows(np.sort(ours[leaf]), np.sort(theirs[leaf])) for leaf in leaves):
+        return None
     whole = permutation_of(_matrix(ours, leaves), _matrix(theirs, leaves))
     if whole is not None:
         convolution = convolution_order(pair, ours, theirs, leaves)
@@ -142,10 +162,8 @@ def _counted(pair: LayerPair) -> str:
 def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | None:
     """Another layer's tensors, or its statistics under the layer's own weight and bias."""
     ours, theirs, dtypes = vectors
-    if not _tells(theirs):
-        return None
     holder = holder_of(pair, files, ours, theirs, dtypes)
-    if holder is None:
+    if holder is None or not _tells(theirs):
         return None
     own = pair.a.refs.name
     affine = [leaf for leaf in VECTORS if leaf in theirs and leaf not in STATISTICS]
