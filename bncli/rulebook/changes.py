@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -203,20 +204,25 @@ class Whole:
     """What the layers of two files did together.
 
     `training` says that some layer's statistics took batches in, `weights` that some weights moved.
+    `copies` are the words by which the names of several layers differ from those of the layers
+    whose tensors they took over: "q_net_target" and "q_net".
     """
 
     training: bool
     weights: bool
+    copies: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def of(cls, compared: Comparison) -> Whole:
         """Of all layers that were matched."""
         states = [layer.found.state for layer in compared.matched]
         moved = {State.TRAINED, State.WEIGHTS, State.DIFFERENT}
+        words_of = Counter(words for each in compared.matched if (words := _words(each)))
         return cls(
             any(state in TOOK_IN for state in states),
             any(state in moved for state in states)
             or any(layer.before is Same.MOVED for layer in compared.matched),
+            frozenset(words for words, count in words_of.items() if count > 1),
         )
 
 
@@ -263,6 +269,13 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     if rule is ORDER and found.numbers.get("convolution") == "same order":
         severity = Severity.INFO
         hint = hint or "Nothing needs fixing if the layers behind it take the same order."
+    elif (
+        rule is ORDER
+        and found.numbers.get("cause") == "other-layer"
+        and _words(layer) in whole.copies
+    ):
+        severity = Severity.INFO
+        hint = "Nothing needs fixing if a copy takes over the tensors, as a target network does."
     if rule is FOLDED and not found.numbers.get("fault"):
         severity, hint = Severity.INFO, "Nothing needs fixing."
     return rule.finding(
@@ -274,6 +287,15 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
         severity=severity,
         sure=found.certainty,
     )
+
+
+def _words(layer: LayerVersion) -> tuple[str, str] | None:
+    """What stands in a layer's name, and in that of the copy whose tensors it took over."""
+    numbers, batches = layer.found.numbers, layer.measures.batches
+    if not numbers.get("branch") or batches is None or batches < 0:
+        return None
+    pairs = zip(layer.name.split("."), str(numbers.get("holds")).split("."), strict=False)
+    return next(((a, b) for a, b in pairs if a != b), None)
 
 
 def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:

@@ -87,6 +87,26 @@ def test_how_bad_a_state_is(state, numbers, severity):
     assert finding.severity is severity
 
 
+@pytest.mark.parametrize(
+    ("count", "batches", "severity"), [(2, 40, NOTE), (1, 40, WARNING), (2, -40, WARNING)]
+)
+def test_a_copy_that_takes_over_the_tensors_of_several_layers_is_ordinary(count, batches, severity):
+    found = compared(
+        *(
+            layer(
+                State.ORDER,
+                f"target.{number}",
+                measures=Measures(batches),
+                cause="other-layer",
+                holds=f"online.{number}",
+                branch=True,
+            )
+            for number in range(count)
+        )
+    )
+    assert {finding.severity for finding in found} == {severity}
+
+
 def test_a_layer_of_a_part_that_the_other_file_lacks_is_no_loss():
     assert not compared(TRAINED, layer(State.LOST, cause="alone"))
 

@@ -1,0 +1,292 @@
+"""Two files of one network under other names, in other containers, of other parts; real files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.changes.compare import compare
+from bncli.loaders import open_file
+from bncli.model.changes import How, Same, State
+from bncli.report import Certainty
+from tests.changes.containers import saved
+from tests.changes.ports import PORTS, renamed
+from tests.changes.test_states_caused import by_name, compared
+from tests.changes.trainings import LAYERS, MORE, halved, state_of, trained, trained_on
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+CASES = Path(os.environ.get("BNCLI_CASES") or SHARED / "cases")
+CORPUS = Path(os.environ.get("BNCLI_CORPUS") or SHARED / "corpus")
+
+# Names of other frameworks, which keep no counter.
+
+
+def port_file(folder, port, state):
+    path = folder / f"{port}.npz"
+    np.savez(path, **PORTS[port](state))
+    return open_file(path)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("port", PORTS)
+def test_a_port_is_identical(port, reverse, tmp_path):
+    torch_file = open_file(saved(tmp_path / "net.pt", state_of(trained())))
+    files = [torch_file, port_file(tmp_path, port, state_of(trained()))]
+    comparison = compare(*files[:: -1 if reverse else 1])
+    assert len(comparison.layers) == len(LAYERS)
+    for layer in comparison.layers:
+        assert layer.found.state is State.IDENTICAL, layer
+        assert layer.how in {How.NAME, How.NAMING}
+        assert layer.before is not Same.MOVED
+        ours, theirs = layer.name, layer.other_name
+        plain, other = (theirs, ours) if reverse else (ours, theirs)
+        assert plain in LAYERS
+        assert other.replace("/", ".").replace("_", ".") == plain
+    assert comparison.related is not False
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_port_in_float16_is_rounded(port, tmp_path):
+    torch_file = open_file(saved(tmp_path / "net.pt", state_of(trained())))
+    comparison = compare(torch_file, port_file(tmp_path, port, halved(state_of(trained()))))
+    assert {layer.found.state for layer in comparison.layers} == {State.ROUNDED}
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_port_of_another_time_was_trained_on(port, tmp_path):
+    torch_file = open_file(saved(tmp_path / "net.pt", state_of(trained())))
+    comparison = compare(torch_file, port_file(tmp_path, port, state_of(trained_on())))
+    assert {layer.found.state for layer in comparison.layers} == {State.TRAINED}
+    assert {layer.measures.batches for layer in comparison.layers} == {None}
+
+
+@pytest.mark.parametrize("port", ["keras", "paddle"])
+def test_one_layer_of_a_port_with_its_statistics_swapped(port, tmp_path):
+    state = state_of(trained())
+    mean, var = "layer1.0.bn2.running_mean", "layer1.0.bn2.running_var"
+    torch_file = open_file(saved(tmp_path / "net.pt", state))
+    comparison = compare(
+        torch_file, port_file(tmp_path, port, state | {mean: state[var], var: state[mean]})
+    )
+    states = {layer.name: layer.found.state for layer in comparison.layers}
+    assert states == dict.fromkeys(LAYERS, State.IDENTICAL) | {"layer1.0.bn2": State.CONVENTION}
+
+
+# Wrappers, other names, and parts of a model.
+
+
+def prefixed(prefix):
+    return lambda state: {f"{prefix}{name}": value for name, value in state.items()}
+
+
+WRAPPERS = {
+    "module.": prefixed("module."),
+    "_orig_mod.": prefixed("_orig_mod."),
+    "_orig_mod.module.": prefixed("_orig_mod.module."),
+    "model.": prefixed("model."),
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {}},
+    "lightning": lambda state: {"state_dict": prefixed("model.")(state), "epoch": 3},
+    "parallel in a dictionary": lambda state: {"model_state": prefixed("module.")(state)},
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_does_not_matter(wrapper, reverse, tmp_path):
+    paths = [tmp_path / "plain.pt", tmp_path / "wrapped.pt"]
+    torch.save(state_of(trained()), paths[0])
+    torch.save(WRAPPERS[wrapper](state_of(trained_on())), paths[1])
+    comparison = compare(*(open_file(path) for path in paths[:: -1 if reverse else 1]))
+    assert len(comparison.layers) == len(LAYERS)
+    for layer in comparison.layers:
+        assert (layer.how, layer.sure) == (How.NAME, Certainty.CERTAIN)
+        names = (layer.name, layer.other_name)[:: -1 if reverse else 1]
+        assert names[1].endswith(names[0])
+        assert layer.measures.batches == (-MORE if reverse else MORE)
+        if not reverse:
+            assert layer.found.state is State.TRAINED
+
+
+def test_two_wrappers_of_one_network(tmp_path):
+    states = [state_of(trained()), state_of(trained_on())]
+    for number, (state, wrapper) in enumerate(zip(states, ("module.", "lightning"), strict=True)):
+        torch.save(WRAPPERS[wrapper](state), tmp_path / f"{number}.pt")
+    comparison = compare(*(open_file(tmp_path / f"{number}.pt") for number in range(2)))
+    assert {layer.how for layer in comparison.layers} == {How.NAME}
+    assert {layer.found.state for layer in comparison.layers} == {State.TRAINED}
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_other_names_are_matched_by_shape_and_order(on, tmp_path):
+    first = state_of(trained())
+    second, new = renamed(state_of(trained_on() if on else trained()))
+    comparison = compared(tmp_path, first, second)
+    assert {layer.name: layer.other_name for layer in comparison.layers} == {
+        name: new[name] for name in LAYERS
+    }
+    assert {layer.how for layer in comparison.layers} == {How.ORDER}
+    expected = State.TRAINED if on else State.IDENTICAL
+    assert {layer.found.state for layer in comparison.layers} == {expected}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "encoder.module."])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_backbone_alone_and_the_whole(prefix, reverse, tmp_path):
+    whole = state_of(trained_on())
+    alone = {
+        f"{prefix}{name}": value
+        for name, value in state_of(trained()).items()
+        if not name.startswith(("neck", "head", "fc"))
+    }
+    states = [alone, whole][:: -1 if reverse else 1]
+    comparison = compared(tmp_path, *states)
+    layers = by_name(comparison)
+    heads = {"neck.1", "neck.4", "head.1"}
+    assert len(comparison.matched) == len(LAYERS) - len(heads)
+    assert {name for name, layer in layers.items() if layer.how is None} == heads
+    for layer in comparison.matched:
+        assert layer.name.removeprefix(prefix) == layer.other_name.removeprefix(prefix)
+        if not reverse:
+            assert layer.found.state is State.TRAINED
+            assert layer.measures.batches == MORE
+    if reverse:
+        assert {layer.name for layer in comparison.layers if layer.how is None} == heads
+    else:
+        assert {layer.other_name for layer in comparison.layers if layer.how is None} == heads
+
+
+def test_parts_of_a_file_with_two_copies(tmp_path):
+    path = tmp_path / "both.pt"
+    torch.save({"live": state_of(trained_on()), "ema": state_of(trained())}, path)
+    file = open_file(path)
+    comparison = compare(file, file, ("ema", "live"))
+    assert (comparison.part, comparison.other_part) == ("ema", "live")
+    assert [layer.name for layer in comparison.layers] == [f"ema.{name}" for name in LAYERS]
+    assert [layer.other_name for layer in comparison.layers] == [f"live.{name}" for name in LAYERS]
+    assert {layer.found.state for layer in comparison.layers} == {State.TRAINED}
+    assert {layer.measures.batches for layer in comparison.layers} == {MORE}
+
+
+def test_a_new_classifier_and_the_rest_as_it_was(tmp_path):
+    first = state_of(trained())
+    second = first | {"fc.weight": torch.ones(9, 14), "fc.bias": torch.zeros(9)}
+    comparison = compare(
+        *(
+            open_file(saved(tmp_path / f"{number}.pt", state))
+            for number, state in enumerate((first, second))
+        ),
+        weights=True,
+    )
+    assert {layer.found.state for layer in comparison.layers} == {State.IDENTICAL}
+    assert comparison.others is not None
+    assert (comparison.others.same, comparison.others.rounded) == (0, 0)
+    assert comparison.others.moved == ("fc.weight", "fc.bias")
+
+
+# Published checkpoints: four face detectors of one architecture.
+
+DETECTORS = {
+    "first epoch": "ultra-light-fd-series/RFB-Epoch-000.pth",
+    "epoch 500": "ultra-light-fd-series/RFB-Epoch-499.pth",
+    "RFB-320": "ultra-light-fd/version-RFB-320.pth",
+    "masked": "ultra-light-fd/RFB-320-masked_face-v2.pth",
+}
+COUNTERS = {"first epoch": 80, "epoch 500": 40000, "RFB-320": 86296, "masked": 254016}
+"""Batches that each has seen. The first two are of one run, at 80 batches an epoch."""
+
+corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"there is no {CORPUS}")
+
+
+@corpus
+@pytest.mark.corpus
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(DETECTORS, 2)])
+def test_published_detectors(one, other):
+    comparison = compare(*(open_file(CORPUS / DETECTORS[name]) for name in (one, other)))
+    series = (one, other) == ("first epoch", "epoch 500")
+    assert comparison.related is series
+    assert len(comparison.layers) == 35
+    expected = State.TRAINED if series else State.DIFFERENT
+    assert {layer.found.state for layer in comparison.layers} == {expected}
+    assert {layer.how for layer in comparison.layers} == {How.NAME}
+    batches = COUNTERS[other] - COUNTERS[one]
+    assert {layer.measures.batches for layer in comparison.layers} == {batches}
+    assert {layer.before for layer in comparison.layers} == {Same.MOVED}
+
+
+@corpus
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_published_detector_is_itself(name):
+    comparison = compare(*[open_file(CORPUS / DETECTORS[name])] * 2)
+    assert {layer.found.state for layer in comparison.layers} == {State.IDENTICAL}
+    assert len(comparison.layers) == 35
+
+
+# Faults that people reported in public, made again.
+
+cases = pytest.mark.skipif(not CASES.is_dir(), reason=f"there is no {CASES}")
+
+
+@pytest.fixture
+def case(folder, monkeypatch):
+    """Makes the files of a case in the current folder."""
+
+    def make(name):
+        monkeypatch.setattr(sys, "argv", ["make.py", str(folder)])
+        here = Path.cwd()
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
+            runpy.run_path(str(CASES / name / "make.py"), run_name="__main__")
+        os.chdir(here)
+
+    return make
+
+
+@cases
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_consolidation_that_dropped_the_buffers(case, reverse):
+    case("01_deepspeed1101")
+    files = [open_file(name) for name in ("pytorch_model.bin", "fp16_consolidated.bin")]
+    comparison = compare(*files[:: -1 if reverse else 1])
+    assert [layer.name for layer in comparison.layers] == ["1", "4"]
+    for layer in comparison.layers:
+        assert layer.found.state is State.LOST
+        assert layer.found.numbers["missing"] == [
+            "running_mean",
+            "running_var",
+            "num_batches_tracked",
+        ]
+        assert layer.found.numbers["missing_in"] == ("second" if reverse else "first")
+        assert layer.how is How.NAME
+
+
+@cases
+def test_ranks_that_counted_for_themselves(case):
+    case("27_pytorch22192")
+    comparison = compare(open_file("rank0.pt"), open_file("rank1.pt"))
+    (layer,) = comparison.layers
+    assert layer.found.state is State.CONVENTION
+    assert layer.measures.batches == 0
+    # 18 values a channel on the one rank and 50 on the other.
+    ratio = (18 / 17) / (50 / 49)
+    assert layer.measures.var_ratio_max == pytest.approx(1 / ratio, rel=1e-4)
+
+
+@cases
+def test_training_that_went_on_under_old_statistics(case):
+    case("35_executorch21056")
+    comparison = compare(open_file("pretrained.pt"), open_file("qat.pt"))
+    assert [layer.name for layer in comparison.layers] == ["1", "4"]
+    for layer in comparison.layers:
+        assert layer.found.state is State.WEIGHTS
+        assert layer.found.numbers["cause"] == "own"
+        assert layer.measures.batches == 0
+        assert layer.before is Same.MOVED
