@@ -131,6 +131,8 @@ def _ranks(common: Common, worst: list[_Worst]) -> Ranks | None:
 def counts_for(factor: float) -> tuple[int, int] | None:
     """The smallest numbers (n, m) with n/(n-1) over m/(m-1) equal to a factor, if there are any."""
     found = []
+    if abs(factor - 1) < 1000 * NEAR:  # every such ratio is near that of some two numbers
+        return None
     for n in range(2, LARGEST_COUNT + 1):
         other = n / (n - 1) / factor
         m = round(other / (other - 1)) if other > 1 else 0

@@ -224,7 +224,7 @@ def row_of(
 def _said(jump: Jump) -> str:
     if jump.back is None:
         return "jumps in the last file"
-    return "jumps, and the next comes back" if jump.back else "jumps, and stays there"
+    return "jumps, and comes back later" if jump.back else "jumps, and stays there"
 
 
 def _stills(paths: Sequence[Path], common: Common) -> tuple[Still, ...]:

@@ -32,6 +32,9 @@ FEWEST_PER_FILE = 4
 """How many values there have to be for each weight that is fitted."""
 KNOWN = 0.01
 """The error of a weight up to which it counts as known."""
+OWN_ROUNDOFF = 2.0**-45
+"""The rounding that float64 values are allowed: sums and weights are computed in float64 here, too,
+and are not better known than that."""
 LEAST_SHARE = 1e-3
 """The least share of the initial value that is told."""
 POOLED_LEFT = 0.05
@@ -78,7 +81,7 @@ class Sources:
         if columns is not None:
             self.usable, self.broken = self.usable & columns, self.broken & columns
         self.x, self.t = self.every[:, self.usable], self.target[self.usable]
-        self.roundoffs = values.roundoffs[self.usable]
+        self.roundoffs = np.maximum(values.roundoffs[self.usable], OWN_ROUNDOFF)
         self.tiniest = values.tiniest[self.usable]
         self.files = len(self.x)
         leaf = np.full(values.each.shape[1], "", dtype="U12")
@@ -132,10 +135,23 @@ class Sources:
         certainty = Certainty.CERTAIN if telling >= TELLING else Certainty.LIKELY
         return Fit(made, weights, *self.left(expected), certainty=certainty)
 
-    def sum_of(self, made: Made, weights: FloatArray, initial: float | None = None) -> Fit | None:
-        """The candidate that the files weigh so much, and the initial values `initial`."""
+    def sum_of(
+        self,
+        made: Made,
+        weights: FloatArray,
+        initial: float | None = None,
+        *,
+        fitted: bool = False,
+    ) -> Fit | None:
+        """The candidate that the files weigh so much, and the initial values `initial`.
+
+        Weights that were `fitted` are as far off as the rounding of the target's values made them,
+        which costs a value in proportion to the largest that it is the sum of.
+        """
         expected = weights @ self.x + (initial or 0) * self.initial
         size = np.abs(weights) @ np.abs(self.x) + abs(initial or 0) * self.initial
+        if fitted:
+            size = np.maximum(size, np.abs(self.x).max(0, initial=0))
         fit = self.judged(made, weights, expected, size, self.files + 3)
         return None if fit is None else replace(fit, initial=initial)
 
@@ -147,7 +163,7 @@ class Sources:
 
 
 def one_of(sources: Sources) -> Fit | None:
-    """SAME or FILE: bit for bit, or up to the rounding of a dtype."""
+    """SAME or FILE: bit for bit, up to the rounding of a narrower dtype, or up to rounding."""
     values = sources.values
     bits = np.ascontiguousarray(values.each).view(np.int64)
     dtypes = list(zip(*values.dtypes, strict=True))
@@ -161,7 +177,8 @@ def one_of(sources: Sources) -> Fit | None:
         return Fit(made, _unit(sources.files, *like), 0.0, 0.0, exact=True, unique=len(like) == 1)
     rounded = [(file, d) for file in range(sources.files) if (d := _rounded(values, file))]
     if not rounded:
-        return None
+        near = (sources.sum_of(Made.FILE, _unit(sources.files, n)) for n in range(sources.files))
+        return next((fit for fit in near if fit is not None), None)
     made = Made.SAME if len(rounded) == sources.files else Made.FILE
     left = sources.left(sources.x[rounded[0][0]])
     weights = _unit(sources.files, *(file for file, _ in rounded))
@@ -214,7 +231,7 @@ def weighted_sum(sources: Sources, *, initial: bool = False) -> Fit | None:
     if initial and (share is None or not max(LEAST_SHARE, 3 * errors[-1]) < share < 1):
         return None
     made = Made.INITIAL if initial else Made.WEIGHTED
-    found = sources.sum_of(made, weights, share)
+    found = sources.sum_of(made, weights, share, fitted=True)
     return None if found is None else replace(found, unique=unique)
 
 
@@ -234,7 +251,7 @@ def pooled(sources: Sources) -> Fit | None:
         between = weights @ (sources.x[:, mean] - centre) ** 2
         expected = np.empty_like(sources.t)
         expected[mean], expected[var] = centre, weights @ sources.x[:, var] + between
-        size = np.abs(weights) @ np.abs(sources.x)
+        size = np.maximum(np.abs(weights) @ np.abs(sources.x), np.abs(sources.x).max(0))
         size[var] += np.abs(weights) @ sources.x[:, mean] ** 2
         fit = sources.judged(Made.POOLED, weights, expected, size, sources.files + 6)
         left = _rms((sources.t - expected)[var] / sources.room[var])

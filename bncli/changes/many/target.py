@@ -72,7 +72,7 @@ def _group(group: str, values: Values, names: Sequence[str]) -> list[Origin]:
     if not values.parts:
         return []
     whole = _origin(group, values, names)
-    if whole.made not in (Made.NONE, Made.UNTOLD):
+    if whole.made is not Made.NONE:
         return [whole]
     halves = [
         _origin(title, some, names)
@@ -163,7 +163,9 @@ def _said(fit: Fit, names: Sequence[str]) -> str:
     files = len(names)
     these = f"these {files} files" if files > 1 else names[0]
     some = [name for name, weight in zip(names, fit.weights, strict=True) if weight > 0]
-    rounding = f"up to the rounding of {fit.dtype}" if fit.dtype else "bit for bit"
+    rounding = "bit for bit" if fit.exact else "up to rounding"
+    if fit.dtype:
+        rounding = f"up to the rounding of {fit.dtype}"
     if fit.made is Made.SAME:
         return f"the same in all files, {rounding}" if files > 1 else f"{names[0]}'s, {rounding}"
     if fit.made is Made.FILE:

@@ -1,0 +1,75 @@
+"""What many files are taken for."""
+
+from __future__ import annotations
+
+import torch
+
+from bncli.changes.many.kinds import compare_many
+from bncli.model.many import Kind
+from bncli.report import Certainty
+from tests.changes.many.networks import clients, copied, epochs, mean, network, opened, trained
+
+
+def counted(state, *counts):
+    return state | {
+        f"{layer}.num_batches_tracked": torch.tensor(count)
+        for layer, count in zip(("1", "4"), counts, strict=True)
+    }
+
+
+def kind(folder, *states):
+    return compare_many(opened(folder, *states)).kind
+
+
+def test_the_counters_decide(tmp_path):
+    one, two, three = epochs(3)
+    assert kind(tmp_path, one, two, three) is Kind.SERIES
+    assert kind(tmp_path, three, one, two) is Kind.SERIES
+    assert kind(tmp_path, one, one, one) is Kind.RANKS
+    assert kind(tmp_path, *clients()) is Kind.CLIENTS
+    # A layer that did not count, as a frozen one, is part of a series; one that counts back is not.
+    assert kind(tmp_path, counted(one, 5, 1), counted(two, 5, 2)) is Kind.SERIES
+    assert kind(tmp_path, counted(one, 5, 1), counted(two, 4, 2)) is Kind.APART
+    assert (
+        kind(tmp_path, counted(one, 1, 1), counted(two, 1, 1), counted(three, 2, 2)) is Kind.APART
+    )
+
+
+def test_a_target_is_never_part_of_a_series(tmp_path):
+    *files, last = opened(tmp_path, *epochs(4), mean(epochs(4)))
+    found = compare_many(files, last)
+    assert found.kind is Kind.TARGET
+    assert found.target == str(last.path)
+    assert len(found.paths) == 4
+
+
+def test_what_only_some_files_have_is_counted(tmp_path):
+    short = {name: value for name, value in epochs(3)[1].items() if not name.startswith("4.")}
+    found = compare_many(opened(tmp_path, epochs(3)[0], short, epochs(3)[2]))
+    assert (found.layers, found.unmatched) == (1, 1)
+
+
+def test_files_without_common_layers_are_no_series(tmp_path):
+    other = {f"x.{name}": value for name, value in copied(torch.nn.LayerNorm(4)).items()}
+    found = compare_many(opened(tmp_path, epochs(3)[0], other))
+    assert (found.layers, found.rows) == (0, ())
+
+
+def test_layers_are_matched_through_wrappers(tmp_path):
+    first, second = epochs(2)
+    wrapped = {f"module.{name}": value for name, value in second.items()}
+    found = compare_many(opened(tmp_path, first, {"model": wrapped}))
+    assert (found.kind, found.layers) == (Kind.SERIES, 2)
+    assert found.sure is Certainty.CERTAIN
+
+
+def test_layers_that_are_matched_by_their_order_are_likely(tmp_path):
+    states = [copied(trained(network(depth=4), 5 * count, count)) for count in (1, 2)]
+    names = {f"{number}": f"stage{number}.norm_{number}" for number in range(20)}
+    renamed = {
+        f"{names[name.split('.')[0]]}.{name.split('.')[1]}": value
+        for name, value in states[1].items()
+    }
+    found = compare_many(opened(tmp_path, states[0], renamed))
+    assert found.layers == 4
+    assert found.sure is Certainty.LIKELY
