@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import field
+from dataclasses import field, replace
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,10 @@ class Checksum:
     nbytes: int
     crc: int
     fits: bool = False
+
+    def tells_of(self, nbytes: int) -> bool:
+        """Whether it is worth reading all of it for the sake of so many of its bytes."""
+        return self.nbytes <= SMALL_MEMBER or self.nbytes - nbytes <= HEADER
 
     def check(self, file: FileIO, path: Path) -> None:
         """Raise CorruptFileError where the bytes have another checksum; they are read once."""
@@ -94,11 +98,13 @@ class FileBytes:
         Known where they are all of a member of an archive that keeps checksums, or part of a small
         one. A part of a larger one says nothing, and is no reason to read the rest.
         """
-        whole = self.checksum
-        if whole is not None and (
-            whole.nbytes <= SMALL_MEMBER or whole.nbytes - self.nbytes <= HEADER
-        ):
-            whole.check(file, self.path)
+        if self.checksum is not None and self.checksum.tells_of(self.nbytes):
+            self.checksum.check(file, self.path)
+
+    def part(self, start: int, nbytes: int, wanted: int) -> FileBytes:
+        """The `nbytes` from `start` on, of which so many are `wanted`."""
+        whole = self.checksum if self.checksum and self.checksum.tells_of(wanted) else None
+        return replace(self, offset=self.offset + start, nbytes=nbytes, checksum=whole)
 
     def elements(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,28 @@ class TensorRef:
             return np.array(values, dtype=values.dtype.newbyteorder("="))
 
         return read
+
+    def part(self, block: tuple[slice, ...]) -> TensorRef:
+        """Some of the elements as a tensor of its own; slices of the first axes, with steps > 0.
+
+        So a sample costs what it takes to read it: it is not held against the checksum of much
+        more.
+        """
+        parts = (*block, *(slice(None),) * (self.ndim - len(block)))
+        ranges = [range(size)[part] for size, part in zip(self.shape, parts, strict=True)]
+        shape = tuple(map(len, ranges))
+        strides = tuple(step * each.step for step, each in zip(self.strides, ranges, strict=True))
+        part = replace(self, shape=shape, strides=strides)
+        storage = self.storage
+        if storage is None or part.numel == 0:
+            return part
+        start = sum(each.start * step for each, step in zip(ranges, self.strides, strict=True))
+        if isinstance(storage, FileBytes):
+            size = DTYPES[self.dtype].itemsize
+            span = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+            return replace(part, storage=storage.part(start * size, span * size, part.numel * size))
+        origin = self.origin if start == 0 else None
+        return replace(part, storage=lambda: storage()[start:], origin=origin)
 
     def check(self) -> None:
         """Raise CorruptFileError where the elements, all of them, are not what was written.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -238,18 +237,18 @@ def sample(ref: TensorRef, most: int) -> FloatArray | None:
     """Some values of a tensor, evenly spread; None where they are no floats or cannot be read.
 
     float64, with the tensor's axes, which are as long as `most` values allow. Raises FileError
-    where the file is damaged.
+    where the file is found to be damaged.
     """
     if ref.storage is None or DTYPES[ref.dtype].kind != "float":
         return None
-    shape, strides = list(ref.shape), list(ref.strides)
+    block = []
     left = most
-    for axis in reversed(range(ref.ndim)):
-        step = max(1, -(-shape[axis] // left))
-        shape[axis], strides[axis] = -(-shape[axis] // step), strides[axis] * step
-        left = max(1, left // max(1, shape[axis]))
+    for size in reversed(ref.shape):
+        step = max(1, -(-size // left))
+        block.append(slice(0, size, step))
+        left = max(1, left // max(1, -(-size // step)))
     try:
-        values = replace(ref, shape=tuple(shape), strides=tuple(strides)).read()
+        values = ref.part(tuple(reversed(block))).read()
     except TensorError:  # what is wrong with the whole file is the caller's to handle
         return None
     return np.asarray(values, np.float64)

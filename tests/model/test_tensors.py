@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncli.errors import TensorError
-from bncli.files.file_bytes import FileBytes
+from bncli.errors import CorruptFileError, TensorError
+from bncli.files.file_bytes import Checksum, FileBytes
 from bncli.model import TensorRef
 
 FLAT = np.arange(60, dtype=np.float32)
@@ -65,6 +65,43 @@ def test_a_block_is_that_of_the_view(tmp_path, block):
             assert np.array_equal(read(block), expected[block])
             assert np.array_equal(read(()), expected)
         assert np.array_equal(each.stored(block), expected[block])
+
+
+@pytest.mark.parametrize(("shape", "strides", "offset"), VIEWS, ids=str)
+@pytest.mark.parametrize("steps", [(1, 1, 1), (2, 1, 3), (3, 2, 1)])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_part_is_a_tensor_of_its_own(tmp_path, shape, strides, offset, steps, start):
+    ref, expected = view_of(tmp_path / "x", shape, strides, offset)
+    block = tuple(slice(start, None, step) for step in steps[: len(shape)])
+    for each in (ref, unpacked(ref)):
+        part = each.part(block)
+        assert part.shape == expected[block].shape
+        assert np.array_equal(part.read(), expected[block])
+        assert each.part(()).place == each.place
+        if part.numel and start and len(shape) > 1:
+            assert part.place != each.place
+
+
+def test_a_part_is_not_held_against_the_checksum_of_much_more(tmp_path):
+    values = np.arange(1 << 19, dtype=np.float32)
+    path = tmp_path / "x"
+    path.write_bytes(values.tobytes())
+    wrong = Checksum("x", 0, values.nbytes, 1)
+    place = FileBytes(path, 0, values.nbytes, checksum=wrong)
+    ref = TensorRef("x", path, values.shape, "float32", (1,), place)
+    assert np.array_equal(ref.part((slice(5, None, 9999),)).read(), values[5::9999])
+    for whole in (ref, ref.part((slice(1, None),))):
+        with pytest.raises(CorruptFileError, match="does not match its checksum"):
+            whole.read()
+    small = replace(ref, storage=replace(place, checksum=Checksum("x", 0, 4000, 1)))
+    with pytest.raises(CorruptFileError, match="does not match its checksum"):
+        small.part((slice(5, 9),)).read()
+
+
+def test_a_part_of_what_has_no_values_has_none():
+    ref = TensorRef("x", Path("net.pt"), (9, 2), "float32", (2, 1), None, "it is sparse")
+    assert ref.part((slice(0, None, 2),)).shape == (5, 2)
+    assert ref.part((slice(0, None, 2),)).storage is None
 
 
 def test_what_has_no_values_says_why():
