@@ -109,7 +109,8 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
                 kind = how if _one_naming(first, second) or how is How.ORDER else How.NAMING
                 found[name] = Match(first, second, kind, sure)
 
-    for how, spelling in ((How.NAME, bare_name), (How.NAMING, _loosely)):
+    spellings = ((How.NAME, bare_name), (How.NAMING, _loosely))
+    for how, spelling in () if _renumbered(ours, theirs) else spellings:
         keys = _keys(ours, theirs, spelling, parts_alone=both)
         for pairs, sure in _by_name(ours, theirs, *keys, parts=not found):
             claim(pairs, how, sure)
@@ -162,6 +163,26 @@ def _in_order(
         return []
     part = min(sizes) if known or whole else max(sizes)
     return pairs if 2 * (matched_before + len(pairs)) >= part else []
+
+
+def _renumbered(ours: _Layers, theirs: _Layers) -> bool:
+    """Whether the layers have other numbers in the second file, so that names mislead.
+
+    Such are sequences to which layers without tensors were added: 1, 4, 7 and 1, 3, 5. Some names
+    are in both files, all are alike but for their numbers, and the order pairs others.
+    """
+    a, b = ([bare_name(layer.name) for layer in side.left] for side in (ours, theirs))
+    same = set(a) & set(b)
+    if not 0 < len(same) < len(a) or _without_numbers(a) != _without_numbers(b):
+        return False
+    pairs = _in_order(ours, theirs, 0, named=False)
+    bare = {bare_name(one): bare_name(two) for one, two in pairs}
+    return len(bare) == len(a) and any(bare[name] != name for name in same)
+
+
+def _without_numbers(names: Iterable[str]) -> list[str]:
+    """Names with a sign for each number, sorted."""
+    return sorted(re.sub(r"[0-9]+", "#", name) for name in names)
 
 
 # ------------------------------------------------------------------ names
@@ -234,6 +255,8 @@ def _by_name(
         if not fit:
             break
         root, sure = _likeliest(fit, ours, theirs)
+        if sure is not CERTAIN and len(fit[root]) < FEWEST:
+            break  # one layer, and several that are called so
         used.append(root)
         yield fit[root], sure
     yield same, CERTAIN

@@ -180,6 +180,44 @@ def test_the_order_is_that_of_the_first_file_and_then_that_of_the_second():
     ]
 
 
+def sequence(widths, step, first=1, prefix=""):
+    """Convolutions and norms in a sequence in which a norm is at every `step`."""
+    tensors: dict[str, np.ndarray] = {}
+    inputs = 3
+    for at, width in enumerate(widths):
+        place = first + at * step
+        tensors[f"{prefix}{place - 1}.weight"] = np.zeros((width, inputs, 3, 3))
+        tensors |= norm(f"{prefix}{place}", width, at)
+        inputs = width
+    return tensors
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_sequences_with_other_numbers_are_matched_by_order(prefix):
+    widths = (8, 16, 32, 64, 128)
+    moved = {
+        name: values * 2 if values.ndim == 1 else values
+        for name, values in sequence(widths, 2, prefix=prefix).items()
+    }
+    found = pairs(sequence(widths, 3), moved)
+    assert names(found) == [(str(1 + 3 * at), f"{prefix}{1 + 2 * at}") for at in range(5)]
+    assert {each.how for each in found} == {How.ORDER}
+
+
+def test_a_sequence_that_lost_a_layer_keeps_its_names():
+    ours = sequence((8, 16, 32, 64), 3)
+    theirs = {name: values for name, values in ours.items() if not name.startswith("4.")}
+    assert names(pairs(ours, theirs)) == [("1", "1"), ("4", None), ("7", "7"), ("10", "10")]
+
+
+def test_one_layer_and_several_that_are_called_so():
+    several = {}
+    for at in range(5):
+        several |= norm(f"experts.{at}.bn", 8, at)
+    assert not any(each.a and each.b for each in pairs(norm("bn", 8, 9), several))
+    assert names(pairs(norm("bn", 8, 3), several))[0] == ("bn", "experts.3.bn")  # bit for bit
+
+
 # ------------------------------------------------------------------ as other frameworks name them
 
 
