@@ -1,0 +1,180 @@
+"""The sentences on two files."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.commands.compare_checkpoints.words import (
+    nothing_in_common,
+    remarks,
+    scope,
+    specs,
+    subject,
+    verdict,
+)
+from bncli.model.changes import (
+    Comparison,
+    Found,
+    How,
+    LayerVersion,
+    Measures,
+    OtherWeights,
+    State,
+)
+from bncli.report import Certainty
+
+
+def version(
+    name, state=State.IDENTICAL, *, batches=None, how: How | None = How.NAME, other=None, **numbers
+):
+    return LayerVersion(
+        name,
+        (name if other is None else other) if how is not None else (other or ""),
+        how,
+        Certainty.LIKELY,
+        Found(state, numbers=numbers),
+        Measures(batches=batches),
+    )
+
+
+def compared(*layers, **more) -> Comparison:
+    given = {"path": "a.pt", "other_path": "b.pt", "part": "", "other_part": ""}
+    return Comparison(layers=layers, **{**given, **more})
+
+
+def said(*layers) -> str:
+    return verdict(layers, {})
+
+
+def some(state, number, start=0, **more):
+    return [version(f"{state.value}{at + start}", state, **more) for at in range(number)]
+
+
+def test_the_whole_in_one_sentence():
+    layers = [
+        *some(State.TRAINED, 11, batches=40),
+        *some(State.IDENTICAL, 8),
+        version("layer1.0.bn1", State.STATISTICS),
+    ]
+    assert said(*layers) == (
+        "11 of 20 layers were trained on for 40 batches, 8 are identical, bit for bit; in "
+        "layer1.0.bn1 the statistics moved and the weights did not"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        (some(State.IDENTICAL, 1), "identical0 is identical, bit for bit"),
+        (some(State.IDENTICAL, 2), "both layers are identical, bit for bit"),
+        (some(State.IDENTICAL, 53), "all 53 layers are identical, bit for bit"),
+        (
+            some(State.ROUNDED, 3, dtype="float16"),
+            "all 3 layers are equal up to the rounding of float16",
+        ),
+        (
+            [*some(State.ROUNDED, 1, dtype="float16"), *some(State.ROUNDED, 1, start=1)],
+            "both layers are equal up to rounding",
+        ),
+        (some(State.TRAINED, 1, batches=1), "trained0 was trained on for 1 batch"),
+        (some(State.TRAINED, 2), "both layers were trained on"),
+        (
+            [*some(State.TRAINED, 1, batches=40), *some(State.TRAINED, 1, start=1, batches=42)],
+            "both layers were trained on for 40 to 42 batches",
+        ),
+        (
+            some(State.TRAINED, 2, batches=-40),
+            "both layers were trained, the second file 40 batches before the first",
+        ),
+        (some(State.COUNTER, 1), "counter-moved0 differs in the counter alone"),
+        (some(State.FOLDED, 3, how=None), "all 3 layers were folded into the layers before them"),
+        (some(State.DIFFERENT, 2), "both layers differ"),
+        (some(State.STATISTICS, 2), "in both layers the statistics moved and the weights did not"),
+        (
+            some(State.WEIGHTS, 4) + some(State.IDENTICAL, 1),
+            "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and the "
+            "statistics did not",
+        ),
+        (
+            [
+                *some(State.IDENTICAL, 2),
+                version("gone", State.LOST, how=None),
+                version("", State.LOST, how=None, other="new"),
+                version("", State.LOST, how=None, other="newer"),
+            ],
+            "2 of 5 layers are identical, bit for bit; 1 layer is in the first file alone, 2 in "
+            "the second file alone",
+        ),
+    ],
+)
+def test_verdict(layers, sentence):
+    assert said(*layers) == sentence
+
+
+def test_every_state_has_its_words():
+    for state in State:
+        assert "both layers " in said(*some(state, 2))
+
+
+def test_subject_and_parts():
+    both = compared(version("x"), version("y", how=How.NAMING), part="ema", other_part="live")
+    assert specs(both) == ["a.pt::ema", "b.pt::live"]
+    assert subject(both) == (
+        "a.pt::ema -> b.pt::live",
+        "2 BatchNorm layers matched: 1 by name, 1 by another framework's names",
+    )
+    assert subject(compared(version("x"), version("y", how=None))) == (
+        "a.pt -> b.pt  1 of 2 BatchNorm layers matched, by name",
+    )
+    long = compared(version("x"), path="a" * 50 + ".pt")
+    assert subject(long) == (f"{'a' * 50}.pt -> b.pt", "1 BatchNorm layer matched, by name")
+
+
+def test_networks_that_were_trained_apart_are_said_to_be_so_at_once():
+    apart = compared(version("x", State.DIFFERENT), related=False, correlation=0.0034)
+    assert subject(apart)[-1] == (
+        "the networks were trained apart (their weights correlate by 0.0034): the changes below "
+        "are not those of one training run"
+    )
+    assert len(subject(compared(version("x"), related=True, correlation=0.9))) == 1
+
+
+def test_remarks():
+    layers = (
+        version("x", how=How.ORDER, other="p"),
+        version("y", how=How.ORDER, other="q"),
+        version("gone", State.LOST, how=None),
+        version("", State.LOST, how=None, other="new"),
+        version("folded", State.FOLDED, how=None),
+    )
+    others = OtherWeights(
+        same=3, rounded=1, moved=("fc.weight",), unread=("t",), alone=("u",), other_alone=("v",)
+    )
+    assert remarks(compared(*layers, others=others), {"new"}) == (
+        "1 layer of the first file has no partner in b.pt: gone",
+        "matched by shape and order (likely): x with p and 1 more",
+        "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same bit "
+        "for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
+        "alone (v)",
+    )
+    assert remarks(compared(version("x"), others=OtherWeights()), {}) == (
+        "other weights: there are none",
+    )
+    assert remarks(compared(version("x")), {}) == ()
+
+
+def test_scope():
+    both = compared(version("x"), version("y"))
+    assert scope(both.layers, both) == "2 BatchNorm layers"
+    assert scope(both.layers[:1], both) == "1 of 2 BatchNorm layers"
+
+
+def test_nothing_in_common():
+    one = version("x", State.LOST, how=None)
+    two = version("", State.LOST, how=None, other="y")
+    assert nothing_in_common(compared()) == "there is no BatchNorm layer in a.pt or b.pt"
+    assert nothing_in_common(compared(one)) == "there is no BatchNorm layer in b.pt"
+    assert nothing_in_common(compared(two)) == "there is no BatchNorm layer in a.pt"
+    assert nothing_in_common(compared(one, two)) == (
+        "no layer of a.pt is in b.pt: the first has x, the second y"
+    )
