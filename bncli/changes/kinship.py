@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bncli.changes.matching import Match, bare_name
 from bncli.dtypes import DTYPES
 from bncli.light import np
-from bncli.rulebook.copies import parts_of
+from bncli.rulebook.copies import is_aside, parts_of
 from bncli.rulebook.order import median
 from bncli.rulebook.pairs import sample
 from bncli.state_dict.in_front import OUT_LAST, in_front
@@ -131,7 +131,8 @@ def _out_first(ref: TensorRef) -> TensorRef:
 
 def _is_weight(ref: TensorRef) -> bool:
     kind = DTYPES[ref.dtype].kind if ref.dtype in DTYPES else ""
-    return ref.ndim >= 2 and ref.numel >= _FEWEST_OF_TENSOR and kind == "float"
+    large = ref.ndim >= 2 and ref.numel >= _FEWEST_OF_TENSOR
+    return large and kind == "float" and not is_aside(ref.name)
 
 
 def _cosine(a: TensorRef, b: TensorRef) -> tuple[float, float] | None:

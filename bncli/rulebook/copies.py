@@ -80,8 +80,12 @@ def parameters_alone(file: Checkpoint) -> set[str]:
 
 def is_parameter(name: str) -> bool:
     """Whether a name is that of a layer's weight or bias, and not of an optimiser's state."""
-    *above, leaf = parts_of(name)
-    return leaf in _PARAMETERS and not any(map(_ASIDE.search, above))
+    return parts_of(name)[-1] in _PARAMETERS and not is_aside(name)
+
+
+def is_aside(name: str) -> bool:
+    """Whether a module in a tensor's name says that it is about parameters, as an optimiser's."""
+    return any(map(_ASIDE.search, parts_of(name)[:-1]))
 
 
 def parts_of(name: str) -> tuple[str, ...]:

@@ -137,6 +137,20 @@ def test_of_a_live_model_and_its_average_only_the_matched_part_counts():
     assert judged(live, both, ("", "ema"))[1] is False
 
 
+def test_what_an_optimizer_keeps_does_not_count():
+    rng = np.random.default_rng(0)
+    weights = network((16, 32, 32), seed=1)
+    files = []
+    for _ in range(2):
+        moments = {
+            f"optimizer.state.{at}.exp_avg": rng.normal(0, 1, values.shape)
+            for at, values in enumerate(weights.values())
+            if values.ndim == 4
+        }
+        files.append(weights | moments)
+    assert judged(*files) == (1.0, True)
+
+
 def test_names_that_differ_are_paired_by_their_layers():
     a = network((16, 32, 32, 16), seed=1)
     b = {
