@@ -10,7 +10,7 @@ from bncli.model.changes import How, State
 from bncli.report import ANSWER_ROWS, Column, Severity, Table
 from bncli.rulebook.interface import percent
 from bncli.rulebook.layers import label, plain_count
-from bncli.sections.answer import FEW_ROWS, counted
+from bncli.sections.answer import FEW_ROWS, counted, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +46,9 @@ MOST_NAMED, MOST_MOVING = 10, 3
 
 TINY = 0.001
 """Standard deviations by which a mean has hardly moved."""
+
+SMALL = 0.01
+"""A share below which its digits tell more than a whole percent."""
 
 COLUMNS = (
     Column("layer", "layer"),
@@ -186,4 +189,7 @@ def _range(ends: tuple[float, float] | None, tiny: float = 0.0) -> str | None:
 
 
 def _most_percent(ends: tuple[float, float]) -> str:
-    return percent(ends[1]) if ends[1] else "0"
+    change = ends[1]
+    if not change:
+        return "0"
+    return percent(change) if change < SMALL else share(change)

@@ -127,7 +127,9 @@ def _two(
         answer=partial(layers_answer, layers=told),
         remarks=words.remarks(compared, severities) if told else (),
         scope=words.scope(shown, compared),
-        verdict=words.verdict(shown, severities) if told else words.nothing_in_common(compared),
+        verdict=words.verdict(shown, severities, related=compared.related)
+        if told
+        else words.nothing_in_common(compared),
         nothing_checked=not told,
         read=(compared.path, compared.other_path),
         checked={compared.other_path: names},

@@ -80,7 +80,12 @@ def _apart(compared: Comparison) -> str:
     return said
 
 
-def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) -> str:
+def verdict(
+    layers: Sequence[LayerVersion],
+    severities: Mapping[str, Severity],
+    *,
+    related: bool | None = None,
+) -> str:
     """What happened to the layers as a whole, without a full stop."""
     here = [layer for layer in layers if has_partner(layer)]
     groups = grouped(here, severities)
@@ -106,7 +111,8 @@ def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) 
         number, rest = said[0].split(" ", 1)
         be = "is" if number == "1" else "are"
         parts.append(", ".join([f"{counted(int(number), 'layer')} {be} {rest}", *said[1:]]))
-    return "; ".join(parts)
+    apart = "the networks were trained apart: " if related is False else ""
+    return apart + "; ".join(parts)
 
 
 def in_first(layer: LayerVersion) -> bool:

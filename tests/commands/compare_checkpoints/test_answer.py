@@ -81,6 +81,15 @@ def test_a_single_layer_of_a_state_has_its_name():
     assert [row["layer"] for row in answer(layers).rows][-1] == "same"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [(0.0, "0"), (0.000051, "0.0051%"), (0.024, "2%"), (1.006, "101%")]
+)
+def test_the_change_of_weights_is_a_percentage(change, said):
+    measures = Measures(weight_change=change)
+    layer = LayerVersion("a", "a", How.NAME, Certainty.CERTAIN, Found(State.WEIGHTS), measures)
+    assert answer([layer]).rows[0]["change"] == said
+
+
 def test_groups_and_the_worst_finding_of_each():
     layers = [version("a", State.IDENTICAL), version("b", State.TRAINED), version("c", State.RESET)]
     severities = severities_of(

@@ -92,8 +92,10 @@ def test_the_whole_in_one_sentence():
         (some(State.STATISTICS, 2), "in both layers the statistics moved and the weights did not"),
         (
             some(State.WEIGHTS, 4) + some(State.IDENTICAL, 1),
-            "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and the "
-            "statistics did not",
+            (
+                "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and the "
+                "statistics did not"
+            ),
         ),
         (
             [
@@ -102,8 +104,10 @@ def test_the_whole_in_one_sentence():
                 version("", State.LOST, how=None, other="new"),
                 version("", State.LOST, how=None, other="newer"),
             ],
-            "2 of 5 layers are identical, bit for bit; 1 layer is in the first file alone, 2 in "
-            "the second file alone",
+            (
+                "2 of 5 layers are identical, bit for bit; 1 layer is in the first file alone, 2 in "
+                "the second file alone"
+            ),
         ),
     ],
 )
@@ -137,6 +141,10 @@ def test_networks_that_were_trained_apart_are_said_to_be_so_at_once():
         "are not those of one training run"
     )
     assert len(subject(compared(version("x"), related=True, correlation=0.9))) == 1
+    layers = some(State.DIFFERENT, 3)
+    assert verdict(layers, {}, related=False) == (
+        "the networks were trained apart: all 3 layers differ"
+    )
 
 
 def test_remarks():
@@ -153,9 +161,11 @@ def test_remarks():
     assert remarks(compared(*layers, others=others), {"new"}) == (
         "1 layer of the first file has no partner in b.pt: gone",
         "matched by shape and order (likely): x with p and 1 more",
-        "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same bit "
-        "for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
-        "alone (v)",
+        (
+            "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same bit "
+            "for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
+            "alone (v)"
+        ),
     )
     assert remarks(compared(version("x"), others=OtherWeights()), {}) == (
         "other weights: there are none",
