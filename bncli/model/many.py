@@ -13,7 +13,8 @@ class Kind(str, Enum):
 
     TARGET: one file that is compared with all others. SERIES: files whose counters grow. RANKS:
     files with equal counters, or none, and equal parameters. CLIENTS: the same, but the parameters
-    differ. APART: counters that neither grow nor are equal.
+    differ. APART: counters
+    that neither grow nor are equal, or networks that were trained apart.
     """
 
     TARGET = "target"
@@ -177,3 +178,4 @@ class Many:
     ranks: Ranks | None = None
     drift: tuple[float, float] | None = None
     sure: Certainty = Certainty.CERTAIN
+    related: bool | None = None

@@ -211,7 +211,8 @@ def _jump(jump: Jump, files: int) -> Finding:
                 "times": jump.times if math.isfinite(jump.times) else None,
                 "back": jump.back,
             },
-            detail=f"This is {times(jump.times)} the usual way between two files{where}. {after}",
+            detail=f"This is {times(jump.times)} the layer's usual step from file to file{where}. "
+            f"{after}",
             hint="" if jump.back else "Look at what changed in training before this file.",
             severity=Severity.WARNING if jump.back else Severity.INFO,
             extent=jump.layers,
@@ -274,7 +275,8 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
     parameters = (
         "weight and bias of all files agree in every bit that was read"
         if equal
-        else f"the parameters of these {files} files differ, too: clients or separate runs"
+        else f"the parameters of these {files} files differ, too: "
+        f"{'networks trained apart' if many.related is False else 'clients or separate runs'}"
     )
     return replace(
         UNSYNCED.finding(

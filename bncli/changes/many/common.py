@@ -7,11 +7,13 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.changes.before import befores
-from bncli.changes.matching import matched
+from bncli.changes.kinship import kinship
+from bncli.changes.matching import Match, matched
 from bncli.changes.pair import Before, as_dtype, coarser
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
+from bncli.model.changes import How
 from bncli.report import Certainty
 from bncli.state_dict import LayerRefs, batch_norm_layers
 
@@ -72,6 +74,11 @@ class Common:
         """The same with the files in another order; the layers keep their names and theirs."""
         layers = tuple(tuple(versions[at] for at in order) for versions in self.layers)
         return replace(self, files=tuple(self.files[at] for at in order), layers=layers, fronts={})
+
+    def related(self, one: int, other: int) -> bool | None:
+        """Whether the weights of two files are of one network at two times; None if untold."""
+        pairs = [Match(each[one], each[other], How.NAME) for each in self.layers]
+        return kinship(self.files[one], self.files[other], pairs)[1]
 
     def tensors(self, *leaves: str) -> list[tuple[str, str, Refs]]:
         """The tensors of some leaves that every file has: the layer's name, the leaf, the refs."""
@@ -245,6 +252,11 @@ def sample(ref: TensorRef, step: int = 1) -> FloatArray:
         left = max(1, left)
     rows = slice(0, None, max(1, -(-ref.shape[0] // MOST_ROWS)))
     return _wide(ref.part((rows, *reversed(block))).read())
+
+
+def same_rows(values: FloatArray) -> bool:
+    """Whether all rows have the same bits."""
+    return all(row.tobytes() == values[0].tobytes() for row in values[1:])
 
 
 def evenly(items: Sequence[Any], most: int) -> Iterator[Any]:

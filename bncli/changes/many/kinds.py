@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from bncli.changes.many.common import Common
+from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.counters import counter_of
 from bncli.changes.many.ranks import side_by_side
 from bncli.changes.many.series import in_series
 from bncli.changes.many.target import of_target
 from bncli.light import np
 from bncli.model.many import Kind, Many
+from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) -> Many:
     """What the target is of the files; without one, what the files are to each other.
 
-    A series where the counters grow, else ranks or clients where they are equal or missing. Raises
-    FileError where a file is damaged.
+    A series where the counters grow, unless the weights are of networks that were trained apart;
+    ranks or clients where they are equal or missing. Raises FileError where a file is damaged.
     """
     if target is not None:
         return of_target(files, target)
@@ -35,12 +37,16 @@ def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) 
     if not common.layers:
         return result
     counters = _counters(common)
-    if not counters.size or bool((counters == counters[0]).all()):
-        found = side_by_side(common)
-        return replace(result, kind=found.kind, rows=found.rows, ranks=found.ranks)
-    order = _growing(counters)
+    equal = not counters.size or bool((counters == counters[0]).all())
+    order = None if equal else _growing(common, counters)
+    if order is not None and any(common.related(*pair) is False for pair in pairwise(order)):
+        return replace(result, rows=side_by_side(common).rows, related=False)
     if order is None:
-        return replace(result, rows=side_by_side(common).rows)
+        found = side_by_side(common)
+        kind = found.kind if equal else Kind.APART
+        related = None if kind is Kind.RANKS else _all_related(common)
+        ranks = found.ranks if equal else None
+        return replace(result, kind=kind, rows=found.rows, ranks=ranks, related=related)
     ordered = common.in_order(order)
     series = in_series(ordered)
     return replace(
@@ -62,12 +68,27 @@ def _counters(common: Common) -> FloatArray:
     return np.array(rows, np.float64).T if rows else np.empty((0, 0))
 
 
-def _growing(counters: FloatArray) -> list[int] | None:
+def _growing(common: Common, counters: FloatArray) -> list[int] | None:
     """The order in which no layer's counter falls and some grow at each file; None for none.
 
-    Files with equal counters stay in the order given, and are a series only with others.
+    A file may be there twice, as the last one of a run often is.
     """
     order = sorted(range(len(counters)), key=lambda file: float(counters[file].sum()))
     steps = np.diff(counters[order], axis=0)
-    grows = bool((steps >= 0).all()) and bool((steps > 0).any(1).all())
-    return order if grows else None
+    if not bool((steps >= 0).all()):
+        return None
+    for pair, grown in zip(pairwise(order), steps, strict=True):
+        if not grown.any() and not _copies(common.in_order(pair)):
+            return None
+    return order
+
+
+def _copies(common: Common) -> bool:
+    """Whether two files have the same layers, bit for bit."""
+    return same_rows(read(common.tensors(*VECTORS)).each)
+
+
+def _all_related(common: Common) -> bool | None:
+    """False where some file is not related to the first; None where that is not shown."""
+    found = [common.related(0, other) for other in range(1, len(common.files))]
+    return False if False in found else True if all(found) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.changes.many.common import Common, read
+from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.moves import Move, stacked
 from bncli.changes.many.series import Path, counts_of, row_of
 from bncli.changes.pair import Side, agree
@@ -51,7 +51,7 @@ def side_by_side(common: Common) -> Together:
     APART where no parameters tell. Raises FileError.
     """
     parameters = read([*common.tensors("weight", "bias"), *common.before()])
-    equal = all(row.tobytes() == parameters.each[0].tobytes() for row in parameters.each[1:])
+    equal = same_rows(parameters.each)
     kind = Kind.RANKS if equal else Kind.CLIENTS
     if not parameters.each.size or (equal and _initial(parameters.each[0])):
         kind = Kind.APART
@@ -67,9 +67,7 @@ def side_by_side(common: Common) -> Together:
         for file in range(1, len(sides)):
             move = Move(mean[[0, file]], var[[0, file]], sides[0].layer.eps)
             moves[file].append((path, move))
-        if any(row.tobytes() != mean[0].tobytes() for row in mean) or any(
-            row.tobytes() != var[0].tobytes() for row in var
-        ):
+        if not (same_rows(mean) and same_rows(var)):
             worst.append(_worst(name, sides, mean, var))
     rows = tuple(
         row_of(str(file.path), counts_of(common, number), None, moves[number], {})

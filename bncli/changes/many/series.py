@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from bncli.changes.many.common import Common, read
+from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.counters import counter_of
 from bncli.changes.many.moves import Move, stacked
 from bncli.changes.pair import Side
 from bncli.light import dataclass, np
 from bncli.model.many import FileRow, Jump, Still
 from bncli.rulebook.order import median, middle_of
-
-if TYPE_CHECKING:
-    from bncli.model import FloatArray
 
 JUMP = 1.0
 """The least distance of a jump: a mean by 1 standard deviation, or a variance by a factor of 4.
@@ -254,14 +250,9 @@ def _by_weights(
         moved = None
         for tensors in (before, own):  # the layer's own, where it has any
             values = read([each for each in tensors if each[0] == name]).each[since:]
-            moved = moved if not values.size else not _equal(values)
+            moved = moved if not values.size else not same_rows(values)
         found.setdefault(moved, []).append(name)
     return [(moved, tuple(layers)) for moved, layers in found.items()]
-
-
-def _equal(values: FloatArray) -> bool:
-    """Whether all rows have the same bits."""
-    return all(row.tobytes() == values[0].tobytes() for row in values[1:])
 
 
 def _drift(paths: Sequence[Path]) -> tuple[float, float] | None:

@@ -35,6 +35,8 @@ KNOWN = 0.01
 OWN_ROUNDOFF = 2.0**-45
 """The rounding that float64 values are allowed: sums and weights are computed in float64 here, too,
 and are not better known than that."""
+MOST_TRIED = 4
+"""Of how many of the nearest plain candidates the layers are counted in which they hold."""
 LEAST_SHARE = 1e-3
 """The least share of the initial value that is told."""
 POOLED_LEFT = 0.05
@@ -261,17 +263,24 @@ def pooled(sources: Sources) -> Fit | None:
 
 
 def nearest(sources: Sources) -> Fit:
-    """NONE: the plain candidate that lies nearest, and where it does not hold."""
-    candidates = [(Made.MEAN, np.full(sources.files, 1 / sources.files))]
-    candidates += [(Made.FILE, _unit(sources.files, file)) for file in range(sources.files)]
-    left = [_rms((sources.t - weights @ sources.x) / sources.room) for _, weights in candidates]
-    weights = candidates[int(np.argmin(left))][1]
-    expected = weights @ sources.x
+    """NONE: the plain candidate that holds in most layers, or else lies nearest; and where not."""
+    candidates = [np.full(sources.files, 1 / sources.files)]
+    candidates += [_unit(sources.files, file) for file in range(sources.files)]
+    left = [_rms((sources.t - weights @ sources.x) / sources.room) for weights in candidates]
+    order = sorted(range(len(candidates)), key=left.__getitem__)[:MOST_TRIED]
+    found = [(len(sources.values.layers_where(off)), off, candidates[at]) for at in order
+             for off in [_off(sources, candidates[at])]]  # fmt: skip
+    _, off, weights = min(found, key=lambda each: each[0])
+    return Fit(Made.NONE, weights, *sources.left(weights @ sources.x), off=off)
+
+
+def _off(sources: Sources, weights: FloatArray) -> NDArray[np.bool_]:
+    """Which values, of all, a weighted sum does not explain."""
     size = np.abs(weights) @ np.abs(sources.x)
     bound = (sources.files + 3) * (sources.roundoffs * size + sources.tiniest)
     off = sources.broken.copy()
-    off[sources.usable] = np.abs(sources.t - expected) > bound
-    return Fit(Made.NONE, weights, *sources.left(expected), off=off)
+    off[sources.usable] = np.abs(sources.t - weights @ sources.x) > bound
+    return off
 
 
 def _least_squares(sources: Sources, *, initial: bool) -> tuple[FloatArray | None, FloatArray]:

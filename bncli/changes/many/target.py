@@ -89,10 +89,12 @@ def _origin(group: str, values: Values, names: Sequence[str]) -> Origin:
     if fit.made is Made.NONE and _cannot_tell(sources, fit):
         what = "too few values differ between the files to tell"
         return Origin(group, Made.UNTOLD, what, values=values.each.shape[1], total=values.total)
+    off = () if fit.off is None else values.layers_where(fit.off)
+    layers = len({layer for layer, _, _ in values.parts})
     return Origin(
         group,
         fit.made,
-        _said(fit, names),
+        _said(fit, names, len(off), layers),
         fit.certainty,
         exact=fit.exact,
         weights=tuple(fit.weights.tolist()),
@@ -102,7 +104,7 @@ def _origin(group: str, values: Values, names: Sequence[str]) -> Origin:
         roundings=fit.roundings,
         values=values.each.shape[1],
         total=values.total,
-        off=() if fit.off is None else values.layers_where(fit.off),
+        off=off,
     )
 
 
@@ -153,13 +155,12 @@ def _still_initial(sources: Sources) -> Fit | None:
         left[0],
         left[1],
         certainty=Certainty.LIKELY,
-        unique=False,
         initial=share,
     )
 
 
-def _said(fit: Fit, names: Sequence[str]) -> str:
-    """The candidate in a few words."""
+def _said(fit: Fit, names: Sequence[str], off: int, layers: int) -> str:
+    """The candidate in a few words; it does not hold in `off` of the layers."""
     files = len(names)
     these = f"these {files} files" if files > 1 else names[0]
     some = [name for name, weight in zip(names, fit.weights, strict=True) if weight > 0]
@@ -187,5 +188,7 @@ def _said(fit: Fit, names: Sequence[str]) -> str:
         about = "about " if fit.certainty is Certainty.LIKELY else ""
         share = percent(fit.initial or 0)
         return f"an average that still holds {about}{share} of the initial 0 and 1{unknown}"
-    best = f"the mean of {these}" if len(some) > 1 else some[0]
+    best = f"the mean of {these}" if len(some) > 1 else f"{some[0]}'s"
+    if 0 < 2 * off < layers:
+        return f"{best} in all but {off} of {layers} layers"
     return f"none of these; {best} is nearest"

@@ -232,10 +232,12 @@ def _kind(many: Many) -> str:
     if many.kind is Kind.SERIES:
         order = "sorted by" if many.reordered else "in the order of"
         return f"a series, {order} their counters: each file against the one before"
+    if many.related is False:
+        return "weights of networks that were trained apart: each file against the first"
     return {
         Kind.RANKS: "equal parameters and counters, as of ranks: each against the first",
         Kind.CLIENTS: "equal counters and other parameters, as of clients: each against the first",
-        Kind.APART: "counters that neither grow nor are equal: each file against the first",
+        Kind.APART: "neither a series nor ranks: each file against the first",
     }.get(many.kind, "")
 
 

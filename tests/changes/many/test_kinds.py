@@ -35,6 +35,27 @@ def test_the_counters_decide(tmp_path):
     )
 
 
+def test_the_last_file_may_be_there_twice(tmp_path):
+    """As a run that keeps its last file under a name of its own leaves it."""
+    one, two, three = epochs(3)
+    assert kind(tmp_path, one, two, three, three) is Kind.SERIES
+    other = {name: value + 0.01 if "mean" in name else value for name, value in three.items()}
+    assert kind(tmp_path, one, two, three, other) is Kind.APART
+
+
+def test_networks_that_were_trained_apart_are_no_series(tmp_path):
+    """Counters alone would make them one."""
+    nets = [copied(trained(network(seed, width=16, depth=4), 10 * seed, 0)) for seed in (1, 2, 3)]
+    found = compare_many(opened(tmp_path, *nets))
+    assert (found.kind, found.related) == (Kind.APART, False)
+    run = network(1, width=16, depth=4)
+    states = [copied(trained(run, 10, seed)) for seed in range(3)]
+    assert kind(tmp_path, *states) is Kind.SERIES
+    # One of them among the files of a run is enough.
+    assert kind(tmp_path, *states, nets[2] | {"x": torch.ones(1)}, states[2]) is Kind.APART
+    assert compare_many(opened(tmp_path, *clients(width=16))).related is not False
+
+
 def test_a_target_is_never_part_of_a_series(tmp_path):
     *files, last = opened(tmp_path, *epochs(4), mean(epochs(4)))
     found = compare_many(files, last)

@@ -224,6 +224,7 @@ def test_an_exponential_average_that_began_at_a_fresh_layer(tmp_path):
     assert rows["statistics"].made is Made.INITIAL
     assert rows["statistics"].certainty is Certainty.LIKELY
     assert rows["statistics"].initial == pytest.approx(0.55, abs=0.15)
+    assert "still holds about" in rows["statistics"].what
 
 
 def test_statistics_of_one_file_under_averaged_parameters(tmp_path):
@@ -267,6 +268,21 @@ def test_the_layers_in_which_the_nearest_does_not_hold_are_named(tmp_path):
     rows = origins(tmp_path, clients(), target)
     assert rows["statistics"].made is Made.NONE
     assert rows["statistics"].off == ("4",)
+
+
+def test_a_candidate_that_holds_in_most_layers_is_told(tmp_path):
+    """One layer of three was left as the first file has it."""
+    states = [
+        networks.copied(networks.trained(network(depth=3), 20, seed, shift=seed))
+        for seed in range(3)
+    ]
+    target = mean(states)
+    for leaf in ("running_mean", "running_var"):
+        target[f"7.{leaf}"] = states[0][f"7.{leaf}"]
+    rows = origins(tmp_path, states, target)
+    assert rows["statistics"].made is Made.NONE
+    assert rows["statistics"].off == ("7",)
+    assert rows["statistics"].what == "the mean of these 3 files in all but 1 of 3 layers"
 
 
 def test_a_value_that_is_not_finite_is_none_of_them(tmp_path):
