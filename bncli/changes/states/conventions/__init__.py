@@ -35,8 +35,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     fits = [
         (each, found)
         for each in CONVENTIONS
-        if set(each.relation.leaves) == set(moved)
-        and (found := fit(each.relation, pair)) is not None
+        if each.relation.moves(moved) and (found := fit(each.relation, pair)) is not None
     ]
     if not fits:
         return trained(pair, moved) or conv_bias.find(pair, moved) or _few_roundings(pair, moved)
@@ -120,7 +119,7 @@ def _swapped(pair: LayerPair, moved: tuple[str, ...]) -> Found | None:
             what,
             f"In the second file {examples(told, len(VECTORS))} of the first.",
             numbers={"cause": "swapped", "tensors": moved, "holds": held},
-            hint=f"Load each tensor of the second file under its own name: {examples(told, 4)}.",
+            hint=f"Give each tensor of the second file its own name: now {examples(told, 4)}.",
         )
     return None
 

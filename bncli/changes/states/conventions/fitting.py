@@ -89,6 +89,10 @@ class Relation:
     once: bool = False
     shown_by: tuple[str, ...] = ()
 
+    def moves(self, moved: tuple[str, ...]) -> bool:
+        """Whether these are the tensors that the relation changes."""
+        return set(self.shown_by or self.leaves) <= set(moved) <= set(self.leaves)
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:

@@ -161,6 +161,13 @@ def test_a_counter_that_rounds_to_the_other_is_no_other_moment():
     assert find(pair(side(layer, 2049, "float16"), side(swapped, 2048, "float16")), NO_FILES)
 
 
+def test_statistics_without_a_mean_are_folded_too():
+    layer = {**random_layer(), "running_mean": np.zeros(8)}
+    other = {**layer, "weight": scale(layer), "running_var": np.ones(8)}
+    found = explain(pair(layer, other), NO_FILES)
+    assert found.numbers["cause"] == "affine-only"
+
+
 @pytest.mark.parametrize("n", [500, 1568, 5000])
 def test_a_difference_of_a_few_roundings_is_not_called_movement(n):
     layer = random_layer(32)
@@ -170,6 +177,12 @@ def test_a_difference_of_a_few_roundings_is_not_called_movement(n):
     assert found.certainty is Certainty.LIKELY
     if found.numbers["cause"] != "unbiased":
         assert found.what == "variance larger by a few roundings of float16"
+
+
+def test_a_mean_of_zeros_does_not_show_that_the_batches_were_the_same():
+    layer = {**random_layer(32), "running_mean": np.zeros(32)}
+    other = {**layer, "running_var": layer["running_var"] * 1001 / 1000}
+    assert find(pair(*(side(each, dtype="float16") for each in (layer, other))), NO_FILES) is None
 
 
 def test_roundings_of_both_signs_are_no_convention():

@@ -83,3 +83,12 @@ def test_three_channels_have_to_move_clearly_to_different_values():
     assert shown(before, np.array([1.0, 2.0, 3.0, 0.0]), room)
     assert not shown(before, np.array([1.0, 2.0, 2.001, 0.0]), room)
     assert not shown(before, np.array([1.0, 2.0, 0.003, 0.0]), room)
+
+
+def test_a_relation_is_tried_where_its_tensors_moved():
+    assert DOUBLED.moves(("running_var",))
+    assert not DOUBLED.moves(())
+    assert not DOUBLED.moves(("running_mean", "running_var"))
+    pairs = Relation("two", ("weight", "bias"), lambda *_: ((), ()), shown_by=("weight",))
+    assert pairs.moves(("weight",))
+    assert not pairs.moves(("bias",))
