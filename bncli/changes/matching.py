@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from bncli.changes.alignment import aligned, contents
@@ -277,8 +277,11 @@ def _roots(
     roots: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for end, (first, second) in ends.items():
         both = product(first, second)
-        if len(first) * len(second) > _MOST_PAIRS:
-            both = product([end] * (end in keys), [end] * (end in other_keys))  # the whole names
+        if len(first) * len(second) > _MOST_PAIRS:  # then a layer that is called so as a whole
+            both = chain(
+                product([end] * (end in keys), second),
+                product([key for key in first if key != end], [end] * (end in other_keys)),
+            )
         for key, other in both:
             root, other_root = key.removesuffix(end), other.removesuffix(end)
             if root and other_root and _last(root) == _last(other_root):

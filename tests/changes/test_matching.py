@@ -510,3 +510,18 @@ def test_every_layer_is_listed_once(ours, theirs):
     second = [each.b.name for each in found if each.b]
     assert sorted(second) == sorted(f"{at}.other.bn" for at in range(len(theirs)))
     assert all((each.how is None) == (each.a is None or each.b is None) for each in found)
+
+
+@pytest.mark.parametrize("parts", [("", ""), ("", "ema"), ("", "model")])
+def test_a_layer_called_as_many_others_end_is_matched_in_a_part(parts):
+    """A ResNet's bn1 is also the end of layer1.0.bn1 and of all like it."""
+    layers = ["bn1", *(f"layer{at}.{block}.bn1" for at in (1, 2, 3, 4) for block in (0, 1, 2))]
+    net = {}
+    for at, name in enumerate(layers):
+        net |= norm(name, WIDTHS[at % 4], seed=at)
+    other = inside("model.module.", net) | inside("ema.module.", net)
+    found = names(matched(made(net), made(other), parts))
+    part = parts[1] or "model"
+    assert [pair for pair in found if pair[0]] == [
+        (name, f"{part}.module.{name}") for name in layers
+    ]
