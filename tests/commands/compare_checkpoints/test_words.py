@@ -93,8 +93,8 @@ def test_the_whole_in_one_sentence():
         (
             some(State.WEIGHTS, 4) + some(State.IDENTICAL, 1),
             (
-                "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and the "
-                "statistics did not"
+                "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and "
+                "the statistics did not"
             ),
         ),
         (
@@ -105,8 +105,8 @@ def test_the_whole_in_one_sentence():
                 version("", State.LOST, how=None, other="newer"),
             ],
             (
-                "2 of 5 layers are identical, bit for bit; 1 layer is in the first file alone, 2 in "
-                "the second file alone"
+                "2 of 5 layers are identical, bit for bit; 1 layer is in the first file alone, "
+                "2 in the second file alone"
             ),
         ),
     ],
@@ -162,8 +162,8 @@ def test_remarks():
         "1 layer of the first file has no partner in b.pt: gone",
         "matched by shape and order (likely): x with p and 1 more",
         (
-            "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same bit "
-            "for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
+            "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same "
+            "bit for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
             "alone (v)"
         ),
     )
