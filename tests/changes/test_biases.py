@@ -69,3 +69,14 @@ def test_the_bias_of_a_convolution_is_read():
     assert found.dtype == "float32"
     assert bias_of(before(conv), 4).values is None
     assert bias_of(before(nn.Conv2d(2, 3, 1, bias=False)), 3).values is None
+
+
+def test_a_bias_in_fewer_digits_than_the_weight_is_compared_in_those():
+    layer = random_layer()
+    expected = as_dtype(right(layer, None), "float16")
+    found = fold_of_bias(
+        side(layer).layer, SCALE, Bias(None), Bias(expected, "float16"), None, "float32"
+    )
+    assert found.fault == ""
+    assert found.told == 8
+    assert folded(layer, None, expected).fault == "other-bias"

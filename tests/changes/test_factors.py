@@ -129,3 +129,24 @@ def test_values_that_are_not_there_raise():
     a = ref(torch.randn(3, 4), "a")
     with pytest.raises(TensorError):
         factors(a, replace(a, storage=None, unreadable="quantised"), 0, 3, "float32")
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_every_block_counts_where_all_have_all_channels(at):
+    torch.manual_seed(0)
+    weight, factor = torch.randn((FIRST + BLOCK) // 8, 16), torch.linspace(0.5, 2, 16)
+    new = weight * factor
+    assert factors(ref(weight, "a"), ref(new, "b"), 1, 16, "float32").include(
+        factor.double().numpy()
+    )
+    new[at, 3] *= 1.001
+    assert factors(ref(weight, "a"), ref(new, "b"), 1, 16, "float32") is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_have_no_factor(value):
+    weight = torch.randn(3, 4)
+    new = weight * 2
+    new[1, 1] = value
+    assert factors(ref(weight, "a"), ref(new, "b"), 0, 3, "float32") is None
+    assert factors(ref(new, "a"), ref(weight, "b"), 0, 3, "float32") is None
