@@ -179,6 +179,15 @@ def test_a_difference_of_a_few_roundings_is_not_called_movement(n):
         assert found.what == "variance larger by a few roundings of float16"
 
 
+def test_two_conventions_that_both_fit_make_it_likely_alone():
+    layer = {**random_layer(), "running_var": 1 + np.arange(8) * 2e-5}
+    found = find(pair(layer, {**layer, "running_var": layer["running_var"] + 1e-3}), NO_FILES)
+    assert found.certainty is Certainty.LIKELY
+    layer["running_var"] *= np.arange(1, 9)
+    found = find(pair(layer, {**layer, "running_var": layer["running_var"] + 1e-3}), NO_FILES)
+    assert found.certainty is Certainty.CERTAIN
+
+
 def test_a_mean_of_zeros_does_not_show_that_the_batches_were_the_same():
     layer = {**random_layer(32), "running_mean": np.zeros(32)}
     other = {**layer, "running_var": layer["running_var"] * 1001 / 1000}
