@@ -152,14 +152,14 @@ class Values:
     """Tensors of a group, as each file has them, one after the other.
 
     `each` has shape (files, values), float64; the target, where there is one, is the last row.
-    `parts` says which layer and leaf some columns are of, and `dtypes` how each file stores them.
-    `total` counts the values of the tensors as they are stored.
+    `parts` says which layer and leaf some columns are of, `dtypes` how each file stores them, and
+    `sizes` how many values are stored.
     """
 
     each: FloatArray
     parts: tuple[tuple[str, str, slice], ...]
     dtypes: tuple[tuple[str, ...], ...]
-    total: int
+    sizes: tuple[int, ...]
     roundoffs: FloatArray = field(init=False)
     tiniest: FloatArray = field(init=False)
 
@@ -172,6 +172,11 @@ class Values:
         object.__setattr__(self, "roundoffs", roundoffs)
         object.__setattr__(self, "tiniest", tiniest)
 
+    @property
+    def total(self) -> int:
+        """How many values the tensors have, read or not."""
+        return sum(self.sizes)
+
     def only(self, leaves: Iterable[str]) -> Values:
         """The values of some leaves alone."""
         leaves = set(leaves)
@@ -182,9 +187,8 @@ class Values:
             layer, leaf, _ = self.parts[i]
             parts.append((layer, leaf, slice(at, at := at + some.shape[1])))
         each = np.concatenate(columns, axis=1) if columns else self.each[:, :0]
-        whole = max(self.each.shape[1], 1)
-        total = round(self.total * each.shape[1] / whole)
-        return Values(each, tuple(parts), tuple(self.dtypes[i] for i in kept), total)
+        dtypes = tuple(self.dtypes[i] for i in kept)
+        return Values(each, tuple(parts), dtypes, tuple(self.sizes[i] for i in kept))
 
     def rounded(self, values: FloatArray, file: int = -1) -> FloatArray:
         """Values, shape (values,), as a file's dtypes hold them."""
@@ -222,7 +226,8 @@ def read(tensors: Sequence[tuple[str, str, Refs]]) -> Values:
     columns: list[FloatArray] = []
     parts: list[tuple[str, str, slice]] = []
     dtypes: list[tuple[str, ...]] = []
-    total = at = 0
+    stored: list[int] = []
+    at = 0
     for layer, leaf, refs in usable:
         try:
             some = np.stack([sample(ref, step) for ref in refs])
@@ -231,9 +236,9 @@ def read(tensors: Sequence[tuple[str, str, Refs]]) -> Values:
         parts.append((layer, leaf, slice(at, at := at + some.shape[1])))
         dtypes.append(tuple(ref.dtype for ref in refs))
         columns.append(some)
-        total += refs[0].numel
+        stored.append(refs[0].numel)
     each = np.concatenate(columns, axis=1) if columns else np.empty((files, 0))
-    return Values(each, tuple(parts), tuple(dtypes), total)
+    return Values(each, tuple(parts), tuple(dtypes), tuple(stored))
 
 
 def sample(ref: TensorRef, step: int = 1) -> FloatArray:

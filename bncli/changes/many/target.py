@@ -91,10 +91,12 @@ def _origin(group: str, values: Values, names: Sequence[str]) -> Origin:
         return Origin(group, Made.UNTOLD, what, values=values.each.shape[1], total=values.total)
     off = () if fit.off is None else values.layers_where(fit.off)
     layers = len({layer for layer, _, _ in values.parts})
+    count, total = values.each.shape[1], values.total
+    where = f" in the {count:,} of {total:,} values that were read" if count < total else ""
     return Origin(
         group,
         fit.made,
-        _said(fit, names, len(off), layers),
+        _said(fit, names, len(off), layers, where),
         fit.certainty,
         exact=fit.exact,
         weights=tuple(fit.weights.tolist()),
@@ -102,8 +104,8 @@ def _origin(group: str, values: Values, names: Sequence[str]) -> Origin:
         initial=fit.initial,
         residual=fit.residual,
         roundings=fit.roundings,
-        values=values.each.shape[1],
-        total=values.total,
+        values=count,
+        total=total,
         off=off,
     )
 
@@ -159,12 +161,15 @@ def _still_initial(sources: Sources) -> Fit | None:
     )
 
 
-def _said(fit: Fit, names: Sequence[str], off: int, layers: int) -> str:
-    """The candidate in a few words; it does not hold in `off` of the layers."""
+def _said(fit: Fit, names: Sequence[str], off: int, layers: int, where: str) -> str:
+    """The candidate in a few words; it does not hold in `off` of the layers.
+
+    `where` follows a claim about bits, and says which values were compared.
+    """
     files = len(names)
     these = f"these {files} files" if files > 1 else names[0]
     some = [name for name, weight in zip(names, fit.weights, strict=True) if weight > 0]
-    rounding = "bit for bit" if fit.exact else "up to rounding"
+    rounding = f"bit for bit{where}" if fit.exact else "up to rounding"
     if fit.dtype:
         rounding = f"up to the rounding of {fit.dtype}"
     if fit.made is Made.SAME:

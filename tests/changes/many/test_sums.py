@@ -34,7 +34,7 @@ def sources(x, t, leaf="weight", dtype="float32"):
             ("bn", "running_mean", slice(0, half)),
             ("bn", "running_var", slice(half, count)),
         )
-    return Sources(Values(each, parts, ((dtype,) * len(each),) * len(parts), count))
+    return Sources(Values(each, parts, ((dtype,) * len(each),) * len(parts), (count,)))
 
 
 def normal(files=4, values=64, seed=0):

@@ -48,6 +48,16 @@ def test_a_file_is_found_bit_for_bit(tmp_path, dtype):
         assert rows[group].certainty is Certainty.CERTAIN
 
 
+def test_what_was_read_is_told_where_bits_are_claimed(tmp_path):
+    """Of a large weight some values are read, and the claim is about these alone."""
+    states = [networks.copied(networks.trained(network(width=40), 5, seed)) for seed in range(2)]
+    row = origins(tmp_path, states, states[1])["parameters"]
+    assert row.total == 40 * (3 + 40) * 9 + 4 * 40
+    assert 1000 < row.values < row.total
+    read = f"{row.values:,} of {row.total:,}"
+    assert row.what == f"1.pt's, bit for bit in the {read} values that were read"
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_file_is_found_up_to_the_rounding_of_a_dtype(tmp_path, dtype):
     for target in (to(epochs()[2], dtype), to(to(epochs()[2], dtype), torch.float32)):
