@@ -61,7 +61,8 @@ LOST = Rule(
     "statistics-lost",
     Severity.WARNING,
     "what one file holds of a layer is missing or impossible in the other",
-    "Take it from the file that has it, or re-estimate the statistics with bncli recalibrate.",
+    "Take what is missing from the file that has it, or re-estimate the statistics with bncli "
+    "recalibrate.",
     symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
     arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
     "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "

@@ -27,6 +27,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
                 State.LOST,
                 f"{examples(missing, len(VECTORS) + 1)} missing in the {where} file",
                 numbers={"cause": "missing", "missing": missing, "missing_in": where},
+                hint=_fix(missing, "second" if where == "first" else "first"),
             )
     unread = [*pair.a.layer.unread, *pair.b.layer.unread]
     if unread:
@@ -42,8 +43,17 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             State.DIFFERENT,
             f"{sizes[0]} channels in the first file, {sizes[1]} in the second",
             numbers=_cause("size"),
+            hint="Compare files of one architecture.",
         )
     return None
+
+
+def _fix(missing: Sequence[str], there: str) -> str:
+    """What to do about missing tensors that the other file has."""
+    what = "the missing tensor" if len(missing) == 1 else "the missing tensors"
+    if {"weight", "bias"} & {*missing}:
+        return f"Take {what} from the {there} file."
+    return f"Take {what} from the {there} file, or re-estimate them with bncli recalibrate."
 
 
 def _lacks(side: Side, other: Side, leaf: str) -> bool:

@@ -110,6 +110,7 @@ def _both(pair: LayerPair, files: Files) -> Found:
             State.DIFFERENT,
             f"statistics and weights moved, the counter stays {plain_count(b)}",
             numbers={"cause": "same-count"},
+            hint="Nothing needs fixing if one of the two is an average: averages keep the counter.",
         )
     if b == 0:
         return Found(
@@ -117,6 +118,7 @@ def _both(pair: LayerPair, files: Files) -> Found:
             f"statistics and weights moved, the counter is 0, after {plain_count(a)}",
             "Averages of weights often leave the counter at 0.",
             numbers={"cause": "count-reset"},
+            hint="Nothing needs fixing if the second file is such an average.",
         )
     if batches < 0:
         return Found(

@@ -26,6 +26,10 @@ Vectors = tuple[dict[str, "FloatArray"], dict[str, "FloatArray"], dict[str, str]
 """The vectors of the first and the second layer, and the dtypes to which they were rounded."""
 
 
+OWN = "Load each layer's tensors under its own name."
+"""The fix where a layer holds another's tensors."""
+
+
 def find(pair: LayerPair, files: Files) -> Found | None:
     """ORDER where the second layer has the first's values in other channels, or another layer's."""
     if not pair.coherent or pair.of(*pair.same) is not Same.MOVED:
@@ -106,6 +110,9 @@ def _permuted(
             what,
             " ".join(filter(None, (words.get(convolution, ""), _counted(pair)))),
             numbers=_numbers("permuted", whole, leaves, convolution=convolution),
+            hint=""
+            if convolution == "same order"
+            else "Put the channels into the order of the convolution before the layer.",
         )
     moved = [leaf for leaf in leaves if not same_rows(ours[leaf], theirs[leaf])]
     kept = [leaf for leaf in leaves if leaf not in moved]
@@ -190,18 +197,19 @@ def _held_by(holder: Holder, own: str) -> Found:
     named = in_prose(holder.name)
     if holder.swapped:
         what, detail = f"exchanged with {named}", f"The second file has {in_prose(own)} there."
-        return Found(State.ORDER, what, detail, numbers=_holding("exchanged", holder))
+        return Found(State.ORDER, what, detail, numbers=_holding("exchanged", holder), hint=OWN)
     if holder.chain:
         where = "before" if holder.offset < 0 else "after"
         what = f"holds what the layer {where} it had, {named}"
         detail = f"So does {in_prose(holder.chain)}: the layers are shifted by one."
-        return Found(State.ORDER, what, detail, numbers=_holding("chain", holder))
+        return Found(State.ORDER, what, detail, numbers=_holding("chain", holder), hint=OWN)
     detail = "The names differ in one word, as those of a network and its copy do."
     return Found(
         State.ORDER,
         f"holds the tensors of {named}",
         detail if holder.branch else "",
         numbers=_holding("other-layer", holder),
+        hint=OWN,
     )
 
 

@@ -15,18 +15,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+AGAIN = "Take the statistics from the first file, or re-estimate them with bncli recalibrate."
+"""The fix where the second file's statistics say nothing."""
+
+
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
     """IMPOSSIBLE, RESET or EMPTY, where the first file's layer is not so, too."""
     if pair.statistics is None:
         return _impossible(pair)
     if all_zero(pair.b) and not all_zero(pair.a):
-        return Found(
-            State.EMPTY, "mean and variance are 0 in the second file", numbers={"cause": "zero"}
-        )
+        what = "mean and variance are 0 in the second file"
+        return Found(State.EMPTY, what, numbers={"cause": "zero"}, hint=AGAIN)
     if initial(pair.b) and not initial(pair.a):
-        return Found(
-            State.RESET, "mean 0 and variance 1 in the second file", numbers={"cause": "initial"}
-        )
+        what = "mean 0 and variance 1 in the second file"
+        if _untrained(pair):
+            return Found(
+                State.RESET,
+                what,
+                "weight, bias and the counter are those of a new layer, too.",
+                numbers={"cause": "initial"},
+                hint="If the second file is the start of the training, give it first. Otherwise "
+                "look for names that load_state_dict(strict=False) left out.",
+            )
+        return Found(State.RESET, what, numbers={"cause": "initial"}, hint=AGAIN)
     return _impossible(pair)
 
 
@@ -40,6 +51,18 @@ def all_zero(side: Side) -> bool:
     """Whether both statistics are exactly 0 in every channel."""
     mean, var = side.layer.mean, side.layer.var
     return mean is not None and var is not None and not mean.any() and not var.any()
+
+
+def _untrained(pair: LayerPair) -> bool:
+    """Whether the second file's layer has the initial weight, bias and counter, the first not."""
+    new, old = (
+        side.counter == 0
+        and side.layer.weight is not None
+        and bool((side.layer.weight == 1).all())
+        and (side.layer.bias is None or not side.layer.bias.any())
+        for side in (pair.b, pair.a)
+    )
+    return new and not old
 
 
 def _impossible(pair: LayerPair) -> Found | None:
@@ -72,7 +95,7 @@ def _fix(leaf: str, narrow: str) -> str:
         return f"Keep {leaf} in float32 where the weights are {narrow}."
     if leaf in ("weight", "bias"):
         return "Take an earlier checkpoint: training does not lead back from NaN or Inf."
-    return ""
+    return AGAIN
 
 
 def _odd(leaf: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:

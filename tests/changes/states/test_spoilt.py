@@ -44,3 +44,18 @@ def test_a_negative_mean_is_fine():
     b = random_layer()
     b["running_mean"] = -np.abs(b["running_mean"])
     assert find(pair(random_layer(), b), NO_FILES) is None
+
+
+@pytest.mark.parametrize(
+    ("counter", "weight", "start"), [(0, 1, True), (0, 2, False), (9, 1, False)]
+)
+def test_a_layer_that_is_new_in_all_may_be_the_start_of_training(counter, weight, start):
+    new = {
+        "weight": np.full(8, weight, np.float32),
+        "bias": np.zeros(8, np.float32),
+        "running_mean": np.zeros(8, np.float32),
+        "running_var": np.ones(8, np.float32),
+    }
+    found = find(pair(side(random_layer(), 100), side(new, counter)), NO_FILES)
+    assert found.state is State.RESET
+    assert ("give it first" in found.hint) is start
