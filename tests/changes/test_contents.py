@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from bncli.changes import contents
 from bncli.changes.contents import compared
 from bncli.errors import CorruptFileError, FileError
-from bncli.files.file_bytes import FileBytes
+from bncli.files.file_bytes import Checksum, FileBytes
 from bncli.files.reading import reading
 from bncli.loaders import open_model, open_tensor
 from bncli.model import TensorRef
@@ -294,6 +294,24 @@ def test_equal_checksums_are_enough(save, reads):
     save("b.pth", {"x": shared[10:20], "all": shared})
     assert compared(tensors("a.pth")["x"], tensors("b.pth")["x"]) is Same.SAME
     assert reads == []
+
+
+def test_equal_checksums_of_bytes_that_are_read_otherwise_tell_nothing(folder):
+    x = np.arange(12, dtype="<f4").reshape(3, 4)
+    refs = []
+    for name in "ab":
+        path = folder / name
+        path.write_bytes(x.tobytes())
+        sums = Checksum(name, 0, x.nbytes, zlib.crc32(x))
+        place = FileBytes(path, 0, x.nbytes, checksum=sums)
+        refs.append(TensorRef("x", path, (3, 4), "float32", (4, 1), place))
+    a, b = refs
+    assert compared(a, b) is Same.SAME
+    assert compared(a, replace(b, strides=(1, 3))) is Same.MOVED
+    big = replace(b, storage=replace(b.storage, byteorder="big"))
+    assert compared(a, big) is Same.MOVED
+    assert compared(big, replace(big, name="y", path=folder / "a")) is Same.SAME
+    assert compared(a, replace(b, dtype="int32")) is Same.MOVED
 
 
 def test_the_same_bytes_are_not_read(folder, reads):
