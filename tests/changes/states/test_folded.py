@@ -346,3 +346,16 @@ def test_a_layer_without_weight_and_bias_folds():
     fused = multiplied(conv, scale, (conv.bias.double() - layer.running_mean.double()) * scale)
     found = look(conv, layer, fused)
     assert (found.numbers["fault"], found.numbers["eps"]) == (None, 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bias", "linear"])
+def test_a_fold_in_another_frameworks_layout_is_right(kind):
+    conv, layer = made(kind)
+    fused = fused_by_torch(conv, layer)
+    fused.weight = nn.Parameter(fused.weight.movedim((0, 1), (-1, -2)).contiguous())
+    assert look(conv, layer, fused).numbers["fault"] is None
+
+
+def test_one_number_shows_nothing():
+    conv, layer = nn.Conv2d(1, 1, 1, bias=False).eval(), trained(nn.BatchNorm2d(1))
+    assert look(conv, layer, fuse_conv_bn_eval(conv, layer)) is None
