@@ -82,11 +82,13 @@ CONVENTION = Rule(
     "copied.",
     arithmetic="One formula leads from the tensors of the first file to those of the second in "
     "every channel: the biased variance times n/(n-1), the variance plus eps, 1/sqrt(var + eps), "
-    "mean and variance exchanged, a common factor. It holds within the rounding of the dtype.",
+    "mean and variance exchanged, a common factor. It holds within the rounding of the dtype. It "
+    "is a note where both files give the same outputs in evaluation, up to rounding.",
     certainty="Certain where the formula holds within the rounding of the numbers, likely where "
     "it holds up to a scatter that is small beside what it explains.",
     lookalike="A common factor on the means and its square on the variances come from an input "
     "that was scaled, not from a convention.",
+    milder=Severity.INFO,
     less_sure=(Certainty.LIKELY,),
     seen=("pytorch/pytorch#22192",),
 )
