@@ -39,7 +39,7 @@ class Words:
         undo = _with_eps(self.undo, eps)
         return Found(
             State.CONVENTION,
-            what if eps is None else f"{what}, eps {eps:g}",
+            what if eps is None else f"{what}, {f'eps {eps:g}' if eps else 'without eps'}",
             f"{detail} {self.detail}".rstrip(),
             numbers={
                 "cause": fit.relation.cause,
@@ -79,10 +79,12 @@ def said_of_constant(fit: Fit) -> Found:
         reading = f"An eps was added to the variance of the {larger} file, or taken from the other."
     elif two:
         reading = f"It is the difference of two usual eps, {two[0]:g} and {two[1]:g}."
-    sign, undo = ("+", "Subtract {} from") if constant > 0 else ("-", "Add {} to")
+    undo = "Subtract {} from" if constant > 0 else "Add {} to"
     return Found(
         State.CONVENTION,
-        f"variance {sign} {said} for variance" + (", an eps" if usual else ", one constant"),
+        f"eps {said} is in the variance of the {larger} file"
+        if usual
+        else f"the variance is larger by {said} in the {larger} file",
         f"running_var is larger by {said} in every channel of the {larger} file. {reading}",
         Certainty.CERTAIN if usual else Certainty.LIKELY,
         {
@@ -117,7 +119,7 @@ def said_of_scale(fit: Fit) -> Found:
         f"{detail} The {less} file has the smaller statistics.",
         Certainty.LIKELY,
         {"cause": "scale-factor", "odd_file": larger, "k": k, "n": count, "residual": fit.residual},
-        f"Divide running_mean and running_var by {k:.7g} in the second file.",
+        f"Divide running_mean and running_var by {max(k, 1 / k):.7g} in the {larger} file.",
     )
 
 

@@ -21,7 +21,9 @@ def added(constant):
 @pytest.mark.parametrize("forward", [True, False])
 def test_an_eps_in_the_variance_is_known(eps, forward):
     found = find(made(added(eps), forward=forward), NO_FILES)
-    assert found.what == f"variance {'+' if forward else '-'} {eps:g} for variance, an eps"
+    assert found.what == (
+        f"eps {eps:g} is in the variance of the {'second' if forward else 'first'} file"
+    )
     assert found.numbers["cause"] == "eps-in-variance"
     assert found.numbers["eps"] == eps
     assert found.numbers["odd_file"] == ("second" if forward else "first")
@@ -44,7 +46,7 @@ def test_the_difference_of_two_eps_is_named():
 
 def test_any_constant_is_said_as_one():
     found = find(made(added(0.03)), NO_FILES)
-    assert found.what == "variance + 0.03 for variance, one constant"
+    assert found.what == "the variance is larger by 0.03 in the second file"
     assert found.numbers["constant"] == pytest.approx(0.03)
     assert found.certainty is Certainty.LIKELY
 
@@ -58,7 +60,9 @@ def test_the_eps_of_an_inverse_standard_deviation_is_found(eps):
     found = find(
         made(lambda layer: {"running_var": 1 / np.sqrt(layer["running_var"] + eps)}), NO_FILES
     )
-    assert found.what == f"inverse standard deviation for variance, eps {eps:g}"
+    assert found.what == (
+        f"inverse standard deviation for variance, {f'eps {eps:g}' if eps else 'without eps'}"
+    )
     assert found.numbers["eps"] == pytest.approx(eps, abs=1e-6)
 
 

@@ -16,7 +16,7 @@ def test_the_sentences_of_an_inverse_standard_deviation():
         made(lambda layer: {"running_var": 1 / np.sqrt(layer["running_var"])}, forward=False),
         NO_FILES,
     )
-    assert found.what == "variance for inverse standard deviation, eps 0"
+    assert found.what == "variance for inverse standard deviation, without eps"
     assert found.detail == (
         "With the second file's tensors, 1 / sqrt(running_var) is running_var of the first file."
     )
@@ -53,6 +53,18 @@ def test_a_mean_multiplied_as_a_variance_is_named():
     )
     assert found.numbers["cause"] == "scale-factor"
     assert found.numbers["n"] == 32
+
+
+@pytest.mark.parametrize(("forward", "where"), [(True, "second"), (False, "first")])
+def test_the_statistics_that_were_not_divided_are_to_be(forward, where):
+    found = find(
+        made(
+            lambda layer: {leaf: 58.25 * layer[leaf] for leaf in ("running_mean", "running_var")},
+            forward=forward,
+        ),
+        NO_FILES,
+    )
+    assert found.hint == f"Divide running_mean and running_var by 58.25 in the {where} file."
 
 
 @pytest.mark.parametrize(("dtype", "said"), [("float32", "2.5"), ("float16", "2.5")])
