@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from bncli.light import np
 from bncli.model.many import Kind, Made
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, examples, percent, times
@@ -178,8 +179,8 @@ def _summed(many: Many) -> list[Finding]:
     found += [
         MIXED.finding(
             "counters",
-            f"num_batches_tracked is the sum of that of {len(many.paths)} files",
-            {"made": row.made.value, "files": len(many.paths)},
+            f"num_batches_tracked is the sum of that of {np.count_nonzero(row.weights)} files",
+            {"made": row.made.value, "files": int(np.count_nonzero(row.weights))},
             hint="Nothing needs fixing, unless momentum is none: the next batch weighs too little.",
             severity=Severity.INFO,
         )
@@ -262,10 +263,11 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
     file, files = PurePath(ranks.path).name, len(many.paths)
     equal = many.kind is Kind.RANKS
     if ranks.factor is not None:
-        claim = f"running_var of {file} is {ranks.factor:.5g} times the other's in every channel"
+        others = "the first other file's" if files > 2 else "the other's"
+        claim = f"running_var of {file} is {ranks.factor:.5g} times {others} in every channel"
     else:
         claim = (
-            f"{file} is furthest from the others: a mean by {ranks.z:.3g} std, "
+            f"{file} is furthest from the other{'s' * (files > 2)}: a mean by {ranks.z:.3g} std, "
             f"a variance is {_times(ranks.var_ratio)}"
         )
     counts = ""

@@ -16,31 +16,37 @@ if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs
 
 
-def counters_of(common: Common) -> Origin | None:
-    """Where the counters of the last file come from; None where no other file has any."""
-    read = [[counter_of(layer) for layer in versions] for versions in common.layers]
-    counted = [row for row in read if None not in row[:-1]]
+def counters_of(
+    common: Common, names: Sequence[str], beside: Origin | None = None
+) -> Origin | None:
+    """Where the counters of the last file come from; None where no other file has any.
+
+    `names` are what the other files are called. What the statistics `beside` them are of the files
+    is tried first: the middle one of three epochs counted as many batches as their mean.
+    """
+    read = {
+        name: [counter_of(layer) for layer in versions]
+        for name, versions in zip(common.names, common.layers, strict=True)
+    }
+    counted = {name: row for name, row in read.items() if None not in row[:-1]}
     if not counted:
         return None
-    total = len(read)
-    if all(row[-1] is None for row in counted):
-        return Origin("counters", Made.MISSING, "missing in the target", total=total)
-    rows = [row for row in counted if row[-1] is not None]
-    table = np.array(rows, np.float64).T
-    made, what, weights = _explained(table, [str(file.path.name) for file in common.files[:-1]])
-    off: tuple[str, ...] = ()
-    if made is Made.NONE:
-        odd = np.abs(table[-1] - table[:-1].mean(0)) > 0
-        off = tuple(name for name, bad in zip(common.names, odd, strict=False) if bad)
+    rows = {name: row for name, row in counted.items() if row[-1] is not None}
+    if not rows:
+        return Origin("counters", Made.MISSING, "missing in the target", total=len(read))
+    table = np.array([*rows.values()], np.float64).T
+    made, what, weights = _as_beside(table, names, beside) or _explained(table, names)
+    odd = np.abs(table[-1] - table[:-1].mean(0)) > 0
+    off = [name for name, bad in zip(rows, odd, strict=True) if bad and made is Made.NONE]
     return Origin(
         "counters",
         made,
         what,
-        exact=made not in (Made.NONE, Made.MEAN),
+        exact=made not in (Made.NONE, Made.MEAN, Made.SUBSET),
         weights=tuple(weights.tolist()),
         values=len(rows),
-        total=total,
-        off=off,
+        total=len(read),
+        off=tuple(off),
     )
 
 
@@ -54,6 +60,27 @@ def counter_of(layer: LayerRefs) -> float | None:
         return None
     number = float(value)
     return number if np.isfinite(number) else None
+
+
+def _as_beside(
+    table: FloatArray, names: Sequence[str], beside: Origin | None
+) -> tuple[Made, str, FloatArray] | None:
+    """The same of the files as the statistics are, where these are of some of them alone."""
+    if beside is None or beside.made not in (Made.FILE, Made.SUBSET) or len(names) < 2:
+        return None
+    weights = np.array(beside.weights)
+    some = table[:-1][weights > 0]
+    x, t = table[:-1], table[-1]
+    if not some.size or np.array_equal(x, np.broadcast_to(t, x.shape)):
+        return None
+    if beside.made is Made.FILE:
+        chosen = int(np.argmax(weights))
+        return (Made.FILE, f"those of {names[chosen]}", weights) if (x[chosen] == t).all() else None
+    if np.array_equal(t, some.sum(0)):
+        return Made.SUM, f"the sum of the same {len(some)} files", (weights > 0).astype(np.float64)
+    if _is_mean(some, t):
+        return Made.SUBSET, f"the mean of the same {len(some)} files", weights
+    return None
 
 
 def _explained(table: FloatArray, names: Sequence[str]) -> tuple[Made, str, FloatArray]:

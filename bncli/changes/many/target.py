@@ -47,9 +47,9 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
     origins: list[Origin] = []
     if common.layers:
         origins += _group("parameters", read([*common.tensors(*AFFINE), *common.before()]), names)
-        origins += _group("statistics", read(common.tensors(*STATISTICS)), names)
-        counters = counters_of(common)
-        origins += [] if counters is None else [counters]
+        statistics = _group("statistics", read(common.tensors(*STATISTICS)), names)
+        counters = counters_of(common, names, statistics[0] if statistics else None)
+        origins += [*statistics, *([] if counters is None else [counters])]
     return Many(
         Kind.TARGET,
         tuple(str(file.path) for file in files),

@@ -150,3 +150,26 @@ def test_each_limit_decides(monkeypatch, fault):
         "fit": after is None,
         "unique": after is not None and not after.unique,
     }[what]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("way", ["sum", "divided", "running", "float64"])
+def test_each_usual_way_to_a_mean_is_repeated_bit_for_bit(way, dtype):
+    """As NumPy computes it in the dtype, one operation after the other."""
+    x = encode(normal(7), dtype)
+    kind = x.dtype.type
+    if way == "sum":
+        t = sum(x[1:], start=x[0]) / kind(7)
+    elif way == "divided":
+        t = x[0] / kind(7)
+        for each in x[1:]:
+            t = t + each / kind(7)
+    elif way == "running":
+        t = x[0]
+        for number, each in enumerate(x[1:], 2):
+            t = t + (each - t) / kind(number)
+    else:
+        t = x.astype(np.float64).mean(0)
+    fit = mean_of(sources(x.astype(np.float64), t.astype(np.float64), dtype=dtype))
+    assert fit.made is Made.MEAN
+    assert fit.exact

@@ -91,6 +91,8 @@ def test_of_equal_files_one_is_named_and_the_others_counted(tmp_path):
     rows = origins(tmp_path, [one, two, two], two)
     assert rows["parameters"].what == "1.pt's (and 1 more file), bit for bit"
     assert not rows["parameters"].unique
+    rows = origins(tmp_path, [one, two, two, two], two)
+    assert rows["parameters"].what == "1.pt's (and 2 more files), bit for bit"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
