@@ -276,7 +276,7 @@ def _roots(
                 ends[end][side].append(key)
     roots: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for end, (first, second) in ends.items():
-        both = product(first, second)
+        both: Iterable[tuple[str, str]] = product(first, second)
         if len(first) * len(second) > _MOST_PAIRS:  # then a layer that is called so as a whole
             both = chain(
                 product([end] * (end in keys), second),

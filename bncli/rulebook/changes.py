@@ -118,9 +118,11 @@ FOLDED = Rule(
     "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
     "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias; it is a warning if it is "
     "not, and a note otherwise.",
-    certainty="Certain: it holds within the rounding of the dtype.",
+    certainty="Certain: it holds within the rounding of the dtype. A fold over the wrong axis is "
+    "likely, as a square weight does not show which axis is the output's.",
     lookalike="Where the variances are large beside eps, several values of eps fit.",
     milder=Severity.INFO,
+    less_sure=(Certainty.LIKELY,),
 )
 UNEXPECTED = Rule(
     "BN620",
@@ -168,6 +170,9 @@ STATES: Mapping[Expected, frozenset[State]] = {
     Expected.FOLDED: frozenset({State.FOLDED}),
 }
 """The states that meet an expectation."""
+
+HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
+"""The causes under which both files compute the same in evaluation mode, up to rounding."""
 
 TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
 """The states of a layer whose statistics took batches in."""
@@ -279,6 +284,8 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     ):
         severity = Severity.INFO
         hint = "Nothing needs fixing if a copy takes over the tensors, as a target network does."
+    if rule is CONVENTION and found.numbers.get("cause") in HARMLESS:
+        severity, hint = Severity.INFO, hint or "Nothing needs fixing for evaluation."
     if rule is FOLDED and not found.numbers.get("fault"):
         severity, hint = Severity.INFO, "Nothing needs fixing."
     return rule.finding(
