@@ -88,14 +88,14 @@ def _no_such_flag(flag: str, context: Any, commands: Mapping[str, Any]) -> str:
     if flag in own:
         return f"write {flag} with two dashes."
     begin = f"{name} has no flag {flag}; "
+    instead = ELSEWHERE.get(flag, ())
+    if instead and set(instead) <= set(own):
+        return f"{begin}use {_joined(instead, 'and')}."
     owners = [other for other, command in commands.items() if flag in _flags(command)]
     if owners:
         return f"{flag} is a flag of {_joined(owners, 'and')}, not of {name}."
     if flag[2:] in {form.value for form in Format} and "--format" in own:
         return f"{begin}use -f {flag[2:]}."
-    instead = ELSEWHERE.get(flag, ())
-    if instead and set(instead) <= set(own):
-        return f"{begin}use {_joined(instead, 'and')}."
     near = get_close_matches(flag, own, 1, 0.7) if flag.startswith("--") else []
     return f"{begin}did you mean {near[0]}?" if near else f"{begin}bncli {name} --help lists them."
 

@@ -163,8 +163,8 @@ def test_remarks():
         "matched by shape and order (likely): x with p and 1 more",
         (
             "other weights: 1 of 5 tensors moved (fc.weight), 1 equal up to rounding, 3 the same "
-            "bit for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the second file "
-            "alone (v)"
+            "bit for bit, 1 could not be read (t), 1 in the first file alone (u), 1 in the "
+            "second file alone (v)"
         ),
     )
     assert remarks(compared(version("x"), others=OtherWeights()), {}) == (
