@@ -116,8 +116,8 @@ FOLDED = Rule(
     symptom="There is none, or the folded model gives other outputs.",
     arithmetic="In one file, the convolution holds weight * w / sqrt(var + eps) in every output "
     "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
-    "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias; it is a warning if it is "
-    "not, and a note otherwise.",
+    "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias. It is a warning if it is "
+    "not, or if the layer is still there as it was and is applied twice; else a note.",
     certainty="Certain: it holds within the rounding of the dtype. A fold over the wrong axis is "
     "likely, as a square weight does not show which axis is the output's.",
     lookalike="Where the variances are large beside eps, several values of eps fit.",

@@ -354,6 +354,12 @@ VERSIONS = (
         {"eps": 1e-3},
         partner=False,
     ),
+    Version(
+        "folded, and the layer is still there",
+        edited(folded("layer1.0.bn1", keep=True), "layer1.0.bn1"),
+        {"layer1.0.bn1": State.FOLDED},
+        {"fault": "twice", "eps": 1e-5, "in": "second"},
+    ),
 )
 
 NAMED = {version.name: version for version in VERSIONS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,36 @@ class _Fit:
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
-    """FOLDED where a file's layer does nothing, and its convolution does what the layer did."""
+    """FOLDED where a file's layer does nothing, and its convolution does what the layer did.
+
+    Or where the layer is still there as it was: then it is applied twice.
+    """
     if pair.before is Same.SAME or not pair.coherent:
         return None
+    if pair.before is Same.MOVED and pair.of(*pair.same) is not Same.MOVED:
+        return _twice(pair)
     for held, left, where in ((pair.a, pair.b, "second"), (pair.b, pair.a, "first")):
         if does_nothing(left) and not does_nothing(held):
             return _found(held, left.before, where, left)
+    return None
+
+
+def _twice(pair: LayerPair) -> Found | None:
+    """FOLDED where the convolution took the layer in, and the layer is as it was."""
+    for held, other, where in ((pair.a, pair.b, "second"), (pair.b, pair.a, "first")):
+        found = None if does_nothing(held) else _found(held, other.before, where)
+        if found is not None:
+            others = found.numbers["faults"]
+            assert isinstance(others, list)
+            faults = ["twice", *others]
+            return replace(
+                found,
+                what=f"folded into {in_prose(str(found.numbers['convolution']))}, and still there",
+                detail=f"{found.detail} The {where} file applies the layer twice.",
+                numbers={**found.numbers, "fault": faults[0], "faults": faults},
+                hint=f"Leave the layer out of the {where} file, or give it mean 0, variance 1, "
+                "weight 1 and bias 0.",
+            )
     return None
 
 
