@@ -124,5 +124,8 @@ def test_ranks_are_a_warning_and_clients_a_note():
 def test_counts_that_explain_the_ratio_are_named():
     (finding,) = of_files(Kind.RANKS, ranks=replace(RANKS, factor=1.037647, counts=(18, 50)))
     well_said(finding)
-    assert finding.message == "running_var of b.pt is 1.0376 times the first other file's in every channel"
+    assert (
+        finding.message
+        == "running_var of b.pt is 1.0376 times the first other file's in every channel"
+    )
     assert "n = 18 and m = 50" in finding.detail

@@ -110,6 +110,8 @@ def layers_answer(
         if len(group.layers) == most + 1:
             most += 1  # a row that sums up one layer may as well name it
         named, rest = _worst(group.layers, most, severities)
+        if rest and all(_alike(layer, group.layers) for layer in named):
+            named, rest = (), group.layers  # their rows would tell nothing but names
         rows += [_row(called(layer), (layer,)) for layer in named]
         if rest:
             summed = True
@@ -152,6 +154,12 @@ def _most(group: Group) -> int:
     if group.warned:
         return MOST_NAMED
     return 0 if group.state in STILL else MOST_MOVING
+
+
+def _alike(layer: LayerVersion, layers: Sequence[LayerVersion]) -> bool:
+    """Whether the row of a layer says how far it moved as the row of all layers of its state."""
+    own, whole = _row("", (layer,)), _row("", layers)
+    return all(own[key] == whole[key] for key in ("batches", "moved", "ratio", "change"))
 
 
 def _row(name: str, layers: Sequence[LayerVersion]) -> Row:

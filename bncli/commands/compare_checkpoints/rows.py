@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bncli.model.changes import LayerVersion, Measures
     from bncli.report import Value
 
+NEAR = 0.05
+"""A ratio that is closer to 1 needs another digit."""
+
 LARGE, HUGE = 100, 1e6
 """Between these, a number is written as a whole one."""
 
@@ -115,7 +118,12 @@ def furthest_ratio(measures: Measures) -> float | None:
 
 
 def plain(value: float) -> str:
-    """A number in few digits, a large one as a whole number: "0.021", "2.13", "1012"."""
+    """A number in few digits, a large one as a whole number: "0.021", "2.13", "1012".
+
+    One that is nearly 1 has the digits that tell it from 1.
+    """
+    if 0 < abs(value - 1) < NEAR:
+        return f"{value:.4g}"
     return f"{value:.0f}" if LARGE <= value < HUGE else short(value)
 
 

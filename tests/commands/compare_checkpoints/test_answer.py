@@ -75,6 +75,13 @@ def test_never_more_rows_than_a_screen_holds(layers):
     }
 
 
+def test_layers_whose_rows_would_be_alike_have_one():
+    layers = [version(f"c{at}", State.CONVENTION) for at in range(19)]
+    layers.append(version("o", State.ORDER))
+    table = answer(layers, *(finding(subject=layer.name) for layer in layers))
+    assert [row["layer"] for row in table.rows] == ["19 layers", "o"]
+
+
 def test_a_single_layer_of_a_state_has_its_name():
     layers = [version(f"t{at}", State.TRAINED, effect=at) for at in range(9)]
     layers.append(version("same", State.IDENTICAL))

@@ -70,7 +70,15 @@ def test_numbers_of_several_layers_are_ranges():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(0.0213, "0.021"), (2.134, "2.13"), (1002.4, "1002"), (2e7, "2e+07"), (-40, "-40")],
+    [
+        (0.0213, "0.021"),
+        (2.134, "2.13"),
+        (1002.4, "1002"),
+        (2e7, "2e+07"),
+        (-40, "-40"),
+        (1, "1"),
+        (0.9981, "0.9981"),
+    ],
 )
 def test_a_plain_number(value, said):
     assert plain(value) == said
