@@ -40,6 +40,8 @@ FAULTS = {
     State.WEIGHTS: "the weights moved and the statistics did not",
 }
 """The states that the verdict tells by the names of their layers, behind "in"."""
+OTHER_LAYERS = {"chain", "exchanged", "other-layer", "other-statistics"}
+"""The causes of an order that differs by which whole layers are in others' places."""
 
 
 def subject(compared: Comparison) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def verdict(
                 for at, group in enumerate(told)
             )
         )
-    parts += [f"in {_which(group.layers, total)} {FAULTS[group.state]}" for group in faults]
+    parts += [f"in {_which(group.layers, total)} {_fault(group)}" for group in faults]
     alone = [layer for layer in layers if not has_partner(layer)]
     first = sum(map(in_first, alone))
     second = len(alone) - first
@@ -144,6 +146,29 @@ def _which(layers: Sequence[LayerVersion], total: int) -> str:
     return examples([called(layer) for layer in layers])
 
 
+def _fault(group: Group) -> str:
+    """What is not as it should be in the layers of a state."""
+    causes = {layer.found.numbers.get("cause") for layer in group.layers}
+    if group.state is State.ORDER and causes <= OTHER_LAYERS:
+        return "the tensors are another layer's"
+    if group.state is State.WEIGHTS and causes == {"before"}:
+        return "only the weights before the layer moved"
+    return FAULTS[group.state]
+
+
+def _folded(layers: Sequence[LayerVersion]) -> str:
+    """That layers were folded, in which file, and whether rightly."""
+    wrong = sum(bool(layer.found.numbers.get("fault")) for layer in layers)
+    said = "was folded into the layer before it"
+    if len(layers) > 1:
+        said = "were folded into the layers before them"
+    if all(layer.found.numbers.get("in") == "first" for layer in layers):
+        said += " in the first file"
+    if not wrong:
+        return said
+    return f"{said}, {'wrongly' if wrong == len(layers) else f'{wrong} of them wrongly'}"
+
+
 def _phrase(group: Group) -> str:
     """What happened to the layers of a state, behind their number."""
     one = len(group.layers) == 1
@@ -157,8 +182,7 @@ def _phrase(group: Group) -> str:
     if group.state is State.COUNTER:
         return f"{'differs' if one else 'differ'} in the counter alone"
     if group.state is State.FOLDED:
-        before = "the layer before it" if one else "the layers before them"
-        return f"{were} folded into {before}"
+        return _folded(group.layers)
     if group.state is State.TRAINED:
         return f"{were} trained{_on(group.layers)}"
     return "differs" if one else "differ"
@@ -170,7 +194,8 @@ def _on(layers: Sequence[LayerVersion]) -> str:
     if ends is None or ends[0] == ends[1] == 0:
         return " on"
     if ends[1] < 0:
-        return f", the second file {batches_said((-ends[1], -ends[0]))} batches before the first"
+        less = (batches_said((-ends[1], -ends[0])) or "").replace(" .. ", " to ")
+        return f" in between, the counter {less} lower in the second file"
     if ends[0] < 0:
         return " on"
     said = (batches_said(ends) or "").replace(" .. ", " to ")

@@ -84,10 +84,27 @@ def test_the_whole_in_one_sentence():
         ),
         (
             some(State.TRAINED, 2, batches=-40),
-            "both layers were trained, the second file 40 batches before the first",
+            "both layers were trained in between, the counter 40 lower in the second file",
         ),
         (some(State.COUNTER, 1), "counter-moved0 differs in the counter alone"),
         (some(State.FOLDED, 3, how=None), "all 3 layers were folded into the layers before them"),
+        (
+            some(State.FOLDED, 1, how=None, fault="mean", **{"in": "first"}),
+            "folded0 was folded into the layer before it in the first file, wrongly",
+        ),
+        (
+            [*some(State.FOLDED, 2, how=None), *some(State.FOLDED, 1, start=2, fault="twice")],
+            "all 3 layers were folded into the layers before them, 1 of them wrongly",
+        ),
+        (
+            some(State.ORDER, 2, cause="exchanged"),
+            "in both layers the tensors are another layer's",
+        ),
+        (some(State.ORDER, 2, cause="permuted"), "in both layers the order differs"),
+        (
+            some(State.WEIGHTS, 2, cause="before"),
+            "in both layers only the weights before the layer moved",
+        ),
         (some(State.DIFFERENT, 2), "both layers differ"),
         (some(State.STATISTICS, 2), "in both layers the statistics moved and the weights did not"),
         (
