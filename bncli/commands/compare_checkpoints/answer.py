@@ -110,7 +110,8 @@ def layers_answer(
         if len(group.layers) == most + 1:
             most += 1  # a row that sums up one layer may as well name it
         named, rest = _worst(group.layers, most, severities)
-        if rest and all(_alike(layer, group.layers) for layer in named):
+        equally_bad = len({severities.get(called(layer)) for layer in group.layers}) == 1
+        if rest and equally_bad and all(_alike(layer, group.layers) for layer in named):
             named, rest = (), group.layers  # their rows would tell nothing but names
         rows += [_row(called(layer), (layer,)) for layer in named]
         if rest:

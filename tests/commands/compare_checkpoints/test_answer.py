@@ -13,7 +13,7 @@ MOVED = Measures(batches=40, z_min=1e-7, z_max=0.5, var_ratio_min=0.9, var_ratio
 
 
 def version(name: str, state: State, effect: float | None = None) -> LayerVersion:
-    measures = MOVED if effect is None else Measures(batches=40, effect=effect)
+    measures = MOVED if effect is None else Measures(40, 0.0, effect, effect=effect)
     return LayerVersion(name, name, How.NAME, Certainty.CERTAIN, Found(state), measures)
 
 
