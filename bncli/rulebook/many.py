@@ -127,7 +127,7 @@ def _mixed(many: Many) -> list[Finding]:
     detail = f"The parameters are {averaged[0].what}."
     if averaged[0].group != "parameters":
         detail = f"Of the parameters, {averaged[0].group} are {averaged[0].what}."
-    likely = Certainty.LIKELY in (averaged[0].certainty, many.sure)
+    likely = Certainty.LIKELY in (averaged[0].certainty, alone[0].certainty, many.sure)
     return [
         MIXED.finding(
             "statistics",

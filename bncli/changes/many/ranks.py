@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.moves import Move, stacked
-from bncli.changes.many.series import Path, counts_of, row_of
+from bncli.changes.many.series import Path, count_of, row_of
 from bncli.changes.pair import Side, agree
 from bncli.light import dataclass, np
 from bncli.model.many import FileRow, Kind, Ranks
@@ -70,7 +70,7 @@ def side_by_side(common: Common) -> Together:
         if not (same_rows(mean) and same_rows(var)):
             worst.append(_worst(name, sides, mean, var))
     rows = tuple(
-        row_of(str(file.path), counts_of(common, number), None, moves[number], {})
+        row_of(str(file.path), count_of(common, number), None, moves[number], {})
         for number, file in enumerate(common.files)
     )
     return Together(kind, rows, _ranks(common, worst))

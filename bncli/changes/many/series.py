@@ -53,8 +53,11 @@ class Series:
 def in_series(common: Common) -> Series:
     """The files of `common`, in the order of their counters, as a series. Raises FileError."""
     paths = [path for number in range(len(common.layers)) if (path := _path(common, number))]
-    jumps = _jumps(paths, common)
-    return Series(tuple(_rows(paths, common, jumps)), jumps, _stills(paths, common), _drift(paths))
+    counts = [count_of(common, number) for number in range(len(common.files))]
+    jumps = _jumps(paths, common, counts)
+    return Series(
+        tuple(_rows(paths, common, jumps, counts)), jumps, _stills(paths, common), _drift(paths)
+    )
 
 
 def _path(common: Common, number: int) -> Path | None:
@@ -80,7 +83,9 @@ def _path(common: Common, number: int) -> Path | None:
     return Path(common.names[number], tuple(steps), distance, same)
 
 
-def _jumps(paths: Sequence[Path], common: Common) -> tuple[Jump, ...]:
+def _jumps(
+    paths: Sequence[Path], common: Common, counts: Sequence[float | None]
+) -> tuple[Jump, ...]:
     """The files at which layers jump, in order; those that come back first of all claims."""
     files = len(common.files)
     back: dict[int, list[tuple[float, Path]]] = {}
@@ -90,7 +95,7 @@ def _jumps(paths: Sequence[Path], common: Common) -> tuple[Jump, ...]:
             back.setdefault(first, []).append((times, path))
             spoilt.update(range(first, last + 1))
     away: dict[int, list[tuple[float, Path]]] = {}
-    batches = _batches(common)
+    batches = _batches(counts)
     for path in paths:
         for at in range(2, files):
             unusual = None if spoilt & {at - 1, at} else _stays(path, at, batches)
@@ -168,26 +173,30 @@ def _usual(path: Path, without: set[int]) -> float:
     return median(np.array(rest)) if rest else 0.0
 
 
-def _batches(common: Common) -> list[float | None]:
-    """The batches between each file and the next: the median over the layers' counters."""
-    counts = [counts_of(common, number) for number in range(len(common.files))]
+def _batches(counts: Sequence[float | None]) -> list[float | None]:
+    """The batches between each file and the next, by their counts."""
     return [None if one is None or two is None else two - one for one, two in pairwise(counts)]
 
 
-def counts_of(common: Common, number: int) -> float | None:
+def count_of(common: Common, number: int) -> float | None:
     """The median of the layers' counters in a file, the upper one of two."""
     return middle_of(counter_of(versions[number]) for versions in common.layers)
 
 
-def _rows(paths: Sequence[Path], common: Common, jumps: Sequence[Jump]) -> list[FileRow]:
-    batches = _batches(common)
+def _rows(
+    paths: Sequence[Path],
+    common: Common,
+    jumps: Sequence[Jump],
+    counts: Sequence[float | None],
+) -> list[FileRow]:
+    batches = _batches(counts)
     said = {jump.path: _said(jump) for jump in jumps}
     rows = []
     for number, file in enumerate(common.files):
         name = str(file.path)
-        counter = counts_of(common, number)
         moves = [(path, path.steps[number - 1]) for path in paths] if number else []
-        rows.append(row_of(name, counter, batches[number - 1] if number else None, moves, said))
+        count = batches[number - 1] if number else None
+        rows.append(row_of(name, counts[number], count, moves, said))
     return rows
 
 
