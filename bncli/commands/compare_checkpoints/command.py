@@ -105,12 +105,14 @@ def _two(
     from bncli.commands.compare_checkpoints import words
     from bncli.commands.compare_checkpoints.answer import called, layers_answer, severities_of
     from bncli.commands.compare_checkpoints.expectations import expectations
+    from bncli.commands.compare_checkpoints.given import part_in
     from bncli.commands.compare_checkpoints.rows import layers_table
     from bncli.loaders import open_model
     from bncli.rulebook.changes import change_findings
 
     a, b = open_model(first.path), open_model(second.path)
-    compared = compare(a, b, (first.part, second.part), weights=weights)
+    parts = part_in(a, first.part), part_in(b, second.part)
+    compared = compare(a, b, parts, weights=weights)
     asked = expectations(expected, compared)
     shown = _chosen(compared, globs)
     told = [layer for layer in shown if words.has_partner(layer)]

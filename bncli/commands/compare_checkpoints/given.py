@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bncli.arguments.checkpoints import as_models
 from bncli.errors import UsageError
@@ -11,6 +13,9 @@ from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.patterns import expanded, natural
+
+if TYPE_CHECKING:
+    from bncli.model import TensorFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,19 @@ class Given:
             return self.path.samefile(other.path)
         except (OSError, ValueError):  # such as one that is not there, which is said on opening
             return self.path == other.path
+
+
+def part_in(file: TensorFile, part: str) -> str:
+    """The part of a file as its names begin: one that ends in `part`, if no name begins with it.
+
+    So ema means state_dict.ema. What is not the only one stays as it was given.
+    """
+    below = (f"{part}.", f"{part}/")
+    if not part or any(name.startswith(below) for name in file.tensors):
+        return part
+    ends = re.compile(rf".*?[./]{re.escape(part)}(?=[./])", re.DOTALL)
+    found = {match[0] for name in file.tensors if (match := ends.match(name))}
+    return found.pop() if len(found) == 1 else part
 
 
 def files_given(specs: Sequence[str], target: str | None) -> tuple[list[Given], Given | None]:

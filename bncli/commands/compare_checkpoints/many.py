@@ -84,13 +84,14 @@ def _open(given: Given) -> TensorFile:
 
     Raises FileError, and MissingTensorError where there is no such part.
     """
+    from bncli.commands.compare_checkpoints.given import part_in
     from bncli.loaders import open_model
     from bncli.loaders.names import under
 
     file = open_model(given.path)
     if not given.part:
         return file
-    tensors = under(file.path, file.tensors, given.part)
+    tensors = under(file.path, file.tensors, part_in(file, given.part))
     return replace(file, path=Path(given.spec), tensors=tensors)
 
 

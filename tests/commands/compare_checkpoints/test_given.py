@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bncli.commands.compare_checkpoints.given import Given, files_given
+from bncli.commands.compare_checkpoints.given import Given, files_given, part_in
 from bncli.errors import FileError, UsageError
+from tests.changes.files import made, norm
 
 
 @pytest.fixture
@@ -58,3 +59,19 @@ def test_what_cannot_be_compared(files, given, target, said):
 def test_a_pattern_without_files(files):
     with pytest.raises(FileError, match="no file fits this pattern"):
         files_given(["nothing*.pt", "epoch1.pt"], None)
+
+
+@pytest.mark.parametrize(
+    ("part", "meant"),
+    [
+        ("", ""),
+        ("state_dict", "state_dict"),
+        ("ema", "state_dict.ema"),
+        ("state_dict.ema", "state_dict.ema"),
+        ("bn", "bn"),
+        ("em", "em"),
+    ],
+)
+def test_a_part_may_be_the_end_of_one(part, meant):
+    file = made(norm("state_dict.model.bn", 3) | norm("state_dict.ema.bn", 3))
+    assert part_in(file, part) == meant
