@@ -1,4 +1,4 @@
-"""Which layer of the first file has the statistics that a layer of the second holds."""
+"""Which other layer, of either file, has the statistics that a layer of the second holds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bncli.changes.permutations import same_rows
 from bncli.dtypes import COMPUTE_DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
+from bncli.rulebook.pairs import statistics_apart
 from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
@@ -77,7 +78,50 @@ def holder_of(
             wanted = ours if sooner == here else _vectors(files.layers[same_width[sooner]], dtypes)
             if partner is not None and _hold(_vectors(partner, dtypes), wanted):
                 chain = same_width[later]
-    return Holder(name, vectors, offset, swapped, chain, _other_branch(own, name))
+    return Holder(name, vectors, offset, swapped, chain, other_branch(own, name))
+
+
+def twin_of(
+    pair: LayerPair,
+    files: Files,
+    ours: Mapping[str, FloatArray],
+    theirs: Mapping[str, FloatArray],
+    dtypes: Mapping[str, str],
+) -> tuple[str, bool]:
+    """The one other layer of the second file with the same statistics, which were taken from it.
+
+    That layer of the first file has statistics nearer to these than the pair's own. Weight and bias
+    are either the other layer's, too, which is the second value, or the pair's own. ("", False) for
+    none. Arguments as for `holder_of`. Raises FileError.
+    """
+    nothing = "", False
+    digest = _digest(theirs["running_var"])
+    found = _index(files, len(theirs["running_var"]), dtypes["running_var"], second=True)
+    names = [name for name in found.get(digest, []) if name != pair.b.refs.name]
+    if len(names) != 1:
+        return nothing
+    held = _vectors(files.other_layers[names[0]], dtypes)
+    source = _partner(pair, files, names[0], back=True)
+    if source is None or held.keys() != theirs.keys():
+        return nothing
+    before = _vectors(source, dtypes)
+    whole = all(same_rows(held[leaf], theirs[leaf]) for leaf in theirs)
+    own = all(same_rows(ours[leaf], theirs[leaf]) for leaf in theirs if leaf in ("weight", "bias"))
+    if not (whole or (own and _hold(held, theirs))):
+        return nothing
+    apart = [_apart(each, theirs) for each in (before, ours)]
+    if apart[0] is None or apart[1] is None or apart[0] >= apart[1]:
+        return nothing
+    return names[0], whole
+
+
+def _apart(one: Mapping[str, FloatArray], other: Mapping[str, FloatArray]) -> float | None:
+    """How far two layers' statistics are apart, in standard deviations."""
+    if not {"running_mean", "running_var"} <= one.keys():
+        return None
+    return statistics_apart(
+        one["running_mean"], one["running_var"], other["running_mean"], other["running_var"]
+    )
 
 
 def _inside(names: list[str], *places: int) -> bool:
@@ -96,18 +140,21 @@ def _widths(files: Files) -> dict[int, list[str]]:
     return found
 
 
-def _index(files: Files, width: int, dtype: str) -> dict[bytes, list[str]]:
-    """The layers of the first file with so many channels, by a digest of their variances.
+def _index(files: Files, width: int, dtype: str, *, second: bool = False) -> dict[bytes, list[str]]:
+    """The layers of a file, by default the first, of this width by a digest of their variances.
 
     One tensor of each layer is read, once for all pairs, and none is kept.
     """
-    key = f"order: {width} channels in {dtype}"
+    layers = files.other_layers if second else files.layers
+    key = f"order: {width} channels in {dtype}{' of the second' * second}"
     found: dict[bytes, list[str]] | None = files.kept.get(key)
     if found is None:
         found = {}
-        for name in _widths(files).get(width, []):
-            ref = files.layers[name].running_var
-            values = None if ref is None else _vector(ref, dtype)
+        for name, refs in layers.items():
+            ref = refs.running_var
+            if ref is None or ref.numel != width:
+                continue
+            values = _vector(ref, dtype)
             if values is not None:
                 found.setdefault(_digest(values), []).append(name)
         files.kept[key] = found
@@ -149,21 +196,27 @@ def _digest(values: FloatArray) -> bytes:
     return hashlib.blake2b(values.tobytes(), digest_size=16).digest()
 
 
-def _partner(pair: LayerPair, files: Files, name: str) -> LayerRefs | None:
-    """The layer of the second file that goes with one of the first, if its name is so prefixed."""
+def _partner(pair: LayerPair, files: Files, name: str, *, back: bool = False) -> LayerRefs | None:
+    """The layer of the second file that goes with one of the first, if its name is so prefixed.
+
+    With `back`, that of the first that goes with one of the second.
+    """
     own, other = pair.a.refs.name.split("."), pair.b.refs.name.split(".")
+    layers = files.layers if back else files.other_layers
+    if back:
+        own, other = other, own
     while own and other and own[-1] == other[-1]:
         own.pop()
         other.pop()
     parts = name.split(".")
     if parts[: len(own)] == own:
-        found = files.other_layers.get(".".join([*other, *parts[len(own) :]]))
+        found = layers.get(".".join([*other, *parts[len(own) :]]))
         if found is not None:
             return found
-    return files.other_layers.get(name)
+    return layers.get(name)
 
 
-def _other_branch(one: str, two: str) -> bool:
+def other_branch(one: str, two: str) -> bool:
     """Whether two names differ in one part, and in more than a number there."""
     ours, theirs = one.split("."), two.split(".")
     if len(ours) != len(theirs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
@@ -19,11 +20,12 @@ class Permutation:
     """An order of channels: `says` what follows "the channels are", such as "shifted by 3".
 
     `shift` is by how many channels all moved up, None where they did not; `moved` is the number of
-    channels that have another channel's values.
+    channels that have another channel's values. Channel i has what channel `order[i]` had.
     """
 
     says: str
     moved: int
+    order: NDArray[np.intp] = field(compare=False)
     shift: int | None = None
     swapped: tuple[int, int] | None = None
 
@@ -43,11 +45,11 @@ def permutation_of(a: NDArray[Any], b: NDArray[Any]) -> Permutation | None:
     count = int(moved.sum())
     if count == 2:
         one, two = np.flatnonzero(moved).tolist()
-        return Permutation(f"swapped in two places, {one} and {two}", 2, swapped=(one, two))
+        return Permutation(f"swapped in two places, {one} and {two}", 2, order, swapped=(one, two))
     for says, named, shift in _named(a, b, order):
         if _equal(a[named], b).all():
-            return Permutation(says, count, shift)
-    return Permutation(f"permuted, {count} of {len(a)} of them moved", count)
+            return Permutation(says, count, named, shift)
+    return Permutation(f"permuted, {count} of {len(a)} of them moved", count, order)
 
 
 def sorting_order(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.intp] | None:

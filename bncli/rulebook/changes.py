@@ -101,11 +101,14 @@ ORDER = Rule(
     "its place.",
     symptom="A ported model gives nonsense, although every tensor has the right shape and values.",
     arithmetic="The same values stand in other channels, by one permutation in all tensors of the "
-    "layer; or they are those of another layer of the first file.",
-    certainty="Certain: no training gives the same values in another order.",
+    "layer; or they are those of another layer of either file.",
+    certainty="Certain: no training gives the same values in another order. Where two layers of "
+    "the second file are equal, it is likely that the one which moved further holds the other's.",
     lookalike="Channels that were sorted on purpose, as for pruning, have the convolution before "
-    "the layer in the same order: a note.",
+    "the layer in the same order: a note. So is a copy, such as a target network, that takes over "
+    "the tensors of several layers.",
     milder=Severity.INFO,
+    less_sure=(Certainty.LIKELY,),
 )
 FOLDED = Rule(
     "BN616",
@@ -238,7 +241,7 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
     """What two files show, one finding at most for each layer.
 
     A layer that is not as `expected` is an error, whatever else it is. The findings are about the
-    second file.
+    second file, or about the first where that lacks what the second has.
     """
     whole = Whole.of(compared)
     findings = []
@@ -248,7 +251,10 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
         if unmet is not None:
             finding = _unexpected(layer, unmet.what, finding)
         if finding is not None:
-            findings.append(replace(finding, path=compared.other_path))
+            numbers = layer.found.numbers
+            first = "first" in (numbers.get("missing_in"), numbers.get("in"))
+            path = compared.path if first else compared.other_path
+            findings.append(replace(finding, path=path))
     return findings
 
 
@@ -279,7 +285,7 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
         hint = hint or "Nothing needs fixing if the layers behind it take the same order."
     elif (
         rule is ORDER
-        and found.numbers.get("cause") == "other-layer"
+        and found.numbers.get("cause") in ("other-layer", "twin")
         and _words(layer) in whole.copies
     ):
         severity = Severity.INFO
@@ -304,7 +310,8 @@ def _words(layer: LayerVersion) -> tuple[str, str] | None:
     numbers, batches = layer.found.numbers, layer.measures.batches
     if not numbers.get("branch") or batches is None or batches < 0:
         return None
-    pairs = zip(layer.name.split("."), str(numbers.get("holds")).split("."), strict=False)
+    own = layer.other_name if numbers.get("cause") == "twin" else layer.name
+    pairs = zip(own.split("."), str(numbers.get("holds")).split("."), strict=False)
     return next(((a, b) for a, b in pairs if a != b), None)
 
 

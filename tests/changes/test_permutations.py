@@ -57,3 +57,11 @@ def test_whole_numbers_tell_nothing():
     assert round_numbers(rows).tolist() == [True, True, False, True]
     assert round_numbers(np.full((3, 2), 0.5)).all()
     assert permutation_of(rows[:2], rows[1::-1]) is None
+
+
+def test_the_order_of_a_named_permutation_leads_to_the_other_rows():
+    rows = np.random.default_rng(1).normal(size=(12, 3))
+    for other in (np.roll(rows, 3, 0), rows[::-1], rows[np.random.default_rng(2).permutation(12)]):
+        found = permutation_of(rows, other)
+        assert found is not None
+        assert same_rows(rows[found.order], other)

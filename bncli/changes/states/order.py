@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.changes.holders import Holder, holder_of
+from bncli.changes.holders import Holder, holder_of, other_branch, twin_of
 from bncli.changes.pair import Files, LayerPair, as_dtype, coarser
 from bncli.changes.permutations import Permutation, permutation_of, round_numbers, same_rows
 from bncli.changes.reordered import convolution_order
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
-from bncli.rulebook.interface import examples, in_prose
+from bncli.report import Certainty
+from bncli.rulebook.interface import MOST_EVIDENCE, examples, in_prose
 from bncli.rulebook.layers import HALVES, plain_count
 from bncli.state_dict import VECTORS
 
@@ -149,6 +150,7 @@ def _numbers(
         "order": permutation.says,
         "shift": permutation.shift,
         "moved": permutation.moved,
+        "permutation": permutation.order[:MOST_EVIDENCE].tolist(),
         "tensors": tensors,
         **more,
     }
@@ -169,9 +171,9 @@ def _counted(pair: LayerPair) -> str:
 def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | None:
     """Another layer's tensors, or its statistics under the layer's own weight and bias."""
     ours, theirs, dtypes = vectors
-    holder = holder_of(pair, files, ours, theirs, dtypes)
-    if holder is None or not _tells(theirs):
-        return None
+    holder = holder_of(pair, files, ours, theirs, dtypes) if _tells(theirs) else None
+    if holder is None:
+        return _twin(pair, files, vectors)
     own = pair.a.refs.name
     affine = [leaf for leaf in VECTORS if leaf in theirs and leaf not in STATISTICS]
     nothing: FloatArray = np.empty(0)
@@ -189,6 +191,24 @@ def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | Non
             numbers=_holding("other-statistics", holder),
             hint="Put the layer's own statistics in their place.",
         )
+    )
+
+
+def _twin(pair: LayerPair, files: Files, vectors: Vectors) -> Found | None:
+    """The tensors of another layer of the second file, which itself moved."""
+    ours, theirs, dtypes = vectors
+    twin, whole = twin_of(pair, files, ours, theirs, dtypes) if _tells(theirs) else ("", False)
+    if not twin:
+        return None
+    what = "holds the same as" if whole else "the statistics are those of"
+    return Found(
+        State.ORDER,
+        f"{what} {in_prose(twin)} in the second file",
+        "In the first file the two layers differ, and this one's statistics are further from what "
+        "they were than the other's.",
+        Certainty.LIKELY,
+        {"cause": "twin", "holds": twin, "branch": other_branch(pair.b.refs.name, twin)},
+        OWN,
     )
 
 

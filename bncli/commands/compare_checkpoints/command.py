@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bncli.commands.compare_checkpoints.given import Given
     from bncli.model.changes import Comparison, LayerVersion
-    from bncli.report import Value
+    from bncli.report import Finding, Value
     from bncli.rulebook.changes import Expected
 
 
@@ -134,10 +134,25 @@ def _two(
         else words.nothing_in_common(compared),
         nothing_checked=not told,
         read=(compared.path, compared.other_path),
-        checked={compared.other_path: names},
+        checked=_checked(compared, names, findings),
         partial=len(shown) < len(compared.layers),
-        names={compared.other_path: list(map(called, compared.layers))},
+        names=dict.fromkeys(
+            (compared.path, compared.other_path), tuple(map(called, compared.layers))
+        ),
     )
+
+
+def _checked(
+    compared: Comparison, names: Sequence[str], findings: Sequence[Finding]
+) -> dict[str, Sequence[str]]:
+    """The layers that were judged: each in the second file, but where a finding is in the first."""
+    in_first = {finding.subject for finding in findings if finding.path == compared.path}
+    first = [name for name in names if name in in_first]
+    second = [name for name in names if name not in in_first]
+    checked: dict[str, Sequence[str]] = {compared.other_path: second}
+    if first:
+        checked[compared.path] = [*checked.get(compared.path, ()), *first]
+    return checked
 
 
 def _chosen(compared: Comparison, globs: Sequence[str]) -> list[LayerVersion]:

@@ -258,6 +258,31 @@ def test_a_copy_of_a_network_is_told_from_a_wrong_layer():
     assert found.numbers["branch"] is False
 
 
+def trained_on(norm, seed):
+    """A layer near to another, as after some more batches."""
+    on = copy.deepcopy(norm)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (on.weight, on.bias, on.running_mean, on.running_var):
+            tensor.mul_(1 + 0.01 * torch.rand(tensor.shape, generator=generator))
+    return on
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_layer_of_the_second_file_is_named_where_all_moved(prefix, whole):
+    a = network(NAMES)
+    b = {name: trained_on(norm, seed) for seed, (name, norm) in enumerate(a.items())}
+    assert not any(states(a, b, prefix).values())
+    wrong = copy.deepcopy(b["bn2"] if whole else a["bn5"])
+    wrong.running_mean.copy_(b["bn2"].running_mean)
+    wrong.running_var.copy_(b["bn2"].running_var)
+    found = states(a, b | {"bn5": wrong}, prefix)
+    assert [name for name in NAMES if found[name]] == ["bn5"]
+    said = "holds the same as" if whole else "the statistics are those of"
+    assert found["bn5"].what == f"{said} {prefix}bn2 in the second file"
+
+
 def test_layers_that_several_share_tell_nothing():
     a = network(NAMES)
     a |= {"bn2": a["bn1"]}
