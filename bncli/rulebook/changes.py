@@ -355,11 +355,14 @@ def _message(layer: LayerVersion) -> str:
 
 def _far(measures: Measures) -> str:
     """How far statistics moved, by the means or else by the variances; "" where not known."""
-    if measures.z_max is None or measures.var_ratio_min is None or measures.var_ratio_max is None:
+    least, most = measures.var_ratio_min, measures.var_ratio_max
+    if measures.z_max is None or least is None or most is None:
         return ""
-    ratio = max(measures.var_ratio_max, 1 / max(measures.var_ratio_min, 1e-300))
-    if measures.z_max < 0.1 * (ratio - 1):
-        return f", the variance by up to {times(ratio)}"
+    shrank = least * most < 1
+    ratio = least if shrank else most
+    if measures.z_max < 0.1 * (1 / max(ratio, 1e-300) if shrank else ratio) - 0.1:
+        said = f"fell to {ratio:.3g} of" if shrank else f"grew to {times(ratio)}"
+        return f" (a variance {said} what it was)"
     return f" by up to {measures.z_max:.3g} std"
 
 

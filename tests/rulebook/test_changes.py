@@ -67,7 +67,7 @@ def test_a_claim_has_the_numbers():
     (finding,) = compared(
         TRAINED, layer(State.STATISTICS, measures=replace(measures, batches=0, z_max=0.0))
     )
-    assert "moved, the variance by up to 2 times, " in finding.message
+    assert "moved (a variance fell to 0.5 of what it was), " in finding.message
     assert "no batch in train() did this" in finding.detail
 
 
