@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bncli.changes.factors import ULPS
-from bncli.changes.pair import Before
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
     from bncli.model import FloatArray
     from bncli.rulebook.layers import Layer
+    from bncli.state_dict.in_front import InFront
 
 SAYS = {
     "bias-not-scaled": "the convolution's bias was not scaled",
@@ -55,7 +55,7 @@ class BiasFold:
         return SAYS.get(self.fault, "")
 
 
-def bias_of(before: Before, channels: int) -> Bias:
+def bias_of(before: InFront, channels: int) -> Bias:
     """The bias of a convolution, float64. Raises TensorError or FileError."""
     ref = before.bias
     if ref is None or ref.shape != (channels,) or ref.dtype not in COMPUTE_DTYPES:

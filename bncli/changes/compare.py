@@ -6,26 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.changes.before import befores
 from bncli.changes.contents import compared
 from bncli.changes.kinship import kinship
 from bncli.changes.matching import matched
 from bncli.changes.others import other_weights
-from bncli.changes.pair import Before, Files, LayerPair, Side
+from bncli.changes.pair import Files, LayerPair, Side
 from bncli.changes.partners import Weights, partners
 from bncli.changes.states import explain, folded
 from bncli.loaders.names import under
 from bncli.model.changes import Comparison, Found, LayerVersion, OtherWeights, Same, State
 from bncli.process.progress import progress
 from bncli.state_dict import LayerRefs
+from bncli.state_dict.in_front import InFront, in_front
 
 if TYPE_CHECKING:
     from bncli.changes.matching import Match
     from bncli.model import TensorFile
 
 
-Fronts = Mapping[str, Before]
-"""What stands before layers, by the layers' names."""
+Fronts = Mapping[str, InFront]
+"""What is in front of layers, by the layers' names."""
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
         {match.b.name: match.b for match in matches if match.b is not None},
         related,
     )
-    fronts = befores(a, files.layers), befores(b, files.other_layers)
+    fronts = in_front(a, files.layers), in_front(b, files.other_layers)
     layers = tuple(_versions(matches, files, fronts))
     return Comparison(
         str(a.path),

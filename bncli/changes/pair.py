@@ -16,20 +16,8 @@ from bncli.state_dict import VECTORS, LayerRefs, read_tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.model import FloatArray, TensorFile, TensorRef
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The convolution or linear layer whose output a BatchNorm layer takes in.
-
-    `axis` is the axis of `weight` with one index an output channel.
-    """
-
-    name: str
-    weight: TensorRef
-    bias: TensorRef | None = None
-    axis: int = 0
+    from bncli.model import FloatArray, TensorFile
+    from bncli.state_dict.in_front import InFront
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +26,10 @@ class Side:
 
     refs: LayerRefs
     layer: Layer
-    before: Before | None = None
+    before: InFront | None = None
 
     @classmethod
-    def read(cls, refs: LayerRefs, before: Before | None = None) -> Side:
+    def read(cls, refs: LayerRefs, before: InFront | None = None) -> Side:
         """The layer, read. eps is the file's, or what frameworks with such names assume.
 
         Raises FileError where a tensor is damaged; one without values is None.
@@ -122,14 +110,6 @@ class LayerPair:
     def dtype(self, leaf: str) -> str:
         """The dtype of the two that keeps fewer digits."""
         return coarser(self.a.layer.dtypes[leaf], self.b.layer.dtypes[leaf])
-
-    def close(self, leaf: str, actual: FloatArray, expected: FloatArray, ulps: float = 4) -> bool:
-        """Whether values computed for a leaf agree up to some roundings in its dtype.
-
-        `actual` and `expected` have one shape. A value and its rounding are at most half an ulp
-        apart; what a formula computed in that dtype adds is some more.
-        """
-        return bool(agree(actual, expected, self.dtype(leaf), ulps).all())
 
     @cached_property
     def measures(self) -> Measures:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bncli.changes.pair import Before
 from bncli.dtypes import DTYPES
 from bncli.gate.places import names_of
 from bncli.light import dataclass
+from bncli.state_dict.in_front import InFront
 from bncli.state_dict.names import BIASES, split
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Weights:
         return cls(refs, {name: ref for name, ref in biases.items() if name in refs})
 
 
-def partners(befores: Mapping[str, Before], own: Weights, other: Weights) -> dict[str, Before]:
+def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dict[str, InFront]:
     """The same convolutions and linear layers in the other file, by their BatchNorm layer's name.
 
     By name without wrappers, else by order, where the weights that have no partner by name have the
@@ -52,13 +52,13 @@ def partners(befores: Mapping[str, Before], own: Weights, other: Weights) -> dic
         by_order = dict(zip(left, right, strict=True))
     names = {ref.name: name for name, ref in own.refs.items()}
     found = {}
-    for layer, before in befores.items():
+    for layer, before in fronts.items():
         name = names.get(before.weight.name, "")
         partner = by_order.get(name) if name in left else name
         if partner:
             weight = other.refs[partner]
             own_name = split(weight.name)[0] or weight.name
-            found[layer] = Before(own_name, weight, other.biases.get(partner), before.axis)
+            found[layer] = InFront(own_name, weight, other.biases.get(partner), before.axis)
     return found
 
 

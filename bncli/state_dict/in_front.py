@@ -35,8 +35,8 @@ class InFront:
 
     name: str
     weight: TensorRef
-    bias: TensorRef | None
-    axis: int
+    bias: TensorRef | None = None
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bncli.changes.pair import Before, Files, Side
+from bncli.changes.pair import Files, Side
 from bncli.dtypes import DTYPES
 from bncli.model import TensorFile, TensorRef
 from bncli.state_dict import LayerRefs
+from bncli.state_dict.in_front import InFront
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -39,7 +40,7 @@ def layer_refs(module, name="bn", path="a"):
 def before(module, name="conv", path="a", axis=0):
     """A convolution or linear layer."""
     bias = None if module.bias is None else ref(module.bias, f"{name}.bias", path)
-    return Before(name, ref(module.weight, f"{name}.weight", path), bias, axis)
+    return InFront(name, ref(module.weight, f"{name}.weight", path), bias, axis)
 
 
 def side(module, conv=None, name="bn", path="a", axis=0):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncli.changes.before import befores
 from bncli.changes.partners import Weights, partners
 from bncli.loaders import open_file
 from bncli.state_dict import batch_norm_layers
+from bncli.state_dict.in_front import in_front
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def network(widths, names=("conv{}", "bn{}"), *, layers=True, bias=False):
 
 
 def found(a, b):
-    fronts = befores(a, {refs.name: refs for refs in batch_norm_layers(a)})
+    fronts = in_front(a, {refs.name: refs for refs in batch_norm_layers(a)})
     there = partners(fronts, Weights.of(a), Weights.of(b))
     return {name: (before.name, before.bias is not None) for name, before in there.items()}
 

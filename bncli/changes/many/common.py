@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from bncli.changes.before import befores
 from bncli.changes.kinship import kinship
 from bncli.changes.matching import Match, matched
-from bncli.changes.pair import Before, as_dtype, coarser
+from bncli.changes.pair import as_dtype, coarser
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
 from bncli.model.changes import How
 from bncli.report import Certainty
 from bncli.state_dict import LayerRefs, batch_norm_layers
+from bncli.state_dict.in_front import InFront, in_front
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,9 @@ class Common:
     layers: tuple[tuple[LayerRefs, ...], ...]
     unmatched: int = 0
     sure: Certainty = Certainty.CERTAIN
-    fronts: dict[int, Mapping[str, Before]] = field(default_factory=dict, repr=False, compare=False)
+    fronts: dict[int, Mapping[str, InFront]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, files: Sequence[TensorFile]) -> Common:
@@ -94,7 +96,7 @@ class Common:
 
         Without names, those of MOST_WEIGHTS layers, evenly spread.
         """
-        first = befores(self.files[0], {versions[0].name: versions[0] for versions in self.layers})
+        first = in_front(self.files[0], {versions[0].name: versions[0] for versions in self.layers})
         found: list[tuple[str, str, Refs]] = []
         wanted = None if names is None else set(names)
         for at, versions in enumerate(self.layers):
@@ -119,7 +121,7 @@ class Common:
             return own
         found = self.fronts.get(number)
         if found is None:
-            found = befores(file, {each[number].name: each[number] for each in self.layers})
+            found = in_front(file, {each[number].name: each[number] for each in self.layers})
             self.fronts[number] = found
         near = found.get(self.layers[at][number].name)
         return None if near is None else near.weight

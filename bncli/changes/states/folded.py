@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bncli.changes.biases import SAYS, bias_of, fold_of_bias
 from bncli.changes.contents import orders, turned
 from bncli.changes.factors import Factors, factors
-from bncli.changes.pair import Before, Files, LayerPair, Side
+from bncli.changes.pair import Files, LayerPair, Side
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bncli.changes.biases import BiasFold
     from bncli.model import FloatArray, TensorRef
     from bncli.report import Value
+    from bncli.state_dict.in_front import InFront
 
 USUAL_EPS = (1e-5, 1e-3, 1e-6, 2e-5, 4e-5, 1e-4, 1e-2, 1e-7, 1e-8)
 """What frameworks and models take, the most usual first."""
@@ -88,7 +89,7 @@ def _twice(pair: LayerPair) -> Found | None:
     return None
 
 
-def gone(side: Side, after: Before | None, files: Files) -> Found | None:
+def gone(side: Side, after: InFront | None, files: Files) -> Found | None:
     """FOLDED for a layer that one file lacks, by the convolution `after` that the other has."""
     first = files.layers.get(side.refs.name) is side.refs
     return _found(side, after, "second" if first else "first")
@@ -111,7 +112,7 @@ def does_nothing(side: Side) -> bool:
     return bool((np.abs(scale - 1) <= side.layer.eps + 2.0**-digits).all())
 
 
-def _found(side: Side, after: Before | None, where: str, left: Side | None = None) -> Found | None:
+def _found(side: Side, after: InFront | None, where: str, left: Side | None = None) -> Found | None:
     """The state, where the weights in `after` are those before `side`, times its scale."""
     before, layer = side.before, side.layer
     if before is None or after is None or not layer.coherent:
@@ -134,7 +135,7 @@ def _found(side: Side, after: Before | None, where: str, left: Side | None = Non
     return None
 
 
-def _dtypes(side: Side, before: Before, after: Before) -> list[str]:
+def _dtypes(side: Side, before: InFront, after: InFront) -> list[str]:
     """The dtypes in which it may have been folded, that with most digits first; empty for none.
 
     That is the result's or one with fewer digits, where something else is stored in it.
@@ -255,7 +256,7 @@ class _Fold:
     """A fold that was found: where, how, and what of the layer is left (None where it is gone)."""
 
     side: Side
-    after: Before
+    after: InFront
     where: str
     left: Side | None
     dtype: str
@@ -362,7 +363,7 @@ def _residual(fold: _Fold, eps: float) -> float | None:
     return float(off.max()) if off.size else None
 
 
-def _may_be_transposed(before: Before) -> bool:
+def _may_be_transposed(before: InFront) -> bool:
     """Whether a square weight may be that of a transposed convolution, which a file does not say.
 
     Those have kernels of an even size, or are called so.

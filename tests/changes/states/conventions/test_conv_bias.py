@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncli.changes.pair import Before, LayerPair, Side
+from bncli.changes.pair import LayerPair, Side
 from bncli.changes.states import explain
 from bncli.changes.states.conventions import find
 from bncli.model import TensorRef
 from bncli.model.changes import State
+from bncli.state_dict.in_front import InFront
 from tests.changes.pairs import NO_FILES, random_layer, side
 
 BIAS = np.random.default_rng(3).normal(0, 1, 8).astype(np.float32)
@@ -26,7 +27,7 @@ def behind(vectors, bias):
     """A layer behind a convolution with a bias, None for none."""
     read = side(vectors)
     weight = ref("conv.weight", np.ones((8, 3, 1, 1), np.float32))
-    before = Before("conv", weight, None if bias is None else ref("conv.bias", bias))
+    before = InFront("conv", weight, None if bias is None else ref("conv.bias", bias))
     return Side(read.refs, read.layer, before)
 
 
