@@ -67,6 +67,7 @@ MATRIX = [
         dtype,
         (CONTAINERS[(at + among) % 4], CONTAINERS[(at + 2 * (dtype == "float16")) % 4]),
         id=f"{version}-{'among' if among else 'alone'}-{dtype}",
+        marks=() if among or dtype == "float32" else pytest.mark.exhaustive,
     )
     for at, version in enumerate(VERSIONS)
     for among in (False, True)
