@@ -129,6 +129,8 @@ def test_wherever_a_name_in_a_file_may_stand_it_is_completed():
         ("compute x.npz::f", ["x.npz::first"]),
         ("compute x.npy --weight x.npz::s", ["x.npz::second"]),
         ("inspect-checkpoint net.pt::", ["net.pt::model.head", "net.pt::model.stem"]),
+        ("compare-checkpoints net.pt net.pt::", ["net.pt::model"]),
+        ("compare-checkpoints net.pt --with net.pt::m", ["net.pt::model"]),
         ("inspect-checkpoint net.pt net.pt::model.s", ["net.pt::model.stem"]),
         ("compute x.npy --state net.pt::model.h", ["net.pt::model.head"]),
         ("trace x.npz::f", ["x.npz::first"]),

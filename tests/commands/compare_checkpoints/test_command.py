@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,3 +201,23 @@ def test_the_place_is_the_layer_of_the_second_file(run, pair, form):
     assert "block3.bn" in text
     assert "BN611" in text
     assert "block4.bn" not in text or form == "junit"
+
+
+def test_shards_and_their_folder_are_one_model(run, pair):
+    Path("sharded").mkdir()
+    second = list(trained(pair).items())
+    for number in (1, 2):
+        some = dict(second[number - 1 :: 2])
+        torch.save(some, f"sharded/net-0000{number}-of-00002.bin")
+    for given in ("sharded", "sharded/net-00002-of-00002.bin"):
+        report = run("compare-checkpoints", "a.pt", given, "-f", "json").report
+        assert report["verdict"] == "PASS  all 20 layers were trained on for 40 batches"
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(run, pair):
+    Path("cut.pt").write_bytes(Path("a.pt").read_bytes()[:-300])
+    for call in (("a.pt", "cut.pt"), ("cut.pt", "a.pt"), ("a.pt", "missing.pt")):
+        result = run("compare-checkpoints", *call)
+        assert (result.code, result.stdout) == (ExitCode.ERROR, "")
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith(("bncli: cut.pt: ", "bncli: missing.pt: "))

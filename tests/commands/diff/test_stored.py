@@ -234,3 +234,17 @@ def test_a_quantised_tensor_is_refused_in_a_sentence(run, save):
         assert "cannot be read" in stderr
         assert stderr.count("\n") == 1
     assert run("diff", "q.pt", "p.pt").code == 1
+
+
+def test_two_checkpoints_that_differ_are_better_compared_otherwise(run, folder):
+    layer = torch.nn.BatchNorm1d(3)
+    torch.save(layer.state_dict(), "a b.pt")
+    torch.save(layer.state_dict(), "same.pt")
+    layer(torch.randn(8, 3))
+    torch.save(layer.state_dict(), "b.pt")
+    said = "bncli compare-checkpoints 'a b.pt' b.pt says what happened to each BatchNorm layer"
+    assert said in run("diff", "a b.pt", "b.pt", "-f", "json").report["remarks"]
+    assert "compare-checkpoints" not in run("diff", "a b.pt", "same.pt").stdout
+    assert "compare-checkpoints" not in run("diff", "a b.pt::bias", "b.pt::running_mean").stdout
+    torch.save({"x": torch.ones(3), "weight": torch.ones(3)}, "c.pt")
+    assert "compare-checkpoints" not in run("diff", "a b.pt", "c.pt").stdout
