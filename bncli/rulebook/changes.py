@@ -325,6 +325,8 @@ def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:
 def _unexpected(layer: LayerVersion, wanted: Expected, own: Finding | None) -> Finding:
     """BN620, in the place of what the layer's state says by itself."""
     said = layer.found.what or layer.found.state.value
+    if layer.found.numbers.get("cause") == "trained":  # whose phrase completes "trained on"
+        said = f"trained on {said}"
     return replace(
         UNEXPECTED.finding(
             label(layer.name or layer.other_name),

@@ -114,6 +114,13 @@ def test_a_layer_of_a_part_that_the_other_file_lacks_is_no_loss():
     assert not compared(TRAINED, layer(State.LOST, cause="alone"))
 
 
+def test_an_expectation_says_what_happened():
+    trained = layer(State.TRAINED, cause="trained")
+    asked = Expectation(Expected.FROZEN, lambda name: name == "bn")
+    (finding,) = compared(trained, expected=[asked])
+    assert finding.message.startswith("not frozen: trained on ")
+
+
 @pytest.mark.parametrize("wanted", Expected)
 @pytest.mark.parametrize("state", State)
 def test_expectations(wanted, state):
