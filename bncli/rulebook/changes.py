@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass
 from bncli.model.changes import Comparison, Same, State
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.interface import Rule, percent, times
-from bncli.rulebook.layers import label, plain_count
+from bncli.rulebook.change_words import evidence_of, message_of
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
-    from bncli.model.changes import LayerVersion, Measures
-    from bncli.report import Value
+    from bncli.model.changes import LayerVersion
 
 STATISTICS_ALONE = Rule(
     "BN611",
@@ -240,13 +240,16 @@ class Whole:
 def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) -> list[Finding]:
     """What two files show, one finding at most for each layer.
 
-    A layer that is not as `expected` is an error, whatever else it is. The findings are about the
-    second file, or about the first where that lacks what the second has.
+    A layer that is not as `expected` is an error, whatever else it is. Those that differ because
+    the weights of the files are not correlated have one finding together. The findings are about
+    the second file, or about the first where that lacks what the second has.
     """
     whole = Whole.of(compared)
     findings = []
+    apart = []
     for layer in compared.layers:
-        finding = _finding(layer, whole)
+        unrelated = layer.found.numbers.get("cause") == "unrelated"
+        finding = None if unrelated else _finding(layer, whole)
         unmet = next((each for each in expected if each.fails(layer)), None)
         if unmet is not None:
             finding = _unexpected(layer, unmet.what, finding)
@@ -255,7 +258,25 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
             first = "first" in (numbers.get("missing_in"), numbers.get("in"))
             path = compared.path if first else compared.other_path
             findings.append(replace(finding, path=path))
-    return findings
+        elif unrelated:
+            apart.append(layer)
+    return findings + _apart(apart, compared)
+
+
+def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding]:
+    """BN621 of all layers that differ as those of two networks do."""
+    if not layers:
+        return []
+    names = tuple(label(layer.name) for layer in layers)
+    by = "" if compared.correlation is None else f" ({compared.correlation:.2g})"
+    finding = DIFFERENT.finding(
+        names[0],
+        f"{layers[0].found.what}{by}",
+        {**evidence_of(layers[0]), "layers": names, "correlation": compared.correlation},
+        detail="So it is with networks that were trained apart, each from a start of its own.",
+        places=names,
+    )
+    return [replace(finding, path=compared.other_path)]
 
 
 def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
@@ -296,8 +317,8 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
         severity, hint = Severity.INFO, "Nothing needs fixing."
     return rule.finding(
         label(layer.name or layer.other_name),
-        _message(layer),
-        _evidence(layer),
+        message_of(layer),
+        evidence_of(layer),
         detail=detail,
         hint=hint,
         severity=severity,
@@ -331,55 +352,10 @@ def _unexpected(layer: LayerVersion, wanted: Expected, own: Finding | None) -> F
         UNEXPECTED.finding(
             label(layer.name or layer.other_name),
             f"not {wanted.value}: {said}",
-            {**_evidence(layer), "expected": wanted.value},
+            {**evidence_of(layer), "expected": wanted.value},
             detail=layer.found.detail,
             hint=own.hint if own is not None and own.severity is Severity.WARNING else "",
             sure=layer.found.certainty,
         ),
         instead_of=None if own is None else (own.code,),
     )
-
-
-def _message(layer: LayerVersion) -> str:
-    """The claim of a state, with the numbers of how far the layer moved."""
-    found, measures = layer.found, layer.measures
-    if found.state is State.STATISTICS:
-        kept = found.what.partition(", ")[2] or "the weights did not"
-        count = measures.batches
-        during = f" in {plain_count(count)} batches" if count and count > 0 else ""
-        return f"the statistics moved{_far(measures)}{during}, {kept}"
-    if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
-        change = measures.weight_change
-        far = f" by {percent(change)}" if change is not None else ""
-        return f"weight and bias moved{far}, the statistics did not"
-    return found.what or found.state.value
-
-
-def _far(measures: Measures) -> str:
-    """How far statistics moved, by the means or else by the variances; "" where not known."""
-    least, most = measures.var_ratio_min, measures.var_ratio_max
-    if measures.z_max is None or least is None or most is None:
-        return ""
-    shrank = least * most < 1
-    ratio = least if shrank else most
-    if measures.z_max < 0.1 * (1 / max(ratio, 1e-300) if shrank else ratio) - 0.1:
-        said = f"fell to {ratio:.3g} of" if shrank else f"grew to {times(ratio)}"
-        return f" (a variance {said} what it was)"
-    return f" by up to {measures.z_max:.3g} std"
-
-
-def _evidence(layer: LayerVersion) -> dict[str, Value]:
-    """The numbers of a finding, for scripts."""
-    measures = layer.measures
-    return {
-        "layer": layer.name or layer.other_name,
-        "other_name": layer.other_name or None,
-        "state": layer.found.state.value,
-        **layer.found.numbers,
-        "batches": measures.batches,
-        "z_max": measures.z_max,
-        "var_ratio_min": measures.var_ratio_min,
-        "var_ratio_max": measures.var_ratio_max,
-        "weight_change": measures.weight_change,
-        "effect": measures.effect,
-    }

@@ -136,3 +136,14 @@ def test_a_wrong_fold_does_not_meet_an_expectation():
     asked = Expectation(Expected.FOLDED, lambda name: name == "bn")
     (finding,) = compared(layer(State.FOLDED, fault="mean-not-folded"), expected=[asked])
     assert (finding.code, finding.instead_of) == ("BN620", ("BN616",))
+
+
+def test_networks_that_were_trained_apart_have_one_finding():
+    apart = [layer(State.DIFFERENT, name, cause="unrelated") for name in ("bn1", "bn2", "bn3")]
+    (finding,) = compared(*apart)
+    assert (finding.code, finding.severity) == ("BN621", NOTE)
+    assert finding.places == ("bn1", "bn2", "bn3")
+    asked = Expectation(Expected.TRAINED, lambda name: name != "bn3")
+    found = compared(*apart, expected=[asked])
+    assert [each.code for each in found] == ["BN620", "BN620", "BN621"]
+    assert found[2].places == ("bn3",)

@@ -96,7 +96,7 @@ def _dead(side: Side) -> bool:
 def _both(pair: LayerPair, files: Files) -> Found:
     """TRAINED where the counter and the weights allow it, else DIFFERENT."""
     if files.related is False:
-        what = "trained apart: the weights of the two files are not correlated"
+        what = "the weights of the two files are not correlated"
         return Found(State.DIFFERENT, what, numbers={"cause": "unrelated"})
     a, b = pair.a.counter, pair.b.counter
     if a is None or b is None or (a == 0 and b == 0):

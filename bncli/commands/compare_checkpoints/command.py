@@ -53,7 +53,8 @@ def compare_checkpoints(
     weights: Annotated[
         bool,
         option(
-            "Compare the weights, too, that stand in front of no BatchNorm layer. For two files.",
+            "Compare all other weights too, not only those in front of BatchNorm layers. For two "
+            "files.",
             options.INPUT,
             "--weights",
         ),
@@ -129,9 +130,7 @@ def _two(
         answer=partial(layers_answer, layers=told),
         remarks=words.remarks(compared, severities) if told else (),
         scope=words.scope(shown, compared),
-        verdict=words.verdict(shown, severities, related=compared.related)
-        if told
-        else words.nothing_in_common(compared),
+        verdict=words.verdict(shown, severities) if told else words.nothing_in_common(compared),
         nothing_checked=not told,
         read=(compared.path, compared.other_path),
         checked=_checked(compared, names, findings),

@@ -45,7 +45,7 @@ OTHER_LAYERS = {"chain", "exchanged", "other-layer", "other-statistics"}
 
 
 def subject(compared: Comparison) -> tuple[str, ...]:
-    """The two files and how many layers were matched, by what; first, whether they are kin."""
+    """The two files and how many layers were matched, by what."""
     files = " -> ".join(specs(compared))
     total = sum(map(in_first, compared.layers))
     matched = compared.matched
@@ -57,8 +57,6 @@ def subject(compared: Comparison) -> tuple[str, ...]:
     said = f"{layers}{',' if len(how) == 1 else ':'} {ways}" if how else layers
     one = f"{files}  {said}"
     lines = [one] if len(one) <= SCREEN else [files, said]
-    if compared.related is False:
-        lines.append(f"{_apart(compared)}: the changes below are not those of one training run")
     return tuple(lines)
 
 
@@ -75,19 +73,7 @@ def scope(shown: Sequence[LayerVersion], compared: Comparison) -> str:
     return counted(len(shown), "BatchNorm layer")
 
 
-def _apart(compared: Comparison) -> str:
-    said = "the networks were trained apart"
-    if compared.correlation is not None:
-        said += f" (their weights correlate by {compared.correlation:.2g})"
-    return said
-
-
-def verdict(
-    layers: Sequence[LayerVersion],
-    severities: Mapping[str, Severity],
-    *,
-    related: bool | None = None,
-) -> str:
+def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) -> str:
     """What happened to the layers as a whole, without a full stop."""
     here = [layer for layer in layers if has_partner(layer)]
     groups = grouped(here, severities)
@@ -113,8 +99,9 @@ def verdict(
         number, rest = said[0].split(" ", 1)
         be = "is" if number == "1" else "are"
         parts.append(", ".join([f"{counted(int(number), 'layer')} {be} {rest}", *said[1:]]))
-    apart = "the networks were trained apart: " if related is False else ""
-    return apart + "; ".join(parts)
+    if any(layer.found.numbers.get("cause") == "unrelated" for layer in here):
+        parts.append("the weights of the two files are not correlated")
+    return "; ".join(parts)
 
 
 def in_first(layer: LayerVersion) -> bool:

@@ -151,16 +151,10 @@ def test_subject_and_parts():
     assert subject(long) == (f"{'a' * 50}.pt -> b.pt", "1 BatchNorm layer matched, by name")
 
 
-def test_networks_that_were_trained_apart_are_said_to_be_so_at_once():
-    apart = compared(version("x", State.DIFFERENT), related=False, correlation=0.0034)
-    assert subject(apart)[-1] == (
-        "the networks were trained apart (their weights correlate by 0.0034): the changes below "
-        "are not those of one training run"
-    )
-    assert len(subject(compared(version("x"), related=True, correlation=0.9))) == 1
-    layers = some(State.DIFFERENT, 3)
-    assert verdict(layers, {}, related=False) == (
-        "the networks were trained apart: all 3 layers differ"
+def test_weights_that_are_not_correlated_are_said_in_the_verdict():
+    layers = [version(name, State.DIFFERENT, cause="unrelated") for name in "xyz"]
+    assert verdict(layers, {}) == (
+        "all 3 layers differ; the weights of the two files are not correlated"
     )
 
 

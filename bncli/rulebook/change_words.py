@@ -1,0 +1,58 @@
+"""What happened to a layer between two files, as a claim and as numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.model.changes import State
+from bncli.rulebook.interface import percent, times
+from bncli.rulebook.layers import plain_count
+
+if TYPE_CHECKING:
+    from bncli.model.changes import LayerVersion, Measures
+    from bncli.report import Value
+
+
+def message_of(layer: LayerVersion) -> str:
+    """The claim of a state, with the numbers of how far the layer moved."""
+    found, measures = layer.found, layer.measures
+    if found.state is State.STATISTICS:
+        kept = found.what.partition(", ")[2] or "the weights did not"
+        count = measures.batches
+        during = f" in {plain_count(count)} batches" if count and count > 0 else ""
+        return f"the statistics moved{_far(measures)}{during}, {kept}"
+    if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
+        change = measures.weight_change
+        far = f" by {percent(change)}" if change is not None else ""
+        return f"weight and bias moved{far}, the statistics did not"
+    return found.what or found.state.value
+
+
+def _far(measures: Measures) -> str:
+    """How far statistics moved, by the means or else by the variances; "" where not known."""
+    least, most = measures.var_ratio_min, measures.var_ratio_max
+    if measures.z_max is None or least is None or most is None:
+        return ""
+    shrank = least * most < 1
+    ratio = least if shrank else most
+    if measures.z_max < 0.1 * (1 / max(ratio, 1e-300) if shrank else ratio) - 0.1:
+        said = f"fell to {ratio:.3g} of" if shrank else f"grew to {times(ratio)}"
+        return f" (a variance {said} what it was)"
+    return f" by up to {measures.z_max:.3g} std"
+
+
+def evidence_of(layer: LayerVersion) -> dict[str, Value]:
+    """The numbers of a finding, for scripts."""
+    measures = layer.measures
+    return {
+        "layer": layer.name or layer.other_name,
+        "other_name": layer.other_name or None,
+        "state": layer.found.state.value,
+        **layer.found.numbers,
+        "batches": measures.batches,
+        "z_max": measures.z_max,
+        "var_ratio_min": measures.var_ratio_min,
+        "var_ratio_max": measures.var_ratio_max,
+        "weight_change": measures.weight_change,
+        "effect": measures.effect,
+    }

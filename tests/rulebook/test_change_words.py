@@ -1,0 +1,37 @@
+"""A claim says how far a layer moved, by the number that shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.model.changes import Measures, State
+from bncli.rulebook.change_words import evidence_of, message_of
+from tests.rulebook.versions import layer
+
+
+@pytest.mark.parametrize(
+    ("z_max", "least", "most", "said"),
+    [
+        (2.914, 0.5, 1.5, " by up to 2.91 std in 40 batches"),
+        (0.0, 0.015, 1.5, " (a variance fell to 0.015 of what it was) in 40 batches"),
+        (0.0, 0.9, 30.0, " (a variance grew to 30 times what it was) in 40 batches"),
+        (None, None, None, " in 40 batches"),
+    ],
+)
+def test_statistics_that_moved(z_max, least, most, said):
+    moved = Measures(40, z_max=z_max, var_ratio_min=least, var_ratio_max=most)
+    claim = message_of(layer(State.STATISTICS, measures=moved))
+    assert claim == f"the statistics moved{said}, the weights did not"
+
+
+def test_weights_that_moved():
+    moved = Measures(0, weight_change=0.024)
+    claim = message_of(layer(State.WEIGHTS, measures=moved, cause="own"))
+    assert claim == "weight and bias moved by 2.4%, the statistics did not"
+    assert message_of(layer(State.WEIGHTS, cause="before")) == "it is weights-moved"
+
+
+def test_evidence_has_the_numbers_of_the_state_and_the_measures():
+    found = evidence_of(layer(State.CONVENTION, measures=Measures(3, effect=0.5), n=128))
+    assert (found["state"], found["n"], found["batches"]) == ("other-convention", 128, 3)
+    assert found["effect"] == 0.5
