@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from bncli.changes.pair import Files, LayerPair, as_dtype
-from bncli.changes.permutations import same_rows
+from bncli.changes.permutations import equal_values
 from bncli.dtypes import COMPUTE_DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
@@ -105,8 +105,10 @@ def twin_of(
     if source is None or held.keys() != theirs.keys():
         return nothing
     before = _vectors(source, dtypes)
-    whole = all(same_rows(held[leaf], theirs[leaf]) for leaf in theirs)
-    own = all(same_rows(ours[leaf], theirs[leaf]) for leaf in theirs if leaf in ("weight", "bias"))
+    whole = all(equal_values(held[leaf], theirs[leaf]) for leaf in theirs)
+    own = all(
+        equal_values(ours[leaf], theirs[leaf]) for leaf in theirs if leaf in ("weight", "bias")
+    )
     if not (whole or (own and _hold(held, theirs))):
         return nothing
     apart = [_apart(each, theirs) for each in (before, ours)]
@@ -187,7 +189,7 @@ def _vector(ref: TensorRef, dtype: str) -> FloatArray | None:
 def _hold(vectors: Mapping[str, FloatArray], wanted: Mapping[str, FloatArray]) -> bool:
     """Whether the statistics are the same."""
     return all(
-        leaf in vectors and same_rows(vectors[leaf], wanted[leaf])
+        leaf in vectors and equal_values(vectors[leaf], wanted[leaf])
         for leaf in ("running_mean", "running_var")
     )
 

@@ -67,7 +67,7 @@ def sorting_order(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.intp] | None:
     return order
 
 
-def same_rows(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def equal_values(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether all values are equal, NaN to NaN."""
     return bool(np.array_equal(a, b, equal_nan=True))
 

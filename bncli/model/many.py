@@ -13,8 +13,7 @@ class Kind(str, Enum):
 
     TARGET: one file that is compared with all others. SERIES: files whose counters grow. RANKS:
     files with equal counters, or none, and equal parameters. CLIENTS: the same, but the parameters
-    differ. APART: counters
-    that neither grow nor are equal, or networks that were trained apart.
+    differ. APART: counters that neither grow nor are equal, or networks that were trained apart.
     """
 
     TARGET = "target"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.changes.permutations import (
+    equal_values,
     permutation_of,
     round_numbers,
-    same_rows,
     sorting_order,
 )
 
@@ -24,7 +24,7 @@ def test_the_order_leads_from_the_one_to_the_other(data):
     b = a[np.array(data.draw(st.permutations(range(count))))]
     order = sorting_order(a, b)
     assert sorted(order.tolist()) == list(range(count))
-    assert same_rows(a[order], b)
+    assert equal_values(a[order], b)
     b[0, 0] = 7
     assert sorting_order(a, b) is None
 
@@ -64,4 +64,4 @@ def test_the_order_of_a_named_permutation_leads_to_the_other_rows():
     for other in (np.roll(rows, 3, 0), rows[::-1], rows[np.random.default_rng(2).permutation(12)]):
         found = permutation_of(rows, other)
         assert found is not None
-        assert same_rows(rows[found.order], other)
+        assert equal_values(rows[found.order], other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class Common:
             known = tuple(ref for ref in refs if ref is not None)
             if len(known) == len(refs):
                 found.append((self.names[at], "before", (ours.weight, *known)))
-        return found if wanted is not None else list(evenly(found, MOST_WEIGHTS))
+        return found if wanted is not None else found[:: -(-len(found) // MOST_WEIGHTS) or 1]
 
     def _in_front(
         self, file: TensorFile, number: int, at: int, ours: TensorRef
@@ -264,11 +264,6 @@ def sample(ref: TensorRef, step: int = 1) -> FloatArray:
 def same_rows(values: FloatArray) -> bool:
     """Whether all rows have the same bits."""
     return all(row.tobytes() == values[0].tobytes() for row in values[1:])
-
-
-def evenly(items: Sequence[Any], most: int) -> Iterator[Any]:
-    """Some of the items, evenly spread."""
-    yield from items[:: -(-len(items) // most) or 1]
 
 
 def _size(ref: TensorRef) -> int:

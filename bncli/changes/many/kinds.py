@@ -63,8 +63,8 @@ def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) 
 
 def _counters(common: Common) -> FloatArray:
     """The counters of the layers that have one in all files, shape (files, layers)."""
-    read = [[counter_of(layer) for layer in versions] for versions in common.layers]
-    rows = [row for row in read if None not in row]
+    counters = [[counter_of(layer) for layer in versions] for versions in common.layers]
+    rows = [row for row in counters if None not in row]
     return np.array(rows, np.float64).T if rows else np.empty((0, 0))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.moves import Move, stacked
-from bncli.changes.many.series import Path, count_of, row_of
+from bncli.changes.many.series import count_of, row_of
 from bncli.changes.pair import Side, agree
 from bncli.light import dataclass, np
 from bncli.model.many import FileRow, Kind, Ranks
@@ -55,7 +55,7 @@ def side_by_side(common: Common) -> Together:
     kind = Kind.RANKS if equal else Kind.CLIENTS
     if not parameters.each.size or (equal and _initial(parameters.each[0])):
         kind = Kind.APART
-    moves: list[list[tuple[Path, Move]]] = [[] for _ in common.files]
+    moves: list[list[tuple[str, Move]]] = [[] for _ in common.files]
     worst: list[_Worst] = []
     for name, versions in zip(common.names, common.layers, strict=True):
         sides = [Side.read(refs) for refs in versions]
@@ -63,10 +63,9 @@ def side_by_side(common: Common) -> Together:
         if both is None:
             continue
         mean, var = both
-        path = Path(name, (), {}, ())
         for file in range(1, len(sides)):
             move = Move(mean[[0, file]], var[[0, file]], sides[0].layer.eps)
-            moves[file].append((path, move))
+            moves[file].append((name, move))
         if not (same_rows(mean) and same_rows(var)):
             worst.append(_worst(name, sides, mean, var))
     rows = tuple(

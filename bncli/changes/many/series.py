@@ -27,7 +27,7 @@ FEWEST_LAYERS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Way:
     """The way of one layer's statistics through the files.
 
     `steps` has the moves from each file to the next, `distance` how far each file is from one of
@@ -60,7 +60,7 @@ def in_series(common: Common) -> Series:
     )
 
 
-def _path(common: Common, number: int) -> Path | None:
+def _path(common: Common, number: int) -> Way | None:
     """One layer through all files; None where a file lacks its statistics."""
     versions = common.layers[number]
     sides = [Side.read(refs) for refs in versions]
@@ -80,34 +80,34 @@ def _path(common: Common, number: int) -> Path | None:
         mean[at].tobytes() == mean[at + 1].tobytes() and var[at].tobytes() == var[at + 1].tobytes()
         for at in range(files - 1)
     )
-    return Path(common.names[number], tuple(steps), distance, same)
+    return Way(common.names[number], tuple(steps), distance, same)
 
 
 def _jumps(
-    paths: Sequence[Path], common: Common, counts: Sequence[float | None]
+    paths: Sequence[Way], common: Common, counts: Sequence[float | None]
 ) -> tuple[Jump, ...]:
     """The files at which layers jump, in order; those that come back first of all claims."""
     files = len(common.files)
-    back: dict[int, list[tuple[float, Path]]] = {}
+    back: dict[int, list[tuple[float, Way]]] = {}
     spoilt: set[int] = set()
     for path in paths:
         for first, last, times in _there_and_back(path, files):
             back.setdefault(first, []).append((times, path))
             spoilt.update(range(first, last + 1))
-    away: dict[int, list[tuple[float, Path]]] = {}
+    away: dict[int, list[tuple[float, Way]]] = {}
     batches = _batches(counts)
     for path in paths:
         for at in range(2, files):
             unusual = None if spoilt & {at - 1, at} else _stays(path, at, batches)
             if unusual:
                 away.setdefault(at, []).append((unusual, path))
-    found: list[tuple[int, bool | None, list[tuple[float, Path]]]] = []
+    found: list[tuple[int, bool | None, list[tuple[float, Way]]]] = []
     found += [(at, True, layers) for at, layers in back.items()]
     found += [(at, None if at == files - 1 else False, layers) for at, layers in away.items()]
     return tuple(_jump(common, *each) for each in sorted(found, key=lambda each: each[0]))
 
 
-def _jump(common: Common, at: int, back: bool | None, layers: list[tuple[float, Path]]) -> Jump:
+def _jump(common: Common, at: int, back: bool | None, layers: list[tuple[float, Way]]) -> Jump:
     times, worst = max(layers, key=lambda each: each[1].distance[at - 1, at])
     step = worst.steps[at - 1]
     names = tuple(path.name for _, path in layers)
@@ -115,7 +115,7 @@ def _jump(common: Common, at: int, back: bool | None, layers: list[tuple[float, 
     return Jump(str(common.files[at].path), names, worst.name, times, z, ratio, back)
 
 
-def _there_and_back(path: Path, files: int) -> list[tuple[int, int, float]]:
+def _there_and_back(path: Way, files: int) -> list[tuple[int, int, float]]:
     """The runs of files that a layer spends elsewhere: the first, the last, how unusual it is."""
     found: list[tuple[int, int, float]] = []
     first = 1
@@ -130,7 +130,7 @@ def _there_and_back(path: Path, files: int) -> list[tuple[int, int, float]]:
     return found
 
 
-def _run(path: Path, first: int, files: int) -> tuple[int, float] | None:
+def _run(path: Way, first: int, files: int) -> tuple[int, float] | None:
     """The last file of a run elsewhere that begins at `first`, and how unusual the way there is.
 
     A layer has come back in the first file that is at most half as far, or, where nothing is known
@@ -151,7 +151,7 @@ def _run(path: Path, first: int, files: int) -> tuple[int, float] | None:
     return None
 
 
-def _stays(path: Path, at: int, batches: Sequence[float | None]) -> float | None:
+def _stays(path: Way, at: int, batches: Sequence[float | None]) -> float | None:
     """How many times its usual step a layer moves to the file `at`, if it jumps there."""
     move = path.distance[at - 1, at]
     usual = _usual(path, {at - 1})
@@ -167,7 +167,7 @@ def _stays(path: Path, at: int, batches: Sequence[float | None]) -> float | None
     return move / usual
 
 
-def _usual(path: Path, without: set[int]) -> float:
+def _usual(path: Way, without: set[int]) -> float:
     """The median step of a layer, but for some of the steps; 0 where there is no other."""
     rest = [path.distance[at, at + 1] for at in range(len(path.steps)) if at not in without]
     return median(np.array(rest)) if rest else 0.0
@@ -184,7 +184,7 @@ def count_of(common: Common, number: int) -> float | None:
 
 
 def _rows(
-    paths: Sequence[Path],
+    paths: Sequence[Way],
     common: Common,
     jumps: Sequence[Jump],
     counts: Sequence[float | None],
@@ -194,7 +194,7 @@ def _rows(
     rows = []
     for number, file in enumerate(common.files):
         name = str(file.path)
-        moves = [(path, path.steps[number - 1]) for path in paths] if number else []
+        moves = [(path.name, path.steps[number - 1]) for path in paths] if number else []
         count = batches[number - 1] if number else None
         rows.append(row_of(name, counts[number], count, moves, said))
     return rows
@@ -204,11 +204,11 @@ def row_of(
     name: str,
     counter: float | None,
     batches: float | None,
-    moves: Sequence[tuple[Path, Move]],
+    moves: Sequence[tuple[str, Move]],
     said: dict[str, str],
 ) -> FileRow:
     """The row of a file with the moves of its layers, none of them for the first."""
-    known = [(path, move) for path, move in moves if move.z.size]
+    known = [(layer, move) for layer, move in moves if move.z.size]
     if not known:
         return FileRow(name, counter, batches, what=said.get(name, ""))
     ratios = [move.furthest_ratio for _, move in known]
@@ -221,7 +221,7 @@ def row_of(
         z_max=max(float(move.z.max()) for _, move in known),
         var_ratio=middle_of(median(move.var_ratio) for _, move in known),
         var_ratio_worst=max(ratios, key=lambda ratio: max(ratio, 1 / ratio) if ratio else np.inf),
-        worst=worst.name,
+        worst=worst,
         what=said.get(name, ""),
     )
 
@@ -232,7 +232,7 @@ def _said(jump: Jump) -> str:
     return "jumps, and comes back later" if jump.back else "jumps, and stays there"
 
 
-def _stills(paths: Sequence[Path], common: Common) -> tuple[Still, ...]:
+def _stills(paths: Sequence[Way], common: Common) -> tuple[Still, ...]:
     """The layers that stand still up to the last file while others move, by where they begin to."""
     begins: dict[int, list[str]] = {}
     moving = [any(not path.same[at] for path in paths) for at in range(len(common.files) - 1)]
@@ -264,7 +264,7 @@ def _by_weights(
     return [(moved, tuple(layers)) for moved, layers in found.items()]
 
 
-def _drift(paths: Sequence[Path]) -> tuple[float, float] | None:
+def _drift(paths: Sequence[Way]) -> tuple[float, float] | None:
     """The median step, in standard deviations, in the first and the last third of the layers."""
     if len(paths) < FEWEST_LAYERS:
         return None

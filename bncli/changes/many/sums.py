@@ -268,9 +268,8 @@ def nearest(sources: Sources) -> Fit:
     candidates += [_unit(sources.files, file) for file in range(sources.files)]
     left = [_rms((sources.t - weights @ sources.x) / sources.room) for weights in candidates]
     order = sorted(range(len(candidates)), key=left.__getitem__)[:MOST_TRIED]
-    found = [(len(sources.values.layers_where(off)), off, candidates[at]) for at in order
-             for off in [_off(sources, candidates[at])]]  # fmt: skip
-    _, off, weights = min(found, key=lambda each: each[0])
+    found = [(_off(sources, candidates[at]), candidates[at]) for at in order]
+    off, weights = min(found, key=lambda each: len(sources.values.layers_where(each[0])))
     return Fit(Made.NONE, weights, *sources.left(weights @ sources.x), off=off)
 
 

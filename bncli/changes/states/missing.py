@@ -35,14 +35,14 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             State.DIFFERENT,
             "not all of it could be read",
             " ".join(unread),
-            numbers=_cause("unread"),
+            numbers={"cause": "unread"},
         )
     if not pair.coherent:
         sizes = [_sizes(side) for side in (pair.a, pair.b)]
         return Found(
             State.DIFFERENT,
             f"{sizes[0]} channels in the first file, {sizes[1]} in the second",
-            numbers=_cause("size"),
+            numbers={"cause": "size"},
             hint="Compare files of one architecture.",
         )
     return None
@@ -72,7 +72,3 @@ def _sizes(side: Side) -> str:
         {len(values) for values in side.layer.vectors.values() if values is not None}
     )
     return " and ".join(map(str, sizes))
-
-
-def _cause(cause: str) -> dict[str, str]:
-    return {"cause": cause}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.holders import Holder, holder_of, other_branch, twin_of
 from bncli.changes.pair import Files, LayerPair, as_dtype, coarser
-from bncli.changes.permutations import Permutation, permutation_of, round_numbers, same_rows
+from bncli.changes.permutations import Permutation, equal_values, permutation_of, round_numbers
 from bncli.changes.reordered import convolution_order
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
@@ -94,7 +94,7 @@ def _permuted(
 ) -> Found | None:
     """One permutation of all tensors, or of some of them, the others being in place."""
     leaves = [leaf for leaf in VECTORS if leaf in ours]
-    if not all(same_rows(np.sort(ours[leaf]), np.sort(theirs[leaf])) for leaf in leaves):
+    if not all(equal_values(np.sort(ours[leaf]), np.sort(theirs[leaf])) for leaf in leaves):
         return None
     whole = permutation_of(_matrix(ours, leaves), _matrix(theirs, leaves))
     if whole is not None:
@@ -115,7 +115,7 @@ def _permuted(
             if convolution == "same order"
             else "Put the channels into the order of the convolution before the layer.",
         )
-    moved = [leaf for leaf in leaves if not same_rows(ours[leaf], theirs[leaf])]
+    moved = [leaf for leaf in leaves if not equal_values(ours[leaf], theirs[leaf])]
     kept = [leaf for leaf in leaves if leaf not in moved]
     each = {leaf: permutation_of(_matrix(ours, [leaf]), _matrix(theirs, [leaf])) for leaf in moved}
     if None in each.values():
@@ -177,8 +177,8 @@ def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | Non
     own = pair.a.refs.name
     affine = [leaf for leaf in VECTORS if leaf in theirs and leaf not in STATISTICS]
     nothing: FloatArray = np.empty(0)
-    same = all(same_rows(theirs[leaf], holder.vectors.get(leaf, nothing)) for leaf in affine)
-    kept = all(same_rows(theirs[leaf], ours[leaf]) for leaf in affine)
+    same = all(equal_values(theirs[leaf], holder.vectors.get(leaf, nothing)) for leaf in affine)
+    kept = all(equal_values(theirs[leaf], ours[leaf]) for leaf in affine)
     if not (same or kept):
         return None
     return (

@@ -32,7 +32,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             return Found(
                 State.RESET,
                 what,
-                "weight, bias and the counter are those of a new layer, too.",
+                "Weight, bias and the counter are those of a new layer, too.",
                 numbers={"cause": "initial"},
                 hint="If the second file is the start of the training, give it first. Otherwise "
                 "look for names that load_state_dict(strict=False) left out.",
