@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bncli.changes.kinship import kinship
@@ -205,6 +206,12 @@ class Values:
     def layers_where(self, mask: NDArray[np.bool_]) -> tuple[str, ...]:
         """The layers with a value of a mask, shape (values,)."""
         return tuple(dict.fromkeys(name for name, _, where in self.parts if mask[where].any()))
+
+
+def names_of(paths: Iterable[str]) -> dict[str, str]:
+    """What files are called, by path: their names, or their paths where two have one name."""
+    names = {path: PurePath(path).name for path in paths}
+    return names if len(set(names.values())) == len(names) else {path: path for path in names}
 
 
 def coarsest(dtypes: Iterable[str]) -> str:

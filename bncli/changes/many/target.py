@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.changes.many.common import Common, Values, read
+from bncli.changes.many.common import Common, Values, names_of, read
 from bncli.changes.many.counters import counters_of
 from bncli.changes.many.sums import (
     FEWEST,
@@ -43,7 +43,7 @@ MOST_NAMED = 4
 def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
     """What the target is of the files, one or more of them. Raises FileError for damaged files."""
     common = Common.of([*files, target])
-    names = names_of(files)
+    names = [*names_of([str(file.path) for file in files]).values()]
     origins: list[Origin] = []
     if common.layers:
         origins += _group("parameters", read([*common.tensors(*AFFINE), *common.before()]), names)
@@ -59,12 +59,6 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
         origins=tuple(origins),
         sure=common.sure,
     )
-
-
-def names_of(files: Sequence[TensorFile]) -> list[str]:
-    """What the files are called: their names, or their paths where two have one name."""
-    short = [file.path.name for file in files]
-    return short if len(set(short)) == len(short) else [str(file.path) for file in files]
 
 
 def _group(group: str, values: Values, names: Sequence[str]) -> list[Origin]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bncli.changes.many.common import names_of
 from bncli.commands.compare_checkpoints.rows import plain, short_certainty
 from bncli.model.many import Kind, Made
 from bncli.report import ANSWER_ROWS, Column, Report, Table
@@ -58,7 +59,7 @@ def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
     opened = [_open(given) for given in files]
     target = None if aim is None else _open(aim)
     many = compare_many(opened, target)
-    report = (_of_files if target is None else _of_target)(many, files, aim)
+    report = _of_files(many, files) if aim is None else _of_target(many, files, aim)
     layers = [label(layer.name) for layer in batch_norm_layers(opened[0])]
     given = files if aim is None else [aim]
     paths = {each.spec: str(each.path) for each in given}
@@ -95,9 +96,8 @@ def _open(given: Given) -> TensorFile:
     return replace(file, path=Path(given.spec), tensors=tensors)
 
 
-def _of_target(many: Many, files: Sequence[Given], aim: Given | None) -> Report:
+def _of_target(many: Many, files: Sequence[Given], aim: Given) -> Report:
     """What the target is of the files, a row for each group of its tensors."""
-    assert aim is not None
     rows: list[Row] = [_origin_row(origin) for origin in many.origins]
     shown: list[Row] = [
         {
@@ -129,20 +129,9 @@ def _of_target(many: Many, files: Sequence[Given], aim: Given | None) -> Report:
 
 
 def _origin_row(origin: Origin) -> Row:
-    return {
-        "group": origin.group,
+    return {column.key: getattr(origin, column.key) for column in ORIGIN_COLUMNS} | {
         "made": origin.made.value,
-        "what": origin.what,
         "certainty": short_certainty(origin.certainty),
-        "exact": origin.exact,
-        "weights": origin.weights,
-        "unique": origin.unique,
-        "initial": origin.initial,
-        "residual": origin.residual,
-        "roundings": origin.roundings,
-        "values": origin.values,
-        "total": origin.total,
-        "off": origin.off,
     }
 
 
@@ -160,15 +149,15 @@ def _made(origins: Sequence[Origin]) -> str:
         groups.setdefault(origin.what, []).append(origin.group)
     said = []
     for what, names in groups.items():
-        some = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
         untold = all(each.made is Made.UNTOLD for each in origins if each.what == what)
         verb = "is" if len(names) == 1 and names[0].startswith("running_") else "are"
         is_what = what.replace("; ", ", ")
+        some = examples(names, len(names))
         said.append(f"{some}: {is_what}" if untold else f"{some} {verb} {is_what}")
     return "; ".join(said)
 
 
-def _of_files(many: Many, files: Sequence[Given], _: Given | None) -> Report:
+def _of_files(many: Many, files: Sequence[Given]) -> Report:
     """A series, ranks or clients: a row for each file."""
     rows: list[Row] = [_file_row(row) for row in many.rows]
     series = many.kind is Kind.SERIES
@@ -201,19 +190,10 @@ def _of_files(many: Many, files: Sequence[Given], _: Given | None) -> Report:
 
 
 def _file_row(row: FileRow) -> Row:
-    return {column.key: getattr(row, column.key) or None for column in FILE_COLUMNS} | {
-        "counter": row.counter,
-        "batches": row.batches,
-        "z": row.z,
-        "z_max": row.z_max,
-        "path": row.path,
+    return {column.key: getattr(row, column.key) for column in FILE_COLUMNS} | {
+        "worst": row.worst or None,
+        "what": row.what or None,
     }
-
-
-def names_of(paths: Sequence[str]) -> dict[str, str]:
-    """What files are called: their names, or their paths where two have one name."""
-    names = {path: Path(path).name for path in paths}
-    return names if len(set(names.values())) == len(names) else {path: path for path in names}
 
 
 def _file_cells(row: FileRow, name: str) -> Row:
@@ -234,7 +214,7 @@ def _kind(many: Many) -> str:
         order = "sorted by" if many.reordered else "in the order of"
         return f"a series, {order} their counters: each file against the one before"
     if many.related is False:
-        return "weights of networks that were trained apart: each file against the first"
+        return "some of these networks were trained apart: each file against the first"
     return {
         Kind.RANKS: "equal parameters and counters, as of ranks: each against the first",
         Kind.CLIENTS: "equal counters and other parameters, as of clients: each against the first",
@@ -260,7 +240,9 @@ def _happened(many: Many) -> str:
         said.append(
             f"the first third of the layers moves by {first} std a file, the last by {last}"
         )
-    return "; ".join(said) or "nothing is special about any of the files"
+    if many.related is False:
+        said.append("some of these networks were trained apart")
+    return "; ".join(said) or "no file stands out"
 
 
 def _states(many: Many) -> list[list[Value]]:

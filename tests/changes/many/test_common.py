@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bncli.changes.many import common
-from bncli.changes.many.common import Common, coarsest, read, sample
+from bncli.changes.many.common import Common, coarsest, names_of, read, sample
 from tests.changes.many.networks import copied, epochs, network, opened, to, trained
 
 
@@ -97,3 +97,8 @@ def test_the_rounding_is_that_of_the_coarsest_dtype(tmp_path):
     assert set(values.roundoffs) == {2.0**-8}
     assert coarsest(["float32", "float16", "bfloat16", "float64"]) == "bfloat16"
     assert values.rounded(values.each[0]).tolist() == values.each[1].tolist()
+
+
+def test_names_are_short_where_that_is_clear():
+    assert names_of(["x/a.pt", "x/b.pt"]) == {"x/a.pt": "a.pt", "x/b.pt": "b.pt"}
+    assert names_of(["x/a.pt", "y/a.pt"]) == {"x/a.pt": "x/a.pt", "y/a.pt": "y/a.pt"}
