@@ -47,7 +47,8 @@ def compare(
         related,
     )
     fronts = in_front(a, files.layers), in_front(b, files.other_layers)
-    layers = tuple(_versions(matches, files, fronts))
+    inside = _inside(a, parts[0]), _inside(b, parts[1])
+    layers = _together(tuple(_versions(matches, files, fronts, inside)))
     return Comparison(
         str(a.path),
         str(b.path),
@@ -55,7 +56,7 @@ def compare(
         layers,
         correlation,
         related,
-        _others(files, fronts, parts) if weights else None,
+        _others(files, fronts, parts, inside) if weights else None,
     )
 
 
@@ -63,9 +64,10 @@ def _versions(
     matches: Sequence[Match],
     files: Files,
     fronts: tuple[Fronts, Fronts],
+    inside: tuple[TensorFile, TensorFile],
 ) -> Iterator[LayerVersion]:
     """Each match, looked at."""
-    there = _there(matches, files, fronts)
+    there = _there(matches, fronts, inside)
     with progress("layers", len(matches)) as advance:
         for match in matches:
             if match.a is not None and match.b is not None:
@@ -112,12 +114,14 @@ def _front(a: Side, b: Side) -> Same | None:
 
 
 def _there(
-    matches: Sequence[Match], files: Files, fronts: tuple[Fronts, Fronts]
+    matches: Sequence[Match],
+    fronts: tuple[Fronts, Fronts],
+    inside: tuple[TensorFile, TensorFile],
 ) -> tuple[Fronts, Fronts]:
     """What stands before layers of one file alone, where it is in the other file."""
     if all(match.a is not None and match.b is not None for match in matches):
         return {}, {}
-    ours, theirs = Weights.of(files.a), Weights.of(files.b)
+    ours, theirs = map(Weights.of, inside)
     return partners(fronts[0], ours, theirs), partners(fronts[1], theirs, ours)
 
 
@@ -158,19 +162,50 @@ def _alone(
     )
 
 
-def _others(files: Files, fronts: tuple[Fronts, Fronts], parts: tuple[str, str]) -> OtherWeights:
+def _inside(file: TensorFile, part: str) -> TensorFile:
+    """A part of a file, by the names that its tensors have there."""
+    begin = len(part) + 1 if part else 0
+    tensors = under(file.path, file.tensors, part)
+    return replace(file, tensors={name[begin:]: ref for name, ref in tensors.items()})
+
+
+def _together(layers: tuple[LayerVersion, ...]) -> tuple[LayerVersion, ...]:
+    """The layers, where those whose counter fell while others' rose were not trained on."""
+    causes = {layer.found.numbers.get("cause") for layer in layers}
+    if not {"trained", "backwards"} <= causes:
+        return layers
+    return tuple(
+        replace(layer, found=_fell(layer.found))
+        if layer.found.numbers.get("cause") == "backwards"
+        else layer
+        for layer in layers
+    )
+
+
+def _fell(found: Found) -> Found:
+    """The state of a layer whose counter alone fell."""
+    return Found(
+        State.DIFFERENT,
+        found.what,
+        "The counters of other layers rose.",
+        numbers={"cause": "counter-fell"},
+        hint="Find out whether the layer was built anew between the two files.",
+    )
+
+
+def _others(
+    files: Files,
+    fronts: tuple[Fronts, Fronts],
+    parts: tuple[str, str],
+    inside: tuple[TensorFile, TensorFile],
+) -> OtherWeights:
     """How the tensors of the parts compare that are not compared with the layers."""
-    sides = []
-    for file, part, used in (
-        (files.a, parts[0], _used(files.layers, fronts[0])),
-        (files.b, parts[1], _used(files.other_layers, fronts[1])),
-    ):
-        begin = len(part) + 1 if part else 0
-        tensors = under(file.path, file.tensors, part)
-        inside = {name[begin:]: ref for name, ref in tensors.items()}
-        sides.append((replace(file, tensors=inside), {name[begin:] for name in used}))
-    (a, used), (b, other_used) = sides
-    return other_weights(a, b, used, other_used)
+    used = _used(files.layers, fronts[0]), _used(files.other_layers, fronts[1])
+    ours, theirs = (
+        {name[len(part) + 1 :] if part else name for name in names}
+        for names, part in zip(used, parts, strict=True)
+    )
+    return other_weights(*inside, ours, theirs)
 
 
 def _used(layers: Mapping[str, LayerRefs], fronts: Fronts) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
@@ -55,8 +56,9 @@ class Side:
 
     @property
     def counter(self) -> int | float | None:
-        """num_batches_tracked, None where it is missing or is no number."""
-        return self.layer.state.num_batches_tracked
+        """num_batches_tracked, None where it is missing or counts nothing: NaN, Inf, below 0."""
+        counter = self.layer.state.num_batches_tracked
+        return None if counter is None or not 0 <= counter < math.inf else counter
 
 
 class LayerPair:

@@ -19,7 +19,9 @@ def message_of(layer: LayerVersion) -> str:
     if found.state is State.STATISTICS:
         kept = found.what.partition(", ")[2] or "the weights did not"
         count = measures.batches
-        during = f" in {plain_count(count)} batches" if count and count > 0 else ""
+        during = (
+            f" in {plain_count(count)} batch{'es' * (count != 1)}" if count and count > 0 else ""
+        )
         return f"the statistics moved{_far(measures)}{during}, {kept}"
     if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
         change = measures.weight_change

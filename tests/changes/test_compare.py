@@ -176,6 +176,25 @@ def test_parts_of_a_file_with_two_copies(tmp_path):
     assert {layer.measures.batches for layer in comparison.layers} == {MORE}
 
 
+def test_a_layer_outside_a_part_is_of_no_file_rather_than_lost(tmp_path):
+    file = open_file(saved(tmp_path / "net.pt", state_of(trained())))
+    for part in ("layer1", "layer2"):
+        comparison = compare(file, file, ("", part))
+        matched = {layer.name for layer in comparison.matched}
+        assert matched == {name for name in LAYERS if name.startswith(part)}
+        causes = {layer.found.numbers["cause"] for layer in comparison.layers if not layer.how}
+        assert causes == {"alone"}
+
+
+def test_a_layer_whose_counter_alone_fell_was_not_trained_on(tmp_path):
+    second = state_of(trained_on())
+    second["layer1.0.bn1.num_batches_tracked"] -= MORE + 20
+    layers = by_name(compared(tmp_path, state_of(trained()), second))
+    fell = layers.pop("layer1.0.bn1").found
+    assert (fell.state, fell.numbers["cause"]) == (State.DIFFERENT, "counter-fell")
+    assert {layer.found.state for layer in layers.values()} == {State.TRAINED}
+
+
 def test_a_new_classifier_and_the_rest_as_it_was(tmp_path):
     first = state_of(trained())
     second = first | {"fc.weight": torch.ones(9, 14), "fc.bias": torch.zeros(9)}

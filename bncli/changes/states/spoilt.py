@@ -8,22 +8,27 @@ from bncli.changes.pair import Files, LayerPair, Side, as_dtype
 from bncli.light import np
 from bncli.model.changes import Found, State
 from bncli.rulebook.interface import odd_values
-from bncli.rulebook.layers import channels_of
+from bncli.rulebook.layers import channels_of, plain_count
+from bncli.rulebook.origin import all_zero, may_be_decayed
 from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bncli.report import Value
+
 
 AGAIN = "Take the statistics from the first file, or re-estimate them with bncli recalibrate."
 """The fix where the second file's statistics say nothing."""
+COUNT = "Take the counter from the first file: with momentum=None, the next update depends on it."
+"""The fix where its counter counts nothing."""
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
     """IMPOSSIBLE, RESET or EMPTY, where the first file's layer is not so, too."""
     if pair.statistics is None:
         return _impossible(pair)
-    if all_zero(pair.b) and not all_zero(pair.a):
+    if all_zero(pair.b.layer) and not all_zero(pair.a.layer):
         what = "mean and variance are 0 in the second file"
         return Found(State.EMPTY, what, numbers={"cause": "zero"}, hint=AGAIN)
     if initial(pair.b) and not initial(pair.a):
@@ -33,24 +38,34 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
                 State.RESET,
                 what,
                 "Weight, bias and the counter are those of a new layer, too.",
-                numbers={"cause": "initial"},
+                numbers={"cause": "untrained"},
                 hint="If the second file is the start of the training, give it first. Otherwise "
                 "look for names that load_state_dict(strict=False) left out.",
             )
         return Found(State.RESET, what, numbers={"cause": "initial"}, hint=AGAIN)
-    return _impossible(pair)
+    return _half(pair) or _impossible(pair)
+
+
+def _half(pair: LayerPair) -> Found | None:
+    """One of the two statistics alone is 0, or the variance 1, in every channel of several."""
+    for leaf, value, state in (
+        ("running_var", 0.0, State.EMPTY),
+        ("running_var", 1.0, State.RESET),
+        ("running_mean", 0.0, State.RESET),
+    ):
+        ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+        if ours is None or theirs is None or len(theirs) < 2 or may_be_decayed(pair.b.layer):
+            continue
+        if (theirs == value).all() and not (ours == value).any():
+            what = f"{leaf} is {value:g} in every channel of the second file"
+            return Found(state, what, numbers={"cause": "half", "tensor": leaf}, hint=AGAIN)
+    return None
 
 
 def initial(side: Side) -> bool:
     """Whether the statistics are exactly 0 and 1 in every channel."""
     mean, var = side.layer.mean, side.layer.var
     return mean is not None and var is not None and not mean.any() and bool((var == 1).all())
-
-
-def all_zero(side: Side) -> bool:
-    """Whether both statistics are exactly 0 in every channel."""
-    mean, var = side.layer.mean, side.layer.var
-    return mean is not None and var is not None and not mean.any() and not var.any()
 
 
 def _untrained(pair: LayerPair) -> bool:
@@ -66,6 +81,12 @@ def _untrained(pair: LayerPair) -> bool:
 
 
 def _impossible(pair: LayerPair) -> Found | None:
+    """IMPOSSIBLE for a vector with values that the first has not, or a counter that is none."""
+    raw = pair.b.layer.state.num_batches_tracked
+    if pair.a.counter is not None and pair.b.counter is None and raw is not None:
+        what = f"num_batches_tracked became {plain_count(raw)}"
+        numbers: dict[str, Value] = {"cause": "counter", "tensor": "num_batches_tracked"}
+        return Found(State.IMPOSSIBLE, what, numbers=numbers, hint=COUNT)
     for leaf in VECTORS:
         ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
         if ours is None or theirs is None:

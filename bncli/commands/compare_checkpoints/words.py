@@ -140,6 +140,12 @@ def _fault(group: Group) -> str:
         return "the tensors are another layer's"
     if group.state is State.WEIGHTS and causes == {"before"}:
         return "only the weights before the layer moved"
+    if group.state is State.RESET and causes == {"untrained"}:
+        return "all values are those of a network before training"
+    if group.state is State.RESET and causes == {"half"}:
+        return "the mean or the variance was reset"
+    if group.state is State.EMPTY and causes == {"half"}:
+        return "the variance is 0 in every channel"
     return FAULTS[group.state]
 
 

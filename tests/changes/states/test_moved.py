@@ -26,12 +26,14 @@ def parts(weights, statistics):
 @pytest.mark.parametrize(
     ("counters", "files", "state", "cause", "sure"),
     [
-        ((100, 140), RELATED, State.TRAINED, "trained", Certainty.CERTAIN),
+        ((100, 140), RELATED, State.TRAINED, "trained", Certainty.LIKELY),
         ((100, 140), NO_FILES, State.TRAINED, "trained", Certainty.LIKELY),
         ((100, 140), APART, State.DIFFERENT, "unrelated", Certainty.CERTAIN),
         ((100, 100), RELATED, State.DIFFERENT, "same-count", Certainty.CERTAIN),
         ((140, 100), RELATED, State.TRAINED, "backwards", Certainty.LIKELY),
         ((140, 0), RELATED, State.DIFFERENT, "count-reset", Certainty.CERTAIN),
+        ((100, -5), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
+        ((float("nan"), 100), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
         ((None, None), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
         ((0, 0), RELATED, State.TRAINED, "uncounted", Certainty.LIKELY),
     ],

@@ -59,3 +59,38 @@ def test_a_layer_that_is_new_in_all_may_be_the_start_of_training(counter, weight
     found = find(pair(side(random_layer(), 100), side(new, counter)), NO_FILES)
     assert found.state is State.RESET
     assert ("give it first" in found.hint) is start
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "state"),
+    [
+        ("running_var", 0, State.EMPTY),
+        ("running_var", 1, State.RESET),
+        ("running_mean", 0, State.RESET),
+    ],
+)
+def test_one_of_the_two_statistics_alone(leaf, value, state):
+    layer = random_layer()
+    spoilt = layer | {leaf: np.full(8, value, np.float32)}
+    found = find(pair(layer, spoilt), NO_FILES)
+    assert (found.state, found.numbers["cause"]) == (state, "half")
+    assert found.what == f"{leaf} is {value} in every channel of the second file"
+    assert find(pair(spoilt, layer), NO_FILES) is None
+    one = {name: values[:1] for name, values in spoilt.items()}
+    assert find(pair({name: values[:1] for name, values in layer.items()}, one), NO_FILES) is None
+
+
+def test_statistics_of_an_input_of_zeros_may_decay_to_0():
+    layer = random_layer() | {"weight": np.zeros(8, np.float32)}
+    decayed = layer | EMPTY
+    assert find(pair(side(layer, 10), side(decayed, 100_000)), NO_FILES) is None
+    assert find(pair(side(layer, 10), side(decayed, 20)), NO_FILES).state is State.EMPTY
+
+
+@pytest.mark.parametrize("counter", [-960, float("nan"), float("inf")])
+def test_a_counter_that_counts_nothing(counter):
+    layers = random_layer(), random_layer(seed=1)
+    found = find(pair(side(layers[0], 30), side(layers[1], counter)), NO_FILES)
+    assert (found.state, found.numbers["cause"]) == (State.IMPOSSIBLE, "counter")
+    assert found.what == f"num_batches_tracked became {counter}"
+    assert find(pair(side(layers[0], counter), side(layers[1], counter)), NO_FILES) is None
