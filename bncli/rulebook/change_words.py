@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
-def message_of(layer: LayerVersion) -> str:
-    """The claim of a state, with the numbers of how far the layer moved."""
+def message_of(layer: LayerVersion, *, far: bool = True) -> str:
+    """The claim of a state, with the numbers of how `far` the layer moved."""
     found, measures = layer.found, layer.measures
+    if not far:
+        return found.what or found.state.value
     if found.state is State.STATISTICS:
         kept = found.what.partition(", ")[2] or "the weights did not"
         count = measures.batches
@@ -25,8 +27,8 @@ def message_of(layer: LayerVersion) -> str:
         return f"the statistics moved{_far(measures)}{during}, {kept}"
     if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
         change = measures.weight_change
-        far = f" by {percent(change)}" if change is not None else ""
-        return f"weight and bias moved{far}, the statistics did not"
+        by = f" by {percent(change)}" if change is not None else ""
+        return f"weight and bias moved{by}, the statistics did not"
     return found.what or found.state.value
 
 

@@ -174,6 +174,9 @@ STATES: Mapping[Expected, frozenset[State]] = {
 }
 """The states that meet an expectation."""
 
+FEW = 3
+"""Layers of one state of which the findings say how far each moved."""
+
 HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
 """The causes under which both files compute the same in evaluation mode, up to rounding."""
 
@@ -215,12 +218,14 @@ class Whole:
     """What the layers of two files did together.
 
     `training` says that some layer's statistics took batches in, `weights` that some weights moved.
-    `copies` are the words by which the names of several layers differ from those of the layers
-    whose tensors they took over: "q_net_target" and "q_net".
+    `many` are the states of many layers, of which the findings do not say how far each moved: their
+    claims are then one. `copies` are the words by which the names of several layers differ from
+    those of the layers whose tensors they took over: "q_net_target" and "q_net".
     """
 
     training: bool
     weights: bool
+    many: frozenset[State] = frozenset()
     copies: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
@@ -233,6 +238,7 @@ class Whole:
             any(state in TOOK_IN for state in states),
             any(state in moved for state in states)
             or any(layer.before is Same.MOVED for layer in compared.matched),
+            frozenset(state for state, count in Counter(states).items() if count > FEW),
             frozenset(words for words, count in words_of.items() if count > 1),
         )
 
@@ -317,7 +323,7 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
         severity, hint = Severity.INFO, "Nothing needs fixing."
     return rule.finding(
         label(layer.name or layer.other_name),
-        message_of(layer),
+        message_of(layer, far=found.state not in whole.many),
         evidence_of(layer),
         detail=detail,
         hint=hint,

@@ -71,6 +71,17 @@ def test_a_claim_has_the_numbers():
     assert "no batch in train() did this" in finding.detail
 
 
+def test_the_claims_of_many_layers_are_one():
+    layers = [
+        layer(State.STATISTICS, f"bn{at}", measures=Measures(40, z_max=at, var_ratio_min=1.0))
+        for at in range(4)
+    ]
+    assert {finding.message for finding in compared(TRAINED, *layers)} == {"it is statistics-moved"}
+    few = compared(TRAINED, *layers[:3])
+    assert {finding.evidence["z_max"] for finding in few} == {0, 1, 2}
+    assert all(finding.message.startswith("the statistics moved") for finding in few)
+
+
 @pytest.mark.parametrize(
     ("state", "numbers", "severity"),
     [

@@ -41,8 +41,8 @@ ORDER = (
 STILL = frozenset({State.IDENTICAL, State.ROUNDED})
 """The states of layers that did not move, whose names tell little."""
 
-MOST_NAMED, MOST_MOVING = 10, 3
-"""Layers of one state that have rows of their own where there are many: with a warning, without."""
+MOST_NAMED = 3
+"""Layers of one state that have rows of their own where there are many."""
 
 TINY = 0.001
 """Standard deviations by which a mean has hardly moved."""
@@ -102,11 +102,12 @@ def layers_answer(
     severities = severities_of(report.findings)
     groups = grouped(layers, severities)
     few = len(layers) <= FEW_ROWS
+    trouble = any(group.warned for group in groups)
     room = ANSWER_ROWS - len(groups)
     rows: list[Row] = []
     summed = False
     for group in groups:
-        most = len(group.layers) if few else min(_most(group), max(room, 0))
+        most = len(group.layers) if few else min(_most(group, trouble=trouble), max(room, 0))
         if len(group.layers) == most + 1:
             most += 1  # a row that sums up one layer may as well name it
         named, rest = _worst(group.layers, most, severities)
@@ -150,11 +151,14 @@ def severities_of(findings: Iterable[Finding]) -> dict[str, Severity]:
     return found
 
 
-def _most(group: Group) -> int:
-    """How many layers of a state get rows of their own where there are many layers."""
-    if group.warned:
-        return MOST_NAMED
-    return 0 if group.state in STILL else MOST_MOVING
+def _most(group: Group, *, trouble: bool) -> int:
+    """How many layers of a state get rows of their own where there are many layers.
+
+    Where some layer is in `trouble`, those that are not tell little.
+    """
+    if not group.warned and (trouble or group.state in STILL):
+        return 0
+    return MOST_NAMED
 
 
 def _alike(layer: LayerVersion, layers: Sequence[LayerVersion]) -> bool:

@@ -123,6 +123,21 @@ def test_many_layers_are_summed_up_and_v_lists_each(run, pair):
     assert same["verdict"] == "PASS  all 11 layers were trained on for 40 batches"
 
 
+def test_53_layers_with_two_faults_are_at_most_40_lines(run, folder):
+    first = network(53)
+    second = trained(trained(first, range(20), weights=False), range(20, 52))
+    for at in range(30, 45):
+        for leaf in ("running_mean", "running_var", "num_batches_tracked"):
+            second[f"block{at}.bn.{leaf}"] = first[f"block{at}.bn.{leaf}"]
+    torch.save(first, "a.pt")
+    torch.save(second, "b.pt")
+    lines = run("compare-checkpoints", "a.pt", "b.pt", "--width", 80).stdout.splitlines()
+    assert len(lines) <= 40
+    text = " ".join(map(str.strip, lines))
+    assert "the statistics moved, weight and bias did not: 20 layers" in text
+    assert "weight and bias moved, the statistics did not move: 15 layers" in text
+
+
 def test_what_is_expected_and_is_not_so_is_an_error(run, pair):
     torch.save(trained(pair, range(10, LAYERS)), "b.pt")
     call = ("compare-checkpoints", "a.pt", "b.pt")
