@@ -39,7 +39,11 @@ def _far(measures: Measures) -> str:
         return ""
     shrank = least * most < 1
     ratio = least if shrank else most
+    if measures.z_max == 0 and ratio == 1:  # variances that are nothing beside eps
+        return " by less than 1e-15 std"
     if measures.z_max < 0.1 * (1 / max(ratio, 1e-300) if shrank else ratio) - 0.1:
+        if abs(ratio - 1) < 0.01:
+            return f" (a variance by {percent(abs(ratio - 1))})"
         said = f"fell to {ratio:.3g} of" if shrank else f"grew to {times(ratio)}"
         return f" (a variance {said} what it was)"
     return f" by up to {measures.z_max:.3g} std"

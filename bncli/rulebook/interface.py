@@ -128,7 +128,7 @@ def times(ratio: float) -> str:
 
 def percent(share: float) -> str:
     """A share as a person reads it: "59%", and "99.8%" of what is nearly whole."""
-    return f"{100 * share:.{2 if share < 0.99 else 4}g}%"
+    return f"{100 * share:.{2 if abs(share) < 0.99 else 4}g}%"
 
 
 def span(values: NDArray[Any], spec: str = ".4g") -> str:

@@ -16,12 +16,19 @@ from tests.rulebook.versions import layer
         (0.0, 0.015, 1.5, " (a variance fell to 0.015 of what it was) in 40 batches"),
         (0.0, 0.9, 30.0, " (a variance grew to 30 times what it was) in 40 batches"),
         (None, None, None, " in 40 batches"),
+        (0.0, 0.9995, 1.0, " (a variance by 0.05%) in 40 batches"),
+        (0.0, 1.0, 1.0, " by less than 1e-15 std in 40 batches"),
     ],
 )
 def test_statistics_that_moved(z_max, least, most, said):
     moved = Measures(40, z_max=z_max, var_ratio_min=least, var_ratio_max=most)
     claim = message_of(layer(State.STATISTICS, measures=moved))
     assert claim == f"the statistics moved{said}, the weights did not"
+
+
+def test_one_batch_is_no_plural():
+    claim = message_of(layer(State.STATISTICS, measures=Measures(1)))
+    assert claim == "the statistics moved in 1 batch, the weights did not"
 
 
 def test_weights_that_moved():

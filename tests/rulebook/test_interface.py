@@ -540,7 +540,14 @@ def test_one_unshuffled_channel_is_seen(run, save):
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(0.5905, "59%"), (0.002, "0.2%"), (0.998, "99.8%"), (1, "100%"), (-0.5, "-50%")],
+    [
+        (0.5905, "59%"),
+        (0.002, "0.2%"),
+        (0.998, "99.8%"),
+        (1, "100%"),
+        (-0.5, "-50%"),
+        (-1, "-100%"),
+    ],
 )
 def test_percent(share, said):
     assert percent(share) == said

@@ -136,10 +136,14 @@ def _origin_row(origin: Origin) -> Row:
 
 
 def _weights_said(origin: Origin) -> str | None:
-    """The weights of a sum that are not all alike, in the order of the files."""
+    """The weights of a sum that are not all alike, in the order of the files.
+
+    One that is nothing beside the largest, or the initial values' own, is what rounding leaves.
+    """
     if origin.made not in (Made.WEIGHTED, Made.INITIAL) or not origin.unique:
         return None
-    return ", ".join(percent(weight) for weight in origin.weights) or None
+    least = 1e-5 * max(map(abs, (*origin.weights, origin.initial or 0)))
+    return ", ".join(percent(w if abs(w) > least else 0) for w in origin.weights) or None
 
 
 def _made(origins: Sequence[Origin]) -> str:

@@ -42,6 +42,20 @@ def test_an_average_with_the_buffers_of_one(run, guide):
     )
 
 
+def test_weights_that_rounding_leaves_are_nothing(run, folder):
+    torch.manual_seed(0)
+    states = [nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64)) for _ in range(4)]
+    for at, state in enumerate(states):
+        for leaf in (state[1].running_mean, state[1].running_var, state[1].weight.data):
+            leaf.uniform_()
+        torch.save(state.state_dict(), f"{at}.pt")
+    first, second, base, _ = (state.state_dict() for state in states)
+    task = {key: first[key] + second[key] - base[key] for key in first}
+    torch.save(task, "task.pt")
+    text = run("compare-checkpoints", "?.pt", "--with", "task.pt").stdout
+    assert "100%, 100%, -100%, 0%" in text
+
+
 def test_the_weights_of_a_sum_are_shown(run, folder):
     torch.manual_seed(0)
     states = [nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64)) for _ in range(2)]

@@ -87,6 +87,8 @@ def test_the_fix_is_told_once_and_different_ones_are_counted():
     assert len(only(other).fixes) == MOST_FIXES + 1
     assert only(other).fixes[-1].startswith(f"{5 - MOST_FIXES} more fixes")
     assert only(other, every=True).fixes == tuple(f"Fix {n}." for n in range(5))
+    one = report(*(finding(subject=f"{n}", hint=f"Fix {n}.") for n in range(MOST_FIXES + 1)))
+    assert only(one).fixes[-1].startswith("One more fix is")
 
 
 def test_what_supports_each_place_is_told_where_every_place_is():
