@@ -118,9 +118,10 @@ def _two(
     shown = _chosen(compared, globs)
     told = [layer for layer in shown if words.has_partner(layer)]
     names = list(map(called, shown))
-    findings = change_findings(compared, asked) if told else []
-    findings = [finding for finding in findings if finding.subject in names]
+    found = change_findings(compared, asked)
+    findings = [finding for finding in found if finding.subject in names]
     severities = severities_of(findings)
+    judged = bool(told or findings)
     return Report(
         command="compare-checkpoints",
         facts=_facts(compared, told),
@@ -128,10 +129,10 @@ def _two(
         findings=tuple(findings),
         subject=words.subject(compared),
         answer=partial(layers_answer, layers=told),
-        remarks=words.remarks(compared, severities) if told else (),
+        remarks=words.remarks(compared, severities) if judged else (),
         scope=words.scope(shown, compared),
-        verdict=words.verdict(shown, severities) if told else words.nothing_in_common(compared),
-        nothing_checked=not told,
+        verdict=words.verdict(shown, severities) if judged else words.nothing_in_common(compared),
+        nothing_checked=not judged,
         read=(compared.path, compared.other_path),
         checked=_checked(compared, names, findings),
         partial=len(shown) < len(compared.layers),

@@ -138,6 +138,18 @@ def test_53_layers_with_two_faults_are_at_most_40_lines(run, folder):
     assert "weight and bias moved, the statistics did not move: 15 layers" in text
 
 
+def test_layers_that_are_all_gone_are_lost_and_were_not_folded(run, pair):
+    torch.save({name: values for name, values in pair.items() if ".bn." not in name}, "b.pt")
+    result = run("compare-checkpoints", "a.pt", "b.pt", "-f", "json")
+    assert result.code == ExitCode.OK
+    assert {each["code"] for each in result.report["findings"]} == {"BN613"}
+    assert len(result.report["findings"]) == LAYERS
+    result = run("compare-checkpoints", "a.pt", "b.pt", "--expect=folded:*", "-f", "json")
+    assert result.code == ExitCode.FINDING
+    assert {each["code"] for each in result.report["findings"]} == {"BN620"}
+    assert result.report["verdict"].endswith("20 layers are in the first file alone")
+
+
 def test_what_is_expected_and_is_not_so_is_an_error(run, pair):
     torch.save(trained(pair, range(10, LAYERS)), "b.pt")
     call = ("compare-checkpoints", "a.pt", "b.pt")
