@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bncli.changes.contents import compared
@@ -16,6 +17,7 @@ from bncli.changes.states import explain, folded
 from bncli.loaders.names import under
 from bncli.model.changes import Comparison, Found, LayerVersion, OtherWeights, Same, State
 from bncli.process.progress import progress
+from bncli.rulebook.interface import in_prose
 from bncli.state_dict import LayerRefs
 from bncli.state_dict.in_front import InFront, in_front
 
@@ -143,14 +145,7 @@ def _alone(
         same = None
         if after is not None and side.before is not None:
             same = compared(side.before.weight, after.weight)
-        found = Found(
-            State.LOST,
-            f"not in the {where} file",
-            numbers={
-                "cause": "gone" if same in (Same.SAME, Same.ROUNDED) else "alone",
-                "missing_in": where,
-            },
-        )
+        found = _lost(where, same, "" if after is None else after.name)
     names = (refs.name, "") if first else ("", refs.name)
     return LayerVersion(
         *names,
@@ -162,6 +157,24 @@ def _alone(
     )
 
 
+def _lost(where: str, same: Same | None, convolution: str) -> Found:
+    """The state of a layer that one file lacks: its convolution may be there, as it was or not."""
+    if same is not Same.MOVED:
+        cause = "alone" if same is None else "gone"
+        numbers = {"cause": cause, "missing_in": where}
+        return Found(State.LOST, f"not in the {where} file", numbers=numbers)
+    other = "first" if where == "second" else "second"
+    return Found(
+        State.LOST,
+        f"neither kept nor folded into {in_prose(convolution)}",
+        f"The {where} file has no such layer, and the weight in front of it is not that of the "
+        f"{other} file times w / sqrt(var + eps).",
+        numbers={"cause": "not-folded", "missing_in": where, "convolution": convolution},
+        hint="Fold the layer again, or keep it. If the weights were quantised or trained on after "
+        "the folding, compare a file from before that.",
+    )
+
+
 def _inside(file: TensorFile, part: str) -> TensorFile:
     """A part of a file, by the names that its tensors have there."""
     begin = len(part) + 1 if part else 0
@@ -170,7 +183,12 @@ def _inside(file: TensorFile, part: str) -> TensorFile:
 
 
 def _together(layers: tuple[LayerVersion, ...]) -> tuple[LayerVersion, ...]:
-    """The layers, where those whose counter fell while others' rose were not trained on."""
+    """The layers, each with what those of the others tell of it.
+
+    One whose counter fell while others' rose was not trained on. One that the first file lacks is
+    new in the second, whose weights were trained on since, unless other layers were folded.
+    """
+    layers = tuple(map(partial(_new_if_none_was_folded, every=layers), layers))
     causes = {layer.found.numbers.get("cause") for layer in layers}
     if not {"trained", "backwards"} <= causes:
         return layers
@@ -180,6 +198,15 @@ def _together(layers: tuple[LayerVersion, ...]) -> tuple[LayerVersion, ...]:
         else layer
         for layer in layers
     )
+
+
+def _new_if_none_was_folded(layer: LayerVersion, every: Sequence[LayerVersion]) -> LayerVersion:
+    numbers = layer.found.numbers
+    if (numbers.get("cause"), numbers.get("missing_in")) != ("not-folded", "first"):
+        return layer
+    if any(each.found.state is State.FOLDED for each in every):
+        return layer
+    return replace(layer, found=_lost("first", None, ""))
 
 
 def _fell(found: Found) -> Found:

@@ -67,9 +67,10 @@ LOST = Rule(
     arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
     "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
     "first file they are not. Or one of the two files lacks tensors of the layer; a layer that is "
-    "missing as a whole counts if the convolution before it is there, with the same weights.",
+    "missing as a whole counts if the convolution before it is there and did not take it in.",
     certainty="Certain.",
-    lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too.",
+    lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too. A "
+    "folded network whose weights were quantised or trained on no longer shows the fold.",
     seen=("microsoft/DeepSpeed#1101", "onnx/tensorflow-onnx#1610"),
 )
 CONVENTION = Rule(

@@ -16,11 +16,13 @@ import torch
 from bncli.changes.compare import compare
 from bncli.loaders import open_file
 from bncli.model.changes import How, Same, State
-from bncli.report import Certainty
+from bncli.report import Certainty, Severity
+from bncli.rulebook.changes import Expectation, Expected, change_findings
+from tests.changes.causes import all_fused
 from tests.changes.containers import saved
 from tests.changes.ports import PORTS, renamed
 from tests.changes.test_states_caused import by_name, compared
-from tests.changes.trainings import LAYERS, MORE, halved, state_of, trained, trained_on
+from tests.changes.trainings import BEFORE, LAYERS, MORE, halved, state_of, trained, trained_on
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 CASES = Path(os.environ.get("BNCLI_CASES") or SHARED / "cases")
@@ -309,3 +311,58 @@ def test_training_that_went_on_under_old_statistics(case):
         assert layer.found.numbers["cause"] == "own"
         assert layer.measures.batches == 0
         assert layer.before is Same.MOVED
+
+
+# Layers that vanished, with the convolution before them still there.
+
+
+def without(state, *layers):
+    """A state without the tensors of some layers."""
+    begins = tuple(f"{layer}." for layer in layers)
+    return {name: values for name, values in state.items() if not name.startswith(begins)}
+
+
+def lost_in(comparison):
+    """The layers that are lost, with the cause and the severity of their finding."""
+    findings = {finding.subject: finding.severity for finding in change_findings(comparison)}
+    return {
+        layer.name or layer.other_name: (layer.found.numbers["cause"], findings.get(layer.name))
+        for layer in comparison.layers
+        if layer.found.state is State.LOST
+    }
+
+
+def test_a_layer_that_is_neither_kept_nor_folded(tmp_path):
+    second = state_of(all_fused())
+    second["layer2.0.conv2.weight"] = second["layer2.0.conv2.weight"] * 1.5  # wrong by a factor
+    comparison = compared(tmp_path, state_of(trained()), second)
+    assert lost_in(comparison) == {"layer2.0.bn2": ("not-folded", Severity.WARNING)}
+    others = {layer.found.state for layer in comparison.layers if layer.name != "layer2.0.bn2"}
+    assert others == {State.FOLDED}
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_a_layer_that_vanished_while_the_others_stayed(on, tmp_path):
+    second = without(state_of(trained_on() if on else trained()), "layer2.0.bn2")
+    comparison = compared(tmp_path, state_of(trained()), second)
+    cause = "not-folded" if on else "gone"
+    assert lost_in(comparison) == {"layer2.0.bn2": (cause, Severity.WARNING)}
+
+
+def test_layers_that_are_all_gone_and_not_folded(tmp_path):
+    second = state_of(all_fused())
+    for name in BEFORE.values():  # as 8 bits hold it
+        step = second[f"{name}.weight"].abs().max() / 127
+        second[f"{name}.weight"] = (second[f"{name}.weight"] / step).round() * step
+    comparison = compared(tmp_path, state_of(trained()), second)
+    assert lost_in(comparison) == dict.fromkeys(LAYERS, ("not-folded", Severity.WARNING))
+    unmet = change_findings(comparison, [Expectation(Expected.FOLDED, lambda _: True)])
+    assert {finding.code for finding in unmet} == {"BN620"}
+
+
+def test_layers_that_were_added_are_not_lost(tmp_path):
+    first = without(state_of(trained()), *LAYERS)
+    comparison = compared(tmp_path, first, state_of(trained_on()))
+    assert set(lost_in(comparison).values()) == {("alone", None)}
+    folded = compared(tmp_path, state_of(all_fused()), without(state_of(trained_on()), "fc"))
+    assert State.FOLDED not in {layer.found.state for layer in folded.layers}

@@ -90,7 +90,11 @@ def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) 
             )
         )
     parts += [f"in {_which(group.layers, total)} {_fault(group)}" for group in faults]
-    alone = [layer for layer in layers if not has_partner(layer)]
+    lost = [layer for layer in layers if layer.found.numbers.get("cause") == "not-folded"]
+    if lost:
+        be = "is" if len(lost) == 1 else "are"
+        parts.append(f"{_which(lost, total)} {be} neither kept nor folded")
+    alone = [layer for layer in layers if not has_partner(layer) and layer not in lost]
     first = sum(map(in_first, alone))
     second = len(alone) - first
     if first or second:
