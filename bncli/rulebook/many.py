@@ -273,7 +273,7 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
     counts = ""
     if ranks.counts is not None:
         n, m = ranks.counts
-        counts = f"n/(n - 1) over m/(m - 1) gives this ratio for n = {n} and m = {m}"
+        counts = f"this is n/(n - 1) over m/(m - 1) with n = {n} and m = {m}"
     parameters = (
         "weight and bias of all files agree in every bit that was read"
         if equal

@@ -147,12 +147,15 @@ def say(ratio: Ratio, *, zero_mean: bool = False) -> Found:
     if len(whole) == 1:
         numbers["n"] = whole[0]
     sure = len(whole) == 1 and most - least < SHARP and whole[0] > ROUND and not ratio.loose
+    keras = numbers["cause"] != "unbiased"
+    # With n = 2m - 1, n/(n - 1) is m/(m - 1) over 2m/(2m - 1): two ranks, one with half the values.
+    half = (whole[0] + 1) // 2 if len(whole) == 1 and whole[0] % 2 and not keras else 0
     one, other = ("biased", "unbiased") if below else ("unbiased", "biased")
     return Found(
         State.CONVENTION,
         f"{one} for {other} variance, {_said_of_counts(whole, most)}" + ", not one n" * ratio.loose,
-        _detail(ratio, unbiased, keras=numbers["cause"] != "unbiased"),
-        Certainty.CERTAIN if sure and ratio.share is None else Certainty.LIKELY,
+        _detail(ratio, unbiased, keras=keras, half=half),
+        Certainty.CERTAIN if sure and ratio.share is None and not half else Certainty.LIKELY,
         numbers,
         f"{undo} to have the first file's convention.",
     )
@@ -196,12 +199,16 @@ def _said_of_counts(whole: range, most: float) -> str:
     return f"n about {low} to {high}"
 
 
-def _detail(ratio: Ratio, unbiased: str, *, keras: bool) -> str:
+def _detail(ratio: Ratio, unbiased: str, *, keras: bool, half: int) -> str:
     factor = "n/(n - 1.001), as in Keras 2.1.3 to 2.3" if keras else "n/(n - 1)"
     other = "first" if unbiased == "second" else "second"
     sentences = [
         f"The {unbiased} file has the unbiased variance: it is {factor} times that of the {other}."
     ]
+    if half:
+        sentences.append(
+            f"Unbiased variances of {half} values in it and {2 * half} in the other fit, too."
+        )
     if ratio.share is not None:
         sentences.append(
             f"This holds but for the initial variance of 1, of which {ratio.share:.3g} is left."

@@ -55,6 +55,12 @@ def test_a_small_n_may_be_a_factor_by_chance():
     assert found.certainty is Certainty.LIKELY
 
 
+def test_an_odd_n_may_be_two_ranks_of_which_one_has_half_the_values():
+    found = find(made(times((16 / 15) / (32 / 31))), NO_FILES)
+    assert (found.numbers["n"], found.certainty) == (31, Certainty.LIKELY)
+    assert "16 values in it and 32 in the other fit, too" in found.detail
+
+
 def test_two_ranks_with_counts_of_their_own():
     ratio = (18 / 17) / (50 / 49)
     found = find(made(times(ratio)), NO_FILES)
