@@ -46,8 +46,10 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
     names = [*names_of([str(file.path) for file in files]).values()]
     origins: list[Origin] = []
     if common.layers:
-        origins += _group("parameters", read([*common.tensors(*AFFINE), *common.before()]), names)
-        statistics = _group("statistics", read(common.tensors(*STATISTICS)), names)
+        parameters = read([*common.tensors(*AFFINE), *common.before()])
+        origins += _group("parameters", parameters, names)
+        like = origins[0] if len(origins) == 1 else None
+        statistics = _group("statistics", read(common.tensors(*STATISTICS)), names, like)
         counters = counters_of(common, names, statistics[0] if statistics else None)
         origins += [*statistics, *([] if counters is None else [counters])]
     return Many(
@@ -61,15 +63,20 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
     )
 
 
-def _group(group: str, values: Values, names: Sequence[str]) -> list[Origin]:
-    """A row for the group, or one for each half where the halves are not made alike."""
+def _group(
+    group: str, values: Values, names: Sequence[str], like: Origin | None = None
+) -> list[Origin]:
+    """A row for the group, or one for each half where the halves are not made alike.
+
+    `like` is what another group is of the files, which this one may be, too.
+    """
     if not values.parts:
         return []
-    whole = _origin(group, values, names)
+    whole = _origin(group, values, names, like)
     if whole.made is not Made.NONE:
         return [whole]
     halves = [
-        _origin(title, some, names)
+        _origin(title, some, names, like)
         for title, leaves in HALVES_OF[group]
         if (some := values.only(leaves)).parts
     ]
@@ -77,9 +84,11 @@ def _group(group: str, values: Values, names: Sequence[str]) -> list[Origin]:
     return halves if len(halves) > 1 and any(told) else [whole]
 
 
-def _origin(group: str, values: Values, names: Sequence[str]) -> Origin:
+def _origin(group: str, values: Values, names: Sequence[str], like: Origin | None = None) -> Origin:
     sources = Sources(values)
-    fit = _explained(sources) or _still_initial(sources) or nearest(sources)
+    fit = (
+        _explained(sources) or _alike(sources, like) or _still_initial(sources) or nearest(sources)
+    )
     if fit.made is Made.NONE and _cannot_tell(sources, fit):
         what = "too few values differ between the files to tell"
         return Origin(group, Made.UNTOLD, what, values=values.each.shape[1], total=values.total)
@@ -119,6 +128,13 @@ def _explained(sources: Sources) -> Fit | None:
         or weights
         or weighted_sum(sources, initial=True)
     )
+
+
+def _alike(sources: Sources, like: Origin | None) -> Fit | None:
+    """The sum of another group, whose weights are known, where this one has too few values."""
+    if like is None or like.made not in (Made.WEIGHTED, Made.SUBSET) or not like.unique:
+        return None
+    return sources.sum_of(like.made, np.array(like.weights), fitted=True)
 
 
 def _cannot_tell(sources: Sources, fit: Fit) -> bool:

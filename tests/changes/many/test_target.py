@@ -171,6 +171,27 @@ def test_a_weighted_mean_with_its_weights(tmp_path, source, dtype):
         assert rows[group].certainty is Certainty.CERTAIN
 
 
+def test_few_statistics_are_tried_with_the_weights_of_the_parameters(tmp_path):
+    torch.manual_seed(0)
+    states = []
+    for _ in range(9):
+        model = torch.nn.Sequential(torch.nn.Linear(64, 6), torch.nn.BatchNorm1d(6))
+        for leaf in (model[1].running_mean, model[1].running_var, model[1].weight.data):
+            leaf.uniform_()
+        states.append(model.state_dict())
+    weights = np.arange(1, 10) / 45
+    target = {
+        name: sum(w * state[name].double() for w, state in zip(weights, states, strict=True)).to(
+            value.dtype
+        )
+        for name, value in states[0].items()
+    }
+    rows = origins(tmp_path, states, target)
+    assert made(rows)["statistics"] is Made.WEIGHTED
+    target["1.running_var"] = target["1.running_var"] * 1.01
+    assert made(origins(tmp_path, states, target))["statistics"] is Made.NONE
+
+
 def test_of_files_that_are_alike_no_weights_are_claimed(tmp_path):
     one, two, three = clients(3)
     states = [one, two, two, three]
