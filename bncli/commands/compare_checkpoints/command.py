@@ -181,14 +181,13 @@ def _facts(compared: Comparison, told: Sequence[LayerVersion]) -> dict[str, Valu
     from bncli.commands.compare_checkpoints.answer import grouped
     from bncli.commands.compare_checkpoints.words import in_first, in_second, specs
 
-    first = sum(map(in_first, compared.layers))
-    second = sum(map(in_second, compared.layers))
     others = compared.others
     return {
         "files": specs(compared),
-        "layers": first if first == second else [first, second],
+        "layers": sum(map(in_first, compared.layers)),
         "matched": len(compared.matched),
         "states": [[group.state.value, len(group.layers)] for group in grouped(told, {})],
+        "other_layers": sum(map(in_second, compared.layers)),
         "correlation": compared.correlation,
         "related": compared.related,
         "weights": None

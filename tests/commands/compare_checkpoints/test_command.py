@@ -148,6 +148,8 @@ def test_layers_that_are_all_gone_are_lost_and_were_not_folded(run, pair):
     assert result.code == ExitCode.FINDING
     assert {each["code"] for each in result.report["findings"]} == {"BN620"}
     assert result.report["verdict"].endswith("20 layers are in the first file alone")
+    facts = result.report["facts"]
+    assert (facts["layers"], facts["other_layers"], facts["matched"]) == (LAYERS, 0, 0)
 
 
 def test_what_is_expected_and_is_not_so_is_an_error(run, pair):
