@@ -162,13 +162,13 @@ def _lost(where: str, same: Same | None, convolution: str) -> Found:
     if same is not Same.MOVED:
         cause = "alone" if same is None else "gone"
         numbers = {"cause": cause, "missing_in": where}
-        return Found(State.LOST, f"not in the {where} file", numbers=numbers)
+        return Found(State.LOST, f"it is not in the {where} file", numbers=numbers)
     other = "first" if where == "second" else "second"
     return Found(
         State.LOST,
-        f"neither kept nor folded into {in_prose(convolution)}",
+        f"it is neither kept nor folded into {in_prose(convolution)}",
         f"The {where} file has no such layer, and the weight in front of it is not that of the "
-        f"{other} file times w / sqrt(var + eps).",
+        f"{other} file times weight / sqrt(running_var + eps).",
         numbers={"cause": "not-folded", "missing_in": where, "convolution": convolution},
         hint="Fold the layer again, or keep it. If the weights were quantised or trained on after "
         "the folding, compare a file from before that.",

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.model.changes import State
-from bncli.rulebook.interface import percent, times
+from bncli.rulebook.interface import in_prose, percent, times
 from bncli.rulebook.layers import plain_count
 
 if TYPE_CHECKING:
-    from bncli.model.changes import LayerVersion, Measures
+    from bncli.model.changes import Found, LayerVersion, Measures
     from bncli.report import Value
+
+IN_FRONT = "the layer before it"
+"""What many layers were folded into."""
 
 
 def message_of(layer: LayerVersion, *, far: bool = True) -> str:
     """The claim of a state, with the numbers of how `far` the layer moved."""
     found, measures = layer.found, layer.measures
     if not far:
-        return found.what or found.state.value
+        return brief(found)
     if found.state is State.STATISTICS:
         kept = found.what.partition(", ")[2] or "the weights did not"
         count = measures.batches
@@ -29,6 +32,20 @@ def message_of(layer: LayerVersion, *, far: bool = True) -> str:
         change = measures.weight_change
         by = f" by {percent(change)}" if change is not None else ""
         return f"weight and bias moved{by}, the statistics did not"
+    return found.what or found.state.value
+
+
+def brief(found: Found) -> str:
+    """The claim of a state without what differs from layer to layer."""
+    cause = found.numbers.get("cause")
+    if found.state is State.IMPOSSIBLE and cause != "counter":
+        return found.what.partition(" in ")[0]
+    if found.state is State.DIFFERENT and cause == "size":
+        return "the number of channels is another"
+    if cause == "not-folded":
+        return found.what.partition(" into ")[0]
+    if found.state is State.FOLDED:
+        return found.what.replace(in_prose(str(found.numbers.get("convolution"))), IN_FRONT, 1)
     return found.what or found.state.value
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass
 from bncli.model.changes import Comparison, Same, State
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.change_words import evidence_of, message_of
+from bncli.rulebook.change_words import brief, evidence_of, message_of
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import label
 
@@ -28,7 +28,7 @@ STATISTICS_ALONE = Rule(
     symptom="A frozen part of a network gives other outputs in evaluation than before the "
     "fine-tuning.",
     arithmetic="running_mean or running_var differs between the two files, while weight and bias "
-    "are the same in every bit, or up to the rounding of a dtype. In a layer without weight and "
+    "are the same bit for bit, or up to the rounding of a dtype. In a layer without weight and "
     "bias, or whose weight is 1 and bias 0 in both files, the weights of the convolution or linear "
     "layer before it are the same.",
     certainty="Certain as a fact. What it costs depends on how far the statistics moved.",
@@ -45,7 +45,7 @@ WEIGHTS_ALONE = Rule(
     symptom="The network trains well, and is bad in evaluation, where the statistics are those "
     "of older weights.",
     arithmetic="weight or bias of the layer, or the weights of the convolution before it, differ "
-    "between the two files, while running_mean and running_var are the same in every bit. It is a "
+    "between the two files, while running_mean and running_var are the same bit for bit. It is a "
     "warning if other layers' statistics moved, or if the layer's counter did: then the network "
     "was in train(), and this layer took nothing in (its momentum is 0, it was in eval(), or the "
     "buffers that were saved are not those that were trained). Otherwise it is a note.",
@@ -60,7 +60,7 @@ LOST = Rule(
     "BN613",
     "statistics-lost",
     Severity.WARNING,
-    "what one file holds of a layer is missing or impossible in the other",
+    "tensors of the layer are missing, reset or impossible in one of the files",
     "Take what is missing from the file that has it, or re-estimate the statistics with bncli "
     "recalibrate.",
     symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
@@ -77,7 +77,7 @@ CONVENTION = Rule(
     "BN614",
     "other-convention",
     Severity.WARNING,
-    "the two files hold the layer under different conventions",
+    "the tensors are converted, scaled or swapped",
     "Convert the statistics when the file is ported.",
     symptom="A ported model is a little or much worse in evaluation, although every tensor was "
     "copied.",
@@ -97,7 +97,7 @@ ORDER = Rule(
     "BN615",
     "other-order",
     Severity.WARNING,
-    "the second file holds the layer's channels in another order, or another layer's",
+    "the channels are in another order, or the tensors are another layer's",
     "Put the channels into the order of the convolution before the layer, or the right layer in "
     "its place.",
     symptom="A ported model gives nonsense, although every tensor has the right shape and values.",
@@ -147,7 +147,7 @@ DIFFERENT = Rule(
     "BN621",
     "different-layers",
     Severity.INFO,
-    "statistics and weights differ, and training from the one to the other does not explain it",
+    "the layers differ in a way that training does not explain",
     "Compare files of one training run, or say with --expect what should hold.",
     symptom="There is none by itself.",
     arithmetic="Statistics and weights moved, but the counter did not, or the weights of the two "
@@ -177,6 +177,13 @@ STATES: Mapping[Expected, frozenset[State]] = {
 
 FEW = 3
 """Layers of one state of which the findings say how far each moved."""
+
+BEGIN: Mapping[str, str] = {
+    "trained": "trained on ",
+    "identical": "identical, ",
+    "rounded": "equal ",
+}
+"""What the phrase of a state completes, by its cause, where it is not a clause by itself."""
 
 HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
 """The causes under which both files compute the same in evaluation mode, up to rounding."""
@@ -234,12 +241,13 @@ class Whole:
         """Of all layers that were matched."""
         states = [layer.found.state for layer in compared.matched]
         moved = {State.TRAINED, State.WEIGHTS, State.DIFFERENT}
+        every = Counter(layer.found.state for layer in compared.layers)
         words_of = Counter(words for each in compared.matched if (words := _words(each)))
         return cls(
             any(state in TOOK_IN for state in states),
             any(state in moved for state in states)
             or any(layer.before is Same.MOVED for layer in compared.matched),
-            frozenset(state for state, count in Counter(states).items() if count > FEW),
+            frozenset(state for state, count in every.items() if count > FEW),
             frozenset(words for words, count in words_of.items() if count > 1),
         )
 
@@ -258,8 +266,12 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
         unrelated = layer.found.numbers.get("cause") == "unrelated"
         finding = None if unrelated else _finding(layer, whole)
         unmet = next((each for each in expected if each.fails(layer)), None)
+        if unmet is None and finding is not None and finding.severity is Severity.INFO:
+            asked = any(each.means(layer.name or layer.other_name) for each in expected)
+            finding = None if asked else finding  # what was asked for is nothing to note
         if unmet is not None:
-            finding = _unexpected(layer, unmet.what, finding)
+            many = layer.found.state in whole.many
+            finding = _unexpected(layer, unmet.what, finding, many=many)
         if finding is not None:
             numbers = layer.found.numbers
             first = "first" in (numbers.get("missing_in"), numbers.get("in"))
@@ -350,19 +362,24 @@ def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:
     return bool(numbers.get("counted")) or (whole.training and not frozen)
 
 
-def _unexpected(layer: LayerVersion, wanted: Expected, own: Finding | None) -> Finding:
+def _unexpected(
+    layer: LayerVersion, wanted: Expected, own: Finding | None, *, many: bool
+) -> Finding:
     """BN620, in the place of what the layer's state says by itself."""
-    said = layer.found.what or layer.found.state.value
-    if layer.found.numbers.get("cause") == "trained":  # whose phrase completes "trained on"
-        said = f"trained on {said}"
+    found = layer.found
+    said = brief(found) if many else found.what or found.state.value
+    begin = BEGIN.get(str(found.numbers.get("cause")), "")
+    hint = own.hint if own is not None and own.severity is Severity.WARNING else ""
+    if found.state in STATES[Expected.FROZEN]:
+        hint = "Find out why the layer did not change, or change --expect."
     return replace(
         UNEXPECTED.finding(
             label(layer.name or layer.other_name),
-            f"not {wanted.value}: {said}",
+            f"not {wanted.value}: {begin}{said}",
             {**evidence_of(layer), "expected": wanted.value},
-            detail=layer.found.detail,
-            hint=own.hint if own is not None and own.severity is Severity.WARNING else "",
-            sure=layer.found.certainty,
+            detail=found.detail,
+            hint=hint,
+            sure=found.certainty,
         ),
         instead_of=None if own is None else (own.code,),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.model.changes import Measures, State
-from bncli.rulebook.change_words import evidence_of, message_of
+from bncli.model.changes import Found, Measures, State
+from bncli.rulebook.change_words import brief, evidence_of, message_of
 from tests.rulebook.versions import layer
 
 
@@ -29,6 +29,30 @@ def test_statistics_that_moved(z_max, least, most, said):
 def test_one_batch_is_no_plural():
     claim = message_of(layer(State.STATISTICS, measures=Measures(1)))
     assert claim == "the statistics moved in 1 batch, the weights did not"
+
+
+@pytest.mark.parametrize(
+    ("state", "numbers", "what", "said"),
+    [
+        (State.IMPOSSIBLE, {}, "bias became NaN in 7 of 8 channels", "bias became NaN"),
+        (State.DIFFERENT, {"cause": "size"}, "", "the number of channels is another"),
+        (
+            State.FOLDED,
+            {"convolution": "a.conv"},
+            "folded into a.conv, eps 0.001",
+            "folded into the layer before it, eps 0.001",
+        ),
+        (
+            State.LOST,
+            {"cause": "not-folded"},
+            "it is neither kept nor folded into conv1",
+            "it is neither kept nor folded",
+        ),
+        (State.EMPTY, {}, "", "never-filled"),
+    ],
+)
+def test_the_claim_of_many_layers_has_nothing_of_each(state, numbers, what, said):
+    assert brief(Found(state, what, numbers=numbers)) == said
 
 
 def test_weights_that_moved():

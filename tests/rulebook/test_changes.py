@@ -132,6 +132,21 @@ def test_an_expectation_says_what_happened():
     assert finding.message.startswith("not frozen: trained on ")
 
 
+def test_what_did_not_change_is_not_asked_why_it_did():
+    asked = Expectation(Expected.TRAINED, lambda name: name == "bn")
+    same = layer(State.IDENTICAL, cause="identical")
+    (finding,) = compared(same, expected=[asked])
+    assert finding.message.startswith("not trained: identical, ")
+    assert "why the layer did not change" in finding.hint
+
+
+def test_a_note_on_what_was_asked_for_is_left_out():
+    folded = layer(State.FOLDED)
+    assert [each.code for each in compared(folded)] == ["BN616"]
+    asked = Expectation(Expected.FOLDED, lambda name: name == "bn")
+    assert compared(folded, expected=[asked]) == []
+
+
 @pytest.mark.parametrize("wanted", Expected)
 @pytest.mark.parametrize("state", State)
 def test_expectations(wanted, state):

@@ -80,7 +80,7 @@ def _twice(pair: LayerPair) -> Found | None:
             faults = ["twice", *others]
             return replace(
                 found,
-                what=f"folded into {in_prose(str(found.numbers['convolution']))}, and still there",
+                what=f"folded into {in_prose(str(found.numbers['convolution']))}, still applied",
                 detail=f"{found.detail} The {where} file applies the layer twice.",
                 numbers={**found.numbers, "fault": faults[0], "faults": faults},
                 hint=f"Leave the layer out of the {where} file, or give it mean 0, variance 1, "
@@ -312,15 +312,18 @@ def _said(fold: _Fold) -> Found | None:
         "bias_off": bias.off,
     }
     what = f"folded into {in_prose(after.name)}"
-    said = f"eps {eps:.4g}" if single else "eps not told apart"
     if faults:
         what = f"{what}, but {next(iter(faults.values()))}"
     elif fit.fitted:
-        what = f"{what}, {said} (fitted)"
-    else:
-        what = f"{what}, {said}"
+        what = f"{what}, eps {eps:.4g} (fitted)"
+    elif single:
+        what = f"{what}, eps {eps:.4g}"
     detail = _detail(fold, left, faults, bias)
-    hint = "" if set(faults) <= set(SAYS) else "Fold the layer again, with w / sqrt(var + eps)."
+    hint = (
+        ""
+        if set(faults) <= set(SAYS)
+        else "Fold the layer again, with weight / sqrt(running_var + eps)."
+    )
     # A square weight may be that of a transposed convolution, whose kernel has an odd size.
     sure = Certainty.LIKELY if wrong_axis else Certainty.CERTAIN
     return Found(State.FOLDED, what, detail, sure, numbers, hint)
@@ -329,13 +332,14 @@ def _said(fold: _Fold) -> Found | None:
 def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: BiasFold) -> str:
     """The sentences that support it."""
     formula = {
-        "weight": "1 / sqrt(var + eps)",
-        "eps-outside-root": "w / (sqrt(var) + eps)",
-        "root": "w / (var + eps)",
-        "multiplied": "w sqrt(var + eps)",
-        "eps-left-out": "w / sqrt(var)",
-    }.get(fold.fit.fault, "w / sqrt(var + eps)")
-    times = f"the weight in the {fold.where} file is the other's times {formula}"
+        "weight": "1 / sqrt(running_var + eps)",
+        "eps-outside-root": "weight / (sqrt(running_var) + eps)",
+        "root": "weight / (running_var + eps)",
+        "multiplied": "weight * sqrt(running_var + eps)",
+        "eps-left-out": "weight / sqrt(running_var)",
+    }.get(fold.fit.fault, "weight / sqrt(running_var + eps)")
+    other = "first" if fold.where == "second" else "second"
+    times = f"the {fold.where} file's weight in front is the {other}'s times {formula}"
     where = f"Along axis {fold.axis}" if fold.axis != fold.axis_of_outputs else "In every channel"
     sentences = [f"{where}, {times}, within the rounding of {fold.dtype}."]
     if len(eps) > 1:

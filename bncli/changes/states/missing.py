@@ -23,9 +23,10 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
         if missing:
             if "running_mean" in missing and _lacks(side, other, "num_batches_tracked"):
                 missing.append("num_batches_tracked")
+            be = "is" if len(missing) == 1 else "are"
             return Found(
                 State.LOST,
-                f"{examples(missing, len(VECTORS) + 1)} missing in the {where} file",
+                f"{examples(missing, len(VECTORS) + 1)} {be} missing in the {where} file",
                 numbers={"cause": "missing", "missing": missing, "missing_in": where},
                 hint=_fix(missing, "second" if where == "first" else "first"),
             )
@@ -41,7 +42,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
         sizes = [_sizes(side) for side in (pair.a, pair.b)]
         return Found(
             State.DIFFERENT,
-            f"{sizes[0]} channels in the first file, {sizes[1]} in the second",
+            f"it has {sizes[0]} channels in the first file, {sizes[1]} in the second",
             numbers={"cause": "size"},
             hint="Compare files of one architecture.",
         )

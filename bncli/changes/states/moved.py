@@ -49,7 +49,7 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     batches = pair.measures.batches
     moving = bool(batches and batches > 0)
     kept = "the statistics did not move"
-    what = f"weight and bias moved, {kept}" if own else f"only the layer before it moved, {kept}"
+    what = f"weight and bias moved, {kept}" if own else f"only the weights in front moved, {kept}"
     cause = "own" if own else "before"
     numbers: dict[str, Value] = {"cause": cause, "own_moved": own, "counted": moving}
     if not moving:
@@ -65,10 +65,10 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
 
 def _statistics(side: Side, *, own: bool | None, before: bool | None) -> Found:
     """STATISTICS: the layer is frozen and not in evaluation mode, or was estimated again."""
-    which = "weight and bias" if own is False else "the weights before it"
-    detail = "The layer before it was trained on." if before else ""
+    which = "weight and bias" if own is False else "the weights in front"
+    detail = "The weights in front moved." if before else ""
     if before is False and own is False:
-        detail = "The layer before it did not move either."
+        detail = "The weights in front did not change either."
     if own is False and _dead(side):
         return Found(
             State.STATISTICS,

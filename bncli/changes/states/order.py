@@ -174,7 +174,6 @@ def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | Non
     holder = holder_of(pair, files, ours, theirs, dtypes) if _tells(theirs) else None
     if holder is None:
         return _twin(pair, files, vectors)
-    own = pair.a.refs.name
     affine = [leaf for leaf in VECTORS if leaf in theirs and leaf not in STATISTICS]
     nothing: FloatArray = np.empty(0)
     same = all(equal_values(theirs[leaf], holder.vectors.get(leaf, nothing)) for leaf in affine)
@@ -182,7 +181,7 @@ def _other_layer(pair: LayerPair, files: Files, vectors: Vectors) -> Found | Non
     if not (same or kept):
         return None
     return (
-        _held_by(holder, own)
+        _held_by(holder)
         if same
         else Found(
             State.ORDER,
@@ -200,7 +199,7 @@ def _twin(pair: LayerPair, files: Files, vectors: Vectors) -> Found | None:
     twin, whole = twin_of(pair, files, ours, theirs, dtypes) if _tells(theirs) else ("", False)
     if not twin:
         return None
-    what = "holds the same as" if whole else "the statistics are those of"
+    what = "it holds the same as" if whole else "the statistics are those of"
     return Found(
         State.ORDER,
         f"{what} {in_prose(twin)} in the second file",
@@ -212,21 +211,21 @@ def _twin(pair: LayerPair, files: Files, vectors: Vectors) -> Found | None:
     )
 
 
-def _held_by(holder: Holder, own: str) -> Found:
+def _held_by(holder: Holder) -> Found:
     """All tensors are another layer's: exchanged with it, one of a chain, or alone."""
     named = in_prose(holder.name)
     if holder.swapped:
-        what, detail = f"exchanged with {named}", f"The second file has {in_prose(own)} there."
-        return Found(State.ORDER, what, detail, numbers=_holding("exchanged", holder), hint=OWN)
+        what = f"its tensors are exchanged with those of {named}"
+        return Found(State.ORDER, what, numbers=_holding("exchanged", holder), hint=OWN)
     if holder.chain:
         where = "before" if holder.offset < 0 else "after"
-        what = f"holds what the layer {where} it had, {named}"
+        what = f"it holds what the layer {where} it had, {named}"
         detail = f"So does {in_prose(holder.chain)}: the layers are shifted by one."
         return Found(State.ORDER, what, detail, numbers=_holding("chain", holder), hint=OWN)
     detail = "The names differ in one word, as those of a network and its copy do."
     return Found(
         State.ORDER,
-        f"holds the tensors of {named}",
+        f"it holds the tensors of {named}",
         detail if holder.branch else "",
         numbers=_holding("other-layer", holder),
         hint=OWN,

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from bncli.changes.pair import Files, LayerPair, Side, as_dtype
 from bncli.light import np
 from bncli.model.changes import Found, State
-from bncli.rulebook.interface import odd_values
+from bncli.rulebook.interface import examples, name_channels, odd_values
 from bncli.rulebook.layers import channels_of, plain_count
 from bncli.rulebook.origin import all_zero, may_be_decayed
 from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from bncli.report import Value
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 AGAIN = "Take the statistics from the first file, or re-estimate them with bncli recalibrate."
 """The fix where the second file's statistics say nothing."""
+MOST_LISTED = 3
+"""Channels that a claim lists; of more it says how many there are."""
 COUNT = "Take the counter from the first file: with momentum=None, the next update depends on it."
 """The fix where its counter counts nothing."""
 
@@ -29,10 +33,10 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     if pair.statistics is None:
         return _impossible(pair)
     if all_zero(pair.b.layer) and not all_zero(pair.a.layer):
-        what = "mean and variance are 0 in the second file"
+        what = "running_mean and running_var are 0 in the second file"
         return Found(State.EMPTY, what, numbers={"cause": "zero"}, hint=AGAIN)
     if initial(pair.b) and not initial(pair.a):
-        what = "mean 0 and variance 1 in the second file"
+        what = "running_mean is 0 and running_var 1 in the second file"
         if _untrained(pair):
             return Found(
                 State.RESET,
@@ -87,27 +91,52 @@ def _impossible(pair: LayerPair) -> Found | None:
         what = f"num_batches_tracked became {plain_count(raw)}"
         numbers: dict[str, Value] = {"cause": "counter", "tensor": "num_batches_tracked"}
         return Found(State.IMPOSSIBLE, what, numbers=numbers, hint=COUNT)
-    for leaf in VECTORS:
-        ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
-        if ours is None or theirs is None:
-            continue
-        new = _odd(leaf, theirs) & ~_odd(leaf, ours)
-        if not new.any():
-            continue
-        dtype = pair.b.layer.dtypes[leaf]
-        overflow = bool(np.array_equal(as_dtype(ours, dtype)[new], theirs[new]))
-        return Found(
-            State.IMPOSSIBLE,
-            f"{leaf} became {odd_values(theirs, new)}",
-            f"Its values are too large for {dtype}." if overflow else "",
-            numbers={
-                "cause": "overflow" if overflow else "impossible",
-                "tensor": leaf,
-                "channels": channels_of(new),
-            },
-            hint=_fix(leaf, dtype if overflow else ""),
-        )
-    return None
+    odd = {leaf: new for leaf in VECTORS if (new := _new(pair, leaf)) is not None}
+    if not odd:
+        return None
+    leaf, new = next(iter(odd.items()))
+    ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+    assert ours is not None
+    assert theirs is not None
+    dtype = pair.b.layer.dtypes[leaf]
+    overflow = bool(np.array_equal(as_dtype(ours, dtype)[new], theirs[new]))
+    return Found(
+        State.IMPOSSIBLE,
+        _became(pair, odd),
+        f"Its values are too large for {dtype}." if overflow else "",
+        numbers={
+            "cause": "overflow" if overflow else "impossible",
+            "tensor": leaf,
+            "tensors": list(odd),
+            "channels": channels_of(new),
+        },
+        hint=_fix(leaf, dtype if overflow else ""),
+    )
+
+
+def _new(pair: LayerPair, leaf: str) -> NDArray[np.bool_] | None:
+    """The channels in which the second file alone has an impossible value; None for none."""
+    ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+    if ours is None or theirs is None:
+        return None
+    new: NDArray[np.bool_] = _odd(leaf, theirs) & ~_odd(leaf, ours)
+    return new if new.any() else None
+
+
+def _became(pair: LayerPair, odd: Mapping[str, NDArray[np.bool_]]) -> str:
+    """What the tensors became: "weight and bias became NaN in 7 of 8 channels"."""
+    values = {leaf: found for leaf in odd if (found := pair.b.vector(leaf)) is not None}
+    if all(np.isnan(values[leaf][new]).all() for leaf, new in odd.items()):
+        channels = np.logical_or.reduce([*odd.values()])
+        total, number = len(channels), int(channels.sum())
+        where = f"{number} of {total} channels"
+        if number <= MOST_LISTED or number == total:
+            where = name_channels(np.flatnonzero(channels).tolist(), total)
+        return f"{examples([*odd], len(VECTORS))} became NaN in {where}"
+    leaf, new = next(iter(odd.items()))
+    others = [each for each in odd if each != leaf]
+    also = f"; so did {examples(others)}" if others else ""
+    return f"{leaf} became {odd_values(values[leaf], new)}{also}"
 
 
 def _fix(leaf: str, narrow: str) -> str:

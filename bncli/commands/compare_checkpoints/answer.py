@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.commands.compare_checkpoints.rows import LABELS, Numbers, plain
+from bncli.commands.compare_checkpoints.rows import NEAR, Numbers, plain, rounded, state_said
 from bncli.light import dataclass
 from bncli.model.changes import How, State
 from bncli.report import ANSWER_ROWS, Column, Severity, Table
@@ -13,7 +13,7 @@ from bncli.rulebook.layers import label, plain_count
 from bncli.sections.answer import FEW_ROWS, counted, share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bncli.model.changes import LayerVersion
     from bncli.report import FailOn, Finding, Report, Value
@@ -41,6 +41,9 @@ ORDER = (
 STILL = frozenset({State.IDENTICAL, State.ROUNDED})
 """The states of layers that did not move, whose names tell little."""
 
+GREATEST, LISTED = "of each state those with the greatest effect", "-v lists each layer"
+"""What stands below a table that does not show all layers."""
+
 MOST_NAMED = 3
 """Layers of one state that have rows of their own where there are many."""
 
@@ -55,9 +58,9 @@ COLUMNS = (
     Column("state", "state"),
     Column("batches", "batches"),
     Column("moved", "moved (std)"),
-    Column("ratio", "var ratio"),
-    Column("effect", "effect", spare=1),
-    Column("change", "weights", spare=2),
+    Column("effect", "effect"),
+    Column("ratio", "var ratio", spare=1),
+    Column("change", "weights moved", spare=2),
     Column("other", "in the second file", spare=3),
 )
 
@@ -105,7 +108,7 @@ def layers_answer(
     trouble = any(group.warned for group in groups)
     room = ANSWER_ROWS - len(groups)
     rows: list[Row] = []
-    summed = False
+    summed = chosen = False
     for group in groups:
         most = len(group.layers) if few else min(_most(group, trouble=trouble), max(room, 0))
         if len(group.layers) == most + 1:
@@ -117,14 +120,18 @@ def layers_answer(
         rows += [_row(called(layer), (layer,)) for layer in named]
         if rest:
             summed = True
+            chosen = chosen or any(row["effect"] for row in rows[len(rows) - len(named) :])
             rows.append(_row(counted(len(rest), "more layer" if named else "layer"), rest))
         room -= len(named)
+    note = LISTED if summed else ""
+    if chosen:
+        note = f"{GREATEST}; {LISTED}"
     columns = tuple(
         column
         for column in COLUMNS
         if column.key in ("layer", "state") or any(row[column.key] is not None for row in rows)
     )
-    return (Table("answer", "", columns, rows, note="-v lists each layer" if summed else ""),)
+    return (Table("answer", "", columns, rows, note=note),)
 
 
 def _worst(
@@ -170,16 +177,18 @@ def _alike(layer: LayerVersion, layers: Sequence[LayerVersion]) -> bool:
 def _row(name: str, layers: Sequence[LayerVersion]) -> Row:
     """The row of layers of one state."""
     numbers = Numbers.of(layers)
-    still = layers[0].found.state in STILL
+    state = layers[0].found.state
+    still = state in STILL or state is State.IMPOSSIBLE  # NaN is far from anything
+    unrelated = any(layer.found.numbers.get("cause") == "unrelated" for layer in layers)
     other = {layer.other_name for layer in layers if layer.how in (How.ORDER, How.NAMING)}
     return {
         "layer": name,
-        "state": LABELS[layers[0].found.state],
-        "batches": batches_said(numbers.batches),
-        "moved": None if still else _range(numbers.moved, TINY),
-        "ratio": None if still else _range(numbers.ratio),
+        "state": state_said(layers),
+        "batches": None if unrelated else batches_said(numbers.batches),
+        "moved": None if still else _range(numbers.moved, rounded, TINY),
+        "ratio": None if still else _ratios(numbers.ratio),
         "change": None if still or numbers.change is None else _most_percent(numbers.change),
-        "effect": None if still or numbers.effect is None else plain(numbers.effect[1]),
+        "effect": None if still or numbers.effect is None else rounded(numbers.effect[1]),
         "other": other.pop() if len(other) == 1 else None,
     }
 
@@ -191,14 +200,22 @@ def batches_said(ends: tuple[float, float] | None) -> str | None:
     return " .. ".join(dict.fromkeys(map(plain_count, ends)))
 
 
-def _range(ends: tuple[float, float] | None, tiny: float = 0.0) -> str | None:
+def _range(
+    ends: tuple[float, float] | None, said: Callable[[float], str], tiny: float = 0.0
+) -> str | None:
     """A range as one cell; from a number below `tiny`, how small that is does not matter."""
     if ends is None:
         return None
     low, high = ends
     if 0 < low < tiny <= high:
-        return f"<{tiny:g} .. {plain(high)}"
-    return " .. ".join(dict.fromkeys(map(plain, ends)))
+        return f"<{tiny:g} .. {said(high)}"
+    return " .. ".join(dict.fromkeys(map(said, ends)))
+
+
+def _ratios(ends: tuple[float, float] | None) -> str | None:
+    """A range of ratios; only where all of it is nearly 1, it needs the digits that say so."""
+    near = ends is not None and all(abs(end - 1) < NEAR for end in ends)
+    return _range(ends, plain if near else rounded)
 
 
 def _most_percent(ends: tuple[float, float]) -> str:

@@ -25,14 +25,16 @@ def compare_checkpoints(
             "CKPT[::PART]...",
             "Two checkpoints, the earlier or the original one first; or more, such as one for each "
             "epoch, rank or client. Quote patterns ('epoch*.pth'); bncli expands them in their "
-            "natural order. PART is what the names of one network of several begin with.",
+            "natural order. PART selects one of several networks in a file by what its names begin "
+            "with, such as last.ckpt::ema.",
             complete_parts,
         ),
     ],
     target: Annotated[
         str | None,
         option(
-            "What to explain by the other files: their average, one of them, or a sum of them.",
+            "Say what this file is made of: the average of the others, one of them, or a weighted "
+            "sum.",
             options.INPUT,
             "--with",
             metavar="CKPT[::PART]",
@@ -43,8 +45,8 @@ def compare_checkpoints(
     layer: Annotated[
         list[str] | None,
         option(
-            "Show only layers whose full name, or any dotted suffix of it, matches this pattern, "
-            "such as 'layer1.*'; may be repeated. For two files.",
+            "Judge and show only layers whose full name, or any dotted suffix of it, matches this "
+            "pattern, such as 'layer1.*'; may be repeated. For two files.",
             options.INPUT,
             metavar="GLOB",
             default="all",
@@ -53,8 +55,8 @@ def compare_checkpoints(
     weights: Annotated[
         bool,
         option(
-            "Compare all other weights too, not only those in front of BatchNorm layers. For two "
-            "files.",
+            "Also compare weights that are not in front of a BatchNorm layer, such as the head's. "
+            "For two files.",
             options.INPUT,
             "--weights",
         ),
@@ -62,8 +64,9 @@ def compare_checkpoints(
     expect: Annotated[
         list[str] | None,
         option(
-            "Report an error for each layer that fits GLOB and is not KIND: frozen (equal up to "
-            "rounding), identical, trained or folded; may be repeated. For two files.",
+            "Report an error for each layer that GLOB means and that is not KIND: frozen (equal up "
+            "to rounding), identical, trained or folded. GLOB is the full name of one layer, or a "
+            "pattern of full names or any dotted suffixes of them; may be repeated. For two files.",
             options.FINDINGS,
             metavar="KIND:GLOB",
             default="nothing",
@@ -131,7 +134,9 @@ def _two(
         answer=partial(layers_answer, layers=told),
         remarks=words.remarks(compared, severities) if judged else (),
         scope=words.scope(shown, compared),
-        verdict=words.verdict(shown, severities) if judged else words.nothing_in_common(compared),
+        verdict=words.verdict(shown, severities, asked)
+        if judged
+        else words.nothing_in_common(compared),
         nothing_checked=not judged,
         read=(compared.path, compared.other_path),
         checked=_checked(compared, names, findings),

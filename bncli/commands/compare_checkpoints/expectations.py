@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bncli.arguments.checkpoints import refuse_globs
 from bncli.errors import UsageError
@@ -41,6 +41,7 @@ def expectations(
 ) -> list[Expectation]:
     """The expectations, each for the layers with a name in either file that fits.
 
+    A pattern that is the full name of a layer means that layer alone.
     Raises UsageError where a pattern fits no layer.
     """
     names: dict[str, tuple[str, ...]] = {
@@ -49,9 +50,27 @@ def expectations(
     every = list(dict.fromkeys(name for pair in names.values() for name in pair if name))
     for kind, glob in expected:
         if every and glob != "*" and not any(matches(name, glob) for name in every):
-            refuse_globs(f"--expect {kind.value}:{glob}", [glob], every)
+            _refuse(f"--expect {kind.value}:{glob}", glob, every, compared)
     return [Expectation(kind, _means(glob, names)) for kind, glob in expected]
 
 
+def _refuse(given: str, glob: str, every: Sequence[str], compared: Comparison) -> NoReturn:
+    """Raise UsageError: a pattern fits no layer."""
+    globs = glob.split(",")
+    if len(globs) > 1 and any(matches(name, each) for name in every for each in globs):
+        raise UsageError(f"{given}: give --expect once for each GLOB.")
+    for layer in compared.layers:
+        if layer.before_name and matches(layer.before_name, glob):
+            name = layer.name or layer.other_name
+            raise UsageError(
+                f"{given}: {layer.before_name} is not a BatchNorm layer; write "
+                f"'{name}', which is judged along with the weights in front of it."
+            )
+    refuse_globs(given, [glob], every)
+
+
 def _means(glob: str, names: dict[str, tuple[str, ...]]) -> Callable[[str], bool]:
+    """Whether a layer is meant: the one of that full name if there is one, else by its end, too."""
+    if any(glob in pair for pair in names.values()):
+        return lambda name: glob in names.get(name, (name,))
     return lambda name: any(matches(each, glob) for each in names.get(name, (name,)) if each)

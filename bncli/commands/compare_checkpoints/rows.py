@@ -54,6 +54,18 @@ LABELS = {
 }
 """What people read of a state."""
 
+CAUSES = {
+    "swapped": "swapped",
+    "factor": "scaled",
+    "one-ratio": "scaled",
+    "scale-factor": "scaled",
+    "input-scaled": "scaled",
+    "mean-scaled": "scaled",
+    "mean-negated": "sign flipped",
+    "few-roundings": "nearly the same",
+}
+"""What they read of a convention that is another one in a narrow sense only, by its cause."""
+
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
@@ -111,6 +123,16 @@ def layer_row(layer: LayerVersion) -> dict[str, Value]:
     }
 
 
+def state_said(layers: Sequence[LayerVersion]) -> str:
+    """The state of layers that are all in one, as people read it."""
+    state = layers[0].found.state
+    if state is State.CONVENTION:
+        said = {CAUSES.get(str(layer.found.numbers.get("cause")), "") for layer in layers}
+        if len(said) == 1 and (one := said.pop()):
+            return one
+    return LABELS[state]
+
+
 def furthest_ratio(measures: Measures) -> float | None:
     """The ratio of variances that is furthest from 1, as a factor in either direction."""
     ends = [end for end in (measures.var_ratio_min, measures.var_ratio_max) if end is not None]
@@ -122,8 +144,11 @@ def plain(value: float) -> str:
 
     One that is nearly 1 has the digits that tell it from 1.
     """
-    if 0 < abs(value - 1) < NEAR:
-        return f"{value:.4g}"
+    return f"{value:.4g}" if 0 < abs(value - 1) < NEAR else rounded(value)
+
+
+def rounded(value: float) -> str:
+    """A number in few digits, a large one as a whole number."""
     return f"{value:.0f}" if LARGE <= value < HUGE else short(value)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from bncli.commands.compare_checkpoints.answer import batches_said, called, grouped
 from bncli.commands.compare_checkpoints.rows import Numbers
 from bncli.model.changes import How, State
+from bncli.rulebook.change_words import brief
+from bncli.rulebook.changes import Expected
 from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import label
 from bncli.sections.answer import counted
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from bncli.commands.compare_checkpoints.answer import Group
     from bncli.model.changes import Comparison, LayerVersion, OtherWeights
     from bncli.report import Severity
+    from bncli.rulebook.changes import Expectation
 
 SCREEN = 80
 """Characters of a line above which the subject takes two."""
@@ -40,6 +43,10 @@ FAULTS = {
     State.WEIGHTS: "the weights moved and the statistics did not",
 }
 """The states that the verdict tells by the names of their layers, behind "in"."""
+CLAIMED = {State.IMPOSSIBLE, State.LOST, State.EMPTY, State.CONVENTION, State.RESET}
+"""The states whose claim, where all their layers share it, says more than these words."""
+MOST_SAID = 70
+"""Characters of a claim that the verdict takes over."""
 OTHER_LAYERS = {"chain", "exchanged", "other-layer", "other-statistics"}
 """The causes of an order that differs by which whole layers are in others' places."""
 
@@ -54,10 +61,18 @@ def subject(compared: Comparison) -> tuple[str, ...]:
     ways = how[0][0] if len(how) == 1 else ", ".join(f"{number} {text}" for text, number in how)
     of = f" of {total}" if len(matched) < total else ""
     layers = f"{len(matched)}{of} BatchNorm layer{'s' * (total != 1)} matched"
+    folded = sum(layer.how is None for layer in compared.layers if has_partner(layer))
+    if folded and not matched:
+        layers = f"{folded} of {counted(len(compared.layers), 'BatchNorm layer')} folded"
+    elif folded:
+        layers += f", {folded} folded"
     said = f"{layers}{',' if len(how) == 1 else ':'} {ways}" if how else layers
-    one = f"{files}  {said}"
-    lines = [one] if len(one) <= SCREEN else [files, said]
-    return tuple(lines)
+    if len(f"{files}  {said}") <= SCREEN:
+        return (f"{files}  {said}",)
+    if len(files) <= SCREEN:
+        return files, said
+    one, two = specs(compared)
+    return one, f"-> {two}", said
 
 
 def specs(compared: Comparison) -> list[str]:
@@ -73,14 +88,26 @@ def scope(shown: Sequence[LayerVersion], compared: Comparison) -> str:
     return counted(len(shown), "BatchNorm layer")
 
 
-def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) -> str:
-    """What happened to the layers as a whole, without a full stop."""
+def verdict(
+    layers: Sequence[LayerVersion],
+    severities: Mapping[str, Severity],
+    asked: Sequence[Expectation] = (),
+) -> str:
+    """What happened to the layers as a whole, without a full stop.
+
+    What was `asked` of them comes first, then what may be wrong, then the rest.
+    """
     here = [layer for layer in layers if has_partner(layer)]
     groups = grouped(here, severities)
     told = [group for group in groups if group.state not in FAULTS]
     faults = [group for group in groups if group.state in FAULTS]
     total = len(layers)
-    parts = []
+    parts = _as_asked(layers, asked)
+    parts += [f"in {_which(group.layers, total)} {_fault(group)}" for group in faults]
+    lost = [layer for layer in layers if layer.found.numbers.get("cause") == "not-folded"]
+    if lost:
+        be = "is" if len(lost) == 1 else "are"
+        parts.append(f"{_which(lost, total)} {be} neither kept nor folded")
     if told:
         told.sort(key=lambda group: -len(group.layers))
         parts.append(
@@ -89,11 +116,6 @@ def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) 
                 for at, group in enumerate(told)
             )
         )
-    parts += [f"in {_which(group.layers, total)} {_fault(group)}" for group in faults]
-    lost = [layer for layer in layers if layer.found.numbers.get("cause") == "not-folded"]
-    if lost:
-        be = "is" if len(lost) == 1 else "are"
-        parts.append(f"{_which(lost, total)} {be} neither kept nor folded")
     alone = [layer for layer in layers if not has_partner(layer) and layer not in lost]
     first = sum(map(in_first, alone))
     second = len(alone) - first
@@ -106,6 +128,33 @@ def verdict(layers: Sequence[LayerVersion], severities: Mapping[str, Severity]) 
     if any(layer.found.numbers.get("cause") == "unrelated" for layer in here):
         parts.append("the weights of the two files are not correlated")
     return "; ".join(parts)
+
+
+def _as_asked(layers: Sequence[LayerVersion], asked: Sequence[Expectation]) -> list[str]:
+    """How many layers are as --expect asks, and of which kind those are that are not."""
+    if not asked:
+        return []
+    failed = []
+    meant: set[str] = set()
+    for what in Expected:
+        own = [each for each in asked if each.what is what]
+        of = [layer for layer in layers if any(each.means(_asked_by(layer)) for each in own)]
+        bad = [layer for layer in of if any(each.fails(layer) for each in own)]
+        meant.update(map(_asked_by, of))
+        if bad:
+            be, should = ("is", "layer") if len(bad) == 1 else ("are", "layers")
+            should = f"{should if len(of) == 1 else 'layers'} that should be {what.value}"
+            failed.append(f"{len(bad)} of {len(of)} {should} {be} not")
+    if failed or not meant:
+        return failed
+    be = "layer that --expect names is as it asks"
+    if len(meant) > 1:
+        be = "layers that --expect names are as it asks"
+    return [f"{'the' if len(meant) == 1 else f'all {len(meant)}'} {be}"]
+
+
+def _asked_by(layer: LayerVersion) -> str:
+    return layer.name or layer.other_name
 
 
 def in_first(layer: LayerVersion) -> bool:
@@ -140,6 +189,13 @@ def _which(layers: Sequence[LayerVersion], total: int) -> str:
 def _fault(group: Group) -> str:
     """What is not as it should be in the layers of a state."""
     causes = {layer.found.numbers.get("cause") for layer in group.layers}
+    claims = {brief(layer.found) for layer in group.layers}
+    if group.state in CLAIMED and len(claims) == 1 and causes != {"untrained"}:
+        claim = group.layers[0].found.what if len(group.layers) == 1 else claims.pop()
+        if claim and len(claim) <= MOST_SAID:
+            return claim
+    if group.state is State.ORDER and causes == {"exchanged"} and len(group.layers) == 2:
+        return "the tensors are exchanged"
     if group.state is State.ORDER and causes <= OTHER_LAYERS:
         return "the tensors are another layer's"
     if group.state is State.WEIGHTS and causes == {"before"}:

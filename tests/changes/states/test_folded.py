@@ -124,7 +124,8 @@ def test_large_variances_do_not_tell_eps():
     found = look(conv, layer, fused_by_torch(conv, layer))
     assert found.numbers["eps"] is None
     assert {1e-5, 1e-6} <= set(found.numbers["eps_fits"])
-    assert "not told apart" in found.what
+    assert found.what == "folded into bn_conv"
+    assert "fit equally" in found.detail
 
 
 def test_the_layers_own_eps_is_taken():
@@ -216,7 +217,7 @@ def test_the_first_file_may_be_the_folded_one():
     after = before(fused_by_torch(conv, layer), "conv", "a")
     found = gone(held, after, files([], [held.refs]))
     assert (found.numbers["in"], found.numbers["fault"]) == ("first", None)
-    assert "in the first file" in found.detail
+    assert "the first file's weight in front" in found.detail
 
 
 @pytest.mark.parametrize("var", [1.0, 1 - 1e-5])

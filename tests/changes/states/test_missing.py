@@ -24,7 +24,7 @@ def test_dropped_buffers_are_lost_on_their_side():
     found = find(pair(bare, random_layer()), NO_FILES)
     assert found.state is State.LOST
     assert (found.numbers["missing"], found.numbers["missing_in"]) == (ALL, "first")
-    assert found.what == f"{ALL[0]}, {ALL[1]} and {ALL[2]} missing in the first file"
+    assert found.what == f"{ALL[0]}, {ALL[1]} and {ALL[2]} are missing in the first file"
     assert find(pair(random_layer(), bare), NO_FILES).numbers["missing_in"] == "second"
 
 
@@ -42,4 +42,4 @@ def test_a_missing_counter_alone_is_no_loss():
 def test_layers_of_two_sizes_are_different():
     found = find(pair(random_layer(8), random_layer(6)), NO_FILES)
     assert found.state is State.DIFFERENT
-    assert found.what == "8 channels in the first file, 6 in the second"
+    assert found.what == "it has 8 channels in the first file, 6 in the second"

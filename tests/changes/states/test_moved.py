@@ -49,7 +49,9 @@ def test_how_many_batches():
     assert find(pair(*sides), RELATED).what == "for 1 batch"
 
 
-@pytest.mark.parametrize(("before", "said"), [(Same.SAME, "did not"), (Same.MOVED, "was trained")])
+@pytest.mark.parametrize(
+    ("before", "said"), [(Same.SAME, "did not"), (Same.MOVED, "in front moved")]
+)
 def test_statistics_alone(before, said):
     found = find(pair(parts(0, 0), parts(0, 1), before), RELATED)
     assert found.state is State.STATISTICS

@@ -209,7 +209,7 @@ def test_exchanged_layers_are_named(prefix, dtype):
     b["bn2"], b["bn4"] = b["bn4"], b["bn2"]
     found = states(a, b, prefix)
     assert [name for name in NAMES if found[name]] == ["bn2", "bn4"]
-    assert found["bn2"].what == "exchanged with bn4"
+    assert found["bn2"].what == "its tensors are exchanged with those of bn4"
     assert found["bn2"].numbers["offset"] == 2
 
 
@@ -221,17 +221,17 @@ def test_a_chain_is_named():
     b = a | {"bn1": new, "bn2": a["bn1"], "bn5": a["bn2"], "bn6": a["bn5"]}
     found = states(a, b)
     assert found["bn1"] is None
-    assert found["bn2"].what == "holds what the layer before it had, bn1"
-    assert found["bn5"].what == "holds what the layer before it had, bn2"
+    assert found["bn2"].what == "it holds what the layer before it had, bn1"
+    assert found["bn5"].what == "it holds what the layer before it had, bn2"
     assert found["bn6"].numbers["cause"] == "chain"
     later = states(a, a | {"bn1": a["bn2"], "bn2": a["bn5"], "bn5": a["bn6"], "bn6": new})
-    assert later["bn2"].what == "holds what the layer after it had, bn5"
+    assert later["bn2"].what == "it holds what the layer after it had, bn5"
 
 
 def test_one_layers_tensors_in_another_are_named():
     a = network(NAMES)
     found = states(a, a | {"bn5": a["bn1"]})
-    assert found["bn5"].what == "holds the tensors of bn1"
+    assert found["bn5"].what == "it holds the tensors of bn1"
     assert found["bn5"].numbers["holds"] == "bn1"
 
 
@@ -279,7 +279,7 @@ def test_another_layer_of_the_second_file_is_named_where_all_moved(prefix, whole
     wrong.running_var.copy_(b["bn2"].running_var)
     found = states(a, b | {"bn5": wrong}, prefix)
     assert [name for name in NAMES if found[name]] == ["bn5"]
-    said = "holds the same as" if whole else "the statistics are those of"
+    said = "it holds the same as" if whole else "the statistics are those of"
     assert found["bn5"].what == f"{said} {prefix}bn2 in the second file"
 
 

@@ -20,6 +20,20 @@ def test_initial_and_empty_statistics(statistics, state):
     assert find(pair(layer | statistics, layer), NO_FILES) is None
 
 
+def test_all_tensors_that_became_nan_are_named():
+    a, b = random_layer(), random_layer()
+    total = len(a["weight"])
+    for leaf in ("weight", "bias"):
+        b[leaf][1:] = np.nan
+    found = find(pair(a, b), NO_FILES)
+    assert found.what == f"weight and bias became NaN in {total - 1} of {total} channels"
+    b["weight"][0] = np.nan
+    assert find(pair(a, b), NO_FILES).what == f"weight and bias became NaN in all {total} channels"
+    b["running_var"][2] = -1.0
+    found = find(pair(a, b), NO_FILES)
+    assert found.numbers["tensors"] == ["running_var", "weight", "bias"]
+
+
 @pytest.mark.parametrize(("value", "said"), [(-0.5, "-0.5"), (np.nan, "NaN"), (np.inf, "inf")])
 def test_a_variance_that_became_impossible(value, said):
     a, b = random_layer(), random_layer()
@@ -28,6 +42,7 @@ def test_a_variance_that_became_impossible(value, said):
     assert found.state is State.IMPOSSIBLE
     assert found.what == f"running_var became {said} in channel 2"
     assert found.numbers["channels"] == [2]
+    assert found.numbers["tensors"] == ["running_var"]
     assert find(pair(b, b), NO_FILES) is None
     assert find(pair(b, a), NO_FILES) is None
 

@@ -105,9 +105,10 @@ def test_the_facts_and_the_rows_are_those_of_the_files(run, pair):
     found = [(each["severity"], each["subject"]) for each in report["findings"]]
     assert found == [("warning", "block0.bn"), ("warning", "block3.bn")]
     assert report["verdict"] == (
-        "WARN  2 warnings in 20 BatchNorm layers (see bncli rules BN611); 16 of 20 layers were "
-        "trained on for 40 batches, 2 are identical, bit for bit; in block3.bn tensors are "
-        "missing; in block0.bn the statistics moved and the weights did not"
+        "WARN  2 warnings in 20 BatchNorm layers (see bncli rules BN611); in block3.bn "
+        "running_mean and running_var are missing in the second file; in block0.bn the statistics "
+        "moved and the weights did not; 16 of 20 layers were trained on for 40 batches, 2 are "
+        "identical, bit for bit"
     )
 
 

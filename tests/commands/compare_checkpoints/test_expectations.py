@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.commands.compare_checkpoints.expectations import expectations, parse_expected
@@ -44,6 +46,19 @@ def test_a_name_in_either_file_is_meant():
     assert failing("trained:bn1", "identical:norm2") == []
 
 
+def test_a_full_name_means_one_layer():
+    both = Comparison(
+        "a.pt",
+        "b.pt",
+        "",
+        "",
+        (layer("bn1", "bn1", State.TRAINED), layer("layer1.bn1", "layer1.bn1", State.TRAINED)),
+    )
+    for glob, count in (("bn1", 1), ("layer1.bn1", 1), ("bn?", 2), ("*", 2)):
+        (asked,) = expectations([(Expected.FROZEN, glob)], both)
+        assert sum(map(asked.fails, both.layers)) == count
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -60,6 +75,14 @@ def test_what_is_no_expectation(text, said):
     with pytest.raises(UsageError) as raised:
         parse_expected([text])
     assert str(raised.value) == said
+
+
+def test_several_patterns_and_names_of_convolutions():
+    with pytest.raises(UsageError, match="give --expect once for each GLOB"):
+        expectations([(Expected.FROZEN, "backbone.*,norm?")], COMPARED)
+    front = replace(COMPARED.layers[0], before_name="backbone.conv1")
+    with pytest.raises(UsageError, match=r"conv1 is not a BatchNorm layer; write 'backbone.bn1'"):
+        expectations([(Expected.FROZEN, "conv1")], replace(COMPARED, layers=(front,)))
 
 
 def test_a_pattern_that_fits_no_layer():

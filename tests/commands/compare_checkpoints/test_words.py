@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.commands.compare_checkpoints.words import (
@@ -22,6 +24,7 @@ from bncli.model.changes import (
     State,
 )
 from bncli.report import Certainty
+from bncli.rulebook.changes import Expectation, Expected
 
 
 def version(
@@ -57,8 +60,8 @@ def test_the_whole_in_one_sentence():
         version("layer1.0.bn1", State.STATISTICS),
     ]
     assert said(*layers) == (
-        "11 of 20 layers were trained on for 40 batches, 8 are identical, bit for bit; in "
-        "layer1.0.bn1 the statistics moved and the weights did not"
+        "in layer1.0.bn1 the statistics moved and the weights did not; 11 of 20 layers were "
+        "trained on for 40 batches, 8 are identical, bit for bit"
     )
 
 
@@ -98,6 +101,10 @@ def test_the_whole_in_one_sentence():
         ),
         (
             some(State.ORDER, 2, cause="exchanged"),
+            "in both layers the tensors are exchanged",
+        ),
+        (
+            some(State.ORDER, 2, cause="chain"),
             "in both layers the tensors are another layer's",
         ),
         (some(State.ORDER, 2, cause="permuted"), "in both layers the order differs"),
@@ -110,8 +117,8 @@ def test_the_whole_in_one_sentence():
         (
             some(State.WEIGHTS, 4) + some(State.IDENTICAL, 1),
             (
-                "1 of 5 layers is identical, bit for bit; in 4 of 5 layers the weights moved and "
-                "the statistics did not"
+                "in 4 of 5 layers the weights moved and the statistics did not; 1 of 5 layers is "
+                "identical, bit for bit"
             ),
         ),
         (
@@ -132,6 +139,39 @@ def test_verdict(layers, sentence):
     assert said(*layers) == sentence
 
 
+def test_what_all_layers_of_a_state_share_is_said_of_them():
+    swapped = [
+        replace(layer, found=Found(State.CONVENTION, "weight and bias are swapped"))
+        for layer in some(State.CONVENTION, 5)
+    ]
+    assert said(*swapped) == "in all 5 layers weight and bias are swapped"
+    other = replace(swapped[0], found=Found(State.CONVENTION, "eps 0.001 is in the variance"))
+    assert said(*swapped, other) == "in all 6 layers the convention differs"
+    broken = [
+        replace(layer, found=Found(State.IMPOSSIBLE, f"weight became NaN in channel {at}"))
+        for at, layer in enumerate(some(State.IMPOSSIBLE, 2))
+    ]
+    assert said(*broken) == "in both layers weight became NaN"
+    assert said(broken[1]) == "in impossible1 weight became NaN in channel 1"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sentence"),
+    [
+        (["frozen"], "2 of 4 layers that should be frozen are not"),
+        (["trained", "identical"], "2 of 4 layers that should be identical are not; 2 of 4 layers"),
+    ],
+)
+def test_what_was_asked_comes_first(kinds, sentence):
+    layers = [*some(State.TRAINED, 2), *some(State.IDENTICAL, 2)]
+    asked = [Expectation(Expected(kind), lambda _: True) for kind in kinds]
+    met = [Expectation(Expected.TRAINED, lambda name: name.startswith("trained"))]
+    assert verdict(layers, {}, asked).startswith(sentence)
+    told = verdict(layers, {}, met)
+    assert told.startswith("all 2 layers that --expect names are as it asks; 2 of 4 layers")
+    assert verdict(layers[1:], {}, met).startswith("the layer that --expect names is as it asks")
+
+
 def test_every_state_has_its_words():
     for state in State:
         assert "both layers " in said(*some(state, 2))
@@ -147,6 +187,13 @@ def test_subject_and_parts():
     assert subject(compared(version("x"), version("y", how=None))) == (
         "a.pt -> b.pt  1 of 2 BatchNorm layers matched, by name",
     )
+    gone = some(State.FOLDED, 3, how=None)
+    assert subject(compared(*gone)) == ("a.pt -> b.pt  3 of 3 BatchNorm layers folded",)
+    assert subject(compared(*gone, version("x")))[0].endswith(
+        "1 of 4 BatchNorm layers matched, 3 folded, by name"
+    )
+    apart = compared(version("x"), path="a" * 50 + ".pt", other_path="b" * 50 + ".pt")
+    assert subject(apart)[:2] == ("a" * 50 + ".pt", f"-> {'b' * 50}.pt")
     long = compared(version("x"), path="a" * 50 + ".pt")
     assert subject(long) == (f"{'a' * 50}.pt -> b.pt", "1 BatchNorm layer matched, by name")
 

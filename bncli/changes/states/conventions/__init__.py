@@ -64,7 +64,7 @@ def _few_roundings(pair: LayerPair, moved: tuple[str, ...]) -> Found | None:
     which = "larger" if signs[0] > 0 else "smaller"
     return Found(
         State.CONVENTION,
-        f"variance {which} by a few roundings of {dtype}",
+        f"the variance is {which} by a few roundings of {dtype}",
         f"It is {which} in each of the {changed.sum()} channels that differ, and the mean is the "
         "same, as where one file has the unbiased variance or has an eps in it. The difference is "
         "too small to tell which.",
@@ -111,8 +111,8 @@ def _swapped(pair: LayerPair, moved: tuple[str, ...]) -> Found | None:
         if len(moved) > 1:
             what = f"{examples(moved, len(VECTORS))} hold other tensors"
         if places:
-            what = f"{examples(moved, len(VECTORS))} {'changed' if len(moved) > 2 else 'swapped'}"
-            what += " places" * (len(moved) > 2)
+            verb = "have changed places" if len(moved) > 2 else "are swapped"
+            what = f"{examples(moved, len(VECTORS))} {verb}"
         told = [f"{ours} holds {theirs}" for ours, theirs in zip(moved, held, strict=True)]
         return Found(
             State.CONVENTION,

@@ -153,7 +153,8 @@ def say(ratio: Ratio, *, zero_mean: bool = False) -> Found:
     one, other = ("biased", "unbiased") if below else ("unbiased", "biased")
     return Found(
         State.CONVENTION,
-        f"{one} for {other} variance, {_said_of_counts(whole, most)}" + ", not one n" * ratio.loose,
+        f"the variance is {one} where the first file's is {other}, {_said_of_counts(whole, most)}"
+        + ", not one n" * ratio.loose,
         _detail(ratio, unbiased, keras=keras, half=half),
         Certainty.CERTAIN if sure and ratio.share is None and not half else Certainty.LIKELY,
         numbers,
@@ -168,8 +169,8 @@ def _factor_said(ratio: Ratio, numbers: dict[str, Value], undo: str, *, zero_mea
         detail = f"An input that was multiplied by {math.sqrt(ratio.value):.6g} gives this, too."
     return Found(
         State.CONVENTION,
-        f"one factor on the variance, {ratio.value:.6g}",
-        f"It is not that of an unbiased variance, n/(n - 1), which is at most 2. {detail}",
+        f"running_var is {ratio.value:.6g} times the first file's in every channel",
+        f"The factor is not n/(n - 1), that of an unbiased variance, which is at most 2. {detail}",
         numbers=numbers | {"cause": "factor", "unbiased_file": None},
         hint=f"{undo}, or find what multiplied it.",
     )
@@ -179,7 +180,7 @@ def _no_count(ratio: Ratio, numbers: dict[str, Value], undo: str) -> Found:
     """One ratio that no single n gives."""
     return Found(
         State.CONVENTION,
-        f"one ratio on the variance, {ratio.value:.5g}",
+        f"running_var is {ratio.value:.5g} times the first file's in every channel",
         "No single n gives this ratio as n/(n - 1). It is n1/(n1 - 1) over n2/(n2 - 1), as where "
         "each of two ranks multiplied its variance by n/(n - 1) with its own n.",
         Certainty.LIKELY,

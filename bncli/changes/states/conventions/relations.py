@@ -132,8 +132,7 @@ CONVENTIONS = (
             steps=6,  # an addition, and a reciprocal root, which GPUs have within 2 ulps
         ),
         Words(
-            "inverse standard deviation",
-            "variance",
+            "running_var holds the inverse standard deviation",
             ("1 / sqrt(running_var + eps)",),
             "running_var by 1 / running_var**2 - eps",
         ).say,
@@ -147,8 +146,7 @@ CONVENTIONS = (
             steps=2,
         ),
         Words(
-            "standard deviation",
-            "variance",
+            "running_var holds the standard deviation",
             ("sqrt(running_var + eps)",),
             "running_var by running_var**2 - eps",
         ).say,
@@ -162,8 +160,7 @@ CONVENTIONS = (
             steps=2,
         ),
         Words(
-            "inverse variance",
-            "variance",
+            "running_var holds the inverse variance",
             ("1 / (running_var + eps)",),
             "running_var by 1 / running_var - eps",
         ).say,
@@ -177,8 +174,7 @@ CONVENTIONS = (
             steps=2,
         ),
         Words(
-            "mean of squares",
-            "variance",
+            "running_var holds the mean of squares",
             ("running_var + running_mean**2",),
             "running_var by running_var - running_mean**2",
         ).say,
@@ -194,8 +190,7 @@ CONVENTIONS = (
             steps=7,
         ),
         Words(
-            "mean / standard deviation",
-            "mean",
+            "running_mean holds mean / standard deviation",
             ("running_mean / sqrt(running_var + eps)",),
             "running_mean by running_mean * sqrt(running_var + eps)",
         ).say,
@@ -209,7 +204,7 @@ CONVENTIONS = (
             lambda layer, _: ((_weight(layer), -1.0),),
             steps=1,
         ),
-        Words("weight - 1", "weight", ("weight - 1",), "weight by weight + 1").say,
+        Words("weight holds weight - 1", ("weight - 1",), "weight by weight + 1").say,
     ),
     Convention(
         Relation(
@@ -223,8 +218,7 @@ CONVENTIONS = (
             steps=7,
         ),
         Words(
-            "weight / standard deviation",
-            "weight",
+            "weight holds weight / standard deviation",
             (SCALE,),
             "weight by weight * sqrt(running_var + eps)",
             "The statistics are still there, so that a BatchNorm layer divides twice.",
@@ -239,8 +233,7 @@ CONVENTIONS = (
             steps=1,
         ),
         Words(
-            "|weight|",
-            "weight",
+            "weight holds |weight|",
             ("|weight| + eps",),
             "",
             "InPlaceABN computes with the absolute value of its weight.",
@@ -261,8 +254,7 @@ CONVENTIONS = (
             steps=9,
         ),
         Words(
-            "bias - mean * scale",
-            "bias",
+            "bias holds bias - mean * scale",
             (SHIFT,),
             "bias by bias + running_mean * weight / sqrt(running_var + eps)",
             "The statistics are still there, so that a BatchNorm layer subtracts the mean twice.",
@@ -280,8 +272,7 @@ CONVENTIONS = (
             steps=9,
         ),
         Words(
-            "one scale and shift",
-            "weight and bias",
+            "weight and bias hold one scale and shift",
             (SCALE, SHIFT),
             "weight by weight * sqrt(running_var + eps), then bias by bias + running_mean * weight "
             "/ sqrt(running_var + eps)",
@@ -306,8 +297,7 @@ CONVENTIONS = (
             shown_by=WEIGHT,
         ),
         Words(
-            "statistics folded into weight and bias",
-            "",
+            "the statistics are folded into weight and bias",
             (SCALE, SHIFT),
             "",
             "Mean 0 and variance 1 are right beside them: the layer computes the same in "

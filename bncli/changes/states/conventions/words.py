@@ -11,14 +11,13 @@ from bncli.report import Certainty
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a relation is said: what the odd file has, for what the plain one has, "" for its own.
+    """How a relation is said: what the odd file `says`, as a clause.
 
     `held` is what each odd tensor is, of the plain file's, and `undo` says how they are turned
     back; both may name `eps`, where the number is put if it is known.
     """
 
-    odd: str
-    plain: str
+    says: str
     held: tuple[str, ...]
     undo: str = ""
     detail: str = ""
@@ -31,10 +30,7 @@ class Words:
             f"{_with_eps(held, eps)} is {leaf}"
             for held, leaf in zip(self.held, fit.relation.leaves, strict=False)
         ]
-        one, other = (self.odd, self.plain) if fit.forward else (self.plain, self.odd)
-        what = f"{one} for {other}"
-        if not self.plain:
-            what = self.odd if fit.forward else f"{self.odd} in the first file"
+        what = f"{self.says} in the {fit.where} file"
         detail = f"With the {plain} file's tensors, {' and '.join(told)} of the {fit.where} file."
         undo = _with_eps(self.undo, eps)
         return Found(
@@ -115,7 +111,7 @@ def said_of_scale(fit: Fit) -> Found:
         )
     return Found(
         State.CONVENTION,
-        f"mean and variance {_times(k, fit.room)} the first file's",
+        f"running_mean and running_var are {_times(k, fit.room)} the first file's",
         f"{detail} The {less} file has the smaller statistics.",
         Certainty.LIKELY,
         {"cause": "scale-factor", "odd_file": larger, "k": k, "n": count, "residual": fit.residual},
@@ -128,9 +124,10 @@ def said_of_input(fit: Fit) -> Found:
     k = fit.values[0]
     images = " This is the factor between images of 0 to 255 and of 0 to 1."
     known = abs(max(abs(k), 1 / abs(k)) / 255 - 1) < NEAR
+    square = f"{_times(k * k, fit.room)}{' it' * (abs(k) < 1)}"
     return Found(
         State.CONVENTION,
-        f"mean {_times(k, fit.room)}, variance {_times(k * k, fit.room)} the first file's",
+        f"running_mean is {_times(k, fit.room)} the first file's, running_var {square}",
         "This is what an input gives that was multiplied by one factor, or a layer before it whose "
         f"weights were.{images if known else ''}",
         Certainty.LIKELY,
@@ -146,9 +143,9 @@ def said_of_mean(fit: Fit) -> Found:
     flipped = abs(k + 1) < CLEAR * fit.room.ulp
     return Found(
         State.CONVENTION,
-        "the mean with its sign flipped"
+        "the sign of running_mean is flipped"
         if flipped
-        else f"mean {_times(k, fit.room)} the first file's, variance the same",
+        else f"running_mean is {_times(k, fit.room)} the first file's, running_var is the same",
         "" if flipped else "A scale was perhaps taken out of the one statistic and not the other.",
         Certainty.CERTAIN if flipped else Certainty.LIKELY,
         {

@@ -25,8 +25,8 @@ def test_n_is_exact_where_rounding_leaves_one(n, forward):
     assert found.certainty is Certainty.CERTAIN
     assert found.numbers["n"] == n
     assert found.numbers["unbiased_file"] == ("second" if forward else "first")
-    kinds = "unbiased for biased" if forward else "biased for unbiased"
-    assert found.what == f"{kinds} variance, n = {n}"
+    one, other = ("unbiased", "biased") if forward else ("biased", "unbiased")
+    assert found.what == f"the variance is {one} where the first file's is {other}, n = {n}"
 
 
 def test_the_hint_puts_the_variance_right():
@@ -51,7 +51,7 @@ def test_the_range_of_n_holds_the_true_one(n, dtype, seed):
 
 def test_a_small_n_may_be_a_factor_by_chance():
     found = find(made(times(1.25)), NO_FILES)
-    assert found.what == "unbiased for biased variance, n = 5"
+    assert found.what == "the variance is unbiased where the first file's is biased, n = 5"
     assert found.certainty is Certainty.LIKELY
 
 
@@ -66,7 +66,7 @@ def test_two_ranks_with_counts_of_their_own():
     found = find(made(times(ratio)), NO_FILES)
     assert found.numbers["cause"] == "one-ratio"
     assert found.numbers["ratio"] == pytest.approx(1.0376, abs=1e-4)
-    assert found.what == "one ratio on the variance, 1.0376"
+    assert found.what == "running_var is 1.0376 times the first file's in every channel"
     assert "each of two ranks" in found.detail
     assert found.certainty is Certainty.LIKELY
 
@@ -96,7 +96,7 @@ def test_keras_2_has_its_own_factor():
 def test_statistics_that_were_really_updated(batches, keras):
     layers = updated(batches, 128, keras=keras)
     found = find(pair(*layers), NO_FILES)
-    assert found.what == "unbiased for biased variance, n = 128"
+    assert found.what == "the variance is unbiased where the first file's is biased, n = 128"
     if batches == 60:  # the initial 1 is not forgotten yet
         assert found.certainty is Certainty.LIKELY
         assert found.numbers["share"] == pytest.approx(0.9**60, rel=0.01)

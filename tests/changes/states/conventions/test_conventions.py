@@ -112,7 +112,7 @@ def test_channels_that_are_all_equal_show_nothing():
 def test_two_values_show_a_swap_and_one_does_not():
     layer = random_layer(2)
     found = find(pair(layer, {**layer, **CHANGES["swapped"](layer)}), NO_FILES)
-    assert found.what == "running_mean and running_var swapped"
+    assert found.what == "running_mean and running_var are swapped"
     layer = random_layer(1)
     assert find(pair(layer, {**layer, **CHANGES["swapped"](layer)}), NO_FILES) is None
 
@@ -126,7 +126,7 @@ def test_three_tensors_change_places():
         "running_var": layer["bias"],
     }
     found = find(pair(layer, other), NO_FILES)
-    assert found.what == "running_mean, running_var and bias changed places"
+    assert found.what == "running_mean, running_var and bias have changed places"
     assert found.numbers["holds"] == ("running_var", "bias", "running_mean")
     assert "running_var holds bias" in found.detail
 
@@ -176,7 +176,7 @@ def test_a_difference_of_a_few_roundings_is_not_called_movement(n):
     assert found.state is State.CONVENTION
     assert found.certainty is Certainty.LIKELY
     if found.numbers["cause"] != "unbiased":
-        assert found.what == "variance larger by a few roundings of float16"
+        assert found.what == "the variance is larger by a few roundings of float16"
 
 
 def test_two_conventions_that_both_fit_make_it_likely_alone():

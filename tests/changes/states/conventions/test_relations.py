@@ -61,7 +61,8 @@ def test_the_eps_of_an_inverse_standard_deviation_is_found(eps):
         made(lambda layer: {"running_var": 1 / np.sqrt(layer["running_var"] + eps)}), NO_FILES
     )
     assert found.what == (
-        f"inverse standard deviation for variance, {f'eps {eps:g}' if eps else 'without eps'}"
+        "running_var holds the inverse standard deviation in the second file, "
+        f"{f'eps {eps:g}' if eps else 'without eps'}"
     )
     assert found.numbers["eps"] == pytest.approx(eps, abs=1e-6)
 
@@ -76,7 +77,7 @@ def test_an_eps_that_cannot_be_told_is_not_said():
         ),
         NO_FILES,
     )
-    assert found.what == "inverse standard deviation for variance"
+    assert found.what == "running_var holds the inverse standard deviation in the second file"
     assert found.numbers["eps"] is None
     assert "1 / sqrt(running_var + eps)" in found.detail
 

@@ -16,7 +16,9 @@ def test_the_sentences_of_an_inverse_standard_deviation():
         made(lambda layer: {"running_var": 1 / np.sqrt(layer["running_var"])}, forward=False),
         NO_FILES,
     )
-    assert found.what == "variance for inverse standard deviation, without eps"
+    assert found.what == (
+        "running_var holds the inverse standard deviation in the first file, without eps"
+    )
     assert found.detail == (
         "With the second file's tensors, 1 / sqrt(running_var) is running_var of the first file."
     )
@@ -26,8 +28,8 @@ def test_the_sentences_of_an_inverse_standard_deviation():
 @pytest.mark.parametrize(
     ("k", "said"),
     [
-        (255, "mean 255 times, variance 65025 times"),
-        (1 / 255, "mean 1/255 of, variance 1/65025 of"),
+        (255, "running_mean is 255 times the first file's, running_var 65025 times"),
+        (1 / 255, "running_mean is 1/255 of the first file's, running_var 1/65025 of it"),
     ],
 )
 def test_images_of_another_range_are_named(k, said):
@@ -40,7 +42,7 @@ def test_images_of_another_range_are_named(k, said):
         ),
         NO_FILES,
     )
-    assert found.what == f"{said} the first file's"
+    assert found.what == said
     assert "images of 0 to 255" in found.detail
 
 
@@ -70,13 +72,13 @@ def test_the_statistics_that_were_not_divided_are_to_be(forward, where):
 @pytest.mark.parametrize(("dtype", "said"), [("float32", "2.5"), ("float16", "2.5")])
 def test_a_mean_that_was_scaled_alone(dtype, said):
     found = find(made(lambda layer: {"running_mean": layer["running_mean"] * 2.5}, dtype), NO_FILES)
-    assert found.what.startswith(f"mean {said}")
+    assert found.what.startswith(f"running_mean is {said}")
     assert found.certainty is Certainty.LIKELY
 
 
 def test_a_flipped_sign_is_said_as_one():
     found = find(made(lambda layer: {"running_mean": -layer["running_mean"]}), NO_FILES)
-    assert found.what == "the mean with its sign flipped"
+    assert found.what == "the sign of running_mean is flipped"
     assert found.hint == "Multiply running_mean by -1 in the second file."
 
 
@@ -87,7 +89,7 @@ def test_a_blob_that_did_not_divide_is_named_after_caffe():
         ),
         NO_FILES,
     )
-    assert found.what == "mean and variance 1/999.98 of the first file's"
+    assert found.what == "running_mean and running_var are 1/999.98 of the first file's"
     assert found.numbers["odd_file"] == "first"
     assert "third blob" in found.detail
 
@@ -103,5 +105,7 @@ def test_folded_statistics_are_not_called_reset():
         }
 
     found = find(made(folded), NO_FILES)
-    assert found.what == "statistics folded into weight and bias, eps 1e-05"
+    assert (
+        found.what == "the statistics are folded into weight and bias in the second file, eps 1e-05"
+    )
     assert "computes the same in evaluation mode" in found.detail
