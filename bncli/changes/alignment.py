@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,31 @@ def _values(ref: TensorRef) -> NDArray[Any] | None:
     return values if bool((values != values.flat[0]).any()) else None
 
 
+def out_of_order(
+    pairs: Collection[tuple[str, str]], a: Sequence[LayerRefs], b: Sequence[LayerRefs]
+) -> list[tuple[str, str]]:
+    """The pairs of names whose places among all pairs differ, be the files sorted by name or not.
+
+    Of several ways to sort the layers the one that leaves fewest such pairs counts.
+    """
+    found: list[list[tuple[str, str]]] = []
+    for ours, theirs in product(*_orders(a, b)):
+        places, other_places = (
+            {layer.name: at for at, layer in enumerate(each)} for each in (ours, theirs)
+        )
+        first = sorted(pairs, key=lambda pair: places[pair[0]])
+        second = sorted(pairs, key=lambda pair: other_places[pair[1]])
+        found.append([one for one, two in zip(first, second, strict=True) if one != two])
+    return min(found, key=len)
+
+
+def _orders(*files: Sequence[LayerRefs]) -> list[list[list[LayerRefs]]]:
+    """The layers of each file in its order, and in that of the numbers in their names."""
+    return [
+        [list(layers), sorted(layers, key=lambda layer: _natural(layer.name))] for layers in files
+    ]
+
+
 def aligned(
     a: Sequence[LayerRefs],
     b: Sequence[LayerRefs],
@@ -93,10 +118,7 @@ def aligned(
     each way to match as many layers as can be matched in order has it. Empty where the sequences
     are too long for that.
     """
-    orders = [
-        [list(layers), sorted(layers, key=lambda layer: _natural(layer.name))] for layers in (a, b)
-    ]
-    for ours, theirs in product(*orders):
+    for ours, theirs in product(*_orders(a, b)):
         if [kinds[one.name] for one in ours] == [others[two.name] for two in theirs]:
             return [(one.name, two.name) for one, two in zip(ours, theirs, strict=True)]
     if not a or not b or len(a) * len(b) > MOST_CELLS:

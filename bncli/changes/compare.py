@@ -47,6 +47,7 @@ def compare(
         {match.a.name: match.a for match in matches if match.a is not None},
         {match.b.name: match.b for match in matches if match.b is not None},
         related,
+        {match.a.name: match.b.name for match in matches if match.a and match.b},
     )
     fronts = in_front(a, files.layers), in_front(b, files.other_layers)
     inside = _inside(a, parts[0]), _inside(b, parts[1])
@@ -101,6 +102,8 @@ def _version(
         channels=len(vectors[0]) if vectors else None,
         before=pair.before,
         before_name=sides[0].before.name if sides[0].before is not None else "",
+        out_of_order=match.out_of_order,
+        eps=(sides[0].eps, sides[1].eps),
     )
 
 

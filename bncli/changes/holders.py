@@ -201,7 +201,8 @@ def _digest(values: FloatArray) -> bytes:
 def _partner(pair: LayerPair, files: Files, name: str, *, back: bool = False) -> LayerRefs | None:
     """The layer of the second file that goes with one of the first, if its name is so prefixed.
 
-    With `back`, that of the first that goes with one of the second.
+    With `back`, that of the first that goes with one of the second. Where names tell nothing, it is
+    the one that it was matched with.
     """
     own, other = pair.a.refs.name.split("."), pair.b.refs.name.split(".")
     layers = files.layers if back else files.other_layers
@@ -215,7 +216,12 @@ def _partner(pair: LayerPair, files: Files, name: str, *, back: bool = False) ->
         found = layers.get(".".join([*other, *parts[len(own) :]]))
         if found is not None:
             return found
-    return layers.get(name)
+    if name in layers:
+        return layers[name]
+    known = files.partners
+    if back:
+        known = {other: own for own, other in known.items()}
+    return layers.get(known.get(name, ""))
 
 
 def other_branch(one: str, two: str) -> bool:

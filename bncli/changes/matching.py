@@ -9,11 +9,12 @@ from dataclasses import field, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from bncli.changes.alignment import aligned, contents
+from bncli.changes.alignment import aligned, contents, out_of_order
+from bncli.changes.contents import compared
 from bncli.gate.places import INNER, WRAPPERS
 from bncli.light import dataclass
 from bncli.loaders.names import under
-from bncli.model.changes import How
+from bncli.model.changes import How, Same
 from bncli.report import Certainty
 from bncli.rulebook.copies import COPY, parts_of, snake
 from bncli.state_dict import LayerRefs, is_batch_norm, possible_layers
@@ -21,6 +22,7 @@ from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
+    from bncli.state_dict.in_front import InFront
 
 CERTAIN = Certainty.CERTAIN
 
@@ -40,13 +42,15 @@ _SAMPLED = 4
 class Match:
     """A layer in the first file and the one in the second that belongs to it.
 
-    One is None where the other file has no such layer; `how` is then None as well.
+    One is None where the other file has no such layer; `how` is then None as well. `out_of_order`
+    says that equal values matched them across the order of the others.
     """
 
     a: LayerRefs | None
     b: LayerRefs | None
     how: How | None = None
     sure: Certainty = CERTAIN
+    out_of_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
     as a part of a larger one. Of several parts that fit equally, such as a live model and its
     average, the one with the same full names is taken. Where a file has a BatchNorm layer and the
     other has only some of the tensors under that name, these are its partner. What is left is
-    matched by equal contents, and then by the widths of the layers in order.
+    matched by equal contents (where these cross the order of the layers, by those of what is in
+    front of them), and then by the widths of the layers in order.
 
     `parts` restricts each file to the names below a prefix, "" for all. Raises MissingTensorError
     where a file has no such part, FileError where a tensor that was read is damaged.
@@ -101,13 +106,15 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
     ours, theirs = _Layers.of(a, parts[0]), _Layers.of(b, parts[1])
     both = all(parts)  # the user has said which part is which: what the parts are called says less
     found: dict[str, Match] = {}
+    crossed: list[tuple[str, str]] = []
 
     def claim(pairs: Iterable[tuple[str, str]], how: How, sure: Certainty) -> None:
         for name, other in pairs:
             if name in ours.free and other in theirs.free:
                 first, second = ours.free.pop(name), theirs.free.pop(other)
-                kind = how if _one_naming(first, second) or how is How.ORDER else How.NAMING
-                found[name] = Match(first, second, kind, sure)
+                named = how in (How.NAME, How.NAMING)
+                kind = How.NAMING if named and not _one_naming(first, second) else how
+                found[name] = Match(first, second, kind, sure, (name, other) in crossed)
 
     spellings = ((How.NAME, bare_name), (How.NAMING, _loosely))
     for how, spelling in () if _renumbered(ours, theirs) else spellings:
@@ -115,7 +122,10 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
         for pairs, sure in _by_name(ours, theirs, *keys, parts=not found):
             claim(pairs, how, sure)
     named = bool(found)
-    claim(contents(ours.left, theirs.left), How.ORDER, CERTAIN)
+    same = contents(ours.left, theirs.left)
+    crossed += out_of_order(same, ours.left, theirs.left)
+    claim(_behind_the_same(ours, theirs, crossed), How.VALUES, CERTAIN)
+    claim(same, How.VALUES, CERTAIN)
     claim(_in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
     alone = [Match(layer, None) for layer in ours.left]
     found |= {match.a.name: match for match in alone if match.a is not None}
@@ -126,6 +136,30 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
 def _one_naming(a: LayerRefs, b: LayerRefs) -> bool:
     """Whether the tensors of two layers are named alike, as far as both show it."""
     return a.naming is b.naming or not (a.has_statistics and b.has_statistics)
+
+
+def _behind_the_same(
+    ours: _Layers, theirs: _Layers, crossed: Collection[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The layers among some pairs that stand behind the same weights, and not behind their pair's.
+
+    Those are layers that hold each other's tensors.
+    """
+    if not crossed:
+        return []
+    first, second = (in_front(side.file, side.every) for side in (ours, theirs))
+    found = []
+    for name, other in crossed:
+        near = first.get(name)
+        if near is None or other not in second or _same(near, second[other]):
+            continue
+        there = [each for _, each in crossed if each in second and _same(near, second[each])]
+        found += [(name, each) for each in there if len(there) == 1]
+    return found
+
+
+def _same(one: InFront, other: InFront) -> bool:
+    return compared(one.weight, other.weight) in (Same.SAME, Same.ROUNDED)
 
 
 def _in_order(

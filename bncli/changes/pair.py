@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
 from bncli.light import dataclass, np
-from bncli.model.changes import Measures, Same
+from bncli.model.changes import Eps, Measures, Same
 from bncli.rulebook.layers import Layer
 from bncli.state_dict import VECTORS, LayerRefs, read_tensors
 
@@ -53,6 +53,11 @@ class Side:
         """One of `VECTORS`, shape (num_features,), float64."""
         values: FloatArray | None = getattr(self.layer, leaf.removeprefix("running_"))
         return values
+
+    @property
+    def eps(self) -> Eps:
+        """The layer's eps and where it is from."""
+        return Eps(self.layer.eps, self.refs.naming.name if self.layer.eps_assumed else "stored")
 
     @property
     def counter(self) -> int | float | None:
@@ -150,7 +155,8 @@ class Files:
 
     `a` and `b` are the files, `layers` and `other_layers` what was found in them, by full name.
     `related` says whether the weights are those of one network at two times: False where they are
-    not correlated, None where that cannot be told. `kept` is for what a module computes once.
+    not correlated, None where that cannot be told. `partners` are the names of the second file's
+    layers by those of the first's. `kept` is for what a module computes once.
     """
 
     a: TensorFile
@@ -158,6 +164,7 @@ class Files:
     layers: Mapping[str, LayerRefs]
     other_layers: Mapping[str, LayerRefs]
     related: bool | None = None
+    partners: Mapping[str, str] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
 
 

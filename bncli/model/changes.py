@@ -28,12 +28,14 @@ class Same(str, Enum):
 class How(str, Enum):
     """By what two layers were matched.
 
-    NAME is the same name but for wrappers, NAMING the same name as another framework writes it,
-    ORDER the shapes and the order of the layers, whose names differ.
+    NAME is the same name but for wrappers, NAMING the same name as another framework writes it.
+    Where names differ, VALUES are those of one of the layer's tensors, or of the convolution in
+    front of it, and ORDER the shapes and the order of the layers.
     """
 
     NAME = "name"
     NAMING = "naming"
+    VALUES = "values"
     ORDER = "order"
 
 
@@ -106,6 +108,14 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
+class Eps:
+    """The eps of a layer; `source` is "stored", or the framework whose default is assumed."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class LayerVersion:
     """A pair of layers, what happened to it and how far it moved.
 
@@ -124,6 +134,8 @@ class LayerVersion:
     channels: int | None = None
     before: Same | None = None
     before_name: str = ""
+    out_of_order: bool = False
+    eps: tuple[Eps, Eps] | None = None
 
 
 @dataclass(frozen=True, slots=True)

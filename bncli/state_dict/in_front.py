@@ -108,11 +108,12 @@ class _Search:
 
         One that does not shows that the numbers count something else, or that the normalisation
         comes first. What is in front has to come before the layer in the file, unless the file is
-        sorted by name.
+        sorted by name, or the inputs of some such weight are not as many as the layer gives.
         """
         fits: dict[str, _Step] = {}
-        patterns: dict[tuple[str, str], list[str]] = defaultdict(list)
-        refuted: set[tuple[str, str]] = set()
+        patterns: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
+        refuted: set[tuple[str, str, bool]] = set()
+        not_behind: set[tuple[str, str, bool]] = set()
         for step in self.steps:
             if step.name not in self.layers:
                 continue
@@ -120,13 +121,17 @@ class _Search:
             near = [each for each in near if each.weight is not None]
             if len(near) > 1:
                 near = [each for each in near if self._axis(each, step) is not None]
-            if len(near) != 1 or not (self.is_sorted or near[0].place < step.place):
+            if len(near) != 1:
                 continue
-            pattern = _pattern(step), _pattern(near[0])
+            late = not (self.is_sorted or near[0].place < step.place)
+            pattern = _pattern(step), _pattern(near[0]), late
             fits[step.name] = near[0]
             patterns[pattern].append(step.name)
-            if self._axis(near[0], step) is None:
+            if (axis := self._axis(near[0], step)) is None:
                 refuted.add(pattern)
+            elif _inputs(near[0], axis) != self._width(step):
+                not_behind.add(pattern)
+        refuted |= {pattern for pattern in patterns if pattern[2]} - not_behind
         for pattern in refuted:
             for name in patterns[pattern]:
                 del fits[name]
@@ -163,8 +168,7 @@ class _Search:
         PyTorch has them first, and second in transposed convolutions, which show by their bias,
         their name, or their place in a sequence. Keras, Flax and TensorFlow have them last.
         """
-        refs = self.layers[step.name].tensors.values()
-        width = next(ref.numel for ref in refs)
+        width = self._width(step)
         shape = () if near.weight is None else near.weight.shape
         if near.bias is not None and near.bias.numel != width:
             return None
@@ -182,6 +186,19 @@ class _Search:
             return 0
         sure = near.bias is not None or (near.own.isdecimal() and near.above == step.above)
         return 1 if last >= 2 and shape[1] == width and sure else None
+
+    def _width(self, step: _Step) -> int:
+        """The number of channels of a layer."""
+        return next(ref.numel for ref in self.layers[step.name].tensors.values())
+
+
+def _inputs(near: _Step, axis: int) -> int:
+    """The number of input channels of a weight, of which this is the axis of the outputs."""
+    assert near.weight is not None
+    shape = near.weight.shape
+    if near.leaf in OUT_LAST:
+        return shape[-1] if axis == len(shape) - 2 else shape[-2]
+    return shape[1 - axis] if axis < 2 else shape[0]
 
 
 def _steps(file: TensorFile, layers: Mapping[str, LayerRefs]) -> Iterator[_Step]:

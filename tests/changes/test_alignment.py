@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncli.changes import alignment
-from bncli.changes.alignment import aligned, common, contents
+from bncli.changes.alignment import aligned, common, contents, out_of_order
 from bncli.state_dict import batch_norm_layers
 from tests.changes.files import made, norm
 
@@ -81,3 +81,13 @@ def test_values_that_are_equal_in_all_channels_or_of_one_tell_nothing():
     fresh = batch_norm_layers(made(norm("x", 8)))
     assert contents(fresh, fresh) == []
     assert contents(layers(1), layers(1)) == []
+
+
+def test_pairs_out_of_order():
+    ours, theirs = layers(*[8] * 12), layers(*[8] * 12, name="m{}")
+    pairs = [(f"n{at}", f"m{at}") for at in range(12)]
+    assert out_of_order(pairs, ours, theirs) == []
+    by_name = sorted(theirs, key=lambda layer: layer.name)  # m10 before m2
+    assert out_of_order(pairs, ours, by_name) == []
+    exchanged = [*pairs[:3], ("n3", "m5"), ("n4", "m4"), ("n5", "m3"), *pairs[6:]]
+    assert sorted(out_of_order(exchanged, ours, theirs)) == [("n3", "m5"), ("n5", "m3")]

@@ -20,7 +20,7 @@ from bncli.report import Certainty, Severity
 from bncli.rulebook.changes import Expectation, Expected, change_findings
 from tests.changes.causes import all_fused
 from tests.changes.containers import saved
-from tests.changes.ports import PORTS, renamed
+from tests.changes.ports import PORTS, leaves, renamed, transposed
 from tests.changes.test_states_caused import by_name, compared
 from tests.changes.trainings import BEFORE, LAYERS, MORE, halved, state_of, trained, trained_on
 
@@ -29,6 +29,8 @@ CASES = Path(os.environ.get("BNCLI_CASES") or SHARED / "cases")
 CORPUS = Path(os.environ.get("BNCLI_CORPUS") or SHARED / "corpus")
 
 # Names of other frameworks, which keep no counter.
+
+KERAS = leaves("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def port_file(folder, port, state):
@@ -80,6 +82,55 @@ def test_one_layer_of_a_port_with_its_statistics_swapped(port, tmp_path):
     )
     states = {layer.name: layer.found.state for layer in comparison.layers}
     assert states == dict.fromkeys(LAYERS, State.IDENTICAL) | {"layer1.0.bn2": State.CONVENTION}
+
+
+def numbered(state, *, exchanged=(), order=None):
+    """A network as Keras numbers its layers; the statistics of two may stand under each other."""
+    arrays = {}
+    names = list(LAYERS if order is None else order)
+    held = dict(zip(exchanged, exchanged[::-1], strict=True))
+    for at, layer in enumerate(names):
+        number = f"_{at}" if at else ""
+        weight = state[f"{BEFORE[layer]}.weight"]
+        arrays[f"conv2d{number}/kernel:0"] = transposed(weight).contiguous().numpy()
+        if f"{BEFORE[layer]}.bias" in state:
+            arrays[f"conv2d{number}/bias:0"] = state[f"{BEFORE[layer]}.bias"].numpy()
+        source = held.get(layer, layer)
+        fresh = {"weight": torch.ones(len(weight)), "bias": torch.zeros(len(weight))}
+        for leaf, own in KERAS.items():
+            values = state.get(f"{source}.{leaf}", fresh.get(leaf))
+            arrays[f"batch_normalization{number}/{own}:0"] = values.numpy()
+    return arrays
+
+
+def numbered_file(folder, state, **how):
+    np.savez(folder / "numbered.npz", **numbered(state, **how))
+    return open_file(folder / "numbered.npz")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_layers_exchanged_in_a_file_of_other_names(reverse, tmp_path):
+    both = "layer1.0.bn2", "bn1"
+    files = [
+        open_file(saved(tmp_path / "net.pt", state_of(trained()))),
+        numbered_file(tmp_path, state_of(trained()), exchanged=both),
+    ]
+    comparison = compare(*files[:: -1 if reverse else 1])
+    at = [LAYERS.index(name) for name in both]
+    states = [layer.found.state for layer in comparison.layers]
+    assert [i for i, state in enumerate(states) if state is State.ORDER] == sorted(at)
+    assert {states[i] for i in range(len(LAYERS)) if i not in at} == {State.IDENTICAL}
+    causes = {layer.found.numbers["cause"] for layer in comparison.layers}
+    assert causes == {"identical", "exchanged"}
+
+
+def test_a_file_of_other_names_and_another_order_is_not_blamed(tmp_path):
+    order = [*LAYERS[5:], *LAYERS[:5]]
+    other = numbered_file(tmp_path, state_of(trained()), order=order)
+    comparison = compare(open_file(saved(tmp_path / "net.pt", state_of(trained()))), other)
+    assert {layer.found.state for layer in comparison.layers} == {State.IDENTICAL}
+    assert {layer.before for layer in comparison.layers} == {Same.SAME}
+    assert all(layer.out_of_order for layer in comparison.layers)
 
 
 # Wrappers, other names, and parts of a model.
@@ -135,7 +186,7 @@ def test_other_names_are_matched_by_shape_and_order(on, tmp_path):
     assert {layer.name: layer.other_name for layer in comparison.layers} == {
         name: new[name] for name in LAYERS
     }
-    assert {layer.how for layer in comparison.layers} == {How.ORDER}
+    assert {layer.how for layer in comparison.layers} == {How.ORDER if on else How.VALUES}
     expected = State.TRAINED if on else State.IDENTICAL
     assert {layer.found.state for layer in comparison.layers} == {expected}
 

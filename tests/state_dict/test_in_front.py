@@ -214,6 +214,24 @@ def test_the_layouts_of_other_frameworks():
     assert fronts({"fc1.weight": np.zeros((4, 8))} | paddle) == {"bn1": ("fc1", 1)}
 
 
+def test_what_comes_later_in_the_file_is_in_front_if_it_cannot_be_behind():
+    widths = (8, 8, 16)
+    tensors, inputs = {}, 3
+    for at, width in enumerate(widths):
+        number = f"_{at}" if at else ""
+        tensors |= norm(f"batch_normalization{number}", width, at, leaves=KERAS, joint="/")
+        tensors[f"conv2d{number}/kernel"] = np.zeros((3, 3, inputs, width))
+        inputs = width
+    assert fronts(tensors) == {
+        f"batch_normalization{number}": (f"conv2d{number}", 3) for number in ("", "_1", "_2")
+    }
+    # with the normalisation first, as many channels go into a convolution as the layer has
+    first = norm("bn1", 8, 1) | conv("conv1", 8, 8) | norm("bn2", 8, 2) | conv("conv2", 8, 8)
+    assert fronts(first) == {"bn2": ("conv1", 0)}
+    more = fronts(first | norm("bn3", 8, 3) | conv("conv3", 16, 8))
+    assert more == {"bn2": ("conv1", 0), "bn3": ("conv2", 0)}
+
+
 def test_the_trees_of_flax():
     tensors = {
         "params/Block_0/Conv_0/kernel": np.zeros((3, 3, 4, 8)),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bncli.changes.pair import Files, LayerPair, as_dtype, coarser, narrower
+from bncli.changes.pair import Files, LayerPair, agree, as_dtype, coarser, narrower
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
+from bncli.rulebook.interface import percent
 from bncli.rulebook.layers import plain_count
 
 
@@ -24,6 +25,8 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             numbers={"cause": "counter"},
             hint="Nothing needs fixing unless momentum is none, where the counter is a weight.",
         )
+    if (other := _other_eps(pair)) is not None:
+        return other
     if kinds == {Same.SAME}:
         return Found(State.IDENTICAL, "bit for bit", numbers={"cause": "identical"})
     if pair.of(*pair.same) is Same.SAME:
@@ -33,6 +36,27 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
         State.ROUNDED,
         f"up to the rounding of {dtype}" if dtype else "the same values in other bits",
         numbers={"cause": "rounded", "dtype": dtype or None},
+    )
+
+
+def _other_eps(pair: LayerPair) -> Found | None:
+    """CONVENTION where both files store eps, and the outputs differ by it; else None."""
+    a, b = pair.a.layer, pair.b.layer
+    if a.eps_assumed or b.eps_assumed or a.var is None or b.var is None:
+        return None
+    with np.errstate(all="ignore"):
+        scales = [np.sqrt(a.var + each.eps) for each in (a, b)]
+        off = np.abs(scales[0] / scales[1] - 1)
+    # The same number may be kept as float32 in one file and as text in the other; what that does
+    # is within the rounding of the numbers.
+    if agree(scales[1], scales[0], pair.dtype("running_var")).all():
+        return None
+    return Found(
+        State.CONVENTION,
+        f"eps is {a.eps:.4g} in the first file, {b.eps:.4g} in the second",
+        f"All tensors are equal. Outputs differ by up to {percent(float(np.nanmax(off)))}.",
+        numbers={"cause": "eps", "eps": a.eps, "other_eps": b.eps},
+        hint=f"Give the second file's layers eps={a.eps:.4g}.",
     )
 
 

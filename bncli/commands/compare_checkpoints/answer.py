@@ -180,7 +180,7 @@ def _row(name: str, layers: Sequence[LayerVersion]) -> Row:
     state = layers[0].found.state
     still = state in STILL or state is State.IMPOSSIBLE  # NaN is far from anything
     unrelated = any(layer.found.numbers.get("cause") == "unrelated" for layer in layers)
-    other = {layer.other_name for layer in layers if layer.how in (How.ORDER, How.NAMING)}
+    other = {layer.other_name for layer in layers if layer.how not in (None, How.NAME)}
     return {
         "layer": name,
         "state": state_said(layers),

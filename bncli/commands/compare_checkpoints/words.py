@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.commands.compare_checkpoints.answer import batches_said, called, grouped
+from bncli.commands.compare_checkpoints.limits import limits
 from bncli.commands.compare_checkpoints.rows import Numbers
 from bncli.model.changes import How, State
 from bncli.rulebook.change_words import brief
@@ -30,6 +31,7 @@ MOST_NAMES = 3
 BY = {
     How.NAME: "by name",
     How.NAMING: "by another framework's names",
+    How.VALUES: "by equal values",
     How.ORDER: "by shape and order",
 }
 FAULTS = {
@@ -282,6 +284,7 @@ def remarks(compared: Comparison, told: Collection[str]) -> tuple[str, ...]:
             f"matched by shape and order ({first.sure.value}): {first.name} with "
             f"{first.other_name}{more}"
         )
+    said += limits(compared)
     if compared.others is not None:
         said.append(_others(compared.others))
     return tuple(said)

@@ -8,6 +8,7 @@ import pytest
 from bncli.changes.pair import as_dtype
 from bncli.changes.states.equal import find
 from bncli.model.changes import Same, State
+from tests.changes.networks import known_eps
 from tests.changes.pairs import NO_FILES, pair, random_layer, side
 
 
@@ -57,3 +58,17 @@ def test_a_convolution_that_moved_is_none():
     layer = random_layer()
     assert find(pair(layer, layer, Same.MOVED), NO_FILES) is None
     assert find(pair(layer, layer, Same.ROUNDED), NO_FILES).state is State.ROUNDED
+
+
+def test_another_eps_that_both_files_store():
+    layer = random_layer()
+    stored = [known_eps(side(layer, eps=eps), eps) for eps in (1e-5, 1e-3)]
+    found = find(pair(*stored), NO_FILES)
+    assert (found.state, found.numbers["cause"]) == (State.CONVENTION, "eps")
+    assert found.what == "eps is 1e-05 in the first file, 0.001 in the second"
+    assert found.hint == "Give the second file's layers eps=1e-05."
+    # the same number, kept in float32 by one of the files
+    near = known_eps(side(layer), float(np.float32(1e-5)))
+    assert find(pair(stored[0], near), NO_FILES).state is State.IDENTICAL
+    assumed = side(layer, eps=1e-3)
+    assert find(pair(stored[0], assumed), NO_FILES).state is State.IDENTICAL

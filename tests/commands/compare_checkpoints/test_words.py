@@ -21,6 +21,7 @@ from bncli.model.changes import (
     LayerVersion,
     Measures,
     OtherWeights,
+    Same,
     State,
 )
 from bncli.report import Certainty
@@ -37,6 +38,7 @@ def version(
         Certainty.LIKELY,
         Found(state, numbers=numbers),
         Measures(batches=batches),
+        before=Same.SAME,
     )
 
 

@@ -1,0 +1,97 @@
+"""What a comparison of two files leaves open: places, weights that were not found, eps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.commands.compare_checkpoints.answer import STILL, called
+from bncli.model.changes import How, State
+from bncli.rulebook.interface import examples, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bncli.model.changes import Comparison, LayerVersion
+
+TOLD = 1e-4
+"""A share of an output from which another eps is worth a line: float16 keeps 5e-4, float32 6e-8."""
+
+
+def limits(compared: Comparison) -> Iterator[str]:
+    """Lines on what the comparison does not show, none where it shows all."""
+    yield from _by_values(compared.matched)
+    yield from _in_front(compared.matched)
+    yield from _eps(compared)
+    yield from _averages(compared)
+
+
+def _by_values(layers: Sequence[LayerVersion]) -> Iterator[str]:
+    """Which layers were matched by their values, and whether that goes across their order."""
+    matched = [layer for layer in layers if layer.how is How.VALUES]
+    if not matched:
+        return
+    crossed = [layer for layer in matched if layer.out_of_order]
+    said = f"matched by equal values: {_pairs(matched, 1)}"
+    if crossed:
+        said += (
+            f"; {len(crossed)} of them out of order: {_pairs(crossed, 2)}. Check that the "
+            "networks apply them in that order"
+        )
+    yield said
+
+
+def _pairs(layers: Sequence[LayerVersion], most: int) -> str:
+    return examples([f"{called(layer)} with {layer.other_name}" for layer in layers], most)
+
+
+def _in_front(layers: Sequence[LayerVersion]) -> Iterator[str]:
+    """How many layers were compared without what is in front of them."""
+    unknown = [called(layer) for layer in layers if layer.before is None]
+    if not unknown:
+        return
+    if len(unknown) == len(layers):
+        yield (
+            "the convolutions before the layers were not found in both files: only the BatchNorm "
+            "layers were compared"
+        )
+        return
+    one = len(unknown) == 1
+    yield (
+        f"the {'convolution' if one else 'convolutions'} before {examples(unknown, 2)} "
+        f"{'was' if one else 'were'} not found in both files and not compared"
+    )
+
+
+def _eps(compared: Comparison) -> Iterator[str]:
+    """That the files' frameworks have another eps each, which at least one file does not store."""
+    still = [layer for layer in compared.matched if layer.found.state in STILL and layer.eps]
+    apart = [layer for layer in still if layer.eps and layer.eps[0].value != layer.eps[1].value]
+    far = max(map(_off, apart), default=0.0)
+    pairs = {layer.eps for layer in apart if layer.eps}
+    if far < TOLD or len(pairs) != 1:
+        return
+    one, two = next(iter(pairs))
+    files = (one, compared.path), (two, compared.other_path)
+    said = ", ".join(f"{eps.value:g} in {path} ({eps.source})" for eps, path in files)
+    yield (
+        f"eps is assumed: {said}. If so, outputs differ by up to {percent(far)}: the second "
+        f"file's layers need eps={one.value:g}"
+    )
+
+
+def _off(layer: LayerVersion) -> float:
+    """How far the factor of a channel is off at most, relative."""
+    ends = (layer.measures.var_ratio_min, layer.measures.var_ratio_max)
+    return max((abs(end**-0.5 - 1) for end in ends if end), default=0.0)
+
+
+def _averages(compared: Comparison) -> Iterator[str]:
+    """That two networks of one file are compared as an average and its live network elsewhere."""
+    moved = {State.TRAINED, State.DIFFERENT, State.STATISTICS, State.WEIGHTS}
+    if compared.path == compared.other_path and any(
+        layer.found.state in moved for layer in compared.matched
+    ):
+        yield (
+            f"bncli inspect-checkpoint {compared.path} says whether one of the two is an average "
+            "whose statistics stayed behind"
+        )

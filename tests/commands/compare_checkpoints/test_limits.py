@@ -1,0 +1,82 @@
+"""What a comparison of two files leaves open."""
+
+from __future__ import annotations
+
+import pytest
+
+from bncli.commands.compare_checkpoints.limits import limits
+from bncli.model.changes import (
+    Comparison,
+    Eps,
+    Found,
+    How,
+    LayerVersion,
+    Measures,
+    Same,
+    State,
+)
+from bncli.report import Certainty
+
+
+def layer(name="x", how=How.NAME, state=State.IDENTICAL, before=Same.SAME, **more):
+    return LayerVersion(
+        name, f"{name}2", how, Certainty.CERTAIN, Found(state), before=before, **more
+    )
+
+
+def said(*layers, other_path="b.pt"):
+    return list(limits(Comparison("a.npz", other_path, "", "", layers)))
+
+
+def test_a_plain_comparison_leaves_nothing_open():
+    assert said(layer(), layer("y", How.NAMING)) == []
+    assert said(layer(state=State.TRAINED)) == []
+
+
+def test_layers_matched_by_values():
+    pairs = [layer(name, How.VALUES) for name in "xyz"]
+    assert said(*pairs) == ["matched by equal values: x with x2 and 2 more"]
+    crossed = [layer(name, How.VALUES, out_of_order=True) for name in "xy"]
+    (line,) = said(*crossed, layer("z", How.VALUES))
+    assert "2 of them out of order: x with x2 and y with y2" in line
+
+
+@pytest.mark.parametrize(
+    ("unknown", "line"),
+    [
+        ("x", "the convolution before x was not found in both files and not compared"),
+        ("xy", "the convolutions before x and y were not found in both files and not compared"),
+        (
+            "xyz",
+            (
+                "the convolutions before the layers were not found in both files: only the "
+                "BatchNorm layers were compared"
+            ),
+        ),
+    ],
+)
+def test_convolutions_that_were_not_found(unknown, line):
+    layers = [layer(name, before=None if name in unknown else Same.SAME) for name in "xyz"]
+    assert said(*layers) == [line]
+
+
+KERAS, TORCH = Eps(1e-3, "keras"), Eps(1e-5, "torch")
+
+
+def test_frameworks_that_assume_another_eps():
+    ends = Measures(var_ratio_min=0.9801, var_ratio_max=0.999)
+    (line,) = said(layer(eps=(KERAS, TORCH), measures=ends), layer("y", eps=(KERAS, TORCH)))
+    assert line == (
+        "eps is assumed: 0.001 in a.npz (keras), 1e-05 in b.pt (torch). If so, outputs differ by "
+        "up to 1%: the second file's layers need eps=0.001"
+    )
+    # too small to see, equal, and where the statistics moved, too
+    assert said(layer(eps=(KERAS, TORCH), measures=Measures(var_ratio_min=0.99999))) == []
+    assert said(layer(eps=(KERAS, KERAS), measures=ends)) == []
+    assert said(layer(state=State.TRAINED, eps=(KERAS, TORCH), measures=ends)) == []
+
+
+def test_two_networks_of_one_file():
+    (line,) = said(layer(state=State.TRAINED), other_path="a.npz")
+    assert line.startswith("bncli inspect-checkpoint a.npz says whether")
+    assert said(layer(), other_path="a.npz") == []
