@@ -48,7 +48,9 @@ WEIGHTS_ALONE = Rule(
     "between the two files, while running_mean and running_var are the same bit for bit. It is a "
     "warning if other layers' statistics moved, or if the layer's counter did: then the network "
     "was in train(), and this layer took nothing in (its momentum is 0, it was in eval(), or the "
-    "buffers that were saved are not those that were trained). Otherwise it is a note.",
+    "buffers that were saved are not those that were trained); or if no training does this: a "
+    "weight that is 1, or a bias that is 0, in every channel, a kernel that is transposed or "
+    "flipped, output channels in another order. Otherwise it is a note.",
     certainty="Certain as a fact.",
     lookalike="Fine-tuning in evaluation mode does this to all layers, on purpose. A layer that is "
     "frozen as a whole, in eval() and without gradients, stays as it is while the convolution "
@@ -188,6 +190,18 @@ BEGIN: Mapping[str, str] = {
 HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
 """The causes under which both files compute the same in evaluation mode, up to rounding."""
 
+MISTAKES = frozenset(
+    {
+        "weight-neutral",
+        "bias-neutral",
+        "kernel-transposed",
+        "kernel-flipped",
+        "channels-exchanged",
+        "outputs-permuted",
+    }
+)
+"""The causes of weights that differ as no training makes them."""
+
 TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
 """The states of a layer whose statistics took batches in."""
 
@@ -318,8 +332,11 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
         detail = f"{detail} The counter did not move: no batch in train() did this.".strip()
         hint = "Find out what wrote these statistics: another rank, an average, or update_bn."
     if rule is WEIGHTS_ALONE and not _took_nothing_in(layer, whole):
-        severity = Severity.INFO
-        hint = "Nothing needs fixing if the layer was in eval() on purpose."
+        severity = rule.severity if found.numbers.get("cause") in MISTAKES else Severity.INFO
+        hint = found.hint or (
+            "Nothing needs fixing if the layer was in eval() on purpose. If neither file was "
+            "trained from the other, the weights were converted wrongly."
+        )
     if rule is ORDER and found.numbers.get("convolution") == "same order":
         severity = Severity.INFO
         hint = hint or "Nothing needs fixing if the layers behind it take the same order."

@@ -94,6 +94,10 @@ def test_the_claims_of_many_layers_are_one():
         (State.CONVENTION, {"cause": "swapped"}, WARNING),
         (State.DIFFERENT, {}, NOTE),
         (State.LOST, {"cause": "gone"}, WARNING),
+        (State.LOST, {"cause": "not-folded"}, WARNING),
+        (State.CONVENTION, {"cause": "eps"}, WARNING),
+        (State.WEIGHTS, {"cause": "kernel-transposed", "own_moved": False}, WARNING),
+        (State.WEIGHTS, {"cause": "eight-bits", "own_moved": False}, NOTE),
     ],
 )
 def test_how_bad_a_state_is(state, numbers, severity):

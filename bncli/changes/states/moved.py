@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bncli.changes.converted import converted
 from bncli.changes.pair import Files, LayerPair, Side
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
@@ -53,6 +54,9 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     cause = "own" if own else "before"
     numbers: dict[str, Value] = {"cause": cause, "own_moved": own, "counted": moving}
     if not moving:
+        certain = converted(pair)
+        if certain is not None:
+            return certain
         return Found(State.WEIGHTS, what, numbers=numbers)
     return Found(
         State.WEIGHTS,

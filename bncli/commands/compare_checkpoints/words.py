@@ -200,7 +200,8 @@ def _fault(group: Group) -> str:
         return "the tensors are exchanged"
     if group.state is State.ORDER and causes <= OTHER_LAYERS:
         return "the tensors are another layer's"
-    if group.state is State.WEIGHTS and causes == {"before"}:
+    own = any(layer.found.numbers.get("own_moved", True) for layer in group.layers)
+    if group.state is State.WEIGHTS and (causes == {"before"} or not own):
         return "only the weights before the layer moved"
     if group.state is State.RESET and causes == {"untrained"}:
         return "all values are those of a network before training"
