@@ -169,12 +169,12 @@ def _lost(where: str, same: Same | None, convolution: str) -> Found:
     other = "first" if where == "second" else "second"
     return Found(
         State.LOST,
-        f"it is neither kept nor folded into {in_prose(convolution)}",
+        f"it is gone, and {in_prose(convolution)} is not what folding it gives",
         f"The {where} file has no such layer, and the weight in front of it is not that of the "
         f"{other} file times weight / sqrt(running_var + eps).",
         numbers={"cause": "not-folded", "missing_in": where, "convolution": convolution},
-        hint="Fold the layer again, or keep it. If the weights were quantised or trained on after "
-        "the folding, compare a file from before that.",
+        hint="Fold the layer again, or keep it. If the weights were trained on or quantised after "
+        "they were folded, compare a file from before that.",
     )
 
 

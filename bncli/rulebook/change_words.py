@@ -43,7 +43,7 @@ def brief(found: Found) -> str:
     if found.state is State.DIFFERENT and cause == "size":
         return "the number of channels is another"
     if cause == "not-folded":
-        return found.what.partition(" into ")[0]
+        return f"it is gone, and {IN_FRONT} is not what folding it gives"
     if found.state is State.FOLDED:
         return found.what.replace(in_prose(str(found.numbers.get("convolution"))), IN_FRONT, 1)
     return found.what or found.state.value

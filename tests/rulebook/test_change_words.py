@@ -45,8 +45,8 @@ def test_one_batch_is_no_plural():
         (
             State.LOST,
             {"cause": "not-folded"},
-            "it is neither kept nor folded into conv1",
-            "it is neither kept nor folded",
+            "it is gone, and conv1 is not what folding it gives",
+            "it is gone, and the layer before it is not what folding it gives",
         ),
         (State.EMPTY, {}, "", "never-filled"),
     ],

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from bncli.changes.pair import Files, LayerPair, Side, as_dtype
 from bncli.light import np
 from bncli.model.changes import Found, State
+from bncli.report import Certainty
 from bncli.rulebook.interface import examples, name_channels, odd_values
 from bncli.rulebook.layers import channels_of, plain_count
-from bncli.rulebook.origin import all_zero, may_be_decayed
+from bncli.rulebook.origin import LEAST_NORMAL
 from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     """IMPOSSIBLE, RESET or EMPTY, where the first file's layer is not so, too."""
     if pair.statistics is None:
         return _impossible(pair)
-    if all_zero(pair.b.layer) and not all_zero(pair.a.layer):
+    if _zero(pair.b) and not _zero(pair.a) and not _may_have_decayed(pair):
         what = "running_mean and running_var are 0 in the second file"
-        return Found(State.EMPTY, what, numbers={"cause": "zero"}, hint=AGAIN)
+        return _empty(pair, what, {"cause": "zero"})
     if initial(pair.b) and not initial(pair.a):
         what = "running_mean is 0 and running_var 1 in the second file"
         if _untrained(pair):
@@ -58,18 +59,55 @@ def _half(pair: LayerPair) -> Found | None:
         ("running_mean", 0.0, State.RESET),
     ):
         ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
-        if ours is None or theirs is None or len(theirs) < 2 or may_be_decayed(pair.b.layer):
+        if ours is None or theirs is None or len(theirs) < 2 or _may_have_decayed(pair):
             continue
         if (theirs == value).all() and not (ours == value).any():
             what = f"{leaf} is {value:g} in every channel of the second file"
-            return Found(state, what, numbers={"cause": "half", "tensor": leaf}, hint=AGAIN)
+            numbers = {"cause": "half", "tensor": leaf}
+            if state is State.EMPTY:
+                return _empty(pair, what, numbers)
+            return Found(state, what, numbers=numbers, hint=AGAIN)
     return None
+
+
+def _empty(pair: LayerPair, what: str, numbers: Mapping[str, Value]) -> Found:
+    """EMPTY, which is less sure where batches were counted: a large momentum forgets in a few."""
+    if not pair.measures.batches or pair.measures.batches < 0:
+        return Found(State.EMPTY, what, numbers=numbers, hint=AGAIN)
+    said = f"With momentum {pair.b.layer.momentum:g}, " if pair.b.layer.momentum else ""
+    return Found(
+        State.EMPTY,
+        what,
+        f"{said}{plain_count(pair.measures.batches)} batches of a constant input do not lead "
+        "there; with a larger one they may.",
+        Certainty.LIKELY,
+        numbers,
+        AGAIN,
+    )
+
+
+def _may_have_decayed(pair: LayerPair) -> bool:
+    """Whether the batches that were counted may have left a variance of 0, by a constant input.
+
+    Each multiplies the variance by 1 - momentum, until it is below what the dtype keeps.
+    """
+    batches, momentum, var = pair.measures.batches, pair.b.layer.momentum, pair.a.layer.var
+    if not batches or batches < 0 or momentum is None or var is None:
+        return False
+    least = LEAST_NORMAL.get(pair.b.layer.dtypes.get("running_var", ""), 2.0**-126)
+    return momentum >= 1 or float((1 - momentum) ** batches * np.abs(var).max(initial=0)) < least
 
 
 def initial(side: Side) -> bool:
     """Whether the statistics are exactly 0 and 1 in every channel."""
     mean, var = side.layer.mean, side.layer.var
     return mean is not None and var is not None and not mean.any() and bool((var == 1).all())
+
+
+def _zero(side: Side) -> bool:
+    """Whether both statistics are exactly 0 in every channel."""
+    mean, var = side.layer.mean, side.layer.var
+    return mean is not None and var is not None and not mean.any() and not var.any()
 
 
 def _untrained(pair: LayerPair) -> bool:

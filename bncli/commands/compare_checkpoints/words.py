@@ -108,8 +108,9 @@ def verdict(
     parts += [f"in {_which(group.layers, total)} {_fault(group)}" for group in faults]
     lost = [layer for layer in layers if layer.found.numbers.get("cause") == "not-folded"]
     if lost:
-        be = "is" if len(lost) == 1 else "are"
-        parts.append(f"{_which(lost, total)} {be} neither kept nor folded")
+        be, it = ("is", "it") if len(lost) == 1 else ("are", "them")
+        gone = f"gone, and the convolutions do not hold {it} folded"
+        parts.append(f"{_which(lost, total)} {be} {gone}")
     if told:
         told.sort(key=lambda group: -len(group.layers))
         parts.append(

@@ -7,6 +7,7 @@ import pytest
 
 from bncli.changes.states.spoilt import find
 from bncli.model.changes import State
+from bncli.report import Certainty
 from tests.changes.pairs import NO_FILES, pair, random_layer, side
 
 FRESH = {"running_mean": np.zeros(8), "running_var": np.ones(8)}
@@ -95,11 +96,15 @@ def test_one_of_the_two_statistics_alone(leaf, value, state):
     assert find(pair({name: values[:1] for name, values in layer.items()}, one), NO_FILES) is None
 
 
-def test_statistics_of_an_input_of_zeros_may_decay_to_0():
-    layer = random_layer() | {"weight": np.zeros(8, np.float32)}
-    decayed = layer | EMPTY
-    assert find(pair(side(layer, 10), side(decayed, 100_000)), NO_FILES) is None
-    assert find(pair(side(layer, 10), side(decayed, 20)), NO_FILES).state is State.EMPTY
+def test_statistics_of_a_constant_input_may_decay_to_0():
+    layer = random_layer()
+    for decayed in (layer | EMPTY, layer | {"running_var": np.zeros(8, np.float32)}):
+        found = find(pair(side(layer, 10), side(decayed, 70)), NO_FILES)
+        assert (found.state, found.certainty) == (State.EMPTY, Certainty.LIKELY)
+        assert "momentum 0.1, 60 batches of a constant input do not lead there" in found.detail
+        assert find(pair(side(layer, 10), side(decayed, 10_000)), NO_FILES) is None
+        found = find(pair(side(layer, 10), side(decayed, 10)), NO_FILES)
+        assert (found.state, found.certainty) == (State.EMPTY, Certainty.CERTAIN)
 
 
 @pytest.mark.parametrize("counter", [-960, float("nan"), float("inf")])
