@@ -70,8 +70,8 @@ LOST = Rule(
     "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
     "first file they are not. Or one of the two files lacks tensors of the layer; a layer that is "
     "missing as a whole counts if the convolution before it is there and did not take it in.",
-    certainty="Certain; likely where the layer counted batches and its variance is 0, as a momentum "
-    "larger than the one assumed lets a constant input lead there.",
+    certainty="Certain; likely where the layer counted batches and its variance is 0, as a "
+    "momentum larger than the one assumed lets a constant input lead there.",
     lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too. A "
     "folded network whose weights were quantised or trained on no longer shows the fold.",
     less_sure=(Certainty.LIKELY,),
