@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from bncli.light import dataclass
+from bncli.model.changes import State
 from bncli.report import Certainty
 
 
@@ -29,8 +30,9 @@ class Made(str, Enum):
     SAME says that all files and the target agree, FILE that the target has one file's, SUBSET that
     it has the mean of some files. POOLED are the statistics of all files' data together: the
     variance includes that between the means. INITIAL is an average that still holds a share of the
-    initial 0 and 1. SUM, LARGEST and SMALLEST are for counters, and SUM for tensors that were not
-    divided. UNTOLD says that the files differ too little, or too few values do, to tell.
+    initial 0 and 1, RESET are 0 and 1 themselves. SUM, LARGEST and SMALLEST are for counters, and
+    SUM for tensors that were not divided. UNTOLD says that the files differ too little, or too few
+    values do, to tell.
     """
 
     SAME = "same"
@@ -40,6 +42,7 @@ class Made(str, Enum):
     POOLED = "pooled"
     WEIGHTED = "weighted-sum"
     INITIAL = "initial-share"
+    RESET = "reset"
     SUM = "sum"
     LARGEST = "largest"
     SMALLEST = "smallest"
@@ -104,6 +107,7 @@ class FileRow:
 class Jump:
     """A file of a series in which statistics of some layers move far more than they usually do.
 
+    Of the first file, the move is that to it from the next one.
     `back` says whether the file after it has left the jump behind; None for the last file, where
     that cannot be seen. `times` is the move over the layer's usual one, in the layer `worst`,
     infinite where the layer does not move else; `z` and `var_ratio` are the median shift and
@@ -154,13 +158,28 @@ class Ranks:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoilt:
+    """A file in which some layers hold what training does not give, as RESET, EMPTY or IMPOSSIBLE.
+
+    `what` is a phrase for it, and `tensors` those with impossible values.
+    """
+
+    path: str
+    state: State
+    what: str
+    layers: tuple[str, ...]
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Many:
     """Many files, by the layers that all of them have.
 
     `paths` are in the order in which they are judged: that of the counters in a series, for which
     `reordered` says whether it differs from the order given. `layers` counts the BatchNorm layers
     that all files have, `unmatched` those of the first that some file lacks. `origins` are a
-    target's rows, `rows` the others' rows, one a file. `drift` is the median move from file to file
+    target's rows, `rows` the others' rows, one a file, and `new` the files in which every layer is
+    one before any training. `drift` is the median move from file to file
     in the first and in the last third of the layers.
     """
 
@@ -175,6 +194,8 @@ class Many:
     jumps: tuple[Jump, ...] = ()
     stills: tuple[Still, ...] = ()
     ranks: Ranks | None = None
+    spoilt: tuple[Spoilt, ...] = ()
+    new: tuple[str, ...] = ()
     drift: tuple[float, float] | None = None
     sure: Certainty = Certainty.CERTAIN
     related: bool | None = None

@@ -69,7 +69,9 @@ LOST = Rule(
     arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
     "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
     "first file they are not. Or one of the two files lacks tensors of the layer; a layer that is "
-    "missing as a whole counts if the convolution before it is there and did not take it in.",
+    "missing as a whole counts if the convolution before it is there and did not take it in. Among "
+    "many files, statistics of 0 and 1 or 0 and 0 count where another file's are not, unless "
+    "training begins there; NaN, Inf and negative variances count in each file.",
     certainty="Certain; likely where the layer counted batches and its variance is 0, as a "
     "momentum larger than the one assumed lets a constant input lead there.",
     lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too. A "

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from bncli.light import np
 from bncli.model.many import Kind, Made
 from bncli.report import Certainty, Finding, Severity
+from bncli.rulebook.changes import LOST
 from bncli.rulebook.interface import Rule, examples, percent, times
 from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
-    from bncli.model.many import Jump, Many, Origin, Ranks, Still
+    from collections.abc import Sequence
+
+    from bncli.model.many import Jump, Many, Origin, Ranks, Spoilt, Still
 
 MIXED = Rule(
     "BN617",
@@ -105,8 +108,10 @@ def many_findings(many: Many) -> list[Finding]:
     """What many files show, each finding about the file that it is in."""
     if many.kind is Kind.TARGET:
         found = [*_mixed(many), *_initial(many), *_summed(many)]
-        return [replace(finding, path=many.target) for finding in found]
-    found = [_jump(jump, len(many.paths)) for jump in many.jumps]
+        found = [replace(finding, path=many.target) for finding in found]
+        return [*map(_spoilt, many.spoilt), *found]
+    found = [*map(_spoilt, many.spoilt)]
+    found += [_jump(jump, many.paths) for jump in many.jumps]
     found += [_still(still, many) for still in many.stills]
     if many.ranks is not None and many.kind in (Kind.RANKS, Kind.CLIENTS):
         found.append(_differ(many, many.ranks))
@@ -190,7 +195,31 @@ def _summed(many: Many) -> list[Finding]:
     return found
 
 
-def _jump(jump: Jump, files: int) -> Finding:
+def _spoilt(spoilt: Spoilt) -> Finding:
+    """A file in which layers hold what training does not give."""
+    names = tuple(map(label, spoilt.layers))
+    hint = "Take the statistics from another file, or re-estimate them with bncli recalibrate."
+    if {"weight", "bias"} & {*spoilt.tensors}:
+        hint = "Take another file: training does not lead back from NaN or Inf."
+    return replace(
+        LOST.finding(
+            names[0],
+            spoilt.what,
+            {
+                "file": spoilt.path,
+                "state": spoilt.state.value,
+                "layers": [*names],
+                "tensors": [*spoilt.tensors],
+            },
+            hint=hint,
+            extent=names,
+            places=names,
+        ),
+        path=spoilt.path,
+    )
+
+
+def _jump(jump: Jump, paths: Sequence[str]) -> Finding:
     """A file in which statistics jump."""
     more = len(jump.layers) - 1
     where = f", as in {more} more layer{'s' * (more > 1)}" if more else ""
@@ -199,13 +228,17 @@ def _jump(jump: Jump, files: int) -> Finding:
         False: "The files after it stay there.",
         None: "It is the last file: whether the next would come back cannot be told.",
     }[jump.back]
+    first = jump.path == paths[0]
+    if first:
+        after = "It is the first file: it may be spoilt, or training was at another point."
     return replace(
         JUMP.finding(
             label(jump.worst),
-            f"the means move by {jump.z:.3g} std, the variances are {_times(jump.var_ratio)}",
+            f"the means {'are off' if first else 'move'} by {jump.z:.3g} std, the variances are "
+            f"{_times(jump.var_ratio)}{' as in the next file' * first}",
             {
                 "file": jump.path,
-                "files": files,
+                "files": len(paths),
                 "layers": [*jump.layers],
                 "z": jump.z,
                 "var_ratio": jump.var_ratio,
@@ -214,7 +247,9 @@ def _jump(jump: Jump, files: int) -> Finding:
             },
             detail=f"This is {times(jump.times)} the layer's usual step from file to file{where}. "
             f"{after}",
-            hint="" if jump.back else "Look at what changed in training before this file.",
+            hint=""
+            if jump.back
+            else f"Look at what changed in training {'after' if first else 'before'} this file.",
             severity=Severity.WARNING if jump.back else Severity.INFO,
             extent=jump.layers,
         ),

@@ -10,15 +10,19 @@ from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.counters import counter_of
 from bncli.changes.many.ranks import side_by_side
 from bncli.changes.many.series import in_series
+from bncli.changes.many.spoilt import Health, marked, spoilt
 from bncli.changes.many.target import of_target
 from bncli.light import np
 from bncli.model.many import Kind, Many
 from bncli.state_dict import VECTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from bncli.model import FloatArray, TensorFile
+
+EQUAL: list[int] = []
+"""In the place of an order: the counters are equal in all files, or there are none."""
 
 
 def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) -> Many:
@@ -36,34 +40,71 @@ def compare_many(files: Sequence[TensorFile], target: TensorFile | None = None) 
     )
     if not common.layers:
         return result
-    counters = _counters(common)
-    equal = not counters.size or bool((counters == counters[0]).all())
-    order = None if equal else _growing(common, counters)
-    if order is not None and any(common.related(*pair) is False for pair in pairwise(order)):
-        return replace(result, rows=side_by_side(common).rows, related=False)
-    if order is None:
-        found = side_by_side(common)
-        kind = found.kind if equal else Kind.APART
-        related = None if kind is Kind.RANKS else _all_related(common)
-        ranks = found.ranks if equal else None
-        return replace(result, kind=kind, rows=found.rows, ranks=ranks, related=related)
-    ordered = common.in_order(order)
-    series = in_series(ordered)
-    return replace(
+    health = Health.of(common)
+    order = _order(common, health)
+    if order == EQUAL or order is None:
+        return _beside(result, common, health, equal=order == EQUAL)
+    if any(common.related(*pair) is False for pair in pairwise(order)):
+        return replace(_beside(result, common, health, equal=False), related=False)
+    ordered, health = common.in_order(order), health.in_order(order)
+    series = in_series(ordered, health)
+    paths = tuple(paths[at] for at in order)
+    result = replace(
         result,
         kind=Kind.SERIES,
-        paths=tuple(paths[at] for at in order),
+        paths=paths,
         reordered=order != list(range(len(files))),
         rows=series.rows,
         jumps=series.jumps,
         stills=series.stills,
         drift=series.drift,
     )
+    return _with_health(result, health, series=True)
 
 
-def _counters(common: Common) -> FloatArray:
-    """The counters of the layers that have one in all files, shape (files, layers)."""
-    counters = [[counter_of(layer) for layer in versions] for versions in common.layers]
+def _beside(result: Many, common: Common, health: Health, *, equal: bool) -> Many:
+    """Files that are no series; `equal` says that their counters are, or missing."""
+    found = side_by_side(common, health)
+    kind = found.kind if equal else Kind.APART
+    result = replace(
+        result,
+        kind=kind,
+        rows=found.rows,
+        ranks=found.ranks if equal else None,
+        related=None if kind is Kind.RANKS else _all_related(common),
+    )
+    return _with_health(result, health, series=False)
+
+
+def _with_health(result: Many, health: Health, *, series: bool) -> Many:
+    """The same with what is wrong in some of the files."""
+    bad = spoilt(result.paths, health, series=series)
+    new = tuple(result.paths[at] for at in sorted(health.new))
+    return replace(result, spoilt=bad, new=new, rows=marked(result.rows, bad, new))
+
+
+def _order(common: Common, health: Health) -> list[int] | None:
+    """The order in which the counters grow; EQUAL where they do not differ, None for no order."""
+    counters = _counters(common)
+    if not counters.size or bool((counters == counters[0]).all()):
+        return EQUAL
+    order = _growing(common, counters)
+    if order is None and (steady := health.steady()):
+        # Where statistics are reset, the layer's counter often is, too: the others tell the order.
+        order = _growing(common, _counters(common, steady))
+    return order
+
+
+def _counters(common: Common, names: Collection[str] | None = None) -> FloatArray:
+    """The counters of the layers that have one in all files, shape (files, layers).
+
+    `names` are the layers that are asked, without it all.
+    """
+    counters = [
+        [counter_of(layer) for layer in versions]
+        for name, versions in zip(common.names, common.layers, strict=True)
+        if names is None or name in names
+    ]
     rows = [row for row in counters if None not in row]
     return np.array(rows, np.float64).T if rows else np.empty((0, 0))
 
@@ -73,6 +114,8 @@ def _growing(common: Common, counters: FloatArray) -> list[int] | None:
 
     A file may be there twice, as the last one of a run often is.
     """
+    if not counters.size:
+        return None
     order = sorted(range(len(counters)), key=lambda file: float(counters[file].sum()))
     steps = np.diff(counters[order], axis=0)
     if not bool((steps >= 0).all()):

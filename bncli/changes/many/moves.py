@@ -42,6 +42,11 @@ class Move:
         with np.errstate(over="ignore", under="ignore"):
             return np.asarray((self.std[1] / self.std[0]) ** 2)
 
+    @property
+    def backwards(self) -> Move:
+        """The same way in the other direction."""
+        return Move(self.mean[::-1], self.std[::-1] ** 2, 0.0)
+
     @cached_property
     def distance(self) -> float:
         """The median over the channels of the Fisher-Rao distance of two normal distributions.

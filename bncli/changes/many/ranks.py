@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.moves import Move, stacked
 from bncli.changes.many.series import count_of, row_of
+from bncli.changes.many.spoilt import Health
 from bncli.changes.pair import Side, agree
 from bncli.light import dataclass, np
 from bncli.model.many import FileRow, Kind, Ranks
@@ -45,7 +47,7 @@ class _Worst:
     factor: float | None
 
 
-def side_by_side(common: Common) -> Together:
+def side_by_side(common: Common, health: Health) -> Together:
     """The files of `common` beside each other: RANKS if their parameters are equal, or CLIENTS.
 
     APART where no parameters tell. Raises FileError.
@@ -63,11 +65,14 @@ def side_by_side(common: Common) -> Together:
         if both is None:
             continue
         mean, var = both
-        for file in range(1, len(sides)):
+        bad = health.bad(name, series=False)
+        sound = [file for file in range(len(sides)) if file not in bad]
+        for file in sound[1:] if sound[:1] == [0] else ():
             move = Move(mean[[0, file]], var[[0, file]], sides[0].layer.eps)
             moves[file].append((name, move))
-        if not (same_rows(mean) and same_rows(var)):
-            worst.append(_worst(name, sides, mean, var))
+        if sound and not (same_rows(mean[sound]) and same_rows(var[sound])):
+            far = _worst(name, [sides[file] for file in sound], mean[sound], var[sound])
+            worst.append(replace(far, file=sound[far.file]))
     rows = tuple(
         row_of(str(file.path), count_of(common, number), None, moves[number], {})
         for number, file in enumerate(common.files)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from bncli.changes.many.common import Common, read, same_rows
 from bncli.changes.many.counters import counter_of
 from bncli.changes.many.moves import Move, stacked
+from bncli.changes.many.spoilt import Health
 from bncli.changes.pair import Side
 from bncli.light import dataclass, np
 from bncli.model.many import FileRow, Jump, Still
@@ -31,13 +32,15 @@ class Way:
     """The way of one layer's statistics through the files.
 
     `steps` has the moves from each file to the next, `distance` how far each file is from one of
-    the next ones, by the number of files between; `same` says which steps leave every bit.
+    the next ones, by the number of files between; `same` says which steps leave every bit. In the
+    files `spoilt`, which tell nothing about the way, the layer counts as where it was before.
     """
 
     name: str
     steps: tuple[Move, ...]
     distance: dict[tuple[int, int], float]
     same: tuple[bool, ...]
+    spoilt: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,13 @@ class Series:
     drift: tuple[float, float] | None
 
 
-def in_series(common: Common) -> Series:
+def in_series(common: Common, health: Health) -> Series:
     """The files of `common`, in the order of their counters, as a series. Raises FileError."""
-    paths = [path for number in range(len(common.layers)) if (path := _path(common, number))]
+    paths = [
+        path
+        for number in range(len(common.layers))
+        if (path := _path(common, number, health.bad(common.names[number], series=True)))
+    ]
     counts = [count_of(common, number) for number in range(len(common.files))]
     jumps = _jumps(paths, common, counts)
     return Series(
@@ -60,8 +67,8 @@ def in_series(common: Common) -> Series:
     )
 
 
-def _path(common: Common, number: int) -> Way | None:
-    """One layer through all files; None where a file lacks its statistics."""
+def _path(common: Common, number: int, spoilt: frozenset[int]) -> Way | None:
+    """One layer through all files; None where a file lacks its statistics, or all are spoilt."""
     versions = common.layers[number]
     sides = [Side.read(refs) for refs in versions]
     both = stacked(sides)
@@ -69,6 +76,14 @@ def _path(common: Common, number: int) -> Way | None:
         return None
     mean, var = both
     files = len(sides)
+    sound = [file for file in range(files) if file not in spoilt]
+    if not sound:
+        return None
+    if spoilt:
+        known = [
+            max((file for file in sound if file <= at), default=sound[0]) for at in range(files)
+        ]
+        mean, var = mean[known], var[known]
     eps = sides[0].layer.eps
     steps = [Move(mean[at : at + 2], var[at : at + 2], eps) for at in range(files - 1)]
     distance = {(at, at + 1): step.distance for at, step in enumerate(steps)}
@@ -77,10 +92,12 @@ def _path(common: Common, number: int) -> Way | None:
             ends = [at, at + reach]
             distance[at, at + reach] = Move(mean[ends], var[ends], eps).distance
     same = tuple(
-        mean[at].tobytes() == mean[at + 1].tobytes() and var[at].tobytes() == var[at + 1].tobytes()
+        at + 1 not in spoilt
+        and mean[at].tobytes() == mean[at + 1].tobytes()
+        and var[at].tobytes() == var[at + 1].tobytes()
         for at in range(files - 1)
     )
-    return Way(common.names[number], tuple(steps), distance, same)
+    return Way(common.names[number], tuple(steps), distance, same, spoilt)
 
 
 def _jumps(
@@ -102,17 +119,34 @@ def _jumps(
             if unusual:
                 away.setdefault(at, []).append((unusual, path))
     found: list[tuple[int, bool | None, list[tuple[float, Way]]]] = []
+    begins = [] if 1 in spoilt else _begins_elsewhere(paths)
+    found += [(0, None, begins)] if begins else []
     found += [(at, True, layers) for at, layers in back.items()]
     found += [(at, None if at == files - 1 else False, layers) for at, layers in away.items()]
     return tuple(_jump(common, *each) for each in sorted(found, key=lambda each: each[0]))
 
 
 def _jump(common: Common, at: int, back: bool | None, layers: list[tuple[float, Way]]) -> Jump:
-    times, worst = max(layers, key=lambda each: each[1].distance[at - 1, at])
-    step = worst.steps[at - 1]
+    times, worst = max(layers, key=lambda each: each[1].distance[max(at - 1, 0), max(at, 1)])
+    step = worst.steps[at - 1] if at else worst.steps[0].backwards
     names = tuple(path.name for _, path in layers)
     z, ratio = (median(values) for values in (step.z, step.var_ratio))
     return Jump(str(common.files[at].path), names, worst.name, times, z, ratio, back)
+
+
+def _begins_elsewhere(paths: Sequence[Way]) -> list[tuple[float, Way]]:
+    """The layers that are far from all other files in the first.
+
+    Where many layers are, that is how training begins.
+    """
+    found = []
+    for path in paths:
+        move, usual = path.distance[0, 1], _usual(path, {0})
+        if len(path.steps) < 3 or {0, 1, 2} & path.spoilt or not usual:
+            continue
+        if move >= max(JUMP, UNUSUAL * usual, 2 * path.distance[1, 2]):
+            found.append((move / usual, path))
+    return found if 2 * len(found) < len(paths) else []
 
 
 def _there_and_back(path: Way, files: int) -> list[tuple[int, int, float]]:
@@ -169,6 +203,7 @@ def _stays(path: Way, at: int, batches: Sequence[float | None]) -> float | None:
 
 def _usual(path: Way, without: set[int]) -> float:
     """The median step of a layer, but for some of the steps; 0 where there is no other."""
+    without = without | {at - 1 for at in path.spoilt}
     rest = [path.distance[at, at + 1] for at in range(len(path.steps)) if at not in without]
     return median(np.array(rest)) if rest else 0.0
 
@@ -191,10 +226,13 @@ def _rows(
 ) -> list[FileRow]:
     batches = _batches(counts)
     said = {jump.path: _said(jump) for jump in jumps}
+    if jumps and jumps[0].path == str(common.files[0].path):
+        said[jumps[0].path] = "far from the files after it"
     rows = []
     for number, file in enumerate(common.files):
         name = str(file.path)
-        moves = [(path.name, path.steps[number - 1]) for path in paths] if number else []
+        sound = [path for path in paths if number and number not in path.spoilt]
+        moves = [(path.name, path.steps[number - 1]) for path in sound]
         count = batches[number - 1] if number else None
         rows.append(row_of(name, counts[number], count, moves, said))
     return rows

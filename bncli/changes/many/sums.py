@@ -187,6 +187,15 @@ def one_of(sources: Sources) -> Fit | None:
     return Fit(made, weights, *left, unique=len(rounded) == 1, dtype=rounded[0][1])
 
 
+def reset(sources: Sources) -> Fit | None:
+    """RESET: statistics that are exactly 0 and 1 in every channel, where those of files are not."""
+    target = sources.target
+    bare = set(sources.leaf) <= {"running_mean", "running_var"} and bool(sources.usable.all())
+    if not bare or not target.size or not np.array_equal(target, sources.initial):
+        return None
+    return Fit(Made.RESET, np.zeros(sources.files), 0.0, 0.0, exact=True)
+
+
 def mean_of(sources: Sources) -> Fit | None:
     """MEAN of all, or SUM of all: bit for bit as it is usually computed, or up to rounding."""
     weights = np.full(sources.files, 1 / sources.files)

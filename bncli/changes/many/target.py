@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import Common, Values, names_of, read
 from bncli.changes.many.counters import counters_of
+from bncli.changes.many.spoilt import Health, spoilt
 from bncli.changes.many.sums import (
     FEWEST,
     Fit,
@@ -14,6 +15,7 @@ from bncli.changes.many.sums import (
     nearest,
     one_of,
     pooled,
+    reset,
     subset_of,
     weighted_sum,
 )
@@ -52,13 +54,17 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
         statistics = _group("statistics", read(common.tensors(*STATISTICS)), names, like)
         counters = counters_of(common, names, statistics[0] if statistics else None)
         origins += [*statistics, *([] if counters is None else [counters])]
+    paths = [str(file.path) for file in common.files]
+    health = Health.of(common)
     return Many(
         Kind.TARGET,
-        tuple(str(file.path) for file in files),
+        tuple(paths[:-1]),
         len(common.layers),
-        str(target.path),
+        paths[-1],
         common.unmatched,
         origins=tuple(origins),
+        spoilt=spoilt(paths, health, series=False),
+        new=tuple(paths[at] for at in sorted(health.new)),
         sure=common.sure,
     )
 
@@ -116,6 +122,7 @@ def _origin(group: str, values: Values, names: Sequence[str], like: Origin | Non
 def _explained(sources: Sources) -> Fit | None:
     """The plainest candidate that explains the target up to rounding."""
     found = one_of(sources)
+    found = found or reset(sources)
     if found is not None or sources.files < 2:
         return found or weighted_sum(sources, initial=True)
     found = mean_of(sources)
@@ -199,6 +206,8 @@ def _said(fit: Fit, names: Sequence[str], off: int, layers: int, where: str) -> 
     if fit.made is Made.WEIGHTED:
         kind = "mean" if abs(float(fit.weights.sum()) - 1) < 1e-3 else "sum"
         return f"a weighted {kind} of {these}{unknown}"
+    if fit.made is Made.RESET:
+        return "those of a new layer"
     if fit.made is Made.INITIAL:
         about = "about " if fit.certainty is Certainty.LIKELY else ""
         share = percent(fit.initial or 0)

@@ -157,7 +157,7 @@ def _new(pair: LayerPair, leaf: str) -> NDArray[np.bool_] | None:
     ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
     if ours is None or theirs is None:
         return None
-    new: NDArray[np.bool_] = _odd(leaf, theirs) & ~_odd(leaf, ours)
+    new: NDArray[np.bool_] = is_odd(leaf, theirs) & ~is_odd(leaf, ours)
     return new if new.any() else None
 
 
@@ -186,7 +186,7 @@ def _fix(leaf: str, narrow: str) -> str:
     return AGAIN
 
 
-def _odd(leaf: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def is_odd(leaf: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which values are NaN, infinite or, of a variance, negative."""
     odd: NDArray[np.bool_] = ~np.isfinite(values)
     return odd | (values < 0) if leaf == "running_var" else odd

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import names_of
+from bncli.commands.compare_checkpoints import many_words as words
 from bncli.commands.compare_checkpoints.rows import plain, short_certainty
-from bncli.model.many import Kind, Made
+from bncli.model.many import Kind
 from bncli.report import ANSWER_ROWS, Column, Report, Table
-from bncli.rulebook.interface import examples, percent
+from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import label, plain_count
 from bncli.sections.answer import counted, share, short
 
@@ -61,8 +62,7 @@ def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
     many = compare_many(opened, target)
     report = _of_files(many, files) if aim is None else _of_target(many, files, aim)
     layers = [label(layer.name) for layer in batch_norm_layers(opened[0])]
-    given = files if aim is None else [aim]
-    paths = {each.spec: str(each.path) for each in given}
+    paths = {each.spec: str(each.path) for each in (*files, *(() if aim is None else (aim,)))}
     judged = list(dict.fromkeys(paths.values()))
     groups = [] if target is None else [origin.group for origin in many.origins]
     return replace(
@@ -71,11 +71,14 @@ def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
             replace(finding, path=paths.get(finding.path, finding.path))
             for finding in (many_findings(many) if many.layers else ())
         ),
-        remarks=_unmatched(many),
+        remarks=words.unmatched(many),
         scope=f"{counted(many.layers, 'BatchNorm layer')} of {counted(len(files), 'file')}",
         nothing_checked=not many.layers,
         read=tuple(str(each.path) for each in (*files, *(() if aim is None else (aim,)))),
-        checked={path: [*groups, *layers] for path in judged},
+        checked={
+            path: [*(groups if aim is None or path == str(aim.path) else ()), *layers]
+            for path in judged
+        },
         names=dict.fromkeys(judged, layers),
     )
 
@@ -103,7 +106,7 @@ def _of_target(many: Many, files: Sequence[Given], aim: Given) -> Report:
         {
             "group": origin.group,
             "what": origin.what,
-            "weights": _weights_said(origin),
+            "weights": words.weights_said(origin),
             "residual": None if (origin.residual or 0) < TOLD else share(origin.residual or 0),
             "off": examples(origin.off, 2) if origin.off else None,
         }
@@ -122,9 +125,9 @@ def _of_target(many: Many, files: Sequence[Given], aim: Given) -> Report:
         command="compare-checkpoints",
         facts=_facts(many, files, aim, [[each, made.count(each)] for each in dict.fromkeys(made)]),
         tables=(Table("origins", f"What {aim.spec} is made of", ORIGIN_COLUMNS, rows),),
-        subject=(f"{aim.spec} beside {_files(files)}  {_layers(many)}",),
+        subject=(f"{aim.spec} beside {_files(files)}  {words.layers(many)}",),
         answer=(Table("answer", "", tuple(there), shown),),
-        verdict=_made(many.origins) if rows else _nothing(many),
+        verdict=words.made(many.origins) if rows else words.nothing(many),
     )
 
 
@@ -135,37 +138,11 @@ def _origin_row(origin: Origin) -> Row:
     }
 
 
-def _weights_said(origin: Origin) -> str | None:
-    """The weights of a sum that are not all alike, in the order of the files.
-
-    One that is nothing beside the largest, or the initial values' own, is what rounding leaves.
-    """
-    if origin.made not in (Made.WEIGHTED, Made.INITIAL) or not origin.unique:
-        return None
-    least = 1e-5 * max(map(abs, (*origin.weights, origin.initial or 0)))
-    return ", ".join(percent(w if abs(w) > least else 0) for w in origin.weights) or None
-
-
-def _made(origins: Sequence[Origin]) -> str:
-    """Where each group comes from; those that come from the same are told together."""
-    groups: dict[str, list[str]] = {}
-    for origin in origins:
-        groups.setdefault(origin.what, []).append(origin.group)
-    said = []
-    for what, names in groups.items():
-        untold = all(each.made is Made.UNTOLD for each in origins if each.what == what)
-        verb = "is" if len(names) == 1 and names[0].startswith("running_") else "are"
-        is_what = what.replace("; ", ", ")
-        some = examples(names, len(names))
-        said.append(f"{some}: {is_what}" if untold else f"{some} {verb} {is_what}")
-    return "; ".join(said)
-
-
 def _of_files(many: Many, files: Sequence[Given]) -> Report:
     """A series, ranks or clients: a row for each file."""
-    rows: list[Row] = [_file_row(row) for row in many.rows]
     series = many.kind is Kind.SERIES
     against = "against the file before" if series else "against the first file"
+    rows: list[Row] = [_file_row(row) for row in many.rows]
     told = [row for row in many.rows if row.what]
     shown = list(many.rows)
     if len(shown) > ANSWER_ROWS:
@@ -185,11 +162,11 @@ def _of_files(many: Many, files: Sequence[Given]) -> Report:
     what = "Files in the order of their counters" if series else "Files"
     return Report(
         command="compare-checkpoints",
-        facts=_facts(many, files, None, _states(many)),
+        facts=_facts(many, files, None, words.states(many)),
         tables=(Table("files", what, FILE_COLUMNS, rows, FILE_NOTE.format(against=against)),),
-        subject=(f"{_files(files)}  {_layers(many)}", _kind(many)),
+        subject=(f"{_files(files)}  {words.layers(many)}", words.kind(many)),
         answer=(Table("answer", "", columns, cells, note=note),),
-        verdict=_happened(many) if many.layers else _nothing(many),
+        verdict=words.happened(many) if many.layers else words.nothing(many),
     )
 
 
@@ -212,53 +189,6 @@ def _file_cells(row: FileRow, name: str) -> Row:
     }
 
 
-def _kind(many: Many) -> str:
-    """What the files are taken for, and why."""
-    if many.kind is Kind.SERIES:
-        order = "sorted by" if many.reordered else "in the order of"
-        return f"a series, {order} their counters: each file against the one before"
-    if many.related is False:
-        return "some of these networks were trained apart: each file against the first"
-    return {
-        Kind.RANKS: "equal parameters and counters, as of ranks: each against the first",
-        Kind.CLIENTS: "equal counters and other parameters, as of clients: each against the first",
-        Kind.APART: "neither a series nor ranks: each file against the first",
-    }.get(many.kind, "")
-
-
-def _happened(many: Many) -> str:
-    """What is special about the files as a whole."""
-    names = names_of(many.paths)
-    said = []
-    for jump in many.jumps:
-        after = {True: " and come back", False: " and stay there", None: ""}[jump.back]
-        said.append(f"the statistics of {names[jump.path]} jump{after}")
-    for still in many.stills:
-        which = f"{examples(still.layers)} stand{'s' * (len(still.layers) == 1)}"
-        said.append(f"the statistics of {which} still since {names[still.since]}")
-    if many.ranks is not None:
-        number = f"{len(many.ranks.layers)} of {counted(many.layers, 'layer')}"
-        said.append(f"the statistics differ in {number}, most in {many.ranks.worst}")
-    if many.drift is not None:
-        first, last = (short(value) for value in many.drift)
-        said.append(
-            f"the first third of the layers moves by {first} std a file, the last by {last}"
-        )
-    if many.related is False:
-        said.append("some of these networks were trained apart")
-    return "; ".join(said) or "no file stands out"
-
-
-def _states(many: Many) -> list[list[Value]]:
-    """How many files jump, and how many layers stand still or differ."""
-    counts = (
-        ("jump", len(many.jumps)),
-        ("still", sum(len(still.layers) for still in many.stills)),
-        ("statistics-differ", len(many.ranks.layers) if many.ranks is not None else 0),
-    )
-    return [[state, number] for state, number in counts if number]
-
-
 def _facts(
     many: Many, files: Sequence[Given], aim: Given | None, states: list[list[Value]]
 ) -> dict[str, Value]:
@@ -278,20 +208,3 @@ def _facts(
 def _files(files: Sequence[Given]) -> str:
     """The files, by name where they are few."""
     return examples([each.spec for each in files]) if len(files) < 3 else f"{len(files)} files"
-
-
-def _layers(many: Many) -> str:
-    return f"{counted(many.layers, 'BatchNorm layer')} in all of them"
-
-
-def _unmatched(many: Many) -> tuple[str, ...]:
-    if not many.unmatched or not many.layers:
-        return ()
-    verb = "is" if many.unmatched == 1 else "are"
-    return (f"{counted(many.unmatched, 'layer')} of the first file {verb} missing in another",)
-
-
-def _nothing(many: Many) -> str:
-    if many.unmatched:
-        return f"none of the {many.unmatched} layers of the first file is in all others"
-    return "there is no BatchNorm layer in the first file"

@@ -11,6 +11,7 @@ from torch import nn
 
 from bncli.changes.many.kinds import compare_many
 from bncli.model.many import Kind
+from bncli.report import Severity
 from bncli.rulebook.many import many_findings
 from tests.changes.many.networks import copied, epochs, network, opened, trained
 
@@ -115,6 +116,24 @@ def test_a_spoilt_last_file_is_a_note(tmp_path):
     assert codes(found) == [("BN618", "info")]
 
 
+def test_a_spoilt_first_file_is_a_note(tmp_path):
+    """One layer far from all later files; where most layers are, training began there."""
+    net = network(width=8, depth=4)
+    states = [copied(trained(net, 30, seed)) for seed in range(6)]
+    assert series(tmp_path, states).jumps == ()
+    states[0]["4.running_var"] = states[0]["4.running_var"] * 1000
+    found = series(tmp_path, states)
+    (jump,) = found.jumps
+    assert (jump.path, jump.layers, jump.back) == (found.paths[0], ("4",), None)
+    assert 300 < jump.var_ratio < 3000
+    (finding,) = many_findings(found)
+    assert (finding.severity, finding.path) == (Severity.INFO, found.paths[0])
+    assert "as in the next file" in finding.message
+    for layer in ("1", "7"):
+        states[0][f"{layer}.running_var"] = states[0][f"{layer}.running_var"] * 1000
+    assert series(tmp_path, states).jumps == ()
+
+
 def test_a_jump_that_stays_is_a_note(tmp_path):
     """The input is scaled by 20 from the fourth file on."""
     net = network()
@@ -213,4 +232,4 @@ def test_statistics_that_are_not_finite_do_not_stop_it(tmp_path):
     states[3]["4.running_mean"] = torch.full((8,), torch.inf)
     found = series(tmp_path, states)
     assert len(found.rows) == 6
-    assert not [code for code, severity in codes(found) if severity != "info"]
+    assert codes(found) == [("BN613", "warning")] * 2

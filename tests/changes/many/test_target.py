@@ -399,3 +399,15 @@ def test_any_weights_are_found(tmp_path_factory, counts, dtype):
             assert np.allclose(row.weights, weights, atol=0.02)
         if row.made is Made.MEAN:
             assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_statistics_that_were_reset_hold_no_share_of_anything(tmp_path, files):
+    states = clients()[:files]
+    target = mean(states)
+    for name, value in target.items():
+        if "running" in name:
+            target[name] = torch.full_like(value, float("var" in name))
+    rows = origins(tmp_path, states, target)
+    assert made(rows)["statistics"] is Made.RESET
+    assert rows["statistics"].what == "those of a new layer"
