@@ -10,11 +10,11 @@ from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from bncli.changes.alignment import aligned, contents, out_of_order
-from bncli.changes.contents import compared
+from bncli.changes.behind import Fronts, behind_the_same, kin
 from bncli.gate.places import INNER, WRAPPERS
 from bncli.light import dataclass
 from bncli.loaders.names import under
-from bncli.model.changes import How, Same
+from bncli.model.changes import How
 from bncli.report import Certainty
 from bncli.rulebook.copies import COPY, parts_of, snake
 from bncli.state_dict import LayerRefs, is_batch_norm, possible_layers
@@ -22,7 +22,6 @@ from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
-    from bncli.state_dict.in_front import InFront
 
 CERTAIN = Certainty.CERTAIN
 
@@ -124,7 +123,8 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
     named = bool(found)
     same = contents(ours.left, theirs.left)
     crossed += out_of_order(same, ours.left, theirs.left)
-    claim(_behind_the_same(ours, theirs, crossed), How.VALUES, CERTAIN)
+    if crossed:
+        claim(behind_the_same(crossed, *_fronts(ours, theirs)), How.VALUES, CERTAIN)
     claim(same, How.VALUES, CERTAIN)
     claim(_in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
     alone = [Match(layer, None) for layer in ours.left]
@@ -136,30 +136,6 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
 def _one_naming(a: LayerRefs, b: LayerRefs) -> bool:
     """Whether the tensors of two layers are named alike, as far as both show it."""
     return a.naming is b.naming or not (a.has_statistics and b.has_statistics)
-
-
-def _behind_the_same(
-    ours: _Layers, theirs: _Layers, crossed: Collection[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """The layers among some pairs that stand behind the same weights, and not behind their pair's.
-
-    Those are layers that hold each other's tensors.
-    """
-    if not crossed:
-        return []
-    first, second = (in_front(side.file, side.every) for side in (ours, theirs))
-    found = []
-    for name, other in crossed:
-        near = first.get(name)
-        if near is None or other not in second or _same(near, second[other]):
-            continue
-        there = [each for _, each in crossed if each in second and _same(near, second[each])]
-        found += [(name, each) for each in there if len(there) == 1]
-    return found
-
-
-def _same(one: InFront, other: InFront) -> bool:
-    return compared(one.weight, other.weight) in (Same.SAME, Same.ROUNDED)
 
 
 def _in_order(
@@ -175,7 +151,7 @@ def _in_order(
     a, b = ours.left, theirs.left
     if not a or not b:
         return []
-    fronts = [in_front(side.file, side.every) for side in (ours, theirs)]
+    fronts = _fronts(ours, theirs)
     known = all(
         2 * sum(layer.name in front for layer in layers) >= len(layers)
         for layers, front in zip((a, b), fronts, strict=True)
@@ -197,6 +173,11 @@ def _in_order(
         return []
     part = min(sizes) if known or whole else max(sizes)
     return pairs if 2 * (matched_before + len(pairs)) >= part else []
+
+
+def _fronts(ours: _Layers, theirs: _Layers) -> tuple[Fronts, Fronts]:
+    """What is in front of the layers of both files."""
+    return in_front(ours.file, ours.every), in_front(theirs.file, theirs.every)
 
 
 def _renumbered(ours: _Layers, theirs: _Layers) -> bool:
@@ -366,8 +347,9 @@ def _likeliest(
 ) -> tuple[tuple[str, str], Certainty]:
     """The part with most layers, and how sure it is that this one is meant.
 
-    Of parts with as many, it is the one with equal contents; else that which is no average of the
-    network by its name where the other is none; else the one with the shortest names.
+    Of parts with as many, it is the one with equal contents; else the one whose weights are
+    correlated; else that which is no average of the network by its name where the other is none;
+    else the one with the shortest names.
     """
 
     def weight(root: tuple[str, str]) -> int:
@@ -377,12 +359,16 @@ def _likeliest(
     ties = [root for root in roots if weight(root) == most]
     if len(ties) == 1:
         return ties[0], CERTAIN
-    same = {root: _sampled_same(roots[root], ours, theirs) for root in ties}
+    same = {root: (_sampled_same(roots[root], ours, theirs), False) for root in ties}
+    if not any(number for number, _ in same.values()):
+        fronts = _fronts(ours, theirs)
+        same = {root: (0, kin(roots[root], *fronts)) for root in ties}
     marks = {root: tuple(map(_marked, root)) for root in ties}
 
     def rank(root: tuple[str, str]) -> tuple[object, ...]:
         one, two = marks[root]
-        return -same[root], one != two, one or two, sum(map(len, root))
+        number, kin = same[root]
+        return -number, not kin, one != two, one or two, sum(map(len, root))
 
     ties.sort(key=rank)  # the files' order decides among equals
     clear = same[ties[0]] > same[ties[1]]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bncli.changes import kinship as module
+from bncli.changes import correlation as module
 from bncli.changes.kinship import kinship
 from bncli.changes.matching import matched
 from bncli.loaders import open_file

@@ -529,3 +529,22 @@ def test_a_layer_called_as_many_others_end_is_matched_in_a_part(parts):
     assert [pair for pair in found if pair[0]] == [
         (name, f"{part}.module.{name}") for name in layers
     ]
+
+
+@pytest.mark.parametrize("part", ["GA", "GB", "DB"])
+def test_of_parts_that_fit_equally_the_one_with_correlated_weights_is_meant(part):
+    ours = {}
+    for seed, name in enumerate(("GA", "GB", "DA", "DB")):
+        ours |= network((16, 16, 16, 16), f"{name}.", seed=seed + 1)
+    rng = np.random.default_rng(9)
+    begin = f"{part}."
+    theirs = {
+        name.removeprefix(begin): values + 0.3 * rng.normal(0, 1, values.shape)
+        if values.ndim
+        else values
+        for name, values in ours.items()
+        if name.startswith(begin)
+    }
+    found = [each for each in pairs(ours, theirs) if each.a and each.b]
+    assert names(found) == [(f"{part}.layer{at}.bn", f"layer{at}.bn") for at in range(4)]
+    assert kinds(found) == {(How.NAME, CERTAIN)}
