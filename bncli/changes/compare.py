@@ -52,6 +52,10 @@ def compare(
     fronts = in_front(a, files.layers), in_front(b, files.other_layers)
     inside = _inside(a, parts[0]), _inside(b, parts[1])
     layers = _together(tuple(_versions(matches, files, fronts, inside)))
+    if related is False and any(layer.found.state is State.ORDER for layer in layers):
+        related = (
+            None  # layers were taken for others: what their weights have in common says little
+        )
     return Comparison(
         str(a.path),
         str(b.path),

@@ -417,3 +417,39 @@ def test_layers_that_were_added_are_not_lost(tmp_path):
     assert set(lost_in(comparison).values()) == {("alone", None)}
     folded = compared(tmp_path, state_of(all_fused()), without(state_of(trained_on()), "fc"))
     assert State.FOLDED not in {layer.found.state for layer in folded.layers}
+
+
+def chain(state, by):
+    """A state whose layers have moved by some places, with their convolutions."""
+    count = len({name.split(".")[0] for name in state})
+    return {
+        f"b{(int(name.split('.')[0][1:]) + by) % count}.{name.split('.', 1)[1]}": values
+        for name, values in state.items()
+    }
+
+
+def test_layers_in_each_others_places_are_not_two_networks(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for at in range(6):
+        state[f"b{at}.conv.weight"] = torch.randn(16, 16, 3, 3, generator=generator)
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            state[f"b{at}.bn.{leaf}"] = torch.rand(16, generator=generator) + 0.5
+        state[f"b{at}.bn.num_batches_tracked"] = torch.tensor(100)
+    comparison = compared(tmp_path, state, chain(state, 1))
+    assert {layer.found.state for layer in comparison.layers} == {State.ORDER}
+    assert comparison.related is None
+
+
+def test_a_part_that_was_exchanged_with_another_network(tmp_path):
+    first = state_of(trained())
+    second = state_of(trained_on())
+    torch.manual_seed(5)
+    name = "layer3.0.conv2"
+    fresh = torch.randn_like(second[f"{name}.weight"]) * second[f"{name}.weight"].std()
+    layers = by_name(compared(tmp_path, first, second | {f"{name}.weight": fresh}))
+    found = layers["layer3.0.bn2"].found
+    assert (found.state, found.numbers["cause"]) == (State.DIFFERENT, "unrelated-before")
+    assert {layers[each].found.state for each in LAYERS if each != "layer3.0.bn2"} == {
+        State.TRAINED
+    }

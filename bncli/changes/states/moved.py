@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.changes.converted import converted
+from bncli.changes.correlation import cosine_of, is_weight, judged, out_first
 from bncli.changes.pair import Files, LayerPair, Side
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
@@ -97,11 +98,30 @@ def _dead(side: Side) -> bool:
     return bool((bias <= -DEAD_BELOW * np.abs(weight)).all())
 
 
+def _before_unrelated(pair: LayerPair) -> bool:
+    """Whether the weights in front of the two have nothing in common, and are enough to tell."""
+    if pair.before is not Same.MOVED or pair.a.before is None or pair.b.before is None:
+        return False
+    one, two = (out_first(side.before.weight) for side in (pair.a, pair.b) if side.before)
+    if one.shape != two.shape or not (is_weight(one) and is_weight(two)):
+        return False
+    found = cosine_of(one, two)
+    return found is not None and judged([found])[1] is False
+
+
 def _both(pair: LayerPair, files: Files) -> Found:
     """TRAINED where the counter and the weights allow it, else DIFFERENT."""
     if files.related is False:
         what = "the weights of the two files are not correlated"
         return Found(State.DIFFERENT, what, numbers={"cause": "unrelated"})
+    if _before_unrelated(pair):
+        return Found(
+            State.DIFFERENT,
+            "the weights before it are not correlated with the first file's",
+            "Those of other layers are." if files.related else "",
+            numbers={"cause": "unrelated-before"},
+            hint="Find out whether the layer was built anew, or is another network's.",
+        )
     a, b = pair.a.counter, pair.b.counter
     if a is None or b is None or (a == 0 and b == 0):
         what = "statistics and weights moved"
