@@ -272,7 +272,9 @@ class Report:
         """What carries the answer of a delivered report, with rows; not what -v tells anyway."""
         main = () if verbose else self.tables[:1]
         answer = main if callable(self.answer) or not self.answer else self.answer
-        return tuple(table for table in answer if table.rows)
+        return tuple(
+            table for table in answer if table.rows and not (verbose and "-v lists" in table.note)
+        )
 
     def word_for(self, exit_code: ExitCode) -> str:
         """The word that the verdict begins with; "" where nothing was judged or found."""

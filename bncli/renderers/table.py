@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Report, Unread
+    from bncli.report import Report, Unread, Value
 
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
@@ -108,9 +108,9 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
 
     line = Text.assemble((f"bncli {report.command}", "bold"))
     for key, value in report.facts.items():
-        if value is None:
+        if value is None or value in ([], ()):
             continue
-        fact = Text.assemble((key, "dim"), f" {format_cell(value)}")
+        fact = Text.assemble((key, "dim"), f" {_fact(value)}")
         if width is not None and line.cell_len + 2 + fact.cell_len > width:
             yield line
             line = Text("  ")
@@ -118,6 +118,21 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
             line.append("  ")
         line.append_text(fact)
     yield line
+
+
+def _fact(value: Value) -> str:
+    """A fact as text; counts of several kinds as "43 trained, 10 identical"."""
+    if isinstance(value, list | tuple) and value and all(map(_is_count, value)):
+        return ", ".join(f"{pair[1]} {pair[0]}" for pair in value)
+    return format_cell(value)
+
+
+def _is_count(value: Value) -> bool:
+    """Whether it is a pair of a kind and a number."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    kind, number = value
+    return isinstance(kind, str) and isinstance(number, int)
 
 
 def _print_unread(console: Console, unread: Unread) -> None:
@@ -134,14 +149,16 @@ def _print_block(console: Console, block: Block) -> None:
     """The claim, the places, what supports it, and the fix; what is long goes on indented."""
     from rich.text import Text
 
-    def put(text: Text, indent: int, hanging: int = 2) -> None:
+    def put(text: Text, indent: int, hanging: int = 2, first: int | None = None) -> None:
         """Print in lines of the console's width, the first of them less indented."""
+        begin = indent if first is None else first
         if console.width == ENDLESS:
-            console.print(Text(" " * indent).append_text(text))
+            console.print(Text(" " * begin).append_text(text))
             return
         wrapped = text.wrap(console, max(console.width - indent - hanging, 8))
         for number, line in enumerate(wrapped):
-            console.print(Text(" " * (indent + hanging * (number > 0))).append_text(line))
+            spaces = begin if number == 0 else indent + hanging
+            console.print(Text(" " * spaces).append_text(line))
 
     style = STYLES[block.severity]
     head = Text.assemble(
@@ -155,7 +172,9 @@ def _print_block(console: Console, block: Block) -> None:
     for place in block.places:
         arrow = "" if place.inner else "--> "
         said = f": {printable(place.message)}" if place.message else ""
-        put(Text.assemble((arrow, "blue"), f"{printable(place.where)}{said}"), 6 - len(arrow))
+        if arrow:  # which stays beside a path that is longer than the line
+            console.print(Text.assemble("  ", (arrow, "blue")), end="")
+        put(Text(f"{printable(place.where)}{said}"), 6, first=0 if arrow else 6)
         for detail in place.details:
             put(Text(printable(detail)), 8)
     for detail in block.details:

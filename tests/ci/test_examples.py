@@ -41,11 +41,11 @@ def test_a_linter_finds_nothing(name, tmp_path):
     assert lint(bad, SCHEMAS[name]) != 0  # and it would have
 
 
-def commands(name: str) -> list[str]:
+def commands(name: str, job: str = "checkpoints") -> list[str]:
     """What a workflow runs with bncli and its files; not how it installs it."""
     document = yaml.safe_load((EXAMPLES / name).read_text("utf-8"))
     if name.startswith("github"):
-        steps = document["jobs"]["checkpoints"]["steps"]
+        steps = document["jobs"][job]["steps"]
         lines = [step["run"] for step in steps if "run" in step]
     else:
         lines = document["batchnorm"]["script"]
@@ -108,6 +108,29 @@ def test_a_fault_stops_the_workflow(project):
     done = shell(commands("github-actions.yml")[0], project)
     assert done.returncode == 1
     assert done.stdout.startswith("::error file=models/a.pt,title=BN201 1::")
+
+
+def test_the_job_on_a_fine_tuning_fails_where_a_frozen_layer_moved(project):
+    first = {
+        f"{'head' if name[0] == '2' else 'backbone'}.{name}": v for name, v in trained().items()
+    }
+    more = {
+        "num_batches_tracked": 40,
+        **dict.fromkeys(("weight", "bias", "running_mean", "running_var"), 0.1),
+    }
+    second = {
+        name: values + more[name.split(".")[-1]] if name.startswith("head") else values
+        for name, values in first.items()
+    }
+    torch.save(first, project / "models/pretrained.pt")
+    torch.save(second, project / "models/finetuned.pt")
+    (line,) = commands("github-actions.yml", "fine-tuning")
+    assert (shell(line, project).returncode, shell(line, project).stderr) == (0, "")
+    second["backbone.1.running_mean"] = second["backbone.1.running_mean"] + 0.1
+    torch.save(second, project / "models/finetuned.pt")
+    done = shell(line, project)
+    assert done.returncode == 1
+    assert done.stdout.startswith("::error file=models/finetuned.pt,title=BN620 backbone.1::")
 
 
 @pytest.mark.parametrize(

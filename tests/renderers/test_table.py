@@ -76,6 +76,27 @@ def test_facts_that_are_not_known_are_left_out_of_the_table_only(everything):
     assert "| unknown | - |" in render(Format.MARKDOWN, everything, verbose=True)
 
 
+def test_counts_of_several_kinds_are_said_as_words():
+    facts = {"states": [["trained", 43], ["identical", 10]], "shape": (2, 3), "left": []}
+    text = render(Format.TABLE, report(facts=facts), verbose=True)
+    assert "states 43 trained, 10 identical  shape (2, 3)" in text
+    assert "left" not in text
+
+
+def test_an_answer_that_v_lists_is_not_shown_beside_the_list():
+    answer = Table("answer", "", (Column("m", "m"),), [{"m": "summed"}], note="-v lists each")
+    given = replace(report([{"n": 1}], ("n",)), answer=(answer,))
+    assert "summed" in render(Format.TABLE, given)
+    told = render(Format.TABLE, given, verbose=True)
+    assert "summed" not in told
+    assert "-v lists" not in told
+
+
+def test_the_arrow_stays_beside_a_long_path():
+    text = render(Format.TABLE, report(findings=[finding(path="d" * 90 + ".pt")]), width=80)
+    assert "  --> ddd" in text
+
+
 def test_golden_of_a_narrow_table(fixed, golden):
     text = render(Format.TABLE, fixed, width=40)
     golden("report-40.txt", text)

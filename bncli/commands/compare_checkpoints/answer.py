@@ -44,6 +44,9 @@ STILL = frozenset({State.IDENTICAL, State.ROUNDED})
 GREATEST, LISTED = "of each state those with the greatest effect", "-v lists each layer"
 """What stands below a table that does not show all layers."""
 
+SAYS_NOTHING = (None, "0")
+"""The cells of a column that is left out where all are such."""
+
 MOST_NAMED = 3
 """Layers of one state that have rows of their own where there are many."""
 
@@ -129,7 +132,8 @@ def layers_answer(
     columns = tuple(
         column
         for column in COLUMNS
-        if column.key in ("layer", "state") or any(row[column.key] is not None for row in rows)
+        if column.key in ("layer", "state")
+        or any(row[column.key] not in SAYS_NOTHING for row in rows)
     )
     return (Table("answer", "", columns, rows, note=note),)
 

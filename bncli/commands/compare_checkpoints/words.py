@@ -74,6 +74,12 @@ def subject(compared: Comparison) -> tuple[str, ...]:
     if len(files) <= SCREEN:
         return files, said
     one, two = specs(compared)
+    folder = compared.path.rpartition("/")[0]
+    if folder and folder == compared.other_path.rpartition("/")[0]:
+        one, two = (spec.removeprefix(f"{folder}/") for spec in (one, two))
+        if len(files := f"{one} -> {two}") <= SCREEN:
+            return f"in {folder}:", files, said
+        return f"in {folder}:", one, f"-> {two}", said
     return one, f"-> {two}", said
 
 
@@ -145,9 +151,9 @@ def _as_asked(layers: Sequence[LayerVersion], asked: Sequence[Expectation]) -> l
         bad = [layer for layer in of if any(each.fails(layer) for each in own)]
         meant.update(map(_asked_by, of))
         if bad:
-            be, should = ("is", "layer") if len(bad) == 1 else ("are", "layers")
-            should = f"{should if len(of) == 1 else 'layers'} that should be {what.value}"
-            failed.append(f"{len(bad)} of {len(of)} {should} {be} not")
+            which = "the layer" if len(of) == 1 else f"{len(bad)} of {len(of)} layers"
+            be = "is" if len(bad) == 1 else "are"
+            failed.append(f"{which} that should be {what.value} {be} not")
     if failed or not meant:
         return failed
     be = "layer that --expect names is as it asks"
@@ -193,6 +199,8 @@ def _fault(group: Group) -> str:
     """What is not as it should be in the layers of a state."""
     causes = {layer.found.numbers.get("cause") for layer in group.layers}
     claims = {brief(layer.found) for layer in group.layers}
+    if len(claims) > 1:  # perhaps an eps or a count alone differs
+        claims = {claim.rpartition(", ")[0] or claim for claim in claims}
     if group.state in CLAIMED and len(claims) == 1 and causes != {"untrained"}:
         claim = group.layers[0].found.what if len(group.layers) == 1 else claims.pop()
         if claim and len(claim) <= MOST_SAID:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
 from bncli.report import Certainty, Severity
+from bncli.rulebook.interface import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +83,7 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
         claim = f"{heading}: {where}"
         places = list(_places(report, alike, same=same, every=every))
     details = {finding.detail: None for finding in alike}
-    fixes = tuple({finding.hint: None for finding in alike if finding.hint})
+    fixes = _fixes(report, alike)
     left = 0 if every else len(fixes) - MOST_FIXES
     if left > 0:
         more = f"{left} more fixes, each for its place: -v shows them."
@@ -100,6 +101,17 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
         tuple(filter(None, details)) if len(details) == 1 else (),
         fixes,
     )
+
+
+def _fixes(report: Report, alike: Sequence[Finding]) -> tuple[str, ...]:
+    """The fixes; where there are several, each says which places it is for."""
+    of: dict[str, list[str]] = {}
+    for finding in alike:
+        if finding.hint:
+            of.setdefault(finding.hint, []).append(report.subject_of(finding))
+    if len(of) == 1 or any(not name for names in of.values() for name in names):
+        return tuple(of)
+    return tuple(f"{examples(names, FEW_PLACES)}: {fix}" for fix, names in of.items())
 
 
 def _certainties(findings: Sequence[Finding]) -> list[Certainty]:

@@ -196,6 +196,10 @@ def test_subject_and_parts():
     )
     apart = compared(version("x"), path="a" * 50 + ".pt", other_path="b" * 50 + ".pt")
     assert subject(apart)[:2] == ("a" * 50 + ".pt", f"-> {'b' * 50}.pt")
+    near = compared(
+        version("x"), path=f"{'d' * 50}/a.pt", other_path=f"{'d' * 50}/b.pt", part="ema"
+    )
+    assert subject(near)[:2] == (f"in {'d' * 50}:", "a.pt::ema -> b.pt")
     long = compared(version("x"), path="a" * 50 + ".pt")
     assert subject(long) == (f"{'a' * 50}.pt -> b.pt", "1 BatchNorm layer matched, by name")
 

@@ -86,7 +86,9 @@ def test_the_fix_is_told_once_and_different_ones_are_counted():
     other = report(*(finding(subject=f"{n}", hint=f"Fix {n}.") for n in range(5)))
     assert len(only(other).fixes) == MOST_FIXES + 1
     assert only(other).fixes[-1].startswith(f"{5 - MOST_FIXES} more fixes")
-    assert only(other, every=True).fixes == tuple(f"Fix {n}." for n in range(5))
+    assert only(other, every=True).fixes == tuple(f"'{n}': Fix {n}." for n in range(5))
+    both = report(*(finding(subject=n, hint=f"Fix {n < 'd'}.") for n in "abcd"))
+    assert only(both).fixes == ("a, b and 1 more: Fix True.", "d: Fix False.")
     one = report(*(finding(subject=f"{n}", hint=f"Fix {n}.") for n in range(MOST_FIXES + 1)))
     assert only(one).fixes[-1].startswith("One more fix is")
 
