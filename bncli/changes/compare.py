@@ -17,6 +17,7 @@ from bncli.changes.states import explain, folded
 from bncli.loaders.names import under
 from bncli.model.changes import Comparison, Found, LayerVersion, OtherWeights, Same, State
 from bncli.process.progress import progress
+from bncli.report import Certainty
 from bncli.rulebook.interface import in_prose
 from bncli.state_dict import LayerRefs
 from bncli.state_dict.in_front import InFront, in_front
@@ -95,6 +96,8 @@ def _version(
     sides = Side.read(a, fronts[0].get(a.name)), Side.read(b, fronts[1].get(b.name))
     pair = LayerPair(*sides, before=_front(*sides))
     found = explain(pair, files)
+    if match.sure is not Certainty.CERTAIN and found.state not in (State.IDENTICAL, State.ROUNDED):
+        found = replace(found, certainty=match.sure)
     vectors = [v for v in sides[0].layer.vectors.values() if v is not None]
     return LayerVersion(
         a.name,

@@ -31,8 +31,10 @@ STATISTICS_ALONE = Rule(
     "are the same bit for bit, or up to the rounding of a dtype. In a layer without weight and "
     "bias, or whose weight is 1 and bias 0 in both files, the weights of the convolution or linear "
     "layer before it are the same.",
-    certainty="Certain as a fact. What it costs depends on how far the statistics moved.",
+    certainty="Certain as a fact, or likely where the match of the layers is. What it "
+    "costs depends on how far the statistics moved.",
     lookalike="update_bn and bncli recalibrate do this on purpose, to all layers.",
+    less_sure=(Certainty.LIKELY,),
     seen=("pytorch/pytorch#86590",),
 )
 WEIGHTS_ALONE = Rule(
@@ -51,11 +53,12 @@ WEIGHTS_ALONE = Rule(
     "buffers that were saved are not those that were trained); or if no training does this: a "
     "weight that is 1, or a bias that is 0, in every channel, a kernel that is transposed or "
     "flipped, output channels in another order. Otherwise it is a note.",
-    certainty="Certain as a fact.",
+    certainty="Certain as a fact, or likely where the match of the layers is.",
     lookalike="Fine-tuning in evaluation mode does this to all layers, on purpose. A layer that is "
     "frozen as a whole, in eval() and without gradients, stays as it is while the convolution "
     "before it is trained: a note.",
     milder=Severity.INFO,
+    less_sure=(Certainty.LIKELY,),
     seen=("pytorch/executorch#21056", "FlyreelAI/sesemi#36"),
 )
 LOST = Rule(
@@ -159,8 +162,9 @@ DIFFERENT = Rule(
     arithmetic="Statistics and weights moved, but the counter did not, or the weights of the two "
     "files are not correlated, as of networks that were trained apart, or the layers have "
     "different sizes.",
-    certainty="Certain that they differ.",
+    certainty="Certain that they differ, or likely where the match of the layers is.",
     lookalike="Two ranks or two runs at the same step have equal counters.",
+    less_sure=(Certainty.LIKELY,),
 )
 
 
@@ -311,6 +315,7 @@ def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding
         f"{layers[0].found.what}{by}",
         {**evidence_of(layers[0]), "layers": names, "correlation": compared.correlation},
         detail="So it is with networks that were trained apart, each from a start of its own.",
+        sure=layers[0].found.certainty,
         places=names,
     )
     return [replace(finding, path=compared.other_path)]

@@ -191,6 +191,19 @@ def test_other_names_are_matched_by_shape_and_order(on, tmp_path):
     assert {layer.found.state for layer in comparison.layers} == {expected}
 
 
+def test_what_follows_from_a_likely_match_is_likely(tmp_path):
+    second, _ = renamed(state_of(trained()))
+    for seed, values in enumerate(second.values()):
+        if values.ndim > 1:  # as of another network
+            values.normal_(generator=torch.Generator().manual_seed(seed))
+        elif values.ndim:
+            values.add_(0.1)
+    comparison = compared(tmp_path, state_of(trained()), second)
+    assert {layer.found.certainty for layer in comparison.layers} == {Certainty.LIKELY}
+    assert comparison.related is False
+    assert {each.certainty for each in change_findings(comparison)} == {Certainty.LIKELY}
+
+
 @pytest.mark.parametrize("prefix", ["", "backbone.", "encoder.module."])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_backbone_alone_and_the_whole(prefix, reverse, tmp_path):
