@@ -12,9 +12,11 @@ from bncli.report import Certainty
 class Kind(str, Enum):
     """What the files are taken for.
 
-    TARGET: one file that is compared with all others. SERIES: files whose counters grow. RANKS:
-    files with equal counters, or none, and equal parameters. CLIENTS: the same, but the parameters
-    differ. APART: counters that neither grow nor are equal, or networks that were trained apart.
+    TARGET: one file that is compared with all others. SERIES: files whose counters grow, or,
+    without counters, whose weights move on in the order given. RANKS:
+    files with equal counters, or none, and equal parameters. CLIENTS: equal
+    counters and other parameters, or weights that are about equally far from each other. APART:
+    other counters, or none, or networks that were trained apart.
     """
 
     TARGET = "target"
@@ -22,6 +24,15 @@ class Kind(str, Enum):
     RANKS = "ranks"
     CLIENTS = "clients"
     APART = "apart"
+
+
+class Counted(str, Enum):
+    """What the counters of several files are: GROWING in some order, EQUAL, DIFFERENT or NONE."""
+
+    GROWING = "growing"
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    NONE = "none"
 
 
 class Made(str, Enum):
@@ -172,22 +183,33 @@ class Spoilt:
 
 
 @dataclass(frozen=True, slots=True)
+class Stranger:
+    """A file whose weights are not correlated with those of the others, and the layers it has."""
+
+    path: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Many:
     """Many files, by the layers that all of them have.
 
     `paths` are in the order in which they are judged: that of the counters in a series, for which
     `reordered` says whether it differs from the order given. `layers` counts the BatchNorm layers
-    that all files have, `unmatched` those of the first that some file lacks. `origins` are a
-    target's rows, `rows` the others' rows, one a file, and `new` the files in which every layer is
-    one before any training. `drift` is the median move from file to file
-    in the first and in the last third of the layers.
+    that all files have, `lacking` names those of the first that some file lacks, by its path.
+    `origins` are a target's rows, `rows` the others' rows, one a file, and `new` the files in which
+    every layer is one before any training. `drift` is the median move from file to file in the
+    first and in the last third of the layers. `counted` is what their counters are,
+    and `wanders` that the weights do not move on from file to file in a series. Where most are of
+    one network, the others are `strangers`, and not among `paths`; `runs` are those of several
+    files where none has most of them.
     """
 
     kind: Kind
     paths: tuple[str, ...]
     layers: int
     target: str = ""
-    unmatched: int = 0
+    lacking: tuple[tuple[str, tuple[str, ...]], ...] = ()
     reordered: bool = False
     origins: tuple[Origin, ...] = ()
     rows: tuple[FileRow, ...] = ()
@@ -199,3 +221,12 @@ class Many:
     drift: tuple[float, float] | None = None
     sure: Certainty = Certainty.CERTAIN
     related: bool | None = None
+    counted: Counted = Counted.EQUAL
+    wanders: bool = False
+    strangers: tuple[Stranger, ...] = ()
+    runs: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def unmatched(self) -> int:
+        """How many layers of the first file some other file lacks."""
+        return len({name for _, names in self.lacking for name in names})

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from bncli.light import np
 from bncli.model.many import Kind, Made
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.changes import LOST
+from bncli.rulebook.changes import DIFFERENT, LOST
 from bncli.rulebook.interface import Rule, examples, percent, times
 from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bncli.model.many import Jump, Many, Origin, Ranks, Spoilt, Still
+    from bncli.model.many import Jump, Many, Origin, Ranks, Spoilt, Still, Stranger
 
 MIXED = Rule(
     "BN617",
@@ -65,7 +65,7 @@ UNSYNCED = Rule(
     "BN619",
     "ranks-differ",
     Severity.WARNING,
-    "files with equal counters have different running statistics",
+    "files with equal counters or parameters have different running statistics",
     "Use SyncBatchNorm, or average the buffers over the ranks before one of them is saved.",
     symptom="Evaluation depends on the rank that saved the checkpoint, or that runs it.",
     arithmetic="num_batches_tracked is equal in all files, or missing. It is a warning if weight, "
@@ -111,6 +111,7 @@ def many_findings(many: Many) -> list[Finding]:
         found = [replace(finding, path=many.target) for finding in found]
         return [*map(_spoilt, many.spoilt), *found]
     found = [*map(_spoilt, many.spoilt)]
+    found += [_stranger(stranger, len(many.paths)) for stranger in many.strangers]
     found += [_jump(jump, many.paths) for jump in many.jumps]
     found += [_still(still, many) for still in many.stills]
     if many.ranks is not None and many.kind in (Kind.RANKS, Kind.CLIENTS):
@@ -216,6 +217,22 @@ def _spoilt(spoilt: Spoilt) -> Finding:
             places=names,
         ),
         path=spoilt.path,
+    )
+
+
+def _stranger(stranger: Stranger, others: int) -> Finding:
+    """A file of another network among files of one."""
+    names = tuple(map(label, stranger.layers))
+    return replace(
+        DIFFERENT.finding(
+            names[0],
+            f"the weights are not correlated with those of the other {others} files",
+            {"file": stranger.path, "files": others, "layers": [*names]},
+            detail="So it is with networks that were trained apart, each from a start of its own.",
+            hint="Leave this file out, or give the one that belongs to the others.",
+            places=names,
+        ),
+        path=stranger.path,
     )
 
 

@@ -40,14 +40,15 @@ class Common:
     """The BatchNorm layers that all files have: each as one `LayerRefs` a file.
 
     The layers are in the order of the first file that was given, and `names` are those that it has
-    for them. `unmatched` counts those of its layers that another file lacks, and `sure` says how
-    sure it is that these layers belong together. `fronts` keeps what was found in front of layers.
+    for them. `lacking` names those of its layers that other files lack, by their paths, and `sure`
+    says how sure it is that these layers belong together. `fronts` keeps what was found in front of
+    layers.
     """
 
     files: tuple[TensorFile, ...]
     names: tuple[str, ...]
     layers: tuple[tuple[LayerRefs, ...], ...]
-    unmatched: int = 0
+    lacking: tuple[tuple[str, tuple[str, ...]], ...] = ()
     sure: Certainty = Certainty.CERTAIN
     fronts: dict[int, Mapping[str, InFront]] = field(
         default_factory=dict, repr=False, compare=False
@@ -69,7 +70,11 @@ class Common:
             tuple(files),
             tuple(common),
             tuple(common.values()),
-            len(ours) - len(common),
+            tuple(
+                (str(other.path), missing)
+                for other, partners in zip(others, theirs, strict=True)
+                if (missing := tuple(name for name in ours if name not in partners))
+            ),
             Certainty.LIKELY if likely else Certainty.CERTAIN,
         )
 

@@ -61,7 +61,7 @@ def of_target(files: Sequence[TensorFile], target: TensorFile) -> Many:
         tuple(paths[:-1]),
         len(common.layers),
         paths[-1],
-        common.unmatched,
+        lacking=common.lacking,
         origins=tuple(origins),
         spoilt=spoilt(paths, health, series=False),
         new=tuple(paths[at] for at in sorted(health.new)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import names_of
 from bncli.changes.many.spoilt import where_spoilt
-from bncli.model.many import Kind, Made
+from bncli.model.many import Counted, Kind, Made
 from bncli.rulebook.interface import examples, percent
 from bncli.sections.answer import counted, short
 
@@ -47,10 +47,26 @@ def made(origins: Sequence[Origin]) -> str:
 def kind(many: Many) -> str:
     """What the files are taken for, and why."""
     if many.kind is Kind.SERIES:
+        if many.counted is Counted.NONE:
+            return "no counters; a series in the order given, as the weights move on (likely)"
+        if many.wanders:
+            return (
+                "a series by its counters (likely), or clients: the weights do not move on from "
+                "file to file"
+            )
         order = "sorted by" if many.reordered else "in the order of"
         return f"a series, {order} their counters: each file against the one before"
     if many.related is False:
         return "some of these networks were trained apart: each file against the first"
+    if many.kind is Kind.CLIENTS and many.counted is not Counted.EQUAL:
+        return (
+            "weights about equally far from each other, as of clients (likely), no series: each "
+            "against the first"
+        )
+    if many.counted is Counted.NONE:
+        what = "equal parameters, as of ranks" if many.kind is Kind.RANKS else "their order in time"
+        unknown = "" if many.kind is Kind.RANKS else " is not known"
+        return f"no counters; {what}{unknown}: each against the first"
     return {
         Kind.RANKS: "equal parameters and counters, as of ranks: each against the first",
         Kind.CLIENTS: "equal counters and other parameters, as of clients: each against the first",
@@ -60,11 +76,15 @@ def kind(many: Many) -> str:
 
 def happened(many: Many) -> str:
     """What is special about the files as a whole."""
-    names = names_of(many.paths)
+    names = names_of([*many.paths, *(each.path for each in many.strangers)])
     wrong: dict[str, list[str]] = {}
     for each in many.spoilt:
         wrong.setdefault(where_spoilt(each), []).append(names[each.path])
     said = [f"in {examples(files)}, {what}" for what, files in wrong.items()]
+    if many.strangers:
+        files = examples([names[each.path] for each in many.strangers])
+        is_apart = "was" if len(many.strangers) == 1 else "were"
+        said.append(f"{files} {is_apart} trained apart from the others")
     said += [f"{names[path]} is a network before any training" for path in many.new]
     for jump in many.jumps:
         after = {True: " and come back", False: " and stay there", None: ""}[jump.back]
@@ -85,13 +105,15 @@ def happened(many: Many) -> str:
             f"the first third of the layers moves by {first} std a file, the last by {last}"
         )
     if many.related is False:
-        said.append("some of these networks were trained apart")
+        runs = [f"{examples([names[path] for path in run])} are of one run" for run in many.runs]
+        said.append(", ".join(("some of these networks were trained apart", *runs)))
     return "; ".join(said) or "no file stands out"
 
 
 def states(many: Many) -> list[list[Value]]:
     """How many files jump, and how many layers stand still or differ."""
     counts = (
+        ("another-network", len(many.strangers)),
         *Counter(each.state.value for each in many.spoilt).items(),
         ("jump", len(many.jumps)),
         ("still", sum(len(still.layers) for still in many.stills)),
@@ -109,12 +131,25 @@ def unmatched(many: Many) -> tuple[str, ...]:
     """A line on what only some of the files have, () where it is nothing."""
     if not many.unmatched or not many.layers:
         return ()
-    verb = "is" if many.unmatched == 1 else "are"
-    return (f"{counted(many.unmatched, 'layer')} of the first file {verb} missing in another",)
+    files = names_of([*many.paths, many.target, *(path for path, _ in many.lacking)])
+    said: dict[tuple[str, ...], list[str]] = {}
+    for path, names in many.lacking:
+        said.setdefault(names, []).append(files[path])
+    return tuple(
+        f"{examples(names)} {'is' if len(names) == 1 else 'are'} missing in {examples(where)}"
+        for names, where in said.items()
+    )
 
 
 def nothing(many: Many) -> str:
     """Why no layer was compared."""
-    if many.unmatched:
-        return f"none of the {many.unmatched} layers of the first file is in all others"
-    return "there is no BatchNorm layer in the first file"
+    if not many.unmatched:
+        return "there is no BatchNorm layer in the first file"
+    files = names_of([*many.paths, many.target, *(path for path, _ in many.lacking)])
+    none = [files[path] for path, names in many.lacking if len(names) == many.unmatched]
+    first = files[many.paths[0]]
+    if not none:
+        return f"none of the {many.unmatched} layers of {first} is in all others"
+    if many.unmatched == 1:
+        return f"the layer of {first} is not in {examples(none)}"
+    return f"none of the {many.unmatched} layers of {first} is in {examples(none)}"

@@ -144,7 +144,7 @@ def test_nothing_in_common(run, guide):
     torch.save(nn.BatchNorm1d(99).state_dict(), "other.pt")
     result = run("compare-checkpoints", "client*.pt", "other.pt")
     assert result.code == ExitCode.NOTHING
-    assert "NOTHING  none of the 4 layers of the first file is in all others" in result.stdout
+    assert "NOTHING  none of the 4 layers of client0.pt is in other.pt" in result.stdout
     torch.save({"x": torch.ones(3)}, "none.pt")
     result = run("compare-checkpoints", "none.pt", "client*.pt")
     assert result.code == ExitCode.NOTHING
