@@ -150,7 +150,7 @@ COMMANDS = {
             ),
             Example(
                 "compare-checkpoints 'client*.pt' --with global.pt",
-                "What an average is of its clients, and whose statistics it has",
+                "What an average of clients is made of, and whose statistics it has",
             ),
             Example("compare-checkpoints 'epoch*.pth'", "A series, one line a file"),
         ),

@@ -49,6 +49,14 @@ def brief(found: Found) -> str:
     return found.what or found.state.value
 
 
+def without_numbers(claim: str) -> str:
+    """A claim of a convention without the eps and the n behind it, which may differ by layer."""
+    head, _, tail = claim.rpartition(", ")
+    if tail.startswith(("eps ", "without eps", "n ", "not one n")):
+        return without_numbers(head)
+    return claim
+
+
 def _far(measures: Measures) -> str:
     """How far statistics moved, by the means or else by the variances; "" where not known."""
     least, most = measures.var_ratio_min, measures.var_ratio_max

@@ -396,8 +396,10 @@ def _unexpected(
     said = brief(found) if many else found.what or found.state.value
     begin = BEGIN.get(str(found.numbers.get("cause")), "")
     hint = own.hint if own is not None and own.severity is Severity.WARNING else ""
-    if found.state in STATES[Expected.FROZEN]:
-        hint = "Find out why the layer did not change, or change --expect."
+    if wanted in (Expected.TRAINED, Expected.FOLDED) and (
+        not hint or found.state is State.STATISTICS
+    ):
+        hint = f"Find out why the layer was not {wanted.value}, or change --expect."
     return replace(
         UNEXPECTED.finding(
             label(layer.name or layer.other_name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bncli.model.changes import Found, Measures, State
-from bncli.rulebook.change_words import brief, evidence_of, message_of
+from bncli.rulebook.change_words import brief, evidence_of, message_of, without_numbers
 from tests.rulebook.versions import layer
 
 
@@ -53,6 +53,14 @@ def test_one_batch_is_no_plural():
 )
 def test_the_claim_of_many_layers_has_nothing_of_each(state, numbers, what, said):
     assert brief(Found(state, what, numbers=numbers)) == said
+
+
+@pytest.mark.parametrize(
+    "end", [", eps 0.001", ", without eps", ", n = 8", ", n 5 or more, not one n"]
+)
+def test_a_claim_without_its_eps_or_count(end):
+    assert without_numbers(f"weight, bias are other ones{end}") == "weight, bias are other ones"
+    assert without_numbers("weight, bias are other ones") == "weight, bias are other ones"
 
 
 def test_weights_that_moved():

@@ -136,12 +136,15 @@ def test_an_expectation_says_what_happened():
     assert finding.message.startswith("not frozen: trained on ")
 
 
-def test_what_did_not_change_is_not_asked_why_it_did():
+@pytest.mark.parametrize("state", [State.IDENTICAL, State.COUNTER, State.STATISTICS])
+def test_what_was_not_trained_is_asked_why(state):
     asked = Expectation(Expected.TRAINED, lambda name: name == "bn")
-    same = layer(State.IDENTICAL, cause="identical")
-    (finding,) = compared(same, expected=[asked])
+    (finding,) = compared(layer(state, cause="identical"), expected=[asked])
     assert finding.message.startswith("not trained: identical, ")
-    assert "why the layer did not change" in finding.hint
+    assert "why the layer was not trained" in finding.hint
+    frozen = Expectation(Expected.FROZEN, lambda name: name == "bn")
+    (finding,) = compared(layer(State.STATISTICS), expected=[frozen])
+    assert "eval()" in finding.hint
 
 
 def test_a_note_on_what_was_asked_for_is_left_out():

@@ -8,7 +8,7 @@ from bncli.commands.compare_checkpoints.answer import batches_said, called, grou
 from bncli.commands.compare_checkpoints.limits import limits
 from bncli.commands.compare_checkpoints.rows import Numbers
 from bncli.model.changes import How, State
-from bncli.rulebook.change_words import brief
+from bncli.rulebook.change_words import brief, without_numbers
 from bncli.rulebook.changes import Expected
 from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import label
@@ -47,7 +47,7 @@ FAULTS = {
 """The states that the verdict tells by the names of their layers, behind "in"."""
 CLAIMED = {State.IMPOSSIBLE, State.LOST, State.EMPTY, State.CONVENTION, State.RESET}
 """The states whose claim, where all their layers share it, says more than these words."""
-MOST_SAID = 70
+MOST_SAID = 90
 """Characters of a claim that the verdict takes over."""
 OTHER_LAYERS = {"chain", "exchanged", "other-layer", "other-statistics"}
 """The causes of an order that differs by which whole layers are in others' places."""
@@ -199,9 +199,9 @@ def _fault(group: Group) -> str:
     """What is not as it should be in the layers of a state."""
     causes = {layer.found.numbers.get("cause") for layer in group.layers}
     claims = {brief(layer.found) for layer in group.layers}
-    if len(claims) > 1:  # perhaps an eps or a count alone differs
-        claims = {claim.rpartition(", ")[0] or claim for claim in claims}
-    if group.state in CLAIMED and len(claims) == 1 and causes != {"untrained"}:
+    if len(claims) > 1 and group.state is State.CONVENTION:
+        claims = set(map(without_numbers, claims))
+    if group.state in CLAIMED and len(claims) == 1 and not _all_new(group):
         claim = group.layers[0].found.what if len(group.layers) == 1 else claims.pop()
         if claim and len(claim) <= MOST_SAID:
             return claim
@@ -212,13 +212,20 @@ def _fault(group: Group) -> str:
     own = any(layer.found.numbers.get("own_moved", True) for layer in group.layers)
     if group.state is State.WEIGHTS and (causes == {"before"} or not own):
         return "only the weights before the layer moved"
-    if group.state is State.RESET and causes == {"untrained"}:
+    if group.state is State.RESET and _all_new(group):
         return "all values are those of a network before training"
     if group.state is State.RESET and causes == {"half"}:
         return "the mean or the variance was reset"
     if group.state is State.EMPTY and causes == {"half"}:
         return "the variance is 0 in every channel"
     return FAULTS[group.state]
+
+
+def _all_new(group: Group) -> bool:
+    """Whether the layers are those before training; one without weight and bias cannot show it."""
+    new = [layer.found.numbers.get("cause") == "untrained" for layer in group.layers]
+    bare = [layer.measures.weight_change is None for layer in group.layers]
+    return any(new) and all(map(max, new, bare))
 
 
 def _folded(layers: Sequence[LayerVersion]) -> str:

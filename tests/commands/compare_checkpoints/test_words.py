@@ -114,6 +114,10 @@ def test_the_whole_in_one_sentence():
             some(State.WEIGHTS, 2, cause="before"),
             "in both layers only the weights before the layer moved",
         ),
+        (
+            [*some(State.RESET, 2, cause="untrained"), *some(State.RESET, 1, start=2)],
+            "in all 3 layers all values are those of a network before training",
+        ),
         (some(State.DIFFERENT, 2), "both layers differ"),
         (some(State.STATISTICS, 2), "in both layers the statistics moved and the weights did not"),
         (
@@ -149,6 +153,16 @@ def test_what_all_layers_of_a_state_share_is_said_of_them():
     assert said(*swapped) == "in all 5 layers weight and bias are swapped"
     other = replace(swapped[0], found=Found(State.CONVENTION, "eps 0.001 is in the variance"))
     assert said(*swapped, other) == "in all 6 layers the convention differs"
+    stds = [
+        replace(layer, found=Found(State.CONVENTION, f"running_var holds the std, {eps}"))
+        for layer, eps in zip(swapped, ("eps 0.001", "without eps"), strict=False)
+    ]
+    assert said(*stds) == "in both layers running_var holds the std"
+    lost = [
+        replace(layer, found=Found(State.LOST, f"{what} missing in the second file"))
+        for layer, what in zip(swapped, ("weight, bias are", "weight is"), strict=False)
+    ]
+    assert said(*lost) == "in both layers tensors are missing"
     broken = [
         replace(layer, found=Found(State.IMPOSSIBLE, f"weight became NaN in channel {at}"))
         for at, layer in enumerate(some(State.IMPOSSIBLE, 2))
