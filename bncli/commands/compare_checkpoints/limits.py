@@ -46,19 +46,20 @@ def _pairs(layers: Sequence[LayerVersion], most: int) -> str:
 
 def _in_front(layers: Sequence[LayerVersion]) -> Iterator[str]:
     """How many layers were compared without what is in front of them."""
-    unknown = [called(layer) for layer in layers if layer.before is None]
+    alike = [layer for layer in layers if layer.found.numbers.get("cause") != "size"]
+    unknown = [called(layer) for layer in alike if layer.before is None]
     if not unknown:
         return
     if len(unknown) == len(layers):
         yield (
-            "the convolutions before the layers were not found in both files: only the BatchNorm "
-            "layers were compared"
+            "the convolutions before the layers were not found with equal shapes in both "
+            "files: only the BatchNorm layers were compared"
         )
         return
     one = len(unknown) == 1
     yield (
         f"the {'convolution' if one else 'convolutions'} before {examples(unknown, 2)} "
-        f"{'was' if one else 'were'} not found in both files and not compared"
+        f"{'was' if one else 'were'} not found with equal shapes in both files, and not compared"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.commands.compare_checkpoints.limits import limits
@@ -44,20 +46,21 @@ def test_layers_matched_by_values():
 @pytest.mark.parametrize(
     ("unknown", "line"),
     [
-        ("x", "the convolution before x was not found in both files and not compared"),
-        ("xy", "the convolutions before x and y were not found in both files and not compared"),
-        (
-            "xyz",
-            (
-                "the convolutions before the layers were not found in both files: only the "
-                "BatchNorm layers were compared"
-            ),
-        ),
+        ("x", "the convolution before x was not found with equal shapes in both files, and "),
+        ("xy", "the convolutions before x and y were not found with equal shapes in both files, "),
+        ("xyz", "the convolutions before the layers were not found with equal shapes in both "),
     ],
 )
 def test_convolutions_that_were_not_found(unknown, line):
     layers = [layer(name, before=None if name in unknown else Same.SAME) for name in "xyz"]
-    assert said(*layers) == [line]
+    (found,) = said(*layers)
+    assert found.startswith(line)
+    assert ("only the BatchNorm layers were compared" in found) is (unknown == "xyz")
+
+
+def test_layers_of_other_sizes_have_other_convolutions():
+    other = Found(State.DIFFERENT, numbers={"cause": "size"})
+    assert said(replace(layer(before=None), found=other)) == []
 
 
 KERAS, TORCH = Eps(1e-3, "keras"), Eps(1e-5, "torch")
