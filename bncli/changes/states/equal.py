@@ -23,7 +23,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             State.COUNTER,
             f"only the counter changed, from {plain_count(a)} to {plain_count(b)}",
             numbers={"cause": "counter"},
-            hint="Nothing needs fixing unless momentum is none, where the counter is a weight.",
+            hint="Nothing needs fixing unless momentum is None, where the counter is a weight.",
         )
     if (other := _other_eps(pair)) is not None:
         return other

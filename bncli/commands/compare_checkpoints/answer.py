@@ -44,8 +44,8 @@ STILL = frozenset({State.IDENTICAL, State.ROUNDED})
 GREATEST, LISTED = "of each state those with the greatest effect", "-v lists each layer"
 """What stands below a table that does not show all layers."""
 
-SAYS_NOTHING = (None, "0")
-"""The cells of a column that is left out where all are such."""
+UNCHANGED = {"batches": "0", "moved": "0", "ratio": "1", "effect": "0", "change": "0"}
+"""The cells of each column that says nothing where all are such."""
 
 MOST_NAMED = 3
 """Layers of one state that have rows of their own where there are many."""
@@ -133,7 +133,7 @@ def layers_answer(
         column
         for column in COLUMNS
         if column.key in ("layer", "state")
-        or any(row[column.key] not in SAYS_NOTHING for row in rows)
+        or any(row[column.key] not in (None, UNCHANGED.get(column.key)) for row in rows)
     )
     return (Table("answer", "", columns, rows, note=note),)
 

@@ -213,7 +213,7 @@ def _fault(group: Group) -> str:
     if group.state is State.WEIGHTS and (causes == {"before"} or not own):
         return "only the weights before the layer moved"
     if group.state is State.RESET and _all_new(group):
-        return "all values are those of a network before training"
+        return "the tensors are those of a network before training"
     if group.state is State.RESET and causes == {"half"}:
         return "the mean or the variance was reset"
     if group.state is State.EMPTY and causes == {"half"}:

@@ -23,6 +23,12 @@ def answer(layers, *findings):
     return table
 
 
+def test_a_column_in_which_nothing_changed_is_left_out():
+    still = Measures(0, 0.0, 0.0, 1.0, 1.0, 0.5, 0.0)
+    layer = LayerVersion("a", "a", How.NAME, Certainty.CERTAIN, Found(State.WEIGHTS), still)
+    assert [column.key for column in answer([layer]).columns] == ["layer", "state", "change"]
+
+
 def test_few_layers_are_all_shown_in_the_order_of_their_states():
     layers = [
         version("a", State.IDENTICAL),

@@ -116,7 +116,7 @@ def test_the_whole_in_one_sentence():
         ),
         (
             [*some(State.RESET, 2, cause="untrained"), *some(State.RESET, 1, start=2)],
-            "in all 3 layers all values are those of a network before training",
+            "in all 3 layers the tensors are those of a network before training",
         ),
         (some(State.DIFFERENT, 2), "both layers differ"),
         (some(State.STATISTICS, 2), "in both layers the statistics moved and the weights did not"),
