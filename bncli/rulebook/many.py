@@ -325,7 +325,7 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
     counts = ""
     if ranks.counts is not None:
         n, m = ranks.counts
-        counts = f"this is n/(n - 1) over m/(m - 1) with n = {n} and m = {m}"
+        counts = f"this is n/(n - 1) over m/(m - 1), for instance with n = {n} and m = {m}"
     parameters = (
         "weight and bias of all files agree in every bit that was read"
         if equal
@@ -347,7 +347,11 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
                 "counts": None if ranks.counts is None else [*ranks.counts],
             },
             detail=_sentence(parameters, counts),
-            hint="" if equal else "Nothing needs fixing before these files are merged.",
+            hint=""
+            if equal
+            else "Nothing needs fixing. Weights that were trained apart cannot be averaged."
+            if many.related is False
+            else "Nothing needs fixing before these files are merged.",
             severity=Severity.WARNING if equal else Severity.INFO,
             extent=ranks.layers,
         ),

@@ -23,6 +23,9 @@ LONGEST_GAP = 50
 around one place are turned back just so, but take longer to. In series that were really trained
 (learning rates from 1e-5 to 0.5, a cosine, weight decay up to 0.02) it was at most 0.38 over 5 to
 40 batches, and 0.43 over 100."""
+ABOUT_EQUAL = 4.0
+"""The largest squared distance over the smallest, up to which all files are about equally far from
+each other. In a run whose weights were thrown back once it was 16."""
 ORDERED = 0.9
 """The least share of threes of files in order for an order to be shown by the weights alone: a
 third are by chance."""
@@ -65,6 +68,13 @@ def turned_back(apart: FloatArray) -> float:
     )
     shares = sorted((away[steps > 0] / steps[steps > 0]).tolist())
     return float(shares[len(shares) // 4]) if shares else 0.0
+
+
+def about_equal(apart: FloatArray) -> bool:
+    """Whether the files are all about equally far from each other, in the sum over the tensors."""
+    whole = apart.sum(0)
+    pairs = [whole[pair] for pair in combinations(range(apart.shape[1]), 2)]
+    return bool(pairs) and 0 < max(pairs) <= ABOUT_EQUAL * min(pairs)
 
 
 def ordered(apart: FloatArray) -> float | None:

@@ -13,6 +13,7 @@ from bncli.changes.many.distances import (
     LONGEST_GAP,
     ORDERED,
     STAR,
+    about_equal,
     distances,
     ordered,
     turned_back,
@@ -107,7 +108,7 @@ def _related(result: Many, common: Common, health: Health) -> Many:
 
 def _from_one_start(ordered: Common, apart: FloatArray) -> bool:
     """Whether files whose counters grow come from one start, and not one from the other."""
-    if turned_back(apart) < STAR:
+    if not about_equal(apart) or turned_back(apart) < STAR:
         return False
     counters = _counters(ordered)
     return bool((np.diff(counters, axis=0) <= LONGEST_GAP).all())

@@ -204,7 +204,8 @@ def _said(fit: Fit, names: Sequence[str], off: int, layers: int, where: str) -> 
         return f"pooled over all data of {these}"
     unknown = "" if fit.unique else "; the weights are not unique"
     if fit.made is Made.WEIGHTED:
-        kind = "mean" if abs(float(fit.weights.sum()) - 1) < 1e-3 else "sum"
+        one = abs(float(fit.weights.sum()) - 1) < 1e-3
+        kind = "mean" if one and bool((fit.weights > -1e-3).all()) else "sum"
         return f"a weighted {kind} of {these}{unknown}"
     if fit.made is Made.RESET:
         return "those of a new layer"

@@ -94,8 +94,8 @@ def happened(many: Many) -> str:
         else:
             said.append(f"the statistics of {names[jump.path]} jump{after}")
     for still in many.stills:
-        which = f"{examples(still.layers)} stand{'s' * (len(still.layers) == 1)}"
-        said.append(f"the statistics of {which} still since {names[still.since]}")
+        which = examples(still.layers)
+        said.append(f"the statistics of {which} stand still since {names[still.since]}")
     if many.ranks is not None:
         number = f"{len(many.ranks.layers)} of {counted(many.layers, 'layer')}"
         said.append(f"the statistics differ in {number}, most in {many.ranks.worst}")

@@ -159,6 +159,23 @@ def test_a_run_is_never_taken_for_clients(tmp_path, rate, before, steps):
     assert kind(tmp_path, *states) is Kind.SERIES
 
 
+def test_a_run_that_was_thrown_back_once_is_no_clients(tmp_path):
+    """Its middle files are turned back, but they are not equally far from each other."""
+    torch.manual_seed(0)
+    start = copied(trained(network(), 30, 0))
+    far = {name: 0.3 * torch.randn_like(value.float()) for name, value in start.items()}
+    states = [
+        {
+            name: value + 10 * at
+            if "num" in name
+            else value + share * far[name] + 0.02 * torch.rand_like(value)
+            for name, value in start.items()
+        }
+        for at, share in enumerate((0, 0.6, 1, 0, 0.1, 0))
+    ]
+    assert kind(tmp_path, *states) is Kind.SERIES
+
+
 def test_weights_that_wander_make_a_series_likely(tmp_path):
     """So far apart in batches, a run around one place and clients of one start look alike."""
     torch.manual_seed(0)

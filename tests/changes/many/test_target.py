@@ -205,6 +205,7 @@ def test_an_extrapolation_is_a_weighted_sum(tmp_path):
     rows = origins(tmp_path, clients(2), networks.weighted(clients(2), [1.5, -0.5]))
     assert rows["parameters"].made is Made.WEIGHTED
     assert np.allclose(rows["parameters"].weights, [1.5, -0.5], atol=1e-3)
+    assert rows["parameters"].what == "a weighted sum of these 2 files"
 
 
 def test_a_sum_that_was_not_divided(tmp_path):
