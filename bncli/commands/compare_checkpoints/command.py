@@ -121,7 +121,8 @@ def _two(
     shown = _chosen(compared, globs)
     told = [layer for layer in shown if words.has_partner(layer)]
     names = list(map(called, shown))
-    found = change_findings(compared, asked)
+    common = told or any(layer.found.numbers.get("cause") != "alone" for layer in shown)
+    found = change_findings(compared, asked) if common else []
     findings = [finding for finding in found if finding.subject in names]
     severities = severities_of(findings)
     judged = bool(told or findings)

@@ -191,6 +191,8 @@ def test_nothing_in_common(run, pair):
     result = run("compare-checkpoints", "a.pt", "b.pt")
     assert result.code == ExitCode.NOTHING
     assert "NOTHING  no layer of a.pt is in b.pt: the first has block0.bn" in result.stdout
+    asked = run("compare-checkpoints", "a.pt", "b.pt", "--expect", "folded:*")
+    assert (asked.code, asked.stdout) == (result.code, result.stdout)
     torch.save(nn.BatchNorm1d(8).state_dict(), "a.pt")
     torch.save(nn.BatchNorm1d(8).state_dict(), "b.pt")
     report = run("compare-checkpoints", "a.pt", "b.pt", "-f", "json").report
