@@ -9,11 +9,20 @@ from bncli.rulebook.interface import in_prose, percent, times
 from bncli.rulebook.layers import plain_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bncli.model.changes import Found, LayerVersion, Measures
     from bncli.report import Value
 
 IN_FRONT = "the layer before it"
 """What many layers were folded into."""
+
+BEGIN: Mapping[str, str] = {
+    "trained": "trained on ",
+    "identical": "identical, ",
+    "rounded": "equal ",
+}
+"""What the phrase of a state completes, by its cause, where it is not a clause by itself."""
 
 
 def message_of(layer: LayerVersion, *, far: bool = True) -> str:
@@ -47,6 +56,12 @@ def brief(found: Found) -> str:
     if found.state is State.FOLDED:
         return found.what.replace(in_prose(str(found.numbers.get("convolution"))), IN_FRONT, 1)
     return found.what or found.state.value
+
+
+def clause_of(found: Found, *, many: bool) -> str:
+    """The claim of a state as it stands behind "not frozen:", perhaps of `many` layers."""
+    said = brief(found) if many else found.what or found.state.value
+    return f"{BEGIN.get(str(found.numbers.get('cause')), '')}{said}"
 
 
 def without_numbers(claim: str) -> str:
@@ -89,3 +104,13 @@ def evidence_of(layer: LayerVersion) -> dict[str, Value]:
         "weight_change": measures.weight_change,
         "effect": measures.effect,
     }
+
+
+def copied_words(layer: LayerVersion) -> tuple[str, str] | None:
+    """What stands in a layer's name, and in that of the copy whose tensors it took over."""
+    numbers, batches = layer.found.numbers, layer.measures.batches
+    if not numbers.get("branch") or batches is None or batches < 0:
+        return None
+    own = layer.other_name if numbers.get("cause") == "twin" else layer.name
+    pairs = zip(own.split("."), str(numbers.get("holds")).split("."), strict=False)
+    return next(((a, b) for a, b in pairs if a != b), None)

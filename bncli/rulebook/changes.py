@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bncli.light import dataclass
 from bncli.model.changes import Comparison, Same, State
 from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.change_words import brief, evidence_of, message_of
+from bncli.rulebook.change_words import clause_of, copied_words, evidence_of, message_of
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import label
 
@@ -188,13 +188,6 @@ STATES: Mapping[Expected, frozenset[State]] = {
 FEW = 3
 """Layers of one state of which the findings say how far each moved."""
 
-BEGIN: Mapping[str, str] = {
-    "trained": "trained on ",
-    "identical": "identical, ",
-    "rounded": "equal ",
-}
-"""What the phrase of a state completes, by its cause, where it is not a clause by itself."""
-
 HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
 """The causes under which both files compute the same in evaluation mode, up to rounding."""
 
@@ -264,7 +257,7 @@ class Whole:
         states = [layer.found.state for layer in compared.matched]
         moved = {State.TRAINED, State.WEIGHTS, State.DIFFERENT}
         every = Counter(layer.found.state for layer in compared.layers)
-        words_of = Counter(words for each in compared.matched if (words := _words(each)))
+        words_of = Counter(words for each in compared.matched if (words := copied_words(each)))
         return cls(
             any(state in TOOK_IN for state in states),
             any(state in moved for state in states)
@@ -352,7 +345,7 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     elif (
         rule is ORDER
         and found.numbers.get("cause") in ("other-layer", "twin")
-        and _words(layer) in whole.copies
+        and copied_words(layer) in whole.copies
     ):
         severity = Severity.INFO
         hint = "Nothing needs fixing if a copy takes over the tensors, as a target network does."
@@ -371,16 +364,6 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
     )
 
 
-def _words(layer: LayerVersion) -> tuple[str, str] | None:
-    """What stands in a layer's name, and in that of the copy whose tensors it took over."""
-    numbers, batches = layer.found.numbers, layer.measures.batches
-    if not numbers.get("branch") or batches is None or batches < 0:
-        return None
-    own = layer.other_name if numbers.get("cause") == "twin" else layer.name
-    pairs = zip(own.split("."), str(numbers.get("holds")).split("."), strict=False)
-    return next(((a, b) for a, b in pairs if a != b), None)
-
-
 def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:
     """Whether weights moved in training while the layer's statistics took nothing in."""
     numbers = layer.found.numbers
@@ -393,8 +376,6 @@ def _unexpected(
 ) -> Finding:
     """BN620, in the place of what the layer's state says by itself."""
     found = layer.found
-    said = brief(found) if many else found.what or found.state.value
-    begin = BEGIN.get(str(found.numbers.get("cause")), "")
     hint = own.hint if own is not None and own.severity is Severity.WARNING else ""
     if wanted in (Expected.TRAINED, Expected.FOLDED) and (
         not hint or found.state is State.STATISTICS
@@ -403,7 +384,7 @@ def _unexpected(
     return replace(
         UNEXPECTED.finding(
             label(layer.name or layer.other_name),
-            f"not {wanted.value}: {begin}{said}",
+            f"not {wanted.value}: {clause_of(found, many=many)}",
             {**evidence_of(layer), "expected": wanted.value},
             detail=found.detail,
             hint=hint,
