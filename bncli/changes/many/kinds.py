@@ -88,6 +88,8 @@ def _related(result: Many, common: Common, health: Health) -> Many:
         order = list(range(len(common.files)))
         result = replace(result, sure=Certainty.LIKELY)
     elif order is not None and (share := ordered(apart)) is not None and share <= DISORDERED:
+        if _uncounted(common.in_order(order)) > 1:
+            return _beside(replace(result, counted=Counted.DIFFERENT), common, health, None)
         result = replace(result, sure=Certainty.LIKELY, wanders=True)
     if order is None:
         return _beside(result, common, health, counted)
@@ -104,6 +106,22 @@ def _related(result: Many, common: Common, health: Health) -> Many:
         drift=series.drift,
     )
     return _with_health(result, health, series=True)
+
+
+def _uncounted(ordered: Common) -> int:
+    """In how many layers the statistics move from one file to the next, but not their counter."""
+    found = 0
+    for versions in ordered.layers:
+        refs = [each.tensors.get("running_mean") for each in versions]
+        if None in refs:
+            continue
+        means = [ref.read().tobytes() for ref in refs if ref is not None]
+        counts = [counter_of(each) for each in versions]
+        found += any(
+            counts[at] == counts[at + 1] is not None and means[at] != means[at + 1]
+            for at in range(len(versions) - 1)
+        )
+    return found
 
 
 def _from_one_start(ordered: Common, apart: FloatArray) -> bool:

@@ -176,6 +176,19 @@ def test_a_run_that_was_thrown_back_once_is_no_clients(tmp_path):
     assert kind(tmp_path, *states) is Kind.SERIES
 
 
+def test_fine_tunings_of_one_network_are_no_series(tmp_path):
+    """Some of them froze a part, so that the sums of their counters grow."""
+    start = trained(network(width=16, depth=4), 30, 0)
+    states = [copied(start)]
+    for seed, frozen in enumerate((("1", "4"), ("4",), ())):
+        state = copied(trained(deepcopy(start), 40, seed + 1, lr=0.1))
+        old = {name: value for name, value in states[0].items() if name.split(".")[0] in frozen}
+        states.append(state | old)
+    found = compare_many(opened(tmp_path, *states))
+    assert (found.kind, found.jumps) == (Kind.APART, ())
+    assert many_findings(found) == []
+
+
 def test_weights_that_wander_make_a_series_likely(tmp_path):
     """So far apart in batches, a run around one place and clients of one start look alike."""
     torch.manual_seed(0)
