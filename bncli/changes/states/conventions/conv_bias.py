@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.changes.biases import bias_of
 from bncli.changes.states.conventions.fitting import Room, shown, vector
+from bncli.changes.states.folded.biases import bias_of
 from bncli.light import np
 from bncli.model.changes import Found, State
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.changes.converted import converted
 from bncli.changes.pair import LayerPair
+from bncli.changes.states.moved.converted import converted
 from bncli.model.changes import Same, State
 from tests.changes.networks import side
 from tests.changes.pairs import pair, random_layer

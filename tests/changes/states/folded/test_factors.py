@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.changes.factors import BLOCK, FIRST, factors
+from bncli.changes.states.folded.factors import BLOCK, FIRST, factors
 from bncli.errors import TensorError
 from tests.changes.networks import ref
 

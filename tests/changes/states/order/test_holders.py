@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.changes.holders import holder_of
 from bncli.changes.pair import LayerPair
+from bncli.changes.states.order.holders import holder_of
 from bncli.model import TensorRef
 from tests.changes.networks import files, layer_refs, side, trained
 

@@ -9,8 +9,8 @@ from dataclasses import field, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from bncli.changes.alignment import aligned, contents, out_of_order
-from bncli.changes.behind import Fronts, behind_the_same, kin
+from bncli.changes.matching.alignment import aligned, contents, out_of_order
+from bncli.changes.matching.behind import Fronts, behind_the_same, kin
 from bncli.gate.places import INNER, WRAPPERS
 from bncli.light import dataclass
 from bncli.loaders.names import under

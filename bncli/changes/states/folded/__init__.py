@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from bncli.changes.biases import SAYS, bias_of, fold_of_bias
 from bncli.changes.contents import orders, turned
-from bncli.changes.factors import Factors, factors
 from bncli.changes.pair import Files, LayerPair, Side
+from bncli.changes.states.folded.biases import SAYS, bias_of, fold_of_bias
+from bncli.changes.states.folded.factors import Factors, factors
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
@@ -19,7 +19,7 @@ from bncli.report import Certainty
 from bncli.rulebook.interface import in_prose
 
 if TYPE_CHECKING:
-    from bncli.changes.biases import BiasFold
+    from bncli.changes.states.folded.biases import BiasFold
     from bncli.model import FloatArray, TensorRef
     from bncli.report import Value
     from bncli.state_dict.in_front import InFront

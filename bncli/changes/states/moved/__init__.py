@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.changes.converted import converted
 from bncli.changes.correlation import cosine_of, is_weight, judged, out_first
 from bncli.changes.pair import Files, LayerPair, Side
+from bncli.changes.states.moved.converted import converted
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
 from bncli.report import Certainty

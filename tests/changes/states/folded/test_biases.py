@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bncli.changes.biases import SAYS, Bias, bias_of, fold_of_bias
 from bncli.changes.pair import as_dtype
+from bncli.changes.states.folded.biases import SAYS, Bias, bias_of, fold_of_bias
 from tests.changes.networks import before
 from tests.changes.pairs import random_layer, side
 

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from bncli.changes.pair import Files, LayerPair, as_dtype
-from bncli.changes.permutations import equal_values
+from bncli.changes.states.order.permutations import equal_values
 from bncli.dtypes import COMPUTE_DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np

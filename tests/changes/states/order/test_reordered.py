@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from bncli.changes import reordered
 from bncli.changes.pair import LayerPair
-from bncli.changes.reordered import convolution_order
+from bncli.changes.states.order import reordered
+from bncli.changes.states.order.reordered import convolution_order
 from bncli.model.changes import Same
 from tests.changes.networks import before, side, trained
 

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.changes import alignment
-from bncli.changes.alignment import aligned, common, contents, out_of_order
+from bncli.changes.matching import alignment
+from bncli.changes.matching.alignment import aligned, common, contents, out_of_order
 from bncli.state_dict import batch_norm_layers
 from tests.changes.files import made, norm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bncli.changes.factors import ULPS
+from bncli.changes.states.folded.factors import ULPS
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.light import dataclass, np
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bncli.changes.holders import Holder, holder_of, other_branch, twin_of
 from bncli.changes.pair import Files, LayerPair, as_dtype, coarser
-from bncli.changes.permutations import Permutation, equal_values, permutation_of, round_numbers
-from bncli.changes.reordered import convolution_order
+from bncli.changes.states.order.holders import Holder, holder_of, other_branch, twin_of
+from bncli.changes.states.order.permutations import (
+    Permutation,
+    equal_values,
+    permutation_of,
+    round_numbers,
+)
+from bncli.changes.states.order.reordered import convolution_order
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
 from bncli.report import Certainty

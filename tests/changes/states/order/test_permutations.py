@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncli.changes.permutations import (
+from bncli.changes.states.order.permutations import (
     equal_values,
     permutation_of,
     round_numbers,

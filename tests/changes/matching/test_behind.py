@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bncli.changes.behind import behind_the_same, kin
+from bncli.changes.matching.behind import behind_the_same, kin
 from bncli.state_dict.in_front import InFront
 from tests.changes.files import ref
 
