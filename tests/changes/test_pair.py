@@ -101,3 +101,12 @@ def test_measures_are_those_of_the_formulas():
 def test_measures_of_what_is_missing_are_unknown():
     found = pair(side({"weight": np.ones(3)}, None), side(random_layer(3))).measures
     assert (found.batches, found.z_max, found.effect) == (None, None, None)
+
+
+def test_a_cast_of_float64_that_rounds_once_is_a_rounding():
+    wide = np.array([1 + 2.0**-11 + 2.0**-30, 2.5, -3.0])  # by way of float32 it is a tie
+    narrow = wide.astype(np.float16)
+    assert narrow[0] != wide.astype(np.float32).astype(np.float16)[0]
+    assert same_vectors(wide, narrow, "float64", "float16") is Same.ROUNDED
+    narrow[1] = 2
+    assert same_vectors(wide, narrow, "float64", "float16") is Same.MOVED
