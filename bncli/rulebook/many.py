@@ -23,7 +23,7 @@ MIXED = Rule(
     "BN617",
     "target-mixed",
     Severity.WARNING,
-    "the target's parameters, statistics and counters were not averaged alike",
+    "the target is not an average of the files in all its parts",
     "Average the running statistics along with the parameters, or re-estimate them with bncli "
     "recalibrate.",
     symptom="An averaged or merged model is much worse in evaluation than the files that it was "
@@ -34,7 +34,8 @@ MIXED = Rule(
     "(least squares over all values), and with one that holds the initial 0 and 1 as well. It is a "
     "warning if the parameters are averaged and the statistics are one file's, while those of the "
     "files differ; if the statistics hold a share of the initial 0 and 1; and if tensors were "
-    "summed and not divided. Summed counters are a note.",
+    "summed and not divided, or by a number that leaves weights which do not add up to 1. Summed "
+    "counters are a note.",
     certainty="Certain where a sum agrees within the rounding of the dtype, and where the files "
     "are much further apart than that. Likely where they are not, or where the share of the "
     "initial values is estimated from an average of other states.",
@@ -99,6 +100,9 @@ STILL = Rule(
     seen=("pytorch/executorch#21056", "FlyreelAI/sesemi#36"),
 )
 
+WHOLE = 0.01
+"""How far from 1 the weights of an average may add up to, which least squares find with less."""
+
 AVERAGED = (Made.MEAN, Made.SUBSET, Made.WEIGHTED, Made.POOLED)
 STATISTICS = ("statistics", "running_mean", "running_var")
 PARAMETERS = ("parameters", "weight and bias", "layers before")
@@ -107,7 +111,7 @@ PARAMETERS = ("parameters", "weight and bias", "layers before")
 def many_findings(many: Many) -> list[Finding]:
     """What many files show, each finding about the file that it is in."""
     if many.kind is Kind.TARGET:
-        found = [*_mixed(many), *_initial(many), *_summed(many)]
+        found = [*_mixed(many), *_initial(many), *_summed(many), *_short(many)]
         found = [replace(finding, path=many.target) for finding in found]
         return [*map(_spoilt, many.spoilt), *found]
     found = [*map(_spoilt, many.spoilt)]
@@ -194,6 +198,26 @@ def _summed(many: Many) -> list[Finding]:
         if row.made is Made.SUM and not found
     ]
     return found
+
+
+def _short(many: Many) -> list[Finding]:
+    """Sums whose weights do not add up to 1, so that they are no averages."""
+    return [
+        MIXED.finding(
+            row.group,
+            f"the weights of {_the(row.group)} add up to {percent(sum(row.weights))}, not 100%",
+            {"made": row.made.value, "weights": [*row.weights]},
+            hint="Divide the sum by the sum of its weights.",
+            sure=row.certainty,
+        )
+        for row in _rows(many, (*PARAMETERS, *STATISTICS))
+        if row.made is Made.WEIGHTED and row.unique and abs(sum(row.weights) - 1) > WHOLE
+    ]
+
+
+def _the(group: str) -> str:
+    """A group of tensors as a sentence names it."""
+    return group if group.startswith("running_") else f"the {group}"
 
 
 def _spoilt(spoilt: Spoilt) -> Finding:

@@ -129,3 +129,21 @@ def test_counts_that_explain_the_ratio_are_named():
         == "running_var of b.pt is 1.0376 times the first other file's in every channel"
     )
     assert "n = 18 and m = 50" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"), [((0.13, 0.12, 0.25), "50%"), ((1.0, 0.5, 0), "150%")]
+)
+def test_weights_that_do_not_add_up_are_a_warning(weights, said):
+    row = Origin("running_var", Made.WEIGHTED, "a weighted sum", weights=weights)
+    (finding,) = of_target(MEAN, row)
+    well_said(finding)
+    assert finding.message == f"the weights of running_var add up to {said}, not 100%"
+    assert finding.severity is WARNING
+
+
+@pytest.mark.parametrize("weights", [(0.2, 0.3, 0.5), (1.0, 1.0, -1.0), (0.3, 0.3, 0.399)])
+def test_weights_that_add_up_are_fine(weights):
+    assert not of_target(MEAN, Origin("statistics", Made.WEIGHTED, "a sum", weights=weights))
+    short = Origin("statistics", Made.WEIGHTED, "a sum", weights=(0.1, 0.1), unique=False)
+    assert not of_target(MEAN, short)
