@@ -45,9 +45,9 @@ ANSWER_COLUMNS = (
     Column("counter", "counter", spare=1),
     Column("z", "moved (std)"),
     Column("ratio", "var ratio"),
-    Column("furthest", "furthest", spare=2),
+    Column("furthest", "worst ratio", spare=2),
     Column("what", "", wraps=True),
-    Column("worst", "most in", spare=3),
+    Column("worst", "worst layer", spare=3),
 )
 
 
@@ -113,20 +113,22 @@ def _of_target(many: Many, files: Sequence[Given], aim: Given) -> Report:
         for origin in many.origins
     ]
     columns = (
-        Column("group", "of the target"),
-        Column("what", "is", wraps=True),
+        Column("group", "part of the target"),
+        Column("what", "what it is", wraps=True),
         Column("weights", "weights", wraps=True),
         Column("residual", "left over", spare=1),
-        Column("off", "not in", spare=2),
+        Column("off", "except in", spare=2),
     )
     there = [column for column in columns if any(row[column.key] is not None for row in shown)]
     made = [origin.made.value for origin in many.origins]
+    note = "left over is in shares of how far the files are from their mean"
+    note = note if any(row["residual"] is not None for row in shown) else ""
     return Report(
         command="compare-checkpoints",
         facts=_facts(many, files, aim, [[each, made.count(each)] for each in dict.fromkeys(made)]),
         tables=(Table("origins", f"What {aim.spec} is made of", ORIGIN_COLUMNS, rows),),
         subject=(f"{aim.spec} beside {_files(files)}  {words.layers(many)}",),
-        answer=(Table("answer", "", tuple(there), shown),),
+        answer=(Table("answer", "", tuple(there), shown, note=note),),
         verdict=words.made(many.origins) if rows else words.nothing(many),
     )
 

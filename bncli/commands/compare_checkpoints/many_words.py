@@ -99,15 +99,16 @@ def happened(many: Many) -> str:
     if many.ranks is not None:
         number = f"{len(many.ranks.layers)} of {counted(many.layers, 'layer')}"
         said.append(f"the statistics differ in {number}, most in {many.ranks.worst}")
+    if many.related is False:
+        runs = [f"{examples([names[path] for path in run])} are of one run" for run in many.runs]
+        said.append(", ".join(("some of these networks were trained apart", *runs)))
+    said = said or ["no file stands out"]
     if many.drift is not None:
         first, last = (short(value) for value in many.drift)
         said.append(
             f"the first third of the layers moves by {first} std a file, the last by {last}"
         )
-    if many.related is False:
-        runs = [f"{examples([names[path] for path in run])} are of one run" for run in many.runs]
-        said.append(", ".join(("some of these networks were trained apart", *runs)))
-    return "; ".join(said) or "no file stands out"
+    return "; ".join(said)
 
 
 def states(many: Many) -> list[list[Value]]:
