@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
-from bncli.model.changes import Comparison, Same, State
-from bncli.report import Certainty, Finding, Severity
-from bncli.rulebook.change_words import clause_of, copied_words, evidence_of, message_of
+from bncli.model.changes import State
+from bncli.report import Certainty, Severity
 from bncli.rulebook.interface import Rule
-from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
     from bncli.model.changes import LayerVersion
@@ -185,42 +181,6 @@ STATES: Mapping[Expected, frozenset[State]] = {
 }
 """The states that meet an expectation."""
 
-FEW = 3
-"""Layers of one state of which the findings say how far each moved."""
-
-HARMLESS = frozenset({"affine-only", "bias-in-mean", "few-roundings"})
-"""The causes under which both files compute the same in evaluation mode, up to rounding."""
-
-MISTAKES = frozenset(
-    {
-        "weight-neutral",
-        "bias-neutral",
-        "kernel-transposed",
-        "kernel-flipped",
-        "channels-exchanged",
-        "outputs-permuted",
-    }
-)
-"""The causes of weights that differ as no training makes them."""
-
-TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
-"""The states of a layer whose statistics took batches in."""
-
-RULES_OF: Mapping[State, Rule] = {
-    State.STATISTICS: STATISTICS_ALONE,
-    State.WEIGHTS: WEIGHTS_ALONE,
-    State.RESET: LOST,
-    State.EMPTY: LOST,
-    State.LOST: LOST,
-    State.IMPOSSIBLE: LOST,
-    State.CONVENTION: CONVENTION,
-    State.ORDER: ORDER,
-    State.FOLDED: FOLDED,
-    State.DIFFERENT: DIFFERENT,
-    State.COUNTER: DIFFERENT,
-}
-"""The rule of each state that is more than a line in a table."""
-
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -234,161 +194,3 @@ class Expectation:
         if not self.means(layer.name or layer.other_name):
             return False
         return layer.found.state not in STATES[self.what] or bool(layer.found.numbers.get("fault"))
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """What the layers of two files did together.
-
-    `training` says that some layer's statistics took batches in, `weights` that some weights moved.
-    `many` are the states of many layers, of which the findings do not say how far each moved: their
-    claims are then one. `copies` are the words by which the names of several layers differ from
-    those of the layers whose tensors they took over: "q_net_target" and "q_net".
-    """
-
-    training: bool
-    weights: bool
-    many: frozenset[State] = frozenset()
-    copies: frozenset[tuple[str, str]] = frozenset()
-
-    @classmethod
-    def of(cls, compared: Comparison) -> Whole:
-        """Of all layers that were matched."""
-        states = [layer.found.state for layer in compared.matched]
-        moved = {State.TRAINED, State.WEIGHTS, State.DIFFERENT}
-        every = Counter(layer.found.state for layer in compared.layers)
-        words_of = Counter(words for each in compared.matched if (words := copied_words(each)))
-        return cls(
-            any(state in TOOK_IN for state in states),
-            any(state in moved for state in states)
-            or any(layer.before is Same.MOVED for layer in compared.matched),
-            frozenset(state for state, count in every.items() if count > FEW),
-            frozenset(words for words, count in words_of.items() if count > 1),
-        )
-
-
-def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) -> list[Finding]:
-    """What two files show, one finding at most for each layer.
-
-    A layer that is not as `expected` is an error, whatever else it is. Those that differ because
-    the weights of the files are not correlated have one finding together. The findings are about
-    the second file, or about the first where that lacks what the second has.
-    """
-    whole = Whole.of(compared)
-    findings = []
-    apart = []
-    for layer in compared.layers:
-        unrelated = layer.found.numbers.get("cause") == "unrelated"
-        finding = None if unrelated else _finding(layer, whole)
-        unmet = next((each for each in expected if each.fails(layer)), None)
-        if unmet is None and finding is not None and finding.severity is Severity.INFO:
-            asked = any(each.means(layer.name or layer.other_name) for each in expected)
-            finding = None if asked else finding  # what was asked for is nothing to note
-        if unmet is not None:
-            many = layer.found.state in whole.many
-            finding = _unexpected(layer, unmet.what, finding, many=many)
-        if finding is not None:
-            numbers = layer.found.numbers
-            first = "first" in (numbers.get("missing_in"), numbers.get("in"))
-            path = compared.path if first else compared.other_path
-            findings.append(replace(finding, path=path))
-        elif unrelated:
-            apart.append(layer)
-    return findings + _apart(apart, compared)
-
-
-def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding]:
-    """BN621 of all layers that differ as those of two networks do."""
-    if not layers:
-        return []
-    names = tuple(label(layer.name) for layer in layers)
-    by = "" if compared.correlation is None else f" ({compared.correlation:.2g})"
-    finding = DIFFERENT.finding(
-        names[0],
-        f"{layers[0].found.what}{by}",
-        {**evidence_of(layers[0]), "layers": names, "correlation": compared.correlation},
-        detail="So it is with networks that were trained apart, each from a start of its own.",
-        sure=layers[0].found.certainty,
-        places=names,
-    )
-    return [replace(finding, path=compared.other_path)]
-
-
-def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
-    """The finding of a layer's state, None where it needs none."""
-    found = layer.found
-    rule = RULES_OF.get(found.state)
-    if rule is None or found.numbers.get("cause") == "alone":  # the file has no such part
-        return None
-    severity, hint, detail = rule.severity, found.hint, found.detail
-    if rule is STATISTICS_ALONE and found.numbers.get("cause") == "dead":
-        severity = Severity.INFO
-        hint = "The layer may not be needed: what it gives does not depend on its input."
-    elif rule is STATISTICS_ALONE and not whole.weights:
-        detail = f"{detail} No weights moved in any layer.".strip()
-        hint = (
-            "If update_bn or bncli recalibrate made the second file, nothing needs fixing. "
-            "Otherwise call eval() on what is frozen."
-        )
-    if rule is STATISTICS_ALONE and layer.measures.batches == 0:
-        detail = f"{detail} The counter did not move: no batch in train() did this.".strip()
-        hint = "Find out what wrote these statistics: another rank, an average, or update_bn."
-    if rule is WEIGHTS_ALONE and not _took_nothing_in(layer, whole):
-        severity = rule.severity if found.numbers.get("cause") in MISTAKES else Severity.INFO
-        hint = found.hint or (
-            "Nothing needs fixing if the layer was in eval() on purpose. If neither file was "
-            "trained from the other, the weights were converted wrongly."
-        )
-    if rule is ORDER and found.numbers.get("convolution") == "same order":
-        severity = Severity.INFO
-        hint = hint or "Nothing needs fixing if the layers behind it take the same order."
-    elif (
-        rule is ORDER
-        and found.numbers.get("cause") in ("other-layer", "twin")
-        and copied_words(layer) in whole.copies
-    ):
-        severity = Severity.INFO
-        hint = "Nothing needs fixing if a copy takes over the tensors, as a target network does."
-    if rule is CONVENTION and found.numbers.get("cause") in HARMLESS:
-        severity, hint = Severity.INFO, hint or "Nothing needs fixing for evaluation."
-    if rule is FOLDED and not found.numbers.get("fault"):
-        severity, hint = Severity.INFO, "Nothing needs fixing."
-    return rule.finding(
-        label(layer.name or layer.other_name),
-        message_of(layer, far=found.state not in whole.many),
-        evidence_of(layer),
-        detail=detail,
-        hint=hint,
-        severity=severity,
-        sure=found.certainty,
-    )
-
-
-def _took_nothing_in(layer: LayerVersion, whole: Whole) -> bool:
-    """Whether weights moved in training while the layer's statistics took nothing in."""
-    numbers = layer.found.numbers
-    frozen = numbers.get("own_moved") is False  # the layer itself did not move at all
-    return bool(numbers.get("counted")) or (whole.training and not frozen)
-
-
-def _unexpected(
-    layer: LayerVersion, wanted: Expected, own: Finding | None, *, many: bool
-) -> Finding:
-    """BN620, in the place of what the layer's state says by itself."""
-    found = layer.found
-    hint = own.hint if own is not None and own.severity is Severity.WARNING else ""
-    if wanted in (Expected.TRAINED, Expected.FOLDED) and (
-        not hint or found.state is State.STATISTICS
-    ):
-        hint = f"Find out why the layer was not {wanted.value}, or change --expect."
-    return replace(
-        UNEXPECTED.finding(
-            label(layer.name or layer.other_name),
-            f"not {wanted.value}: {clause_of(found, many=many)}",
-            {**evidence_of(layer), "expected": wanted.value},
-            detail=found.detail,
-            hint=hint,
-            sure=found.certainty,
-        ),
-        instead_of=None if own is None else (own.code,),
-    )

@@ -17,7 +17,8 @@ from bncli.changes.compare import compare
 from bncli.loaders import open_file
 from bncli.model.changes import How, Same, State
 from bncli.report import Certainty, Severity
-from bncli.rulebook.changes import Expectation, Expected, change_findings
+from bncli.rulebook.change_findings import change_findings
+from bncli.rulebook.changes import Expectation, Expected
 from tests.changes.causes import all_fused
 from tests.changes.containers import saved
 from tests.changes.ports import PORTS, leaves, renamed, transposed

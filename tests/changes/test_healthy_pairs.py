@@ -11,7 +11,7 @@ from bncli.changes.compare import compare
 from bncli.loaders import open_file
 from bncli.model.changes import Comparison, LayerVersion, State
 from bncli.report import Severity
-from bncli.rulebook.changes import change_findings
+from bncli.rulebook.change_findings import change_findings
 from tests.changes.containers import CONTAINERS, saved
 from tests.changes.healthy import HEALTHY, averages
 from tests.changes.trainings import LAYERS, MORE, fresh, halved, state_of, train, trained

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bncli.model.changes import Comparison, Found, How, LayerVersion, Measures, State
 from bncli.report import Certainty
-from bncli.rulebook.changes import Expectation, Expected, change_findings
+from bncli.rulebook.change_findings import change_findings
+from bncli.rulebook.changes import Expectation, Expected
 
 
 def layer(state, name="bn", *, measures=None, before=None, **numbers):

@@ -112,7 +112,7 @@ def _two(
     from bncli.commands.compare_checkpoints.given import part_in
     from bncli.commands.compare_checkpoints.rows import layers_table
     from bncli.loaders import open_model
-    from bncli.rulebook.changes import change_findings
+    from bncli.rulebook.change_findings import change_findings
 
     a, b = open_model(first.path), open_model(second.path)
     parts = part_in(a, first.part), part_in(b, second.part)
