@@ -203,7 +203,7 @@ def _together(layers: tuple[LayerVersion, ...]) -> tuple[LayerVersion, ...]:
     if not {"trained", "backwards"} <= causes:
         return layers
     return tuple(
-        replace(layer, found=_fell(layer.found))
+        replace(layer, found=_fell(layer.found, layer.sure))
         if layer.found.numbers.get("cause") == "backwards"
         else layer
         for layer in layers
@@ -219,12 +219,13 @@ def _new_if_none_was_folded(layer: LayerVersion, every: Sequence[LayerVersion]) 
     return replace(layer, found=_lost("first", None, ""))
 
 
-def _fell(found: Found) -> Found:
+def _fell(found: Found, sure: Certainty) -> Found:
     """The state of a layer whose counter alone fell."""
     return Found(
         State.DIFFERENT,
         found.what,
         "The counters of other layers rose.",
+        sure,
         numbers={"cause": "counter-fell"},
         hint="Find out whether the layer was built anew between the two files.",
     )

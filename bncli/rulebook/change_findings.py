@@ -103,7 +103,7 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
         unmet = next((each for each in expected if each.fails(layer)), None)
         if unmet is None and finding is not None and finding.severity is Severity.INFO:
             asked = any(each.means(layer.name or layer.other_name) for each in expected)
-            finding = None if asked else finding  # what was asked for is nothing to note
+            finding = None if asked else finding  # the user asked for this state, and knows
         if unmet is not None:
             many = layer.found.state in whole.many
             finding = _unexpected(layer, unmet.what, finding, many=many)
@@ -127,7 +127,7 @@ def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding
         names[0],
         f"{layers[0].found.what}{by}",
         {**evidence_of(layers[0]), "layers": names, "correlation": compared.correlation},
-        detail="So it is with networks that were trained apart, each from a start of its own.",
+        detail="Networks that were trained apart, each from its own start, look like this.",
         sure=layers[0].found.certainty,
         places=names,
     )
@@ -165,7 +165,7 @@ def _finding(layer: LayerVersion, whole: Whole) -> Finding | None:
 def _statistics(layer: LayerVersion, whole: Whole, case: Case) -> Case:
     """Statistics that moved alone: by batches in train(), by no batch, or estimated again."""
     if layer.found.numbers.get("cause") == "dead":
-        hint = "The layer may not be needed: what it gives does not depend on its input."
+        hint = "If a ReLU follows, the layer may not be needed: it passes hardly anything on."
         return case._replace(severity=Severity.INFO, hint=hint)
     if not whole.weights:
         case = case._replace(

@@ -40,7 +40,8 @@ def message_of(layer: LayerVersion, *, far: bool = True) -> str:
     if found.state is State.WEIGHTS and found.numbers.get("cause") == "own":
         change = measures.weight_change
         by = f" by {percent(change)}" if change is not None else ""
-        return f"weight and bias moved{by}, the statistics did not"
+        which = found.what.partition(" moved")[0]
+        return f"{which} moved{by}, the statistics did not"
     return found.what or found.state.value
 
 
@@ -50,7 +51,7 @@ def brief(found: Found) -> str:
     if found.state is State.IMPOSSIBLE and cause != "counter":
         return found.what.partition(" in ")[0]
     if found.state is State.DIFFERENT and cause == "size":
-        return "the number of channels is another"
+        return "the number of channels differs"
     if cause == "not-folded":
         return f"it is gone, and {IN_FRONT} is not what folding it gives"
     if found.state is State.FOLDED:

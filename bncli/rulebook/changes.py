@@ -25,12 +25,14 @@ STATISTICS_ALONE = Rule(
     "fine-tuning.",
     arithmetic="running_mean or running_var differs between the two files, while weight and bias "
     "are the same bit for bit, or up to the rounding of a dtype. In a layer without weight and "
-    "bias, or whose weight is 1 and bias 0 in both files, the weights of the convolution or linear "
-    "layer before it are the same.",
+    "bias, or whose weight is 1 and bias 0 in both files, the weights of the convolution or "
+    "linear layer before it are the same. It is a note where bias is so far below 0 in every "
+    "channel that a ReLU behind the layer gives 0.",
     certainty="Certain as a fact, or likely where the match of the layers is. What it "
     "costs depends on how far the statistics moved.",
     lookalike="update_bn and bncli recalibrate do this on purpose, to all layers.",
     less_sure=(Certainty.LIKELY,),
+    milder=Severity.INFO,
     seen=("pytorch/pytorch#86590",),
 )
 WEIGHTS_ALONE = Rule(
@@ -43,12 +45,13 @@ WEIGHTS_ALONE = Rule(
     symptom="The network trains well, and is bad in evaluation, where the statistics are those "
     "of older weights.",
     arithmetic="weight or bias of the layer, or the weights of the convolution before it, differ "
-    "between the two files, while running_mean and running_var are the same bit for bit. It is a "
-    "warning if other layers' statistics moved, or if the layer's counter did: then the network "
-    "was in train(), and this layer took nothing in (its momentum is 0, it was in eval(), or the "
-    "buffers that were saved are not those that were trained); or if no training does this: a "
-    "weight that is 1, or a bias that is 0, in every channel, a kernel that is transposed or "
-    "flipped, output channels in another order. Otherwise it is a note.",
+    "between the two files, while running_mean and running_var are the same bit for bit, or up "
+    "to the rounding of a dtype. It is a warning if other layers' statistics moved, or if the "
+    "layer's counter did: then the network was in train(), and this layer took nothing in (its "
+    "momentum is 0, it was in eval(), or the buffers that were saved are not those that were "
+    "trained); or if no training does this: a weight that is 1, or a bias that is 0, in every "
+    "channel, a kernel that is transposed or flipped, input and output channels that are "
+    "exchanged, output channels in another order. Otherwise it is a note.",
     certainty="Certain as a fact, or likely where the match of the layers is.",
     lookalike="Fine-tuning in evaluation mode does this to all layers, on purpose. A layer that is "
     "frozen as a whole, in eval() and without gradients, stays as it is while the convolution "
@@ -65,12 +68,13 @@ LOST = Rule(
     "Take what is missing from the file that has it, or re-estimate the statistics with bncli "
     "recalibrate.",
     symptom="A model is worse in evaluation after it was saved, converted or loaded again.",
-    arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 (never "
-    "filled) in every channel, or they are NaN, infinite or, as a variance, negative, and in the "
-    "first file they are not. Or one of the two files lacks tensors of the layer; a layer that is "
-    "missing as a whole counts if the convolution before it is there and did not take it in. Among "
-    "many files, statistics of 0 and 1 or 0 and 0 count where another file's are not, unless "
-    "training begins there; NaN, Inf and negative variances count in each file.",
+    arithmetic="In the second file, the statistics are exactly 0 and 1 (initial) or 0 and 0 "
+    "(never filled) in every channel, or one of the two is; or a tensor of the layer holds NaN, "
+    "Inf or, as a variance, a negative value, or the counter does; and in the first file that is "
+    "not so. Or one of the two files lacks tensors of the layer; a layer that is missing as a "
+    "whole counts if the convolution before it is there and did not take it in. Among many "
+    "files, statistics of 0 and 1 or 0 and 0 count where another file's are not, unless training "
+    "begins there; NaN, Inf and negative variances count in each file.",
     certainty="Certain; likely where the layer counted batches and its variance is 0, as a "
     "momentum larger than the one assumed lets a constant input lead there.",
     lookalike="reset_running_stats() before statistics are estimated anew leaves 0 and 1, too. A "
@@ -88,12 +92,14 @@ CONVENTION = Rule(
     "copied.",
     arithmetic="One formula leads from the tensors of the first file to those of the second in "
     "every channel: the biased variance times n/(n-1), the variance plus eps, 1/sqrt(var + eps), "
-    "mean and variance exchanged, a common factor. It holds within the rounding of the dtype. It "
-    "is a note where both files give the same outputs in evaluation, up to rounding.",
-    certainty="Certain where the formula holds within the rounding of the numbers, likely where "
-    "it holds up to a scatter that is small beside what it explains.",
+    "mean and variance exchanged, a common factor. It holds within the rounding of the dtype. Or "
+    "all tensors are equal, and the files store another eps. It is a note where both files give "
+    "the same outputs in evaluation, up to rounding.",
+    certainty="Certain where one formula alone explains the numbers within their rounding, with "
+    "an n or an eps that is known. Likely where several do, where its number is not a usual one, "
+    "or where it holds up to a scatter that is small beside what it explains.",
     lookalike="A common factor on the means and its square on the variances come from an input "
-    "that was scaled, not from a convention.",
+    "that was scaled. It is reported here, and named so.",
     milder=Severity.INFO,
     less_sure=(Certainty.LIKELY,),
     seen=("pytorch/pytorch#22192",),
@@ -106,8 +112,9 @@ ORDER = Rule(
     "Put the channels into the order of the convolution before the layer, or the right layer in "
     "its place.",
     symptom="A ported model gives nonsense, although every tensor has the right shape and values.",
-    arithmetic="The same values stand in other channels, by one permutation in all tensors of the "
-    "layer; or they are those of another layer of either file.",
+    arithmetic="The same values stand in other channels, by one permutation in all tensors of "
+    "the layer, or only in some of them, or by several; or they are those of another layer of "
+    "either file.",
     certainty="Certain: no training gives the same values in another order. Where two layers of "
     "the second file are equal, it is likely that the one which moved further holds the other's.",
     lookalike="Channels that were sorted on purpose, as for pruning, have the convolution before "
@@ -126,7 +133,9 @@ FOLDED = Rule(
     arithmetic="In one file, the convolution holds weight * w / sqrt(var + eps) in every output "
     "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
     "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias. It is a warning if it is "
-    "not, or if the layer is still there as it was and is applied twice; else a note.",
+    "not, if the weight was multiplied by a wrong scale (without w or eps, with another eps, "
+    "without the root) or along the wrong axis, or if the layer is still there as it was and is "
+    "applied twice; otherwise a note.",
     certainty="Certain: it holds within the rounding of the dtype. A fold over the wrong axis is "
     "likely, as a square weight does not show which axis is the output's.",
     lookalike="Where the variances are large beside eps, several values of eps fit.",
@@ -141,9 +150,9 @@ UNEXPECTED = Rule(
     "Find out why the layer changed, or change --expect.",
     symptom="A gate between two checkpoints fails.",
     arithmetic="frozen asks for the same values up to the rounding of a dtype, identical for the "
-    "same bits, both for the layer and the convolution before it; trained asks for weights, "
-    "statistics and counter that moved together; folded for a layer that was folded into the "
-    "convolution before it, with the right bias.",
+    "same bits, both for the layer and the convolution before it; trained asks for weights and "
+    "statistics that moved, and for a counter, where there is one, that moved with them; folded "
+    "for a layer that was folded into the convolution before it, with the right bias.",
     certainty="Certain of what differs, or likely where the state itself is.",
     lookalike="Without --expect, the same states are warnings or notes with codes of their own.",
     less_sure=(Certainty.LIKELY,),
@@ -155,9 +164,10 @@ DIFFERENT = Rule(
     "the layers differ in a way that training does not explain",
     "Compare files of one training run, or say with --expect what should hold.",
     symptom="There is none by itself.",
-    arithmetic="Statistics and weights moved, but the counter did not, or the weights of the two "
-    "files are not correlated, as of networks that were trained apart, or the layers have "
-    "different sizes.",
+    arithmetic="Statistics and weights moved, but the counter did not, fell or is 0; or only the "
+    "counter changed; or the weights of the two files, or those before one layer, are not "
+    "correlated, as of networks that were trained apart; or the layers have different sizes, or "
+    "could not be read.",
     certainty="Certain that they differ, or likely where the match of the layers is.",
     lookalike="Two ranks or two runs at the same step have equal counters.",
     less_sure=(Certainty.LIKELY,),
@@ -190,7 +200,7 @@ class Expectation:
     means: Callable[[str], bool]
 
     def fails(self, layer: LayerVersion) -> bool:
-        """Whether it is about a layer that is not as it should be; a wrong fold is not."""
+        """Whether it means a layer that is not as asked; a wrong fold never is."""
         if not self.means(layer.name or layer.other_name):
             return False
         return layer.found.state not in STATES[self.what] or bool(layer.found.numbers.get("fault"))

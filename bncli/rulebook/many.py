@@ -28,17 +28,17 @@ MIXED = Rule(
     "recalibrate.",
     symptom="An averaged or merged model is much worse in evaluation than the files that it was "
     "made of.",
-    arithmetic="Parameters, statistics and counters of the target are each compared with those of "
-    "the files: with each file, with the mean of all or of some, with the statistics of all data "
-    "together (running_var is then the mean of var + (mean - total mean)^2), with a weighted sum "
-    "(least squares over all values), and with one that holds the initial 0 and 1 as well. It is a "
-    "warning if the parameters are averaged and the statistics are one file's, while those of the "
-    "files differ; if the statistics hold a share of the initial 0 and 1; and if tensors were "
-    "summed and not divided, or by a number that leaves weights which do not add up to 1. Summed "
-    "counters are a note.",
-    certainty="Certain where a sum agrees within the rounding of the dtype, and where the files "
-    "are much further apart than that. Likely where they are not, or where the share of the "
-    "initial values is estimated from an average of other states.",
+    arithmetic="Parameters, statistics and counters of the target are each compared with those "
+    "of the files: with each file, with the mean of all or of some, with the statistics of all "
+    "data together (running_var is then the mean of var + (mean - total mean)^2), with a "
+    "weighted sum (least squares over all values), and with one that holds the initial 0 and 1 "
+    "as well. It is a warning if the parameters are averaged and the statistics are one file's, "
+    "while those of the files differ; if the statistics hold a share of the initial 0 and 1; and "
+    "if tensors were summed and not divided by the number of files, or the weights of a sum do "
+    "not add up to 1. Summed counters are a note.",
+    certainty="Certain where a sum agrees within the rounding of the dtype and the files are "
+    "much further apart than that. Likely where they are not, or where the share of the initial "
+    "values is estimated from an average of other states.",
     lookalike="After update_bn or a recalibration, the statistics are none of the files' and no "
     "mean of them: nothing is reported.",
     less_sure=(Certainty.LIKELY,),
@@ -91,8 +91,9 @@ STILL = Rule(
     "with bncli recalibrate.",
     symptom="The network trains well, and gets worse in evaluation from file to file.",
     arithmetic="running_mean and running_var keep every bit through two steps of the series or "
-    "more, up to its end, while those of other layers move. It is a warning if the layer's weight "
-    "or bias moves, and otherwise a note: a frozen layer.",
+    "more, up to its end, while those of other layers move. It is a warning if the layer's "
+    "weight or bias moves (in a layer without them, the weights in front of it), and otherwise a "
+    "note: a frozen layer.",
     certainty="Certain as a fact.",
     lookalike="A layer that is frozen as a whole stands still on purpose: a note, also where the "
     "convolution in front of it is trained.",
@@ -101,7 +102,7 @@ STILL = Rule(
 )
 
 WHOLE = 0.01
-"""How far from 1 the weights of an average may add up to, which least squares find with less."""
+"""By how much the weights of an average may add up to more or less than 1."""
 
 AVERAGED = (Made.MEAN, Made.SUBSET, Made.WEIGHTED, Made.POOLED)
 STATISTICS = ("statistics", "running_mean", "running_var")
@@ -112,7 +113,12 @@ def many_findings(many: Many) -> list[Finding]:
     """What many files show, each finding about the file that it is in."""
     if many.kind is Kind.TARGET:
         found = [*_mixed(many), *_initial(many), *_summed(many), *_short(many)]
-        found = [replace(finding, path=many.target) for finding in found]
+        # What follows from a likely match of the layers is likely, too.
+        sure = {Certainty.CERTAIN: many.sure}
+        found = [
+            replace(each, path=many.target, certainty=sure.get(each.certainty, each.certainty))
+            for each in found
+        ]
         return [*map(_spoilt, many.spoilt), *found]
     found = [*map(_spoilt, many.spoilt)]
     found += [_stranger(stranger, len(many.paths)) for stranger in many.strangers]
@@ -137,7 +143,7 @@ def _mixed(many: Many) -> list[Finding]:
     detail = f"The parameters are {averaged[0].what}."
     if averaged[0].group != "parameters":
         detail = f"Of the parameters, {averaged[0].group} are {averaged[0].what}."
-    likely = Certainty.LIKELY in (averaged[0].certainty, alone[0].certainty, many.sure)
+    likely = Certainty.LIKELY in (averaged[0].certainty, alone[0].certainty)
     return [
         MIXED.finding(
             "statistics",
@@ -159,8 +165,9 @@ def _initial(many: Many) -> list[Finding]:
     return [
         MIXED.finding(
             row.group,
-            f"{'about ' if row.certainty is Certainty.LIKELY else ''}{percent(row.initial)} of the "
-            f"{row.group} is still the initial 0 and 1",
+            f"{'about ' if row.certainty is Certainty.LIKELY else ''}{percent(row.initial)} of "
+            f"{_the(row.group)} is still the initial "
+            f"{'1' if row.group == 'running_var' else '0 and 1'}",
             {"made": row.made.value, "initial": row.initial, "weights": [*row.weights]},
             detail="running_var = q + (1 - q) * var in every channel, with the files' variances "
             "and q the share of the initial value.",
@@ -178,7 +185,8 @@ def _summed(many: Many) -> list[Finding]:
     found = [
         MIXED.finding(
             row.group,
-            f"the {row.group} are the sum of {len(many.paths)} files, not divided by their number",
+            f"{_the(row.group)} {'is' if row.group.startswith('running_') else 'are'} the sum of "
+            f"{len(many.paths)} files, not divided by their number",
             {"made": row.made.value, "files": len(many.paths)},
             hint="Divide the sums by the number of files.",
             sure=row.certainty,
@@ -191,7 +199,8 @@ def _summed(many: Many) -> list[Finding]:
             "counters",
             f"num_batches_tracked is the sum of that of {np.count_nonzero(row.weights)} files",
             {"made": row.made.value, "files": int(np.count_nonzero(row.weights))},
-            hint="Nothing needs fixing, unless momentum is none: the next batch weighs too little.",
+            hint="Nothing needs fixing, unless momentum is None: the next batch then weighs too "
+            "little.",
             severity=Severity.INFO,
         )
         for row in _rows(many, ("counters",))
@@ -252,7 +261,7 @@ def _stranger(stranger: Stranger, others: int) -> Finding:
             names[0],
             f"the weights are not correlated with those of the other {others} files",
             {"file": stranger.path, "files": others, "layers": [*names]},
-            detail="So it is with networks that were trained apart, each from a start of its own.",
+            detail="Networks that were trained apart, each from its own start, look like this.",
             hint="Leave this file out, or give the one that belongs to the others.",
             places=names,
         ),
@@ -302,7 +311,7 @@ def _still(still: Still, many: Many) -> Finding:
     """Layers whose statistics stand still up to the last file."""
     since = PurePath(still.since).name
     count = len(many.paths) - many.paths.index(still.since)
-    moved = {True: "weight or bias moves", False: "weight and bias stand still, too", None: ""}
+    moved = {True: "their weights move", False: "their weights stand still, too", None: ""}
     return replace(
         STILL.finding(
             label(still.layers[0]),
@@ -343,7 +352,8 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
         claim = f"running_var of {file} is {ranks.factor:.5g} times {others} in every channel"
     else:
         claim = (
-            f"{file} is furthest from the other{'s' * (files > 2)}: a mean by {ranks.z:.3g} std, "
+            f"{file} is furthest from the other{'s' * (files > 2)}: a mean is off by "
+            f"{ranks.z:.3g} std, "
             f"a variance is {_times(ranks.var_ratio)}"
         )
     counts = ""
@@ -353,8 +363,7 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
     parameters = (
         "weight and bias of all files agree in every bit that was read"
         if equal
-        else f"the parameters of these {files} files differ, too: "
-        f"{'networks trained apart' if many.related is False else 'clients or separate runs'}"
+        else f"the parameters of these {files} files differ, too: clients or separate runs"
     )
     return replace(
         UNSYNCED.finding(
@@ -373,9 +382,7 @@ def _differ(many: Many, ranks: Ranks) -> Finding:
             detail=_sentence(parameters, counts),
             hint=""
             if equal
-            else "Nothing needs fixing. Weights that were trained apart cannot be averaged."
-            if many.related is False
-            else "Nothing needs fixing before these files are merged.",
+            else "Nothing needs fixing. If these files are merged, average their statistics, too.",
             severity=Severity.WARNING if equal else Severity.INFO,
             extent=ranks.layers,
         ),

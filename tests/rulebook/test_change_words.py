@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.model.changes import Found, Measures, State
@@ -35,7 +37,7 @@ def test_one_batch_is_no_plural():
     ("state", "numbers", "what", "said"),
     [
         (State.IMPOSSIBLE, {}, "bias became NaN in 7 of 8 channels", "bias became NaN"),
-        (State.DIFFERENT, {"cause": "size"}, "", "the number of channels is another"),
+        (State.DIFFERENT, {"cause": "size"}, "", "the number of channels differs"),
         (
             State.FOLDED,
             {"convolution": "a.conv"},
@@ -64,9 +66,11 @@ def test_a_claim_without_its_eps_or_count(end):
 
 
 def test_weights_that_moved():
-    moved = Measures(0, weight_change=0.024)
-    claim = message_of(layer(State.WEIGHTS, measures=moved, cause="own"))
-    assert claim == "weight and bias moved by 2.4%, the statistics did not"
+    moved = layer(State.WEIGHTS, measures=Measures(0, weight_change=0.024), cause="own")
+    for which in ("weight and bias", "bias"):
+        found = replace(moved.found, what=f"{which} moved, the statistics did not move")
+        claim = message_of(replace(moved, found=found))
+        assert claim == f"{which} moved by 2.4%, the statistics did not"
     assert message_of(layer(State.WEIGHTS, cause="before")) == "it is weights-moved"
 
 

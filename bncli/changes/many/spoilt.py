@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bncli.model.many import FileRow
 
 WHAT = {
-    State.RESET: "mean 0 and variance 1, and other values in other files",
-    State.EMPTY: "mean and variance are 0, and other values in other files",
+    State.RESET: "the mean is 0 and the variance 1, which they are not in other files",
+    State.EMPTY: "mean and variance are 0, which they are not in other files",
 }
 
 

@@ -10,7 +10,7 @@ from bncli.rulebook.layers import plain_count
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
-    """IDENTICAL, ROUNDED or COUNTER; None where a tensor moved, or the weights before the layer."""
+    """IDENTICAL, ROUNDED, COUNTER, or CONVENTION for another stored eps; None where it moved."""
     kinds = {*pair.same.values(), pair.before} - {None}
     if not pair.same or Same.MOVED in kinds:
         return None
@@ -35,7 +35,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     return Found(
         State.ROUNDED,
         f"up to the rounding of {dtype}" if dtype else "the same values in other bits",
-        numbers={"cause": "rounded", "dtype": dtype or None},
+        numbers={"cause": "rounded" if dtype else "same-values", "dtype": dtype or None},
     )
 
 

@@ -41,7 +41,10 @@ ORDER = (
 STILL = frozenset({State.IDENTICAL, State.ROUNDED})
 """The states of layers that did not move, whose names tell little."""
 
-GREATEST, LISTED = "of each state those with the greatest effect", "-v lists each layer"
+GREATEST, LISTED = (
+    "the layers with the greatest effect in each state are named",
+    "-v lists each layer",
+)
 """What stands below a table that does not show all layers."""
 
 UNCHANGED = {"batches": "0", "moved": "0", "ratio": "1", "effect": "0", "change": "0"}

@@ -90,7 +90,8 @@ def compare_checkpoints(
         return _two(files[0], files[1], layer or (), expected, weights=weights)
     for flag, value in (("--layer", layer), ("--expect", expect), ("--weights", weights)):
         if value:
-            raise UsageError(f"{flag} is for two files; there are {len(files)} here.")
+            there = f"; there are {len(files)} here" if aim is None else ", not for --with"
+            raise UsageError(f"{flag} is for two files{there}.")
     return report_on_many(files, aim)
 
 

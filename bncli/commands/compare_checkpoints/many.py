@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bncli.changes.many.common import names_of
 from bncli.commands.compare_checkpoints import many_words as words
 from bncli.commands.compare_checkpoints.rows import plain, short_certainty
-from bncli.model.many import Kind
+from bncli.model.many import Counted, Kind
 from bncli.report import ANSWER_ROWS, Column, Report, Table
 from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import label, plain_count
@@ -161,7 +161,8 @@ def _of_files(many: Many, files: Sequence[Given]) -> Report:
         for column in ANSWER_COLUMNS
         if column.key in ("path", "z") or any(row[column.key] for row in cells)
     )
-    what = "Files in the order of their counters" if series else "Files"
+    by_counter = many.kind is Kind.SERIES and many.counted is not Counted.NONE
+    what = "Files in the order of their counters" if by_counter else "Files"
     return Report(
         command="compare-checkpoints",
         facts=_facts(many, files, None, words.states(many)),

@@ -56,7 +56,9 @@ def test_the_layers_of_a_state_are_summed_up_but_for_those_that_moved_most():
         "12 layers",
     ]
     assert table.rows[3]["effect"] == "26"
-    assert table.note == "of each state those with the greatest effect; -v lists each layer"
+    assert table.note == (
+        "the layers with the greatest effect in each state are named; -v lists each layer"
+    )
 
 
 def test_layers_with_warnings_stand_before_others_of_their_state():

@@ -70,7 +70,7 @@ def said_of_constant(fit: Fit) -> Found:
     two = next((pair for pair in pairs if abs(size - (pair[0] - pair[1])) <= NEAR * size), None)
     said = f"{size:g}" if usual else f"{size:.3g}"
     larger = "second" if constant > 0 else "first"
-    reading = "One reading is that the one file has an eps in its variance."
+    reading = "Perhaps one of the files has an eps in its variance."
     if usual:
         reading = f"An eps was added to the variance of the {larger} file, or taken from the other."
     elif two:

@@ -351,7 +351,9 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
         more = list(faults.values())[1:]
         sentences.append(f"Also, {' and '.join(more)}.")
     if fold.left is not None and fold.left.layer.var is not None:
-        rest = ", and divides by sqrt(1 + eps)" if (fold.left.layer.var == 1).all() else ""
+        weight = fold.left.layer.weight
+        plain = (fold.left.layer.var == 1).all() and (weight is None or (weight == 1).all())
+        rest = ", and divides by sqrt(1 + eps)" if plain else ""
         sentences.append(f"The layer is still there{rest}.")
     return " ".join(sentences)
 

@@ -51,7 +51,12 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     batches = pair.measures.batches
     moving = bool(batches and batches > 0)
     kept = "the statistics did not move"
-    what = f"weight and bias moved, {kept}" if own else f"only the weights in front moved, {kept}"
+    leaves = [leaf for leaf in ("weight", "bias") if pair.same.get(leaf) is Same.MOVED]
+    what = (
+        f"{' and '.join(leaves)} moved, {kept}"
+        if own
+        else f"only the weights in front moved, {kept}"
+    )
     cause = "own" if own else "before"
     numbers: dict[str, Value] = {"cause": cause, "own_moved": own, "counted": moving}
     if not moving:
@@ -62,8 +67,8 @@ def _weights(pair: LayerPair, *, own: bool | None) -> Found:
     return Found(
         State.WEIGHTS,
         what,
-        f"The layer counted {plain_count(batches or 0)} batches, and their statistics were not "
-        "taken in.",
+        f"The layer counted {plain_count(batches or 0)} batch{'es' * (batches != 1)}, and the "
+        "statistics were not taken in.",
         numbers=numbers,
     )
 
@@ -78,8 +83,8 @@ def _statistics(side: Side, *, own: bool | None, before: bool | None) -> Found:
         return Found(
             State.STATISTICS,
             "the statistics moved, weight and bias did not",
-            "bias is so far below 0 in every channel that a ReLU behind the layer gives 0 for any "
-            "input, and no gradient reaches its weights.",
+            "bias is so far below 0 in every channel that a ReLU behind the layer gives 0 for "
+            "practically any input, and no gradient reaches its weights.",
             numbers={"cause": "dead", "before_moved": before},
         )
     return Found(
@@ -147,7 +152,8 @@ def _both(pair: LayerPair, files: Files) -> Found:
     if batches < 0:
         return Found(
             State.TRAINED,
-            f"the counter is {plain_count(-batches)} batches lower in the second file",
+            f"the counter is {plain_count(-batches)} batch{'es' * (batches != -1)} lower in the "
+            "second file",
             "The first file may be the later one, or the second an average that left the counter "
             "behind.",
             Certainty.LIKELY,

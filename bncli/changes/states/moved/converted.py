@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_VALUES = 1 << 22
 """Larger weights are not read for this."""
 FEWEST = 8
-"""Values that show a rounding to 8 bits: each lies within 2% of a step by chance 1 time in 25."""
+"""Values that show a rounding to 8 bits: by chance, 1 in 50 lies within 1% of a multiple."""
 COLOURS = (3, 4)
 """Input channels of a network for images."""
 NEUTRAL = {"weight": 1.0, "bias": 0.0}

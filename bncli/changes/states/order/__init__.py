@@ -131,7 +131,7 @@ def _permuted(
         return Found(
             State.ORDER,
             f"{examples(moved, len(VECTORS))} are in different orders",
-            f"{orders}."[:1].upper() + f"{orders}."[1:],
+            f"The channels of each: {orders}.",
             numbers={"cause": "permuted-apart", "tensors": moved},
         )
     if not kept:

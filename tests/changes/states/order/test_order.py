@@ -129,7 +129,7 @@ def test_tensors_in_two_orders_are_named():
     }
     found = find(pair(layer, moved), NO_FILES)
     assert found.numbers["cause"] == "permuted-apart"
-    assert found.detail == "Running_mean reversed; running_var shifted by 3."
+    assert found.detail == "The channels of each: running_mean reversed; running_var shifted by 3."
 
 
 def test_a_mask_that_moves_is_no_permutation():
