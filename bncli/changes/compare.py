@@ -54,9 +54,7 @@ def compare(
     inside = _inside(a, parts[0]), _inside(b, parts[1])
     layers = _together(tuple(_versions(matches, files, fronts, inside)))
     if related is False and any(layer.found.state is State.ORDER for layer in layers):
-        related = (
-            None  # layers were taken for others: what their weights have in common says little
-        )
+        related = None  # the weights of layers in each other's places have little in common
     return Comparison(
         str(a.path),
         str(b.path),

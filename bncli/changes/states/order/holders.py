@@ -32,7 +32,8 @@ class Holder:
     `offset` is its place among the layers of its width, less that of the layer that was looked at.
     `swapped` says that the second file has the latter's statistics in its place, `chain` names a
     further layer that holds the statistics of the one at this offset, "" for none. `branch` says
-    that the two names differ in one word that is no number, as those of a network and its copy.
+    that the two names differ in one word, and not just a number, as those of a network and its copy
+    do.
     """
 
     name: str
