@@ -178,6 +178,11 @@ class Table:
     lead: int = 1
     left_out: int = 0
 
+    @property
+    def abridged(self) -> bool:
+        """Whether its note refers to -v for the rows that it leaves out."""
+        return "-v lists" in self.note
+
     def shortened(self) -> Table:
         """The table with its first MOST_ROWS rows, and the number of the others."""
         more = len(self.rows) - MOST_ROWS
@@ -272,9 +277,7 @@ class Report:
         """What carries the answer of a delivered report, with rows; not what -v tells anyway."""
         main = () if verbose else self.tables[:1]
         answer = main if callable(self.answer) or not self.answer else self.answer
-        return tuple(
-            table for table in answer if table.rows and not (verbose and "-v lists" in table.note)
-        )
+        return tuple(table for table in answer if table.rows and not (verbose and table.abridged))
 
     def word_for(self, exit_code: ExitCode) -> str:
         """The word that the verdict begins with; "" where nothing was judged or found."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bncli.changes.contents import compared
 from bncli.changes.kinship import kinship
 from bncli.changes.matching import matched
+from bncli.changes.matching.behind import Fronts
 from bncli.changes.others import other_weights
 from bncli.changes.pair import Files, LayerPair, Side
 from bncli.changes.partners import Weights, partners
@@ -20,15 +21,11 @@ from bncli.process.progress import progress
 from bncli.report import Certainty
 from bncli.rulebook.interface import in_prose
 from bncli.state_dict import LayerRefs
-from bncli.state_dict.in_front import InFront, in_front
+from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
     from bncli.changes.matching import Match
     from bncli.model import TensorFile
-
-
-Fronts = Mapping[str, InFront]
-"""What is in front of layers, by the layers' names."""
 
 
 def compare(
@@ -43,8 +40,6 @@ def compare(
     matches = matched(a, b, parts)
     correlation, related = kinship(a, b, matches)
     files = Files(
-        a,
-        b,
         {match.a.name: match.a for match in matches if match.a is not None},
         {match.b.name: match.b for match in matches if match.b is not None},
         related,

@@ -17,7 +17,7 @@ from bncli.state_dict import VECTORS, LayerRefs, read_tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.model import FloatArray, TensorFile
+    from bncli.model import FloatArray
     from bncli.state_dict.in_front import InFront
 
 
@@ -153,14 +153,12 @@ class LayerPair:
 class Files:
     """What is known of the two files as wholes, for states that need more than a pair.
 
-    `a` and `b` are the files, `layers` and `other_layers` what was found in them, by full name.
+    `layers` and `other_layers` are what was found in the first and the second, by full name.
     `related` says whether the weights are those of one network at two times: False where they are
     not correlated, None where that cannot be told. `partners` are the names of the second file's
     layers by those of the first's. `kept` is for what a module computes once.
     """
 
-    a: TensorFile
-    b: TensorFile
     layers: Mapping[str, LayerRefs]
     other_layers: Mapping[str, LayerRefs]
     related: bool | None = None

@@ -10,7 +10,7 @@ import torch
 
 from bncli.changes.pair import Files, Side
 from bncli.dtypes import DTYPES
-from bncli.model import TensorFile, TensorRef
+from bncli.model import TensorRef
 from bncli.state_dict import LayerRefs
 from bncli.state_dict.in_front import InFront
 
@@ -57,8 +57,7 @@ def known_eps(of, eps):
 def files(layers=(), others=()):
     """Two files with these layers."""
     named = [{each.name: each for each in some} for some in (layers, others)]
-    empty = [TensorFile(Path(name), "npz", {}) for name in "ab"]
-    return Files(*empty, *named)
+    return Files(*named)
 
 
 @torch.no_grad()

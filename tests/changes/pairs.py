@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from bncli.changes.pair import Files, LayerPair, Side
 from bncli.dtypes import DTYPES, decode, encode
-from bncli.model import BatchNormState, TensorFile
+from bncli.model import BatchNormState
 from bncli.rulebook.layers import Layer
 from bncli.state_dict import LayerRefs
 
-NO_FILES = Files(TensorFile(Path("a"), "npz", {}), TensorFile(Path("b"), "npz", {}), {}, {})
+NO_FILES = Files({}, {})
 """Two files of which nothing is known but their names."""
 
 
