@@ -12,7 +12,7 @@ from pathlib import Path
 from bncli.errors import MissingTensorError, UnsupportedFileError
 from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics_file, open_source
 from bncli.loaders.names import find_name, quoted
-from bncli.loaders.registry import READ, TYPED, loader_of
+from bncli.loaders.registry import READ, TYPED, loader_of, loader_of_folder, whole_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
 
 
@@ -28,6 +28,7 @@ def open_file(path: Path | str) -> TensorFile:
         from bncli.loaders.standard_input import open_standard_input
 
         return open_standard_input()
+    path = whole_of(path)
     check_regular(path)
     if path.is_dir():
         return open_model(path)
@@ -50,7 +51,10 @@ def open_model(path: Path) -> TensorFile:
     """
     if path == STANDARD_INPUT:
         return _with_layers(open_file(path))
+    path = whole_of(path)
     check_regular(path)
+    if path.is_dir() and (loader := loader_of_folder(path)) is not None:
+        return loader.open_folder(path)
     from bncli.loaders.whole import Models, open_shards
 
     models = Models()

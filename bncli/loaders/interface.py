@@ -91,6 +91,22 @@ class Loader(Protocol):
         """The tensors in the file. Raises the FileError family and nothing else."""
 
 
+class FolderLoader(Protocol):
+    """One kind of model that lies in several files."""
+
+    def whole_of(self, path: Path) -> Path | None:
+        """The path to open for all of the model of which a path is a part or a short name.
+
+        None where it is none. By names alone: nothing is opened, and the path may not exist.
+        """
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether a folder is such a model. Raises nothing."""
+
+    def open_folder(self, folder: Path) -> TensorFile:
+        """The tensors of such a folder. Raises the FileError family and nothing else."""
+
+
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
     """Open a regular file; FileError says why that is not possible."""

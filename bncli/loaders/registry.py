@@ -1,18 +1,22 @@
 """The registry of loaders: one file each, asked in this order, imported when it is asked.
 
-A new format is a file beside this one with the two functions of `interface.Loader`, and a row here.
+A new format is a file beside this one with the two functions of `interface.Loader`, and a row here;
+a new kind of folder is one with the three of `interface.FolderLoader`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
-    from bncli.loaders.interface import Loader, Source
+    from bncli.loaders.interface import FolderLoader, Loader, Source
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 """How a ZIP archive begins: with its first member, or with its directory where it has none."""
@@ -78,3 +82,44 @@ def loader_of(source: Source, rows: Iterable[Row] = LOADERS) -> Loader | None:
             if loader.detect(source):
                 return loader
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A kind of model that lies in several files, by the name of the module that opens it.
+
+    A folder with one of the names `marks` in it may be such a model. `parts` is a pattern for the
+    ends of the names of files that may be parts of one.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    parts: str
+
+
+FOLDERS: tuple[Folder, ...] = ()
+"""Every kind of folder, in the order in which they are asked."""
+
+
+def whole_of(path: Path) -> Path:
+    """What to open for the model of which `path` is a part or a short name; else `path` itself."""
+    for row in FOLDERS:
+        if re.search(rf"(?:{row.parts})$", path.name) or not os.path.lexists(path):
+            whole = _folder_loader(row).whole_of(path)
+            if whole is not None:
+                return whole
+    return path
+
+
+def loader_of_folder(folder: Path) -> FolderLoader | None:
+    """The first kind of model that a folder is; None where it is none, or cannot be read."""
+    for row in FOLDERS:
+        if any(os.path.lexists(folder / mark) for mark in row.marks):
+            loader = _folder_loader(row)
+            if loader.is_whole(folder):
+                return loader
+    return None
+
+
+def _folder_loader(row: Folder) -> FolderLoader:
+    return cast("FolderLoader", import_module(f"bncli.loaders.{row.name}"))

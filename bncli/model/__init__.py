@@ -11,6 +11,8 @@ from bncli.model.layers import (
     BatchNormSettings,
     BatchNormState,
     RunningStats,
+    StoredFront,
+    StoredLayer,
 )
 from bncli.model.statistics import ChannelStats
 from bncli.model.tensors import TensorFile, TensorRef
@@ -28,6 +30,8 @@ __all__ = [
     "ChannelStats",
     "Closeness",
     "RunningStats",
+    "StoredFront",
+    "StoredLayer",
     "TensorFile",
     "TensorRef",
 ]

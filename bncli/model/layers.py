@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BatchNormModule:
-    """What a file stores of a BatchNorm module beside its tensors (pickled modules, ONNX).
+    """What a file stores of a BatchNorm module beside its tensors (pickled modules, ONNX, Keras).
 
-    `has_momentum` is False where the stored module has no momentum, as frozen ones: `momentum` is
-    then None without meaning the cumulative average.
+    `momentum` is the weight of the new batch, as in PyTorch; `stated_momentum` is what the file
+    says where its framework means something else by it. `has_momentum` is False where the stored
+    module has none, as frozen ones: `momentum` is then None without meaning the cumulative average.
+    `convention` names the row of `running_stats.frameworks` whose arithmetic the layer has.
+    `channel_axis` is that of the layer's input, None where the file does not say it.
     """
 
     class_name: str
@@ -27,6 +31,35 @@ class BatchNormModule:
     track_running_stats: bool | None = None
     training: bool | None = None
     has_momentum: bool = True
+    convention: str = "pytorch"
+    stated_momentum: float | None = None
+    channel_axis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFront:
+    """The convolution or linear layer in front of a layer, by a file's own account.
+
+    `weight` and `bias` are full names of tensors; `axis` of the weight is that of the output
+    channels.
+    """
+
+    name: str
+    weight: str
+    bias: str | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayer:
+    """Which tensors are a BatchNorm layer's, by a file's own account: its graph or its config.
+
+    `tensors` has the full name in the file of each tensor that the layer uses, by PyTorch's name
+    (weight, bias, running_mean, running_var, num_batches_tracked).
+    """
+
+    tensors: Mapping[str, str]
+    front: StoredFront | None = None
 
 
 @dataclass(frozen=True, slots=True)

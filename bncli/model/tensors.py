@@ -12,7 +12,7 @@ from bncli.dtypes import DTYPES, decode
 from bncli.errors import TensorError
 from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
-from bncli.model.layers import BatchNormModule
+from bncli.model.layers import BatchNormModule, StoredLayer
 from bncli.report import printable
 
 if TYPE_CHECKING:
@@ -168,9 +168,11 @@ class TensorRef:
 class TensorFile:
     """An opened file: its tensors by full name, in the file's order; nothing of them read yet.
 
-    `container` names the format, as the registry of loaders has it. `modules` holds the BatchNorm
-    modules stored as objects, by module path, and `skipped` says of what else is in the file, by
-    name, why it was not read.
+    `container` names the format, as the registry of loaders has it. `modules` holds what the file
+    says of BatchNorm modules beside their tensors, by module path, and `layers` which tensors are
+    a layer's where the file tells it: these are layers whatever they are called. `skipped` says of
+    what else is in the file, by name, why it was not read. `without_layers` is the reason, where it
+    shows, why the file has no BatchNorm layer: a clause without a full stop.
     """
 
     path: Path
@@ -178,3 +180,5 @@ class TensorFile:
     tensors: Mapping[str, TensorRef]
     modules: Mapping[str, BatchNormModule] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, StoredLayer] = field(default_factory=dict)
+    without_layers: str = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass
-from bncli.model import BatchNormModule, BatchNormState, TensorFile, TensorRef
+from bncli.model import BatchNormModule, BatchNormState, StoredLayer, TensorFile, TensorRef
 from bncli.report import printable
 from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, split
 
@@ -60,7 +60,8 @@ def batch_norm_layers(file: TensorFile) -> list[LayerRefs]:
     running_mean and running_var, one value a channel, and beside them a weight, a bias or a
     counter. So LayerNorm and GroupNorm stay out (no running statistics), as do normalisers of
     inputs (running statistics and nothing else) and modules stored as InstanceNorm. Statistics
-    that are called mean and var, as Flax does, need a scale and a bias beside them.
+    that are called mean and var, as Flax does, need a scale and a bias beside them. What the file
+    itself calls a layer comes first.
     """
     return [layer for layer in possible_layers(file).values() if is_batch_norm(layer)]
 
@@ -68,13 +69,16 @@ def batch_norm_layers(file: TensorFile) -> list[LayerRefs]:
 def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
     """Everything in the file that could be a BatchNorm layer if the user says so, by name.
 
-    That is whatever has running_mean and running_var, or a weight or bias of one axis.
+    That is what the file calls a layer, and whatever has running_mean and running_var, or a weight
+    or bias of one axis.
     """
+    told = {name: _told(file, name, stored) for name, stored in file.layers.items()}
+    taken = {full for stored in file.layers.values() for full in stored.tensors.values()}
     trees = any(map(has_trees, file.tensors))
     found: dict[str, dict[str, TensorRef]] = {}
     for name, ref in file.tensors.items():
         layer, leaf = split(name, trees=trees)
-        if leaf:
+        if leaf and name not in taken and layer not in told:
             found.setdefault(layer, {}).setdefault(leaf, ref)
     layers = {}
     for name, refs in found.items():
@@ -82,12 +86,19 @@ def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
         leaves = {leaf: refs[own] for leaf, own in names.items()}
         if leaves:
             layers[name] = LayerRefs(name, **leaves, module=file.modules.get(name), naming=naming)
-    return {
+    return told | {
         name: layer
         for name, layer in layers.items()
         if layer.has_statistics
         or any(ref is not None and ref.ndim == 1 for ref in (layer.weight, layer.bias))
     }
+
+
+def _told(file: TensorFile, name: str, stored: StoredLayer) -> LayerRefs:
+    """A layer of which the file itself says which tensors are its own."""
+    refs = {leaf: file.tensors[full] for leaf, full in stored.tensors.items()}
+    naming, _ = in_torch(frozenset(split(full)[1] for full in stored.tensors.values()))
+    return LayerRefs(name, **refs, module=file.modules.get(name), naming=naming)
 
 
 def read_state(layer: LayerRefs) -> BatchNormState:

@@ -66,9 +66,20 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
 
     A layer is left out where this leaves doubts: where names fit in one module and not in another
     one with the same names, as where the normalisation comes first; where layers of the two kinds
-    stand in runs; or where one convolution fits two layers.
+    stand in runs; or where one convolution fits two layers. Where the file itself says what is in
+    front, that holds.
     """
-    return _Search(file, layers).found()
+    told = {
+        name: InFront(
+            front.name,
+            file.tensors[front.weight],
+            None if front.bias is None else file.tensors[front.bias],
+            front.axis,
+        )
+        for name, stored in file.layers.items()
+        if name in layers and (front := stored.front) is not None
+    }
+    return _Search(file, layers).found() | told
 
 
 class _Search:

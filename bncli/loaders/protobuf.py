@@ -1,0 +1,124 @@
+"""Protobuf messages in a file, field by field through a window; what is long stays in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.loaders.interface import Source
+
+WINDOW = 1 << 16
+"""Bytes of a file that are in memory at a time."""
+MOST_FIELDS = 5_000_000
+"""How many fields of a file are looked at; a tensor in an ONNX file takes some 10."""
+LONGEST_TEXT = 1 << 16
+"""Longer texts are no name."""
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+"""The wire types; those of groups are not used any more."""
+
+
+class Field(NamedTuple):
+    """One field of a message: its number, its wire type, and its value.
+
+    A number stands in `value`, as it is stored: unsigned, the bits of a float. Of bytes (texts,
+    messages, packed numbers), `value` is how many there are. They lie from `start` to `stop` in the
+    file, as does a number of fixed size.
+    """
+
+    number: int
+    wire: int
+    value: int
+    start: int
+    stop: int
+
+
+class Wire:
+    """A file of protobuf messages. All methods raise CorruptFileError for what is no message.
+
+    They share a budget of `MOST_FIELDS`, beyond which UnsupportedFileError is raised.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._window, self._base = b"", source.start
+        self._left = MOST_FIELDS
+
+    def fields(self, start: int, stop: int) -> Iterator[Field]:
+        """The fields of the message that lies between two offsets, in their order."""
+        at = start
+        while at < stop:
+            self._left -= 1
+            if self._left < 0:
+                raise UnsupportedFileError(
+                    self._source.path, f"it has more than {MOST_FIELDS} fields."
+                )
+            tag, at = self._varint(at, stop)
+            number, wire = tag >> 3, tag & 7
+            value = 0
+            if wire == VARINT:
+                value, end = self._varint(at, stop)
+            elif wire == BYTES:
+                value, at = self._varint(at, stop)
+                end = at + value
+            elif wire in (FIXED32, FIXED64):
+                end = at + (4 if wire == FIXED32 else 8)
+                if end <= stop:
+                    value = int.from_bytes(self.bytes(at, end), "little")
+            else:
+                raise self.corrupt()
+            if number == 0 or end > stop:
+                raise self.corrupt()
+            yield Field(number, wire, value, at, end)
+            at = end
+
+    def bytes(self, start: int, stop: int) -> bytes:
+        """The bytes between two offsets; for what is short."""
+        if not self._base <= start or stop > self._base + len(self._window):
+            count = max(stop - start, min(WINDOW, self._source.size - start))
+            self._window, self._base = self._source.read(start, count), start
+        return self._window[start - self._base : stop - self._base]
+
+    def text(self, field: Field) -> str:
+        """A field of bytes as a text."""
+        if field.wire != BYTES or field.value > LONGEST_TEXT:
+            raise self.corrupt()
+        try:
+            return self.bytes(field.start, field.stop).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.corrupt() from None
+
+    def varints(self, field: Field) -> list[int]:
+        """The numbers of a repeated field, of which this is one, or all packed."""
+        if field.wire != BYTES:
+            return [field.value]
+        numbers, at = [], field.start
+        while at < field.stop:
+            self._left -= 1
+            if self._left < 0:
+                raise self.corrupt()
+            number, at = self._varint(at, field.stop)
+            numbers.append(number)
+        return numbers
+
+    def corrupt(self) -> CorruptFileError:
+        """The error for bytes that are no message."""
+        return CorruptFileError(
+            self._source.path,
+            "its protobuf messages are damaged or cut short; download or save it again.",
+        )
+
+    def _varint(self, at: int, stop: int) -> tuple[int, int]:
+        """A number of 64 bits, and where it ends."""
+        piece = self.bytes(at, min(at + 10, stop))
+        value = 0
+        for width, byte in enumerate(piece):
+            value |= (byte & 0x7F) << (7 * width)
+            if byte < 0x80:
+                return value & 0xFFFF_FFFF_FFFF_FFFF, at + width + 1
+        raise self.corrupt()
+
+
+def signed(value: int) -> int:
+    """A number of an int64 or int32 field, which may be negative."""
+    return value - (1 << 64) if value >> 63 else value
