@@ -13,7 +13,10 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Sample:
-    """Files by name, the one to open, the container, and the tensors that must be found."""
+    """Files by name, the one to open, the container, and the tensors that must be found.
+
+    `main` is "" where the folder is to be opened. Names may have folders in them.
+    """
 
     files: dict
     main: str
@@ -170,6 +173,7 @@ def packed(members, compression=zipfile.ZIP_STORED):
 def write(directory, sample):
     """Put a sample's files into a directory; the path to open."""
     for file_name, data in sample.files.items():
+        (directory / file_name).parent.mkdir(parents=True, exist_ok=True)
         (directory / file_name).write_bytes(data)
     return directory / sample.main
 

@@ -1,5 +1,7 @@
 """A quick portion of the fuzzer; `python -m tests.loaders.fuzz` is the long run."""
 
+import argparse
+import pickle
 import random
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import pytest
 
 from bncli.loaders import open_file
 
+from . import fuzz
+from .files import samples
 from .fuzz import check, mutate
 from .pickles import torch_zip
 
@@ -16,16 +20,32 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("seed", "mutants"),
-    [(11, 1000), *(pytest.param(seed, 4000, marks=pytest.mark.exhaustive) for seed in (11, 12))],
+    ("seed", "each"),
+    [(11, 40), *(pytest.param(seed, 1000, marks=pytest.mark.exhaustive) for seed in (11, 12))],
 )
-def test_mutants_give_values_or_one_sentence(seed, mutants):
+def test_mutants_of_every_container_give_values_or_one_sentence(seed, each, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.loaders.fuzz", f"--mutants={mutants}", f"--seed={seed}"],
-        capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False,
+        [
+            sys.executable, "-m", "tests.loaders.fuzz",
+            f"--each={each}", f"--seed={seed}", f"--keep={tmp_path}",
+        ],
+        capture_output=True, text=True, cwd=ROOT, timeout=7200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 failures" in done.stdout
+    tried = {line.partition(":")[0] for line in done.stdout.splitlines() if " mutants, " in line}
+    assert tried >= {*samples()}
+
+
+def test_a_mutant_that_ends_the_process_is_reported_and_the_rest_are_tried(tmp_path, capsys):
+    """Planted: seeds whose first mutants cannot even be made; the process ends with a traceback."""
+    files = tmp_path / "seeds"
+    files.write_bytes(pickle.dumps({"gone": ("x", {"x": b""})}))
+    (tmp_path / "mutant").mkdir()
+    args = argparse.Namespace(each=2, seed=1, keep=tmp_path)
+    tally, failures = fuzz.run("gone", args, files)
+    assert tally.mutants == 2
+    assert len(failures) == 2
+    assert failures[0].startswith("gone 0: the process ended with 1, ")
 
 
 def test_the_same_seed_gives_the_same_mutants():
