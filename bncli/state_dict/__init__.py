@@ -11,7 +11,7 @@ from bncli.errors import TensorError
 from bncli.light import dataclass
 from bncli.model import BatchNormModule, BatchNormState, StoredLayer, TensorFile, TensorRef
 from bncli.report import printable
-from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, split
+from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, of_convention, split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,10 +95,17 @@ def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
 
 
 def _told(file: TensorFile, name: str, stored: StoredLayer) -> LayerRefs:
-    """A layer of which the file itself says which tensors are its own."""
+    """A layer of which the file itself says which tensors are its own.
+
+    It is named as its tensors show; where their names say nothing, as its module's framework does.
+    """
     refs = {leaf: file.tensors[full] for leaf, full in stored.tensors.items()}
-    naming, _ = in_torch(frozenset(split(full)[1] for full in stored.tensors.values()))
-    return LayerRefs(name, **refs, module=file.modules.get(name), naming=naming)
+    module = file.modules.get(name)
+    leaves = frozenset(split(full)[1] for full in stored.tensors.values())
+    naming, names = in_torch(leaves)
+    if module is not None and "running_var" not in names:
+        naming = of_convention(module.convention) or naming
+    return LayerRefs(name, **refs, module=module, naming=naming)
 
 
 def read_state(layer: LayerRefs) -> BatchNormState:

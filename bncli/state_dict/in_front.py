@@ -79,7 +79,9 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
         for name, stored in file.layers.items()
         if name in layers and (front := stored.front) is not None
     }
-    return _Search(file, layers).found() | told
+    taken = {each.weight.name for each in told.values()}
+    found = _Search(file, layers).found()
+    return {name: each for name, each in found.items() if each.weight.name not in taken} | told
 
 
 class _Search:

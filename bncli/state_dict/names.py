@@ -38,6 +38,11 @@ OTHERS = (
 )
 """Each is known by its pair of statistics; the defaults are those in the frameworks' sources."""
 
+ONNX = Naming("onnx", "input_mean", "input_var", 1e-5, 0.1)
+"""The names of the operator's inputs; the tensors themselves may be called anything."""
+_FRAMEWORKS = {naming.name: naming for naming in (TORCH, GLUON, ONNX, *OTHERS)}
+_FRAMEWORKS |= {"pytorch": TORCH, "tf": _FRAMEWORKS["keras"], "haiku": _FRAMEWORKS["flax"]}
+
 WEIGHTS = ("weight", "gamma", "scale", "scales")
 BIASES = ("bias", "beta", "offset", "biases")
 
@@ -48,6 +53,11 @@ KNOWN = frozenset(
 _JOINED = re.compile(r"(?:arg:|aux:)?(.+)_(gamma|beta|moving_mean|moving_variance|moving_var)")
 """MXNet joins a layer's name and the tensor's by "_", and may put the kind of tensor before."""
 _JOINED_WEIGHT = re.compile(r"(?:arg:|aux:)?(.+)_(weight|bias)")
+
+
+def of_convention(name: str) -> Naming | None:
+    """The naming of the framework that a convention is called after, as "keras3" or "onnx-9"."""
+    return _FRAMEWORKS.get(name.partition("-")[0].rstrip("0123456789"))
 
 
 def split(name: str, *, trees: bool = False) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bncli.loaders import open_file
+from bncli.model import StoredFront, StoredLayer
 from bncli.state_dict import batch_norm_layers
 from bncli.state_dict.in_front import in_front
 from bncli.state_dict.names import split_any
@@ -341,6 +343,38 @@ def test_weight_bias_and_axis():
     assert front["layer1.bn"].bias is None
     assert front["bn"].bias is file.tensors["fc.bias"]
     assert {each.axis for each in front.values()} == {0}
+
+
+# ------------------------------------------------------------------ what the file itself tells
+
+
+def test_what_the_file_tells_of_the_layer_in_front_holds():
+    tensors = {"k": np.zeros((3, 3, 4, 8)), "kb": np.zeros(8)} | conv("conv1", 8, 3)
+    tensors |= norm("n", 8, 1) | norm("bn1", 8, 2) | norm("bn2", 8, 3)
+    own = {leaf: f"n.{leaf}" for leaf in KERAS}
+    stored = {
+        "BatchNorm_7": StoredLayer(own, StoredFront("Conv_6", "k", "kb", 3)),
+        "bn2": StoredLayer({leaf: f"bn2.{leaf}" for leaf in KERAS}),  # nothing is known
+    }
+    file = replace(made(tensors), layers=stored)
+    layers = {layer.name: layer for layer in batch_norm_layers(file)}
+    front = in_front(file, layers)
+    assert {name: (near.name, near.axis) for name, near in front.items()} == {
+        "BatchNorm_7": ("Conv_6", 3),
+        "bn1": ("conv1", 0),
+    }
+    assert front["BatchNorm_7"].weight is file.tensors["k"]
+    assert front["BatchNorm_7"].bias is file.tensors["kb"]
+    assert "BatchNorm_7" not in in_front(file, {"bn1": layers["bn1"]})
+
+
+def test_a_convolution_that_the_file_puts_before_one_layer_is_before_no_other():
+    tensors = conv("conv1", 8, 3) | norm("bn1", 8, 1) | norm("other", 8, 2)
+    own = {leaf: f"other.{leaf}" for leaf in KERAS}
+    stored = {"other": StoredLayer(own, StoredFront("conv1", "conv1.weight"))}
+    file = replace(made(tensors), layers=stored)
+    layers = {layer.name: layer for layer in batch_norm_layers(file)}
+    assert list(in_front(file, layers)) == ["other"]
 
 
 @pytest.mark.corpus

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bncli.state_dict.names import has_trees, in_torch, split
+from bncli.state_dict.names import has_trees, in_torch, of_convention, split
 
 rng = np.random.default_rng(0)
 NET = {
@@ -126,3 +126,11 @@ def test_torch_wins_where_both_names_are_there():
     naming, own = in_torch(names)
     assert naming.name == "torch"
     assert own["running_mean"] == "running_mean"
+
+
+def test_the_naming_of_a_convention():
+    assert of_convention("keras3").mean == "moving_mean"
+    assert of_convention("tf-unfused").name == "keras"
+    assert of_convention("onnx-9").name == "onnx"
+    assert of_convention("pytorch").name == "torch"
+    assert of_convention("equinox") is None

@@ -1,13 +1,15 @@
 """Which tensors are a BatchNorm layer, on files made of names and shapes alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bncli.errors import CorruptFileError, TensorError
-from bncli.model import BatchNormModule, TensorFile, TensorRef
+from bncli.model import BatchNormModule, StoredLayer, TensorFile, TensorRef
 from bncli.state_dict import batch_norm_layers, possible_layers, read_state, read_tensors
+from bncli.state_dict.names import TORCH
 
 PATH = Path("file.pt")
 STATISTICS = ("running_mean", "running_var")
@@ -241,3 +243,93 @@ def test_nothing_that_can_be_read_has_no_dtype():
 def test_a_label_shows_no_control_character():
     label = ref("bn\x1b[31m\n\ud800.weight", 1).label
     assert label == r"file.pt::bn\x1b[31m\x0a\ud800.weight"
+
+
+# ------------------------------------------------------------------ layers that a file tells
+
+
+def told(stored, *names, modules=None):
+    """A file that says of these layers which tensors are theirs."""
+    layers = {name: StoredLayer(tensors) for name, tensors in stored.items()}
+    return replace(file(*names, modules=modules), layers=layers)
+
+
+FOUR = {"weight": "w", "bias": "b", "running_mean": "m", "running_var": "v"}
+
+
+def test_a_layer_that_the_file_tells_has_tensors_with_any_names():
+    module = BatchNormModule("BatchNormalization", eps=1e-3, convention="onnx")
+    given = told(
+        {"/bn1/BatchNormalization": FOUR}, *"wbmv", modules={"/bn1/BatchNormalization": module}
+    )
+    (layer,) = batch_norm_layers(given)
+    assert layer.name == "/bn1/BatchNormalization"
+    assert {leaf: ref.name for leaf, ref in layer.tensors.items()} == {
+        "running_mean": "m",
+        "running_var": "v",
+        "weight": "w",
+        "bias": "b",
+    }
+    assert layer.module is module
+    assert layer.naming.name == "onnx"
+    assert read_state(layer).running_var.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("convention", "naming", "eps"),
+    [
+        ("onnx", "onnx", 1e-5),
+        ("onnx-9", "onnx", 1e-5),
+        ("keras3", "keras", 1e-3),
+        ("keras2", "keras", 1e-3),
+        ("tf-fused", "keras", 1e-3),
+        ("mxnet", "mxnet", 1e-3),
+        ("paddle-cudnn", "paddle", 1e-5),
+        ("flax", "flax", 1e-5),
+        ("haiku", "flax", 1e-5),
+        ("pytorch", "torch", 1e-5),
+        ("what-is-not-known", "torch", 1e-5),
+    ],
+)
+def test_names_that_say_nothing_leave_it_to_the_framework_what_is_assumed(convention, naming, eps):
+    module = BatchNormModule("BatchNorm", convention=convention)
+    (layer,) = batch_norm_layers(told({"0": FOUR}, *"wbmv", modules={"0": module}))
+    assert (layer.naming.name, layer.naming.eps) == (naming, eps)
+
+
+def test_names_that_show_the_naming_go_before_the_framework():
+    own = {leaf: f"layer1.bn1.{leaf}" for leaf in (*AFFINE, *STATISTICS)}
+    module = BatchNormModule("BatchNormalization", eps=1e-5, convention="onnx")
+    given = told({"/layer1/bn1": own}, *own.values(), modules={"/layer1/bn1": module})
+    (layer,) = batch_norm_layers(given)
+    assert layer.naming is TORCH
+    assert layer.name == "/layer1/bn1"
+
+
+def test_a_layer_that_is_told_is_not_found_once_more_by_its_names():
+    own = {leaf: f"bn.{leaf}" for leaf in (*AFFINE, *STATISTICS)}
+    others = [f"other.{leaf}" for leaf in (*AFFINE, *STATISTICS)]
+    given = told({"node_7": own}, *own.values(), *others)
+    assert [layer.name for layer in batch_norm_layers(given)] == ["node_7", "other"]
+    # Under its own name, too, it is what the file says: here without a weight.
+    fewer = {leaf: name for leaf, name in own.items() if leaf != "weight"}
+    (layer,) = batch_norm_layers(told({"bn": fewer}, *own.values()))
+    assert layer.name == "bn"
+    assert layer.weight is None
+    assert layer.bias is not None
+
+
+def test_two_layers_that_are_told_may_share_tensors():
+    second = FOUR | {"running_mean": "m2", "running_var": "v2"}
+    layers = batch_norm_layers(told({"a": FOUR, "b": second}, *FOUR.values(), "m2", "v2"))
+    assert [(layer.name, layer.weight.name, layer.running_var.name) for layer in layers] == [
+        ("a", "w", "v"),
+        ("b", "w", "v2"),
+    ]
+
+
+def test_a_layer_that_is_told_needs_neither_weight_nor_bias_where_its_module_is_told():
+    bare = {"running_mean": "m", "running_var": "v"}
+    module = BatchNormModule("BatchNormalization", convention="keras3")
+    assert batch_norm_layers(told({"bn": bare}, "m", "v", modules={"bn": module}))
+    assert list(possible_layers(told({"bn": bare}, "m", "v"))) == ["bn"]
