@@ -120,7 +120,6 @@ _FRAMEWORKS = (
     Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is an MXNet array file; {NOT_READ}"),
     Kind(begins(b"7767517\n"), f"it is an ncnn model; {MADE_FROM}"),
     Kind(probes.is_darknet, f"it is a Darknet weights file; {NOT_READ}"),
-    Kind(probes.is_msgpack, f"it is a MessagePack file, as Flax saves; {AS_FLAT_NPZ}"),
 )
 
 _DATA = (

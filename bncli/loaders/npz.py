@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
 from bncli.files.file_bytes import FileBytes
+from bncli.loaders import jax_trees
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import Header, flat_array, parse_header
@@ -35,23 +36,27 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The arrays by their member's name without ".npy"; a deflated one is inflated when read.
 
+    Names as JAX spells the paths through its trees, ['params']['bn']['scale'], come joined by "/".
     What else is in the archive, such as the folders that zip adds, is left out; a member that is
     called like a checkpoint is listed as skipped.
     """
     archive = source.archive
     assert archive is not None
+    stems = (name.removesuffix(".npy") for name in archive.members if _is_array(name))
+    names = jax_trees.plain_names(stems)
     tensors = {}
     for member in archive.members.values():
         if not _is_array(member.name):
             continue
-        name = member.name.removesuffix(".npy")
+        name = names[member.name.removesuffix(".npy")]
         tensors[name] = _tensor(source, archive, member, name)
     others = (name for name in archive.members if name.endswith(CHECKPOINTS))
     skipped = dict.fromkeys(
         (name for name in others if not name.endswith(".npy")),
         "it is not an array but another file inside the archive; unzip it and name it",
     )
-    return TensorFile(source.path, "npz", tensors, skipped=skipped)
+    layers, modules = jax_trees.layers_of(tensors)
+    return TensorFile(source.path, "npz", tensors, modules, skipped, layers)
 
 
 def _is_array(name: str) -> bool:

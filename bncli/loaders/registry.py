@@ -57,6 +57,13 @@ LOADERS = (
     Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
     Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
+    Row(
+        "flax",
+        "flax-msgpack",
+        "Flax",
+        (*(bytes([mark]) for mark in range(0x81, 0x90)), b"\xde", b"\xdf"),  # maps
+        (".msgpack",),
+    ),
     Row("nested", "torch-zip in zip", "in a .zip", ZIP),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),

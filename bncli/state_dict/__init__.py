@@ -98,14 +98,23 @@ def _told(file: TensorFile, name: str, stored: StoredLayer) -> LayerRefs:
     """A layer of which the file itself says which tensors are its own.
 
     It is named as its tensors show; where their names say nothing, as its module's framework does.
+    Vectors that keep axes of size 1 beside that of the channels, as Haiku's do, come without them.
     """
-    refs = {leaf: file.tensors[full] for leaf, full in stored.tensors.items()}
+    refs = {leaf: _squeezed(file.tensors[full]) for leaf, full in stored.tensors.items()}
     module = file.modules.get(name)
     leaves = frozenset(split(full)[1] for full in stored.tensors.values())
     naming, names = in_torch(leaves)
     if module is not None and "running_var" not in names:
         naming = of_convention(module.convention) or naming
     return LayerRefs(name, **refs, module=module, naming=naming)
+
+
+def _squeezed(ref: TensorRef) -> TensorRef:
+    """A tensor with one axis where the others have size 1."""
+    long = [axis for axis, size in enumerate(ref.shape) if size != 1] or [ref.ndim - 1]
+    if ref.ndim < 2 or len(long) > 1:
+        return ref
+    return replace(ref, shape=(ref.shape[long[0]],), strides=(ref.strides[long[0]],))
 
 
 def read_state(layer: LayerRefs) -> BatchNormState:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .flax_files import chunked, flat, flax_file, haiku_arrays, model
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -106,6 +108,8 @@ def samples():
     compressed, plain, fortran = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(plain, **{k.replace(".", "/"): v for k, v in arrays.items()})
     np.savez_compressed(compressed, **arrays)
+    haiku = io.BytesIO()
+    np.savez(haiku, **haiku_arrays())
     np.save(fortran, np.asfortranarray(arrays["transposed"].astype(">f4")))
     dense = {k: v.contiguous() for k, v in every.items()}
     del dense["complex128"]  # no dtype of safetensors
@@ -145,6 +149,12 @@ def samples():
             },
             "x", "safetensors", dense,
         ),
+        "flax": Sample({"x": flax_file(model())}, "x", "flax-msgpack", flat(model())),
+        "flax-chunked": Sample(
+            {"x": flax_file({"a": {"w": chunked(arrays["transposed"], 5)}, "step": 3})},
+            "x", "flax-msgpack", {"a/w": arrays["transposed"]},
+        ),
+        "npz-haiku": Sample({"x": haiku.getvalue()}, "x", "npz", haiku_arrays()),
         "nested": Sample(
             {"x": packed({"data": b"{}", "a/policy.pth": saved(every), "net.pt": saved(net)})},
             "x", "torch-zip in zip",

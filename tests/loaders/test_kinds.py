@@ -147,10 +147,6 @@ REFUSED = {
     "tensorrt": (b"ftrt" + bytes(20), "it is a TensorRT engine;"),
     "mxnet": (struct.pack("<3Q", 0x112, 0, 1), "it is an MXNet array file;"),
     "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a Darknet weights file;"),
-    "msgpack": (
-        b"\x82\xa6params\x80\xabbatch_stats\x80",
-        "it is a MessagePack file, as Flax saves; save its arrays with np.savez under their",
-    ),
     "events": (
         struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",
         "it is a TensorFlow ev",
