@@ -1,7 +1,8 @@
 """Which arrays in the trees of JAX's libraries are a BatchNorm layer's: Flax's and Haiku's.
 
 Their statistics and parameters lie in trees of their own. Haiku keeps of each statistic the
-average, which evaluation uses, what that is computed from ("hidden"), and a counter.
+average, which evaluation uses, what that is computed from ("hidden"), and a counter. The counter is
+not given as the layer's: the average is free of its initial value however few batches there were.
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ class _Statistics:
     mean: str
     var: str
     convention: str
-    counter: dict[str, str]
 
 
 def layers_of(
@@ -84,7 +84,7 @@ def layers_of(
         near = homes.get(own, {})
         parameters = next(iter(near.values())) if len(near) == 1 else {}
         layers[name] = StoredLayer(
-            parameters | {"running_mean": each.mean, "running_var": each.var} | each.counter
+            parameters | {"running_mean": each.mean, "running_var": each.var}
         )
         modules[name] = BatchNormModule("BatchNorm", has_momentum=False, convention=each.convention)
     return layers, modules
@@ -97,14 +97,11 @@ def _keys(name: str) -> list[str]:
 def _statistics(tensors: Mapping[str, TensorRef]) -> Iterator[_Statistics]:
     """Every pair of a mean and a variance under names that only these libraries use."""
     for mean in tensors:
-        counter = {}
         if (fits := HAIKU.fullmatch(mean)) is not None:
             var, convention = mean.replace("mean_ema", "var_ema"), "haiku"
-            count = f"{mean.removesuffix('average')}counter"
-            counter = {"num_batches_tracked": count} if count in tensors else {}
         elif (fits := FLAX.fullmatch(mean)) is not None:
             var, convention = f"{mean.removesuffix('mean')}var", "flax"
         else:
             continue
         if var in tensors and tensors[mean].shape == tensors[var].shape:
-            yield _Statistics(tuple(_keys(fits["layer"])), mean, var, convention, counter)
+            yield _Statistics(tuple(_keys(fits["layer"])), mean, var, convention)
