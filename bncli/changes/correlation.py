@@ -56,9 +56,13 @@ def judged(found: Sequence[tuple[float, float]]) -> tuple[float, bool | None]:
     return cosine, False if apart and float(units.sum()) >= FEWEST_UNITS else None
 
 
-def out_first(ref: TensorRef) -> TensorRef:
-    """A weight as PyTorch has it: the axes of the channels first, then those of the kernel."""
-    if parts_of(ref.name.removesuffix(":0"))[-1] not in OUT_LAST:
+def out_first(ref: TensorRef, axis: int | None = None) -> TensorRef:
+    """A weight as PyTorch has it: the axes of the channels first, then those of the kernel.
+
+    `axis` is that of the output channels, where that is known; else the name shows it.
+    """
+    last = parts_of(ref.name.removesuffix(":0"))[-1] in OUT_LAST
+    if not last and (axis is None or axis < 1 or axis != ref.ndim - 1):
         return ref
     *kernel, inputs, outputs = range(ref.ndim)
     if ref.shape[outputs] == 1:  # depthwise: the channels are where other kernels have the inputs

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.changes.correlation import cosine_of, is_weight, judged, out_first
-from bncli.changes.matching import Match, bare_name
+from bncli.changes.matching import Match
+from bncli.changes.matching.spelling import bare_name
 from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _in_front(
     theirs = in_front(b, {match.b.name: match.b for match in matches if match.b})
     for match in matches:
         if match.a and match.b and match.a.name in ours and match.b.name in theirs:
-            one = out_first(ours[match.a.name].weight)
-            two = out_first(theirs[match.b.name].weight)
+            near, other = ours[match.a.name], theirs[match.b.name]
+            one, two = out_first(near.weight, near.axis), out_first(other.weight, other.axis)
             if one.shape == two.shape and is_weight(one):
                 yield one, two

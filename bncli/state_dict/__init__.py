@@ -70,10 +70,15 @@ def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
     """Everything in the file that could be a BatchNorm layer if the user says so, by name.
 
     That is what the file calls a layer, and whatever has running_mean and running_var, or a weight
-    or bias of one axis.
+    or bias of one axis. A part of a file has the layers of which it has all tensors.
     """
-    told = {name: _told(file, name, stored) for name, stored in file.layers.items()}
-    taken = {full for stored in file.layers.values() for full in stored.tensors.values()}
+    whole = {
+        name: stored
+        for name, stored in file.layers.items()
+        if all(full in file.tensors for full in stored.tensors.values())
+    }
+    told = {name: _told(file, name, stored) for name, stored in whole.items()}
+    taken = {full for stored in whole.values() for full in stored.tensors.values()}
     trees = any(map(has_trees, file.tensors))
     found: dict[str, dict[str, TensorRef]] = {}
     for name, ref in file.tensors.items():

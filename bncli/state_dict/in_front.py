@@ -43,7 +43,7 @@ class InFront:
 class _Step:
     """What a file has under one name. `place` counts them in the file's order.
 
-    `above` is the name of the module that it is in, with its dot, and `own` the rest. `weight` has
+    `above` is the name of the module that it is in, with its dot, and `own` its own. `weight` has
     two or more axes and is called `leaf`; it is None for layers that have none.
     """
 
@@ -73,11 +73,11 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
         name: InFront(
             front.name,
             file.tensors[front.weight],
-            None if front.bias is None else file.tensors[front.bias],
+            None if front.bias is None else file.tensors.get(front.bias),
             front.axis,
         )
         for name, stored in file.layers.items()
-        if name in layers and (front := stored.front) is not None
+        if name in layers and (front := stored.front) is not None and front.weight in file.tensors
     }
     taken = {each.weight.name for each in told.values()}
     found = _Search(file, layers).found()
@@ -91,7 +91,7 @@ class _Search:
         self.layers = layers
         self.steps = list(_steps(file, layers))
         self.by_name = {step.name: step for step in self.steps}
-        self.by_lower = {step.name.lower(): step for step in self.steps}
+        self.by_lower = {f"{step.above}{step.own}".lower(): step for step in self.steps}
         names = [step.name for step in self.steps]
         self.is_sorted = file.container == "safetensors" or names == sorted(names)
 
@@ -224,8 +224,7 @@ def _steps(file: TensorFile, layers: Mapping[str, LayerRefs]) -> Iterator[_Step]
         layer, leaf = split_any(name, trees=trees)
         found[layer].setdefault(leaf, ref)
     for place, (name, refs) in enumerate(found.items()):
-        cut = max(name.rfind("."), name.rfind("/")) + 1
-        above, own = name[:cut], name[cut:]
+        above, own = _parts(name)
         leaf = next((leaf for leaf in (*OUT_FIRST, *OUT_LAST) if leaf in refs), "")
         weight = refs.get(leaf)
         if name in layers or weight is None or weight.ndim < 2 or not _is_float(weight):
@@ -234,6 +233,18 @@ def _steps(file: TensorFile, layers: Mapping[str, LayerRefs]) -> Iterator[_Step]
             named = (refs.get(bias) for bias in (*BIASES, "b"))
             bias = next((ref for ref in named if ref is not None and ref.ndim == 1), None)
             yield _Step(name, place, above, own, weight, leaf, bias)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The module that a layer is in, with its dot, and its own name.
+
+    Keras keeps a layer's tensors in a group of its name inside of another: conv1/conv1.
+    """
+    cut = max(name.rfind("."), name.rfind("/")) + 1
+    above, own = name[:cut], name[cut:]
+    outer = above.removesuffix(f"{own}/")
+    doubled = outer != above and (not outer or outer.endswith("/"))
+    return (outer if doubled else above), own
 
 
 def _is_float(ref: TensorRef) -> bool:

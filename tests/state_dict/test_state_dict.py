@@ -333,3 +333,10 @@ def test_a_layer_that_is_told_needs_neither_weight_nor_bias_where_its_module_is_
     module = BatchNormModule("BatchNormalization", convention="keras3")
     assert batch_norm_layers(told({"bn": bare}, "m", "v", modules={"bn": module}))
     assert list(possible_layers(told({"bn": bare}, "m", "v"))) == ["bn"]
+
+
+def test_a_part_of_a_file_has_the_layers_of_which_it_has_all_tensors():
+    second = {leaf: f"{name}2" for leaf, name in FOUR.items()}
+    given = told({"a": FOUR, "b": second}, *FOUR.values(), *second.values())
+    part = replace(given, tensors={n: r for n, r in given.tensors.items() if n != "v"})
+    assert list(possible_layers(part)) == ["b"]

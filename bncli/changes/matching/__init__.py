@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import field, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from bncli.changes.matching.alignment import aligned, contents, out_of_order
-from bncli.changes.matching.behind import Fronts, behind_the_same, kin
-from bncli.gate.places import INNER, WRAPPERS
+from bncli.changes.matching.alignment import contents, out_of_order
+from bncli.changes.matching.behind import behind_the_same, kin
+from bncli.changes.matching.in_order import FEWEST, fronts_of, in_order
+from bncli.changes.matching.sides import Layers, width
+from bncli.changes.matching.spelling import bare_name, counted_as, loosely, without_numbers
 from bncli.light import dataclass
-from bncli.loaders.names import under
 from bncli.model.changes import How
 from bncli.report import Certainty
-from bncli.rulebook.copies import COPY, parts_of, snake
-from bncli.state_dict import LayerRefs, is_batch_norm, possible_layers
-from bncli.state_dict.in_front import in_front
+from bncli.rulebook.copies import COPY, snake
+from bncli.state_dict import LayerRefs
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
 
 CERTAIN = Certainty.CERTAIN
-
-FEWEST = 3
-"""How many layers have to have the same names, or widths, for a part of a file to be taken for
-another part, unless a file has no more layers than that."""
 
 _MOST_PAIRS = 64
 """How many pairs of layers may share the end of a name: `bn1` alone tells little."""
@@ -35,6 +29,9 @@ _LONGEST_END = 24
 """How many components at the end of a name are looked at."""
 _SAMPLED = 4
 """How many layers are read to tell which of several parts that fit equally is meant."""
+
+
+_Spellings = tuple[tuple[How, Callable[[str], str]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +49,6 @@ class Match:
     out_of_order: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Layers:
-    """The layers of a file by name: all that could be matched, and which of them are BatchNorm.
-
-    `file` has the tensors of `part`, the part of the file that was asked for. `free` has the layers
-    without a partner yet.
-    """
-
-    file: TensorFile
-    every: Mapping[str, LayerRefs]
-    judged: frozenset[str]
-    part: str
-    free: dict[str, LayerRefs] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, file: TensorFile, part: str) -> _Layers:
-        """Those in a part of a file. Raises MissingTensorError where there is no such part."""
-        inside = replace(file, tensors=under(file.path, file.tensors, part))
-        possible = possible_layers(inside)
-        judged = frozenset(name for name, layer in possible.items() if is_batch_norm(layer))
-        every = {
-            name: layer
-            for name, layer in possible.items()
-            if name in judged or all(ref.ndim <= 1 for ref in layer.tensors.values())
-        }
-        return cls(inside, every, judged, part, dict(every))
-
-    @property
-    def left(self) -> list[LayerRefs]:
-        """The BatchNorm layers without a partner, in the file's order."""
-        return [layer for name, layer in self.free.items() if name in self.judged]
-
-    def short(self, name: str) -> str:
-        """A layer's name inside the part."""
-        return name[len(self.part) :].lstrip("./") if self.part else name
-
-
 def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> list[Match]:
     """The layers of two files in pairs, in the order of `a`; those that `b` alone has follow.
 
@@ -102,7 +62,7 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
     `parts` restricts each file to the names below a prefix, "" for all. Raises MissingTensorError
     where a file has no such part, FileError where a tensor that was read is damaged.
     """
-    ours, theirs = _Layers.of(a, parts[0]), _Layers.of(b, parts[1])
+    ours, theirs = Layers.of(a, parts[0]), Layers.of(b, parts[1])
     both = all(parts)  # the user has said which part is which: what the parts are called says less
     found: dict[str, Match] = {}
     crossed: list[tuple[str, str]] = []
@@ -115,22 +75,33 @@ def matched(a: TensorFile, b: TensorFile, parts: tuple[str, str] = ("", "")) -> 
                 kind = How.NAMING if named and not _one_naming(first, second) else how
                 found[name] = Match(first, second, kind, sure, (name, other) in crossed)
 
-    spellings = ((How.NAME, bare_name), (How.NAMING, _loosely))
+    spellings: _Spellings = ((How.NAME, bare_name), (How.NAMING, loosely))
+    spellings = spellings[: 1 if _counted_apart(ours, theirs) else 2]
     for how, spelling in () if _renumbered(ours, theirs) else spellings:
         keys = _keys(ours, theirs, spelling, parts_alone=both)
         for pairs, sure in _by_name(ours, theirs, *keys, parts=not found):
             claim(pairs, how, sure)
     named = bool(found)
-    same = contents(ours.left, theirs.left)
-    crossed += out_of_order(same, ours.left, theirs.left)
+    same = _same_contents(ours, theirs)
+    crossed += out_of_order(same, ours.possible, theirs.possible)
     if crossed:
-        claim(behind_the_same(crossed, *_fronts(ours, theirs)), How.VALUES, CERTAIN)
+        claim(behind_the_same(crossed, *fronts_of(ours, theirs)), How.VALUES, CERTAIN)
     claim(same, How.VALUES, CERTAIN)
-    claim(_in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
+    claim(in_order(ours, theirs, len(found), named=named), How.ORDER, Certainty.LIKELY)
     alone = [Match(layer, None) for layer in ours.left]
     found |= {match.a.name: match for match in alone if match.a is not None}
     order = [found[name] for name in ours.every if name in found]
     return [*order, *(Match(None, layer) for layer in theirs.left)]
+
+
+def _same_contents(ours: Layers, theirs: Layers) -> list[tuple[str, str]]:
+    """The BatchNorm layers with equal contents, then those that are one in one file alone."""
+    same = contents(ours.left, theirs.left)
+    used, other_used = (set(names) for names in zip(*same, strict=True)) if same else (set(), set())
+    rest = [layer for layer in ours.possible if layer.name not in used]
+    other_rest = [layer for layer in theirs.possible if layer.name not in other_used]
+    more = contents(rest, other_rest) if rest and other_rest else []
+    return same + [pair for pair in more if pair[0] in ours.judged or pair[1] in theirs.judged]
 
 
 def _one_naming(a: LayerRefs, b: LayerRefs) -> bool:
@@ -138,49 +109,20 @@ def _one_naming(a: LayerRefs, b: LayerRefs) -> bool:
     return a.naming is b.naming or not (a.has_statistics and b.has_statistics)
 
 
-def _in_order(
-    ours: _Layers, theirs: _Layers, matched_before: int, *, named: bool
-) -> list[tuple[str, str]]:
-    """The layers left that belong together by their kinds in order, if it can be no chance.
+def _counted_apart(ours: Layers, theirs: Layers) -> bool:
+    """Whether a framework named the layers of one file by counting them, and the other did not so.
 
-    Their kind is the number of channels and, where it is known in both files, the shape of what is
-    in front of them. Half of the smaller file's layers have to be matched in the end; and FEWEST at
-    once, unless neither file has others. Where only the channels are known, two sequences that
-    differ have to agree in half of the larger file.
+    The numbers that two frameworks give to one layer have nothing to do with each other, nor with
+    those of a sequence.
     """
-    a, b = ours.left, theirs.left
-    if not a or not b:
-        return []
-    fronts = _fronts(ours, theirs)
-    known = all(
-        2 * sum(layer.name in front for layer in layers) >= len(layers)
-        for layers, front in zip((a, b), fronts, strict=True)
+    one, two = (
+        Counter(counted_as(layer.name) for layer in side.left).most_common(1)
+        for side in (ours, theirs)
     )
-    kinds = [
-        {
-            layer.name: (
-                *_width(layer),
-                *(sorted(front[layer.name].weight.shape) if known and layer.name in front else ()),
-            )
-            for layer in layers
-        }
-        for layers, front in zip((a, b), fronts, strict=True)
-    ]
-    pairs = aligned(a, b, *kinds)
-    sizes = len(ours.judged), len(theirs.judged)
-    whole = len(pairs) == len(a) == len(b)
-    if len(pairs) < FEWEST and not (whole and not named and sizes[0] == sizes[1]):
-        return []
-    part = min(sizes) if known or whole else max(sizes)
-    return pairs if 2 * (matched_before + len(pairs)) >= part else []
+    return bool(one and two) and one[0][0] != two[0][0]
 
 
-def _fronts(ours: _Layers, theirs: _Layers) -> tuple[Fronts, Fronts]:
-    """What is in front of the layers of both files."""
-    return in_front(ours.file, ours.every), in_front(theirs.file, theirs.every)
-
-
-def _renumbered(ours: _Layers, theirs: _Layers) -> bool:
+def _renumbered(ours: Layers, theirs: Layers) -> bool:
     """Whether the layers have other numbers in the second file, so that names mislead.
 
     Such are sequences to which layers without tensors were added: 1, 4, 7 and 1, 3, 5. Some names
@@ -188,35 +130,18 @@ def _renumbered(ours: _Layers, theirs: _Layers) -> bool:
     """
     a, b = ([bare_name(layer.name) for layer in side.left] for side in (ours, theirs))
     same = set(a) & set(b)
-    if not 0 < len(same) < len(a) or _without_numbers(a) != _without_numbers(b):
+    if not 0 < len(same) < len(a) or without_numbers(a) != without_numbers(b):
         return False
-    pairs = _in_order(ours, theirs, 0, named=False)
+    pairs = in_order(ours, theirs, 0, named=False)
     bare = {bare_name(one): bare_name(two) for one, two in pairs}
     return len(bare) == len(a) and any(bare[name] != name for name in same)
-
-
-def _without_numbers(names: Iterable[str]) -> list[str]:
-    """Names with a sign for each number, sorted."""
-    return sorted(re.sub(r"[0-9]+", "#", name) for name in names)
 
 
 # ------------------------------------------------------------------ names
 
 
-def bare_name(name: str) -> str:
-    """A name without wrappers at any depth; "/" counts as "."."""
-    parts = parts_of(name)
-    return ".".join(part for part in parts if part not in WRAPPERS and part not in INNER) or name
-
-
-def _loosely(name: str) -> str:
-    """A name as other frameworks may spell it: block1.bn for block1_bn, and nothing twice."""
-    parts = [part for part in re.split(r"[^0-9a-z]+", bare_name(name).lower()) if part]
-    return ".".join(part for at, part in enumerate(parts) if at == 0 or part != parts[at - 1])
-
-
 def _keys(
-    ours: _Layers, theirs: _Layers, spelling: Callable[[str], str], *, parts_alone: bool
+    ours: Layers, theirs: Layers, spelling: Callable[[str], str], *, parts_alone: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
     """For both files the names of free layers by how they are compared, which is one to one."""
 
@@ -235,8 +160,8 @@ def _keys(
 
 
 def _by_name(
-    ours: _Layers,
-    theirs: _Layers,
+    ours: Layers,
+    theirs: Layers,
     keys: Mapping[str, str],
     other_keys: Mapping[str, str],
     *,
@@ -278,7 +203,7 @@ def _by_name(
 
 
 def _roots(
-    ours: _Layers, theirs: _Layers, keys: Mapping[str, str], other_keys: Mapping[str, str]
+    ours: Layers, theirs: Layers, keys: Mapping[str, str], other_keys: Mapping[str, str]
 ) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """The pairs of layers by what stands before the longest end that their names share.
 
@@ -329,12 +254,10 @@ def _nested(root: tuple[str, str], other: tuple[str, str]) -> bool:
     return any(one.startswith(two) or two.startswith(one) for one, two in pairs)
 
 
-def _enough(
-    pairs: Collection[tuple[str, str]], fewest: int, ours: _Layers, theirs: _Layers
-) -> bool:
+def _enough(pairs: Collection[tuple[str, str]], fewest: int, ours: Layers, theirs: Layers) -> bool:
     """Whether so many layers share a name and most of them a width that it is no chance."""
     free = [pair for pair in pairs if pair[0] in ours.free and pair[1] in theirs.free]
-    alike = sum(_width(ours.every[name]) == _width(theirs.every[other]) for name, other in free)
+    alike = sum(width(ours.every[name]) == width(theirs.every[other]) for name, other in free)
     if not free or 2 * len(free) < fewest:
         return False
     if len(free) < FEWEST:
@@ -343,7 +266,7 @@ def _enough(
 
 
 def _likeliest(
-    roots: Mapping[tuple[str, str], list[tuple[str, str]]], ours: _Layers, theirs: _Layers
+    roots: Mapping[tuple[str, str], list[tuple[str, str]]], ours: Layers, theirs: Layers
 ) -> tuple[tuple[str, str], Certainty]:
     """The part with most layers, and how sure it is that this one is meant.
 
@@ -361,7 +284,7 @@ def _likeliest(
         return ties[0], CERTAIN
     same = {root: (_sampled_same(roots[root], ours, theirs), False) for root in ties}
     if not any(number for number, _ in same.values()):
-        fronts = _fronts(ours, theirs)
+        fronts = fronts_of(ours, theirs)
         same = {root: (0, kin(roots[root], *fronts)) for root in ties}
     marks = {root: tuple(map(_marked, root)) for root in ties}
 
@@ -375,7 +298,7 @@ def _likeliest(
     return ties[0], CERTAIN if clear else Certainty.LIKELY
 
 
-def _sampled_same(pairs: list[tuple[str, str]], ours: _Layers, theirs: _Layers) -> int:
+def _sampled_same(pairs: list[tuple[str, str]], ours: Layers, theirs: Layers) -> int:
     """How many of some pairs of layers, evenly spread, have equal contents."""
     some = pairs[:: -(-len(pairs) // _SAMPLED)]
     return sum(bool(contents([ours.every[name]], [theirs.every[other]])) for name, other in some)
@@ -384,8 +307,3 @@ def _sampled_same(pairs: list[tuple[str, str]], ours: _Layers, theirs: _Layers) 
 def _marked(root: str) -> bool:
     """Whether a prefix marks an averaged copy of a network."""
     return any(COPY.search(snake(part)) for part in root.split("."))
-
-
-def _width(layer: LayerRefs) -> tuple[int, ...]:
-    """The shape of a layer's tensors: that which most have."""
-    return Counter(ref.shape for ref in layer.tensors.values()).most_common(1)[0][0]

@@ -36,9 +36,9 @@ def behind_the_same(
 def kin(pairs: Sequence[tuple[str, str]], fronts: Fronts, others: Fronts) -> bool:
     """Whether the weights in front of some pairs of layers are of one network at two times."""
     weights = [
-        (out_first(fronts[name].weight), out_first(others[other].weight))
+        (out_first(one.weight, one.axis), out_first(two.weight, two.axis))
         for name, other in pairs
-        if name in fronts and other in others
+        if (one := fronts.get(name)) is not None and (two := others.get(other)) is not None
     ]
     fit = [(a, b) for a, b in weights if a.shape == b.shape and is_weight(a) and is_weight(b)]
     some = fit[:: -(-len(fit) // MOST) or 1]

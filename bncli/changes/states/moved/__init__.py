@@ -107,7 +107,7 @@ def _before_unrelated(pair: LayerPair) -> bool:
     """Whether the weights in front of the two have nothing in common, and are enough to tell."""
     if pair.before is not Same.MOVED or pair.a.before is None or pair.b.before is None:
         return False
-    one, two = (out_first(side.before.weight) for side in (pair.a, pair.b) if side.before)
+    one, two = (out_first(near.weight, near.axis) for near in (pair.a.before, pair.b.before))
     if one.shape != two.shape or not (is_weight(one) and is_weight(two)):
         return False
     found = cosine_of(one, two)
