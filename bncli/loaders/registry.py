@@ -53,9 +53,11 @@ LOADERS = (
         shard=True,
         inside=True,
     ),
+    Row("keras", "keras", ".keras", ZIP, (".keras",)),  # before .npz: it may hold arrays, too
     Row("npz", "npz", ".npz", ZIP, (".npz",)),
     Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
     Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
+    Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5")),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
     Row(
         "flax",

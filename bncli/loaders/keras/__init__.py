@@ -1,0 +1,63 @@
+"""Keras' archives (`.keras`): the config as JSON, the variables in an HDF5 file inside."""
+
+from __future__ import annotations
+
+from bncli.errors import UnsupportedFileError
+from bncli.loaders.hdf5.region import Region
+from bncli.loaders.interface import Source
+from bncli.loaders.zip_archive import STORED, Member, ZipArchive
+from bncli.model import TensorFile
+
+WEIGHTS = "model.weights.h5"
+MOST_INFLATED = 1 << 27
+"""What is kept in memory of a compressed file inside."""
+LONGEST_CONFIG = 1 << 26
+
+
+def detect(source: Source) -> bool:
+    """Whether the file is an archive with Keras' file of variables in it."""
+    return source.archive is not None and WEIGHTS in source.archive.members
+
+
+def open_tensors(source: Source) -> TensorFile:
+    """The variables by their paths in the file inside, and what the config says of the layers.
+
+    Raises as the reader of HDF5 files.
+    """
+    from bncli.loaders.keras.model import Config, open_region
+
+    archive = source.archive
+    assert archive is not None
+    config = Config(_text(archive, "config.json", source), _text(archive, "metadata.json", source))
+    return open_region(_weights(archive), config)
+
+
+def _weights(archive: ZipArchive) -> Region:
+    """The HDF5 file inside: where it lies, or inflated."""
+    member = archive.members[WEIGHTS]
+    archive.check_readable(member)
+    if member.method == STORED:
+        plain = archive.plain(member)
+        return Region(
+            archive.path, plain.offset, plain.offset + plain.nbytes, checksum=plain.checksum
+        )
+    if member.size > MOST_INFLATED:
+        raise UnsupportedFileError(
+            archive.path,
+            f"its member {WEIGHTS} is compressed and has {member.size} bytes; unzip it and name it"
+            " (with -0, zip packs it so that it can be read where it is).",
+        )
+    data = bytes(archive.packed(member).read())
+    return Region(archive.path, 0, len(data), data=data)
+
+
+def _text(archive: ZipArchive, name: str, source: Source) -> bytes:
+    """A member's bytes; none where it is missing or cannot be had."""
+    member: Member | None = archive.members.get(name)
+    if member is None or archive.problem(member) or member.size > LONGEST_CONFIG:
+        return b""
+    if member.method == STORED:
+        plain = archive.plain(member)
+        source.check(plain)
+        return source.read(plain.offset, plain.nbytes)
+    return bytes(archive.packed(member).read())

@@ -1,0 +1,198 @@
+"""The BatchNorm layers of a Keras model: their tensors, their arguments, what stands in front."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bncli.light import dataclass
+from bncli.loaders.hdf5.datasets import Objects
+from bncli.loaders.keras.configs import Node
+from bncli.loaders.keras.layouts import (
+    STATISTICS,
+    Part,
+    is_by_name,
+    parts_by_name,
+    parts_by_number,
+    says_batch_norm,
+)
+from bncli.model import BatchNormModule, StoredFront, StoredLayer, TensorRef
+from bncli.running_stats.frameworks import convention
+
+TORCH_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
+UNCLEAR = (
+    "it is gamma or beta, and without the model's config it is not known which, so that it is not"
+    " used (the .keras file of the model has the config)"
+)
+
+
+@dataclass(slots=True)
+class Layers:
+    """What a Keras file tells of its layers, as `TensorFile` has it."""
+
+    layers: dict[str, StoredLayer]
+    modules: dict[str, BatchNormModule]
+    skipped: dict[str, str]
+
+
+def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
+    """The BatchNorm layers among the datasets of a file, with the config where there is one.
+
+    `version` is that of the Keras that wrote it, "" where it is not known.
+    """
+    by_name = is_by_name(found)
+    parts = parts_by_name(found, root) if by_name else parts_by_number(found, root)
+    told = Layers({}, {}, {})
+    by_path = {part.name: part for part in parts}
+    for number, part in enumerate(parts):
+        roles = _roles(part, found.tensors, told, by_name=by_name)
+        if roles is None:
+            continue
+        name = part.name if part.name not in told.layers else part.group
+        before = _before(part, parts, number, by_path)
+        width = found.tensors[roles["running_mean"]].numel
+        front = None if before is None else _front(before, found.tensors, width, by_name=by_name)
+        told.layers[name] = StoredLayer(roles, front)
+        told.modules[name] = _module(part, version, before)
+    return told
+
+
+def _roles(
+    part: Part, tensors: Mapping[str, TensorRef], told: Layers, *, by_name: bool
+) -> dict[str, str] | None:
+    """Which tensors of a layer are which of a BatchNorm's; None where it is none, or unclear."""
+    if by_name:
+        if not part.variables.keys() >= STATISTICS:
+            return None
+        return {
+            TORCH_NAMES[leaf]: full for leaf, full in part.variables.items() if leaf in TORCH_NAMES
+        }
+    full = list(part.variables.values())
+    if part.node is not None:
+        if not part.node.is_batch_norm:
+            return None
+        config = part.node.config
+        names = ["weight"] if config.get("scale", True) else []
+        names += ["bias"] if config.get("center", True) else []
+        names += ["running_mean", "running_var"]
+        return dict(zip(names, full, strict=False)) if len(full) >= len(names) else None
+    shapes = {tensors[name].shape for name in full}
+    if not says_batch_norm(part) or len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        return None
+    if len(full) == 4:
+        return dict(zip(TORCH_NAMES.values(), full, strict=True))
+    if len(full) == 3:
+        told.skipped[full[0]] = UNCLEAR
+    return (
+        dict(zip(("running_mean", "running_var"), full[-2:], strict=True))
+        if len(full) in (2, 3)
+        else None
+    )
+
+
+def _before(part: Part, parts: list[Part], number: int, by_path: Mapping[str, Part]) -> Part | None:
+    """The layer whose output a layer takes: by the config, else what stands before it."""
+    if part.node is not None:
+        before = part.node.before
+        return by_path.get("/".join((*part.node.names[:-1], before))) if before else None
+    return None
+
+
+def _front(
+    part: Part, tensors: Mapping[str, TensorRef], width: int, *, by_name: bool
+) -> StoredFront | None:
+    """A convolution or linear layer with its weight, if it has as many outputs as the layer."""
+    kind = part.node.class_name if part.node is not None else ""
+    config: dict[str, Any] = part.node.config if part.node is not None else {}
+    if config.get("activation", "linear") not in ("linear", None):
+        return None
+    names = dict(part.variables)
+    if not by_name:
+        separable = kind.startswith("Separable")
+        order = (
+            ("depthwise_kernel", "pointwise_kernel", "bias") if separable else ("kernel", "bias")
+        )
+        names = dict(zip(order, part.variables.values(), strict=False))
+    leaf = next(
+        (each for each in ("pointwise_kernel", "kernel", "depthwise_kernel") if each in names), ""
+    )
+    if not leaf or not kind.startswith(("Conv", "Dense", "Depthwise", "Separable")):
+        return None
+    weight = tensors[names[leaf]]
+    depthwise = kind.startswith("Depthwise")
+    axis = weight.ndim - (2 if depthwise or _TRANSPOSED.search(kind) else 1)
+    if weight.ndim < 2 or weight.shape[axis] != width or (depthwise and weight.shape[-1] != 1):
+        return None
+    bias = names.get("bias")
+    if bias is not None and tensors[bias].shape != (width,):
+        return None
+    return StoredFront(part.name, names[leaf], bias, axis)
+
+
+def _module(part: Part, version: str, before: Part | None) -> BatchNormModule:
+    """What is known of a BatchNorm layer, by its config where there is one."""
+    config = {} if part.node is None else part.node.config
+    class_name = "BatchNormalization" if part.node is None else part.node.class_name
+    axis = _axis(config)
+    kind = convention(_convention(class_name, config, version, before))
+    momentum = _number(config.get("momentum"))
+    flags = [config.get(key) for key in ("scale", "center")]
+    return BatchNormModule(
+        class_name if "BatchNorm" in class_name else "BatchNormalization",
+        eps=_number(config.get("epsilon")),
+        momentum=None if momentum is None else kind.new_weight(momentum),
+        affine=any(flags) if all(isinstance(flag, bool) for flag in flags) else None,
+        training=False if config.get("trainable") is False else None,
+        has_momentum=momentum is not None,
+        convention=kind.name,
+        stated_momentum=momentum,
+        channel_axis=axis,
+    )
+
+
+def _axis(config: Mapping[str, Any]) -> int | None:
+    """The axis of the channels, which Keras 2 keeps in a list once the layer is built."""
+    axis = config.get("axis")
+    if isinstance(axis, list) and len(axis) == 1:
+        axis = axis[0]
+    return axis if isinstance(axis, int) and not isinstance(axis, bool) else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if number - number == 0 else None
+
+
+def _convention(
+    class_name: str, config: Mapping[str, Any], version: str, before: Part | None
+) -> str:
+    """How the Keras of this version updates the running statistics of such a layer.
+
+    tf.keras' fused kernel, for images, takes the unbiased variance. Whether a layer uses it shows
+    in the axis, which counts from the first one once the layer is built, or in what is before it.
+    """
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", version)
+    numbers = tuple(int(part or 0) for part in match.groups()) if match else (3, 0, 0)
+    if numbers >= (3, 0, 0):
+        return "keras3"
+    if numbers < (2, 4, 0) and "tf" not in version:
+        return "keras2" if numbers >= (2, 1, 3) else "tf-unfused"
+    fused = config.get("fused")
+    if config.get("renorm") is True or "Sync" in class_name:
+        return "tf-unfused"
+    front = before.node.class_name if before is not None and before.node is not None else ""
+    images = _axis(config) in (3, 4) or "2D" in front or "3D" in front
+    return "tf-fused" if fused is True or (images and fused is not False) else "tf-unfused"
