@@ -10,7 +10,7 @@ from bncli.loaders import probes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
-from bncli.loaders.probes import begins, holds
+from bncli.loaders.probes import begins
 from bncli.loaders.registry import CHECKPOINTS, READ
 
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
@@ -23,14 +23,6 @@ AS_FLAT_NPZ = (
 """What helps with the trees of JAX's libraries, whose names are found."""
 MADE_FROM = "name the checkpoint that it was made from."
 NO_WEIGHTS = f"bncli reads {READ}; name the file with the weights."
-KERAS_WORDS = (
-    b"keras_version",
-    b"layer_names",
-    b"model_weights",
-    b"_layer_checkpoint_dependencies",
-    b"batch_normalization",
-)
-"""What Keras writes into an HDF5 file: two attributes, two groups and its layers' default name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +77,7 @@ _FRAMEWORKS = (
         f"it is a MATLAB file; {NOT_READ}",
     ),
     Kind(probes.is_matlab4, f"it is a MATLAB file of version 4; {NOT_READ}"),
-    Kind(
-        lambda source: probes.is_hdf5(source) and holds(*KERAS_WORDS)(source),
-        f"it is an HDF5 file of Keras; {NOT_READ}",
-    ),
-    Kind(probes.is_hdf5, f"it is an HDF5 file; {NOT_READ}"),
     Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
-    Kind(_is_archive("model.weights.h5"), f"it is a Keras archive; {NOT_READ}"),
     Kind(probes.is_onnx, f"it is an ONNX model; bncli reads {READ}, so {MADE_FROM}"),
     Kind(begins(b"ORTM", at=4), f"it is an ONNX Runtime model; {MADE_FROM}"),
     Kind(probes.is_tensorflow, f"it is a TensorFlow checkpoint; {NOT_READ}"),

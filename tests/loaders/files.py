@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import keras_files
 from .flax_files import chunked, flat, flax_file, haiku_arrays, model
 
 
@@ -121,6 +122,9 @@ def samples():
         "weight_map": dict.fromkeys(first, "m-1-of-2.safetensors")
         | dict.fromkeys(second, "m-2-of-2.safetensors"),
     }
+    groups, names, config = keras_files.net_3()
+    keras_2, keras_3 = keras_files.keras_2(*keras_files.net_2()), keras_files.keras_3(groups, names)
+    plain_hdf5 = hdf5(arrays)
     return {
         "npy": Sample(
             {"x": fortran.getvalue()}, "x", "npy", {"": arrays["transposed"].astype(">f4")}
@@ -155,6 +159,17 @@ def samples():
             "x", "flax-msgpack", {"a/w": arrays["transposed"]},
         ),
         "npz-haiku": Sample({"x": haiku.getvalue()}, "x", "npz", haiku_arrays()),
+        "keras-2": Sample({"x": keras_2}, "x", "keras-h5", keras_files.variables(keras_2)),
+        "keras-3": Sample({"x": keras_3}, "x", "keras-h5", keras_files.variables(keras_3)),
+        "keras": Sample(
+            {"x": keras_files.archive(keras_3, config)}, "x", "keras",
+            keras_files.variables(keras_3),
+        ),
+        "keras-deflated": Sample(
+            {"x": keras_files.archive(keras_3, config, compression=zipfile.ZIP_DEFLATED)},
+            "x", "keras", keras_files.variables(keras_3),
+        ),
+        "hdf5": Sample({"x": plain_hdf5}, "x", "hdf5", keras_files.variables(plain_hdf5)),
         "nested": Sample(
             {"x": packed({"data": b"{}", "a/policy.pth": saved(every), "net.pt": saved(net)})},
             "x", "torch-zip in zip",
@@ -169,6 +184,25 @@ def samples():
             {"x": b"left,right\n1,2.5\n-3e-2,0.1\nnan,-inf\n"}, "x", "csv", {"": TYPED}
         ),
     }  # fmt: skip
+
+
+def hdf5(arrays):
+    """An HDF5 file with arrays as they are, in chunks, packed, in the header, and big-endian."""
+    import h5py
+
+    out = io.BytesIO()
+    whole = np.arange(60, dtype=np.float32).reshape(12, 5)
+    with h5py.File(out, "w", libver="latest") as file:
+        for name, values in arrays.items():
+            file[name] = values
+        file.create_dataset("packed", data=whole, chunks=(5, 2), compression="gzip", shuffle=True)
+        file.create_dataset("summed", data=whole, chunks=(5, 5), fletcher32=True)
+        file["a/big"] = whole.astype(">f8")
+        file["a/integers"] = np.arange(5, dtype=">i2")
+        file["a/flags"] = np.array([True, False])
+        file["a/complex"] = np.array([1 + 2j, 3j])
+        file["a/half"] = whole.astype(np.float16)
+    return out.getvalue()
 
 
 def packed(members, compression=zipfile.ZIP_STORED):

@@ -60,15 +60,6 @@ REFUSED = {
     ),
     "xhtml": (b"<?xml version='1.0'?><html>", "it is an HTML page, not a checkpoint; the download"),
     "empty": (b"", "it is empty; download or copy it again."),
-    "hdf5": (
-        HDF5 + bytes(100),
-        (
-            f"it is an HDF5 file; {READ}, so save the weights with np.savez under"
-            " PyTorch's names (LAYER.weight, LAYER.running_mean)."
-        ),
-    ),
-    "hdf5-user-block": (bytes(512) + HDF5 + bytes(9), f"it is an HDF5 file; {READ}, so save"),
-    "hdf5-keras": (HDF5 + bytes(99) + b"keras_version", f"it is an HDF5 file of Keras; {READ}"),
     "matlab-7.3": (b"MATLAB 7.3 MAT-file".ljust(512) + HDF5, f"it is a MATLAB file; {READ}, so"),
     "matlab-5": (b"MATLAB 5.0 MAT-file Platform: posix".ljust(128), "it is a MATLAB file; bncli"),
     "matlab-4": (
@@ -80,10 +71,6 @@ REFUSED = {
         "it is a MATLAB fil",
     ),
     "netcdf": (b"CDF\x01" + bytes(20), "it is a NetCDF file;"),
-    "keras": (
-        zipped({"metadata.json": b"{}", "model.weights.h5": b""}),
-        f"it is a Keras archive; {READ}, so save the weights with np.savez under PyTorch's names",
-    ),
     "onnx": (
         ONNX,
         f"it is an ONNX model; {READ}, so name the checkpoint that it was made from.",

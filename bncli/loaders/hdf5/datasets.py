@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.dtypes import DTYPES
+from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
 from bncli.loaders.hdf5.chunks import Chunked
 from bncli.loaders.hdf5.region import Region
@@ -150,7 +151,8 @@ def _add(region: Region, found: Objects, path: str, dataset: Any) -> None:
     kind = np.dtype(DTYPES[dtype].stored).newbyteorder("<" if order == "little" else ">")
     nbytes = numel * kind.itemsize
     made = dataset.get_create_plist()
-    layout, problem, storage = made.get_layout(), "", None
+    layout, problem = made.get_layout(), ""
+    storage: FileBytes | Callable[[], NDArray[Any]] | None = None
     if len(shape) > MOST_AXES:
         problem = f"it has {len(shape)} axes"
     elif layout == h5d.VIRTUAL or made.get_external_count():

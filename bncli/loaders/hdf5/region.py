@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -166,7 +166,5 @@ def opened(region: Region) -> Iterator[Any]:
 
 def _close(file: Any) -> None:
     """Close a file with all that was opened of it, which must not outlive its window."""
-    try:
+    with suppress(Exception):  # it was read only, so that nothing is lost
         file.close()
-    except Exception:  # noqa: BLE001, S110  # it was read only, so that nothing is lost
-        pass

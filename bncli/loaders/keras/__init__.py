@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bncli.errors import UnsupportedFileError
-from bncli.loaders.hdf5.region import Region
 from bncli.loaders.interface import Source
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import TensorFile
+
+if TYPE_CHECKING:
+    from bncli.loaders.hdf5.region import Region
 
 WEIGHTS = "model.weights.h5"
 MOST_INFLATED = 1 << 27
@@ -34,6 +38,8 @@ def open_tensors(source: Source) -> TensorFile:
 
 def _weights(archive: ZipArchive) -> Region:
     """The HDF5 file inside: where it lies, or inflated."""
+    from bncli.loaders.hdf5.region import Region
+
     member = archive.members[WEIGHTS]
     archive.check_readable(member)
     if member.method == STORED:

@@ -54,9 +54,7 @@ class Node:
 def parse_config(text: str | bytes) -> Node | None:
     """The model that a config describes; None where the text is no config that can be read."""
     raw = text.encode() if isinstance(text, str) else text
-    if not is_lean(raw, NO_LAYERS = ("dtype", "optimizer", "loss", "metrics")
-"""What a config has that is named and is no layer."""
-FREE_MARKS, MARK_WIDTH):
+    if not is_lean(raw, FREE_MARKS, MARK_WIDTH):
         return None
     try:
         value = json.loads(raw)
@@ -79,9 +77,7 @@ class _Parser:
     def __init__(self) -> None:
         self.left = MOST_NODES
 
-    def node(
-        self, value: dict[str, Any], above: tuple[str, ...], place: str, depth: int
-    ) -> Node:
+    def node(self, value: dict[str, Any], above: tuple[str, ...], place: str, depth: int) -> Node:
         """A layer and all that is in it. Raises ValueError where there is too much of it."""
         self.left -= 1
         if self.left < 0 or depth > MOST_DEPTH:

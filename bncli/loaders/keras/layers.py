@@ -51,12 +51,12 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
     parts = parts_by_name(found, root) if by_name else parts_by_number(found, root)
     told = Layers({}, {}, {})
     by_path = {part.name: part for part in parts}
-    for number, part in enumerate(parts):
+    for part in parts:
         roles = _roles(part, found.tensors, told, by_name=by_name)
         if roles is None:
             continue
         name = part.name if part.name not in told.layers else part.group
-        before = _before(part, parts, number, by_path)
+        before = _before(part, by_path)
         width = found.tensors[roles["running_mean"]].numel
         front = None if before is None else _front(before, found.tensors, width, by_name=by_name)
         told.layers[name] = StoredLayer(roles, front)
@@ -97,12 +97,11 @@ def _roles(
     )
 
 
-def _before(part: Part, parts: list[Part], number: int, by_path: Mapping[str, Part]) -> Part | None:
-    """The layer whose output a layer takes: by the config, else what stands before it."""
-    if part.node is not None:
-        before = part.node.before
-        return by_path.get("/".join((*part.node.names[:-1], before))) if before else None
-    return None
+def _before(part: Part, by_path: Mapping[str, Part]) -> Part | None:
+    """The layer whose output a layer takes, by the config."""
+    if part.node is None or not part.node.before:
+        return None
+    return by_path.get("/".join((*part.node.names[:-1], part.node.before)))
 
 
 def _front(

@@ -76,9 +76,9 @@ def _parts_of_group(
             fitting = [leaf for leaf in fitting if f"/{scope}".endswith(f"/{leaf.name}")]
         if len(scopes) == 1 and len(leaves) == 1:
             fitting = leaves
-        elif not fitting and STATISTICS <= variables.keys():
+        elif not fitting and variables.keys() >= STATISTICS:
             norms = [leaf for leaf in leaves if leaf.is_batch_norm]
-            places = [each for each, held in scopes.items() if STATISTICS <= held.keys()]
+            places = [each for each, held in scopes.items() if held.keys() >= STATISTICS]
             fitting = norms if len(norms) == len(places) == 1 else []
         known = fitting[0] if len(fitting) == 1 else None
         if known is not None:
