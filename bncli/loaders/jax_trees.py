@@ -97,6 +97,8 @@ def _keys(name: str) -> list[str]:
 def _statistics(tensors: Mapping[str, TensorRef]) -> Iterator[_Statistics]:
     """Every pair of a mean and a variance under names that only these libraries use."""
     for mean in tensors:
+        if not mean.endswith(("/mean", ".mean", "/average", ".average")):
+            continue
         if (fits := HAIKU.fullmatch(mean)) is not None:
             var, convention = mean.replace("mean_ema", "var_ema"), "haiku"
         elif (fits := FLAX.fullmatch(mean)) is not None:

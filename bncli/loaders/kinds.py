@@ -104,6 +104,11 @@ _FRAMEWORKS = (
         f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
     ),
     Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is an MXNet array file; {NOT_READ}"),
+    Kind(
+        probes.is_paddle_stream,
+        "it is a .pdiparams of PaddlePaddle, in which arrays have no names; name the .pdparams that"
+        " the model was made from.",
+    ),
     Kind(begins(b"7767517\n"), f"it is an ncnn model; {MADE_FROM}"),
     Kind(probes.is_darknet, f"it is a Darknet weights file; {NOT_READ}"),
 )

@@ -140,6 +140,18 @@ def is_msgpack(source: Source) -> bool:
         return False
 
 
+def is_paddle_stream(source: Source) -> bool:
+    """Whether it begins as Paddle writes a tensor: two versions and no levels, a dtype, sizes."""
+    size = int.from_bytes(source.head[16:20], "little")
+    message = source.head[20 : 20 + size]
+    return (
+        not any(source.head[:16])
+        and 4 <= size <= 64
+        and len(message) == size
+        and (message[0], message[2]) == (0x08, 0x10)
+    )
+
+
 def is_darknet(source: Source) -> bool:
     """Whether it is called .weights and begins with a version of Darknet (0.1 or 0.2)."""
     if not source.path.name.endswith(".weights") or len(source.head) < 20:

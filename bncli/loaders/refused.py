@@ -14,7 +14,7 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.kinds import AS_FLAT_NPZ, AS_NPZ, KINDS, MADE_FROM, NOT_READ
 from bncli.loaders.names import listed, quoted
-from bncli.loaders.pickle_records import Dict, Global, Pickle, Record
+from bncli.loaders.pickle_records import Dict, Global, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
 from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
@@ -120,8 +120,6 @@ def _refuse_pickle(source: Source) -> NoReturn:
             source.path,
             f"it was written by joblib.dump; load it where it was made, and {AS_NPZ}.",
         ) from None
-    if _is_paddle(pickle):
-        raise UnsupportedFileError(source.path, f"it is a PaddlePaddle pickle; {AS_NPZ}.")
     called = list(_called(pickle.value))
     for cls in called:
         if cls.module.split(".")[0] in RUNNERS or (
@@ -165,23 +163,3 @@ def _called(value: object) -> Iterator[Global]:
             waiting += [part for pair in node.pairs for part in pair]
         elif isinstance(node, list | tuple):
             waiting += node
-
-
-def _is_paddle(pickle: Pickle) -> bool:
-    """Whether the pickle is a Paddle state_dict: it says so, or is all NumPy arrays by name."""
-    root = pickle.value
-    if not isinstance(root, Dict | Record):
-        return False
-    keys = [key for key, _ in root.pairs if isinstance(key, str)]
-    if "StructuredToParameterName@@" in keys:
-        return True
-    # Newer versions pickle each parameter as tuple((its own name, its array)).
-    named = [
-        value
-        for _, value in root.pairs[:8]
-        if isinstance(value, Record)
-        and isinstance(value.cls, Global)
-        and value.cls.name == "tuple"
-        and len(value.args) == 1
-    ]
-    return bool(named) and len(named) == len(root.pairs[:8])

@@ -56,6 +56,7 @@ LOADERS = (
     Row("keras", "keras", ".keras", ZIP, (".keras",)),  # before .npz: it may hold arrays, too
     Row("npz", "npz", ".npz", ZIP, (".npz",)),
     Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
+    Row("paddle", "paddle", "Paddle", (b"\x80",), (".pdparams",)),
     Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
     Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5")),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import keras_files
+from . import keras_files, paddle_files
 from .flax_files import chunked, flat, flax_file, haiku_arrays, model
 
 
@@ -109,6 +109,7 @@ def samples():
     compressed, plain, fortran = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(plain, **{k.replace(".", "/"): v for k, v in arrays.items()})
     np.savez_compressed(compressed, **arrays)
+    paddle = paddle_files.arrays()
     haiku = io.BytesIO()
     np.savez(haiku, **haiku_arrays())
     np.save(fortran, np.asfortranarray(arrays["transposed"].astype(">f4")))
@@ -154,6 +155,10 @@ def samples():
             "x", "safetensors", dense,
         ),
         "flax": Sample({"x": flax_file(model())}, "x", "flax-msgpack", flat(model())),
+        "paddle": Sample({"x": paddle_files.saved(paddle)}, "x", "paddle", paddle),
+        "paddle-parts": Sample(
+            {"x": paddle_files.saved(paddle, 2, most=20)}, "x", "paddle", paddle
+        ),
         "flax-chunked": Sample(
             {"x": flax_file({"a": {"w": chunked(arrays["transposed"], 5)}, "step": 3})},
             "x", "flax-msgpack", {"a/w": arrays["transposed"]},

@@ -21,13 +21,6 @@ class Fake:
         self.value = value
 
 
-class Paired:
-    """As newer versions of Paddle pickle a parameter."""
-
-    def __reduce__(self):
-        return tuple, (("linear_0.w_0", np.zeros(2)),)
-
-
 def joblib_dump():
     """An array of joblib: a wrapper in the pickle, and its bytes behind it, between the opcodes."""
     return (
@@ -44,13 +37,11 @@ def joblib_dump():
     )
 
 
-PADDLE = {"w": np.zeros(2), "StructuredToParameterName@@": {"w": "linear_0.w_0"}}
 REFUSED = {
-    "paddle": (
-        pickle.dumps(PADDLE, 2),
-        "it is a PaddlePaddle pickle; save the weights with np.savez under PyTorch's names",
+    "arrays": (
+        pickle.dumps({"a": np.zeros(2), "b": np.zeros(2)}, 4),
+        "it is a Python pickle, not written by torch.save; load it where it was made",
     ),
-    "paddle-newer": (pickle.dumps({"w": Paired()}, 4), "it is a PaddlePaddle pickle; save the"),
     "pickle": (
         pickle.dumps({"a": 1}),
         (
