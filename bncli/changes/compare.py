@@ -104,6 +104,7 @@ def _version(
         before_name=sides[0].before.name if sides[0].before is not None else "",
         out_of_order=match.out_of_order,
         eps=(sides[0].eps, sides[1].eps),
+        modules=(a.module, b.module),
     )
 
 

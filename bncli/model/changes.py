@@ -11,6 +11,7 @@ from bncli.light import dataclass
 from bncli.report import Certainty
 
 if TYPE_CHECKING:
+    from bncli.model.layers import BatchNormModule
     from bncli.report import Value
 
 
@@ -136,6 +137,7 @@ class LayerVersion:
     before_name: str = ""
     out_of_order: bool = False
     eps: tuple[Eps, Eps] | None = None
+    modules: tuple[BatchNormModule | None, BatchNormModule | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from bncli.light import dataclass
 from bncli.model.changes import Comparison, Same, State
 from bncli.report import Finding, Severity
 from bncli.rulebook import changes as rules
+from bncli.rulebook.change_settings import settings_findings
 from bncli.rulebook.change_words import clause_of, copied_words, evidence_of, message_of
 from bncli.rulebook.changes import Expectation, Expected
 from bncli.rulebook.layers import label
@@ -88,7 +89,7 @@ class Whole:
 
 
 def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) -> list[Finding]:
-    """What two files show, one finding at most for each layer.
+    """What two files show, one finding at most for what happened to each layer.
 
     A layer that is not as `expected` is an error, whatever else it is. Those that differ because
     the weights of the files are not correlated have one finding together. The findings are about
@@ -114,7 +115,8 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
             findings.append(replace(finding, path=path))
         elif unrelated:
             apart.append(layer)
-    return findings + _apart(apart, compared)
+    settings = [replace(each, path=compared.other_path) for each in settings_findings(compared)]
+    return findings + settings + _apart(apart, compared)
 
 
 def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding]:

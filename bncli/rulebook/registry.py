@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bncli.rulebook import (
     batch_rules,
+    change_settings,
     changes,
     checkpoint,
     comparison,
@@ -28,6 +29,7 @@ MODULES = (
     notes,
     repair,
     changes,
+    change_settings,
     many,
     batch_rules,
     comparison,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from bncli.model import BatchNormModule
 from bncli.model.changes import Comparison, Found, How, LayerVersion, Measures, State
 from bncli.report import Certainty
 from bncli.rulebook.change_findings import change_findings
@@ -31,6 +34,13 @@ def planted(state, **numbers):
     return finding
 
 
+def with_another_eps():
+    """The one finding of a layer for which two files store another eps."""
+    modules = tuple(BatchNormModule("BatchNorm2d", eps=eps) for eps in (1e-3, 1e-5))
+    (finding,) = compared(replace(TRAINED, modules=modules))
+    return finding
+
+
 PLANTED = {
     "BN611": lambda: planted(State.STATISTICS),
     "BN612": lambda: planted(State.WEIGHTS, cause="own", own_moved=True),
@@ -40,4 +50,5 @@ PLANTED = {
     "BN616": lambda: planted(State.FOLDED, fault="mean-not-folded"),
     "BN620": lambda: compared(TRAINED, layer(State.TRAINED), expected=[FROZEN])[0],
     "BN621": lambda: planted(State.DIFFERENT, cause="same-count"),
+    "BN623": with_another_eps,
 }

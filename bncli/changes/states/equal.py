@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bncli.changes.pair import Files, LayerPair, agree, as_dtype, coarser, narrower
+from bncli.changes.states.missing import NEUTRAL
 from bncli.light import np
 from bncli.model.changes import Found, Same, State
 from bncli.rulebook.interface import percent
 from bncli.rulebook.layers import plain_count
+
+if TYPE_CHECKING:
+    from bncli.report import Value
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
@@ -28,14 +34,20 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     if (other := _other_eps(pair)) is not None:
         return other
     if kinds == {Same.SAME}:
-        return Found(State.IDENTICAL, "bit for bit", numbers={"cause": "identical"})
+        numbers = {"cause": "identical", **_neutral(pair)}
+        return Found(State.IDENTICAL, "bit for bit", numbers=numbers)
     if pair.of(*pair.same) is Same.SAME:
         what = "the layer's bits are equal, the weights before it are rounded"
-        return Found(State.ROUNDED, what, numbers={"cause": "before-rounded"})
+        numbers = {"cause": "before-rounded", **_neutral(pair)}
+        return Found(State.ROUNDED, what, numbers=numbers)
     return Found(
         State.ROUNDED,
         f"up to the rounding of {dtype}" if dtype else "the same values in other bits",
-        numbers={"cause": "rounded" if dtype else "same-values", "dtype": dtype or None},
+        numbers={
+            "cause": "rounded" if dtype else "same-values",
+            "dtype": dtype or None,
+            **_neutral(pair),
+        },
     )
 
 
@@ -58,6 +70,22 @@ def _other_eps(pair: LayerPair) -> Found | None:
         numbers={"cause": "eps", "eps": a.eps, "other_eps": b.eps},
         hint=f"Give the second file's layers eps={a.eps:.4g}.",
     )
+
+
+def _neutral(pair: LayerPair) -> dict[str, Value]:
+    """The tensors that one file alone has, and that are 1 or 0: without them nothing changes."""
+    sides = (("neutral_in_first", pair.a, pair.b), ("neutral_in_second", pair.b, pair.a))
+    return {
+        name: alone
+        for name, side, other in sides
+        if (
+            alone := [
+                leaf
+                for leaf in NEUTRAL
+                if side.vector(leaf) is not None and leaf not in other.layer.shapes
+            ]
+        )
+    }
 
 
 def rounded_to(pair: LayerPair) -> str:

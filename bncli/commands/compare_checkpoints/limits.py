@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bncli.model.changes import Comparison, LayerVersion
+    from bncli.report import Value
 
+STORED = "stored"
+"""Where an eps is from that is in the file."""
 TOLD = 1e-4
 """A share of an output from which another eps is worth a line: float16 keeps 5e-4, float32 6e-8."""
 
@@ -22,6 +25,7 @@ def limits(compared: Comparison) -> Iterator[str]:
     yield from _by_values(compared.matched)
     yield from _in_front(compared.matched)
     yield from _eps(compared)
+    yield from _neutral(compared)
     yield from _averages(compared)
 
 
@@ -71,13 +75,52 @@ def _eps(compared: Comparison) -> Iterator[str]:
     pairs = {layer.eps for layer in apart if layer.eps}
     if far < TOLD or len(pairs) != 1:
         return
-    one, two = next(iter(pairs))
-    files = (one, compared.path), (two, compared.other_path)
-    said = ", ".join(f"{eps.value:g} in {path} ({eps.source})" for eps, path in files)
+    (one, path), (two, other_path) = zip(
+        next(iter(pairs)), (compared.path, compared.other_path), strict=True
+    )
+    if STORED in (one.source, two.source):
+        if one.source == STORED:
+            one, two, path, other_path = two, one, other_path, path
+        yield (
+            f"eps is {two.value:g} in {other_path}; {path} stores none. With {one.value:g}, the "
+            f"default ({one.source}), outputs differ by up to {percent(far)}: give its layers "
+            f"eps={two.value:g}"
+        )
+        return
+    said = f"{one.value:g} in {path} ({one.source}), {two.value:g} in {other_path} ({two.source})"
     yield (
         f"eps is assumed: {said}. If so, outputs differ by up to {percent(far)}: the second "
         f"file's layers need eps={one.value:g}"
     )
+
+
+def _neutral(compared: Comparison) -> Iterator[str]:
+    """That layers of one file have no weight or bias where the other's is 1 or 0 throughout."""
+    files = (
+        ("first", compared.path, compared.other_path),
+        (
+            "second",
+            compared.other_path,
+            compared.path,
+        ),
+    )
+    for which, path, other_path in files:
+        for leaf, value in (("weight", 1), ("bias", 0)):
+            named = [
+                called(layer)
+                for layer in compared.matched
+                if leaf in _listed(layer.found.numbers.get(f"neutral_in_{which}"))
+            ]
+            if named:
+                have = "has" if len(named) == 1 else "have"
+                yield (
+                    f"{examples(named, 2)} {have} no {leaf} in {other_path}, and in {path} it is "
+                    f"{value} throughout: both compute the same"
+                )
+
+
+def _listed(value: Value) -> Sequence[Value]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _off(layer: LayerVersion) -> float:

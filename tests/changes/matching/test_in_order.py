@@ -32,10 +32,3 @@ def test_a_layer_that_one_file_alone_shows_to_be_one():
     b = network((8, 16, 32, 64), name="block{}.bn") | norm("block4.bn", 8, 1, leaves=BARE)
     assert ("layer4.bn", "block4.bn") in pairs(a, b)
     assert ("block4.bn", "layer4.bn") in pairs(b, a)
-
-
-def test_more_is_left_than_was_found():
-    a = network((8, 16, 32), name="layer{}.bn")
-    rest = network((8, 16, 32), name="block{}.bn") | norm("x", 8, 1) | norm("y", 8, 2)
-    both = pairs(a | norm("p", 8, 3) | norm("q", 8, 4), rest)
-    assert [name for name, _ in both] == ["layer0.bn", "layer1.bn", "layer2.bn"]

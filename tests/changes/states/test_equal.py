@@ -72,3 +72,15 @@ def test_another_eps_that_both_files_store():
     assert find(pair(stored[0], near), NO_FILES).state is State.IDENTICAL
     assumed = side(layer, eps=1e-3)
     assert find(pair(stored[0], assumed), NO_FILES).state is State.IDENTICAL
+
+
+@pytest.mark.parametrize(("leaf", "value"), [("weight", 1.0), ("bias", 0.0)])
+def test_a_tensor_that_does_nothing_and_that_one_file_alone_has_is_said(leaf, value):
+    layer = random_layer() | {leaf: np.full(8, value, np.float32)}
+    bare = layer | {leaf: None}
+    found = find(pair(layer, bare), NO_FILES)
+    assert (found.state, found.numbers["neutral_in_first"]) == (State.IDENTICAL, [leaf])
+    found = find(pair(bare, layer), NO_FILES)
+    assert found.numbers["neutral_in_second"] == [leaf]
+    assert "neutral_in_first" not in found.numbers
+    assert "neutral_in_first" not in find(pair(layer, layer), NO_FILES).numbers

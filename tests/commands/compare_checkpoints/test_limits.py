@@ -83,3 +83,27 @@ def test_two_networks_of_one_file():
     (line,) = said(layer(state=State.TRAINED), other_path="a.npz")
     assert line.startswith("bncli inspect-checkpoint a.npz says whether")
     assert said(layer(), other_path="a.npz") == []
+
+
+def test_a_file_that_stores_no_eps_beside_one_that_does():
+    ends = Measures(var_ratio_min=0.9801, var_ratio_max=0.999)
+    stored = Eps(1e-3, "stored")
+    (line,) = said(layer(eps=(stored, TORCH), measures=ends))
+    assert line == (
+        "eps is 0.001 in a.npz; b.pt stores none. With 1e-05, the default (torch), outputs differ "
+        "by up to 1%: give its layers eps=0.001"
+    )
+    (line,) = said(layer(eps=(TORCH, stored), measures=ends))
+    assert line.startswith("eps is 0.001 in b.pt; a.npz stores none.")
+
+
+def test_tensors_that_do_nothing_and_that_one_file_alone_has():
+    found = Found(State.IDENTICAL, numbers={"neutral_in_second": ["weight"]})
+    (line,) = said(replace(layer(), found=found), layer("y"))
+    assert line == (
+        "x has no weight in a.npz, and in b.pt it is 1 throughout: both compute the same"
+    )
+    found = Found(State.IDENTICAL, numbers={"neutral_in_first": ["bias", "weight"]})
+    lines = said(*[replace(layer(name), found=found) for name in "xyz"])
+    assert [line.partition(",")[0] for line in lines] == ["x"] * 2
+    assert lines[1].endswith("in a.npz it is 0 throughout: both compute the same")
