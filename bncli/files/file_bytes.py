@@ -7,7 +7,7 @@ to the end is an error like any other.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from io import FileIO
@@ -34,9 +34,10 @@ HEADER = 1 << 16
 
 @dataclass(slots=True, eq=False)
 class Checksum:
-    """A part of a file with its CRC-32, as an archive gives it; `fits` once that was seen.
+    """A part of a file with its checksum, as an archive gives it; `fits` once that was seen.
 
-    `member` is its name in the archive.
+    `member` is its name in the archive. The checksum is a CRC-32, or a CRC-32C where it is
+    `castagnoli`, which says nothing beside the other one.
     """
 
     member: str
@@ -44,6 +45,7 @@ class Checksum:
     nbytes: int
     crc: int
     fits: bool = False
+    castagnoli: bool = False
 
     def tells_of(self, nbytes: int) -> bool:
         """Whether it is worth reading all of it for the sake of so many of its bytes."""
@@ -54,10 +56,13 @@ class Checksum:
         if self.fits:
             return
         crc, buffer = 0, memoryview(bytearray(min(CHUNK, self.nbytes)))
+        added: Callable[[memoryview, int], int] = zlib.crc32
+        if self.castagnoli:
+            from bncli.files.crc32c import crc32c as added
         for at in range(0, self.nbytes, CHUNK):
             piece = buffer[: min(CHUNK, self.nbytes - at)]
             read_into(file, path, self.offset + at, piece)
-            crc = zlib.crc32(piece, crc)
+            crc = added(piece, crc)
         if crc != self.crc:
             raise unlike_checksum(path, self.member)
         self.fits = True

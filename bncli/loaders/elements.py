@@ -29,12 +29,14 @@ def is_dense(ref: TensorRef) -> bool:
 
 
 def covering(ref: TensorRef) -> Checksum | None:
-    """The checksum that the file keeps of exactly the tensor's bytes, as they lie; None for none.
+    """The CRC-32 that the file keeps of exactly the tensor's bytes, as they lie; None for none.
 
     It is that of the elements in their order where their strides are `contiguous`.
     """
     place = ref.storage
     if not isinstance(place, FileBytes) or place.checksum is None or not is_dense(ref):
+        return None
+    if place.checksum.castagnoli:
         return None
     nbytes = ref.numel * DTYPES[ref.dtype].itemsize
     return place.checksum if place.checksum.nbytes == nbytes else None

@@ -80,12 +80,15 @@ _FRAMEWORKS = (
     Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
     Kind(probes.is_onnx, f"it is an ONNX model; bncli reads {READ}, so {MADE_FROM}"),
     Kind(begins(b"ORTM", at=4), f"it is an ONNX Runtime model; {MADE_FROM}"),
-    Kind(probes.is_tensorflow, f"it is a TensorFlow checkpoint; {NOT_READ}"),
+    Kind(
+        probes.is_tensorflow_data,
+        "it is a data file of a TensorFlow checkpoint, whose index is missing; put the .index file"
+        " of the same name beside it.",
+    ),
     Kind(
         lambda source: b"brain.Event:" in source.head[:64],
         f"it is a TensorFlow event log, which holds no weights; {NO_WEIGHTS}",
     ),
-    Kind(probes.is_saved_model, f"it is the graph of a TensorFlow SavedModel; {NOT_READ}"),
     Kind(probes.is_core_ml, f"it is a Core ML model; {MADE_FROM}"),
     Kind(probes.is_caffe, f"it is a Caffe model; {NOT_READ}"),
     Kind(

@@ -160,12 +160,8 @@ def is_darknet(source: Source) -> bool:
     return major == 0 and minor in {1, 2} and 0 <= revision <= 9
 
 
-def is_tensorflow(source: Source) -> bool:
-    """The table of a TensorFlow checkpoint ends in a magic number; its data goes by the name."""
-    if source.size >= 8 and source.read(source.size - 8, 8) == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb":
-        return True
-    if source.head.startswith(b"model_checkpoint_path:"):
-        return True
+def is_tensorflow_data(source: Source) -> bool:
+    """Whether it is called like the data of a TensorFlow checkpoint, which begin with no mark."""
     return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
 
 

@@ -79,8 +79,6 @@ def refuse_directory(path: Path) -> NoReturn:
         raise FileError(
             path, f"it is a directory that cannot be read ({(error.strerror or '').lower()})."
         ) from None
-    if "saved_model.pb" in names:
-        raise UnsupportedFileError(path, f"it is a TensorFlow SavedModel; {NOT_READ}")
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         raise UnsupportedFileError(path, f"it is a torch.distributed checkpoint; {one_file(path)}.")
     if {"_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"} & set(names):

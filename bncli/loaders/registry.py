@@ -67,6 +67,7 @@ LOADERS = (
         (*(bytes([mark]) for mark in range(0x81, 0x90)), b"\xde", b"\xdf"),  # maps
         (".msgpack",),
     ),
+    Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
     Row("nested", "torch-zip in zip", "in a .zip", ZIP),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),
@@ -107,7 +108,13 @@ class Folder:
     parts: str
 
 
-FOLDERS: tuple[Folder, ...] = ()
+FOLDERS: tuple[Folder, ...] = (
+    Folder(
+        "tensorflow",
+        ("saved_model.pb", "variables.index", "checkpoint"),
+        r"\.data-\d{5}-of-\d{5}|\.meta",
+    ),
+)
 """Every kind of folder, in the order in which they are asked."""
 
 

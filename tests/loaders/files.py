@@ -18,13 +18,15 @@ from .flax_files import chunked, flat, flax_file, haiku_arrays, model
 class Sample:
     """Files by name, the one to open, the container, and the tensors that must be found.
 
-    `main` is "" where the folder is to be opened. Names may have folders in them.
+    `main` is "" where the folder is to be opened. Names may have folders in them. `parts_by_name`
+    says that the other files are found by the name of the one to open.
     """
 
     files: dict
     main: str
     container: str
     expected: dict
+    parts_by_name: bool = False
 
 
 def values():
@@ -66,6 +68,13 @@ def newer_values():
     return tensors
 
 
+def variables():
+    """Those of `values` that TensorFlow has a dtype for, as NumPy holds them."""
+    plain = {k: v for k, v in values().items() if v.dtype != torch.bfloat16}
+    arrays = {k.replace(".", "/"): v.contiguous().numpy() for k, v in plain.items()}
+    return arrays | {"wide": np.arange(5, dtype="u8"), "short": np.arange(3, dtype="u2")}
+
+
 TYPED = np.array([[1, 2.5], [-3e-2, 0.1], [np.nan, -np.inf]], np.float32)
 
 
@@ -102,6 +111,8 @@ def scripted(module):
 def samples():
     """Sample files by a short name."""
     import safetensors.torch
+
+    from .tensorflow.written import bundle
 
     tensors = values()
     every = tensors | newer_values()
@@ -175,6 +186,10 @@ def samples():
             "x", "keras", keras_files.variables(keras_3),
         ),
         "hdf5": Sample({"x": plain_hdf5}, "x", "hdf5", keras_files.variables(plain_hdf5)),
+        "tensorflow": Sample(
+            bundle(variables(), shards=2, per_block=5), "model.index", "tensorflow", variables(),
+            parts_by_name=True,
+        ),
         "nested": Sample(
             {"x": packed({"data": b"{}", "a/policy.pth": saved(every), "net.pt": saved(net)})},
             "x", "torch-zip in zip",

@@ -83,12 +83,10 @@ REFUSED = {
         lzma.compress(joblib_dump(), lzma.FORMAT_ALONE),
         f"{PACKED} lzma, as joblib.dump",
     ),
-    "tensorflow-index": (
-        bytes(40) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb",
-        f"it is a TensorFlow checkpoint; {READ}, so save the weights with np.savez under",
+    "model.ckpt.data-00000-of-00001": (
+        bytes(64),
+        "it is a data file of a TensorFlow checkpoint, whose index is missing; put the .index file",
     ),
-    "model.ckpt.data-00000-of-00001": (bytes(64), "it is a TensorFlow checkpoint;"),
-    "checkpoint": (b'model_checkpoint_path: "model.ckpt"\n', "it is a TensorFlow checkpoint;"),
     "torch-tar": (
         tar("sys_info", "pickle", "storages", "tensors"),
         (
@@ -141,10 +139,6 @@ REFUSED = {
     "events": (
         struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",
         "it is a TensorFlow ev",
-    ),
-    "saved_model.pb": (
-        field(1, 1) + field(2, b"graph"),
-        "it is the graph of a TensorFlow SavedMod",
     ),
     "core-ml": (field(1, 4) + field(2, b"x") + b"\xa2\x1f\x01x", "it is a Core ML model;"),
     "x.caffemodel": (field(1, b"net") + b"\xa2\x06\x01x", "it is a Caffe model;"),

@@ -155,16 +155,13 @@ def test_darknet(look, version, fits):
 @pytest.mark.parametrize(
     ("name", "data", "fits"),
     [
-        ("a.index", bytes(9) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", True),
-        ("a.index", b"\x57\xfb\x80\x8b\x24\x75\x47\xdb" + bytes(1), False),
-        ("checkpoint", b"model_checkpoint_path: x", True),
         ("a.data-00000-of-00001", b"x", True),
         ("a.data-0000-of-00001", b"x", False),
         ("a.data-00000-of-00001.gz", b"x", False),
     ],
 )
-def test_tensorflow(look, name, data, fits):
-    assert look(probes.is_tensorflow, data, name) is fits
+def test_tensorflow_data(look, name, data, fits):
+    assert look(probes.is_tensorflow_data, data, name) is fits
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,6 @@ def test_directories(tmp_path):
     (tmp_path / "data.pkl").touch()
     (tmp_path / "version").touch()
     assert sentence().startswith("it is an unpacked PyTorch archive; zip it again (zip -0")
-    (tmp_path / "saved_model.pb").touch()
-    assert sentence().startswith("it is a TensorFlow SavedModel;")
 
 
 def test_what_is_no_file(tmp_path):

@@ -1,0 +1,1 @@
+"""TensorFlow's checkpoints and graphs, written here from the formats' documentation."""
