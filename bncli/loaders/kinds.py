@@ -78,7 +78,6 @@ _FRAMEWORKS = (
     ),
     Kind(probes.is_matlab4, f"it is a MATLAB file of version 4; {NOT_READ}"),
     Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
-    Kind(probes.is_onnx, f"it is an ONNX model; bncli reads {READ}, so {MADE_FROM}"),
     Kind(begins(b"ORTM", at=4), f"it is an ONNX Runtime model; {MADE_FROM}"),
     Kind(
         probes.is_tensorflow_data,

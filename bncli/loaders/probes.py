@@ -165,7 +165,7 @@ def is_tensorflow_data(source: Source) -> bool:
     return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
     """A protobuf number and where it ends; (-1, ...) where it is none."""
     value = 0
     for width in range(10):
@@ -190,12 +190,12 @@ def protobuf_fields(source: Source) -> dict[int, int] | None:
         if at == source.size:
             return fields
         piece = source.read(at, min(20, source.size - at))
-        tag, used = _varint(piece, 0)
+        tag, used = varint(piece, 0)
         wire = tag & 7
         if tag < 8 or wire not in {0, 1, 2, 5}:
             return None
         if wire in {0, 2}:
-            value, used = _varint(piece, used)
+            value, used = varint(piece, used)
             if value < 0:
                 return None
             used += value if wire == 2 else 0
@@ -206,14 +206,6 @@ def protobuf_fields(source: Source) -> dict[int, int] | None:
         if at > source.size:
             return None
     return fields
-
-
-def is_onnx(source: Source) -> bool:
-    """A ModelProto: ir_version (1) comes as a number, the graph (7) as a message."""
-    if source.head[:1] != b"\x08":
-        return False
-    fields = protobuf_fields(source)
-    return fields is not None and fields.get(1) == 0 and fields.get(7) == 2
 
 
 def is_saved_model(source: Source) -> bool:
@@ -245,7 +237,7 @@ def is_protobuf_list(source: Source) -> bool:
     """Messages as field 1 from the first byte to the last, which begin with a name."""
     if source.head[:1] != b"\x0a":
         return False
-    _, at = _varint(source.head, 1)
+    _, at = varint(source.head, 1)
     fields = protobuf_fields(source)
     return source.head[at : at + 1] == b"\x0a" and fields is not None and fields.get(1) == 2
 

@@ -69,6 +69,7 @@ LOADERS = (
     ),
     Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
     Row("nested", "torch-zip in zip", "in a .zip", ZIP),
+    Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),
     Row("refused", "", ""),  # knows every file, opens none: says what it is instead

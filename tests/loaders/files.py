@@ -112,6 +112,7 @@ def samples():
     """Sample files by a short name."""
     import safetensors.torch
 
+    from .onnx.models import samples as onnx_models
     from .tensorflow.written import bundle
 
     tensors = values()
@@ -196,6 +197,7 @@ def samples():
             {f"a.policy.{k}": v for k, v in every.items()}
             | {f"net.{k}": v for k, v in net.state_dict().items()},
         ),
+        **onnx_models(),
         "json": Sample(
             {"x": b"[[[1, 2.5]], [[-3e-2, 0.1]], [[nan, -Infinity]]]"}, "x", "json",
             {"": TYPED.reshape(3, 1, 2)},

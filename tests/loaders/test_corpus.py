@@ -22,9 +22,8 @@ pytestmark = [
     pytest.mark.skipif(not CORPUS.is_dir(), reason=f"there is no {CORPUS}"),
 ]
 EXPECTED = json.loads((CORPUS / "expected.json").read_text("utf-8")) if CORPUS.is_dir() else []
-READ = {"torch-zip", "torch-legacy", "torchscript", "safetensors", "npz"}
+READ = {"torch-zip", "torch-legacy", "torchscript", "safetensors", "npz", "onnx"}
 REFUSED = {
-    "onnx": "it is an ONNX model",
     "hdf5 (Keras)": "it is an HDF5 file",
     "lfs-pointer": "it is a git-lfs pointer",
     "unknown:616263": "it is text that begins with 'abc'",
@@ -56,6 +55,8 @@ def test_every_layer_is_found_with_its_values(entry):
         for state in map(read_state, batch_norm_layers(file))
     ]
     assert len(found) == entry["batch_norm_layers"]
+    if not entry["layers"]:  # only counted
+        return
     assert sorted(found, key=lambda layer: layer["prefix"]) == sorted(
         entry["layers"], key=lambda layer: layer["prefix"]
     )

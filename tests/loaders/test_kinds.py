@@ -38,14 +38,6 @@ def field(number, data):
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PACKED = "it is a Python pickle compressed by"
-ONNX = (
-    field(1, 8)
-    + field(2, b"pytorch")
-    + field(3, b"2.0")
-    + field(7, b"graph")
-    + field(8, b"\x10\x11")
-)
-
 REFUSED = {
     "git-lfs": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
@@ -71,10 +63,6 @@ REFUSED = {
         "it is a MATLAB fil",
     ),
     "netcdf": (b"CDF\x01" + bytes(20), "it is a NetCDF file;"),
-    "onnx": (
-        ONNX,
-        f"it is an ONNX model; {READ}, so name the checkpoint that it was made from.",
-    ),
     "joblib-gzip": (gzip.compress(joblib_dump()), f"{PACKED} gzip, as joblib.dump writes with"),
     "joblib-zlib": (zlib.compress(joblib_dump()), f"{PACKED} zlib, as joblib.dump"),
     "joblib-bz2": (bz2.compress(joblib_dump()), f"{PACKED} bzip2, as joblib.dump"),

@@ -189,17 +189,13 @@ def test_of_very_many_fields_the_first_are_enough(look, monkeypatch):
     assert look(probes.protobuf_fields, field(1, 8) * 3 + b"\xff") == {1: 0}
 
 
-VERSION, GRAPH, NAME = field(1, 8), field(7, b"graph"), field(1, b"net")
+NAME = field(1, b"net")
 CORE_ML = field(1, 4) + field(2, b"x") + b"\xc2\x0c\x01x"
 
 
 @pytest.mark.parametrize(
     ("probe", "data", "fits"),
     [
-        (probes.is_onnx, VERSION + GRAPH, True),
-        (probes.is_onnx, VERSION + field(6, b"graph"), False),
-        (probes.is_onnx, VERSION + field(7, 3), False),
-        (probes.is_onnx, GRAPH + VERSION, False),
         (probes.is_saved_model, field(1, 1) + field(2, b"g"), True),
         (probes.is_saved_model, field(1, 2) + field(2, b"g"), False),
         (probes.is_saved_model, field(1, 1) + field(2, b"g") + field(3, 1), False),

@@ -28,7 +28,7 @@ EXPECTED = CORPUS / "expected.json"
 PUBLISHED = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else []
 
 
-REFUSED = ("unknown", "lfs-pointer", "hdf5", "onnx")
+REFUSED = ("unknown", "lfs-pointer", "hdf5")
 
 
 KEYS = [

@@ -1,0 +1,1 @@
+"""ONNX files, written by the onnx package and read without it."""
