@@ -15,6 +15,7 @@ from bncli.changes.others import other_weights
 from bncli.changes.pair import Files, LayerPair, Side
 from bncli.changes.partners import Weights, partners
 from bncli.changes.states import explain, folded
+from bncli.light import dataclass
 from bncli.loaders.names import under
 from bncli.model.changes import Comparison, Found, LayerVersion, OtherWeights, Same, State
 from bncli.process.progress import progress
@@ -25,7 +26,7 @@ from bncli.state_dict.in_front import in_front
 
 if TYPE_CHECKING:
     from bncli.changes.matching import Match
-    from bncli.model import TensorFile
+    from bncli.model import TensorFile, TensorRef
 
 
 def compare(
@@ -68,7 +69,7 @@ def _versions(
     inside: tuple[TensorFile, TensorFile],
 ) -> Iterator[LayerVersion]:
     """Each match, looked at."""
-    there = _there(matches, fronts, inside)
+    there = _There.of(matches, fronts, inside)
     with progress("layers", len(matches)) as advance:
         for match in matches:
             if match.a is not None and match.b is not None:
@@ -119,31 +120,58 @@ def _front(a: Side, b: Side) -> Same | None:
     return found if bias is None or bias is Same.SAME else bias
 
 
-def _there(
-    matches: Sequence[Match],
-    fronts: tuple[Fronts, Fronts],
-    inside: tuple[TensorFile, TensorFile],
-) -> tuple[Fronts, Fronts]:
-    """What stands before layers of one file alone, where it is in the other file."""
-    if all(match.a is not None and match.b is not None for match in matches):
-        return {}, {}
-    ours, theirs = map(Weights.of, inside)
-    return partners(fronts[0], ours, theirs), partners(fronts[1], theirs, ours)
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What stands before layers of one file alone, as the other file has it: first, second.
+
+    `vectors` are those of the other file, any of which may be a bias without a name that tells it.
+    """
+
+    fronts: tuple[Fronts, Fronts]
+    vectors: tuple[Sequence[TensorRef], Sequence[TensorRef]]
+
+    @classmethod
+    def of(
+        cls,
+        matches: Sequence[Match],
+        fronts: tuple[Fronts, Fronts],
+        inside: tuple[TensorFile, TensorFile],
+    ) -> _There:
+        """Of all layers; nothing where each has its partner."""
+        if all(match.a is not None and match.b is not None for match in matches):
+            return cls(({}, {}), ((), ()))
+        ours, theirs = map(Weights.of, inside)
+        alone = (
+            {
+                name: fronts[0][name]
+                for each in matches
+                if each.b is None and each.a is not None
+                if (name := each.a.name) in fronts[0]
+            },
+            {
+                name: fronts[1][name]
+                for each in matches
+                if each.a is None and each.b is not None
+                if (name := each.b.name) in fronts[1]
+            },
+        )
+        found = partners(alone[0], ours, theirs), partners(alone[1], theirs, ours)
+        return cls(found, (theirs.vectors, ours.vectors))
 
 
 def _alone(
     match: Match,
     files: Files,
     fronts: tuple[Fronts, Fronts],
-    there: tuple[Fronts, Fronts],
+    there: _There,
 ) -> LayerVersion:
     """A layer of one file alone: it was folded, or lost, or the other file lacks its part."""
     first = match.a is not None
     refs = match.a if match.a is not None else match.b
     assert refs is not None
     side = Side.read(refs, fronts[0 if first else 1].get(refs.name))
-    after = there[0 if first else 1].get(refs.name)
-    found = folded.gone(side, after, files)
+    after = there.fronts[0 if first else 1].get(refs.name)
+    found = folded.gone(side, after, files, there.vectors[0 if first else 1])
     where = "second" if first else "first"
     if found is None:
         same = None

@@ -2,65 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bncli.dtypes import DTYPES
+from bncli.changes.contents import orders, turned
+from bncli.changes.pair import coarser
+from bncli.changes.states.folded.factors import factors
+from bncli.dtypes import COMPUTE_DTYPES, DTYPES
+from bncli.errors import TensorError
 from bncli.gate.places import names_of
 from bncli.light import dataclass
-from bncli.state_dict.in_front import InFront
-from bncli.state_dict.names import BIASES, split
+from bncli.state_dict.in_front import OUT_FIRST, OUT_LAST, InFront
+from bncli.state_dict.names import BIASES, split, split_any
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile, TensorRef
+
+
+FEWEST = 4
+"""Values of a channel that show whether they are others times one factor."""
+MOST_TRIES = 4096
+"""How many pairs of weights are looked at; a pair that does not fit costs a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights with two or more axes of a file, by their names without wrappers, in its order.
 
-    `biases` holds the bias beside each, where there is one, by the same name.
+    `biases` holds the bias beside each, where there is one, by the same name, and `vectors` what
+    may be a bias that no name tells.
     """
 
     refs: Mapping[str, TensorRef]
     biases: Mapping[str, TensorRef]
+    vectors: Sequence[TensorRef] = ()
 
     @classmethod
     def of(cls, file: TensorFile) -> Weights:
         """Those of a file; integers and what is no weight by its name stay out."""
         bare = names_of(tuple(file.tensors)).bare
-        refs, biases = {}, {}
+        refs, biases, vectors = {}, {}, []
         for name, ref in file.tensors.items():
-            layer, leaf = split(name)
+            layer, leaf = _parts(name)
             if leaf in BIASES and ref.ndim == 1:
                 biases[bare(layer).replace("/", ".")] = ref
             elif ref.ndim >= 2 and ref.dtype in DTYPES and DTYPES[ref.dtype].kind == "float":
-                refs[bare(layer if leaf else name).replace("/", ".")] = ref
-        return cls(refs, {name: ref for name, ref in biases.items() if name in refs})
+                refs[bare(layer).replace("/", ".")] = ref
+            elif not leaf and ref.ndim == 1 and ref.dtype in COMPUTE_DTYPES:
+                vectors.append(ref)
+        return cls(refs, {name: ref for name, ref in biases.items() if name in refs}, vectors)
 
 
 def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dict[str, InFront]:
     """The same convolutions and linear layers in the other file, by their BatchNorm layer's name.
 
-    By name without wrappers, else by order, where the weights that have no partner by name have the
-    same shapes in both files. One without a partner is left out.
+    By name without wrappers, in any framework's layout. Those without a partner by name are looked
+    for by their values, up to a factor for each output channel; else by order, where the weights
+    that have no partner by name have the same shapes in both files. One without a partner is left
+    out.
     """
     left = {name: ref for name, ref in own.refs.items() if not _alike(other.refs.get(name), ref)}
     right = {name: ref for name, ref in other.refs.items() if not _alike(own.refs.get(name), ref)}
     by_order = {}
-    if [ref.shape for ref in left.values()] == [ref.shape for ref in right.values()]:
+    if [sorted(ref.shape) for ref in left.values()] == [sorted(x.shape) for x in right.values()]:
         by_order = dict(zip(left, right, strict=True))
     names = {ref.name: name for name, ref in own.refs.items()}
     found = {}
+    tries = iter(range(MOST_TRIES))
     for layer, before in fronts.items():
         name = names.get(before.weight.name, "")
-        partner = by_order.get(name) if name in left else name
+        partner: str | None = name
+        if name not in own.refs or name in left:
+            first = by_order.get(name)
+            some = [each for each in (first, *right) if each is not None]
+            fits = (each for each in some if _scaled(before, right[each], tries))
+            partner = next(fits, first)
+            if partner is not None and partner != first:
+                right = {each: ref for each, ref in right.items() if each != partner}
         if partner:
             weight = other.refs[partner]
-            own_name = split(weight.name)[0] or weight.name
+            own_name = _parts(weight.name)[0] or weight.name
             found[layer] = InFront(own_name, weight, other.biases.get(partner), before.axis)
     return found
 
 
+def _parts(name: str) -> tuple[str, str]:
+    """A layer's name and what it calls a tensor; all of it and "" where that is not known."""
+    layer, leaf = split(name)
+    if not leaf:
+        layer, leaf = split_any(name)
+        if leaf not in (*OUT_FIRST, *OUT_LAST, "b"):
+            return name, ""
+    return layer, leaf
+
+
 def _alike(one: TensorRef | None, other: TensorRef) -> bool:
-    return one is not None and one.shape == other.shape
+    """Whether two weights have one shape, perhaps in the layouts of two frameworks."""
+    return one is not None and next(iter(layouts(other, one)), None) is not None
+
+
+def _scaled(before: InFront, there: TensorRef, tries: Iterator[int]) -> bool:
+    """Whether a weight is that before a layer, times a factor for each output channel.
+
+    Weights with one value a channel show nothing. No more pairs are read than there are `tries`.
+    """
+    weight = before.weight
+    channels = weight.shape[before.axis]
+    if weight.numel < FEWEST * channels or not {weight.dtype, there.dtype} <= set(COMPUTE_DTYPES):
+        return False
+    dtype = coarser(weight.dtype, there.dtype)
+    for each in layouts(weight, there):
+        if next(tries, None) is None:
+            return False
+        try:
+            found = factors(weight, each, before.axis, channels, dtype)
+            if found is not None and found.live.any():
+                return True
+        except TensorError:  # values that cannot be had show nothing
+            return False
+    return False
+
+
+def layouts(weight: TensorRef, there: TensorRef) -> Iterator[TensorRef]:
+    """Another weight with its axes as those of a weight: as it is, or as frameworks turn them."""
+    if weight.shape == there.shape:
+        yield there
+    for order in orders(weight.shape, there.shape):
+        yield turned(there, order)

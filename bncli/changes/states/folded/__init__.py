@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 from bncli.changes.contents import orders, turned
 from bncli.changes.pair import Files, LayerPair, Side
-from bncli.changes.states.folded.biases import SAYS, bias_of, fold_of_bias
+from bncli.changes.states.folded.biases import SAYS, BiasFold, bias_of, fold_of_bias
 from bncli.changes.states.folded.factors import Factors, factors
+from bncli.changes.states.folded.fits import SCALES, Fit, fit_of, scale_of
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
@@ -19,40 +20,12 @@ from bncli.report import Certainty
 from bncli.rulebook.interface import in_prose
 
 if TYPE_CHECKING:
-    from bncli.changes.states.folded.biases import BiasFold
-    from bncli.model import FloatArray, TensorRef
+    from bncli.model import TensorRef
     from bncli.report import Value
     from bncli.state_dict.in_front import InFront
 
-USUAL_EPS = (1e-5, 1e-3, 1e-6, 2e-5, 4e-5, 1e-4, 1e-2, 1e-7, 1e-8)
-"""What frameworks and models take, the most usual first."""
-MOST_EPS = 0.1
-"""A fitted eps above it would explain factors that have nothing to do with the layer."""
 ENOUGH = 3
 """Channels whose bias shows that the layer was folded, where their weights do not."""
-SCALES = {
-    "": "",
-    "weight": "the layer's weight was left out",
-    "eps-outside-root": "eps was added to the standard deviation",
-    "root": "the root of the variance was not taken",
-    "multiplied": "multiplied by the standard deviation",
-}
-"""What the convolution may have been multiplied by, by fault; the first is right."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """One explanation of the factors: a formula of `SCALES` (its fault) and what fits it.
-
-    `eps` are those that fit, of which the first is taken. `scale` has shape (channels,). It is
-    `weak` where a factor of 1, or one for all channels, explains the weight, too.
-    """
-
-    fault: str
-    eps: tuple[float, ...]
-    scale: FloatArray
-    fitted: bool = False
-    weak: bool = False
 
 
 def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as every `find`
@@ -89,10 +62,15 @@ def _twice(pair: LayerPair) -> Found | None:
     return None
 
 
-def gone(side: Side, after: InFront | None, files: Files) -> Found | None:
-    """FOLDED for a layer that one file lacks, by the convolution `after` that the other has."""
+def gone(
+    side: Side, after: InFront | None, files: Files, vectors: Sequence[TensorRef] = ()
+) -> Found | None:
+    """FOLDED for a layer that one file lacks, by the convolution `after` that the other has.
+
+    Among `vectors` its bias is looked for by its values, where no name tells it.
+    """
     first = files.layers.get(side.refs.name) is side.refs
-    return _found(side, after, "second" if first else "first")
+    return _found(side, after, "second" if first else "first", vectors=vectors)
 
 
 def does_nothing(side: Side) -> bool:
@@ -112,22 +90,31 @@ def does_nothing(side: Side) -> bool:
     return bool((np.abs(scale - 1) <= side.layer.eps + 2.0**-digits).all())
 
 
-def _found(side: Side, after: InFront | None, where: str, left: Side | None = None) -> Found | None:
+def _found(
+    side: Side,
+    after: InFront | None,
+    where: str,
+    left: Side | None = None,
+    vectors: Sequence[TensorRef] = (),
+) -> Found | None:
     """The state, where the weights in `after` are those before `side`, times its scale."""
     before, layer = side.before, side.layer
     if before is None or after is None or not layer.coherent:
         return None
     assert layer.mean is not None
     old, channels = before.weight, len(layer.mean)
+    if after.bias is not None:
+        vectors = ()
+    vectors = [ref for ref in vectors if ref.shape == (channels,)]
     tried = product(
         _dtypes(side, before, after), _layouts(old, after.weight, before.axis, channels)
     )
     try:
         for dtype, (new, axis) in tried:
             these = factors(old, new, axis, channels, dtype)
-            fit = None if these is None else _fit(side, these, dtype)
+            fit = None if these is None else fit_of(side, these, dtype)
             if these is not None and fit is not None:
-                found = _said(_Fold(side, after, where, left, dtype, axis, these, fit))
+                found = _said(_Fold(side, after, where, left, dtype, axis, these, fit, vectors))
                 if found is not None:
                     return found
     except TensorError:  # values that cannot be had show nothing
@@ -166,91 +153,6 @@ def _layouts(
         yield from ((new, i) for i, n in enumerate(old.shape) if n == channels and i != axis)
 
 
-def _fit(side: Side, these: Factors, dtype: str) -> _Fit | None:
-    """The plainest explanation of the factors; None for none, or where they show too little."""
-    live, moved = int(these.live.sum()), int(these.moved.sum())
-    weak = moved < min(live, 2) or not moved or (live > 1 and these.one_for_all)
-    if live == 1 and these.elements < 4:
-        return None
-    layer = side.layer
-    own = (layer.eps,) if not layer.eps_assumed else ()
-    usual = tuple(dict.fromkeys((*own, layer.eps, *USUAL_EPS)))
-    for fault in [""] if weak else SCALES:
-        if fault == "weight" and layer.weight is None:
-            continue
-        scales = {eps: _scale(side, fault, eps) for eps in (*usual, 0.0)}
-        fitting = [eps for eps, s in scales.items() if these.include(s, _room(side, eps, dtype))]
-        if fitting:
-            return _known(fault, fitting, scales, own, weak=weak)
-        if fault == "" and not weak and (eps := _fitted(side, these)) is not None:
-            scale = _scale(side, "", eps)
-            if these.include(scale, _room(side, eps, dtype)):
-                return _Fit("eps" if own else "", (eps,), scale, fitted=True)
-    return None
-
-
-def _known(
-    fault: str,
-    fitting: list[float],
-    scales: dict[float, FloatArray],
-    own: tuple[float, ...],
-    *,
-    weak: bool,
-) -> _Fit:
-    """The fit with one of the usual values of eps, of which some may be excluded."""
-    if own and own[0] in fitting:
-        fitting = [own[0]]
-    elif fault == "" and fitting == [0.0]:
-        fault = "eps-left-out"
-    elif fault == "" and own:
-        fault = "eps"
-    return _Fit(fault, tuple(fitting), scales[fitting[0]], weak=weak)
-
-
-def _scale(side: Side, fault: str, eps: float) -> FloatArray:
-    """What the convolution is multiplied by, by a formula of `SCALES`, shape (channels,)."""
-    var = side.layer.var
-    assert var is not None
-    weight = np.ones(len(var)) if side.layer.weight is None else side.layer.weight
-    with np.errstate(all="ignore"):
-        if fault == "weight":
-            result = 1 / np.sqrt(var + eps)
-        elif fault == "eps-outside-root":
-            result = weight / (np.sqrt(var) + eps)
-        elif fault == "root":
-            result = weight / (var + eps)
-        elif fault == "multiplied":
-            result = weight * np.sqrt(var + eps)
-        else:
-            result = weight / np.sqrt(var + eps)
-    return np.asarray(result, np.float64)
-
-
-def _room(side: Side, eps: float, dtype: str) -> FloatArray:
-    """The relative error of a scale where the variance underflows in a dtype, for each channel."""
-    assert side.layer.var is not None
-    with np.errstate(all="ignore"):
-        return np.asarray(DTYPES[dtype].tiniest / np.abs(side.layer.var + eps), np.float64)
-
-
-def _fitted(side: Side, these: Factors) -> float | None:
-    """The one eps that all factors agree on; None where there is none, or no three channels.
-
-    From low <= w / sqrt(var + eps) <= high, eps lies between (w/high)^2 - var and (w/low)^2 - var.
-    """
-    var = side.layer.var
-    assert var is not None
-    weight = np.ones(len(var)) if side.layer.weight is None else side.layer.weight
-    use = these.moved & (weight != 0)
-    if use.sum() < 3:
-        return None
-    with np.errstate(all="ignore"):
-        ends = [(weight / factor) ** 2 - var for factor in (these.low, these.high)]
-    least = float(np.minimum(*ends)[use].max())
-    most = float(np.maximum(*ends)[use].min())
-    return (least + most) / 2 if 0 < most <= MOST_EPS and least <= most else None
-
-
 @dataclass(frozen=True, slots=True)
 class _Fold:
     """A fold that was found: where, how, and what of the layer is left (None where it is gone)."""
@@ -262,7 +164,9 @@ class _Fold:
     dtype: str
     axis: int
     factors: Factors
-    fit: _Fit
+    fit: Fit
+    vectors: Sequence[TensorRef] = ()
+    """What may be the bias that no name tells."""
 
     @property
     def axis_of_outputs(self) -> int:
@@ -275,14 +179,8 @@ def _said(fold: _Fold) -> Found | None:
     """The state as a person reads it, with the bias looked at; None where both show too little."""
     side, fit, after = fold.side, fold.fit, fold.after
     assert side.before is not None
-    added = None if fold.left is None else fold.left.layer.bias
-    channels = len(fit.scale)
-    old, new = bias_of(side.before, channels), bias_of(after, channels)
+    folds = _biases(fold)
     # Where the weight does not tell two values of eps apart, the bias may.
-    folds = {
-        eps: fold_of_bias(side.layer, _scale(side, fit.fault, eps), old, new, added, fold.dtype)
-        for eps in fit.eps
-    }
     right = [eps for eps, bias in folds.items() if not bias.fault]
     left = tuple(right) or fit.eps
     eps, bias = left[0], folds[left[0]]
@@ -329,6 +227,30 @@ def _said(fold: _Fold) -> Found | None:
     return Found(State.FOLDED, what, detail, sure, numbers, hint)
 
 
+def _biases(fold: _Fold) -> dict[float, BiasFold]:
+    """What became of the bias by each eps that the weight leaves open.
+
+    Of the vectors among which it is looked for it is the one that is right. Where none is, it is
+    not known what became of it.
+    """
+    side, fit = fold.side, fold.fit
+    assert side.before is not None
+    added = None if fold.left is None else fold.left.layer.bias
+    old = bias_of(side.before, len(fit.scale))
+    folds: dict[float, BiasFold] = {}
+    for ref in fold.vectors or (fold.after.bias,):
+        new = bias_of(replace(fold.after, bias=ref), len(fit.scale))
+        folds = {
+            eps: fold_of_bias(
+                side.layer, scale_of(side, fit.fault, eps), old, new, added, fold.dtype
+            )
+            for eps in fit.eps
+        }
+        if not all(bias.fault for bias in folds.values()):
+            return folds
+    return dict.fromkeys(fit.eps, BiasFold(known=False)) if fold.vectors else folds
+
+
 def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: BiasFold) -> str:
     """The sentences that support it."""
     formula = {
@@ -345,6 +267,8 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
     if len(eps) > 1:
         fitting = [f"{each:g}" for each in eps]
         sentences.append(f"eps {', '.join(fitting[:-1])} and {fitting[-1]} fit equally.")
+    if not bias.known:
+        sentences.append("No tensor of its width is the bias that the layer needs.")
     if bias.off:
         sentences.append(f"The bias is off by up to {bias.off:.3g} in channel {bias.worst}.")
     if len(faults) > 1:
@@ -361,7 +285,7 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
 def _residual(fold: _Fold, eps: float) -> float | None:
     """How far the factors are from the formula, relative, in the worst channel that is not 0."""
     use = fold.factors.moved
-    scale = _scale(fold.side, fold.fit.fault, eps)[use]
+    scale = scale_of(fold.side, fold.fit.fault, eps)[use]
     middle = (fold.factors.low[use] + fold.factors.high[use]) / 2
     with np.errstate(all="ignore"):
         off = np.abs(middle / scale - 1)

@@ -41,13 +41,15 @@ class BiasFold:
     """What became of the bias: "" or a fault of `SAYS`.
 
     `off` is the largest difference from the right one where it is not, in the channel `worst`.
-    `told` counts the channels in which the right bias is not that of before, where it is right.
+    `told` counts the channels in which the right bias is not that of before, where it is right. It
+    is not `known` where no name tells the bias, and no vector is what it should be.
     """
 
     fault: str = ""
     off: float | None = None
     worst: int = 0
     told: int = 0
+    known: bool = True
 
     @property
     def says(self) -> str:
