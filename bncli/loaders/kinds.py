@@ -166,10 +166,6 @@ KINDS = (
     Kind(probes.is_tar, "it is a tar archive; unpack it and name a file in it."),
     Kind(lambda source: bool(probes.compression(source)[0]), _packed_sentence),
     Kind(
-        _is_archive("archive_format", "serialized_exported_program.json", "models/model.json"),
-        "it is a torch.export program; save its state_dict with torch.save and name that.",
-    ),
-    Kind(
         _is_archive("model.json"),
         "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and save"
         " its state_dict with torch.save.",

@@ -20,9 +20,6 @@ SMALLEST = 22
 """The bytes of an empty archive."""
 FOREIGN = (
     "model.weights.h5",
-    "archive_format",
-    "serialized_exported_program.json",
-    "models/model.json",
     "model.json",
 )
 """Members of formats of their own, in which a file of torch.save would be a part of no meaning."""

@@ -5,7 +5,6 @@ The last loader in the list: it takes every file, and always raises.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +19,6 @@ from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
 from bncli.loaders.typed import head_text
 from bncli.loaders.unpickler import load
-from bncli.loaders.zip_archive import one_file
 
 LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
@@ -59,16 +57,13 @@ def open_tensors(source: Source) -> NoReturn:
     )
 
 
-def refuse_part(path: Path) -> None:
-    """Raise for a *.distcp of a checkpoint of torch.distributed, which holds pieces of tensors.
-
-    Alone among the kinds it is told by its name and its neighbour: a file with one piece is a
-    whole archive of torch.save.
-    """
-    if os.path.lexists(path.parent / ".metadata"):
-        raise UnsupportedFileError(
-            path, f"it is part of a torch.distributed checkpoint; {one_file(path.parent)}."
-        )
+def refuse_part(path: Path) -> NoReturn:
+    """Raise for a rank's file of a checkpoint of torch.distributed, which is nothing alone."""
+    raise UnsupportedFileError(
+        path,
+        "it is a part of a torch.distributed checkpoint, whose index .metadata is missing beside"
+        " it; copy the whole folder, and name that.",
+    )
 
 
 def refuse_directory(path: Path) -> NoReturn:
@@ -79,8 +74,12 @@ def refuse_directory(path: Path) -> NoReturn:
         raise FileError(
             path, f"it is a directory that cannot be read ({(error.strerror or '').lower()})."
         ) from None
-    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        raise UnsupportedFileError(path, f"it is a torch.distributed checkpoint; {one_file(path)}.")
+    if any(name.endswith(".distcp") for name in names):
+        raise UnsupportedFileError(
+            path,
+            "it has parts of a torch.distributed checkpoint, whose index .metadata is missing; copy"
+            " that file into it, too.",
+        )
     if {"_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"} & set(names):
         raise UnsupportedFileError(
             path, f"it is an Orbax checkpoint; restore it with Orbax, and {AS_FLAT_NPZ}"
@@ -126,13 +125,14 @@ def _refuse_pickle(source: Source) -> NoReturn:
             raise UnsupportedFileError(
                 source.path,
                 f"it is a Python pickle that calls {quoted(f'{cls.module}.{cls.name}')} when it is"
-                " loaded, which which no weights need; nothing of it was run here, and"
+                " loaded, which no weights need; nothing of it was run here, and"
                 " it is safer to load it nowhere.",
             )
     if any(cls.module == "torch.distributed.checkpoint.metadata" for cls in called):
         raise UnsupportedFileError(
             source.path,
-            f"it is the index of a torch.distributed checkpoint; {one_file(source.path.parent)}.",
+            "it is the index of a torch.distributed checkpoint; call it .metadata again, put it"
+            " beside its *.distcp files, and name their folder.",
         )
     root = class_of(pickle.value) if isinstance(pickle.value, Record) else None
     what = f" of {quoted(f'{root.module}.{root.name}')}" if root is not None else ""

@@ -55,6 +55,7 @@ LOADERS = (
     ),
     Row("keras", "keras", ".keras", ZIP, (".keras",)),  # before .npz: it may hold arrays, too
     Row("npz", "npz", ".npz", ZIP, (".npz",)),
+    Row("torch_exported", "torch-export", "torch.export", ZIP, (".pt2",)),
     Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
     Row("paddle", "paddle", "Paddle", (b"\x80",), (".pdparams",)),
     Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
@@ -115,6 +116,7 @@ FOLDERS: tuple[Folder, ...] = (
         ("saved_model.pb", "variables.index", "checkpoint"),
         r"\.data-\d{5}-of-\d{5}|\.meta",
     ),
+    Folder("torch_distributed", (".metadata",), r"\.distcp|\.metadata"),
 )
 """Every kind of folder, in the order in which they are asked."""
 

@@ -176,9 +176,9 @@ def _plain(args: Sequence[Any]) -> View:
     elif len(args) > 6 and (flags := _true_flags(args[6])):
         unreadable = f"it is stored with the flag {flags}"
     return View(
-        _sizes(args[2]),
+        as_sizes(args[2]),
         storage.dtype,
-        _sizes(args[3]),
+        as_sizes(args[3]),
         _size(args[1]),
         storage,
         unreadable=unreadable,
@@ -211,20 +211,20 @@ def _sparse(args: Sequence[Any]) -> View:
         if rebuild is not None:
             dtype = rebuild(part.args).dtype  # the values come last
         elif isinstance(part, Record | tuple):
-            size = _sizes(part)
+            size = as_sizes(part)
     return View(size, dtype, contiguous(size), unreadable="it is sparse")
 
 
 def _meta(args: Sequence[Any]) -> View:
     """(dtype, size, stride, requires_grad)."""
     why = "it was on the meta device and has no values"
-    return View(_sizes(args[1]), _dtype_name(args[0]), _sizes(args[2]), unreadable=why)
+    return View(as_sizes(args[1]), _dtype_name(args[0]), as_sizes(args[2]), unreadable=why)
 
 
 def _wrapper(args: Sequence[Any]) -> View:
     """(class, dtype, size, stride, ...)."""
     why = "it is a tensor subclass with parts of its own"
-    return View(_sizes(args[2]), _dtype_name(args[1]), _sizes(args[3]), unreadable=why)
+    return View(as_sizes(args[2]), _dtype_name(args[1]), as_sizes(args[3]), unreadable=why)
 
 
 def _nested(args: Sequence[Any]) -> View:
@@ -263,8 +263,8 @@ def _numpy(record: Record) -> View | None:
         if isinstance(raw, list) and any(isinstance(item, HOLDERS) for item in raw):
             return None
         why = "it is a NumPy array of text or Python objects"
-        return View(_sizes(shape), NO_TENSOR, unreadable=why)
-    sizes = _sizes(shape)
+        return View(as_sizes(shape), NO_TENSOR, unreadable=why)
+    sizes = as_sizes(shape)
     strides = contiguous(sizes[::-1])[::-1] if fortran is True else contiguous(sizes)
     inline = _numpy_bytes(raw, byteorder)
     if inline is None:
@@ -350,7 +350,7 @@ def _size(value: object) -> int:
     return value
 
 
-def _sizes(value: object) -> tuple[int, ...]:
+def as_sizes(value: object) -> tuple[int, ...]:
     """A tuple of sizes, perhaps as torch.Size(...)."""
     if isinstance(value, Record) and len(value.args) == 1:
         value = value.args[0]

@@ -63,7 +63,7 @@ def read_archive(source: Source) -> Contents:
     assert archive is not None
     folder = root_folder(archive, "data.pkl")
     assert folder is not None
-    byteorder = _byteorder(source, archive, folder)
+    byteorder = byteorder_of(source, archive, folder)
     _check_found(archive, folder)
 
     def place(storage: Storage) -> Region:
@@ -126,7 +126,7 @@ def _check_found(archive: ZipArchive, folder: str) -> None:
             raise archive.corrupt(f"its member {quoted(member.name)} is marked as a folder")
 
 
-def _byteorder(source: Source, archive: ZipArchive, folder: str) -> Literal["little", "big"]:
+def byteorder_of(source: Source, archive: ZipArchive, folder: str) -> Literal["little", "big"]:
     """What the archive's byteorder record says; files without one are little-endian."""
     member = archive.members.get(f"{folder}/byteorder")
     if member is None:

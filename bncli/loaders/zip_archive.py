@@ -39,15 +39,6 @@ _IN_64 = 0xFFFFFFFF
 Read = Callable[[int, int], bytes]
 
 
-def one_file(folder: Path) -> str:
-    """What to do about a checkpoint of torch.distributed, whose files are archives in a row."""
-    import shlex
-
-    tool = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-    where = shlex.quote(quoted(str(folder), 1000))
-    return f"make the folder one file ({tool} {where} model.pt) and name that"
-
-
 @dataclass(frozen=True, slots=True)
 class Member:
     """One file in the archive.
@@ -287,8 +278,8 @@ class ZipArchive:
         ):
             raise UnsupportedFileError(
                 self.path,
-                "it is several ZIP archives in a row, as torch.distributed.checkpoint writes them"
-                f" (.distcp); {one_file(self.path.parent)}.",
+                "it is several ZIP archives in a row, as torch.distributed.checkpoint writes them;"
+                " call it *.distcp again, put it beside its index .metadata, and name that.",
             )
 
     def _entry(self, table: bytes, at: int) -> tuple[Member, int]:

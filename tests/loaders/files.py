@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from . import keras_files, paddle_files
+from .exported import archived, members, norm, program
 from .flax_files import chunked, flat, flax_file, haiku_arrays, model
 
 
@@ -155,6 +156,19 @@ def samples():
         ),
         "torch-module": Sample({"x": saved(net)}, "x", "torch-zip", net.state_dict()),
         "torchscript": Sample({"x": scripted(net)}, "x", "torchscript", net.state_dict()),
+        "torch-export": Sample(
+            {"x": archived(members(every, [norm("bn")]))}, "x", "torch-export", every
+        ),
+        "torch-export-old": Sample(
+            {
+                "x": packed({
+                    "serialized_exported_program.json": json.dumps(program(every, [norm("bn")])),
+                    "serialized_state_dict.pt": saved(first),
+                    "serialized_constants.pt": saved({**second, "complex128": every["complex128"]}),
+                })
+            },
+            "x", "torch-export", every,
+        ),
         "safetensors": Sample(
             {"x": safetensors.torch.save(dense)}, "x", "safetensors", dense
         ),

@@ -105,10 +105,6 @@ REFUSED = {
             " save its state_dict with torch.save."
         ),
     ),
-    "torch-export": (
-        zipped({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
-        "it is a torch.export program; save its state_dict with torch.save and name that.",
-    ),
     "ncnn": (b"7767517\n75 83\n", "it is an ncnn model; name the checkpoint that it was made"),
     "avro": (b"Obj\x01" + bytes(20), "it is an Avro file;"),
     "r": (b"RDX3\nX\n", "it is an R data file;"),

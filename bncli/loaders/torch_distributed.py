@@ -1,0 +1,331 @@
+"""Folders of torch.distributed.checkpoint: an index, and each rank's pieces of the tensors.
+
+The index, `.metadata`, is a pickle. It says which pieces a tensor has, and where each lies: a
+whole file of torch.save at some bytes of a `*.distcp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import field, replace
+from functools import partial
+from pathlib import Path
+
+from bncli.dtypes import DTYPES
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.light import dataclass
+from bncli.loaders import torch_zip
+from bncli.loaders.interface import Source, check_regular, open_source
+from bncli.loaders.names import listed, quoted
+from bncli.loaders.npy import MOST_AXES, contiguous
+from bncli.loaders.pickle_records import Dict, Global, Record
+from bncli.loaders.torch_chunks import Box, Chunk, assembled, check_tiling
+from bncli.loaders.torch_places import MOST_REPEATED
+from bncli.loaders.torch_values import as_sizes, class_of
+from bncli.model import TensorFile, TensorRef
+
+INDEX = ".metadata"
+PART = ".distcp"
+LARGEST_INDEX = 1 << 28
+MOST_FIELDS = 16
+"""An object of the index has at most 5 attributes."""
+BYTES_A_CHUNK, FREE_CHUNKS = 30, 1_000
+"""The index spends at least so many bytes on a piece; it could repeat a list of them for ever."""
+MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed._shard.checkpoint.metadata")
+AGAIN = "copy the folder again, or save the checkpoint again"
+
+
+def whole_of(path: Path) -> Path | None:
+    """The folder of an index or of a rank's file, if the index lies there."""
+    if path.name == INDEX or path.name.endswith(PART):
+        return path.parent if path.is_file() and (path.parent / INDEX).is_file() else None
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder has an index, and a rank's file or a pickle in the index."""
+    try:
+        if not (folder / INDEX).is_file():
+            return False
+        if any(path.name.endswith(PART) for path in folder.iterdir()):
+            return True
+        with open_source(folder / INDEX) as source:
+            return source.head.startswith(b"\x80")
+    except (OSError, FileError):
+        return False
+
+
+def open_folder(folder: Path) -> TensorFile:
+    """The tensors of the checkpoint, under the names that the index gives them.
+
+    What is not a tensor (numbers, texts) is left out. A tensor of one piece is read where it lies;
+    the pieces of another are put together when it is read.
+    """
+    index = folder / INDEX
+    with open_source(index) as source:
+        tensors = _Index(source).tensors()
+    _check_files(folder, tensors)
+    with ExitStack() as stack:
+        pieces = _Pieces(folder, stack)
+        pieces.check_apart(tensors)
+        return TensorFile(
+            folder,
+            "torch-dcp",
+            {name: pieces.ref(name, tensor) for name, tensor in tensors.items()},
+        )
+
+
+@dataclass(slots=True)
+class Stored:
+    """A tensor as the index describes it: `why` says why its values cannot be had."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: list[Chunk] = field(default_factory=list)
+    why: str = ""
+
+
+class _Index:
+    """The index of a checkpoint, read as data."""
+
+    def __init__(self, source: Source) -> None:
+        from bncli.loaders.unpickler import load
+
+        self.path = source.path
+        if source.size > LARGEST_INDEX:
+            raise UnsupportedFileError(
+                self.path, f"its {source.size} bytes are more than bncli reads of such an index."
+            )
+        pickle = load(self.path, source)
+        root = _fields(pickle.value, most=0)
+        cls = class_of(pickle.value) if isinstance(pickle.value, Record) else None
+        if cls is None or cls.name != "Metadata" or cls.module not in MODULES:
+            raise self.corrupt("it is not the index of a torch.distributed checkpoint")
+        self.described = _pairs(root.get("state_dict_metadata"))
+        self.stored = _pairs(root.get("storage_data"))
+        self.chunks = FREE_CHUNKS + pickle.length // BYTES_A_CHUNK
+        if not self.stored and self.described:
+            raise self.corrupt("it does not say where its tensors lie")
+
+    def corrupt(self, fact: str) -> CorruptFileError:
+        """The error for an index that does not fit together."""
+        return CorruptFileError(self.path, f"{fact}; {AGAIN}.")
+
+    def tensors(self) -> dict[str, Stored]:
+        """Every tensor with its pieces, in the order of the index."""
+        places = self._places()
+        found: dict[str, Stored] = {}
+        for name, node in self.described:
+            cls = class_of(node) if isinstance(node, Record) else None
+            if isinstance(name, str) and cls is not None and cls.name == "TensorStorageMetadata":
+                try:
+                    found[name] = self._tensor(name, _fields(node), places.get(name, []))
+                except (ValueError, TypeError, IndexError) as error:
+                    raise self.corrupt(
+                        f"its description of the tensor {quoted(name)} is wrong"
+                    ) from error
+        return found
+
+    def _places(self) -> dict[str, list[Chunk]]:
+        """Where the pieces of each tensor lie; their sizes come later."""
+        places: dict[str, list[Chunk]] = {}
+        for key, value in self.stored:
+            at, where = _fields(key), _fields(value)
+            name, file = at.get("fqn"), where.get("relative_path")
+            first, length = where.get("offset"), where.get("length")
+            if not isinstance(name, str) or at.get("offset") is None:
+                continue  # not a tensor
+            try:
+                begins = as_sizes(at["offset"])
+            except (ValueError, TypeError):
+                begins = None
+            if begins is None or not (isinstance(file, str) and _is_size(first, length)):
+                raise self.corrupt(f"it does not say where the tensor {quoted(name)} lies")
+            assert isinstance(first, int)
+            assert isinstance(length, int)
+            steps = where.get("transform_descriptors")
+            box = Box(begins, ())
+            places.setdefault(name, []).append(Chunk(box, file, first, length, _transform(steps)))
+        return places
+
+    def _tensor(self, name: str, fields: Mapping[str, object], places: list[Chunk]) -> Stored:
+        """One tensor. Raises ValueError or TypeError where its description is malformed."""
+        shape, dtype = as_sizes(fields.get("size")), _dtype(fields.get("properties"))
+        if dtype not in DTYPES:
+            return Stored(shape, dtype, why=f"the dtype {quoted(dtype)} is not read")
+        if len(shape) > MOST_AXES:
+            return Stored(shape, dtype, why=f"it has {len(shape)} axes")
+        listed_chunks = fields.get("chunks")
+        if not isinstance(listed_chunks, list):
+            raise TypeError("no list of pieces")
+        self.chunks -= len(listed_chunks)
+        if self.chunks < 0:
+            raise self.corrupt("it has more pieces of tensors than its size allows")
+        boxes = []
+        for each in listed_chunks:
+            parts = _fields(each)
+            boxes.append(Box(as_sizes(parts.get("offsets")), as_sizes(parts.get("sizes"))))
+        by_begin = sorted(places, key=lambda chunk: chunk.box.offsets)
+        boxes.sort(key=lambda box: box.offsets)
+        if [box.offsets for box in boxes] != [chunk.box.offsets for chunk in by_begin]:
+            raise self.corrupt(
+                f"it describes other pieces of the tensor {quoted(name)} than it has places for"
+            )
+        if problem := check_tiling(shape, boxes):
+            raise self.corrupt(f"the pieces of its tensor {quoted(name)} {problem}")
+        chunks = [replace(chunk, box=box) for chunk, box in zip(by_begin, boxes, strict=True)]
+        how = next((chunk.transform for chunk in chunks if chunk.transform), "")
+        why = f"its bytes are transformed ({quoted(how)})" if how else ""
+        return Stored(shape, dtype, chunks, why)
+
+
+class _Pieces:
+    """The ranks' files of a checkpoint, each opened once, and the tensors in them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.sources: dict[str, Source] = {}
+        self.number = 0
+
+    def source(self, file: str) -> Source:
+        """A rank's file."""
+        if file not in self.sources:
+            path = self.folder / file
+            check_regular(path)
+            self.sources[file] = self.stack.enter_context(open_source(path))
+        return self.sources[file]
+
+    def check_apart(self, tensors: Mapping[str, Stored]) -> None:
+        """Raise CorruptFileError where pieces lie over each other or outside of their file."""
+        of_file: dict[str, list[tuple[int, int, str]]] = {}
+        for name, tensor in tensors.items():
+            for chunk in tensor.chunks:
+                of_file.setdefault(chunk.file, []).append((chunk.start, chunk.stop, name))
+        for file, spans in of_file.items():
+            end, before, source = 0, "", self.source(file)
+            for start, stop, name in sorted(spans):
+                if stop > source.size:
+                    raise CorruptFileError(
+                        source.path,
+                        f"it ends at byte {source.size}, but its piece of {quoted(name)} should"
+                        f" reach byte {stop}; it is cut short, so copy it again.",
+                    )
+                if start < end:
+                    raise CorruptFileError(
+                        self.folder / INDEX,
+                        f"its pieces of {quoted(before)} and {quoted(name)} overlap in"
+                        f" {quoted(file)}; {AGAIN}.",
+                    )
+                end, before = stop, name
+
+    def ref(self, name: str, tensor: Stored) -> TensorRef:
+        """A tensor of the checkpoint."""
+        shape, dtype = tensor.shape, tensor.dtype
+        dense = contiguous(shape)
+        if tensor.why:
+            return TensorRef(name, self.folder, shape, dtype, dense, None, tensor.why)
+        if len(tensor.chunks) == 1:
+            chunk = tensor.chunks[0]
+            ref = open_chunk(self.source(chunk.file), chunk, name, dtype)
+            return replace(ref, name=name)
+        self.number += 1
+        whole = TensorRef(name, self.folder, shape, dtype, dense, None, origin=(-1, self.number))
+        if whole.numel > max(MOST_REPEATED, sum(chunk.length for chunk in tensor.chunks)):
+            return replace(whole, unreadable="its pieces are far smaller than itself", origin=None)
+        return replace(whole, storage=partial(assembled, whole, tuple(tensor.chunks), open_chunk))
+
+
+def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef:
+    """The tensor that a piece is, where it lies in a rank's file."""
+    part = source.inside(chunk.start, chunk.stop)
+    try:
+        tensors = torch_zip.open_tensors(part).tensors if torch_zip.detect(part) else {}
+    except FileError as error:
+        problem = f"its piece of {quoted(name)} at byte {chunk.start}: {error.problem}"
+        raise type(error)(source.path, problem) from error
+    ref = tensors.get("")
+    if ref is None or len(tensors) > 1:
+        raise CorruptFileError(
+            source.path,
+            f"there is no tensor at byte {chunk.start}, where its piece of {quoted(name)} should"
+            f" be; {AGAIN}.",
+        )
+    if (ref.shape, ref.dtype) != (chunk.box.sizes, dtype):
+        raise CorruptFileError(
+            source.path,
+            f"its piece of {quoted(name)} is {ref.dtype} {list(ref.shape)}, where the index"
+            f" describes {dtype} {list(chunk.box.sizes)}; {AGAIN}.",
+        )
+    return ref
+
+
+def _check_files(folder: Path, tensors: Mapping[str, Stored]) -> None:
+    """Raise where the index names files that are outside of the folder or missing."""
+    files = dict.fromkeys(chunk.file for tensor in tensors.values() for chunk in tensor.chunks)
+    for file in files:
+        if {"", ".", ".."} & set(file.split("/")) or set(file) & set("\\:\0"):
+            raise CorruptFileError(
+                folder / INDEX,
+                f"it names {quoted(file) or 'nothing'} as a file of the checkpoint, but those lie"
+                f" beside it; {AGAIN}.",
+            )
+    root = folder.resolve()
+    missing = []
+    for file in files:
+        path = folder / file
+        if not path.exists():
+            missing.append(file)
+        elif root not in path.resolve().parents:
+            raise CorruptFileError(
+                folder / INDEX,
+                f"its file {quoted(file)} is a link out of the folder; copy the file into it.",
+            )
+    if missing:
+        raise FileError(
+            folder,
+            f"its index names {listed(missing)}, which"
+            f" {'are' if len(missing) > 1 else 'is'} missing; copy the files of all ranks into it.",
+        )
+
+
+def _pairs(node: object) -> list[tuple[object, object]]:
+    """The items of a dictionary."""
+    return list(node.pairs) if isinstance(node, Dict | Record) else []
+
+
+def _fields(node: object, most: int = MOST_FIELDS) -> dict[str, object]:
+    """The attributes of an object, which are in the state that it was given."""
+    found: dict[str, object] = {}
+    states = node.states[-1:] if isinstance(node, Record) else ()
+    for state in states:
+        if isinstance(state, Dict) and len(state.pairs) <= (most or MOST_FIELDS):
+            found.update((key, value) for key, value in state.pairs if isinstance(key, str))
+    return found
+
+
+def _dtype(properties: object) -> str:
+    """The dtype among a tensor's properties: (dtype, layout, requires_grad, format, pinned)."""
+    state = properties.states[-1] if isinstance(properties, Record) and properties.states else None
+    dtype = state[0] if isinstance(state, tuple) and state else None
+    if isinstance(dtype, Global) and dtype.module.startswith("torch"):
+        return dtype.name
+    raise TypeError("no dtype")
+
+
+def _transform(steps: object) -> str:
+    """How a piece was transformed, by the names that extensions gave; "" for not at all."""
+    if not steps:
+        return ""
+    names = [each for each in _items(steps) if isinstance(each, str)]
+    return ", ".join(names) or "by an extension"
+
+
+def _items(node: object) -> Iterator[object]:
+    if isinstance(node, list | tuple):
+        yield from node[:MOST_FIELDS]
+
+
+def _is_size(*values: object) -> bool:
+    return all(type(value) is int and 0 <= value < 1 << 62 for value in values)

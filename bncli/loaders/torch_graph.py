@@ -1,0 +1,351 @@
+"""The graph of a torch.export program: which tensors its batch_norm nodes take, with what eps.
+
+A node has its arguments by the names of the operator's schema, and the inputs of the graph that
+are parameters, buffers or constants have the names of these in the graph's signature.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import Any
+
+from bncli.light import dataclass
+from bncli.model import BatchNormModule, StoredFront, StoredLayer, TensorRef
+
+NORMS = {
+    "batch_norm", "_batch_norm_impl_index", "_native_batch_norm_legit",
+    "_native_batch_norm_legit_functional", "_native_batch_norm_legit_no_training",
+    "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update",
+    "_batch_norm_with_update_functional", "_batch_norm_no_update",
+}  # fmt: skip
+"""The operators of PyTorch that are a BatchNorm."""
+ALWAYS = {"_batch_norm_with_update": True, "_batch_norm_with_update_functional": True}
+NEVER = {"_native_batch_norm_legit_no_training": False, "_batch_norm_no_update": False}
+"""Operators whose name says whether they normalise with the batch, as no argument does."""
+EPS = ("eps", "epsilon")
+MOMENTUM = ("momentum", "exponential_average_factor")
+SAME = {
+    "detach", "detach_", "alias", "clone", "contiguous", "lift_fresh_copy", "to", "_to_copy",
+    "lift_fresh", "view_as",
+}  # fmt: skip
+"""Operators that give their first argument as it is, perhaps in another dtype."""
+TURNED = {"permute", "t", "transpose", "numpy_T"}
+"""Operators that turn the weight of a linear layer over."""
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution"}
+TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+VECTORS = ("running_mean", "running_var", "weight", "bias")
+COUNTER = "num_batches_tracked"
+MOST_GRAPHS = 10_000
+"""How many branches and bodies of loops a program may have."""
+
+
+@dataclass(slots=True)
+class _Names:
+    """What the values of one graph are, by their names there.
+
+    `tensors` has the full names of the tensors; `makers` the node that made each other value.
+    """
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    makers: dict[str, _Node] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A call of an operator: its name without what stands before and behind, and its arguments."""
+
+    operator: str
+    args: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    label: str
+    class_name: str
+
+    def tensor(self, *names: str) -> str:
+        """The name of the value that an argument is, "" where it is none."""
+        for name in names:
+            if found := _tensor_name(self.args.get(name)):
+                return found
+        return ""
+
+    def number(self, names: tuple[str, ...]) -> float | None:
+        """The number that an argument is; None where it is none or the graph computes it."""
+        for name in names:
+            arg = self.args.get(name)
+            value = _table(arg).get("as_float", _table(arg).get("as_int"))
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value) if abs(value) < float("inf") else None
+        return None
+
+    def flag(self, name: str) -> bool | None:
+        """The truth value that an argument is."""
+        value = _table(self.args.get(name)).get("as_bool")
+        return value if isinstance(value, bool) else None
+
+
+Found = tuple[dict[str, BatchNormModule], dict[str, StoredLayer], str]
+
+
+def layers_of(program: Any, tensors: Mapping[str, TensorRef]) -> Found:
+    """The BatchNorm layers of a program by name: their modules, and their tensors.
+
+    The last is the reason why there are none, where the graph shows it. Nothing is raised: what is
+    not as the schema has it is left out.
+    """
+    return _Search(tensors).found(program)
+
+
+class _Search:
+    """The layers of one program."""
+
+    def __init__(self, tensors: Mapping[str, TensorRef]) -> None:
+        self.tensors = tensors
+        self.first: dict[tuple[object, ...], str] = {}
+        for full, ref in tensors.items():
+            if ref.place is not None:
+                self.first.setdefault((_leaf(full), ref.place), full)
+        self.modules: dict[str, BatchNormModule] = {}
+        self.layers: dict[str, StoredLayer] = {}
+        self.owners: dict[tuple[str, ...], str] = {}
+        self.convolutions = 0
+        self.norms = 0
+
+    def found(self, program: Any) -> Found:
+        """What `layers_of` gives."""
+        module = _table(program).get("graph_module")
+        graph = _table(module).get("graph")
+        names = dict(_signature(_table(module).get("signature")))
+        waiting: list[tuple[Any, dict[str, str]]] = [(graph, names)]
+        for _ in range(MOST_GRAPHS):
+            if not waiting:
+                break
+            graph, names = waiting.pop()
+            waiting += self._read(graph, _Names(names))
+        self._drop_shared_fronts()
+        self._name_twins()
+        has_buffers = any(name.endswith("running_mean") for name in self.tensors)
+        why = ""
+        if self.convolutions and not self.norms and not has_buffers:
+            why = (
+                "its graph has convolutions and no batch_norm: there was none, or it was folded"
+                " into the convolutions before the export"
+            )
+        return self.modules, self.layers, why
+
+    def _read(self, graph: Any, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
+        """Follow the nodes of a graph in order; the graphs inside, with the tensors they get."""
+        nodes = list(_nodes(graph))
+        for node in nodes:
+            names.uses.update(_inputs(node.args))
+        for node in nodes:
+            for output in node.outputs:
+                names.makers[output] = node
+            first = names.tensors.get(next(_inputs(node.args), ""))
+            if node.operator in SAME and first is not None and node.outputs:
+                names.tensors[node.outputs[0]] = first
+            elif node.operator in NORMS:
+                self.norms += 1
+                self._add(node, names)
+            self.convolutions += node.operator in CONVOLUTIONS
+            yield from _inside(node, names)
+
+    def _add(self, node: _Node, names: _Names) -> None:
+        """Add the layer that a node is, if the program has tensors of it."""
+        values = {leaf: node.tensor(leaf) for leaf in VECTORS}
+        full = {leaf: names.tensors.get(value, "") for leaf, value in values.items()}
+        full = {leaf: self._first(name) for leaf, name in full.items() if name in self.tensors}
+        # What training makes of the statistics is what the next use of the layer takes.
+        for leaf, output in zip(VECTORS[:2], node.outputs[3:5], strict=False):
+            if leaf in full:
+                names.tensors[output] = full[leaf]
+        if not full or tuple(full.values()) in self.owners:
+            return
+        name = self._name(node, full)
+        counter = f"{name}.{COUNTER}" if name else COUNTER
+        if counter in self.tensors:
+            full[COUNTER] = counter
+        self.owners[tuple(full[leaf] for leaf in VECTORS if leaf in full)] = name
+        self.modules[name] = _module(node, values)
+        self.layers[name] = StoredLayer(full, self._front(node, names, full))
+
+    def _first(self, full: str) -> str:
+        """The first of the names that modules which share a tensor give it."""
+        place = self.tensors[full].place
+        return full if place is None else self.first[_leaf(full), place]
+
+    def _name(self, node: _Node, full: Mapping[str, str]) -> str:
+        """The layer's name: where its tensors are, if they have PyTorch's names; else the node's.
+
+        The node's name stands behind the module in which the first tensor is.
+        """
+        parents = {name.removesuffix(leaf) for leaf, name in full.items() if _ends(name, leaf)}
+        named = len(parents) == 1 and all(_ends(name, leaf) for leaf, name in full.items())
+        if named and (parent := parents.pop().removesuffix(".")) not in self.layers:
+            return parent
+        module = next(iter(full.values())).rpartition(".")[0]
+        name = f"{module}.{node.label}" if module else node.label
+        return name if name not in self.layers else f"{name} ({len(self.layers)})"
+
+    def _front(self, node: _Node, names: _Names, full: Mapping[str, str]) -> StoredFront | None:
+        """The convolution or linear layer whose output goes to the node and nowhere else."""
+        value = node.tensor("input")
+        maker = names.makers.get(value)
+        if maker is None or names.uses[value] != 1:
+            return None
+        axis, bias = 0, maker.tensor("bias")
+        if maker.operator in TRANSPOSED or maker.flag("transposed"):
+            weight, axis = maker.tensor("weight"), 1
+        elif maker.operator in CONVOLUTIONS or maker.operator == "linear":
+            weight = maker.tensor("weight")
+        elif maker.operator in {"mm", "addmm"}:
+            turned = names.makers.get(maker.tensor("mat2"))
+            weight = turned.tensor("self") if turned and turned.operator in TURNED else ""
+            bias = maker.tensor("self") if maker.operator == "addmm" else ""
+        else:
+            return None
+        ref = self.tensors.get(names.tensors.get(weight, ""))
+        of_bias = names.tensors.get(bias)
+        channels = self.tensors[next(iter(full.values()))].numel
+        if ref is None or ref.ndim < 2 or ref.shape[axis] != channels:
+            return None
+        if bias and of_bias not in self.tensors:
+            return None
+        return StoredFront(ref.name.rpartition(".")[0], ref.name, of_bias, axis)
+
+    def _drop_shared_fronts(self) -> None:
+        """Leave out what would be in front of two layers."""
+        claimed = Counter(each.front.weight for each in self.layers.values() if each.front)
+        for name, each in self.layers.items():
+            if each.front is not None and claimed[each.front.weight] > 1:
+                self.layers[name] = StoredLayer(each.tensors)
+
+    def _name_twins(self) -> None:
+        """Say of each other name of a layer's tensors, which two modules share, what it is."""
+        for full in self.tensors:
+            parent, _, leaf = full.rpartition(".")
+            owner = self._first(full).rpartition(".")[0]
+            if leaf in VECTORS and parent not in self.layers and owner in self.layers:
+                self.modules.setdefault(parent, self.modules[owner])
+
+
+def _module(node: _Node, values: Mapping[str, str]) -> BatchNormModule:
+    """What the arguments of a node say of its module.
+
+    A momentum of 0 in evaluation may be what stands there for None, the cumulative average.
+    """
+    training = {**ALWAYS, **NEVER}.get(node.operator, node.flag("training"))
+    momentum = node.number(MOMENTUM)
+    if momentum == 0 and not training:
+        momentum = None
+    tracks = bool(values["running_mean"])
+    return BatchNormModule(
+        node.class_name,
+        eps=node.number(EPS),
+        momentum=momentum,
+        affine=bool(values["weight"] or values["bias"]),
+        track_running_stats=tracks,
+        training=training if tracks else None,
+        has_momentum=momentum is not None,
+        channel_axis=1,
+    )
+
+
+def _signature(signature: Any) -> Iterator[tuple[str, str]]:
+    """The inputs of a graph that are tensors of the program: their names there, and their own."""
+    for spec in _list(_table(signature).get("input_specs")):
+        for kind in ("parameter", "buffer", "tensor_constant"):
+            said = _table(_table(spec).get(kind))
+            name, full = _table(said.get("arg")).get("name"), said.get(f"{kind}_name")
+            if isinstance(name, str) and isinstance(full, str):
+                yield name, full
+
+
+def _nodes(graph: Any) -> Iterator[_Node]:
+    """The nodes of a graph that are as the schema has them."""
+    for node in _list(_table(graph).get("nodes")):
+        target = _table(node).get("target")
+        if not isinstance(target, str):
+            continue
+        parts = target.split(".")
+        at = parts.index("aten") + 1 if "aten" in parts[:-1] else len(parts) - 1
+        args: dict[str, Any] = {}
+        for each in map(_table, _list(node.get("inputs"))):
+            name = each.get("name")
+            # Those of cond and such have no names.
+            args[name if isinstance(name, str) and name else f"#{len(args)}"] = each.get("arg")
+        outputs = tuple(filter(None, map(_tensor_name, _list(node.get("outputs")))))
+        label = node.get("name")
+        label = label if isinstance(label, str) else next(iter(outputs), parts[at])
+        yield _Node(parts[at], args, outputs, label, _class_name(node.get("metadata")))
+
+
+def _class_name(metadata: Any) -> str:
+    """The class of the module in which a node is, if it is such a norm: "BatchNorm2d"."""
+    stack = _table(metadata).get("nn_module_stack")
+    last = stack.rpartition(";")[2] if isinstance(stack, str) else ""
+    name = last.rpartition(",")[2].rpartition(".")[2]
+    return name if "BatchNorm" in name or "InstanceNorm" in name else "BatchNorm"
+
+
+def _inside(node: _Node, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The graphs that a node runs: branches, bodies; each with the tensors that it is given."""
+    said = [_table(_table(arg).get("as_graph")) for arg in node.args.values()]
+    graphs = [_table(each.get("graph")) for each in said if each]
+    if not graphs:
+        return
+    operands: list[str] = []
+    for arg in node.args.values():
+        if isinstance(arg, dict) and "as_graph" in arg:
+            operands = []  # the predicate stands before
+        else:
+            operands += _operands(arg)
+    for graph in graphs:
+        inputs = [_tensor_name(each) for each in _list(graph.get("inputs"))]
+        given = zip(inputs, operands, strict=False) if len(inputs) == len(operands) else ()
+        yield (
+            graph,
+            {inner: names.tensors[outer] for inner, outer in given if outer in names.tensors},
+        )
+
+
+def _operands(arg: Any) -> list[str]:
+    """The values of an argument, "" for each that is not a tensor."""
+    many = _table(arg).get("as_tensors")
+    if isinstance(many, list):
+        return [_tensor_name({"as_tensor": each}) for each in many]
+    return [_tensor_name(arg)]
+
+
+def _inputs(args: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the values that a node takes, in order."""
+    for arg in args.values():
+        yield from filter(None, _operands(arg))
+
+
+def _tensor_name(arg: Any) -> str:
+    """The name of the tensor that a value is, "" where it is none."""
+    for _ in range(2):  # an optional tensor holds a tensor
+        table = _table(arg)
+        arg = table.get("as_tensor", table.get("as_optional_tensor"))
+        name = _table(arg).get("name")
+        if isinstance(name, str):
+            return name
+    return ""
+
+
+def _leaf(full: str) -> str:
+    return full.rpartition(".")[2]
+
+
+def _ends(name: str, leaf: str) -> bool:
+    return name == leaf or name.endswith(f".{leaf}")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
