@@ -117,6 +117,17 @@ FOLDERS: tuple[Folder, ...] = (
         r"\.data-\d{5}-of-\d{5}|\.meta",
     ),
     Folder("torch_distributed", (".metadata",), r"\.distcp|\.metadata"),
+    Folder(
+        "deepspeed",
+        (
+            "latest",
+            "mp_rank_00_model_states.pt",
+            "zero_pp_rank_0_mp_rank_00_model_states.pt",
+            "layer_00-model_states.pt",
+            "layer_00-model_00-model_states.pt",
+        ),
+        r"_states\.pt|latest",
+    ),
 )
 """Every kind of folder, in the order in which they are asked."""
 

@@ -185,6 +185,13 @@ def samples():
         "paddle-parts": Sample(
             {"x": paddle_files.saved(paddle, 2, most=20)}, "x", "paddle", paddle
         ),
+        "deepspeed": Sample(
+            {
+                "latest": b"step1",
+                "step1/mp_rank_00_model_states.pt": saved({"module": net.state_dict(), "x": [1]}),
+            },
+            "", "deepspeed", net.state_dict(),
+        ),
         "flax-chunked": Sample(
             {"x": flax_file({"a": {"w": chunked(arrays["transposed"], 5)}, "step": 3})},
             "x", "flax-msgpack", {"a/w": arrays["transposed"]},

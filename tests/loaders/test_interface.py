@@ -20,6 +20,8 @@ from .pickles import dictionary, npy, pid, safetensors, tensor, torch_legacy, wh
 
 FOLDER = Path(registry.__file__).parent
 SAMPLES = samples()
+FILES = {name: sample for name, sample in SAMPLES.items() if sample.main}
+"""All but those that are folders."""
 CONTAINERS = {sample.container for sample in SAMPLES.values()} | {""}
 
 
@@ -113,7 +115,7 @@ def test_every_tensor_is_read_bit_for_bit(name, tmp_path):
 
 def test_every_loader_opens_a_sample(tmp_path):
     used = set()
-    for number, sample in enumerate(SAMPLES.values()):
+    for number, sample in enumerate(FILES.values()):
         (tmp_path / str(number)).mkdir()
         with open_source(write(tmp_path / str(number), sample)) as source:
             used.add(loader_of(source).__name__.rpartition(".")[2])
@@ -122,7 +124,7 @@ def test_every_loader_opens_a_sample(tmp_path):
     assert "refused" not in used, "a sample of tests/loaders/files.py is a file that is not read"
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_loader_that_is_not_asked_would_not_have_known_the_file(name, tmp_path):
     """The first bytes in the registry leave out no file that a loader knows."""
     with open_source(write(tmp_path, SAMPLES[name])) as source:
@@ -131,7 +133,7 @@ def test_a_loader_that_is_not_asked_would_not_have_known_the_file(name, tmp_path
     assert asked is every
 
 
-@pytest.mark.parametrize("name", [key for key in SAMPLES if not SAMPLES[key].parts_by_name])
+@pytest.mark.parametrize("name", [key for key in FILES if not FILES[key].parts_by_name])
 @pytest.mark.parametrize("suffix", [".state", ".pkl", ".pth.tar", ".npy", ".safetensors", ""])
 def test_the_content_decides_and_never_the_suffix(name, suffix, tmp_path):
     sample = SAMPLES[name]
@@ -146,7 +148,7 @@ def read_all(path):
 
 
 @pytest.mark.parametrize("number", [32, pytest.param(400, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"csv"}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"csv"}))
 def test_a_file_cut_anywhere_is_refused_in_one_sentence(name, number, tmp_path):
     """Everywhere at the ends, where most formats have their tables, and here and there between.
 
@@ -183,7 +185,7 @@ print(sorted({"torch", "numpy", "safetensors", "rich", "pickle", "zipfile"} & se
 def test_opening_imports_neither_torch_nor_numpy(tmp_path):
     paths = []
     by_h5py = {"hdf5", "keras", "keras-h5"}  # which imports NumPy
-    lean = [sample for sample in SAMPLES.values() if sample.container not in by_h5py]
+    lean = [sample for sample in FILES.values() if sample.container not in by_h5py]
     for number, sample in enumerate(lean):
         (tmp_path / str(number)).mkdir()
         paths.append(write(tmp_path / str(number), sample))
