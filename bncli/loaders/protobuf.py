@@ -110,6 +110,11 @@ class Wire:
 
     def _varint(self, at: int, stop: int) -> tuple[int, int]:
         """A number of 64 bits, and where it ends."""
+        place = at - self._base
+        if 0 <= place < len(self._window) and at < stop:  # most have one byte
+            byte = self._window[place]
+            if byte < 0x80:
+                return byte, at + 1
         piece = self.bytes(at, min(at + 10, stop))
         value = 0
         for width, byte in enumerate(piece):

@@ -14,6 +14,9 @@ from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.names import quoted
 from bncli.loaders.probes import is_saved_model
 from bncli.loaders.tensorflow.bundle import INDEX, Bundle, tensor_refs
+from bncli.loaders.tensorflow.described import Described
+from bncli.loaders.tensorflow.graph import program_of
+from bncli.loaders.tensorflow.norms import found_in
 from bncli.loaders.tensorflow.objects import names_of
 from bncli.loaders.tensorflow.table import is_table
 from bncli.model import TensorFile
@@ -109,6 +112,27 @@ def _open_path(index: Path) -> TensorFile:
 
 def _open_index(source: Source) -> TensorFile:
     bundle = Bundle(source)
-    names, _ = names_of(bundle)
+    names, shared = names_of(bundle)
     refs, skipped = tensor_refs(bundle, names)
-    return TensorFile(source.path, CONTAINER, {ref.name: ref for ref in refs}, skipped=skipped)
+    tensors = {ref.name: ref for ref in refs}
+    graph = _graph_of(source.path)
+    if graph is None:
+        return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
+    try:
+        with open_source(graph) as other:
+            program = program_of(other, saved_model=graph.name == GRAPH)
+        described = Described(*found_in(program), tensors, shared)
+    except FileError as error:
+        skipped[graph.name] = f"what it says of the layers cannot be used: {error.problem}"
+        return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
+    return TensorFile(source.path, CONTAINER, tensors, described.modules, skipped, described.layers)
+
+
+def _graph_of(index: Path) -> Path | None:
+    """The graph that was saved with a checkpoint: beside it, or above a SavedModel's variables."""
+    beside = index.with_name(f"{index.name.removesuffix(INDEX)}.meta")
+    above = index.parent.parent / GRAPH
+    if beside.is_file():
+        return beside
+    inside = (index.parent.name, index.name) == VARIABLES.parts
+    return above if inside and above.is_file() else None
