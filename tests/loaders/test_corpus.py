@@ -62,6 +62,21 @@ def test_every_layer_is_found_with_its_values(entry):
     )
 
 
+def test_one_network_as_onnx_and_as_pytorch_has_the_same_layers(run):
+    paths = [CORPUS / "ultra-light-fd" / f"version-RFB-320.{ending}" for ending in ("onnx", "pth")]
+    theirs, ours = ({layer.name: layer for layer in batch_norm_layers(open_file(p))} for p in paths)
+    assert theirs.keys() == ours.keys()
+    for name, layer in theirs.items():
+        assert layer.tensors.keys() == ours[name].tensors.keys()
+        for leaf, ref in layer.tensors.items():
+            assert bits(ref.stored()) == bits(ours[name].tensors[leaf].stored())
+    assert {layer.module.eps for layer in theirs.values()} == {1e-5}
+    assert {layer.module.momentum for layer in theirs.values()} == {0.1}
+    code, out, _ = run("compare-checkpoints", *paths)
+    assert code == 0
+    assert "PASS  all 35 layers are identical, bit for bit" in out
+
+
 def flat(value, prefix=""):
     """The tensors in what torch.load gives, by their path."""
     if isinstance(value, torch.Tensor):

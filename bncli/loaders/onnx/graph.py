@@ -25,7 +25,7 @@ NORM = "BatchNormalization"
 _WITH_GRAPHS = {"If", "Loop", "Scan", "SequenceMap"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Scope:
     """The names of one graph, or of one call of a function.
 

@@ -39,10 +39,14 @@ class Layers:
 
 
 def described(walk: Walk) -> Layers:
-    """The layers in the order of the graph, under names of which each is one layer's alone."""
+    """The layers in the order of the graph, under names of which each is one layer's alone.
+
+    A model may use one layer several times, with a node for each.
+    """
     layers = Layers()
     names = _Names(walk)
     fronts: dict[str, StoredFront] = {}
+    seen: set[tuple[object, ...]] = set()
     for found in walk.norms:
         given = walk.attributes(found)
         whole = [found.scope.tensor(name) for name in found.node.inputs[1:5]]
@@ -50,12 +54,19 @@ def described(walk: Walk) -> Layers:
         if why:
             layers.skipped[names.free(found.node.label or NORM)] = why
             continue
-        name = names.of(found)
         tensors = {leaf: full for leaf, full in zip(PARAMETERS, whole, strict=True) if full}
+        module = _module(walk.model.opset, found.node, given)
+        # Exporters keep equal tensors once, so that two layers may share them; not their names.
+        places = (walk.tensors[full].storage for full in tensors.values())
+        layer = (module, *found.scope.home(found.node.inputs[1]), *places)
+        if layer in seen:
+            continue
+        seen.add(layer)
+        name = names.of(found)
         counter = f"{name}.num_batches_tracked"
         if counter in walk.tensors:
             tensors["num_batches_tracked"] = counter
-        layers.modules[name] = _module(walk.model.opset, found.node, given)
+        layers.modules[name] = module
         layers.stored[name] = StoredLayer(tensors)
         front = _front(walk, found, walk.tensors[tensors["weight"]].numel)
         if front is not None:

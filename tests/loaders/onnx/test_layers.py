@@ -1,5 +1,8 @@
 """BatchNormalization nodes become layers."""
 
+import io
+import warnings
+
 import pytest
 import torch
 from onnx import helper
@@ -7,6 +10,7 @@ from onnx import helper
 from bncli.loaders.onnx.layers import without_layers
 from bncli.state_dict import batch_norm_layers
 from bncli.state_dict.in_front import in_front
+from tests.loaders.files import bits
 
 from .models import model, norm, norm_model, opened, raw
 
@@ -55,11 +59,93 @@ def test_what_a_layer_is_called(names, node, layer, tmp_path):
 def test_each_layer_has_a_name_of_its_own(tmp_path):
     made = norm()
     nodes = [
-        helper.make_node("BatchNormalization", ["x", *made.node.input[1:]], [output], name=name)
-        for output, name in (("a", "first"), ("b", "second"), ("y", "second"))
+        helper.make_node(
+            "BatchNormalization", ["x", *made.node.input[1:]], [y], name=name, epsilon=e
+        )
+        for y, name, e in (("a", "first", 0.1), ("b", "second", 0.2), ("y", "second", 0.3))
     ]
     file = opened(tmp_path, model(nodes, made.tensors))
     assert [layer.name for layer in batch_norm_layers(file)] == ["bn", "second", "y"]
+
+
+def test_a_layer_that_is_used_twice_is_one_layer(tmp_path):
+    one, kernel = norm("a.bn.", input_name="h1"), raw("a.conv.weight", torch.rand(3, 3, 1))
+    nodes = [
+        helper.make_node("Conv", ["x", kernel.name], ["h1"]),
+        one.node,
+        helper.make_node("Conv", ["y", kernel.name], ["h2"]),
+        helper.make_node("BatchNormalization", ["h2", *one.node.input[1:]], ["y2"]),
+    ]
+    file = opened(tmp_path, model(nodes, [*one.tensors, kernel]))
+    assert [layer.name for layer in batch_norm_layers(file)] == ["a.bn"]
+    assert file.layers["a.bn"].front.name == "a.conv"
+
+
+def test_two_layers_whose_equal_tensors_were_stored_once_are_two(tmp_path):
+    """torch.onnx.export puts an Identity in the place of an initializer that equals another."""
+    one, two = norm("a."), norm("b.", input_name="y", output="y2")
+    same = [
+        helper.make_node("Identity", [old.name], [new.name])
+        for old, new in zip(one.tensors, two.tensors, strict=True)
+    ]
+    file = opened(tmp_path, model([*same, one.node, two.node], one.tensors))
+    assert [layer.name for layer in batch_norm_layers(file)] == ["a", "b"]
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+        self.bn = torch.nn.BatchNorm2d(3, eps=1e-3, momentum=0.03)
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer1 = torch.nn.Sequential(Block(), Block())
+        self.up = torch.nn.ConvTranspose2d(3, 4, 2)
+        self.bn1 = torch.nn.BatchNorm2d(4)
+        self.fc = torch.nn.Linear(4, 5)
+        self.bn2 = torch.nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        x = self.layer1(self.layer1(x))
+        return self.bn2(self.fc(self.bn1(self.up(x)).mean((2, 3))))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_torch_exports_has_the_layers_of_the_module(training, tmp_path):
+    net, out = Net().train(training), io.BytesIO()
+    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the exporter by tracing is the old one
+        torch.onnx.export(
+            net, (torch.randn(2, 3, 8, 8),), out,
+            training=mode, do_constant_folding=False, dynamo=False,
+        )  # fmt: skip
+    file = opened(tmp_path, out.getvalue())
+    layers = batch_norm_layers(file)
+    fronts = in_front(file, {layer.name: layer for layer in layers})
+    modules = {name: each for name, each in net.named_modules() if isinstance(each, BATCH_NORMS)}
+    assert [layer.name for layer in layers] == list(modules)
+    for layer in layers:
+        module = modules[layer.name]
+        assert (layer.module.eps, layer.module.momentum) == (module.eps, module.momentum)
+        assert layer.module.training is training
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            assert bits(getattr(layer, leaf).read()) == bits(getattr(module, leaf))
+    assert [(near.name, near.axis, near.bias.name) for near in fronts.values()] == [
+        ("layer1.0.conv", 0, "layer1.0.conv.bias"),
+        ("layer1.1.conv", 0, "layer1.1.conv.bias"),
+        ("up", 1, "up.bias"),
+        ("fc", 0, "fc.bias"),
+    ]
+
+
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
 def test_a_word_before_all_layers_is_no_layer_name(tmp_path):
