@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.changes.contents import orders, turned
@@ -30,7 +31,7 @@ class Weights:
     """The weights with two or more axes of a file, by their names without wrappers, in its order.
 
     `biases` holds the bias beside each, where there is one, by the same name, and `vectors` what
-    may be a bias that no name tells.
+    may be a bias that no name tells, or a scale for each channel: each with one axis.
     """
 
     refs: Mapping[str, TensorRef]
@@ -44,12 +45,12 @@ class Weights:
         refs, biases, vectors = {}, {}, []
         for name, ref in file.tensors.items():
             layer, leaf = _parts(name)
+            if not leaf and ref.dtype in COMPUTE_DTYPES and ref.numel == max(ref.shape, default=1):
+                vectors.append(_flat(ref))
             if leaf in BIASES and ref.ndim == 1:
                 biases[bare(layer).replace("/", ".")] = ref
             elif ref.ndim >= 2 and ref.dtype in DTYPES and DTYPES[ref.dtype].kind == "float":
                 refs[bare(layer).replace("/", ".")] = ref
-            elif not leaf and ref.ndim == 1 and ref.dtype in COMPUTE_DTYPES:
-                vectors.append(ref)
         return cls(refs, {name: ref for name, ref in biases.items() if name in refs}, vectors)
 
 
@@ -84,6 +85,13 @@ def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dic
             own_name = _parts(weight.name)[0] or weight.name
             found[layer] = InFront(own_name, weight, other.biases.get(partner), before.axis)
     return found
+
+
+def _flat(ref: TensorRef) -> TensorRef:
+    """A tensor of which one axis at most is longer than 1, with that axis alone."""
+    steps = zip(ref.shape, ref.strides, strict=True)
+    step = next((step for size, step in steps if size > 1), 1)
+    return replace(ref, shape=(ref.numel,), strides=(step,))
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -127,15 +127,16 @@ FOLDED = Rule(
     "BN616",
     "folded",
     Severity.WARNING,
-    "the layer was folded into the convolution before it",
+    "the layer was folded",
     "Fold the layer again, with the convolution's bias and the layer's mean.",
     symptom="There is none, or the folded model gives other outputs.",
     arithmetic="In one file, the convolution holds weight * w / sqrt(var + eps) in every output "
     "channel, with the layer's numbers in the other file, and the layer is gone or does nothing. "
-    "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias. It is a warning if it is "
-    "not, if the weight was multiplied by a wrong scale (without w or eps, with another eps, "
-    "without the root) or along the wrong axis, or if the layer is still there as it was and is "
-    "applied twice; otherwise a note.",
+    "Its bias should then be (b - mean) * w / sqrt(var + eps) + bias. Where no convolution took "
+    "the layer in, two tensors of the other file may be its scale and its shift. It is a warning "
+    "if the bias is another one, if the weight was multiplied by a wrong scale (without w or eps, "
+    "with another eps, without the root) or along the wrong axis, or if the layer is still there "
+    "as it was and is applied twice; otherwise a note.",
     certainty="Certain: it holds within the rounding of the dtype. A fold over the wrong axis is "
     "likely, as a square weight does not show which axis is the output's.",
     lookalike="Where the variances are large beside eps, several values of eps fit.",

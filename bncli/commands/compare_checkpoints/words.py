@@ -234,6 +234,11 @@ def _folded(layers: Sequence[LayerVersion]) -> str:
     said = "was folded into the layer before it"
     if len(layers) > 1:
         said = "were folded into the layers before them"
+    apart = sum(layer.found.numbers.get("cause") == "scale-and-shift" for layer in layers)
+    if apart == len(layers):
+        said = "became a scale and a shift"
+    elif apart:
+        said += f" or ({apart}) became a scale and a shift"
     if all(layer.found.numbers.get("in") == "first" for layer in layers):
         said += " in the first file"
     if not wrong:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bncli.changes.contents import orders, turned
 from bncli.changes.pair import Files, LayerPair, Side
+from bncli.changes.states.folded import scale_shift
 from bncli.changes.states.folded.biases import SAYS, BiasFold, bias_of, fold_of_bias
 from bncli.changes.states.folded.factors import Factors, factors
 from bncli.changes.states.folded.fits import SCALES, Fit, fit_of, scale_of
@@ -67,10 +68,12 @@ def gone(
 ) -> Found | None:
     """FOLDED for a layer that one file lacks, by the convolution `after` that the other has.
 
-    Among `vectors` its bias is looked for by its values, where no name tells it.
+    Among `vectors` its bias is looked for by its values, where no name tells it; and where no
+    convolution took the layer in, its scale and shift are.
     """
-    first = files.layers.get(side.refs.name) is side.refs
-    return _found(side, after, "second" if first else "first", vectors=vectors)
+    where = "second" if files.layers.get(side.refs.name) is side.refs else "first"
+    found = _found(side, after, where, vectors=vectors)
+    return found or scale_shift.find(side, vectors, where)
 
 
 def does_nothing(side: Side) -> bool:
