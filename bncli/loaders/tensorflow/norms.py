@@ -8,10 +8,10 @@ placeholders, which every call fills.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from bncli.errors import UnsupportedFileError
-from bncli.light import dataclass
 from bncli.loaders.tensorflow.graph import CALLS, CHOICES, FUSED, VARIABLES, Graph, Node, Program
 
 LONGEST_WAY = 64
@@ -27,6 +27,9 @@ CONVOLUTIONS = (
 )  # fmt: skip
 _READS = ("Identity", "ReadVariableOp", "Switch", "RefSwitch", "Enter", "Squeeze", "Reshape",
           "ExpandDims", "StopGradient", "Cast", "Merge")  # fmt: skip
+_USERS = ("Mul", "Sub", "Cast", "Reshape", "Identity")
+"""The operations of a normalisation that uses what another one gives."""
+MOST_USERS = 50
 _BETWEEN = ("Identity", "Switch", "Squeeze", "ExpandDims", "Reshape", "BatchToSpaceND")
 
 
@@ -124,11 +127,11 @@ class _Search:
             yield use
 
     def _all_uses(self, view: _View, depth: int) -> Iterator[Norm | Update]:
-        for node in view.graph.nodes.values():
+        for name, node in view.graph.nodes.items():
             if node.op in FUSED:
                 yield view.fused(node)
             elif node.op == "Rsqrt":
-                yield from view.unfused(node)
+                yield from view.unfused(name, node)
             elif node.op in ("AssignSub", "AssignSubVariableOp"):
                 yield from view.updated(node)
             elif node.op in CALLS or node.op in CHOICES or node.op in self._program.functions:
@@ -136,7 +139,7 @@ class _Search:
                 for called in _called(node):
                     uses = self.uses_of(called, depth + 1)
                     if uses:
-                        places = {at: view.place(name) for at, name in enumerate(inputs)}
+                        places = {at: view.place(given) for at, given in enumerate(inputs)}
                         known = {at: place for at, place in places.items() if place is not None}
                         yield from _filled(uses, known)
 
@@ -151,11 +154,21 @@ def _called(node: Node) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-@dataclass(frozen=True, slots=True)
 class _View:
     """A graph, and ways through it from inputs to what gives them."""
 
-    graph: Graph
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    @cached_property
+    def users(self) -> dict[str, list[tuple[str, Node]]]:
+        """The operations that use what each one gives, with their names."""
+        found: dict[str, list[tuple[str, Node]]] = {}
+        for name, node in self.graph.nodes.items():
+            if node.op in _USERS:
+                for given in dict.fromkeys(given.partition(":")[0] for given in node.inputs):
+                    found.setdefault(given, []).append((name, node))
+        return found
 
     def node(self, name: str) -> Node | None:
         """The node that gives an input: "name", "name:0" or, in functions, "name:output:0"."""
@@ -216,15 +229,67 @@ class _View:
             weight, bias, mean, var, kernel, kernel_bias, front,
         )  # fmt: skip
 
-    def unfused(self, node: Node) -> Iterator[Norm]:
-        """1/sqrt(variance + eps): the variance and eps, as nothing else shows here."""
+    def unfused(self, name: str, node: Node) -> Iterator[Norm]:
+        """What tf.nn.batch_normalization computes: x * inverse + (bias - mean * inverse).
+
+        The inverse is weight/sqrt(variance + eps), or without the weight; without the bias, the
+        negative mean is multiplied.
+        """
         added = self.node(node.inputs[0]) if node.inputs else None
         if added is None or added.op not in ("Add", "AddV2") or len(added.inputs) < 2:
             return
         for one, other in (added.inputs[:2], added.inputs[1::-1]):
             eps, variance = self.number(other), self.place(one)
             if eps is not None and variance is not None and 0 < eps < 1:
-                yield Norm(node.op, eps, running_var=variance)
+                yield self._around(name, Norm(node.op, eps, running_var=variance))
+
+    def _around(self, inverse: str, norm: Norm) -> Norm:
+        """The same with the weight, the bias, the mean, and what is in front, if it shows."""
+        products = list(self._products(inverse))
+        for name, factor in products:
+            if list(self._products(name)) and self.place(factor) is not None:
+                norm = norm._replace(weight=self.place(factor))
+                products = list(self._products(name))
+                break
+        for name, factor in products:
+            negative = self.node(factor)
+            less = next((node for _, node in self._uses(name) if node.op == "Sub"), None)
+            if less is not None:
+                bias = self.place(less.inputs[0])
+                norm = norm._replace(running_mean=self.place(factor), bias=bias)
+            elif negative is not None and negative.op == "Neg" and negative.inputs:
+                norm = norm._replace(running_mean=self.place(negative.inputs[0]))
+            else:
+                kernel, kernel_bias, front = self.before(factor)
+                norm = norm._replace(kernel=kernel, kernel_bias=kernel_bias, front=front)
+        return norm
+
+    def _products(self, name: str) -> Iterator[tuple[str, str]]:
+        """The products in which a value is, by name, each with its other factor."""
+        for product, node in self._uses(name):
+            if node.op == "Mul" and len(node.inputs) == 2:
+                one, other = node.inputs
+                yield product, one if self._gives(other, name) else other
+
+    def _uses(self, name: str, steps: int = 4) -> Iterator[tuple[str, Node]]:
+        """What uses a value, maybe of another dtype or shape."""
+        for user, node in self.users.get(name, ())[:MOST_USERS]:
+            if node.op in ("Cast", "Reshape", "Identity") and steps:
+                yield from self._uses(user, steps - 1)
+            else:
+                yield user, node
+
+    def _gives(self, given: str, name: str) -> bool:
+        """Whether an input is this value, maybe of another dtype or shape."""
+        for _ in range(6):
+            own = given.partition(":")[0]
+            if own == name:
+                return True
+            node = self.graph.nodes.get(own)
+            if node is None or node.op not in ("Cast", "Reshape", "Identity") or not node.inputs:
+                return False
+            given = node.inputs[0]
+        return False
 
     def updated(self, node: Node) -> Iterator[Update]:
         """average -= (average - value) * weight."""

@@ -6,14 +6,13 @@ of objects (`layer_with_weights-1/gamma`), and the tree with the variables' name
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from bncli.errors import FileError
 from bncli.loaders.interface import open_source
 from bncli.loaders.protobuf import BYTES, Wire
-from bncli.loaders.tensorflow.bundle import STRING, Bundle
+from bncli.loaders.tensorflow.bundle import STRING, Bundle, Stored
 from bncli.loaders.tensorflow.slices import PART_KEY
 
 OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -41,15 +40,27 @@ def names_of(bundle: Bundle) -> tuple[dict[bytes, str], frozenset[str]]:
         for key, name in _full_names(bundle)
         if key in places and not OPTIMIZERS.intersection(places[key].split("/"))
     }
-    counts = Counter({**places, **full}.values())
-    shared = frozenset(name for name in full.values() if counts[name] > 1)
-    names = {
-        key: place if full.get(key, place) in shared else full.get(key, place)
-        for key, place in places.items()
+    keys: dict[str, list[bytes]] = {}
+    for key, name in full.items():
+        keys.setdefault(name, []).append(key)
+    taken = set(places.values())
+    shared = {
+        name
+        for name, its in keys.items()
+        if len({_contents(bundle.stored[key]) for key in its}) > 1
+        or any(name in taken and places[key] != name for key in its)
     }
-    if len(set(names.values())) < len(names):
-        names, shared = places, shared | set(full.values())
-    return names, shared
+    names = dict(places)
+    for name, its in keys.items():
+        if name not in shared:
+            names[its[0]] = name  # Keras 3 stores a variable twice
+    return names, frozenset(shared)
+
+
+def _contents(stored: Stored) -> tuple[object, ...]:
+    """What two variables have in common where they hold the same; else it is of this one alone."""
+    own = id(stored) if stored.crc is None else None
+    return stored.dtype, stored.shape, stored.size, stored.crc, own
 
 
 def _place(key: str) -> str:
