@@ -226,7 +226,7 @@ class _Pieces:
         dense = contiguous(shape)
         if tensor.why:
             return TensorRef(name, self.folder, shape, dtype, dense, None, tensor.why)
-        if len(tensor.chunks) == 1:
+        if [chunk.box.sizes for chunk in tensor.chunks] == [shape]:
             chunk = tensor.chunks[0]
             ref = open_chunk(self.source(chunk.file), chunk, name, dtype)
             return replace(ref, name=name)
