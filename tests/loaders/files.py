@@ -111,6 +111,9 @@ def scripted(module):
 
 def samples():
     """Sample files by a short name."""
+    from .distributed import small
+
+    ranks, pieces = small()
     import safetensors.torch
 
     from .onnx.models import samples as onnx_models
@@ -208,6 +211,7 @@ def samples():
             "x", "keras", keras_files.variables(keras_3),
         ),
         "hdf5": Sample({"x": plain_hdf5}, "x", "hdf5", keras_files.variables(plain_hdf5)),
+        "torch-dcp": Sample(ranks.parts(), "", "torch-dcp", pieces),
         "tensorflow": Sample(
             bundle(variables(), shards=2, per_block=5), "model.index", "tensorflow", variables(),
             parts_by_name=True,
