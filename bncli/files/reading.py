@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bncli.errors import CorruptFileError, FileError
+from bncli.files.held import HeldPath
 from bncli.light import dataclass
 
 CHANGED = (
@@ -89,6 +90,8 @@ def current() -> Reading:
 
 def open_to_read(path: Path | str) -> FileIO:
     """The file, open for reading without a buffer, and remembered. Raises OSError as open does."""
+    if isinstance(path, HeldPath):
+        return path.opened()
     file = FileIO(path)
     remember(file.fileno(), path)
     return file

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.light import dataclass
-from bncli.loaders import probes
+from bncli.loaders import compression, probes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
@@ -57,7 +57,7 @@ COMMANDS = {"gzip": "gunzip", "bzip2": "bunzip2", "xz": "unxz", "lzma": "unlzma"
 
 
 def _packed_sentence(source: Source) -> str:
-    how, inside = probes.compression(source)
+    how, inside = compression.compression(source)
     if probes.is_pickle(inside):
         return (
             f"it is a Python pickle compressed by {how}, as joblib.dump writes with compress; load"
@@ -164,7 +164,7 @@ KINDS = (
         " torch.save.",
     ),
     Kind(probes.is_tar, "it is a tar archive; unpack it and name a file in it."),
-    Kind(lambda source: bool(probes.compression(source)[0]), _packed_sentence),
+    Kind(lambda source: bool(compression.compression(source)[0]), _packed_sentence),
     Kind(
         _is_archive("model.json"),
         "it is a TorchScript archive of PyTorch before 1.1; load it with torch.jit.load and save"

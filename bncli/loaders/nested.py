@@ -1,23 +1,27 @@
-"""PyTorch's files inside another ZIP archive, as Stable-Baselines3 and TorchServe pack them."""
+"""Checkpoints inside a ZIP or a tar archive, as Stable-Baselines3, TorchServe and NeMo save."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from bncli.errors import FileError
-from bncli.loaders import torch_zip
+from bncli.loaders import tar_archive, torch_zip
+from bncli.loaders.compression import FREE_HELD, HELD_RATIO, MOST_HELD, hold
 from bncli.loaders.interface import Loader, Source
 from bncli.loaders.names import quoted
-from bncli.loaders.registry import CHECKPOINTS, LOADERS, ZIP, loader_of
-from bncli.loaders.zip_archive import STORED, Member, ZipArchive
-from bncli.model import BatchNormModule, TensorFile, TensorRef
+from bncli.loaders.probes import is_tar, is_torch_tar
+from bncli.loaders.registry import CHECKPOINTS, LOADERS, loader_of
+from bncli.loaders.zip_archive import DEFLATED, STORED, Member, ZipArchive
+from bncli.model import BatchNormModule, StoredLayer, TensorFile, TensorRef
 
 INNER = tuple(row for row in LOADERS if row.inside)
 """The formats that are read where they lie: their offsets count from the outer file's begin."""
 SMALLEST = 22
-"""The bytes of an empty archive."""
+"""The bytes of an empty archive; no checkpoint has fewer."""
+NOT_HERE = "it is in another format inside the archive, or too large to unpack; unpack and name it"
+"""What is said of a member that is called like a checkpoint and was not read."""
 FOREIGN = (
     "model.weights.h5",
     "model.json",
@@ -31,81 +35,135 @@ def has_member(archive: ZipArchive, *ends: str) -> bool:
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is an archive in which a file of torch.save lies, uncompressed."""
+    """Whether the file is an archive in which there seems to be a checkpoint."""
     archive = source.archive
-    if archive is None or has_member(archive, *FOREIGN):
+    if archive is None:
+        return is_tar(source) and not is_torch_tar(source) and any(_inner(source))
+    if has_member(archive, *FOREIGN):
         return False
-    return next(_inner(source, archive), None) is not None
+    return any(map(_is_packed, archive.members.values())) or any(_inner(source))
 
 
 def open_tensors(source: Source) -> TensorFile:
     """The tensors of every such file, their names behind the file's name without its suffix.
 
     So q_net.weight in policy.pth is policy.q_net.weight. Members that are called like checkpoints
-    and are of no such kind are skipped, and named. Raises FileError for a damaged one.
+    and are of no such kind are skipped, and named. Raises FileError for a damaged one, and what
+    `refused` raises where there is none.
     """
-    archive = source.archive
-    assert archive is not None
-    files = {name: _opened(name, loader, part) for name, loader, part in _inner(source, archive)}
+    files = {name: _opened(source, name, loader, part) for name, loader, part in _inner(source)}
+    if not files:
+        from bncli.loaders import refused
+
+        refused.open_tensors(source)
     stems = Counter(map(_stem, files))
     tensors: dict[str, TensorRef] = {}
     modules: dict[str, BatchNormModule] = {}
     skipped: dict[str, str] = {}
+    layers: dict[str, StoredLayer] = {}
     for name, file in files.items():
         prefix = _stem(name) if stems[_stem(name)] == 1 else name
+        new: dict[str, str] = {}
         for key, ref in file.tensors.items():
             full = _joined(prefix, key)
-            full = full if full not in tensors else _joined(name, key)
-            tensors[full] = replace(ref, name=full)
+            new[key] = full if full not in tensors else _joined(name, key)
+            tensors[new[key]] = replace(ref, name=new[key])
         modules |= {_joined(prefix, key): module for key, module in file.modules.items()}
         skipped |= {_joined(prefix, key): why for key, why in file.skipped.items()}
-    others = [name for name in archive.members if name.endswith(CHECKPOINTS) and name not in files]
-    why = "it is compressed or in another format inside the archive; unzip it and name it"
-    containers = sorted({file.container for file in files.values()})
+        layers |= {
+            _joined(prefix, key): _renamed(layer, prefix, new) for key, layer in file.layers.items()
+        }
+    for name in _names(source):
+        if name.endswith(CHECKPOINTS) and name not in files:
+            skipped[name] = NOT_HERE
+    containers = " and ".join(sorted({file.container for file in files.values()}))
     return TensorFile(
         source.path,
-        f"{' and '.join(containers)} in zip",
+        f"{containers} in {'tar' if source.archive is None else 'zip'}",
         tensors,
         modules,
-        skipped | dict.fromkeys(others, why),
+        skipped,
+        layers,
+        next(iter(files.values())).without_layers if len(files) == 1 else "",
     )
 
 
-def _inner(source: Source, archive: ZipArchive) -> Iterator[tuple[str, Loader | None, Source]]:
-    """The members that are archives of PyTorch, with their loaders, in the archive's order.
+def _names(source: Source) -> Iterable[str]:
+    """The names of all members."""
+    if source.archive is not None:
+        return source.archive.members
+    return (member.name for member in tar_archive.members(source))
 
-    The loader is None where the inner archive is damaged.
-    """
+
+def _renamed(layer: StoredLayer, prefix: str, new: dict[str, str]) -> StoredLayer:
+    """The same layer, by the new names of its tensors."""
+    front = layer.front
+    if front is not None:
+        bias = front.bias and new.get(front.bias, front.bias)
+        weight = new.get(front.weight, front.weight)
+        front = replace(front, name=_joined(prefix, front.name), weight=weight, bias=bias)
+    tensors = {role: new.get(key, key) for role, key in layer.tensors.items()}
+    return replace(layer, tensors=tensors, front=front)
+
+
+def _inner(source: Source) -> Iterator[tuple[str, Loader, Source]]:
+    """The members that are read, with their loaders, in the archive's order."""
+    for name, part in _parts(source):
+        loader = _loader(part)
+        if loader is not None:
+            yield name, loader, part
+
+
+def _loader(part: Source) -> Loader | None:
+    """The loader of a member; for a damaged archive, one that says what is wrong."""
+    try:
+        return loader_of(part, INNER)
+    except FileError:
+        return torch_zip
+
+
+def _parts(source: Source) -> Iterator[tuple[str, Source]]:
+    """The members as files: where they lie, or in memory where they are compressed."""
+    archive = source.archive
+    if archive is None:
+        for name, start, stop in tar_archive.members(source):
+            if stop - start >= SMALLEST:
+                yield name, source.inside(start, stop)
+        return
+    left = MOST_HELD
     for member in archive.members.values():
-        part = stored_archive(source, archive, member)
-        if part is None:
-            continue
-        try:
-            loader = loader_of(part, INNER)
-        except FileError:
-            yield member.name, None, part
-        else:
-            if loader is not None:
-                yield member.name, loader, part
+        if member.method == STORED:
+            stored = stored_member(source, archive, member)
+            if stored is not None:
+                yield member.name, stored
+        elif _is_packed(member) and member.size <= left and not archive.problem(member):
+            left -= member.size
+            held = hold(source, archive.packed(member).chunks(), member.size)
+            if held is not None:
+                yield member.name, held
 
 
-def stored_archive(source: Source, archive: ZipArchive, member: Member) -> Source | None:
-    """The member as a file where it lies; None where it is compressed or begins as no archive."""
+def stored_member(source: Source, archive: ZipArchive, member: Member) -> Source | None:
+    """The member as a file where it lies; None where it is compressed or hardly a file."""
     if member.method != STORED or member.size < SMALLEST or archive.problem(member):
         return None
     start = archive.offset(member)
-    if source.read(start, 4) != ZIP[0]:
-        return None
     return source.inside(start, start + member.size)
 
 
-def _opened(name: str, loader: Loader | None, part: Source) -> TensorFile:
+def _is_packed(member: Member) -> bool:
+    """Whether a member is compressed, called like a checkpoint and small enough to be unpacked."""
+    most = min(MOST_HELD, max(FREE_HELD, HELD_RATIO * member.packed))
+    return member.method == DEFLATED and member.name.endswith(CHECKPOINTS) and member.size <= most
+
+
+def _opened(source: Source, name: str, loader: Loader, part: Source) -> TensorFile:
     """The tensors of a member; what is wrong with it is said with its name."""
     try:
-        return (loader or torch_zip).open_tensors(part)
+        return loader.open_tensors(part)
     except FileError as error:
         problem = f"its member {quoted(name)}: {error.problem}"
-        raise type(error)(part.path, problem) from error
+        raise type(error)(source.path, problem) from error
 
 
 def _joined(prefix: str, key: str) -> str:

@@ -96,14 +96,14 @@ def open_tensors(source: Source) -> TensorFile:
         raise UnsupportedFileError(
             source.path, f"it holds {header.problem}; save a numeric array with np.save."
         )
-    if header.start + header.nbytes > source.size:
-        there = source.size - header.start
+    there = source.size - source.start - header.start
+    if header.nbytes > there:
         raise CorruptFileError(
             source.path,
             f"its header promises {header.nbytes} bytes of elements, but {there} are there; it is"
             " cut short, so download or save it again.",
         )
-    place = FileBytes(source.path, header.start, header.nbytes, header.byteorder)
+    place = FileBytes(source.path, source.start + header.start, header.nbytes, header.byteorder)
     return _file(source.path, header, place)
 
 

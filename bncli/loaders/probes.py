@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Callable
-from typing import Protocol
 
 from bncli.loaders.interface import Source
 
 SEARCHED = 1 << 22
 """How many of the first bytes are searched for a word that tells who wrote the file."""
 MOST_FIELDS = 1_000  # each is a read of its own
-PACKED_HEAD = 1 << 16  # what of a compressed file is unpacked, to see what is inside
-MOST_LZMA = 1 << 26
-"""The memory that looking into an LZMA stream may take."""
 
 
 def begins(*starts: bytes, at: int = 0) -> Callable[[Source], bool]:
@@ -240,54 +235,3 @@ def is_protobuf_list(source: Source) -> bool:
     _, at = varint(source.head, 1)
     fields = protobuf_fields(source)
     return source.head[at : at + 1] == b"\x0a" and fields is not None and fields.get(1) == 2
-
-
-class _Decompressor(Protocol):
-    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
-
-
-def _bzip2() -> _Decompressor:
-    import bz2
-
-    return bz2.BZ2Decompressor()
-
-
-def _lzma() -> _Decompressor:
-    import lzma
-
-    return lzma.LZMADecompressor(memlimit=MOST_LZMA)
-
-
-_PACKERS: tuple[tuple[str, bytes, Callable[[], _Decompressor]], ...] = (
-    ("gzip", b"\x1f\x8b\x08", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)),
-    ("bzip2", b"BZh", _bzip2),
-    ("xz", b"\xfd7zXZ\0", _lzma),
-    ("lzma", b"\x5d\0\0", _lzma),
-    ("zlib", b"\x78", zlib.decompressobj),
-)
-_MAGIC_ENOUGH = {"gzip", "bzip2", "xz"}
-_SEALED = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"7z\xbc\xaf\x27\x1c": "7-Zip",
-    b"Rar!": "RAR",
-}
-
-
-def compression(source: Source) -> tuple[str, bytes]:
-    """How the file is compressed, "" where it is not, and the first bytes inside, if known.
-
-    zlib and the old LZMA have no sure mark: they count where their first bytes decompress.
-    """
-    for magic, name in _SEALED.items():
-        if source.head.startswith(magic):
-            return name, b""
-    for name, magic, make in _PACKERS:
-        if source.head.startswith(magic):
-            try:
-                inside = make().decompress(source.head_of(PACKED_HEAD), 4096)
-            except Exception:  # noqa: BLE001 (each has errors of its own, and may be missing)
-                inside = b""
-            if inside or name in _MAGIC_ENOUGH:
-                return name, inside
-    return "", b""

@@ -42,7 +42,7 @@ class Row:
 
 
 LOADERS = (
-    Row("npy", "npy", ".npy", (b"\x93NUMPY",), (".npy",)),
+    Row("npy", "npy", ".npy", (b"\x93NUMPY",), (".npy",), inside=True),
     Row("torchscript", "torchscript", "TorchScript", ZIP, inside=True),
     Row(
         "torch_zip",  # torch.save since PyTorch 1.6
@@ -54,11 +54,25 @@ LOADERS = (
         inside=True,
     ),
     Row("keras", "keras", ".keras", ZIP, (".keras",)),  # before .npz: it may hold arrays, too
-    Row("npz", "npz", ".npz", ZIP, (".npz",)),
+    Row("npz", "npz", ".npz", ZIP, (".npz",), inside=True),
     Row("torch_exported", "torch-export", "torch.export", ZIP, (".pt2",)),
-    Row("torch_legacy", "torch-legacy", "PyTorch", (b"\x80", b"L"), shard=True),  # before 1.6
+    Row(
+        "torch_legacy",  # before 1.6
+        "torch-legacy",
+        "PyTorch",
+        (b"\x80", b"L"),
+        shard=True,
+        inside=True,
+    ),
     Row("paddle", "paddle", "Paddle", (b"\x80",), (".pdparams",)),
-    Row("safetensors", "safetensors", "safetensors", suffixes=(".safetensors",), shard=True),
+    Row(
+        "safetensors",
+        "safetensors",
+        "safetensors",
+        suffixes=(".safetensors",),
+        shard=True,
+        inside=True,
+    ),
     Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5")),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
     Row(
@@ -69,10 +83,11 @@ LOADERS = (
         (".msgpack",),
     ),
     Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
-    Row("nested", "torch-zip in zip", "in a .zip", ZIP),
     Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),
+    Row("nested", "torch-zip in zip", "in a .zip"),
+    Row("packed", "torch-zip in gzip", ".gz", (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")),
     Row("refused", "", ""),  # knows every file, opens none: says what it is instead
 )
 """Every format, in the order in which they are asked."""

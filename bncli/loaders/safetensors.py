@@ -41,20 +41,21 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The tensors in the order of their bytes in the file."""
     length = _header_length(source)
-    if 8 + length > source.size:
+    begin = source.start + 8 + length
+    if begin > source.size:
         raise CorruptFileError(
             source.path,
-            f"its safetensors header should take {length} bytes, but {source.size - 8} are there;"
-            " it is cut short, so download or copy it again.",
+            f"its safetensors header should take {length} bytes, but"
+            f" {source.size - source.start - 8} are there; it is cut short, so download or copy it"
+            " again.",
         )
-    begin = 8 + length
     if length > FREE_HEADER + (source.size - begin) // BYTES_A_HEADER_BYTE:
         raise CorruptFileError(
             source.path,
             f"its safetensors header of {length} bytes is too long for the {source.size - begin}"
             " bytes of elements that it describes; save the file again.",
         )
-    entries = _parse(source, source.read(8, length))
+    entries = _parse(source, source.read(begin - length, length))
     refs = [_ref(source, begin, name, entry) for name, entry in entries.items()]
     refs.sort(key=lambda placed: placed[:2])
     end = 0

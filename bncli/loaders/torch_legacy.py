@@ -37,7 +37,7 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """Every tensor of the saved object, by its path."""
     data = source
-    version = load(source.path, data, load(source.path, data).end)
+    version = load(source.path, data, load(source.path, data, source.start).end)
     if not isinstance(version.value, int) or version.value != PROTOCOL:
         raise UnsupportedFileError(
             source.path,

@@ -71,7 +71,7 @@ class TensorRef:
         if begins is None or self.storage is None or self.numel == 0:
             return None
         steps = tuple(step for size, step in zip(self.shape, self.strides, strict=True) if size > 1)
-        return (str(self.path), begins, self.dtype, self.shape, steps)
+        return (self.path, begins, self.dtype, self.shape, steps)
 
     def stored(self, block: tuple[slice, ...] = ()) -> NDArray[Any]:
         """The elements as bits, in the file's byte order; only those of `block`, if it is given.

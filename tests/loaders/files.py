@@ -1,7 +1,9 @@
 """One small honest file of every container, and what torch, NumPy or safetensors reads in it."""
 
+import gzip
 import io
 import json
+import tarfile
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -223,6 +225,19 @@ def samples():
             | {f"net.{k}": v for k, v in net.state_dict().items()},
         ),
         **onnx_models(),
+        "tar": Sample(
+            {"x": tarred({"a/net.pt": saved(net), "arrays.npz": plain.getvalue()})},
+            "x", "npz and torch-zip in tar",
+            {f"a.net.{k}": v for k, v in net.state_dict().items()}
+            | {f"arrays.{k.replace('.', '/')}": v for k, v in arrays.items()},
+        ),
+        "packed": Sample(
+            {"x": gzip.compress(saved(every))}, "x", "torch-zip in gzip", every
+        ),
+        "tar-gz": Sample(
+            {"x": gzip.compress(tarred({"net.pt": saved(net)}))}, "x", "torch-zip in tar in gzip",
+            {f"net.{k}": v for k, v in net.state_dict().items()},
+        ),
         "json": Sample(
             {"x": b"[[[1, 2.5]], [[-3e-2, 0.1]], [[nan, -Infinity]]]"}, "x", "json",
             {"": TYPED.reshape(3, 1, 2)},
@@ -259,6 +274,18 @@ def packed(members, compression=zipfile.ZIP_STORED):
         for member, data in members.items():
             archive.writestr(member, data)
     return out.getvalue()
+
+
+def tarred(members, form=tarfile.GNU_FORMAT):
+    """A tar archive of {name: bytes}, as `tarfile` writes it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        for member, data in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        end = archive.offset + 2 * tarfile.BLOCKSIZE  # without what makes a tape's record full
+    return out.getvalue()[:end]
 
 
 def write(directory, sample):

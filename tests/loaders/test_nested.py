@@ -1,17 +1,24 @@
 """PyTorch's files inside another ZIP archive: read where they lie, and named."""
 
 import io
+import tarfile
 import zipfile
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.files.edits import write_edited
 from bncli.loaders import open_file, open_layer
+from bncli.loaders.nested import NOT_HERE
+from bncli.loaders.patches import edits_of
 from bncli.state_dict import batch_norm_layers
 
-from .files import assert_same, packed, saved, scripted
+from . import memory
+from .files import assert_same, packed, saved, scripted, tarred
 
 
 def state(seed=0):
@@ -56,24 +63,105 @@ def test_a_scripted_module_is_read_too(tmp_path):
     assert file.modules["model.0"].class_name == "BatchNorm1d"
 
 
-def test_what_is_not_read_is_said(tmp_path):
+def test_every_format_that_lies_in_one_piece_is_read(tmp_path):
+    arrays = io.BytesIO()
+    np.savez(arrays, a=np.arange(3))
+    one = io.BytesIO()
+    np.save(one, np.arange(4.0))
+    tensors = {key: value.clone() for key, value in state().items()}
+    members = {
+        "old.pth": saved(state(), _use_new_zipfile_serialization=False),
+        "m.safetensors": safetensors.torch.save(tensors),
+        "arrays.npz": arrays.getvalue(),
+        "one.npz": one.getvalue(),  # what it is called does not matter
+    }
+    file = open_file(write(tmp_path, members))
+    assert file.container == "npy and npz and safetensors and torch-legacy in zip"
+    for prefix in ("old", "m"):
+        assert_same(file.tensors, {f"{prefix}.{key}": value for key, value in state().items()})
+    assert_same(file.tensors, {"arrays.a": np.arange(3), "one": np.arange(4.0)})
+    assert [layer.name for layer in batch_norm_layers(file)] == ["old.1", "m.1"]
+
+
+def test_compressed_ones_are_read_and_each_is_a_tensor_of_its_own(tmp_path):
+    """The same places in two unpacked members are not the same bytes."""
+    members = {f"{name}.pth": saved(state(seed)) for seed, name in enumerate("ab")}
+    path = write(tmp_path, members, zipfile.ZIP_DEFLATED)
+    file = open_file(path)
+    assert_same(file.tensors, {f"a.{key}": value for key, value in state().items()})
+    assert_same(file.tensors, {f"b.{key}": value for key, value in state(1).items()})
+    assert len({ref.place for ref in file.tensors.values()}) == len(file.tensors)
+    assert str(file.tensors["a.0.weight"].path) == str(path)
+    assert file.tensors["a.0.weight"].label == f"{path}::a.0.weight"
+
+
+def test_a_stored_and_a_compressed_one_keep_apart(tmp_path):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("policy.pth", saved(state()))
-        archive.writestr("packed.pth", saved(state()), zipfile.ZIP_DEFLATED)
-        archive.writestr("old.pth", saved(state(), _use_new_zipfile_serialization=False))
-        archive.writestr("readme.txt", b"x")
+        archive.writestr("a.pth", saved(state()))
+        archive.writestr("b.pth", saved(state(1)), zipfile.ZIP_DEFLATED)
     path = tmp_path / "x.zip"
     path.write_bytes(out.getvalue())
-    assert list(open_file(path).skipped) == ["packed.pth", "old.pth"]
+    file = open_file(path)
+    assert_same(file.tensors, {f"b.{key}": value for key, value in state(1).items()})
+    new = {"a.1.bias": np.ones(6)}
+    assert all(edit.end <= path.stat().st_size for edit in edits_of(file, new)[path])
+    with pytest.raises(UnsupportedFileError, match=r"'b\.1\.bias' is compressed"):
+        edits_of(file, {"b.1.bias": np.ones(6)})
 
 
-@pytest.mark.parametrize("old", [True, False])
-def test_where_none_can_be_read_it_says_which_to_unzip(tmp_path, old):
-    members = {"policy.pth": saved(state(), _use_new_zipfile_serialization=not old)}
-    path = write(tmp_path, members, zipfile.ZIP_STORED if old else zipfile.ZIP_DEFLATED)
+def test_values_in_an_old_file_inside_of_an_archive_can_be_replaced(tmp_path):
+    path = write(tmp_path, {"a.pth": saved(state(), _use_new_zipfile_serialization=False)})
+    file = open_file(path)
+    (edits,) = edits_of(file, {"a.1.bias": np.full(6, 7.0)}).values()
+    write_edited(path, tmp_path / "new.zip", edits)
+    assert open_file(tmp_path / "new.zip").tensors["a.1.bias"].read().tolist() == [7.0] * 6
+    with zipfile.ZipFile(tmp_path / "new.zip") as archive:
+        assert archive.testzip() is None
+
+
+def test_what_is_not_read_is_said(tmp_path):
+    members = {"policy.pth": saved(state()), "other.bin": bytes(99), "readme.txt": b"x"}
+    assert open_file(write(tmp_path, members)).skipped == {"other.bin": NOT_HERE}
+
+
+def test_where_none_can_be_read_it_says_which_to_unzip(tmp_path):
+    path = write(tmp_path, {"policy.pth": b"other" * 9}, zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsupportedFileError, match=r"unzip .*policy\.pth"):
         open_file(path)
+
+
+def test_what_would_take_too_much_memory_is_left(tmp_path):
+    """Zeros that were packed a thousandfold: their header alone makes them a checkpoint."""
+    header = io.BytesIO()
+    np.save(header, np.zeros(6 << 20, np.uint8))
+    members = {"zeros.npy.pth": header.getvalue(), "small.pth": saved(state())}
+    path = write(tmp_path, members, zipfile.ZIP_DEFLATED)
+    before = memory.mark()
+    assert open_file(path).skipped == {"zeros.npy.pth": NOT_HERE}
+    assert memory.grown(before) < 4_000
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_archive(form, tmp_path):
+    """As NeMo writes its .nemo files; a long name stands in a header of its own."""
+    deep = "deep/" * 30 + "old.pth"
+    members = {
+        "./model_config.yaml": b"a: 1",
+        "./model_weights.ckpt": saved(state()),
+        deep: saved(state(1), _use_new_zipfile_serialization=False),
+        "other.bin": bytes(99),
+    }
+    path = tmp_path / "x.nemo"
+    path.write_bytes(tarred(members, form))
+    file = open_file(path)
+    assert file.container == "torch-legacy and torch-zip in tar"
+    assert_same(file.tensors, {f"model_weights.{key}": value for key, value in state().items()})
+    prefix = deep.removesuffix(".pth").replace("/", ".")
+    assert_same(file.tensors, {f"{prefix}.{key}": value for key, value in state(1).items()})
+    assert file.skipped == {"other.bin": NOT_HERE}
+    with pytest.raises(UnsupportedFileError, match=r"torch-zip in tar files cannot be replaced"):
+        edits_of(file, {"model_weights.1.bias": np.ones(6)})
 
 
 def test_a_damaged_one_is_named(tmp_path):

@@ -1,10 +1,6 @@
 """Probes say yes to what they look for, and no to its neighbours."""
 
-import bz2
-import gzip
-import lzma
 import struct
-import zlib
 
 import pytest
 
@@ -222,34 +218,3 @@ def test_messages(look, probe, data, fits):
 def test_caffe(look, data, fits):
     assert look(probes.is_caffe, data, "net.caffemodel") is fits
     assert not look(probes.is_caffe, data, "net.bin")
-
-
-TEXT = b"what is inside" * 9
-
-
-@pytest.mark.parametrize(
-    ("data", "name", "mark"),
-    [
-        (gzip.compress(TEXT), "gzip", 3),
-        (bz2.compress(TEXT), "bzip2", 3),
-        (lzma.compress(TEXT), "xz", 6),
-        (lzma.compress(TEXT, lzma.FORMAT_ALONE), "lzma", 3),
-        (zlib.compress(TEXT), "zlib", 1),
-    ],
-    ids=["gzip", "bzip2", "xz", "lzma", "zlib"],  # gzip writes the time into its bytes
-)
-def test_how_it_is_compressed_and_what_is_inside(look, data, name, mark):
-    assert look(probes.compression, data) == (name, TEXT)
-    broken = data[:mark] + b"\xff" * 20
-    assert look(probes.compression, broken) == (
-        name if name in {"gzip", "bzip2", "xz"} else "",
-        b"",
-    )
-
-
-@pytest.mark.parametrize(
-    ("start", "name"),
-    [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"), (b"Rar!", "RAR"), (b"x", "")],
-)
-def test_what_cannot_be_looked_into(look, start, name):
-    assert look(probes.compression, start + bytes(9)) == (name, b"")

@@ -31,7 +31,7 @@ def check_container(file: TensorFile) -> None:
     containers = file.container.removesuffix(NESTED).split(" and ")
     if set(containers) == {"torchscript"}:
         raise UnsupportedFileError(file.path, TORCHSCRIPT)
-    if PLAIN.isdisjoint(containers):
+    if PLAIN.isdisjoint(containers) or " in " in containers[-1]:
         raise UnsupportedFileError(
             file.path,
             f"tensors in {file.container} files cannot be replaced; save them with torch.save or "

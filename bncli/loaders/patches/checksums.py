@@ -12,7 +12,7 @@ from bncli.files.reading import current
 from bncli.loaders import torchscript
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
-from bncli.loaders.nested import stored_archive
+from bncli.loaders.nested import stored_member
 from bncli.loaders.patches.crc import difference
 from bncli.loaders.zip_archive import Member, ZipArchive
 
@@ -45,7 +45,7 @@ def with_checksums(source: Source, edits: Sequence[Edit], *, nested: bool = Fals
         if start + member.packed > stop or not (start <= inside[0].offset):
             raise archive.corrupt(f"its member {quoted(member.name)} overlaps another")
         new = inside
-        if nested and (part := stored_archive(source, archive, member)) is not None:
+        if nested and (part := stored_member(source, archive, member)) is not None:
             new = with_checksums(part, inside)
         done += new
         if archive.has_checksum(member):

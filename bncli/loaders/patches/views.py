@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.dtypes import DTYPES
 from bncli.files.edits import Edit
 from bncli.files.file_bytes import FileBytes
+from bncli.files.held import HeldPath
 from bncli.light import np
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 def placed(ref: TensorRef) -> FileBytes | None:
     """Where the elements lie in the file; None where there are none, or not plain."""
-    return ref.storage if isinstance(ref.storage, FileBytes) and ref.numel else None
+    where = ref.storage
+    if not isinstance(where, FileBytes) or isinstance(where.path, HeldPath) or not ref.numel:
+        return None
+    return where
 
 
 def edits_of_tensor(ref: TensorRef, where: FileBytes, stored: NDArray[Any]) -> list[Edit]:
