@@ -17,7 +17,7 @@ from bncli.errors import FileError, UnsupportedFileError
 from bncli.loaders import torch_zip
 from bncli.loaders.interface import Source, is_lean
 from bncli.loaders.names import quoted
-from bncli.loaders.nested import stored_archive
+from bncli.loaders.nested import stored_member
 from bncli.loaders.torch_places import Places, Region
 from bncli.loaders.torch_values import MOST_SIZES, Storage, View
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
@@ -162,7 +162,7 @@ class _Program:
 
     def _read_saved(self, member: Member) -> None:
         """Add the tensors of a file of torch.save inside the archive."""
-        part = stored_archive(self.source, self.archive, member)
+        part = stored_member(self.source, self.archive, member)
         if part is None or not torch_zip.detect(part):
             raise UnsupportedFileError(
                 self.source.path,
