@@ -74,10 +74,10 @@ def keras_3(groups, names=None, **options):
     """A `.weights.h5` with {group: its variables in order}; `names` are the layers' own."""
     out = io.BytesIO()
     with h5py.File(out, "w", **options) as file:
+        for place, name in (names or {}).items():
+            file.create_group(f"{place}/vars").attrs["name"] = name
         for place, variables in groups.items():
-            group = file.create_group(f"{place}/vars")
-            if names and place in names:
-                group.attrs["name"] = names[place]
+            group = file.require_group(f"{place}/vars")
             for number, values in enumerate(variables):
                 group[str(number)] = values
     return out.getvalue()

@@ -30,6 +30,9 @@ BYTES_A_READ = 64
 BLOCK = 1 << 14
 """What is read at once, as the library asks for a few bytes each time."""
 MOST_BLOCKS = 64
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAP, HEAP_HEADER = b"GCOL", 16
+"""How a collection of texts begins, and the bytes before its first object, and before any's."""
 NEEDS = "reading HDF5 files, as Keras writes, needs h5py; install it: pip install h5py"
 
 
@@ -119,6 +122,9 @@ class Window(io.RawIOBase):
             self.failed = error
             raise
         self._at += len(target)
+        if target[:4] == HEAP and not _is_heap(target.tobytes()):
+            self.failed = self._region.corrupt()
+            raise self.failed
         return len(target)
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -136,6 +142,37 @@ class Window(io.RawIOBase):
         return block[offset - number * BLOCK :][:count]
 
 
+def _is_heap(image: bytes) -> bool:
+    """Whether the objects of a heap follow each other, as far as it was read.
+
+    The library would go round and round at one of no size.
+    """
+    size = int.from_bytes(image[8:16], "little")
+    end, at = min(size, len(image)), HEAP_HEADER
+    while at + HEAP_HEADER <= end:
+        index = int.from_bytes(image[at : at + 2], "little")
+        length = int.from_bytes(image[at + 8 : at + 16], "little")
+        step = HEAP_HEADER + (length + 7) // 8 * 8 if index else length
+        if step < HEAP_HEADER or at + step > size:
+            return False
+        at += step
+    return True
+
+
+def _check_widths(region: Region, read: Read) -> None:
+    """Raise for an HDF5 file whose offsets and lengths do not take 8 bytes, as nearly all do."""
+    for at in (0, 512, 1024, 2048):
+        head = read(at, min(16, max(0, region.size - at)))
+        if len(head) == 16 and head.startswith(SIGNATURE):
+            widths = head[13:15] if head[8] < 2 else head[9:11]
+            if widths != b"\x08\x08":
+                raise UnsupportedFileError(
+                    region.path,
+                    "its HDF5 offsets or lengths do not take 8 bytes; save it again with h5py.",
+                )
+            return
+
+
 @contextmanager
 def opened(region: Region) -> Iterator[Any]:
     """The `h5py.File` of a region, closed at the end.
@@ -147,6 +184,7 @@ def opened(region: Region) -> Iterator[Any]:
     except ImportError:
         raise UnsupportedFileError(region.path, f"{NEEDS}.") from None
     with region.reader() as read:
+        _check_widths(region, read)
         window = Window(region, read)
         file = None
         try:

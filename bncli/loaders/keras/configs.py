@@ -15,6 +15,8 @@ MOST_NODES = 100_000
 MOST_DEPTH = 32
 NO_LAYERS = ("dtype", "optimizer", "loss", "metrics")
 """What a config has that is named and is no layer."""
+INITIALIZERS = {"moving_mean_initializer", "moving_variance_initializer"}
+"""What the config of a BatchNormalization has, and so of any class that is made from it."""
 FREE_MARKS, MARK_WIDTH = 1 << 20, 4
 """How closely a config may be packed (`is_lean`)."""
 
@@ -41,8 +43,8 @@ class Node:
 
     @property
     def is_batch_norm(self) -> bool:
-        """Whether its class is BatchNormalization, or is called like it."""
-        return "BatchNorm" in self.class_name
+        """Whether its class is BatchNormalization, or has its name or its arguments."""
+        return "BatchNorm" in self.class_name or self.config.keys() >= INITIALIZERS
 
     def all(self) -> Iterator[Node]:
         """It and all that is in it."""

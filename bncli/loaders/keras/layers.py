@@ -26,11 +26,17 @@ TORCH_NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
+KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
+"""Names of weights; of several that a layer has, the first makes its output."""
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 UNCLEAR = (
-    "it is gamma or beta, and without the model's config it is not known which, so that it is not"
-    " used (the .keras file of the model has the config)"
+    "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
 )
+SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
+KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
+"""Names of weights; of several that a layer has, the first makes its output."""
+_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -50,15 +56,15 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
     by_name = is_by_name(found)
     parts = parts_by_name(found, root) if by_name else parts_by_number(found, root)
     told = Layers({}, {}, {})
-    by_path = {part.name: part for part in parts}
+    by_part_name = {part.name: part for part in parts}
     for part in parts:
         roles = _roles(part, found.tensors, told, by_name=by_name)
         if roles is None:
             continue
         name = part.name if part.name not in told.layers else part.group
-        before = _before(part, by_path)
+        before = _before(part, by_part_name)
         width = found.tensors[roles["running_mean"]].numel
-        front = None if before is None else _front(before, found.tensors, width, by_name=by_name)
+        front = None if before is None else _front(before, found.tensors, width, named=by_name)
         told.layers[name] = StoredLayer(roles, front)
         told.modules[name] = _module(part, version, before)
     return told
@@ -97,42 +103,44 @@ def _roles(
     )
 
 
-def _before(part: Part, by_path: Mapping[str, Part]) -> Part | None:
-    """The layer whose output a layer takes, by the config."""
-    if part.node is None or not part.node.before:
-        return None
-    return by_path.get("/".join((*part.node.names[:-1], part.node.before)))
+def _before(part: Part, by_name: Mapping[str, Part]) -> Part | None:
+    """The layer whose output a layer takes: by the config, else by the order of the file."""
+    if part.node is None:
+        return by_name.get(part.behind)
+    above = part.node.names[:-1]
+    return by_name.get("/".join((*above, part.node.before))) if part.node.before else None
 
 
 def _front(
-    part: Part, tensors: Mapping[str, TensorRef], width: int, *, by_name: bool
+    part: Part, tensors: Mapping[str, TensorRef], width: int, *, named: bool
 ) -> StoredFront | None:
-    """A convolution or linear layer with its weight, if it has as many outputs as the layer."""
-    kind = part.node.class_name if part.node is not None else ""
-    config: dict[str, Any] = part.node.config if part.node is not None else {}
-    if config.get("activation", "linear") not in ("linear", None):
-        return None
-    names = dict(part.variables)
-    if not by_name:
+    """A convolution or linear layer with its weight, if it has as many outputs as the layer.
+
+    Nothing but its names tells of its kind where there is no config.
+    """
+    variables = part.variables
+    kind = part.name if part.node is None else part.node.class_name
+    if part.node is not None:
+        if part.node.config.get("activation", "linear") not in ("linear", None):
+            return None
+        if not kind.startswith(("Conv", "Dense", "Depthwise", "Separable")):
+            return None
+    if not named:
         separable = kind.startswith("Separable")
-        order = (
-            ("depthwise_kernel", "pointwise_kernel", "bias") if separable else ("kernel", "bias")
-        )
-        names = dict(zip(order, part.variables.values(), strict=False))
-    leaf = next(
-        (each for each in ("pointwise_kernel", "kernel", "depthwise_kernel") if each in names), ""
-    )
-    if not leaf or not kind.startswith(("Conv", "Dense", "Depthwise", "Separable")):
+        order = SEPARABLE if separable else ("kernel", "bias")
+        variables = dict(zip(order, variables.values(), strict=False))
+    leaf = next((each for each in KERNELS if each in variables), "")
+    if not leaf:
         return None
-    weight = tensors[names[leaf]]
-    depthwise = kind.startswith("Depthwise")
+    weight = tensors[variables[leaf]]
+    depthwise = leaf == "depthwise_kernel" or kind.startswith("Depthwise")
     axis = weight.ndim - (2 if depthwise or _TRANSPOSED.search(kind) else 1)
     if weight.ndim < 2 or weight.shape[axis] != width or (depthwise and weight.shape[-1] != 1):
         return None
-    bias = names.get("bias")
+    bias = variables.get("bias")
     if bias is not None and tensors[bias].shape != (width,):
         return None
-    return StoredFront(part.name, names[leaf], bias, axis)
+    return StoredFront(part.name, variables[leaf], bias, axis)
 
 
 def _module(part: Part, version: str, before: Part | None) -> BatchNormModule:

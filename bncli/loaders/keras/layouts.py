@@ -20,12 +20,15 @@ class Part:
     """The variables of one layer: their full names by the layer's own names for them.
 
     `group` is where they are. `node` is the layer of the config, None where it is not known.
+    `behind` is the name of the layer that the file lists directly before this one, where that
+    leaves no doubt that it stands before it.
     """
 
     name: str
     group: str
     variables: dict[str, str] = field(default_factory=dict)
     node: Node | None = None
+    behind: str = ""
 
 
 def is_by_name(found: Objects) -> bool:
@@ -57,7 +60,26 @@ def parts_by_name(found: Objects, root: Node | None) -> list[Part]:
     for group in dict.fromkeys((*order, *groups)):
         scopes = groups[group]
         parts += _parts_of_group(f"{top}{group}", group, scopes, nodes.get(group))
+    if root is None and isinstance(listed, list):
+        _note_order(parts, listed)
     return parts
+
+
+def _note_order(parts: list[Part], listed: list[str]) -> None:
+    """Note what stands before each layer, by the order in which a file lists them all.
+
+    Branches are listed in turns: so neither may stand in a run of its kind.
+    """
+    alone = {part.name: part for part in parts}
+    norms = [
+        set(alone[name].variables) >= STATISTICS if name in alone else False for name in listed
+    ]
+    weights = [name in alone and not norm for name, norm in zip(listed, norms, strict=True)]
+    for at in range(1, len(listed)):
+        after = at + 1 < len(listed) and norms[at + 1]
+        runs = after or (at > 1 and weights[at - 2])
+        if norms[at] and weights[at - 1] and not runs:
+            alone[listed[at]].behind = listed[at - 1]
 
 
 def _parts_of_group(
@@ -73,7 +95,8 @@ def _parts_of_group(
         own = scope.rpartition("/")[2]
         fitting = by_own.get(own, [])
         if len(fitting) > 1:
-            fitting = [leaf for leaf in fitting if f"/{scope}".endswith(f"/{leaf.name}")]
+            parts_of_scope = tuple(scope.split("/"))
+            fitting = [leaf for leaf in fitting if parts_of_scope in (leaf.names, leaf.names[1:])]
         if len(scopes) == 1 and len(leaves) == 1:
             fitting = leaves
         elif not fitting and variables.keys() >= STATISTICS:

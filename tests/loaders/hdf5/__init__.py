@@ -1,0 +1,1 @@
+"""HDF5 files: their structure by h5py, their values from where they lie."""
