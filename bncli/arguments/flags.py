@@ -23,14 +23,29 @@ class ReadingFlags:
     """How an input is read; None where a flag was not given."""
 
     values: options.Values = None
-    channel_axis: options.ChannelAxis = 1
+    channel_axis: options.ChannelAxis = None
     dtype: options.Dtype = None
 
-    def open(self, specs: Sequence[str | None]) -> Input:
-        """Open the tensors and check them; raises as `tensors` and `check_input`."""
+    def axis(self, state: str | None = None) -> int:
+        """The channel axis: the one given, that of the layer `--state`, if its file says it, or 1.
+
+        Raises FileError and TensorError for what is not a layer, as `open_layer`.
+        """
+        if self.channel_axis is not None:
+            return self.channel_axis
+        if state is None:
+            return 1
+        from bncli.loaders import open_layer
+
+        module = open_layer(state).module
+        return 1 if module is None or module.channel_axis is None else module.channel_axis
+
+    def open(self, specs: Sequence[str | None], state: str | None = None) -> Input:
+        """Open the tensors and check them; raises as `tensors`, `axis` and `check_input`."""
         from bncli.arguments.input import check_input
 
-        return check_input(self.tensors(specs), self.channel_axis, self.dtype)
+        tensors = self.tensors(specs)
+        return check_input(tensors, self.axis(state), self.dtype)
 
     def tensors(self, specs: Sequence[str | None]) -> tuple[TensorRef, ...]:
         """The tensors that INPUT names, or the one that is typed; None is an INPUT not given.

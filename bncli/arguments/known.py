@@ -41,8 +41,12 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
     eps = flags.eps
     if eps is None:
         eps = DEFAULT_EPS
-        if stored.module is not None and stored.module.eps is not None:
-            eps = stored.module.eps
+        if (module := stored.module) is not None:
+            from bncli.state_dict.names import of_convention
+
+            if (usual := of_convention(module.convention)) is not None:
+                eps = usual.eps
+            eps = eps if module.eps is None else module.eps
     if not 0 <= eps < math.inf:
         raise UsageError(f"--eps {eps:g}: eps must be a finite number, 0 or above.")
     trailing = _trailing_affine(flags, given)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bncli.arguments.flags import KnownFlags, LayerFlags
     from bncli.arguments.input import Input
-    from bncli.model import FloatArray
+    from bncli.model import BatchNormModule, FloatArray
     from bncli.report import Value
 
 
@@ -27,13 +27,15 @@ class Layer(BatchNormLayer):
     """The layer that flags and files describe.
 
     `fresh` says that evaluation has to use a new module's statistics. `sources` says where eps and
-    momentum come from, `about` from which file, and under which name, its tensors do.
+    momentum come from, `about` from which file, and under which name, its tensors do. `module` is
+    what that file says of the layer beside them.
     """
 
     fresh: bool
     sources: dict[str, Value]
     read: tuple[str, ...]
     about: tuple[tuple[str, str], ...] = ()
+    module: BatchNormModule | None = None
 
 
 def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
@@ -84,6 +86,7 @@ def resolve_layer(flags: LayerFlags, given: Input) -> Layer:
         sources=sources,
         read=tuple(path for path, _ in about),
         about=about,
+        module=stored.module,
     )
 
 
@@ -152,8 +155,38 @@ def subject_line(given: Input, layer: Layer, mode: str | None = None) -> str:
     cast = f" as {given.cast}" if given.cast else ""
     return (
         f"{name_of(given)}  {first.dtype} ({shape}){cast}  {given.kind}{' ' * bool(mode)}{mode}, "
-        f"{assumed(layer)}"
+        f"{assumed(layer)}{_axis_said(given, layer)}"
     )
+
+
+def update_said(layer: Layer) -> str:
+    """That another framework's layer is updated as PyTorch would, if it is; else ""."""
+    if layer.module is None or not layer.settings.training or layer.running is None:
+        return ""
+    from bncli.running_stats.stored import convention_of, framework_of
+
+    row = convention_of(layer.module)
+    if row is None:
+        return ""
+    if row.variance == "unbiased" and row.debias == "no":
+        return ""
+    own = "the biased variance" if row.variance == "biased" else "another factor"
+    own = "averages without the initial values" if row.debias != "no" else own
+    return (
+        f"the running statistics are updated as PyTorch does; {framework_of(row)} uses {own} "
+        f"(bncli simulate-ema --convention {row.name})"
+    )
+
+
+def _axis_said(given: Input, layer: Layer) -> str:
+    """The channel axis, where it is not the usual one or the file says another; else ""."""
+    stored = None if layer.module is None else layer.module.channel_axis
+    if stored is None:
+        return ""
+    used, ndim = given.channel_axis, given.tensors[0].ndim
+    if used in (stored, stored + ndim):
+        return f", channel axis {stored} (from the file)" if used != 1 else ""
+    return f", channel axis {used} (the file says {stored})"
 
 
 def name_of(given: Input) -> str:
@@ -163,21 +196,40 @@ def name_of(given: Input) -> str:
 
 
 def assumed(layer: Layer) -> str:
-    """The layer's eps and momentum, and where they come from."""
+    """The layer's eps and momentum, and where they come from.
+
+    The momentum is PyTorch's; beside it stands what the layer's own framework calls it.
+    """
     settings = layer.settings
     momentum = "none" if settings.momentum is None else f"{settings.momentum:g}"
-    numbers = {
-        f"eps {settings.eps:g}": layer.sources["eps_source"],
-        f"momentum {momentum}": layer.sources["momentum_source"],
-    }
-    origins = {"default": "default", "file": "from the file", "flag": ""}
-    if len(set(numbers.values())) == 1:
-        origin = origins[str(next(iter(numbers.values())))]
-        return ", ".join(numbers) + (f" ({origin}{'s' * (origin == 'default')})" if origin else "")
+    numbers = (f"eps {settings.eps:g}", f"momentum {momentum}")
+    sources = [str(layer.sources[f"{name}_source"]) for name in ("eps", "momentum")]
+    whose, own = _of_framework(layer)
+    origins = {"default": f"{whose}default", "file": "from the file", "flag": ""}
+    eps, origin = (origins[source] for source in sources)
+    if len(set(sources)) == 1:
+        eps, origin = "", origin + "s" * origin.endswith("default")
+    said = (eps, ", ".join(filter(None, (origin, own))))
     return ", ".join(
-        f"{number} ({origins[str(source)]})" if origins[str(source)] else number
-        for number, source in numbers.items()
+        f"{number} ({more})" if more else number for number, more in zip(numbers, said, strict=True)
     )
+
+
+def _of_framework(layer: Layer) -> tuple[str, str]:
+    """Whose defaults a layer has, and what its framework calls the momentum; "" for PyTorch's."""
+    if layer.module is None:
+        return "", ""
+    from bncli.running_stats.stored import convention_of, framework_of, stated_momentum
+
+    if (row := convention_of(layer.module)) is None:
+        return "", ""
+    momentum, framework = layer.settings.momentum, framework_of(row)
+    own = None
+    if row.weighs == "old" and momentum is not None:
+        from_file = layer.sources["momentum_source"] == "file"
+        own = stated_momentum(layer.module) if from_file else row.momentum_of(momentum)
+    whose = f"{framework}'{'s' * (not framework.endswith('s'))} "
+    return whose, "" if own is None else f"{own:g} in {framework}"
 
 
 def parse_momentum(text: str) -> float | None:
@@ -201,15 +253,24 @@ def parse_momentum(text: str) -> float | None:
 def _settings(
     flags: LayerFlags, stored: BatchNormState
 ) -> tuple[BatchNormSettings, dict[str, Value]]:
-    """PyTorch's arguments: a flag first, then what the file stores, then PyTorch's default."""
+    """PyTorch's arguments: a flag first, then what the file stores, then the framework's default.
+
+    That is PyTorch's, unless the file says that the layer is another framework's.
+    """
     default = BatchNormSettings()
-    module = stored.module
     eps, eps_source = default.eps, "default"
     momentum, momentum_source = default.momentum, "default"
     affine = True if flags.state is None else not (stored.weight is None and stored.bias is None)
-    if module is not None and module.eps is not None:
-        eps, eps_source = module.eps, "file"
-        momentum, momentum_source = module.momentum, "file"
+    if (module := stored.module) is not None:
+        from bncli.running_stats.stored import stored_momentum
+        from bncli.state_dict.names import of_convention
+
+        if (usual := of_convention(module.convention)) is not None:
+            eps, momentum = usual.eps, usual.momentum
+        if module.eps is not None:
+            eps, eps_source = module.eps, "file"
+        if (known := stored_momentum(module)) is not None:
+            momentum, momentum_source = known[0], "file"
     if flags.eps is not None:
         eps, eps_source = flags.eps, "flag"
     if flags.momentum is not None:

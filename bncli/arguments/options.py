@@ -125,7 +125,13 @@ Values = Annotated[
     ),
 ]
 ChannelAxis = Annotated[
-    int, option("The channel axis; -1 for channels-last data.", INPUT, metavar="N")
+    int | None,
+    option(
+        "The channel axis; -1 for channels-last data.",
+        INPUT,
+        metavar="N",
+        default="what the file of --state says, otherwise 1",
+    ),
 ]
 Dtype = Annotated[
     ComputeDtype | None,

@@ -31,20 +31,26 @@ class Side:
 
     @classmethod
     def read(cls, refs: LayerRefs, before: InFront | None = None) -> Side:
-        """The layer, read. eps is the file's, or what frameworks with such names assume.
+        """The layer, read; eps and momentum are the file's, or assumed by what it is named like.
 
         Raises FileError where a tensor is damaged; one without values is None.
         """
         state, unread = read_tensors(refs)
         module = refs.module
         stored = None if module is None else module.eps
+        momentum = None
+        if module is not None:
+            from bncli.running_stats.stored import stored_momentum
+
+            momentum = stored_momentum(module)
         layer = Layer(
             state,
             shapes={leaf: ref.shape for leaf, ref in refs.tensors.items()},
             dtypes={leaf: ref.dtype for leaf, ref in refs.tensors.items()},
             eps=refs.naming.eps if stored is None else stored,
-            momentum=refs.naming.momentum,
+            momentum=refs.naming.momentum if momentum is None else momentum[0],
             eps_assumed=stored is None,
+            momentum_assumed=momentum is None,
             unread=unread,
         )
         return cls(refs, layer, before)

@@ -145,6 +145,8 @@ def open_layer(spec: str) -> BatchNormState:
         return layer_state(path, open_statistics(path), name)
     file = open_file(path)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}
+    if not layers and file.without_layers:
+        raise MissingTensorError(path, f"there is no BatchNorm layer in it: {file.without_layers}.")
     known = name in layers or _ends(layers, name) or (not name and layers)
     if not known:
         # No BatchNorm by its looks, but the user may still mean it.

@@ -16,6 +16,7 @@ from bncli.rulebook import (
     corruption,
     counters,
     estimation,
+    exported,
     lookalikes,
     momentum,
     precision,
@@ -47,9 +48,13 @@ MODULES = (
     precision,
     structure,
     averaging,
+    exported,
     lookalikes,
 )
 """The modules whose rules are about checkpoints, in the order of a layer's findings."""
+
+PROGRAMS = ("onnx", "torch-export")
+"""How the names of those containers begin that are run as they stand."""
 
 LAYER_CHECKS: LayerChecks = tuple(
     check for module in MODULES for check in getattr(module, "LAYER_CHECKS", ())
@@ -91,6 +96,9 @@ def file_findings(file: Checkpoint) -> list[Finding]:
 def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     """A file with its layers' summaries."""
     names = {layer.name for layer in layers}
+    # A graph says of every operator what it is, so that no name has to.
+    has_graph = any(stored.front is not None for stored in file.layers.values())
+    by_name = not (has_graph or file.without_layers)
     averaged = dict(_averaged(file))
     possible = possible_layers(file)
     compared = Comparison(file, possible)
@@ -99,7 +107,8 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     bare = [
         Bare(layer.name, tuple(layer.tensors))
         for layer in possible.values()
-        if layer.name not in names
+        if by_name
+        and layer.name not in names
         and layer.module is None
         and not layer.has_statistics
         and all(ref.ndim <= 1 for ref in layer.tensors.values())
@@ -112,7 +121,8 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
         followers=[name for name in twins if name not in certain],
         shared=structure.shared_layers([refs for name, refs in possible.items() if name in names]),
         averaged=averaged,
-        likely=lookalikes.likely_layers(file, possible, names),
+        runs_as_stored=file.container.startswith(PROGRAMS),
+        likely=lookalikes.likely_layers(file, possible, names) if by_name else (),
         parameter_dtypes=frozenset(
             ref.dtype
             for name, ref in file.tensors.items()

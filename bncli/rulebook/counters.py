@@ -338,7 +338,7 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         bound = (1 - momentum) ** counter
         message = f"{told} running_var is as low as {layer.least_var:.4g}"
         why = (
-            f"With momentum {momentum:g}{' (assumed)' * layer.momentum_assumed}, {counter:g} "
+            f"With {layer.momentum_said}, {counter:g} "
             f"batch{'es' * (counter > 1)} leave{'s' * (counter == 1)} every variance at "
             f"{bound:.4g} or more. "
         )
@@ -355,7 +355,7 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
     elif layer.mean_zero:
         causes = {"converted": "a converted file", "edited": "statistics that were set by hand"}
         why += "Every running_mean is exactly 0, which no batches leave. "
-    elif counter == 0 and layer.class_name is None and not (live and live.counter):
+    elif counter == 0 and layer.module is None and not (live and live.counter):
         causes["instance-norm"] = "an InstanceNorm, which never counts"
     elif counter != 0 and layer.momentum_assumed:
         least = 1 - (layer.least_var or 0) ** (1 / counter)

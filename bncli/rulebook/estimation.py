@@ -97,7 +97,6 @@ MISSING_STATISTICS = Rule(
     less_sure=(Certainty.LIKELY,),
 )
 
-_EXACTLY = "the statistics are exactly 0 and 1 in every channel"
 
 _FRESH_AFFINE: dict[Affine, tuple[str, str, str]] = {
     "none": ("there is no weight or bias", "", "untrained"),
@@ -156,19 +155,20 @@ def _initial(layer: Summary, siblings: int) -> Finding:
     counted = layer.counter is not None and layer.counter > 0
     cause, why = _why_counted(layer) if counted else _NEVER_RUN
     count = f"num_batches_tracked is {plain_count(layer.counter or 0)}"
+    exactly = f"the statistics are exactly 0 and {layer.initial_var:g} in every channel"
     # Frozen layers have no counter and fold everything into weight and bias.
     folds = layer.frozen or (not layer.has_counter and not siblings)
     if trained and siblings and not folds:
         rule = NEVER_ESTIMATED
-        said = f"{_EXACTLY}, though weight or bias is trained"
+        said = f"{exactly}, though weight or bias is trained"
         detail = f"{_count(siblings)} of the file {_have(siblings)} real statistics. "
         detail += f"{count}, so {why}." if counted else f"{why[0].upper()}{why[1:]}."
     elif counted:
         rule = UNCHANGED
-        said, detail = f"{count}, but {_EXACTLY}", f"{why[0].upper()}{why[1:]}."
+        said, detail = f"{count}, but {exactly}", f"{why[0].upper()}{why[1:]}."
     elif trained and not folds:
         rule = NEVER_ESTIMATED_ANYWHERE
-        said = f"{_EXACTLY}, though weight or bias is trained"
+        said = f"{exactly}, though weight or bias is trained"
         detail = "No layer of the file has other statistics: the network was run only in "
         detail += "evaluation mode, or its statistics were reset."
     else:
@@ -179,7 +179,7 @@ def _initial(layer: Summary, siblings: int) -> Finding:
                 "The layer is frozen, and its statistics are folded into them.",
                 "folded",
             )
-        said = f"{_EXACTLY}; {affine}"
+        said = f"{exactly}; {affine}"
     return _finding(rule, layer, said, detail, cause, num_batches_tracked=layer.counter)
 
 

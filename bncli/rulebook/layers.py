@@ -19,7 +19,7 @@ from bncli.rulebook.origin import untrained_statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.model import BatchNormState, FloatArray
+    from bncli.model import BatchNormModule, BatchNormState, FloatArray
     from bncli.report import Finding, Value
     from bncli.rulebook.lookalikes import Likely
     from bncli.rulebook.pairs import Pair
@@ -88,6 +88,16 @@ class Layer:
         return len(lengths) == 1 and lengths != {0}
 
     @property
+    def initial_var(self) -> float:
+        """The running_var that a new layer has: 1, and 0 in a framework that divides it out."""
+        if self.state.module is None:
+            return 1.0
+        from bncli.running_stats.stored import convention_of
+
+        row = convention_of(self.state.module)
+        return 1.0 if row is None else row.initial_var
+
+    @property
     def eps_said(self) -> str:
         """eps as a sentence names it, and whether it was assumed."""
         return f"eps {self.eps:g}{' (assumed)' * self.eps_assumed}"
@@ -136,9 +146,8 @@ class Layer:
 class Summary:
     """One layer as a file check sees it, without its arrays.
 
-    `class_name` is that of the stored module, None where the file stores none.
-
-    `initial` says that running_mean is exactly 0 and running_var exactly 1 in every channel.
+    `module` is what the file stores of it. `initial` says that running_mean is exactly 0 and
+    running_var exactly `initial_var` in every channel, which is 1 but in few frameworks.
     `affine` is "none" without weight and bias, "initial" where both are as a module begins,
     "weight" where the weight has values of its own and the bias is still 0, else "trained".
     `lacks_statistics` says that the stored module tracks them and the file has none.
@@ -156,7 +165,6 @@ class Summary:
     initial: bool
     affine: Affine
     frozen: bool
-    class_name: str | None
     has_counter: bool
     counter: int | float | None
     momentum: float | None
@@ -172,6 +180,18 @@ class Summary:
     affine_digest: int | None
     untrained: bool = False
     dead: int = 0
+    initial_var: float = 1.0
+    module: BatchNormModule | None = None
+
+    @property
+    def momentum_said(self) -> str:
+        """The momentum as a sentence names it: what the file says, or that it was assumed."""
+        own = "none" if self.momentum is None else f"{self.momentum:g}"
+        if self.momentum_assumed or self.module is None:
+            return f"momentum {own}{' (assumed)' * self.momentum_assumed}"
+        from bncli.running_stats.stored import said_momentum
+
+        return said_momentum(self.module, self.momentum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +212,8 @@ class Checkpoint:
     whose tensors are those of an earlier one, byte by byte in the file, the name of that one.
     `averaged` holds the value of each n_averaged, by the name in front of it. `likely` are layers
     that look like BatchNorm and are not judged. `parameter_dtypes` are those of the
-    floating-point weights and biases of all layers.
+    floating-point weights and biases of all layers. `runs_as_stored` says that the file is a
+    program, in which a layer's mode is part of what it does.
     """
 
     layers: Sequence[Summary]
@@ -204,6 +225,7 @@ class Checkpoint:
     averaged: Mapping[str, float] = field(default_factory=dict)
     likely: Sequence[Likely] = ()
     parameter_dtypes: frozenset[str] = frozenset()
+    runs_as_stored: bool = False
 
     def own(self) -> list[Summary]:
         """The layers that belong to no averaged copy."""
@@ -245,11 +267,10 @@ def summary(layer: Layer) -> Summary:
             and mean is not None
             and var is not None
             and not mean.any()
-            and bool((var == 1).all())
+            and bool((var == layer.initial_var).all())
         ),
         affine=_affine(layer),
         frozen=module is not None and "Frozen" in module.class_name,
-        class_name=None if module is None else module.class_name,
         has_counter="num_batches_tracked" in layer.shapes,
         counter=state.num_batches_tracked,
         momentum=layer.momentum,
@@ -265,6 +286,8 @@ def summary(layer: Layer) -> Summary:
         affine_digest=_digest(state.weight, state.bias),
         untrained=untrained_statistics(layer),
         dead=int(carries_nothing(layer).sum()) if layer.coherent else 0,
+        initial_var=layer.initial_var,
+        module=module,
     )
 
 

@@ -63,6 +63,8 @@ def counter_too_small(layer: Summary) -> bool:
         return False
     if layer.counter == 0:
         return True
+    if divided_out(layer):
+        return False
     weight = initial_weight(layer.momentum, layer.counter)
     if layer.statistics_dtype == "float16" and weight < 2.0**-14:  # subnormal, or lost
         return False
@@ -71,6 +73,16 @@ def counter_too_small(layer: Summary) -> bool:
     rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(layer.statistics_dtype or "", 0.0)
     slack = 1e-3 + layer.counter * rounding
     return layer.least_var < weight * (1 - slack)
+
+
+def divided_out(layer: Summary) -> bool:
+    """Whether the layer's framework takes the initial values out of what it keeps, as Haiku."""
+    if layer.module is None:
+        return False
+    from bncli.running_stats.stored import convention_of
+
+    row = convention_of(layer.module)
+    return row is not None and row.debias != "no"
 
 
 def check_initial_weight(file: Checkpoint) -> list[Finding]:
@@ -86,6 +98,8 @@ def check_initial_weight(file: Checkpoint) -> list[Finding]:
         likely = revealed.get(counter) if layer.momentum_assumed else None
         weight = initial_weight(layer.momentum if likely is None else likely.momentum, counter)
         if weight <= MOST_WEIGHT or counter in wrong:
+            continue
+        if divided_out(layer):
             continue
         if (file.averaged_count(layer.name) or 0) > 1 and layer.momentum_assumed:
             continue  # update_bn sets momentum to none, and counts its own batches alone
@@ -111,7 +125,7 @@ def _still_initial(
         )
         hint = f"{INITIAL_VALUE_REMAINS.hint} Pass --momentum if you know which it was."
     else:
-        said += f" at momentum {layer.momentum:g}{' (assumed)' * layer.momentum_assumed}"
+        said += f" at {layer.momentum_said}"
         if least is not None and weight < 1:
             without = max(0.0, (least - weight) / (1 - weight))
             detail = f"Without that share, the least running_var would be {without:.4g} instead of "
@@ -192,30 +206,51 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         momentum = layer.momentum
         if momentum is None or layer.momentum_assumed or not MOST_NEW_WEIGHT < momentum <= 1:
             continue
-        from bncli.running_stats.conventions import converted_momentum
-        from bncli.running_stats.frameworks import convention
+        from bncli.running_stats.stored import convention_of, stated_momentum, stored_momentum
 
-        meant = converted_momentum(momentum, convention("keras3"), convention("pytorch"))
-        hint = LAST_ALONE
-        if momentum < 1:
-            hint = f"If {momentum:.6g} follows Keras' convention, set momentum={meant:.6g} and "
-            hint += "re-estimate the running statistics on training data with bncli recalibrate."
-        findings.append(
-            INVERTED.finding(
-                label(layer.name),
-                f"momentum {momentum:.6g} gives the newest batch {percent(momentum)} of the weight",
-                {
-                    "layer": layer.name,
-                    "cause": "momentum-inverted",
-                    "momentum": momentum,
-                    "new_weight": momentum,
-                    "meant": meant,
-                },
-                detail=span_of_average(momentum),
-                hint=hint,
-            )
-        )
+        row, stated = convention_of(layer.module), stated_momentum(layer.module)
+        if row is None or stored_momentum(layer.module) != (momentum,) or row.weighs == "new":
+            stated = None  # PyTorch's own sense of it
+        elif row.momentum is not None and stated == float(row.momentum):
+            continue
+        findings.append(_inverted(layer, momentum, stated))
     return findings
+
+
+def _inverted(layer: Summary, momentum: float, stated: float | None) -> Finding:
+    """BN701 for a weight of the new batch; `stated` is what a framework that weighs the old says.
+
+    `momentum` is PyTorch's.
+    """
+    from bncli.running_stats.conventions import converted_momentum
+    from bncli.running_stats.frameworks import convention
+    from bncli.running_stats.stored import convention_of, framework_of
+
+    keras, pytorch = convention("keras3"), convention("pytorch")
+    meant = converted_momentum(momentum, keras, pytorch)
+    written, whose, said = momentum, "Keras'", f"momentum {momentum:.6g}"
+    if stated is not None and (row := convention_of(layer.module)) is not None:
+        meant, written, whose = momentum, stated, "PyTorch's"
+        said = f"momentum {stated:.6g} ({framework_of(row)}: weighs the old value)"
+    hint = LAST_ALONE
+    if momentum < 1:
+        hint = f"If {written:.6g} follows {whose} convention, set momentum={meant:.6g} and "
+        hint += "re-estimate the running statistics on training data"
+        hint += " with bncli recalibrate." if stated is None else "."
+    return INVERTED.finding(
+        label(layer.name),
+        f"{said} gives the newest batch {percent(momentum)} of the weight",
+        {
+            "layer": layer.name,
+            "cause": "momentum-inverted",
+            "momentum": momentum,
+            "new_weight": momentum,
+            "meant": meant,
+            **({} if stated is None else {"stated_momentum": stated}),
+        },
+        detail=span_of_average(momentum),
+        hint=hint,
+    )
 
 
 FILE_CHECKS = (check_initial_weight, check_momentum)

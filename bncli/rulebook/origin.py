@@ -72,9 +72,12 @@ def may_be_decayed(layer: Layer) -> bool:
 def all_zero(layer: Layer) -> bool:
     """Whether both statistics are exactly 0 in every channel, and did not decay to that.
 
-    They may have in a layer whose weights died with its input, if it counted enough batches.
+    They may have in a layer whose weights died with its input, if it counted enough batches; and
+    where a new layer has a variance of 0, that is all that zeros say.
     """
     mean, var = layer.mean, layer.var
+    if layer.initial_var == 0:
+        return False
     if mean is None or var is None or not mean.size or not var.size or mean.any() or var.any():
         return False
     return bool(layer.live().any()) or not may_be_decayed(layer)

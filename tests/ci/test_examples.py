@@ -182,8 +182,10 @@ def test_the_hook_of_pre_commit(project):
     }  # fmt: skip
     assert hook["language"] == "python"
     pattern = re.compile(hook["files"])
-    taken = ["net.pt", "a/b.pth", "x.safetensors", "last.ckpt"]
-    assert [name for name in (*taken, "net.py", "pt", "a.pt.md") if pattern.search(name)] == taken
+    taken = ["net.pt", "a/b.pth", "x.safetensors", "last.ckpt", "net.onnx", "net.pt2"]
+    taken += ["m.keras", "w.weights.h5", "m.pdparams", "m.msgpack"]
+    others = ["net.py", "pt", "a.pt.md", "x.npz", "data.hdf5", "a.ptl", "net.onnx.data"]
+    assert [name for name in (*taken, *others) if pattern.search(name)] == taken
     program, *arguments = hook["entry"].split()
     assert program == "bncli"
     assert main([*arguments, "models/a.pt", "models/b/c.pt", "-q"]) == 0

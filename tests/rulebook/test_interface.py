@@ -15,6 +15,7 @@ from bncli.report import Certainty, Severity
 from bncli.rulebook import FAMILIES, RULES, registry
 from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
 from bncli.rulebook.live import causes
+from tests.rulebook.exports import graph
 from tests.rulebook.faults import FAULTS
 from tests.rulebook.gathered import PLANTED as IN_MANY_FILES
 from tests.rulebook.layers import beyond_its_rule, f4, ill_said
@@ -58,6 +59,11 @@ def plant_not_positive(save):
 
 def plant_momentum(save):
     return save("x.npy", normal(16, 3)), "momentum", "--momentum", "1.5"
+
+
+def plant_training_mode(save):
+    graph("net.onnx", training=True)
+    return "net.onnx", "bn1"
 
 
 def plant_few_values(save):
@@ -176,6 +182,7 @@ PLANTED = {
     "BN011": plant_state_not_finite,
     "BN012": plant_gradient_not_finite,
     "BN020": plant_ambiguous_axes,
+    "BN108": plant_training_mode,
     "BN701": plant_inverted,
     "BN013": plant_off_stored,
     "BN702": plant_initial,
@@ -195,6 +202,7 @@ PLANTED = {
 COMMAND_OF = {
     "BN012": "trace",
     "BN020": "compare-norms",
+    "BN108": "inspect-checkpoint",
     "BN903": "diff",
     "BN904": "identify",
     "BN905": "identify",
@@ -439,7 +447,7 @@ def test_the_planted_fault_is_found(run, save, rule):
     for item in result.report["findings"]:
         assert not list(ill_said(item))
         assert item["evidence"] or item["code"] == "BN005", item
-        if item["code"] not in ("BN005", "BN903"):  # which have nothing to count
+        if item["code"] not in ("BN005", "BN108", "BN903"):  # which have nothing to count
             assert any(c.isdigit() for c in item["message"])
     order = [(-Severity(item["severity"]).rank, item["code"]) for item in result.report["findings"]]
     assert order == sorted(order)

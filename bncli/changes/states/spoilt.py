@@ -37,7 +37,7 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
         what = "running_mean and running_var are 0 in the second file"
         return _empty(pair, what, {"cause": "zero"})
     if initial(pair.b) and not initial(pair.a):
-        what = "running_mean is 0 and running_var 1 in the second file"
+        what = f"running_mean is 0 and running_var {pair.b.layer.initial_var:g} in the second file"
         if _untrained(pair):
             return Found(
                 State.RESET,
@@ -99,14 +99,21 @@ def _may_have_decayed(pair: LayerPair) -> bool:
 
 
 def initial(side: Side) -> bool:
-    """Whether the statistics are exactly 0 and 1 in every channel."""
+    """Whether the statistics are exactly those of a new layer, 0 and 1, in every channel."""
     mean, var = side.layer.mean, side.layer.var
-    return mean is not None and var is not None and not mean.any() and bool((var == 1).all())
+    return (
+        mean is not None
+        and var is not None
+        and not mean.any()
+        and bool((var == side.layer.initial_var).all())
+    )
 
 
 def _zero(side: Side) -> bool:
-    """Whether both statistics are exactly 0 in every channel."""
+    """Whether both statistics are exactly 0 in every channel, where no new layer's are."""
     mean, var = side.layer.mean, side.layer.var
+    if side.layer.initial_var == 0:
+        return False
     return mean is not None and var is not None and not mean.any() and not var.any()
 
 

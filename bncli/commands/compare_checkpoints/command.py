@@ -138,7 +138,7 @@ def _two(
         scope=words.scope(shown, compared),
         verdict=words.verdict(shown, severities, asked)
         if judged
-        else words.nothing_in_common(compared),
+        else words.nothing_in_common(compared, (a.without_layers, b.without_layers)),
         nothing_checked=not judged,
         read=(compared.path, compared.other_path),
         checked=_checked(compared, names, findings),

@@ -332,16 +332,21 @@ def _of_others(others: OtherWeights) -> Iterator[str]:
             yield f"{len(names)} in the {which} file alone ({examples(names, 2)})"
 
 
-def nothing_in_common(compared: Comparison) -> str:
-    """That there is no layer to compare, and what the files have."""
+def nothing_in_common(compared: Comparison, why: tuple[str, str] = ("", "")) -> str:
+    """That there is no layer to compare, and what the files have.
+
+    `why` says of each file why it has no layer, where that shows.
+    """
     first = [label(layer.name) for layer in compared.layers if in_first(layer)]
     second = [label(layer.other_name) for layer in compared.layers if in_second(layer)]
     one, two = specs(compared)
     if not first and not second:
-        return f"there is no BatchNorm layer in {one} or {two}"
-    for names, path in ((first, one), (second, two)):
+        both = f"there is no BatchNorm layer in {one} or {two}"
+        reasons = dict.fromkeys(filter(None, why))
+        return f"{both}: {'; '.join(reasons)}" if reasons else both
+    for names, path, reason in ((first, one, why[0]), (second, two, why[1])):
         if not names:
-            return f"there is no BatchNorm layer in {path}"
+            return f"there is no BatchNorm layer in {path}{f': {reason}' * bool(reason)}"
     return (
         f"no layer of {one} is in {two}: the first has {examples(first, 2)}, the second "
         f"{examples(second, 2)}"

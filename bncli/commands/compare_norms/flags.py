@@ -34,7 +34,7 @@ class SampledFlags(InputFlags):
             metavar="N",
             default="1",
         ),
-    ] = None  # type: ignore[assignment]  # to tell a typed 1 from none
+    ] = None
     first_values: Annotated[
         int | None,
         option(

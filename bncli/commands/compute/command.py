@@ -42,7 +42,13 @@ def compute(
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
     from bncli.arguments.input import parse_channels
-    from bncli.arguments.layer import about_pass, check_count, resolve_layer, subject_line
+    from bncli.arguments.layer import (
+        about_pass,
+        check_count,
+        resolve_layer,
+        subject_line,
+        update_said,
+    )
     from bncli.commands.compute.saved import Saving
     from bncli.commands.compute.stored import stored_or_none
     from bncli.loaders.patterns import expanded
@@ -53,7 +59,7 @@ def compute(
     saving = Saving(save_output, save_stats, per_batch)
     specs = [file for spec in inputs for file in expanded([spec])]
     stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
-    given = reading.open(specs) if stored is None else stored.given
+    given = reading.open(specs, layer.state) if stored is None else stored.given
     flags = layer if stored is None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)
     run = resolve_layer(flags, given)
@@ -81,6 +87,7 @@ def compute(
     if findings:
         said = "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
     remarks = [said] if compared or findings else []
+    remarks.append(update_said(run))
     return Report(
         command="compute",
         facts=facts,

@@ -52,7 +52,7 @@ def stored_or_none(
         raise UsageError(f"{spec} is a statistics file and {other} is not; give one kind of INPUT.")
     for flag, given in (
         ("--values", reading.values is not None),
-        ("--channel-axis", reading.channel_axis != 1),
+        ("--channel-axis", reading.channel_axis not in (None, 1)),
         ("--dtype", reading.dtype is not None),
         ("--against", comparison.against is not None),
         ("--save-output", saving.output is not None),

@@ -143,7 +143,7 @@ def diff(
         if given_input is None:
             known.refuse_any("a comparison of two stored tensors without --input")
         stored = StoredFlags(
-            reading.channel_axis, reading.channel, tolerance, equal_nan, given_input, known
+            reading.axis(layer.state), reading.channel, tolerance, equal_nan, given_input, known
         )
         return diff_stored((tensors[0], tensors[1]), stored)
     if given_input is not None:

@@ -73,7 +73,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     """The report on one input, which is named or typed."""
     from bncli.backends import installed
 
-    given = chosen.reading.open(specs)
+    given = chosen.reading.open(specs, flags.state)
     shown = parse_channels(chosen.reading.channel, given.num_features)
     training = flags.training
     modes = [True, False] if training is None else [training]

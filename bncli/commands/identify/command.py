@@ -44,4 +44,4 @@ def identify(
             "batch: --running-mean-before, --running-var-before, --running-mean-after and "
             "--running-var-after."
         )
-    return output_report(reading.open(tensors[:-1]), tensors[-1], layer)
+    return output_report(reading.open(tensors[:-1], layer.state), tensors[-1], layer)

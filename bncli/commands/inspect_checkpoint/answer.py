@@ -107,7 +107,10 @@ def codes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
 
 
 def settings_remarks(rows: Sequence[Row]) -> Iterator[str]:
-    """Which eps and momentum were assumed, and which of a flag replaced stored ones."""
+    """Which momentum has another sense in the file, which eps and momentum were assumed, and which
+    of a flag replaced stored ones.
+    """
+    yield from _other_senses(rows)
     everywhere = []
     for name in ("eps", "momentum"):
         assumed = [row for row in rows if row[f"{name}_source"] == "assumed"]
@@ -124,6 +127,17 @@ def settings_remarks(rows: Sequence[Row]) -> Iterator[str]:
         number = sum(name in cast("list[str]", row["replaced"]) for row in rows)
         if number:
             yield f"--{name} replaces the {name} that the file stores in {counted(number, 'layer')}"
+
+
+def _other_senses(rows: Sequence[Row]) -> Iterator[str]:
+    """What each momentum that a file states means, where it weighs the old value."""
+    stated: dict[str, int] = {}
+    for row in rows:
+        said = row["momentum_said"]
+        if row["momentum_source"] == "file" and isinstance(said, str) and "(" in said:
+            stated[said] = stated.get(said, 0) + 1
+    for said, number in stated.items():
+        yield said if number == len(rows) else f"{said} in {counted(number, 'layer')}"
 
 
 def _number(value: Value) -> str:

@@ -13,6 +13,8 @@ from bncli.report import Column, Report, Table
 from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged
     from bncli.report import Answer, Finding, Value
@@ -259,7 +261,6 @@ def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
 def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     """What was assumed, and what of the files was not read."""
     from bncli.commands.inspect_checkpoint.answer import settings_remarks
-    from bncli.rulebook.interface import examples
 
     spoilt = sum(row["note"] is not None for row in rows)
     without = [path for path, names in seen.checked.items() if not names] if rows else []
@@ -269,11 +270,23 @@ def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
         "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
         if unsure
         else "",
-        f"there is no BatchNorm layer in {examples(without)}" if without else "",
+        *_without(without, seen),
         f"{counted(spoilt, 'layer')} could not be read completely" if spoilt else "",
         _skipped(seen.skipped),
     ]
     return tuple(filter(None, remarks))
+
+
+def _without(paths: list[str], seen: Judged) -> Iterator[str]:
+    """Which of several files have no BatchNorm layer, and why, where that shows."""
+    from bncli.rulebook.interface import examples
+
+    unknown = [path for path in paths if path not in seen.without]
+    if unknown:
+        yield f"there is no BatchNorm layer in {examples(unknown)}"
+    for path in paths:
+        if why := seen.without.get(path):
+            yield f"there is no BatchNorm layer in {path}: {why}"
 
 
 def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Counts) -> str:
@@ -287,6 +300,8 @@ def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Cou
 
 def _verdict(seen: Judged) -> str:
     """That there is no BatchNorm layer, and why."""
+    if seen.without and len(seen.without) == len(seen.checked):
+        return f"there is no BatchNorm layer: {'; '.join(dict.fromkeys(seen.without.values()))}"
     tensors = counted(seen.tensors, "tensor")
     where = f" in {len(seen.checked)} files" if len(seen.checked) > 1 else ""
     return (

@@ -29,6 +29,7 @@ class Judged:
     name, shown or not. `shared` holds the rows, by path and name, of layers that stand under
     another name in a row above, and count once. `skipped` says of what belongs to no layer why it
     was not read, by name and file. `shards` counts the files of those models that lie in several.
+    `without` says of files without such a layer, by path, why that is so, where it shows.
     """
 
     rows: list[dict[str, Value]] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Judged:
     shards: int = 0
     shared: set[tuple[str, str]] = field(default_factory=set)
     tensors: int = 0
+    without: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Judged) -> None:
         """Take in what was seen of another file."""
@@ -57,6 +59,7 @@ class Judged:
         for path, names in other.checked.items():
             self.checked.setdefault(path, []).extend(names)
         self.skipped |= other.skipped
+        self.without |= other.without
         self.names |= other.names
         self.shards += other.shards
         self.shared |= other.shared
@@ -87,6 +90,7 @@ def judge(
         containers=[file.container],
         checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
         tensors=len(file.tensors),
+        without={} if layers or not file.without_layers else {path: file.without_layers},
     )
     parts = {ref.path for ref in file.tensors.values()}
     seen.shards = len(parts) if len(parts) > 1 else 0

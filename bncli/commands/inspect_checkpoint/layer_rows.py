@@ -11,6 +11,7 @@ from bncli.sections.answer import short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bncli.model import BatchNormModule
     from bncli.report import Value
     from bncli.rulebook.layers import Layer
     from bncli.state_dict import LayerRefs
@@ -21,7 +22,8 @@ LAYER_COLUMNS = (
     *Column.plain("var_min", "var_max", "scale_max", spec=".4g"),
     Column("scale_sketch", "|scale|"),
     *Column.plain("scale_min", "mean_min", "mean_max", spec=".4g"),
-    *Column.plain("nonfinite", "dtype", "kind_hint", "eps", "momentum", "note", foldable=True),
+    *Column.plain("nonfinite", "dtype", "kind_hint", "eps", "momentum", foldable=True),
+    *Column.plain("stated_momentum", "convention", "channel_axis", "note", foldable=True),
 )
 NOTE = (
     "scale = weight / sqrt(running_var + eps); |scale| counts channels in half decades, below 0.03 "
@@ -63,9 +65,25 @@ def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
         "eps": layer.eps,
         "momentum": "none" if layer.momentum is None else layer.momentum,
         "note": " ".join(layer.unread) or None,
+        **_told(layer, refs.module),
         "mean": _short_range(layer.mean),
         "var": _short_range(layer.var),
         "scale": _short_range(scale),
+    }
+
+
+def _told(layer: Layer, module: BatchNormModule | None) -> dict[str, Value]:
+    """What the file says of the layer's framework, and of the momentum in it."""
+    if module is None:
+        keys = ("stated_momentum", "convention", "channel_axis", "momentum_said")
+        return dict.fromkeys(keys)
+    from bncli.running_stats.stored import said_momentum, stated_momentum
+
+    return {
+        "stated_momentum": stated_momentum(module),
+        "convention": module.convention,
+        "channel_axis": module.channel_axis,
+        "momentum_said": said_momentum(module, layer.momentum),
     }
 
 

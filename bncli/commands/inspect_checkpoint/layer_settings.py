@@ -67,20 +67,19 @@ class LayerSettings:
         """A layer's momentum (None for the cumulative average), and where it comes from."""
         if given := self.momentum.of(layer.name):
             return given[0], "flag"
-        module = layer.module
-        if module is None or module.eps is None or not module.has_momentum:
+        if (stored := _stored_momentum(layer)) is None:
             return layer.naming.momentum, "assumed"
-        return module.momentum, "file"
+        return stored[0], "file"
 
     def sources_of(self, layer: LayerRefs) -> dict[str, Value]:
         """Where eps and momentum come from, and which of them replace what the file stores."""
-        stored = layer.module if layer.module is not None and layer.module.eps is not None else None
         eps, momentum = self.eps_of(layer), self.momentum_of(layer)
+        stored = None if layer.module is None else layer.module.eps
         replaced = []
-        if stored is not None and eps[1] == "flag" and eps[0] != stored.eps:
+        if eps[1] == "flag" and stored not in (None, eps[0]):
             replaced.append("eps")
-        if stored is not None and stored.has_momentum and momentum[1] == "flag":
-            replaced += ["momentum"] * (momentum[0] != stored.momentum)
+        if momentum[1] == "flag" and _stored_momentum(layer) not in (None, momentum[:1]):
+            replaced.append("momentum")
         return {"eps_source": eps[1], "momentum_source": momentum[1], "replaced": replaced}
 
     def check_globs(self, names: Sequence[str]) -> None:
@@ -89,6 +88,15 @@ class LayerSettings:
             for glob, _ in chosen.globs:
                 if glob != "*" and not any(matches(name, glob) for name in names):
                     refuse_globs(f"{flag} {glob}=...", [glob], names)
+
+
+def _stored_momentum(layer: LayerRefs) -> tuple[float | None] | None:
+    """The momentum that the file stores, in a tuple; None where it stores none."""
+    if layer.module is None:
+        return None
+    from bncli.running_stats.stored import stored_momentum
+
+    return stored_momentum(layer.module)
 
 
 def _refuse_lists(flag: str, texts: list[str] | None) -> None:

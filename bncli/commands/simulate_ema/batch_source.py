@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.arguments.input import Input
@@ -30,10 +31,15 @@ class Statistics:
     kurtosis: FloatArray
 
 
-def open_source(flags: BatchFlags) -> Batches:
-    """The batches, or the file of statistics, that the flags name; raises as `open_batches`."""
+def open_source(flags: BatchFlags, state: str | None = None) -> Batches:
+    """The batches, or the file of statistics, that the flags name; raises as `open_batches`.
+
+    Where no channel axis was given, it is that of the layer `state`, if its file says it.
+    """
     tables = [spec for spec in flags.inputs if is_captured(spec) or is_statistics(spec)]
-    return _stored(tables[0], flags) if tables else open_batches(flags)
+    if tables:
+        return _stored(tables[0], flags)
+    return open_batches(replace(flags, channel_axis=flags.axis(state)))
 
 
 def statistics_of(
@@ -63,7 +69,7 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
     if len(flags.inputs) > 1:
         raise UsageError(f"{spec} holds statistics of batches: give no other file with it.")
     for flag, given in (
-        ("--channel-axis", flags.channel_axis != 1),
+        ("--channel-axis", flags.channel_axis not in (None, 1)),
         ("--batch-axis", flags.batch_axis is not None),
         ("--batch-size", flags.batch_size is not None),
         ("--drop-last", flags.drop_last),

@@ -38,7 +38,7 @@ def simulate_ema(
         from bncli.renderers.drawing.plot import check_plot
 
         check_plot(shown.plot)
-    source = open_source(batches)
+    source = open_source(batches, running.state)
     start = resolve_start(source.given, running)
     return Simulation(
         source=source,

@@ -118,7 +118,7 @@ class RunningFlags:
             "compare several.",
             RUNNING,
             metavar="NAME",
-            default="pytorch",
+            default="that of --state, if its file says one, otherwise pytorch",
         ),
     ] = None
     momentum: Annotated[

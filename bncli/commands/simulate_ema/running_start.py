@@ -13,6 +13,7 @@ from bncli.light import dataclass, np
 from bncli.loaders import open_layer
 from bncli.running_stats.conventions import Convention, converted_momentum
 from bncli.running_stats.frameworks import convention
+from bncli.running_stats.stored import convention_of
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Start:
     """Buffers to begin with, None for the conventions' own; the momentum that a file stores for
-    them, where `has_momentum`, in PyTorch's sense.
+    them, where `has_momentum`, in PyTorch's sense; and the convention that it follows, if it says.
     """
 
     running: RunningStats | None = None
     has_momentum: bool = False
     momentum: float | None = None
+    convention: str | None = None
     read: tuple[str, ...] = ()
     about: tuple[tuple[str, str], ...] = ()
 
@@ -78,6 +80,7 @@ def resolve_start(given: Input, flags: RunningFlags) -> Start:
         running=layer.running,
         has_momentum=layer.sources["momentum_source"] == "file",
         momentum=layer.settings.momentum,
+        convention=row.name if (row := convention_of(layer.module)) is not None else None,
         read=layer.read,
         about=layer.about,
     )
@@ -86,10 +89,11 @@ def resolve_start(given: Input, flags: RunningFlags) -> Start:
 def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
     """The conventions with their momenta; the flag's is the first one's.
 
+    Without a flag, the convention is that of the file where it says one, else PyTorch's.
     Raises UsageError for an unknown name, for a missing momentum without a default, and for a
     cumulative average that the convention does not have.
     """
-    names = (name.lower() for name in flags.convention or ("pytorch",))
+    names = (name.lower() for name in flags.convention or (start.convention or "pytorch",))
     chosen = [convention(name) for name in dict.fromkeys(names)]
     first = chosen[0]
     momentum: float | None

@@ -114,7 +114,7 @@ def trace(
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
-    given = _opened(input, reading, steps)
+    given = _opened(input, reading, steps, layer.state)
     chosen = choose(reading.channel, steps.at, given)
     run = resolve_layer(layer, given)
     check_count(given, run)
@@ -155,7 +155,7 @@ def trace(
     )
 
 
-def _opened(spec: str | None, reading: TracedFlags, steps: StepFlags) -> Input:
+def _opened(spec: str | None, reading: TracedFlags, steps: StepFlags, state: str | None) -> Input:
     """The input, after a check that the steps can be traced.
 
     Raises UsageError for flags that do not go together, TensorError for an input of another dtype
@@ -165,7 +165,7 @@ def _opened(spec: str | None, reading: TracedFlags, steps: StepFlags) -> Input:
 
     if steps.grad_output is not None and not steps.backward:
         raise UsageError("--grad-output is for the backward pass: add --backward.")
-    given = reading.open([spec])
+    given = reading.open([spec], state)
     if steps.arithmetic is Arithmetic.FLOAT32:
         _check_float32(given, backward=steps.backward)
     return given

@@ -128,7 +128,7 @@ def test_a_word_follows_what_fails(run, folder, states):
 def settings_of(*layers):
     """Rows with eps, momentum, where each comes from, and which replace stored ones."""
     keys = ("eps", "eps_source", "momentum", "momentum_source", "replaced")
-    return [dict(zip(keys, layer, strict=True)) for layer in layers]
+    return [dict(zip(keys, layer, strict=True), momentum_said=None) for layer in layers]
 
 
 def test_what_was_assumed_or_replaced_is_said():
@@ -147,6 +147,17 @@ def test_what_was_assumed_or_replaced_is_said():
     assert list(settings_remarks(settings_of(replaced, stored))) == [
         "--eps replaces the eps that the file stores in 1 layer",
         "--momentum replaces the momentum that the file stores in 1 layer",
+    ]
+
+
+def test_a_momentum_with_another_sense_in_the_file_is_said():
+    keras, onnx = settings_of(*[(1e-3, "file", 0.01, "file", [])] * 2)
+    keras["momentum_said"] = "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)"
+    assert list(settings_remarks([keras, keras])) == [keras["momentum_said"]]
+    onnx["momentum_said"] = "momentum 0.99 (ONNX: weighs the old value; 0.01 in PyTorch's sense)"
+    assert list(settings_remarks([keras, onnx, keras])) == [
+        f"{keras['momentum_said']} in 2 layers",
+        f"{onnx['momentum_said']} in 1 layer",
     ]
 
 

@@ -23,7 +23,7 @@ def test_any_other_is_taken(noise):
 
 def test_what_is_not_given_is_none_or_pytorchs():
     flags = BatchFlags()
-    assert (list(flags.inputs), flags.channel_axis, flags.epochs, flags.seed) == ([], 1, 1, 0)
+    assert (list(flags.inputs), flags.channel_axis, flags.epochs, flags.seed) == ([], None, 1, 0)
     assert (flags.batch_size, flags.batch_axis, flags.generate, flags.drop_last) == (
         None, None, None, False,
     )  # fmt: skip

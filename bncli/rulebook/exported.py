@@ -1,0 +1,42 @@
+"""BN108: what a file that is run as it stands, such as an ONNX graph, does with its statistics."""
+
+from __future__ import annotations
+
+from bncli.report import Finding, Severity
+from bncli.rulebook.interface import Rule
+from bncli.rulebook.layers import Checkpoint, label
+
+IN_TRAINING_MODE = Rule(
+    "BN108",
+    "exported-in-training-mode",
+    Severity.WARNING,
+    "the exported layer normalises with the batch that it is given, not with its statistics",
+    "Call model.eval() before the export, and export in evaluation mode "
+    "(training=TrainingMode.EVAL in torch.onnx.export).",
+    symptom="The exported network gives other results than the original, and what it says of one "
+    "sample depends on the others in the batch.",
+    arithmetic="The node has training_mode=1 (in the first opsets, further outputs or is_test=0), "
+    "or the exported call has training=True: running_mean and running_var are not used for the "
+    "output.",
+    certainty="Certain that the graph does so. It may be meant to be trained further.",
+    lookalike="A BatchNorm with track_running_stats=False has no statistics to use, and is "
+    "exported in the same way. A module that was saved with torch.save in training mode says "
+    "nothing of how it will be run, and is not reported.",
+    seen=("microsoft/onnxscript#1791", "pytorch/pytorch#75252"),
+)
+
+
+def check_training_mode(file: Checkpoint) -> list[Finding]:
+    """BN108, where the file is run as it stands."""
+    return [
+        IN_TRAINING_MODE.finding(
+            label(layer.name),
+            "the exported layer normalises with the batch, not with running_mean and running_var",
+            {"layer": layer.name, "cause": "training-mode"},
+        )
+        for layer in file.layers
+        if file.runs_as_stored and layer.module is not None and layer.module.training
+    ]
+
+
+FILE_CHECKS = (check_training_mode,)

@@ -1,0 +1,73 @@
+"""eps and momentum as a file stores them: which convention they follow, and how that is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncli.model import BatchNormModule
+    from bncli.running_stats.conventions import Convention
+
+_FRAMEWORKS = {"keras2": "Keras", "keras3": "Keras", "gluon": "MXNet Gluon"}
+"""What people call the framework, where that is not the first word of the convention's."""
+
+
+def convention_of(module: BatchNormModule | None) -> Convention | None:
+    """The convention of a stored layer; None for PyTorch's, and where none is known.
+
+    What PyTorch's rules say of a layer then holds for it.
+    """
+    if module is None or module.convention == "pytorch":
+        return None
+    from bncli.running_stats.frameworks import CONVENTIONS
+
+    return next((row for row in CONVENTIONS if row.name == module.convention), None)
+
+
+def framework_of(row: Convention) -> str:
+    """The framework of a convention in a word: "Keras", "ONNX", "TensorFlow"."""
+    if row.name.startswith("tf-"):
+        return "TensorFlow"
+    return _FRAMEWORKS.get(row.name) or row.framework.split()[0]
+
+
+def stored_momentum(module: BatchNormModule | None) -> tuple[float | None] | None:
+    """The momentum that a file stores, in PyTorch's sense; None where it stores none.
+
+    It comes in a tuple, since a momentum of None is the cumulative average. Of a module whose eps
+    is not known either, None says nothing.
+    """
+    if module is None or not module.has_momentum:
+        return None
+    known = module.momentum is not None
+    cumulative = module.eps is not None and module.convention == "pytorch"
+    return (module.momentum,) if known or cumulative else None
+
+
+def stated_momentum(module: BatchNormModule | None) -> float | None:
+    """The momentum as the file states it, where that is not PyTorch's sense of it; else None."""
+    row = convention_of(module)
+    if module is None or row is None or stored_momentum(module) is None:
+        return None
+    if module.stated_momentum is not None:
+        return module.stated_momentum
+    return None if module.momentum is None else row.momentum_of(module.momentum)
+
+
+def said_momentum(module: BatchNormModule | None, momentum: float | None) -> str:
+    """A momentum in PyTorch's sense, as a sentence says it, and what the file says for it.
+
+    "momentum 0.1", "momentum none", or, where it is what the file stores and its framework weighs
+    the old value, "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)".
+    """
+    row, stated = convention_of(module), stated_momentum(module)
+    own = "none" if momentum is None else f"{momentum:g}"
+    if (
+        row is None
+        or stated is None
+        or row.weighs == "new"
+        or stored_momentum(module) != (momentum,)
+    ):
+        return f"momentum {own}"
+    meaning = f"{framework_of(row)}: weighs the old value; {own} in PyTorch's sense"
+    return f"momentum {stated:g} ({meaning})"
