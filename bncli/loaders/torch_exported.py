@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +28,11 @@ FREE_MARKS, MARK_WIDTH = 1 << 20, 8
 """How long the graph may be, and how closely packed (`is_lean`): a tensor has 20 marks in 300."""
 OLD = "serialized_exported_program.json"
 MODEL = re.compile(r"(?:(?P<root>.*)/)?models/(?P<name>[^/]+)\.json")
-TABLES = ("data/weights/{}_weights_config.json", "data/constants/{}_constants_config.json")
-SAVED = ("data/weights/{}.pt", "data/constants/{}.pt")
-OLD_SAVED = (
-    "serialized_state_dict.pt",
-    "serialized_state_dict.json",  # which is no JSON either
-    "serialized_constants.pt",
-    "serialized_constants.json",
-)
+WEIGHTS = ("data/weights/{}_weights_config.json", "data/weights/{}.pt")
+CONSTANTS = ("data/constants/{}_constants_config.json", "data/constants/{}.pt")
+OLD_WEIGHTS = ("serialized_state_dict.pt", "serialized_state_dict.json")
+OLD_CONSTANTS = ("serialized_constants.pt", "serialized_constants.json")
+"""What was called .json once is no JSON either."""
 PICKLED = "it is pickled, as tensor subclasses and objects of a program are"
 STRIDED = 7
 """The layout of a dense tensor, as the schema counts them."""
@@ -58,9 +55,10 @@ def detect(source: Source) -> bool:
 
 
 def open_tensors(source: Source) -> TensorFile:
-    """The parameters, buffers and constants of every program in the archive, by their own names.
+    """The tensors of every program in the archive, as its state_dict() has them.
 
-    Those of several programs stand behind the program's name. A BatchNorm's eps and momentum are
+    Those of several programs stand behind the program's name. Constants and buffers that are not
+    persistent are left out, except for those that a BatchNorm takes. Its eps and momentum are
     arguments of a node of the graph. Tensors that were pickled are not read, and neither are the
     sample inputs. Raises FileError.
     """
@@ -104,20 +102,30 @@ class _Program:
         """The program's tensors, and what its graph says of them."""
         from bncli.loaders.torch_graph import layers_of
 
-        for table in TABLES if self.name else ():
-            if (member := self._member(table)) is not None:
-                self._read_table(read_json(self.source, self.archive, member), member)
-        for saved in SAVED if self.name else OLD_SAVED:
-            if (member := self._member(saved)) is not None:
-                self._read_saved(member)
+        self._read(WEIGHTS if self.name else OLD_WEIGHTS)
+        kept: set[str | None] = set(self.tensors)
+        self._read(CONSTANTS if self.name else OLD_CONSTANTS)
         program = read_json(self.source, self.archive, graph)
         modules, layers, why = layers_of(program, self.tensors)
+        for layer in layers.values():
+            kept.update(layer.tensors.values())
+            if layer.front is not None:
+                kept.update((layer.front.weight, layer.front.bias))
+        tensors = {name: ref for name, ref in self.tensors.items() if name in kept}
         return TensorFile(
-            self.source.path, "torch-export", self.tensors, modules, self.skipped, layers, why
+            self.source.path, "torch-export", tensors, modules, self.skipped, layers, why
         )
 
-    def _member(self, pattern: str) -> Member | None:
-        return self.archive.members.get(self.root + pattern.format(self.name))
+    def _read(self, patterns: Sequence[str]) -> None:
+        """Add the tensors of those members that are there: tables, or files of torch.save."""
+        for pattern in patterns:
+            member = self.archive.members.get(self.root + pattern.format(self.name))
+            if member is None:
+                continue
+            if pattern.endswith("_config.json"):
+                self._read_table(read_json(self.source, self.archive, member), member)
+            else:
+                self._read_saved(member)
 
     def _place(self, storage: Storage) -> Region:
         """The bytes of a weight, by its member's name."""

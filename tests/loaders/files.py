@@ -168,8 +168,8 @@ def samples():
             {
                 "x": packed({
                     "serialized_exported_program.json": json.dumps(program(every, [norm("bn")])),
-                    "serialized_state_dict.pt": saved(first),
-                    "serialized_constants.pt": saved({**second, "complex128": every["complex128"]}),
+                    "serialized_state_dict.pt": saved(every),
+                    "serialized_constants.pt": saved({"constant": torch.ones(2)}),
                 })
             },
             "x", "torch-export", every,
