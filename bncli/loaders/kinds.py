@@ -105,7 +105,6 @@ _FRAMEWORKS = (
         begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"),
         f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
     ),
-    Kind(begins(b"\x12\x01\0\0\0\0\0\0"), f"it is an MXNet array file; {NOT_READ}"),
     Kind(
         probes.is_paddle_stream,
         "it is a .pdiparams of PaddlePaddle, in which arrays have no names; name the .pdparams that"

@@ -83,6 +83,7 @@ LOADERS = (
         (".msgpack",),
     ),
     Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
+    Row("mxnet", "mxnet", "MXNet", (b"\x12\x01\0\0\0\0\0\0",), (".params",)),
     Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),

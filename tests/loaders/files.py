@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import keras_files, paddle_files
+from . import keras_files, mxnet_files, paddle_files
 from .exported import archived, members, norm, program
 from .flax_files import chunked, flat, flax_file, haiku_arrays, model
 
@@ -196,6 +196,13 @@ def samples():
                 "step1/mp_rank_00_model_states.pt": saved({"module": net.state_dict(), "x": [1]}),
             },
             "", "deepspeed", net.state_dict(),
+        ),
+        "mxnet": Sample(
+            {
+                "x-0000.params": mxnet_files.saved(mxnet_files.model()),
+                "x-symbol.json": mxnet_files.symbol({"bn0": {}, "bn1": {"fix_gamma": "False"}}),
+            },
+            "x-0000.params", "mxnet", mxnet_files.model(),
         ),
         "flax-chunked": Sample(
             {"x": flax_file({"a": {"w": chunked(arrays["transposed"], 5)}, "step": 3})},

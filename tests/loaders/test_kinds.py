@@ -118,7 +118,6 @@ REFUSED = {
         bytes(16) + b"\x04\0\0\0\x08\x05\x10\x02" + bytes(8),
         "it is a .pdiparams of PaddlePaddle, in which arrays have no names; name the .pdparams tha",
     ),
-    "mxnet": (struct.pack("<3Q", 0x112, 0, 1), "it is an MXNet array file;"),
     "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a Darknet weights file;"),
     "events": (
         struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",

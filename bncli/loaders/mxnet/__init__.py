@@ -1,0 +1,33 @@
+"""MXNet's .params: arrays and their names; a symbol's file beside it says what the layers are."""
+
+from __future__ import annotations
+
+from bncli.loaders.interface import Source
+from bncli.loaders.mxnet.arrays import MAGIC, read_arrays
+from bncli.loaders.mxnet.layers import layers_of
+from bncli.loaders.mxnet.symbol import read_symbol, symbol_of
+from bncli.model import TensorFile
+
+
+def detect(source: Source) -> bool:
+    """Whether the file begins as a list of MXNet's arrays does."""
+    return source.head.startswith(MAGIC)
+
+
+def open_tensors(source: Source) -> TensorFile:
+    """The arrays by their names, "arg:" and "aux:" included.
+
+    eps, momentum and the use of gamma are those of PREFIX-symbol.json beside PREFIX-0000.params;
+    that it is missing is said.
+    """
+    tensors, skipped = read_arrays(source)
+    path = symbol_of(source.path)
+    nodes = None if path is None else read_symbol(path)
+    found = layers_of(tensors, nodes)
+    skipped |= found.skipped
+    if found.layers and path is None:
+        skipped["symbol.json"] = (
+            "the model's is not beside the file, so that eps, momentum and whether gamma is used at"
+            " all (by default fix_gamma makes it 1) are not known"
+        )
+    return TensorFile(source.path, "mxnet", tensors, found.modules, skipped, found.layers)

@@ -1,0 +1,76 @@
+"""MXNet's symbol.json: the nodes of a graph with their attributes, which are texts, and inputs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.light import dataclass
+from bncli.loaders.interface import check_regular, is_lean, open_source
+
+LARGEST = 1 << 26
+FREE_MARKS, MARK_WIDTH = 1 << 20, 8
+"""How closely the JSON may be packed (`is_lean`)."""
+_EPOCH = re.compile(r"(?:-\d{4})?\.params$")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: its operation ("null" for a variable), and the numbers of the nodes it reads."""
+
+    op: str
+    name: str
+    attributes: dict[str, str]
+    inputs: tuple[int, ...]
+
+
+def symbol_of(path: Path) -> Path | None:
+    """The symbol's file beside PREFIX-0000.params or PREFIX.params; None where there is none."""
+    prefix = _EPOCH.sub("", path.name)
+    symbol = path.with_name(f"{prefix}-symbol.json")
+    return symbol if os.path.lexists(symbol) else None
+
+
+def read_symbol(path: Path) -> list[Node]:
+    """The nodes in their order, in which each reads only nodes before it.
+
+    Raises CorruptFileError where it is no such graph.
+    """
+    import json
+
+    check_regular(path)
+    with open_source(path) as source:
+        if source.size > LARGEST:
+            raise UnsupportedFileError(path, f"it has more than {LARGEST} bytes.")
+        text = source.head_of(source.size)
+    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
+        raise _corrupt(path)
+    try:
+        graph = json.loads(text.decode("utf-8"))
+        return [_node(node, number) for number, node in enumerate(graph["nodes"])]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise _corrupt(path) from error
+
+
+def _node(node: dict[str, Any], number: int) -> Node:
+    """A node of the JSON. Raises ValueError, KeyError, TypeError or IndexError for what is none."""
+    inputs = tuple(each[0] for each in node["inputs"])
+    # Its attributes were called "param" first, then "attr", and stand there beside the user's.
+    attributes: dict[str, str] = {}
+    for key in ("param", "attr", "attrs"):
+        attributes |= node.get(key) or {}
+    texts = [node["op"], node["name"], *attributes, *attributes.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(texts)
+    if not all(isinstance(each, int) and 0 <= each < number for each in inputs):
+        raise ValueError(inputs)
+    return Node(node["op"], node["name"], attributes, inputs)
+
+
+def _corrupt(path: Path) -> CorruptFileError:
+    return CorruptFileError(
+        path, "it should be a symbol of MXNet, but is none; download or save it again."
+    )
