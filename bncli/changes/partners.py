@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEWEST = 4
 """Values of a channel that show whether they are others times one factor."""
-MOST_TRIES = 4096
+MOST_TRIES = 2048
 """How many pairs of weights are looked at; a pair that does not fit costs a millisecond."""
 
 
@@ -57,10 +57,10 @@ class Weights:
 def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dict[str, InFront]:
     """The same convolutions and linear layers in the other file, by their BatchNorm layer's name.
 
-    By name without wrappers, in any framework's layout. Those without a partner by name are looked
-    for by their values, up to a factor for each output channel; else by order, where the weights
-    that have no partner by name have the same shapes in both files. One without a partner is left
-    out.
+    By name without wrappers, in any framework's layout, or by order, where the weights that have no
+    partner by name have the same shapes in both files. Where the values are not the same up to a
+    factor for each output channel, one is looked for whose values are: exporters name weights by
+    counting. One without a partner is left out.
     """
     left = {name: ref for name, ref in own.refs.items() if not _alike(other.refs.get(name), ref)}
     right = {name: ref for name, ref in other.refs.items() if not _alike(own.refs.get(name), ref)}
@@ -68,22 +68,24 @@ def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dic
     if [sorted(ref.shape) for ref in left.values()] == [sorted(x.shape) for x in right.values()]:
         by_order = dict(zip(left, right, strict=True))
     names = {ref.name: name for name, ref in own.refs.items()}
-    found = {}
+    free = dict(other.refs)
     tries = iter(range(MOST_TRIES))
+    chosen: dict[str, str] = {}
     for layer, before in fronts.items():
         name = names.get(before.weight.name, "")
-        partner: str | None = name
-        if name not in own.refs or name in left:
-            first = by_order.get(name)
-            some = [each for each in (first, *right) if each is not None]
-            fits = (each for each in some if _scaled(before, right[each], tries))
-            partner = next(fits, first)
-            if partner is not None and partner != first:
-                right = {each: ref for each, ref in right.items() if each != partner}
-        if partner:
-            weight = other.refs[partner]
-            own_name = _parts(weight.name)[0] or weight.name
-            found[layer] = InFront(own_name, weight, other.biases.get(partner), before.axis)
+        first = name if name in own.refs and name not in left else by_order.get(name)
+        some = list(free) if first is None or first not in free else [first, *free]
+        fits = (each for each in some if _scaled(before, free[each], tries))
+        partner = next(fits, first)
+        if partner is not None:
+            chosen[layer] = partner
+            if partner != first:
+                del free[partner]
+    found = {}
+    for layer, partner in chosen.items():
+        weight = other.refs[partner]
+        own_name = _parts(weight.name)[0] or weight.name
+        found[layer] = InFront(own_name, weight, other.biases.get(partner), fronts[layer].axis)
     return found
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 
+import numpy as np
 import pytest
 
 from bncli.changes.compare import compare
 from bncli.model.changes import How, Same, State
 from bncli.rulebook.change_findings import change_findings
-from tests.changes.frameworks import WRITERS
+from tests.changes.causes import all_fused
+from tests.changes.files import made
+from tests.changes.frameworks import WRITERS, kernel, modules_of, of
 from tests.changes.trainings import LAYERS, state_of, trained, trained_on
 
 EPS = 1e-5
@@ -70,6 +73,44 @@ def test_a_network_that_was_trained_on_is_matched_in_order(one, two):
     ways = {layer.how for layer in comparison.layers if layer.name != BARE}
     by_name = {one, two} <= NAMED or {one, two} <= COUNTED
     assert ways <= ({How.NAME, How.NAMING} if by_name else {How.ORDER})
+
+
+# ------------------------------------------------------------------ folded
+
+
+def without_layers(state, seed=0):
+    """What an exporter leaves of a network in evaluation: weights by number, in no order."""
+    arrays = {}
+    modules = [each for each in modules_of(state) if "weight" in of(state, each)]
+    for at in np.random.default_rng(seed).permutation(len(modules)):
+        own = of(state, modules[at])
+        linear = own["weight"].ndim == 2
+        arrays[f"onnx::Conv_{100 + 3 * at}"] = kernel(own["weight"]) if linear else own["weight"]
+        if "bias" in own:
+            arrays[f"onnx::Conv_{101 + 3 * at}"] = own["bias"]
+    return made(arrays, "net.onnx", "onnx")
+
+
+NOT_FOUND = {"tf-checkpoint": 2, "flax": 1, "paddle": 1}
+"""Layers that the tensors do not show to be one, or what they do not show to be in front of it."""
+
+
+@pytest.mark.parametrize("one", WRITERS)
+def test_a_network_that_was_folded_on_the_way(one):
+    comparison = compare(WRITERS[one](states()[0], EPS), without_layers(state_of(all_fused())))
+    folded = [layer for layer in comparison.layers if layer.found.state is State.FOLDED]
+    assert len(folded) == len(LAYERS) - NOT_FOUND.get(one, 0)
+    assert {layer.found.numbers["eps"] for layer in folded} == {EPS}
+    assert {layer.found.numbers["fault"] for layer in folded} == {None}
+    assert len({layer.found.numbers["convolution"] for layer in folded}) == len(folded)
+    assert {finding.code for finding in change_findings(comparison)} == {"BN616"}
+
+
+def test_a_fold_with_another_eps_is_said():
+    file = WRITERS["onnx"](states()[0], 1e-3)
+    comparison = compare(file, without_layers(state_of(all_fused())))
+    numbers = [layer.found.numbers for layer in comparison.layers]
+    assert [(each["fault"], each["eps"]) for each in numbers] == [("eps", EPS)] * len(LAYERS)
 
 
 # ------------------------------------------------------------------ faults

@@ -109,7 +109,7 @@ def _checkpoints(
     """What tells more of two whole files that differ, if both hold BatchNorm layers."""
     from bncli.state_dict import batch_norm_layers
 
-    if all(pair.compared.whole.passed for pair in done):
+    if done and all(pair.compared.whole.passed for pair in done):
         return ()
     if any(name or not batch_norm_layers(file) for file, name in sides):
         return ()
