@@ -158,3 +158,71 @@ def bundle(
     for shard, held in enumerate(data):
         files[f"{prefix}.data-{shard:05d}-of-{shards:05d}"] = bytes(held)
     return files
+
+
+def attribute(name, value):
+    """An attribute of a node: a text, a flag, a float, ("tensor", number) or ("function", name)."""
+    if isinstance(value, tuple):
+        kind, what = value
+        if kind == "function":
+            held = field(10, field(1, what))
+        elif kind == "list":  # the same number as a list of floats
+            held = field(8, field(1, 1) + field(2, b"") + field(5, struct.pack("<f", what)))
+        else:
+            held = field(8, field(1, 1) + field(2, b"") + field(4, struct.pack("<f", what)))
+    elif isinstance(value, bool):
+        held = varint(5 << 3) + varint(value)
+    elif isinstance(value, float):
+        held = field(4, value)
+    else:
+        held = field(2, value)
+    return field(1, name) + field(2, held)
+
+
+def node(name, op, inputs=(), **attributes):
+    """A NodeDef."""
+    out = field(1, name) + field(2, op) + b"".join(field(3, each) for each in inputs)
+    return out + b"".join(field(5, attribute(*item)) for item in attributes.items())
+
+
+def function(name, arguments, nodes):
+    """A FunctionDef."""
+    signature = field(1, name) + b"".join(field(2, field(1, each)) for each in arguments)
+    return field(1, signature) + b"".join(field(3, each) for each in nodes)
+
+
+def meta_graph(nodes=(), functions=(), objects=b""):
+    """A MetaGraphDef."""
+    library = b"".join(field(1, each) for each in functions)
+    graph = b"".join(field(1, each) for each in nodes) + field(2, library)
+    return field(1, b"") + field(2, graph) + (field(7, objects) if objects else b"")
+
+
+def saved_model(*graphs):
+    """A SavedModel's file."""
+    return field(1, 1) + b"".join(field(2, graph) for graph in graphs)
+
+
+def saved_objects(variables, captured):
+    """A SavedObjectGraph: variables by name ("" for another object), and what functions capture."""
+    nodes = b"".join(field(1, field(7, field(1, 1) + field(6, name)) if name else b"")
+                     for name in variables)  # fmt: skip
+    return nodes + b"".join(
+        field(2, field(1, name) + field(2, field(2, b"".join(map(varint, bound)))))
+        for name, bound in captured.items()
+    )
+
+
+FOUR = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def reads(*names):
+    """Nodes for variables, and for their values as `NAME/read`."""
+    return [
+        each
+        for name in names
+        for each in (
+            node(name, "VarHandleOp", shared_name=name),
+            node(f"{name}/read", "ReadVariableOp", [name]),
+        )
+    ]
