@@ -33,6 +33,14 @@ _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 UNCLEAR = (
     "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
 )
+UNCLEAR_IN_CONFIG = "gamma or beta: the config does not tell which, so neither is used"
+SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
+KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
+"""Names of weights; of several that a layer has, the first makes its output."""
+_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
+UNCLEAR = (
+    "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
+)
 SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
 KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
 """Names of weights; of several that a layer has, the first makes its output."""
@@ -58,10 +66,13 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
     told = Layers({}, {}, {})
     by_part_name = {part.name: part for part in parts}
     for part in parts:
-        roles = _roles(part, found.tensors, told, by_name=by_name)
+        roles = _named(part) if by_name else _numbered(part, found.tensors)
         if roles is None:
             continue
-        name = part.name if part.name not in told.layers else part.group
+        if not by_name and part.node is None and len(part.variables) == 3:
+            told.skipped[part.variables["0"]] = UNCLEAR if root is None else UNCLEAR_IN_CONFIG
+        place = roles["running_mean"].rpartition("/")[0]
+        name = part.name if part.name not in told.layers else place
         before = _before(part, by_part_name)
         width = found.tensors[roles["running_mean"]].numel
         front = None if before is None else _front(before, found.tensors, width, named=by_name)
@@ -70,37 +81,31 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
     return told
 
 
-def _roles(
-    part: Part, tensors: Mapping[str, TensorRef], told: Layers, *, by_name: bool
-) -> dict[str, str] | None:
-    """Which tensors of a layer are which of a BatchNorm's; None where it is none, or unclear."""
-    if by_name:
-        if not part.variables.keys() >= STATISTICS:
-            return None
-        return {
-            TORCH_NAMES[leaf]: full for leaf, full in part.variables.items() if leaf in TORCH_NAMES
-        }
+def _named(part: Part) -> dict[str, str] | None:
+    """Which tensors are which of a BatchNorm's, by their names; None where it is none."""
+    if not part.variables.keys() >= STATISTICS:
+        return None
+    return {TORCH_NAMES[leaf]: full for leaf, full in part.variables.items() if leaf in TORCH_NAMES}
+
+
+def _numbered(part: Part, tensors: Mapping[str, TensorRef]) -> dict[str, str] | None:
+    """The same, by their order: gamma, beta, moving_mean and moving_variance.
+
+    The config tells which of the first two are there. Without it, neither is known where there is
+    one of them.
+    """
     full = list(part.variables.values())
     if part.node is not None:
-        if not part.node.is_batch_norm:
-            return None
-        config = part.node.config
-        names = ["weight"] if config.get("scale", True) else []
-        names += ["bias"] if config.get("center", True) else []
-        names += ["running_mean", "running_var"]
-        return dict(zip(names, full, strict=False)) if len(full) >= len(names) else None
+        flags = {"weight": "scale", "bias": "center"}
+        leaves = [leaf for leaf, flag in flags.items() if part.node.config.get(flag, True)]
+        leaves += ["running_mean", "running_var"]
+        is_whole = part.node.is_batch_norm and len(full) >= len(leaves)
+        return dict(zip(leaves, full, strict=False)) if is_whole else None
     shapes = {tensors[name].shape for name in full}
     if not says_batch_norm(part) or len(shapes) != 1 or len(next(iter(shapes))) != 1:
         return None
-    if len(full) == 4:
-        return dict(zip(TORCH_NAMES.values(), full, strict=True))
-    if len(full) == 3:
-        told.skipped[full[0]] = UNCLEAR
-    return (
-        dict(zip(("running_mean", "running_var"), full[-2:], strict=True))
-        if len(full) in (2, 3)
-        else None
-    )
+    leaves = list(TORCH_NAMES.values()) if len(full) == 4 else ["running_mean", "running_var"]
+    return dict(zip(leaves, full[-len(leaves) :], strict=True)) if 2 <= len(full) <= 4 else None
 
 
 def _before(part: Part, by_name: Mapping[str, Part]) -> Part | None:
