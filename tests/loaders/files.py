@@ -119,7 +119,7 @@ def samples():
     import safetensors.torch
 
     from .onnx.models import samples as onnx_models
-    from .tensorflow.written import bundle
+    from .tensorflow.written import bundle, saved_net
 
     tensors = values()
     every = tensors | newer_values()
@@ -225,6 +225,7 @@ def samples():
             bundle(variables(), shards=2, per_block=5), "model.index", "tensorflow", variables(),
             parts_by_name=True,
         ),
+        "tensorflow-graph": Sample(*saved_net(), parts_by_name=True),
         "nested": Sample(
             {"x": packed({"data": b"{}", "a/policy.pth": saved(every), "net.pt": saved(net)})},
             "x", "torch-zip in zip",

@@ -128,8 +128,8 @@ def test_what_a_function_captures_are_its_last_arguments(tmp_path):
 def test_functions_that_call_themselves_or_each_other_end(tmp_path):
     call = "StatefulPartitionedCall"
     one = function("one", ARGUMENTS, [node("c", call, ARGUMENTS, f=("function", "two"))])
-    two = function("two", ARGUMENTS, [fused("n", ARGUMENTS),
-                                      node("c", call, ARGUMENTS, f=("function", "one"))])  # fmt: skip
+    back = node("c", call, ARGUMENTS, f=("function", "one"))
+    two = function("two", ARGUMENTS, [fused("n", ARGUMENTS), back])
     nodes = [*reads(*VARIABLES), node("c", call, ["x", *READ], f=("function", "one"))]
     assert only(tmp_path, nodes, [one, two]).running_mean == Place("bn/moving_mean")
 

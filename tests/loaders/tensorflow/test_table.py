@@ -9,8 +9,8 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.reading import reading
 from bncli.loaders.interface import open_source
 from bncli.loaders.tensorflow.table import LONGEST_KEY, entries
-
 from tests.loaders import memory
+
 from .written import MAGIC, block, handle, masked, table, varint
 
 SOME = {f"layer/{number:03d}/kernel".encode(): bytes([number]) * number for number in range(150)}

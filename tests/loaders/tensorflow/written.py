@@ -226,3 +226,40 @@ def reads(*names):
             node(f"{name}/read", "ReadVariableOp", [name]),
         )
     ]
+
+
+def saved_net():
+    """A SavedModel: its files, "" for its folder, the container, and its tensors.
+
+    One layer is an operation in a function, the other is single operations; a tree of objects
+    names the variables.
+    """
+    random = np.random.default_rng(5)
+    layers = [[f"{layer}/{leaf}" for leaf in FOUR] for layer in ("stem/bn", "head/bn")]
+    names = ["stem/kernel", *layers[0], *layers[1]]
+    arrays = {name: random.random(3).astype("f4") for name in names}
+    arrays["stem/kernel"] = random.random((1, 1, 2, 3)).astype("f4")
+    stored = {f"net/{at}/.ATTRIBUTES/VARIABLE_VALUE": name for at, name in enumerate(names)}
+    files = bundle(
+        {key: arrays[name] for key, name in stored.items()},
+        texts={"_CHECKPOINTABLE_OBJECT_GRAPH": object_graph(stored)},
+        prefix="variables/variables",
+    )
+    inner = function("f", ["x", "k", "g", "b", "m", "v"], [
+        node("y", "Conv2D", ["x", "k"]),
+        node("n", "FusedBatchNormV3", ["y", "g", "b", "m", "v"], epsilon=2e-3, is_training=False),
+        node("t", "FusedBatchNormV3", ["y", "g", "b", "m", "v"], epsilon=2e-3,
+             exponential_avg_factor=0.05),
+    ])  # fmt: skip
+    gamma, beta, mean, variance = (f"{name}/read" for name in layers[1])
+    nodes = [
+        *reads(*names),
+        node("f", "StatefulPartitionedCall", ["x", *names[:5]], f=("function", "f")),
+        node("eps", "Const", value=("tensor", 3e-3)),
+        node("add", "AddV2", [variance, "eps"]), node("root", "Rsqrt", ["add"]),
+        node("inverse", "Mul", ["root", gamma]), node("product", "Mul", ["f", "inverse"]),
+        node("shift", "Mul", [mean, "inverse"]), node("less", "Sub", [beta, "shift"]),
+    ]  # fmt: skip
+    objects = saved_objects(names, {"f": list(range(5))})
+    files["saved_model.pb"] = saved_model(meta_graph(nodes, [inner], objects))
+    return files, "", "tensorflow", arrays
