@@ -10,18 +10,19 @@ from bncli.loaders import compression, probes
 from bncli.loaders.interface import Source
 from bncli.loaders.names import listed
 from bncli.loaders.nested import has_member
-from bncli.loaders.probes import begins
+from bncli.loaders.probes import begins, beside, is_xml, named
 from bncli.loaders.registry import CHECKPOINTS, READ
 
 AS_NPZ = "save the weights with np.savez under PyTorch's names (LAYER.weight, LAYER.running_mean)"
 """What helps with other libraries' weights: their own names would not be found as BatchNorm's."""
-NOT_READ = f"bncli reads {READ}, so {AS_NPZ}."
+LOAD_IT = f"load it where it was made, and {AS_NPZ}."
 AS_FLAT_NPZ = (
     "save its arrays with np.savez under their names joined by '/' (batch_stats/LAYER/mean,"
     " params/LAYER/scale)."
 )
 """What helps with the trees of JAX's libraries, whose names are found."""
 MADE_FROM = "name the checkpoint that it was made from."
+FOLDED = f"whose converter usually folds BatchNorm into the convolutions; {MADE_FROM}"
 NO_WEIGHTS = f"bncli reads {READ}; name the file with the weights."
 
 
@@ -73,12 +74,21 @@ def _packed_sentence(source: Source) -> str:
 
 _FRAMEWORKS = (
     Kind(
-        begins(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", b"MATLAB 7.0 MAT-file"),
-        f"it is a MATLAB file; {NOT_READ}",
+        begins(b"MATLAB 7.3 MAT-file"),
+        f"it is a MATLAB file of version 7.3; load it (h5py), and {AS_NPZ}.",
     ),
-    Kind(probes.is_matlab4, f"it is a MATLAB file of version 4; {NOT_READ}"),
-    Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {NOT_READ}"),
-    Kind(begins(b"ORTM", at=4), f"it is an ONNX Runtime model; {MADE_FROM}"),
+    Kind(
+        begins(b"MATLAB 5.0 MAT-file", b"MATLAB 7.0 MAT-file"),
+        f"it is a MATLAB file; load it (scipy.io.loadmat), and {AS_NPZ}.",
+    ),
+    Kind(
+        probes.is_matlab4,
+        f"it is a MATLAB file of version 4; load it (scipy.io.loadmat), and {AS_NPZ}.",
+    ),
+    Kind(begins(b"CDF\x01", b"CDF\x02", b"CDF\x05"), f"it is a NetCDF file; {LOAD_IT}"),
+    Kind(
+        begins(b"ORTM", at=4), "it is an ONNX Runtime model; name the .onnx that it was made from."
+    ),
     Kind(
         probes.is_tensorflow_data,
         "it is a data file of a TensorFlow checkpoint, whose index is missing; put the .index file"
@@ -86,32 +96,48 @@ _FRAMEWORKS = (
     ),
     Kind(
         lambda source: b"brain.Event:" in source.head[:64],
-        f"it is a TensorFlow event log, which holds no weights; {NO_WEIGHTS}",
+        "it is a TensorFlow event log, which holds no weights; name the checkpoint.",
     ),
-    Kind(probes.is_core_ml, f"it is a Core ML model; {MADE_FROM}"),
-    Kind(probes.is_caffe, f"it is a Caffe model; {NOT_READ}"),
+    Kind(probes.is_core_ml, f"it is a Core ML model, {FOLDED}"),
+    Kind(
+        probes.is_caffe,
+        f"it is a Caffe model; load it where it was made, divide the first two blobs of a BatchNorm"
+        f" by its third, and {AS_NPZ}.",
+    ),
     Kind(
         probes.is_protobuf_list,
         "it is a list of protobuf messages, as MindSpore's checkpoints and TensorFlow's frozen"
-        f" graphs are; {NOT_READ}",
+        f" graphs are; name the model that a graph was frozen from, or load it, and {AS_NPZ}.",
     ),
-    Kind(
-        begins(b"TFL3", at=4),
-        f"it is a TensorFlow Lite model; bncli reads {READ}, so name what it was made from.",
-    ),
+    Kind(begins(b"TFL3", at=4), f"it is a TensorFlow Lite model, {FOLDED}"),
     Kind(begins(b"ET12", b"ET13", at=4), f"it is an ExecuTorch program; {MADE_FROM}"),
-    Kind(begins(b"ftrt", b"ptrt"), f"it is a TensorRT engine; {MADE_FROM}"),
     Kind(
-        begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"),
-        f"it is a GGUF or GGML file; bncli reads {READ}, so name the original.",
+        begins(b"ftrt", b"ptrt"),
+        f"it is a TensorRT engine, which is compiled for one kind of GPU; {MADE_FROM}",
     ),
+    Kind(begins(b"GGUF", b"lmgg", b"fmgg", b"tjgg"), f"it is a GGUF or GGML file; {MADE_FROM}"),
     Kind(
         probes.is_paddle_stream,
         "it is a .pdiparams of PaddlePaddle, in which arrays have no names; name the .pdparams that"
         " the model was made from.",
     ),
-    Kind(begins(b"7767517\n"), f"it is an ncnn model; {MADE_FROM}"),
-    Kind(probes.is_darknet, f"it is a Darknet weights file; {NOT_READ}"),
+    Kind(begins(b"7767517\n"), f"it is the graph of an ncnn model; {MADE_FROM}"),
+    Kind(beside(".param", b"7767517\n"), f"it holds the weights of an ncnn model; {MADE_FROM}"),
+    Kind(is_xml(b"<net "), f"it is the graph of an OpenVINO model, {FOLDED}"),
+    Kind(beside(".xml", b"<net "), f"it holds the weights of an OpenVINO model, {FOLDED}"),
+    Kind(probes.is_tensorflow_js, f"it is a part of a TensorFlow.js model; {MADE_FROM}"),
+    Kind(is_xml(b"<PMML"), f"it is a PMML model; {MADE_FROM}"),
+    Kind(
+        begins(b"\x0c\xdb\x3a\x2a"),
+        f"it is part of an OCDBT store, as Orbax writes; restore it with Orbax, and {AS_FLAT_NPZ}",
+    ),
+    Kind(
+        probes.is_darknet,
+        "it is a Darknet weights file, in which arrays have no names; load it with its .cfg, and"
+        f" {AS_NPZ}.",
+    ),
+    Kind(named(".mnn"), f"its name says that it is an MNN model; {MADE_FROM}"),
+    Kind(named(".nb"), f"its name says that it is a Paddle Lite model; {MADE_FROM}"),
 )
 
 _DATA = (
@@ -119,7 +145,7 @@ _DATA = (
     Kind(begins(b"ARROW1", b"FEA1"), f"it is an Arrow table; {NO_WEIGHTS}"),
     Kind(begins(b"SQLite format 3\0"), f"it is an SQLite database; {NO_WEIGHTS}"),
     Kind(begins(b"Obj\x01"), f"it is an Avro file; {NO_WEIGHTS}"),
-    Kind(begins(b"RDX2\n", b"RDX3\n", b"RDA2\n"), f"it is an R data file; {NOT_READ}"),
+    Kind(begins(b"RDX2\n", b"RDX3\n", b"RDA2\n"), f"it is an R data file; {LOAD_IT}"),
     Kind(
         begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"II*\0", b"MM\0*", b"%!PS"),
         f"it is an image or a document; {NO_WEIGHTS}",

@@ -6,7 +6,8 @@ import re
 import struct
 from collections.abc import Callable
 
-from bncli.loaders.interface import Source
+from bncli.errors import FileError
+from bncli.loaders.interface import Source, open_source
 
 SEARCHED = 1 << 22
 """How many of the first bytes are searched for a word that tells who wrote the file."""
@@ -26,6 +27,44 @@ def holds(*words: bytes) -> Callable[[Source], bool]:
         return any(word in first for word in words)
 
     return found
+
+
+def named(suffix: str) -> Callable[[Source], bool]:
+    """Whether the file is called so; for formats whose content begins with nothing of its own."""
+    return lambda source: source.path.name.endswith(suffix)
+
+
+def beside(suffix: str, word: bytes) -> Callable[[Source], bool]:
+    """Whether it is a .bin beside a file of its name with another suffix, which has this word."""
+
+    def found(source: Source) -> bool:
+        other = source.path.with_suffix(suffix)
+        if source.path.suffix != ".bin" or not other.is_file():
+            return False
+        try:
+            with open_source(other) as graph:
+                return word in graph.head
+        except FileError:
+            return False
+
+    return found
+
+
+def is_xml(word: bytes) -> Callable[[Source], bool]:
+    """Whether XML begins here, with this element among its first bytes."""
+
+    def found(source: Source) -> bool:
+        text = source.head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        return text.startswith((b"<?xml", word)) and word in text
+
+    return found
+
+
+def is_tensorflow_js(source: Source) -> bool:
+    """The model.json of TensorFlow.js, or the weights that it lists, which go by their name."""
+    if re.fullmatch(r"group\d+-shard\d+of\d+(\.bin)?", source.path.name):
+        return True
+    return source.head.lstrip().startswith(b"{") and holds(b'"weightsManifest"')(source)
 
 
 def is_program(source: Source) -> bool:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders.interface import Source
-from bncli.loaders.kinds import AS_FLAT_NPZ, AS_NPZ, KINDS, MADE_FROM, NOT_READ
+from bncli.loaders.kinds import AS_FLAT_NPZ, AS_NPZ, FOLDED, KINDS, LOAD_IT
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.pickle_records import Dict, Global, Record
 from bncli.loaders.probes import SEARCHED, is_pickle
@@ -85,9 +85,9 @@ def refuse_directory(path: Path) -> NoReturn:
             path, f"it is an Orbax checkpoint; restore it with Orbax, and {AS_FLAT_NPZ}"
         )
     if {".zarray", ".zgroup", "zarr.json"} & set(names):
-        raise UnsupportedFileError(path, f"it is a Zarr store; {NOT_READ}")
+        raise UnsupportedFileError(path, f"it is a Zarr store; {LOAD_IT}")
     if "Manifest.json" in names and path.name.endswith(".mlpackage"):
-        raise UnsupportedFileError(path, f"it is a Core ML package; {MADE_FROM}")
+        raise UnsupportedFileError(path, f"it is a Core ML package, {FOLDED}")
     if "data.pkl" in names and "version" in names:
         raise UnsupportedFileError(
             path,

@@ -97,7 +97,7 @@ STATISTICS = "bncli.json"
 """The member of an .npz that makes it a statistics file: its header."""
 TYPED = ("json", "csv")
 """The containers of numbers that were typed, which have no layers."""
-READ = "PyTorch, safetensors and NumPy files"
+READ = "PyTorch, safetensors, ONNX, Keras, TensorFlow, Flax, MXNet, Paddle and NumPy files"
 """Those of checkpoints, as a refusal names them."""
 CHECKPOINTS = tuple(suffix for row in LOADERS for suffix in row.suffixes)
 """How files are called that may hold tensors."""

@@ -16,7 +16,7 @@ from bncli.loaders.interface import open_source
 from bncli.loaders.kinds import KINDS
 
 from .pickles import NONE, whole, zipped
-from .test_refused import READ, joblib_dump
+from .test_refused import joblib_dump
 
 
 def tar(*members):
@@ -38,6 +38,12 @@ def field(number, data):
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PACKED = "it is a Python pickle compressed by"
+FOLDED = (
+    "whose converter usually folds BatchNorm into the convolutions; name the checkpoint that it was"
+    " made from."
+)
+OPENVINO = b'<?xml version="1.0"?>\n<net name="m" version="11">\n\t<layers>\n\t\t<layer id="0"'
+
 REFUSED = {
     "git-lfs": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
@@ -52,8 +58,14 @@ REFUSED = {
     ),
     "xhtml": (b"<?xml version='1.0'?><html>", "it is an HTML page, not a checkpoint; the download"),
     "empty": (b"", "it is empty; download or copy it again."),
-    "matlab-7.3": (b"MATLAB 7.3 MAT-file".ljust(512) + HDF5, f"it is a MATLAB file; {READ}, so"),
-    "matlab-5": (b"MATLAB 5.0 MAT-file Platform: posix".ljust(128), "it is a MATLAB file; bncli"),
+    "matlab-7.3": (
+        b"MATLAB 7.3 MAT-file".ljust(512) + HDF5,
+        "it is a MATLAB file of ver",
+    ),
+    "matlab-5": (
+        b"MATLAB 5.0 MAT-file Platform: posix".ljust(128),
+        "it is a MATLAB file; load",
+    ),
     "matlab-4": (
         struct.pack("<5i", 0, 1, 1, 0, 2) + b"w\0" + bytes(8),
         "it is a MATLAB file of ve",
@@ -105,7 +117,7 @@ REFUSED = {
             " save its state_dict with torch.save."
         ),
     ),
-    "ncnn": (b"7767517\n75 83\n", "it is an ncnn model; name the checkpoint that it was made"),
+    "ncnn": (b"7767517\n75 83\n", "it is the graph of an ncnn model; name the checkpoint"),
     "avro": (b"Obj\x01" + bytes(20), "it is an Avro file;"),
     "r": (b"RDX3\nX\n", "it is an R data file;"),
     "mp4": (b"\0\0\0\x20ftypisom", "it is an image, audio or video file;"),
@@ -113,17 +125,23 @@ REFUSED = {
     "ggml": (b"lmgg" + bytes(20), "it is a GGUF or GGML file;"),
     "ort": (bytes(4) + b"ORTM" + bytes(20), "it is an ONNX Runtime model;"),
     "executorch": (bytes(4) + b"ET12" + bytes(20), "it is an ExecuTorch program;"),
-    "tensorrt": (b"ftrt" + bytes(20), "it is a TensorRT engine;"),
+    "tensorrt": (
+        b"ftrt" + bytes(20),
+        "it is a TensorRT engine, which is compiled",
+    ),
     "model.pdiparams": (
         bytes(16) + b"\x04\0\0\0\x08\x05\x10\x02" + bytes(8),
         "it is a .pdiparams of PaddlePaddle, in which arrays have no names; name the .pdparams tha",
     ),
-    "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a Darknet weights file;"),
+    "yolo.weights": (struct.pack("<3iq", 0, 2, 5, 9), "it is a Darknet weights file, in which"),
     "events": (
         struct.pack("<QI", 9, 0) + b"\x09\0\0\x1a\x0dbrain.Event:2",
         "it is a TensorFlow ev",
     ),
-    "core-ml": (field(1, 4) + field(2, b"x") + b"\xa2\x1f\x01x", "it is a Core ML model;"),
+    "core-ml": (
+        field(1, 4) + field(2, b"x") + b"\xa2\x1f\x01x",
+        f"it is a Core ML model, {FOLDED}",
+    ),
     "x.caffemodel": (field(1, b"net") + b"\xa2\x06\x01x", "it is a Caffe model;"),
     "mindspore": (
         field(1, field(1, b"bn.gamma") + field(2, b"x")) * 2000,
@@ -141,7 +159,17 @@ REFUSED = {
         zipped({"policy.pth": whole(NONE), "data": b""}),
         "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name policy.pth.",
     ),
-    "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "it is a TensorFlow Lite model;"),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), f"it is a TensorFlow Lite model, {FOLDED}"),
+    "model.xml": (OPENVINO, f"it is the graph of an OpenVINO model, {FOLDED}"),
+    "model.json": (
+        b'{"format": "layers-model", "modelTopology": {}, "weightsManifest": [{"paths": []}]}',
+        "it is a part of a TensorFlow.js model; name the checkpoint that it was made from.",
+    ),
+    "group1-shard1of2.bin": (b"\1\2\xff", "it is a part of a TensorFlow.js model;"),
+    "pmml": (b'<?xml version="1.0"?>\n<PMML version="4.4">', "it is a PMML model; name"),
+    "manifest.ocdbt": (b"\x0c\xdb\x3a\x2a" + bytes(9), "it is part of an OCDBT store, as Orbax"),
+    "net.mnn": (b"\1\2\xff", "its name says that it is an MNN model; name the checkpoint that"),
+    "net.nb": (b"\2\0v2.10", "its name says that it is a Paddle Lite model; name the checkpoint"),
     "png": (b"\x89PNG\r\n\x1a\n", "it is an image or a document;"),
 }
 
@@ -159,6 +187,23 @@ def test_what_it_really_is_and_what_to_do(kind, tmp_path):
         assert isinstance(caught.value, CorruptFileError) == (kind in {"empty", "blank"})
 
 
+BESIDE = {
+    "ncnn": ("param", b"7767517\n75 83\n", "it holds the weights of an ncnn model; name the"),
+    "openvino": ("xml", OPENVINO, f"it holds the weights of an OpenVINO model, {FOLDED}"),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_weights_that_are_told_by_the_graph_beside_them(kind, tmp_path):
+    suffix, graph, sentence = BESIDE[kind]
+    (tmp_path / "m.bin").write_bytes(b"\1\2\xff")
+    for data, said in ((b"else", "its format is not known"), (graph, sentence)):
+        (tmp_path / f"m.{suffix}").write_bytes(data)
+        with pytest.raises(FileError) as caught:
+            open_file(tmp_path / "m.bin")
+        assert str(caught.value).startswith(f"{tmp_path / 'm.bin'}: {said}")
+
+
 def test_every_kind_has_a_sample(tmp_path):
     """No kind stands behind another that takes all its files."""
     met = set()
@@ -168,5 +213,11 @@ def test_every_kind_has_a_sample(tmp_path):
         path.write_bytes(data)
         with open_source(path) as source:
             met.add(next(number for number, kind in enumerate(KINDS) if kind.looks(source)))
+    (tmp_path / "m.bin").write_bytes(b"\1\2\xff")
+    for suffix, graph, _ in BESIDE.values():
+        (tmp_path / f"m.{suffix}").write_bytes(graph)
+        with open_source(tmp_path / "m.bin") as source:
+            met.add(next(number for number, kind in enumerate(KINDS) if kind.looks(source)))
+        (tmp_path / f"m.{suffix}").unlink()
     lacking = [kind.sentence for number, kind in enumerate(KINDS) if number not in met]
     assert not lacking, lacking

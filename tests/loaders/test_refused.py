@@ -13,7 +13,9 @@ from bncli.loaders import open_file, open_layer, open_tensor
 from .files import saved, values
 from .pickles import NONE, PROTO, call, dictionary, name, text, whole
 
-READ = "bncli reads PyTorch, safetensors and NumPy files"
+READ = (
+    "bncli reads PyTorch, safetensors, ONNX, Keras, TensorFlow, Flax, MXNet, Paddle and NumPy files"
+)
 
 
 class Fake:
