@@ -7,7 +7,7 @@ whole file of torch.save at some bytes of a `*.distcp`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from bncli.model import TensorFile, TensorRef
 INDEX = ".metadata"
 PART = ".distcp"
 LARGEST_INDEX = 1 << 28
+MOST_OPEN = 64
+"""How many ranks' files are open at a time."""
 MOST_FIELDS = 16
 """An object of the index has at most 5 attributes."""
 BYTES_A_CHUNK, FREE_CHUNKS = 30, 1_000
@@ -66,14 +68,11 @@ def open_folder(folder: Path) -> TensorFile:
     with open_source(index) as source:
         tensors = _Index(source).tensors()
     _check_files(folder, tensors)
-    with ExitStack() as stack:
-        pieces = _Pieces(folder, stack)
+    pieces = _Pieces(folder)
+    with closing(pieces):
         pieces.check_apart(tensors)
-        return TensorFile(
-            folder,
-            "torch-dcp",
-            {name: pieces.ref(name, tensor) for name, tensor in tensors.items()},
-        )
+        refs = {name: pieces.ref(name, tensor) for name, tensor in tensors.items()}
+    return TensorFile(folder, "torch-dcp", refs)
 
 
 @dataclass(slots=True)
@@ -181,21 +180,32 @@ class _Index:
 
 
 class _Pieces:
-    """The ranks' files of a checkpoint, each opened once, and the tensors in them."""
+    """The ranks' files of a checkpoint, and the tensors in them.
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    `readable` is how many bytes all tensors together may still have, beyond what is stored of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stack = stack
-        self.sources: dict[str, Source] = {}
+        self.opened: dict[str, tuple[Source, ExitStack]] = {}
         self.number = 0
+        self.readable = 8 * MOST_REPEATED
 
     def source(self, file: str) -> Source:
-        """A rank's file."""
-        if file not in self.sources:
+        """A rank's file; the one that was opened first is closed where there are many."""
+        if file not in self.opened:
             path = self.folder / file
             check_regular(path)
-            self.sources[file] = self.stack.enter_context(open_source(path))
-        return self.sources[file]
+            if len(self.opened) >= MOST_OPEN:
+                self.opened.pop(next(iter(self.opened)))[1].close()
+            stack = ExitStack()
+            self.opened[file] = stack.enter_context(open_source(path)), stack
+        return self.opened[file][0]
+
+    def close(self) -> None:
+        """Close the files."""
+        for _, stack in self.opened.values():
+            stack.close()
 
     def check_apart(self, tensors: Mapping[str, Stored]) -> None:
         """Raise CorruptFileError where pieces lie over each other or outside of their file."""
@@ -222,19 +232,22 @@ class _Pieces:
 
     def ref(self, name: str, tensor: Stored) -> TensorRef:
         """A tensor of the checkpoint."""
-        shape, dtype = tensor.shape, tensor.dtype
-        dense = contiguous(shape)
-        if tensor.why:
-            return TensorRef(name, self.folder, shape, dtype, dense, None, tensor.why)
-        if [chunk.box.sizes for chunk in tensor.chunks] == [shape]:
-            chunk = tensor.chunks[0]
-            ref = open_chunk(self.source(chunk.file), chunk, name, dtype)
-            return replace(ref, name=name)
         self.number += 1
-        whole = TensorRef(name, self.folder, shape, dtype, dense, None, origin=(-1, self.number))
-        if whole.numel > max(MOST_REPEATED, sum(chunk.length for chunk in tensor.chunks)):
-            return replace(whole, unreadable="its pieces are far smaller than itself", origin=None)
-        return replace(whole, storage=partial(assembled, whole, tuple(tensor.chunks), open_chunk))
+        ref = TensorRef(
+            name, self.folder, tensor.shape, tensor.dtype, contiguous(tensor.shape), None,
+            tensor.why, origin=(-1, self.number),
+        )  # fmt: skip
+        if tensor.why:
+            return ref
+        stored = sum(chunk.length for chunk in tensor.chunks)
+        self.readable -= max(ref.numel * DTYPES[ref.dtype].itemsize - stored, 0)
+        if self.readable < 0:
+            return replace(ref, unreadable="the pieces of the tensors are far smaller than these")
+        if [chunk.box.sizes for chunk in tensor.chunks] == [tensor.shape]:
+            chunk = tensor.chunks[0]
+            ref = open_chunk(self.source(chunk.file), chunk, name, tensor.dtype)
+            return replace(ref, name=name)
+        return replace(ref, storage=partial(assembled, ref, tuple(tensor.chunks), open_chunk))
 
 
 def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef:

@@ -279,3 +279,38 @@ def test_nothing_of_an_index_is_run(tmp_path):
     (folder / ".metadata").write_bytes(b"\x80\x04" + call + index[11:])
     assert_same(open_model(folder).tensors, {"x": torch.ones(2)})
     assert not Path(tmp_path / "made").exists()
+
+
+def test_more_ranks_than_files_may_be_open(tmp_path):
+    writer = Writer()
+    tensor = torch.arange(300.0)
+    writer.tensor("x", tensor, [((at,), (3,), f"__{at}_0.distcp") for at in range(0, 300, 3)])
+    for number in range(100):
+        writer.tensor(f"y{number}", tensor[number:], [((0,), (300 - number,), f"{number}.distcp")])
+    folder = writer.write(tmp_path / "x")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))\n"
+        "from bncli.loaders import open_file\n"
+        "print(sum(float(ref.read().sum()) for ref in open_file(sys.argv[1]).tensors.values()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    )
+    expected = sum(range(300)) + sum(sum(range(number, 300)) for number in range(100))
+    assert float(done.stdout) == expected
+
+
+def test_small_pieces_do_not_become_much_memory(tmp_path):
+    """An expanded tensor stores one element; a few may be many, and not all of these."""
+    writer = Writer()
+    for number in range(12):
+        long = torch.zeros(1).expand(4_000_000)
+        writer.tensor(f"x{number}", long)
+    assert len(writer.files["__0_0.distcp"]) < 20_000
+    refs = open_file(writer.write(tmp_path / "x")).tensors.values()
+    readable = [ref for ref in refs if not ref.unreadable]
+    assert 1 <= len(readable) <= 2
+    assert not readable[0].read().any()
+    assert {ref.unreadable for ref in refs} == {
+        "", "the pieces of the tensors are far smaller than these",
+    }  # fmt: skip
