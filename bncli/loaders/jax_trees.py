@@ -29,13 +29,16 @@ _KEYSTR = re.compile(r"\['([^'\]]*)'\]|\[(\d+)\]|\.(\w+)")
 def plain_name(name: str) -> str:
     """A name as jax.tree_util.keystr spells it, such as ['params']['Conv_0'], joined by "/".
 
-    Any other name stays as it is.
+    The attribute in which a variable of Flax's nnx keeps its array is left out. Any other name
+    stays as it is.
     """
     if "['" not in name:
         return name
     keys = list(_KEYSTR.finditer(name))
     if sum(len(key[0]) for key in keys) != len(name):
         return name
+    if len(keys) > 1 and keys[-1][3] == "value":
+        del keys[-1]
     return "/".join(key[1] or key[2] or key[3] or "" for key in keys)
 
 

@@ -86,6 +86,8 @@ def test_a_statistic_without_its_neighbour_or_of_another_shape_is_none(tmp_path)
 def test_names_as_jax_spells_them():
     assert plain_name("['params']['Conv_0']['kernel']") == "params/Conv_0/kernel"
     assert plain_name(".opt_state[0].mu['a/b']['w']") == "opt_state/0/mu/a/b/w"
+    assert plain_name("['bn']['mean'].value") == "bn/mean"
+    assert plain_name("['bn']['value']") == "bn/value"
     for name in ("a['b", "x['a']", "a.b", "a/b", "['a']x"):
         assert plain_name(name) == name
     both = ("['a']['b']", "a/b")

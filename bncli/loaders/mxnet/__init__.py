@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from bncli.loaders.interface import Source
 from bncli.loaders.mxnet.arrays import MAGIC, read_arrays
 from bncli.loaders.mxnet.layers import layers_of
@@ -22,12 +24,12 @@ def open_tensors(source: Source) -> TensorFile:
     """
     tensors, skipped = read_arrays(source)
     path = symbol_of(source.path)
-    nodes = None if path is None else read_symbol(path)
+    nodes = read_symbol(path) if os.path.lexists(path) else None
     found = layers_of(tensors, nodes)
     skipped |= found.skipped
-    if found.layers and path is None:
-        skipped["symbol.json"] = (
-            "the model's is not beside the file, so that eps, momentum and whether gamma is used at"
-            " all (by default fix_gamma makes it 1) are not known"
+    if found.layers and nodes is None:
+        skipped[path.name] = (
+            "it is not beside the file; it would tell eps, momentum, and whether gamma is used:"
+            " fix_gamma, the default, makes it 1"
         )
     return TensorFile(source.path, "mxnet", tensors, found.modules, skipped, found.layers)

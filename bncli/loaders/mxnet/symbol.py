@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,9 @@ class Node:
     inputs: tuple[int, ...]
 
 
-def symbol_of(path: Path) -> Path | None:
-    """The symbol's file beside PREFIX-0000.params or PREFIX.params; None where there is none."""
-    prefix = _EPOCH.sub("", path.name)
-    symbol = path.with_name(f"{prefix}-symbol.json")
-    return symbol if os.path.lexists(symbol) else None
+def symbol_of(path: Path) -> Path:
+    """Where the symbol of PREFIX-0000.params or PREFIX.params lies, if it is there."""
+    return path.with_name(f"{_EPOCH.sub('', path.name)}-symbol.json")
 
 
 def read_symbol(path: Path) -> list[Node]:

@@ -66,5 +66,5 @@ def test_without_a_symbol_it_is_said_what_is_not_known(tmp_path):
     assert_values(two, arrays, "bn1")
     assert one.module.eps is None
     assert not one.module.has_momentum
-    assert "by default fix_gamma makes it 1" in file.skipped["symbol.json"]
+    assert "fix_gamma, the default, makes it 1" in file.skipped["net-symbol.json"]
     assert not opened(tmp_path, {"arg:fc_weight": np.ones((2, 2))}).skipped

@@ -43,12 +43,10 @@ def test_what_is_no_symbol_says_so(kind, tmp_path):
 
 
 def test_where_the_symbol_lies(tmp_path):
-    assert symbol_of(tmp_path / "net-0001.params") is None
-    (tmp_path / "net-symbol.json").touch()
-    assert symbol_of(tmp_path / "net-0001.params") == tmp_path / "net-symbol.json"
-    assert symbol_of(tmp_path / "net.params") == tmp_path / "net-symbol.json"
-    assert symbol_of(tmp_path / "other-0001.params") is None
-    (tmp_path / "net-symbol.json").unlink()
-    (tmp_path / "net-symbol.json").symlink_to("nowhere")
+    symbol_path = tmp_path / "net-symbol.json"
+    assert symbol_of(tmp_path / "net-0001.params") == symbol_path
+    assert symbol_of(tmp_path / "net.params") == symbol_path
+    assert symbol_of(tmp_path / "net-01-0001.params") == tmp_path / "net-01-symbol.json"
+    symbol_path.symlink_to("nowhere")
     with pytest.raises(FileError, match="there is no such file"):
-        read_symbol(symbol_of(tmp_path / "net.params"))
+        read_symbol(symbol_path)
