@@ -217,12 +217,13 @@ def _inputs(near: _Step, axis: int) -> int:
 def _steps(file: TensorFile, layers: Mapping[str, LayerRefs]) -> Iterator[_Step]:
     """The layers of a file, each where its first tensor is; its counter may be elsewhere."""
     trees = any(map(has_trees, file.tensors))
+    told = {full: name for name, stored in file.layers.items() for full in stored.tensors.values()}
     found: dict[str, dict[str, TensorRef]] = defaultdict(dict)
     for name, ref in file.tensors.items():
         if ref.numel == 1 and not _is_float(ref):
             continue
         layer, leaf = split_any(name, trees=trees)
-        found[layer].setdefault(leaf, ref)
+        found[told.get(name, layer)].setdefault(leaf, ref)
     for place, (name, refs) in enumerate(found.items()):
         above, own = _parts(name)
         leaf = next((leaf for leaf in (*OUT_FIRST, *OUT_LAST) if leaf in refs), "")

@@ -368,6 +368,22 @@ def test_what_the_file_tells_of_the_layer_in_front_holds():
     assert "BatchNorm_7" not in in_front(file, {"bn1": layers["bn1"]})
 
 
+def test_groups_of_keras_whose_layers_the_file_tells():
+    tensors, stored = {}, {}
+    for at, number in enumerate(("", "_1", "_2")):
+        group = f"batch_normalization{number}"
+        own = {leaf: f"{group}/{group}/{name}:0" for leaf, name in KERAS.items()}
+        tensors |= {full: np.ones(8 + at) for full in own.values()}
+        stored[group] = StoredLayer(own)
+    for at, number in enumerate(("", "_1", "_2")):
+        tensors[f"conv2d{number}/conv2d{number}/kernel:0"] = np.zeros((3, 3, 7 + at, 8 + at))
+    file = replace(made(tensors), layers=stored)
+    layers = {layer.name: layer for layer in batch_norm_layers(file)}
+    assert {name: near.axis for name, near in in_front(file, layers).items()} == dict.fromkeys(
+        stored, 3
+    )
+
+
 def test_a_convolution_that_the_file_puts_before_one_layer_is_before_no_other():
     tensors = conv("conv1", 8, 3) | norm("bn1", 8, 1) | norm("other", 8, 2)
     own = {leaf: f"other.{leaf}" for leaf in KERAS}

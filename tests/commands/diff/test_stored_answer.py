@@ -135,6 +135,14 @@ def test_nan_on_one_side_is_said(run, save):
     assert finding["message"] == ("1 of 12 values differs from y.npy: only EXPECTED has NaN there")
 
 
+def test_layers_of_other_names_are_for_compare_checkpoints(run, save):
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    for name, layer in (("a.npz", "bn1"), ("b.npz", "features.1")):
+        save(name, **{f"{layer}.{leaf}": np.ones(3) for leaf in leaves})
+    told = "bncli compare-checkpoints a.npz b.npz says what happened to each BatchNorm layer"
+    assert told in run("diff", "a.npz", "b.npz").stdout
+
+
 def test_two_empty_files_have_nothing_in_common(run, save):
     save("a.npz", x=random(2, 3), y=random(2, 3))
     save("b.npz", z=random(2, 3), w=random(2, 3))
