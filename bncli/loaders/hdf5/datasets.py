@@ -11,7 +11,7 @@ from bncli.dtypes import DTYPES
 from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
 from bncli.loaders.hdf5.chunks import Chunked
-from bncli.loaders.hdf5.region import Region
+from bncli.loaders.hdf5.region import Region, little_memory
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.model import TensorRef
@@ -275,7 +275,8 @@ def _value(node: Any, name: bytes) -> str | list[str] | None:
         if size > attribute.get_storage_size():
             return None
         value = np.empty(shape, f"S{kind.get_size()}")
-    attribute.read(value)
+    with little_memory():
+        attribute.read(value)
     decoded = [_decoded(each) for each in value.reshape(-1).tolist()]
     return decoded if shape else decoded[0]
 

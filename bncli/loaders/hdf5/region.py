@@ -30,6 +30,8 @@ BYTES_A_READ = 64
 BLOCK = 1 << 14
 """What is read at once, as the library asks for a few bytes each time."""
 MOST_BLOCKS = 64
+MOST_ASKED = 1 << 27
+STATM = Path("/proc/self/statm")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAP, HEAP_HEADER = b"GCOL", 16
 """How a collection of texts begins, and the bytes before its first object, and before any's."""
@@ -157,6 +159,29 @@ def _is_heap(image: bytes) -> bool:
             return False
         at += step
     return True
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Let the library ask for no more than MOST_ASKED bytes in here, where Linux can see to it.
+
+    A text of any length says its length itself, and the library clears so many bytes of memory
+    before it finds out that the text is shorter: up to 4 GB. Its request then fails.
+    """
+    try:
+        import resource
+
+        used = int(STATM.read_text("ascii").split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (ImportError, OSError):
+        yield
+        return
+    limits = [used + MOST_ASKED, *(limit for limit in (soft, hard) if limit >= 0)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _check_widths(region: Region, read: Read) -> None:

@@ -1,6 +1,7 @@
 """What the HDF5 library may read of a file, and how often."""
 
 import io
+import resource
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders import open_file
 from bncli.loaders.hdf5 import region
 from bncli.loaders.hdf5.region import Region, Window
+from tests.loaders import memory
 from tests.loaders.keras_files import keras_3, vectors
 
 
@@ -54,6 +56,29 @@ def test_a_heap_with_an_object_of_no_size_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(CorruptFileError, match="its HDF5 structure contradicts itself"):
         open_file(path)
+
+
+@pytest.mark.skipif(not memory.CLEAR.exists(), reason="Linux alone tells and bounds memory so")
+def test_a_text_that_says_it_has_gigabytes_takes_none(tmp_path):
+    """The library clears as much memory as a text says before it looks for it."""
+    path = tmp_path / "x.h5"
+    text = '{"class_name": "Sequential"}'
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = text
+        file.create_group("layers/bn/vars")
+    data = bytearray(path.read_bytes())
+    length = len(text).to_bytes(4, "little")
+    begin = data.index(b"model_config\0")
+    at = data.index(length, begin)
+    assert b"GCOL" in data[int.from_bytes(data[at + 4 : at + 12], "little") :][:4]
+    data[at : at + 4] = (1 << 31).to_bytes(4, "little")
+    path.write_bytes(data)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    before = memory.mark()
+    with pytest.raises(CorruptFileError, match="contradicts itself"):
+        open_file(path)
+    assert memory.grown(before) < 150_000
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
 
 
 def test_offsets_of_other_widths_are_refused(tmp_path):
