@@ -73,6 +73,7 @@ LOADERS = (
         shard=True,
         inside=True,
     ),
+    Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
     Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5")),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
     Row(
@@ -84,7 +85,6 @@ LOADERS = (
     ),
     Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
     Row("mxnet", "mxnet", "MXNet", (b"\x12\x01\0\0\0\0\0\0",), (".params",)),
-    Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
     Row("json", "json", "JSON"),
     Row("csv", "csv", ".csv"),
     Row("nested", "torch-zip in zip", "in a .zip"),
