@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.loaders import open_file
+
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 TABLE = PAGE[PAGE.index("## Every claim") :]
@@ -105,6 +107,21 @@ def test_the_faulty_checkpoint_is_made_by_its_script(repository, tmp_path):
     for name in made:
         torch.testing.assert_close(made[name], kept[name], equal_nan=True)
     assert (folder / "nan.pt").stat().st_size < 20_000
+
+
+def test_the_ported_network_is_made_by_its_script(repository, tmp_path):
+    folder = repository / "examples" / "frameworks"
+    make = script(folder / "make.py")
+    make.FOLDER = tmp_path
+    make.main()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["folded.onnx", "net.onnx", "net.pt", "x.npy"]
+    for name in names:
+        assert (folder / name).stat().st_size < 20_000
+        made, kept = open_file(tmp_path / name).tensors, open_file(folder / name).tensors
+        assert list(made) == list(kept)
+        for key, tensor in made.items():
+            np.testing.assert_allclose(tensor.read(), kept[key].read(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_debugging_stories_are_made_by_their_script(repository, tmp_path):

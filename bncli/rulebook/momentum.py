@@ -209,10 +209,12 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
         from bncli.running_stats.stored import convention_of, stated_momentum, stored_momentum
 
         row, stated = convention_of(layer.module), stated_momentum(layer.module)
-        if row is None or stored_momentum(layer.module) != (momentum,) or row.weighs == "new":
-            stated = None  # PyTorch's own sense of it
+        if row is None or stored_momentum(layer.module) != (momentum,):
+            stated = None
         elif row.momentum is not None and stated == float(row.momentum):
             continue
+        elif row.weighs == "new":  # PyTorch's own sense of it
+            stated = None
         findings.append(_inverted(layer, momentum, stated))
     return findings
 

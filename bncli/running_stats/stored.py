@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bncli.model import BatchNormModule
     from bncli.running_stats.conventions import Convention
 
-_FRAMEWORKS = {"keras2": "Keras", "keras3": "Keras", "gluon": "MXNet Gluon"}
+_FRAMEWORKS = {"tf-v1": "TensorFlow", "gluon": "MXNet Gluon"}
 """What people call the framework, where that is not the first word of the convention's."""
 
 
@@ -26,8 +26,8 @@ def convention_of(module: BatchNormModule | None) -> Convention | None:
 
 def framework_of(row: Convention) -> str:
     """The framework of a convention in a word: "Keras", "ONNX", "TensorFlow"."""
-    if row.name.startswith("tf-"):
-        return "TensorFlow"
+    if "Keras" in row.framework:
+        return "Keras"
     return _FRAMEWORKS.get(row.name) or row.framework.split()[0]
 
 

@@ -9,7 +9,10 @@ import torch
 from bncli.arguments.flags import LayerFlags
 from bncli.arguments.input import open_input
 from bncli.arguments.layer import about_pass, resolve_layer
+from bncli.model import BatchNormModule
 from tests.commands.samples import codes, column, finding, random, rows_of, table
+from tests.told_modules import layer as keras_layer
+from tests.told_modules import tell, told_module
 
 
 def module_for(x: np.ndarray, **settings) -> torch.nn.Module:
@@ -263,3 +266,115 @@ def test_what_a_pass_is_about(save):
     words = (("", "evaluation"), ("", "channel axis 2"))
     assert about_pass(given, layer)[2:] == words
     assert about_pass(given, layer, mode=False)[2:] == words[1:]
+
+
+# ------------------------------------------------------------------ another framework's layer
+
+
+@pytest.mark.parametrize(
+    ("stored", "flags", "said"),
+    [
+        (
+            told_module("keras3", momentum=0.9, eps=1e-2),
+            (),
+            "eps 0.01, momentum 0.1 (from the file, 0.9 in Keras)",
+        ),
+        (
+            told_module("keras3", eps=1e-2),
+            (),
+            "eps 0.01 (from the file), momentum 0.01 (Keras' default, 0.99 in Keras)",
+        ),
+        (
+            told_module("onnx", momentum=0.7),
+            (),
+            "eps 1e-05 (ONNX's default), momentum 0.3 (from the file, 0.7 in ONNX)",
+        ),
+        (told_module("keras3"), (), "eps 0.001, momentum 0.01 (Keras' defaults, 0.99 in Keras)"),
+        (
+            told_module("keras3", momentum=0.9, eps=1e-2),
+            ("--momentum", "0.2", "--eps", "0.5"),
+            "eps 0.5, momentum 0.2 (0.8 in Keras)",
+        ),
+        (
+            told_module("keras3"),
+            ("--momentum", "none"),
+            "eps 0.001 (Keras' default), momentum none",
+        ),
+        (
+            BatchNormModule("BatchNorm1d", 1e-2, has_momentum=False),
+            (),
+            "eps 0.01 (from the file), momentum 0.1 (default)",
+        ),
+        (BatchNormModule("BatchNorm1d", 1e-2, None), (), "eps 0.01, momentum none (from the file)"),
+        (
+            BatchNormModule("BatchNorm1d", momentum=0.3),
+            (),
+            "eps 1e-05 (default), momentum 0.3 (from the file)",
+        ),
+    ],
+)
+def test_eps_and_momentum_are_the_files_or_its_frameworks(
+    run, save, monkeypatch, stored, flags, said
+):
+    tell(monkeypatch, stored)
+    save("bn.npz", **keras_layer())
+    x = save("x.npy", random(8, 3))
+    line = run("compute", x, "--state", "bn.npz::bn", *flags, "--width", "200").stdout
+    assert line.splitlines()[0].endswith(f"BatchNorm1d in training, {said}")
+
+
+def test_the_momentum_of_another_framework_is_converted_in_the_arithmetic(run, save, monkeypatch):
+    tell(monkeypatch, told_module("keras3", momentum=0.9, eps=1e-2))
+    tensors = keras_layer()
+    save("bn.npz", **tensors)
+    x = random(8, 3).astype(np.float64)
+    result = run("compute", save("x.npy", x), "--state", "bn.npz::bn", "-f", "json")
+    facts = result.report["facts"]
+    assert (facts["momentum"], facts["momentum_source"]) == (0.1, "file")
+    expected = 0.9 * tensors["bn/moving_mean"].astype(np.float64) + 0.1 * x.mean(0)
+    np.testing.assert_allclose(column(result, "running_mean"), expected, rtol=1e-12)
+    remark = "Keras uses the biased variance (bncli simulate-ema --convention keras3)"
+    assert any(remark in each for each in result.report["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "flag", "used", "said"),
+    [
+        (-1, (), 2, ", channel axis -1 (from the file)"),
+        (2, (), 2, ", channel axis 2 (from the file)"),
+        (1, (), 1, ""),
+        (None, (), 1, ""),
+        (-1, ("--channel-axis", "1"), 1, ", channel axis 1 (the file says -1)"),
+        (-1, ("--channel-axis", "2"), 2, ", channel axis -1 (from the file)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compute", "trace", "diff"])
+def test_the_channel_axis_is_the_files(run, save, monkeypatch, command, stored, flag, used, said):
+    tell(monkeypatch, told_module("keras3", momentum=0.9, eps=1e-2, channel_axis=stored))
+    save("bn.npz", **keras_layer())
+    x = save("x.npy", random(6, 3, 3))
+    state = ("--state", "bn.npz::bn")
+    result = run(command, x, *state, *flag, "-f", "json")
+    assert result.report["facts"]["channel_axis"] == used
+    line = run(command, x, *state, *flag, "--width", "200").stdout.splitlines()[0]
+    assert line.endswith(f"0.9 in Keras){said}")
+
+
+def test_an_axis_that_does_not_fit_is_refused_in_a_sentence(run, save, monkeypatch):
+    tell(monkeypatch, told_module("keras3", channel_axis=3))
+    save("bn.npz", **keras_layer())
+    result = run("compute", save("x.npy", random(6, 3)), "--state", "bn.npz::bn")
+    assert result.code == 2
+    assert "--channel-axis 3: x.npy has 2 axes" in result.stderr
+
+
+def test_identify_knows_eps_and_axis_of_the_file(run, save, monkeypatch):
+    tell(monkeypatch, told_module("keras3", eps=1e-2, channel_axis=-1))
+    tensors = keras_layer()
+    save("bn.npz", **tensors)
+    x = random(6, 5, 3).astype(np.float64)
+    scale = tensors["bn/gamma"] / np.sqrt(tensors["bn/moving_variance"] + 1e-2)
+    save("y.npy", (x - tensors["bn/moving_mean"]) * scale + tensors["bn/beta"])
+    result = run("identify", save("x.npy", x), "y.npy", "--state", "bn.npz::bn", "-f", "json")
+    assert result.code == 0
+    assert result.report["findings"] == []

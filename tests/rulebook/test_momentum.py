@@ -13,6 +13,8 @@ from bncli.rulebook.layers import summary
 from bncli.rulebook.momentum import counter_too_small, initial_weight
 from tests.rulebook.layers import found, layer
 from tests.rulebook.networks import made, norms, residual, train, trained
+from tests.told_modules import layer as keras_layer
+from tests.told_modules import tell, told_module
 
 
 def stepped(momentum, steps, scale=0.3, batch=64):
@@ -209,3 +211,69 @@ def test_a_variance_below_the_bound_proves_it():
             )
         )
     )
+
+
+# ------------------------------------------------------------------ another framework's layer
+
+
+def judged(run, save, monkeypatch, stored, *flags, **tensors):
+    """The findings on an .npz with such a layer, by code."""
+    tell(monkeypatch, stored)
+    save("bn.npz", **keras_layer(**tensors))
+    report = run("inspect-checkpoint", "bn.npz", *flags, "-f", "json").report
+    return {each["code"]: each for each in report["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("convention", "momentum"),
+    [("keras3", 0.99), ("keras2", 0.9), ("onnx", 0.9), ("flax", 0.999), ("tf-v1", 1.0)],
+)
+def test_a_healthy_layer_of_another_framework_is_left_alone(
+    run, save, monkeypatch, convention, momentum
+):
+    assert not judged(run, save, monkeypatch, told_module(convention, momentum=momentum, eps=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("convention", "framework"), [("keras3", "Keras"), ("onnx", "ONNX"), ("paddle", "PaddlePaddle")]
+)
+def test_pytorchs_momentum_in_another_framework_is_told(
+    run, save, monkeypatch, convention, framework
+):
+    findings = judged(run, save, monkeypatch, told_module(convention, momentum=0.01, eps=1e-3))
+    (inverted,) = findings.values()
+    assert inverted["message"] == (
+        f"momentum 0.01 ({framework}: weighs the old value) gives the newest batch 99% of the "
+        "weight"
+    )
+    evidence = inverted["evidence"]
+    assert (evidence["momentum"], evidence["stated_momentum"]) == (0.99, 0.01)
+    assert "If 0.01 follows PyTorch's convention, set momentum=0.99" in inverted["hint"]
+
+
+def test_a_momentum_of_a_flag_is_pytorchs(run, save, monkeypatch):
+    stored = told_module("keras3", momentum=0.01, eps=1e-3)
+    assert not judged(run, save, monkeypatch, stored, "--momentum", "0.01")
+
+
+def counted(run, save, monkeypatch, convention, **tensors):
+    """The codes on a layer that counted 3 batches, with variances as they are then."""
+    tensors |= {"num_batches_tracked": np.array(3)}
+    stored = told_module(convention, momentum=0.99, eps=1e-3)
+    return set(judged(run, save, monkeypatch, stored, **tensors))
+
+
+def test_averages_without_their_initial_values_have_none_left(run, save, monkeypatch):
+    var = np.array([0.2, 0.5, 1.5])
+    assert "BN305" in counted(run, save, monkeypatch, "keras3", moving_variance=var)
+    assert "BN105" in counted(run, save, monkeypatch, "keras3", moving_variance=var + 0.9)
+    for haiku in (var, var + 0.9):
+        assert not counted(run, save, monkeypatch, "haiku", moving_variance=haiku)
+
+
+def test_what_begins_at_0_is_never_estimated_rather_than_never_written(run, save, monkeypatch):
+    zero = {"moving_mean": np.zeros(3), "moving_variance": np.zeros(3)}
+    assert set(judged(run, save, monkeypatch, told_module("keras3"), **zero)) >= {"BN208"}
+    haiku = judged(run, save, monkeypatch, told_module("haiku"), **zero)
+    assert "BN208" not in haiku
+    assert "exactly 0 and 0 in every channel" in haiku["BN103"]["message"]

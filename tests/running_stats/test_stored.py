@@ -28,7 +28,8 @@ def test_pytorchs_convention_and_an_unknown_one_are_none():
     [
         ("keras2", "Keras"),
         ("keras3", "Keras"),
-        ("tf-fused", "TensorFlow"),
+        ("tf-fused", "Keras"),
+        ("tf-v1", "TensorFlow"),
         ("onnx-9", "ONNX"),
         ("flax", "Flax"),
         ("haiku", "Haiku"),

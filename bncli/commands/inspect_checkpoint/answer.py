@@ -30,6 +30,8 @@ COLUMNS = (
     Column("momentum", "momentum", spare=8),
     Column("kind_hint", "kind", spare=9),
 )
+MOST_SENSES = 3
+"""Momenta of a file that are explained, a line each."""
 FILE_COLUMNS = (
     Column("path", "file"),
     Column("layers", "layers", spare=1),
@@ -136,8 +138,10 @@ def _other_senses(rows: Sequence[Row]) -> Iterator[str]:
         said = row["momentum_said"]
         if row["momentum_source"] == "file" and isinstance(said, str) and "(" in said:
             stated[said] = stated.get(said, 0) + 1
-    for said, number in stated.items():
+    for said, number in list(stated.items())[:MOST_SENSES]:
         yield said if number == len(rows) else f"{said} in {counted(number, 'layer')}"
+    if (more := len(stated) - MOST_SENSES) > 0:
+        yield f"{counted(more, 'other momentum', 'other momenta')} in other layers (-v lists them)"
 
 
 def _number(value: Value) -> str:

@@ -33,9 +33,10 @@ def inspect_checkpoint(
         list[str],
         argument(
             "CKPT[::NAME]...",
-            "Checkpoints of PyTorch, safetensors or NumPy. Quote patterns ('**/*.pt'); bncli "
-            "expands them. For a sharded checkpoint, give its folder or any one shard. NAME is a "
-            "layer's name, or a prefix shared by several layers.",
+            "Checkpoints of PyTorch, safetensors, NumPy, ONNX, Keras, TensorFlow, Flax or Paddle. "
+            "Quote patterns ('**/*.pt'); bncli expands them. For a sharded checkpoint, give its "
+            "folder or any one shard. NAME is a layer's name, or a prefix shared by several "
+            "layers.",
             complete_layers,
         ),
     ],
@@ -84,8 +85,8 @@ def inspect_checkpoint(
     """Find every BatchNorm layer of a checkpoint, and say what is wrong with it.
 
     Nothing in the file is run, and torch is not needed. Each finding has a code that `bncli rules`
-    explains. eps and momentum are taken from the file where it stores them (whole pickled modules
-    do, a state_dict does not), and else assumed.
+    explains. eps and momentum are taken from the file where it stores them (ONNX, Keras, .pt2 and
+    whole pickled modules do, a state_dict does not), and else assumed.
     """
     from pathlib import Path
 
