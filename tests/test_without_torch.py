@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from . import without_torch
+from .loaders.files import samples, write
 
 HIDDEN = """
 import runpy, sys
@@ -10,6 +13,38 @@ sys.modules["torch"] = None
 _, script, sys.prefix = sys.argv
 runpy.run_path(script, run_name="__main__")
 """
+
+
+BARE = """
+import json, sys
+for name in ("torch", "h5py", "msgpack", "onnx", "safetensors", "google.protobuf", "snappy"):
+    sys.modules[name] = None
+from bncli.errors import FileError
+from bncli.loaders import open_file
+said = {}
+for name, path in json.loads(sys.argv[1]).items():
+    try:
+        tensors = open_file(path).tensors
+        said[name] = [key for key, ref in tensors.items() if ref.read().shape == ref.shape]
+    except FileError as error:
+        said[name] = error.problem
+print(json.dumps(said))
+"""
+
+
+def test_every_container_is_read_or_says_which_package_it_needs(run_process, tmp_path):
+    every = samples()
+    paths = {name: str(write(tmp_path / name, sample)) for name, sample in every.items()}
+    code, stdout, stderr = run_process(json.dumps(paths), python=["-c", BARE])
+    assert (code, stderr) == (0, "")
+    said = json.loads(stdout)
+    needing = {name: text for name, text in said.items() if isinstance(text, str)}
+    for name in every.keys() - needing.keys():
+        assert {*said[name]} >= {*every[name].expected}, name
+    for name, text in needing.items():
+        package = "msgpack" if every[name].container.startswith("flax") else "h5py"
+        assert text.endswith(f"needs {package}; install it: pip install {package}."), text
+        assert every[name].container.startswith(("flax", "keras", "hdf5"))
 
 
 def test_bncli_works_where_torch_is_not_installed(run_process, tmp_path):
