@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from bncli.changes.compare import compare
+from bncli.loaders import open_file
 from bncli.model.changes import How, Same, State
 from bncli.rulebook.change_findings import change_findings
 from tests.changes.causes import all_fused
@@ -111,6 +114,31 @@ def test_a_fold_with_another_eps_is_said():
     comparison = compare(file, without_layers(state_of(all_fused())))
     numbers = [layer.found.numbers for layer in comparison.layers]
     assert [(each["fault"], each["eps"]) for each in numbers] == [("eps", EPS)] * len(LAYERS)
+
+
+@pytest.mark.parametrize("folding", [True, False])
+def test_what_torch_exports(folding, tmp_path):
+    """In evaluation mode it folds each layer behind a convolution, and leaves that of a linear."""
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the exporter by tracing is the old one
+        torch.onnx.export(
+            trained().eval(),
+            (torch.randn(2, 3, 8, 8),),
+            path,
+            training=torch.onnx.TrainingMode.EVAL if folding else torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=folding,
+            dynamo=False,
+        )
+    comparison = compare(WRITERS["torch"](states()[0], EPS), open_file(path))
+    found = {layer.name: layer.found.state for layer in comparison.layers}
+    left = State.FOLDED if folding else State.IDENTICAL
+    assert found == dict.fromkeys(LAYERS, left) | {"head.1": State.IDENTICAL}
+    assert {finding.code for finding in change_findings(comparison)} == (
+        {"BN616"} if folding else set()
+    )
+    bare = next(layer.found.numbers for layer in comparison.layers if layer.name == BARE)
+    assert bare.get("neutral_in_second") == (None if folding else ["weight", "bias"])
 
 
 # ------------------------------------------------------------------ faults

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bncli.model.changes import Comparison, LayerVersion
-    from bncli.report import Value
 
 STORED = "stored"
 """Where an eps is from that is in the file."""
@@ -96,31 +95,24 @@ def _eps(compared: Comparison) -> Iterator[str]:
 
 def _neutral(compared: Comparison) -> Iterator[str]:
     """That layers of one file have no weight or bias where the other's is 1 or 0 throughout."""
-    files = (
-        ("first", compared.path, compared.other_path),
-        (
-            "second",
-            compared.other_path,
-            compared.path,
-        ),
-    )
-    for which, path, other_path in files:
-        for leaf, value in (("weight", 1), ("bias", 0)):
+    paths = compared.path, compared.other_path
+    for which, path, other_path in (("first", *paths), ("second", *paths[::-1])):
+        for leaves, has_none, is_there in (
+            (["weight"], "weight", "it is 1"),
+            (["bias"], "bias", "it is 0"),
+            (["weight", "bias"], "weight and bias", "they are 1 and 0"),
+        ):
             named = [
                 called(layer)
                 for layer in compared.matched
-                if leaf in _listed(layer.found.numbers.get(f"neutral_in_{which}"))
+                if layer.found.numbers.get(f"neutral_in_{which}") == leaves
             ]
             if named:
                 have = "has" if len(named) == 1 else "have"
                 yield (
-                    f"{examples(named, 2)} {have} no {leaf} in {other_path}, and in {path} it is "
-                    f"{value} throughout: both compute the same"
+                    f"{examples(named, 2)} {have} no {has_none} in {other_path}, and in {path} "
+                    f"{is_there} throughout: both compute the same"
                 )
-
-
-def _listed(value: Value) -> Sequence[Value]:
-    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _off(layer: LayerVersion) -> float:
