@@ -23,9 +23,10 @@ from bncli.loaders.torch_values import MOST_SIZES, Storage, View
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import StoredFront, StoredLayer, TensorFile, TensorRef
 
-LARGEST_JSON = 1 << 26
-FREE_MARKS, MARK_WIDTH = 1 << 20, 8
-"""How long the graph may be, and how closely packed (`is_lean`): a tensor has 20 marks in 300."""
+LARGEST_JSON = 1 << 24
+FREE_MARKS, MARK_WIDTH = 1 << 18, 8
+"""How long a graph or a table may be: 7,000 nodes or 13,000 tensors; and how closely packed
+(`is_lean`): PyTorch writes a mark in 7.6 bytes and more."""
 OLD = "serialized_exported_program.json"
 MODEL = re.compile(r"(?:(?P<root>.*)/)?models/(?P<name>[^/]+)\.json")
 WEIGHTS = ("data/weights/{}_weights_config.json", "data/weights/{}.pt")

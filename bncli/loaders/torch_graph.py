@@ -129,8 +129,8 @@ class _Search:
         why = ""
         if self.convolutions and not self.norms and not has_buffers:
             why = (
-                "its graph has convolutions and no batch_norm: there was none, or it was folded"
-                " into the convolutions before the export"
+                "its graph has convolutions and no batch_norm (there was none, or it was folded"
+                " into the convolutions before the export)"
             )
         return self.modules, self.layers, why
 

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import random
 import zipfile
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import nn
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders import open_file
 from bncli.loaders.torch_exported import PICKLED
-from bncli.state_dict import batch_norm_layers, read_state
+from bncli.state_dict import batch_norm_layers, read_state, read_tensors
 from bncli.state_dict.in_front import in_front
 
 from .exported import archived, members, node, norm, number, program, value
@@ -389,6 +391,38 @@ def test_a_graph_that_is_not_one_leaves_the_names(graph, tmp_path):
     (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", parts)))
     assert layer.name == "bn"
     assert layer.module is None or layer.module.eps is None
+
+
+def paths(value_, at=()):
+    """The places in a JSON value."""
+    yield at
+    if isinstance(value_, dict | list):
+        for key, inner in value_.items() if isinstance(value_, dict) else enumerate(value_):
+            yield from paths(inner, (*at, key))
+
+
+@pytest.mark.parametrize("number", [60, pytest.param(None, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("member", ["models/model.json", "data/weights/model_weights_config.json"])
+def test_any_value_in_the_place_of_any_other(member, number, tmp_path):
+    """Values or one sentence: what the graph says is never trusted to have the schema's types."""
+    conv = node("conv2d.default", {"input": "y", "weight": "c.weight", "bias": value("b")}, ["x"])
+    tensors = state() | {"c.weight": torch.rand(4, 1, 2, 2), "d": torch.ones(3)}
+    good = members(tensors, [conv, norm("bn"), node("clone.default", {"self": "d"}, ["e"])])
+    text = good[f"m/{member}"]
+    others = (None, 3, -1, 1e400, "", "bn.weight", [], {}, [[]], {"name": []}, True)
+    cases = [(at, other) for at in paths(json.loads(text)) if at for other in others]
+    for at, other in random.Random(1).sample(cases, number or len(cases)):
+        changed = inside = json.loads(text)
+        for key in at[:-1]:
+            inside = inside[key]
+        inside[at[-1]] = other
+        write(tmp_path / "x", good | {f"m/{member}": json.dumps(changed).encode()})
+        with contextlib.suppress(FileError):
+            file = open_file(tmp_path / "x")
+            layers = {layer.name: layer for layer in batch_norm_layers(file)}
+            in_front(file, layers)
+            for layer in layers.values():
+                read_tensors(layer)
 
 
 def test_tensors_without_values(tmp_path):
