@@ -36,8 +36,8 @@ HEADER = 1 << 16
 class Checksum:
     """A part of a file with its checksum, as an archive gives it; `fits` once that was seen.
 
-    `member` is its name in the archive. The checksum is a CRC-32, or a CRC-32C where it is
-    `castagnoli`, which says nothing beside the other one.
+    `member` is its name in the archive. The checksum is a CRC-32; or, where it is `castagnoli`,
+    the CRC-32C of a tensor of that name, which says nothing beside a CRC-32.
     """
 
     member: str
@@ -64,18 +64,18 @@ class Checksum:
             read_into(file, path, self.offset + at, piece)
             crc = added(piece, crc)
         if crc != self.crc:
-            raise unlike_checksum(path, self.member)
+            raise unlike_checksum(path, self.member, "tensor" if self.castagnoli else "member")
         self.fits = True
 
 
-def unlike_checksum(path: Path, member: str) -> CorruptFileError:
+def unlike_checksum(path: Path, member: str, what: str = "member") -> CorruptFileError:
     """The error for a part of a file that is not what was written."""
     from bncli.report import printable
 
     shown = printable(member if len(member) <= 80 else f"{member[:77]}...")
     return CorruptFileError(
         path,
-        f"its member {shown} does not match its checksum; the file is damaged, so download or"
+        f"its {what} {shown} does not match its checksum; the file is damaged, so download or"
         " save it again (--no-checksum reads it anyway).",
     )
 

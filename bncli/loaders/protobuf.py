@@ -36,13 +36,13 @@ class Field(NamedTuple):
 class Wire:
     """A file of protobuf messages. All methods raise CorruptFileError for what is no message.
 
-    They share a budget of `MOST_FIELDS`, beyond which UnsupportedFileError is raised.
+    They share a budget of `most` fields, beyond which UnsupportedFileError is raised.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, most: int = MOST_FIELDS) -> None:
         self._source = source
         self._window, self._base = b"", source.start
-        self._left = MOST_FIELDS
+        self._most = self._left = most
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
         """The fields of the message that lies between two offsets, in their order."""
@@ -51,7 +51,7 @@ class Wire:
             self._left -= 1
             if self._left < 0:
                 raise UnsupportedFileError(
-                    self._source.path, f"it has more than {MOST_FIELDS} fields."
+                    self._source.path, f"it has more than {self._most} fields."
                 )
             tag, at = self._varint(at, stop)
             number, wire = tag >> 3, tag & 7

@@ -123,7 +123,9 @@ def _open_index(source: Source) -> TensorFile:
             program = program_of(other, saved_model=graph.name == GRAPH)
         described = Described(*found_in(program), tensors, shared)
     except FileError as error:
-        skipped[graph.name] = f"what it says of the layers cannot be used: {error.problem}"
+        skipped[graph.name] = (
+            f"what it says of the layers cannot be used: {error.problem.removesuffix('.')}"
+        )
         return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
     return TensorFile(source.path, CONTAINER, tensors, described.modules, skipped, described.layers)
 

@@ -16,6 +16,8 @@ from bncli.light import dataclass, np
 from bncli.loaders.interface import Source
 from bncli.loaders.protobuf import BYTES, Field, Wire
 
+MOST_FIELDS = 2_000_000
+"""How many fields of a graph are looked at: those of some 150 thousand operations."""
 META_GRAPH, GRAPH, OBJECTS = 2, 2, 7
 """The fields of a SavedModel's graphs, of a MetaGraphDef's graph, and of its saved objects."""
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -61,7 +63,7 @@ def program_of(source: Source, *, saved_model: bool) -> Program:
 
     Raises CorruptFileError, and UnsupportedFileError where there is far too much of it.
     """
-    reader = _Reader(Wire(source))
+    reader = _Reader(Wire(source, MOST_FIELDS))
     program = Program(source.path)
     graphs = [Field(0, BYTES, 0, source.start, source.size)]
     if saved_model:

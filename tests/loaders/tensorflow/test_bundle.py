@@ -43,7 +43,7 @@ def test_a_changed_byte_of_a_tensor_is_seen_when_it_is_read(tmp_path, count):
     data[-1] ^= 1
     path = put(tmp_path, files | {"model.data-00000-of-00001": data})
     file = open_file(path)
-    with pytest.raises(CorruptFileError, match="its member x does not match its checksum"):
+    with pytest.raises(CorruptFileError, match="its tensor x does not match its checksum"):
         file.tensors["x"].read()
     with reading(checksum=False):
         assert open_file(path).tensors["x"].read()[0] == 0

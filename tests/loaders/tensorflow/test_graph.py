@@ -2,7 +2,7 @@
 
 import pytest
 
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import open_source
 from bncli.loaders.tensorflow.graph import Node, program_of
 
@@ -59,3 +59,9 @@ def test_functions_and_what_they_capture(tmp_path):
 def test_damaged_graphs(tmp_path, data):
     with pytest.raises(CorruptFileError, match="its protobuf messages are damaged"):
         program(tmp_path, data)
+
+
+def test_a_graph_of_far_too_many_fields_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("bncli.loaders.tensorflow.graph.MOST_FIELDS", 50)
+    with pytest.raises(UnsupportedFileError, match="it has more than 50 fields"):
+        program(tmp_path, meta_graph([node(str(at), "Relu", ["x"]) for at in range(20)]))
