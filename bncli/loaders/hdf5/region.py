@@ -184,18 +184,25 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _check_widths(region: Region, read: Read) -> None:
-    """Raise for an HDF5 file whose offsets and lengths do not take 8 bytes, as nearly all do."""
-    for at in (0, 512, 1024, 2048):
-        head = read(at, min(16, max(0, region.size - at)))
-        if len(head) == 16 and head.startswith(SIGNATURE):
-            widths = head[13:15] if head[8] < 2 else head[9:11]
-            if widths != b"\x08\x08":
-                raise UnsupportedFileError(
-                    region.path,
-                    "its HDF5 offsets or lengths do not take 8 bytes; save it again with h5py.",
-                )
-            return
+def without_user_block(region: Region) -> Region:
+    """The same HDF5 file from its signature on, before which a user may keep a block of 512, ...
+
+    Versions of the library differ in whether the places that they give count it. Raises
+    UnsupportedFileError where offsets or lengths do not take 8 bytes, as nearly everywhere.
+    """
+    with region.reader() as read:
+        for at in (0, 512, 1024, 2048):
+            head = read(at, min(16, max(0, region.size - at)))
+            if len(head) == 16 and head.startswith(SIGNATURE):
+                break
+        else:
+            return region
+    if (head[13:15] if head[8] < 2 else head[9:11]) != b"\x08\x08":
+        raise UnsupportedFileError(
+            region.path, "its HDF5 offsets or lengths do not take 8 bytes; save it again with h5py."
+        )
+    data = None if region.data is None else region.data[at:]
+    return replace(region, start=region.start + at, data=data)
 
 
 @contextmanager
@@ -209,7 +216,6 @@ def opened(region: Region) -> Iterator[Any]:
     except ImportError:
         raise UnsupportedFileError(region.path, f"{NEEDS}.") from None
     with region.reader() as read:
-        _check_widths(region, read)
         window = Window(region, read)
         file = None
         try:

@@ -70,7 +70,8 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
         if roles is None:
             continue
         if not by_name and part.node is None and len(part.variables) == 3:
-            told.skipped[part.variables["0"]] = UNCLEAR if root is None else UNCLEAR_IN_CONFIG
+            first = next(iter(part.variables.values()))
+            told.skipped[first] = UNCLEAR if root is None else UNCLEAR_IN_CONFIG
         place = roles["running_mean"].rpartition("/")[0]
         name = part.name if part.name not in told.layers else place
         before = _before(part, by_part_name)

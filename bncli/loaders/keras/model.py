@@ -6,7 +6,7 @@ import json
 
 from bncli.light import dataclass
 from bncli.loaders.hdf5.datasets import Objects, read_objects
-from bncli.loaders.hdf5.region import Region, opened
+from bncli.loaders.hdf5.region import Region, opened, without_user_block
 from bncli.loaders.keras.configs import parse_config
 from bncli.loaders.keras.layers import read_layers
 from bncli.loaders.keras.layouts import is_by_name, is_numbered
@@ -29,6 +29,7 @@ def open_region(region: Region, archive: Config | None = None) -> TensorFile:
 
     Raises UnsupportedFileError without h5py, CorruptFileError for a damaged file.
     """
+    region = without_user_block(region)
     with opened(region) as file:
         found = read_objects(region, file, ATTRIBUTES)
     by_name = is_by_name(found)

@@ -1,5 +1,6 @@
 """Layers of Keras' files: their tensors, what the config says of them, what stands in front."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -126,6 +127,16 @@ def test_scale_and_center_shift_the_numbers(opened, missing, whole):
         assert why[1].startswith("gamma or beta: only the model's config")
     else:
         check(found, values)
+
+
+def test_numbers_may_begin_anywhere(tmp_path, opened):
+    path = tmp_path / "y.h5"
+    path.write_bytes(keras_3({"bn": list(vectors().values())}))
+    with h5py.File(path, "r+") as file:
+        del file["bn/vars/0"]
+    file, layers = opened(path.read_bytes())
+    assert list(layers) == ["bn"]
+    assert list(file.skipped) == ["bn/vars/1"]
 
 
 def test_numbered_vectors_that_are_called_otherwise_are_no_layer(opened):
