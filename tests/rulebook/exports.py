@@ -1,4 +1,4 @@
-"""A graph of ONNX, as its own package writes it."""
+"""Graphs of ONNX, as its own package writes them."""
 
 import numpy as np
 import onnx
@@ -29,3 +29,21 @@ def graph(path, training, *, opset=15):
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def folded(path):
+    """An ONNX file of a convolution and a LayerNorm that is named like a BatchNorm."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv.weight": (4, 2, 3), "conv.bias": (4,), "bn.weight": (3,), "bn.bias": (3,)}
+    tensors = [
+        numpy_helper.from_array(rng.normal(size=shape).astype("f4"), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight", "conv.bias"], ["y"], name="conv"),
+        helper.make_node("LayerNormalization", ["y", "bn.weight", "bn.bias"], ["z"], name="bn"),
+    ]
+    ends = [("x", ["n", 2, 5]), ("z", ["n", 4, 3])]
+    given, result = (helper.make_tensor_value_info(name, 1, shape) for name, shape in ends)
+    made = helper.make_graph(nodes, "net", [given], [result], tensors)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]), path)

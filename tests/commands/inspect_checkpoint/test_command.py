@@ -16,6 +16,7 @@ from bncli.errors import ExitCode
 from bncli.report import Report, Table
 from tests.commands.inspect_checkpoint.networks import net
 from tests.commands.inspect_checkpoint.small import small
+from tests.rulebook.exports import folded, graph
 
 CORPUS = Path(
     os.environ.get("BNCLI_CORPUS", Path(__file__).resolve().parents[4] / "shared" / "corpus")
@@ -338,3 +339,36 @@ def test_a_wrong_order_is_refused(run, folder):
     torch.save(small().state_dict(), "net.pt")
     result = run("inspect-checkpoint", "net.pt", "--sort", "size")
     assert (result.code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+# ------------------------------------------------------------------ other frameworks' files
+
+
+def test_a_file_without_layers_says_why(run, folder):
+    """What is named like a BatchNorm is none where the graph says what it is."""
+    folded("folded.onnx")
+    result = run("inspect-checkpoint", "folded.onnx", "-f", "json")
+    assert result.code == 3
+    assert result.report["findings"] == []
+    assert "no BatchNormalization node" in result.report["verdict"]
+    graph("net.onnx", training=False)
+    both = run("inspect-checkpoint", "folded.onnx", "net.onnx", "-f", "json").report["remarks"]
+    assert any(each.startswith("there is no BatchNorm layer in folded.onnx: its ") for each in both)
+    state = run("compute", "net.onnx::mean", "--state", "folded.onnx::bn1")
+    assert state.code == 2
+    assert "there is no BatchNorm layer in it: its graph has 1 convolution" in state.stderr
+    compared = run("compare-checkpoints", "folded.onnx", "net.onnx", "-f", "json")
+    assert compared.code == 3
+    assert "in folded.onnx: its graph has 1 convolution" in compared.report["verdict"]
+
+
+def test_what_a_graph_stores_of_a_layer_is_in_its_row(run, folder):
+    graph("net.onnx", training=False)
+    report = run("inspect-checkpoint", "net.onnx", "-f", "json").report
+    assert report["facts"]["eps_source"] == report["facts"]["momentum_source"] == "file"
+    (row,) = report["tables"]["layers"]
+    known = ("kind_hint", "eps", "momentum", "stated_momentum", "convention", "channel_axis")
+    assert [row[key] for key in known] == ["BatchNormalization", 1e-3, 0.1, 0.9, "onnx", 1]
+    said = run("inspect-checkpoint", "net.onnx", "-v").stdout
+    assert "momentum 0.9 (ONNX: weighs the old value; 0.1 in PyTorch's sense)" in said
+    assert "Names alone" not in said

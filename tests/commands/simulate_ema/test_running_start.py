@@ -10,6 +10,7 @@ from bncli.commands.simulate_ema.running_start import Start
 from bncli.model import RunningStats
 from tests.commands.samples import random
 from tests.commands.simulate_ema.samples import GENERATED, assert_buffers, steps, table
+from tests.told_modules import layer, tell, told_module
 
 
 @pytest.mark.parametrize("momentum", ["0.1", "0.5", "0", "1", "none"])
@@ -51,6 +52,22 @@ def test_a_start_from_a_checkpoint_with_its_counter_and_momentum(run, save):
     assert facts["num_batches_tracked"] == 5
     flax = run("simulate-ema", "x.npy", "--state", path, "--convention", "flax", "-f", "json")
     assert flax.report["facts"]["momentum"] == 0.7
+
+
+def test_a_start_from_another_frameworks_layer_goes_on_as_it_does_there(run, save, monkeypatch):
+    tell(monkeypatch, told_module("keras3", momentum=0.9, eps=1e-3, channel_axis=-1))
+    tensors = layer()
+    save("bn.npz", **tensors)
+    x = save("x.npy", random(8, 5, 3).astype(np.float64))
+    flags = ("--state", "bn.npz::bn", "--buffer-dtype", "float64", "-f", "json")
+    result = run("simulate-ema", x, *flags)
+    facts = result.report["facts"]
+    assert (facts["convention"], facts["momentum"]) == ("keras3", 0.9)
+    batch = np.load(x).reshape(-1, 3)
+    expected = 0.9 * tensors["bn/moving_variance"].astype(np.float64) + 0.1 * batch.var(0)
+    np.testing.assert_allclose(steps(result, "running_var", "keras3")[0], expected, rtol=1e-12)
+    asked = run("simulate-ema", x, "--convention", "pytorch", *flags).report["facts"]
+    assert (asked["convention"], asked["momentum"]) == ("pytorch", 0.1)
 
 
 def test_conventions_side_by_side(run):
