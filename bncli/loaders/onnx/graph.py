@@ -19,6 +19,8 @@ MOST_DEPTH = 32
 """How deep graphs and functions may lie in each other."""
 MOST_WALKED = 300_000
 """How many nodes are walked over, those of a function once for each call."""
+MOST_LAYERS = 20_000
+"""How many BatchNormalization nodes are looked at."""
 MOST_STEPS = 16
 """How many nodes that change nothing may stand between two others."""
 NORM = "BatchNormalization"
@@ -155,6 +157,10 @@ class Walk:
             if node.domain not in {"", "ai.onnx"}:
                 continue
             if node.op == NORM:
+                if len(self.norms) == MOST_LAYERS:
+                    raise UnsupportedFileError(
+                        self.path, f"it has more than {MOST_LAYERS} BatchNormalization nodes."
+                    )
                 self.norms.append(Found(node, scope))
             elif node.op in {"Constant", "Identity", "Cast"}:
                 self._constant(node, scope)

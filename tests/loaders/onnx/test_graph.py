@@ -175,3 +175,11 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
     made = norm()
     with pytest.raises(CorruptFileError, match=r"gives the name bn\.weight to two tensors"):
         opened(tmp_path, model([made.node], [*made.tensors, made.tensors[0]]))
+
+
+def test_very_many_layers_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "MOST_LAYERS", 1)
+    one, two = norm("a."), norm("b.", input_name="y", output="y2")
+    tensors = [*one.tensors, *two.tensors]
+    with pytest.raises(UnsupportedFileError, match="more than 1 BatchNormalization nodes"):
+        opened(tmp_path, model([one.node, two.node], tensors))
