@@ -92,7 +92,8 @@ def test_weights_alone_of_keras_2_have_names_and_an_order(opened):
     assert {name: front.name for name, front in in_front(file, layers).items()} == {
         "bn": "conv", "inner/bn": "inner/fc"
     }  # fmt: skip
-    branches = {"conv": groups["conv"], "twin": {"twin/kernel:0": groups["conv"]["conv/kernel:0"]}}
+    sides = ("left", "right")
+    branches = {name: {f"{name}/kernel:0": groups["conv"]["conv/kernel:0"]} for name in sides}
     file, layers = opened(keras_2(branches | {"bn": groups["bn"]}, whole=False))
     assert list(layers) == ["bn"]
     assert in_front(file, layers) == {}
