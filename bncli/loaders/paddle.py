@@ -47,14 +47,14 @@ def detect(source: Source) -> bool:
     if not is_pickle(source.head):
         return False
     try:
-        return _is_paddle(load(source.path, source))
+        return _is_paddle(load(source.path, source, source.start))
     except FileError:
         return False
 
 
 def open_tensors(source: Source) -> TensorFile:
     """The arrays by name, those that lie in parts as one."""
-    pickle = load(source.path, source)
+    pickle = load(source.path, source, source.start)
     if not _is_paddle(pickle):
         raise CorruptFileError(source.path, "it has changed while it was read; try again.")
     value = _plain(pickle.value, MOST_NESTED, {})

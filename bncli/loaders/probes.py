@@ -125,9 +125,9 @@ def is_torch_tar(source: Source) -> bool:
 def is_hdf5(source: Source) -> bool:
     """Whether HDF5's signature stands at the begin, or behind a block of the user's."""
     return any(
-        source.read(at, 8) == b"\x89HDF\r\n\x1a\n"
+        source.read(source.start + at, 8) == b"\x89HDF\r\n\x1a\n"
         for at in (0, 512, 1024, 2048)
-        if at + 8 <= source.size
+        if source.start + at + 8 <= source.size
     )
 
 

@@ -64,7 +64,7 @@ LOADERS = (
         shard=True,
         inside=True,
     ),
-    Row("paddle", "paddle", "Paddle", (b"\x80",), (".pdparams",)),
+    Row("paddle", "paddle", "Paddle", (b"\x80",), (".pdparams",), inside=True),
     Row(
         "safetensors",
         "safetensors",
@@ -73,8 +73,8 @@ LOADERS = (
         shard=True,
         inside=True,
     ),
-    Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",)),
-    Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5")),
+    Row("onnx", "onnx", "ONNX", (b"\x08",), (".onnx",), inside=True),
+    Row("hdf5", "keras-h5", "HDF5", suffixes=(".h5", ".hdf5"), inside=True),
     Row("sharded", "safetensors", "shards"),  # an index; the container is that of its shards
     Row(
         "flax",
@@ -82,6 +82,7 @@ LOADERS = (
         "Flax",
         (*(bytes([mark]) for mark in range(0x81, 0x90)), b"\xde", b"\xdf"),  # maps
         (".msgpack",),
+        inside=True,
     ),
     Row("tensorflow", "tensorflow", "TensorFlow", suffixes=(".index",)),
     Row("mxnet", "mxnet", "MXNet", (b"\x12\x01\0\0\0\0\0\0",), (".params",)),

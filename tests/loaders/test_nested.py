@@ -1,5 +1,6 @@
 """PyTorch's files inside another ZIP archive: read where they lie, and named."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -13,12 +14,12 @@ from torch import nn
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.edits import write_edited
 from bncli.loaders import open_file, open_layer
-from bncli.loaders.nested import NOT_HERE
+from bncli.loaders.nested import INNER, NOT_HERE
 from bncli.loaders.patches import edits_of
 from bncli.state_dict import batch_norm_layers
 
 from . import memory
-from .files import assert_same, packed, saved, scripted, tarred
+from .files import assert_same, packed, samples, saved, scripted, tarred
 
 
 def state(seed=0):
@@ -81,6 +82,40 @@ def test_every_format_that_lies_in_one_piece_is_read(tmp_path):
         assert_same(file.tensors, {f"{prefix}.{key}": value for key, value in state().items()})
     assert_same(file.tensors, {"arrays.a": np.arange(3), "one": np.arange(4.0)})
     assert [layer.name for layer in batch_norm_layers(file)] == ["old.1", "m.1"]
+
+
+SAMPLES = {
+    name: sample
+    for name, sample in samples().items()
+    if sample.container in {row.container for row in INNER} and [*sample.files] == ["x"]
+}
+WAYS = {
+    "zip": lambda data: packed({"before": b"x" * 999, "net.pt": data}),
+    "deflated": lambda data: packed({"net.pt": data}, zipfile.ZIP_DEFLATED),
+    "tar": lambda data: tarred({"before": b"x" * 999, "net.pt": data}),
+    "gzip": gzip.compress,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_format_that_is_read_inside(name, way, tmp_path):
+    """Its offsets count from its own begin, wherever that lies."""
+    sample = SAMPLES[name]
+    path = tmp_path / "x"
+    path.write_bytes(WAYS[way](sample.files["x"]))
+    file = open_file(path)
+    assert file.container == f"{sample.container} in {'zip' if way == 'deflated' else way}"
+    prefix = "" if way == "gzip" else "net"
+    joined = {
+        ".".join(filter(None, (prefix, key))): value for key, value in sample.expected.items()
+    }
+    assert_same(file.tensors, joined)
+    plain = tmp_path / "plain"
+    plain.write_bytes(sample.files["x"])
+    names = [layer.name for layer in batch_norm_layers(open_file(plain))]
+    found = [layer.name.removeprefix(f"{prefix}.") for layer in batch_norm_layers(file)]
+    assert found == names
 
 
 def test_compressed_ones_are_read_and_each_is_a_tensor_of_its_own(tmp_path):

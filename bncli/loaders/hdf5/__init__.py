@@ -9,12 +9,14 @@ from __future__ import annotations
 from bncli.loaders import probes
 from bncli.loaders.hdf5.region import Region
 from bncli.loaders.interface import Source
+from bncli.loaders.registry import ZIP
 from bncli.model import TensorFile
 
 
 def detect(source: Source) -> bool:
     """Whether HDF5's signature is there, but in no file of MATLAB, which has its own names."""
-    return probes.is_hdf5(source) and not source.head.startswith(b"MATLAB")
+    begins_otherwise = source.head.startswith((b"MATLAB", *ZIP)) or probes.is_tar(source)
+    return probes.is_hdf5(source) and not begins_otherwise
 
 
 def open_tensors(source: Source) -> TensorFile:
