@@ -88,8 +88,8 @@ def without_layers(operators: Mapping[str, int]) -> str:
     if others:
         return f"its graph has {have}, {', '.join(others)} and no BatchNormalization node"
     return (
-        f"its graph has {have} and no BatchNormalization node: if the model had BatchNorm, it was"
-        " exported in evaluation mode and its BatchNorm folded into the convolutions"
+        f"its graph has {have} and no BatchNormalization node (an export in evaluation mode folds"
+        " BatchNorm into the convolutions)"
     )
 
 
