@@ -163,8 +163,8 @@ print("MODULES", *sys.modules, file=sys.stderr)
     [
         ("--version", "typer", 22, 4),
         ("compute x.npy -f json", "numpy typer", 71, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 87, 17),
-        ("rules", "rich.console rich.table typer", 91, 6),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 86, 17),
+        ("rules", "rich.console rich.table typer", 89, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

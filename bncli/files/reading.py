@@ -14,11 +14,13 @@ from contextvars import ContextVar
 from dataclasses import field
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from bncli.errors import CorruptFileError, FileError
-from bncli.files.held import HeldPath
 from bncli.light import dataclass
+
+if TYPE_CHECKING:
+    from bncli.files.held import HeldPath
 
 CHANGED = (
     "it was removed or cut short while bncli was reading it; wait until it is complete, and run "
@@ -90,8 +92,8 @@ def current() -> Reading:
 
 def open_to_read(path: Path | str) -> FileIO:
     """The file, open for reading without a buffer, and remembered. Raises OSError as open does."""
-    if isinstance(path, HeldPath):
-        return path.opened()
+    if hasattr(path, "opened"):
+        return cast("HeldPath", path).opened()
     file = FileIO(path)
     remember(file.fileno(), path)
     return file

@@ -27,7 +27,6 @@ from bncli.rulebook import (
 )
 from bncli.rulebook.layers import Bare, Checkpoint, Layer, Summary
 from bncli.rulebook.pairs import Comparison
-from bncli.state_dict import possible_layers
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
@@ -95,6 +94,8 @@ def file_findings(file: Checkpoint) -> list[Finding]:
 
 def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
     """A file with its layers' summaries."""
+    from bncli.state_dict import possible_layers
+
     names = {layer.name for layer in layers}
     # A graph says of every operator what it is, so that no name has to.
     has_graph = any(stored.front is not None for stored in file.layers.values())

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bncli.rulebook.layers import Checkpoint, Summary
-from bncli.state_dict.names import BIASES, WEIGHTS
 
 COPY = re.compile(
     r"(?:^|_)ema(?:_|\d|$)|teacher|(?:^|_)swa(?:_|$)|averaged|shadow|polyak"
@@ -41,8 +40,6 @@ WRAPPERS = frozenset({"module", "_orig_mod", "model", "state_dict", "online_mode
 
 LONGEST_NAME = 1000
 """No network that a person wrote has longer names."""
-
-_PARAMETERS = frozenset((*WEIGHTS, *BIASES, "kernel", "in_proj_weight", "in_proj_bias"))
 
 
 def parameters_alone(file: Checkpoint) -> set[str]:
@@ -80,7 +77,10 @@ def parameters_alone(file: Checkpoint) -> set[str]:
 
 def is_parameter(name: str) -> bool:
     """Whether a name is that of a layer's weight or bias, and not of an optimiser's state."""
-    return parts_of(name)[-1] in _PARAMETERS and not is_aside(name)
+    from bncli.state_dict.names import BIASES, WEIGHTS
+
+    known = (*WEIGHTS, *BIASES, "kernel", "in_proj_weight", "in_proj_bias")
+    return parts_of(name)[-1] in known and not is_aside(name)
 
 
 def is_aside(name: str) -> bool:

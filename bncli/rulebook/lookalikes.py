@@ -12,8 +12,6 @@ from bncli.rulebook.copies import parameters_alone, parts_of
 from bncli.rulebook.estimation import named_batch_norm
 from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Checkpoint, label
-from bncli.state_dict.in_front import in_front
-from bncli.state_dict.names import split
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile
@@ -73,6 +71,8 @@ def likely_layers(
     file: TensorFile, possible: Mapping[str, LayerRefs], judged: Collection[str]
 ) -> list[Likely]:
     """What looks like a BatchNorm layer among what is not `judged`, in the file's order."""
+    from bncli.state_dict.names import split
+
     skipped = [
         layer for layer in possible.values() if layer.name not in judged and layer.module is None
     ]
@@ -193,6 +193,10 @@ def _convolutions_before(
 
     It has as many output channels, more than one.
     """
+    if not pairs:
+        return {}
+    from bncli.state_dict.in_front import in_front
+
     layers = {layer.name: layer for layer in pairs} | dict(judged)
     front = in_front(file, layers)
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
-from bncli.model.samples import SampleSums, power_sums
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, name_channels
 from bncli.running_stats.chance import t_quantile
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import BatchNormSettings, ChannelStats, FloatArray, RunningStats
+    from bncli.model.samples import SampleSums
 
 OFF_STORED = Rule(
     "BN013",
@@ -261,6 +261,8 @@ class _Off:
 
 def _inputs(stats: ChannelStats, parts: Sequence[ChannelStats]) -> SampleSums:
     """The inputs, each as if it were one sample."""
+    from bncli.model.samples import SampleSums, power_sums
+
     mean = np.array([(part.shift - stats.shift) + (part.offset - stats.offset) for part in parts])
     squares = sum(part.count**2 for part in parts)
     sums = power_sums(mean, np.array([part.var for part in parts]))

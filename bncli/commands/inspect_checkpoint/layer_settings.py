@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bncli.arguments.checkpoints import refuse_globs
-from bncli.arguments.layer import parse_momentum
 from bncli.errors import UsageError
 from bncli.gate.places import matches
 from bncli.light import dataclass
@@ -53,7 +52,7 @@ class LayerSettings:
         """The flags' values. Raises UsageError for what is not an eps or a momentum."""
         _refuse_lists("--eps", eps)
         _refuse_lists("--momentum", momentum)
-        return cls(Chosen.parsed(eps, _parse_eps), Chosen.parsed(momentum, parse_momentum))
+        return cls(Chosen.parsed(eps, _parse_eps), Chosen.parsed(momentum, _parse_momentum))
 
     def eps_of(self, layer: LayerRefs) -> tuple[float, str]:
         """A layer's eps, and where it comes from: "flag", "file" or "assumed"."""
@@ -106,6 +105,12 @@ def _refuse_lists(flag: str, texts: list[str] | None) -> None:
         if len(parts) > 1 and all("=" in part for part in parts):
             each = " ".join(f"{flag} '{part}'" for part in parts)
             raise UsageError(f"{flag} {text}: repeat the flag instead: {each}.")
+
+
+def _parse_momentum(text: str) -> float | None:
+    from bncli.arguments.layer import parse_momentum  # only where the flag is given
+
+    return parse_momentum(text)
 
 
 def _parse_eps(text: str) -> float:
