@@ -39,7 +39,7 @@ def detect(source: Source) -> bool:
     archive = source.archive
     if archive is None:
         return is_tar(source) and not is_torch_tar(source) and any(_inner(source))
-    if has_member(archive, *FOREIGN):
+    if source.is_statistics or has_member(archive, *FOREIGN):
         return False
     return any(map(_is_packed, archive.members.values())) or any(_inner(source))
 

@@ -11,8 +11,7 @@ IN_TRAINING_MODE = Rule(
     "exported-in-training-mode",
     Severity.WARNING,
     "the exported layer normalises with the batch that it is given, not with its statistics",
-    "Call model.eval() before the export, and export in evaluation mode "
-    "(training=TrainingMode.EVAL in torch.onnx.export).",
+    "Call model.eval() before the export; torch.onnx.export also takes training=TrainingMode.EVAL.",
     symptom="The exported network gives other results than the original, and what it says of one "
     "sample depends on the others in the batch.",
     arithmetic="The node has training_mode=1 (in the first opsets, further outputs or is_test=0), "

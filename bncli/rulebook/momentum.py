@@ -16,8 +16,8 @@ INITIAL_VALUE_REMAINS = Rule(
     "initial-value-remains",
     Severity.WARNING,
     "part of each statistic is still the initial 0 or 1",
-    "Run more batches in training mode, raise momentum for a while, or use momentum=None, which "
-    "averages all batches alike.",
+    "Run more batches in training mode, give the new batch more weight for a while, or, in "
+    "PyTorch, use momentum=None, which averages all batches alike.",
     symptom="A short fine-tune, or a checkpoint from the first steps, is worse in evaluation than "
     "in training.",
     arithmetic="After n batches, (1 - m)^n of each statistic is still the initial value, with m "

@@ -46,8 +46,8 @@ INITIAL = Rule(
     "initial-value-weighs",
     Severity.WARNING,
     "more than 1% of each running statistic is still its initial value",
-    "Run more batches, give the new batch more weight, or use momentum=None, which averages all "
-    "batches alike.",
+    "Run more batches, give the new batch more weight, or, in PyTorch, use momentum=None, which "
+    "averages all batches alike.",
     symptom="After a short run, evaluation is worse than training, most of all where the true mean "
     "and variance are far from 0 and 1.",
     arithmetic="The product of 1 - a over all updates is above 0.01. At a = 0.1 it falls below "

@@ -67,7 +67,7 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
     A layer is left out where this leaves doubts: where names fit in one module and not in another
     one with the same names, as where the normalisation comes first; where layers of the two kinds
     stand in runs; or where one convolution fits two layers. Where the file itself says what is in
-    front, that holds.
+    front of some layer, that holds for all whose tensors it tells.
     """
     told = {
         name: InFront(
@@ -80,8 +80,13 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
         if name in layers and (front := stored.front) is not None and front.weight in file.tensors
     }
     taken = {each.weight.name for each in told.values()}
+    known = file.layers if told else ()  # a graph knows also in front of which there is nothing
     found = _Search(file, layers).found()
-    return {name: each for name, each in found.items() if each.weight.name not in taken} | told
+    return told | {
+        name: each
+        for name, each in found.items()
+        if each.weight.name not in taken and name not in known
+    }
 
 
 class _Search:

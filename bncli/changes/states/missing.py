@@ -20,6 +20,8 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
     """LOST where one side lacks a tensor with values of its own, DIFFERENT where sizes differ."""
     for side, other, where in ((pair.a, pair.b, "first"), (pair.b, pair.a, "second")):
         missing = [leaf for leaf in VECTORS if _lacks(side, other, leaf)]
+        if missing and set(missing) <= set(NEUTRAL) and _has_none(side):
+            return _without(missing, other, where)
         if missing:
             if "running_mean" in missing and _lacks(side, other, "num_batches_tracked"):
                 missing.append("num_batches_tracked")
@@ -47,6 +49,33 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             hint="Compare files of one architecture.",
         )
     return None
+
+
+def _has_none(side: Side) -> bool:
+    """Whether a file says itself which tensors its layer computes with."""
+    module = side.refs.module
+    return module is not None and (module.affine is False or module.convention != "pytorch")
+
+
+def _without(missing: Sequence[str], other: Side, where: str) -> Found:
+    """A layer that computes without a weight or a bias, by its own file's account."""
+    there = "second" if where == "first" else "first"
+    said = []
+    for leaf in missing:
+        values = other.vector(leaf)
+        if values is not None and values.size:
+            low, high = float(values.min()), float(values.max())
+            many = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+            said.append(f"{leaf} counts as {NEUTRAL[leaf]:g} and is {many} in the {there}")
+    what = ", ".join(said) or f"{examples(missing)} is in the {there} file alone"
+    return Found(
+        State.DIFFERENT,
+        f"in the {where} file {what}",
+        f"The {where} file's layer has no {' and no '.join(missing)} of its own.",
+        numbers={"cause": "no-affine", "missing": list(missing), "missing_in": where},
+        hint=f"Give the {where} file's layer the tensor (fix_gamma=False in MXNet, scale=True or "
+        f"center=True in Keras, affine=True in PyTorch), or leave it out of the {there} file's.",
+    )
 
 
 def _fix(missing: Sequence[str], there: str) -> str:

@@ -238,7 +238,8 @@ def _folded(layers: Sequence[LayerVersion]) -> str:
     if apart == len(layers):
         said = "became a scale and a shift"
     elif apart:
-        said += f" or ({apart}) became a scale and a shift"
+        said = f"were folded, {len(layers) - apart} into the layer before and {apart} into a "
+        said += "scale and a shift"
     if all(layer.found.numbers.get("in") == "first" for layer in layers):
         said += " in the first file"
     if not wrong:

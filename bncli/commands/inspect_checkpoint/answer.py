@@ -116,6 +116,8 @@ def settings_remarks(rows: Sequence[Row]) -> Iterator[str]:
     everywhere = []
     for name in ("eps", "momentum"):
         assumed = [row for row in rows if row[f"{name}_source"] == "assumed"]
+        if name == "momentum":  # which has no default in Haiku, and is not judged there
+            assumed = [row for row in assumed if row.get("convention") != "haiku"]
         values = {row[name] for row in assumed}
         said = f"{name} {_number(*values)}" if len(values) == 1 else name
         if assumed and len(assumed) == len(rows):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
@@ -76,7 +77,7 @@ def open_folder(folder: Path) -> TensorFile:
                 f"it is the graph of a TensorFlow SavedModel, whose weights in {VARIABLES} are"
                 " missing; copy that folder too, or name the checkpoint that it was made from.",
             )
-        return _open_path(index)
+        return replace(_open_path(index), path=folder)
     if (folder / VARIABLES.name).is_file():
         return _open_path(folder / VARIABLES.name)
     with open_source(folder / LATEST) as source:

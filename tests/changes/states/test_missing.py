@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from bncli.changes.states.missing import find
+from bncli.model import BatchNormModule
 from bncli.model.changes import State
 from tests.changes.pairs import NO_FILES, pair, random_layer, side
 
@@ -43,3 +47,22 @@ def test_layers_of_two_sizes_are_different():
     found = find(pair(random_layer(8), random_layer(6)), NO_FILES)
     assert found.state is State.DIFFERENT
     assert found.what == "it has 8 channels in the first file, 6 in the second"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        BatchNormModule("BatchNorm", convention="mxnet"),  # fix_gamma
+        BatchNormModule("BatchNorm2d", affine=False),
+    ],
+)
+def test_a_layer_that_has_no_weight_of_its_own_has_lost_none(module):
+    bare = side(without("weight"), None)
+    bare = replace(bare, refs=replace(bare.refs, module=module))
+    full = random_layer() | {"weight": np.linspace(0.5, 1.5, 8)}
+    found = find(pair(bare, full), NO_FILES)
+    assert (found.state, found.numbers["cause"]) == (State.DIFFERENT, "no-affine")
+    assert found.what == "in the first file weight counts as 1 and is 0.5 to 1.5 in the second"
+    assert find(pair(full, bare), NO_FILES).numbers["missing_in"] == "second"
+    found = find(pair(bare, without("weight")), NO_FILES)
+    assert found is None

@@ -29,7 +29,7 @@ EXPECTED = CORPUS / "expected.json"
 PUBLISHED = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else []
 
 
-REFUSED = ("unknown", "lfs-pointer", "hdf5")
+REFUSED = ("unknown", "lfs-pointer")
 
 
 KEYS = [
