@@ -34,17 +34,6 @@ UNCLEAR = (
     "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
 )
 UNCLEAR_IN_CONFIG = "gamma or beta: the config does not tell which, so neither is used"
-SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
-KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
-"""Names of weights; of several that a layer has, the first makes its output."""
-_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
-UNCLEAR = (
-    "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
-)
-SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
-KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
-"""Names of weights; of several that a layer has, the first makes its output."""
-_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
 
 @dataclass(slots=True)
