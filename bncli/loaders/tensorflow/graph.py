@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bncli.light import dataclass, np
 from bncli.loaders.interface import Source
-from bncli.loaders.protobuf import BYTES, Field, Wire
+from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire
 
 MOST_FIELDS = 2_000_000
 """How many fields of a graph are looked at: those of some 150 thousand operations."""
@@ -143,10 +143,10 @@ class _Reader:
                 return self.wire.bytes(each.start, min(each.stop, each.start + 1024)).decode(
                     "utf-8", "replace"
                 )
-            if each.number in (_INT, _BOOL):
+            if each.number in (_INT, _BOOL) and each.wire == VARINT:
                 return each.value
-            if each.number == _FLOAT:
-                return _float(each.value.to_bytes(4, "little"), "<f")
+            if each.number == _FLOAT and each.wire == FIXED32:
+                return _float(self.wire.bytes(each.start, each.stop), "<f")
             if each.number == _TENSOR and each.wire == BYTES:
                 return self.scalar(each)
             if each.number == _FUNCTION and each.wire == BYTES:

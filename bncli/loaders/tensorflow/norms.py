@@ -19,6 +19,8 @@ LONGEST_WAY = 64
 DEEPEST = 50
 """Calls of functions inside of each other."""
 MOST_NORMS = 50_000
+MOST_STEPS = 2_000_000
+"""Steps from an operation to another, of all ways together; a norm takes some 20."""
 DEFAULT_EPS = 1e-4
 """That of the operation FusedBatchNorm, where its node does not say it."""
 CONVOLUTIONS = (
@@ -30,6 +32,7 @@ _READS = ("Identity", "ReadVariableOp", "Switch", "RefSwitch", "Enter", "Squeeze
 _USERS = ("Mul", "Sub", "Cast", "Reshape", "Identity")
 """The operations of a normalisation that uses what another one gives."""
 MOST_USERS = 50
+"""How many of what uses one value are looked at."""
 _BETWEEN = ("Identity", "Switch", "Squeeze", "ExpandDims", "Reshape", "BatchToSpaceND")
 
 
@@ -106,6 +109,15 @@ class _Search:
         self._program = program
         self._known: dict[str, tuple[Norm | Update, ...]] = {}
         self._left = MOST_NORMS
+        self._steps = MOST_STEPS
+
+    def step(self) -> None:
+        """Count a step of a way through a graph. Raises UnsupportedFileError after far too many."""
+        self._steps -= 1
+        if self._steps < 0:
+            raise UnsupportedFileError(
+                self._program.path, f"its graph takes more than {MOST_STEPS} steps to follow."
+            )
 
     def uses_of(self, name: str, depth: int) -> tuple[Norm | Update, ...]:
         """What a function uses, which is looked at once."""
@@ -118,7 +130,7 @@ class _Search:
 
     def uses(self, graph: Graph, depth: int) -> Iterator[Norm | Update]:
         """What a graph and the functions that it calls use."""
-        for use in self._all_uses(_View(graph), depth):
+        for use in self._all_uses(_View(graph, self), depth):
             self._left -= 1
             if self._left < 0:
                 raise UnsupportedFileError(
@@ -157,8 +169,9 @@ def _called(node: Node) -> list[str]:
 class _View:
     """A graph, and ways through it from inputs to what gives them."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, search: _Search) -> None:
         self.graph = graph
+        self._search = search
 
     @cached_property
     def users(self) -> dict[str, list[tuple[str, Node]]]:
@@ -172,6 +185,7 @@ class _View:
 
     def node(self, name: str) -> Node | None:
         """The node that gives an input: "name", "name:0" or, in functions, "name:output:0"."""
+        self._search.step()
         return self.graph.nodes.get(name.partition(":")[0])
 
     def place(self, name: str) -> Place | None:
@@ -180,7 +194,7 @@ class _View:
             own = name.partition(":")[0]
             if own in self.graph.arguments:
                 return Place("", self.graph.arguments[own])
-            node = self.graph.nodes.get(own)
+            node = self.node(own)
             if node is None:
                 return None
             if node.op in VARIABLES:
@@ -271,11 +285,18 @@ class _View:
                 one, other = node.inputs
                 yield product, one if self._gives(other, name) else other
 
-    def _uses(self, name: str, steps: int = 4) -> Iterator[tuple[str, Node]]:
-        """What uses a value, maybe of another dtype or shape."""
+    def _uses(
+        self, name: str, steps: int = 4, seen: set[str] | None = None
+    ) -> Iterator[tuple[str, Node]]:
+        """What uses a value, maybe of another dtype or shape; each once, if some use each other."""
+        seen = {name} if seen is None else seen
         for user, node in self.users.get(name, ())[:MOST_USERS]:
+            self._search.step()
+            if user in seen:
+                continue
+            seen.add(user)
             if node.op in ("Cast", "Reshape", "Identity") and steps:
-                yield from self._uses(user, steps - 1)
+                yield from self._uses(user, steps - 1, seen)
             else:
                 yield user, node
 
@@ -285,7 +306,7 @@ class _View:
             own = given.partition(":")[0]
             if own == name:
                 return True
-            node = self.graph.nodes.get(own)
+            node = self.node(own)
             if node is None or node.op not in ("Cast", "Reshape", "Identity") or not node.inputs:
                 return False
             given = node.inputs[0]

@@ -43,6 +43,17 @@ def test_numbers_are_the_decimals_that_were_typed(tmp_path, typed):
     assert nodes["c"].attributes["value"] == (1e-3 if typed == 0.0010000000474974513 else typed)
 
 
+@pytest.mark.parametrize("value", [1 << 40, 7, b"1234", b""])
+def test_a_number_that_is_stored_as_another_kind_is_not_told(tmp_path, value):
+    """The float of an attribute is 4 bytes; the file has a longer number or a text there."""
+    attribute = field(1, "epsilon") + field(2, field(4, value))
+    odd = field(1, "n") + field(2, "FusedBatchNorm") + field(5, attribute)
+    flag = field(1, "is_training") + field(2, field(5, b"yes"))
+    odd += field(5, flag)
+    found = program(tmp_path, meta_graph([odd])).main.nodes["n"]
+    assert found.attributes == {"epsilon": None, "is_training": None}
+
+
 def test_functions_and_what_they_capture(tmp_path):
     objects = saved_objects(["", "bn/gamma", "bn/beta"], {"f": [2, 1], "g": [0, 7], "h": []})
     graph = meta_graph([], [function("f", ["x", "a", "b"], [node("y", "Relu", ["x"])])], objects)

@@ -219,3 +219,36 @@ def test_calls_that_double_take_no_longer_than_their_functions(tmp_path):
         functions.append(function(f"f{at + 1}", ARGUMENTS, inner))
     nodes = [*reads(*VARIABLES), node("c", call, ["x", *READ], f=("function", "f40"))]
     assert only(tmp_path, nodes, functions).eps == 2e-3
+
+
+def wide(layers, width):
+    """Layers of copies, each of which takes all of the layer before."""
+    before = ["r"]
+    for layer in range(layers):
+        names = [f"c{layer}_{at}" for at in range(width)]
+        yield from (node(name, "Identity", before) for name in names)
+        before = names
+    yield node("product", "Mul", [before[0], "x"])
+
+
+def roots(count):
+    for at in range(count):
+        yield node(f"add{at}", "AddV2", ["v/read", "eps" if at % 2 else "m0"])
+        yield node("r" if at == 1 else f"r{at}", "Rsqrt", [f"add{at}"])
+
+
+def test_values_that_use_each_other_in_many_ways_are_looked_at_once(tmp_path, monkeypatch):
+    """50**4 ways lead through the copies of one value, which are 200."""
+    monkeypatch.setattr("bncli.loaders.tensorflow.norms.MOST_STEPS", 50_000)
+    nodes = [*reads("v"), node("eps", "Const", value=("tensor", 1e-3)), *roots(2), *wide(4, 50)]
+    (norm,), _ = found(tmp_path, nodes)
+    assert norm.running_var == Place("v")
+
+
+def test_steps_are_counted_over_all_ways(tmp_path, monkeypatch):
+    """4**6 ways lead through merges of merges, for each of many roots."""
+    monkeypatch.setattr("bncli.loaders.tensorflow.norms.MOST_STEPS", 50_000)
+    merges = [node(f"m{at}", "Merge", [f"m{at + 1}"] * 4) for at in range(8)]
+    nodes = [*reads("v"), node("eps", "Const", value=("tensor", 1e-3)), *merges, *roots(200)]
+    with pytest.raises(UnsupportedFileError, match="takes more than 50000 steps to follow"):
+        found(tmp_path, nodes)
