@@ -109,3 +109,17 @@ def archived(parts, compression=zipfile.ZIP_STORED):
         for member, data in parts.items():
             archive.writestr(member, data)
     return out.getvalue()
+
+
+def state(layer="bn", width=4):
+    """The vectors of a layer, by their names."""
+    return {
+        f"{layer}.{leaf}": torch.rand(width)
+        for leaf in ("weight", "bias", "running_mean", "running_var")
+    }
+
+
+def write(path, parts):
+    """An archive of these members, at `path`."""
+    path.write_bytes(archived(parts))
+    return path

@@ -14,7 +14,7 @@ from bncli.loaders.torch_exported import PICKLED
 from bncli.state_dict import batch_norm_layers, read_state, read_tensors
 from bncli.state_dict.in_front import in_front
 
-from .exported import archived, members, node, norm, number, program, value
+from .exported import archived, members, node, norm, number, program, state, value, write
 from .files import assert_same, saved
 
 SLOW = pytest.param(True, marks=pytest.mark.exhaustive)
@@ -184,31 +184,6 @@ def test_layers_in_branches_as_torch_writes_them(tmp_path):
     }  # fmt: skip
 
 
-def test_layers_in_a_branch(tmp_path):
-    """Its inputs have names of their own there, by their order among the operands."""
-    names = [f"bn.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
-    inner = {
-        "inputs": [value("y"), *(value(f"inner.{name}") for name in names)],
-        "nodes": [norm("inner.bn", given="y", eps=number(0.25))],
-    }
-    branch = {"as_graph": {"name": "true_graph_0", "graph": inner}}
-    operands = {"as_tensors": [{"name": "x"}, *({"name": name} for name in names)]}
-    cond = node("x", {})
-    cond["target"] = "torch.ops.higher_order.cond"
-    cond["inputs"] = [{"name": "", "arg": arg} for arg in (value("gt"), branch, branch, operands)]
-    (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", members(state(), [cond]))))
-    assert layer.module.eps == 0.25
-    # Graphs in each other without end are followed so far.
-    inner["nodes"] = []
-    for _ in range(60):
-        branch = {
-            "as_graph": {"graph": {"nodes": [{"target": "x.y", "inputs": [{"arg": branch}]}]}}
-        }
-    deep = node("x", {"g": branch})
-    (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", members(state(), [deep]))))
-    assert layer.module is None
-
-
 class Instances(nn.Module):
     def __init__(self):
         super().__init__()
@@ -250,42 +225,6 @@ def test_folded_layers(tmp_path):
     assert "folded into the convolutions" in file.without_layers
     linear = open_file(exported(nn.Linear(6, 2), tmp_path / "y.pt2", shape=(2, 6)))
     assert linear.without_layers == ""
-
-
-def state():
-    return {
-        f"bn.{leaf}": torch.rand(4) for leaf in ("weight", "bias", "running_mean", "running_var")
-    }
-
-
-def write(path, parts):
-    path.write_bytes(archived(parts))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("operator", "more", "training"),
-    [
-        ("_native_batch_norm_legit_no_training.default", {"training": {"as_none": True}}, False),
-        ("_native_batch_norm_legit.default", {"training": {"as_bool": True}}, True),
-        ("native_batch_norm.default", {}, False),
-        ("_batch_norm_with_update.default", {"training": {"as_none": True}}, True),
-        (
-            "cudnn_batch_norm.default",
-            {
-                "momentum": {"as_none": True}, "eps": {"as_none": True},
-                "exponential_average_factor": number(0.1), "epsilon": number(1e-5),
-            },
-            False,
-        ),
-    ],
-)  # fmt: skip
-def test_every_operator(operator, more, training, tmp_path):
-    path = write(tmp_path / "x", members(state(), [norm("bn", operator, **more)]))
-    (layer,) = batch_norm_layers(open_file(path))
-    assert layer.module.eps == 1e-5
-    assert layer.module.momentum == 0.1
-    assert layer.module.training is training
 
 
 def test_several_programs_stand_behind_their_names(tmp_path):
@@ -375,22 +314,6 @@ def test_programs_that_do_not_fit_together(tmp_path):
         "it is a program compiled by AOTInductor, whose weights are part of its machine code; name"
         " the checkpoint that it was made from."
     )
-
-
-@pytest.mark.parametrize(
-    "graph",
-    [
-        None, 3, [], {}, {"graph_module": 3}, {"graph_module": {"graph": {"nodes": [3, {}, None]}}},
-        program(state(), [{"target": "torch.ops.aten.batch_norm.default", "inputs": 3}]),
-        program(state(), [norm("bn", weight={"as_tensor": {"name": ["x"]}}, eps=number("1"))]),
-        program(state(), [norm("absent")]),
-    ],
-)  # fmt: skip
-def test_a_graph_that_is_not_one_leaves_the_names(graph, tmp_path):
-    parts = members(state(), []) | {"m/models/model.json": json.dumps(graph).encode()}
-    (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", parts)))
-    assert layer.name == "bn"
-    assert layer.module is None or layer.module.eps is None
 
 
 def paths(value_, at=()):
