@@ -19,6 +19,8 @@ MOST_DEPTH = 32
 """How deep graphs and functions may lie in each other."""
 MOST_WALKED = 300_000
 """How many nodes are walked over, those of a function once for each call."""
+NAMES_A_NODE = 8
+"""Further inputs and outputs of a node count as a node for each so many."""
 MOST_LAYERS = 20_000
 """How many BatchNormalization nodes are looked at."""
 MOST_STEPS = 16
@@ -142,7 +144,7 @@ class Walk:
 
     def _nodes(self, graph: Graph, scope: Scope) -> None:
         for node in graph.nodes:
-            self._walked += 1
+            self._walked += 1 + (len(node.inputs) + len(node.outputs)) // NAMES_A_NODE
             if self._walked > MOST_WALKED:
                 raise UnsupportedFileError(
                     self.path, f"its functions are called for more than {MOST_WALKED} nodes."

@@ -164,6 +164,20 @@ def test_functions_that_multiply_calls_end_somewhere(tmp_path, monkeypatch):
         opened(tmp_path, model([call], functions=functions))
 
 
+def test_calls_with_very_many_parameters_end_somewhere(tmp_path, monkeypatch):
+    """100 calls of a function that gives another one 1,000 parameters."""
+    monkeypatch.setattr(graph, "MOST_WALKED", 10_000)
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    inner = helper.make_node("Wide", ["x"] * 1000, [], domain="local")
+    functions = [
+        helper.make_function("local", "Outer", ["x"], [], [inner], opset),
+        helper.make_function("local", "Wide", [f"i{at}" for at in range(1000)], [], [], opset),
+    ]
+    calls = [helper.make_node("Outer", ["x"], [], domain="local")] * 100
+    with pytest.raises(UnsupportedFileError, match="called for more than 10000 nodes"):
+        opened(tmp_path, model(calls, functions=functions))
+
+
 def test_nodes_that_feed_each_other_are_no_endless_loop(tmp_path):
     made = norm(input_name="a")
     nodes = [helper.make_node("Identity", ["a"], ["b"]), helper.make_node("Identity", ["b"], ["a"])]
