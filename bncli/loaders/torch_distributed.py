@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import field, replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
@@ -20,10 +23,13 @@ from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.pickle_records import Dict, Global, Record
-from bncli.loaders.torch_chunks import Box, Chunk, assembled, check_tiling
+from bncli.loaders.pieces import Box, assembled, check_tiling
 from bncli.loaders.torch_places import MOST_REPEATED
 from bncli.loaders.torch_values import as_sizes, class_of
 from bncli.model import TensorFile, TensorRef
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 INDEX = ".metadata"
 PART = ".distcp"
@@ -73,6 +79,25 @@ def open_folder(folder: Path) -> TensorFile:
         pieces.check_apart(tensors)
         refs = {name: pieces.ref(name, tensor) for name, tensor in tensors.items()}
     return TensorFile(folder, "torch-dcp", refs)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a tensor, and the `length` bytes from `start` of a file in which it was saved.
+
+    `transform` is how these were changed, as compressed, "" for not at all.
+    """
+
+    box: Box
+    file: str
+    start: int
+    length: int
+    transform: str = ""
+
+    @property
+    def stop(self) -> int:
+        """Where its bytes end."""
+        return self.start + self.length
 
 
 @dataclass(slots=True)
@@ -247,7 +272,20 @@ class _Pieces:
             chunk = tensor.chunks[0]
             ref = open_chunk(self.source(chunk.file), chunk, name, tensor.dtype)
             return replace(ref, name=name)
-        return replace(ref, storage=partial(assembled, ref, tuple(tensor.chunks), open_chunk))
+        return replace(ref, storage=partial(_together, ref, tuple(tensor.chunks)))
+
+
+def _together(whole: TensorRef, chunks: tuple[Chunk, ...]) -> NDArray[Any]:
+    """The elements of a tensor that is in several pieces, as a flat array."""
+
+    def opened() -> Iterator[tuple[Box, TensorRef]]:
+        for file, its in groupby(sorted(chunks, key=of_file), of_file):
+            with open_source(whole.path / file) as source:
+                for chunk in its:
+                    yield chunk.box, open_chunk(source, chunk, whole.name, whole.dtype)
+
+    of_file = attrgetter("file")
+    return assembled(whole, opened())
 
 
 def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef:

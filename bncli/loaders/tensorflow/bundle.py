@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import field, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +18,9 @@ from bncli.light import dataclass
 from bncli.loaders.interface import Source, check_regular
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
+from bncli.loaders.pieces import Box, assembled, check_tiling
 from bncli.loaders.protobuf import BYTES, Field, Wire, signed
-from bncli.loaders.tensorflow.slices import WHOLE, Extent, assembled, block_of, part_key
+from bncli.loaders.tensorflow.slices import WHOLE, Extent, box_of, part_key
 from bncli.loaders.tensorflow.table import corrupt, entries
 from bncli.model import TensorRef
 
@@ -184,7 +187,7 @@ def _ref(bundle: Bundle, sizes: dict[int, int], name: str, key: bytes) -> tuple[
             name, bundle.path, stored.shape, called, contiguous(stored.shape), None, why
         )
     if stored.slices:
-        return _from_parts(bundle, sizes, name, key, numel)
+        return _from_parts(bundle, sizes, name, key)
     place = _place(bundle, sizes, name, stored)
     if place.nbytes != numel * DTYPES[dtype].itemsize:
         raise _corrupt(
@@ -212,27 +215,32 @@ def _place(bundle: Bundle, sizes: dict[int, int], name: str, stored: Stored) -> 
 
 
 def _from_parts(
-    bundle: Bundle, sizes: dict[int, int], name: str, key: bytes, numel: int
+    bundle: Bundle, sizes: dict[int, int], name: str, key: bytes
 ) -> tuple[Stored, TensorRef]:
     """A tensor that is kept in parts, and what is stored of the first."""
     whole = bundle.stored[key]
-    found: list[tuple[Stored, tuple[slice, ...], TensorRef]] = []
+    found: list[tuple[Box, Stored, TensorRef]] = []
     for extents in whole.slices:
         other = part_key(key, extents)
-        stored, block = bundle.stored.get(other), block_of(extents, whole.shape)
-        if stored is None or block is None or stored.slices or stored.dtype != whole.dtype:
+        stored, box = bundle.stored.get(other), box_of(extents, whole.shape)
+        if stored is None or box is None or stored.slices or stored.dtype != whole.dtype:
             raise _corrupt(bundle, f"the parts of its tensor {quoted(name)} do not fit together")
         _, ref = _ref(bundle, sizes, name, other)
-        if ref.shape != tuple(part.stop - part.start for part in block):
+        if ref.shape != box.sizes:
             raise _corrupt(bundle, f"the parts of its tensor {quoted(name)} do not fit together")
-        found.append((stored, block, ref))
-    parts = [(block, ref) for _, block, ref in found]
-    if sum(ref.numel for _, ref in parts) != numel:
-        raise _corrupt(bundle, f"the parts of its tensor {quoted(name)} do not fit together")
-    first, _, ref = found[0]
-    storage = assembled(quoted(name), parts, whole.shape)
-    strides = contiguous(whole.shape)
-    return first, TensorRef(name, ref.path, whole.shape, ref.dtype, strides, storage)
+        found.append((box, stored, ref))
+    found.sort(key=lambda part: part[0].offsets)
+    problem = check_tiling(whole.shape, [box for box, _, _ in found])
+    # Bytes that several parts share could make a tensor far larger than the file.
+    spans = sorted((stored.shard, stored.offset, stored.size) for _, stored, _ in found)
+    if any(a == b and start + size > after for (a, start, size), (b, after, _) in pairwise(spans)):
+        problem = problem or "lie over each other in the data file"
+    if problem:
+        raise _corrupt(bundle, f"the parts of its tensor {quoted(name)} {problem}")
+    first, ref = found[0][1:]
+    ref = TensorRef(name, ref.path, whole.shape, ref.dtype, contiguous(whole.shape), None)
+    parts = tuple((box, part) for box, _, part in found)
+    return first, replace(ref, storage=partial(assembled, ref, parts))
 
 
 def _corrupt(bundle: Bundle, fact: str) -> CorruptFileError:

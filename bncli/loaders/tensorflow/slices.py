@@ -6,17 +6,10 @@ do (`OrderedCode`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from bncli.dtypes import DTYPES
-from bncli.errors import CorruptFileError
-from bncli.light import np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bncli.model import TensorRef
+from bncli.loaders.pieces import Box
 
 WHOLE = -1
 """The length of an extent that is all of an axis."""
@@ -39,39 +32,17 @@ def part_key(name: bytes, extents: Sequence[Extent]) -> bytes:
     return PART_KEY + _escaped(name) + b"\0\1" + bytes([len(digits)]) + digits + numbers
 
 
-def block_of(extents: Sequence[Extent], shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+def box_of(extents: Sequence[Extent], shape: tuple[int, ...]) -> Box | None:
     """Where in a tensor of `shape` the part belongs; None where it does not fit into it."""
     if len(extents) != len(shape):
         return None
-    block = []
+    sizes = []
     for (start, length), size in zip(extents, shape, strict=True):
         stop = size if length == WHOLE else start + length
         if not 0 <= start <= stop <= size:
             return None
-        block.append(slice(start, stop))
-    return tuple(block)
-
-
-def assembled(
-    name: str, parts: Sequence[tuple[tuple[slice, ...], TensorRef]], shape: tuple[int, ...]
-) -> Callable[[], NDArray[Any]]:
-    """A function that gives the elements of a tensor, flat, from all of its parts."""
-    first = parts[0][1]
-
-    def read() -> NDArray[Any]:
-        out = np.empty(shape, DTYPES[first.dtype].stored)
-        filled = np.zeros(shape, np.bool_)
-        for block, part in parts:
-            out[block] = part.stored()
-            filled[block] = True
-        if not filled.all():
-            raise CorruptFileError(
-                first.path,
-                f"the parts of its tensor {name} overlap and do not make all of it; save it again.",
-            )
-        return out.reshape(-1)
-
-    return read
+        sizes.append(stop - start)
+    return Box(tuple(extent.start for extent in extents), tuple(sizes))
 
 
 def _escaped(name: bytes) -> bytes:

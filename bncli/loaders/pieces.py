@@ -1,14 +1,13 @@
-"""Pieces of a tensor that several ranks wrote, and the tensor that they are together."""
+"""Pieces of a tensor, as ranks and partitioners write them, and the tensor that they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.light import dataclass, np
-from bncli.loaders.interface import Source, open_source
 from bncli.model import TensorRef
 
 if TYPE_CHECKING:
@@ -49,25 +48,6 @@ class Box:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a tensor, and the `length` bytes from `start` of a file in which it was saved.
-
-    `transform` is how these were changed, as compressed, "" for not at all.
-    """
-
-    box: Box
-    file: str
-    start: int
-    length: int
-    transform: str = ""
-
-    @property
-    def stop(self) -> int:
-        """Where its bytes end."""
-        return self.start + self.length
-
-
 def check_tiling(shape: tuple[int, ...], boxes: Sequence[Box]) -> str:
     """What is wrong with pieces that should be the whole of a tensor, each element once; or "".
 
@@ -100,22 +80,17 @@ def check_tiling(shape: tuple[int, ...], boxes: Sequence[Box]) -> str:
     return ""
 
 
-Opener = Callable[[Source, Chunk, str, str], TensorRef]
+def assembled(whole: TensorRef, pieces: Iterable[tuple[Box, TensorRef]]) -> NDArray[Any]:
+    """The elements of a tensor from all of its pieces, as a flat array of the stored dtype.
 
-
-def assembled(whole: TensorRef, chunks: tuple[Chunk, ...], opener: Opener) -> NDArray[Any]:
-    """The elements of a tensor from its pieces, as a flat array of the stored dtype."""
-    kind = np.dtype(DTYPES[whole.dtype].stored)
+    Raises CorruptFileError where a piece cannot be read, FileError without enough memory.
+    """
     try:
-        out = np.empty(whole.shape, kind)
+        out = np.empty(whole.shape, DTYPES[whole.dtype].stored)
     except (MemoryError, ValueError) as error:
         raise FileError(whole.path, "there is not enough memory to read it.") from error
-    for file in dict.fromkeys(chunk.file for chunk in chunks):
-        with open_source(whole.path / file) as source:
-            for chunk in chunks:
-                if chunk.file == file:
-                    ref = opener(source, chunk, whole.name, whole.dtype)
-                    out[chunk.box.slices] = _bits(ref)
+    for box, ref in pieces:
+        out[box.slices] = _bits(ref)
     return out.reshape(-1)
 
 
