@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from bncli.report import Certainty, Finding, Severity, Value
 from bncli.rulebook.interface import Rule, in_prose, percent
-from bncli.rulebook.layers import Checkpoint, Summary, is_below, label, plain_count
+from bncli.rulebook.layers import Checkpoint, is_below, label, plain_count
 from bncli.rulebook.order import middle_of
 from bncli.rulebook.pairs import ALIKE, Pair
+from bncli.rulebook.summaries import Summary
 
 COPY_INITIAL = Rule(
     "BN602",

@@ -25,8 +25,9 @@ from bncli.rulebook import (
     unwritten,
     variances,
 )
-from bncli.rulebook.layers import Bare, Checkpoint, Layer, Summary
+from bncli.rulebook.layers import Bare, Checkpoint, Layer
 from bncli.rulebook.pairs import Comparison
+from bncli.rulebook.summaries import Summary
 
 if TYPE_CHECKING:
     from bncli.model import TensorFile

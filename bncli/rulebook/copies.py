@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bncli.rulebook.layers import Checkpoint, Summary
+from bncli.rulebook.layers import Checkpoint
+from bncli.rulebook.summaries import Summary
 
 COPY = re.compile(
     r"(?:^|_)ema(?:_|\d|$)|teacher|(?:^|_)swa(?:_|$)|averaged|shadow|polyak"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, examples
-from bncli.rulebook.layers import Checkpoint, Summary, label, plain_count
+from bncli.rulebook.layers import Checkpoint, label, plain_count
 from bncli.rulebook.momentum import counter_too_small
+from bncli.rulebook.summaries import Summary
 
 if TYPE_CHECKING:
     from bncli.report import Value

@@ -7,7 +7,8 @@ import re
 from bncli.report import Certainty, Finding, Severity, Value
 from bncli.rulebook.copies import parameters_alone
 from bncli.rulebook.interface import Rule, in_prose
-from bncli.rulebook.layers import Affine, Bare, Checkpoint, Summary, label, plain_count
+from bncli.rulebook.layers import Bare, Checkpoint, label, plain_count
+from bncli.rulebook.summaries import Affine, Summary
 
 NEVER_ESTIMATED = Rule(
     "BN101",

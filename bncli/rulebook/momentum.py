@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from bncli.light import dataclass
 from bncli.report import Certainty, Finding, Severity
 from bncli.rulebook.interface import Rule, percent
-from bncli.rulebook.layers import Checkpoint, Summary, label
+from bncli.rulebook.layers import Checkpoint, label
 from bncli.rulebook.running import INVERTED, LAST_ALONE, MOST_NEW_WEIGHT, span_of_average
+from bncli.rulebook.summaries import Summary
 
 INITIAL_VALUE_REMAINS = Rule(
     "BN105",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import FloatArray, TensorFile, TensorRef
-    from bncli.rulebook.layers import Summary
+    from bncli.rulebook.summaries import Summary
     from bncli.state_dict import LayerRefs
 
 ALIKE = 0.8

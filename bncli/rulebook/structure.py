@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule, examples, in_prose
-from bncli.rulebook.layers import Checkpoint, Summary, label
+from bncli.rulebook.layers import Checkpoint, label
+from bncli.rulebook.summaries import Summary
 
 if TYPE_CHECKING:
     from bncli.state_dict import LayerRefs

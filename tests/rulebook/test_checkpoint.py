@@ -19,8 +19,9 @@ from bncli.rulebook.checkpoint import (
     layer_findings,
 )
 from bncli.rulebook.copies import twins
-from bncli.rulebook.layers import Checkpoint, Layer, summary
+from bncli.rulebook.layers import Checkpoint, Layer
 from bncli.rulebook.pairs import Pair
+from bncli.rulebook.summaries import summary
 from bncli.state_dict import batch_norm_layers, read_tensors
 
 RNG = np.random.default_rng(0)

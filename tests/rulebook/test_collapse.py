@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bncli.rulebook.checkpoint import file_findings
-from bncli.rulebook.layers import Checkpoint, summary
+from bncli.rulebook.layers import Checkpoint
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import FLOOR, codes, f4, layer, only
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bncli.rulebook.copies import is_parameter, parameters_alone, parts_of, twins
-from bncli.rulebook.layers import Bare, Checkpoint, summary
+from bncli.rulebook.layers import Bare, Checkpoint
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import layer
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bncli.report import Certainty
 from bncli.rulebook.counters import check_counter, check_multiples, counter_groups, is_count
-from bncli.rulebook.layers import Checkpoint, summary
+from bncli.rulebook.layers import Checkpoint
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import found, layer
 from tests.rulebook.networks import norms, trained
 

@@ -10,7 +10,8 @@ import pytest
 
 from bncli.report import Certainty
 from bncli.rulebook.estimation import check_initial, check_missing, named_batch_norm
-from bncli.rulebook.layers import Bare, Checkpoint, summary
+from bncli.rulebook.layers import Bare, Checkpoint
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import found, layer
 from tests.rulebook.networks import norms, trained
 

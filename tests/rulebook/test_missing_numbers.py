@@ -20,7 +20,8 @@ from bncli.renderers.interface import RenderContext
 from bncli.report import Report
 from bncli.rulebook.checkpoint import checkpoint, file_findings, layer_findings
 from bncli.rulebook.counters import counter_groups
-from bncli.rulebook.layers import Layer, summary
+from bncli.rulebook.layers import Layer
+from bncli.rulebook.summaries import summary
 
 NAN, INF = math.nan, math.inf
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bncli.rulebook.layers import summary
 from bncli.rulebook.momentum import counter_too_small, initial_weight
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import found, layer
 from tests.rulebook.networks import made, norms, residual, train, trained
 from tests.told_modules import layer as keras_layer

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncli.rulebook.checkpoint import file_findings, layer_findings
-from bncli.rulebook.layers import Checkpoint, summary
+from bncli.rulebook.layers import Checkpoint
 from bncli.rulebook.origin import all_zero, garbage, may_be_decayed, same_bits, untrained_statistics
+from bncli.rulebook.summaries import summary
 from tests.rulebook.faults import POINTERS, TEXT
 from tests.rulebook.layers import bits, codes, f4, layer, only
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bncli.report import Certainty
-from bncli.rulebook.layers import Checkpoint, summary
+from bncli.rulebook.layers import Checkpoint
 from bncli.rulebook.precision import HALF_STATISTICS, check_casts, check_dtypes, check_lost
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import f4, layer
 
 

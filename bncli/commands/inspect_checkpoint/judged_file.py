@@ -77,9 +77,10 @@ def judge(
     """
     from bncli.commands.inspect_checkpoint.layer_rows import layer_row
     from bncli.rulebook.checkpoint import checkpoint, file_findings, layer_findings
-    from bncli.rulebook.layers import label, summary
+    from bncli.rulebook.layers import label
     from bncli.rulebook.lookalikes import check_lookalikes
     from bncli.rulebook.structure import unexpected_number
+    from bncli.rulebook.summaries import summary
     from bncli.state_dict import batch_norm_layers
 
     layers = batch_norm_layers(file)

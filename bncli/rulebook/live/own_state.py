@@ -10,8 +10,9 @@ from bncli.report import Severity
 from bncli.rulebook import counters, running
 from bncli.rulebook.checkpoint import file_findings, layer_findings
 from bncli.rulebook.interface import in_prose
-from bncli.rulebook.layers import Checkpoint, Layer, label, summary
+from bncli.rulebook.layers import Checkpoint, Layer, label
 from bncli.rulebook.live.measures import BLAMED
+from bncli.rulebook.summaries import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

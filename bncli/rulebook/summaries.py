@@ -1,0 +1,140 @@
+"""What is kept of a layer when its arrays are dropped: what the checks of a whole file go by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from bncli.light import dataclass, np
+from bncli.rulebook.layers import carries_nothing
+from bncli.rulebook.origin import untrained_statistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncli.model import BatchNormModule, FloatArray
+    from bncli.rulebook.layers import Layer
+
+Affine = Literal["none", "initial", "weight", "trained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One layer as a file check sees it, without its arrays.
+
+    `module` is what the file stores of it. `initial` says that running_mean is exactly 0 and
+    running_var exactly `initial_var` in every channel, which is 1 but in few frameworks.
+    `affine` is "none" without weight and bias, "initial" where both are as a module begins,
+    "weight" where the weight has values of its own and the bias is still 0, else "trained".
+    `lacks_statistics` says that the stored module tracks them and the file has none.
+    Digests are equal where all bits of the tensors are, and None where there are no tensors.
+    `varied` says that running_var is not the same in every channel, `mean_zero` that running_mean
+    is exactly 0 in each, `finite` that neither has NaN or Inf. `least_var` and `greatest_var` are
+    among the finite ones. `untrained` says that training cannot have left these
+    statistics (BN208 to BN210). `dead` is the number of channels that carry nothing.
+    """
+
+    name: str
+    channels: int | None
+    has_statistics: bool
+    lacks_statistics: bool
+    initial: bool
+    affine: Affine
+    frozen: bool
+    has_counter: bool
+    counter: int | float | None
+    momentum: float | None
+    momentum_assumed: bool
+    least_var: float | None
+    greatest_var: float | None
+    mean_zero: bool
+    finite: bool
+    varied: bool
+    statistics_dtype: str | None
+    affine_dtype: str | None
+    statistics_digest: int | None
+    affine_digest: int | None
+    untrained: bool = False
+    dead: int = 0
+    initial_var: float = 1.0
+    module: BatchNormModule | None = None
+
+    @property
+    def momentum_said(self) -> str:
+        """The momentum as a sentence names it: what the file says, or that it was assumed."""
+        own = "none" if self.momentum is None else f"{self.momentum:g}"
+        if self.momentum_assumed or self.module is None:
+            return f"momentum {own}{' (assumed)' * self.momentum_assumed}"
+        from bncli.running_stats.stored import said_momentum
+
+        return said_momentum(self.module, self.momentum)
+
+
+def summary(layer: Layer) -> Summary:
+    """What is kept of a layer when its arrays are dropped."""
+    state, mean, var = layer.state, layer.mean, layer.var
+    module = state.module
+    finite = np.empty(0) if var is None else var[np.isfinite(var)]
+    lengths = [shape[0] for shape in layer.shapes.values() if len(shape) == 1]
+    return Summary(
+        name=state.name,
+        channels=lengths[0] if lengths else None,
+        has_statistics=layer.coherent,
+        lacks_statistics=(
+            module is not None
+            and module.track_running_stats is True
+            and not {"running_mean", "running_var"} <= set(layer.shapes)
+        ),
+        initial=(
+            layer.coherent
+            and mean is not None
+            and var is not None
+            and not mean.any()
+            and bool((var == layer.initial_var).all())
+        ),
+        affine=_affine(layer),
+        frozen=module is not None and "Frozen" in module.class_name,
+        has_counter="num_batches_tracked" in layer.shapes,
+        counter=state.num_batches_tracked,
+        momentum=layer.momentum,
+        momentum_assumed=layer.momentum_assumed,
+        least_var=float(finite.min()) if finite.size else None,
+        greatest_var=float(finite.max()) if finite.size else None,
+        finite=all(bool(np.isfinite(v).all()) for v in (mean, var) if v is not None),
+        mean_zero=mean is not None and bool(mean.size) and not mean.any(),
+        varied=bool(finite.size) and finite.min() != finite.max(),
+        statistics_dtype=layer.dtypes.get("running_var"),
+        affine_dtype=layer.dtypes.get("weight", layer.dtypes.get("bias")),
+        statistics_digest=_digest(state.running_mean, state.running_var),
+        affine_digest=_digest(state.weight, state.bias),
+        untrained=untrained_statistics(layer),
+        dead=int(carries_nothing(layer).sum()) if layer.coherent else 0,
+        initial_var=layer.initial_var,
+        module=module,
+    )
+
+
+def _affine(layer: Layer) -> Affine:
+    """Whether weight and bias are those that a module begins with."""
+    if layer.weight is None and layer.bias is None:
+        return "none"
+    if layer.bias is not None and not _begins(layer.bias):
+        return "trained"
+    if layer.weight is not None and not _begins(layer.weight):
+        return "weight" if layer.bias is not None else "trained"
+    return "initial"
+
+
+def _begins(values: FloatArray) -> bool:
+    """Whether all values are 0, or 1, or several and equal, which no gradient leaves."""
+    if not values.size:
+        return True
+    first = values.flat[0]
+    return bool((values == first).all()) and (first in (0.0, 1.0) or values.size > 1)
+
+
+def _digest(*tensors: NDArray[Any] | None) -> int | None:
+    """A number that is the same where all bits of the tensors are; None without tensors."""
+    if all(values is None for values in tensors):
+        return None
+    # Python's own hash of bytes has 64 bits, and no library to load.
+    return hash(tuple(v if v is None else (str(v.dtype), v.tobytes()) for v in tensors))
