@@ -199,16 +199,13 @@ def is_tensorflow_data(source: Source) -> bool:
     return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """A protobuf number and where it ends; (-1, ...) where it is none."""
+def varint(data: bytes, at: int = 0) -> tuple[int, int]:
+    """A number of up to 64 bits in 7 bits a byte, and where it ends; (-1, ...) where it is none."""
     value = 0
-    for width in range(10):
-        if at + width >= len(data):
-            break
-        byte = data[at + width]
+    for width, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << (7 * width)
         if byte < 0x80:
-            return value, at + width + 1
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + width + 1
     return -1, len(data)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
+from bncli.loaders.probes import varint
 
 WINDOW = 1 << 16
 """Bytes of a file that are in memory at a time."""
@@ -115,13 +116,10 @@ class Wire:
             byte = self._window[place]
             if byte < 0x80:
                 return byte, at + 1
-        piece = self.bytes(at, min(at + 10, stop))
-        value = 0
-        for width, byte in enumerate(piece):
-            value |= (byte & 0x7F) << (7 * width)
-            if byte < 0x80:
-                return value & 0xFFFF_FFFF_FFFF_FFFF, at + width + 1
-        raise self.corrupt()
+        value, used = varint(self.bytes(at, min(at + 10, stop)))
+        if value < 0:
+            raise self.corrupt()
+        return value, at + used
 
 
 def signed(value: int) -> int:

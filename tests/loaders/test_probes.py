@@ -218,3 +218,19 @@ def test_messages(look, probe, data, fits):
 def test_caffe(look, data, fits):
     assert look(probes.is_caffe, data, "net.caffemodel") is fits
     assert not look(probes.is_caffe, data, "net.bin")
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"\x05", (5, 1)),
+        (b"\xac\x02\xff", (300, 2)),
+        (b"\xff" * 9 + b"\x01", ((1 << 64) - 1, 10)),
+        (b"\xff" * 9 + b"\x7f", ((1 << 64) - 1, 10)),  # bits beyond the 64th are left out
+        (b"\xff" * 10 + b"\x01", (-1, 11)),
+        (b"\x80", (-1, 1)),
+        (b"", (-1, 0)),
+    ],
+)
+def test_numbers_of_7_bits_a_byte(data, found):
+    assert probes.varint(data) == found

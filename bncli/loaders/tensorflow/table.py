@@ -14,6 +14,7 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.crc32c import crc32c, unmasked
 from bncli.files.reading import current
 from bncli.loaders.interface import Source
+from bncli.loaders.probes import varint
 
 MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 FOOTER = 48
@@ -121,9 +122,7 @@ def _handle(source: Source, data: bytes, at: int) -> tuple[tuple[int, int], int]
 
 def _varint(source: Source, data: bytes, at: int) -> tuple[int, int]:
     """A number of up to 64 bits, and where it ends."""
-    value = 0
-    for width, byte in enumerate(data[at : at + 10]):
-        value |= (byte & 0x7F) << (7 * width)
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at + width + 1
-    raise corrupt(source)
+    value, end = varint(data, at)
+    if value < 0:
+        raise corrupt(source)
+    return value, end
