@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bncli.loaders import open_file
 from bncli.model import StoredFront, StoredLayer
 from bncli.state_dict import batch_norm_layers
 from bncli.state_dict.in_front import in_front
@@ -21,9 +18,6 @@ from bncli.state_dict.names import split_any
 from tests.changes.files import made, network, norm
 from tests.rulebook.networks import perceptron, residual, separable
 
-CORPUS = Path(
-    os.environ.get("BNCLI_CORPUS") or Path(__file__).parents[2].parent / "shared" / "corpus"
-)
 KERAS = {
     "weight": "gamma",
     "bias": "beta",
@@ -391,30 +385,3 @@ def test_a_convolution_that_the_file_puts_before_one_layer_is_before_no_other():
     file = replace(made(tensors), layers=stored)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}
     assert list(in_front(file, layers)) == ["other"]
-
-
-@pytest.mark.corpus
-@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"there is no {CORPUS}")
-@pytest.mark.parametrize(
-    ("name", "layers", "left_out"),
-    [
-        ("ultra-light-fd/version-RFB-320.pth", 35, 0),
-        ("yunet/yunet_n.pth", 18, 0),
-        ("silent-face/2.7_80x80_MiniFASNetV2.pth", 50, 0),
-        ("3ddfa-v2/mb05_120x120.pth", 27, 0),
-        ("yolo-fastest/FastestDet_weight_AP05_0.253207.pth", 70, 0),
-        ("cgcnn/semi-metal-classification.pth.tar", 8, 8),  # bn1 and bn2 behind one linear layer
-        ("burn/mnist.safetensors", 2, 1),  # norm1 is behind conv3
-        ("burn/complex_nested.pt", 3, 1),  # norm1 is behind a module
-    ],
-)
-def test_published_networks(name, layers, left_out):
-    file = open_file(CORPUS / name)
-    front = found(file)
-    norms = batch_norm_layers(file)
-    assert len(norms) == layers
-    assert len(front) == layers - left_out
-    for layer in norms:
-        if layer.name in front:
-            assert front[layer.name].weight.shape[0] == layer.running_var.numel
-            assert front[layer.name].axis == 0
