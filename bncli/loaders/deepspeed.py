@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bncli.errors import FileError, UnsupportedFileError
 from bncli.files.reading import open_to_read
+from bncli.loaders.beside import beside
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.sharded import open_shard
 from bncli.model import BatchNormModule, TensorFile, TensorRef
@@ -111,7 +112,7 @@ def _last(folder: Path) -> Path:
         raise FileError(latest, f"it cannot be read ({reason}).") from error
     steps = [name for name in _listed(folder) if _states(folder / name)]
     if tag in steps:
-        return folder / tag
+        return beside(latest, tag)
     raise UnsupportedFileError(
         latest,
         f"it should name a folder beside it with a checkpoint, but it names"

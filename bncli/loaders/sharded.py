@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
+from bncli.loaders.beside import beside
 from bncli.loaders.interface import Source, check_regular, is_lean, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.registry import LOADERS, loader_of
@@ -32,7 +33,7 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The tensors of all shards, in the order of the index; each shard's directory is read."""
     wanted = _weight_map(source)
-    paths = {name: _place(source.path, name) for name in dict.fromkeys(wanted.values())}
+    paths = {name: beside(source.path, name) for name in dict.fromkeys(wanted.values())}
     if missing := [name for name, path in paths.items() if not path.exists()]:
         raise FileError(
             source.path,
@@ -72,7 +73,7 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
     try:
         with open_source(path) as source:
             names = dict.fromkeys(_weight_map(source).values()) if detect(source) else {}
-            return tuple(_place(path, name) for name in names)
+            return tuple(beside(path, name) for name in names)
     except FileError:
         return ()
 
@@ -116,14 +117,3 @@ def _weight_map(source: Source) -> Mapping[str, str]:
             source.path, "its weight_map is not a table of file names; download the index again."
         )
     return names
-
-
-def _place(index: Path, file_name: str) -> Path:
-    """Where a shard lies: beside the index or in a folder below it, never above."""
-    if {"", ".", ".."} & set(file_name.split("/")) or set(file_name) & set("\\:\0"):
-        raise CorruptFileError(
-            index,
-            f"its weight_map names {quoted(file_name) or 'nothing'} as a shard, but shards lie"
-            " beside their index or in folders below it; download the index again.",
-        )
-    return index.parent / file_name

@@ -19,6 +19,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.light import dataclass
 from bncli.loaders import torch_zip
+from bncli.loaders.beside import beside
 from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
@@ -315,24 +316,7 @@ def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef
 def _check_files(folder: Path, tensors: Mapping[str, Stored]) -> None:
     """Raise where the index names files that are outside of the folder or missing."""
     files = dict.fromkeys(chunk.file for tensor in tensors.values() for chunk in tensor.chunks)
-    for file in files:
-        if {"", ".", ".."} & set(file.split("/")) or set(file) & set("\\:\0"):
-            raise CorruptFileError(
-                folder / INDEX,
-                f"it names {quoted(file) or 'nothing'} as a file of the checkpoint, but those lie"
-                f" beside it; {AGAIN}.",
-            )
-    root = folder.resolve()
-    missing = []
-    for file in files:
-        path = folder / file
-        if not path.exists():
-            missing.append(file)
-        elif root not in path.resolve().parents:
-            raise CorruptFileError(
-                folder / INDEX,
-                f"its file {quoted(file)} is a link out of the folder; copy the file into it.",
-            )
+    missing = [file for file in files if not beside(folder / INDEX, file).exists()]
     if missing:
         raise FileError(
             folder,

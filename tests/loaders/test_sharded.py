@@ -89,7 +89,7 @@ def test_a_shard_lies_beside_the_index_or_below_it(name, tmp_path):
     path.mkdir()
     (path / "a").mkdir()
     (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
-    with pytest.raises(CorruptFileError, match="as a shard, but shards lie beside their index or"):
+    with pytest.raises(CorruptFileError, match="but such files lie beside it or in folders below"):
         open_file(write(path, {"a": name}))
 
 

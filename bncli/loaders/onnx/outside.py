@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
+from bncli.loaders.beside import beside
 from bncli.loaders.interface import check_regular
 from bncli.loaders.names import quoted
 
@@ -43,13 +44,7 @@ class Outside:
 
     def _look(self, location: str) -> tuple[Path, int]:
         """A data file and its size; it lies beside the model or below, wherever links lead."""
-        if {"", ".."} & set(location.split("/")) or set(location) & set("\\:\0"):
-            raise CorruptFileError(
-                self.model,
-                f"it names {quoted(location) or 'nothing'} as a file with its tensors, but such"
-                " files lie beside the model or in folders below it; export the model again.",
-            )
-        path = self.model.parent / location
+        path = beside(self.model, location.removeprefix("./"))
         if not os.path.lexists(path):
             raise FileError(
                 self.model,
@@ -57,14 +52,6 @@ class Outside:
                 " the same folder.",
             )
         check_regular(path)
-        real = Path(os.path.realpath(path))
-        homes = os.path.realpath(self.model.parent), os.path.dirname(os.path.realpath(self.model))  # noqa: PTH120 (texts)
-        if not any(real.is_relative_to(home) for home in homes):
-            raise UnsupportedFileError(
-                self.model,
-                f"its data file {quoted(location)} is a link to a place outside of the model's"
-                " folder; put the file itself there.",
-            )
         if path.is_dir():
             raise UnsupportedFileError(
                 self.model, f"its data file {quoted(location)} is a directory."

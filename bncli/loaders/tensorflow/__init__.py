@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.loaders.beside import beside
 from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.names import quoted
 from bncli.loaders.probes import is_saved_model
@@ -88,8 +89,8 @@ def _latest(source: Source) -> Path:
     """The index of the checkpoint that a note names, in the note's own folder."""
     fits = _NOTE.match(source.head)
     noted = "" if fits is None else fits[1].decode("utf-8", "replace")
-    index = source.path.with_name(f"{noted.rpartition('/')[2]}{INDEX}")
-    if fits is None or set(index.name) & set("\\\0") or not index.is_file():
+    index = beside(source.path, f"{noted.rpartition('/')[2]}{INDEX}")
+    if fits is None or not index.is_file():
         raise CorruptFileError(
             source.path,
             f"it names {quoted(noted) or 'nothing'} as the latest checkpoint, but"

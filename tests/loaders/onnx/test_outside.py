@@ -60,7 +60,7 @@ def test_two_gigabytes_are_not_read(tmp_path):
 def test_a_place_outside_of_the_folder_is_refused(location, tmp_path):
     (tmp_path / "d").write_bytes(FLOATS.tobytes())
     (tmp_path / "in").mkdir()
-    with pytest.raises(CorruptFileError, match="lie beside the model or in folders below"):
+    with pytest.raises(CorruptFileError, match="lie beside it or in folders below"):
         opened(tmp_path / "in", beside(location=location))
 
 
@@ -71,7 +71,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (inside / "link").symlink_to(tmp_path / "d")
     (inside / "sub").symlink_to(tmp_path)
     for location in ("link", "sub/d"):
-        with pytest.raises(UnsupportedFileError, match="a link to a place outside"):
+        with pytest.raises(UnsupportedFileError, match="a link to a place outside of its"):
             opened(inside, beside(location=location))
 
 
