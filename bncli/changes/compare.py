@@ -105,6 +105,7 @@ def _version(
         before_name=sides[0].before.name if sides[0].before is not None else "",
         out_of_order=match.out_of_order,
         eps=(sides[0].eps, sides[1].eps),
+        momentum=(sides[0].momentum, sides[1].momentum),
         modules=(a.module, b.module),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import COMPUTE_DTYPES, DTYPES, decode, encode
 from bncli.light import dataclass, np
-from bncli.model.changes import Eps, Measures, Same
+from bncli.model.changes import STORED, Eps, Measures, Momentum, Same
 from bncli.rulebook.layers import Layer
 from bncli.state_dict import VECTORS, LayerRefs, read_tensors
 
@@ -63,7 +63,19 @@ class Side:
     @property
     def eps(self) -> Eps:
         """The layer's eps and where it is from."""
-        return Eps(self.layer.eps, self.refs.naming.name if self.layer.eps_assumed else "stored")
+        return Eps(self.layer.eps, self.refs.naming.name if self.layer.eps_assumed else STORED)
+
+    @property
+    def momentum(self) -> Momentum | None:
+        """The layer's momentum and where it is from; None where its framework has none."""
+        from bncli.running_stats.stored import said_momentum
+
+        layer, module = self.layer, self.refs.module
+        if layer.momentum_assumed and module is not None and not module.has_momentum:
+            return None
+        source = self.refs.naming.name if layer.momentum_assumed else STORED
+        said = said_momentum(module, layer.momentum).removeprefix("momentum ")
+        return Momentum(layer.momentum, source, said)
 
     @property
     def counter(self) -> int | float | None:

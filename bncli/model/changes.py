@@ -108,12 +108,25 @@ class Measures:
     worst: int | None = None
 
 
+STORED = "stored"
+"""Where an eps or a momentum is from that is in the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Eps:
-    """The eps of a layer; `source` is "stored", or the framework whose default is assumed."""
+    """The eps of a layer; `source` is `STORED`, or the framework whose default is assumed."""
 
     value: float
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Momentum:
+    """The momentum of a layer in PyTorch's sense, where it is from (as of `Eps`), and in words."""
+
+    value: float | None
+    source: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,8 @@ class LayerVersion:
     `name` and `other_name` are the layer's full names in the first and the second file; one is ""
     and `how` is None where the other file has no such layer. `channels` is the first's number.
     `before` says how the convolution or linear layer in front of it compares, None where it is not
-    known; `before_name` is its name in the first file. `sure` is how sure the match is.
+    known; `before_name` is its name in the first file. `sure` is how sure the match is. A
+    `momentum` is None where the layer's framework has none.
     """
 
     name: str
@@ -137,6 +151,7 @@ class LayerVersion:
     before_name: str = ""
     out_of_order: bool = False
     eps: tuple[Eps, Eps] | None = None
+    momentum: tuple[Momentum | None, Momentum | None] = (None, None)
     modules: tuple[BatchNormModule | None, BatchNormModule | None] = (None, None)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bncli.model import BatchNormModule
-from bncli.model.changes import Comparison, Found, How, LayerVersion, State
+from bncli.model.changes import Comparison, Eps, Found, How, LayerVersion, Measures, State
 from bncli.report import Certainty, Severity
 from bncli.rulebook.change_findings import change_findings
 
@@ -82,3 +84,41 @@ def test_another_momentum_is_no_fault(two):
 
 def test_a_half_weighs_both_alike():
     assert findings(module(momentum=0.5, stated=0.5), module(momentum=0.5)) == []
+
+
+TORCH, STORED = Eps(1e-5, "torch"), Eps(1e-3, "stored")
+FAR = Measures(var_ratio_min=0.9801, var_ratio_max=0.999)
+
+
+def half_stored(*pairs, state=State.IDENTICAL, measures=FAR):
+    layers = tuple(
+        LayerVersion(f"bn{at}", f"bn{at}", How.NAME, Certainty.CERTAIN, Found(state), measures)
+        for at in range(len(pairs))
+    )
+    layers = tuple(replace(layer, eps=pair) for layer, pair in zip(layers, pairs, strict=True))
+    return change_findings(Comparison("a.pt", "b.onnx", "", "", layers))
+
+
+def test_only_the_layers_whose_eps_differs_from_an_assumed_one_are_told():
+    same = (TORCH, Eps(1e-5, "stored"))
+    (finding,) = half_stored(same, (TORCH, STORED), same)
+    assert (finding.code, finding.subject, finding.path) == ("BN623", "bn1", "b.onnx")
+    assert (finding.severity, finding.certainty) == (Severity.INFO, Certainty.ASSUMED)
+    assert finding.message == (
+        "eps is 0.001 in the second file; the first stores none (PyTorch's default is 1e-05)"
+    )
+    assert finding.detail == "With 1e-05, outputs differ by up to 1%."
+    assert "Give the layer eps=0.001 in the network that loads the first file" in finding.hint
+
+
+def test_an_eps_that_the_first_file_alone_stores():
+    both = half_stored((STORED, TORCH), (STORED, TORCH))
+    assert [each.subject for each in both] == ["bn0", "bn1"]
+    hint = "Give the layers named here eps=0.001 in the network that loads the second file."
+    assert [each.hint for each in both] == [hint, hint]
+
+
+def test_an_assumed_eps_that_changes_nothing_is_not_told():
+    assert half_stored((TORCH, STORED), measures=Measures(var_ratio_min=0.99999)) == []
+    assert half_stored((TORCH, Eps(1e-3, "keras"))) == []  # a line says that both are assumed
+    assert half_stored((TORCH, STORED), state=State.TRAINED) == []

@@ -1,29 +1,25 @@
-"""What a comparison of two files leaves open: places, weights that were not found, eps."""
+"""What a comparison of two files leaves open: places, weights that were not found, settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bncli.commands.compare_checkpoints.answer import STILL, called
+from bncli.commands.compare_checkpoints.answer import called
+from bncli.commands.compare_checkpoints.settings import settings
 from bncli.model.changes import How, State
-from bncli.rulebook.interface import examples, percent
+from bncli.rulebook.interface import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bncli.model.changes import Comparison, LayerVersion
 
-STORED = "stored"
-"""Where an eps is from that is in the file."""
-TOLD = 1e-4
-"""A share of an output from which another eps is worth a line: float16 keeps 5e-4, float32 6e-8."""
-
 
 def limits(compared: Comparison) -> Iterator[str]:
     """Lines on what the comparison does not show, none where it shows all."""
     yield from _by_values(compared.matched)
     yield from _in_front(compared.matched)
-    yield from _eps(compared)
+    yield from settings(compared)
     yield from _neutral(compared)
     yield from _averages(compared)
 
@@ -66,33 +62,6 @@ def _in_front(layers: Sequence[LayerVersion]) -> Iterator[str]:
     )
 
 
-def _eps(compared: Comparison) -> Iterator[str]:
-    """That the files' frameworks have another eps each, which at least one file does not store."""
-    still = [layer for layer in compared.matched if layer.found.state in STILL and layer.eps]
-    apart = [layer for layer in still if layer.eps and layer.eps[0].value != layer.eps[1].value]
-    far = max(map(_off, apart), default=0.0)
-    pairs = {layer.eps for layer in apart if layer.eps}
-    if far < TOLD or len(pairs) != 1:
-        return
-    (one, path), (two, other_path) = zip(
-        next(iter(pairs)), (compared.path, compared.other_path), strict=True
-    )
-    if STORED in (one.source, two.source):
-        if one.source == STORED:
-            one, two, path, other_path = two, one, other_path, path
-        yield (
-            f"eps is {two.value:g} in {other_path}; {path} stores none. With {one.value:g}, the "
-            f"default ({one.source}), outputs differ by up to {percent(far)}: give its layers "
-            f"eps={two.value:g}"
-        )
-        return
-    said = f"{one.value:g} in {path} ({one.source}), {two.value:g} in {other_path} ({two.source})"
-    yield (
-        f"eps is assumed: {said}. If so, outputs differ by up to {percent(far)}: the second "
-        f"file's layers need eps={one.value:g}"
-    )
-
-
 def _neutral(compared: Comparison) -> Iterator[str]:
     """That layers of one file have no weight or bias where the other's is 1 or 0 throughout."""
     paths = compared.path, compared.other_path
@@ -113,12 +82,6 @@ def _neutral(compared: Comparison) -> Iterator[str]:
                     f"{examples(named, 2)} {have} no {has_none} in {other_path}, and in {path} "
                     f"{is_there} throughout: both compute the same"
                 )
-
-
-def _off(layer: LayerVersion) -> float:
-    """How far the factor of a channel is off at most, relative."""
-    ends = (layer.measures.var_ratio_min, layer.measures.var_ratio_max)
-    return max((abs(end**-0.5 - 1) for end in ends if end), default=0.0)
 
 
 def _averages(compared: Comparison) -> Iterator[str]:

@@ -9,11 +9,9 @@ import pytest
 from bncli.commands.compare_checkpoints.limits import limits
 from bncli.model.changes import (
     Comparison,
-    Eps,
     Found,
     How,
     LayerVersion,
-    Measures,
     Same,
     State,
 )
@@ -63,38 +61,10 @@ def test_layers_of_other_sizes_have_other_convolutions():
     assert said(replace(layer(before=None), found=other)) == []
 
 
-KERAS, TORCH = Eps(1e-3, "keras"), Eps(1e-5, "torch")
-
-
-def test_frameworks_that_assume_another_eps():
-    ends = Measures(var_ratio_min=0.9801, var_ratio_max=0.999)
-    (line,) = said(layer(eps=(KERAS, TORCH), measures=ends), layer("y", eps=(KERAS, TORCH)))
-    assert line == (
-        "eps is assumed: 0.001 in a.npz (keras), 1e-05 in b.pt (torch). If so, outputs differ by "
-        "up to 1%: the second file's layers need eps=0.001"
-    )
-    # too small to see, equal, and where the statistics moved, too
-    assert said(layer(eps=(KERAS, TORCH), measures=Measures(var_ratio_min=0.99999))) == []
-    assert said(layer(eps=(KERAS, KERAS), measures=ends)) == []
-    assert said(layer(state=State.TRAINED, eps=(KERAS, TORCH), measures=ends)) == []
-
-
 def test_two_networks_of_one_file():
     (line,) = said(layer(state=State.TRAINED), other_path="a.npz")
     assert line.startswith("bncli inspect-checkpoint a.npz says whether")
     assert said(layer(), other_path="a.npz") == []
-
-
-def test_a_file_that_stores_no_eps_beside_one_that_does():
-    ends = Measures(var_ratio_min=0.9801, var_ratio_max=0.999)
-    stored = Eps(1e-3, "stored")
-    (line,) = said(layer(eps=(stored, TORCH), measures=ends))
-    assert line == (
-        "eps is 0.001 in a.npz; b.pt stores none. With 1e-05, the default (torch), outputs differ "
-        "by up to 1%: give its layers eps=0.001"
-    )
-    (line,) = said(layer(eps=(TORCH, stored), measures=ends))
-    assert line.startswith("eps is 0.001 in b.pt; a.npz stores none.")
 
 
 def test_tensors_that_do_nothing_and_that_one_file_alone_has():
