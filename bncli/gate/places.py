@@ -12,7 +12,6 @@ Neither the layers that the user chose to look at nor numbers in sentences are p
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -200,6 +199,8 @@ def fingerprint(finding: Finding, report: Report) -> str:
     The file belongs to it, as it was named; the numbers in the finding, and a wrapper that all
     names of the file share, do not.
     """
+    import hashlib  # here, as it loads OpenSSL
+
     names = names_in(report, finding.path)
     parts = [report.command, finding.code, *map(names.bare, places(finding))]
     about = ((report.file_of(finding), ""),) if finding.path or not report.about else report.about
