@@ -25,18 +25,24 @@ def beside(model: Path, name: str) -> Path:
             f"it names {quoted(name) or 'nothing'} as a file that belongs to it, but such files lie"
             " beside it or in folders below; download or save it again.",
         )
-    folder = Path(model).parent  # of bytes that are held in memory, the path alone
-    path = folder / name
-    if os.path.lexists(path):
-        real = Path(os.path.realpath(path))
-        homes = Path(os.path.realpath(folder)), Path(os.path.realpath(model)).parent
-        if not any(real.is_relative_to(home) for home in homes):
-            raise UnsupportedFileError(
-                model,
-                f"its file {quoted(name)} is a link to a place outside of its folder; put the file"
-                " itself there.",
-            )
+    path = Path(model).parent / name  # of bytes that are held in memory, the path alone
+    check_link(model, path)
     return path
+
+
+def check_link(model: Path, path: Path) -> None:
+    """Raise UnsupportedFileError where a file of a model is a link that leads out of its folder."""
+    folder = Path(model).parent
+    if not os.path.lexists(path):
+        return
+    real = Path(os.path.realpath(path))
+    homes = Path(os.path.realpath(folder)), Path(os.path.realpath(model)).parent
+    if not any(real.is_relative_to(home) for home in homes):
+        raise UnsupportedFileError(
+            model,
+            f"its file {quoted(str(path.relative_to(folder)))} is a link to a place outside of its"
+            " folder; put the file itself there.",
+        )
 
 
 def _stays(name: str) -> bool:

@@ -95,6 +95,17 @@ _FRAMEWORKS = (
         " of the same name beside it.",
     ),
     Kind(
+        probes.is_tensorflow_meta,
+        "it is the graph of a TensorFlow checkpoint, whose index is missing; put the .index file of"
+        " the same name beside it.",
+    ),
+    Kind(
+        probes.is_cut_tensorflow_index,
+        "it begins as the index of a TensorFlow checkpoint, but does not end as one; it is cut"
+        " short or damaged, so download or copy it again.",
+        CorruptFileError,
+    ),
+    Kind(
         lambda source: b"brain.Event:" in source.head[:64],
         "it is a TensorFlow event log, which holds no weights; name the checkpoint.",
     ),

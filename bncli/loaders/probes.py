@@ -199,6 +199,23 @@ def is_tensorflow_data(source: Source) -> bool:
     return re.search(r"\.data-\d{5}-of-\d{5}$", source.path.name) is not None
 
 
+def is_cut_tensorflow_index(source: Source) -> bool:
+    """Whether it is called .index, and begins as that of a TensorFlow checkpoint: its header.
+
+    That is an entry with no key and a short message, whose first field is a number.
+    """
+    head = source.head[:4]
+    return source.path.name.endswith(".index") and head[:2] == b"\0\0" and head[3:] == b"\x08"
+
+
+def is_tensorflow_meta(source: Source) -> bool:
+    """Whether it is called .meta and is what TensorFlow 1 has beside a checkpoint: a graph (2)."""
+    if not source.path.name.endswith(".meta") or source.head[:1] != b"\x0a":
+        return False
+    fields = protobuf_fields(source)
+    return fields is not None and (fields.get(1), fields.get(2)) == (2, 2)
+
+
 def varint(data: bytes, at: int = 0) -> tuple[int, int]:
     """A number of up to 64 bits in 7 bits a byte, and where it ends; (-1, ...) where it is none."""
     value = 0

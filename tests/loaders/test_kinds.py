@@ -83,6 +83,14 @@ REFUSED = {
         lzma.compress(joblib_dump(), lzma.FORMAT_ALONE),
         f"{PACKED} lzma, as joblib.dump",
     ),
+    "lost.ckpt.meta": (
+        field(1, field(4, b"serve")) + field(2, field(1, field(1, b"x"))),
+        "it is the graph of a TensorFlow checkpoint, whose index is missing; put the .index file",
+    ),
+    "cut.ckpt.index": (
+        b"\0\0\6" + field(1, 1) + field(3, field(1, 1)) + b"\0\x08\x10bn/gamma",
+        "it begins as the index of a TensorFlow checkpoint, but does not end as one; it is cut",
+    ),
     "model.ckpt.data-00000-of-00001": (
         bytes(64),
         "it is a data file of a TensorFlow checkpoint, whose index is missing; put the .index file",
@@ -184,7 +192,7 @@ def test_what_it_really_is_and_what_to_do(kind, tmp_path):
             opener(path)
         assert str(caught.value).startswith(f"{path}: {sentence}")
         assert caught.value.exit_code == ExitCode.ERROR
-        assert isinstance(caught.value, CorruptFileError) == (kind in {"empty", "blank"})
+        assert isinstance(caught.value, CorruptFileError) == (kind in {"empty", "blank", "cut.ckpt.index"})
 
 
 BESIDE = {

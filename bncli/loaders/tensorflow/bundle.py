@@ -15,6 +15,7 @@ from bncli.files.crc32c import unmasked
 from bncli.files.file_bytes import Checksum, FileBytes
 from bncli.files.reading import current
 from bncli.light import dataclass
+from bncli.loaders.beside import check_link
 from bncli.loaders.interface import Source, check_regular
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
@@ -91,6 +92,7 @@ class Bundle:
             )
         found = {}
         for number in used:
+            check_link(self.path, self.shard(number))
             check_regular(self.shard(number))
             found[number] = self.shard(number).stat().st_size
         return found

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bncli.errors import FileError
-from bncli.loaders.interface import open_source
+from bncli.loaders.beside import check_link
+from bncli.loaders.interface import check_regular, open_source
 from bncli.loaders.protobuf import BYTES, Wire
 from bncli.loaders.tensorflow.bundle import STRING, Bundle, Stored
 from bncli.loaders.tensorflow.slices import PART_KEY
@@ -76,6 +77,8 @@ def _full_names(bundle: Bundle) -> Iterator[tuple[bytes, str]]:
         return
     path = bundle.shard(stored.shard)
     try:
+        check_link(bundle.path, path)
+        check_regular(path)
         yield from list(_attributes(path, stored.offset, stored.offset + stored.size))
     except FileError:  # damaged: the tensors still have their keys
         return

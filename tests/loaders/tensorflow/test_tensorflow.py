@@ -7,7 +7,7 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.loaders import open_file, open_model
 from bncli.state_dict import batch_norm_layers, read_state
 
-from .written import bundle, entry, field, header, object_graph, table
+from .written import bundle, entry, field, header, meta_graph, node, object_graph, table
 
 RANDOM = np.random.default_rng(0)
 LAYER = {
@@ -116,6 +116,34 @@ def test_data_without_its_index_say_so(tmp_path):
     put(tmp_path, {"model.data-00000-of-00001": bytes(64)})
     with pytest.raises(UnsupportedFileError, match=r"whose index is missing; put the \.index file"):
         open_file(tmp_path / "model.data-00000-of-00001")
+
+
+def test_a_graph_without_its_index_and_an_index_that_is_cut_say_so(tmp_path):
+    files = bundle(LAYER)
+    graph = meta_graph([node("x", "Relu", ["y"])])
+    put(tmp_path, {"lost.meta": field(1, field(4, "tag")) + graph})
+    with pytest.raises(UnsupportedFileError, match=r"whose index is missing; put the \.index file"):
+        open_file(tmp_path / "lost.meta")
+    for cut in (4, len(files["model.index"]) - 1):
+        put(tmp_path, files | {"model.index": files["model.index"][:cut]})
+        with pytest.raises(CorruptFileError, match="begins as the index of a TensorFlow"):
+            open_file(tmp_path / "model.index")
+
+
+def test_data_files_that_are_links(tmp_path):
+    """They may lead to where the index itself lies, as in a cache, and nowhere else."""
+    blobs, folder = tmp_path / "blobs", tmp_path / "folder"
+    put(tmp_path / "other", bundle(LAYER))
+    put(blobs, bundle(LAYER))
+    folder.mkdir()
+    data = folder / "model.data-00000-of-00001"
+    (folder / "model.index").symlink_to(blobs / "model.index")
+    data.symlink_to(blobs / data.name)
+    assert set(open_file(folder / "model.index").tensors) == set(LAYER)
+    data.unlink()
+    data.symlink_to(tmp_path / "other" / data.name)
+    with pytest.raises(UnsupportedFileError, match="is a link to a place outside of its folder"):
+        open_file(folder / "model.index")
 
 
 def test_data_that_are_cut_short_are_corrupt(tmp_path):
