@@ -192,7 +192,9 @@ def test_what_it_really_is_and_what_to_do(kind, tmp_path):
             opener(path)
         assert str(caught.value).startswith(f"{path}: {sentence}")
         assert caught.value.exit_code == ExitCode.ERROR
-        assert isinstance(caught.value, CorruptFileError) == (kind in {"empty", "blank", "cut.ckpt.index"})
+        assert isinstance(caught.value, CorruptFileError) == (
+            kind in {"empty", "blank", "cut.ckpt.index"}
+        )
 
 
 BESIDE = {

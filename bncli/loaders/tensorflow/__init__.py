@@ -129,6 +129,7 @@ def _open_index(source: Source) -> TensorFile:
             f"what it says of the layers cannot be used: {error.problem.removesuffix('.')}"
         )
         return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
+    skipped |= described.skipped
     return TensorFile(source.path, CONTAINER, tensors, described.modules, skipped, described.layers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from math import inf
 from typing import Final
 
 from bncli.loaders.tensorflow.norms import Norm, Place
@@ -37,6 +38,7 @@ class Described:
         self._tensors, self._shared, self._updates = tensors, shared, updates
         self.modules: dict[str, BatchNormModule] = {}
         self.layers: dict[str, StoredLayer] = {}
+        self.skipped: dict[str, str] = {}
         uses: dict[str, list[Norm]] = {}
         for norm in norms:
             for name in self._layers_of(norm):
@@ -81,6 +83,9 @@ class Described:
         for leaf in ("moving_mean", "moving_variance"):  # uses in training do not show them
             weights |= set(self._updates.get(f"{name}/{leaf}", ()))
         eps = {use.eps for use in uses}
+        if unusable := [number for number in eps if not 0 <= number < inf]:
+            self.skipped[f"eps of {name}"] = f"the graph gives {unusable[0]}, which is not an eps"
+            eps.clear()
         axes = {use.channel_axis for use in uses if use.channel_axis is not None}
         row = convention(FUSED if fused else UNFUSED)
         new_weight = weights.pop() if len(weights) == 1 else None

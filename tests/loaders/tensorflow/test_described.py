@@ -54,6 +54,13 @@ def test_a_layer_has_what_its_uses_tell(tmp_path):
     assert file.skipped == {}
 
 
+@pytest.mark.parametrize("eps", [float("nan"), float("inf"), -1e-3])
+def test_an_eps_that_is_none_is_said_and_not_used(tmp_path, eps):
+    file, layer = only(tmp_path, [fused(epsilon=eps), fused("o", epsilon=1e-3)])
+    assert layer.module.eps is None
+    assert file.skipped == {"eps of bn": f"the graph gives {eps}, which is not an eps"}
+
+
 def test_uses_that_differ_leave_it_open(tmp_path):
     _, layer = only(tmp_path, [fused(), fused("o", epsilon=0.5, data_format="NCHW"), TRAIN])
     module = layer.module
