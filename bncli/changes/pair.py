@@ -152,7 +152,9 @@ class LayerPair:
             z = np.abs(new_mean - mean) / old
             ratio = (new / old) ** 2
             off = np.hypot((mean - new_mean) / new, old / new - 1)
-        if b.layer.weight is not None:
+        if b.layer.weight_unknown:
+            off = np.full(len(off), np.nan)
+        elif b.layer.weight is not None:
             off = np.abs(b.layer.weight) * off
         worst = int(np.argmax(np.nan_to_num(off, nan=-1, posinf=np.inf)))
         return Measures(

@@ -55,7 +55,9 @@ class StoredLayer:
     """Which tensors are a BatchNorm layer's, by a file's own account: its graph or its config.
 
     `tensors` has the full name in the file of each tensor that the layer uses, by PyTorch's name
-    (weight, bias, running_mean, running_var, num_batches_tracked).
+    (weight, bias, running_mean, running_var, num_batches_tracked). One that the layer has and the
+    file does not (a weight that the graph computes) is among the file's tensors as an `unreadable`
+    one, so that nothing takes it for a layer without a weight.
     """
 
     tensors: Mapping[str, str]

@@ -171,8 +171,9 @@ class TensorFile:
     `container` names the format, as the registry of loaders has it. `modules` holds what the file
     says of BatchNorm modules beside their tensors, by module path, and `layers` which tensors are
     a layer's where the file tells it: these are layers whatever they are called. `skipped` says of
-    what else is in the file, by name, why it was not read. `without_layers` is the reason, where it
-    shows, why the file has no BatchNorm layer: a clause without a full stop.
+    what else is in the file, by name, why it was not read; a layer that is skipped is in both, so
+    that nothing finds its tensors by their names. `without_layers` is the reason, where it shows,
+    why the file has no BatchNorm layer: a clause without a full stop.
     """
 
     path: Path

@@ -146,8 +146,13 @@ LAYER_CHECKS = (check_channels,)
 
 
 def scales(layer: Layer) -> FloatArray:
-    """weight / sqrt(running_var + eps), shape (num_features,), of a coherent layer."""
+    """weight / sqrt(running_var + eps), shape (num_features,), of a coherent layer.
+
+    NaN where the weight could not be read.
+    """
     assert layer.var is not None
+    if layer.weight_unknown:
+        return np.full(len(layer.var), np.nan)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         inverse = 1.0 / np.sqrt(layer.var + layer.eps)
         return inverse if layer.weight is None else layer.weight * inverse

@@ -107,6 +107,7 @@ _FRESH_AFFINE: dict[Affine, tuple[str, str, str]] = {
         "The weight differs from channel to channel: it is random, or was trained without a bias.",
         "random",
     ),
+    "unknown": ("weight and bias could not both be read", "", "untrained"),
     "trained": (
         "weight and bias are not the initial ones",
         "The statistics were folded into them, as in frozen layers, or they are random.",

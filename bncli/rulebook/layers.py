@@ -111,11 +111,16 @@ class Layer:
         """The end of a sentence on these channels' scales: under which eps, if that matters."""
         return f", with {self.eps_said}" if self.sure_of_scales(channels) else ""
 
+    @property
+    def weight_unknown(self) -> bool:
+        """Whether the layer has a weight that could not be read."""
+        return self.weight is None and "weight" in self.shapes
+
     def live(self) -> NDArray[Any]:
-        """Which channels have a |weight| of LIVE or more; all where there is no weight."""
+        """Which channels are known to have a |weight| of LIVE or more; all without a weight."""
         assert self.var is not None
         if self.weight is None:
-            return np.ones(len(self.var), bool)
+            return np.full(len(self.var), not self.weight_unknown)
         result: NDArray[Any] = np.abs(self.weight) >= LIVE
         return result
 

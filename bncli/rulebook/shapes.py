@@ -8,7 +8,7 @@ from collections import Counter
 from bncli.dtypes import DTYPES
 from bncli.report import Finding, Severity
 from bncli.rulebook.counters import NOT_A_COUNT
-from bncli.rulebook.interface import Rule
+from bncli.rulebook.interface import Rule, examples
 from bncli.rulebook.layers import Layer, found
 
 SHAPES = Rule(
@@ -28,10 +28,12 @@ NOT_JUDGED = Rule(
     "not-judged",
     Severity.INFO,
     "some tensors were not judged",
-    "Save the values in a floating-point dtype and on a real device.",
+    "Save the values in a floating-point dtype and on a real device. Where an exported model "
+    "computes them, check the checkpoint that it was exported from.",
     symptom="The layer's row has a note, and the rules that need these tensors find nothing.",
-    arithmetic="The values are quantised, complex, or missing (on the meta device). A damaged "
-    "tensor is not a finding: the file cannot be judged then, and the exit code is 2.",
+    arithmetic="The values are quantised, complex, missing (on the meta device), or not in the "
+    "file because an exported model computes them when it runs. A damaged tensor is not a finding: "
+    "the file cannot be judged then, and the exit code is 2.",
     certainty="Certain.",
     lookalike="Tensors whose lengths disagree are BN206. A counter that was read and is not one "
     "number is BN304.",
@@ -85,17 +87,15 @@ def check_shapes(layer: Layer) -> list[Finding]:
             )
         )
     elif layer.unread:
+        unread = tuple(leaf for leaf in layer.shapes if getattr(layer.state, leaf, None) is None)
         findings.append(
             found(
                 NOT_JUDGED,
                 layer,
-                f"{len(layer.unread)} of {len(layer.shapes)} tensors "
-                f"{'were' if len(layer.unread) > 1 else 'was'} not judged",
+                f"{examples(unread, 5)} {'were' if len(unread) > 1 else 'was'} not judged",
                 "unreadable",
                 detail=" ".join(layer.unread),
-                extent=tuple(
-                    leaf for leaf in layer.shapes if getattr(layer.state, leaf, None) is None
-                ),
+                extent=unread,
                 unread=list(layer.unread),
             )
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bncli.model import BatchNormModule, FloatArray
     from bncli.rulebook.layers import Layer
 
-Affine = Literal["none", "initial", "weight", "trained"]
+Affine = Literal["none", "initial", "weight", "trained", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Summary:
     `module` is what the file stores of it. `initial` says that running_mean is exactly 0 and
     running_var exactly `initial_var` in every channel, which is 1 but in few frameworks.
     `affine` is "none" without weight and bias, "initial" where both are as a module begins,
-    "weight" where the weight has values of its own and the bias is still 0, else "trained".
+    "weight" where the weight has values of its own and the bias is still 0, "unknown" where one
+    could not be read and the other is as it begins, else "trained".
     `lacks_statistics` says that the stored module tracks them and the file has none.
     Digests are equal where all bits of the tensors are, and None where there are no tensors.
     `varied` says that running_var is not the same in every channel, `mean_zero` that running_mean
@@ -115,12 +116,14 @@ def summary(layer: Layer) -> Summary:
 
 def _affine(layer: Layer) -> Affine:
     """Whether weight and bias are those that a module begins with."""
-    if layer.weight is None and layer.bias is None:
+    if layer.weight is None and layer.bias is None and not {"weight", "bias"} & set(layer.shapes):
         return "none"
     if layer.bias is not None and not _begins(layer.bias):
         return "trained"
     if layer.weight is not None and not _begins(layer.weight):
         return "weight" if layer.bias is not None else "trained"
+    if layer.weight_unknown or (layer.bias is None and "bias" in layer.shapes):
+        return "unknown"
     return "initial"
 
 

@@ -97,9 +97,11 @@ def check_zero(layer: Layer) -> list[Finding]:
         why += ", and num_batches_tracked is 0 too" * (counter == 0)
     known = np.ones(1) if layer.weight is None else layer.weight[np.isfinite(layer.weight)]
     weight = float(np.abs(known).max(initial=0))
-    scale = weight / layer.eps**0.5 if layer.eps > 0 else float("inf") * bool(weight)
+    scale: float | None = weight / layer.eps**0.5 if layer.eps > 0 else float("inf") * bool(weight)
     effect = f"With {layer.eps_said}, the layer multiplies by up to {scale:.4g}"
-    if not known.size:
+    if layer.weight_unknown:
+        scale, effect = None, "How much the layer multiplies by is not known"
+    elif not known.size:
         scale, effect = 0.0, "No weight is finite"
     elif weight == 0:
         scale, effect = 0.0, "weight is exactly 0 too, so the output is the bias"

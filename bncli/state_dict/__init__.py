@@ -70,14 +70,19 @@ def possible_layers(file: TensorFile) -> dict[str, LayerRefs]:
     """Everything in the file that could be a BatchNorm layer if the user says so, by name.
 
     That is what the file calls a layer, and whatever has running_mean and running_var, or a weight
-    or bias of one axis. A part of a file has the layers of which it has all tensors.
+    or bias of one axis. A part of a file has the layers of which it has all tensors. What the file
+    calls a layer and `skipped` is none, and its tensors are no other's by their names.
     """
     whole = {
         name: stored
         for name, stored in file.layers.items()
         if all(full in file.tensors for full in stored.tensors.values())
     }
-    told = {name: _told(file, name, stored) for name, stored in whole.items()}
+    told = {
+        name: _told(file, name, stored)
+        for name, stored in whole.items()
+        if name not in file.skipped
+    }
     taken = {full for stored in whole.values() for full in stored.tensors.values()}
     trees = any(map(has_trees, file.tensors))
     found: dict[str, dict[str, TensorRef]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from bncli.commands.inspect_checkpoint.layer_rows import layer_scale
 from bncli.report import Certainty
 from bncli.rulebook import RULES
 from bncli.rulebook.channels import live_scales, outlier, scales
 from bncli.rulebook.checkpoint import layer_findings
+from bncli.rulebook.summaries import summary
 from tests.rulebook.layers import FLOOR, codes, f4, layer, only
 
 
@@ -31,6 +34,18 @@ def test_each_channel_lies_in_the_range_that_is_named():
     finding = only(made, "BN401")
     assert finding.message == "running_var is 5.605e-45 in channels 0 and 1 of 4, below eps 1e-05"
     assert finding.certainty is Certainty.CERTAIN
+
+
+@pytest.mark.parametrize("small", [FLOOR, 2.4e-6])
+def test_nothing_is_said_of_scales_whose_weight_could_not_be_read(small):
+    made = layer(running_var=f4(small, 1, 1, 1), weight=f4(1, 1, 1, 1), bias=f4(0, 0, 0, 0))
+    assert "BN401" in codes(made)
+    state = replace(made.state, weight=None)
+    made = replace(made, state=state, unread=("weight is quantised.",))
+    assert codes(made) == {"BN207"}
+    assert np.isnan(scales(made)).all()
+    assert layer_scale(made) is None
+    assert summary(made).affine == "unknown"
 
 
 def of(*numbers):

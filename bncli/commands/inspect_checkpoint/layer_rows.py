@@ -97,10 +97,12 @@ def kind_hint(refs: LayerRefs) -> str | None:
 
 
 def layer_scale(layer: Layer) -> NDArray[Any] | None:
-    """weight / sqrt(running_var + eps), shape (num_features,), or None without a variance."""
+    """weight / sqrt(running_var + eps), shape (num_features,), or None where that is not known."""
     from bncli.rulebook.channels import scales
 
-    if layer.var is None or (layer.weight is not None and layer.weight.shape != layer.var.shape):
+    if layer.var is None or layer.weight_unknown:
+        return None
+    if layer.weight is not None and layer.weight.shape != layer.var.shape:
         return None
     return scales(layer)
 

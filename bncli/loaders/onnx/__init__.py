@@ -45,8 +45,8 @@ def detect(source: Source) -> bool:
 def open_tensors(source: Source) -> TensorFile:
     """The initializers and constants of the graph, by name, and its BatchNormalization layers.
 
-    Of a node that has another's output for a parameter, or a graph's input without a value,
-    `skipped` says so.
+    Of a node that has another's output for a statistic, or a graph's input without a value,
+    `skipped` says so; a weight or bias like that is an unreadable tensor.
     """
     from bncli.loaders.onnx.graph import Walk
     from bncli.loaders.onnx.layers import described, without_layers
@@ -61,5 +61,5 @@ def open_tensors(source: Source) -> TensorFile:
         layers.modules,
         layers.skipped,
         layers.stored,
-        without_layers(walk.operators),
+        "" if layers.modules else without_layers(walk.operators),
     )

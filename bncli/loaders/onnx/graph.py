@@ -101,6 +101,15 @@ class Walk:
         self._walked = 0
         self._graph(model.graph, Scope())
 
+    def unknown(self, name: str, like: str, why: str) -> str:
+        """Add a tensor of a layer that is not in the file, shaped as `like` is; its full name."""
+        full = self._fresh(name)
+        other = self.tensors[like]
+        self.tensors[full] = TensorRef(
+            full, self.path, other.shape, other.dtype, other.strides, None, why
+        )
+        return full
+
     def attributes(self, found: Found) -> dict[str, Attribute]:
         """The attributes of a node, those of the function's call in their places."""
         own = self.messages.attributes(found.node)

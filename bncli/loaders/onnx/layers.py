@@ -17,7 +17,6 @@ from bncli.state_dict.names import split, split_any
 
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 """What the inputs of a node are from its second on, by PyTorch's names."""
-_IN_ONNX = ("scale", "bias", "mean", "variance")
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger", "FusedConv")
 _OTHER_NORMS = (
     "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization",
@@ -49,12 +48,17 @@ def described(walk: Walk) -> Layers:
     seen: set[tuple[object, ...]] = set()
     for found in walk.norms:
         given = walk.attributes(found)
-        whole = [found.scope.tensor(name) for name in found.node.inputs[1:5]]
-        why = _unusable(walk, found, given, whole)
+        tensors = {
+            leaf: full
+            for leaf, name in zip(PARAMETERS, found.node.inputs[1:5], strict=False)
+            if (full := found.scope.tensor(name))
+        }
+        why = _unusable(walk, found, given)
         if why:
-            layers.skipped[names.free(found.node.label or NORM)] = why
+            name = names.free(found.node.label or NORM)
+            layers.skipped[name] = why
+            layers.stored[name] = StoredLayer(tensors)
             continue
-        tensors = {leaf: full for leaf, full in zip(PARAMETERS, whole, strict=True) if full}
         module = _module(walk.model.opset, found.node, given)
         # Exporters keep equal tensors once, so that two layers may share them; not their names.
         places = (walk.tensors[full].storage for full in tensors.values())
@@ -63,12 +67,16 @@ def described(walk: Walk) -> Layers:
             continue
         seen.add(layer)
         name = names.of(found)
+        for leaf, own in zip(PARAMETERS[:2], found.node.inputs[1:3], strict=True):
+            if leaf not in tensors:
+                like, why = tensors["running_mean"], f"it {_origin(found, own)}"
+                tensors[leaf] = walk.unknown(f"{name}.{leaf}", like, why)
         counter = f"{name}.num_batches_tracked"
         if counter in walk.tensors:
             tensors["num_batches_tracked"] = counter
         layers.modules[name] = module
         layers.stored[name] = StoredLayer(tensors)
-        front = _front(walk, found, walk.tensors[tensors["weight"]].numel)
+        front = _front(walk, found, walk.tensors[tensors["running_mean"]].numel)
         if front is not None:
             fronts[name] = front
     claimed = Counter(front.weight for front in fronts.values())
@@ -79,9 +87,12 @@ def described(walk: Walk) -> Layers:
 
 
 def without_layers(operators: Mapping[str, int]) -> str:
-    """Why a model has no BatchNormalization, where its other nodes let it be seen; else ""."""
+    """Why a model has no layer that can be judged, where its nodes let it be seen; else ""."""
+    if norms := operators.get(NORM):
+        many = f"{norms} {NORM} node{'s' * (norms > 1)}"
+        return f"its graph has {many}, without statistics for each channel in the file"
     convolutions = sum(operators.get(op, 0) for op in _CONVOLUTIONS)
-    if not convolutions or operators.get(NORM):
+    if not convolutions:
         return ""
     have = f"{convolutions} convolution{'s' * (convolutions > 1)}"
     others = [f"{operators[op]} {op}" for op in _OTHER_NORMS if operators.get(op)]
@@ -93,22 +104,25 @@ def without_layers(operators: Mapping[str, int]) -> str:
     )
 
 
-def _unusable(
-    walk: Walk, found: Found, given: Mapping[str, Attribute], whole: list[str | None]
-) -> str:
-    """Why a node's parameters are not a layer's; "" where they are."""
+def _unusable(walk: Walk, found: Found, given: Mapping[str, Attribute]) -> str:
+    """Why a node is not a layer that can be judged; "" where it is, which takes its statistics."""
     inputs = found.node.inputs[1:5]
     if len(inputs) < len(PARAMETERS):
         return f"it has {len(found.node.inputs)} inputs instead of 5"
-    for said, name, full in zip(_IN_ONNX, inputs, whole, strict=True):
-        if full is None:
-            made = found.scope.maker(name)
-            if made is None:
-                return f"its {said} is an input of the graph without a value in the file"
-            return f"its {said} is computed when the model runs (by {quoted(made[1].op)})"
+    for said, name in zip(("mean", "variance"), inputs[2:], strict=True):
+        if found.scope.tensor(name) is None:
+            return f"its {said} {_origin(found, name)}"
     if walk.model.opset < _NO_SPATIAL and _number(given, "spatial", 1) == 0:
         return "it has statistics for each value of a sample (spatial 0), not for each channel"
     return ""
+
+
+def _origin(found: Found, name: str) -> str:
+    """Where the value of a node's parameter comes from that is not in the file."""
+    made = found.scope.maker(name)
+    if made is None:
+        return "is an input of the graph without a value in the file"
+    return f"is computed when the model runs (by {quoted(made[1].op)})"
 
 
 def _number(given: Mapping[str, Attribute], name: str, default: float) -> float:

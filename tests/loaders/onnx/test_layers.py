@@ -7,8 +7,9 @@ import pytest
 import torch
 from onnx import helper
 
+from bncli.loaders.onnx.graph import NORM
 from bncli.loaders.onnx.layers import without_layers
-from bncli.state_dict import batch_norm_layers
+from bncli.state_dict import batch_norm_layers, possible_layers, read_tensors
 from bncli.state_dict.in_front import in_front
 from tests.loaders.files import bits
 
@@ -231,8 +232,8 @@ def test_a_node_without_its_own_values_is_skipped_and_says_why(tmp_path):
         assert not batch_norm_layers(file)
         return file.skipped[node.name]
 
-    assert why(tensors=made.tensors[1:]) == (
-        "its scale is an input of the graph without a value in the file"
+    assert why(tensors=[*made.tensors[:2], made.tensors[3]]) == (
+        "its mean is an input of the graph without a value in the file"
     )
     double = helper.make_node("Mul", ["m", "m"], ["bn_running_mean"])
     assert why(double, tensors=[*made.tensors[:2], made.tensors[3]]) == (
@@ -245,6 +246,36 @@ def test_a_node_without_its_own_values_is_skipped_and_says_why(tmp_path):
     assert batch_norm_layers(opened(tmp_path, model([flat], made.tensors, opset=9)))
 
 
+@pytest.mark.parametrize("leaf", ["running_mean", "running_var"])
+def test_the_tensors_of_a_skipped_node_are_no_layer_by_their_names(leaf, tmp_path):
+    made = norm()  # named as PyTorch names a BatchNorm's
+    flat = helper.make_node(NORM, made.node.input, ["y"], spatial=0)
+    file = opened(tmp_path, model([flat], made.tensors, opset=8))
+    assert (batch_norm_layers(file), possible_layers(file)) == ([], {})
+    assert file.without_layers.startswith("its graph has 1 BatchNormalization node, without")
+    double = helper.make_node("Mul", ["m", f"bn.{leaf}"], ["twice"])
+    inputs = ["twice" if name == f"bn.{leaf}" else name for name in made.node.input]
+    node = helper.make_node(NORM, inputs, ["y"])
+    assert not batch_norm_layers(opened(tmp_path, model([double, node], made.tensors)))
+
+
+@pytest.mark.parametrize("leaf", ["weight", "bias"])
+def test_a_weight_or_bias_that_the_graph_computes_is_not_known(leaf, tmp_path):
+    made = norm(epsilon=1e-3)
+    stored = helper.make_node("Mul", ["two", f"bn.{leaf}"], ["twice"])
+    inputs = ["twice" if name == f"bn.{leaf}" else name for name in made.node.input]
+    node = helper.make_node(NORM, inputs, ["y"], epsilon=1e-3)
+    layer = only(opened(tmp_path, model([stored, node], made.tensors)))
+    assert (layer.name, layer.module.eps) == ("bn", 1e-3)
+    state, (why,) = read_tensors(layer)
+    assert getattr(state, leaf) is None
+    assert state.running_var.shape == getattr(layer, leaf).shape == (3,)
+    assert why.endswith("cannot be read (it is computed when the model runs (by Mul)).")
+    given = [tensor for tensor in made.tensors if tensor.name != f"bn.{leaf}"]
+    other = getattr(only(opened(tmp_path, model([made.node], given))), leaf)
+    assert other.unreadable == "it is an input of the graph without a value in the file"
+
+
 def test_another_domains_operator_of_that_name_is_no_layer(tmp_path):
     made = norm()
     made.node.domain = "com.example"
@@ -255,7 +286,9 @@ def test_another_domains_operator_of_that_name_is_no_layer(tmp_path):
 
 
 def test_why_there_is_no_layer():
-    assert without_layers({"Conv": 2, "BatchNormalization": 1}) == ""
+    assert without_layers({"Conv": 2, "BatchNormalization": 2}) == (
+        "its graph has 2 BatchNormalization nodes, without statistics for each channel in the file"
+    )
     assert without_layers({"MatMul": 2}) == ""
     assert "folds BatchNorm into" in without_layers({"Conv": 2, "Relu": 3})
     assert without_layers({"Conv": 2, "InstanceNormalization": 1}) == (

@@ -48,6 +48,8 @@ def fit_of(side: Side, these: Factors, dtype: str) -> Fit | None:
     if live == 1 and these.elements < 4:
         return None
     layer = side.layer
+    if layer.weight_unknown:
+        return None
     own = (layer.eps,) if not layer.eps_assumed else ()
     usual = tuple(dict.fromkeys((*own, layer.eps, *USUAL_EPS)))
     for fault in [""] if weak else SCALES:
