@@ -216,14 +216,15 @@ def check_momentum(file: Checkpoint) -> list[Finding]:
             continue
         elif row.weighs == "new":  # PyTorch's own sense of it
             stated = None
-        findings.append(_inverted(layer, momentum, stated))
+        graph = file.runs_as_stored and layer.module is not None and layer.module.training is False
+        findings.append(_inverted(layer, momentum, stated, graph=graph))
     return findings
 
 
-def _inverted(layer: Summary, momentum: float, stated: float | None) -> Finding:
+def _inverted(layer: Summary, momentum: float, stated: float | None, *, graph: bool) -> Finding:
     """BN701 for a weight of the new batch; `stated` is what a framework that weighs the old says.
 
-    `momentum` is PyTorch's.
+    `momentum` is PyTorch's. A `graph` that was exported for evaluation does not use it.
     """
     from bncli.running_stats.conventions import converted_momentum
     from bncli.running_stats.frameworks import convention
@@ -236,7 +237,10 @@ def _inverted(layer: Summary, momentum: float, stated: float | None) -> Finding:
         meant, written, whose = momentum, stated, "PyTorch's"
         said = f"momentum {stated:.6g} ({framework_of(row)}: weighs the old value)"
     hint = LAST_ALONE
-    if momentum < 1:
+    if graph and momentum < 1:
+        hint = "The graph does not use it in evaluation. Before the network is trained on, set "
+        hint += f"momentum={meant:.6g} if {written:.6g} follows {whose} convention."
+    elif momentum < 1:
         hint = f"If {written:.6g} follows {whose} convention, set momentum={meant:.6g} and "
         hint += "re-estimate the running statistics on training data"
         hint += " with bncli recalibrate." if stated is None else "."

@@ -57,17 +57,26 @@ def stated_momentum(module: BatchNormModule | None) -> float | None:
 def said_momentum(module: BatchNormModule | None, momentum: float | None) -> str:
     """A momentum in PyTorch's sense, as a sentence says it, and what the file says for it.
 
-    "momentum 0.1", "momentum none", or, where it is what the file stores and its framework weighs
-    the old value, "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)".
+    "momentum 0.1", "momentum none", or, where the layer's framework weighs the old value,
+    "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)".
     """
-    row, stated = convention_of(module), stated_momentum(module)
+    stored = stored_momentum(module) == (momentum,)
+    return _said(convention_of(module), momentum, stated_momentum(module) if stored else None)
+
+
+def said_by_names(names: str, momentum: float | None) -> str:
+    """As `said_momentum`, of a layer whose tensors alone tell its framework: "keras", "flax"."""
+    from bncli.running_stats.frameworks import CONVENTIONS
+
+    row = next((row for row in CONVENTIONS if row.name.rstrip("3") == names), None)
+    return _said(row, momentum, None)
+
+
+def _said(row: Convention | None, momentum: float | None, stated: float | None) -> str:
+    """A momentum under a convention, which the file may state by another number."""
     own = "none" if momentum is None else f"{momentum:g}"
-    if (
-        row is None
-        or stated is None
-        or row.weighs == "new"
-        or stored_momentum(module) != (momentum,)
-    ):
+    if row is None or row.weighs == "new" or momentum is None:
         return f"momentum {own}"
+    stated = row.momentum_of(momentum) if stated is None else stated
     meaning = f"{framework_of(row)}: weighs the old value; {own} in PyTorch's sense"
     return f"momentum {stated:g} ({meaning})"

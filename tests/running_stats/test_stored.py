@@ -7,6 +7,7 @@ from bncli.running_stats.frameworks import CONVENTIONS
 from bncli.running_stats.stored import (
     convention_of,
     framework_of,
+    said_by_names,
     said_momentum,
     stated_momentum,
     stored_momentum,
@@ -62,7 +63,12 @@ def test_every_framework_has_a_word():
             0.99,
             "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)",
         ),
-        (BatchNormModule("BN", 1e-3, convention="keras3"), None, None, "momentum 0.1"),
+        (
+            BatchNormModule("BN", 1e-3, convention="keras3"),
+            None,
+            None,
+            "momentum 0.9 (Keras: weighs the old value; 0.1 in PyTorch's sense)",
+        ),
         (
             BatchNormModule("BN", momentum=0.1, convention="onnx"),  # what it states follows
             (0.1,),
@@ -78,5 +84,20 @@ def test_the_momentum_of_a_file(module, stored, stated, said):
     assert said_momentum(module, 0.1 if stored is None else stored[0]) == said
 
 
-def test_a_momentum_that_is_not_the_files_is_said_alone():
-    assert said_momentum(KERAS, 0.2) == "momentum 0.2"
+def test_a_momentum_that_is_not_the_files_is_said_in_its_frameworks_sense_too():
+    said = "(Keras: weighs the old value; 0.2 in PyTorch's sense)"
+    assert said_momentum(KERAS, 0.2) == f"momentum 0.8 {said}"
+    assert said_momentum(None, 0.2) == "momentum 0.2"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("keras", "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)"),
+        ("flax", "momentum 0.99 (Flax: weighs the old value; 0.01 in PyTorch's sense)"),
+        ("torch", "momentum 0.01"),
+        ("unheard-of", "momentum 0.01"),
+    ],
+)
+def test_names_of_tensors_tell_the_sense_of_a_momentum(names, said):
+    assert said_by_names(names, 0.01) == said

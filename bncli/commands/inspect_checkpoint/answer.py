@@ -109,41 +109,58 @@ def codes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
 
 
 def settings_remarks(rows: Sequence[Row]) -> Iterator[str]:
-    """Which momentum has another sense in the file, which eps and momentum were assumed, and which
-    of a flag replaced stored ones.
+    """eps and momentum: what the file stores, what was assumed, and which a flag replaced.
+
+    A momentum that weighs the old value in the file's framework is said in its own sense, too.
     """
-    yield from _other_senses(rows)
-    everywhere = []
+    everywhere: dict[str, list[str]] = {"file": [], "assumed": []}
+    rest = []
     for name in ("eps", "momentum"):
-        assumed = [row for row in rows if row[f"{name}_source"] == "assumed"]
-        if name == "momentum":  # which has no default in Haiku, and is not judged there
-            assumed = [row for row in assumed if row.get("convention") != "haiku"]
-        values = {row[name] for row in assumed}
-        said = f"{name} {_number(*values)}" if len(values) == 1 else name
-        if assumed and len(assumed) == len(rows):
-            everywhere.append(said)
-        elif assumed:
-            yield f"{said} is assumed for {len(assumed)} of {len(rows)} layers"
-    if everywhere:
-        verb, none = ("are", "neither") if len(everywhere) > 1 else ("is", "none")
-        yield f"{' and '.join(everywhere)} {verb} assumed: the file stores {none}"
+        for source, said in everywhere.items():
+            some = _from(rows, name, source)
+            if some and len(some) == len(rows):
+                said.append(_values(some, name))
+            elif some and source == "assumed":
+                rest.append(
+                    f"{_values(some, name)} is assumed for {len(some)} of {len(rows)} layers"
+                )
+            elif some:
+                stores = f"the file stores {_values(some, name)}"
+                rest.append(f"{stores} for {len(some)} of {len(rows)} layers")
+    if stored := everywhere["file"]:
+        many = "; " if any(" in " in said and ", " in said for said in stored) else " and "
+        yield f"{many.join(stored)}, from the file"
+    if assumed := everywhere["assumed"]:
+        verb, none = ("are", "neither") if len(assumed) > 1 else ("is", "none")
+        yield f"{' and '.join(assumed)} {verb} assumed: the file stores {none}"
+    yield from rest
     for name in ("eps", "momentum"):
         number = sum(name in cast("list[str]", row["replaced"]) for row in rows)
         if number:
             yield f"--{name} replaces the {name} that the file stores in {counted(number, 'layer')}"
 
 
-def _other_senses(rows: Sequence[Row]) -> Iterator[str]:
-    """What each momentum that a file states means, where it weighs the old value."""
-    stated: dict[str, int] = {}
+def _from(rows: Sequence[Row], name: str, source: str) -> list[Row]:
+    """The layers whose eps or momentum is from there, and is judged."""
+    some = [row for row in rows if row[f"{name}_source"] == source]
+    if (name, source) == ("momentum", "assumed"):  # Haiku has no default, and no rule needs it
+        some = [row for row in some if row["convention"] != "haiku"]
+    return some
+
+
+def _values(rows: Sequence[Row], name: str) -> str:
+    """The eps or the momenta of layers: one, or those of most layers first, with how many."""
+    said: dict[str, int] = {}
     for row in rows:
-        said = row["momentum_said"]
-        if row["momentum_source"] == "file" and isinstance(said, str) and "(" in said:
-            stated[said] = stated.get(said, 0) + 1
-    for said, number in list(stated.items())[:MOST_SENSES]:
-        yield said if number == len(rows) else f"{said} in {counted(number, 'layer')}"
-    if (more := len(stated) - MOST_SENSES) > 0:
-        yield f"{counted(more, 'other momentum', 'other momenta')} in other layers (-v lists them)"
+        each = str(row["momentum_said"]) if name == "momentum" else f"eps {_number(row[name])}"
+        said[each] = said.get(each, 0) + 1
+    if len(said) == 1:
+        return next(iter(said))
+    most = sorted(said.items(), key=lambda item: -item[1])
+    shown = [f"{each} in {counted(number, 'layer')}" for each, number in most[:MOST_SENSES]]
+    if (more := len(most) - MOST_SENSES) > 0:
+        shown.append(f"{more} other {'values' if more > 1 else 'value'} (-v lists them)")
+    return ", ".join(shown)
 
 
 def _number(value: Value) -> str:

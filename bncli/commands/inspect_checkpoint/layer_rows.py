@@ -11,7 +11,6 @@ from bncli.sections.answer import short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.model import BatchNormModule
     from bncli.report import Value
     from bncli.rulebook.layers import Layer
     from bncli.state_dict import LayerRefs
@@ -65,19 +64,26 @@ def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
         "eps": layer.eps,
         "momentum": "none" if layer.momentum is None else layer.momentum,
         "note": " ".join(layer.unread) or None,
-        **_told(layer, refs.module),
+        **_told(layer, refs),
         "mean": _short_range(layer.mean),
         "var": _short_range(layer.var),
         "scale": _short_range(scale),
     }
 
 
-def _told(layer: Layer, module: BatchNormModule | None) -> dict[str, Value]:
+def _told(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
     """What the file says of the layer's framework, and of the momentum in it."""
+    module, own = refs.module, "none" if layer.momentum is None else f"{layer.momentum:g}"
+    if module is None and refs.naming.name == "torch":
+        keys = ("stated_momentum", "convention", "channel_axis")
+        return {**dict.fromkeys(keys), "momentum_said": f"momentum {own}"}
+    from bncli.running_stats.stored import said_by_names, said_momentum, stated_momentum
+
     if module is None:
-        keys = ("stated_momentum", "convention", "channel_axis", "momentum_said")
-        return dict.fromkeys(keys)
-    from bncli.running_stats.stored import said_momentum, stated_momentum
+        return {
+            **dict.fromkeys(("stated_momentum", "convention", "channel_axis")),
+            "momentum_said": said_by_names(refs.naming.name, layer.momentum),
+        }
 
     return {
         "stated_momentum": stated_momentum(module),

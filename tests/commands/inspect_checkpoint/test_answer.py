@@ -128,7 +128,8 @@ def test_a_word_follows_what_fails(run, folder, states):
 def settings_of(*layers):
     """Rows with eps, momentum, where each comes from, and which replace stored ones."""
     keys = ("eps", "eps_source", "momentum", "momentum_source", "replaced")
-    return [dict(zip(keys, layer, strict=True), momentum_said=None) for layer in layers]
+    rows = [dict(zip(keys, layer, strict=True), convention=None) for layer in layers]
+    return [row | {"momentum_said": f"momentum {row['momentum']}"} for row in rows]
 
 
 def test_what_was_assumed_or_replaced_is_said():
@@ -138,13 +139,17 @@ def test_what_was_assumed_or_replaced_is_said():
     ]
     given = (1e-3, "flag", 0.1, "assumed", [])
     assert list(settings_remarks(settings_of(both, given))) == [
-        "eps 1e-05 is assumed for 1 of 2 layers",
         "momentum 0.1 is assumed: the file stores none",
+        "eps 1e-05 is assumed for 1 of 2 layers",
     ]
     stored = (1e-3, "file", "none", "file", [])
-    assert list(settings_remarks(settings_of(stored, stored))) == []
+    assert list(settings_remarks(settings_of(stored, stored))) == [
+        "eps 0.001 and momentum none, from the file",
+    ]
     replaced = (1e-5, "flag", 0.1, "flag", ["eps", "momentum"])
     assert list(settings_remarks(settings_of(replaced, stored))) == [
+        "the file stores eps 0.001 for 1 of 2 layers",
+        "the file stores momentum none for 1 of 2 layers",
         "--eps replaces the eps that the file stores in 1 layer",
         "--momentum replaces the momentum that the file stores in 1 layer",
     ]
@@ -153,11 +158,12 @@ def test_what_was_assumed_or_replaced_is_said():
 def test_a_momentum_with_another_sense_in_the_file_is_said():
     keras, onnx = settings_of(*[(1e-3, "file", 0.01, "file", [])] * 2)
     keras["momentum_said"] = "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)"
-    assert list(settings_remarks([keras, keras])) == [keras["momentum_said"]]
+    said = keras["momentum_said"]
+    assert list(settings_remarks([keras, keras])) == [f"eps 0.001 and {said}, from the file"]
     onnx["momentum_said"] = "momentum 0.99 (ONNX: weighs the old value; 0.01 in PyTorch's sense)"
     assert list(settings_remarks([keras, onnx, keras])) == [
-        f"{keras['momentum_said']} in 2 layers",
-        f"{onnx['momentum_said']} in 1 layer",
+        f"eps 0.001; {keras['momentum_said']} in 2 layers, "
+        f"{onnx['momentum_said']} in 1 layer, from the file"
     ]
 
 
@@ -184,8 +190,13 @@ def test_layers_that_are_left_out_are_counted_in_the_verdict(run, folder, states
 def test_a_flag_that_replaces_a_stored_number_is_said(run, folder):
     torch.save(nn.Sequential(nn.BatchNorm1d(3, eps=1e-3), nn.BatchNorm1d(3)), "net.pt")
     remarks = run("inspect-checkpoint", "net.pt", "--eps", "1e-5", "-f", "json").report["remarks"]
-    assert remarks == ["--eps replaces the eps that the file stores in 1 layer"]
-    assert run("inspect-checkpoint", "net.pt", "-f", "json").report["remarks"] == []
+    assert remarks == [
+        "momentum 0.1, from the file",
+        "--eps replaces the eps that the file stores in 1 layer",
+    ]
+    assert run("inspect-checkpoint", "net.pt", "-f", "json").report["remarks"] == [
+        "eps 0.001 in 1 layer, eps 1e-05 in 1 layer; momentum 0.1, from the file",
+    ]
 
 
 def test_a_long_file_name_is_whole_where_its_verdict_leaves_room(run, folder, states):
