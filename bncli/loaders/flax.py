@@ -26,7 +26,7 @@ from bncli.loaders.msgpack_marks import (
     TRUE,
     Marks,
 )
-from bncli.loaders.names import quoted
+from bncli.loaders.names import Text, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.probes import is_msgpack
 from bncli.model import TensorFile, TensorRef
@@ -122,6 +122,7 @@ class _Tree:
 
     def __init__(self, source: Source) -> None:
         self.marks = Marks(source)
+        self._text = Text(source.path)
         self.arrays: dict[str, _Array] = {}
         self.sizes: dict[str, int] = {}
         self.chunked = False
@@ -147,6 +148,7 @@ class _Tree:
             self._extension(name, count)
         elif kind == NUMBER:
             if "shape/" in name:
+                self._text.take(name)
                 self.sizes[name] = count
         elif kind != TRUE:
             marks.skip(count)
@@ -167,6 +169,7 @@ class _Tree:
             _, axes = marks.mark(LIST)
             if three != 3 or axes > MOST_AXES or name in self.arrays:
                 raise marks.corrupt()
+            self._text.take(name)
             shape = tuple(marks.mark(NUMBER).size for _ in range(axes))
             dtype = marks.text(marks.mark(TEXT))
             _, count = marks.mark(TEXT)

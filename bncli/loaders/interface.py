@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
@@ -22,6 +22,7 @@ from bncli.loaders.registry import STATISTICS, ZIP
 from bncli.model import TensorFile
 
 if TYPE_CHECKING:
+    from bncli.loaders.pickle_records import Pickle
     from bncli.loaders.zip_archive import ZipArchive
 
 HEAD = 4096
@@ -75,6 +76,13 @@ class Source:
 
         return ZipArchive(self.path, self.size, self.read, self.start)
 
+    @cached_property
+    def pickle(self) -> Pickle:
+        """The pickle that the file begins with. Raises as `unpickler.load`."""
+        from bncli.loaders.unpickler import load
+
+        return load(self.path, self, self.start)
+
     @property
     def is_statistics(self) -> bool:
         """Whether it is a statistics file, by the name of its header."""
@@ -118,14 +126,23 @@ def open_source(path: Path) -> Iterator[Source]:
         raise FileError(path, f"it cannot be read ({reason}).") from error
 
 
-def is_lean(text: bytes, free: int, width: int) -> bool:
-    """Whether JSON can be parsed without much more memory than its own size.
+def lean_json(text: bytes, most: int, width: int = 0, **hooks: Any) -> Any:
+    """The value of JSON in UTF-8 that takes no more memory than such JSON should.
 
     Every list, table and value has one of four marks, and costs some hundred bytes once parsed.
-    `free` of them are always fine; beyond that there may be one in `width` bytes.
+    There may be `most` of them, and one more in `width` bytes if that is given. `hooks` are those
+    of `json.loads`. Raises ValueError, also where it is nested too deeply; the caller has bounded
+    the length of the text, which takes up to four times as much once it is decoded.
     """
+    import json
+
     marks = sum(text.count(mark) for mark in (b"[", b"{", b":", b","))
-    return marks <= free + len(text) // width
+    if marks > most + (len(text) // width if width else 0):
+        raise ValueError(marks)
+    try:
+        return json.loads(text.decode("utf-8"), **hooks)
+    except RecursionError as error:
+        raise ValueError from error
 
 
 def check_regular(path: Path) -> None:

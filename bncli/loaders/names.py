@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bncli.errors import FileError, MissingTensorError
+from bncli.errors import FileError, MissingTensorError, UnsupportedFileError
 from bncli.report import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,32 @@ SHOWN = 8
 MOST_NEAR = 5
 """How many parts a sentence names instead of one that is missing."""
 
+MOST_TEXT = 1 << 26
+"""How many bytes of memory the names of a file's tensors may take together."""
+
 _ENDS = re.compile(r"[./]")
+
+
+class Text:
+    """Holds the names of a file to what they may take in memory.
+
+    A full name repeats those of all that the tensor is in, so that a small file can ask for
+    gigabytes of names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = MOST_TEXT
+
+    def take(self, name: str, times: int = 1) -> None:
+        """Count a name that is kept so many times. Raises UnsupportedFileError beyond the bound."""
+        self._left -= sys.getsizeof(name) * times
+        if self._left < 0:
+            raise UnsupportedFileError(
+                self._path,
+                f"the names of its tensors take more than {MOST_TEXT >> 20} MB, most of them what"
+                " they have in common; save it again with shorter names.",
+            )
 
 
 def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str:

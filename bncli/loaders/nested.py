@@ -10,11 +10,11 @@ from bncli.errors import FileError
 from bncli.loaders import tar_archive, torch_zip
 from bncli.loaders.compression import FREE_HELD, HELD_RATIO, MOST_HELD, hold
 from bncli.loaders.interface import Loader, Source
-from bncli.loaders.names import quoted
+from bncli.loaders.names import Text, quoted
 from bncli.loaders.probes import is_tar, is_torch_tar
 from bncli.loaders.registry import CHECKPOINTS, LOADERS, loader_of
 from bncli.loaders.zip_archive import DEFLATED, STORED, Member, ZipArchive
-from bncli.model import BatchNormModule, StoredLayer, TensorFile, TensorRef
+from bncli.model import TensorFile
 
 INNER = tuple(row for row in LOADERS if row.inside)
 """The formats that are read where they lie: their offsets count from the outer file's begin."""
@@ -57,34 +57,27 @@ def open_tensors(source: Source) -> TensorFile:
 
         refused.open_tensors(source)
     stems = Counter(map(_stem, files))
-    tensors: dict[str, TensorRef] = {}
-    modules: dict[str, BatchNormModule] = {}
-    skipped: dict[str, str] = {}
-    layers: dict[str, StoredLayer] = {}
+    text = Text(source.path)
+    found = TensorFile(source.path, "", {})
     for name, file in files.items():
-        prefix = _stem(name) if stems[_stem(name)] == 1 else name
-        new: dict[str, str] = {}
-        for key, ref in file.tensors.items():
-            full = _joined(prefix, key)
-            new[key] = full if full not in tensors else _joined(name, key)
-            tensors[new[key]] = replace(ref, name=new[key])
-        modules |= {_joined(prefix, key): module for key, module in file.modules.items()}
-        skipped |= {_joined(prefix, key): why for key, why in file.skipped.items()}
-        layers |= {
-            _joined(prefix, key): _renamed(layer, prefix, new) for key, layer in file.layers.items()
-        }
+        stem = _stem(name)
+        prefix = stem if stems[stem] == 1 else name
+        for key in file.tensors:
+            text.take(_full(prefix, key))
+        if any(_full(prefix, key) in found.tensors for key in file.tensors):
+            prefix = name
+        text.take(prefix, len(file.modules) + len(file.skipped) + 2 * len(file.layers))
+        found = found.joined(file.under(prefix))
+    skipped = dict(found.skipped)
     for name in _names(source):
         if name.endswith(CHECKPOINTS) and name not in files:
             skipped[name] = NOT_HERE
     containers = " and ".join(sorted({file.container for file in files.values()}))
-    return TensorFile(
-        source.path,
-        f"{containers} in {'tar' if source.archive is None else 'zip'}",
-        tensors,
-        modules,
-        skipped,
-        layers,
-        next(iter(files.values())).without_layers if len(files) == 1 else "",
+    return replace(
+        found,
+        container=f"{containers} in {'tar' if source.archive is None else 'zip'}",
+        skipped=skipped,
+        without_layers=next(iter(files.values())).without_layers if len(files) == 1 else "",
     )
 
 
@@ -93,17 +86,6 @@ def _names(source: Source) -> Iterable[str]:
     if source.archive is not None:
         return source.archive.members
     return (member.name for member in tar_archive.members(source))
-
-
-def _renamed(layer: StoredLayer, prefix: str, new: dict[str, str]) -> StoredLayer:
-    """The same layer, by the new names of its tensors."""
-    front = layer.front
-    if front is not None:
-        bias = front.bias and new.get(front.bias, front.bias)
-        weight = new.get(front.weight, front.weight)
-        front = replace(front, name=_joined(prefix, front.name), weight=weight, bias=bias)
-    tensors = {role: new.get(key, key) for role, key in layer.tensors.items()}
-    return replace(layer, tensors=tensors, front=front)
 
 
 def _inner(source: Source) -> Iterator[tuple[str, Loader, Source]]:
@@ -166,7 +148,7 @@ def _opened(source: Source, name: str, loader: Loader, part: Source) -> TensorFi
         raise type(error)(source.path, problem) from error
 
 
-def _joined(prefix: str, key: str) -> str:
+def _full(prefix: str, key: str) -> str:
     return f"{prefix}.{key}" if key else prefix
 
 

@@ -20,7 +20,6 @@ from bncli.loaders.pickle_records import Dict, Pickle, Record
 from bncli.loaders.probes import is_pickle
 from bncli.loaders.torch_tree import collect
 from bncli.loaders.torch_values import Storage, as_view, class_of
-from bncli.loaders.unpickler import load
 from bncli.model import BatchNormModule, StoredLayer, TensorFile, TensorRef
 
 if TYPE_CHECKING:
@@ -47,16 +46,14 @@ def detect(source: Source) -> bool:
     if not is_pickle(source.head):
         return False
     try:
-        return _is_paddle(load(source.path, source, source.start))
+        return _is_paddle(source.pickle)
     except FileError:
         return False
 
 
 def open_tensors(source: Source) -> TensorFile:
     """The arrays by name, those that lie in parts as one."""
-    pickle = load(source.path, source, source.start)
-    if not _is_paddle(pickle):
-        raise CorruptFileError(source.path, "it has changed while it was read; try again.")
+    pickle = source.pickle
     value = _plain(pickle.value, MOST_NESTED, {})
     plain = Pickle(value, (), pickle.start, pickle.end, pickle.data)
     contents = collect(source.path, plain, partial(_no_storage, source))

@@ -18,7 +18,6 @@ from bncli.loaders.probes import SEARCHED, is_pickle
 from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
 from bncli.loaders.typed import head_text
-from bncli.loaders.unpickler import load
 
 LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
@@ -108,7 +107,7 @@ def refuse_directory(path: Path) -> NoReturn:
 def _refuse_pickle(source: Source) -> NoReturn:
     """Raise the sentence for a pickle that torch.save did not write."""
     try:
-        pickle = load(source.path, source)
+        pickle = source.pickle
     except CorruptFileError:
         # The bytes of arrays stand between the opcodes.
         if b"joblib.numpy_pickle" not in source.head_of(SEARCHED):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.loaders.interface import Source, is_lean
+from bncli.loaders.interface import Source, lean_json
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.model import TensorFile, TensorRef
@@ -19,7 +19,7 @@ FREE_HEADER = 1 << 24
 BYTES_A_HEADER_BYTE = 4
 """How many bytes of elements there must be for each byte of a header beyond that."""
 FREE_MARKS, MARK_WIDTH = 1 << 20, 4
-"""How closely the header's JSON may be packed (`is_lean`): that of a tensor has 3 in 13 bytes."""
+"""How closely the header's JSON may be packed (`lean_json`): that of a tensor has 3 in 13 bytes."""
 
 _DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
@@ -81,7 +81,6 @@ def _header_length(source: Source) -> int:
 
 def _parse(source: Source, text: bytes) -> dict[str, dict[str, Any]]:
     """The header's table without its __metadata__; JSON as strict as the library's own."""
-    import json
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
@@ -96,12 +95,13 @@ def _parse(source: Source, text: bytes) -> dict[str, dict[str, Any]]:
     def constant(name: str) -> NoReturn:
         raise ValueError(name)
 
-    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
-        raise _corrupt(source, "its header has far more lists and values than its tensors need")
     try:
-        table = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
-    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
-        raise _corrupt(source, "its header is not valid JSON") from error
+        table = lean_json(
+            text, FREE_MARKS, MARK_WIDTH, object_pairs_hook=unique, parse_constant=constant
+        )
+    except ValueError as error:
+        fact = "its header is not valid JSON, or has far more values than its tensors need"
+        raise _corrupt(source, fact) from error
     if not isinstance(table, dict):
         raise _corrupt(source, "its header is not a table")
     metadata = table.pop("__metadata__", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
 from bncli.loaders.beside import beside
-from bncli.loaders.interface import Source, check_regular, is_lean, open_source
+from bncli.loaders.interface import Source, check_regular, lean_json, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.registry import LOADERS, loader_of
 from bncli.model import BatchNormModule, TensorFile, TensorRef
@@ -17,7 +17,7 @@ SHARDS = tuple(row for row in LOADERS if row.shard)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
 LARGEST_INDEX = 1 << 25
 FREE_MARKS, MARK_WIDTH = 1 << 18, 16
-"""How closely its JSON may be packed (`is_lean`): a tensor has 2 marks and two names."""
+"""How closely its JSON may be packed (`lean_json`): a tensor has 2 marks and two names."""
 _MARK = b'"weight_map"'
 
 
@@ -96,20 +96,13 @@ def open_shard(path: Path) -> TensorFile:
 
 def _weight_map(source: Source) -> Mapping[str, str]:
     """Names of tensors -> names of files beside the index or below it."""
-    import json
-
-    text = source.read(0, source.size)
-    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
+    try:
+        table = lean_json(source.read(0, source.size), FREE_MARKS, MARK_WIDTH)
+    except ValueError as error:
         raise CorruptFileError(
             source.path,
-            "it has far more lists and values than a table of tensors needs; download the index"
-            " again.",
-        )
-    try:
-        table = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(
-            source.path, "it is not valid JSON; download the index again."
+            "it is not valid JSON, or has far more lists and values than a table of tensors needs;"
+            " download the index again.",
         ) from error
     names = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):

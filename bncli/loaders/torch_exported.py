@@ -6,27 +6,26 @@ PyTorch writes them in three layouts: each weight as a member of its own and a t
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import FileError, UnsupportedFileError
 from bncli.loaders import torch_zip
-from bncli.loaders.interface import Source, is_lean
-from bncli.loaders.names import quoted
+from bncli.loaders.interface import Source, lean_json
+from bncli.loaders.names import Text, quoted
 from bncli.loaders.nested import stored_member
 from bncli.loaders.torch_places import Places, Region
 from bncli.loaders.torch_values import MOST_SIZES, Storage, View
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
-from bncli.model import StoredFront, StoredLayer, TensorFile, TensorRef
+from bncli.model import TensorFile, TensorRef
 
 LARGEST_JSON = 1 << 24
 FREE_MARKS, MARK_WIDTH = 1 << 18, 8
 """How long a graph or a table may be: 7,000 nodes or 13,000 tensors; and how closely packed
-(`is_lean`): PyTorch writes a mark in 7.6 bytes and more."""
+(`lean_json`): PyTorch writes a mark in 7.6 bytes and more."""
 OLD = "serialized_exported_program.json"
 MODEL = re.compile(r"(?:(?P<root>.*)/)?models/(?P<name>[^/]+)\.json")
 WEIGHTS = ("data/weights/{}_weights_config.json", "data/weights/{}.pt")
@@ -70,10 +69,14 @@ def open_tensors(source: Source) -> TensorFile:
         raise _without_graph(source, archive)
     found = TensorFile(source.path, "torch-export", {})
     whys = set()
+    text = Text(source.path)
     for member, (root, name) in programs.items():
         file = _Program(source, archive, root, name).opened(archive.members[member])
         whys.add(file.without_layers)
-        found = _joined(found, file, f"{name or 'program'}." if len(programs) > 1 else "")
+        prefix = (name or "program") if len(programs) > 1 else ""
+        for key in file.tensors if prefix else ():
+            text.take(f"{prefix}.{key}")
+        found = found.joined(file.under(prefix))
     return replace(found, without_layers=whys.pop() if len(whys) == 1 else "")
 
 
@@ -106,7 +109,7 @@ class _Program:
         self._read(WEIGHTS if self.name else OLD_WEIGHTS)
         kept: set[str | None] = set(self.tensors)
         self._read(CONSTANTS if self.name else OLD_CONSTANTS)
-        program = read_json(self.source, self.archive, graph)
+        program = read_json(self.archive, graph)
         modules, layers, why = layers_of(program, self.tensors)
         for layer in layers.values():
             kept.update(layer.tensors.values())
@@ -124,7 +127,7 @@ class _Program:
             if member is None:
                 continue
             if pattern.endswith("_config.json"):
-                self._read_table(read_json(self.source, self.archive, member), member)
+                self._read_table(read_json(self.archive, member), member)
             else:
                 self._read_saved(member)
 
@@ -183,27 +186,22 @@ class _Program:
         self.skipped |= file.skipped
 
 
-def read_json(source: Source, archive: ZipArchive, member: Member) -> Any:
+def read_json(archive: ZipArchive, member: Member) -> Any:
     """The value of a member in JSON, without the stack traces. Raises FileError."""
     archive.check_readable(member)
     if member.size > LARGEST_JSON:
         raise UnsupportedFileError(
-            source.path,
+            archive.path,
             f"its member {quoted(member.name)} has {member.size} bytes, which is more than bncli"
             " reads; save the program's state_dict with torch.save and name that.",
         )
-    if member.method == STORED:
-        plain = archive.plain(member)
-        source.check(plain)
-        text = source.read(plain.offset, plain.nbytes)
-    else:
-        text = bytes(archive.packed(member).read())
-    if is_lean(text, FREE_MARKS, MARK_WIDTH):
-        try:
-            return json.loads(text.decode("utf-8"), object_hook=_short)
-        except (ValueError, RecursionError):
-            pass
-    raise archive.corrupt(f"its member {quoted(member.name)} is not the JSON of a program")
+    try:
+        return lean_json(
+            archive.bytes_of(member, LARGEST_JSON), FREE_MARKS, MARK_WIDTH, object_hook=_short
+        )
+    except ValueError:
+        fact = f"its member {quoted(member.name)} is not the JSON of a program"
+        raise archive.corrupt(fact) from None
 
 
 def _short(table: dict[str, Any]) -> dict[str, Any]:
@@ -239,33 +237,6 @@ def _numbers(entries: Any) -> tuple[int, ...] | None:
             return None
         numbers.append(number)
     return tuple(numbers)
-
-
-def _joined(found: TensorFile, file: TensorFile, prefix: str) -> TensorFile:
-    """What was found and another program, whose names get the prefix."""
-
-    def inside(stored: StoredLayer) -> StoredLayer:
-        front = stored.front
-        if front is not None:
-            bias = None if front.bias is None else prefix + front.bias
-            front = StoredFront(prefix + front.name, prefix + front.weight, bias, front.axis)
-        tensors = {leaf: prefix + name for leaf, name in stored.tensors.items()}
-        return StoredLayer(tensors, front)
-
-    def named(table: Mapping[str, Any]) -> dict[str, Any]:
-        return {prefix + name: value for name, value in table.items()}
-
-    tensors = {
-        prefix + name: replace(ref, name=prefix + name) for name, ref in file.tensors.items()
-    }
-    layers = {prefix + name: inside(stored) for name, stored in file.layers.items()}
-    return replace(
-        found,
-        tensors={**found.tensors, **tensors},
-        modules={**found.modules, **named(file.modules)},
-        skipped={**found.skipped, **named(file.skipped)},
-        layers={**found.layers, **layers},
-    )
 
 
 def _without_graph(source: Source, archive: ZipArchive) -> UnsupportedFileError:

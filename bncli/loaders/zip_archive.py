@@ -211,6 +211,27 @@ class ZipArchive:
             raise self.corrupt(f"its member {_shown(member)} reaches into the directory")
         return offset
 
+    def bytes_of(self, member: Member, most: int) -> bytes:
+        """All of a member, held against its checksum.
+
+        Raises UnsupportedFileError where it is longer than `most`, encrypted or compressed in
+        another way than by DEFLATE, CorruptFileError where it is damaged.
+        """
+        self.check_readable(member)
+        if member.size > most:
+            raise UnsupportedFileError(
+                self.path,
+                f"its member {_shown(member)} has {member.size} bytes, which is more than the"
+                f" {most} that bncli reads.",
+            )
+        if member.method == DEFLATED:
+            return bytes(self.packed(member).read())
+        offset, crc = self.offset(member), self.crc(member)
+        data = self._read(offset, member.size)
+        if crc not in {None, zlib.crc32(data)}:
+            raise unlike_checksum(self.path, member.name)
+        return data
+
     def packed(self, member: Member) -> Packed:
         """The compressed bytes of a deflated member."""
         offset, crc = self.offset(member), self.crc(member)

@@ -183,3 +183,35 @@ class TensorFile:
     skipped: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, StoredLayer] = field(default_factory=dict)
     without_layers: str = ""
+
+    def under(self, prefix: str) -> TensorFile:
+        """The same file with `prefix` and a "." before all names; "" is none."""
+
+        def full(name: str) -> str:
+            return f"{prefix}.{name}" if prefix and name else prefix or name
+
+        def inside(stored: StoredLayer) -> StoredLayer:
+            front = stored.front
+            if front is not None:
+                bias = None if front.bias is None else full(front.bias)
+                front = replace(front, name=full(front.name), weight=full(front.weight), bias=bias)
+            own = {leaf: full(name) for leaf, name in stored.tensors.items()}
+            return replace(stored, tensors=own, front=front)
+
+        return replace(
+            self,
+            tensors={full(k): replace(ref, name=full(k)) for k, ref in self.tensors.items()},
+            modules={full(k): module for k, module in self.modules.items()},
+            skipped={full(k): why for k, why in self.skipped.items()},
+            layers={full(k): inside(stored) for k, stored in self.layers.items()},
+        )
+
+    def joined(self, other: TensorFile) -> TensorFile:
+        """The same file with what is in another one, too; of one name, the other's."""
+        return replace(
+            self,
+            tensors={**self.tensors, **other.tensors},
+            modules={**self.modules, **other.modules},
+            skipped={**self.skipped, **other.skipped},
+            layers={**self.layers, **other.layers},
+        )

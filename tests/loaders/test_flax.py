@@ -206,3 +206,13 @@ def test_a_layer_by_its_name(opened, tmp_path):
     assert np.array_equal(state.running_var, expected)
     assert tree(model())  # the writer leaves its argument as it is
     assert isinstance(model()["params"], dict)
+
+
+def test_names_that_repeat_a_long_one_are_bounded(opened):
+    """6 MB of a file would ask for a gigabyte of names."""
+    values = {f"{i:05}": extension(np.zeros(1, "f4")) for i in range(40_000)}
+    data = msgpack.packb({"params": {"a" * 4000: values}})
+    before = mark()
+    with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than 64 MB"):
+        opened(data)
+    assert grown(before) < 120_000

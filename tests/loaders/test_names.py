@@ -1,11 +1,14 @@
 """PATH::NAME, and what is said where it fits nothing or too much."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from bncli.errors import MissingTensorError, TensorError
-from bncli.loaders import open_file, open_layer, open_tensor, split_spec
+from bncli.errors import MissingTensorError, TensorError, UnsupportedFileError
+from bncli.loaders import names, open_file, open_layer, open_tensor, split_spec
 from bncli.loaders.names import missing, nearest, quoted, under
 
 from .files import saved
@@ -191,3 +194,13 @@ def test_the_tensors_under_a_part(tmp_path):
     )
     with pytest.raises(MissingTensorError, match="there is no part 'bias' in it; did you mean"):
         under(file.path, file.tensors, "bias")
+
+
+def test_names_take_their_memory_and_no_more(monkeypatch):
+    monkeypatch.setattr(names, "MOST_TEXT", 4 * sys.getsizeof("a" * 100))
+    text = names.Text(Path("x"))
+    text.take("a" * 100, 2)
+    text.take("a" * 100)
+    text.take("a" * 100)
+    with pytest.raises(UnsupportedFileError, match="x: the names of its tensors take more than"):
+        text.take("")

@@ -221,3 +221,13 @@ def test_parts_of_other_formats_are_no_checkpoints(tmp_path):
     path = write(tmp_path, {"m/archive_format": b"pt2", "m/data/x.pt": saved(state())})
     with pytest.raises(UnsupportedFileError, match=r"torch\.export"):
         open_file(path)
+
+
+def test_a_members_long_name_is_not_repeated_without_a_bound(tmp_path):
+    one = torch.zeros(1)
+    inner = saved({f"{i}": one for i in range(3000)})
+    path = write(tmp_path, {"a" * 60_000 + ".pth": inner})
+    before = memory.mark()
+    with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than 64 MB"):
+        open_file(path)
+    assert memory.grown(before) < 120_000

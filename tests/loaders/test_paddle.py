@@ -6,7 +6,7 @@ import pytest
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.loaders import open_file
+from bncli.loaders import open_file, unpickler
 from bncli.state_dict import batch_norm_layers, read_state
 
 from .files import assert_same, bits
@@ -139,3 +139,11 @@ def test_dictionaries_that_share_each_other_are_followed_once(opened):
     outer["9"] = inner
     assert_count = len(batch_norm_layers(opened(outer)))
     assert assert_count == 1
+
+
+def test_a_pickle_is_read_once(opened, monkeypatch):
+    calls = []
+    load = unpickler.load
+    monkeypatch.setattr(unpickler, "load", lambda *args: calls.append(args) or load(*args))
+    assert opened(saved(arrays())).container == "paddle"
+    assert len([args for args in calls if not isinstance(args[1], bytes)]) == 1

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import open_source
 from bncli.loaders.zip_archive import DEFLATED, STORED
 
@@ -136,3 +136,21 @@ def damaged(at, value):
 def test_a_directory_that_contradicts_the_file(data, fact, tmp_path):
     with pytest.raises(CorruptFileError, match=fact):
         read_all(tmp_path, data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_bytes_of_a_member_within_a_bound(method, tmp_path):
+    path = tmp_path / "x"
+    with zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr("a", b"12345")
+    with open_source(path) as source:
+        archive = source.archive
+        assert archive.bytes_of(archive.members["a"], 5) == b"12345"
+        with pytest.raises(UnsupportedFileError, match="its member a has 5 bytes, which is more"):
+            archive.bytes_of(archive.members["a"], 4)
+    crc = struct.pack("<L", zlib.crc32(b"12345"))
+    path.write_bytes(path.read_bytes().replace(crc, bytes(4)[:3] + b"x"))
+    with open_source(path) as source:
+        archive = source.archive
+        with pytest.raises(CorruptFileError, match="a does not match its checksum"):
+            archive.bytes_of(archive.members["a"], 5)

@@ -11,7 +11,7 @@ import pytest
 
 from bncli.errors import CorruptFileError, TensorError
 from bncli.files.file_bytes import Checksum, FileBytes
-from bncli.model import TensorRef
+from bncli.model import BatchNormModule, StoredFront, StoredLayer, TensorFile, TensorRef
 
 FLAT = np.arange(60, dtype=np.float32)
 
@@ -138,3 +138,25 @@ def test_one_place_is_the_same_bytes_read_alike(tmp_path):
     assert unpacked(ref).place == unpacked(same).place != ref.place
     assert replace(unpacked(ref), origin=None).place is None
     assert replace(unpacked(ref), origin=(7, 4)).place != unpacked(ref).place
+
+
+def test_a_file_under_a_prefix_has_it_before_every_name():
+    def ref(name):
+        return TensorRef(name, Path("x"), (1,), "float32", (1,), None, "it is empty")
+
+    front = StoredFront("conv", "conv.weight", "conv.bias", 0)
+    layer = StoredLayer({"running_mean": "mean"}, front)
+    module = BatchNormModule("BatchNorm")
+    refs = {name: ref(name) for name in ("", "mean", "conv.weight", "conv.bias")}
+    file = TensorFile(Path("x"), "c", refs, {"bn": module}, {"s": "why"}, {"bn": layer}, "clause")
+    assert file.under("") == file
+    inside = file.under("a")
+    assert list(inside.tensors) == ["a", "a.mean", "a.conv.weight", "a.conv.bias"]
+    assert all(each.name == name for name, each in inside.tensors.items())
+    front = StoredFront("a.conv", "a.conv.weight", "a.conv.bias", 0)
+    assert inside.layers == {"a.bn": StoredLayer({"running_mean": "a.mean"}, front)}
+    assert (inside.modules, inside.skipped) == ({"a.bn": module}, {"a.s": "why"})
+    both = file.joined(inside)
+    assert list(both.tensors) == [*file.tensors, *inside.tensors]
+    assert list(both.layers) == ["bn", "a.bn"]
+    assert both.without_layers == "clause"

@@ -12,7 +12,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.light import dataclass, np
 from bncli.loaders.hdf5.chunks import Chunked
 from bncli.loaders.hdf5.region import Region, little_memory
-from bncli.loaders.names import quoted
+from bncli.loaders.names import Text, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.model import TensorRef
 
@@ -24,7 +24,8 @@ MOST_DEPTH = 64
 LONGEST_NAME = 1024
 BYTES_AN_OBJECT = 24
 """An object takes more than that of a file."""
-LONGEST_TEXT = 1 << 26
+LONGEST_TEXT = 1 << 24
+"""Bytes of an attribute, and characters of all of them."""
 MOST_COMPACT = 1 << 24
 
 Order = Literal["little", "big"]
@@ -82,36 +83,36 @@ def _walk(region: Region, file: Any, found: Objects, most: int) -> Iterator[tupl
     """Every group and dataset with its path, each group once, in the order of their names."""
     from h5py import h5d, h5g, h5l, h5o
 
-    seen = {h5o.get_info(file.id).addr}
-    waiting: list[tuple[str, Any, int]] = [("", h5g.open(file.id, b"/"), 0)]
+    seen: set[int] = set()
+    text = Text(region.path)
+    waiting: list[tuple[str, Any, bytes, int]] = [("", h5g.open(file.id, b"/"), b".", 0)]
     while waiting:
-        path, node, depth = waiting.pop()
-        yield path, node
+        path, parent, own, depth = waiting.pop()
+        node = h5o.open(parent, own)  # not before: each that is open takes kilobytes
         if isinstance(node, h5d.DatasetID):
+            yield path, node
             continue
+        place = h5o.get_info(node).addr
+        if not isinstance(node, h5g.GroupID) or place in seen:
+            continue
+        if depth > MOST_DEPTH:
+            raise region.corrupt("its groups are nested without an end")
+        seen.add(place)
+        yield path, node
         children = []
         for name in _names(region, node, most):
             full = f"{path}/{name.decode('utf-8')}" if path else name.decode("utf-8")
+            text.take(full)
             kind = node.links.get_info(name).type
-            if kind != h5l.TYPE_HARD:
+            if kind == h5l.TYPE_HARD:
+                children.append((full, node, name, depth + 1))
+            else:
                 soft = kind == h5l.TYPE_SOFT
                 found.skipped[full] = (
                     "it is a link to another name in the file"
                     if soft
                     else "it is a link to another file, which is not followed"
                 )
-                continue
-            child = h5o.open(node, name)
-            if isinstance(child, h5g.GroupID):
-                place = h5o.get_info(child).addr
-                if place in seen:
-                    continue
-                seen.add(place)
-            elif not isinstance(child, h5d.DatasetID):
-                continue
-            if depth >= MOST_DEPTH:
-                raise region.corrupt("its groups are nested without an end")
-            children.append((full, child, depth + 1))
         waiting += reversed(children)
 
 
@@ -251,8 +252,8 @@ def _text(region: Region, found: Objects, node: Any, name: str) -> str | list[st
         return None
     value = _value(node, name.encode()) or []
     found.read_texts += len(value) if isinstance(value, str) else sum(map(len, value))
-    if found.read_texts > max(LONGEST_TEXT, region.size):
-        raise region.corrupt("its attributes are longer than the file")
+    if found.read_texts > LONGEST_TEXT:
+        raise region.corrupt("its attributes are longer than those of any model")
     return value
 
 
@@ -264,7 +265,7 @@ def _value(node: Any, name: bytes) -> str | list[str] | None:
     if not isinstance(kind, h5t.TypeStringID) or attribute.get_storage_size() > LONGEST_TEXT:
         return None
     shape = attribute.shape
-    if shape is None or len(shape) > 1:
+    if shape is None or len(shape) > 1 or (shape and shape[0] > MOST_OBJECTS):
         return None
     if kind.is_variable_str():
         if shape:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import UnsupportedFileError
 from bncli.loaders.interface import Source
-from bncli.loaders.zip_archive import STORED, Member, ZipArchive
+from bncli.loaders.zip_archive import STORED, ZipArchive
 from bncli.model import TensorFile
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 WEIGHTS = "model.weights.h5"
 MOST_INFLATED = 1 << 27
 """What is kept in memory of a compressed file inside."""
-LONGEST_CONFIG = 1 << 26
+LONGEST_CONFIG = 1 << 24
+LONGEST_METADATA = 1 << 16
+"""Keras writes three short texts."""
 
 
 def detect(source: Source) -> bool:
@@ -32,7 +34,10 @@ def open_tensors(source: Source) -> TensorFile:
 
     archive = source.archive
     assert archive is not None
-    config = Config(_text(archive, "config.json", source), _text(archive, "metadata.json", source))
+    config = Config(
+        _text(archive, "config.json", LONGEST_CONFIG),
+        _text(archive, "metadata.json", LONGEST_METADATA),
+    )
     return open_region(_weights(archive), config)
 
 
@@ -53,17 +58,13 @@ def _weights(archive: ZipArchive) -> Region:
             f"its member {WEIGHTS} is compressed and has {member.size} bytes; unzip it and name it"
             " (with -0, zip packs it so that it can be read where it is).",
         )
-    data = bytes(archive.packed(member).read())
+    data = archive.bytes_of(member, MOST_INFLATED)
     return Region(archive.path, 0, len(data), data=data)
 
 
-def _text(archive: ZipArchive, name: str, source: Source) -> bytes:
-    """A member's bytes; none where it is missing or cannot be had."""
-    member: Member | None = archive.members.get(name)
-    if member is None or archive.problem(member) or member.size > LONGEST_CONFIG:
+def _text(archive: ZipArchive, name: str, most: int) -> bytes:
+    """A member's bytes; none where it is missing, too long or cannot be had."""
+    member = archive.members.get(name)
+    if member is None or archive.problem(member) or member.size > most:
         return b""
-    if member.method == STORED:
-        plain = archive.plain(member)
-        source.check(plain)
-        return source.read(plain.offset, plain.nbytes)
-    return bytes(archive.packed(member).read())
+    return archive.bytes_of(member, most)

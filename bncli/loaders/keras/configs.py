@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Any
 
 from bncli.light import dataclass
-from bncli.loaders.interface import is_lean
+from bncli.loaders.interface import lean_json
 
 MOST_NODES = 100_000
 MOST_DEPTH = 32
@@ -17,8 +16,8 @@ NO_LAYERS = ("dtype", "optimizer", "loss", "metrics")
 """What a config has that is named and is no layer."""
 INITIALIZERS = {"moving_mean_initializer", "moving_variance_initializer"}
 """What the config of a BatchNormalization has, and so of any class that is made from it."""
-FREE_MARKS, MARK_WIDTH = 1 << 20, 4
-"""How closely a config may be packed (`is_lean`)."""
+MOST_MARKS = 1 << 20
+"""How many marks a config may have (`lean_json`); a layer has some 60."""
 
 
 @dataclass(slots=True)
@@ -55,13 +54,10 @@ class Node:
 
 def parse_config(text: str | bytes) -> Node | None:
     """The model that a config describes; None where the text is no config that can be read."""
-    raw = text.encode() if isinstance(text, str) else text
-    if not is_lean(raw, FREE_MARKS, MARK_WIDTH):
-        return None
     try:
-        value = json.loads(raw)
+        value = lean_json(text.encode() if isinstance(text, str) else text, MOST_MARKS)
         return _Parser().node(value, (), "", 0) if _is_layer(value) else None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 

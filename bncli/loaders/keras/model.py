@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from bncli.light import dataclass
 from bncli.loaders.hdf5.datasets import Objects, read_objects
 from bncli.loaders.hdf5.region import Region, opened, without_user_block
-from bncli.loaders.keras.configs import parse_config
+from bncli.loaders.interface import lean_json
+from bncli.loaders.keras.configs import MOST_MARKS, parse_config
 from bncli.loaders.keras.layers import read_layers
 from bncli.loaders.keras.layouts import is_by_name, is_numbered
 from bncli.model import TensorFile
@@ -62,8 +61,8 @@ def _said(found: Objects, name: str) -> str:
 def _version(archive: Config) -> str:
     """The version in a `.keras` archive's metadata; "" where it is not there."""
     try:
-        said = json.loads(archive.metadata)
-    except (ValueError, RecursionError):
+        said = lean_json(archive.metadata, MOST_MARKS)
+    except ValueError:
         return ""
     version = said.get("keras_version") if isinstance(said, dict) else None
     return version if isinstance(version, str) else ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders.interface import Source
-from bncli.loaders.names import quoted
+from bncli.loaders.names import Text, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.model import TensorRef
 
@@ -24,7 +26,7 @@ FLAGS = (
     "uint32", "uint64", "bfloat16",
 )  # fmt: skip
 """The dtypes by their numbers."""
-MOST_ARRAYS = 1_000_000
+MOST_ARRAYS = 100_000
 LONGEST_NAME = 4_096
 WINDOW = 1 << 16
 """Bytes of a file that are in memory at a time."""
@@ -36,9 +38,9 @@ def read_arrays(source: Source) -> tuple[dict[str, TensorRef], dict[str, str]]:
     Raises CorruptFileError, and UnsupportedFileError for a dtype that is not known.
     """
     reader = _Reader(source)
-    count = reader.count(MOST_ARRAYS)
+    count = reader.count()
     arrays = [reader.array() for _ in range(count)]
-    names = [reader.name() for _ in range(reader.count(MOST_ARRAYS))]
+    names = list(reader.names())
     names = names or [str(number) for number in range(count)]
     if len(set(names)) != count or len(names) != count or reader.at != source.size:
         raise reader.corrupt("its arrays and their names do not fit together")
@@ -80,8 +82,8 @@ class _Reader:
         self.at = begin + count
         return begin
 
-    def numbers(self, layout: str) -> tuple[int, ...]:
-        """The next little-endian numbers, whose widths `layout` has as struct does."""
+    def numbers(self, layout: str) -> tuple[Any, ...]:
+        """The next little-endian numbers or bytes, whose widths `layout` has as struct does."""
         width = struct.calcsize(f"<{layout}")
         begin = self.skip(width)
         if begin < self._base or self.at > self._base + len(self._window):
@@ -89,19 +91,32 @@ class _Reader:
             self._window, self._base = self._source.read(begin, count), begin
         return struct.unpack_from(f"<{layout}", self._window, begin - self._base)
 
-    def count(self, most: int) -> int:
+    def count(self) -> int:
         """The next number, which counts things of at least 4 bytes each."""
-        (count,) = self.numbers("Q")
-        if count > min(most, (self._source.size - self.at) // 4):
+        count: int = self.numbers("Q")[0]
+        if count > (self._source.size - self.at) // 4:
             raise self.corrupt(f"it should hold {count} arrays or names")
+        if count > MOST_ARRAYS:
+            raise UnsupportedFileError(
+                self._source.path,
+                f"it holds {count} arrays, and at most {MOST_ARRAYS} are read; save those of the"
+                " model alone.",
+            )
         return count
 
-    def name(self) -> str:
-        """The next name."""
+    def names(self) -> Iterator[str]:
+        """The names, behind their number."""
+        text = Text(self._source.path)
+        for _ in range(self.count()):
+            name = self._name()
+            text.take(name)
+            yield name
+
+    def _name(self) -> str:
         (length,) = self.numbers("Q")
         if length > LONGEST_NAME:
             raise self.corrupt(f"one of its names should have {length} bytes")
-        raw = bytes(self.numbers(f"{length}B"))
+        raw: bytes = self.numbers(f"{length}s")[0]
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:

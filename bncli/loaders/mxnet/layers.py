@@ -65,7 +65,8 @@ def layers_of(tensors: Mapping[str, TensorRef], nodes: Sequence[Node] | None) ->
         source = node.inputs[0] if node.inputs else None
         front = None
         if source is not None and readers[source] == 1:
-            front = _front(nodes, nodes[source], full)
+            width = tensors[refs["running_mean"]].numel
+            front = _front(nodes, nodes[source], full, tensors, width)
         found.layers[name] = StoredLayer(refs, front)
         found.modules[name] = _module(node)
     return found
@@ -101,8 +102,17 @@ def _is_true(node: Node, key: str, *, default: bool) -> bool:
     return node.attributes.get(key, str(default)).lower() in {"true", "1"}
 
 
-def _front(nodes: Sequence[Node], node: Node, full: Mapping[str, str]) -> StoredFront | None:
-    """The layer in front whose outputs nothing else reads, if it has one weight for each."""
+def _front(
+    nodes: Sequence[Node],
+    node: Node,
+    full: Mapping[str, str],
+    tensors: Mapping[str, TensorRef],
+    width: int,
+) -> StoredFront | None:
+    """The layer in front whose outputs nothing else reads, if it has `width` of them.
+
+    None where one weight serves several outputs, and where weight and bias are not of that shape.
+    """
     if node.op not in FRONTS:
         return None
     if node.op == "Deconvolution" and node.attributes.get("num_group", "1") != "1":
@@ -111,7 +121,12 @@ def _front(nodes: Sequence[Node], node: Node, full: Mapping[str, str]) -> Stored
     weight, bias = (*own, None, None)[:2]
     if weight is None or (len(own) > 1 and bias is None):
         return None
-    return StoredFront(node.name, weight, bias, FRONTS[node.op])
+    axis, shape = FRONTS[node.op], tensors[weight].shape
+    if len(shape) <= axis or shape[axis] != width:
+        return None
+    if bias is not None and tensors[bias].shape != (width,):
+        return None
+    return StoredFront(node.name, weight, bias, axis)
 
 
 def _by_names(tensors: Mapping[str, TensorRef], found: Layers) -> None:

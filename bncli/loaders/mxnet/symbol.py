@@ -8,11 +8,10 @@ from typing import Any
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.light import dataclass
-from bncli.loaders.interface import check_regular, is_lean, open_source
+from bncli.loaders.interface import check_regular, lean_json, open_source
 
-LARGEST = 1 << 26
-FREE_MARKS, MARK_WIDTH = 1 << 20, 8
-"""How closely the JSON may be packed (`is_lean`)."""
+LARGEST, MOST_MARKS = 1 << 24, 1 << 20
+"""How long the JSON may be, and how many marks it may have (`lean_json`); a node has some 40."""
 _EPOCH = re.compile(r"(?:-\d{4})?\.params$")
 
 
@@ -36,19 +35,15 @@ def read_symbol(path: Path) -> list[Node]:
 
     Raises CorruptFileError where it is no such graph.
     """
-    import json
-
     check_regular(path)
     with open_source(path) as source:
         if source.size > LARGEST:
             raise UnsupportedFileError(path, f"it has more than {LARGEST} bytes.")
         text = source.head_of(source.size)
-    if not is_lean(text, FREE_MARKS, MARK_WIDTH):
-        raise _corrupt(path)
     try:
-        graph = json.loads(text.decode("utf-8"))
+        graph = lean_json(text, MOST_MARKS)
         return [_node(node, number) for number, node in enumerate(graph["nodes"])]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise _corrupt(path) from error
 
 

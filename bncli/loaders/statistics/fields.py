@@ -10,13 +10,13 @@ from typing import Any, NoReturn, TypeVar
 
 from bncli.errors import CorruptFileError
 from bncli.light import dataclass
-from bncli.loaders.interface import is_lean
+from bncli.loaders.interface import lean_json
 from bncli.loaders.names import quoted
 from bncli.loaders.registry import STATISTICS
 
-LARGEST = 1 << 26
-FREE_MARKS, MARK_WIDTH = 1 << 20, 8
-"""How closely the header may be packed (`is_lean`): a layer has some 30 marks in 700 bytes."""
+LARGEST, MOST_MARKS = 1 << 24, 1 << 20
+"""How long the header may be, and how many marks it may have (`lean_json`): a layer has some 30
+in 700 bytes."""
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """How numbers stand that JSON has none for."""
 
@@ -33,12 +33,13 @@ def damaged(path: Path, fact: str) -> CorruptFileError:
 
 def parsed(path: Path, text: bytes) -> Fields:
     """The header, which is one JSON object. Raises CorruptFileError."""
-    if len(text) > LARGEST or not is_lean(text, FREE_MARKS, MARK_WIDTH):
+    if len(text) > LARGEST:
         raise damaged(path, f"its {STATISTICS} is far larger than the statistics need")
     try:
-        values = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise damaged(path, f"its {STATISTICS} is not JSON") from None
+        values = lean_json(text, MOST_MARKS, parse_constant=_refuse)
+    except ValueError:
+        fact = f"its {STATISTICS} is not JSON, or far larger than the statistics need"
+        raise damaged(path, fact) from None
     return Fields.of(path, "", values)
 
 

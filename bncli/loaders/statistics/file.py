@@ -11,12 +11,12 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, Usag
 from bncli.files.save import check_writable, refuse_overwriting, replacing
 from bncli.light import np
 from bncli.loaders import npz
-from bncli.loaders.interface import Source, check_regular, open_source
+from bncli.loaders.interface import check_regular, open_source
 from bncli.loaders.registry import STATISTICS
 from bncli.loaders.statistics.columns import Columns, columns
-from bncli.loaders.statistics.fields import parsed
+from bncli.loaders.statistics.fields import LARGEST, parsed
 from bncli.loaders.statistics.header import capture_of, check_version, header_of
-from bncli.loaders.zip_archive import BOMB_RATIO, BOMB_SIZE, STORED, ZipArchive
+from bncli.loaders.zip_archive import BOMB_RATIO, BOMB_SIZE, ZipArchive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,23 +81,12 @@ def open_statistics(path: Path | str) -> Capture:
                     "with --save-stats.",
                 )
             _check_total(path, archive)
-            header = parsed(path, _header(source, archive))
+            header = parsed(path, archive.bytes_of(archive.members[STATISTICS], LARGEST))
             check_version(header)
             tensors = npz.open_tensors(source).tensors
         return capture_of(header, Columns(path, tensors))
     except MemoryError as error:
         raise FileError(path, "there is not enough memory to read it.") from error
-
-
-def _header(source: Source, archive: ZipArchive) -> bytes:
-    """The bytes of the header."""
-    member = archive.members[STATISTICS]
-    archive.check_readable(member)
-    if member.method == STORED:
-        plain = archive.plain(member)
-        source.check(plain)
-        return source.read(plain.offset, plain.nbytes)
-    return bytes(archive.packed(member).read())
 
 
 def _check_total(path: Path, archive: ZipArchive) -> None:

@@ -9,6 +9,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file
 from bncli.loaders.hdf5 import datasets
 from bncli.state_dict import batch_norm_layers
+from tests.loaders import memory
 from tests.loaders.keras_files import vectors
 
 
@@ -175,3 +176,26 @@ def test_without_h5py_one_sentence_says_what_to_install(path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UnsupportedFileError, match=r"needs h5py; install it: pip install h5py\.$"):
         open_file(path)
+
+
+def test_names_that_repeat_long_ones_are_bounded(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file
+        for _ in range(60):
+            group = group.create_group("a" * 1000)
+        group["d"] = np.zeros(4, "f4")
+        for number in range(3000):
+            group[f"{number}"] = group["d"]
+    before = memory.mark()
+    with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than 64 MB"):
+        open_file(path)
+    assert memory.grown(before) < 120_000
+
+
+def test_a_list_of_more_names_than_a_model_has_is_not_read(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["layer_names"] = np.full(7_000_000, b"ab", "S2")
+        file["bn/bn/moving_mean:0"] = file["bn/bn/moving_variance:0"] = np.ones(3, "f4")
+    before = memory.mark()
+    assert len(open_file(path).tensors) == 2
+    assert memory.grown(before) < 80_000

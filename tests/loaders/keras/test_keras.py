@@ -8,6 +8,7 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import keras, open_file
 from bncli.loaders.patches import edits_of
+from tests.loaders import memory
 from tests.loaders.keras_files import archive, keras_3, net_3
 
 GROUPS, NAMES, CONFIG = net_3()
@@ -61,3 +62,22 @@ def test_its_values_are_not_replaced(path):
     file = open_file(path)
     with pytest.raises(UnsupportedFileError, match="tensors in keras files cannot be replaced"):
         edits_of(file, {MEAN: GROUPS["layers/batch_normalization"][2]})
+
+
+HUGE = {
+    "marks": {"config.json": b'{"class_name": "A", "config": [' + b"{},    " * 1_500_000 + b"1]}"},
+    "text": {"config.json": b'{"x": "' + b"a" * (60 << 20) + '\U0001f600"}'.encode()},
+    "metadata": {"metadata.json": b"[" + b"[]," * 2_000_000 + b"1]"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_texts_that_would_take_much_memory_are_not_parsed(kind, path):
+    texts = {"config.json": b"{}", "metadata.json": b"{}", **HUGE[kind]}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("model.weights.h5", WEIGHTS)
+        for name, text in texts.items():
+            packed.writestr(name, text)
+    before = memory.mark()
+    assert open_file(path).layers
+    assert memory.grown(before) < 80_000

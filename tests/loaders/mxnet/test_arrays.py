@@ -9,6 +9,7 @@ import pytest
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file
+from bncli.loaders.mxnet import arrays
 from tests.loaders import memory
 from tests.loaders.files import assert_same
 from tests.loaders.mxnet_files import (
@@ -18,6 +19,7 @@ from tests.loaders.mxnet_files import (
     V3,
     dense,
     listed,
+    model,
     nothing,
     row_sparse,
     saved,
@@ -116,3 +118,11 @@ def test_large_arrays_stay_in_the_file(tmp_path):
     before = memory.mark()
     assert open_file(path).tensors["a"].shape == (nbytes // 4,)
     assert memory.grown(before) < 20_000
+
+
+def test_more_arrays_than_are_read_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.params"
+    path.write_bytes(saved(model()))
+    monkeypatch.setattr(arrays, "MOST_ARRAYS", 9)
+    with pytest.raises(UnsupportedFileError, match="it holds 10 arrays, and at most 9 are read"):
+        open_file(path)

@@ -74,3 +74,12 @@ def test_what_else_reads_a_convolution_or_cuts_it_into_groups(tmp_path):
     graph["nodes"].append({"op": "elemwise_add", "name": "x", "inputs": [[2, 0, 0], [7, 0, 0]]})
     file = opened(tmp_path, model(("bn0",)), json.dumps(graph).encode())
     assert file.layers["bn0"].front is None
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (), (4, 3)])
+def test_a_weight_of_other_outputs_is_not_the_one_in_front(shape, tmp_path):
+    arrays = model(("bn0",))
+    graph = symbol({"bn0": WITH})
+    assert opened(tmp_path, arrays, graph).layers["bn0"].front is not None
+    arrays["arg:conv0_weight"] = np.zeros(shape or (1,))
+    assert opened(tmp_path, arrays, graph).layers["bn0"].front is None

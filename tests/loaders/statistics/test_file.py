@@ -266,7 +266,7 @@ DAMAGE = {
     "deep JSON": ({"bncli.json": b"[" * 100_000}, "its bncli.json is not JSON"),
     "too much JSON": (
         {"bncli.json": b"[" + b"[],[]," * 2_000_000 + b"1]"},
-        "its bncli.json is far larger than the statistics need",
+        "its bncli.json is not JSON, or far larger than the statistics need",
     ),
     "a member that is no array": (
         {"training__within.npy": b"\0" * 200},
