@@ -30,8 +30,9 @@ MOST_TRIES = 2048
 class Weights:
     """The weights with two or more axes of a file, by their names without wrappers, in its order.
 
-    `biases` holds the bias beside each, where there is one, by the same name, and `vectors` what
-    may be a bias that no name tells, or a scale for each channel: each with one axis.
+    `biases` holds the bias beside each, by names or by the file's graph, by the same name, and
+    `vectors` what may be a bias that nothing tells, or a scale for each channel: each with one
+    axis.
     """
 
     refs: Mapping[str, TensorRef]
@@ -51,7 +52,13 @@ class Weights:
                 biases[bare(layer).replace("/", ".")] = ref
             elif ref.ndim >= 2 and ref.dtype in DTYPES and DTYPES[ref.dtype].kind == "float":
                 refs[bare(layer).replace("/", ".")] = ref
-        return cls(refs, {name: ref for name, ref in biases.items() if name in refs}, vectors)
+        beside = {name: ref for name, ref in biases.items() if name in refs}
+        every = {ref.name: ref for ref in file.tensors.values()} if file.biases else {}
+        for name, ref in refs.items():
+            told = every.get(file.biases.get(ref.name, ""))
+            if told is not None and told.numel == max(told.shape, default=1):
+                beside[name] = _flat(told)
+        return cls(refs, beside, vectors)
 
 
 def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dict[str, InFront]:

@@ -173,7 +173,8 @@ class TensorFile:
     a layer's where the file tells it: these are layers whatever they are called. `skipped` says of
     what else is in the file, by name, why it was not read; a layer that is skipped is in both, so
     that nothing finds its tensors by their names. `without_layers` is the reason, where it shows,
-    why the file has no BatchNorm layer: a clause without a full stop.
+    why the file has no BatchNorm layer: a clause without a full stop. `biases` has the full name of
+    the bias that a graph adds behind a weight, by the weight's, where names do not tell it.
     """
 
     path: Path
@@ -183,6 +184,7 @@ class TensorFile:
     skipped: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, StoredLayer] = field(default_factory=dict)
     without_layers: str = ""
+    biases: Mapping[str, str] = field(default_factory=dict)
 
     def under(self, prefix: str) -> TensorFile:
         """The same file with `prefix` and a "." before all names; "" is none."""
@@ -204,6 +206,7 @@ class TensorFile:
             modules={full(k): module for k, module in self.modules.items()},
             skipped={full(k): why for k, why in self.skipped.items()},
             layers={full(k): inside(stored) for k, stored in self.layers.items()},
+            biases={full(k): full(bias) for k, bias in self.biases.items()},
         )
 
     def joined(self, other: TensorFile) -> TensorFile:
@@ -214,4 +217,5 @@ class TensorFile:
             modules={**self.modules, **other.modules},
             skipped={**self.skipped, **other.skipped},
             layers={**self.layers, **other.layers},
+            biases={**self.biases, **other.biases},
         )

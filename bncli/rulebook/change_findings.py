@@ -221,7 +221,10 @@ def _folded(layer: LayerVersion, whole: Whole, case: Case) -> Case:  # noqa: ARG
     """A fold: a warning only where it is wrong."""
     if layer.found.numbers.get("fault"):
         return case
-    return case._replace(severity=Severity.INFO, hint="Nothing needs fixing.")
+    hint = "Nothing needs fixing."
+    if layer.found.numbers.get("bias_known") is False:
+        hint = "Compare the outputs of both networks: the bias could not be compared."
+    return case._replace(severity=Severity.INFO, hint=hint)
 
 
 CASES = {

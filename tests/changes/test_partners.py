@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,10 @@ def test_a_name_in_another_layout_is_the_same_one(two):
         "bn1": ("conv1", True),
         "bn2": ("conv2", False),
     }
+
+
+def test_a_graph_tells_the_bias_beside_a_weight(two):
+    first = two("a.npz", network((4, 8)))
+    arrays = network((4, 8), layers=False) | {"x1": np.zeros(4, np.float32)}
+    told = replace(two("b.npz", arrays), biases={"conv1.weight": "x1", "conv2.weight": "gone"})
+    assert found(first, told) == {"bn1": ("conv1", True), "bn2": ("conv2", False)}

@@ -106,6 +106,13 @@ def test_how_bad_a_state_is(state, numbers, severity):
     assert finding.severity is severity
 
 
+def test_a_fold_whose_bias_is_not_known_is_not_said_to_be_right():
+    (right,) = compared(TRAINED, layer(State.FOLDED, bias_known=True))
+    (unknown,) = compared(TRAINED, layer(State.FOLDED, bias_known=False))
+    assert right.hint == "Nothing needs fixing."
+    assert "the bias could not be compared" in unknown.hint
+
+
 @pytest.mark.parametrize(
     ("count", "batches", "severity"), [(2, 40, NOTE), (1, 40, WARNING), (2, -40, WARNING)]
 )

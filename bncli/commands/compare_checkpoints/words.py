@@ -242,6 +242,9 @@ def _folded(layers: Sequence[LayerVersion]) -> str:
         said += "scale and a shift"
     if all(layer.found.numbers.get("in") == "first" for layer in layers):
         said += " in the first file"
+    unknown = sum(layer.found.numbers.get("bias_known") is False for layer in layers)
+    if unknown and not wrong:
+        said += f", and {counted(unknown, 'bias', 'biases')} could not be compared"
     if not wrong:
         return said
     return f"{said}, {'wrongly' if wrong == len(layers) else f'{wrong} of them wrongly'}"

@@ -95,6 +95,7 @@ class Walk:
         self.tensors: dict[str, TensorRef] = {}
         self.norms: list[Found] = []
         self.operators: Counter[str] = Counter()
+        self.biases: dict[str, str] = {}
         self._make = Tensors(self.messages, Outside(source.path))
         self._bodies: dict[tuple[str, str], Graph] = {}
         self._numbers: Counter[str] = Counter()
@@ -175,10 +176,18 @@ class Walk:
                 self.norms.append(Found(node, scope))
             elif node.op in {"Constant", "Identity", "Cast"}:
                 self._constant(node, scope)
+            elif node.op in {"Conv", "ConvTranspose", "Gemm"}:
+                self._bias(node, scope)
             elif node.op in _WITH_GRAPHS:
                 for name, each in self.messages.attributes(node).items():
                     for place in each.graphs:
                         self._graph(place, self._inside(scope, f"{node.label}/{name}"))
+
+    def _bias(self, node: Node, scope: Scope) -> None:
+        """Keep which tensor is the bias beside a weight; "" where nodes use several with it."""
+        weight, bias = (scope.tensor(name) or "" for name in (*node.inputs[1:3], "", "")[:2])
+        if weight and self.biases.setdefault(weight, bias) != bias:
+            self.biases[weight] = ""
 
     def _inside(self, scope: Scope, name: str) -> Scope:
         """The scope of a graph or a call in another."""

@@ -94,6 +94,10 @@ def test_the_whole_in_one_sentence():
         (some(State.COUNTER, 1), "counter-moved0 differs in the counter alone"),
         (some(State.FOLDED, 3, how=None), "all 3 layers were folded into the layers before them"),
         (
+            some(State.FOLDED, 1, how=None, bias_known=False),
+            "folded0 was folded into the layer before it, and 1 bias could not be compared",
+        ),
+        (
             some(State.FOLDED, 1, how=None, fault="mean", **{"in": "first"}),
             "folded0 was folded into the layer before it in the first file, wrongly",
         ),

@@ -197,3 +197,16 @@ def test_very_many_layers_are_refused(tmp_path, monkeypatch):
     tensors = [*one.tensors, *two.tensors]
     with pytest.raises(UnsupportedFileError, match="more than 1 BatchNormalization nodes"):
         opened(tmp_path, model([one.node, two.node], tensors))
+
+
+def test_the_bias_of_each_weight_is_known_where_it_has_one_alone(tmp_path):
+    weights = [raw(name, torch.rand(3, 2, 1, 1)) for name in ("w1", "w2", "w3")]
+    biases = [raw(name, torch.rand(3)) for name in ("b1", "b2")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"]),
+        helper.make_node("Conv", ["a", "w2", "b1"], ["b"]),
+        helper.make_node("Conv", ["b", "w2", "b2"], ["c"]),
+        helper.make_node("Conv", ["c", "w3"], ["y"]),
+    ]
+    file = opened(tmp_path, model(nodes, [*weights, *biases]))
+    assert file.biases == {"w1": "b1"}

@@ -211,6 +211,7 @@ def _said(fold: _Fold) -> Found | None:
         "residual": _residual(fold, eps),
         "dtype": fold.dtype,
         "bias_off": bias.off,
+        "bias_known": bias.known,
     }
     what = f"folded into {in_prose(after.name)}"
     if faults:
@@ -219,6 +220,8 @@ def _said(fold: _Fold) -> Found | None:
         what = f"{what}, eps {eps:.4g} (fitted)"
     elif single:
         what = f"{what}, eps {eps:.4g}"
+    if not bias.known:
+        what = f"{what}; its bias was not found"
     detail = _detail(fold, left, faults, bias)
     hint = (
         ""
@@ -264,14 +267,14 @@ def _detail(fold: _Fold, eps: tuple[float, ...], faults: dict[str, str], bias: B
         "eps-left-out": "weight / sqrt(running_var)",
     }.get(fold.fit.fault, "weight / sqrt(running_var + eps)")
     other = "first" if fold.where == "second" else "second"
-    times = f"the {fold.where} file's weight in front is the {other}'s times {formula}"
+    times = f"the weight before the layer is that of the {other} file times {formula}"
     where = f"Along axis {fold.axis}" if fold.axis != fold.axis_of_outputs else "In every channel"
     sentences = [f"{where}, {times}, within the rounding of {fold.dtype}."]
     if len(eps) > 1:
         fitting = [f"{each:g}" for each in eps]
         sentences.append(f"eps {', '.join(fitting[:-1])} and {fitting[-1]} fit equally.")
     if not bias.known:
-        sentences.append("No tensor of its width is the bias that the layer needs.")
+        sentences.append("No tensor of its width is the bias that it needs.")
     if bias.off:
         sentences.append(f"The bias is off by up to {bias.off:.3g} in channel {bias.worst}.")
     if len(faults) > 1:

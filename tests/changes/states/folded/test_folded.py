@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from bncli.changes.pair import LayerPair
 from bncli.changes.states import explain
 from bncli.changes.states.folded import find, gone
 from bncli.model.changes import Same, State
-from tests.changes.networks import before, files, known_eps, side, trained
+from tests.changes.networks import before, files, known_eps, ref, side, trained
 
 MODULES = {
     "plain": (lambda: nn.Conv2d(6, 16, 3, bias=False), 0, nn.BatchNorm2d),
@@ -217,7 +218,20 @@ def test_the_first_file_may_be_the_folded_one():
     after = before(fused_by_torch(conv, layer), "conv", "a")
     found = gone(held, after, files([], [held.refs]))
     assert (found.numbers["in"], found.numbers["fault"]) == ("first", None)
-    assert "the first file's weight in front" in found.detail
+    assert "the weight before the layer is that of the second file times" in found.detail
+
+
+def test_a_bias_that_no_tensor_holds_is_said_not_to_be_compared():
+    conv, layer = made("plain")
+    held = side(layer, conv)
+    fused = before(fused_by_torch(conv, layer))
+    of = files([held.refs])
+    right, after = fused.bias, replace(fused, bias=None)
+    found = gone(held, after, of, [ref(conv.weight[:, 0, 0, 0], "other"), right])
+    assert (found.numbers["bias_known"], found.numbers["fault"]) == (True, None)
+    found = gone(held, after, of, [ref(conv.weight[:, 0, 0, 0], "other")])
+    assert (found.numbers["bias_known"], found.numbers["fault"]) == (False, None)
+    assert found.what == "folded into conv, eps 1e-05; its bias was not found"
 
 
 @pytest.mark.parametrize("var", [1.0, 1 - 1e-5])
