@@ -59,6 +59,7 @@ def compare(
         correlation,
         related,
         _others(files, fronts, parts, inside) if weights else None,
+        containers=(a.container, b.container),
     )
 
 

@@ -179,7 +179,8 @@ class Comparison:
     compared, "" for all of it. `layers` are in the first file's order; those of the second alone
     follow. `correlation` is that of the weights with two or more axes, None where there are none to
     compare; `related` says whether they are of one network at two times, None where that cannot be
-    told. `others` is None where other weights were not compared.
+    told. `others` is None where other weights were not compared. `containers` are the formats of
+    the files.
     """
 
     path: str
@@ -190,6 +191,7 @@ class Comparison:
     correlation: float | None = None
     related: bool | None = None
     others: OtherWeights | None = None
+    containers: tuple[str, str] = ("", "")
 
     @property
     def matched(self) -> tuple[LayerVersion, ...]:

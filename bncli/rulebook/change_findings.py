@@ -14,6 +14,7 @@ from bncli.rulebook import changes as rules
 from bncli.rulebook.change_settings import settings_findings
 from bncli.rulebook.change_words import clause_of, copied_words, evidence_of, message_of
 from bncli.rulebook.changes import Expectation, Expected
+from bncli.rulebook.exported import PROGRAMS, in_training_mode
 from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
@@ -64,13 +65,15 @@ class Whole:
     `training` says that some layer's statistics took batches in, `weights` that some weights moved.
     `many` are the states of many layers, of which the findings do not say how far each moved: their
     claims are then one. `copies` are the words by which the names of several layers differ from
-    those of the layers whose tensors they took over: "q_net_target" and "q_net".
+    those of the layers whose tensors they took over: "q_net_target" and "q_net". `traced` has the
+    layers of an ONNX model that was exported in training mode, by name.
     """
 
     training: bool
     weights: bool
     many: frozenset[State] = frozenset()
     copies: frozenset[tuple[str, str]] = frozenset()
+    traced: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, compared: Comparison) -> Whole:
@@ -85,6 +88,11 @@ class Whole:
             or any(layer.before is Same.MOVED for layer in compared.matched),
             frozenset(state for state, count in every.items() if count > FEW),
             frozenset(words for words, count in words_of.items() if count > 1),
+            frozenset(
+                layer.name
+                for layer in compared.matched
+                if compared.containers[1] == "onnx" and runs_in_training(layer, compared, 1)
+            ),
         )
 
 
@@ -116,7 +124,24 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
         elif unrelated:
             apart.append(layer)
     settings = [replace(each, path=compared.other_path) for each in settings_findings(compared)]
-    return findings + settings + _apart(apart, compared)
+    return findings + settings + _in_training_mode(compared) + _apart(apart, compared)
+
+
+def _in_training_mode(compared: Comparison) -> list[Finding]:
+    """BN108 of the layers that one of the two files alone runs with the batch's statistics."""
+    return [
+        replace(in_training_mode(layer.name), path=path)
+        for layer in compared.matched
+        for at, path in enumerate((compared.path, compared.other_path))
+        if runs_in_training(layer, compared, at) and not runs_in_training(layer, compared, 1 - at)
+    ]
+
+
+def runs_in_training(layer: LayerVersion, compared: Comparison, at: int) -> bool:
+    """Whether the first file (0) or the second (1) normalises with the batch when it is run."""
+    module = layer.modules[at]
+    runs = compared.containers[at].startswith(PROGRAMS)
+    return bool(runs and module is not None and module.training)
 
 
 def _apart(layers: Sequence[LayerVersion], compared: Comparison) -> list[Finding]:
@@ -169,11 +194,16 @@ def _statistics(layer: LayerVersion, whole: Whole, case: Case) -> Case:
     if layer.found.numbers.get("cause") == "dead":
         hint = "If a ReLU follows, the layer may not be needed: it passes hardly anything on."
         return case._replace(severity=Severity.INFO, hint=hint)
+    if layer.name in whole.traced:
+        return case._replace(
+            detail="The second file was exported in training mode. It is likely that the export "
+            "moved the statistics: torch.onnx.export runs the network to trace it.",
+            hint="Call model.eval() before the export, and export the first file's network again.",
+        )
     if not whole.weights:
         case = case._replace(
-            detail=f"{case.detail} No weights moved in any layer.".strip(),
             hint="If update_bn or bncli recalibrate made the second file, nothing needs fixing. "
-            "Otherwise call eval() on what is frozen.",
+            "Otherwise call eval() on the network, or on the layers that should not change.",
         )
     if layer.measures.batches != 0:
         return case

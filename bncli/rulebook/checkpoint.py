@@ -53,9 +53,6 @@ MODULES = (
 )
 """The modules whose rules are about checkpoints, in the order of a layer's findings."""
 
-PROGRAMS = ("onnx", "torch-export")
-"""How the names of those containers begin that are run as they stand."""
-
 LAYER_CHECKS: LayerChecks = tuple(
     check for module in MODULES for check in getattr(module, "LAYER_CHECKS", ())
 )
@@ -123,7 +120,7 @@ def checkpoint(file: TensorFile, layers: Sequence[Summary]) -> Checkpoint:
         followers=[name for name in twins if name not in certain],
         shared=structure.shared_layers([refs for name, refs in possible.items() if name in names]),
         averaged=averaged,
-        runs_as_stored=file.container.startswith(PROGRAMS),
+        runs_as_stored=file.container.startswith(exported.PROGRAMS),
         likely=lookalikes.likely_layers(file, possible, names) if by_name else (),
         parameter_dtypes=frozenset(
             ref.dtype

@@ -6,6 +6,9 @@ from bncli.report import Finding, Severity
 from bncli.rulebook.interface import Rule
 from bncli.rulebook.layers import Checkpoint, label
 
+PROGRAMS = ("onnx", "torch-export")
+"""How the names of those containers begin that are run as they stand."""
+
 IN_TRAINING_MODE = Rule(
     "BN108",
     "exported-in-training-mode",
@@ -28,14 +31,19 @@ IN_TRAINING_MODE = Rule(
 def check_training_mode(file: Checkpoint) -> list[Finding]:
     """BN108, where the file is run as it stands."""
     return [
-        IN_TRAINING_MODE.finding(
-            label(layer.name),
-            "the exported layer normalises with the batch, not with running_mean and running_var",
-            {"layer": layer.name, "cause": "training-mode"},
-        )
+        in_training_mode(layer.name)
         for layer in file.layers
         if file.runs_as_stored and layer.module is not None and layer.module.training
     ]
+
+
+def in_training_mode(layer: str) -> Finding:
+    """BN108 of a layer by its name."""
+    return IN_TRAINING_MODE.finding(
+        label(layer),
+        "the exported layer normalises with the batch, not with running_mean and running_var",
+        {"layer": layer, "cause": "training-mode"},
+    )
 
 
 FILE_CHECKS = (check_training_mode,)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bncli.model.changes import Measures, Same, State
-from bncli.report import Severity
-from bncli.rulebook.change_findings import RULES_OF
+from bncli.model import BatchNormModule
+from bncli.model.changes import Comparison, Found, How, LayerVersion, Measures, Same, State
+from bncli.report import Certainty, Severity
+from bncli.rulebook.change_findings import RULES_OF, change_findings
 from bncli.rulebook.changes import STATES, Expectation, Expected
 from tests.rulebook.layers import beyond_its_rule, ill_said
 from tests.rulebook.versions import PLANTED, TRAINED, compared, layer
@@ -188,3 +189,29 @@ def test_networks_that_were_trained_apart_have_one_finding():
     found = compared(*apart, expected=[asked])
     assert [each.code for each in found] == ["BN620", "BN620", "BN621"]
     assert found[2].places == ("bn3",)
+
+
+def exported(found, first=False, second=True, containers=("torch", "onnx")):
+    modules = [BatchNormModule("BatchNorm", 1e-5, 0.1, training=each) for each in (first, second)]
+    made = LayerVersion("bn", "bn", How.NAME, Certainty.CERTAIN, found, modules=tuple(modules))
+    return change_findings(Comparison("a.pt", "b.onnx", "", "", (made,), containers=containers))
+
+
+def test_a_file_that_was_exported_in_training_mode_is_told():
+    (finding,) = exported(Found(State.IDENTICAL))
+    assert (finding.code, finding.subject, finding.path) == ("BN108", "bn", "b.onnx")
+    (finding,) = exported(Found(State.IDENTICAL), True, False, ("torch-export", "onnx"))
+    assert finding.path == "a.pt"
+    assert exported(Found(State.IDENTICAL), True, True, ("onnx", "onnx")) == []  # no difference
+    assert (
+        exported(Found(State.IDENTICAL), containers=("torch", "torch")) == []
+    )  # a module's mode at saving
+
+
+def test_statistics_that_an_export_in_training_mode_moved():
+    moved, mode = exported(Found(State.STATISTICS, "the statistics moved"))
+    assert [moved.code, mode.code] == ["BN611", "BN108"]
+    assert "It is likely that the export moved the statistics" in moved.detail
+    assert moved.hint.startswith("Call model.eval() before the export")
+    moved, _ = exported(Found(State.STATISTICS), containers=("torch", "torch-export"))
+    assert "export" not in moved.detail  # which runs nothing with numbers
