@@ -9,9 +9,10 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import FileError
+from bncli.errors import FileError, UnsupportedFileError
 from bncli.light import dataclass, np
 from bncli.loaders.hdf5.region import Region, opened
+from bncli.loaders.names import quoted
 from bncli.loaders.zip_archive import BOMB_RATIO, BOMB_SIZE
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 FILTERS = {DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32"}
 OTHER_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "LZF", 32001: "Blosc"}
+
+MOST_CHUNKS = 1 << 18
+MOST_ASKED = 1 << 12
+"""Of chunks, and where the library has to be asked for each by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +66,35 @@ class Chunked:
                 fill = np.zeros((), self.dtype)
                 dataset.get_create_plist().get_fill_value(fill)
                 whole[...] = fill
-                count = dataset.get_num_chunks()
-                if count > _product(
-                    tuple(-(-n // m) for n, m in zip(self.shape, self.chunk, strict=True))
-                ):
-                    raise self._corrupt()
-                for number in range(count):
-                    info = dataset.get_chunk_info(number)
-                    offset, size = info.byte_offset, info.size
+                for begins, mask, offset, size in self._stored(dataset):
                     if offset is None or offset + size > self.region.size:
                         raise self._corrupt()
-                    self._place(whole, info.chunk_offset, read(offset, size), info.filter_mask)
+                    self._place(whole, begins, read(offset, size), mask)
         except MemoryError:
             raise FileError(self.region.path, "there is not enough memory to read it.") from None
         return whole.reshape(-1)
+
+    def _stored(self, dataset: Any) -> list[Any]:
+        """Where its chunks begin, the filters each left out, and its place and size in the file.
+
+        The library walks its index once for `chunk_iter`, which HDF5 has from 1.12.3 on, and from
+        its beginning for each number that `get_chunk_info` is asked for.
+        """
+        count = dataset.get_num_chunks()
+        walks = hasattr(dataset, "chunk_iter")
+        if count > (MOST_CHUNKS if walks else MOST_ASKED):
+            raise UnsupportedFileError(
+                self.region.path,
+                f"{quoted(self.name.decode())} is in {count:,} chunks; save it in fewer, or whole.",
+            )
+        places = (-(-n // m) for n, m in zip(self.shape, self.chunk, strict=True))
+        if count > _product(tuple(places)):
+            raise self._corrupt()
+        if not walks:
+            return [tuple(dataset.get_chunk_info(number)) for number in range(count)]
+        stored: list[Any] = []
+        dataset.chunk_iter(lambda chunk: stored.append(tuple(chunk)))
+        return stored
 
     def _place(
         self, whole: NDArray[Any], begins: tuple[int, ...], packed: bytes, mask: int
@@ -111,8 +131,6 @@ class Chunked:
         return packed
 
     def _corrupt(self) -> FileError:
-        from bncli.loaders.names import quoted
-
         return self.region.corrupt(f"a chunk of {quoted(self.name.decode())} is not as it says")
 
 

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from bncli.errors import CorruptFileError
+from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders import open_file
+from bncli.loaders.hdf5 import chunks
 
 VALUES = np.random.default_rng(0).standard_normal((23, 7)).astype(">f4")
 
@@ -60,12 +61,31 @@ def test_a_chunk_that_is_not_as_it_says(path, chunk):
 def test_a_few_bytes_that_claim_terabytes_are_not_read(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("a", (1 << 40,), "f4", chunks=(1 << 10,))[:10] = 1
-        file.create_dataset(
+        made = file.create_dataset(
             "b", (10,), "f4", maxshape=(None,), chunks=(1 << 28,), compression="gzip"
-        )[:] = 1
+        )
+        made.id.write_direct_chunk((0,), zlib.compress(bytes(40)))
     tensors = open_file(path).tensors
     assert "stored bytes cannot be its 4398046511104 bytes" in tensors["a"].unreadable
     assert "stored bytes cannot be" in tensors["b"].unreadable
+
+
+def many_chunks(path, count):
+    values = np.arange(count, dtype="f4")
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("a", (count,), "f4", chunks=(1,))
+        for number in range(count):
+            made.id.write_direct_chunk((number,), values[number].tobytes())
+    return values
+
+
+def test_the_index_of_chunks_is_walked_once(path, monkeypatch):
+    values = many_chunks(path, 3000)
+    monkeypatch.setattr(chunks, "MOST_ASKED", 0)  # what is asked for each chunk by its number
+    assert np.array_equal(open_file(path).tensors["a"].read(), values)
+    monkeypatch.setattr(chunks, "MOST_CHUNKS", 2999)
+    with pytest.raises(UnsupportedFileError, match="/a is in 3,000 chunks"):
+        open_file(path).tensors["a"].read()
 
 
 def test_other_filters_are_named_and_never_loaded(path):
