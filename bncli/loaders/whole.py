@@ -12,7 +12,6 @@ from pathlib import Path
 
 from bncli.errors import FileError
 from bncli.light import dataclass
-from bncli.loaders import sharded
 from bncli.loaders.interface import is_statistics_file
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS
@@ -96,7 +95,7 @@ class Models:
                 self._indexes[folder] = {
                     shard: index
                     for index in reversed(self._indexes_in(folder))
-                    for shard in sharded.shard_paths(index)
+                    for shard in _shard_paths(index)
                 }
             if path in self._indexes[folder]:
                 return self._indexes[folder][path]
@@ -105,14 +104,12 @@ class Models:
     def _indexes_in(self, folder: Path) -> list[Path]:
         """What is called like an index and is one."""
         named = [folder / name for name in self._listed(folder) if INDEX.search(name)]
-        return [path for path in named if sharded.shard_paths(path)]
+        return [path for path in named if _shard_paths(path)]
 
     def _of_folder(self, folder: Path) -> Path | None:
         """The one model that lies in the folder; None where there is none, or are several."""
         indexes = self._indexes_in(folder)
-        whole = [
-            index for index in indexes if all(path.is_file() for path in sharded.shard_paths(index))
-        ]
+        whole = [index for index in indexes if all(path.is_file() for path in _shard_paths(index))]
         if whole:
             return whole[0] if len(whole) == 1 else None
         files = [folder / name for name in self._listed(folder) if name.endswith(CHECKPOINTS)]
@@ -146,18 +143,29 @@ def open_shards(shards: Shards) -> TensorFile:
             f" model, of which {listed(shards.missing)}"
             f" {'is' if len(shards.missing) == 1 else 'are'} missing; download the rest too.",
         )
-    return sharded.merged(first, map(sharded.open_shard, shards.files))
+    from bncli.loaders.sharded import merged, open_shard
+
+    return merged(first, map(open_shard, shards.files))
 
 
 def _overlap(files: tuple[Path, ...]) -> bool:
     """Whether two of the files have a tensor of one name; what cannot be read has none."""
+    from bncli.loaders.sharded import open_shard
+
     seen: set[str] = set()
     for path in files:
         try:
-            names = sharded.open_shard(path).tensors.keys()
+            names = open_shard(path).tensors.keys()
         except FileError:
             continue
         if not seen.isdisjoint(names):
             return True
         seen |= names
     return False
+
+
+def _shard_paths(index: Path) -> tuple[Path, ...]:
+    """The shards that a file names, if it is an index; few folders have one."""
+    from bncli.loaders.sharded import shard_paths
+
+    return shard_paths(index)
