@@ -13,7 +13,7 @@ from bncli.light import dataclass
 from bncli.state_dict.names import BIASES, has_trees, split_any
 
 if TYPE_CHECKING:
-    from bncli.model import TensorFile, TensorRef
+    from bncli.model import StoredFront, TensorFile, TensorRef
     from bncli.state_dict import LayerRefs
 
 OUT_FIRST = ("weight", "W")
@@ -70,23 +70,32 @@ def in_front(file: TensorFile, layers: Mapping[str, LayerRefs]) -> dict[str, InF
     front of some layer, that holds for all whose tensors it tells.
     """
     told = {
-        name: InFront(
-            front.name,
-            file.tensors[front.weight],
-            None if front.bias is None else file.tensors.get(front.bias),
-            front.axis,
-        )
+        name: each
         for name, stored in file.layers.items()
-        if name in layers and (front := stored.front) is not None and front.weight in file.tensors
+        if name in layers and (each := _told(file, stored.front, layers[name])) is not None
     }
     taken = {each.weight.name for each in told.values()}
-    known = file.layers if told else ()  # a graph knows also in front of which there is nothing
+    # A graph, which says eps too, knows also in front of which there is nothing.
+    known = {n for n in file.layers if (m := file.modules.get(n)) is not None and m.eps is not None}
     found = _Search(file, layers).found()
     return told | {
         name: each
         for name, each in found.items()
-        if each.weight.name not in taken and name not in known
+        if each.weight.name not in taken and not (told and name in known)
     }
+
+
+def _told(file: TensorFile, front: StoredFront | None, layer: LayerRefs) -> InFront | None:
+    """What a file says is in front of a layer, if it has as many output channels as the layer."""
+    if front is None or front.weight not in file.tensors:
+        return None
+    weight = file.tensors[front.weight]
+    bias = None if front.bias is None else file.tensors.get(front.bias)
+    width = next((ref.numel for ref in layer.tensors.values()), 0)
+    fits = 0 <= front.axis < weight.ndim and weight.shape[front.axis] == width
+    if not fits or (bias is not None and bias.numel != width):
+        return None
+    return InFront(front.name, weight, bias, front.axis)
 
 
 class _Search:

@@ -385,3 +385,12 @@ def test_a_convolution_that_the_file_puts_before_one_layer_is_before_no_other():
     file = replace(made(tensors), layers=stored)
     layers = {layer.name: layer for layer in batch_norm_layers(file)}
     assert list(in_front(file, layers)) == ["other"]
+
+
+def test_what_the_file_tells_does_not_hold_where_the_weight_does_not_fit():
+    tensors = {"k": np.zeros((8, 3)), "kb": np.zeros(4)} | norm("n", 8, 1)
+    own = {leaf: f"n.{leaf}" for leaf in KERAS}
+    for wrong in (("k", None, 1), ("k", None, 2), ("k", None, -1), ("k", "kb", 0), ("x", None, 0)):
+        file = replace(made(tensors), layers={"n": StoredLayer(own, StoredFront("c", *wrong))})
+        layers = {layer.name: layer for layer in batch_norm_layers(file)}
+        assert in_front(file, layers) == {}, wrong

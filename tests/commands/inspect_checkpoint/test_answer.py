@@ -161,10 +161,8 @@ def test_a_momentum_with_another_sense_in_the_file_is_said():
     said = keras["momentum_said"]
     assert list(settings_remarks([keras, keras])) == [f"eps 0.001 and {said}, from the file"]
     onnx["momentum_said"] = "momentum 0.99 (ONNX: weighs the old value; 0.01 in PyTorch's sense)"
-    assert list(settings_remarks([keras, onnx, keras])) == [
-        f"eps 0.001; {keras['momentum_said']} in 2 layers, "
-        f"{onnx['momentum_said']} in 1 layer, from the file"
-    ]
+    momenta = f"{keras['momentum_said']} in 2 layers, {onnx['momentum_said']} in 1 layer"
+    assert list(settings_remarks([keras, onnx, keras])) == [f"eps 0.001; {momenta}, from the file"]
 
 
 def test_the_eps_of_each_layer_is_shown_where_they_differ(run, folder, states):
