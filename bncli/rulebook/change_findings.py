@@ -31,6 +31,7 @@ MISTAKES = frozenset(
     {
         "weight-neutral",
         "bias-neutral",
+        "affine-neutral",
         "kernel-transposed",
         "kernel-flipped",
         "channels-exchanged",
@@ -38,6 +39,9 @@ MISTAKES = frozenset(
     }
 )
 """The causes of weights that differ as no training makes them."""
+
+RECALIBRATED = ("torch-zip", "torch-legacy", "torchscript", "safetensors", "npz")
+"""How the names of those containers begin whose statistics bncli recalibrate can replace."""
 
 TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
 """The states of a layer whose statistics took batches in."""
@@ -120,11 +124,27 @@ def change_findings(compared: Comparison, expected: Sequence[Expectation] = ()) 
             numbers = layer.found.numbers
             first = "first" in (numbers.get("missing_in"), numbers.get("in"))
             path = compared.path if first else compared.other_path
-            findings.append(replace(finding, path=path))
+            findings.append(_in_file(replace(finding, path=path), layer, compared))
         elif unrelated:
             apart.append(layer)
     settings = [replace(each, path=compared.other_path) for each in settings_findings(compared)]
-    return findings + settings + _in_training_mode(compared) + _apart(apart, compared)
+    settings += _in_training_mode(compared)
+    by_name = {label(layer.name): layer for layer in compared.matched}
+    findings += [_in_file(each, by_name[each.subject], compared) for each in settings]
+    return findings + _apart(apart, compared)
+
+
+def _in_file(finding: Finding, layer: LayerVersion, compared: Comparison) -> Finding:
+    """The finding with its place as the second file names it, and a fix for files of its kind."""
+    second = finding.path == compared.other_path
+    container = compared.containers[second]
+    if container and not container.startswith(RECALIBRATED):
+        again = finding.hint.replace("with bncli recalibrate", "in the file's own framework")
+        finding = replace(finding, hint=again)
+    if not second or not layer.name or layer.other_name in ("", layer.name):
+        return finding
+    place = f"{compared.other_path}::{layer.other_name}"
+    return replace(finding, where=f"{place} ({layer.name} in {compared.path})")
 
 
 def _in_training_mode(compared: Comparison) -> list[Finding]:

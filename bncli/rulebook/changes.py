@@ -49,7 +49,7 @@ WEIGHTS_ALONE = Rule(
     "to the rounding of a dtype. It is a warning if other layers' statistics moved, or if the "
     "layer's counter did: then the network was in train(), and this layer took nothing in (its "
     "momentum is 0, it was in eval(), or the buffers that were saved are not those that were "
-    "trained); or if no training does this: a weight that is 1, or a bias that is 0, in every "
+    "trained); or if no training does this: a weight that is 1 or a bias that is 0 in every "
     "channel, a kernel that is transposed or flipped, input and output channels that are "
     "exchanged, output channels in another order. Otherwise it is a note.",
     certainty="Certain as a fact, or likely where the match of the layers is.",

@@ -215,3 +215,25 @@ def test_statistics_that_an_export_in_training_mode_moved():
     assert moved.hint.startswith("Call model.eval() before the export")
     moved, _ = exported(Found(State.STATISTICS), containers=("torch", "torch-export"))
     assert "export" not in moved.detail  # which runs nothing with numbers
+
+
+def test_a_place_is_named_as_the_second_file_names_it():
+    found = Found(State.RESET, "it is reset", hint="Estimate them with bncli recalibrate.")
+    made = LayerVersion("bn", "block/norm", How.VALUES, Certainty.CERTAIN, found)
+    (finding,) = change_findings(Comparison("a.pt", "b.h5", "", "", (made,)))
+    assert finding.subject == "bn"
+    assert finding.where == "b.h5::block/norm (bn in a.pt)"
+    (finding,) = change_findings(
+        Comparison("a.pt", "b.h5", "", "", (replace(made, other_name="bn"),))
+    )
+    assert finding.where == ""
+
+
+@pytest.mark.parametrize(("container", "can"), [("keras", False), ("safetensors", True)])
+def test_recalibrate_is_named_for_files_that_it_writes(container, can):
+    found = Found(State.RESET, "it is reset", hint="Estimate them with bncli recalibrate.")
+    made = LayerVersion("bn", "bn", How.NAME, Certainty.CERTAIN, found)
+    containers = ("torch-zip", container)
+    (finding,) = change_findings(Comparison("a", "b", "", "", (made,), containers=containers))
+    assert ("bncli recalibrate" in finding.hint) is can
+    assert ("in the file's own framework" in finding.hint) is not can

@@ -65,9 +65,9 @@ COLUMNS = (
     Column("batches", "batches"),
     Column("moved", "moved (std)"),
     Column("effect", "effect"),
-    Column("ratio", "var ratio", spare=1),
-    Column("change", "weights moved", spare=2),
-    Column("other", "in the second file", spare=3),
+    Column("ratio", "var ratio", spare=2),
+    Column("change", "weights moved", spare=3),
+    Column("other", "in the second file", spare=1),
 )
 
 

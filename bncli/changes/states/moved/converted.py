@@ -52,24 +52,33 @@ def converted(pair: LayerPair) -> Found | None:
 
 
 def _neutral(pair: LayerPair, moved: list[str]) -> Found | None:
-    """The weight that became 1, or the bias that became 0, in every channel of several."""
-    if len(moved) > 1 or pair.before is Same.MOVED:
+    """The weight that became 1, the bias that became 0, or both, in every channel of several."""
+    if pair.before is Same.MOVED:
         return None
-    leaf = moved[0]
-    ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
-    value = NEUTRAL[leaf]
-    if ours is None or theirs is None or len(theirs) < 2 or (theirs != value).any():
-        return None
-    if (ours == value).any():
-        return None
-    hint = f"Take {leaf} from the first file."
-    if leaf == "weight":
+    for leaf in moved:
+        ours, theirs = pair.a.vector(leaf), pair.b.vector(leaf)
+        value = NEUTRAL[leaf]
+        if ours is None or theirs is None or len(theirs) < 2 or (theirs != value).any():
+            return None
+        if (ours == value).any():
+            return None
+    both = len(moved) > 1
+    names = " and ".join(moved)
+    hint = f"Take {names} from the first file."
+    if both:
+        hint = (
+            "Take weight and bias from the first file, unless its network applies none, as with "
+            "affine=False."
+        )
+    elif moved == ["weight"]:
         hint = (
             "Take weight from the first file, unless its network does not apply it, as with "
             "fix_gamma=True in MXNet."
         )
-    numbers: dict[str, Value] = {"cause": f"{leaf}-neutral", "own_moved": True, "counted": False}
-    what = f"{leaf} is {value:g} in every channel of the second file"
+    cause = "affine-neutral" if both else f"{moved[0]}-neutral"
+    numbers: dict[str, Value] = {"cause": cause, "own_moved": True, "counted": False}
+    values = "weight is 1 and bias 0" if both else f"{names} is {NEUTRAL[moved[0]]:g}"
+    what = f"{values} in every channel of the second file"
     return Found(State.WEIGHTS, what, numbers=numbers, hint=hint)
 
 

@@ -95,4 +95,7 @@ def test_a_weight_that_became_1_or_a_bias_0(leaf, value):
     assert f"{leaf} is {value:g} in every channel" in found.what
     assert converted(pair(b, a)) is None  # training may have begun there
     both = {"weight": np.ones(8, np.float32), "bias": np.zeros(8, np.float32)}
-    assert converted(pair(a, a | both)) is None
+    found = converted(pair(a, a | both))
+    assert found.what == "weight is 1 and bias 0 in every channel of the second file"
+    assert found.numbers["cause"] == "affine-neutral"
+    assert converted(pair(a, a | both | {"bias": a["bias"] + 1})) is None  # one of two
