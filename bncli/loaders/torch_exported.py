@@ -110,14 +110,20 @@ class _Program:
         kept: set[str | None] = set(self.tensors)
         self._read(CONSTANTS if self.name else OLD_CONSTANTS)
         program = read_json(self.archive, graph)
-        modules, layers, why = layers_of(program, self.tensors)
-        for layer in layers.values():
+        found = layers_of(program, self.tensors)
+        for layer in found.layers.values():
             kept.update(layer.tensors.values())
             if layer.front is not None:
                 kept.update((layer.front.weight, layer.front.bias))
         tensors = {name: ref for name, ref in self.tensors.items() if name in kept}
         return TensorFile(
-            self.source.path, "torch-export", tensors, modules, self.skipped, layers, why
+            self.source.path,
+            "torch-export",
+            tensors | found.unknown,
+            found.modules,
+            self.skipped | found.skipped,
+            found.layers,
+            found.without_layers,
         )
 
     def _read(self, patterns: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from bncli.light import dataclass
@@ -21,6 +21,8 @@ NORMS = {
     "_batch_norm_with_update_functional", "_batch_norm_no_update",
 }  # fmt: skip
 """The operators of PyTorch that are a BatchNorm."""
+INSTANCE_NORMS = {"instance_norm", "cudnn_instance_norm"}
+INSTANCE_NORM = "its graph runs it as an InstanceNorm"
 ALWAYS = {"_batch_norm_with_update": True, "_batch_norm_with_update_functional": True}
 NEVER = {"_native_batch_norm_legit_no_training": False, "_batch_norm_no_update": False}
 """Operators whose name says whether they normalise with the batch, as no argument does."""
@@ -85,14 +87,24 @@ class _Node:
         return value if isinstance(value, bool) else None
 
 
-Found = tuple[dict[str, BatchNormModule], dict[str, StoredLayer], str]
+@dataclass(slots=True)
+class Found:
+    """What `TensorFile` has of a program's layers.
+
+    `unknown` are tensors of layers that the program computes.
+    """
+
+    modules: dict[str, BatchNormModule] = field(default_factory=dict)
+    layers: dict[str, StoredLayer] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, TensorRef] = field(default_factory=dict)
+    without_layers: str = ""
 
 
 def layers_of(program: Any, tensors: Mapping[str, TensorRef]) -> Found:
     """The BatchNorm layers of a program by name: their modules, and their tensors.
 
-    The last is the reason why there are none, where the graph shows it. Nothing is raised: what is
-    not as the schema has it is left out.
+    Nothing is raised: what is not as the schema has it is left out.
     """
     return _Search(tensors).found(program)
 
@@ -106,8 +118,8 @@ class _Search:
         for full, ref in tensors.items():
             if ref.place is not None:
                 self.first.setdefault((_leaf(full), ref.place), full)
-        self.modules: dict[str, BatchNormModule] = {}
-        self.layers: dict[str, StoredLayer] = {}
+        self.result = Found()
+        self.modules, self.layers = self.result.modules, self.result.layers
         self.owners: dict[tuple[str, ...], str] = {}
         self.convolutions = 0
         self.norms = 0
@@ -126,13 +138,12 @@ class _Search:
         self._drop_shared_fronts()
         self._name_twins()
         has_buffers = any(name.endswith("running_mean") for name in self.tensors)
-        why = ""
         if self.convolutions and not self.norms and not has_buffers:
-            why = (
+            self.result.without_layers = (
                 "its graph has convolutions and no batch_norm (there was none, or it was folded"
                 " into the convolutions before the export)"
             )
-        return self.modules, self.layers, why
+        return self.result
 
     def _read(self, graph: Any, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
         """Follow the nodes of a graph in order; the graphs inside, with the tensors they get."""
@@ -148,12 +159,18 @@ class _Search:
             elif node.operator in NORMS:
                 self.norms += 1
                 self._add(node, names)
+            elif node.operator in INSTANCE_NORMS:
+                self._skip(node, names, INSTANCE_NORM)
             self.convolutions += node.operator in CONVOLUTIONS
             yield from _inside(node, names)
 
     def _add(self, node: _Node, names: _Names) -> None:
         """Add the layer that a node is, if the program has tensors of it."""
         values = {leaf: node.tensor(leaf) for leaf in VECTORS}
+        maker = names.makers.get(values["running_mean"])
+        if maker is not None and maker.operator == "repeat":  # once for each sample
+            self._skip(node, names, INSTANCE_NORM)
+            return
         full = {leaf: names.tensors.get(value, "") for leaf, value in values.items()}
         full = {leaf: self._first(name) for leaf, name in full.items() if name in self.tensors}
         # What training makes of the statistics is what the next use of the layer takes.
@@ -162,13 +179,41 @@ class _Search:
                 names.tensors[output] = full[leaf]
         if not full or tuple(full.values()) in self.owners:
             return
+        given = {leaf: value for leaf, value in values.items() if value and leaf not in full}
+        for leaf in VECTORS[:2]:
+            if leaf in given:
+                self._skip(node, names, f"its {leaf} {_origin(given[leaf], names)}")
+                return
         name = self._name(node, full)
         counter = f"{name}.{COUNTER}" if name else COUNTER
         if counter in self.tensors:
             full[COUNTER] = counter
         self.owners[tuple(full[leaf] for leaf in VECTORS if leaf in full)] = name
         self.modules[name] = _module(node, values)
-        self.layers[name] = StoredLayer(full, self._front(node, names, full))
+        front = self._front(node, names, full)
+        like = self.tensors[next(iter(full.values()))]
+        for leaf, value in given.items():
+            unknown = f"{name}.{leaf} ({value})"
+            full[leaf] = unknown
+            self.result.unknown[unknown] = replace(
+                like, name=unknown, storage=None, unreadable=f"it {_origin(value, names)}"
+            )
+        self.layers[name] = StoredLayer(full, front)
+
+    def _skip(self, node: _Node, names: _Names, why: str) -> None:
+        """Leave out a node with statistics, so that its tensors' names do not make it a layer."""
+        full = {}
+        for leaf in VECTORS:
+            value = node.tensor(leaf)
+            maker = names.makers.get(value)
+            source = next(_inputs(maker.args), "") if maker is not None else value
+            name = names.tensors.get(value, names.tensors.get(source, ""))
+            if name in self.tensors:
+                full[leaf] = self._first(name)
+        if node.tensor("running_mean"):
+            name = self._name(node, full) if full else node.label
+            self.result.skipped[name] = why
+            self.layers[name] = StoredLayer(full)
 
     def _first(self, full: str) -> str:
         """The first of the names that modules which share a tensor give it."""
@@ -228,6 +273,14 @@ class _Search:
             owner = self._first(full).rpartition(".")[0]
             if leaf in VECTORS and parent not in self.layers and owner in self.layers:
                 self.modules.setdefault(parent, self.modules[owner])
+
+
+def _origin(value: str, names: _Names) -> str:
+    """Where a value comes from that is not a tensor of the program."""
+    maker = names.makers.get(value)
+    if maker is None:
+        return "is no parameter or buffer whose values are read"
+    return f"is computed when the program runs (by {maker.operator})"
 
 
 def _module(node: _Node, values: Mapping[str, str]) -> BatchNormModule:

@@ -195,11 +195,12 @@ class Instances(nn.Module):
 
 
 @pytest.mark.parametrize("decomposed", [False, SLOW])
-def test_an_instance_norm_is_told_by_nothing_but_its_names(decomposed, tmp_path):
+def test_an_instance_norm_is_no_batch_norm(decomposed, tmp_path):
     net = Instances().eval()
     file = open_file(exported(net, tmp_path / "x.pt2", decomposed=decomposed))
-    assert file.layers == {}
+    assert batch_norm_layers(file) == []
     assert file.modules == {}
+    assert file.skipped == {"norm": "its graph runs it as an InstanceNorm"}
 
 
 def test_a_momentum_of_none_is_not_in_the_program(tmp_path):

@@ -8,7 +8,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file
 from bncli.loaders.torch_graph import layers_of
 from bncli.model import TensorRef
-from bncli.state_dict import batch_norm_layers
+from bncli.state_dict import batch_norm_layers, read_tensors
 
 from .exported import members, node, norm, number, program, state, value, write
 
@@ -32,7 +32,8 @@ def refs(**shapes):
 
 def found(tensors, *nodes):
     """The modules and layers of a program with these nodes, and why there are none."""
-    return layers_of(program(tensors, list(nodes)), tensors)
+    found = layers_of(program(tensors, list(nodes)), tensors)
+    return found.modules, found.layers, found.without_layers
 
 
 def front(tensors, *nodes):
@@ -127,8 +128,34 @@ def test_a_tensor_is_known_behind_what_leaves_it_as_it_is():
     _, layers, _ = found(tensors, copy, again, norm("bn", running_var=value("cast")))
     assert layers["bn"].tensors["running_var"] == "bn.running_var"
     squared = node("mul.Tensor", {"self": "bn.running_var", "other": "bn.running_var"}, ["square"])
-    _, layers, _ = found(tensors, squared, norm("bn", running_var=value("square")))
-    assert "running_var" not in layers["bn"].tensors
+    computed = layers_of(
+        program(tensors, [squared, norm("bn", running_var=value("square"))]), tensors
+    )
+    assert computed.skipped == {
+        "bn": "its running_var is computed when the program runs (by mul)",
+    }  # fmt: skip
+    assert not computed.modules
+
+
+def test_a_weight_that_the_program_computes_is_not_known(tmp_path):
+    double = node("mul.Tensor", {"self": "bn.weight", "other": number(2.0)}, ["mul"])
+    graph = [double, norm("bn", weight=value("mul"), eps=number(0.25))]
+    (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", members(state(), graph))))
+    read, (why,) = read_tensors(layer)
+    assert (layer.name, layer.module.eps, read.weight) == ("bn", 0.25, None)
+    assert layer.weight.shape == layer.running_var.shape
+    assert why.endswith("(it is computed when the program runs (by mul)).")
+
+
+def test_what_the_program_runs_as_an_instance_norm_is_no_batch_norm(tmp_path):
+    """Decomposed, it is a BatchNorm of each sample, with the tensors repeated."""
+    names = [f"bn.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
+    repeats = [node("repeat.default", {"self": name}, [f"{name}.n"]) for name in names]
+    many = {name.rpartition(".")[2]: value(f"{name}.n") for name in names}
+    for graph in ([norm("bn", "instance_norm.default")], [*repeats, norm("bn", **many)]):
+        file = open_file(write(tmp_path / "x", members(state(), graph)))
+        assert not batch_norm_layers(file)
+        assert file.skipped == {"bn": "its graph runs it as an InstanceNorm"}
 
 
 def test_the_name_is_that_of_the_tensors_or_else_of_the_node():

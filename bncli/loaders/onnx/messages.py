@@ -13,6 +13,8 @@ from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire, signed
 
 MOST_NODES = 200_000
 """How many nodes, and how many tensors, are looked at; networks have thousands."""
+MOST_ATTRIBUTES = 500_000
+"""How many arguments of nodes are kept, by where they lie."""
 MOST_TEXT = 1 << 25
 """How many bytes of names are kept."""
 MOST_NUMBERS = 1 << 20
@@ -87,7 +89,7 @@ class Messages:
         self.source = source
         self.wire = Wire(source)
         self._names: dict[str, str] = {}
-        self._text = self._nodes = self._numbers = 0
+        self._text = self._nodes = self._numbers = self._attributes = 0
 
     def text(self, field: Field) -> str:
         """A name, which is kept once."""
@@ -151,6 +153,11 @@ class Messages:
             elif part.number == 2:
                 outputs.append(self.text(part))
             elif part.number == 5:
+                self._attributes += 1
+                if self._attributes > MOST_ATTRIBUTES:
+                    raise UnsupportedFileError(
+                        self.source.path, f"its nodes have more than {MOST_ATTRIBUTES} attributes."
+                    )
                 attributes.append((part.start, part.stop))
             elif part.number in texts:
                 texts[part.number] = self.text(part)

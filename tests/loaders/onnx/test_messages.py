@@ -19,8 +19,7 @@ from .models import model, norm, norm_model, opened
 @given(st.floats(width=32, allow_nan=False))
 def test_a_float32_is_given_as_the_shortest_number_that_becomes_it(value):
     found = shortest(struct.pack("<f", value))
-    assert np.float32(found) == np.float32(value)
-    assert len(f"{found:g}") <= len(repr(value))
+    assert found == float(str(np.float32(value)))
 
 
 @pytest.mark.parametrize("value", [1e-5, 0.9, 0.99, 1e-3, 0.0, -0.0, 3.4028234663852886e38])
@@ -49,11 +48,15 @@ def test_attributes_of_every_kind(tmp_path):
     assert found["text"].number is None
 
 
-@pytest.mark.parametrize(("bound", "value"), [("MOST_NODES", 3), ("MOST_TEXT", 10)])
+@pytest.mark.parametrize(
+    ("bound", "value"), [("MOST_NODES", 3), ("MOST_TEXT", 10), ("MOST_ATTRIBUTES", 1)]
+)
 def test_what_is_kept_of_a_file_is_bounded(bound, value, tmp_path, monkeypatch):
     monkeypatch.setattr(messages, bound, value)
-    with pytest.raises(UnsupportedFileError, match=r"more than \d+ (nodes and tensors|MB)"):
-        opened(tmp_path, norm_model())
+    with pytest.raises(
+        UnsupportedFileError, match=r"more than \d+ (nodes and tensors|MB|attributes)"
+    ):
+        opened(tmp_path, norm_model(epsilon=1e-3, momentum=0.5))
 
 
 def test_names_that_are_no_text_are_refused(tmp_path):
