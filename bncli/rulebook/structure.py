@@ -11,6 +11,7 @@ from bncli.rulebook.layers import Checkpoint, label
 from bncli.rulebook.summaries import Summary
 
 if TYPE_CHECKING:
+    from bncli.model import BatchNormModule
     from bncli.state_dict import LayerRefs
 
 IDENTICAL = Rule(
@@ -138,14 +139,20 @@ def check_identical(file: Checkpoint) -> list[Finding]:
 def check_shared(file: Checkpoint) -> list[Finding]:
     """BN610: layers that are one."""
     findings = []
+    modules = {layer.name: layer.module for layer in file.layers} if file.shared else {}
     for names in _groups(file.shared):
         whose, which = _others(names)
+        said, hint = f"the same layer as {whose}, counted once", ""
+        if apart := _settings_apart([modules.get(name) for name in names]):
+            said = f"the same tensors as {whose}, but {apart}"
+            hint = "Use the same arguments in each place, unless they are meant to differ."
         findings.append(
             ONE_LAYER.finding(
                 label(names[0]),
-                f"the same layer as {whose}, counted once",
+                said,
                 {"layer": names[0], "cause": "shared-storage", "layers": names},
                 detail=which.rstrip(),
+                hint=hint,
                 extent=tuple(map(label, names)),
                 places=("layers with the same statistics",),
             )
@@ -154,6 +161,16 @@ def check_shared(file: Checkpoint) -> list[Finding]:
 
 
 FILE_CHECKS = (check_identical, check_shared)
+
+
+def _settings_apart(modules: Sequence[BatchNormModule | None]) -> str:
+    """Which stored eps or momenta differ between layers with the same tensors: a clause."""
+    said = []
+    for what in ("eps", "momentum"):
+        values = dict.fromkeys(getattr(module, what, None) for module in modules)
+        if None not in values and len(values) > 1:
+            said.append(f"{what} is {' or '.join(f'{value:g}' for value in values)}")
+    return " and ".join(said)
 
 
 def _groups(shared: Mapping[str, str]) -> list[list[str]]:

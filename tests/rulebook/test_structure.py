@@ -137,6 +137,19 @@ def test_a_layer_that_runs_once_for_each_of_its_names_is_shared_and_nothing_else
     assert {f["evidence"]["momentum_assumed"] for f in found} == {True}
 
 
+def test_layers_that_share_tensors_and_not_their_arguments_are_told(run, folder):
+    one, two = norm_pair = [nn.BatchNorm1d(3), nn.BatchNorm1d(3, eps=1e-3, momentum=0.01)]
+    nn.init.normal_(one.weight)
+    one.train()(torch.randn(9, 3))
+    two._parameters, two._buffers = one._parameters, one._buffers
+    torch.save(nn.ModuleList(norm_pair), "net.pt")
+    (finding,) = [f for f in inspected(run).report["findings"] if f["code"] == "BN610"]
+    assert finding["message"] == (
+        "the same tensors as '1', but eps is 1e-05 or 0.001 and momentum is 0.1 or 0.01"
+    )
+    assert finding["hint"].startswith("Use the same arguments in each place")
+
+
 def test_how_equal_and_shared_layers_are_told(run, folder):
     model = trained()
     modules = {"a": model, "b": model, "c": copy.deepcopy(model)}

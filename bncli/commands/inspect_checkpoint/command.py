@@ -267,7 +267,7 @@ def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     without = [path for path, names in seen.checked.items() if not names] if rows else []
     unsure = any(str(row["kind_hint"]).endswith("?") for row in rows)
     remarks = [
-        *settings_remarks(rows),
+        *settings_remarks(rows, in_code="torchscript" in seen.containers),
         "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
         if unsure
         else "",
