@@ -97,9 +97,9 @@ def _assumed(layer: LayerVersion, pair: tuple[Eps, Eps], far: float, *, one: boo
     stored, assumed = (second, first) if in_second else (first, second)
     where, other = ("second", "first") if in_second else ("first", "second")
     which = "the layer" if one else "the layers named here"
-    hint = f"Give {which} eps={stored.value:g} in the network that loads the {other} file"
+    hint = f"Give {which} eps={stored.value:g} in the network that loads the {other} file."
     if in_second:
-        hint += ", or convert again if that was trained with another"
+        hint += " If it was trained with another eps, convert it again."
     default = f"{framework(assumed.source)}'s default is {assumed.value:g}"
     return SETTINGS.finding(
         label(layer.name),
@@ -107,7 +107,7 @@ def _assumed(layer: LayerVersion, pair: tuple[Eps, Eps], far: float, *, one: boo
         {**evidence_of(layer), "cause": "eps-assumed", "eps": first.value}
         | {"other_eps": second.value, "eps_assumed": True},
         detail=f"With {assumed.value:g}, outputs differ by up to {percent(far)}.",
-        hint=f"{hint}.",
+        hint=hint,
         severity=Severity.INFO,
     )
 
