@@ -28,7 +28,7 @@ NOT_JUDGED = Rule(
     "not-judged",
     Severity.INFO,
     "some tensors were not judged",
-    "Save the values in a floating-point dtype and on a real device. Where an exported model "
+    "Save all values in the file itself, in a floating-point dtype. Where an exported model "
     "computes them, check the checkpoint that it was exported from.",
     symptom="The layer's row has a note, and the rules that need these tensors find nothing.",
     arithmetic="The values are quantised, complex, missing (on the meta device), or not in the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.changes.pair import Files, LayerPair, Side
-from bncli.model.changes import Found, State
+from bncli.model.changes import Found, Same, State
 from bncli.rulebook.interface import examples
 from bncli.state_dict import VECTORS
 
@@ -34,11 +34,13 @@ def find(pair: LayerPair, files: Files) -> Found | None:  # noqa: ARG001  # as e
             )
     unread = [*pair.a.layer.unread, *pair.b.layer.unread]
     if unread:
+        equal = pair.statistics is Same.SAME
         return Found(
             State.DIFFERENT,
-            "not all of it could be read",
+            f"not all of it could be read{'; the statistics are identical' if equal else ''}",
             " ".join(unread),
             numbers={"cause": "unread"},
+            hint="Compare files that have all values of the layer.",
         )
     if not pair.coherent:
         sizes = [_sizes(side) for side in (pair.a, pair.b)]
@@ -93,7 +95,11 @@ def _lacks(side: Side, other: Side, leaf: str) -> bool:
     if leaf == "num_batches_tracked":
         return True
     values = other.vector(leaf)
-    return values is None or leaf not in NEUTRAL or bool((values != NEUTRAL[leaf]).any())
+    if leaf not in NEUTRAL:
+        return True
+    if values is None:  # whether it is one that does nothing is not known
+        return not _has_none(side)
+    return bool((values != NEUTRAL[leaf]).any())
 
 
 def _sizes(side: Side) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bncli.light import dataclass
@@ -30,10 +31,8 @@ SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
 KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
 """Names of weights; of several that a layer has, the first makes its output."""
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
-UNCLEAR = (
-    "gamma or beta: only the model's config, as in a .keras file, tells which, so neither is used"
-)
-UNCLEAR_IN_CONFIG = "gamma or beta: the config does not tell which, so neither is used"
+UNCLEAR = "gamma or beta is {}, and only the model's config, as in a .keras file, tells which"
+UNCLEAR_IN_CONFIG = "gamma or beta is {}, and the config does not tell which"
 
 
 @dataclass(slots=True)
@@ -59,8 +58,7 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
         if roles is None:
             continue
         if not by_name and part.node is None and len(part.variables) == 3:
-            first = next(iter(part.variables.values()))
-            told.skipped[first] = UNCLEAR if root is None else UNCLEAR_IN_CONFIG
+            roles |= _unclear(part, found, UNCLEAR if root is None else UNCLEAR_IN_CONFIG)
         place = roles["running_mean"].rpartition("/")[0]
         name = part.name if part.name not in told.layers else place
         before = _before(part, by_part_name)
@@ -96,6 +94,22 @@ def _numbered(part: Part, tensors: Mapping[str, TensorRef]) -> dict[str, str] | 
         return None
     leaves = list(TORCH_NAMES.values()) if len(full) == 4 else ["running_mean", "running_var"]
     return dict(zip(leaves, full[-len(leaves) :], strict=True)) if 2 <= len(full) <= 4 else None
+
+
+def _unclear(part: Part, found: Objects, why: str) -> dict[str, str]:
+    """A weight and a bias without values, of which one has those of the layer's first variable."""
+    number, full = next(iter(part.variables.items()))
+    first = found.tensors[full]
+    roles = {}
+    for leaf in ("gamma", "beta"):
+        name = f"{part.group}/{leaf}".lstrip("/")
+        if name in found.tensors:
+            continue
+        found.tensors[name] = replace(
+            first, name=name, storage=None, unreadable=why.format(f"vars/{number}")
+        )
+        roles[TORCH_NAMES[leaf]] = name
+    return roles
 
 
 def _before(part: Part, by_name: Mapping[str, Part]) -> Part | None:

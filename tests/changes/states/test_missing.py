@@ -66,3 +66,17 @@ def test_a_layer_that_has_no_weight_of_its_own_has_lost_none(module):
     assert find(pair(full, bare), NO_FILES).numbers["missing_in"] == "second"
     found = find(pair(bare, without("weight")), NO_FILES)
     assert found is None
+
+
+def test_a_weight_that_is_not_known_is_in_neither_file_alone():
+    """One file cannot tell its weight, the other has none by its own account."""
+    bare = side(without("weight"), None)
+    bare = replace(bare, refs=replace(bare.refs, module=BatchNormModule("BatchNorm", affine=False)))
+    unclear = side(without("weight"), None)
+    shapes = unclear.layer.shapes | {"weight": (8,)}
+    unclear = replace(
+        unclear, layer=replace(unclear.layer, shapes=shapes, unread=("gamma or beta",))
+    )
+    for found in (find(pair(bare, unclear), NO_FILES), find(pair(unclear, bare), NO_FILES)):
+        assert found.what == "not all of it could be read; the statistics are identical"
+        assert (found.detail, found.numbers["cause"]) == ("gamma or beta", "unread")
