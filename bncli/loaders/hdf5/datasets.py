@@ -241,11 +241,7 @@ def _is_bfloat16(dataset: Any) -> bool:
 
 
 def _text(region: Region, found: Objects, node: Any, name: str) -> str | list[str] | None:
-    """An attribute of a group that is a text, or a list of texts of a fixed length.
-
-    The list is empty for anything else. Texts of any length in a list are left out: many may be
-    one and the same long text.
-    """
+    """An attribute of a group that is a text, or a list of texts; the list is empty for others."""
     from h5py import h5a
 
     if not h5a.exists(node, name.encode()):
@@ -268,9 +264,7 @@ def _value(node: Any, name: bytes) -> str | list[str] | None:
     if shape is None or len(shape) > 1 or (shape and shape[0] > MOST_OBJECTS):
         return None
     if kind.is_variable_str():
-        if shape:
-            return None
-        value = np.empty((), attribute.dtype)
+        value = np.empty(shape, attribute.dtype)
     else:
         size = kind.get_size() * (shape[0] if shape else 1)
         if size > attribute.get_storage_size():
@@ -278,7 +272,12 @@ def _value(node: Any, name: bytes) -> str | list[str] | None:
         value = np.empty(shape, f"S{kind.get_size()}")
     with little_memory():
         attribute.read(value)
-    decoded = [_decoded(each) for each in value.reshape(-1).tolist()]
+    texts = value.reshape(-1).tolist()
+    if (
+        sum(len(each) for each in texts if isinstance(each, bytes)) > LONGEST_TEXT
+    ):  # many may be one and the same long text
+        return None
+    decoded = [_decoded(each) for each in texts]
     return decoded if shape else decoded[0]
 
 

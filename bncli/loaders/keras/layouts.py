@@ -106,7 +106,7 @@ def _parts_of_group(
         known = fitting[0] if len(fitting) == 1 else None
         if known is not None:
             name = known.name
-        elif len(scopes) == 1 and (scope == group or scope.startswith(f"{group}_")):
+        elif len(scopes) == 1 and (own == group or scope.startswith(f"{group}_")):
             name = group
         else:
             name = scope if f"{scope}/".startswith(f"{group}/") else f"{group}/{scope}".rstrip("/")

@@ -107,6 +107,22 @@ def test_a_name_that_tensorflow_made_unique_is_the_layers(opened):
     assert "bn/bn_1/gamma:0" in file.tensors
 
 
+def test_keras_3_writes_the_names_of_layers_as_texts_of_any_length(tmp_path, opened):
+    """And each layer's variables below the model's name and its own."""
+    path = tmp_path / "y.h5"
+    names = ["z_bn", "a_bn"]
+    path.write_bytes(
+        keras_2(
+            {n: {f"sequential/{n}/{key}": v for key, v in vectors().items()} for n in names},
+            whole=False,
+        )
+    )
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = np.array(names, dtype=object)
+    _, layers = opened(path.read_bytes())
+    assert list(layers) == names
+
+
 @pytest.mark.parametrize("missing", [(), ("gamma",), ("beta",), ("gamma", "beta")])
 @pytest.mark.parametrize("whole", [True, False])
 def test_scale_and_center_shift_the_numbers(opened, missing, whole):
