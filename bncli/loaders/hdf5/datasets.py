@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,12 +43,14 @@ _FLOATS = {
 class Objects:
     """What is in an HDF5 file: its tensors by path, in its order; what was not read, and why.
 
-    `texts` has the texts that were asked for, by the group's path and the attribute.
+    `texts` has the texts that were asked for, by the group's path and the attribute; `links` the
+    places in the file that names stand for which are links to them, "" for one outside.
     """
 
     tensors: dict[str, TensorRef] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     texts: dict[tuple[str, str], str | list[str]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
     compact: int = 0
     read_texts: int = 0
 
@@ -70,6 +72,13 @@ def read_objects(region: Region, file: Any, wanted: frozenset[str]) -> Objects:
                 text = _text(region, found, node, name)
                 if text is not None:
                     found.texts[path, name] = text
+    for name, target in found.links.items():
+        if target in found.tensors:
+            found.tensors[name] = replace(found.tensors[target], name=name)
+        else:
+            found.skipped[name] = "it is a link to " + (
+                "a name in the file that is not there" if target else "another file, not followed"
+            )
     return found
 
 
@@ -108,12 +117,15 @@ def _walk(region: Region, file: Any, found: Objects, most: int) -> Iterator[tupl
                 children.append((full, node, name, depth + 1))
             else:
                 soft = kind == h5l.TYPE_SOFT
-                found.skipped[full] = (
-                    "it is a link to another name in the file"
-                    if soft
-                    else "it is a link to another file, which is not followed"
-                )
+                found.links[full] = _target(path, node.links.get_val(name)) if soft else ""
         waiting += reversed(children)
+
+
+def _target(path: str, link: bytes) -> str:
+    """The full name that a link in a group at `path` stands for."""
+    text = link.decode("utf-8", "replace")
+    parts = (text if text.startswith("/") else f"{path}/{text}").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _names(region: Region, group: Any, most: int) -> list[bytes]:

@@ -49,6 +49,7 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
 
     `version` is that of the Keras that wrote it, "" where it is not known.
     """
+    _keep_links(found)
     by_name = is_by_name(found)
     parts = parts_by_name(found, root) if by_name else parts_by_number(found, root)
     told = Layers({}, {}, {})
@@ -67,6 +68,23 @@ def read_layers(found: Objects, root: Node | None, version: str) -> Layers:
         told.layers[name] = StoredLayer(roles, front)
         told.modules[name] = _module(part, version, before)
     return told
+
+
+def _keep_links(found: Objects) -> None:
+    """Make a layer's variable that is a link which leads nowhere a tensor without values."""
+    like: dict[str, dict[tuple[int, ...], TensorRef]] = {}
+    links = {name for name in found.links if name in found.skipped}
+    groups = {name.rpartition("/")[0] for name in links}
+    for name, tensor in found.tensors.items():
+        if (group := name.rpartition("/")[0]) in groups:
+            like.setdefault(group, {})[tensor.shape] = tensor
+    for name in links:
+        group, _, leaf = name.rpartition("/")
+        same = list(like.get(group, {}).values())
+        is_variable = leaf.removesuffix(":0") in TORCH_NAMES or group.endswith("vars")
+        if len(same) == 1 and same[0].ndim == 1 and is_variable:
+            why = found.skipped.pop(name)
+            found.tensors[name] = replace(same[0], name=name, storage=None, unreadable=why)
 
 
 def _named(part: Part) -> dict[str, str] | None:

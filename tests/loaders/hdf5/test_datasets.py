@@ -114,16 +114,20 @@ def test_no_other_file_is_ever_opened(path, tmp_path):
     with h5py.File(path, "w") as file:
         file["link"] = h5py.ExternalLink(str(other), "/secret")
         file["soft"] = h5py.SoftLink("/soft")
+        file["group/same"] = h5py.SoftLink("/own")
+        file["group/near"] = h5py.SoftLink("./same")
         file["own"] = np.ones(2)
         layout = h5py.VirtualLayout((4,), "f8")
         layout[:] = h5py.VirtualSource(str(other), "secret", (4,))
         file.create_virtual_dataset("virtual", layout)
         file.create_dataset("external", (4,), "f8", external=[(str(raw), 0, 32)])
     opened = open_file(path)
-    assert opened.tensors["own"].read().tolist() == [1, 1]
+    for name in ("own", "group/same"):
+        assert opened.tensors[name].read().tolist() == [1, 1]
     assert opened.skipped == {
-        "link": "it is a link to another file, which is not followed",
-        "soft": "it is a link to another name in the file",
+        "link": "it is a link to another file, not followed",
+        "soft": "it is a link to a name in the file that is not there",
+        "group/near": "it is a link to a name in the file that is not there",
     }
     for name in ("virtual", "external"):
         assert opened.tensors[name].storage is None

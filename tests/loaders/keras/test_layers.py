@@ -269,3 +269,25 @@ def test_values_of_another_kind_are_not_believed(opened, wrong):
     module = layers["bn"].module
     assert (module.eps, module.momentum, module.has_momentum) == (None, None, False)
     assert module.training is False
+
+
+def test_a_variable_that_is_a_link_out_of_the_file_is_the_layers_all_the_same(tmp_path, opened):
+    path = tmp_path / "y.h5"
+    path.write_bytes(keras_2(*net_2()))
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/bn"]
+        (name,) = [each for each in _datasets(group) if each.endswith("moving_variance:0")]
+        del group[name]
+        group[name] = h5py.ExternalLink("other.h5", "/x")
+    file, layers = opened(path.read_bytes())
+    state, unread = read_tensors(layers["bn"])
+    assert state.running_var is None
+    assert state.running_mean is not None
+    assert "it is a link to another file, not followed" in unread[0]
+    assert file.skipped == {}
+
+
+def _datasets(group):
+    names = []
+    group.visititems(lambda name, node: names.append(name) if hasattr(node, "shape") else None)
+    return names
