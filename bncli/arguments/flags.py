@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
@@ -26,26 +26,31 @@ class ReadingFlags:
     channel_axis: options.ChannelAxis = None
     dtype: options.Dtype = None
 
-    def axis(self, state: str | None = None) -> int:
-        """The channel axis: the one given, that of the layer `--state`, if its file says it, or 1.
+    @property
+    def axis(self) -> int:
+        """The channel axis: the one given, or 1."""
+        return 1 if self.channel_axis is None else self.channel_axis
 
-        Raises FileError and TensorError for what is not a layer, as `open_layer`.
+    def axis_of(self, state: str | None) -> tuple[int, str]:
+        """The channel axis, and where it is from, which is "" for a flag and for PyTorch's 1.
+
+        It is the one given, or that of the layer `state`, as `running_stats.stored.channel_axis`
+        has it. Raises FileError and TensorError for what is not a layer, as `open_layer`.
         """
-        if self.channel_axis is not None:
-            return self.channel_axis
-        if state is None:
-            return 1
+        if self.channel_axis is not None or state is None:
+            return self.axis, ""
         from bncli.loaders import open_layer
+        from bncli.running_stats.stored import channel_axis
 
-        module = open_layer(state).module
-        return 1 if module is None or module.channel_axis is None else module.channel_axis
+        return channel_axis(open_layer(state).module)
 
     def open(self, specs: Sequence[str | None], state: str | None = None) -> Input:
-        """Open the tensors and check them; raises as `tensors`, `axis` and `check_input`."""
+        """Open the tensors and check them; raises as `tensors`, `axis_of` and `check_input`."""
         from bncli.arguments.input import check_input
 
         tensors = self.tensors(specs)
-        return check_input(tensors, self.axis(state), self.dtype)
+        axis, source = self.axis_of(state)
+        return replace(check_input(tensors, axis, self.dtype), axis_source=source)
 
     def tensors(self, specs: Sequence[str | None]) -> tuple[TensorRef, ...]:
         """The tensors that INPUT names, or the one that is typed; None is an INPUT not given.

@@ -28,13 +28,15 @@ class Input:
     """One population of values: one tensor, or several that are parts of it.
 
     `dtype` is the one computed in, `cast` the same where it is not the stored one, else None.
-    `channel_axis` counts from the front.
+    `channel_axis` counts from the front; `axis_source` says where it is from, if that is neither a
+    flag nor PyTorch's default.
     """
 
     tensors: tuple[TensorRef, ...]
     channel_axis: int
     dtype: str
     cast: str | None
+    axis_source: str = ""
 
     @property
     def label(self) -> str:
@@ -55,6 +57,20 @@ class Input:
     def kind(self) -> str:
         """The module that takes this rank."""
         return f"BatchNorm{max(self.tensors[0].ndim - 2, 1)}d"
+
+    @property
+    def channels_said(self) -> str:
+        """How many channels there are, on which axis, and where that is from."""
+        source = f" ({self.axis_source})" if self.axis_source else ""
+        return f"{self.num_features} channels on axis {self.channel_axis}{source}"
+
+    @property
+    def axis_said(self) -> str:
+        """The channel axis for a subject, where it is another than 1 without a flag; else ""."""
+        if not self.axis_source or self.channel_axis == 1:
+            return ""
+        axis = -1 if self.channel_axis == self.tensors[0].ndim - 1 else self.channel_axis
+        return f", channel axis {axis} ({self.axis_source})"
 
     @property
     def num_features(self) -> int:

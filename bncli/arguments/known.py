@@ -128,6 +128,6 @@ def fitted(name: str, values: NDArray[Any], where: str, given: Input) -> FloatAr
     if values.shape != (given.num_features,):
         raise TensorError(
             f"{where}: {name} has shape {list(values.shape)}, but {given.tensors[0].label} has "
-            f"{given.num_features} channels; name another tensor or another --channel-axis."
+            f"{given.channels_said}; name another tensor or another --channel-axis."
         )
     return values.astype(np.float64)

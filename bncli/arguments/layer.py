@@ -180,13 +180,15 @@ def update_said(layer: Layer) -> str:
 
 def _axis_said(given: Input, layer: Layer) -> str:
     """The channel axis, where it is not the usual one or the file says another; else ""."""
-    stored = None if layer.module is None else layer.module.channel_axis
-    if stored is None:
-        return ""
+    from bncli.running_stats.stored import channel_axis
+
+    stored, source = channel_axis(layer.module)
     used, ndim = given.channel_axis, given.tensors[0].ndim
-    if used in (stored, stored + ndim):
-        return f", channel axis {stored} (from the file)" if used != 1 else ""
-    return f", channel axis {used} (the file says {stored})"
+    if not source or used in (stored, stored + ndim):
+        return f", channel axis {stored} ({source})" if source and used != 1 else ""
+    if source == "from the file":
+        return f", channel axis {used} (the file says {stored})"
+    return f", channel axis {used} ({source} is {stored})"
 
 
 def name_of(given: Input) -> str:
@@ -205,9 +207,13 @@ def assumed(layer: Layer) -> str:
     numbers = (f"eps {settings.eps:g}", f"momentum {momentum}")
     sources = [str(layer.sources[f"{name}_source"]) for name in ("eps", "momentum")]
     whose, own = _of_framework(layer)
-    origins = {"default": f"{whose}default", "file": "from the file", "flag": ""}
-    eps, origin = (origins[source] for source in sources)
-    if len(set(sources)) == 1:
+    eps, origin = (
+        {"default": f"{whose}default", "file": "from the file", "flag": ""}[source]
+        for source in sources
+    )
+    if origin.endswith("default") and _lacks_default(layer):
+        origin = "assumed"
+    elif len(set(sources)) == 1:
         eps, origin = "", origin + "s" * origin.endswith("default")
     said = (eps, ", ".join(filter(None, (origin, own))))
     return ", ".join(
@@ -215,11 +221,24 @@ def assumed(layer: Layer) -> str:
     )
 
 
+def _lacks_default(layer: Layer) -> bool:
+    """Whether the layer's framework has no default momentum: Haiku's has to be given."""
+    from bncli.running_stats.stored import convention_of
+
+    row = convention_of(layer.module)
+    return row is not None and row.momentum is None
+
+
 def _of_framework(layer: Layer) -> tuple[str, str]:
     """Whose defaults a layer has, and what its framework calls the momentum; "" for PyTorch's."""
     if layer.module is None:
         return "", ""
-    from bncli.running_stats.stored import convention_of, framework_of, stated_momentum
+    from bncli.running_stats.stored import (
+        convention_of,
+        framework_of,
+        owner,
+        stated_momentum,
+    )
 
     if (row := convention_of(layer.module)) is None:
         return "", ""
@@ -228,8 +247,7 @@ def _of_framework(layer: Layer) -> tuple[str, str]:
     if row.weighs == "old" and momentum is not None:
         from_file = layer.sources["momentum_source"] == "file"
         own = stated_momentum(layer.module) if from_file else row.momentum_of(momentum)
-    whose = f"{framework}'{'s' * (not framework.endswith('s'))} "
-    return whose, "" if own is None else f"{own:g} in {framework}"
+    return f"{owner(row)} ", "" if own is None else f"{own:g} in {framework}"
 
 
 def parse_momentum(text: str) -> float | None:
@@ -372,9 +390,8 @@ class _Reader:
         if values.shape != (wanted,):
             raise TensorError(
                 f"{label}: {name} has shape {list(values.shape)}, but "
-                f"{self.given.tensors[0].label} has {wanted} channels "
-                f"on axis {self.given.channel_axis}; name another tensor "
-                "or another --channel-axis."
+                f"{self.given.tensors[0].label} has {self.given.channels_said}; "
+                "name another tensor or another --channel-axis."
             )
         with np.errstate(over="ignore"):
             return values.astype(self.parameter_dtype).astype(np.float64)

@@ -31,6 +31,26 @@ def framework_of(row: Convention) -> str:
     return _FRAMEWORKS.get(row.name) or row.framework.split()[0]
 
 
+def owner(row: Convention) -> str:
+    """The framework of a convention as an owner: "Flax's", "Keras'"."""
+    framework = framework_of(row)
+    return f"{framework}'{'s' * (not framework.endswith('s'))}"
+
+
+def channel_axis(module: BatchNormModule | None) -> tuple[int, str]:
+    """The channel axis of a layer's input, and where it is from: "" for PyTorch's 1.
+
+    It is "from the file", or the default of the layer's framework where channels come last there:
+    "Flax's default".
+    """
+    if module is not None and module.channel_axis is not None:
+        return module.channel_axis, "from the file"
+    row = convention_of(module)
+    if row is not None and row.channel_axis == "-1":
+        return -1, f"{owner(row)} default"
+    return 1, ""
+
+
 def stored_momentum(module: BatchNormModule | None) -> tuple[float | None] | None:
     """The momentum that a file stores, in PyTorch's sense; None where it stores none.
 

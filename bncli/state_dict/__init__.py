@@ -130,10 +130,24 @@ def _squeezed(ref: TensorRef) -> TensorRef:
 def read_state(layer: LayerRefs) -> BatchNormState:
     """The values of a layer's tensors, each of shape (num_features,), in their own dtype.
 
-    bfloat16 and float8 come widened to float32; `dtype` names the stored one. Raises TensorError
-    where a tensor cannot be read, is complex or has not one axis, or the counter is not one number.
+    bfloat16 and float8 come widened to float32; `dtype` names the stored one. `module` names the
+    framework, where that is not PyTorch, even if the tensors' names alone tell it. Raises
+    TensorError where a tensor cannot be read, is complex or has not one axis, or the counter is not
+    one number.
     """
-    return _state(layer, lambda read, ref: read(ref))
+    state = _state(layer, lambda read, ref: read(ref))
+    return replace(state, module=_with_convention(layer))
+
+
+def _with_convention(layer: LayerRefs) -> BatchNormModule | None:
+    """The layer's module; one of its naming's framework where the file says nothing of it."""
+    module, naming = layer.module, layer.naming
+    if module is not None and (module.eps is not None or module.has_momentum):
+        return module
+    if naming is TORCH or (module and of_convention(module.convention) is naming):
+        return module
+    module = module or BatchNormModule("BatchNorm", has_momentum=False)
+    return replace(module, convention=naming.convention)
 
 
 def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:

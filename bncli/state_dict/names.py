@@ -24,6 +24,11 @@ class Naming:
     eps: float
     momentum: float
 
+    @property
+    def convention(self) -> str:
+        """The name of the framework's row in `running_stats.frameworks`, its newest one."""
+        return {"torch": "pytorch", "keras": "keras3"}.get(self.name, self.name)
+
 
 TORCH = Naming("torch", "running_mean", "running_var", 1e-5, 0.1)
 GLUON = Naming("gluon", "running_mean", "running_var", 1e-5, 0.1)

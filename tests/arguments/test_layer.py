@@ -343,7 +343,8 @@ def test_the_momentum_of_another_framework_is_converted_in_the_arithmetic(run, s
         (-1, (), 2, ", channel axis -1 (from the file)"),
         (2, (), 2, ", channel axis 2 (from the file)"),
         (1, (), 1, ""),
-        (None, (), 1, ""),
+        (None, (), 2, ", channel axis -1 (Keras' default)"),
+        (None, ("--channel-axis", "1"), 1, ", channel axis 1 (Keras' default is -1)"),
         (-1, ("--channel-axis", "1"), 1, ", channel axis 1 (the file says -1)"),
         (-1, ("--channel-axis", "2"), 2, ", channel axis -1 (from the file)"),
     ],
@@ -378,3 +379,45 @@ def test_identify_knows_eps_and_axis_of_the_file(run, save, monkeypatch):
     result = run("identify", save("x.npy", x), "y.npy", "--state", "bn.npz::bn", "-f", "json")
     assert result.code == 0
     assert result.report["findings"] == []
+
+
+@pytest.mark.parametrize("command", ["compute", "trace", "diff", "identify", "simulate-ema"])
+def test_channels_are_last_where_the_layers_framework_has_them_last(run, save, command):
+    """Tensors under Keras' names alone: eps, momentum and the axis are Keras' defaults."""
+    save("bn.npz", **keras_layer())
+    more = [save("y.npy", random(6, 5, 3))] if command == "identify" else []
+    x = save("x.npy", random(6, 5, 3))
+    result = run(command, x, *more, "--state", "bn.npz::bn", "--width", "200")
+    assert result.code in (0, 1)
+    assert ", channel axis -1 (Keras' default)" in "".join(result.stdout.splitlines()[:2])
+    result = run(command, save("x.npy", random(6, 3, 5)), "--state", "bn.npz::bn", *more)
+    assert result.code == 2
+    assert "5 channels on axis 2 (Keras' default); name another" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (None, "eps 0.001, momentum 0.01 (Keras' defaults, 0.99 in Keras)"),
+        (
+            told_module("haiku"),
+            "eps 1e-05 (Haiku's default), momentum 0.01 (assumed, 0.99 in Haiku)",
+        ),
+        (
+            told_module("flax"),
+            "eps 1e-05, momentum 0.01 (Flax's defaults, 0.99 in Flax)",
+        ),
+    ],
+)
+def test_defaults_are_those_that_inspect_checkpoint_assumes(run, save, monkeypatch, stored, said):
+    tensors = keras_layer()
+    if stored is not None:
+        tell(monkeypatch, stored)
+        own = {"moving_mean": "mean", "moving_variance": "var", "gamma": "scale", "beta": "bias"}
+        tensors = {f"bn/{own[name[3:]]}": values for name, values in tensors.items()}
+    save("bn.npz", **tensors)
+    line = run("compute", save("x.npy", random(8, 3)), "--state", "bn.npz", "--width", "200").stdout
+    assert line.splitlines()[0].endswith(f"in training, {said}")
+    facts = run("inspect-checkpoint", "bn.npz", "-f", "json").report["tables"]["layers"][0]
+    again = run("compute", "x.npy", "--state", "bn.npz", "-f", "json").report["facts"]
+    assert {facts[key] == again[key] for key in ("eps", "momentum")} == {True}

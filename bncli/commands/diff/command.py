@@ -142,9 +142,8 @@ def diff(
         )
         if given_input is None:
             known.refuse_any("a comparison of two stored tensors without --input")
-        stored = StoredFlags(
-            reading.axis(layer.state), reading.channel, tolerance, equal_nan, given_input, known
-        )
+        axis, _ = reading.axis_of(layer.state)
+        stored = StoredFlags(axis, reading.channel, tolerance, equal_nan, given_input, known)
         return diff_stored((tensors[0], tensors[1]), stored)
     if given_input is not None:
         raise UsageError("--input is for ACTUAL and EXPECTED; diff INPUT has its input.")

@@ -125,7 +125,7 @@ def _subject(given: Input, name: str, known: Known, flags: KnownFlags) -> tuple[
     eps = f"eps {eps_text(known.eps)}"
     if flags.eps is None and known.eps == BatchNormSettings().eps:
         eps += " (default)"
-    return first, f"expected: {eps}, {mode}"
+    return first, f"expected: {eps}, {mode}{given.axis_said}"
 
 
 def _implied_table(implied: Implied) -> Table:

@@ -105,7 +105,7 @@ def subject(source: Batches, rows: Rows, counts: IntArray, dtype: str) -> tuple[
     number = counted(source.per_epoch, "batch", "batches")
     label = flags.inputs[0] if len(flags.inputs) > 1 else source.label
     more = f" and {len(flags.inputs) - 1} more" if len(flags.inputs) > 1 else ""
-    batches = f"{label}{more}  {number} of {values} in {channels}"
+    batches = f"{label}{more}  {number} of {values} in {channels}{source.given.axis_said}"
     (first, momentum), *others = rows.conventions
     as_number = "none (cumulative average)" if momentum is None else f"{momentum:.6g}"
     origin = {"default": " (default)", "file": " (from the file)"}.get(rows.momentum_source, "")

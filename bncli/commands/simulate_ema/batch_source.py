@@ -34,12 +34,14 @@ class Statistics:
 def open_source(flags: BatchFlags, state: str | None = None) -> Batches:
     """The batches, or the file of statistics, that the flags name; raises as `open_batches`.
 
-    Where no channel axis was given, it is that of the layer `state`, if its file says it.
+    Where no channel axis was given, it is that of the layer `state`.
     """
     tables = [spec for spec in flags.inputs if is_captured(spec) or is_statistics(spec)]
     if tables:
         return _stored(tables[0], flags)
-    return open_batches(replace(flags, channel_axis=flags.axis(state)))
+    axis, axis_source = flags.axis_of(state)
+    source = open_batches(replace(flags, channel_axis=axis))
+    return replace(source, given=replace(source.given, axis_source=axis_source))
 
 
 def statistics_of(

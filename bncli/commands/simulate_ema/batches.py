@@ -73,7 +73,7 @@ def open_batches(flags: BatchFlags) -> Batches:
     if flags.batch_axis is not None or flags.batch_size is not None:
         return _limited(_cut(flags))
     tensors = flags.tensors(flags.inputs)
-    given = check_input(tensors, flags.axis(), flags.dtype)
+    given = check_input(tensors, flags.axis, flags.dtype)
     return _limited(
         Batches(
             kind="files",
@@ -199,7 +199,7 @@ def _along_axis(tensor: TensorRef, axis: int, flags: BatchFlags) -> Batches:
             strides=part.strides[:axis] + part.strides[axis + 1 :],
         )
 
-    given = check_input((batch(0),), flags.axis(), flags.dtype)
+    given = check_input((batch(0),), flags.axis, flags.dtype)
     return Batches(
         kind="batch axis",
         label=tensor.label,
@@ -215,10 +215,10 @@ def _along_axis(tensor: TensorRef, axis: int, flags: BatchFlags) -> Batches:
 
 def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
     """The batches of a DataLoader: `size` samples each, shuffled sample by sample."""
-    given = check_input((tensor,), flags.axis(), flags.dtype)
+    given = check_input((tensor,), flags.axis, flags.dtype)
     if given.channel_axis == 0:
         raise UsageError(
-            f"--batch-size splits axis 0, but --channel-axis {flags.axis()} makes it the "
+            f"--batch-size splits axis 0, but --channel-axis {flags.axis} makes it the "
             "channel axis; name another channel axis."
         )
     samples = tensor.shape[0]
@@ -249,7 +249,7 @@ def _of_samples(tensor: TensorRef, size: int, flags: BatchFlags) -> Batches:
     return Batches(
         kind="batch size",
         label=tensor.label,
-        given=check_input((batch(0),), flags.axis(), flags.dtype),
+        given=check_input((batch(0),), flags.axis, flags.dtype),
         batch=batch,
         number=number,
         per_epoch=per_epoch,
@@ -327,7 +327,7 @@ def _generated(flags: BatchFlags) -> Batches:
     drift = flags.drift or 0.0
     dtype = ComputeDtype.FLOAT32 if flags.dtype is None else flags.dtype
     wide = "float64" if dtype is ComputeDtype.FLOAT64 else "float32"
-    axis = flags.axis()
+    axis = flags.axis
 
     def batch(i: int) -> TensorRef:
         def values() -> NDArray[Any]:
