@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -70,6 +71,9 @@ def layer_findings(layer: Layer) -> list[Finding]:
     If training cannot have left the statistics, only that is reported of them, and what else is
     damaged.
     """
+    if not (layer.eps_assumed or 0 <= layer.eps < math.inf):  # no scale is right with it
+        checks = (variances.check_arguments, *shapes.LAYER_CHECKS, *corruption.LAYER_CHECKS)
+        return [finding for check in checks for finding in check(layer)]
     # These come first: what other checks would find is then the consequence of this one cause.
     by_cause = unwritten.LAYER_CHECKS
     for unwritten_check in by_cause:

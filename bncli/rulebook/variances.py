@@ -1,7 +1,8 @@
-"""BN203 to BN205: variances that cannot be, and the cause that their pattern points to."""
+"""BN203 to BN205, BN211: variances that cannot be, with their likely cause; eps and momentum."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import np
@@ -75,11 +76,38 @@ SWAPPED = Rule(
     sure=Certainty.LIKELY,
     seen=("gmalivenko/pytorch2keras#120", "Vladkryvoruchko/PSPNet-Keras-tensorflow#31"),
 )
+BAD_ARGUMENT = Rule(
+    "BN211",
+    "impossible-eps-or-momentum",
+    Severity.ERROR,
+    "the stored eps or momentum is a number that no layer can have",
+    "Give the layer the eps and the momentum of its training, and write the file again.",
+    symptom="Such an eps can make the output NaN, Inf or 0, and such a momentum the running "
+    "statistics in training.",
+    arithmetic="eps is not a finite number of 0 or above, or momentum is not between 0 and 1.",
+    certainty="Certain as a fact about the file.",
+    lookalike="A possible eps that is too small for a variance of 0 or below is BN203, and a "
+    "momentum in another framework's sense is BN701.",
+)
 
 FEWEST_FOR_SWAP = 8
 """In this many channels, a running_mean has no negative value by accident once in 256 times."""
 MOST_EPS = 0.01
 """No usual eps is larger: a variance below its negative is not positive under any."""
+
+
+def check_arguments(layer: Layer) -> list[Finding]:
+    """BN211: an eps or a momentum of the file that cannot be."""
+    said = []
+    if not (layer.eps_assumed or 0 <= layer.eps < math.inf):
+        said.append(f"eps is {layer.eps:g}")
+    momentum = layer.momentum
+    if not (layer.momentum_assumed or momentum is None or 0 <= momentum <= 1):
+        said.append(f"momentum is {momentum:g}")
+    if not said:
+        return []
+    cause = "eps" if said[0].startswith("eps") else "momentum"
+    return [found(BAD_ARGUMENT, layer, f"the layer's {' and its '.join(said)}", cause)]
 
 
 def check_negative(layer: Layer) -> list[Finding]:
@@ -138,7 +166,7 @@ def check_negative(layer: Layer) -> list[Finding]:
     return findings
 
 
-LAYER_CHECKS = (check_negative,)
+LAYER_CHECKS = (check_arguments, check_negative)
 
 
 def _looks_swapped(mean: NDArray[Any], var: NDArray[Any], eps: float) -> bool:

@@ -297,6 +297,20 @@ def a_statistic_kept_as_a_column():
     return state | {"stem.1.running_var": state["stem.1.running_var"][:, None]}
 
 
+@fault("BN211", "stem.1", cause="eps")
+def a_conversion_that_wrote_a_nan_for_eps():
+    model = trained()
+    model.stem[1].eps = float("nan")
+    return model
+
+
+@fault("BN211", "stem.1", cause="momentum")
+def a_conversion_that_wrote_a_momentum_of_2():
+    model = trained()
+    model.stem[1].momentum = 2.0
+    return model
+
+
 @fault("BN207", "stem.1")
 def a_tensor_on_the_meta_device():
     state = trained().state_dict()
