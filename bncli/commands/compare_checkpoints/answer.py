@@ -47,6 +47,9 @@ GREATEST, LISTED = (
 )
 """What stands below a table that does not show all layers."""
 
+LEGEND = "effect: how far off the worst channel's output is (-v explains the columns)"
+"""What stands below a table that says how far layers moved."""
+
 UNCHANGED = {"batches": "0", "moved": "0", "ratio": "1", "effect": "0", "change": "0"}
 """The cells of each column that says nothing where all are such."""
 
@@ -138,6 +141,8 @@ def layers_answer(
         if column.key in ("layer", "state")
         or any(row[column.key] not in (None, UNCHANGED.get(column.key)) for row in rows)
     )
+    if any(column.key == "effect" for column in columns):
+        note = f"{note}; {LEGEND}" if note else LEGEND
     return (Table("answer", "", columns, rows, note=note),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.commands.compare_checkpoints.answer import grouped, layers_answer, severities_of
+from bncli.commands.compare_checkpoints.answer import LEGEND, grouped, layers_answer, severities_of
 from bncli.model.changes import Found, How, LayerVersion, Measures, State
 from bncli.report import ANSWER_ROWS, Certainty, FailOn, Report, Severity
 from tests.findings import finding
@@ -57,7 +57,8 @@ def test_the_layers_of_a_state_are_summed_up_but_for_those_that_moved_most():
     ]
     assert table.rows[3]["effect"] == "26"
     assert table.note == (
-        "the layers with the greatest effect in each state are named; -v lists each layer"
+        "the layers with the greatest effect in each state are named; -v lists each layer; "
+        f"{LEGEND}"
     )
 
 
