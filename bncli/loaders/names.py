@@ -42,7 +42,7 @@ class Text:
         self._path = path
         self._left = MOST_TEXT
 
-    def take(self, name: str, times: int = 1) -> None:
+    def take(self, name: str | bytes, times: int = 1) -> None:
         """Count a name that is kept so many times. Raises UnsupportedFileError beyond the bound."""
         self._left -= sys.getsizeof(name) * times
         if self._left < 0:

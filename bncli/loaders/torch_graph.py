@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
+from pathlib import Path
 from typing import Any
 
 from bncli.light import dataclass
+from bncli.loaders.names import Text
 from bncli.model import BatchNormModule, StoredFront, StoredLayer, TensorRef
 
 NORMS = {
@@ -104,7 +106,8 @@ class Found:
 def layers_of(program: Any, tensors: Mapping[str, TensorRef]) -> Found:
     """The BatchNorm layers of a program by name: their modules, and their tensors.
 
-    Nothing is raised: what is not as the schema has it is left out.
+    What is not as the schema has it is left out. Raises UnsupportedFileError where the layers'
+    names are far too long.
     """
     return _Search(tensors).found(program)
 
@@ -121,6 +124,7 @@ class _Search:
         self.result = Found()
         self.modules, self.layers = self.result.modules, self.result.layers
         self.owners: dict[tuple[str, ...], str] = {}
+        self.text = Text(next((ref.path for ref in tensors.values()), Path()))
         self.convolutions = 0
         self.norms = 0
 
@@ -188,12 +192,14 @@ class _Search:
         counter = f"{name}.{COUNTER}" if name else COUNTER
         if counter in self.tensors:
             full[COUNTER] = counter
+        self.text.take(name, 2)
         self.owners[tuple(full[leaf] for leaf in VECTORS if leaf in full)] = name
         self.modules[name] = _module(node, values)
         front = self._front(node, names, full)
         like = self.tensors[next(iter(full.values()))]
         for leaf, value in given.items():
             unknown = f"{name}.{leaf} ({value})"
+            self.text.take(unknown)
             full[leaf] = unknown
             self.result.unknown[unknown] = replace(
                 like, name=unknown, storage=None, unreadable=f"it {_origin(value, names)}"

@@ -1,9 +1,11 @@
 """The graph of a program: what its nodes say of the layers, whose tensors they are."""
 
+import itertools
 import json
 
 import pytest
 
+from bncli.errors import UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file
 from bncli.loaders.torch_graph import layers_of
@@ -245,3 +247,19 @@ def test_a_graph_that_is_not_one_leaves_the_names(graph, tmp_path):
     (layer,) = batch_norm_layers(open_file(write(tmp_path / "x", parts)))
     assert layer.name == "bn"
     assert layer.module is None or layer.module.eps is None
+
+
+def test_names_of_layers_that_repeat_a_long_one_are_bounded(monkeypatch):
+    """Each layer of a module is called behind the module's name."""
+    monkeypatch.setattr("bncli.loaders.names.MOST_TEXT", 10_000)
+    module = "m" * 1000
+    tensors = refs(**{f"{module}__t{at}": (4,) for at in range(4)})
+    full = [f"{module}.t{at}" for at in range(4)]
+    nodes = []
+    for mean, var in itertools.permutations(full, 2):
+        own = {"running_mean": value(mean), "running_var": value(var)}
+        nodes.append(norm("x", weight={"as_none": True}, bias={"as_none": True}, **own))
+        nodes[-1]["name"] = f"norm_{len(nodes)}"
+    with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than"):
+        found(tensors, *nodes)
+    assert len(found(tensors, *nodes[:3])[1]) == 3

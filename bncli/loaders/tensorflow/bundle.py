@@ -17,7 +17,7 @@ from bncli.files.reading import current
 from bncli.light import dataclass
 from bncli.loaders.beside import check_link
 from bncli.loaders.interface import Source, check_regular
-from bncli.loaders.names import listed, quoted
+from bncli.loaders.names import Text, listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.pieces import Box, assembled, check_tiling
 from bncli.loaders.protobuf import BYTES, Field, Wire, signed
@@ -66,8 +66,10 @@ class Bundle:
         self._wire = Wire(source)
         self.stored: dict[bytes, Stored] = {}
         self.shards, self.byteorder = 1, "little"
+        text = Text(self.path)
         for entry in entries(source):
             if entry.key:
+                text.take(entry.key, 2)  # its tensor is called so, too
                 self.stored[entry.key] = self._entry(entry.start, entry.stop)
             else:
                 self._header(entry.start, entry.stop)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bncli.errors import CorruptFileError, TensorError
+from bncli.errors import CorruptFileError, TensorError, UnsupportedFileError
 from bncli.files.reading import reading
 from bncli.loaders import open_file
 from tests.loaders.files import assert_same, variables
@@ -96,3 +96,15 @@ def test_many_axes_are_listed_and_not_read(tmp_path):
 def test_unknown_fields_are_passed_over(tmp_path):
     asked = entry(1, (2,), 0, 8) + varint(100 << 3 | 2) + varint(3) + b"abc"
     assert open_file(index(tmp_path, asked)).tensors["t0"].shape == (2,)
+
+
+def test_keys_that_repeat_each_other_are_bounded(tmp_path, monkeypatch):
+    """The index stores what a key shares with the one before once."""
+    monkeypatch.setattr("bncli.loaders.names.MOST_TEXT", 100_000)
+    names = [b"x" * 4000 + b"%d" % at for at in range(100, 200)]
+    entries = {b"": header()} | {name: entry(1, (0,)) for name in names}
+    files = {"model.index": table(entries), "model.data-00000-of-00001": b""}
+    assert len(files["model.index"]) < 60_000
+    path = put(tmp_path, files)
+    with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than"):
+        open_file(path)
