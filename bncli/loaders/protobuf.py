@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -125,3 +126,16 @@ class Wire:
 def signed(value: int) -> int:
     """A number of an int64 or int32 field, which may be negative."""
     return value - (1 << 64) if value >> 63 else value
+
+
+def shortest(four: bytes) -> float:
+    """A float32 as the shortest decimal number that becomes it: 1e-05, not 9.99999975e-06."""
+    (exact,) = struct.unpack("<f", four)
+    for digits in range(1, 10):
+        near = float(f"{exact:.{digits}g}")
+        try:
+            if struct.pack("<f", near) == four:
+                return near
+        except OverflowError:  # rounded up, beyond the largest float32
+            continue
+    return float(exact)

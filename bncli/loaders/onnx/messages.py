@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.light import dataclass
 from bncli.loaders.interface import Source
-from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire, signed
+from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire, shortest, signed
 
 MOST_NODES = 200_000
 """How many nodes, and how many tensors, are looked at; networks have thousands."""
@@ -254,16 +254,3 @@ def _opset(messages: Messages, place: Place, opsets: dict[str, int]) -> None:
         elif part.number == 2:
             version = part.value
     opsets[domain] = version
-
-
-def shortest(four: bytes) -> float:
-    """A float32 as the shortest decimal number that becomes it: 1e-05, not 9.99999975e-06."""
-    (exact,) = struct.unpack("<f", four)
-    for digits in range(1, 10):
-        near = float(f"{exact:.{digits}g}")
-        try:
-            if struct.pack("<f", near) == four:
-                return near
-        except OverflowError:  # rounded up, beyond the largest float32
-            continue
-    return float(exact)

@@ -12,9 +12,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
-from bncli.light import dataclass, np
+from bncli.light import dataclass
 from bncli.loaders.interface import Source
-from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire
+from bncli.loaders.protobuf import BYTES, FIXED32, VARINT, Field, Wire, shortest
 
 MOST_FIELDS = 2_000_000
 """How many fields of a graph are looked at: those of some 150 thousand operations."""
@@ -202,4 +202,4 @@ class _Reader:
 def _float(data: bytes, form: str) -> float:
     """The shortest decimal that is this number in its own precision: what was typed."""
     (value,) = struct.unpack(form, data)
-    return float(str(np.float32(value))) if form == "<f" else float(value)
+    return shortest(data) if form == "<f" else float(value)

@@ -11,7 +11,8 @@ from onnx import helper
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import open_source
 from bncli.loaders.onnx import messages
-from bncli.loaders.onnx.messages import Node, read_model, shortest
+from bncli.loaders.onnx.messages import Node, read_model
+from bncli.loaders.protobuf import shortest
 
 from .models import model, norm, norm_model, opened
 
