@@ -15,6 +15,10 @@ _BATCH_NORM = re.compile(r"batch_?norm|(?:^|[_/])bn(?![a-z])", re.IGNORECASE)
 """What Keras' default name or a user's says of a BatchNorm layer."""
 
 
+WRAPPED = "layer"
+"""Where Keras 3 keeps the layer inside another one, such as TimeDistributed, without its class."""
+
+
 @dataclass(slots=True)
 class Part:
     """The variables of one layer: their full names by the layer's own names for them.
@@ -149,6 +153,11 @@ def _named(found: Objects, group: str) -> str:
 
 
 def says_batch_norm(part: Part) -> bool:
-    """Whether a layer is a BatchNorm by what it is called, or by the class that its group names."""
+    """Whether a layer is a BatchNorm by what it is called, or by the class that its group names.
+
+    That of a wrapped layer is not in the file; of Keras' layers, BatchNorm alone has four vectors.
+    """
     last = part.group.rpartition("/")[2]
+    if last == WRAPPED and len(part.variables) == 4:
+        return True
     return any(_BATCH_NORM.search(name) for name in (part.name.rpartition("/")[2], last))
