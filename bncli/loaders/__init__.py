@@ -80,6 +80,7 @@ def _with_layers(file: TensorFile) -> TensorFile:
 def open_tensor(spec: str) -> TensorRef:
     """One tensor, as `PATH` or `PATH::NAME`; NAME may be any unique suffix of its name.
 
+    Of a BatchNorm layer, it may be the layer's name and that of the tensor in it, too.
     Without NAME the file must hold just one tensor. Raises FileError; its MissingTensorError
     lists the names there are, or the near ones.
     """
@@ -88,8 +89,23 @@ def open_tensor(spec: str) -> TensorRef:
     try:
         return file.tensors[find_name(path, file.tensors, name, "tensor")]
     except MissingTensorError as error:
+        ref = _of_layer(file, name)
+        if ref is not None:
+            return ref
         _refuse_layers(file, name, error)
         raise
+
+
+def _of_layer(file: TensorFile, name: str) -> TensorRef | None:
+    """A layer's tensor by the layer's name and its own, where the file calls it otherwise."""
+    from bncli.state_dict import batch_norm_layers
+    from bncli.state_dict.names import split
+
+    layer, leaf = split(name)
+    for each in batch_norm_layers(file) if leaf else ():
+        if each.name == layer:
+            return each.tensors.get(leaf)
+    return None
 
 
 def _refuse_layers(file: TensorFile, name: str, error: MissingTensorError) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bncli.light import dataclass
 from bncli.loaders.hdf5.datasets import Objects, read_objects
 from bncli.loaders.hdf5.region import Region, opened, without_user_block
 from bncli.loaders.interface import lean_json
-from bncli.loaders.keras.configs import MOST_MARKS, parse_config
+from bncli.loaders.keras.configs import MOST_MARKS, Node, parse_config
 from bncli.loaders.keras.layers import read_layers
 from bncli.loaders.keras.layouts import is_by_name, is_numbered
+from bncli.loaders.names import quoted
 from bncli.model import TensorFile
 
 ATTRIBUTES = frozenset(("layer_names", "model_config", "keras_version", "name"))
@@ -46,7 +49,18 @@ def open_region(region: Region, archive: Config | None = None) -> TensorFile:
         told.modules,
         found.skipped | told.skipped,
         told.layers,
+        "" if root is None or told.layers else _without_layers(root),
     )
+
+
+def _without_layers(root: Node) -> str:
+    """Why a model of this config has no layer; "" where it should have one."""
+    nodes = list(root.all())
+    if any(node.is_batch_norm for node in nodes):
+        return ""
+    others = Counter(n.class_name for n in nodes if n.class_name.endswith("Normalization"))
+    have = ", ".join(f"{count} {quoted(name)}" for name, count in others.most_common(3))
+    return "its config has no BatchNormalization layer" + (f" (it has {have})" if have else "")
 
 
 def _said(found: Objects, name: str) -> str:
