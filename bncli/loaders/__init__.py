@@ -99,12 +99,12 @@ def open_tensor(spec: str) -> TensorRef:
 def _of_layer(file: TensorFile, name: str) -> TensorRef | None:
     """A layer's tensor by the layer's name and its own, where the file calls it otherwise."""
     from bncli.state_dict import batch_norm_layers
-    from bncli.state_dict.names import split
+    from bncli.state_dict.names import role, split
 
     layer, leaf = split(name)
     for each in batch_norm_layers(file) if leaf else ():
         if each.name == layer:
-            return each.tensors.get(leaf)
+            return each.tensors.get(role(leaf))
     return None
 
 

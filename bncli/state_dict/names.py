@@ -65,6 +65,15 @@ def of_convention(name: str) -> Naming | None:
     return _FRAMEWORKS.get(name.partition("-")[0].rstrip("0123456789"))
 
 
+def role(leaf: str) -> str:
+    """What PyTorch calls a tensor of a layer that some framework calls `leaf`."""
+    if leaf in WEIGHTS or leaf in BIASES:
+        return "weight" if leaf in WEIGHTS else "bias"
+    if any(leaf == naming.mean for naming in OTHERS):
+        return "running_mean"
+    return "running_var" if any(leaf == naming.var for naming in OTHERS) else leaf
+
+
 def split(name: str, *, trees: bool = False) -> tuple[str, str]:
     """A tensor's name as its layer's name and its own, the latter "" where no layer has such.
 

@@ -4,9 +4,9 @@ import zipfile
 
 import pytest
 
-from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, MissingTensorError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
-from bncli.loaders import keras, open_file
+from bncli.loaders import keras, open_file, open_tensor
 from bncli.loaders.patches import edits_of
 from tests.loaders import memory
 from tests.loaders.keras_files import archive, keras_3, net_3
@@ -81,3 +81,11 @@ def test_texts_that_would_take_much_memory_are_not_parsed(kind, path):
     before = memory.mark()
     assert open_file(path).layers
     assert memory.grown(before) < 80_000
+
+
+@pytest.mark.parametrize("name", ["bn/moving_mean", "bn.running_mean"])
+def test_a_tensor_may_be_named_by_its_layer(name, path):
+    path.write_bytes(archive(WEIGHTS, CONFIG))
+    assert open_tensor(f"{path}::{name}").name == MEAN
+    with pytest.raises(MissingTensorError, match="there is no tensor 'bn/nothing'"):
+        open_tensor(f"{path}::bn/nothing")
