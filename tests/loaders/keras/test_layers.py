@@ -291,3 +291,20 @@ def _datasets(group):
     names = []
     group.visititems(lambda name, node: names.append(name) if hasattr(node, "shape") else None)
     return names
+
+
+def test_a_wrapped_layer_of_four_vectors_is_a_batch_norm(opened):
+    group = "layers/time_distributed/layer"
+    names = {"layers/time_distributed": "td", group: "tdbn"}
+    _, layers = opened(keras_3({group: list(vectors().values())}, names))
+    assert list(layers) == ["td/tdbn"]
+    check(layers["td/tdbn"], vectors())
+
+
+def test_a_config_without_a_batch_norm_is_said(opened):
+    other = layer("LayerNormalization", "ln")
+    weights = keras_3({"layers/layer_normalization": [np.ones(3), np.zeros(3)]})
+    file, layers = opened(archive(weights, functional(other)))
+    assert layers == {}
+    said = "its config has no BatchNormalization layer (it has 1 LayerNormalization)"
+    assert file.without_layers == said
