@@ -14,6 +14,7 @@ from bncli.verify.identify.halves import SAME_EPS, EpsRange, by_one_rounding, is
 from bncli.verify.identify.hypotheses import (
     BATCH,
     EVAL,
+    SWAPPED,
     TRAINING,
     Hypothesis,
     Known,
@@ -26,7 +27,7 @@ from bncli.verify.identify.implied import Implied
 from bncli.verify.identify.nonfinite import NotFinite
 from bncli.verify.identify.pair import representable
 from bncli.verify.identify.parts import parts_of_batch
-from bncli.verify.identify.said import Said
+from bncli.verify.identify.said import Said, apart
 from bncli.verify.identify.search import LEVELS, SINGLE, Candidate, Seen, candidates, fitted, ranked
 from bncli.verify.identify.views import layouts, other_axes, reordered, roundings
 
@@ -243,9 +244,7 @@ def _said(
         way = hypothesis.way
         if differ_in_eps(hypothesis, best.hypothesis):
             way = f"with eps {eps_text(hypothesis.eps)}"
-        contrast = (
-            f"{way}, the output would be off by {other.max_abs_diff:.2g} in channel {other.channel}"
-        )
+        contrast = f"{way}, the output would {apart(other.max_abs_diff)} in channel {other.channel}"
     doubt = _doubt(order, seen.get(best.hypothesis.view, base), eps_range)
     return Said(claim, contrast, doubt)
 
@@ -350,7 +349,8 @@ def _is_constant(hypothesis: Hypothesis, seen: Seen) -> bool:
 def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
     """The variance, or the count where divisors differ, below which two certainly differ.
 
-    Both effects grow as the variance or the count falls: in proportion to its inverse.
+    Both effects grow as the variance or the count falls: in proportion to its inverse. Where the
+    variance is not above 0, nothing is told.
     """
     one, two = best.hypothesis, other.hypothesis
     if one.mode not in (TRAINING, EVAL) or two.mode not in (TRAINING, EVAL):
@@ -369,13 +369,14 @@ def _told_apart(best: Candidate, other: Candidate, seen: Seen) -> float | None:
             axis=0,
         )
         share /= limit
-    share[~seen.fit.ok | ~np.isfinite(share)] = 0.0
+    stored = seen.known.running_mean if one.statistics == SWAPPED else seen.known.running_var
+    var = stats.var if one.mode == TRAINING or stored is None else stored
+    share[~seen.fit.ok | ~np.isfinite(share) | ~(var > 0)] = 0.0
     clearest = int(share.argmax())
     if not share[clearest] > 0:
         return None
     if differ_in_eps(one, two):
-        var = stats.var if one.mode == TRAINING else seen.known.running_var
-        return None if var is None else float(var[clearest] * share[clearest] / 2)
+        return float(var[clearest] * share[clearest] / 2)
     return float(seen.view.count * share[clearest] / 2)
 
 

@@ -13,7 +13,7 @@ from bncli.dtypes import DTYPES, decode, encode
 from bncli.light import dataclass, np
 from bncli.running_stats.frameworks import CONVENTIONS
 from bncli.verify.identify.parts import SQUARES, WITHIN, shard_statistics
-from bncli.verify.identify.said import Said
+from bncli.verify.identify.said import Said, apart
 from bncli.verify.identify.updates import (
     APART,
     AVERAGE,
@@ -267,8 +267,8 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
         usual = next(item for item in order if item.update == USUAL)
         return Said(
             "nothing was updated: the buffers did not change, as in eval mode or at momentum 0",
-            f"with momentum {USUAL.weight:g}, {usual.quantity} would be off by "
-            f"{usual.max_abs_diff:.2g} in channel {usual.channel}",
+            f"with momentum {USUAL.weight:g}, {usual.quantity} would "
+            f"{apart(usual.max_abs_diff)} in channel {usual.channel}",
         )
     claim = f"the update has {said} (largest difference {best.max_abs_diff:.2g})"
     other = next(
@@ -289,8 +289,8 @@ def _said(observed: Observed, order: list[MeasuredUpdate]) -> Said:
         contrast.append(f"{' and '.join(names)} {verb} in this way")
     if other is not None and not other.explains:
         contrast.append(
-            f"with {other.update.variance_words}, {other.quantity} would be off by "
-            f"{other.max_abs_diff:.2g} in channel {other.channel}"
+            f"with {other.update.variance_words}, {other.quantity} would "
+            f"{apart(other.max_abs_diff)} in channel {other.channel}"
         )
     return Said(claim, "; ".join(contrast), _doubt(observed, order, other))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bncli.light import dataclass
 
 
@@ -24,3 +26,8 @@ class Said:
         if first.startswith(("none ", "nothing ", "the ", "this ")):
             first = first[0].upper() + first[1:]
         return " ".join(f"{sentence}." for sentence in (first, self.doubt) if sentence)
+
+
+def apart(difference: float) -> str:
+    """What a quantity would be under another hypothesis: "be off by 0.1"."""
+    return f"be off by {difference:.2g}" if math.isfinite(difference) else "be NaN or infinite"

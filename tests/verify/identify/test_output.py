@@ -347,3 +347,20 @@ def test_a_scale_of_all_channels_is_no_eps_of_fresh_statistics(scale):
     y = (scale * x).astype(np.float32)
     found = identify_output(ArraySource(x, "float32"), ArraySource(y, "float32"), 1, Known())
     assert not found.explained
+
+
+def test_swapped_statistics_have_a_positive_variance_and_a_finite_difference():
+    """The negative numbers are the means: no variance is below them, and no output is "inf" off."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4, 8, 8)).astype(np.float32)
+    mean, var = np.array([-0.4, 0.3, -0.01, 0.2]), np.array([0.5, 0.02, 0.8, 0.3])
+    shape = (1, 4, 1, 1)
+    y = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + 1e-5)
+    known = Known(running_mean=var, running_var=mean, eps=1e-5)
+    said = identify_output(source(x), source(y.astype(np.float32)), 1, known).said
+    assert said.contrast.endswith("the output would be NaN or infinite in channel 0")
+    below = re.fullmatch(
+        r"eps 1.001e-5 fits as well: a channel with a variance below (\S+) would decide", said.doubt
+    )
+    assert below is not None
+    assert 0 < float(below[1]) < 0.02

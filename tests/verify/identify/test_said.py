@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from bncli.verify.identify.said import Said
+from bncli.verify.identify.said import Said, apart
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,9 @@ from bncli.verify.identify.said import Said
 )
 def test_the_clauses_are_sentences(clauses, text):
     assert Said(*clauses).text == text
+
+
+@pytest.mark.parametrize("difference", [math.inf, math.nan])
+def test_a_difference_that_is_no_number_is_said_in_words(difference):
+    assert apart(difference) == "be NaN or infinite"
+    assert apart(0.125) == "be off by 0.12"
