@@ -16,6 +16,8 @@ from bncli.model import TensorFile
 
 ATTRIBUTES = frozenset(("layer_names", "model_config", "keras_version", "name"))
 """What is read of the attributes of groups."""
+NO_CONFIG = "it is damaged or no config of a Keras model, so nothing of it is used"
+NOT_THERE = "it is missing, too large or compressed in a way that is not read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ def open_region(region: Region, archive: Config | None = None) -> TensorFile:
     version = _version(archive) if archive is not None else _said(found, "keras_version")
     root = parse_config(config) if config else None
     told = read_layers(found, root, version)
+    if root is None and (config or archive is not None):
+        name = "model_config" if archive is None else "config.json"
+        found.skipped[name] = NO_CONFIG if config else NOT_THERE
     return TensorFile(
         region.path,
         container,

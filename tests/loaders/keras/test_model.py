@@ -72,6 +72,8 @@ def test_variables_are_read_without_a_config_that_says_anything(config):
     ]
     assert list(file.layers) == [GROUP.removeprefix("layers/")]
     assert file.modules["batch_normalization"].eps is None
+    said = "no config of a Keras model" if config else "missing, too large"
+    assert said in file.skipped["config.json"]
 
 
 def test_a_file_of_neither_layout_has_its_datasets_and_no_layers_of_keras():
