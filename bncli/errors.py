@@ -62,6 +62,14 @@ class FileError(BncliError):
         super().__init__(f"{path}: {problem}")
 
 
+class MissingDataError(FileError):
+    """A file that the model needs is missing; `name` is how the model calls it."""
+
+    def __init__(self, path: Path | str, problem: str, name: str = "") -> None:
+        super().__init__(path, problem)
+        self.name = name
+
+
 class UnsupportedFileError(FileError):
     """The file is complete, but of a kind that bncli does not read."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 
-from bncli.errors import FileError
+from bncli.errors import FileError, MissingDataError, UnsupportedFileError
 from bncli.loaders import tar_archive, torch_zip
 from bncli.loaders.compression import FREE_HELD, HELD_RATIO, MOST_HELD, hold
 from bncli.loaders.interface import Loader, Source
@@ -20,7 +21,7 @@ INNER = tuple(row for row in LOADERS if row.inside)
 """The formats that are read where they lie: their offsets count from the outer file's begin."""
 SMALLEST = 22
 """The bytes of an empty archive; no checkpoint has fewer."""
-NOT_HERE = "it is in another format inside the archive, or too large to unpack; unpack and name it"
+NOT_HERE = "it is not read inside an archive, or too large to unpack there; unpack and name it"
 """What is said of a member that is called like a checkpoint and was not read."""
 FOREIGN = (
     "model.weights.h5",
@@ -51,6 +52,12 @@ def open_tensors(source: Source) -> TensorFile:
     and are of no such kind are skipped, and named. Raises FileError for a damaged one, and what
     `refused` raises where there is none.
     """
+    if any(name.endswith(".distcp") for name in _names(source)):
+        raise UnsupportedFileError(
+            source.path,
+            "in it is a folder that torch.distributed.checkpoint wrote; unpack it and name that"
+            " folder.",
+        )
     files = {name: _opened(source, name, loader, part) for name, loader, part in _inner(source)}
     if not files:
         from bncli.loaders import refused
@@ -59,6 +66,7 @@ def open_tensors(source: Source) -> TensorFile:
     stems = Counter(map(_stem, files))
     text = Text(source.path)
     found = TensorFile(source.path, "", {})
+    prefixes = []
     for name, file in files.items():
         stem = _stem(name)
         prefix = stem if stems[stem] == 1 else name
@@ -67,6 +75,7 @@ def open_tensors(source: Source) -> TensorFile:
         if any(_full(prefix, key) in found.tensors for key in file.tensors):
             prefix = name
         text.take(prefix, len(file.modules) + len(file.skipped) + 2 * len(file.layers))
+        prefixes.append(prefix)
         found = found.joined(file.under(prefix))
     skipped = dict(found.skipped)
     for name in _names(source):
@@ -77,6 +86,7 @@ def open_tensors(source: Source) -> TensorFile:
         found,
         container=f"{containers} in {'tar' if source.archive is None else 'zip'}",
         skipped=skipped,
+        members=tuple(prefixes),
         without_layers=next(iter(files.values())).without_layers if len(files) == 1 else "",
     )
 
@@ -145,6 +155,13 @@ def _opened(source: Source, name: str, loader: Loader, part: Source) -> TensorFi
         return loader.open_tensors(part)
     except FileError as error:
         problem = f"its member {quoted(name)}: {error.problem}"
+        if isinstance(error, MissingDataError):
+            names = map(PurePosixPath, _names(source))
+            if PurePosixPath(name).parent / error.name in names:
+                problem = (
+                    f"the tensors of its member {quoted(name)} are in {quoted(error.name)}, another"
+                    f" of its members; unpack both and name {quoted(PurePosixPath(name).name)}."
+                )
         raise type(error)(source.path, problem) from error
 
 

@@ -175,6 +175,7 @@ class TensorFile:
     that nothing finds its tensors by their names. `without_layers` is the reason, where it shows,
     why the file has no BatchNorm layer: a clause without a full stop. `biases` has the full name of
     the bias that a graph adds behind a weight, by the weight's, where names do not tell it.
+    `members` has what stands before the names of each file, where several lie in an archive.
     """
 
     path: Path
@@ -185,6 +186,28 @@ class TensorFile:
     layers: Mapping[str, StoredLayer] = field(default_factory=dict)
     without_layers: str = ""
     biases: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
+
+    def apart(self) -> list[TensorFile]:
+        """The files of an archive, each with what is its own by its name; else this one alone.
+
+        What belongs to none is the first one's.
+        """
+        if len(self.members) < 2:
+            return [self]
+        parts = {
+            name: replace(
+                self, tensors={}, modules={}, skipped={}, layers={}, biases={}, members=()
+            )
+            for name in self.members
+        }
+        for kind in ("tensors", "modules", "skipped", "layers", "biases"):
+            for full, value in getattr(self, kind).items():
+                own = full
+                while own and own not in parts:
+                    own = own.rpartition(".")[0]
+                getattr(parts[own or self.members[0]], kind)[full] = value
+        return list(parts.values())
 
     def under(self, prefix: str) -> TensorFile:
         """The same file with `prefix` and a "." before all names; "" is none."""

@@ -6,12 +6,13 @@ import tarfile
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from bncli.errors import CorruptFileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.edits import write_edited
 from bncli.loaders import open_file, open_layer
 from bncli.loaders.nested import INNER, NOT_HERE
@@ -231,3 +232,26 @@ def test_a_members_long_name_is_not_repeated_without_a_bound(tmp_path):
     with pytest.raises(UnsupportedFileError, match="the names of its tensors take more than 64 MB"):
         open_file(path)
     assert memory.grown(before) < 120_000
+
+
+def test_a_folder_of_a_distributed_checkpoint_is_to_be_unpacked(tmp_path):
+    members = {"run/.metadata": b"x" * 30, "run/__0_0.distcp": saved(state())}
+    with pytest.raises(UnsupportedFileError, match="in it is a folder that torch"):
+        open_file(write(tmp_path, members))
+
+
+@pytest.mark.parametrize("where", ["m.data", "sub/m.data", "other/m.data"])
+def test_where_the_data_of_an_onnx_model_lie_that_is_in_an_archive(tmp_path, where):
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=1)
+    tensor.external_data.add(key="location", value="m.data")
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    data = onnx.helper.make_model(graph).SerializeToString()
+    with pytest.raises(FileError) as error:
+        open_file(write(tmp_path, {"sub/m.onnx": data, where: bytes(8)}))
+    if where == "sub/m.data":
+        assert "the tensors of its member sub/m.onnx are in m.data, another of" in str(error.value)
+        assert str(error.value).endswith("unpack both and name m.onnx.")
+    else:
+        assert "its member sub/m.onnx: its tensors are in m.data, which is missing" in str(
+            error.value
+        )

@@ -160,3 +160,13 @@ def test_a_file_under_a_prefix_has_it_before_every_name():
     assert list(both.tensors) == [*file.tensors, *inside.tensors]
     assert list(both.layers) == ["bn", "a.bn"]
     assert both.without_layers == "clause"
+
+
+def test_the_files_of_an_archive_have_what_is_theirs():
+    """The longest of the names before a tensor's tells its file; what is none's is the first's."""
+    names = ("a.x", "a.b.y", "a.b.c.z", "other")
+    file = TensorFile(Path("x"), "x", dict.fromkeys(names), members=("a", "a.b"))
+    assert [list(part.tensors) for part in file.apart()] == [["a.x", "other"], ["a.b.y", "a.b.c.z"]]
+    assert [part.members for part in file.apart()] == [(), ()]
+    alone = TensorFile(Path("x"), "x", dict.fromkeys(names), members=("a",))
+    assert alone.apart() == [alone]

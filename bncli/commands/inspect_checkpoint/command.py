@@ -242,6 +242,7 @@ def _subject(files: Files, seen: Judged, counts: Counts) -> str:
     kind = f"  {', '.join(containers)}" if containers else ""
     names = f" under {counts.names} names" if counts.names > counts.layers else ""
     shards = f" in {seen.shards} shards" if seen.shards else ""
+    shards += f" in {seen.members} models" if seen.members else ""
     if not counts.layers:
         return f"{what}{kind}"
     layers = counted(counts.layers, "BatchNorm layer")

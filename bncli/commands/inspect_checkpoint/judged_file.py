@@ -29,6 +29,7 @@ class Judged:
     name, shown or not. `shared` holds the rows, by path and name, of layers that stand under
     another name in a row above, and count once. `skipped` says of what belongs to no layer why it
     was not read, by name and file. `shards` counts the files of those models that lie in several.
+    `members` counts the models in archives of several, each of which is judged by itself.
     `without` says of files without such a layer, by path, why that is so, where it shows.
     """
 
@@ -43,6 +44,7 @@ class Judged:
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
     shards: int = 0
+    members: int = 0
     shared: set[tuple[str, str]] = field(default_factory=set)
     tensors: int = 0
     without: dict[str, str] = field(default_factory=dict)
@@ -60,8 +62,10 @@ class Judged:
             self.checked.setdefault(path, []).extend(names)
         self.skipped |= other.skipped
         self.without |= other.without
-        self.names |= other.names
+        for path, names in other.names.items():
+            self.names[path] = list(dict.fromkeys((*self.names.get(path, ()), *names)))
         self.shards += other.shards
+        self.members += other.members
         self.shared |= other.shared
         self.tensors += other.tensors
 
@@ -71,31 +75,54 @@ def judge(
 ) -> Judged:
     """Judge one file as a whole, and give what `prefix` and `globs` choose of it.
 
-    `expected` is the number of layers that there should be, if that is known. Raises
-    MissingTensorError where `prefix` means no layer, FileError where one is damaged, and
-    TensorError where one is too large.
+    Files with such layers in one archive are judged each by itself. `expected` is the number of
+    layers that there should be, if that is known. Raises MissingTensorError where `prefix` means no
+    layer, FileError where one is damaged, and TensorError where one is too large.
     """
+    from bncli.rulebook.structure import unexpected_number
+    from bncli.state_dict import batch_norm_layers
+
+    models = [(part, batch_norm_layers(part)) for part in file.apart()]
+    models = [(part, layers) for part, layers in models if layers]
+    if len(models) < 2:
+        models = [(file, batch_norm_layers(file))]
+    every = [refs for _, layers in models for refs in layers]
+    chosen = _chosen(file, every, prefix, globs)
+    path = str(file.path)
+    seen = Judged(tensors=len(file.tensors), members=len(models) if len(models) > 1 else 0)
+    shared = 0
+    for part, layers in models:
+        judged, again = _judge(part, layers, chosen, settings)
+        seen.add(judged)
+        shared += again
+    seen.skipped = {(path, name): why for name, why in _skipped(file, every).items()}
+    numbers = unexpected_number(len(every) - shared, len(every), expected)
+    seen.findings += [replace(finding, path=path) for finding in numbers]
+    return seen
+
+
+def _judge(
+    file: TensorFile,
+    layers: list[LayerRefs],
+    chosen: Callable[[str], bool],
+    settings: LayerSettings,
+) -> tuple[Judged, int]:
+    """Judge one model, and give what is chosen of it, and how many layers are another one's."""
     from bncli.commands.inspect_checkpoint.layer_rows import layer_row
     from bncli.rulebook.checkpoint import checkpoint, file_findings, layer_findings
     from bncli.rulebook.layers import label
     from bncli.rulebook.lookalikes import check_lookalikes
-    from bncli.rulebook.structure import unexpected_number
     from bncli.rulebook.summaries import summary
-    from bncli.state_dict import batch_norm_layers
 
-    layers = batch_norm_layers(file)
-    chosen = _chosen(file, layers, prefix, globs)
     path = str(file.path)
     seen = Judged(
         found=[refs.name for refs in layers],
         containers=[file.container],
         checked={path: [label(refs.name) for refs in layers if chosen(refs.name)]},
-        tensors=len(file.tensors),
         without={} if layers or not file.without_layers else {path: file.without_layers},
     )
-    parts = {ref.path for ref in file.tensors.values()}
+    parts = {str(ref.path) for ref in file.tensors.values()}
     seen.shards = len(parts) if len(parts) > 1 else 0
-    seen.skipped = {(path, name): why for name, why in _skipped(file, layers).items()}
     summaries = []
     for refs in layers:
         layer = _read(refs, settings)
@@ -117,9 +144,8 @@ def judge(
     once = {layer.name for layer in context.distinct(shown)}
     seen.shared = {(path, label(layer.name)) for layer in shown if layer.name not in once}
     seen.findings += [finding for finding in of_file if _concerns(finding, chosen)]
-    seen.findings += unexpected_number(len(layers) - len(context.shared), len(layers), expected)
     seen.findings = [replace(finding, path=path) for finding in seen.findings]
-    return seen
+    return seen, len(context.shared)
 
 
 def _skipped(file: TensorFile, layers: list[LayerRefs]) -> dict[str, str]:

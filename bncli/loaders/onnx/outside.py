@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
+from bncli.errors import CorruptFileError, MissingDataError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders.beside import beside
 from bncli.loaders.interface import check_regular
@@ -46,10 +46,11 @@ class Outside:
         """A data file and its size; it lies beside the model or below, wherever links lead."""
         path = beside(self.model, location.removeprefix("./"))
         if not os.path.lexists(path):
-            raise FileError(
+            raise MissingDataError(
                 self.model,
                 f"its tensors are in {quoted(location)}, which is missing; download it too, into"
                 " the same folder.",
+                location.removeprefix("./"),
             )
         check_regular(path)
         if path.is_dir():

@@ -251,3 +251,24 @@ def test_an_initial_value_is_told_without_numbers_that_are_none(run, save):
     assert "nan" not in told["message"]
     assert "assumed" in told["message"]
     assert told["evidence"]["least_var"] is None
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_models_in_one_archive_are_judged_each_by_itself(run, folder, method):
+    """Equal statistics, and a counter that one of them lacks, are no fault of either."""
+    state = net().state_dict()
+    torch.save(state, "a.pt")
+    torch.save({key: each for key, each in state.items() if "num_batches" not in key}, "b.pt")
+    with zipfile.ZipFile("two.zip", "w", method) as archive:
+        archive.write("a.pt")
+        archive.write("b.pt")
+    result = run("inspect-checkpoint", "two.zip", "-f", "json", "--expect-layers", "4")
+    assert result.code == ExitCode.OK
+    assert [row["name"] for row in result.report["tables"]["layers"]] == [
+        "a.1", "a.head", "b.1", "b.head"
+    ]  # fmt: skip
+    codes = {finding["code"] for finding in result.report["findings"]}
+    assert codes.isdisjoint({"BN301", "BN601", "BN610"})
+    assert "4 BatchNorm layers in 2 models" in run("inspect-checkpoint", "two.zip").stdout
+    one = run("inspect-checkpoint", "two.zip::b", "-f", "json").report["tables"]["layers"]
+    assert [row["name"] for row in one] == ["b.1", "b.head"]
