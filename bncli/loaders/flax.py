@@ -64,7 +64,7 @@ def open_tensors(source: Source) -> TensorFile:
             " made and save its arrays with np.savez.",
         )
     tensors = {name: array.ref(name, source) for name, array in tree.arrays.items()}
-    layers, modules = jax_trees.layers_of(tensors)
+    tensors, layers, modules = jax_trees.unstacked(tensors)
     return TensorFile(source.path, CONTAINER, tensors, modules, layers=layers)
 
 

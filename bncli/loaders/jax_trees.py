@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import product
 
 from bncli.light import dataclass
 from bncli.model import BatchNormModule, StoredLayer, TensorRef
@@ -23,6 +25,8 @@ TREES = frozenset(("batch_stats", "params", "state", "states", "stats", "variabl
 MOMENTS = frozenset(("opt_state", "optimizer", "mu", "nu", "trace", "ema", "ema_params"))
 """Names of trees with copies of the parameters that are not the model's own."""
 
+MOST = 1024
+"""As many layers of a file, all together, are taken out of stacks."""
 _KEYSTR = re.compile(r"\['([^'\]]*)'\]|\[(\d+)\]|\.(\w+)")
 
 
@@ -91,6 +95,50 @@ def layers_of(
         )
         modules[name] = BatchNormModule("BatchNorm", has_momentum=False, convention=each.convention)
     return layers, modules
+
+
+def unstacked(
+    tensors: Mapping[str, TensorRef],
+) -> tuple[dict[str, TensorRef], dict[str, StoredLayer], dict[str, BatchNormModule]]:
+    """The tensors with `layers_of` them, and each layer of Flax' that stands for several apart.
+
+    nn.scan and nn.vmap, and a state that is replicated over devices, stack the layers' arrays on
+    axes before that of the channels: the first of them is bn[0], of bn.
+    """
+    all_tensors = dict(tensors)
+    layers: dict[str, StoredLayer] = {}
+    modules: dict[str, BatchNormModule] = {}
+    found, told = layers_of(tensors)
+    left = MOST
+    for name, stored in found.items():
+        refs = {leaf: all_tensors[full] for leaf, full in stored.tensors.items()}
+        shapes = {ref.shape for ref in refs.values()}
+        above = next(iter(shapes))[:-1]
+        one = not above or told[name].convention != "flax" or len(shapes) > 1
+        if one or not 0 < _product(above) <= left:
+            layers[name], modules[name] = stored, told[name]
+            continue
+        left -= _product(above)
+        for place in product(*map(range, above)):
+            at = f"[{', '.join(map(str, place))}]"
+            own = {}
+            for leaf, ref in refs.items():
+                part = ref.part(tuple(slice(i, i + 1) for i in place))
+                own[leaf] = f"{ref.name}{at}"
+                all_tensors[own[leaf]] = replace(
+                    part, name=own[leaf], shape=part.shape[-1:], strides=part.strides[-1:]
+                )
+            layers[f"{name}{at}"], modules[f"{name}{at}"] = StoredLayer(own), told[name]
+        for ref in refs.values():
+            all_tensors.pop(ref.name, None)
+    return all_tensors, layers, modules
+
+
+def _product(sizes: Iterable[int]) -> int:
+    count = 1
+    for size in sizes:
+        count *= size
+    return count
 
 
 def _keys(name: str) -> list[str]:

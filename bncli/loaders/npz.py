@@ -55,7 +55,7 @@ def open_tensors(source: Source) -> TensorFile:
         (name for name in others if not name.endswith(".npy")),
         "it is not an array but another file inside the archive; unzip it and name it",
     )
-    layers, modules = jax_trees.layers_of(tensors)
+    tensors, layers, modules = jax_trees.unstacked(tensors)
     return TensorFile(source.path, "npz", tensors, modules, skipped, layers)
 
 

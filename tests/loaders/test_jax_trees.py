@@ -92,3 +92,35 @@ def test_names_as_jax_spells_them():
         assert plain_name(name) == name
     both = ("['a']['b']", "a/b")
     assert plain_names(both) == dict(zip(both, both, strict=True))
+
+
+@pytest.mark.parametrize("above", [(8,), (2, 3), (1,)])
+def test_layers_that_are_stacked_are_each_its_own(above, tmp_path):
+    """As nn.scan and nn.vmap stack them, and jax_utils.replicate."""
+    rng = np.random.default_rng(0)
+    names = ("params/bn/scale", "params/bn/bias", "batch_stats/bn/mean", "batch_stats/bn/var")
+    arrays = {name: rng.random((*above, 4)) for name in names}
+    layers = batch_norm_layers(saved(tmp_path, arrays))
+    assert len(layers) == np.prod(above)
+    for layer, place in zip(layers, np.ndindex(*above), strict=True):
+        assert layer.name == f"bn[{', '.join(map(str, place))}]"
+        state = read_state(layer)
+        read = (state.weight, state.bias, state.running_mean, state.running_var)
+        for values, array in zip(read, arrays.values(), strict=True):
+            assert np.array_equal(values, array[place])
+
+
+def test_a_layer_whose_shapes_disagree_is_left_as_it_is(tmp_path):
+    arrays = {"batch_stats/bn/mean": np.ones((8, 4)), "batch_stats/bn/var": np.ones((8, 4))}
+    file = saved(tmp_path, arrays | {"params/bn/scale": np.ones(4)})
+    assert list(file.layers) == ["bn"]
+    assert len(file.tensors) == 3
+
+
+def test_so_many_layers_are_taken_out_of_stacks_and_no_more(tmp_path):
+    arrays = {}
+    for name in "ab":
+        arrays |= {
+            f"batch_stats/{name}/{leaf}": np.ones((600, 1), "f4") for leaf in ("mean", "var")
+        }
+    assert len(saved(tmp_path, arrays).layers) == 601
