@@ -14,6 +14,16 @@ from typing import Any
 
 from bncli.light import dataclass
 from bncli.loaders.names import Text
+from bncli.loaders.torch_nodes import (, operands_of
+    Node,
+    inputs_of,
+    listed,
+    nodes_of,
+    operands_of,
+    signature_of,
+    table,
+    tensor_name,
+)
 from bncli.model import BatchNormModule, StoredFront, StoredLayer, TensorRef
 
 NORMS = {
@@ -53,40 +63,8 @@ class _Names:
     """
 
     tensors: dict[str, str] = field(default_factory=dict)
-    makers: dict[str, _Node] = field(default_factory=dict)
+    makers: dict[str, Node] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A call of an operator: its name without what stands before and behind, and its arguments."""
-
-    operator: str
-    args: Mapping[str, Any]
-    outputs: tuple[str, ...]
-    label: str
-    class_name: str
-
-    def tensor(self, *names: str) -> str:
-        """The name of the value that an argument is, "" where it is none."""
-        for name in names:
-            if found := _tensor_name(self.args.get(name)):
-                return found
-        return ""
-
-    def number(self, names: tuple[str, ...]) -> float | None:
-        """The number that an argument is; None where it is none or the graph computes it."""
-        for name in names:
-            arg = self.args.get(name)
-            value = _table(arg).get("as_float", _table(arg).get("as_int"))
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value) if abs(value) < float("inf") else None
-        return None
-
-    def flag(self, name: str) -> bool | None:
-        """The truth value that an argument is."""
-        value = _table(self.args.get(name)).get("as_bool")
-        return value if isinstance(value, bool) else None
 
 
 @dataclass(slots=True)
@@ -130,9 +108,9 @@ class _Search:
 
     def found(self, program: Any) -> Found:
         """What `layers_of` gives."""
-        module = _table(program).get("graph_module")
-        graph = _table(module).get("graph")
-        names = dict(_signature(_table(module).get("signature")))
+        module = table(program).get("graph_module")
+        graph = table(module).get("graph")
+        names = dict(signature_of(table(module).get("signature")))
         waiting: list[tuple[Any, dict[str, str]]] = [(graph, names)]
         for _ in range(MOST_GRAPHS):
             if not waiting:
@@ -151,13 +129,13 @@ class _Search:
 
     def _read(self, graph: Any, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
         """Follow the nodes of a graph in order; the graphs inside, with the tensors they get."""
-        nodes = list(_nodes(graph))
+        nodes = list(nodes_of(graph))
         for node in nodes:
-            names.uses.update(_inputs(node.args))
+            names.uses.update(inputs_of(node.args))
         for node in nodes:
             for output in node.outputs:
                 names.makers[output] = node
-            first = names.tensors.get(next(_inputs(node.args), ""))
+            first = names.tensors.get(next(inputs_of(node.args), ""))
             if node.operator in SAME and first is not None and node.outputs:
                 names.tensors[node.outputs[0]] = first
             elif node.operator in NORMS:
@@ -168,7 +146,7 @@ class _Search:
             self.convolutions += node.operator in CONVOLUTIONS
             yield from _inside(node, names)
 
-    def _add(self, node: _Node, names: _Names) -> None:
+    def _add(self, node: Node, names: _Names) -> None:
         """Add the layer that a node is, if the program has tensors of it."""
         values = {leaf: node.tensor(leaf) for leaf in VECTORS}
         maker = names.makers.get(values["running_mean"])
@@ -206,13 +184,13 @@ class _Search:
             )
         self.layers[name] = StoredLayer(full, front)
 
-    def _skip(self, node: _Node, names: _Names, why: str) -> None:
+    def _skip(self, node: Node, names: _Names, why: str) -> None:
         """Leave out a node with statistics, so that its tensors' names do not make it a layer."""
         full = {}
         for leaf in VECTORS:
             value = node.tensor(leaf)
             maker = names.makers.get(value)
-            source = next(_inputs(maker.args), "") if maker is not None else value
+            source = next(inputs_of(maker.args), "") if maker is not None else value
             name = names.tensors.get(value, names.tensors.get(source, ""))
             if name in self.tensors:
                 full[leaf] = self._first(name)
@@ -226,7 +204,7 @@ class _Search:
         place = self.tensors[full].place
         return full if place is None else self.first[_leaf(full), place]
 
-    def _name(self, node: _Node, full: Mapping[str, str]) -> str:
+    def _name(self, node: Node, full: Mapping[str, str]) -> str:
         """The layer's name: where its tensors are, if they have PyTorch's names; else the node's.
 
         The node's name stands behind the module in which the first tensor is.
@@ -239,7 +217,7 @@ class _Search:
         name = f"{module}.{node.label}" if module else node.label
         return name if name not in self.layers else f"{name} ({len(self.layers)})"
 
-    def _front(self, node: _Node, names: _Names, full: Mapping[str, str]) -> StoredFront | None:
+    def _front(self, node: Node, names: _Names, full: Mapping[str, str]) -> StoredFront | None:
         """The convolution or linear layer whose output goes to the node and nowhere else."""
         value = node.tensor("input")
         maker = names.makers.get(value)
@@ -289,7 +267,7 @@ def _origin(value: str, names: _Names) -> str:
     return f"is computed when the program runs (by {maker.operator})"
 
 
-def _module(node: _Node, values: Mapping[str, str]) -> BatchNormModule:
+def _module(node: Node, values: Mapping[str, str]) -> BatchNormModule:
     """What the arguments of a node say of its module.
 
     A momentum of 0 in evaluation may be what stands there for None, the cumulative average.
@@ -311,47 +289,10 @@ def _module(node: _Node, values: Mapping[str, str]) -> BatchNormModule:
     )
 
 
-def _signature(signature: Any) -> Iterator[tuple[str, str]]:
-    """The inputs of a graph that are tensors of the program: their names there, and their own."""
-    for spec in _list(_table(signature).get("input_specs")):
-        for kind in ("parameter", "buffer", "tensor_constant"):
-            said = _table(_table(spec).get(kind))
-            name, full = _table(said.get("arg")).get("name"), said.get(f"{kind}_name")
-            if isinstance(name, str) and isinstance(full, str):
-                yield name, full
-
-
-def _nodes(graph: Any) -> Iterator[_Node]:
-    """The nodes of a graph that are as the schema has them."""
-    for node in _list(_table(graph).get("nodes")):
-        target = _table(node).get("target")
-        if not isinstance(target, str):
-            continue
-        parts = target.split(".")
-        at = parts.index("aten") + 1 if "aten" in parts[:-1] else len(parts) - 1
-        args: dict[str, Any] = {}
-        for each in map(_table, _list(node.get("inputs"))):
-            name = each.get("name")
-            # Those of cond and such have no names.
-            args[name if isinstance(name, str) and name else f"#{len(args)}"] = each.get("arg")
-        outputs = tuple(filter(None, map(_tensor_name, _list(node.get("outputs")))))
-        label = node.get("name")
-        label = label if isinstance(label, str) else next(iter(outputs), parts[at])
-        yield _Node(parts[at], args, outputs, label, _class_name(node.get("metadata")))
-
-
-def _class_name(metadata: Any) -> str:
-    """The class of the module in which a node is, if it is such a norm: "BatchNorm2d"."""
-    stack = _table(metadata).get("nn_module_stack")
-    last = stack.rpartition(";")[2] if isinstance(stack, str) else ""
-    name = last.rpartition(",")[2].rpartition(".")[2]
-    return name if "BatchNorm" in name or "InstanceNorm" in name else "BatchNorm"
-
-
-def _inside(node: _Node, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
+def _inside(node: Node, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
     """The graphs that a node runs: branches, bodies; each with the tensors that it is given."""
-    said = [_table(_table(arg).get("as_graph")) for arg in node.args.values()]
-    graphs = [_table(each.get("graph")) for each in said if each]
+    said = [table(table(arg).get("as_graph")) for arg in node.args.values()]
+    graphs = [table(each.get("graph")) for each in said if each]
     if not graphs:
         return
     operands: list[str] = []
@@ -359,39 +300,14 @@ def _inside(node: _Node, names: _Names) -> Iterator[tuple[Any, dict[str, str]]]:
         if isinstance(arg, dict) and "as_graph" in arg:
             operands = []  # the predicate stands before
         else:
-            operands += _operands(arg)
+            operands += operands_of(arg)
     for graph in graphs:
-        inputs = [_tensor_name(each) for each in _list(graph.get("inputs"))]
+        inputs = [tensor_name(each) for each in listed(graph.get("inputs"))]
         given = zip(inputs, operands, strict=False) if len(inputs) == len(operands) else ()
         yield (
             graph,
             {inner: names.tensors[outer] for inner, outer in given if outer in names.tensors},
         )
-
-
-def _operands(arg: Any) -> list[str]:
-    """The values of an argument, "" for each that is not a tensor."""
-    many = _table(arg).get("as_tensors")
-    if isinstance(many, list):
-        return [_tensor_name({"as_tensor": each}) for each in many]
-    return [_tensor_name(arg)]
-
-
-def _inputs(args: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the values that a node takes, in order."""
-    for arg in args.values():
-        yield from filter(None, _operands(arg))
-
-
-def _tensor_name(arg: Any) -> str:
-    """The name of the tensor that a value is, "" where it is none."""
-    for _ in range(2):  # an optional tensor holds a tensor
-        table = _table(arg)
-        arg = table.get("as_tensor", table.get("as_optional_tensor"))
-        name = _table(arg).get("name")
-        if isinstance(name, str):
-            return name
-    return ""
 
 
 def _leaf(full: str) -> str:
@@ -400,11 +316,3 @@ def _leaf(full: str) -> str:
 
 def _ends(name: str, leaf: str) -> bool:
     return name == leaf or name.endswith(f".{leaf}")
-
-
-def _table(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

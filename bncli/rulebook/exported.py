@@ -32,7 +32,7 @@ def check_training_mode(file: Checkpoint) -> list[Finding]:
     """BN108, where the file is run as it stands."""
     return [
         in_training_mode(layer.name)
-        for layer in file.layers
+        for layer in file.distinct(file.layers)
         if file.runs_as_stored and layer.module is not None and layer.module.training
     ]
 

@@ -88,7 +88,7 @@ def divided_out(layer: Summary) -> bool:
 
 def check_initial_weight(file: Checkpoint) -> list[Finding]:
     """BN105, by the counter; silent where any layer proves that the counter is wrong."""
-    own = file.own()
+    own = file.distinct(file.own())
     wrong = {layer.counter for layer in own if counter_too_small(layer)}
     revealed = revealed_momenta(own)
     findings = []
