@@ -14,7 +14,7 @@ from typing import Any
 
 from bncli.light import dataclass
 from bncli.loaders.names import Text
-from bncli.loaders.torch_nodes import (, operands_of
+from bncli.loaders.torch_nodes import (
     Node,
     inputs_of,
     listed,
