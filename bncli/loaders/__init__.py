@@ -28,10 +28,10 @@ def open_file(path: Path | str) -> TensorFile:
         from bncli.loaders.standard_input import open_standard_input
 
         return open_standard_input()
-    path = whole_of(path)
+    given, path = path, whole_of(path)
     check_regular(path)
     if path.is_dir():
-        return open_model(path)
+        return open_model(given)
     if path.suffix == ".distcp":
         from bncli.loaders import refused
 
@@ -51,9 +51,15 @@ def open_model(path: Path) -> TensorFile:
     """
     if path == STANDARD_INPUT:
         return _with_layers(open_file(path))
-    path = whole_of(path)
+    given, path = path, whole_of(path)
     check_regular(path)
     if path.is_dir() and (loader := loader_of_folder(path)) is not None:
+        from bncli.loaders.whole import models_with
+
+        if path == given and (several := models_with(path)):
+            from bncli.loaders import refused
+
+            refused.refuse_several(path, several)
         return loader.open_folder(path)
     from bncli.loaders.whole import Models, open_shards
 

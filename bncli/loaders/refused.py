@@ -5,7 +5,7 @@ The last loader in the list: it takes every file, and always raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ from bncli.loaders.probes import SEARCHED, is_pickle
 from bncli.loaders.registry import CHECKPOINTS, READ
 from bncli.loaders.torch_values import class_of
 from bncli.loaders.typed import head_text
+from bncli.loaders.whole import folders_in
 
 LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
@@ -95,12 +96,18 @@ def refuse_directory(path: Path) -> NoReturn:
         )
     likely = [name for name in names if name.endswith(LIKELY)]
     likely.sort(key=lambda name: not name.endswith(".index.json"))
-    if not likely:
+    folders = folders_in(path, names)
+    if not likely and len(folders) < 2:
         raise UnsupportedFileError(
             path, "it is a directory without a checkpoint in it; name a file, or a folder inside."
         )
+    refuse_several(path, [*likely, *folders])
+
+
+def refuse_several(path: Path, names: Sequence[str]) -> NoReturn:
+    """Raise for a directory in which there are models of these names."""
     raise UnsupportedFileError(
-        path, f"it is a directory with several models; name one of them ({listed(likely)})."
+        path, f"it is a directory with several models; name one of them ({listed(names)})."
     )
 
 

@@ -159,14 +159,19 @@ def whole_of(path: Path) -> Path:
     return path
 
 
-def loader_of_folder(folder: Path) -> FolderLoader | None:
+def kind_of_folder(folder: Path) -> Folder | None:
     """The first kind of model that a folder is; None where it is none, or cannot be read."""
     for row in FOLDERS:
-        if any(os.path.lexists(folder / mark) for mark in row.marks):
-            loader = _folder_loader(row)
-            if loader.is_whole(folder):
-                return loader
+        marked = any(os.path.lexists(folder / mark) for mark in row.marks)
+        if marked and _folder_loader(row).is_whole(folder):
+            return row
     return None
+
+
+def loader_of_folder(folder: Path) -> FolderLoader | None:
+    """The loader of that kind of model."""
+    row = kind_of_folder(folder)
+    return None if row is None else _folder_loader(row)
 
 
 def _folder_loader(row: Folder) -> FolderLoader:

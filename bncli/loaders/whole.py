@@ -14,12 +14,14 @@ from bncli.errors import FileError
 from bncli.light import dataclass
 from bncli.loaders.interface import is_statistics_file
 from bncli.loaders.names import listed
-from bncli.loaders.registry import CHECKPOINTS
+from bncli.loaders.registry import CHECKPOINTS, kind_of_folder
 from bncli.model import TensorFile
 
 NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\..+)")
 """How shards are called: model-00001-of-00003.safetensors. Some number them from 0."""
 INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+NO_MODEL = re.compile(r"(?:meta|common|scheduler|optimizer|rng_state|training_args)[\w-]*\.\w+")
+"""What is saved beside the pieces of a distributed checkpoint, and has no layers."""
 USUAL = ("model.safetensors", "pytorch_model.bin")
 """What the weights of a folder are called that has the optimiser's beside them."""
 
@@ -30,6 +32,33 @@ class Shards:
 
     files: tuple[Path, ...]
     missing: tuple[str, ...] = ()
+
+
+def models_with(folder: Path) -> list[str]:
+    """The names of the models in a folder that is one and has others in it; else none.
+
+    The folder's own, a distributed checkpoint or TensorFlow's, goes by the name of what marks it.
+    """
+    row = kind_of_folder(folder)
+    if row is None or row.name == "deepspeed":  # whose files end as those of other models
+        return []
+    names = sorted(os.listdir(folder))  # noqa: PTH208 (names, no paths)
+    mark = next(mark for mark in row.marks if mark in names)
+    others = [
+        name
+        for name in names
+        if name.endswith(CHECKPOINTS)
+        and not (row.name == "tensorflow" and name.endswith(".index"))
+        and NO_MODEL.fullmatch(name) is None
+        and not is_statistics_file(folder / name)
+    ]
+    return [mark, *others] if others else []
+
+
+def folders_in(folder: Path, names: list[str]) -> list[str]:
+    """Those of the names in a folder that are folders with a model: SavedModels, for instance."""
+    marks = ("saved_model.pb", ".metadata")
+    return [name for name in names if any((folder / name / mark).is_file() for mark in marks)]
 
 
 @dataclass(slots=True)
@@ -107,7 +136,9 @@ class Models:
         return [path for path in named if _shard_paths(path)]
 
     def _of_folder(self, folder: Path) -> Path | None:
-        """The one model that lies in the folder; None where there is none, or are several."""
+        """The one model that lies in the folder; None where it is one, has none, or several."""
+        if (row := kind_of_folder(folder)) is not None and row.name != "deepspeed":
+            return None
         indexes = self._indexes_in(folder)
         whole = [index for index in indexes if all(path.is_file() for path in _shard_paths(index))]
         if whole:
@@ -122,6 +153,8 @@ class Models:
             ]
         if not models and len(indexes) == 1:
             return indexes[0]
+        if models and models[0].name not in USUAL and folders_in(folder, self._listed(folder)):
+            return None
         return models[0] if len(models) == 1 else None
 
     def _listed(self, folder: Path) -> list[str]:

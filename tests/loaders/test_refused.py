@@ -128,8 +128,9 @@ def test_directories(tmp_path):
     (tmp_path / ".metadata").touch()
     assert sentence() == several
     (tmp_path / "__0_0.distcp").touch()
+    assert sentence() == several.replace("(a.", "(.metadata, a.")
     with pytest.raises(CorruptFileError, match="it ends before its pickle does"):
-        open_file(tmp_path)
+        open_file(tmp_path / "__0_0.distcp")
     (tmp_path / ".metadata").unlink()
     assert sentence() == (
         "it has parts of a torch.distributed checkpoint, whose index .metadata is missing; copy"

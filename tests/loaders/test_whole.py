@@ -157,3 +157,33 @@ def test_a_shard_that_is_not_there(tmp_path):
         open_model(tmp_path / "x-00001-of-00002.pt")
     shards(tmp_path)[3].unlink()
     assert Models().path_of(tmp_path / "x-00001-of-00004.pt").name == "x-00001-of-00004.pt"
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_model_that_is_a_folder_is_one_of_several_beside_a_file(tmp_path):
+    """A distributed checkpoint or a SavedModel, in the folder of a file or beside it."""
+    from torch.distributed import checkpoint
+
+    folder = tmp_path / "dcp"
+    checkpoint.save(STATE, checkpoint_id=folder, no_dist=True)
+    (folder / "meta.pt").write_bytes(saved({}))  # what trainers save with it
+    assert Models().path_of(folder) == folder
+    assert_same(open_model(folder).tensors, STATE)
+    torch.save(STATE, folder / "net.pth")
+    assert Models().path_of(folder) == folder
+    several = r"with several models; name one of them \(\.metadata, net\.pth\)"
+    for opened in (open_model, open_file):
+        with pytest.raises(UnsupportedFileError, match=several):
+            opened(folder)
+    assert open_model(folder / ".metadata").path == folder
+    assert open_model(folder / "net.pth").path == folder / "net.pth"
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    with pytest.raises(UnsupportedFileError, match=r"several models; .* \(dcp, saved\)"):
+        open_model(tmp_path)
+    torch.save(STATE, tmp_path / "net.pth")
+    assert Models().path_of(tmp_path) == tmp_path
+    with pytest.raises(UnsupportedFileError, match=r"several models; .* \(net.pth, dcp, saved\)"):
+        open_model(tmp_path)
+    safetensors.torch.save_file(STATE, tmp_path / "model.safetensors")
+    assert open_model(tmp_path).path == tmp_path / "model.safetensors"
