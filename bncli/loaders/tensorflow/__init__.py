@@ -29,6 +29,9 @@ LATEST = "checkpoint"
 GRAPH = "saved_model.pb"
 VARIABLES = Path("variables", "variables.index")
 """Where a SavedModel has its weights."""
+AVERAGE = "ExponentialMovingAverage"
+"""What follows a variable's name in the name of its moving average."""
+VARIABLES_OF_NORMS = ("gamma", "beta", "moving_mean", "moving_variance")
 _PART = re.compile(r"(.*)(?:\.data-\d{5}-of-\d{5}|\.meta)")
 NOTE = b"model_checkpoint_path:"
 _NOTE = re.compile(rb'model_checkpoint_path: "([^"\n]*)"')
@@ -117,6 +120,12 @@ def _open_index(source: Source) -> TensorFile:
     names, shared = names_of(bundle)
     refs, skipped = tensor_refs(bundle, names)
     tensors = {ref.name: ref for ref in refs}
+    averages = sum(map(_is_average, tensors))
+    if averages:
+        skipped[f"*/{AVERAGE}"] = (
+            f"{averages} moving averages of weights and statistics, which inference may use;"
+            " the variables themselves are judged"
+        )
     graph = _graph_of(source.path)
     if graph is None:
         return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
@@ -131,6 +140,12 @@ def _open_index(source: Source) -> TensorFile:
         return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
     skipped |= described.skipped
     return TensorFile(source.path, CONTAINER, tensors, described.modules, skipped, described.layers)
+
+
+def _is_average(name: str) -> bool:
+    """Whether it is TensorFlow's moving average of a BatchNorm layer's variable."""
+    variable, _, last = name.rpartition("/")
+    return last == AVERAGE and variable.rpartition("/")[2] in VARIABLES_OF_NORMS
 
 
 def _graph_of(index: Path) -> Path | None:

@@ -189,3 +189,13 @@ def test_a_tensor_of_another_size_than_its_shape_is_corrupt(tmp_path):
     (tmp_path / "m.index").write_bytes(table({b"": header(), b"x": entry(1, (3,), 0, 8)}))
     with pytest.raises(CorruptFileError, match=r"'?x'? of 3 elements cannot take 8 bytes"):
         open_file(tmp_path / "m.index")
+
+
+def test_moving_averages_of_variables_are_said(tmp_path):
+    average = {f"{name}/ExponentialMovingAverage": each for name, each in LAYER.items()}
+    put(tmp_path, bundle(LAYER | average | {"w/ExponentialMovingAverage": RANDOM.random(3)}))
+    (index,) = tmp_path.glob("*.index")
+    file = open_file(index)
+    assert [layer.name for layer in batch_norm_layers(file)] == ["bn"]
+    (said,) = file.skipped.values()
+    assert said.startswith("4 moving averages of weights and statistics, which inference may use")
