@@ -108,11 +108,11 @@ def codes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], list[str]]:
     return {place: list(those) for place, those in codes.items()}
 
 
-def settings_remarks(rows: Sequence[Row], *, in_code: bool = False) -> Iterator[str]:
+def settings_remarks(rows: Sequence[Row], why: str = "") -> Iterator[str]:
     """eps and momentum: what the file stores, what was assumed, and which a flag replaced.
 
     A momentum that weighs the old value in the file's framework is said in its own sense, too.
-    `in_code` says that the file has code, which is not read, and which may have the numbers.
+    `why` is the reason why they are assumed, where the file may have them all the same.
     """
     everywhere: dict[str, list[str]] = {"file": [], "assumed": []}
     rest = []
@@ -133,7 +133,7 @@ def settings_remarks(rows: Sequence[Row], *, in_code: bool = False) -> Iterator[
         yield f"{many.join(stored)}, from the file"
     if assumed := everywhere["assumed"]:
         verb, none = ("are", "neither") if len(assumed) > 1 else ("is", "none")
-        why = "bncli does not read the file's code" if in_code else f"the file stores {none}"
+        why = why or f"the file stores {none}"
         yield f"{' and '.join(assumed)} {verb} assumed: {why}"
     yield from rest
     for name in ("eps", "momentum"):

@@ -267,8 +267,13 @@ def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     spoilt = sum(row["note"] is not None for row in rows)
     without = [path for path, names in seen.checked.items() if not names] if rows else []
     unsure = any(str(row["kind_hint"]).endswith("?") for row in rows)
+    why = ""
+    if "torchscript" in seen.containers:
+        why = "bncli does not read the file's code"
+    elif any(name in ("model_config", "config.json") for _, name in seen.skipped):
+        why = "bncli could not read the file's config"
     remarks = [
-        *settings_remarks(rows, in_code="torchscript" in seen.containers),
+        *settings_remarks(rows, why),
         "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
         if unsure
         else "",

@@ -134,7 +134,7 @@ def settings_of(*layers):
 
 def test_what_was_assumed_or_replaced_is_said():
     both = (1e-5, "assumed", 0.1, "assumed", [])
-    assert list(settings_remarks(settings_of(both), in_code=True)) == [
+    assert list(settings_remarks(settings_of(both), "bncli does not read the file's code")) == [
         "eps 1e-05 and momentum 0.1 are assumed: bncli does not read the file's code",
     ]
     assert list(settings_remarks(settings_of(both, both))) == [

@@ -12,6 +12,7 @@ from torch import nn
 from bncli.errors import ExitCode
 from tests.commands.inspect_checkpoint.networks import net
 from tests.commands.inspect_checkpoint.small import small
+from tests.loaders.keras_files import archive, keras_3, vectors
 
 
 def test_layer_that_cannot_be_read_does_not_spoil_the_file(run, folder):
@@ -272,3 +273,11 @@ def test_models_in_one_archive_are_judged_each_by_itself(run, folder, method):
     assert "4 BatchNorm layers in 2 models" in run("inspect-checkpoint", "two.zip").stdout
     one = run("inspect-checkpoint", "two.zip::b", "-f", "json").report["tables"]["layers"]
     assert [row["name"] for row in one] == ["b.1", "b.head"]
+
+
+def test_a_config_that_cannot_be_read_may_have_stored_eps_and_momentum(run, folder):
+    pytest.importorskip("h5py")
+    (folder / "x.keras").write_bytes(archive(keras_3({"bn": list(vectors().values())}), "{bad"))
+    printed = " ".join(run("inspect-checkpoint", "x.keras").stdout.split())
+    assert "are assumed: bncli could not read the file's config" in printed
+    assert "1 entry was not read: config.json (it is damaged or no config" in printed
