@@ -5,6 +5,7 @@ The checkpoint is read as every file of bncli's is: tensor by tensor, and nothin
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
+_KEY = re.compile(r"[^\W\d]\w*(?:\.\w+)+")
+"""A name in an ONNX graph that may be a state_dict's: others are of the exporter's constants."""
+
+
 def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) -> dict[str, Value]:
     """Put the tensors of a checkpoint, `FILE` or `FILE::PART`, into the model; no dtype changes.
 
@@ -48,7 +53,11 @@ def load_weights(model: nn.Module, spec: str, *, allow_missing: bool = False) ->
     """
     path, name = split_spec(spec)
     targets = _targets(model)
-    tensors = open_model(path).tensors
+    file = open_model(path)
+    tensors = file.tensors
+    if file.container.startswith("onnx"):
+        keys = {name for name in tensors if name in targets or _KEY.fullmatch(name)}
+        tensors = {name: ref for name, ref in tensors.items() if name in keys}
     part = fitting_part(path, tensors, name, targets)
     missing = _check_keys(path, part, targets, allow_missing=allow_missing)
     _check_shapes(path, part, targets)

@@ -359,3 +359,31 @@ def test_the_number_of_averaged_weights_is_kept(save):
     both = save("both.pt", {"model": live.state_dict(), "ema": average.state_dict()})
     assert load_weights(net(), f"{both}::ema")["n_averaged"] == 3
     assert load_weights(net(), f"{both}::model")["n_averaged"] is None
+
+
+def test_constants_of_a_graph_are_not_left_over(save, tmp_path):
+    """What an exporter adds beside the state_dict; a weight that the model lacks is named."""
+    import onnx
+
+    trained, model = net(1), net(2)
+    state = trained.state_dict()
+    del state["bn.num_batches_tracked"]
+    arrays = {**state, "/Constant_output_0": torch.ones(1), "val_3": torch.ones(2)}
+
+    def written(arrays):
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["x"], ["y"])],
+            "net",
+            [onnx.helper.make_tensor_value_info("x", 1, [1])],
+            [onnx.helper.make_tensor_value_info("y", 1, [1])],
+            [onnx.numpy_helper.from_array(each.numpy(), name) for name, each in arrays.items()],
+        )
+        path = tmp_path / "net.onnx"
+        path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+        return str(path)
+
+    load_weights(model, written(arrays))
+    assert torch.equal(model.bn.running_var, trained.bn.running_var)
+    assert "it has 1 key (aux.weight), which" in refusal(
+        model, written(arrays | {"aux.weight": torch.ones(2)})
+    )

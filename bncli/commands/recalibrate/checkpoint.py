@@ -15,7 +15,7 @@ from bncli.live.batch import Statistics
 from bncli.live.targets import copies_of, leaves_of, targets_of
 from bncli.loaders import open_model, split_spec
 from bncli.loaders.names import listed
-from bncli.loaders.patches import aliases_of, edits_of, rounded
+from bncli.loaders.patches import aliases_of, check_container, edits_of, rounded
 from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ class Checkpoint:
 def files_of(file: TensorFile) -> tuple[Path, ...]:
     """The files of a checkpoint, its index among them: several where it is in shards."""
     return tuple(dict.fromkeys([file.path, *(ref.path for ref in file.tensors.values())]))
+
+
+def check_format(spec: str) -> None:
+    """Raise FileError where the checkpoint `spec` is of a format that is only read."""
+    check_container(open_model(split_spec(spec)[0]))
 
 
 def check_destination(path: str, spec: str, *, force: bool) -> None:

@@ -90,10 +90,12 @@ def _check(
         replace(run, checkpoint=None).refuse_any("statistics files")
     effect.check(stored=model is None)
     saved.check(run.checkpoint)
-    if saved.save_checkpoint is not None and run.checkpoint is not None:
-        from bncli.commands.recalibrate.checkpoint import check_destination
+    if run.checkpoint is not None:
+        from bncli.commands.recalibrate.checkpoint import check_destination, check_format
 
-        check_destination(saved.save_checkpoint, run.checkpoint, force=saved.force)
+        check_format(run.checkpoint)
+        if saved.save_checkpoint is not None:
+            check_destination(saved.save_checkpoint, run.checkpoint, force=saved.force)
 
 
 def _judged(found: Found, effect: EffectFlags, most: float) -> Judgement:

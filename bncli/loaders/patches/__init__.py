@@ -8,7 +8,8 @@ of the old contents.
 
 from __future__ import annotations
 
+from bncli.loaders.patches.checks import check_container
 from bncli.loaders.patches.making import aliases_of, edits_of, has_serialization_id
 from bncli.loaders.patches.rounding import rounded
 
-__all__ = ["aliases_of", "edits_of", "has_serialization_id", "rounded"]
+__all__ = ["aliases_of", "check_container", "edits_of", "has_serialization_id", "rounded"]

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bncli.commands.recalibrate.checkpoint import Checkpoint, check_destination, files_of
+from bncli.commands.recalibrate.checkpoint import (
+    Checkpoint,
+    check_destination,
+    check_format,
+    files_of,
+)
 from bncli.commands.recalibrate.flags import SavedFlags
 from bncli.errors import FileError, UsageError
 from bncli.files.reading import reading
@@ -18,6 +23,7 @@ from bncli.loaders import open_file
 from bncli.model import BatchNormState
 from bncli.model.capture import Capture, WatchedLayer
 from tests.commands.recalibrate.test_rows import change
+from tests.loaders.keras_files import archive, keras_3, net_3
 
 
 def capture(*names: str) -> Capture:
@@ -77,6 +83,20 @@ def test_the_files_of_a_checkpoint(folder):
     refs = {name: SimpleNamespace(path=Path(name[0])) for name in ("a1", "b", "a2")}
     index = SimpleNamespace(path=Path("index.json"), tensors=refs)
     assert files_of(index) == (Path("index.json"), Path("a"), Path("b"))
+
+
+def test_a_format_that_is_only_read_is_refused_before_anything_runs(folder, run):
+    """Also where its names are another framework's, and so none of the model's."""
+    np.savez("bn.npz", **{"a.weight": np.ones(2)})
+    check_format("bn.npz")
+    groups, names, config = net_3()
+    Path("bn.keras").write_bytes(archive(keras_3(groups, names), config))
+    result = run("recalibrate", "nowhere:net", "--checkpoint", "bn.keras", "--data", "x.npy")
+    assert result.code == 2
+    assert result.stderr == (
+        "bncli: bn.keras: tensors in keras files cannot be replaced; save them with torch.save or "
+        "as safetensors, and name that file.\n"
+    )
 
 
 def test_a_destination_is_checked_before_anything_runs(folder):
