@@ -115,6 +115,10 @@ class FolderLoader(Protocol):
         """The tensors of such a folder. Raises the FileError family and nothing else."""
 
 
+ABSENT = "it is not beside the file"
+"""How `TensorFile.skipped` begins to speak of another file that would say more of the layers."""
+
+
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
     """Open a regular file; FileError says why that is not possible."""

@@ -33,7 +33,8 @@ def inspect_checkpoint(
         list[str],
         argument(
             "CKPT[::NAME]...",
-            "Checkpoints of PyTorch, safetensors, NumPy, ONNX, Keras, TensorFlow, Flax or Paddle. "
+            "Checkpoints of PyTorch (.pt2 too), safetensors, NumPy, ONNX, Keras, TensorFlow, Flax, "
+            "MXNet or Paddle, also in archives. "
             "Quote patterns ('**/*.pt'); bncli expands them. For a sharded checkpoint, give its "
             "folder or any one shard. NAME is a layer's name, or a prefix shared by several "
             "layers.",
@@ -85,8 +86,9 @@ def inspect_checkpoint(
     """Find every BatchNorm layer of a checkpoint, and say what is wrong with it.
 
     Nothing in the file is run, and torch is not needed. Each finding has a code that `bncli rules`
-    explains. eps and momentum are taken from the file where it stores them (ONNX, Keras, .pt2 and
-    whole pickled modules do, a state_dict does not), and else assumed.
+    explains. eps and momentum are taken from the file where it stores them (ONNX, Keras, .pt2,
+    whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, a state_dict does not),
+    and else assumed.
     """
     from pathlib import Path
 
@@ -318,15 +320,25 @@ def _verdict(seen: Judged) -> str:
 
 
 def _skipped(skipped: dict[tuple[str, str], str]) -> str:
-    """How much of the files was not read, which and why, as a sentence; "" for nothing."""
+    """How much of the files was not read, which and why, as a sentence; "" for nothing.
+
+    A file that would say more of the layers and is not there is no such entry.
+    """
+    from bncli.loaders.interface import ABSENT
     from bncli.loaders.names import listed
 
+    absent = [
+        f"{name} {reason.removeprefix('it ')}"
+        for (_, name), reason in skipped.items()
+        if reason.startswith(ABSENT)
+    ]
+    skipped = {key: reason for key, reason in skipped.items() if not reason.startswith(ABSENT)}
     if not skipped:
-        return ""
+        return "; ".join(absent)
     why: dict[str, list[str]] = {}
     for (_, name), reason in skipped.items():
         why.setdefault(reason, []).append(name)
     said = "; ".join(f"{listed(names)} ({reason})" for reason, names in list(why.items())[:3])
     said += f"; {len(why) - 3} more reasons" if len(why) > 3 else ""
     were = f"{len(skipped)} entries were" if len(skipped) > 1 else "1 entry was"
-    return f"{were} not read: {said}"
+    return "; ".join([f"{were} not read: {said}", *absent])

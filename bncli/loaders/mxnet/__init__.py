@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bncli.loaders.interface import Source
+from bncli.loaders.interface import ABSENT, Source
 from bncli.loaders.mxnet.arrays import MAGIC, read_arrays
 from bncli.loaders.mxnet.layers import layers_of
 from bncli.loaders.mxnet.symbol import read_symbol, symbol_of
@@ -29,7 +29,7 @@ def open_tensors(source: Source) -> TensorFile:
     skipped |= found.skipped
     if found.layers and nodes is None:
         skipped[path.name] = (
-            "it is not beside the file; it would tell eps, momentum, and whether gamma is used:"
+            f"{ABSENT}; it would tell eps, momentum, and whether gamma is used:"
             " fix_gamma, the default, makes it 1"
         )
     return TensorFile(source.path, "mxnet", tensors, found.modules, skipped, found.layers)

@@ -16,6 +16,7 @@ from bncli.errors import ExitCode
 from bncli.report import Report, Table
 from tests.commands.inspect_checkpoint.networks import net
 from tests.commands.inspect_checkpoint.small import small
+from tests.loaders.mxnet_files import model, saved
 from tests.rulebook.exports import folded, graph
 
 CORPUS = Path(
@@ -372,3 +373,11 @@ def test_what_a_graph_stores_of_a_layer_is_in_its_row(run, folder):
     said = run("inspect-checkpoint", "net.onnx", "-v").stdout
     assert "momentum 0.9 (ONNX: weighs the old value; 0.1 in PyTorch's sense)" in said
     assert "Names alone" not in said
+
+
+def test_a_symbol_file_that_is_missing_is_no_entry_that_was_not_read(run, tmp_path):
+    path = tmp_path / "net-0000.params"
+    path.write_bytes(saved(model()))
+    result = run("inspect-checkpoint", path, "--width", "200")
+    assert "not read" not in result.stdout
+    assert "\nnet-symbol.json is not beside the file; it would tell eps, momentum" in result.stdout
