@@ -110,7 +110,8 @@ def test_every_tensor_is_read_bit_for_bit(name, tmp_path):
     assert file.container == sample.container
     assert_same(file.tensors, sample.expected)
     if sample.container != "torchscript":  # its archives also keep what state_dict() leaves out
-        assert set(file.tensors) == set(sample.expected)
+        read = {name for name, ref in file.tensors.items() if not ref.unreadable}
+        assert read == set(sample.expected)
 
 
 def test_every_loader_opens_a_sample(tmp_path):
