@@ -22,6 +22,12 @@ from bncli.loaders.whole import folders_in
 
 LIKELY = (".index.json", *CHECKPOINTS)
 """Ends of file names that a directory's sentence suggests."""
+TEXTS = {
+    ".py": "it is Python code, which holds no weights; name a checkpoint, or watch a model of it"
+    " run with bncli diagnose FILE.py:NAME.",
+    "-symbol.json": "it is the graph of an MXNet model; name the .params file beside it.",
+}
+"""Text that arrives in a checkpoint's place, by the ends of its name, and the sentence for it."""
 MOST_LOOKED_AT = 10_000
 """How many objects of a pickle are looked at for what it would call."""
 RUNNERS = {
@@ -46,6 +52,9 @@ def open_tensors(source: Source) -> NoReturn:
         if kind.looks(source):
             raise kind.refusal(source)
     if text := " ".join(head_text(source.head).split()):
+        for end, sentence in TEXTS.items():
+            if source.path.name.endswith(end):
+                raise UnsupportedFileError(source.path, sentence)
         raise UnsupportedFileError(
             source.path,
             f"it is text that begins with {quoted(text, 120)!r}; if this is a server's error"

@@ -207,3 +207,18 @@ def test_a_file_of_a_distributed_checkpoint_under_another_name(tensors, tmp_path
     else:
         with pytest.raises(UnsupportedFileError, match="several ZIP archives in a row"):
             open_file(alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("net.py", "it is Python code, which holds no weights; name a checkpoint, or"),
+        ("net-symbol.json", "it is the graph of an MXNet model; name the .params file beside it."),
+    ],
+)
+def test_text_whose_name_says_what_it_is(tmp_path, name, sentence):
+    path = tmp_path / name
+    path.write_text('{"nodes": [{"op": "null", "name": "data"}]}')
+    with pytest.raises(UnsupportedFileError) as caught:
+        open_file(path)
+    assert str(caught.value).startswith(f"{path}: {sentence}")
