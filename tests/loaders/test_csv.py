@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_said_with_its_place(written, text, sentence):
     [
         ("Not Found\n", "it is text that begins with 'Not Found'"),
         ("a,b\nc,d\n", "it is text"),
-        ("7767517\n75 83\nInput data 0 1\n", "it is an ncnn model"),
+        ("7767517\n75 83\nInput data 0 1\n", "it is the graph of an ncnn model"),
         ("1,2\n3\n", "it is text"),
     ],
 )
@@ -179,7 +179,7 @@ def test_other_text_is_no_table_without_the_name_of_one(written, text, word):
         open_file(written(text, "x"))
     with pytest.raises(FileError) as caught:
         open_file(written(text))
-    assert word == "it is an ncnn model" or "it is text" not in str(caught.value)
+    assert word == "it is the graph of an ncnn model" or "it is text" not in str(caught.value)
 
 
 def test_a_first_row_that_may_be_names_is_noted(written):
