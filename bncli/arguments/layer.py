@@ -180,6 +180,8 @@ def update_said(layer: Layer) -> str:
 
 def _axis_said(given: Input, layer: Layer) -> str:
     """The channel axis, where it is not the usual one or the file says another; else ""."""
+    if layer.module is None:
+        return ""
     from bncli.running_stats.stored import channel_axis
 
     stored, source = channel_axis(layer.module)
@@ -223,6 +225,8 @@ def assumed(layer: Layer) -> str:
 
 def _lacks_default(layer: Layer) -> bool:
     """Whether the layer's framework has no default momentum: Haiku's has to be given."""
+    if layer.module is None:
+        return False
     from bncli.running_stats.stored import convention_of
 
     row = convention_of(layer.module)

@@ -92,7 +92,7 @@ def check_shapes(layer: Layer) -> list[Finding]:
             found(
                 NOT_JUDGED,
                 layer,
-                f"{examples(unread, 5)} {'were' if len(unread) > 1 else 'was'} not judged",
+                f"{_said(unread)} not judged",
                 "unreadable",
                 detail=" ".join(layer.unread),
                 extent=unread,
@@ -103,6 +103,13 @@ def check_shapes(layer: Layer) -> list[Finding]:
 
 
 LAYER_CHECKS = (check_shapes,)
+
+
+def _said(unread: tuple[str, ...]) -> str:
+    """The tensors that could not be read, with the verb."""
+    if not unread:
+        return "part of the layer was"
+    return f"{examples(unread, 5)} {'were' if len(unread) > 1 else 'was'}"
 
 
 def _apart(shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ def test_a_cut_before_any_read_of_any_container(name, whole, tmp_path, cutting):
 
     def read():
         for ref in open_file(path).tensors.values():
-            ref.read()
+            if not ref.unreadable:
+                ref.read()
 
     path = write(tmp_path, sample)
     cuts = 0
