@@ -63,7 +63,7 @@ class FileError(BncliError):
 
 
 class MissingDataError(FileError):
-    """A file that the model needs is missing; `name` is how the model calls it."""
+    """A file that the model needs is missing; `name` is what the model calls it."""
 
     def __init__(self, path: Path | str, problem: str, name: str = "") -> None:
         super().__init__(path, problem)

@@ -38,15 +38,16 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
     from bncli.verify.identify.hypotheses import Known
 
     stored = open_layer(flags.state) if flags.state else BatchNormState("")
-    eps = flags.eps
-    if eps is None:
-        eps = DEFAULT_EPS
-        if (module := stored.module) is not None:
-            from bncli.state_dict.names import of_convention
+    eps, origin = (DEFAULT_EPS, "default") if flags.eps is None else (flags.eps, "")
+    if flags.eps is None and (module := stored.module) is not None:
+        from bncli.running_stats.stored import convention_of, owner
+        from bncli.state_dict.names import of_convention
 
-            if (usual := of_convention(module.convention)) is not None:
-                eps = usual.eps
-            eps = eps if module.eps is None else module.eps
+        usual, row = of_convention(module.convention), convention_of(module)
+        if module.eps is not None:
+            eps, origin = module.eps, "from the file"
+        elif usual is not None and row is not None:
+            eps, origin = usual.eps, f"{owner(row)} default"
     if not 0 <= eps < math.inf:
         raise UsageError(f"--eps {eps:g}: eps must be a finite number, 0 or above.")
     trailing = _trailing_affine(flags, given)
@@ -71,6 +72,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
         running_mean=choose("running_mean"),
         running_var=choose("running_var"),
         eps=eps,
+        eps_origin=origin,
         training=flags.training,
     )
     mean, var = known.running_mean is not None, known.running_var is not None

@@ -171,9 +171,9 @@ def update_said(layer: Layer) -> str:
     if row.variance == "unbiased" and row.debias == "no":
         return ""
     own = "the biased variance" if row.variance == "biased" else "another factor"
-    own = "averages without the initial values" if row.debias != "no" else own
+    own = "averages that leave the initial values out" if row.debias != "no" else own
     return (
-        f"the running statistics are updated as PyTorch does; {framework_of(row)} uses {own} "
+        f"the running statistics are updated as in PyTorch; {framework_of(row)} uses {own} "
         f"(bncli simulate-ema --convention {row.name})"
     )
 

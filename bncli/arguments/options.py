@@ -130,7 +130,7 @@ ChannelAxis = Annotated[
         "The channel axis; -1 for channels-last data.",
         INPUT,
         metavar="N",
-        default="what the file of --state says, otherwise 1",
+        default="that of the --state layer, by its file or its framework, otherwise 1",
     ),
 ]
 Dtype = Annotated[

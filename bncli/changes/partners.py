@@ -30,14 +30,15 @@ MOST_TRIES = 2048
 class Weights:
     """The weights with two or more axes of a file, by their names without wrappers, in its order.
 
-    `biases` holds the bias beside each, by names or by the file's graph, by the same name, and
-    `vectors` what may be a bias that nothing tells, or a scale for each channel: each with one
-    axis.
+    `biases` holds the bias beside each, by names or by the file's graph, by the same name, `bare`
+    are those beside which the graph has none, and `vectors` what may be a bias that nothing tells,
+    or a scale for each channel: each with one axis.
     """
 
     refs: Mapping[str, TensorRef]
     biases: Mapping[str, TensorRef]
     vectors: Sequence[TensorRef] = ()
+    bare: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, file: TensorFile) -> Weights:
@@ -58,7 +59,9 @@ class Weights:
             told = every.get(file.biases.get(ref.name, ""))
             if told is not None and told.numel == max(told.shape, default=1):
                 beside[name] = _flat(told)
-        return cls(refs, beside, vectors)
+        bare_ones = {name for name, ref in refs.items() if file.biases.get(ref.name) == ""}
+        beside = {name: ref for name, ref in beside.items() if name not in bare_ones}
+        return cls(refs, beside, vectors, frozenset(bare_ones))
 
 
 def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dict[str, InFront]:
@@ -92,7 +95,8 @@ def partners(fronts: Mapping[str, InFront], own: Weights, other: Weights) -> dic
     for layer, partner in chosen.items():
         weight = other.refs[partner]
         own_name = _parts(weight.name)[0] or weight.name
-        found[layer] = InFront(own_name, weight, other.biases.get(partner), fronts[layer].axis)
+        bias, axis = other.biases.get(partner), fronts[layer].axis
+        found[layer] = InFront(own_name, weight, bias, axis, bare=partner in other.bare)
     return found
 
 

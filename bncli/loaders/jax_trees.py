@@ -100,7 +100,7 @@ def layers_of(
 def unstacked(
     tensors: Mapping[str, TensorRef],
 ) -> tuple[dict[str, TensorRef], dict[str, StoredLayer], dict[str, BatchNormModule]]:
-    """The tensors with `layers_of` them, and each layer of Flax' that stands for several apart.
+    """The tensors with `layers_of` them; what stands for several layers of Flax is taken apart.
 
     nn.scan and nn.vmap, and a state that is replicated over devices, stack the layers' arrays on
     axes before that of the channels: the first of them is bn[0], of bn.

@@ -51,7 +51,10 @@ def _zip_sentence(source: Source) -> str:
     names = source.archive.members if source.archive is not None else ()
     likely = [name for name in names if name.endswith(CHECKPOINTS)]
     which = listed(likely, " or ") if likely else "a file in it"
-    return f"it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name {which}."
+    return (
+        "it is a ZIP archive without a file that bncli reads inside an archive; unzip it and name"
+        f" {which}."
+    )
 
 
 COMMANDS = {"gzip": "gunzip", "bzip2": "bunzip2", "xz": "unxz", "lzma": "unlzma", "zstd": "unzstd"}

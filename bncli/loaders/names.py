@@ -48,7 +48,7 @@ class Text:
         if self._left < 0:
             raise UnsupportedFileError(
                 self._path,
-                f"the names of its tensors take more than {MOST_TEXT >> 20} MB, most of them what"
+                f"the names of its tensors take more than {MOST_TEXT >> 20} MB, most of which"
                 " they have in common; save it again with shorter names.",
             )
 

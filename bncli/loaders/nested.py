@@ -27,7 +27,7 @@ FOREIGN = (
     "model.weights.h5",
     "model.json",
 )
-"""Members of formats of their own, in which a file of torch.save would be a part of no meaning."""
+"""Members of formats of their own, in which a file of torch.save would mean nothing by itself."""
 
 
 def has_member(archive: ZipArchive, *ends: str) -> bool:
@@ -55,7 +55,7 @@ def open_tensors(source: Source) -> TensorFile:
     if any(name.endswith(".distcp") for name in _names(source)):
         raise UnsupportedFileError(
             source.path,
-            "in it is a folder that torch.distributed.checkpoint wrote; unpack it and name that"
+            "it has a folder in it that torch.distributed.checkpoint wrote; unpack it and name that"
             " folder.",
         )
     files = {name: _opened(source, name, loader, part) for name, loader, part in _inner(source)}
@@ -81,7 +81,8 @@ def open_tensors(source: Source) -> TensorFile:
     for name in _names(source):
         if name.endswith(CHECKPOINTS) and name not in files:
             skipped[name] = NOT_HERE
-    containers = " and ".join(sorted({file.container for file in files.values()}))
+    *others, last = sorted({file.container for file in files.values()})
+    containers = f"{', '.join(others)} and {last}" if others else last
     return replace(
         found,
         container=f"{containers} in {'tar' if source.archive is None else 'zip'}",
@@ -154,7 +155,7 @@ def _opened(source: Source, name: str, loader: Loader, part: Source) -> TensorFi
     try:
         return loader.open_tensors(part)
     except FileError as error:
-        problem = f"its member {quoted(name)}: {error.problem}"
+        problem = f"its member {quoted(name)} cannot be read, as {error.problem}"
         if isinstance(error, MissingDataError):
             names = map(PurePosixPath, _names(source))
             if PurePosixPath(name).parent / error.name in names:

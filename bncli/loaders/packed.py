@@ -29,7 +29,7 @@ def open_tensors(source: Source) -> TensorFile:
     try:
         file = _opened(part) if part is not None else None
     except FileError as error:
-        problem = f"inside of its {how} compression: {error.problem}"
+        problem = f"in its {how} compression, {error.problem}"
         raise type(error)(source.path, problem) from error
     if file is None:
         from bncli.loaders import refused

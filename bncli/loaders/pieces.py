@@ -56,7 +56,7 @@ def check_tiling(shape: tuple[int, ...], boxes: Sequence[Box]) -> str:
     total = Box((), shape).numel
     for box in boxes:
         if len(box.offsets) != len(shape) or len(box.sizes) != len(shape):
-            return "have other axes than itself"
+            return "have other axes than the tensor"
         if any(a + n > size for a, n, size in zip(box.offsets, box.sizes, shape, strict=True)):
             return "reach outside of it"
     filled = [box for box in boxes if box.numel]

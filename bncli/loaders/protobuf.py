@@ -53,7 +53,9 @@ class Wire:
             self._left -= 1
             if self._left < 0:
                 raise UnsupportedFileError(
-                    self._source.path, f"it has more than {self._most} fields."
+                    self._source.path,
+                    f"it has more than {self._most} fields;"
+                    " name the checkpoint that it was made from.",
                 )
             tag, at = self._varint(at, stop)
             number, wire = tag >> 3, tag & 7

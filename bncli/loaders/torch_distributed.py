@@ -120,7 +120,9 @@ class _Index:
         self.path = source.path
         if source.size > LARGEST_INDEX:
             raise UnsupportedFileError(
-                self.path, f"its {source.size} bytes are more than bncli reads of such an index."
+                self.path,
+                f"its {source.size} bytes are more than bncli reads of such an index;"
+                " save the model's state_dict with torch.save.",
             )
         pickle = load(self.path, source)
         root = _fields(pickle.value, most=0)
@@ -295,7 +297,9 @@ def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef
     try:
         tensors = torch_zip.open_tensors(part).tensors if torch_zip.detect(part) else {}
     except FileError as error:
-        problem = f"its piece of {quoted(name)} at byte {chunk.start}: {error.problem}"
+        problem = (
+            f"its piece of {quoted(name)} at byte {chunk.start} cannot be read, as {error.problem}"
+        )
         raise type(error)(source.path, problem) from error
     ref = tensors.get("")
     if ref is None or len(tensors) > 1:

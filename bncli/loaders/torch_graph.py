@@ -263,8 +263,8 @@ def _origin(value: str, names: _Names) -> str:
     """Where a value comes from that is not a tensor of the program."""
     maker = names.makers.get(value)
     if maker is None:
-        return "is no parameter or buffer whose values are read"
-    return f"is computed when the program runs (by {maker.operator})"
+        return "is not a parameter or buffer whose values can be read"
+    return f"is computed by {maker.operator} when the program runs"
 
 
 def _module(node: Node, values: Mapping[str, str]) -> BatchNormModule:

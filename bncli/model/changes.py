@@ -109,7 +109,7 @@ class Measures:
 
 
 STORED = "stored"
-"""Where an eps or a momentum is from that is in the file."""
+"""The source of an eps or a momentum that the file stores."""
 
 
 @dataclass(frozen=True, slots=True)

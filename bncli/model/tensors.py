@@ -174,7 +174,8 @@ class TensorFile:
     what else is in the file, by name, why it was not read; a layer that is skipped is in both, so
     that nothing finds its tensors by their names. `without_layers` is the reason, where it shows,
     why the file has no BatchNorm layer: a clause without a full stop. `biases` has the full name of
-    the bias that a graph adds behind a weight, by the weight's, where names do not tell it.
+    the bias that a graph adds behind a weight, by the weight's, where names do not tell it, and ""
+    where it adds none.
     `members` has what stands before the names of each file, where several lie in an archive.
     """
 
@@ -229,7 +230,7 @@ class TensorFile:
             modules={full(k): module for k, module in self.modules.items()},
             skipped={full(k): why for k, why in self.skipped.items()},
             layers={full(k): inside(stored) for k, stored in self.layers.items()},
-            biases={full(k): full(bias) for k, bias in self.biases.items()},
+            biases={full(k): full(bias) if bias else "" for k, bias in self.biases.items()},
         )
 
     def joined(self, other: TensorFile) -> TensorFile:

@@ -73,6 +73,12 @@ def framework(naming: str) -> str:
     return {"torch": "PyTorch", "mxnet": "MXNet", "onnx": "ONNX"}.get(naming, naming.capitalize())
 
 
+def owner(naming: str) -> str:
+    """The same as an owner: "PyTorch's", "Keras'"."""
+    name = framework(naming)
+    return f"{name}'{'s' * (not name.endswith('s'))}"
+
+
 def _half_stored(layers: Sequence[LayerVersion]) -> Iterator[tuple[str, tuple[Finding]]]:
     """The layers whose eps one file stores, and is not the default of the other's framework."""
     apart: dict[tuple[Eps, Eps], list[LayerVersion]] = {}
@@ -100,7 +106,7 @@ def _assumed(layer: LayerVersion, pair: tuple[Eps, Eps], far: float, *, one: boo
     hint = f"Give {which} eps={stored.value:g} in the network that loads the {other} file."
     if in_second:
         hint += " If it was trained with another eps, convert it again."
-    default = f"{framework(assumed.source)}'s default is {assumed.value:g}"
+    default = f"{owner(assumed.source)} default is {assumed.value:g}"
     return SETTINGS.finding(
         label(layer.name),
         f"eps is {stored.value:g} in the {where} file; the {other} stores none ({default})",

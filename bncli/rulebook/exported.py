@@ -15,8 +15,8 @@ IN_TRAINING_MODE = Rule(
     Severity.WARNING,
     "the exported layer normalises with the batch that it is given, not with its statistics",
     "Call model.eval() before the export; torch.onnx.export also takes training=TrainingMode.EVAL.",
-    symptom="The exported network gives other results than the original, and what it says of one "
-    "sample depends on the others in the batch.",
+    symptom="The exported network gives other results than the original, and its output for one "
+    "sample depends on the other samples in the batch.",
     arithmetic="The node has training_mode=1 (in the first opsets, further outputs or is_test=0), "
     "or the exported call has training=True: running_mean and running_var are not used for the "
     "output.",

@@ -77,7 +77,7 @@ def counter_too_small(layer: Summary) -> bool:
 
 
 def divided_out(layer: Summary) -> bool:
-    """Whether the layer's framework takes the initial values out of what it keeps, as Haiku."""
+    """Whether the layer's framework takes the initial values out of its averages, as Haiku does."""
     if layer.module is None:
         return False
     from bncli.running_stats.stored import convention_of

@@ -142,8 +142,8 @@ LAST_ALONE = "Give the newest batch less weight, unless its statistics alone are
 """The fix for a momentum that keeps nothing of the batches before."""
 
 KEEP = (
-    "If that state is not meant to stay, run more batches, give the new batch more weight, or use "
-    "momentum=None."
+    "If that state is not meant to stay, run more batches, give the new batch more weight, or, in "
+    "PyTorch, use momentum=None."
 )
 
 

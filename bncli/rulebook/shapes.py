@@ -45,6 +45,12 @@ def _no_number(dtype: str) -> bool:
     return dtype in DTYPES and DTYPES[dtype].kind in ("bool", "complex")
 
 
+KERAS_HINT = (
+    "Check the model's .keras or .h5 file, whose config says which of the two the layer has."
+)
+"""The fix where a file of weights alone has gamma or beta, one cannot tell which."""
+
+
 def check_shapes(layer: Layer) -> list[Finding]:
     """BN206 and BN207: tensors of other shapes, and tensors that could not be read.
 
@@ -96,6 +102,7 @@ def check_shapes(layer: Layer) -> list[Finding]:
                 "unreadable",
                 detail=" ".join(layer.unread),
                 extent=unread,
+                hint=KERAS_HINT if any("gamma or beta" in why for why in layer.unread) else "",
                 unread=list(layer.unread),
             )
         )

@@ -22,7 +22,7 @@ class Summary:
     """One layer as a file check sees it, without its arrays.
 
     `module` is what the file stores of it. `initial` says that running_mean is exactly 0 and
-    running_var exactly `initial_var` in every channel, which is 1 but in few frameworks.
+    running_var exactly `initial_var` in every channel, which is 1 in all but a few frameworks.
     `affine` is "none" without weight and bias, "initial" where both are as a module begins,
     "weight" where the weight has values of its own and the bias is still 0, "unknown" where one
     could not be read and the other is as it begins, else "trained".

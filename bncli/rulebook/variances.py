@@ -81,9 +81,9 @@ BAD_ARGUMENT = Rule(
     "impossible-eps-or-momentum",
     Severity.ERROR,
     "the stored eps or momentum is a number that no layer can have",
-    "Give the layer the eps and the momentum of its training, and write the file again.",
-    symptom="Such an eps can make the output NaN, Inf or 0, and such a momentum the running "
-    "statistics in training.",
+    "Give the layer the eps and the momentum that it was trained with, and write the file again.",
+    symptom="Such an eps can make the output NaN, Inf or 0, and with such a momentum the running "
+    "statistics can become NaN, negative or larger with each batch.",
     arithmetic="eps is not a finite number of 0 or above, or momentum is not between 0 and 1.",
     certainty="Certain as a fact about the file.",
     lookalike="A possible eps that is too small for a variance of 0 or below is BN203, and a "
@@ -103,7 +103,9 @@ def check_arguments(layer: Layer) -> list[Finding]:
         said.append(f"eps is {layer.eps:g}")
     momentum = layer.momentum
     if not (layer.momentum_assumed or momentum is None or 0 <= momentum <= 1):
-        said.append(f"momentum is {momentum:g}")
+        from bncli.running_stats.stored import said_momentum
+
+        said.append(said_momentum(layer.state.module, momentum).replace(" ", " is ", 1))
     if not said:
         return []
     cause = "eps" if said[0].startswith("eps") else "momentum"

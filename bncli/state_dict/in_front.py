@@ -31,12 +31,16 @@ _TRANSPOSED = re.compile(r"deconv|transpose|upconv|convt|up_?sampl", re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class InFront:
-    """A layer with a weight of two or more axes; `axis` is that of the output channels."""
+    """A layer with a weight of two or more axes; `axis` is that of the output channels.
+
+    One is `bare` where the file says that it has no bias.
+    """
 
     name: str
     weight: TensorRef
     bias: TensorRef | None = None
     axis: int = 0
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

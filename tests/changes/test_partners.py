@@ -127,3 +127,13 @@ def test_a_graph_tells_the_bias_beside_a_weight(two):
     arrays = network((4, 8), layers=False) | {"x1": np.zeros(4, np.float32)}
     told = replace(two("b.npz", arrays), biases={"conv1.weight": "x1", "conv2.weight": "gone"})
     assert found(first, told) == {"bn1": ("conv1", True), "bn2": ("conv2", False)}
+
+
+def test_a_graph_tells_that_there_is_no_bias(two):
+    first = two("a.npz", network((4, 8)))
+    arrays = network((4, 8), layers=False) | {"conv1.bias": np.zeros(4, np.float32)}
+    told = replace(two("b.npz", arrays), biases={"conv1.weight": ""})
+    weights = Weights.of(told)
+    assert weights.bare == {"conv1"}
+    assert "conv1" not in weights.biases
+    assert found(first, told)["bn1"] == ("conv1", False)

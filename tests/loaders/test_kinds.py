@@ -38,6 +38,7 @@ def field(number, data):
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PACKED = "it is a Python pickle compressed by"
+UNZIP = "it is a ZIP archive without a file that bncli reads inside an archive; unzip it and name"
 FOLDED = (
     "whose converter usually folds BatchNorm into the convolutions; name the checkpoint that it was"
     " made from."
@@ -116,7 +117,7 @@ REFUSED = {
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(9), "it is a file compressed by 7-Zip; decompress it and"),
     "zip": (
         zipped({"readme.txt": b"x"}),
-        "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name a file in it.",
+        f"{UNZIP} a file in it.",
     ),
     "old-torchscript": (
         zipped({"m/model.json": b"{}", "m/version": b"1"}),
@@ -165,7 +166,7 @@ REFUSED = {
     "blank": (bytes(9999), "its first and last bytes are all 0; it was not written completely,"),
     "zip-of-checkpoints": (
         zipped({"policy.pth": whole(NONE), "data": b""}),
-        "it is a ZIP archive, but of neither PyTorch nor NumPy; unzip it and name policy.pth.",
+        f"{UNZIP} policy.pth.",
     ),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), f"it is a TensorFlow Lite model, {FOLDED}"),
     "model.xml": (OPENVINO, f"it is the graph of an OpenVINO model, {FOLDED}"),

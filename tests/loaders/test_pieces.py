@@ -19,7 +19,7 @@ from bncli.model import TensorRef
         ([((0, 0), (4, 2)), ((0, 1), (4, 1))], "overlap"),
         ([((0, 0), (2, 3))], "have 6 of its 12 elements"),
         ([((0, 0), (5, 3))], "reach outside of it"),
-        ([((0,), (4,))], "have other axes than itself"),
+        ([((0,), (4,))], "have other axes than the tensor"),
         ([], "have 0 of its 12 elements"),
     ],
 )

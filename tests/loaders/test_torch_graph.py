@@ -134,7 +134,7 @@ def test_a_tensor_is_known_behind_what_leaves_it_as_it_is():
         program(tensors, [squared, norm("bn", running_var=value("square"))]), tensors
     )
     assert computed.skipped == {
-        "bn": "its running_var is computed when the program runs (by mul)",
+        "bn": "its running_var is computed by mul when the program runs",
     }  # fmt: skip
     assert not computed.modules
 
@@ -146,7 +146,7 @@ def test_a_weight_that_the_program_computes_is_not_known(tmp_path):
     read, (why,) = read_tensors(layer)
     assert (layer.name, layer.module.eps, read.weight) == ("bn", 0.25, None)
     assert layer.weight.shape == layer.running_var.shape
-    assert why.endswith("(it is computed when the program runs (by mul)).")
+    assert why.endswith("(it is computed by mul when the program runs).")
 
 
 def test_what_the_program_runs_as_an_instance_norm_is_no_batch_norm(tmp_path):

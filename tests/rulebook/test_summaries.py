@@ -35,6 +35,10 @@ def test_whether_weight_and_bias_are_those_of_a_new_module(weight, bias, affine)
     made = layer(channels=channels, **{n: v for n, v in vectors.items() if v is not None})
     for name, values in vectors.items():
         object.__setattr__(made, name, values)
+    shapes = {
+        name: shape for name, shape in made.shapes.items() if vectors.get(name, 0) is not None
+    }
+    object.__setattr__(made, "shapes", shapes)
     assert summary(made).affine == affine
 
 

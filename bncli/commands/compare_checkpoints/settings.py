@@ -6,21 +6,22 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.commands.compare_checkpoints.answer import called
-from bncli.model.changes import STORED
+from bncli.model.changes import STORED, Momentum
 from bncli.rulebook.change_settings import (
     SAME,
     STILL,
     TOLD,
     effect_of_eps,
-    framework,
+    owner,
     settings_findings,
 )
 from bncli.rulebook.interface import examples, percent
+from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bncli.model.changes import Comparison, Eps, LayerVersion, Momentum
+    from bncli.model.changes import Comparison, Eps, LayerVersion
 
 
 MOST = 3
@@ -50,8 +51,8 @@ def _assumed_eps(compared: Comparison) -> Iterator[str]:
         return
     one, two = next(iter(pairs))
     said = (
-        f"{one.value:g} in {compared.path} ({one.source}), {two.value:g} in "
-        f"{compared.other_path} ({two.source})"
+        f"{one.value:g} in {compared.path} ({owner(one.source)} default), "
+        f"{two.value:g} in {compared.other_path} ({owner(two.source)} default)"
     )
     need = "the second file's layers need"
     if len(apart) < len(compared.matched):
@@ -82,9 +83,9 @@ def _momentum(compared: Comparison) -> Iterator[str]:
     (one, two), layers = max(apart.items(), key=lambda item: len(item[1]))
     others = sum(map(len, apart.values())) - len(layers)
     names = "" if len(layers) == len(compared.matched) else f" of {examples(_names(layers))}"
-    more = f" ({others} more {'differs' if others == 1 else 'differ'} in theirs)" if others else ""
+    more = f" ({counted(others, 'more layer')} by other numbers)" if others else ""
     yield (
-        f"momentum{names}: {_said(one)} in {compared.path}, {_said(two)} in "
+        f"the momentum{names} is {_said(one)} in {compared.path} and {_said(two)} in "
         f"{compared.other_path}{more}. It matters if the network is trained on"
     )
 
@@ -92,7 +93,7 @@ def _momentum(compared: Comparison) -> Iterator[str]:
 def _said(momentum: Momentum) -> str:
     if momentum.source == STORED:
         return momentum.said
-    return f"{momentum.said} ({framework(momentum.source)}'s default, assumed)"
+    return f"{momentum.said} ({owner(momentum.source)} default, assumed)"
 
 
 def _equal(compared: Comparison) -> Iterator[str]:
@@ -113,9 +114,8 @@ def _equal(compared: Comparison) -> Iterator[str]:
         ]
         if not equal:
             continue
-        values = dict.fromkeys(one.value for one, _ in equal)
-        said = ["none" if value is None else f"{value:g}" for value in values]
-        total = len(compared.matched)
+        said = list(dict.fromkeys(map(_said_of_both, equal)))
+        total = len(compared.layers)
         of = f" ({len(equal)} of {total} layers)" if len(equal) < total else ""
         parts.append(f"{name} {' or '.join(said[:MOST])}{of}")
         for at, path in enumerate((compared.path, compared.other_path)):
@@ -123,7 +123,20 @@ def _equal(compared: Comparison) -> Iterator[str]:
                 assumed.add(f"{path}: assumed")
     if parts:
         note = f" ({', '.join(sorted(assumed))})" if assumed else ""
-        yield f"{' and '.join(parts)} in both{note}"
+        yield f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} in both files{note}"
+
+
+def _said_of_both(pair: tuple[Eps | Momentum, Eps | Momentum]) -> str:
+    """A number that is equal in both files, in the words of one that stores it.
+
+    Where two frameworks mean opposite things by a momentum, it is said in PyTorch's sense.
+    """
+    value = pair[0].value
+    said = "none" if value is None else f"{value:g}"
+    stored = [each.said for each in pair if isinstance(each, Momentum) and each.source == STORED]
+    if not any("(" in each for each in stored):
+        return said
+    return stored[0] if len(set(stored)) == 1 else f"{said} in PyTorch's sense"
 
 
 def _names(layers: Sequence[LayerVersion]) -> list[str]:

@@ -346,7 +346,9 @@ def nothing_in_common(compared: Comparison, why: tuple[str, str] = ("", "")) -> 
     one, two = specs(compared)
     if not first and not second:
         both = f"there is no BatchNorm layer in {one} or {two}"
-        reasons = dict.fromkeys(filter(None, why))
+        reasons = list(dict.fromkeys(filter(None, why)))
+        if len(reasons) == 1 and all(why):
+            reasons = [reasons[0].replace("its ", "each one's ", 1)]
         return f"{both}: {'; '.join(reasons)}" if reasons else both
     for names, path, reason in ((first, one, why[0]), (second, two, why[1])):
         if not names:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.commands.identify.ranking import RANK, about, departing, kind_of, ranking
-from bncli.model import BatchNormSettings
 from bncli.report import Column, Report, Table
 from bncli.verify.identify.hypotheses import eps_text
 
@@ -78,7 +77,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     words = [item.hypothesis.label for item in found.hypotheses]
     report = replace(
         ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
-        subject=_subject(given, made.label, known, flags),
+        subject=_subject(given, made.label, known),
         findings=tuple(replace(finding, where=made.label) for finding in findings),
         read=read,
         about=about(given, output, *flags.specs),
@@ -115,7 +114,7 @@ def _not_finite(odd: NotFinite) -> Finding:
     )
 
 
-def _subject(given: Input, name: str, known: Known, flags: KnownFlags) -> tuple[str, ...]:
+def _subject(given: Input, name: str, known: Known) -> tuple[str, ...]:
     """The output, the input, and what is expected of the layer."""
     shape = ", ".join(map(str, given.tensors[0].shape))
     first = f"{name} from {given.label}  {given.dtype} ({shape})"
@@ -123,8 +122,8 @@ def _subject(given: Input, name: str, known: Known, flags: KnownFlags) -> tuple[
     if known.training is not None:
         mode = "training mode" if known.training else "eval mode"
     eps = f"eps {eps_text(known.eps)}"
-    if flags.eps is None and known.eps == BatchNormSettings().eps:
-        eps += " (default)"
+    if known.eps_origin:
+        eps += f" ({known.eps_origin})"
     return first, f"expected: {eps}, {mode}{given.axis_said}"
 
 

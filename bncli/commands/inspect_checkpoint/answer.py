@@ -122,15 +122,14 @@ def settings_remarks(rows: Sequence[Row], why: str = "") -> Iterator[str]:
             if some and len(some) == len(rows):
                 said.append(_values(some, name))
             elif some and source == "assumed":
-                rest.append(
-                    f"{_values(some, name)} is assumed for {len(some)} of {len(rows)} layers"
-                )
+                rest.append(_of_some(some, rows, name, "{} is assumed"))
             elif some:
-                stores = f"the file stores {_values(some, name)}"
-                rest.append(f"{stores} for {len(some)} of {len(rows)} layers")
+                rest.append(_of_some(some, rows, name, "the file stores {}"))
     if stored := everywhere["file"]:
-        many = "; " if any(" in " in said and ", " in said for said in stored) else " and "
-        yield f"{many.join(stored)}, from the file"
+        if any(map(_is_mixed, stored)):
+            yield f"from the file: {'; '.join(stored)}"
+        else:
+            yield f"{' and '.join(stored)} {'are' if len(stored) > 1 else 'is'} from the file"
     if assumed := everywhere["assumed"]:
         verb, none = ("are", "neither") if len(assumed) > 1 else ("is", "none")
         why = why or f"the file stores {none}"
@@ -150,6 +149,19 @@ def _from(rows: Sequence[Row], name: str, source: str) -> list[Row]:
     return some
 
 
+def _of_some(some: Sequence[Row], rows: Sequence[Row], name: str, said: str) -> str:
+    """What holds of the eps or the momentum of some layers: "eps 1e-05 is assumed for 1 of 2"."""
+    values, of = _values(some, name), f"for {len(some)} of {len(rows)} layers"
+    if _is_mixed(values):
+        return f"{said.format(name)} {of} ({values})"
+    return f"{said.format(values)} {of}"
+
+
+def _is_mixed(values: str) -> bool:
+    """Whether `_values` names several."""
+    return values.endswith((" layer", " layers", ")")) and " layer" in values
+
+
 def _values(rows: Sequence[Row], name: str) -> str:
     """The eps or the momenta of layers: one, or those of most layers first, with how many."""
     said: dict[str, int] = {}
@@ -161,7 +173,7 @@ def _values(rows: Sequence[Row], name: str) -> str:
     most = sorted(said.items(), key=lambda item: -item[1])
     shown = [f"{each} in {counted(number, 'layer')}" for each, number in most[:MOST_SENSES]]
     if (more := len(most) - MOST_SENSES) > 0:
-        shown.append(f"{more} other {'values' if more > 1 else 'value'} (-v lists them)")
+        shown.append(f"{counted(more, 'other value')} (-v lists {'them' if more > 1 else 'it'})")
     return ", ".join(shown)
 
 

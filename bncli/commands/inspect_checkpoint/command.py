@@ -34,7 +34,7 @@ def inspect_checkpoint(
         argument(
             "CKPT[::NAME]...",
             "Checkpoints of PyTorch (.pt2 too), safetensors, NumPy, ONNX, Keras, TensorFlow, Flax, "
-            "MXNet or Paddle, also in archives. "
+            "MXNet or Paddle, most of them in archives, too. "
             "Quote patterns ('**/*.pt'); bncli expands them. For a sharded checkpoint, give its "
             "folder or any one shard. NAME is a layer's name, or a prefix shared by several "
             "layers.",
@@ -87,8 +87,8 @@ def inspect_checkpoint(
 
     Nothing in the file is run, and torch is not needed. Each finding has a code that `bncli rules`
     explains. eps and momentum are taken from the file where it stores them (ONNX, Keras, .pt2,
-    whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, a state_dict does not),
-    and else assumed.
+    whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, and a state_dict does
+    not), and are assumed otherwise.
     """
     from pathlib import Path
 

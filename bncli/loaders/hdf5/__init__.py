@@ -14,7 +14,7 @@ from bncli.model import TensorFile
 
 
 def detect(source: Source) -> bool:
-    """Whether HDF5's signature is there, but in no file of MATLAB, which has its own names."""
+    """Whether HDF5's signature is there, and the file is not MATLAB's, which is refused as such."""
     begins_otherwise = source.head.startswith((b"MATLAB", *ZIP)) or probes.is_tar(source)
     return probes.is_hdf5(source) and not begins_otherwise
 

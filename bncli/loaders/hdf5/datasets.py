@@ -77,7 +77,9 @@ def read_objects(region: Region, file: Any, wanted: frozenset[str]) -> Objects:
             found.tensors[name] = replace(found.tensors[target], name=name)
         else:
             found.skipped[name] = "it is a link to " + (
-                "a name in the file that is not there" if target else "another file, not followed"
+                "a name in the file that is not there"
+                if target
+                else "another file, which is not followed"
             )
     return found
 

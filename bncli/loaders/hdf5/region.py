@@ -110,7 +110,7 @@ class Window(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; bytes that are not there are 0, which the library will not like."""
+        """Fill the buffer; bytes that are not there are 0, which the library refuses."""
         target = memoryview(buffer).cast("B")
         wanted = max(0, min(len(target), self._region.size - self._at))
         target[wanted:] = bytes(len(target) - wanted)

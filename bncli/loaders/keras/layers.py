@@ -31,8 +31,8 @@ SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
 KERNELS = ("pointwise_kernel", "kernel", "depthwise_kernel")
 """Names of weights; of several that a layer has, the first makes its output."""
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
-UNCLEAR = "gamma or beta is {}, and only the model's config, as in a .keras file, tells which"
-UNCLEAR_IN_CONFIG = "gamma or beta is {}, and the config does not tell which"
+UNCLEAR = "{} is gamma or beta, and only the model's config, as in a .keras file, tells which"
+UNCLEAR_IN_CONFIG = "{} is gamma or beta, and the config does not tell which"
 
 
 @dataclass(slots=True)

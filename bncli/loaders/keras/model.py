@@ -16,7 +16,7 @@ from bncli.model import TensorFile
 
 ATTRIBUTES = frozenset(("layer_names", "model_config", "keras_version", "name"))
 """What is read of the attributes of groups."""
-NO_CONFIG = "it is damaged or no config of a Keras model, so nothing of it is used"
+NO_CONFIG = "it is damaged or is not the config of a Keras model, so nothing in it is used"
 NOT_THERE = "it is missing, too large or compressed in a way that is not read"
 
 

@@ -38,7 +38,9 @@ def read_symbol(path: Path) -> list[Node]:
     check_regular(path)
     with open_source(path) as source:
         if source.size > LARGEST:
-            raise UnsupportedFileError(path, f"it has more than {LARGEST} bytes.")
+            raise UnsupportedFileError(
+                path, f"it has more than {LARGEST} bytes, which no symbol needs; save it again."
+            )
         text = source.head_of(source.size)
     try:
         graph = lean_json(text, MOST_MARKS)
@@ -64,5 +66,6 @@ def _node(node: dict[str, Any], number: int) -> Node:
 
 def _corrupt(path: Path) -> CorruptFileError:
     return CorruptFileError(
-        path, "it should be a symbol of MXNet, but is none; download or save it again."
+        path,
+        "it should be the symbol file of an MXNet model, but is not; download or save it again.",
     )

@@ -62,5 +62,5 @@ def open_tensors(source: Source) -> TensorFile:
         layers.skipped,
         layers.stored,
         "" if layers.modules else without_layers(walk.operators),
-        {weight: bias for weight, bias in walk.biases.items() if bias},
+        walk.told_biases(),
     )

@@ -35,7 +35,7 @@ class Scope:
 
     `tensors` has the full name in the file of each tensor by its name here, and `makers` the node
     that gives each other value. What is not here is in `outer`, unless this is a function: that
-    knows but its `given`, the names in `outer` of its parameters.
+    knows only its `given`, the names in `outer` of its parameters.
     """
 
     where: str = ""
@@ -95,7 +95,9 @@ class Walk:
         self.tensors: dict[str, TensorRef] = {}
         self.norms: list[Found] = []
         self.operators: Counter[str] = Counter()
-        self.biases: dict[str, str] = {}
+        self.biases: dict[str, str | None] = {}
+        self.bare: dict[str, list[str]] = {}
+        self.added: set[str] = set()
         self._make = Tensors(self.messages, Outside(source.path))
         self._bodies: dict[tuple[str, str], Graph] = {}
         self._numbers: Counter[str] = Counter()
@@ -157,7 +159,9 @@ class Walk:
             self._walked += 1 + (len(node.inputs) + len(node.outputs)) // NAMES_A_NODE
             if self._walked > MOST_WALKED:
                 raise UnsupportedFileError(
-                    self.path, f"its functions are called for more than {MOST_WALKED} nodes."
+                    self.path,
+                    f"its functions are called for more than {MOST_WALKED} nodes;"
+                    " name the checkpoint that it was made from.",
                 )
             for output in filter(None, node.outputs):
                 scope.makers.setdefault(output, node)
@@ -171,11 +175,15 @@ class Walk:
             if node.op == NORM:
                 if len(self.norms) == MOST_LAYERS:
                     raise UnsupportedFileError(
-                        self.path, f"it has more than {MOST_LAYERS} BatchNormalization nodes."
+                        self.path,
+                        f"it has more than {MOST_LAYERS} BatchNormalization nodes;"
+                        " name the checkpoint that it was made from.",
                     )
                 self.norms.append(Found(node, scope))
             elif node.op in {"Constant", "Identity", "Cast"}:
                 self._constant(node, scope)
+            elif node.op in {"Add", "Sum"}:
+                self.added.update(node.inputs)
             elif node.op in {"Conv", "ConvTranspose", "Gemm"}:
                 self._bias(node, scope)
             elif node.op in _WITH_GRAPHS:
@@ -184,16 +192,33 @@ class Walk:
                         self._graph(place, self._inside(scope, f"{node.label}/{name}"))
 
     def _bias(self, node: Node, scope: Scope) -> None:
-        """Keep which tensor is the bias beside a weight; "" where nodes use several with it."""
-        weight, bias = (scope.tensor(name) or "" for name in (*node.inputs[1:3], "", "")[:2])
-        if weight and self.biases.setdefault(weight, bias) != bias:
-            self.biases[weight] = ""
+        """Keep which tensor is the bias beside a weight, "" where the node takes none.
+
+        It is None where nodes use several with it, or one whose values are not in the file.
+        """
+        named = (*node.inputs[1:3], "", "")[:2]
+        weight, bias = (scope.tensor(name) or "" for name in named)
+        told = None if named[1] and not bias else bias
+        if weight and self.biases.setdefault(weight, told) != told:
+            self.biases[weight] = None
+        if not named[1]:
+            self.bare.setdefault(weight, []).extend(node.outputs)
+
+    def told_biases(self) -> dict[str, str]:
+        """The bias beside each weight, "" where nothing is added: an Add may follow a node."""
+        return {
+            weight: bias
+            for weight, bias in self.biases.items()
+            if bias or (bias == "" and self.added.isdisjoint(self.bare.get(weight, ())))
+        }
 
     def _inside(self, scope: Scope, name: str) -> Scope:
         """The scope of a graph or a call in another."""
         if scope.depth >= MOST_DEPTH:
             raise UnsupportedFileError(
-                self.path, f"its graphs or functions lie more than {MOST_DEPTH} deep in each other."
+                self.path,
+                f"its graphs or functions lie more than {MOST_DEPTH} deep in each other;"
+                " name the checkpoint that it was made from.",
             )
         where = f"{scope.where}/{name}" if scope.where else name
         return Scope(where[-200:], scope, depth=scope.depth + 1)

@@ -122,7 +122,7 @@ def _origin(found: Found, name: str) -> str:
     made = found.scope.maker(name)
     if made is None:
         return "is an input of the graph without a value in the file"
-    return f"is computed when the model runs (by {quoted(made[1].op)})"
+    return f"is computed by {quoted(made[1].op)} when the model runs"
 
 
 def _number(given: Mapping[str, Attribute], name: str, default: float) -> float:

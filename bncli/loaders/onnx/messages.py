@@ -99,7 +99,9 @@ class Messages:
             self._text += len(text)
             if self._text > MOST_TEXT:
                 raise UnsupportedFileError(
-                    self.source.path, f"its names take more than {MOST_TEXT >> 20} MB."
+                    self.source.path,
+                    f"its names take more than {MOST_TEXT >> 20} MB;"
+                    " name the checkpoint that it was made from.",
                 )
         return kept
 
@@ -108,7 +110,9 @@ class Messages:
         self._nodes += 1
         if self._nodes > MOST_NODES:
             raise UnsupportedFileError(
-                self.source.path, f"it has more than {MOST_NODES} nodes and tensors."
+                self.source.path,
+                f"it has more than {MOST_NODES} nodes and tensors;"
+                " name the checkpoint that it was made from.",
             )
 
     def graph(self, place: Place) -> Graph:
@@ -156,7 +160,9 @@ class Messages:
                 self._attributes += 1
                 if self._attributes > MOST_ATTRIBUTES:
                     raise UnsupportedFileError(
-                        self.source.path, f"its nodes have more than {MOST_ATTRIBUTES} attributes."
+                        self.source.path,
+                        f"its nodes have more than {MOST_ATTRIBUTES} attributes;"
+                        " name the checkpoint that it was made from.",
                     )
                 attributes.append((part.start, part.stop))
             elif part.number in texts:
@@ -208,7 +214,9 @@ class Messages:
         self._numbers += count
         if self._numbers > MOST_NUMBERS:
             raise UnsupportedFileError(
-                self.source.path, f"its constants list more than {MOST_NUMBERS} numbers one by one."
+                self.source.path,
+                f"its constants list more than {MOST_NUMBERS} numbers one by one;"
+                " name the checkpoint that it was made from.",
             )
         return list(struct.unpack(f"<{count}f", self.wire.bytes(part.start, part.stop)))
 

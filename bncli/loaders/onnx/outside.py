@@ -55,7 +55,7 @@ class Outside:
         check_regular(path)
         if path.is_dir():
             raise UnsupportedFileError(
-                self.model, f"its data file {quoted(location)} is a directory."
+                self.model, f"its data file {quoted(location)} is a directory; put the file there."
             )
         return path, path.stat().st_size
 

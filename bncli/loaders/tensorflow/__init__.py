@@ -123,8 +123,8 @@ def _open_index(source: Source) -> TensorFile:
     averages = sum(map(_is_average, tensors))
     if averages:
         skipped[f"*/{AVERAGE}"] = (
-            f"{averages} moving averages of weights and statistics, which inference may use;"
-            " the variables themselves are judged"
+            f"there are {averages} moving averages of BatchNorm's variables, which inference may"
+            " use; the variables themselves are judged"
         )
     graph = _graph_of(source.path)
     if graph is None:
@@ -135,7 +135,7 @@ def _open_index(source: Source) -> TensorFile:
         described = Described(*found_in(program), tensors, shared)
     except FileError as error:
         skipped[graph.name] = (
-            f"what it says of the layers cannot be used: {error.problem.removesuffix('.')}"
+            f"what it says of the layers cannot be used, as {error.problem.removesuffix('.')}"
         )
         return TensorFile(source.path, CONTAINER, tensors, skipped=skipped)
     skipped |= described.skipped

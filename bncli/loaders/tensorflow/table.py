@@ -63,7 +63,9 @@ def entries(source: Source) -> Iterator[Entry]:
             count += 1
             if count > MOST_ENTRIES:
                 raise UnsupportedFileError(
-                    source.path, f"its index has more than {MOST_ENTRIES} entries."
+                    source.path,
+                    f"its index has more than {MOST_ENTRIES} entries;"
+                    " name the checkpoint that it was made from.",
                 )
             if count > 1 and entry.key <= last:
                 raise corrupt(source)

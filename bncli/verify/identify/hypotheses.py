@@ -53,7 +53,8 @@ FITTED = "fitted eps"
 class Known:
     """What is known of the layer: arrays of shape (num_features,), None for what is not.
 
-    `eps` is the one that is expected. `training` is the expected mode, None for either.
+    `eps` is the one that is expected, `eps_origin` where it is from, "" for a flag. `training` is
+    the expected mode, None for either.
     `trailing_weight` and `trailing_bias` are a LayerNorm's, in the shape of the last axes.
     """
 
@@ -62,6 +63,7 @@ class Known:
     running_mean: FloatArray | None = None
     running_var: FloatArray | None = None
     eps: float = 1e-5
+    eps_origin: str = ""
     training: bool | None = None
     trailing_weight: FloatArray | None = None
     trailing_bias: FloatArray | None = None

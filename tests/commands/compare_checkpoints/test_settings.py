@@ -34,8 +34,8 @@ def test_frameworks_that_assume_another_eps():
     pair = (KERAS, TORCH)
     (line,) = said(layer(eps=pair, measures=FAR), layer("y", eps=pair))
     assert line == (
-        "eps is assumed: 0.001 in a.npz (keras), 1e-05 in b.pt (torch). If so, outputs differ by "
-        "up to 1%: the second file's layers need eps=0.001"
+        "eps is assumed: 0.001 in a.npz (Keras' default), 1e-05 in b.pt (PyTorch's default). "
+        "If so, outputs differ by up to 1%: the second file's layers need eps=0.001"
     )
     # too small to see, equal, and where the statistics moved, too
     assert said(layer(eps=pair, measures=Measures(var_ratio_min=0.99999))) == []
@@ -50,29 +50,31 @@ def test_only_the_layers_whose_eps_differs_need_another():
 
 def test_what_is_equal_and_where_it_is_assumed():
     both = {"eps": (TORCH, STORED), "momentum": (TENTH, STORED_TENTH)}
-    assert said(layer(**both)) == ["eps 1e-05 and momentum 0.1 in both (a.npz: assumed)"]
+    assert said(layer(**both)) == ["eps 1e-05 and momentum 0.1 are in both files (a.npz: assumed)"]
     both = {"eps": (STORED, STORED), "momentum": (STORED_TENTH, STORED_TENTH)}
-    assert said(layer(**both), layer("y", **both)) == ["eps 1e-05 and momentum 0.1 in both"]
+    assert said(layer(**both), layer("y", **both)) == [
+        "eps 1e-05 and momentum 0.1 are in both files"
+    ]
     assert said(layer(eps=(TORCH, TORCH), momentum=(TENTH, TENTH))) == []  # nothing is known
 
 
 def test_what_is_equal_in_some_layers():
     one = layer(eps=(STORED, Eps(1e-3, "stored")))
     other = layer("y", eps=(STORED, STORED))
-    assert said(one, other) == ["eps 1e-05 (1 of 2 layers) in both"]
+    assert said(one, other) == ["eps 1e-05 (1 of 2 layers) is in both files"]
 
 
 def test_another_momentum_is_a_line():
     (line,) = said(layer(momentum=(TENTH, NINE_TENTHS)))
     assert line == (
-        "momentum: 0.1 (PyTorch's default, assumed) in a.npz, 0.1 (ONNX: weighs the old value; 0.9 "
-        "in PyTorch's sense) in b.pt. It matters if the network is trained on"
+        "the momentum is 0.1 (PyTorch's default, assumed) in a.npz and 0.1 (ONNX: weighs the old "
+        "value; 0.9 in PyTorch's sense) in b.pt. It matters if the network is trained on"
     )
     first, second = said(
         layer(momentum=(TENTH, NINE_TENTHS)), layer("y", momentum=(TENTH, STORED_TENTH))
     )
-    assert first.startswith("momentum of x: 0.1")
-    assert second == "momentum 0.1 (1 of 2 layers) in both (a.npz: assumed)"
+    assert first.startswith("the momentum of x is 0.1")
+    assert second == "momentum 0.1 (1 of 2 layers) is in both files (a.npz: assumed)"
     # a framework without a momentum
     assert said(layer(momentum=(None, NINE_TENTHS))) == []
 

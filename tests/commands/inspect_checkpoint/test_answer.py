@@ -147,7 +147,7 @@ def test_what_was_assumed_or_replaced_is_said():
     ]
     stored = (1e-3, "file", "none", "file", [])
     assert list(settings_remarks(settings_of(stored, stored))) == [
-        "eps 0.001 and momentum none, from the file",
+        "eps 0.001 and momentum none are from the file",
     ]
     replaced = (1e-5, "flag", 0.1, "flag", ["eps", "momentum"])
     assert list(settings_remarks(settings_of(replaced, stored))) == [
@@ -162,10 +162,10 @@ def test_a_momentum_with_another_sense_in_the_file_is_said():
     keras, onnx = settings_of(*[(1e-3, "file", 0.01, "file", [])] * 2)
     keras["momentum_said"] = "momentum 0.99 (Keras: weighs the old value; 0.01 in PyTorch's sense)"
     said = keras["momentum_said"]
-    assert list(settings_remarks([keras, keras])) == [f"eps 0.001 and {said}, from the file"]
+    assert list(settings_remarks([keras, keras])) == [f"eps 0.001 and {said} are from the file"]
     onnx["momentum_said"] = "momentum 0.99 (ONNX: weighs the old value; 0.01 in PyTorch's sense)"
     momenta = f"{keras['momentum_said']} in 2 layers, {onnx['momentum_said']} in 1 layer"
-    assert list(settings_remarks([keras, onnx, keras])) == [f"eps 0.001; {momenta}, from the file"]
+    assert list(settings_remarks([keras, onnx, keras])) == [f"from the file: eps 0.001; {momenta}"]
 
 
 def test_the_eps_of_each_layer_is_shown_where_they_differ(run, folder, states):
@@ -192,11 +192,11 @@ def test_a_flag_that_replaces_a_stored_number_is_said(run, folder):
     torch.save(nn.Sequential(nn.BatchNorm1d(3, eps=1e-3), nn.BatchNorm1d(3)), "net.pt")
     remarks = run("inspect-checkpoint", "net.pt", "--eps", "1e-5", "-f", "json").report["remarks"]
     assert remarks == [
-        "momentum 0.1, from the file",
+        "momentum 0.1 is from the file",
         "--eps replaces the eps that the file stores in 1 layer",
     ]
     assert run("inspect-checkpoint", "net.pt", "-f", "json").report["remarks"] == [
-        "eps 0.001 in 1 layer, eps 1e-05 in 1 layer; momentum 0.1, from the file",
+        "from the file: eps 0.001 in 1 layer, eps 1e-05 in 1 layer; momentum 0.1",
     ]
 
 

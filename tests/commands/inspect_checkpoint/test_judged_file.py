@@ -280,4 +280,4 @@ def test_a_config_that_cannot_be_read_may_have_stored_eps_and_momentum(run, fold
     (folder / "x.keras").write_bytes(archive(keras_3({"bn": list(vectors().values())}), "{bad"))
     printed = " ".join(run("inspect-checkpoint", "x.keras").stdout.split())
     assert "are assumed: bncli could not read the file's config" in printed
-    assert "1 entry was not read: config.json (it is damaged or no config" in printed
+    assert "1 entry was not read: config.json (it is damaged or is not the config" in printed

@@ -74,9 +74,9 @@ def test_training_goes_on(recalibrated, spoilt, net):
 
 
 def test_without_a_target_it_says_what_it_would_do(recalibrated, spoilt, folder):
-    before = sorted(path.name for path in folder.iterdir())
+    before = sorted(path.name for path in folder.glob("*.*"))
     report = recalibrated("spoilt.pth")
-    assert sorted(path.name for path in folder.iterdir()) == before
+    assert sorted(path.name for path in folder.glob("*.*")) == before
     assert (report["facts"]["output"], report["facts"]["changed"]) == (None, 3)
     assert report["verdict"].endswith(
         f"; --save-checkpoint FILE writes them ({report['facts']['bytes_changed']:,} bytes change)"

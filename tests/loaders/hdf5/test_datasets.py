@@ -125,7 +125,7 @@ def test_no_other_file_is_ever_opened(path, tmp_path):
     for name in ("own", "group/same"):
         assert opened.tensors[name].read().tolist() == [1, 1]
     assert opened.skipped == {
-        "link": "it is a link to another file, not followed",
+        "link": "it is a link to another file, which is not followed",
         "soft": "it is a link to a name in the file that is not there",
         "group/near": "it is a link to a name in the file that is not there",
     }

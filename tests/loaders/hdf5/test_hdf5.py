@@ -76,5 +76,5 @@ def test_what_is_not_numbers_and_links_are_said(tmp_path):
         file["other"] = h5py.ExternalLink("y.h5", "x")
     opened = open_file(path)
     assert list(opened.tensors) == ["x"]
-    assert opened.skipped["other"] == "it is a link to another file, not followed"
+    assert opened.skipped["other"] == "it is a link to another file, which is not followed"
     assert "text" in opened.skipped

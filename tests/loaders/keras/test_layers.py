@@ -142,7 +142,7 @@ def test_scale_and_center_shift_the_numbers(opened, missing, whole):
         assert (state.weight, state.bias) == (None, None)
         assert state.running_mean.tobytes() == values["moving_mean"].tobytes()
         assert len(unread) == 2
-        assert all("gamma or beta is vars/0, and only the model's" in each for each in unread)
+        assert all("vars/0 is gamma or beta, and only the model's" in each for each in unread)
     else:
         check(found, values)
 
@@ -154,7 +154,7 @@ def test_numbers_may_begin_anywhere(tmp_path, opened):
         del file["bn/vars/0"]
     file, layers = opened(path.read_bytes())
     assert list(layers) == ["bn"]
-    assert "is vars/1, and only" in file.tensors["bn/beta"].unreadable
+    assert "vars/1 is gamma or beta, and only" in file.tensors["bn/beta"].unreadable
 
 
 def test_numbered_vectors_that_are_called_otherwise_are_no_layer(opened):
@@ -283,7 +283,7 @@ def test_a_variable_that_is_a_link_out_of_the_file_is_the_layers_all_the_same(tm
     state, unread = read_tensors(layers["bn"])
     assert state.running_var is None
     assert state.running_mean is not None
-    assert "it is a link to another file, not followed" in unread[0]
+    assert "it is a link to another file, which is not followed" in unread[0]
     assert file.skipped == {}
 
 

@@ -72,7 +72,7 @@ def test_variables_are_read_without_a_config_that_says_anything(config):
     ]
     assert list(file.layers) == [GROUP.removeprefix("layers/")]
     assert file.modules["batch_normalization"].eps is None
-    said = "no config of a Keras model" if config else "missing, too large"
+    said = "is not the config of a Keras model" if config else "missing, too large"
     assert said in file.skipped["config.json"]
 
 

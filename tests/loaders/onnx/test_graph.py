@@ -209,4 +209,13 @@ def test_the_bias_of_each_weight_is_known_where_it_has_one_alone(tmp_path):
         helper.make_node("Conv", ["c", "w3"], ["y"]),
     ]
     file = opened(tmp_path, model(nodes, [*weights, *biases]))
-    assert file.biases == {"w1": "b1"}
+    assert file.biases == {"w1": "b1", "w3": ""}  # nothing is added behind w3
+
+
+def test_an_addition_behind_a_convolution_may_be_its_bias(tmp_path):
+    tensors = [raw("w", torch.rand(3, 2, 1, 1)), raw("b", torch.rand(1, 3, 1, 1))]
+    conv, relu = helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])
+    add = helper.make_node("Add", ["b", "a"], ["y"])
+    (tmp_path / "bare").mkdir()
+    assert opened(tmp_path / "bare", model([conv, relu], tensors)).biases == {"w": ""}
+    assert opened(tmp_path, model([conv, add], tensors)).biases == {}

@@ -237,7 +237,7 @@ def test_a_node_without_its_own_values_is_skipped_and_says_why(tmp_path):
     )
     double = helper.make_node("Mul", ["m", "m"], ["bn_running_mean"])
     assert why(double, tensors=[*made.tensors[:2], made.tensors[3]]) == (
-        "its mean is computed when the model runs (by Mul)"
+        "its mean is computed by Mul when the model runs"
     )
     short = helper.make_node("BatchNormalization", node.input[:4], ["y"], name="bn1")
     assert why(node=short) == "it has 4 inputs instead of 5"
@@ -270,7 +270,7 @@ def test_a_weight_or_bias_that_the_graph_computes_is_not_known(leaf, tmp_path):
     state, (why,) = read_tensors(layer)
     assert getattr(state, leaf) is None
     assert state.running_var.shape == getattr(layer, leaf).shape == (3,)
-    assert why.endswith("cannot be read (it is computed when the model runs (by Mul)).")
+    assert why.endswith("cannot be read (it is computed by Mul when the model runs).")
     given = [tensor for tensor in made.tensors if tensor.name != f"bn.{leaf}"]
     other = getattr(only(opened(tmp_path, model([made.node], given))), leaf)
     assert other.unreadable == "it is an input of the graph without a value in the file"

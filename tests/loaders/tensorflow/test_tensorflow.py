@@ -198,4 +198,6 @@ def test_moving_averages_of_variables_are_said(tmp_path):
     file = open_file(index)
     assert [layer.name for layer in batch_norm_layers(file)] == ["bn"]
     (said,) = file.skipped.values()
-    assert said.startswith("4 moving averages of weights and statistics, which inference may use")
+    assert said.startswith(
+        "there are 4 moving averages of BatchNorm's variables, which inference may use"
+    )

@@ -106,7 +106,7 @@ def _found(
         return None
     assert layer.mean is not None
     old, channels = before.weight, len(layer.mean)
-    if after.bias is not None:
+    if after.bias is not None or after.bare:
         vectors = ()
     vectors = [ref for ref in vectors if ref.shape == (channels,)]
     tried = product(
