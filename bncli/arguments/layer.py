@@ -213,7 +213,7 @@ def assumed(layer: Layer) -> str:
         {"default": f"{whose}default", "file": "from the file", "flag": ""}[source]
         for source in sources
     )
-    if origin.endswith("default") and _lacks_default(layer):
+    if layer.module and origin.endswith("default") and _lacks_default(layer):
         origin = "assumed"
     elif len(set(sources)) == 1:
         eps, origin = "", origin + "s" * origin.endswith("default")
@@ -225,8 +225,6 @@ def assumed(layer: Layer) -> str:
 
 def _lacks_default(layer: Layer) -> bool:
     """Whether the layer's framework has no default momentum: Haiku's has to be given."""
-    if layer.module is None:
-        return False
     from bncli.running_stats.stored import convention_of
 
     row = convention_of(layer.module)
