@@ -67,7 +67,10 @@ class Side:
 
     @property
     def momentum(self) -> Momentum | None:
-        """The layer's momentum and where it is from; None where its framework has none."""
+        """The layer's momentum and where it is from.
+
+        None where a file names the framework and stores no momentum.
+        """
         from bncli.running_stats.stored import said_momentum
 
         layer, module = self.layer, self.refs.module

@@ -46,11 +46,12 @@ ONE_LAYER = Rule(
     "BN610",
     "one-layer-under-several-names",
     Severity.INFO,
-    "one layer stands under several names",
+    "several names stand for the same tensors",
     "No fix is needed if the layer is meant to be shared.",
     symptom="A module is used in two places, or a wrapper holds it under a second name.",
     arithmetic="All tensors of the two layers have the same storage, offset, shape, strides and "
-    "dtype in the file, as torch.save writes modules that share them. The layer counts once.",
+    "dtype in the file, as torch.save writes modules that share them. The layer counts once; where "
+    "the file stores another eps or momentum for a name, that is said.",
     certainty="Certain.",
     lookalike="safetensors and .npz do not keep shared storage: layers are only equal there "
     "(BN601).",

@@ -179,12 +179,13 @@ def test_the_hook_of_pre_commit(project):
     assert set(hook) <= {
         "id", "name", "description", "entry", "language", "files", "exclude", "types", "args",
         "require_serial", "pass_filenames", "stages", "minimum_pre_commit_version",
+        "additional_dependencies",
     }  # fmt: skip
     assert hook["language"] == "python"
     pattern = re.compile(hook["files"])
     taken = ["net.pt", "a/b.pth", "x.safetensors", "last.ckpt", "net.onnx", "net.pt2"]
     taken += ["m.keras", "w.weights.h5", "m.pdparams", "m.msgpack"]
-    others = ["net.py", "pt", "a.pt.md", "x.npz", "data.hdf5", "a.ptl", "net.onnx.data"]
+    others = ["net.py", "pt", "data.h5", "a.pt.md", "x.npz", "data.hdf5", "a.ptl", "net.onnx.data"]
     assert [name for name in (*taken, *others) if pattern.search(name)] == taken
     program, *arguments = hook["entry"].split()
     assert program == "bncli"

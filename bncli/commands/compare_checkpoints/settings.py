@@ -117,7 +117,8 @@ def _equal(compared: Comparison) -> Iterator[str]:
         said = list(dict.fromkeys(map(_said_of_both, equal)))
         total = len(compared.layers)
         of = f" ({len(equal)} of {total} layers)" if len(equal) < total else ""
-        parts.append(f"{name} {' or '.join(said[:MOST])}{of}")
+        said = said if len(said) == 1 else [f"({' or '.join(said[:MOST])}, by layer)"]
+        parts.append(f"{name} {said[0]}{of}")
         for at, path in enumerate((compared.path, compared.other_path)):
             if any(pair[at].source != STORED for pair in equal):
                 assumed.add(f"{path}: assumed")

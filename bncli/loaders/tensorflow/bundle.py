@@ -208,8 +208,8 @@ def _place(bundle: Bundle, sizes: dict[int, int], name: str, stored: Stored) -> 
         raise CorruptFileError(
             path,
             f"it ends at byte {sizes[stored.shard]} but should reach byte"
-            f" {stored.offset + stored.size}; it is cut short or of another index, so download or"
-            " copy both again.",
+            f" {stored.offset + stored.size}; it is cut short or belongs to another index, so"
+            " download or copy both again.",
         )
     checksum = None
     if stored.crc is not None and current().checksum:
