@@ -99,8 +99,8 @@ def without_layers(operators: Mapping[str, int]) -> str:
     if others:
         return f"its graph has {have}, {', '.join(others)} and no BatchNormalization node"
     return (
-        f"its graph has {have} and no BatchNormalization node (an export in evaluation mode folds"
-        " BatchNorm into the convolutions)"
+        f"its graph has {have} and no BatchNormalization node (an export in evaluation mode usually"
+        " folds BatchNorm into the convolutions)"
     )
 
 
