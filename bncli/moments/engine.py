@@ -13,6 +13,7 @@ from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass
 from bncli.model import ChannelStats, TensorRef
+from bncli.moments import fast
 from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.kernels import extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _SMALL_VALUES = 1 << 17
 """Arrays of up to this many values are done without workers, tasks and tiles."""
 _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
+_MANY = 8
+"""More than one in so many channels whose mean is far from 0 are many."""
 _ADVANCE_BYTES = 1 << 26
 """Bytes between two calls of `advance`."""
 
@@ -180,7 +183,8 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    return Source(tensor, channel_axis, stored, shape, sample_axis)
+    whole = dtype is None and sample_axis is None and fast.kernels() is not None
+    return Source(tensor, channel_axis, stored, shape, sample_axis, whole=whole)
 
 
 class FirstIndices(Sequence[tuple[int, ...] | None]):
@@ -286,17 +290,22 @@ class _Pass:
         )
         threads = self.threads or default_threads()
         with ExitStack() as stack:
-            workers = [
-                Worker(self.source, self.cast, stack, wanted)
-                for _ in range(max(1, min(threads, tasks - 1)))
-            ]
             # The first task is done alone, for it decides how the others begin.
+            workers = [Worker(self.source, self.cast, stack, wanted)]
             part = workers[0](0)
             pool.add(part)
             done = part.nbytes
             if tasks > 1:
+                # A few channels far from 0 are sooner taken twice than all about a guess.
+                centre = _MANY * part.recentred > len(part.shift)
+                if self.source.locks and not centre:
+                    threads = 1
+                workers += [
+                    Worker(self.source, self.cast, stack, wanted)
+                    for _ in range(1, min(threads, tasks - 1))
+                ]
                 for worker in workers:
-                    worker.centre = part.recentred > 0
+                    worker.centre = centre
                 with closing(in_order(workers, 1, tasks)) as parts:
                     for part in parts:
                         pool.add(part)

@@ -144,9 +144,9 @@ def extreme(ufunc: np.ufunc, x: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def guess_mean(x: FloatArray) -> FloatArray:
+def guess_mean(x: NDArray[Any]) -> FloatArray:
     """A mean of each channel's first values; where those are equal, exactly their value."""
-    few = x[:_SAMPLE, :, :_SAMPLE]
+    few = x[:_SAMPLE, :, :_SAMPLE].astype(np.float64)
     first = few[0, :, 0]
     guess = first + (few - first[:, None]).mean(axis=(0, 2))
     return np.where(np.isfinite(guess), guess, 0.0)

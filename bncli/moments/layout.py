@@ -25,6 +25,16 @@ TILE_VALUES = 1 << 19
 """Values a tile: in float64 4 MiB, the size of a worker's buffer."""
 
 
+def lies_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements follow one another in C order without gaps; `strides` count elements."""
+    step = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
+
+
 class Axis(NamedTuple):
     """One or more of the tensor's axes that a single stride walks through.
 
@@ -135,12 +145,13 @@ class Layout:
         channel_axis: int,
         max_span: int | None = None,
         sample_axis: int | None = None,
+        task_values: int | None = None,
     ) -> None:
         """Plan for a tensor of `shape` and `strides`, `channel_axis` not negative.
 
         `sample_axis` is kept an axis of its own, too. `max_span` bounds how far apart, in the unit
         of `strides`, the first and the last element of a tile may lie, for a tensor that is read
-        span by span.
+        span by span. `task_values` are the most values of a task, if not `TASK_VALUES`.
         """
         order = [i for i, size in enumerate(shape) if size != 1 or i == channel_axis]
         # The stride of a channel axis of size 1 means nothing: it goes first, out of the way.
@@ -173,7 +184,9 @@ class Layout:
         self.shape = tuple(axis.size for axis in axes)
         self.strides = tuple(axis.stride for axis in axes)
         self._max_span = max_span
-        self.tasks = Cut(Box((0,) * len(axes), self.shape), self.strides, TASK_VALUES)
+        self.tasks = Cut(
+            Box((0,) * len(axes), self.shape), self.strides, task_values or TASK_VALUES
+        )
         # Tasks come in two sizes: a whole piece, as the first, and what is left, as the last.
         cuts = [self.tiles(self.tasks[number]) for number in (0, self.tasks.count - 1)]
         self.tile_values = max(cut.values for cut in cuts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from io import FileIO
 from operator import mul
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from bncli.errors import CorruptFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import read_into
 from bncli.model import TensorRef
-from bncli.moments.layout import TILE_VALUES, Box, Layout
+from bncli.moments import fast
+from bncli.moments.layout import TASK_VALUES, TILE_VALUES, Box, Layout, lies_dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +27,9 @@ class Source:
     """A tensor's stored values and their layout.
 
     `dtype` is PyTorch's name of the stored dtype, `itemsize` its size in bytes; `shape` is the
-    tensor's own. Raises CorruptFileError where the tensor does not fit its place or its checksum.
+    tensor's own. `whole` says that a task's values may be had at once, as they lie, and that tasks
+    are of the size for it. Raises CorruptFileError where the tensor does not fit its place or its
+    checksum.
     """
 
     def __init__(
@@ -35,7 +39,10 @@ class Source:
         dtype: str,
         shape: tuple[int, ...],
         sample_axis: int | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
+        """`whole` asks for whole tasks; it is heeded where they are better (`fast.pays`)."""
         self.dtype = dtype
         self.shape = shape
         self.itemsize = DTYPES[dtype].itemsize
@@ -43,13 +50,17 @@ class Source:
         if isinstance(tensor, TensorRef) and isinstance(tensor.storage, FileBytes):
             self._file = tensor.storage
             self._stored = np.dtype(DTYPES[dtype].stored).newbyteorder(self._file.byteorder)
-            self.layout = Layout(
+            plan = partial(
+                Layout,
                 tensor.shape,
                 tensor.strides,
                 channel_axis,
                 max_span=4 * TILE_VALUES,
                 sample_axis=sample_axis,
             )
+            self.layout = plan()
+            plain = self._stored.isnative and lies_dense(self.layout.shape, self.layout.strides)
+            task_values: int | None = TASK_VALUES
             last = sum((axis.size - 1) * axis.stride for axis in self.layout.axes)
             if last < 0 or (last + 1) * self.itemsize > self._file.nbytes:
                 raise CorruptFileError(
@@ -60,9 +71,27 @@ class Source:
             tensor.check()
         else:
             array = tensor.stored() if isinstance(tensor, TensorRef) else tensor
-            self.layout = Layout(array.shape, array.strides, channel_axis, sample_axis=sample_axis)
+            plan = partial(
+                Layout, array.shape, array.strides, channel_axis, sample_axis=sample_axis
+            )
+            self.layout = plan()
             one_wide = [i for i in range(array.ndim) if i not in self.layout.order]
             self._view = array.transpose(self.layout.order + one_wide).reshape(self.layout.shape)
+            plain = self._view.dtype.isnative and self._view.flags.c_contiguous
+            plain = plain and self._view.flags.aligned
+            task_values = fast.TASK_VALUES.get(dtype)
+        self.whole = False
+        if whole and plain and dtype in fast.TASK_VALUES:
+            layout = plan(task_values=task_values)
+            if fast.pays(layout.tasks[0].shape, layout.channel):
+                self.layout, self.whole = layout, True
+
+    @property
+    def locks(self) -> bool:
+        """Whether threads would only wait for each other: the kernels keep the interpreter's lock,
+        and nothing is read meanwhile.
+        """
+        return self.whole and self._file is None
 
     def reader(self, stack: ExitStack) -> Callable[[Box], NDArray[Any]]:
         """A function from a tile to its stored values, which may live until the next call.
@@ -72,7 +101,7 @@ class Source:
         if self._file is None:
             return lambda tile: self._view[tile.slices]
         file = stack.enter_context(self._file.opened())
-        return _FileReader(file, self._file, self.layout, self._stored)
+        return _FileReader(file, self._file, self.layout, self._stored, whole=self.whole)
 
 
 class _FileReader:
@@ -82,12 +111,13 @@ class _FileReader:
     """
 
     def __init__(
-        self, file: FileIO, where: FileBytes, layout: Layout, stored: np.dtype[Any]
+        self, file: FileIO, where: FileBytes, layout: Layout, stored: np.dtype[Any], *, whole: bool
     ) -> None:
         self._file = file
         self._where = where
         self._steps = layout.strides
-        self._buffer = np.empty(layout.tile_span + 1, stored)
+        span = max(layout.tile_span, layout.tasks.span) if whole else layout.tile_span
+        self._buffer = np.empty(span + 1, stored)
         self._strides = tuple(axis.stride * stored.itemsize for axis in layout.axes)
 
     def __call__(self, tile: Box) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bncli.dtypes import decode, encode
+from bncli.moments import fast
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,10 +28,13 @@ class Widener:
     A call's result lives in this object's buffers, until the next call, or in the tile itself.
     """
 
-    def __init__(self, dtype: str, cast: str | None, capacity: int) -> None:
+    def __init__(
+        self, dtype: str, cast: str | None, capacity: int, narrow_capacity: int | None = None
+    ) -> None:
         """`dtype` is the stored one and `cast` the one to round to first, by PyTorch's names.
 
-        `capacity` is the largest number of values in a tile.
+        `capacity` is the largest number of values that are widened to float64, and
+        `narrow_capacity` that of those taken as float32, by default the same.
         """
         if cast == dtype or cast in _WIDER.get(dtype, ()):
             cast = None
@@ -39,7 +43,7 @@ class Widener:
         self._wide: FloatArray = np.empty(capacity)
         self._narrow: NDArray[np.float32] | None = None
         if cast is None and dtype in ("float16", "bfloat16"):
-            self._narrow = np.empty(capacity, np.float32)
+            self._narrow = np.empty(narrow_capacity or capacity, np.float32)
 
     @property
     def buffer(self) -> FloatArray:
@@ -47,29 +51,41 @@ class Widener:
         return self._wide
 
     def __call__(self, stored: NDArray[Any]) -> tuple[FloatArray, NDArray[Any]]:
-        """The values of `stored` as contiguous float64, and the same in the narrowest dtype.
+        """The values of `stored` as float64, and the same in the narrowest dtype.
 
-        Both have the shape of `stored`. The second, float32 or float64, is the cheaper to find
-        the extremes in. Neither may be written to where they are `stored` itself.
+        The second is the cheaper to find the extremes in. Neither may be written to where it is
+        `stored` itself.
         """
-        plain = stored.flags.c_contiguous and stored.dtype.isnative
-        if self._cast is None and self._dtype == "float64" and plain and stored.flags.aligned:
-            return stored, stored
+        narrow = self.narrow(stored)
+        return self.wide(narrow), narrow
+
+    def narrow(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """The values of `stored`, of the same shape, contiguous, in float32 or float64."""
+        plain = stored.flags.c_contiguous and stored.dtype.isnative and stored.flags.aligned
+        if self._cast is None and plain and self._dtype in ("float32", "float64"):
+            return stored
         size = stored.size
+        if self._narrow is not None:
+            narrow = self._narrow[:size].reshape(stored.shape)
+            (_widen_bfloat16 if self._dtype == "bfloat16" else _widen_float16)(stored, narrow)
+            return narrow
         wide = self._wide[:size].reshape(stored.shape)
         if self._cast is not None or self._dtype.startswith("float8"):
             values = decode(stored, self._dtype)
             if self._cast is not None:
                 values = decode(encode(values, self._cast), self._cast)
             np.copyto(wide, values)
-            return wide, wide
-        if self._narrow is not None:
-            narrow = self._narrow[:size].reshape(stored.shape)
-            (_widen_bfloat16 if self._dtype == "bfloat16" else _widen_float16)(stored, narrow)
-            np.copyto(wide, narrow)
-            return wide, narrow
-        np.copyto(wide, stored)
-        return wide, stored if plain else wide
+        else:
+            np.copyto(wide, stored)
+        return wide
+
+    def wide(self, narrow: NDArray[Any]) -> FloatArray:
+        """What `narrow` gave, as contiguous float64."""
+        if narrow.dtype == np.float64:
+            return narrow
+        wide = self._wide[: narrow.size].reshape(narrow.shape)
+        np.copyto(wide, narrow)
+        return wide
 
 
 def _widen_bfloat16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
@@ -87,6 +103,15 @@ def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
     halves too. An exponent of all ones would come out as a finite number, so tiles with a NaN
     or Inf are left to the cast.
     """
+    use = fast.kernels()
+    if (
+        use is not None
+        and stored.dtype.isnative
+        and stored.flags.c_contiguous
+        and stored.flags.aligned
+    ):
+        use.astype(stored, "float32", out=out)
+        return
     signed = stored.view(stored.dtype.str.replace("f", "i"))
     # As signed numbers +Inf and NaN are the largest; as unsigned ones -Inf and -NaN are.
     unsigned = stored.view(stored.dtype.str.replace("f", "u"))

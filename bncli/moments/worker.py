@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bncli.light import dataclass
+from bncli.moments import fast
 from bncli.moments.by_sample import BySample, TaskSamples
 from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
 from bncli.moments.layout import Box
@@ -123,11 +125,20 @@ class Worker:
         self._layout = source.layout
         self._itemsize = source.itemsize
         self._read = source.reader(stack)
-        self._widen = Widener(source.dtype, cast, source.layout.tile_values)
+        self._whole = source.whole and wanted.scale is None
+        tile = source.layout.tile_values
+        task = source.layout.tasks.values if self._whole else tile
+        self._widen = Widener(source.dtype, cast, tile, max(tile, task))
         self._extremes = wanted.extremes
         self._kurtosis = wanted.kurtosis
         self._scale = wanted.scale
         self._by_sample = wanted.by_sample
+        begun = source.layout.tasks[0]
+        if not self._whole:
+            begun = source.layout.tiles(begun)[0]
+        pays = wanted.by_sample is None and fast.pays(begun.shape, source.layout.channel)
+        self._fast = fast.kernels() if pays else None
+        self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False
         """Whether tasks begin with a guess of the mean."""
 
@@ -147,41 +158,54 @@ class Worker:
         part.max = sums.max
         part.samples = sums.samples
         # The comparison is False for a NaN, so one glance finds all that needs a second look.
-        good = m2 * MAX_CANCELLATION >= sums.square
+        good = m2 * self._limit >= sums.square
         if not good.all():
             self._look_again(task, part, sums, ~good)
         if self._kurtosis:
             self._higher(task, part)
         return part
 
-    def _tiles(self, task: Box) -> Iterator[tuple[Box, slice, FloatArray, NDArray[Any]]]:
-        """Each tile, the channels in it (counted from the task's first) and its values twice.
+    def _tiles(
+        self, task: Box, *, whole: bool = False, few: IntArray | None = None
+    ) -> Iterator[tuple[Box, slice | IntArray, NDArray[Any]]]:
+        """Each tile, or the `whole` task as one, with its channels and values, or those of a `few`.
 
-        As the kernels want them, and the same in the narrowest dtype, to find the extremes in.
-        Both live until the next tile, and neither may be written to: see `_scratch`.
+        Channels are counted from the task's first. The values are in the narrowest dtype, float32
+        or float64, and of shape (before, channels, behind); they live until the next tile, and may
+        not be written to: see `_scratch`.
         """
         at = self._layout.channel
         first = task.starts[at]
-        for tile in self._layout.tiles(task):
-            x, narrow = self._widen(self._read(tile))
-            channels = slice(tile.starts[at] - first, tile.stops[at] - first)
-            before = 1
-            for size in x.shape[:at]:
-                before *= size
-            shape = (before, x.shape[at], -1)
-            x = x.reshape(shape)
-            narrow = narrow.reshape(shape)
+        for tile in (task,) if whole else self._layout.tiles(task):
+            start, stop = tile.starts[at] - first, tile.stops[at] - first
+            channels: slice | IntArray = slice(start, stop)
+            here = None if few is None else few[(few >= start) & (few < stop)]
+            if here is not None:
+                channels = here
+                if not len(here):
+                    continue
+            narrow = self._widen.narrow(self._read(tile))
+            narrow = narrow.reshape(prod(narrow.shape[:at]), narrow.shape[at], -1)
             if self._scale is not None:
                 scale = self._scale[tile.starts[at] : tile.stops[at], None]
-                x = narrow = np.multiply(x, scale, out=self._scratch(x))
-            yield tile, channels, x, narrow
+                narrow = np.multiply(narrow, scale, out=self._scratch(narrow))
+            if here is not None:
+                narrow = np.take(narrow, here - start, axis=1)
+            yield tile, channels, narrow
 
-    def _scratch(self, x: FloatArray) -> FloatArray:
+    def _scratch(self, x: NDArray[Any]) -> FloatArray:
         """An array like `x` to write to. It may be `x`, and `narrow`, but is never the tensor."""
         return self._widen.buffer[: x.size].reshape(x.shape)
 
-    def _sums(self, task: Box, shift: FloatArray | None, *, extremes: bool) -> _Sums:
-        """The sums over a task, about `shift` where it is given."""
+    def _sums(
+        self,
+        task: Box,
+        shift: FloatArray | None,
+        *,
+        extremes: bool,
+        few: IntArray | None = None,
+    ) -> _Sums:
+        """The sums over a task, or a `few` of its channels, about `shift` where it is given."""
         at = self._layout.channel
         c = task.stops[at] - task.starts[at]
         guess = shift is None and self.centre
@@ -195,27 +219,46 @@ class Worker:
         )
         if self._by_sample is not None:
             sums.samples = self._by_sample.task(task, sums.shift)
+        whole = self._whole and shift is None and not guess
         seen = 0
-        for tile, channels, x, narrow in self._tiles(task):
-            if sums.min is not None and sums.max is not None:
-                low, high = sums.min[channels], sums.max[channels]
-                np.minimum(low, extreme(np.minimum, narrow), out=low)
-                np.maximum(high, extreme(np.maximum, narrow), out=high)
-            if guess and channels.stop > seen:
+        for tile, channels, narrow in self._tiles(task, whole=whole, few=few):
+            if guess and isinstance(channels, slice) and channels.stop > seen:
                 # Tiles come in memory order, so new channels come together.
                 seen = channels.stop
-                sums.shift[channels] = guess_mean(x)
-            scratch = self._scratch(x)
-            about = shift is not None or guess
-            y = np.subtract(x, sums.shift[channels, None], out=scratch) if about else x
-            total, square = power_sums(y)
-            sums.sum[channels] += total
-            sums.square[channels] += square
-            if sums.samples is not None:
-                sums.samples.add(tile, y)
+                sums.shift[channels] = guess_mean(narrow)
+            self._add(sums, tile, channels, narrow, about=shift is not None or guess)
         if sums.samples is not None:
             sums.samples.shift = sums.shift.copy()  # `_look_again` writes to the other
         return sums
+
+    def _add(
+        self,
+        sums: _Sums,
+        tile: Box,
+        channels: slice | IntArray,
+        x: NDArray[Any],
+        *,
+        about: bool,
+    ) -> None:
+        """Add a tile's values x to the sums, those `about` the shift less the shift."""
+        extremes = sums.min is not None
+        low = high = np.empty(0)
+        if self._fast is not None and not about and x.dtype == np.float32:
+            total, square, low, high = fast.sums(self._fast, x, extremes=extremes)
+        else:
+            if extremes:  # first, for y may take x's place
+                low, high = extreme(np.minimum, x), extreme(np.maximum, x)
+            y = self._widen.wide(x)
+            if about:
+                y = np.subtract(y, sums.shift[channels, None], out=self._scratch(x))
+            total, square = power_sums(y)
+            if sums.samples is not None:
+                sums.samples.add(tile, y)
+        sums.sum[channels] += total
+        sums.square[channels] += square
+        if sums.min is not None and sums.max is not None:
+            sums.min[channels] = np.minimum(sums.min[channels], low)
+            sums.max[channels] = np.maximum(sums.max[channels], high)
 
     def _look_again(self, task: Box, part: Partial, sums: _Sums, bad: NDArray[np.bool_]) -> None:
         """Mend the channels `bad` of `part`: NaN, Inf, overflow, or a mean far from the shift."""
@@ -234,7 +277,9 @@ class Worker:
                 return
             part.recentred = max(part.recentred, int(bad.sum()))
             mean = part.shift + part.sum / part.count
-            sums = self._sums(task, np.where(bad, mean, part.shift), extremes=low is None)
+            few = np.flatnonzero(bad) if self._by_sample is None else None
+            shift = np.where(bad, mean, part.shift)
+            sums = self._sums(task, shift, extremes=low is None, few=few)
             if low is None:
                 low, high = sums.min, sums.max
             m2 = sums.square - sums.sum * (sums.sum / part.count)
@@ -242,14 +287,15 @@ class Worker:
             part.shift[bad] = sums.shift[bad]
             part.sum[bad] = sums.sum[bad]
             part.m2[bad] = np.maximum(m2[bad], 0.0)
-            bad = bad & (m2 * MAX_CANCELLATION < sums.square)
+            bad = bad & (m2 * self._limit < sums.square)
 
     def _higher(self, task: Box, part: Partial) -> None:
         """Add the sums of the third and fourth powers of the deviations to `part`."""
         n = part.count
         shift = part.shift + part.sum / n
         s1, s2, s3, s4 = np.zeros((4, len(shift)))
-        for _, channels, x, _ in self._tiles(task):
+        for _, channels, narrow in self._tiles(task):
+            x = self._widen.wide(narrow)
             y = np.subtract(x, shift[channels, None], out=self._scratch(x))
             y2 = np.square(y)
             s1[channels] += column_sums(y)
@@ -265,12 +311,10 @@ class Worker:
         found = Nonfinite.none(len(odd))
         low = np.full(len(odd), np.inf)
         high = np.full(len(odd), -np.inf)
-        for tile, channels, x, _ in self._tiles(task):
-            which = np.flatnonzero(odd[channels])
-            if not which.size:
-                continue
-            rows = np.moveaxis(x[:, which, :], 1, 0).reshape(len(which), -1)
-            at = which + channels.start
+        axis = self._layout.channel
+        for tile, at, x in self._tiles(task, few=np.flatnonzero(odd)):
+            assert isinstance(at, np.ndarray)
+            rows = np.moveaxis(x, 1, 0).reshape(len(at), -1)
             finite = np.isfinite(rows)
             low[at] = np.minimum(low[at], np.where(finite, rows, np.inf).min(axis=1))
             high[at] = np.maximum(high[at], np.where(finite, rows, -np.inf).max(axis=1))
@@ -283,7 +327,7 @@ class Worker:
             place = np.add.outer(before, behind).reshape(-1)
             first = np.where(finite, NOWHERE, place).min(axis=1)
             some = first != NOWHERE
-            first[some] += channel[which[some]]
+            first[some] += channel[at[some] + (task.starts[axis] - tile.starts[axis])]
             found.first[at] = np.minimum(found.first[at], first)
         dirty = found.dirty
         if not dirty.any():

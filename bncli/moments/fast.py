@@ -1,0 +1,126 @@
+"""NumKong's kernels, where it is installed: the sums and the extremes of long runs, without a copy.
+
+`moments` sums float32 and float64 values and their squares in float64, `minmax` finds the extremes;
+neither widens its input to memory first, and both on the same piece while it lies in a processor's
+cache take one pass over memory. A kernel goes through one run of a channel after the other in C,
+so a channel of short runs is one call, too. What it is not used for:
+
+- Sums about 0 lose a factor K**2 of precision (see `worker`). Its float32 kernels add up without
+  compensation, with as few as two sums side by side on some processors: a run of n values may be
+  off by n/4 * 2**-53 of its squares' sum. `MAX_CANCELLATION` and `_PIECE_VALUES` together keep that
+  below 1e-12 of the variance.
+- float16 and bfloat16 are summed in float32 there, so they are widened to float32 first.
+- Its kernels differ between processors in their last bits: nothing that repeats PyTorch's
+  arithmetic is computed with it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from bncli.model import FloatArray
+
+MAX_CANCELLATION = 8.0
+"""The mean square over the variance, beyond which sums about 0 are not good enough."""
+TASK_VALUES = {"float32": 1 << 23, "float16": 1 << 21, "bfloat16": 1 << 21}
+"""Values a task of an array in memory, for the dtypes that the kernels are for. It has many
+samples, so that each call has many runs to go through; halves are widened into a buffer of 8 MiB.
+NumPy takes float64 as fast as the kernels, and on several threads."""
+_PIECE_VALUES = 4096
+"""Values that are added up in one run."""
+_CALL_VALUES = 1 << 16
+"""Values that both kernels are called with while they are in the cache."""
+_NOTHING = (np.inf, 0, -np.inf, 0)
+"""The extremes of NaNs, and where they are."""
+_VALUES_A_CALL = 1000
+_VALUES_A_RUN = 40
+"""What a call and each run in it take beside the arithmetic, in values that NumPy sums meanwhile."""
+
+
+class Kernels(NamedTuple):
+    """What is used of NumKong."""
+
+    moments: Callable[[NDArray[Any]], tuple[float, float]]
+    minmax: Callable[[NDArray[Any]], tuple[float, int, float, int] | None]
+    astype: Callable[..., Any]
+    version: str
+
+
+@lru_cache(maxsize=1)
+def kernels() -> Kernels | None:
+    """NumKong's kernels; None where it is not installed."""
+    try:
+        import numkong
+    except ImportError:
+        return None
+    return Kernels(numkong.moments, numkong.minmax, numkong.astype, numkong.__version__)
+
+
+def pays(task: Sequence[int], channel: int) -> bool:
+    """Whether the kernels take tasks of this shape, `channel` being its axis, faster than NumPy."""
+    runs, run = prod(task[:channel]), prod(task[channel + 1 :])
+    runs = min(runs, max(1, _CALL_VALUES // run))
+    return runs * run > _VALUES_A_CALL + _VALUES_A_RUN * runs
+
+
+def sums(
+    use: Kernels, x: NDArray[Any], *, extremes: bool
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """The sums over axes 0 and 2 of x and of x squared, and x's extremes; each (channels,).
+
+    x (runs, channels, values) is float32 or float64, its last axis contiguous. The extremes leave
+    NaNs out, and are infinite where nothing else is there, or without `extremes`.
+    """
+    _, c, s = x.shape
+    found = np.zeros((4, c))
+    found[2:] = [[np.inf], [-np.inf]]
+    for left in range(0, s, _CALL_VALUES):
+        _add(use, x[:, :, left : left + _CALL_VALUES], found, extremes=extremes)
+    return found[0], found[1], found[2], found[3]
+
+
+def _add(use: Kernels, x: NDArray[Any], found: FloatArray, *, extremes: bool) -> None:
+    """Add the sums and extremes of x to those `found`, (4, channels)."""
+    cut, rest = _in_pieces(x)
+    for few in rest:
+        found[0] += few.sum(axis=(0, *range(2, few.ndim)), dtype=np.float64)
+        found[1] += np.square(few, dtype=np.float64).sum(axis=(0, *range(2, few.ndim)))
+    k, _, s = x.shape
+    channels = x.swapaxes(0, 1)
+    height = max(1, _CALL_VALUES // s)
+    moments, minmax = use.moments, use.minmax
+    for top in range(0, k, height):
+        here = slice(top, top + height)
+        if not extremes:
+            found[:2] += np.transpose([moments(values) for values in cut[:, here]])
+            continue
+        pairs = zip(cut[:, here], channels[:, here], strict=True)
+        one = np.transpose([moments(some) + (minmax(all_) or _NOTHING) for some, all_ in pairs])
+        found[:2] += one[:2]
+        np.minimum(found[2], one[2], out=found[2])
+        np.maximum(found[3], one[4], out=found[3])
+
+
+def _in_pieces(x: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """x with channels first and in pieces that are added up each for itself, and what they lack.
+
+    A kernel joins neighbouring axes to one run where one stride walks through them. So that none
+    does, each piece lacks its last value.
+    """
+    k, c, s = x.shape
+    pieces = -(-s // _PIECE_VALUES)
+    if pieces == 1:
+        return x.swapaxes(0, 1), []
+    length = s // pieces
+    done = pieces * length
+    cut = x[:, :, :done].reshape(k, c, pieces, length)
+    return cut[..., :-1].swapaxes(0, 1), [cut[..., -1], x[:, :, done:]]
