@@ -183,8 +183,8 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    whole = dtype is None and sample_axis is None and fast.kernels() is not None
-    return Source(tensor, channel_axis, stored, shape, sample_axis, whole=whole)
+    windows = dtype is None and sample_axis is None and fast.kernels() is not None
+    return Source(tensor, channel_axis, stored, shape, sample_axis, windows=windows)
 
 
 class FirstIndices(Sequence[tuple[int, ...] | None]):
@@ -298,8 +298,8 @@ class _Pass:
             if tasks > 1:
                 # A few channels far from 0 are sooner taken twice than all about a guess.
                 centre = _MANY * part.recentred > len(part.shift)
-                if self.source.locks and not centre:
-                    threads = 1
+                if not centre:
+                    threads = min(threads, self.source.most_threads or threads)
                 workers += [
                     Worker(self.source, self.cast, stack, wanted)
                     for _ in range(1, min(threads, tasks - 1))

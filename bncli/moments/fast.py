@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bncli.moments.layout import Sizes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -31,10 +33,16 @@ if TYPE_CHECKING:
 
 MAX_CANCELLATION = 8.0
 """The mean square over the variance, beyond which sums about 0 are not good enough."""
-TASK_VALUES = {"float32": 1 << 23, "float16": 1 << 21, "bfloat16": 1 << 21}
-"""Values a task of an array in memory, for the dtypes that the kernels are for. It has many
-samples, so that each call has many runs to go through; halves are widened into a buffer of 8 MiB.
-NumPy takes float64 as fast as the kernels, and on several threads."""
+IN_MEMORY = {
+    "float32": Sizes(1 << 23, 1 << 23),
+    "float16": Sizes(1 << 23, 1 << 21),
+    "bfloat16": Sizes(1 << 23, 1 << 21),
+}
+"""For the dtypes that the kernels are for: many samples at once, so that each call has many runs to
+go through; halves are widened into a buffer of 8 MiB. NumPy takes float64 as fast as the kernels,
+and on several threads."""
+IN_FILE = Sizes(1 << 22, 1 << 21)
+"""What is read at once is still in the cache when it is summed."""
 _PIECE_VALUES = 4096
 """Values that are added up in one run."""
 _CALL_VALUES = 1 << 16
@@ -43,7 +51,7 @@ _NOTHING = (np.inf, 0, -np.inf, 0)
 """The extremes of NaNs, and where they are."""
 _VALUES_A_CALL = 1000
 _VALUES_A_RUN = 40
-"""What a call and each run in it take beside the arithmetic, in values that NumPy sums meanwhile."""
+"""What a call, and each run in it, take beside the arithmetic: values that NumPy sums meanwhile."""
 
 
 class Kernels(NamedTuple):

@@ -35,6 +35,16 @@ def lies_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
+class Sizes(NamedTuple):
+    """The most values that a task has, and a window.
+
+    A window is a piece of a task that is not widened to float64, and so may be larger than a tile.
+    """
+
+    task: int
+    window: int
+
+
 class Axis(NamedTuple):
     """One or more of the tensor's axes that a single stride walks through.
 
@@ -145,13 +155,13 @@ class Layout:
         channel_axis: int,
         max_span: int | None = None,
         sample_axis: int | None = None,
-        task_values: int | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         """Plan for a tensor of `shape` and `strides`, `channel_axis` not negative.
 
         `sample_axis` is kept an axis of its own, too. `max_span` bounds how far apart, in the unit
         of `strides`, the first and the last element of a tile may lie, for a tensor that is read
-        span by span. `task_values` are the most values of a task, if not `TASK_VALUES`.
+        span by span. `sizes` are those of tasks and windows, if not `TASK_VALUES` each.
         """
         order = [i for i, size in enumerate(shape) if size != 1 or i == channel_axis]
         # The stride of a channel axis of size 1 means nothing: it goes first, out of the way.
@@ -184,17 +194,22 @@ class Layout:
         self.shape = tuple(axis.size for axis in axes)
         self.strides = tuple(axis.stride for axis in axes)
         self._max_span = max_span
-        self.tasks = Cut(
-            Box((0,) * len(axes), self.shape), self.strides, task_values or TASK_VALUES
-        )
+        self.sizes = sizes or Sizes(TASK_VALUES, TASK_VALUES)
+        self.tasks = Cut(Box((0,) * len(axes), self.shape), self.strides, self.sizes.task)
         # Tasks come in two sizes: a whole piece, as the first, and what is left, as the last.
-        cuts = [self.tiles(self.tasks[number]) for number in (0, self.tasks.count - 1)]
+        ends = [self.tasks[number] for number in (0, self.tasks.count - 1)]
+        cuts = [self.tiles(task) for task in ends]
+        self.window_values = max(self.windows(task).values for task in ends)
         self.tile_values = max(cut.values for cut in cuts)
         self.tile_span = max(cut.span for cut in cuts)
 
     def tiles(self, task: Box) -> Cut:
         """A task's tiles. None has more than `tile_values` values or a span above `tile_span`."""
         return Cut(task, self.strides, TILE_VALUES, self._max_span)
+
+    def windows(self, task: Box) -> Cut:
+        """A task's windows. None has more than `window_values` values."""
+        return Cut(task, self.strides, self.sizes.window)
 
     def c_order(self, box: Box) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The C-order index of a box's elements, as three terms to be added.

@@ -17,7 +17,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import read_into
 from bncli.model import TensorRef
 from bncli.moments import fast
-from bncli.moments.layout import TASK_VALUES, TILE_VALUES, Box, Layout, lies_dense
+from bncli.moments.layout import TILE_VALUES, Box, Layout, lies_dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +27,8 @@ class Source:
     """A tensor's stored values and their layout.
 
     `dtype` is PyTorch's name of the stored dtype, `itemsize` its size in bytes; `shape` is the
-    tensor's own. `whole` says that a task's values may be had at once, as they lie, and that tasks
-    are of the size for it. Raises CorruptFileError where the tensor does not fit its place or its
-    checksum.
+    tensor's own. `windows` says that its values may be had window by window. Raises
+    CorruptFileError where the tensor does not fit its place or its checksum.
     """
 
     def __init__(
@@ -40,9 +39,9 @@ class Source:
         shape: tuple[int, ...],
         sample_axis: int | None = None,
         *,
-        whole: bool = False,
+        windows: bool = False,
     ) -> None:
-        """`whole` asks for whole tasks; it is heeded where they are better (`fast.pays`)."""
+        """`windows` asks for windows, which are taken where they are better (`fast.pays`)."""
         self.dtype = dtype
         self.shape = shape
         self.itemsize = DTYPES[dtype].itemsize
@@ -60,7 +59,7 @@ class Source:
             )
             self.layout = plan()
             plain = self._stored.isnative and lies_dense(self.layout.shape, self.layout.strides)
-            task_values: int | None = TASK_VALUES
+            sizes = fast.IN_FILE
             last = sum((axis.size - 1) * axis.stride for axis in self.layout.axes)
             if last < 0 or (last + 1) * self.itemsize > self._file.nbytes:
                 raise CorruptFileError(
@@ -79,19 +78,23 @@ class Source:
             self._view = array.transpose(self.layout.order + one_wide).reshape(self.layout.shape)
             plain = self._view.dtype.isnative and self._view.flags.c_contiguous
             plain = plain and self._view.flags.aligned
-            task_values = fast.TASK_VALUES.get(dtype)
-        self.whole = False
-        if whole and plain and dtype in fast.TASK_VALUES:
-            layout = plan(task_values=task_values)
-            if fast.pays(layout.tasks[0].shape, layout.channel):
-                self.layout, self.whole = layout, True
+            sizes = fast.IN_MEMORY.get(dtype, fast.IN_FILE)
+        self.windows = False
+        if windows and plain and dtype in fast.IN_MEMORY:
+            layout = plan(sizes=sizes)
+            if fast.pays(layout.windows(layout.tasks[0])[0].shape, layout.channel):
+                self.layout, self.windows = layout, True
 
     @property
-    def locks(self) -> bool:
-        """Whether threads would only wait for each other: the kernels keep the interpreter's lock,
-        and nothing is read meanwhile.
+    def most_threads(self) -> int | None:
+        """How many threads can help; None for as many as there are processors.
+
+        The kernels of windows keep the interpreter's lock, so that one thread works at a time,
+        while another may read.
         """
-        return self.whole and self._file is None
+        if not self.windows:
+            return None
+        return 1 if self._file is None else 2
 
     def reader(self, stack: ExitStack) -> Callable[[Box], NDArray[Any]]:
         """A function from a tile to its stored values, which may live until the next call.
@@ -101,7 +104,7 @@ class Source:
         if self._file is None:
             return lambda tile: self._view[tile.slices]
         file = stack.enter_context(self._file.opened())
-        return _FileReader(file, self._file, self.layout, self._stored, whole=self.whole)
+        return _FileReader(file, self._file, self.layout, self._stored)
 
 
 class _FileReader:
@@ -111,13 +114,13 @@ class _FileReader:
     """
 
     def __init__(
-        self, file: FileIO, where: FileBytes, layout: Layout, stored: np.dtype[Any], *, whole: bool
+        self, file: FileIO, where: FileBytes, layout: Layout, stored: np.dtype[Any]
     ) -> None:
         self._file = file
         self._where = where
         self._steps = layout.strides
-        span = max(layout.tile_span, layout.tasks.span) if whole else layout.tile_span
-        self._buffer = np.empty(span + 1, stored)
+        # Windows are dense, and pages of the buffer that are not used take no memory.
+        self._buffer = np.empty(max(layout.tile_span + 1, layout.window_values), stored)
         self._strides = tuple(axis.stride * stored.itemsize for axis in layout.axes)
 
     def __call__(self, tile: Box) -> NDArray[Any]:

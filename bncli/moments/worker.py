@@ -125,17 +125,16 @@ class Worker:
         self._layout = source.layout
         self._itemsize = source.itemsize
         self._read = source.reader(stack)
-        self._whole = source.whole and wanted.scale is None
-        tile = source.layout.tile_values
-        task = source.layout.tasks.values if self._whole else tile
-        self._widen = Widener(source.dtype, cast, tile, max(tile, task))
+        self._windows = source.windows and wanted.scale is None
+        self._widen = Widener(
+            source.dtype, cast, source.layout.tile_values, source.layout.window_values
+        )
         self._extremes = wanted.extremes
         self._kurtosis = wanted.kurtosis
         self._scale = wanted.scale
         self._by_sample = wanted.by_sample
         begun = source.layout.tasks[0]
-        if not self._whole:
-            begun = source.layout.tiles(begun)[0]
+        begun = (source.layout.windows if self._windows else source.layout.tiles)(begun)[0]
         pays = wanted.by_sample is None and fast.pays(begun.shape, source.layout.channel)
         self._fast = fast.kernels() if pays else None
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
@@ -166,9 +165,9 @@ class Worker:
         return part
 
     def _tiles(
-        self, task: Box, *, whole: bool = False, few: IntArray | None = None
+        self, task: Box, *, windows: bool = False, few: IntArray | None = None
     ) -> Iterator[tuple[Box, slice | IntArray, NDArray[Any]]]:
-        """Each tile, or the `whole` task as one, with its channels and values, or those of a `few`.
+        """Each tile, or each of the `windows`, with its channels and values, or those of a `few`.
 
         Channels are counted from the task's first. The values are in the narrowest dtype, float32
         or float64, and of shape (before, channels, behind); they live until the next tile, and may
@@ -176,7 +175,7 @@ class Worker:
         """
         at = self._layout.channel
         first = task.starts[at]
-        for tile in (task,) if whole else self._layout.tiles(task):
+        for tile in (self._layout.windows if windows else self._layout.tiles)(task):
             start, stop = tile.starts[at] - first, tile.stops[at] - first
             channels: slice | IntArray = slice(start, stop)
             here = None if few is None else few[(few >= start) & (few < stop)]
@@ -219,9 +218,9 @@ class Worker:
         )
         if self._by_sample is not None:
             sums.samples = self._by_sample.task(task, sums.shift)
-        whole = self._whole and shift is None and not guess
+        windows = self._windows and shift is None and not guess
         seen = 0
-        for tile, channels, narrow in self._tiles(task, whole=whole, few=few):
+        for tile, channels, narrow in self._tiles(task, windows=windows, few=few):
             if guess and isinstance(channels, slice) and channels.stop > seen:
                 # Tiles come in memory order, so new channels come together.
                 seen = channels.stop
