@@ -89,33 +89,43 @@ def sums(
     NaNs out, and are infinite where nothing else is there, or without `extremes`.
     """
     _, c, s = x.shape
-    found = np.zeros((4, c))
-    found[2:] = [[np.inf], [-np.inf]]
-    for left in range(0, s, _CALL_VALUES):
-        _add(use, x[:, :, left : left + _CALL_VALUES], found, extremes=extremes)
-    return found[0], found[1], found[2], found[3]
+    if s <= _CALL_VALUES:
+        return _sums(use, x, extremes=extremes)
+    calls = s // _CALL_VALUES
+    done = calls * _CALL_VALUES
+    parts = [
+        _sums(use, one[:, :done].reshape(c, calls, -1).swapaxes(0, 1), extremes=extremes)
+        for one in x
+    ]
+    if done < s:
+        parts.append(_sums(use, x[:, :, done:], extremes=extremes))
+    total, square, low, high = zip(*parts, strict=True)
+    return sum(total), sum(square), np.minimum.reduce(low), np.maximum.reduce(high)
 
 
-def _add(use: Kernels, x: NDArray[Any], found: FloatArray, *, extremes: bool) -> None:
-    """Add the sums and extremes of x to those `found`, (4, channels)."""
+def _sums(
+    use: Kernels, x: NDArray[Any], *, extremes: bool
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """`sums` of x whose runs are short enough for one call each."""
+    k, c, s = x.shape
     cut, rest = _in_pieces(x)
-    for few in rest:
-        found[0] += few.sum(axis=(0, *range(2, few.ndim)), dtype=np.float64)
-        found[1] += np.square(few, dtype=np.float64).sum(axis=(0, *range(2, few.ndim)))
-    k, _, s = x.shape
     channels = x.swapaxes(0, 1)
     height = max(1, _CALL_VALUES // s)
     moments, minmax = use.moments, use.minmax
+    found: list[tuple[float, ...]] = []
     for top in range(0, k, height):
-        here = slice(top, top + height)
-        if not extremes:
-            found[:2] += np.transpose([moments(values) for values in cut[:, here]])
-            continue
-        pairs = zip(cut[:, here], channels[:, here], strict=True)
-        one = np.transpose([moments(some) + (minmax(all_) or _NOTHING) for some, all_ in pairs])
-        found[:2] += one[:2]
-        np.minimum(found[2], one[2], out=found[2])
-        np.maximum(found[3], one[4], out=found[3])
+        some, whole = cut[:, top : top + height], channels[:, top : top + height]
+        if extremes:
+            pairs = zip(some, whole, strict=True)
+            found += [moments(a) + (minmax(b) or _NOTHING) for a, b in pairs]
+        else:
+            found += [(*moments(a), *_NOTHING) for a in some]
+    table = np.array(found).reshape(-1, c, 6)
+    total, square = np.add.reduce(table[:, :, :2], axis=0).T
+    for few in rest:
+        total += few.sum(axis=(0, *range(2, few.ndim)), dtype=np.float64)
+        square += np.square(few, dtype=np.float64).sum(axis=(0, *range(2, few.ndim)))
+    return total, square, table[:, :, 2].min(axis=0), table[:, :, 4].max(axis=0)
 
 
 def _in_pieces(x: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
