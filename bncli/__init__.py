@@ -21,7 +21,8 @@ The rooms, floor by floor; each imports only from the floors below its own:
      5  state_dict     names and tensors become layers, as PyTorch and other frameworks name them
         running_stats  running statistics over many batches; the conventions of the frameworks
         norms          BatchNorm's relatives: LayerNorm, InstanceNorm, GroupNorm, RMSNorm
-     4  moments        one exact pass over tensors of any size, pooled and merged
+     4  moments        one exact pass over tensors of any size, pooled and merged: by NumPy, and
+                       by NumKong where it is installed and faster
         batchnorm      the normalisation and its gradients
         pytorch_cpu    the roundings of PyTorch's kernels, repeated
      3  model          the values that flow

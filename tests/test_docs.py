@@ -20,6 +20,7 @@ from bncli.cli import build_app, main
 from bncli.commands import COMMANDS
 from bncli.errors import ExitCode
 from bncli.process.signals import Terminated
+from tests.conftest import ENGINE_VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
@@ -135,8 +136,8 @@ def in_process(line: str, folder: Path) -> tuple[int, str]:
 
 
 def comparable(text: str) -> str:
-    """Text without the release of torch, which differs between machines."""
-    return TORCH_VERSION.sub("VERSION", text)
+    """Text without the releases of torch and of the engines, which differ between machines."""
+    return ENGINE_VERSION.sub(r"\1 VERSION", TORCH_VERSION.sub("VERSION", text))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bncli.arguments.flags import KnownFlags, LayerFlags
     from bncli.arguments.input import Input
-    from bncli.model import BatchNormModule, FloatArray
+    from bncli.model import BatchNormModule, ChannelStats, FloatArray
     from bncli.report import Value
 
 
@@ -123,8 +123,10 @@ def check_count(given: Input, layer: Layer) -> None:
         )
 
 
-def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[str, Value]:
-    """What a report says of an input and its layer, `after` the pass."""
+def layer_facts(
+    given: Input, layer: Layer, stats: ChannelStats, after: RunningStats | None
+) -> dict[str, Value]:
+    """What a report says of an input, its statistics and its layer, `after` the pass."""
     settings = layer.settings
     return {
         "shape": given.tensors[0].shape,
@@ -140,6 +142,7 @@ def layer_facts(given: Input, layer: Layer, after: RunningStats | None) -> dict[
         "track_running_stats": settings.track_running_stats,
         "num_batches_tracked": after.num_batches_tracked if after is not None else None,
         **layer.sources,
+        "engines": stats.engines or None,
     }
 
 
@@ -235,12 +238,7 @@ def _of_framework(layer: Layer) -> tuple[str, str]:
     """Whose defaults a layer has, and what its framework calls the momentum; "" for PyTorch's."""
     if layer.module is None:
         return "", ""
-    from bncli.running_stats.stored import (
-        convention_of,
-        framework_of,
-        owner,
-        stated_momentum,
-    )
+    from bncli.running_stats.stored import convention_of, framework_of, owner, stated_momentum
 
     if (row := convention_of(layer.module)) is None:
         return "", ""

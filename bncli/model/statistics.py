@@ -22,7 +22,8 @@ class ChannelStats:
     gives. `min` and `max` are over the finite values, NaN where there are none.
     `first_nonfinite` is the index of the channel's first NaN or Inf in the tensor (C order).
     `third` and `fourth` are central moments (divided by count), and `samples` says how the samples
-    scatter, where they were asked for.
+    scatter, where they were asked for. `engines` names the libraries that summed the values, each
+    with its version, in alphabetical order; it is empty for statistics from a file.
     """
 
     count: int
@@ -38,6 +39,7 @@ class ChannelStats:
     third: FloatArray | None = None
     fourth: FloatArray | None = None
     samples: SampleSums | None = None
+    engines: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:

@@ -13,9 +13,8 @@ from bncli.dtypes import COMPUTE_DTYPES, DTYPES
 from bncli.errors import TensorError
 from bncli.light import dataclass
 from bncli.model import ChannelStats, TensorRef
-from bncli.moments import fast
 from bncli.moments.by_sample import BySample, only_sample
-from bncli.moments.kernels import extreme, few_power_sums
+from bncli.moments.kernels import ENGINE, extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.source import Source
 from bncli.moments.team import default_threads, in_order
@@ -138,6 +137,7 @@ def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStat
         posinf=posinf,
         neginf=neginf,
         first_nonfinite=(None,) * c,
+        engines=(ENGINE,),
     )
 
 
@@ -183,7 +183,7 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    windows = dtype is None and sample_axis is None and fast.kernels() is not None
+    windows = dtype is None and sample_axis is None
     return Source(tensor, channel_axis, stored, shape, sample_axis, windows=windows)
 
 
@@ -264,6 +264,7 @@ class _Pass:
                 (found.nan, found.posinf, found.neginf),
                 FirstIndices(found, self.source.shape),
                 samples,
+                pool.engines,
             )
 
     def _scaled(self, wanted: Wanted, pool: Pool, overflown: NDArray[np.bool_]) -> Moments:
@@ -315,4 +316,5 @@ class _Pass:
                             done = 0
             if advance is not None:
                 advance(done)
+        pool.engines = tuple(sorted({name for worker in workers for name in worker.engines}))
         return pool

@@ -60,7 +60,8 @@ class Kernels(NamedTuple):
     moments: Callable[[NDArray[Any]], tuple[float, float]]
     minmax: Callable[[NDArray[Any]], tuple[float, int, float, int] | None]
     astype: Callable[..., Any]
-    version: str
+    engine: str
+    """Its name, as `ChannelStats.engines` has it."""
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +71,8 @@ def kernels() -> Kernels | None:
         import numkong
     except ImportError:
         return None
-    return Kernels(numkong.moments, numkong.minmax, numkong.astype, numkong.__version__)
+    engine = f"numkong {numkong.__version__}"
+    return Kernels(numkong.moments, numkong.minmax, numkong.astype, engine)
 
 
 def pays(task: Sequence[int], channel: int) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from bncli.model import FloatArray
 
+ENGINE = f"numpy {np.__version__}"
+"""What sums here, as `ChannelStats.engines` names it."""
 PIECE_VALUES = 4096
 """Values summed in one run."""
 _SHORT_PIECE = 128  # no shorter, for the sake of the many pieces that follow

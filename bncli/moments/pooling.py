@@ -90,6 +90,7 @@ class Pool:
         self.max = np.full(num_features, np.nan)
         self.nonfinite: Nonfinite | None = None
         self.samples = samples
+        self.engines: tuple[str, ...] = ()
         self.m3 = np.zeros(num_features) if kurtosis else None
         self.m4 = np.zeros(num_features) if kurtosis else None
         self._sum = Sum(num_features)
@@ -177,6 +178,7 @@ def stats(
     nonfinite: tuple[IntArray, IntArray, IntArray],
     first: Sequence[tuple[int, ...] | None],
     samples: SampleSums | None = None,
+    engines: tuple[str, ...] = (),
 ) -> ChannelStats:
     """A `ChannelStats` in which channels with a NaN or Inf have what IEEE arithmetic gives."""
     shift, offset, var = moments.shift, moments.offset, moments.var
@@ -208,6 +210,7 @@ def stats(
         third=third,
         fourth=fourth,
         samples=samples,
+        engines=engines,
     )
 
 
@@ -245,6 +248,7 @@ def merge(parts: Sequence[ChannelStats]) -> ChannelStats:
                 for indices in zip(*(part.first_nonfinite for part in parts), strict=True)
             ),
             _pooled_samples(parts, deltas),
+            tuple(sorted({engine for part in parts for engine in part.engines})),
         )
 
 

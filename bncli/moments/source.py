@@ -41,7 +41,7 @@ class Source:
         *,
         windows: bool = False,
     ) -> None:
-        """`windows` asks for windows, which are taken where they are better (`fast.pays`)."""
+        """`windows` allows windows, which are taken where there are kernels for them that pay."""
         self.dtype = dtype
         self.shape = shape
         self.itemsize = DTYPES[dtype].itemsize
@@ -82,7 +82,8 @@ class Source:
         self.windows = False
         if windows and plain and dtype in fast.IN_MEMORY:
             layout = plan(sizes=sizes)
-            if fast.pays(layout.windows(layout.tasks[0])[0].shape, layout.channel):
+            pays = fast.pays(layout.windows(layout.tasks[0])[0].shape, layout.channel)
+            if pays and fast.kernels() is not None:
                 self.layout, self.windows = layout, True
 
     @property

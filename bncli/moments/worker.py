@@ -20,7 +20,7 @@ import numpy as np
 from bncli.light import dataclass
 from bncli.moments import fast
 from bncli.moments.by_sample import BySample, TaskSamples
-from bncli.moments.kernels import column_sums, extreme, guess_mean, power_sums
+from bncli.moments.kernels import ENGINE, column_sums, extreme, guess_mean, power_sums
 from bncli.moments.layout import Box
 from bncli.moments.source import Source
 from bncli.moments.values import Widener
@@ -140,6 +140,8 @@ class Worker:
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False
         """Whether tasks begin with a guess of the mean."""
+        self.engines: set[str] = set()
+        """What has summed so far; see `ChannelStats.engines`."""
 
     def __call__(self, number: int) -> Partial:
         """Do task `number`."""
@@ -243,8 +245,10 @@ class Worker:
         extremes = sums.min is not None
         low = high = np.empty(0)
         if self._fast is not None and not about and x.dtype == np.float32:
+            self.engines.add(self._fast.engine)
             total, square, low, high = fast.sums(self._fast, x, extremes=extremes)
         else:
+            self.engines.add(ENGINE)
             if extremes:  # first, for y may take x's place
                 low, high = extreme(np.minimum, x), extreme(np.maximum, x)
             y = self._widen.wide(x)
@@ -290,6 +294,7 @@ class Worker:
 
     def _higher(self, task: Box, part: Partial) -> None:
         """Add the sums of the third and fourth powers of the deviations to `part`."""
+        self.engines.add(ENGINE)
         n = part.count
         shift = part.shift + part.sum / n
         s1, s2, s3, s4 = np.zeros((4, len(shift)))

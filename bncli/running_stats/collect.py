@@ -92,7 +92,7 @@ class Collector:
     """Takes in batches and keeps their statistics; each is computed once.
 
     `number` is how many there will be, `dtype` that of the buffers. PyTorch's sums are repeated as
-    `torch_threads` threads would add them.
+    `torch_threads` threads would add them. `engines` has what summed the batches so far.
     """
 
     number: int
@@ -108,6 +108,7 @@ class Collector:
     _squares: FloatArray = field(init=False)
     _kurtosis: Kurtosis = field(init=False)
     _done: int = 0
+    engines: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         """Make room for all batches."""
@@ -129,6 +130,7 @@ class Collector:
         wanted = i < KURTOSIS_BATCHES or self._kurtosis.values < KURTOSIS_VALUES
         stats = channel_moments(x, kurtosis=wanted, threads=self.threads)
         self._count[i], self._mean[i], self._var[i] = stats.count, stats.mean, stats.var
+        self.engines.update(stats.engines)
         if wanted:
             self._kurtosis.add(stats)
         if self._held is not None:

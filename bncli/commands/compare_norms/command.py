@@ -60,7 +60,7 @@ def compare_norms(
     parameter_dtype = "float64" if given.dtype == "float64" else "float32"
     findings = shape_findings(tensor.shape, axis_given=reading.channel_axis is not None)
     findings += batch_findings(stats, BatchNormSettings(eps=norms[0].eps), parameter_dtype, None)
-    facts = _facts(given, norms)
+    facts = _facts(given, norms, stats)
     section = None
     if library is not None:
         section = _compared(library, norms, given, stats, tolerance, findings)
@@ -117,7 +117,7 @@ def _tables(
     return [own, first, noise_table(given, measured.stats, shown)], answer
 
 
-def _facts(given: Input, norms: Sequence[Norm]) -> dict[str, Value]:
+def _facts(given: Input, norms: Sequence[Norm], stats: ChannelStats) -> dict[str, Value]:
     """What a report says of the input and of the norms' arguments."""
     from bncli.model import BatchNormSettings
     from bncli.norms import GROUP, LAYER
@@ -136,6 +136,7 @@ def _facts(given: Input, norms: Sequence[Norm]) -> dict[str, Value]:
         "num_features": given.num_features,
         "groups": by_name[GROUP].groups,
         "normalized_shape": by_name[LAYER].normalized_shape,
+        "engines": stats.engines,
     }
 
 

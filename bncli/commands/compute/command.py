@@ -112,7 +112,7 @@ def _facts(given: Input, run: Layer, done: BatchNormPass, labels: list[str]) -> 
     return {
         "input": given.label,
         "inputs": labels if len(labels) > 1 else None,
-        **layer_facts(given, run, done.after),
+        **layer_facts(given, run, done.stats, done.after),
     }
 
 

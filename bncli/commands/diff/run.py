@@ -131,7 +131,7 @@ def _facts(
     first = results[0]
     return {
         "input": given.label,
-        **layer_facts(given, first.layer, None),
+        **layer_facts(given, first.layer, first.done.stats, None),
         "training": None if len(results) > 1 else first.layer.settings.training,
         "modes": [result.mode for result in results],
         "skipped": skipped,

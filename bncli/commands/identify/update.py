@@ -16,6 +16,7 @@ from bncli.report import Column, Report
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
+    from bncli.model import ChannelStats
     from bncli.report import Finding, Value
     from bncli.verify.identify.running import Observed, UpdateIdentification
 
@@ -63,7 +64,8 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     from bncli.verify.identify.running import identify_update
     from bncli.verify.identify.updates import USUAL
 
-    found = identify_update(_observed(given, buffers))
+    observed = _observed(given, buffers)
+    found = identify_update(observed)
     explaining = sum(item.explains for item in found.ways)
     shown = found.ways[: min(MOST_SHOWN, explaining + BESIDE)]
     rows: list[dict[str, Value]] = [
@@ -99,7 +101,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
         )
         if found.ways[0].explains:
             findings = departing(findings, update_departure(found.ways[0].update))
-    facts = _facts(given, found)
+    facts = _facts(given, observed.stats, found)
     read = (str(split_spec(spec)[0]) for spec in buffers.specs)
     return replace(
         ranking(facts, UPDATE_COLUMNS, rows, [item.update.words for item in shown], found.said),
@@ -110,7 +112,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     )
 
 
-def _facts(given: Input, found: UpdateIdentification) -> dict[str, Value]:
+def _facts(given: Input, stats: ChannelStats, found: UpdateIdentification) -> dict[str, Value]:
     """What the report says of the input, and of what was found."""
     return {
         "input": given.label,
@@ -122,6 +124,7 @@ def _facts(given: Input, found: UpdateIdentification) -> dict[str, Value]:
         "tried": found.tried,
         "confident": found.confident,
         "best": found.best,
+        "engines": stats.engines,
     }
 
 

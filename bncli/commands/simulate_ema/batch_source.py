@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What is known of the batches: their table, and how their samples and values scatter."""
+    """What is known of the batches: their table, and how their samples and values scatter.
+
+    `engines` names what summed the values; see `bncli.model.ChannelStats`.
+    """
 
     table: BatchTable
     samples: Samples | None
     kurtosis: FloatArray
+    engines: tuple[str, ...] = ()
 
 
 def open_source(flags: BatchFlags, state: str | None = None) -> Batches:
@@ -63,7 +67,8 @@ def statistics_of(
             collector.add(x)
             advance(x.size * itemsize)
     samples = collector.samples() if given.sample_axis is not None else None
-    return Statistics(collector.table(), samples, collector.kurtosis())
+    engines = tuple(sorted(collector.engines))
+    return Statistics(collector.table(), samples, collector.kurtosis(), engines)
 
 
 def _stored(spec: str, flags: BatchFlags) -> Batches:

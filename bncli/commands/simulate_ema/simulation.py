@@ -15,7 +15,7 @@ from bncli.commands.simulate_ema.answer import (
     subject,
     verdict,
 )
-from bncli.commands.simulate_ema.batch_source import statistics_of
+from bncli.commands.simulate_ema.batch_source import Statistics, statistics_of
 from bncli.commands.simulate_ema.reach import reach_answer, reached
 from bncli.commands.simulate_ema.running_tables import (
     Simulated,
@@ -91,7 +91,7 @@ class Simulation:
         scatter = population(table, statistics.samples, statistics.kurtosis)
         findings = self._findings(runs, table, scatter)
         tables, answers, plan, (said, judged) = self._tables(runs, table, scatter, shown, channels)
-        facts = self._facts(runs, table)
+        facts = self._facts(runs, statistics)
         compared = None
         if self.against is not None:
             row, momentum = pytorch_row(self.rows.conventions)
@@ -207,9 +207,9 @@ class Simulation:
             verdict(runs, distance, start),
         )
 
-    def _facts(self, runs: list[Simulated], table: BatchTable) -> dict[str, Value]:
+    def _facts(self, runs: list[Simulated], statistics: Statistics) -> dict[str, Value]:
         """What a report says of the batches and of the course of the first convention."""
-        source, lead = self.source, runs[0]
+        source, lead, table = self.source, runs[0], statistics.table
         trajectory, memory = lead.trajectory, lead.memory
         counts = np.unique(table.count)
         seeded = source.kind == "generated" or source.flags.shuffle
@@ -239,6 +239,7 @@ class Simulation:
             "shuffle": source.flags.shuffle or None,
             "seed": source.flags.seed if seeded else None,
             "torch_threads": None if self.dtype == "float64" else self.torch_threads,
+            "engines": statistics.engines or None,
         }
 
     # ------------------------------------------------------------------ what is found

@@ -179,7 +179,7 @@ def _facts(
 
     return {
         "input": given.label,
-        **layer_facts(given, run, done.after),
+        **layer_facts(given, run, done.stats, done.after),
         "at": list(chosen.followed) if chosen.followed is not None else None,
         "arithmetic": steps.arithmetic.value,
         "grad_output": steps.grad_output,

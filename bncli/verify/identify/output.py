@@ -55,7 +55,8 @@ class Identification:
     is among those that explain it. `tried` counts the hypotheses, and `channels` those without NaN
     and Inf, which were looked at. `implied` is what the output itself says, where no hypothesis
     explains it, and `not_finite` the NaN and Inf in the output alone. `eps_range` holds every eps
-    with which the best explains it, None where half precision leaves no more than one.
+    with which the best explains it, None where half precision leaves no more than one. `engines`
+    names what summed the input's values; see `bncli.model.ChannelStats`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Identification:
     implied: Implied | None = None
     not_finite: NotFinite | None = None
     eps_range: EpsRange | None = None
+    engines: tuple[str, ...] = ()
 
     @property
     def best(self) -> str:
@@ -113,7 +115,7 @@ def identify_output(
         nothing = Said("nothing was compared: every channel holds NaN or Inf")
         odd = NotFinite.of(base, ())
         return Identification(
-            name, (), nothing, confident=False, expected=False, tried=0, channels=0, not_finite=odd
+            name, (), nothing, False, False, 0, 0, not_finite=odd, engines=base.fit.stats.engines
         )
     seen, found, free, in_family = _searched(base, ways[1:], shards)
     half = DTYPES[y.dtype].unit_roundoff > SINGLE  # whose statistics may be in half precision too
@@ -136,6 +138,7 @@ def identify_output(
         channels=channels,
         implied=implied,
         eps_range=eps_range,
+        engines=base.fit.stats.engines,
         not_finite=NotFinite.of(
             seen.get(order[0].hypothesis.view, base) if explaining else base,
             [item.hypothesis for item in explaining],
@@ -240,8 +243,7 @@ def _said(
     contrast = ""
     other = _contrast(best, order, base.known)
     if other is not None:
-        hypothesis = other.hypothesis
-        way = hypothesis.way
+        hypothesis, way = other.hypothesis, other.hypothesis.way
         if differ_in_eps(hypothesis, best.hypothesis):
             way = f"with eps {eps_text(hypothesis.eps)}"
         contrast = f"{way}, the output would {apart(other.max_abs_diff)} in channel {other.channel}"
