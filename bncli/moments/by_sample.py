@@ -3,6 +3,10 @@
 Most layouts have a sample's values of a channel close together: they are summed within a tile, and
 of the sample's mean and variance only powers are kept. Where they are not, the sums of samples that
 are begun wait for the rest, as many as the layout makes and at most `MOST_OPEN`.
+
+A sample's variance comes from sums about its channel's shift: it is as exact as the channel's,
+relative to the channel's. Of a sample whose own mean is far from that shift, K times its own
+standard deviation, it has an error of some K**2 roundings relative to itself.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
 
 if TYPE_CHECKING:
-    from bncli.model import FloatArray
+    from bncli.model import FloatArray, IntArray
 
 MOST_OPEN = 1 << 21
 """Pairs of a sample and a channel that may be begun and not finished: 50 MB."""
@@ -121,27 +125,67 @@ class TaskSamples:
         """The values that the task has of each sample and channel."""
         return self.by.values(self.task)
 
-    def add(self, tile: Box, x: FloatArray) -> None:
-        """Take in a tile's values, less `shift`."""
-        total, square = self.by.sums(x, tile.shape)
-        (sample, end), (first, last) = self.by.place(tile)
-        (sample_0, _), (first_0, last_0) = self.place
-        channels = slice(first - first_0, last - first_0)
+    def add_values(self, tile: Box, channels: slice | IntArray, x: FloatArray) -> None:
+        """Take in a tile's values of some of the task's channels, less `shift`."""
+        shape = list(tile.shape)
+        shape[self.by.layout.channel] = x.shape[1]
+        self._add(tile, channels, *self.by.sums(x, tuple(shape)))
+
+    def add(
+        self, tile: Box, channels: slice | IntArray, total: FloatArray, square: FloatArray
+    ) -> None:
+        """Take in the sums of each run of a tile's values, (runs, channels), and of their squares.
+
+        The samples go before the channels.
+        """
+        shape = (*tile.shape[: self.by.layout.channel], total.shape[1])
+        axes = tuple(i for i in range(len(shape) - 1) if i != self.by.sample)
+        self._add(tile, channels, *(each.reshape(shape).sum(axis=axes) for each in (total, square)))
+
+    def _add(
+        self,
+        tile: Box,
+        channels: slice | IntArray,
+        total: FloatArray,
+        square: FloatArray | None,
+    ) -> None:
+        """Take in the sums of a tile's samples, (samples, channels)."""
         size = self.by.size
         if self.by.values(tile) == size:
             if self.sums is None:
-                self.sums = np.zeros((8, last_0 - first_0))
+                self.sums = np.zeros((8, len(self.shift)))
             mean = total if size == 1 else total / size
             var = None if square is None else variances(mean, square, size)
             self.sums[:, channels] += power_sums(mean, var)
             return
         if self.total is None or self.square is None:
-            shape = (self.number, last_0 - first_0)
+            shape = (self.number, len(self.shift))
             self.total, self.square = np.zeros(shape), np.zeros(shape)
         assert square is not None
-        samples = slice(sample - sample_0, end - sample_0)
-        self.total[samples, channels] += total
-        self.square[samples, channels] += square
+        first = self.place.samples[0]
+        begin, end = self.by.place(tile).samples
+        self.total[begin - first : end - first, channels] += total
+        self.square[begin - first : end - first, channels] += square
+
+    def close(self, shift: FloatArray) -> None:
+        """Say that all values were taken in, less `shift`, which may be written to afterwards."""
+        self.shift = shift.copy()
+        size = self.by.size
+        if self.total is not None and self.square is not None and self.values == size:
+            mean = self.total / size
+            self.sums = power_sums(mean, variances(mean, self.square, size))
+            self.total = self.square = None
+
+    def replace(self, channels: IntArray, other: TaskSamples) -> None:
+        """Take the sums of some channels from `other`, of the same task; both are closed."""
+        self.shift[channels] = other.shift[channels]
+        for mine, theirs in (
+            (self.sums, other.sums),
+            (self.total, other.total),
+            (self.square, other.square),
+        ):
+            if mine is not None and theirs is not None:
+                mine[:, channels] = theirs[:, channels]
 
 
 def only_sample(var: FloatArray) -> SampleSums:

@@ -183,8 +183,7 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    windows = dtype is None and sample_axis is None
-    return Source(tensor, channel_axis, stored, shape, sample_axis, windows=windows)
+    return Source(tensor, channel_axis, stored, shape, sample_axis, windows=dtype is None)
 
 
 class FirstIndices(Sequence[tuple[int, ...] | None]):

@@ -75,9 +75,16 @@ def kernels() -> Kernels | None:
     return Kernels(numkong.moments, numkong.minmax, numkong.astype, engine)
 
 
-def pays(task: Sequence[int], channel: int) -> bool:
-    """Whether the kernels take tasks of this shape, `channel` being its axis, faster than NumPy."""
+def pays(task: Sequence[int], channel: int, sample: int | None = None) -> bool:
+    """Whether the kernels take tasks of this shape, `channel` being its axis, faster than NumPy.
+
+    With the axis `sample` of samples, each run is a call of its own (`run_sums`).
+    """
     runs, run = prod(task[:channel]), prod(task[channel + 1 :])
+    if sample is not None:
+        if sample > channel:
+            return False
+        runs = 1
     runs = min(runs, max(1, _CALL_VALUES // run))
     return runs * run > _VALUES_A_CALL + _VALUES_A_RUN * runs
 
@@ -103,6 +110,16 @@ def sums(
         parts.append(_sums(use, x[:, :, done:], extremes=extremes))
     total, square, low, high = zip(*parts, strict=True)
     return sum(total), sum(square), np.minimum.reduce(low), np.maximum.reduce(high)
+
+
+def run_sums(
+    use: Kernels, x: NDArray[Any], *, extremes: bool
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """As `sums`, for a contiguous x, with the first two of each run by itself, (runs, channels)."""
+    k, c, s = x.shape
+    flat = sums(use, x.reshape(1, k * c, s), extremes=extremes)
+    total, square, low, high = (each.reshape(k, c) for each in flat)
+    return total, square, low.min(axis=0), high.max(axis=0)
 
 
 def _sums(

@@ -47,8 +47,8 @@ def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     pieces = max(-(-s // PIECE_VALUES), min(s // _SHORT_PIECE, -(-_MANY_PIECES // (k * c))))
     length = s // pieces
     cut = x[:, :, : pieces * length].reshape(k, c, pieces, length)
-    total = _channel_sums(np.einsum("kcpi->kcp", cut))
-    square = _channel_sums(np.vecdot(cut, cut))
+    total = channel_sums(np.einsum("kcpi->kcp", cut))
+    square = channel_sums(np.vecdot(cut, cut))
     if pieces * length < s:
         rest = x[:, :, pieces * length :]
         total += rest.sum(axis=(0, 2))
@@ -56,7 +56,7 @@ def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     return total, square
 
 
-def _channel_sums(x: FloatArray) -> FloatArray:
+def channel_sums(x: FloatArray) -> FloatArray:
     """The sum over all axes but axis 1; a channel's terms side by side are added pairwise."""
     total: FloatArray = x.transpose(1, 0, 2).reshape(x.shape[1], -1).sum(axis=1)
     return total

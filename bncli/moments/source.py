@@ -82,7 +82,8 @@ class Source:
         self.windows = False
         if windows and plain and dtype in fast.IN_MEMORY:
             layout = plan(sizes=sizes)
-            pays = fast.pays(layout.windows(layout.tasks[0])[0].shape, layout.channel)
+            window = layout.windows(layout.tasks[0])[0].shape
+            pays = fast.pays(window, layout.channel, layout.sample)
             if pays and fast.kernels() is not None:
                 self.layout, self.windows = layout, True
 

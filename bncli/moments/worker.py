@@ -20,7 +20,14 @@ import numpy as np
 from bncli.light import dataclass
 from bncli.moments import fast
 from bncli.moments.by_sample import BySample, TaskSamples
-from bncli.moments.kernels import ENGINE, column_sums, extreme, guess_mean, power_sums
+from bncli.moments.kernels import (
+    ENGINE,
+    channel_sums,
+    column_sums,
+    extreme,
+    guess_mean,
+    power_sums,
+)
 from bncli.moments.layout import Box
 from bncli.moments.source import Source
 from bncli.moments.values import Widener
@@ -135,7 +142,8 @@ class Worker:
         self._by_sample = wanted.by_sample
         begun = source.layout.tasks[0]
         begun = (source.layout.windows if self._windows else source.layout.tiles)(begun)[0]
-        pays = wanted.by_sample is None and fast.pays(begun.shape, source.layout.channel)
+        sample = None if wanted.by_sample is None else wanted.by_sample.sample
+        pays = fast.pays(begun.shape, source.layout.channel, sample)
         self._fast = fast.kernels() if pays else None
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False
@@ -229,7 +237,7 @@ class Worker:
                 sums.shift[channels] = guess_mean(narrow)
             self._add(sums, tile, channels, narrow, about=shift is not None or guess)
         if sums.samples is not None:
-            sums.samples.shift = sums.shift.copy()  # `_look_again` writes to the other
+            sums.samples.close(sums.shift)
         return sums
 
     def _add(
@@ -246,7 +254,11 @@ class Worker:
         low = high = np.empty(0)
         if self._fast is not None and not about and x.dtype == np.float32:
             self.engines.add(self._fast.engine)
-            total, square, low, high = fast.sums(self._fast, x, extremes=extremes)
+            take = fast.sums if sums.samples is None else fast.run_sums
+            total, square, low, high = take(self._fast, x, extremes=extremes)
+            if sums.samples is not None:
+                sums.samples.add(tile, channels, total, square)
+                total, square = channel_sums(total[..., None]), channel_sums(square[..., None])
         else:
             self.engines.add(ENGINE)
             if extremes:  # first, for y may take x's place
@@ -256,7 +268,7 @@ class Worker:
                 y = np.subtract(y, sums.shift[channels, None], out=self._scratch(x))
             total, square = power_sums(y)
             if sums.samples is not None:
-                sums.samples.add(tile, y)
+                sums.samples.add_values(tile, channels, y)
         sums.sum[channels] += total
         sums.square[channels] += square
         if sums.min is not None and sums.max is not None:
@@ -280,13 +292,14 @@ class Worker:
                 return
             part.recentred = max(part.recentred, int(bad.sum()))
             mean = part.shift + part.sum / part.count
-            few = np.flatnonzero(bad) if self._by_sample is None else None
+            few = np.flatnonzero(bad)
             shift = np.where(bad, mean, part.shift)
             sums = self._sums(task, shift, extremes=low is None, few=few)
             if low is None:
                 low, high = sums.min, sums.max
             m2 = sums.square - sums.sum * (sums.sum / part.count)
-            part.samples = sums.samples
+            if part.samples is not None and sums.samples is not None:
+                part.samples.replace(few, sums.samples)
             part.shift[bad] = sums.shift[bad]
             part.sum[bad] = sums.sum[bad]
             part.m2[bad] = np.maximum(m2[bad], 0.0)

@@ -13,7 +13,7 @@ from bncli.dtypes import encode
 from bncli.files.file_bytes import FileBytes
 from bncli.model import TensorRef
 from bncli.model.samples import D1, D2, D2V, D3, D4, DV, V1, V2, power_sums
-from bncli.moments import by_sample, channel_stats, layout, merge
+from bncli.moments import by_sample, channel_stats, fast, layout, merge
 
 
 def by_hand(x, channel_axis=1, sample_axis=0):
@@ -141,6 +141,87 @@ def test_in_a_file(tmp_path, dtype, shape):
         "", tmp_path / "x", shape, dtype, strides, FileBytes(tmp_path / "x", 0, stored.nbytes)
     )
     check(channel_stats(tensor, sample_axis=0), tensor.read())
+
+
+@pytest.fixture(params=["numpy", "numkong"])
+def kernels(request, monkeypatch):
+    """The name of what takes the sums, and the shapes of what NumKong took run by run."""
+    taken = []
+    if request.param == "numpy":
+        monkeypatch.setattr(fast, "kernels", lambda: None)
+    else:
+        pytest.importorskip("numkong")
+        real = fast.run_sums
+
+        def seen(use, x, **how):
+            taken.append(x.shape)
+            return real(use, x, **how)
+
+        monkeypatch.setattr(fast, "run_sums", seen)
+    return request.param, taken
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("shape", "channel", "sample"),
+    [
+        ((6, 3, 1500), 1, 0),
+        ((3, 2, 4, 1100), 2, 0),
+        ((2, 3, 4, 1100), -2, 1),
+        ((3, 2, 70_001), 1, 0),
+    ],
+)
+def test_long_runs(shape, channel, sample, dtype, kernels):
+    """Channels near 0 are taken without a copy, those far from it about their mean."""
+    name, taken = kernels
+    rng = np.random.default_rng(8)
+    x = rng.normal(0, 1, shape)
+    x += rng.normal(0, 2, [size if axis == sample else 1 for axis, size in enumerate(shape)])
+    x = x.astype(dtype)
+    check(channel_stats(x, channel, sample_axis=sample), x, channel, sample)
+    assert bool(taken) == (name == "numkong")
+    np.moveaxis(x, channel, 0)[1] += 50
+    both = [channel_stats(x, channel, sample_axis=sample, threads=n) for n in (1, 3)]
+    check(both[0], x, channel, sample, rtol=1e-8)
+    assert (both[0].samples.sums == both[1].samples.sums).all()
+
+
+def test_samples_behind_the_channel_are_summed_without_numkong(kernels):
+    x = np.random.default_rng(9).normal(1, 1, (3, 6, 1500)).astype(np.float32)
+    check(channel_stats(x, 0, sample_axis=1), x, 0, 1)
+    assert not kernels[1]
+
+
+@pytest.mark.parametrize("task", [5000, 12_000, 40_000, 1 << 20])
+@pytest.mark.parametrize("window", [1500, 4500, 40_000])
+def test_windows_and_tiles_cut_samples_otherwise(task, window, kernels, monkeypatch):
+    """What is taken again about a mean comes in tiles: of a sample that a window has whole, too."""
+    monkeypatch.setattr(layout, "TILE_VALUES", 700)
+    monkeypatch.setattr(fast, "_VALUES_A_CALL", 0)
+    monkeypatch.setitem(fast.IN_MEMORY, "float32", layout.Sizes(task, window))
+    x = np.random.default_rng(10).normal(0, 1, (8, 3, 1500)).astype(np.float32)
+    x[:, 1] += 30
+    x[::2, 2] += 30
+    x[5, 0, 3] = np.inf
+    stats = channel_stats(x, sample_axis=0)
+    assert np.isnan(stats.samples.mean_variance[0])
+    few = stats.samples.sums[:, 1:]
+    mean, var = by_hand(x[:, 1:])
+    scale = np.sqrt(stats.var[1:]) ** np.array([1, 2, 3, 4, 2, 4, 3, 4])[:, np.newaxis]
+    near = exact_sums(mean, var, stats.mean[1:])
+    np.testing.assert_allclose(few / scale, near / scale, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1500, 4096, 30_000])
+def test_variances_of_samples_far_from_their_channel(size, kernels):
+    """They are as exact as the channel's variance is: not next to their own."""
+    x = np.random.default_rng(11).normal(0, 1, (10, 2, size)).astype(np.float32)
+    x[::2] += 100
+    x[1::2] -= 100
+    stats = channel_stats(x, sample_axis=0)
+    wide = x.astype(np.longdouble)
+    wanted = np.square(wide - wide.mean(2, keepdims=True)).mean(2).sum(0).astype(float)
+    assert (abs(stats.samples.sums[V1] - wanted) <= 1e-13 * len(x) * stats.var).all()
 
 
 def test_what_is_summed_else_is_as_without(small_tasks):

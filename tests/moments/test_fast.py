@@ -36,7 +36,10 @@ FAR = np.concatenate([IMAGES[:, :3], IMAGES[:, 3:] + np.float32(100)], axis=1)
         ),
         pytest.param(IMAGES[:1, :, :8, :8], {}, (NUMPY,), id="few"),
         pytest.param(IMAGES, {"dtype": "float16"}, (NUMPY,), id="cast"),
-        pytest.param(IMAGES, {"sample_axis": 0}, (NUMPY,), id="samples"),
+        pytest.param(IMAGES, {"sample_axis": 0}, (NUMKONG,), id="samples"),
+        pytest.param(
+            IMAGES, {"channel_axis": 0, "sample_axis": 1}, (NUMPY,), id="samples_behind_channels"
+        ),
         pytest.param(IMAGES, {"kurtosis": True}, (NUMKONG, NUMPY), id="kurtosis"),
         pytest.param(FAR, {}, (NUMKONG, NUMPY), id="far"),
     ],
