@@ -48,7 +48,10 @@ _PIECE_VALUES = 4096
 _CALL_VALUES = 1 << 16
 """Values that both kernels are called with while they are in the cache."""
 _NOTHING = (np.inf, 0, -np.inf, 0)
-"""The extremes of NaNs, and where they are."""
+"""The extremes of no values, and where they are."""
+_SINCE = (7, 8, 6)
+_BEFORE = (8,)
+"""The versions whose kernels add up as described above, as the extra `fast` asks for them."""
 _VALUES_A_CALL = 1000
 _VALUES_A_RUN = 40
 """What a call, and each run in it, take beside the arithmetic: values that NumPy sums meanwhile."""
@@ -66,13 +69,21 @@ class Kernels(NamedTuple):
 
 @lru_cache(maxsize=1)
 def kernels() -> Kernels | None:
-    """NumKong's kernels; None where it is not installed."""
+    """NumKong's kernels; None where it is not installed, or another version than those known.
+
+    How a version adds up decides how exact the sums are. An installation that is broken in any way
+    is as good as none: NumPy sums everything, too.
+    """
     try:
         import numkong
-    except ImportError:
+
+        version: str = numkong.__version__
+        numbers = tuple(map(int, version.split(".")[:3]))
+        if not _SINCE <= numbers < _BEFORE:
+            return None
+        return Kernels(numkong.moments, numkong.minmax, numkong.astype, f"numkong {version}")
+    except Exception:  # noqa: BLE001  # whatever a broken installation raises
         return None
-    engine = f"numkong {numkong.__version__}"
-    return Kernels(numkong.moments, numkong.minmax, numkong.astype, engine)
 
 
 def pays(task: Sequence[int], channel: int, sample: int | None = None) -> bool:
@@ -97,6 +108,8 @@ def sums(
     x (runs, channels, values) is float32 or float64, its last axis contiguous. The extremes leave
     NaNs out, and are infinite where nothing else is there, or without `extremes`.
     """
+    if x.shape[1] == 1:
+        x = x.reshape(1, 1, -1)
     _, c, s = x.shape
     if s <= _CALL_VALUES:
         return _sums(use, x, extremes=extremes)
@@ -136,7 +149,7 @@ def _sums(
         some, whole = cut[:, top : top + height], channels[:, top : top + height]
         if extremes:
             pairs = zip(some, whole, strict=True)
-            found += [moments(a) + (minmax(b) or _NOTHING) for a, b in pairs]
+            found += [moments(a) + (minmax(b) or _extremes(b)) for a, b in pairs]
         else:
             found += [(*moments(a), *_NOTHING) for a in some]
     table = np.array(found).reshape(-1, c, 6)
@@ -145,6 +158,12 @@ def _sums(
         total += few.sum(axis=(0, *range(2, few.ndim)), dtype=np.float64)
         square += np.square(few, dtype=np.float64).sum(axis=(0, *range(2, few.ndim)))
     return total, square, table[:, :, 2].min(axis=0), table[:, :, 4].max(axis=0)
+
+
+def _extremes(x: NDArray[Any]) -> tuple[float, ...]:
+    """What `minmax` lacks where it gives None: for NaNs, but for its dtype's largest value, too."""
+    low = np.fmin.reduce(x, axis=None, initial=np.inf)
+    return low, 0, np.fmax.reduce(x, axis=None, initial=-np.inf), 0
 
 
 def _in_pieces(x: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:

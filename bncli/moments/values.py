@@ -29,12 +29,12 @@ class Widener:
     """
 
     def __init__(
-        self, dtype: str, cast: str | None, capacity: int, narrow_capacity: int | None = None
+        self, dtype: str, cast: str | None, capacity: int, narrow_capacity: int = 0
     ) -> None:
         """`dtype` is the stored one and `cast` the one to round to first, by PyTorch's names.
 
         `capacity` is the largest number of values that are widened to float64, and
-        `narrow_capacity` that of those taken as float32, by default the same.
+        `narrow_capacity` that of those taken as float32, if that is more.
         """
         if cast == dtype or cast in _WIDER.get(dtype, ()):
             cast = None
@@ -43,7 +43,7 @@ class Widener:
         self._wide: FloatArray = np.empty(capacity)
         self._narrow: NDArray[np.float32] | None = None
         if cast is None and dtype in ("float16", "bfloat16"):
-            self._narrow = np.empty(narrow_capacity or capacity, np.float32)
+            self._narrow = np.empty(max(capacity, narrow_capacity), np.float32)
 
     @property
     def buffer(self) -> FloatArray:

@@ -15,6 +15,7 @@ from bncli.model import TensorRef
 from bncli.moments import channel_stats
 
 from .exact import check, same_bits
+from .summed import both
 from .test_engine import CUTS
 from .test_worker import check_dirty
 
@@ -32,6 +33,7 @@ def c_strides(shape):
     return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
 
 
+@both
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 @pytest.mark.parametrize("cuts", CUTS[:3], ids=str)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -89,6 +91,7 @@ def test_float8(dtype, tmp_path):
     )
 
 
+@both
 def test_bfloat16_nonfinite(tmp_path, cut):
     cut(60, 20)
     x = np.random.default_rng(22).standard_normal((40, 3)).astype(np.float32)
@@ -104,6 +107,7 @@ def test_integers_in_a_file(tmp_path):
     check(channel_stats(ref, dtype="float32"), bits)
 
 
+@both
 def test_values_from_a_function():
     flat = np.arange(60, dtype=">f4")
     ref = TensorRef("t", Path("a.zip"), (5, 3, 4), "float32", (12, 4, 1), lambda: flat)
@@ -113,6 +117,7 @@ def test_values_from_a_function():
     check(channel_stats(ref, 0), decode(bits, "bfloat16").reshape(5, 3, 4).swapaxes(0, 1), 0)
 
 
+@both
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_file_cut_short(threads, tmp_path, cut):
     cut(100, 50)
@@ -222,6 +227,7 @@ def test_interrupt_ends_it_at_once(tmp_path):
     assert 0.5 < float(out) < 4  # the whole takes minutes
 
 
+@both
 def test_a_file_and_an_array_agree(tmp_path, cut):
     cut(20_000, 3_000)
     x = np.random.default_rng(33).standard_normal((50, 4, 300)).astype(np.float32)

@@ -6,6 +6,8 @@ import torch
 
 from bncli.moments.values import Widener
 
+from .summed import both
+
 EVERY = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
 
 
@@ -16,6 +18,7 @@ def same(one, other):
     )
 
 
+@both
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_every_half(dtype, order):

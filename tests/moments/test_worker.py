@@ -7,6 +7,7 @@ from bncli.moments import channel_stats, engine
 from bncli.moments.worker import Worker
 
 from .exact import check
+from .summed import both, both_by_dtype
 from .test_engine import CUTS, layouts
 
 NAN, INF = np.nan, np.inf
@@ -40,8 +41,8 @@ def check_dirty(stats, x, axis=1):
         assert np.isnan(stats.var[c])
 
 
+@both_by_dtype
 @pytest.mark.parametrize("cuts", CUTS[:4], ids=str)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("share", [0.0005, 0.05, 1.0])
 def test_every_layout(dtype, share, cuts, cut):
     cut(*cuts)
@@ -54,7 +55,7 @@ def test_every_layout(dtype, share, cuts, cut):
             check_dirty(channel_stats(view, threads=2), x)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@both_by_dtype
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_one_at_each_place(axis, dtype, whole, cut):
@@ -82,6 +83,7 @@ def test_the_sum_says_it():
     assert stats.inf.tolist() == [0, 2, 2, 2, 0]
 
 
+@both
 def test_signalling_nan_and_other_payloads():
     bits = np.zeros((64, 3), np.uint32)
     bits[7, 0] = 0x7F800001
@@ -95,6 +97,7 @@ def test_signalling_nan_and_other_payloads():
         assert stats.first_nonfinite == ((7, 0), (8, 1), None)
 
 
+@both
 def test_all_halves():
     """Every float16 there is, through the fast conversion and through the careful one."""
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
