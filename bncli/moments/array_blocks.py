@@ -32,6 +32,8 @@ _LONG_ROW = 256
 """Rows as long as this are summed pairwise."""
 _SHORT_ROW = 128
 """Shorter rows are squared one by one before they are added up."""
+_MANY_FLAGS = 4096
+"""As many flags of a channel are counted in a call for each channel."""
 
 _spare: list[_Buffers] = []
 """Buffers that no thread uses at the moment."""
@@ -127,7 +129,12 @@ class ArrayBlocks:
         # In a block whose only zeros are runs of nothing else, nobody has to look for them.
         zeros = np.count_nonzero((low == 0) & (high == 0), axis=(0, 2)) * runs.shape[axis]
         if zeros.sum() < number:
-            zeros = flags.reshape(x.shape).sum(axis=(0, 1) if self._by_column else (0, 2))
+            flags = flags.reshape(x.shape)
+            c = len(zeros)
+            if self._by_column or flags.size < _MANY_FLAGS * c:
+                zeros = flags.sum(axis=(0, 1) if self._by_column else (0, 2))
+            else:
+                zeros = np.array([np.count_nonzero(flags[:, channel]) for channel in range(c)])
         return low, high, zeros
 
     def count_equal(

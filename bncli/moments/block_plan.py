@@ -6,8 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from bncli.moments.layout import Box, Cut
 
-_RUN_VALUES = 256
-"""A row is cut into runs no shorter than this."""
+_RUN_VALUES = 2048
+"""A row is cut into runs no shorter than this.
+
+NumPy takes the extremes of each run in a loop of its own, and to start one takes as long as several
+hundred values.
+"""
 _SHORT_ROW = 256
 """Values of shorter rows are taken across the samples."""
 _FEW_SAMPLES = 4

@@ -75,9 +75,11 @@ def test_an_error_in_a_block_ends_the_pass(small_blocks, monkeypatch):
         summed([normal((3, 4, 50))], threads=3)
 
 
+@pytest.mark.parametrize("many", [1, 1 << 20], ids=["by_channel", "at_once"])
 @pytest.mark.parametrize("layout", LAYOUTS[:4])
-def test_equal_values_are_counted(layout, small_blocks):
+def test_equal_values_are_counted(layout, many, small_blocks, monkeypatch):
     small_blocks(200)
+    monkeypatch.setattr(array_blocks, "_MANY_FLAGS", many)
     x = np.random.default_rng(3).integers(-2, 3, (6, 5, 4, 20)).astype(np.float32)
     x[:, 0] = 0
     x[:, 1] = 3
@@ -88,7 +90,7 @@ def test_equal_values_are_counted(layout, small_blocks):
 
 
 def test_long_rows_and_many_channels():
-    for shape in ((2, 3, 5000), (1, 700, 3), (300, 2, 2), (2, 2, 1021)):
+    for shape in ((2, 3, 5000), (1, 700, 3), (300, 2, 2), (2, 2, 4093)):
         batches = [normal(shape, i, np.float32) for i in range(2)]
         check(summed(batches), batches)
 
