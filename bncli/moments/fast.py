@@ -106,7 +106,8 @@ def sums(
     """The sums over axes 0 and 2 of x and of x squared, and x's extremes; each (channels,).
 
     x (runs, channels, values) is float32 or float64, its last axis contiguous. The extremes leave
-    NaNs out, and are infinite where nothing else is there, or without `extremes`.
+    NaNs out, and are infinite where nothing else is there, or without `extremes`; they mean nothing
+    for a channel with an infinity.
     """
     if x.shape[1] == 1:
         x = x.reshape(1, 1, -1)

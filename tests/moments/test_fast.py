@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bncli.dtypes import decode, encode
-from bncli.moments import channel_moments, channel_stats, fast, merge
-from bncli.moments.layout import Sizes
+from bncli.moments import channel_moments, channel_stats, fast, layout, merge
+from bncli.moments.worker import Worker
 
 from .exact import check, rounded, same_bits
 from .summed import TWO_LANES, in_runs, take_all
@@ -127,12 +127,26 @@ def test_channels_as_different_as_they_come(taken):
     check(channel_stats(x[:, 5:9], threads=1), x[:, 5:9])
 
 
-def test_one_channel_in_64_far_from_zero(taken):
-    """The others are not taken again."""
+def test_one_channel_in_64_far_from_zero(taken, monkeypatch):
+    """The others are not taken again; a window is one call a channel, though tiles are small."""
+    monkeypatch.setattr(layout, "TILE_VALUES", 20_000)
     x = np.random.default_rng(2).standard_normal((4, 64, 300)).astype(np.float32)
     x[:, 17] += 300
     check(channel_stats(x, threads=1), x)
     assert len(taken.lengths) == 64
+
+
+@pytest.mark.parametrize(("ones", "goes"), [(7 / 8 - 0.002, 1), (7 / 8 + 0.002, 2)])
+def test_sums_about_zero_are_good_enough_up_to_a_mean_square_of_8_variances(
+    ones, goes, taken, monkeypatch
+):
+    sums = Worker._sums
+    gone = []
+    monkeypatch.setattr(Worker, "_sums", lambda *a, **k: gone.append(a) or sums(*a, **k))
+    x = (np.random.default_rng(9).permutation(20_000) < ones * 20_000).astype(np.float32)
+    check_few(channel_stats(x.reshape(2, 1, -1), threads=1), [x])
+    assert len(gone) == goes
+    assert taken.lengths
 
 
 LENGTHS = [1, 2, 3, 41, 4095, 4096, 4097, 4099, 8191, 8192, 8193, 12289]
@@ -185,6 +199,22 @@ def test_no_run_is_longer_than_it_may_be(shape, monkeypatch):
     assert whole.shape[-1] == shape[-1] * (shape[0] if shape[1] == 1 else 1)
 
 
+def test_neither_is_one_of_an_only_channel(monkeypatch):
+    """Its runs follow one another without a gap."""
+    taken = take_all(monkeypatch, TWO_LANES)
+    x = np.random.default_rng(10).standard_normal((30, 1, 4000), np.float32)
+    fast.sums(taken.kernels, x, extremes=True)
+    assert max(taken.lengths) <= 4096
+
+
+def test_extremes_leave_nans_out(kernels):
+    x = np.full((2, 3, 70), np.nan, np.float32)
+    x[:, 0, ::2], x[0, 1, 5] = LARGEST, -1
+    low, high = fast.sums(kernels, x, extremes=True)[2:]
+    assert low.tolist() == [LARGEST, -1, np.inf]
+    assert high.tolist() == [LARGEST, -1, -np.inf]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nonfinite_values_at_the_ends_of_pieces(value, taken):
     rng = np.random.default_rng(6)
@@ -217,7 +247,9 @@ def test_which_arrays_the_kernels_take(dtype, cut, monkeypatch):
     taken = take_all(monkeypatch, HERE)
     x = (np.random.default_rng(7).standard_normal((20, 5, 90)) + 1).astype(dtype)
     copied = {"every second", "backwards last", "big-endian", "big-endian Fortran", "unaligned"}
-    for name, view in layouts(x):
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:].view(dtype).reshape(x.shape)
+    raw[...] = x
+    for name, view in [*layouts(x), ("unaligned", raw)]:
         taken.lengths.clear()
         view.flags.writeable = False
         check(channel_stats(view, threads=2), x)
@@ -228,7 +260,7 @@ def test_which_arrays_the_kernels_take(dtype, cut, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_file_and_an_array_have_the_same_bits(dtype, monkeypatch, tmp_path):
     taken = take_all(monkeypatch, HERE)
-    sizes = Sizes(70_000, 15_000)
+    sizes = layout.Sizes(70_000, 15_000)
     monkeypatch.setattr(fast, "IN_MEMORY", dict.fromkeys(fast.IN_MEMORY, sizes))
     monkeypatch.setattr(fast, "IN_FILE", sizes)
     shape = (7, 3, 9001)
