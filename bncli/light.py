@@ -60,6 +60,23 @@ def _frozen(cls: type) -> type:
     return made
 
 
+def filler(cls: type) -> Callable[..., Any]:
+    """A function that makes a value of a class made here from those of all its fields, in order.
+
+    It takes a fifth of the time that the class itself takes, which matters where many are made.
+    """
+    fills = [cls.__dict__[each.name].__set__ for each in fields(cls)]
+    new = object.__new__
+
+    def fill(*values: object) -> Any:
+        made: Any = new(cls)
+        for put, value in zip(fills, values, strict=True):
+            put(made, value)
+        return made
+
+    return fill
+
+
 def _set(self: Any, name: str, value: object) -> None:
     """Set a field for the first time, as `__init__` does. Raises FrozenInstanceError afterwards."""
     if hasattr(self, name):

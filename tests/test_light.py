@@ -72,6 +72,19 @@ def test_they_are_frozen(make):
     assert point.x == 1.0
 
 
+def test_a_value_is_filled_with_all_its_fields():
+    fill = light.filler(Ours)
+    point = fill(1.0, 3.0, "q", ("a",))
+    assert type(point) is Ours
+    assert point == Ours(1.0, 3.0, "q", ("a",))
+    assert point.label == "q"
+    with pytest.raises(FrozenInstanceError):
+        point.x = 5.0
+    for values in [(1.0, 3.0, "q"), (1.0, 3.0, "q", (), None)]:
+        with pytest.raises(ValueError, match="zip"):
+            fill(*values)
+
+
 def test_they_are_copied_and_replaced():
     point = Ours(1.0, 3.0, "q", ("a",))
     for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):

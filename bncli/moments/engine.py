@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -14,20 +13,17 @@ from bncli.errors import TensorError
 from bncli.light import dataclass
 from bncli.model import ChannelStats, TensorRef
 from bncli.moments.by_sample import BySample, only_sample
-from bncli.moments.kernels import ENGINE, extreme, few_power_sums
 from bncli.moments.pooling import Moments, Pool, stats
+from bncli.moments.small import small_stats
 from bncli.moments.source import Source
 from bncli.moments.team import default_threads, in_order
-from bncli.moments.worker import MAX_CANCELLATION, NOWHERE, Nonfinite, Wanted, Worker
+from bncli.moments.worker import NOWHERE, Nonfinite, Wanted, Worker
 from bncli.process.progress import Advance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_SMALL_VALUES = 1 << 17
-"""Arrays of up to this many values are done without workers, tasks and tiles."""
-_PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 _MANY = 8
 """More than one in so many channels whose mean is far from 0 are many."""
 _ADVANCE_BYTES = 1 << 26
@@ -68,7 +64,7 @@ def channel_stats(
     if not isinstance(tensor, TensorRef):
         tensor = np.asarray(tensor)
         if dtype is None and not kurtosis and sample_axis is None:
-            small = _small(tensor, channel_axis, extremes=True)
+            small = small_stats(tensor, channel_axis, extremes=True)
             if small is not None:
                 if advance is not None:
                     advance(tensor.nbytes)
@@ -89,56 +85,11 @@ def channel_moments(
 ) -> ChannelStats:
     """`channel_stats` in less time, in which `min` and `max` are NaN."""
     if isinstance(tensor, np.ndarray) and not kurtosis:
-        small = _small(tensor, channel_axis, extremes=False)
+        small = small_stats(tensor, channel_axis, extremes=False)
         if small is not None:
             return small
     source = _source(tensor, channel_axis, None, None)
     return _Pass(source, None, threads).stats(Wanted(False, kurtosis), None)
-
-
-def _small(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStats | None:
-    """The statistics of a clean array of few values, for which the machinery would take longer.
-
-    None for any other array.
-    """
-    if not (
-        0 < x.size <= _SMALL_VALUES
-        and x.dtype in _PLAIN
-        and x.flags.c_contiguous
-        and -x.ndim <= channel_axis < x.ndim
-    ):
-        return None
-    channel_axis %= x.ndim
-    c = x.shape[channel_axis]
-    n = x.size // c
-    x = x.reshape(prod(x.shape[:channel_axis]), c, -1)
-    with np.errstate(all="ignore"):
-        total, square = few_power_sums(x.astype(np.float64))
-        offset = total / n
-        m2 = square - total * offset
-        clean = m2 * MAX_CANCELLATION >= square
-    if not np.logical_and.reduce(clean):
-        return None
-    if extremes:
-        low = extreme(np.minimum, x).astype(np.float64)
-        high = extreme(np.maximum, x).astype(np.float64)
-    else:
-        low = high = np.empty(c)
-        low.fill(np.nan)
-    nan, posinf, neginf = np.zeros((3, c), np.int64)
-    return ChannelStats(
-        count=n,
-        shift=np.zeros(c),
-        offset=offset,
-        var=m2 / n,
-        min=low,
-        max=high,
-        nan=nan,
-        posinf=posinf,
-        neginf=neginf,
-        first_nonfinite=(None,) * c,
-        engines=(ENGINE,),
-    )
 
 
 def _overflown(moments: Moments, pool: Pool) -> NDArray[np.bool_]:

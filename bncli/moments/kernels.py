@@ -24,7 +24,7 @@ PIECE_VALUES = 4096
 _SHORT_PIECE = 128  # no shorter, for the sake of the many pieces that follow
 _MANY_PIECES = 512
 """`np.vecdot` of up to 500 pieces keeps the interpreter's lock, and other threads waiting."""
-_SHORT_RUN = 24
+SHORT_RUN = 24
 """Shorter runs of a channel's values are summed down the columns."""
 _SHORT_RUN_EXTREMES = 512  # ... and for the extremes
 _WIDE_ROW = 512
@@ -32,9 +32,6 @@ _WIDE_ROW_EXTREMES = 2048
 """Rows shorter than this are taken several at a time."""
 _SAMPLE = 16
 """Runs, and values in each, that a mean is guessed from."""
-_PRODUCT_VALUES = 2 * PIECE_VALUES
-"""Values in one product with ones, as a BLAS does it on one thread."""
-_ONES = np.ones(_PRODUCT_VALUES)
 
 
 def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -42,7 +39,7 @@ def power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     if x.shape[1] == 1:
         x = x.reshape(1, 1, -1)
     k, c, s = x.shape
-    if s < _SHORT_RUN:
+    if s < SHORT_RUN:
         return column_sums(x), _column_squares(x)
     pieces = max(-(-s // PIECE_VALUES), min(s // _SHORT_PIECE, -(-_MANY_PIECES // (k * c))))
     length = s // pieces
@@ -97,35 +94,6 @@ def _narrow(sums: FloatArray, x: FloatArray) -> FloatArray:
     return total
 
 
-def few_power_sums(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """As `power_sums`, for so few values that what each call costs counts; x becomes its square."""
-    if x.shape[2] < _SHORT_RUN:
-        total = _few_column_sums(x)
-        return total, _few_column_sums(np.square(x, out=x))
-    if x.size <= _PRODUCT_VALUES:
-        return np.einsum("kcs->c", x), np.einsum("kcs,kcs->c", x, x)
-    return power_sums(x)
-
-
-def _few_column_sums(x: FloatArray) -> FloatArray:
-    """The sum of x over axes 0 and 2, from products with ones, each short enough for a BLAS."""
-    k, c, s = x.shape
-    width = c * s
-    sums: FloatArray
-    if k * width <= _PRODUCT_VALUES:
-        sums = _ONES[:k] @ x.reshape(k, width)
-    else:
-        block = min(width & -width, _WIDE_ROW)  # a power of two that divides the width
-        height = min(k, _PRODUCT_VALUES // block)
-        pieces = k // height
-        if block < _SHORT_PIECE // 2 or pieces * height < k:
-            return column_sums(x)
-        blocks = x.reshape(pieces, height, width // block, block).swapaxes(1, 2)
-        sums = np.matmul(_ONES[:height], blocks).reshape(pieces, width)
-        sums = np.add.reduce(sums, axis=0) if pieces > 1 else sums[0]
-    return np.add.reduce(sums.reshape(c, s), axis=1) if s > 1 else sums
-
-
 def extreme(ufunc: np.ufunc, x: NDArray[Any]) -> NDArray[Any]:
     """`np.minimum` or `np.maximum` over axes 0 and 2, NaN where there is one; dtype of `x`."""
     k, c, s = x.shape
@@ -136,8 +104,9 @@ def extreme(ufunc: np.ufunc, x: NDArray[Any]) -> NDArray[Any]:
         width = c * s
         fold = min(k, max(1, _WIDE_ROW_EXTREMES // width))
         done = k // fold * fold
-        wide = ufunc.reduce(x[:done].reshape(k // fold, fold * width), axis=0)
-        found = ufunc.reduce(wide.reshape(fold, c, s), axis=(0, 2))
+        found = ufunc.reduce(x[:done].reshape(k // fold, fold * width), axis=0)
+        if fold * s > 1:
+            found = ufunc.reduce(found.reshape(fold, c, s), axis=(0, 2))
         if done < k:
             found = ufunc(found, ufunc.reduce(x[done:], axis=(0, 2)))
     else:

@@ -1,6 +1,6 @@
 import pytest
 
-from bncli.moments import engine, fast, layout
+from bncli.moments import fast, layout, small
 
 from .summed import take_all
 
@@ -12,7 +12,7 @@ def cut(monkeypatch):
     def cut(task, tile):
         monkeypatch.setattr(layout, "TASK_VALUES", task)
         monkeypatch.setattr(layout, "TILE_VALUES", tile)
-        monkeypatch.setattr(engine, "_SMALL_VALUES", 0)
+        monkeypatch.setattr(small, "_SMALL_VALUES", 0)
         sizes = layout.Sizes(2 * task, task // 2 + 1)
         monkeypatch.setattr(fast, "IN_MEMORY", dict.fromkeys(fast.IN_MEMORY, sizes))
         monkeypatch.setattr(fast, "IN_FILE", sizes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bncli.moments import engine, fast
+from bncli.moments import fast, small
 
 both = pytest.mark.usefixtures("summed_by")
 """Runs a test with NumPy alone and with NumKong."""
@@ -79,5 +79,5 @@ def take_all(monkeypatch, kernels):
     taken = Taken(kernels)
     monkeypatch.setattr(fast, "kernels", lambda: taken.kernels)
     monkeypatch.setattr(fast, "pays", can_be)
-    monkeypatch.setattr(engine, "_SMALL_VALUES", 0)
+    monkeypatch.setattr(small, "_SMALL_VALUES", 0)
     return taken

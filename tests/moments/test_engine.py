@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bncli.dtypes import decode, encode
-from bncli.moments import channel_moments, channel_stats, engine, team
+from bncli.moments import channel_moments, channel_stats, engine, small, team
 from bncli.moments.worker import Worker
 
 from .exact import check, moments, same_bits
@@ -205,7 +205,7 @@ def test_channel_counts(channels, small, cut):
 @pytest.mark.parametrize("run", [1, 2, 5, 23, 24, 25, 511, 512, 513, 4095, 4096, 4097, 9001])
 def test_lengths_of_runs(run, dtype, monkeypatch):
     """Either side of every length at which the sums go another way."""
-    monkeypatch.setattr(engine, "_SMALL_VALUES", 0)
+    monkeypatch.setattr(small, "_SMALL_VALUES", 0)
     rng = np.random.default_rng(run)
     for before, channels in [(1, 1), (1, 3), (7, 2), (40, 1)]:
         x = (rng.standard_normal((before, channels, run)) + 1).astype(dtype)
@@ -248,24 +248,6 @@ def test_without_extremes():
     assert np.isnan(stats.min).all()
     assert np.isnan(stats.max).all()
     assert np.array_equal(stats.var, channel_stats(x).var)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (8192, 1), (8193, 1), (31, 4096), (33, 4096), (256, 512), (255, 512), (70, 96, 4),
-        (900, 48), (20_000, 6), (5, 3, 23), (16, 3, 24), (9, 11, 83), (40, 16, 200),
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("mean", [0.0, 3.0])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_few_values(shape, mean, dtype):
-    """Arrays that are summed without tasks, either side of where the sums go another way."""
-    x = (np.random.default_rng(12).standard_normal(shape) + mean).astype(dtype)
-    before = x.copy()
-    check(channel_stats(x), x)
-    assert np.array_equal(x, before)
 
 
 @pytest.mark.parametrize("away", [0.0, 1e6])

@@ -19,10 +19,9 @@ def whole_numbers(shape):
 
 
 @every_shape
-@pytest.mark.parametrize("sums", [kernels.power_sums, kernels.few_power_sums])
-def test_sums_and_sums_of_squares(sums, shape):
+def test_sums_and_sums_of_squares(shape):
     x = whole_numbers(shape)
-    total, square = sums(x.astype(float))
+    total, square = kernels.power_sums(x.astype(float))
     assert total.shape == square.shape == (shape[1],)
     assert total.tolist() == x.sum(axis=(0, 2)).tolist()
     assert square.tolist() == (x**2).sum(axis=(0, 2)).tolist()
