@@ -52,7 +52,7 @@ _NOTHING = (np.inf, 0, -np.inf, 0)
 _SINCE = (7, 8, 6)
 _BEFORE = (8,)
 """The versions whose kernels add up as described above, as the extra `fast` asks for them."""
-_VALUES_A_CALL = 1000
+_VALUES_A_CALL = 1600
 _VALUES_A_RUN = 40
 """What a call, and each run in it, take beside the arithmetic: values that NumPy sums meanwhile."""
 
@@ -92,10 +92,8 @@ def pays(task: Sequence[int], channel: int, sample: int | None = None) -> bool:
     With the axis `sample` of samples, each run is a call of its own (`run_sums`).
     """
     runs, run = prod(task[:channel]), prod(task[channel + 1 :])
-    if sample is not None:
-        if sample > channel:
-            return False
-        runs = 1
+    if sample is not None:  # NumPy then sums twice, by channel and by sample
+        return sample < channel and run > _VALUES_A_CALL // 2
     runs = min(runs, max(1, _CALL_VALUES // run))
     return runs * run > _VALUES_A_CALL + _VALUES_A_RUN * runs
 
