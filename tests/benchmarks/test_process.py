@@ -69,7 +69,12 @@ def test_a_hundred_gigabytes(tmp_path, rows):
         path = tmp_path / f"{images}.npy"
         np.lib.format.open_memmap(path, "w+", np.float32, (images, 64, 224, 224))
         for engine, code in ENGINES.items():
-            took[engine, images] = measured(code, "compute", str(path), "--quiet")
+            # The first to read a file has its pages made, as far as memory holds them.
+            tries = [
+                measured(code, "compute", str(path), "--quiet")
+                for _ in range(1 if images == MOST_IMAGES else 3)
+            ]
+            took[engine, images] = min(tries)
         path.unlink()
     size = MOST_IMAGES * 64 * 224 * 224 * 4 / 1e9
     times = MOST_IMAGES // IMAGES
