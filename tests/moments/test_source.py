@@ -121,13 +121,13 @@ def test_values_from_a_function():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_file_cut_short(threads, tmp_path, cut):
     cut(100, 50)
-    x = np.zeros((40, 20))
+    x = np.zeros((40, 20), np.float32)
     path = tmp_path / "x"
     path.write_bytes(x.tobytes()[:-1])
-    whole = TensorRef("", path, x.shape, "float64", (20, 1), FileBytes(path, 0, x.nbytes))
+    whole = TensorRef("", path, x.shape, "float32", (20, 1), FileBytes(path, 0, x.nbytes))
     with pytest.raises(CorruptFileError, match="cut short while"):
         channel_stats(whole, threads=threads)
-    ref = TensorRef("", path, x.shape, "float64", (20, 1), FileBytes(path, 0, x.nbytes - 8))
+    ref = TensorRef("", path, x.shape, "float32", (20, 1), FileBytes(path, 0, x.nbytes - 8))
     with pytest.raises(CorruptFileError, match="does not fit"):
         channel_stats(ref, threads=threads)
     path.unlink()
