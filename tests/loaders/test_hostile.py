@@ -366,16 +366,19 @@ The default run opens an eighth of each, the whole are `exhaustive`.
 FEWER = 8
 
 COSTS = {
-    "cost-pairs-packed": packed(b"}(" + b"N" * 9_900_000 + b"u"),
-    "cost-tuple-packed": packed(b"(" + b")" * 9_900_000 + b"t"),
-    "cost-texts-wide": p.torch_zip(b"(" + text("\U0001f600" + "a" * 60_000) * 1_000 + b"t"),
-    "cost-copied-pairs": copied_pairs(),
-    "cost-expanded": p.torch_zip(layers(300, tensor((4_000_000,), (0,)))),
-    "cost-whole-views": p.torch_zip(
+    "cost-pairs-packed": lambda: packed(b"}(" + b"N" * 9_900_000 + b"u"),
+    "cost-tuple-packed": lambda: packed(b"(" + b")" * 9_900_000 + b"t"),
+    "cost-texts-wide": lambda: p.torch_zip(b"(" + text("\U0001f600" + "a" * 60_000) * 1_000 + b"t"),
+    "cost-copied-pairs": copied_pairs,
+    "cost-expanded": lambda: p.torch_zip(layers(300, tensor((4_000_000,), (0,)))),
+    "cost-whole-views": lambda: p.torch_zip(
         layers(2_000, tensor((1_000_000,), (1,), 0, pid("0", 1_000_000))), {"0": bytes(4_000_000)}
     ),
 }
-"""With those of `HEAVY`, what took minutes, or most of the memory, before work was counted."""
+"""With those of `HEAVY`, what took minutes, or most of the memory, before work was counted.
+
+They are made where they are written: every run reads this module, and few run these tests.
+"""
 
 REPEATED = tensor((1 << 45,), (0,))
 F32 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
@@ -439,8 +442,8 @@ FILES = {
     "dense-sets": p.torch_zip(b"\x8f" * 1_500_000),
     "dense-memo": p.torch_zip(b"N" + b"\x94" * 1_500_000),
     "dense-none": p.torch_zip(b"N" * 1_500_000),
-    "dense-packed": dense_bomb(b"}", 60_000_000),
-    "dense-packed-memo": dense_bomb(b"N\x94", 30_000_000),
+    "dense-packed": lambda: dense_bomb(b"}", 60_000_000),
+    "dense-packed-memo": lambda: dense_bomb(b"N\x94", 30_000_000),
     "memo-far": p.torch_zip(b"Nr\xff\xff\xff\xff"),
     "memo-far-text": p.torch_zip(b"Np99999999999999999999\n"),
     "memo-absent": p.torch_zip(b"j\xff\xff\xff\x7f"),
@@ -471,8 +474,8 @@ FILES = {
     "zip-wide-missing": wide_fields_missing(),
     "zip-entries-more": more_entries(60_000),
     "zip-entries-fewer": more_entries(1),
-    "zip-bomb-pickle": deflate_bomb(),
-    "zip-bomb-npz": npz_bomb(),
+    "zip-bomb-pickle": deflate_bomb,
+    "zip-bomb-npz": npz_bomb,
     "zip-paths": p.zipped({"../../../../tmp/CANARY.npy": npy("x"), "/etc/CANARY.npy": npy("x")}),
     "zip-only-end": b"PK\x05\x06" + b"\xff" * 18,
     "zip-nested": p.zipped({"a/data.pkl": p.torch_zip(call(SYSTEM, text(COMMAND)))}),
@@ -606,9 +609,9 @@ COSTLY = [file_name for file_name in LIGHT if file_name.startswith("cost-")]
 
 
 def written(directory, files):
-    """A new directory of files, each under its name."""
+    """A new directory of files, each under its name; those that are large are made here."""
     for file_name, data in files.items():
-        (directory / file_name).write_bytes(data)
+        (directory / file_name).write_bytes(data() if callable(data) else data)
     return directory
 
 
