@@ -16,7 +16,7 @@ from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.small import small_stats
 from bncli.moments.source import Source
-from bncli.moments.team import default_threads, in_order
+from bncli.moments.team import TASKS_AHEAD, default_threads, in_order
 from bncli.moments.worker import NOWHERE, Nonfinite, Wanted, Worker
 from bncli.process.progress import Advance
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _MANY = 8
 """More than one in so many channels whose mean is far from 0 are many."""
+_MANY_CHANNELS = 1 << 14
+"""The results of tasks of so many channels, a MiB and more each, do not wait for one another."""
 _ADVANCE_BYTES = 1 << 26
 """Bytes between two calls of `advance`."""
 
@@ -257,7 +259,8 @@ class _Pass:
                 ]
                 for worker in workers:
                     worker.centre = centre
-                with closing(in_order(workers, 1, tasks)) as parts:
+                ahead = TASKS_AHEAD if len(part.shift) < _MANY_CHANNELS else 1
+                with closing(in_order(workers, 1, tasks, ahead)) as parts:
                     for part in parts:
                         pool.add(part)
                         done += part.nbytes

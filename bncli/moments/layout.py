@@ -10,7 +10,7 @@ tensor is cut depends on its shape and strides alone, never on the number of thr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import inf, prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TASK_VALUES = 1 << 20
 """Values a task: some milliseconds' work, against which what Python does about it is little."""
+TASK_CHANNELS = 1 << 18
+"""Channels a task, each of which takes 72 bytes and more until it is pooled."""
 TILE_VALUES = 1 << 19
 """Values a tile: in float64 4 MiB, the size of a worker's buffer."""
 
@@ -49,21 +51,30 @@ class Axis(NamedTuple):
     """One or more of the tensor's axes that a single stride walks through.
 
     `stride` is in the caller's unit (bytes or elements). `parts` are the tensor's axes joined
-    here, slowest first, each as its size and its stride in the tensor's own C order.
+    here, slowest first, each as its size and its stride in the tensor's own C order; those that
+    are neighbours in that order, too, are one part.
     """
 
     size: int
     stride: int
     parts: tuple[tuple[int, int], ...]
 
+    def joined(self, size: int, stride: int, c_stride: int) -> Axis:
+        """This axis with the next faster one, which takes `c_stride` steps in C order."""
+        *slower, (last, step) = self.parts
+        if step == c_stride * size:
+            return Axis(self.size * size, stride, (*slower, (last * size, c_stride)))
+        return Axis(self.size * size, stride, (*self.parts, (size, c_stride)))
+
     def c_order(self, start: int, stop: int) -> NDArray[np.int64]:
         """What the places `start` to `stop` on this axis add to an element's C-order index."""
         rest = np.arange(start, stop, dtype=np.int64)
+        (_, slowest), *faster = self.parts
         total = np.zeros(stop - start, np.int64)
-        for size, stride in reversed(self.parts):
+        for size, stride in reversed(faster):
             rest, place = np.divmod(rest, size)
             total += place * stride
-        return total
+        return total + rest * slowest
 
 
 class Box(NamedTuple):
@@ -185,7 +196,7 @@ class Layout:
                 joinable = False
                 axes.append(Axis(size, stride, part))
             elif joinable and axes[-1].stride == stride * size:
-                axes[-1] = Axis(axes[-1].size * size, stride, axes[-1].parts + part)
+                axes[-1] = axes[-1].joined(size, stride, c_strides[i])
             else:
                 axes.append(Axis(size, stride, part))
                 joinable = True
@@ -195,7 +206,7 @@ class Layout:
         self.strides = tuple(axis.stride for axis in axes)
         self._max_span = max_span
         self.sizes = sizes or Sizes(TASK_VALUES, TASK_VALUES)
-        self.tasks = Cut(Box((0,) * len(axes), self.shape), self.strides, self.sizes.task)
+        self.tasks = self._cut_into_tasks()
         # Tasks come in two sizes: a whole piece, as the first, and what is left, as the last.
         ends = [self.tasks[number] for number in (0, self.tasks.count - 1)]
         cuts = [self.tiles(task) for task in ends]
@@ -203,9 +214,21 @@ class Layout:
         self.tile_values = max(cut.values for cut in cuts)
         self.tile_span = max(cut.span for cut in cuts)
 
-    def tiles(self, task: Box) -> Cut:
-        """A task's tiles. None has more than `tile_values` values or a span above `tile_span`."""
-        return Cut(task, self.strides, TILE_VALUES, self._max_span)
+    def _cut_into_tasks(self) -> Cut:
+        """Tasks of at most `sizes.task` values and `TASK_CHANNELS` channels."""
+        whole = Box((0,) * len(self.shape), self.shape)
+        tasks = Cut(whole, self.strides, self.sizes.task)
+        channels, *behind = tasks[0].shape[self.channel :]
+        if channels <= TASK_CHANNELS:
+            return tasks
+        return Cut(whole, self.strides, TASK_CHANNELS * prod(behind))
+
+    def tiles(self, task: Box, most: int | None = None) -> Cut:
+        """A task's tiles, of at most so many values.
+
+        None has more than `tile_values` values or a span above `tile_span`.
+        """
+        return Cut(task, self.strides, min(most or TILE_VALUES, TILE_VALUES), self._max_span)
 
     def windows(self, task: Box) -> Cut:
         """A task's windows. None has more than `window_values` values."""

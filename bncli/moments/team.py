@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 MOST_THREADS = 8
 """Threads by default: more find the memory busy, and each has some MiB of buffers."""
-_TASKS_AHEAD = 4
+TASKS_AHEAD = 4
 """Tasks a thread may be ahead of who takes the results, which bounds what waits there."""
 
 
@@ -29,11 +29,12 @@ def default_threads() -> int:
 
 
 def in_order(
-    workers: Sequence[Callable[[int], Result]], start: int, stop: int
+    workers: Sequence[Callable[[int], Result]], start: int, stop: int, ahead: int = TASKS_AHEAD
 ) -> Generator[Result, None, None]:
     """The results of tasks `start` to `stop` - 1 in order.
 
-    The calling thread is the first worker's, each other worker has one of its own.
+    The calling thread is the first worker's, each other worker has one of its own. At most `ahead`
+    results a worker are under way or wait for those before them.
     """
     first, *others = workers
     if not others:
@@ -41,7 +42,7 @@ def in_order(
         return
     numbers = count(start)
     results: SimpleQueue[tuple[int, Result | BaseException]] = SimpleQueue()
-    permits = threading.Semaphore(_TASKS_AHEAD * len(workers))
+    permits = threading.Semaphore(ahead * len(workers))
     over = threading.Event()
 
     def work(worker: Callable[[int], Result]) -> None:

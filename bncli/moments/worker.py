@@ -28,7 +28,7 @@ from bncli.moments.kernels import (
     guess_mean,
     power_sums,
 )
-from bncli.moments.layout import Box
+from bncli.moments.layout import Box, Cut
 from bncli.moments.source import Source
 from bncli.moments.values import Widener
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_CANCELLATION = 16.0
 """The mean square over the variance, beyond which sums are taken again about the mean."""
+_LOOK_VALUES = 1 << 16
+"""Values that are looked at together for NaN and Inf, which takes several times their memory."""
 _ROUNDS = 4
 """A mean far away may be wrong by more than a standard deviation at first; it soon settles."""
 NOWHERE = int(np.iinfo(np.int64).max)
@@ -175,9 +177,9 @@ class Worker:
         return part
 
     def _tiles(
-        self, task: Box, *, windows: bool = False, few: IntArray | None = None
+        self, task: Box, cut: Cut | None = None, *, few: IntArray | None = None
     ) -> Iterator[tuple[Box, slice | IntArray, NDArray[Any]]]:
-        """Each tile, or each of the `windows`, with its channels and values, or those of a `few`.
+        """Each tile, or each box of a `cut`, with its channels and values, or those of a `few`.
 
         Channels are counted from the task's first. The values are in the narrowest dtype, float32
         or float64, and of shape (before, channels, behind); they live until the next tile, and may
@@ -185,7 +187,7 @@ class Worker:
         """
         at = self._layout.channel
         first = task.starts[at]
-        for tile in (self._layout.windows if windows else self._layout.tiles)(task):
+        for tile in cut or self._layout.tiles(task):
             start, stop = tile.starts[at] - first, tile.stops[at] - first
             channels: slice | IntArray = slice(start, stop)
             here = None if few is None else few[(few >= start) & (few < stop)]
@@ -198,7 +200,7 @@ class Worker:
             if self._scale is not None:
                 scale = self._scale[tile.starts[at] : tile.stops[at], None]
                 narrow = np.multiply(narrow, scale, out=self._scratch(narrow))
-            if here is not None:
+            if here is not None and len(here) < narrow.shape[1]:
                 narrow = np.take(narrow, here - start, axis=1)
             yield tile, channels, narrow
 
@@ -229,8 +231,9 @@ class Worker:
         if self._by_sample is not None:
             sums.samples = self._by_sample.task(task, sums.shift)
         windows = self._windows and shift is None and not guess
+        cut = self._layout.windows(task) if windows else None
         seen = 0
-        for tile, channels, narrow in self._tiles(task, windows=windows, few=few):
+        for tile, channels, narrow in self._tiles(task, cut, few=few):
             if guess and isinstance(channels, slice) and channels.stop > seen:
                 # Tiles come in memory order, so new channels come together.
                 seen = channels.stop
@@ -329,20 +332,25 @@ class Worker:
         low = np.full(len(odd), np.inf)
         high = np.full(len(odd), -np.inf)
         axis = self._layout.channel
-        for tile, at, x in self._tiles(task, few=np.flatnonzero(odd)):
+        cut = self._layout.tiles(task, _LOOK_VALUES)
+        for tile, at, x in self._tiles(task, cut, few=np.flatnonzero(odd)):
             assert isinstance(at, np.ndarray)
-            rows = np.moveaxis(x, 1, 0).reshape(len(at), -1)
-            finite = np.isfinite(rows)
-            low[at] = np.minimum(low[at], np.where(finite, rows, np.inf).min(axis=1))
-            high[at] = np.maximum(high[at], np.where(finite, rows, -np.inf).max(axis=1))
-            if finite.all():
+            bad = ~np.isfinite(x)
+            if not bad.all():
+                low[at] = np.minimum(low[at], extreme(np.minimum, np.where(bad, np.inf, x)))
+                high[at] = np.maximum(high[at], extreme(np.maximum, np.where(bad, -np.inf, x)))
+            if not bad.any():
                 continue
-            found.nan[at] += np.isnan(rows).sum(axis=1)
-            found.posinf[at] += (rows == np.inf).sum(axis=1)
-            found.neginf[at] += (rows == -np.inf).sum(axis=1)
+            nan = np.isnan(x).sum(axis=(0, 2))
+            infinite = bad.sum(axis=(0, 2)) - nan
+            found.nan[at] += nan
+            if infinite.any():
+                positive = (x == np.inf).sum(axis=(0, 2))
+                found.posinf[at] += positive
+                found.neginf[at] += infinite - positive
             before, channel, behind = self._layout.c_order(tile)
-            place = np.add.outer(before, behind).reshape(-1)
-            first = np.where(finite, NOWHERE, place).min(axis=1)
+            place = np.add.outer(before, behind)[:, None]
+            first = np.where(bad, place, NOWHERE).min(axis=(0, 2))
             some = first != NOWHERE
             first[some] += channel[at[some] + (task.starts[axis] - tile.starts[axis])]
             found.first[at] = np.minimum(found.first[at], first)

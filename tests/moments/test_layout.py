@@ -92,3 +92,21 @@ def test_a_tile_spans_no_more_of_a_file_than_it_may():
     plan = layout.Layout((50, 3, 40), (1000, 100, 1), 1, max_span=120)
     assert plan.tile_span <= 120
     assert all(tile.shape[0] == 1 for task in plan.tasks for tile in plan.tiles(task))
+
+
+def test_no_task_has_more_channels_than_its_bound(cut, monkeypatch):
+    cut(1000, 500)
+    monkeypatch.setattr(layout, "TASK_CHANNELS", 100)
+    for shape, strides in [((4, 950), (950, 1)), ((1, 350, 3), (1050, 3, 1)), ((950, 4), (4, 1))]:
+        for axis in (0, 1):
+            plan = layout.Layout(shape, strides, axis)
+            seen = np.zeros(plan.shape, int)
+            for task in plan.tasks:
+                seen[task.slices] += 1
+                assert task.shape[plan.channel] <= 100
+            assert (seen == 1).all()
+
+
+def test_axes_that_are_neighbours_in_c_order_are_one_part():
+    plan = layout.Layout((5, 4, 3, 2), (24, 6, 2, 1), 1)
+    assert [axis.parts for axis in plan.axes] == [((5, 24),), ((4, 6),), ((6, 1),)]

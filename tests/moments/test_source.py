@@ -1,8 +1,10 @@
 """Tensors in files: read in pieces, in every dtype and stride, and in bounded memory."""
 
+import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,11 @@ import pytest
 from bncli.dtypes import DTYPES, decode, encode
 from bncli.errors import CorruptFileError, FileError, TensorError
 from bncli.files.file_bytes import FileBytes
+from bncli.files.reading import read_into
 from bncli.model import TensorRef
-from bncli.moments import channel_stats
+from bncli.moments import channel_stats, fast, source
+from bncli.moments.layout import Sizes
+from bncli.moments.source import Source
 
 from .exact import check, same_bits
 from .summed import both
@@ -133,6 +138,34 @@ def test_a_file_cut_short(threads, tmp_path, cut):
     path.unlink()
     with pytest.raises(FileError, match="removed"):
         channel_stats(whole, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_file_cut_short_while_windows_are_read(threads, tmp_path, monkeypatch):
+    """After some of them: an error like any other, and no thread is left that waits."""
+    pytest.importorskip("numkong")
+    path = tmp_path / "x"
+    shape = (16, 4, 1 << 16)
+    with path.open("wb") as file:
+        file.truncate(int(np.prod(shape)) * 4)
+    monkeypatch.setattr(fast, "IN_FILE", Sizes(1 << 18, 1 << 17))
+    where = FileBytes(path, 0, path.stat().st_size)
+    ref = TensorRef("", path, shape, "float32", c_strides(shape), where)
+    assert Source(ref, 1, "float32", shape, windows=True).windows
+    reads = []
+
+    def read_then_change(file, path, offset, into):
+        read_into(file, path, offset, into)
+        reads.append(offset)
+        if len(reads) == 5:
+            os.truncate(path, 64)
+
+    monkeypatch.setattr(source, "read_into", read_then_change)
+    before = threading.active_count()
+    with pytest.raises(CorruptFileError, match="removed or cut short while"):
+        channel_stats(ref, threads=threads)
+    assert threading.active_count() == before
+    assert 5 <= len(reads) < 32
 
 
 def test_what_is_refused(tmp_path):
