@@ -21,7 +21,7 @@ NUMPY, NUMKONG = f"numpy {np.__version__}", f"numkong {numkong.__version__}"
 
 CALLS = {
     "compute x.npy": [NUMKONG],
-    "compute x.npy wide.npy --per-input": [NUMPY],
+    "compute x.npy wide.npy --per-input": [NUMKONG, NUMPY],
     "trace x.npy": [NUMKONG],
     "diff x.npy": [NUMKONG],
     "identify x.npy y.npy": [NUMKONG],
