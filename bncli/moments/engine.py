@@ -53,7 +53,7 @@ def channel_stats(
     channel's, `samples` is there, but for a layout that would have too many samples begun at once
     (`bncli.moments.by_sample.MOST_OPEN`).
     `threads` is the number of threads that work, by default one for each processor the process
-    may use, and at most 8; the result is the same, bit by bit, for any number. `advance` is
+    may use, and at most 6; the result is the same, bit by bit, for any number. `advance` is
     called with the number of bytes done, in the calling thread.
 
     The variance is within 1e-12 of the exact one, relative to itself, and the mean within 1e-12,

@@ -13,8 +13,8 @@ import numpy as np
 
 Result = TypeVar("Result")
 
-MOST_THREADS = 8
-"""Threads by default: more find the memory busy, and each has some MiB of buffers."""
+MOST_THREADS = 6
+"""Threads by default: more find the memory busy, and each has some 9 MiB of buffers at most."""
 TASKS_AHEAD = 4
 """Tasks a thread may be ahead of who takes the results, which bounds what waits there."""
 

@@ -145,7 +145,8 @@ class Worker:
         begun = source.layout.tasks[0]
         begun = (source.layout.windows if self._windows else source.layout.tiles)(begun)[0]
         sample = None if wanted.by_sample is None else wanted.by_sample.sample
-        pays = fast.pays(begun.shape, source.layout.channel, sample)
+        suits = cast is None and wanted.scale is None and source.dtype in fast.IN_MEMORY
+        pays = suits and fast.pays(begun.shape, source.layout.channel, sample)
         self._fast = fast.kernels() if pays else None
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False

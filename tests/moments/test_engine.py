@@ -348,7 +348,7 @@ def test_a_slow_task_holds_the_others_up(cut, monkeypatch):
     monkeypatch.setattr(Worker, "__call__", slow)
     x = np.random.default_rng(36).standard_normal((50_000, 2))
     check(channel_stats(x, threads=4), x)
-    assert furthest[0] <= 4 * team._TASKS_AHEAD + 1
+    assert furthest[0] <= 4 * team.TASKS_AHEAD + 1
 
 
 ONE_THREAD = """

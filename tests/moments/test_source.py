@@ -228,7 +228,7 @@ def test_memory_does_not_grow(layout, tmp_path):
     process = run(script)
     out, err = process.communicate(timeout=1800)
     assert process.returncode == 0, err
-    assert int(out) * 1024 < 150e6
+    assert int(out) * 1024 < 100e6
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
