@@ -17,7 +17,7 @@ def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_threads() == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 99)
-    assert default_threads() == 8
+    assert default_threads() == 6
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
