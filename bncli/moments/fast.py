@@ -25,22 +25,21 @@ import numpy as np
 from bncli.moments.layout import Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from bncli.model import FloatArray
 
+    Widen = Callable[[NDArray[Any], NDArray[np.float32]], None]
+
 MAX_CANCELLATION = 8.0
 """The mean square over the variance, beyond which sums about 0 are not good enough."""
-IN_MEMORY = {
-    "float32": Sizes(1 << 23, 1 << 23),
-    "float16": Sizes(1 << 23, 1 << 21),
-    "bfloat16": Sizes(1 << 23, 1 << 21),
-}
-"""For the dtypes that the kernels are for: many samples at once, so that each call has many runs to
-go through; halves are widened into a buffer of 8 MiB. NumPy takes float64 as fast as the kernels,
-and on several threads."""
+DTYPES = {"float32": 40, "float16": 150, "bfloat16": 150}
+"""The dtypes that the kernels are for, and what a run takes in each, in values that NumPy sums
+meanwhile. NumPy takes float64 as fast as the kernels, and on several threads."""
+IN_MEMORY = Sizes(1 << 23, 1 << 23)
+"""Many samples at once, so that each call has many runs to go through."""
 IN_FILE = Sizes(1 << 22, 1 << 21)
 """What is read at once is still in the cache when it is summed."""
 _PIECE_VALUES = 4096
@@ -53,8 +52,7 @@ _SINCE = (7, 8, 6)
 _BEFORE = (8,)
 """The versions whose kernels add up as described above, as the extra `fast` asks for them."""
 _VALUES_A_CALL = 1600
-_VALUES_A_RUN = 40
-"""What a call, and each run in it, take beside the arithmetic: values that NumPy sums meanwhile."""
+"""What a call takes beside the arithmetic, in values that NumPy sums meanwhile."""
 
 
 class Kernels(NamedTuple):
@@ -86,24 +84,26 @@ def kernels() -> Kernels | None:
         return None
 
 
-def pays(task: Sequence[int], channel: int, sample: int | None = None) -> bool:
+def pays(dtype: str, task: Sequence[int], channel: int, sample: int | None = None) -> bool:
     """Whether the kernels take tasks of this shape, `channel` being its axis, faster than NumPy.
 
-    With the axis `sample` of samples, each run is a call of its own (`run_sums`).
+    `dtype`, one of `DTYPES`, is that in which the values come. With the axis `sample` of samples,
+    each run is a call of its own (`run_sums`).
     """
     runs, run = prod(task[:channel]), prod(task[channel + 1 :])
     if sample is not None:  # NumPy then sums twice, by channel and by sample
         return sample < channel and run > _VALUES_A_CALL // 2
     runs = min(runs, max(1, _CALL_VALUES // run))
-    return runs * run > _VALUES_A_CALL + _VALUES_A_RUN * runs
+    return runs * run > _VALUES_A_CALL + DTYPES[dtype] * runs
 
 
 def sums(
-    use: Kernels, x: NDArray[Any], *, extremes: bool
+    use: Kernels, x: NDArray[Any], *, extremes: bool, widen: Widen | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """The sums over axes 0 and 2 of x and of x squared, and x's extremes; each (channels,).
 
-    x (runs, channels, values) is float32 or float64, its last axis contiguous. The extremes leave
+    x (runs, channels, values) is float32 or float64, or what `widen` makes float32 of, its last
+    axis contiguous. The extremes leave
     NaNs out, and are infinite where nothing else is there, or without `extremes`; they mean nothing
     for a channel with an infinity.
     """
@@ -111,52 +111,67 @@ def sums(
         x = x.reshape(1, 1, -1)
     _, c, s = x.shape
     if s <= _CALL_VALUES:
-        return _sums(use, x, extremes=extremes)
+        return _sums(use, x, extremes, widen)
     calls = s // _CALL_VALUES
     done = calls * _CALL_VALUES
     parts = [
-        _sums(use, one[:, :done].reshape(c, calls, -1).swapaxes(0, 1), extremes=extremes)
-        for one in x
+        _sums(use, one[:, :done].reshape(c, calls, -1).swapaxes(0, 1), extremes, widen) for one in x
     ]
     if done < s:
-        parts.append(_sums(use, x[:, :, done:], extremes=extremes))
+        parts.append(_sums(use, x[:, :, done:], extremes, widen))
     total, square, low, high = zip(*parts, strict=True)
     return sum(total), sum(square), np.minimum.reduce(low), np.maximum.reduce(high)
 
 
 def run_sums(
-    use: Kernels, x: NDArray[Any], *, extremes: bool
+    use: Kernels, x: NDArray[Any], *, extremes: bool, widen: Widen | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """As `sums`, for a contiguous x, with the first two of each run by itself, (runs, channels)."""
     k, c, s = x.shape
-    flat = sums(use, x.reshape(1, k * c, s), extremes=extremes)
+    flat = sums(use, x.reshape(1, k * c, s), extremes=extremes, widen=widen)
     total, square, low, high = (each.reshape(k, c) for each in flat)
     return total, square, low.min(axis=0), high.max(axis=0)
 
 
 def _sums(
-    use: Kernels, x: NDArray[Any], *, extremes: bool
+    use: Kernels, x: NDArray[Any], extremes: bool, widen: Widen | None
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """`sums` of x whose runs are short enough for one call each."""
-    k, c, s = x.shape
-    cut, rest = _in_pieces(x)
-    channels = x.swapaxes(0, 1)
-    height = max(1, _CALL_VALUES // s)
     moments, minmax = use.moments, use.minmax
-    found: list[tuple[float, ...]] = []
-    for top in range(0, k, height):
-        some, whole = cut[:, top : top + height], channels[:, top : top + height]
-        if extremes:
-            pairs = zip(some, whole, strict=True)
-            found += [moments(a) + (minmax(b) or _extremes(b)) for a, b in pairs]
-        else:
-            found += [(*moments(a), *_NOTHING) for a in some]
-    table = np.array(found).reshape(-1, c, 6)
+    calls = _calls(x, widen)
+    found: list[tuple[float, ...]]
+    if extremes:
+        found = [moments(a) + (minmax(b) or _extremes(b)) for a, b in calls]
+    else:
+        found = [(*moments(a), *_NOTHING) for a, _ in calls]
+    table = np.array(found).reshape(-1, x.shape[1], 6)
     total, square = np.add.reduce(table[:, :, :2], axis=0).T
-    for few in rest:
-        total += few.sum(axis=(0, *range(2, few.ndim)), dtype=np.float64)
-        square += np.square(few, dtype=np.float64).sum(axis=(0, *range(2, few.ndim)))
+    for few in _in_pieces(x)[1]:
+        rest = few
+        if widen is not None:
+            widen(few, rest := np.empty(few.shape, np.float32))
+        total += rest.sum(axis=(0, *range(2, rest.ndim)), dtype=np.float64)
+        square += np.square(rest, dtype=np.float64).sum(axis=(0, *range(2, rest.ndim)))
     return total, square, table[:, :, 2].min(axis=0), table[:, :, 4].max(axis=0)
+
+
+def _calls(x: NDArray[Any], widen: Widen | None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """What the kernels are called with, channel after channel: in pieces and whole.
+
+    With `widen` it lives until the next call.
+    """
+    height = max(1, _CALL_VALUES // x.shape[2])
+    channels, cut = x.swapaxes(0, 1), _in_pieces(x)[0]
+    for top in range(0, len(x), height):
+        stored = channels[:, top : top + height]
+        if widen is None:
+            yield from zip(cut[:, top : top + height], stored, strict=True)
+            continue
+        whole = np.empty((stored.shape[1], 1, stored.shape[2]), np.float32)
+        (pieces,) = _in_pieces(whole)[0]
+        for each in stored:
+            widen(each, whole[:, 0])
+            yield pieces, whole
 
 
 def _extremes(x: NDArray[Any]) -> tuple[float, ...]:
@@ -178,4 +193,5 @@ def _in_pieces(x: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
     length = s // pieces
     done = pieces * length
     cut = x[:, :, :done].reshape(k, c, pieces, length)
-    return cut[..., :-1].swapaxes(0, 1), [cut[..., -1], x[:, :, done:]]
+    rest = [cut[..., -1], x[:, :, done:]] if done < s else [cut[..., -1]]
+    return cut[..., :-1].swapaxes(0, 1), rest

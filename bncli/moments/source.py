@@ -78,12 +78,12 @@ class Source:
             self._view = array.transpose(self.layout.order + one_wide).reshape(self.layout.shape)
             plain = self._view.dtype.isnative and self._view.flags.c_contiguous
             plain = plain and self._view.flags.aligned
-            sizes = fast.IN_MEMORY.get(dtype, fast.IN_FILE)
+            sizes = fast.IN_MEMORY
         self.windows = False
-        if windows and plain and dtype in fast.IN_MEMORY:
+        if windows and plain and dtype in fast.DTYPES:
             layout = plan(sizes=sizes)
             window = layout.windows(layout.tasks[0])[0].shape
-            pays = fast.pays(window, layout.channel, layout.sample)
+            pays = fast.pays(dtype, window, layout.channel, layout.sample)
             if pays and fast.kernels() is not None:
                 self.layout, self.windows = layout, True
 

@@ -28,13 +28,10 @@ class Widener:
     A call's result lives in this object's buffers, until the next call, or in the tile itself.
     """
 
-    def __init__(
-        self, dtype: str, cast: str | None, capacity: int, narrow_capacity: int = 0
-    ) -> None:
+    def __init__(self, dtype: str, cast: str | None, capacity: int) -> None:
         """`dtype` is the stored one and `cast` the one to round to first, by PyTorch's names.
 
-        `capacity` is the largest number of values that are widened to float64, and
-        `narrow_capacity` that of those taken as float32, if that is more.
+        `capacity` is the largest number of values in a tile.
         """
         if cast == dtype or cast in _WIDER.get(dtype, ()):
             cast = None
@@ -42,8 +39,8 @@ class Widener:
         self._cast = cast
         self._wide: FloatArray = np.empty(capacity)
         self._narrow: NDArray[np.float32] | None = None
-        if cast is None and dtype in ("float16", "bfloat16"):
-            self._narrow = np.empty(max(capacity, narrow_capacity), np.float32)
+        if cast is None and dtype in FLOAT32_OF:
+            self._narrow = np.empty(capacity, np.float32)
 
     @property
     def buffer(self) -> FloatArray:
@@ -67,7 +64,7 @@ class Widener:
         size = stored.size
         if self._narrow is not None:
             narrow = self._narrow[:size].reshape(stored.shape)
-            (_widen_bfloat16 if self._dtype == "bfloat16" else _widen_float16)(stored, narrow)
+            FLOAT32_OF[self._dtype](stored, narrow)
             return narrow
         wide = self._wide[:size].reshape(stored.shape)
         if self._cast is not None or self._dtype.startswith("float8"):
@@ -104,12 +101,7 @@ def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
     or Inf are left to the cast.
     """
     use = fast.kernels()
-    if (
-        use is not None
-        and stored.dtype.isnative
-        and stored.flags.c_contiguous
-        and stored.flags.aligned
-    ):
+    if use is not None and stored.dtype.isnative and stored.flags.aligned:
         use.astype(stored, "float32", out=out)
         return
     signed = stored.view(stored.dtype.str.replace("f", "i"))
@@ -123,3 +115,7 @@ def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
     np.left_shift(bits, 13, out=bits)
     np.bitwise_and(bits, np.int32(~0x70000000), out=bits)
     np.multiply(out, np.float32(2.0**112), out=out)
+
+
+FLOAT32_OF = {"float16": _widen_float16, "bfloat16": _widen_bfloat16}
+"""What writes the values of a half's bits to an array of float32."""

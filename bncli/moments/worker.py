@@ -30,7 +30,7 @@ from bncli.moments.kernels import (
 )
 from bncli.moments.layout import Box, Cut
 from bncli.moments.source import Source
-from bncli.moments.values import Widener
+from bncli.moments.values import FLOAT32_OF, Widener
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,19 +135,19 @@ class Worker:
         self._itemsize = source.itemsize
         self._read = source.reader(stack)
         self._windows = source.windows and wanted.scale is None
-        self._widen = Widener(
-            source.dtype, cast, source.layout.tile_values, source.layout.window_values
-        )
+        self._widen = Widener(source.dtype, cast, source.layout.tile_values)
         self._extremes = wanted.extremes
         self._kurtosis = wanted.kurtosis
         self._scale = wanted.scale
         self._by_sample = wanted.by_sample
-        begun = source.layout.tasks[0]
-        begun = (source.layout.windows if self._windows else source.layout.tiles)(begun)[0]
+        tile = source.layout.tiles(source.layout.tasks[0])[0]
         sample = None if wanted.by_sample is None else wanted.by_sample.sample
-        suits = cast is None and wanted.scale is None and source.dtype in fast.IN_MEMORY
-        pays = suits and fast.pays(begun.shape, source.layout.channel, sample)
+        suits = cast is None and wanted.scale is None and source.dtype in fast.DTYPES
+        pays = self._windows or (
+            suits and fast.pays("float32", tile.shape, source.layout.channel, sample)
+        )
         self._fast = fast.kernels() if pays else None
+        self._float32_of = FLOAT32_OF.get(source.dtype)
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False
         """Whether tasks begin with a guess of the mean."""
@@ -178,13 +178,18 @@ class Worker:
         return part
 
     def _tiles(
-        self, task: Box, cut: Cut | None = None, *, few: IntArray | None = None
+        self,
+        task: Box,
+        cut: Cut | None = None,
+        *,
+        few: IntArray | None = None,
+        stored: bool = False,
     ) -> Iterator[tuple[Box, slice | IntArray, NDArray[Any]]]:
         """Each tile, or each box of a `cut`, with its channels and values, or those of a `few`.
 
         Channels are counted from the task's first. The values are in the narrowest dtype, float32
-        or float64, and of shape (before, channels, behind); they live until the next tile, and may
-        not be written to: see `_scratch`.
+        or float64, or as they are `stored`, and of shape (before, channels, behind). They live
+        until the next tile, and may not be written to: see `_scratch`.
         """
         at = self._layout.channel
         first = task.starts[at]
@@ -196,7 +201,9 @@ class Worker:
                 channels = here
                 if not len(here):
                     continue
-            narrow = self._widen.narrow(self._read(tile))
+            narrow = self._read(tile)
+            if not stored:
+                narrow = self._widen.narrow(narrow)
             narrow = narrow.reshape(prod(narrow.shape[:at]), narrow.shape[at], -1)
             if self._scale is not None:
                 scale = self._scale[tile.starts[at] : tile.stops[at], None]
@@ -234,7 +241,7 @@ class Worker:
         windows = self._windows and shift is None and not guess
         cut = self._layout.windows(task) if windows else None
         seen = 0
-        for tile, channels, narrow in self._tiles(task, cut, few=few):
+        for tile, channels, narrow in self._tiles(task, cut, few=few, stored=windows):
             if guess and isinstance(channels, slice) and channels.stop > seen:
                 # Tiles come in memory order, so new channels come together.
                 seen = channels.stop
@@ -256,10 +263,12 @@ class Worker:
         """Add a tile's values x to the sums, those `about` the shift less the shift."""
         extremes = sums.min is not None
         low = high = np.empty(0)
-        if self._fast is not None and not about and x.dtype == np.float32:
+        narrow = x.dtype.itemsize <= 4
+        if self._fast is not None and narrow and not about:
             self.engines.add(self._fast.engine)
             take = fast.sums if sums.samples is None else fast.run_sums
-            total, square, low, high = take(self._fast, x, extremes=extremes)
+            widen = None if x.dtype == np.float32 else self._float32_of
+            total, square, low, high = take(self._fast, x, extremes=extremes, widen=widen)
             if sums.samples is not None:
                 sums.samples.add(tile, channels, total, square)
                 total, square = channel_sums(total[..., None]), channel_sums(square[..., None])

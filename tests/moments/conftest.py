@@ -14,7 +14,7 @@ def cut(monkeypatch):
         monkeypatch.setattr(layout, "TILE_VALUES", tile)
         monkeypatch.setattr(small, "_SMALL_VALUES", 0)
         sizes = layout.Sizes(2 * task, task // 2 + 1)
-        monkeypatch.setattr(fast, "IN_MEMORY", dict.fromkeys(fast.IN_MEMORY, sizes))
+        monkeypatch.setattr(fast, "IN_MEMORY", sizes)
         monkeypatch.setattr(fast, "IN_FILE", sizes)
         monkeypatch.setattr(fast, "_CALL_VALUES", max(8, tile // 8))
         monkeypatch.setattr(fast, "_PIECE_VALUES", max(4, tile // 128))

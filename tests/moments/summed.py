@@ -69,7 +69,7 @@ class Taken:
         return self._moments(x)
 
 
-def can_be(_task, channel, sample=None):
+def can_be(_dtype, _task, channel, sample=None):
     """`fast.pays` for all that the kernels can take, whether or not it is faster."""
     return sample is None or sample < channel
 

@@ -198,7 +198,7 @@ def test_windows_and_tiles_cut_samples_otherwise(task, window, kernels, monkeypa
     """What is taken again about a mean comes in tiles: of a sample that a window has whole, too."""
     monkeypatch.setattr(layout, "TILE_VALUES", 700)
     monkeypatch.setattr(fast, "_VALUES_A_CALL", 0)
-    monkeypatch.setitem(fast.IN_MEMORY, "float32", layout.Sizes(task, window))
+    monkeypatch.setattr(fast, "IN_MEMORY", layout.Sizes(task, window))
     x = np.random.default_rng(10).normal(0, 1, (8, 3, 1500)).astype(np.float32)
     x[:, 1] += 30
     x[::2, 2] += 30

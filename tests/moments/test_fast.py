@@ -261,7 +261,7 @@ def test_which_arrays_the_kernels_take(dtype, cut, monkeypatch):
 def test_a_file_and_an_array_have_the_same_bits(dtype, monkeypatch, tmp_path):
     taken = take_all(monkeypatch, HERE)
     sizes = layout.Sizes(70_000, 15_000)
-    monkeypatch.setattr(fast, "IN_MEMORY", dict.fromkeys(fast.IN_MEMORY, sizes))
+    monkeypatch.setattr(fast, "IN_MEMORY", sizes)
     monkeypatch.setattr(fast, "IN_FILE", sizes)
     shape = (7, 3, 9001)
     x = np.random.default_rng(8).standard_normal(shape, np.float32)
