@@ -17,6 +17,7 @@ from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.small import small_stats
 from bncli.moments.source import Source
 from bncli.moments.team import TASKS_AHEAD, default_threads, in_order
+from bncli.moments.values import keeps
 from bncli.moments.worker import NOWHERE, Nonfinite, Wanted, Worker
 from bncli.process.progress import Advance
 
@@ -136,7 +137,8 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    return Source(tensor, channel_axis, stored, shape, sample_axis, windows=dtype is None)
+    windows = keeps(stored, dtype)
+    return Source(tensor, channel_axis, stored, shape, sample_axis, windows=windows)
 
 
 class FirstIndices(Sequence[tuple[int, ...] | None]):

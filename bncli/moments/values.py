@@ -22,6 +22,11 @@ _WIDER = {
 """Casts that change no value."""
 
 
+def keeps(dtype: str, cast: str | None) -> bool:
+    """Whether the cast from `dtype`, if any, changes no value."""
+    return cast in (None, dtype, *_WIDER.get(dtype, ()))
+
+
 class Widener:
     """Turns tiles of the stored dtype into contiguous float64, after an optional cast.
 
@@ -33,7 +38,7 @@ class Widener:
 
         `capacity` is the largest number of values in a tile.
         """
-        if cast == dtype or cast in _WIDER.get(dtype, ()):
+        if keeps(dtype, cast):
             cast = None
         self._dtype = dtype
         self._cast = cast

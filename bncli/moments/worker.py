@@ -30,7 +30,7 @@ from bncli.moments.kernels import (
 )
 from bncli.moments.layout import Box, Cut
 from bncli.moments.source import Source
-from bncli.moments.values import FLOAT32_OF, Widener
+from bncli.moments.values import FLOAT32_OF, Widener, keeps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,7 +142,7 @@ class Worker:
         self._by_sample = wanted.by_sample
         tile = source.layout.tiles(source.layout.tasks[0])[0]
         sample = None if wanted.by_sample is None else wanted.by_sample.sample
-        suits = cast is None and wanted.scale is None and source.dtype in fast.DTYPES
+        suits = keeps(source.dtype, cast) and wanted.scale is None and source.dtype in fast.DTYPES
         pays = self._windows or (
             suits and fast.pays("float32", tile.shape, source.layout.channel, sample)
         )
