@@ -55,8 +55,8 @@ def identify_output_of(
 
 def cause_of_difference(actual: Identification, expected: Identification) -> tuple[str, str]:
     """Why two outputs of one input differ, in sentences, and the fix; "" where nothing is known."""
+    from bncli.verify.identify.doubt import differ_in_eps
     from bncli.verify.identify.hypotheses import eps_text
-    from bncli.verify.identify.output import differ_in_eps
 
     if not (actual.hypotheses and expected.hypotheses):
         return "", ""

@@ -11,6 +11,7 @@ implied      the scale, mean and variance that the output itself shows in each c
 activation   outputs that were taken after a ReLU
 halves       what one rounding to half precision leaves, and the eps that it allows
 nonfinite    NaN and Inf in the output alone
+doubt        what else explains an output, and what data would decide
 output       the search over all of them, and its answer in a sentence
 said         an answer in words: the claim, the contrast and the doubt
 fixes        what to change where another way was expected
