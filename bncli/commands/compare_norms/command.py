@@ -136,7 +136,7 @@ def _facts(given: Input, norms: Sequence[Norm], stats: ChannelStats) -> dict[str
         "num_features": given.num_features,
         "groups": by_name[GROUP].groups,
         "normalized_shape": by_name[LAYER].normalized_shape,
-        "engines": stats.engines,
+        "engines": stats.engines or None,
     }
 
 

@@ -101,7 +101,7 @@ def _facts(given: Input, output: str, found: Identification) -> dict[str, Value]
         "confident": found.confident,
         "best": found.best,
         "eps_range": found.eps_range,
-        "engines": found.engines,
+        "engines": found.engines or None,
     }
 
 

@@ -124,7 +124,7 @@ def _facts(given: Input, stats: ChannelStats, found: UpdateIdentification) -> di
         "tried": found.tried,
         "confident": found.confident,
         "best": found.best,
-        "engines": stats.engines,
+        "engines": stats.engines or None,
     }
 
 
