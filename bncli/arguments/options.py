@@ -283,7 +283,7 @@ Threads = Annotated[
         "Number of threads bncli uses.",
         OUTPUT,
         metavar="N",
-        default="all cores, up to 8",
+        default="all cores, up to 6",
         least=1,
         most=MOST_THREADS,
     ),

@@ -140,7 +140,7 @@ def test_a_flag_that_a_command_lacks_is_not_called_common(run, monkeypatch):
 
 def test_limits_that_surprise_are_said(run):
     text = one_line(shown(run, "compute", "-h"))
-    assert "default: all cores, up to 8; 1 to 1024]" in text
+    assert "default: all cores, up to 6; 1 to 1024]" in text
     assert "default: the terminal's width; at least 20]" in text
     assert "at least 0" not in text
     assert "--training, --eval" in text
