@@ -26,8 +26,8 @@ CALLS = {
     "diff x.npy": [NUMKONG],
     "identify x.npy y.npy": [NUMKONG],
     "identify wide.npy y.npy": [NUMPY],
-    "compare-norms x.npy": [NUMKONG, NUMPY],
-    "simulate-ema x.npy x.npy": [NUMKONG, NUMPY],
+    "compare-norms x.npy": [NUMPY],
+    "simulate-ema x.npy x.npy": [NUMPY],
 }
 """What is called, and what sums where both are there."""
 

@@ -22,6 +22,8 @@ from bncli.model.samples import SampleSums, moved, power_sums
 from bncli.moments.layout import Box, Layout
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bncli.model import FloatArray, IntArray
 
 MOST_OPEN = 1 << 21
@@ -175,6 +177,13 @@ class TaskSamples:
             mean = self.total / size
             self.sums = power_sums(mean, variances(mean, self.square, size))
             self.total = self.square = None
+
+    def settle(self, channels: NDArray[np.bool_], value: FloatArray) -> None:
+        """All values of some channels equal `value` (channels of the task,); closed before."""
+        self.shift[channels] = value[channels]
+        for sums in (self.sums, self.total, self.square):
+            if sums is not None:
+                sums[:, channels] = 0.0
 
     def replace(self, channels: IntArray, other: TaskSamples) -> None:
         """Take the sums of some channels from `other`, of the same task; both are closed."""

@@ -15,7 +15,7 @@ from bncli.model import ChannelStats, TensorRef
 from bncli.moments.by_sample import BySample, only_sample
 from bncli.moments.pooling import Moments, Pool, stats
 from bncli.moments.small import small_stats
-from bncli.moments.source import Source
+from bncli.moments.source import Source, are_many
 from bncli.moments.team import TASKS_AHEAD, default_threads, in_order
 from bncli.moments.values import keeps
 from bncli.moments.worker import NOWHERE, Nonfinite, Wanted, Worker
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_MANY = 8
-"""More than one in so many channels whose mean is far from 0 are many."""
 _MANY_CHANNELS = 1 << 14
 """The results of tasks of so many channels, a MiB and more each, do not wait for one another."""
 _ADVANCE_BYTES = 1 << 26
@@ -72,7 +70,7 @@ def channel_stats(
                 if advance is not None:
                     advance(tensor.nbytes)
                 return small
-    source = _source(tensor, channel_axis, dtype, sample_axis)
+    source = _source(tensor, channel_axis, dtype, sample_axis, windows=not kurtosis)
     by_sample = None if sample_axis is None else BySample.of(source.layout)
     one_sample = sample_axis is not None and source.shape[sample_axis % len(source.shape)] == 1
     taken = _Pass(source, dtype, threads, one_sample)
@@ -91,7 +89,7 @@ def channel_moments(
         small = small_stats(tensor, channel_axis, extremes=False)
         if small is not None:
             return small
-    source = _source(tensor, channel_axis, None, None)
+    source = _source(tensor, channel_axis, None, None, windows=not kurtosis)
     return _Pass(source, None, threads).stats(Wanted(False, kurtosis), None)
 
 
@@ -110,8 +108,13 @@ def _source(
     channel_axis: int,
     dtype: str | None,
     sample_axis: int | None,
+    *,
+    windows: bool,
 ) -> Source:
-    """Check that the statistics can be taken, and open the tensor."""
+    """Check that the statistics can be taken, and open the tensor.
+
+    `windows` allows them, which do not help where NumPy has to look at each value anyway.
+    """
     if isinstance(tensor, TensorRef):
         label, shape, stored = tensor.label, tensor.shape, tensor.dtype
         if tensor.storage is None:
@@ -137,7 +140,7 @@ def _source(
         raise TensorError(f"{label}: shape {shape} has no values, so there are no statistics.")
     if sample_axis is not None:
         sample_axis %= len(shape)
-    windows = keeps(stored, dtype)
+    windows = windows and keeps(stored, dtype)
     return Source(tensor, channel_axis, stored, shape, sample_axis, windows=windows)
 
 
@@ -251,8 +254,7 @@ class _Pass:
             pool.add(part)
             done = part.nbytes
             if tasks > 1:
-                # A few channels far from 0 are sooner taken twice than all about a guess.
-                centre = _MANY * part.recentred > len(part.shift)
+                centre = are_many(part.recentred, len(part.shift))
                 if not centre:
                     threads = min(threads, self.source.most_threads or threads)
                 workers += [

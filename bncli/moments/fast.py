@@ -1,17 +1,19 @@
 """NumKong's kernels, where it is installed: the sums and the extremes of long runs, without a copy.
 
-`moments` sums float32 and float64 values and their squares in float64, `minmax` finds the extremes;
-neither widens its input to memory first, and both on the same piece while it lies in a processor's
-cache take one pass over memory. A kernel goes through one run of a channel after the other in C,
-so a channel of short runs is one call, too. What it is not used for:
+`moments` adds up float32 values and their squares in float64, and `minmax` finds the extremes.
+Neither widens its input to memory first, and both on the same piece while it lies in a processor's
+cache take one pass over memory. A kernel goes through one run of a channel after the other in C, so
+that many short runs of a channel are one call. Its limits:
 
-- Sums about 0 lose a factor K**2 of precision (see `worker`). Its float32 kernels add up without
-  compensation, with as few as two sums side by side on some processors: a run of n values may be
-  off by n/4 * 2**-53 of its squares' sum. `MAX_CANCELLATION` and `_PIECE_VALUES` together keep that
-  below 1e-12 of the variance.
-- float16 and bfloat16 are summed in float32 there, so they are widened to float32 first.
-- Its kernels differ between processors in their last bits: nothing that repeats PyTorch's
-  arithmetic is computed with it.
+- Sums about 0 lose a factor K**2 of precision, K**2 being the mean square over the variance (see
+  `worker`). The float32 kernels add up without compensation, with as few as two sums side by side
+  on some processors: the sum of the squares of a run of n values may be off by n/4 * 2**-53 of
+  itself. (The sum of the values is exact as long as they do not differ in size by more than 2**18,
+  for 24 bits and 11 more for two thousand values fit in the 53 of float64.) `MAX_CANCELLATION` and
+  `_PIECE_VALUES` together keep that below 1e-12 of the variance.
+- float16 and bfloat16 would be summed in float32, so they are widened to float32 first.
+- The last bits differ between processors. Nothing that repeats PyTorch's arithmetic is computed
+  with it, but for the widening of float16, which is exact.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ if TYPE_CHECKING:
 MAX_CANCELLATION = 8.0
 """The mean square over the variance, beyond which sums about 0 are not good enough."""
 DTYPES = {"float32": 40, "float16": 150, "bfloat16": 150}
-"""The dtypes that the kernels are for, and what a run takes in each, in values that NumPy sums
-meanwhile. NumPy takes float64 as fast as the kernels, and on several threads."""
+"""The dtypes that the kernels are for, and the overhead of each run in a call, as the number of
+values that NumPy sums in that time. NumPy takes float64 as fast as the kernels, on several threads.
+"""
 IN_MEMORY = Sizes(1 << 23, 1 << 23)
-"""Many samples at once, so that each call has many runs to go through."""
+"""Tasks and windows of an array: of many samples, so that each call has many runs to go through."""
 IN_FILE = Sizes(1 << 22, 1 << 21)
-"""What is read at once is still in the cache when it is summed."""
+"""Tasks and windows of a file: what is read at once is still in the cache when it is summed."""
 _PIECE_VALUES = 4096
 """Values that are added up in one run."""
 _CALL_VALUES = 1 << 16
@@ -49,10 +52,10 @@ _CALL_VALUES = 1 << 16
 _NOTHING = (np.inf, 0, -np.inf, 0)
 """The extremes of no values, and where they are."""
 _SINCE = (7, 8, 6)
-_BEFORE = (8,)
+_BEFORE = (7, 9)
 """The versions whose kernels add up as described above, as the extra `fast` asks for them."""
 _VALUES_A_CALL = 1600
-"""What a call takes beside the arithmetic, in values that NumPy sums meanwhile."""
+"""The overhead of a call, as the number of values that NumPy sums in that time."""
 
 
 class Kernels(NamedTuple):
@@ -77,11 +80,18 @@ def kernels() -> Kernels | None:
 
         version: str = numkong.__version__
         numbers = tuple(map(int, version.split(".")[:3]))
-        if not _SINCE <= numbers < _BEFORE:
-            return None
-        return Kernels(numkong.moments, numkong.minmax, numkong.astype, f"numkong {version}")
+        found = Kernels(numkong.moments, numkong.minmax, numkong.astype, f"numkong {version}")
+        return found if _SINCE <= numbers < _BEFORE and _work(found) else None
     except Exception:  # noqa: BLE001  # whatever a broken installation raises
         return None
+
+
+def _work(found: Kernels) -> bool:
+    """Whether the kernels do what they are known for, on a few values."""
+    half, wide = np.array([[-1.5, 2.0], [0.25, 4.0]], np.float16), np.empty((2, 2), np.float32)
+    found.astype(half, "float32", out=wide)
+    sums, ends = found.moments(wide.T[1]), found.minmax(wide)
+    return tuple(sums) == (6.0, 20.0) and ends is not None and ends[::2] == (-1.5, 4.0)
 
 
 def pays(dtype: str, task: Sequence[int], channel: int, sample: int | None = None) -> bool:
@@ -102,7 +112,7 @@ def sums(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """The sums over axes 0 and 2 of x and of x squared, and x's extremes; each (channels,).
 
-    x (runs, channels, values) is float32 or float64, or what `widen` makes float32 of, its last
+    x (runs, channels, values) is float32, or what `widen` makes float32 of, its last
     axis contiguous. The extremes leave
     NaNs out, and are infinite where nothing else is there, or without `extremes`; they mean nothing
     for a channel with an infinity.

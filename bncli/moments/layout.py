@@ -40,7 +40,8 @@ def lies_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 class Sizes(NamedTuple):
     """The most values that a task has, and a window.
 
-    A window is a piece of a task that is not widened to float64, and so may be larger than a tile.
+    A window is a piece of a task that is summed as it is stored, and so may be larger than a tile,
+    which is widened to float64.
     """
 
     task: int
@@ -172,7 +173,7 @@ class Layout:
 
         `sample_axis` is kept an axis of its own, too. `max_span` bounds how far apart, in the unit
         of `strides`, the first and the last element of a tile may lie, for a tensor that is read
-        span by span. `sizes` are those of tasks and windows, if not `TASK_VALUES` each.
+        span by span. `sizes` bounds tasks and windows; without it, tasks have `TASK_VALUES`.
         """
         order = [i for i, size in enumerate(shape) if size != 1 or i == channel_axis]
         # The stride of a channel axis of size 1 means nothing: it goes first, out of the way.
@@ -205,19 +206,19 @@ class Layout:
         self.shape = tuple(axis.size for axis in axes)
         self.strides = tuple(axis.stride for axis in axes)
         self._max_span = max_span
-        self.sizes = sizes or Sizes(TASK_VALUES, TASK_VALUES)
+        self._sizes = sizes or Sizes(TASK_VALUES, 0)
         self.tasks = self._cut_into_tasks()
         # Tasks come in two sizes: a whole piece, as the first, and what is left, as the last.
         ends = [self.tasks[number] for number in (0, self.tasks.count - 1)]
         cuts = [self.tiles(task) for task in ends]
-        self.window_values = max(self.windows(task).values for task in ends)
+        self.window_values = max(self.windows(task).values for task in ends) if sizes else 0
         self.tile_values = max(cut.values for cut in cuts)
         self.tile_span = max(cut.span for cut in cuts)
 
     def _cut_into_tasks(self) -> Cut:
-        """Tasks of at most `sizes.task` values and `TASK_CHANNELS` channels."""
+        """Tasks of at most `Sizes.task` values and `TASK_CHANNELS` channels."""
         whole = Box((0,) * len(self.shape), self.shape)
-        tasks = Cut(whole, self.strides, self.sizes.task)
+        tasks = Cut(whole, self.strides, self._sizes.task)
         channels, *behind = tasks[0].shape[self.channel :]
         if channels <= TASK_CHANNELS:
             return tasks
@@ -226,13 +227,13 @@ class Layout:
     def tiles(self, task: Box, most: int | None = None) -> Cut:
         """A task's tiles, of at most so many values.
 
-        None has more than `tile_values` values or a span above `tile_span`.
+        Each has at most `tile_values` values, and a span of at most `tile_span`.
         """
         return Cut(task, self.strides, min(most or TILE_VALUES, TILE_VALUES), self._max_span)
 
     def windows(self, task: Box) -> Cut:
-        """A task's windows. None has more than `window_values` values."""
-        return Cut(task, self.strides, self.sizes.window)
+        """A task's windows, in a layout with `sizes`; each has at most `window_values` values."""
+        return Cut(task, self.strides, self._sizes.window)
 
     def c_order(self, box: Box) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The C-order index of a box's elements, as three terms to be added.

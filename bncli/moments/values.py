@@ -98,7 +98,9 @@ def _widen_bfloat16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
 
 
 def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
-    """NumPy's own cast takes each half apart; moved bits and a product take it on as a whole.
+    """float16 by NumKong, where it is installed, else by NumPy; exact by either.
+
+    NumPy's own cast takes each half apart; moved bits and a product take it on as a whole.
 
     Sign and exponent with fraction go to their places in a float32, whose exponent then lacks
     the difference of the two biases, 127 - 15; the product with 2**112 is exact, for subnormal

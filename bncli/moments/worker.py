@@ -30,7 +30,7 @@ from bncli.moments.kernels import (
 )
 from bncli.moments.layout import Box, Cut
 from bncli.moments.source import Source
-from bncli.moments.values import FLOAT32_OF, Widener, keeps
+from bncli.moments.values import FLOAT32_OF, Widener
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,19 +134,12 @@ class Worker:
         self._layout = source.layout
         self._itemsize = source.itemsize
         self._read = source.reader(stack)
-        self._windows = source.windows and wanted.scale is None
         self._widen = Widener(source.dtype, cast, source.layout.tile_values)
         self._extremes = wanted.extremes
         self._kurtosis = wanted.kurtosis
         self._scale = wanted.scale
         self._by_sample = wanted.by_sample
-        tile = source.layout.tiles(source.layout.tasks[0])[0]
-        sample = None if wanted.by_sample is None else wanted.by_sample.sample
-        suits = keeps(source.dtype, cast) and wanted.scale is None and source.dtype in fast.DTYPES
-        pays = self._windows or (
-            suits and fast.pays("float32", tile.shape, source.layout.channel, sample)
-        )
-        self._fast = fast.kernels() if pays else None
+        self._fast = source.kernels
         self._float32_of = FLOAT32_OF.get(source.dtype)
         self._limit = MAX_CANCELLATION if self._fast is None else fast.MAX_CANCELLATION
         self.centre = False
@@ -213,7 +206,7 @@ class Worker:
             yield tile, channels, narrow
 
     def _scratch(self, x: NDArray[Any]) -> FloatArray:
-        """An array like `x` to write to. It may be `x`, and `narrow`, but is never the tensor."""
+        """A float64 array of x's shape to write to. It may be x itself, but is never the tensor."""
         return self._widen.buffer[: x.size].reshape(x.shape)
 
     def _sums(
@@ -238,7 +231,7 @@ class Worker:
         )
         if self._by_sample is not None:
             sums.samples = self._by_sample.task(task, sums.shift)
-        windows = self._windows and shift is None and not guess
+        windows = self._fast is not None and shift is None and not guess
         cut = self._layout.windows(task) if windows else None
         seen = 0
         for tile, channels, narrow in self._tiles(task, cut, few=few, stored=windows):
@@ -263,8 +256,7 @@ class Worker:
         """Add a tile's values x to the sums, those `about` the shift less the shift."""
         extremes = sums.min is not None
         low = high = np.empty(0)
-        narrow = x.dtype.itemsize <= 4
-        if self._fast is not None and narrow and not about:
+        if self._fast is not None and not about:
             self.engines.add(self._fast.engine)
             take = fast.sums if sums.samples is None else fast.run_sums
             widen = None if x.dtype == np.float32 else self._float32_of
@@ -289,7 +281,7 @@ class Worker:
             sums.max[channels] = np.maximum(sums.max[channels], high)
 
     def _look_again(self, task: Box, part: Partial, sums: _Sums, bad: NDArray[np.bool_]) -> None:
-        """Mend the channels `bad` of `part`: NaN, Inf, overflow, or a mean far from the shift."""
+        """Take the channels `bad` of `part` again: NaN, Inf, overflow or a mean far away."""
         odd = ~np.isfinite(sums.square)
         if odd.any():
             self._find_nonfinite(task, part, odd)
@@ -300,6 +292,8 @@ class Worker:
                 same = bad & (low == high)
                 part.shift[same] = low[same]
                 part.sum[same] = part.m2[same] = 0.0
+                if part.samples is not None:
+                    part.samples.settle(same, low)
                 bad = bad & ~same
             if not bad.any():
                 return

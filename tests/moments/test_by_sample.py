@@ -299,3 +299,23 @@ def test_powers_chunk_by_chunk(monkeypatch):
     np.testing.assert_allclose(power_sums(d, v), exact_sums(d, v, 0.0), rtol=1e-12, atol=1e-12)
     none = power_sums(d, None)
     np.testing.assert_allclose(none, exact_sums(d, np.zeros_like(v), 0.0), rtol=1e-12, atol=1e-12)
+
+
+def test_windows_where_too_many_samples_would_be_begun(monkeypatch):
+    """The samples are left out, and the kernels sum what is theirs all the same."""
+    monkeypatch.setattr(by_sample, "MOST_OPEN", 1)
+    x = np.random.default_rng(40).standard_normal((2, 2, 400, 900)).astype(np.float32)
+    stats = channel_stats(x, 2, sample_axis=1)
+    assert stats.samples is None
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(stats.var, wide.var((0, 1, 3)), rtol=1e-12)
+
+
+def test_a_constant_channel_beside_a_far_one(kernels):
+    """It has no variance in any sample."""
+    x = np.random.default_rng(41).standard_normal((6, 3, 5000)).astype(np.float32)
+    x[:, 0] = np.float32(5.1)
+    x[:, 1] += 1000
+    stats = channel_stats(x, sample_axis=0)
+    assert stats.var[0] == 0
+    assert not stats.samples.sums[:, 0].any()

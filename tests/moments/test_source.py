@@ -151,7 +151,7 @@ def test_a_file_cut_short_while_windows_are_read(threads, tmp_path, monkeypatch)
     monkeypatch.setattr(fast, "IN_FILE", Sizes(1 << 18, 1 << 17))
     where = FileBytes(path, 0, path.stat().st_size)
     ref = TensorRef("", path, shape, "float32", c_strides(shape), where)
-    assert Source(ref, 1, "float32", shape, windows=True).windows
+    assert Source(ref, 1, "float32", shape, windows=True).kernels
     reads = []
 
     def read_then_change(file, path, offset, into):
