@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 __all__ = ["dataclass", "np"]
+
+Fields = ParamSpec("Fields")
+Made = TypeVar("Made")
 
 COMPARED = "__compared__"
 """Where a class keeps what takes the fields that are compared out of a value."""
@@ -60,21 +63,25 @@ def _frozen(cls: type) -> type:
     return made
 
 
-def filler(cls: type) -> Callable[..., Any]:
-    """A function that makes a value of a class made here from those of all its fields, in order.
+def filler(cls: Callable[Fields, Made]) -> Callable[Fields, Made]:
+    """Returns a function that makes an instance of `cls`, a class made here, from keywords.
 
-    It takes a fifth of the time that the class itself takes, which matters where many are made.
+    It asks for every field, even one that has a default, and raises TypeError for any other set of
+    names. It skips `__init__`, which takes four times as long, and `__post_init__`.
     """
-    fills = [cls.__dict__[each.name].__set__ for each in fields(cls)]
+    made: Any = cls
+    fills = {each.name: made.__dict__[each.name].__set__ for each in fields(made)}
     new = object.__new__
 
-    def fill(*values: object) -> Any:
-        made: Any = new(cls)
-        for put, value in zip(fills, values, strict=True):
-            put(made, value)
-        return made
+    def fill(**values: object) -> Any:
+        if values.keys() != fills.keys():
+            raise TypeError(f"{made.__qualname__} is filled with {', '.join(fills)}")
+        value = new(made)
+        for name, given in values.items():
+            fills[name](value, given)
+        return value
 
-    return fill
+    return cast("Callable[Fields, Made]", fill)
 
 
 def _set(self: Any, name: str, value: object) -> None:

@@ -74,15 +74,18 @@ def test_they_are_frozen(make):
 
 def test_a_value_is_filled_with_all_its_fields():
     fill = light.filler(Ours)
-    point = fill(1.0, 3.0, "q", ("a",))
+    point = fill(tags=("a",), x=1.0, y=3.0, label="q")
     assert type(point) is Ours
     assert point == Ours(1.0, 3.0, "q", ("a",))
     assert point.label == "q"
     with pytest.raises(FrozenInstanceError):
         point.x = 5.0
-    for values in [(1.0, 3.0, "q"), (1.0, 3.0, "q", (), None)]:
-        with pytest.raises(ValueError, match="zip"):
-            fill(*values)
+    names = {"x": 1.0, "y": 3.0, "label": "q"}
+    for values in [names, names | {"z": ()}, names | {"tags": (), "z": ()}]:
+        with pytest.raises(TypeError, match="Ours is filled with x, y, label, tags"):
+            fill(**values)
+    with pytest.raises(TypeError, match="positional"):
+        fill(1.0, 3.0, "q", ())
 
 
 def test_they_are_copied_and_replaced():

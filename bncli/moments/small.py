@@ -38,8 +38,9 @@ _made = filler(ChannelStats)
 def small_stats(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> ChannelStats | None:
     """The statistics of a clean array of few values; `min` and `max` are NaN without `extremes`.
 
-    None for any other array: a larger one, one of another dtype or layout, and one that has a
-    channel with a NaN, an Inf or a mean far from 0. `shift` and the counts are read-only.
+    None for any other array: a larger one, one of another dtype or layout, one that has a channel
+    with a NaN, an Inf or a mean far from 0, and for a `channel_axis` out of range. `shift` and the
+    counts are read-only.
     """
     if not (
         0 < x.size <= _SMALL_VALUES
@@ -68,23 +69,22 @@ def small_stats(x: NDArray[Any], channel_axis: int, *, extremes: bool) -> Channe
     else:
         low = high = _NAN[:c]
     none = _NONE[:c]
-    made: ChannelStats = _made(
-        n,
-        _ZERO[:c],
-        offset,
-        m2,
-        low,
-        high,
-        none,  # NaNs, and infinities of either sign
-        none,
-        none,
-        _no_indices(c),
-        None,  # third, fourth and samples
-        None,
-        None,
-        _ENGINES,
+    return _made(
+        count=n,
+        shift=_ZERO[:c],
+        offset=offset,
+        var=m2,
+        min=low,
+        max=high,
+        nan=none,
+        posinf=none,
+        neginf=none,
+        first_nonfinite=_no_indices(c),
+        third=None,
+        fourth=None,
+        samples=None,
+        engines=_ENGINES,
     )
-    return made
 
 
 @lru_cache(maxsize=8)
@@ -96,7 +96,7 @@ def _no_indices(channels: int) -> tuple[None, ...]:
 def few_power_sums(x: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
     """The sums in float64 over axes 0 and 2 of x and of x squared, each of shape (channels,).
 
-    x (before, channels, behind) is contiguous, float32 or float64.
+    x (before, channels, behind) is contiguous, float32 or float64, and is not written to.
     """
     k, c, s = x.shape
     if s >= SHORT_RUN and x.size <= _SHORT_SUM:
