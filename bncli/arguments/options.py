@@ -280,7 +280,7 @@ PerBatch = Annotated[
 Threads = Annotated[
     int | None,
     option(
-        "Number of threads bncli uses.",
+        "How many threads to use. Where NumKong sums, more than 2 do not help.",
         OUTPUT,
         metavar="N",
         default="all cores, up to 6",
