@@ -8,7 +8,7 @@ import sys
 # because NumPy and PyTorch read it when they are imported, and so does every process of a test.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Where no bytecode is kept, every process of a test compiles bncli anew, which takes it half as
+# Without bytecode files, every process that a test starts compiles bncli anew, which takes half as
 # long again, and every worker of pytest rewrites the assertions of all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -1,4 +1,4 @@
-"""The engine summed by NumPy alone and by NumKong, and kernels as the least exact of NumKong's."""
+"""Runs tests with NumPy alone and with NumKong; a stand-in as inexact as NumKong can be."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,15 @@ from bncli.moments.source import Source
 
 both = pytest.mark.usefixtures("summed_by")
 """Runs a test with NumPy alone and with NumKong."""
-_BY_DTYPE = [(by, dtype) for dtype in ("float16", "float32") for by in ("NumPy", "NumKong")]
 
 
-def both_by_dtype(test):
-    """`both` for each dtype but float64, which NumPy sums in any case."""
-    cases = [*_BY_DTYPE, ("NumPy", "float64")]
-    return both(
-        pytest.mark.parametrize(("summed_by", "dtype"), cases, indirect=["summed_by"])(test)
+def both_by_dtype(*dtypes):
+    """`both` for each of `dtypes`, and for float64, which NumPy sums in any case, NumPy alone."""
+    cases = [(by, dtype) for dtype in dtypes for by in ("NumPy", "NumKong")]
+    by_dtype = pytest.mark.parametrize(
+        ("summed_by", "dtype"), [*cases, ("NumPy", "float64")], indirect=["summed_by"]
     )
+    return lambda test: both(by_dtype(test))
 
 
 def in_runs(x):
@@ -32,7 +32,7 @@ def run_lengths(x):
 
 
 def two_lanes(x):
-    """`numkong.moments` as with NEON: two sums side by side, nothing made up for."""
+    """`numkong.moments` as with NEON: two sums side by side, without compensation."""
     runs = in_runs(x).reshape(-1, run_lengths(x)).astype(np.float64)
     sums = []
     for values in (runs, np.square(runs)):

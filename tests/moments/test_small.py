@@ -57,6 +57,17 @@ def test_terms_that_round_alike_do_not_drift(shape):
     assert square == pytest.approx(x.size // shape[1] * 0.1**2, rel=2e-14)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4096, 32), (8192, 1)], ids=str)
+def test_variances_of_terms_that_round_alike_far_from_zero(shape, dtype):
+    """Two values, whose mean is 3.8 standard deviations: just near enough to 0."""
+    x = np.full(shape, 0.28, dtype)
+    x[::2] = 0.48
+    stats = small_stats(x, 1, extremes=True)
+    assert stats is not None
+    check(stats, x)
+
+
 @pytest.mark.parametrize("extremes", [True, False])
 @pytest.mark.parametrize("shape", [(40, 6), (40, 6, 30), (2000, 6)], ids=str)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])

@@ -20,7 +20,7 @@ from bncli.moments.layout import Sizes
 from bncli.moments.source import Source
 
 from .exact import check, same_bits
-from .summed import both
+from .summed import both, both_by_dtype
 from .test_engine import CUTS
 from .test_worker import check_dirty
 
@@ -38,10 +38,9 @@ def c_strides(shape):
     return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
 
 
-@both
+@both_by_dtype("float16", "bfloat16", "float32")
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 @pytest.mark.parametrize("cuts", CUTS[:3], ids=str)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_every_dtype_and_layout(dtype, cuts, byteorder, tmp_path, cut):
     cut(*cuts)
     shape = (6, 4, 5, 7)

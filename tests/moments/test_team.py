@@ -1,6 +1,7 @@
 """Threads that share tasks."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -30,12 +31,53 @@ def test_results_come_in_the_order_of_their_numbers(threads):
     assert list(in_order([work] * threads, 0, 0)) == []
 
 
+@pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_comes_to_who_takes_the_results(threads):
+def test_an_error_comes_to_who_takes_the_results(threads, ahead):
+    before = threading.active_count()
+
     def work(number):
         if number == 7:
             raise ValueError(number)
         return number
 
     with pytest.raises(ValueError, match="7"):
-        list(in_order([work] * threads, 0, 20))
+        list(in_order([work] * threads, 0, 20, ahead))
+    assert threading.active_count() == before
+
+
+def test_an_error_in_another_thread_ends_all():
+    """One result at a time; this thread's own tasks have no error."""
+    before, caller = threading.active_count(), threading.get_ident()
+    begun = threading.Event()
+
+    def mine(number):
+        begun.wait()
+        return number
+
+    def others(number):
+        begun.set()
+        assert threading.get_ident() != caller
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match=r"\d"):
+        list(in_order([mine, others], 0, 20, 1))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_slow_task_holds_the_others_up(threads, ahead):
+    """No more results are begun than may wait, and none is lost."""
+    started = []
+    seen = []
+
+    def work(number):
+        started.append(number)
+        if number == 5:
+            time.sleep(0.05)
+            seen.append(max(started))
+        return number
+
+    assert list(in_order([work] * threads, 0, 60, ahead)) == list(range(60))
+    assert seen[0] < 5 + ahead * threads
