@@ -33,7 +33,7 @@ _LONG_ROW = 256
 _SHORT_ROW = 128
 """Shorter rows are squared one by one before they are added up."""
 _MANY_FLAGS = 4096
-"""As many flags of a channel are counted in a call for each channel."""
+"""From so many flags a channel on, each channel's are counted in a call of their own."""
 
 _spare: list[_Buffers] = []
 """Buffers that no thread uses at the moment."""

@@ -9,8 +9,8 @@ from bncli.moments.layout import Box, Cut
 _RUN_VALUES = 2048
 """A row is cut into runs no shorter than this.
 
-NumPy takes the extremes of each run in a loop of its own, and to start one takes as long as several
-hundred values.
+NumPy takes the extremes of each run in a loop of its own, and starting one takes as long as looking
+at several hundred values.
 """
 _SHORT_ROW = 256
 """Values of shorter rows are taken across the samples."""

@@ -6,7 +6,7 @@ are begun wait for the rest, as many as the layout makes and at most `MOST_OPEN`
 
 A sample's variance comes from sums about its channel's shift: it is as exact as the channel's,
 relative to the channel's. Of a sample whose own mean is far from that shift, K times its own
-standard deviation, it has an error of some K**2 roundings relative to itself.
+standard deviation, the relative error is some K**2 roundings.
 """
 
 from __future__ import annotations
@@ -170,7 +170,11 @@ class TaskSamples:
         self.square[begin - first : end - first, channels] += square
 
     def close(self, shift: FloatArray) -> None:
-        """Say that all values were taken in, less `shift`, which may be written to afterwards."""
+        """Finish: all values, less `shift`, have been added. `shift` is copied.
+
+        A sample that the task has whole is finished here even if it came in several tiles, for
+        another pass over the task may take it in one window; see `replace`.
+        """
         self.shift = shift.copy()
         size = self.by.size
         if self.total is not None and self.square is not None and self.values == size:
@@ -193,6 +197,7 @@ class TaskSamples:
             (self.total, other.total),
             (self.square, other.square),
         ):
+            assert (mine is None) == (theirs is None)
             if mine is not None and theirs is not None:
                 mine[:, channels] = theirs[:, channels]
 

@@ -2,8 +2,8 @@
 
 A channel's values are summed along axis 2 where its runs there are long, and down axis 0 where
 they are short. Long runs are cut into pieces of at most `PIECE_VALUES`. That bounds the rounding
-error of sums whose terms all round the same way, and keeps each call of a BLAS below the size
-(about 10,000 values in OpenBLAS) at which it would start threads of its own.
+error of sums whose terms all round the same way, and keeps each dot product below the length
+(10,000 values in OpenBLAS) from which a BLAS would start threads of its own.
 """
 
 from __future__ import annotations

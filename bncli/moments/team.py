@@ -14,7 +14,8 @@ import numpy as np
 Result = TypeVar("Result")
 
 MOST_THREADS = 6
-"""Threads by default: more find the memory busy, and each has some 9 MiB of buffers at most."""
+"""Threads by default: more find the memory busy, and each has about 9 MiB of buffers for a dense
+tensor."""
 TASKS_AHEAD = 4
 """Tasks a thread may be ahead of who takes the results, which bounds what waits there."""
 
