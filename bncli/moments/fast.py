@@ -82,7 +82,7 @@ def kernels() -> Kernels | None:
         numbers = tuple(map(int, version.split(".")[:3]))
         found = Kernels(numkong.moments, numkong.minmax, numkong.astype, f"numkong {version}")
         return found if _SINCE <= numbers < _BEFORE and _work(found) else None
-    except Exception:  # noqa: BLE001  # whatever a broken installation raises
+    except (Exception, SystemExit):  # noqa: BLE001  # whatever a broken installation raises
         return None
 
 
