@@ -23,7 +23,7 @@ class ChannelStats:
     `first_nonfinite` is the index of the channel's first NaN or Inf in the tensor (C order).
     `third` and `fourth` are central moments (divided by count), and `samples` says how the samples
     scatter, where they were asked for. `engines` names the libraries that summed the values, each
-    with its version, in alphabetical order; it is empty for statistics from a file.
+    with its version, in alphabetical order; it is empty for those from a statistics file.
     """
 
     count: int

@@ -113,7 +113,7 @@ def _source(
 ) -> Source:
     """Check that the statistics can be taken, and open the tensor.
 
-    `windows` allows them, which do not help where NumPy has to look at each value anyway.
+    `windows` allows windows (see `Source`), which do not help where NumPy takes every value, too.
     """
     if isinstance(tensor, TensorRef):
         label, shape, stored = tensor.label, tensor.shape, tensor.dtype

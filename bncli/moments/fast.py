@@ -94,13 +94,13 @@ def _work(found: Kernels) -> bool:
     return tuple(sums) == (6.0, 20.0) and ends is not None and ends[::2] == (-1.5, 4.0)
 
 
-def pays(dtype: str, task: Sequence[int], channel: int, sample: int | None = None) -> bool:
-    """Whether the kernels take tasks of this shape, `channel` being its axis, faster than NumPy.
+def pays(dtype: str, window: Sequence[int], channel: int, sample: int | None = None) -> bool:
+    """Whether the kernels take windows of this shape, `channel` being its axis, faster than NumPy.
 
     `dtype`, one of `DTYPES`, is that in which the values come. With the axis `sample` of samples,
     each run is a call of its own (`run_sums`).
     """
-    runs, run = prod(task[:channel]), prod(task[channel + 1 :])
+    runs, run = prod(window[:channel]), prod(window[channel + 1 :])
     if sample is not None:  # NumPy then sums twice, by channel and by sample
         return sample < channel and run > _VALUES_A_CALL // 2
     runs = min(runs, max(1, _CALL_VALUES // run))
@@ -112,10 +112,9 @@ def sums(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """The sums over axes 0 and 2 of x and of x squared, and x's extremes; each (channels,).
 
-    x (runs, channels, values) is float32, or what `widen` makes float32 of, its last
-    axis contiguous. The extremes leave
-    NaNs out, and are infinite where nothing else is there, or without `extremes`; they mean nothing
-    for a channel with an infinity.
+    x (runs, channels, values) is float32, or of a dtype that `widen` turns into float32, and its
+    last axis contiguous. The extremes leave NaNs out, and are infinite where nothing else is there,
+    or without `extremes`; they mean nothing for a channel with an infinity.
     """
     if x.shape[1] == 1:
         x = x.reshape(1, 1, -1)
@@ -160,8 +159,9 @@ def _sums(
         rest = few
         if widen is not None:
             widen(few, rest := np.empty(few.shape, np.float32))
-        total += rest.sum(axis=(0, *range(2, rest.ndim)), dtype=np.float64)
-        square += np.square(rest, dtype=np.float64).sum(axis=(0, *range(2, rest.ndim)))
+        rest = rest.astype(np.float64)  # once, for they lie far apart
+        total += rest.sum(axis=(0, *range(2, rest.ndim)))
+        square += np.square(rest).sum(axis=(0, *range(2, rest.ndim)))
     return total, square, table[:, :, 2].min(axis=0), table[:, :, 4].max(axis=0)
 
 

@@ -104,8 +104,8 @@ def few_power_sums(x: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
         return np.einsum("kcs->c", y), np.einsum("kcs,kcs->c", y, y)
     if s >= SHORT_RUN or k > PIECE_VALUES:
         return power_sums(x.astype(np.float64, copy=False))
-    # Products with ones add up columns fastest. The OpenBLAS of NumPy's wheels, 0.3.27 or later,
-    # multiplies a vector by a matrix of up to `_SMALL_VALUES` on one thread.
+    # Products with ones add up columns fastest. On x86, the OpenBLAS of NumPy's wheels, 0.3.27
+    # or later, multiplies a vector by a matrix of up to `_SMALL_VALUES` on one thread.
     y = x.reshape(k, c * s).astype(np.float64)
     ones = _ONES[:k]
     total = ones.dot(y)

@@ -29,7 +29,7 @@ _MANY = 8
 
 
 def are_many(far: int, channels: int) -> bool:
-    """Whether to take all channels about a guess of the mean is faster than the far ones twice."""
+    """Whether taking all channels about a guess of the mean is faster than the far ones twice."""
     return _MANY * far > channels
 
 
@@ -104,12 +104,16 @@ class Source:
         if self._file is not None:
             return False
         at = self.layout.channel
-        places = [slice(None, None, -(-size // _FEW)) for size in self.layout.shape]
-        places[at] = slice(None)
-        few = decode(self._view[tuple(places)], self.dtype).astype(np.float64)
+        # The golden ratio spreads the places evenly and in step with no image's width.
+        spread = (np.arange(_FEW) * 0.6180339887 + 0.5) % 1
+        places = [np.unique((spread * size).astype(np.intp)) for size in self.layout.shape]
+        places[at] = np.arange(self.layout.shape[at])
+        few = decode(self._view[np.ix_(*places)], self.dtype).astype(np.float64)
         others = tuple(i for i in range(few.ndim) if i != at)
         with np.errstate(all="ignore"):
-            far = np.square(few).mean(axis=others) > fast.MAX_CANCELLATION * few.var(axis=others)
+            square, var = np.square(few).mean(axis=others), few.var(axis=others)
+            # A constant channel is not taken again.
+            far = (square > fast.MAX_CANCELLATION * var) & (var > 0)
         return are_many(int(np.count_nonzero(far)), len(far))
 
     @property
@@ -146,7 +150,7 @@ class _FileReader:
         self._file = file
         self._where = where
         self._steps = layout.strides
-        # Windows are dense, and pages of the buffer that are not used take no memory.
+        # A window is dense, so that its span is its size.
         self._buffer = np.empty(max(layout.tile_span + 1, layout.window_values), stored)
         self._strides = tuple(axis.stride * stored.itemsize for axis in layout.axes)
 

@@ -35,7 +35,7 @@ def in_order(
     """The results of tasks `start` to `stop` - 1 in order.
 
     The calling thread is the first worker's, each other worker has one of its own. At most `ahead`
-    results a worker are under way or wait for those before them.
+    results per worker are under way or wait for those before them.
     """
     first, *others = workers
     if not others:

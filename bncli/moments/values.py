@@ -100,7 +100,8 @@ def _widen_bfloat16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
 def _widen_float16(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
     """float16 by NumKong, where it is installed, else by NumPy; exact by either.
 
-    NumPy's own cast takes each half apart; moved bits and a product take it on as a whole.
+    NumPy's own cast handles one half after the other. Without NumKong, bits are moved and
+    multiplied instead, for the whole tile at once.
 
     Sign and exponent with fraction go to their places in a float32, whose exponent then lacks
     the difference of the two biases, 127 - 15; the product with 2**112 is exact, for subnormal

@@ -14,6 +14,9 @@ from bncli.files.file_bytes import FileBytes
 from bncli.model import TensorRef
 from bncli.model.samples import D1, D2, D2V, D3, D4, DV, V1, V2, power_sums
 from bncli.moments import by_sample, channel_stats, fast, layout, merge
+from bncli.moments.source import Source
+
+NUMKONG = use.engine if (use := fast.kernels()) else "numkong"
 
 
 def by_hand(x, channel_axis=1, sample_axis=0):
@@ -158,6 +161,7 @@ def kernels(request, monkeypatch):
             return real(use, x, **how)
 
         monkeypatch.setattr(fast, "run_sums", seen)
+        monkeypatch.setattr(Source, "_seems_far", lambda _: False)
     return request.param, taken
 
 
@@ -184,6 +188,7 @@ def test_long_runs(shape, channel, sample, dtype, kernels):
     both = [channel_stats(x, channel, sample_axis=sample, threads=n) for n in (1, 3)]
     check(both[0], x, channel, sample, rtol=1e-8)
     assert (both[0].samples.sums == both[1].samples.sums).all()
+    assert (NUMKONG in both[0].engines) == (name == "numkong")
 
 
 def test_samples_behind_the_channel_are_summed_without_numkong(kernels):
@@ -204,6 +209,7 @@ def test_windows_and_tiles_cut_samples_otherwise(task, window, kernels, monkeypa
     x[::2, 2] += 30
     x[5, 0, 3] = np.inf
     stats = channel_stats(x, sample_axis=0)
+    assert (NUMKONG in stats.engines) == (kernels[0] == "numkong")
     assert np.isnan(stats.samples.mean_variance[0])
     few = stats.samples.sums[:, 1:]
     mean, var = by_hand(x[:, 1:])
@@ -219,6 +225,7 @@ def test_variances_of_samples_far_from_their_channel(size, kernels):
     x[::2] += 100
     x[1::2] -= 100
     stats = channel_stats(x, sample_axis=0)
+    assert (NUMKONG in stats.engines) == (kernels[0] == "numkong")
     wide = x.astype(np.longdouble)
     wanted = np.square(wide - wide.mean(2, keepdims=True)).mean(2).sum(0).astype(float)
     assert (abs(stats.samples.sums[V1] - wanted) <= 1e-13 * len(x) * stats.var).all()
@@ -301,12 +308,13 @@ def test_powers_chunk_by_chunk(monkeypatch):
     np.testing.assert_allclose(none, exact_sums(d, np.zeros_like(v), 0.0), rtol=1e-12, atol=1e-12)
 
 
-def test_windows_where_too_many_samples_would_be_begun(monkeypatch):
+def test_windows_where_too_many_samples_would_be_begun(kernels, monkeypatch):
     """The samples are left out, and the kernels sum what is theirs all the same."""
     monkeypatch.setattr(by_sample, "MOST_OPEN", 1)
     x = np.random.default_rng(40).standard_normal((2, 2, 400, 900)).astype(np.float32)
     stats = channel_stats(x, 2, sample_axis=1)
     assert stats.samples is None
+    assert (NUMKONG in stats.engines) == (kernels[0] == "numkong")
     wide = x.astype(np.float64)
     np.testing.assert_allclose(stats.var, wide.var((0, 1, 3)), rtol=1e-12)
 
@@ -317,5 +325,6 @@ def test_a_constant_channel_beside_a_far_one(kernels):
     x[:, 0] = np.float32(5.1)
     x[:, 1] += 1000
     stats = channel_stats(x, sample_axis=0)
+    assert (NUMKONG in stats.engines) == (kernels[0] == "numkong")
     assert stats.var[0] == 0
     assert not stats.samples.sums[:, 0].any()

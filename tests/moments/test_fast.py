@@ -258,7 +258,9 @@ def test_which_arrays_the_kernels_take(dtype, cut, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_file_and_an_array_have_the_same_bits(dtype, monkeypatch, tmp_path):
+def test_a_file_and_an_array_have_the_same_bits_where_they_are_cut_alike(
+    dtype, monkeypatch, tmp_path
+):
     taken = take_all(monkeypatch, HERE)
     sizes = layout.Sizes(70_000, 15_000)
     monkeypatch.setattr(fast, "IN_MEMORY", sizes)
@@ -334,6 +336,14 @@ def test_the_statistics_name_what_summed(x, asked, engines):
 
 
 @needed
+def test_a_constant_border_is_not_taken_for_a_mean():
+    """The values that are looked at lie all over an image, not in one column."""
+    x = np.random.default_rng(3).standard_normal((8, 9, 80, 80), np.float32)
+    x[..., :8] = x[..., -8:] = 1
+    assert channel_stats(x).engines == (NUMKONG,)
+
+
+@needed
 def test_merged_statistics_name_what_summed_any_of_them():
     parts = [channel_stats(IMAGES), channel_stats(IMAGES.astype(np.float64))]
     assert merge(parts).engines == (NUMKONG, NUMPY)
@@ -357,16 +367,18 @@ def installed(**names):
         installed(),
         types.ModuleType("numkong"),
         installed(__version__="7.8.6"),
+        installed(__version__="7.8.6", **HERE._replace(moments=lambda _: (0.0, 0.0))._asdict()),
     ],
-    ids=["none", "older", "newer", "odd", "no version", "broken", "wrong"],
+    ids=["none", "older", "newer", "odd", "no version", "broken", "failing", "wrong"],
 )
 def test_without_what_is_needed_numpy_sums(found, monkeypatch):
     monkeypatch.setitem(sys.modules, "numkong", found)
     assert fast.kernels.__wrapped__() is None
 
 
-def test_an_installation_that_cannot_be_loaded_is_as_none(tmp_path, monkeypatch):
-    (tmp_path / "numkong.py").write_text("raise OSError('cannot open shared object file')")
+@pytest.mark.parametrize("error", ["OSError('cannot open shared object file')", "SystemExit(3)"])
+def test_an_installation_that_cannot_be_loaded_is_left_alone(error, tmp_path, monkeypatch):
+    (tmp_path / "numkong.py").write_text(f"raise {error}")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "numkong", raising=False)
     assert fast.kernels.__wrapped__() is None
