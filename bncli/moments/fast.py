@@ -178,7 +178,8 @@ def _calls(x: NDArray[Any], widen: Widen | None) -> Iterator[tuple[NDArray[Any],
             yield from zip(cut[:, top : top + height], stored, strict=True)
             continue
         whole = np.empty((stored.shape[1], 1, stored.shape[2]), np.float32)
-        (pieces,) = _in_pieces(whole)[0]
+        # Runs that follow one another are joined, too, but not where the last comes first.
+        pieces = _in_pieces(whole)[0][0, ::-1]
         for each in stored:
             widen(each, whole[:, 0])
             yield pieces, whole

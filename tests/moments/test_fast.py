@@ -186,14 +186,15 @@ def test_pieces_are_added_up_each_for_itself(kernels):
             [kernels.moments(piece) for run in channel for piece in run])[-1])  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize(
     "shape", [(2, 3, 300_000), (1, 1, 270_001), (1, 4, 65_536), (30, 3, 4097), (3, 1, 9000),
               (2000, 4, 50), (5, 2, 4096)], ids=str,
 )  # fmt: skip
-def test_no_run_is_longer_than_it_may_be(shape, monkeypatch):
+def test_no_run_is_longer_than_it_may_be(shape, dtype, monkeypatch):
     """The bound on the rounding errors counts on it."""
     taken = take_all(monkeypatch, TWO_LANES)
-    x = np.random.default_rng(5).standard_normal(shape, np.float32)
+    x = np.random.default_rng(5).standard_normal(shape, np.float32).astype(dtype)
     channel_moments(x, threads=1)
     assert 0 < max(taken.lengths) <= 4096
 
