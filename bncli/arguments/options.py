@@ -4,6 +4,7 @@ Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
 Comparison  Against Rtol Atol EqualNan Seed GivenSeed Device MemoryFormat TorchThreads
+Scale       ShardText Resume AllowMissingParts
 Output      SaveOutput SaveStats PerBatch Threads
 
 The flags that every command has, which findings count and where the report goes, are in
@@ -23,7 +24,7 @@ from bncli.backends import BackendName
 from bncli.dtypes import ComputeDtype
 
 INPUT, LAYER, COMPARISON = "Input", "Layer", "Comparison"
-FINDINGS, OUTPUT = "Findings", "Output"
+SCALE, FINDINGS, OUTPUT = "Scale", "Findings", "Output"
 
 MOST_THREADS = 1024
 """Threads that a library is asked for at most: with too many for the system, PyTorch crashes."""
@@ -253,6 +254,34 @@ _SEED = option(
 Seed = Annotated[int, _SEED]
 GivenSeed = Annotated[int | None, _SEED]
 """The same where it matters whether the flag was given."""
+ShardText = Annotated[
+    str | None,
+    option(
+        "Take only every N-th input, from number K on (K from 0), as one task of many. `auto` "
+        "takes K and N from RANK and WORLD_SIZE or from a Slurm array's variables.",
+        SCALE,
+        "--shard",
+        metavar="K/N|auto",
+        default="all inputs",
+    ),
+]
+Resume = Annotated[
+    bool,
+    option(
+        "Use what an earlier, finished call with the same flags wrote to the same file, and read "
+        "only what it lacks.",
+        SCALE,
+        "--resume",
+    ),
+]
+AllowMissingParts = Annotated[
+    bool,
+    option(
+        "Merge the parts that there are; report the missing ones as a warning.",
+        SCALE,
+        "--allow-missing-parts",
+    ),
+]
 SaveOutput = Annotated[
     str | None,
     option(

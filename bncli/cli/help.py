@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperGroup
 
-from bncli.arguments.options import COMPARISON, FINDINGS, INPUT, LAYER, OUTPUT
+from bncli.arguments.options import COMPARISON, FINDINGS, INPUT, LAYER, OUTPUT, SCALE
 from bncli.cli.given_once import GivenOnce
 from bncli.commands import COMMANDS, DOCUMENTS
 from bncli.errors import UsageError
@@ -167,7 +167,7 @@ def _panels(params: Iterable[Any], common: tuple[str, ...], ctx: Any) -> Iterato
             plain = ARGUMENTS if isinstance(each, TyperArgument) else OUTPUT
             panel = getattr(each, "rich_help_panel", None) or plain
             panels.setdefault(panel, []).append(_row(each, ctx))
-    for last in (LAYER, COMPARISON, FINDINGS, OUTPUT):
+    for last in (LAYER, COMPARISON, SCALE, FINDINGS, OUTPUT):
         panels[last] = panels.pop(last, [])
     return ((title, rows) for title, rows in panels.items() if rows)
 

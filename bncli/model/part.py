@@ -1,0 +1,126 @@
+"""A part of a larger whole: what one task of many read of the inputs, and how it was called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from bncli.light import dataclass
+
+if TYPE_CHECKING:
+    from bncli.report import Value
+
+
+@dataclass(frozen=True, slots=True)
+class PartInput:
+    """One input as it was when it was read: its path as given, its bytes, and a mark of them."""
+
+    path: str
+    nbytes: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Shard `k` of `n` of the inputs of a call, k from 0; the whole is shard 0 of 1.
+
+    `inputs` are its own. `number`, `nbytes` and `digest` are of the inputs of all shards: how many
+    there are, their bytes, and a hash of their names and sizes. `flags` are those, as typed, that
+    change the numbers, `call` the arguments behind "bncli". `versions` has those of bncli and of
+    the libraries that made the numbers. `missing` names the shards that a whole lacks.
+    """
+
+    k: int = 0
+    n: int = 1
+    inputs: tuple[PartInput, ...] = ()
+    number: int = 0
+    nbytes: int = 0
+    digest: str = ""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    call: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
+
+    @property
+    def own_bytes(self) -> int:
+        """The bytes of this part's own inputs."""
+        return sum(each.nbytes for each in self.inputs)
+
+    def plain(self) -> dict[str, Value]:
+        """The part as JSON has it; an input is a list [path, bytes, fingerprint]."""
+        values = asdict(self)
+        rows = [[each.path, each.nbytes, each.fingerprint] for each in self.inputs]
+        return values | {
+            "inputs": rows,
+            "flags": dict(self.flags),
+            "call": list(self.call),
+            "versions": dict(self.versions),
+            "missing": list(self.missing),
+        }
+
+    @classmethod
+    def of(cls, values: object) -> Part:
+        """The part that `plain` gave. Raises ValueError for anything else."""
+        if not isinstance(values, dict):
+            raise ValueError(values)  # noqa: TRY004  # what a file holds is a value
+        given: dict[str, Any] = {each.name: values.get(each.name) for each in fields(cls)}
+        whole = ("k", "n", "number", "nbytes")
+        fits = (
+            all(_is_count(given[name]) for name in whole)
+            and given["k"] < given["n"]
+            and isinstance(given["digest"], str)
+            and all(_is_texts(given[name]) for name in ("flags", "versions"))
+            and _is_list(given["call"], lambda each: isinstance(each, str))
+            and _is_list(given["missing"], _is_count)
+            and _is_list(given["inputs"], _is_input)
+        )
+        if not fits:
+            raise ValueError(values)
+        given["inputs"] = tuple(PartInput(*row) for row in given["inputs"])
+        given |= {name: tuple(given[name]) for name in ("call", "missing")}
+        return cls(**given)
+
+
+def whole_of(parts: Sequence[Part], missing: Sequence[int] = ()) -> Part:
+    """The parts of one whole, which lacks the shards `missing`, as one.
+
+    The same for any order of them.
+    """
+    first = min(parts, key=lambda part: part.k)
+    inputs = sorted(each for part in parts for each in _rows(part))
+    return replace(
+        first,
+        k=0,
+        n=1,
+        inputs=tuple(PartInput(*row) for row in inputs),
+        missing=tuple(sorted(missing)),
+    )
+
+
+def _rows(part: Part) -> list[tuple[str, int, str]]:
+    return [(each.path, each.nbytes, each.fingerprint) for each in part.inputs]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(each, str) for pair in value.items() for each in pair
+    )
+
+
+def _is_list(value: object, fits: Any) -> bool:
+    return isinstance(value, list) and all(map(fits, value))
+
+
+def _is_input(row: object) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 3
+        and isinstance(row[0], str)
+        and _is_count(row[1])
+        and isinstance(row[2], str)
+    )

@@ -1,0 +1,61 @@
+"""The record of a part: it comes back from JSON as it was, and nothing else does."""
+
+import json
+
+import pytest
+
+from bncli.model.part import Part, PartInput, whole_of
+
+PART = Part(
+    2,
+    5,
+    (PartInput("a.npy", 80, "00ff"), PartInput("b.npy", 96, "0102")),
+    number=9,
+    nbytes=800,
+    digest="abc",
+    flags={"--dtype": "float32"},
+    call=("compute", "*.npy", "--shard", "2/5"),
+    versions={"bncli": "1"},
+)
+
+
+def test_a_part_comes_back_from_json():
+    assert Part.of(json.loads(json.dumps(PART.plain()))) == PART
+    assert Part.of(Part().plain()) == Part()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"k": 5},
+        {"k": -1},
+        {"n": True},
+        {"number": None},
+        {"inputs": [["a.npy", 80]]},
+        {"inputs": [["a.npy", "80", ""]]},
+        {"inputs": "a.npy"},
+        {"flags": {"--dtype": 1}},
+        {"flags": []},
+        {"call": "compute"},
+        {"missing": [None]},
+        {"digest": 7},
+    ],
+)
+def test_what_is_no_part_is_refused(change):
+    with pytest.raises(ValueError, match="digest"):
+        Part.of(PART.plain() | change)
+
+
+@pytest.mark.parametrize("value", [None, [], "part", 3])
+def test_other_values_are_no_part(value):
+    with pytest.raises(ValueError, match=r".*"):
+        Part.of(value)
+
+
+def test_the_whole_has_all_inputs_in_any_order():
+    other = Part(0, 5, (PartInput("0.npy", 1, ""),), number=9, nbytes=800, digest="abc")
+    one, two = whole_of([PART, other], [4, 1]), whole_of([other, PART], [1, 4])
+    assert one == two
+    assert (one.k, one.n, one.missing) == (0, 1, (1, 4))
+    assert [each.path for each in one.inputs] == ["0.npy", "a.npy", "b.npy"]
+    assert one.own_bytes == 177
