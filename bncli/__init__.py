@@ -32,6 +32,7 @@ The rooms, floor by floor; each imports only from the floors below its own:
         errors         what keeps bncli from looking, and the exit codes
         dtypes         names, widths and conversions of dtypes
         light          what costs little at start: frozen dataclasses, NumPy when it is used
+        paths          a path of this system, or the URL of a file elsewhere
 
 What flows:
 

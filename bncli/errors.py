@@ -18,6 +18,8 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
+from bncli.paths import as_path
+
 
 class ExitCode(IntEnum):
     """The process's exit codes; scripts rely on them."""
@@ -57,7 +59,7 @@ class FileError(BncliError):
     """A file cannot be read or written; `path` is in the sentence."""
 
     def __init__(self, path: Path | str, problem: str) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self.problem = problem
         super().__init__(f"{path}: {problem}")
 

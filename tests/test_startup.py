@@ -161,10 +161,10 @@ print("MODULES", *sys.modules, file=sys.stderr)
 @pytest.mark.parametrize(
     ("call", "floor", "own", "others"),
     [
-        ("--version", "typer", 22, 4),
-        ("compute x.npy -f json", "numpy typer", 71, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 86, 17),
-        ("rules", "rich.console rich.table typer", 89, 6),
+        ("--version", "typer", 23, 4),
+        ("compute x.npy -f json", "numpy typer", 72, 10),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 87, 17),
+        ("rules", "rich.console rich.table typer", 90, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

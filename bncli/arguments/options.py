@@ -142,6 +142,15 @@ Dtype = Annotated[
         default="the input's",
     ),
 ]
+Download = Annotated[
+    bool,
+    option(
+        "Fetch each file that is named by a URL (https://..., s3://...) to this machine first, "
+        "instead of reading only the parts that are needed.",
+        INPUT,
+        "--download",
+    ),
+]
 NoChecksum = Annotated[
     bool,
     option(

@@ -15,7 +15,7 @@ import typer
 
 from bncli import __version__
 from bncli.arguments.completion import INSTRUCTION, whole_words
-from bncli.arguments.options import NoChecksum
+from bncli.arguments.options import Download, NoChecksum
 from bncli.arguments.output import Output
 from bncli.cli.delivery import Delivery
 from bncli.cli.flags import call, flags_of
@@ -91,19 +91,24 @@ def _with_output(name: str) -> Callable[..., ExitCode]:
     def run(**flags: Any) -> ExitCode:
         from bncli.gate.settings import load_settings
 
-        with reading(checksum=not (reads and flags.pop("no_checksum"))):
+        checksum = not (reads and flags.pop("no_checksum"))
+        download = reads and flags.pop("download")
+        with reading(checksum=checksum, download=download) as call_of:
             for setting, value in load_settings().items():
                 if setting in flags and flags[setting] in (None, []):
                     flags[setting] = value
             delivery = Delivery(call(Output, flags))
-            return delivery.deliver(call(function, flags))
+            report = call(function, flags)
+            call_of.check_unchanged()
+            return delivery.deliver(report)
 
     parameters = flags_of(function)
     if reads:
         kind = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(
-            inspect.Parameter("no_checksum", kind, default=False, annotation=NoChecksum)
-        )
+        parameters += [
+            inspect.Parameter("no_checksum", kind, default=False, annotation=NoChecksum),
+            inspect.Parameter("download", kind, default=False, annotation=Download),
+        ]
     parameters += flags_of(Output)
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     run.__name__ = name

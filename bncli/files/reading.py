@@ -14,10 +14,11 @@ from contextvars import ContextVar
 from dataclasses import field
 from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from bncli.errors import CorruptFileError, FileError
 from bncli.light import dataclass
+from bncli.paths import as_path, is_remote
 
 if TYPE_CHECKING:
     from bncli.files.held import HeldPath
@@ -31,6 +32,17 @@ OTHER = (
     "again."
 )
 
+
+class Elsewhere(Protocol):
+    """The files elsewhere of a call, as `bncli.files.remote` knows them."""
+
+    def check(self) -> None:
+        """Raise FileError where one has changed."""
+
+    def close(self) -> None:
+        """Remove what was downloaded."""
+
+
 Identity = tuple[int, int]
 """A file by its device and its number there, whatever names it has."""
 
@@ -39,14 +51,18 @@ Identity = tuple[int, int]
 class Reading:
     """What one call has read, and how it reads.
 
-    `checksum` says whether stored checksums are compared. `names` are the files as they were given,
-    `paths` where those lead. `notes` has what is to be said of the files that were read, each
-    sentence once. `renewed` has those that may be rewritten by what read them (a baseline), and
+    `checksum` says whether stored checksums are compared, `download` whether files elsewhere are
+    fetched as a whole. One that is not `kept` is nobody's. `store` is what `bncli.files.remote`
+    knows of files elsewhere, once there was one. `names` are the files as they were given, `paths`
+    where those lead. `notes` has what is to be said of the files that were read, each sentence
+    once. `renewed` has those that may be rewritten by what read them (a baseline), and
     by nothing else. `reports` are where reports will be written. `first` has the state in which
     each file was opened first, by its name as it was given.
     """
 
     checksum: bool = True
+    download: bool = False
+    kept: bool = True
     names: set[Path | str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
     renewed: set[str] = field(default_factory=set)
@@ -54,6 +70,12 @@ class Reading:
     identities: set[Identity] = field(default_factory=set)
     first: dict[Path | str, tuple[int, ...]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    store: Elsewhere | None = None
+
+    def check_unchanged(self) -> None:
+        """Raise FileError where a file elsewhere is another one than when this call began it."""
+        if self.store is not None:
+            self.store.check()
 
     def has_read(self, path: str | os.PathLike[str], *, renewing: bool = False) -> bool:
         """Whether `path` leads to a file that was read, by any name of it.
@@ -74,24 +96,29 @@ _CURRENT: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(*, checksum: bool = True) -> Iterator[Reading]:
+def reading(*, checksum: bool = True, download: bool = False) -> Iterator[Reading]:
     """A call of its own, which remembers what is read until it ends."""
-    token = _CURRENT.set(Reading(checksum))
+    call = Reading(checksum, download)
+    token = _CURRENT.set(call)
     try:
-        call = _CURRENT.get()
-        assert call is not None
         yield call
     finally:
         _CURRENT.reset(token)
+        if call.store is not None:
+            call.store.close()
 
 
 def current() -> Reading:
     """The current call; outside any call, a new one that is not kept."""
-    return _CURRENT.get() or Reading()
+    return _CURRENT.get() or Reading(kept=False)
 
 
 def open_to_read(path: Path | str) -> FileIO:
-    """The file, open for reading without a buffer, and remembered. Raises OSError as open does."""
+    """The file, open for reading without a buffer, and remembered.
+
+    Raises OSError as open does, FileError for a file elsewhere.
+    """
+    path = as_path(path) if isinstance(path, str) else path
     if hasattr(path, "opened"):
         return cast("HeldPath", path).opened()
     file = FileIO(path)
@@ -144,7 +171,7 @@ def read_into(file: FileIO, path: Path, offset: int, target: memoryview) -> None
 def remember_path(path: Path | str) -> None:
     """Remember a file that is about to be read, whether or not that will succeed."""
     call = _CURRENT.get()
-    if call is not None and path not in call.names:
+    if call is not None and path not in call.names and not is_remote(path):
         call.names.add(path)
         call.paths.add(os.path.realpath(path))
 

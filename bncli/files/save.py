@@ -12,6 +12,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import FileError, UsageError
 from bncli.files.reading import current
 from bncli.light import np
+from bncli.paths import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,6 +40,7 @@ def replacing(
     the disk, so that a power failure leaves the old file or the new one. Raises FileError where the
     file cannot be written, or was read by this call.
     """
+    refuse_elsewhere(path)
     if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
         raise FileError(
             path, "bncli read it in this call and does not overwrite it; name another file."
@@ -92,12 +94,14 @@ def _move_to_new(path: Path, target: Path) -> None:
 
 def check_new(path: Path) -> None:
     """Raise FileError where there is a file of that name."""
+    refuse_elsewhere(path)
     if path.exists():
         raise FileError(path, EXISTS)
 
 
 def check_new_folder(folder: Path) -> None:
     """Raise FileError where `folder` can be no new folder; one that is empty counts as new."""
+    refuse_elsewhere(folder)
     try:
         if not folder.parent.is_dir():
             raise FileError(
@@ -157,8 +161,15 @@ def umask() -> int:
     return mask
 
 
+def refuse_elsewhere(path: Path | str) -> None:
+    """Raise FileError for a URL."""
+    if is_remote(path):
+        raise FileError(path, "bncli writes local files only; write one, and upload that.")
+
+
 def check_writable(path: str) -> None:
     """Raise FileError, before any work is done, where a file cannot be written to `path`."""
+    refuse_elsewhere(path)
     folder = Path(path).parent
     try:
         os.path.realpath(path)  # fails where the current folder is gone

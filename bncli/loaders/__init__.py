@@ -14,6 +14,7 @@ from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics
 from bncli.loaders.names import find_name, quoted
 from bncli.loaders.registry import READ, TYPED, loader_of, loader_of_folder, whole_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
+from bncli.paths import as_path, begins_with, is_remote, without_scheme
 
 
 def open_file(path: Path | str) -> TensorFile:
@@ -23,7 +24,7 @@ def open_file(path: Path | str) -> TensorFile:
     known at their end. Raises FileError: missing, of a kind that is not read, cut short,
     inconsistent or hostile.
     """
-    path = Path(path)
+    path = as_path(path)
     if path == STANDARD_INPUT:
         from bncli.loaders.standard_input import open_standard_input
 
@@ -137,8 +138,14 @@ def _refuse_layers(file: TensorFile, name: str, error: MissingTensorError) -> No
 def split_spec(spec: str) -> tuple[Path, str]:
     """`PATH::NAME` as its path and name, the name "" where there is none.
 
-    A path that itself contains "::" is taken as it is where such a file exists.
+    A path that itself contains "::" is taken as it is where such a file exists. In a URL the first
+    "::" behind the host ends the path.
     """
+    if is_remote(spec):
+        begin = begins_with(spec)
+        url, _, name = spec[begin:].partition("::")
+        return as_path(spec[:begin] + url), name
+    spec = without_scheme(spec)
     if os.path.exists(spec):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         return Path(spec), ""
     cuts = [at for at in range(len(spec)) if spec.startswith("::", at)]

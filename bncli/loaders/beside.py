@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.names import quoted
+from bncli.paths import RemotePath
 
 LONGEST_NAME, LONGEST_PART = 1024, 255
 """The bytes of a path, and of each folder in it, that file systems take."""
@@ -25,6 +26,8 @@ def beside(model: Path, name: str) -> Path:
             f"it names {quoted(name) or 'nothing'} as a file that belongs to it, but such files lie"
             " beside it or in folders below; download or save it again.",
         )
+    if isinstance(model, RemotePath):
+        return model.with_name(name)
     path = Path(model).parent / name  # of bytes that are held in memory, the path alone
     check_link(model, path)
     return path
@@ -32,6 +35,8 @@ def beside(model: Path, name: str) -> Path:
 
 def check_link(model: Path, path: Path) -> None:
     """Raise UnsupportedFileError where a file of a model is a link that leads out of its folder."""
+    if isinstance(model, RemotePath):
+        return
     folder = Path(model).parent
     if not os.path.lexists(path):
         return

@@ -20,6 +20,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
 from bncli.loaders.registry import STATISTICS, ZIP
 from bncli.model import TensorFile
+from bncli.paths import as_path
 
 if TYPE_CHECKING:
     from bncli.loaders.pickle_records import Pickle
@@ -42,7 +43,7 @@ class Source:
         self.path = path
         self._file = file
         self.start = start
-        self.size = os.fstat(file.fileno()).st_size if stop is None else stop
+        self.size = file.seek(0, os.SEEK_END) if stop is None else stop
         self.head = self.read(start, min(HEAD, self.size - start))
 
     def inside(self, start: int, stop: int) -> Source:
@@ -169,7 +170,7 @@ def check_regular(path: Path) -> None:
 
 def is_statistics_file(path: Path | str) -> bool:
     """Whether it is a statistics file, by its header's name alone; no for what cannot be opened."""
-    path = Path(path)
+    path = as_path(path)
     if path == STANDARD_INPUT:
         return False
     try:

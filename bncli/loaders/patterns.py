@@ -12,6 +12,7 @@ from typing import Any
 
 from bncli.errors import FileError
 from bncli.loaders import split_spec
+from bncli.paths import RemotePath, as_path
 
 MOST_SETS = 4
 """Brackets in a pattern that are read as themselves one by one; of more, all or none."""
@@ -28,6 +29,9 @@ def expanded(specs: Sequence[str], key: Callable[[str], Any] | None = None) -> l
     every: list[str] = []
     for spec in specs:
         path, name = split_spec(spec)
+        if isinstance(path, RemotePath):
+            every += _elsewhere(path, name, key)
+            continue
         if not glob.has_magic(str(path)) or os.path.lexists(path):
             every.append(spec)
             continue
@@ -44,6 +48,19 @@ def expanded(specs: Sequence[str], key: Callable[[str], Any] | None = None) -> l
             raise FileError(path, "no file fits this pattern.")
         every += [f"{file}::{name}" if name else file for file in found]
     return once(every)
+
+
+def _elsewhere(path: RemotePath, name: str, key: Callable[[str], Any] | None) -> list[str]:
+    """The specs that a URL means, which may be a pattern; its store says what fits."""
+    if not path.magic or (set(path.magic) <= set("?[") and path.exists()):
+        files = [str(path)]
+    else:
+        from bncli.files.remote import fitting
+
+        files = sorted((str(as_path(url)) for url in fitting(path)), key=key)
+    if not files:
+        raise FileError(path, "no file fits this pattern.")
+    return [f"{file}::{name}" if name else file for file in files]
 
 
 def once(specs: Sequence[str]) -> list[str]:
@@ -68,7 +85,7 @@ def _readings(pattern: str) -> Iterator[str]:
 def _normal(spec: str) -> tuple[str, str]:
     """The file and the name that a spec means, however it is written."""
     path, name = split_spec(spec)
-    return os.path.normpath(path), name
+    return str(path) if isinstance(path, RemotePath) else os.path.normpath(path), name
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

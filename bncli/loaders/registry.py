@@ -6,7 +6,6 @@ a new kind of folder is one with the three of `interface.FolderLoader`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from importlib import import_module
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bncli.light import dataclass
+from bncli.paths import lexists
 
 if TYPE_CHECKING:
     from bncli.loaders.interface import FolderLoader, Loader, Source
@@ -152,7 +152,7 @@ FOLDERS: tuple[Folder, ...] = (
 def whole_of(path: Path) -> Path:
     """What to open for the model of which `path` is a part or a short name; else `path` itself."""
     for row in FOLDERS:
-        if re.search(rf"(?:{row.parts})$", path.name) or not os.path.lexists(path):
+        if re.search(rf"(?:{row.parts})$", path.name) or not lexists(path):
             whole = _folder_loader(row).whole_of(path)
             if whole is not None:
                 return whole
@@ -162,7 +162,7 @@ def whole_of(path: Path) -> Path:
 def kind_of_folder(folder: Path) -> Folder | None:
     """The first kind of model that a folder is; None where it is none, or cannot be read."""
     for row in FOLDERS:
-        marked = any(os.path.lexists(folder / mark) for mark in row.marks)
+        marked = any(lexists(folder / mark) for mark in row.marks)
         if marked and _folder_loader(row).is_whole(folder):
             return row
     return None

@@ -5,7 +5,6 @@ A shard says little alone: the weight of a layer may lie in one and its statisti
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import field
 from pathlib import Path
@@ -16,6 +15,7 @@ from bncli.loaders.interface import is_statistics_file
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS, kind_of_folder
 from bncli.model import TensorFile
+from bncli.paths import RemotePath, names_in
 
 NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\..+)")
 """How shards are called: model-00001-of-00003.safetensors. Some number them from 0."""
@@ -42,7 +42,7 @@ def models_with(folder: Path) -> list[str]:
     row = kind_of_folder(folder)
     if row is None or row.name == "deepspeed":  # whose files end as those of other models
         return []
-    names = sorted(os.listdir(folder))  # noqa: PTH208 (names, no paths)
+    names = sorted(names_in(folder))
     mark = next(mark for mark in row.marks if mark in names)
     others = [
         name
@@ -118,7 +118,12 @@ class Models:
         return Shards(files, missing)
 
     def _index_of(self, path: Path) -> Path | None:
-        """The index that names the file, in its folder or the one above."""
+        """The index that names the file, in its folder or the one above.
+
+        A folder elsewhere, which may be long, is listed for a file alone that is called a shard.
+        """
+        if isinstance(path, RemotePath) and NUMBERED.fullmatch(path.name) is None:
+            return None
         for folder in path.parents[:2]:
             if folder not in self._indexes:
                 self._indexes[folder] = {
@@ -160,7 +165,7 @@ class Models:
     def _listed(self, folder: Path) -> list[str]:
         if folder not in self._names:
             try:
-                self._names[folder] = sorted(os.listdir(folder))  # noqa: PTH208 (names, no paths)
+                self._names[folder] = sorted(names_in(folder))
             except OSError:
                 self._names[folder] = []
         return self._names[folder]

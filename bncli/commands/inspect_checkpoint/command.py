@@ -90,14 +90,13 @@ def inspect_checkpoint(
     whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, and a state_dict does
     not), and are assumed otherwise.
     """
-    from pathlib import Path
-
     from bncli.arguments.checkpoints import as_models, refuse_globs
     from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
     from bncli.loaders import open_model
     from bncli.loaders.patterns import expanded
+    from bncli.paths import as_path
     from bncli.report import in_order
 
     settings = LayerSettings.parsed(eps, momentum)
@@ -105,7 +104,7 @@ def inspect_checkpoint(
     seen = Judged()
     for path, name in files.each():
         with files.judging(path):
-            seen.add(judge(open_model(Path(path)), name, layer or [], settings, expect_layers))
+            seen.add(judge(open_model(as_path(path)), name, layer or [], settings, expect_layers))
     if layer and seen.found and not seen.rows:
         refuse_globs(f"--layer {' '.join(layer)}", layer, seen.found)
     if seen.found:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bncli.errors import BncliError, FileError
 from bncli.light import dataclass
 from bncli.loaders import split_spec
+from bncli.paths import RemotePath, as_path
 from bncli.process.progress import progress
 from bncli.report import Unread
 
@@ -47,7 +48,7 @@ class Files:
         except BncliError as error:
             if not self.several:
                 raise
-            own = isinstance(error, FileError) and error.path == Path(path)
+            own = isinstance(error, FileError) and error.path == as_path(path)
             problem = error.problem if isinstance(error, FileError) and own else str(error)
             self.unread.append(Unread(path, problem))
         else:
@@ -56,6 +57,8 @@ class Files:
 
 def _size(path: Path) -> int:
     """A file's bytes; 0 where that is not known."""
+    if isinstance(path, RemotePath):
+        return 0  # which would be a request for each before the first is read
     try:
         return path.stat().st_size
     except (OSError, ValueError):

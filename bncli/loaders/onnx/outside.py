@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, MissingDataError, UnsupportedFileError
@@ -10,6 +9,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.loaders.beside import beside
 from bncli.loaders.interface import check_regular
 from bncli.loaders.names import quoted
+from bncli.paths import lexists
 
 
 class Outside:
@@ -45,7 +45,7 @@ class Outside:
     def _look(self, location: str) -> tuple[Path, int]:
         """A data file and its size; it lies beside the model or below, wherever links lead."""
         path = beside(self.model, location.removeprefix("./"))
-        if not os.path.lexists(path):
+        if not lexists(path):
             raise MissingDataError(
                 self.model,
                 f"its tensors are in {quoted(location)}, which is missing; download it too, into"

@@ -1,0 +1,69 @@
+"""Files in stores and on servers, read in ranges; fsspec's drivers know how.
+
+Imported only when a path that is a URL is asked something. `store` is what one call knows of them,
+`transport` and `web` are the ways to the bytes, `pieces` what of a file is held, and `drivers` and
+`failures` say what is missing or went wrong, without a credential.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from io import FileIO
+from typing import TYPE_CHECKING
+
+from bncli.files.reading import current
+from bncli.files.remote.store import Store
+
+if TYPE_CHECKING:
+    from bncli.paths import RemotePath
+
+_outside = Store()
+"""What is known outside of any call, for who uses Python."""
+
+
+def store() -> Store:
+    """What the current call knows of files elsewhere."""
+    call = current()
+    if not call.kept:
+        return _outside
+    if call.store is None:
+        call.store = Store(download=call.download)
+    store = call.store
+    assert isinstance(store, Store)
+    return store
+
+
+def opened(path: RemotePath) -> FileIO:
+    """The file for reading, all calls of one over the same pieces. Raises FileError."""
+    return store().file(path).opened()
+
+
+def exists(path: RemotePath) -> bool:
+    """Whether it is there and given out. Raises FileError where that is not known."""
+    return store().exists(path)
+
+
+def is_dir(path: RemotePath) -> bool:
+    """Whether it is a folder. Raises FileError where that is not known."""
+    return store().is_dir(path)
+
+
+def stat(path: RemotePath) -> os.stat_result:
+    """Its kind and size. Raises FileError."""
+    return store().stat(path)
+
+
+def names_in(path: RemotePath) -> list[str]:
+    """The names in a folder. Raises OSError where they cannot be listed."""
+    return store().names_in(path)
+
+
+def fitting(path: RemotePath) -> list[str]:
+    """The URLs that fit a pattern, sorted. Raises FileError."""
+    return store().fitting(path)
+
+
+def prefetch(path: RemotePath, ranges: Iterable[tuple[int, int]]) -> None:
+    """Say which bytes will be read, each range as (start, stop), so that few requests suffice."""
+    store().file(path).prefetch(ranges)

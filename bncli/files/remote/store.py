@@ -1,0 +1,277 @@
+"""What one call knows of files elsewhere: each is looked at once, and read over the same pieces."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from bncli.errors import FileError, UnsupportedFileError
+from bncli.files.remote.drivers import file_system
+from bncli.files.remote.failures import AbsentError, HiddenError, absent, explained
+from bncli.files.remote.pieces import IN_FLIGHT, Pieces, Shelf
+from bncli.files.remote.transport import DriverFile, State, Transport, persistently
+from bncli.paths import WEB, RemotePath
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Result = TypeVar("Result")
+
+
+class RemoteFile:
+    """A file elsewhere, with what is held of it. Raises FileError where it cannot be had."""
+
+    def __init__(self, path: RemotePath, transport: Transport, shelf: Shelf) -> None:
+        self.path = path
+        self.transport = transport
+        self.fetched = False
+        self.state, head = self._asked(transport.begin)
+        self.pieces = Pieces(self.state.size, self._fetch, shelf)
+        self.pieces.put(0, head)
+        self.fetched = bool(head)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.state.size
+
+    def opened(self) -> FileIO:
+        """A reader with a place of its own."""
+        return cast("FileIO", Reader(self.pieces))
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Say which bytes will be read."""
+        self.pieces.announce(ranges)
+
+    def check(self) -> None:
+        """Raise FileError where it is not what it was when its first byte was read."""
+        if self.fetched:
+            self.fetched = False
+            now = self._asked(self.transport.state)
+            self._asked(lambda: self.state.check(now))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        self.fetched = True
+        return self._asked(lambda: self.transport.fetch(start, stop, self.state))
+
+    def _asked(self, call: Callable[[], Result]) -> Result:
+        return asked(self.path, call)
+
+
+class Downloaded:
+    """A file that was fetched as a whole, into a temporary file."""
+
+    def __init__(self, path: RemotePath, transport: Transport, folder: Path) -> None:
+        handle, name = tempfile.mkstemp(dir=folder)
+        self.path = path
+        self._local = Path(name)
+        with os.fdopen(handle, "w+b") as target:
+
+            def whole() -> State:
+                target.seek(0)
+                target.truncate()
+                return transport.download(target)
+
+            self.state = asked(path, whole)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.state.size
+
+    def opened(self) -> FileIO:
+        """The temporary file."""
+        return FileIO(self._local)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """All is there."""
+
+    def check(self) -> None:
+        """One answer gave all of it."""
+
+
+class Reader(io.RawIOBase):
+    """A file to read from, alike a `FileIO` in all that reading takes; it has no descriptor."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place. Raises OSError for one before the file."""
+        origin = {os.SEEK_CUR: self._at, os.SEEK_END: self._pieces.size}.get(whence, 0)
+        if origin + offset < 0:
+            raise OSError("a place before the file")
+        self._at = origin + offset
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer as far as the file reaches."""
+        count = self._pieces.read_into(self._at, memoryview(buffer).cast("B"))
+        self._at += count
+        return count
+
+    def readall(self) -> bytes:
+        """All that is behind the place."""
+        data = bytearray(max(self._pieces.size - self._at, 0))
+        self.readinto(data)
+        return bytes(data)
+
+
+class Store:
+    """The files elsewhere that one call has asked about; with `download`, fetched as a whole."""
+
+    def __init__(self, *, download: bool = False) -> None:
+        self._download = download
+        self._shelf = Shelf()
+        self._lock = threading.RLock()
+        self._files: dict[str, RemoteFile | Downloaded | FileError] = {}
+        self._folders: dict[str, bool] = {}
+        self._systems: dict[RemotePath, tuple[Any, str]] = {}
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def file(self, path: RemotePath) -> RemoteFile | Downloaded:
+        """The file; what was wrong with it stays so. Raises FileError."""
+        with self._lock:
+            known = self._files.get(path.url)
+            if known is None:
+                try:
+                    known = self._opened(path)
+                except FileError as error:
+                    known = error
+                self._files[path.url] = known
+        if isinstance(known, FileError):
+            raise known
+        return known
+
+    def _opened(self, path: RemotePath) -> RemoteFile | Downloaded:
+        system, inside = self._system(path)
+        transport: Transport = DriverFile(system, inside)
+        if path.url.lower().startswith(WEB) and hasattr(system, "set_session"):
+            from bncli.files.remote.web import WebFile
+
+            transport = WebFile(system, inside)
+        if not self._download:
+            return RemoteFile(path, transport, self._shelf)
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="bncli-", ignore_cleanup_errors=True
+            )
+        return Downloaded(path, transport, Path(self._temporary.name))
+
+    def _system(self, path: RemotePath) -> tuple[Any, str]:
+        if path not in self._systems:
+            self._systems[path] = file_system(path)
+        return self._systems[path]
+
+    def exists(self, path: RemotePath) -> bool:
+        """Whether it is a file or a folder. A server that hides what is there says no, too."""
+        try:
+            return self.is_dir(path) or self.file(path).size >= 0
+        except HiddenError:
+            return False
+
+    def is_dir(self, path: RemotePath) -> bool:
+        """Whether it is a folder; a web server has none."""
+        if path.url.lower().startswith(WEB):
+            return False
+        if path.url not in self._folders:
+            self._folders[path.url] = self._is_folder(path)
+        return self._folders[path.url]
+
+    def _is_folder(self, path: RemotePath) -> bool:
+        if not path.url.endswith("/"):
+            try:
+                self.file(path)
+            except (HiddenError, UnsupportedFileError):
+                pass
+            else:
+                return False
+        system, inside = self._system(path)
+        return asked(path, lambda: bool(system.isdir(inside)))
+
+    def stat(self, path: RemotePath) -> os.stat_result:
+        """Its kind and size."""
+        if self.is_dir(path):
+            return os.stat_result((stat.S_IFDIR, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+        size = self.file(path).size
+        return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, size, 0, 0, 0))
+
+    def names_in(self, path: RemotePath) -> list[str]:
+        """The names in a folder. Raises OSError where they cannot be listed."""
+        if path.url.lower().startswith(WEB):
+            raise OSError("a web server lists nothing")
+        system, inside = self._system(path)
+        try:
+            found = asked(path, lambda: system.ls(inside, detail=False))
+        except FileError as error:
+            raise OSError(error.problem) from None
+        names = (str(each).rstrip("/").rpartition("/")[2] for each in found)
+        return [name for name in names if name]
+
+    def fitting(self, path: RemotePath) -> list[str]:
+        """The URLs that fit a pattern, sorted; folders are none. Raises FileError."""
+        system, inside = self._system(path)
+
+        def found() -> list[str]:
+            try:
+                every: dict[str, dict[str, Any]] = system.glob(inside, detail=True)
+            except ValueError:
+                raise FileError(
+                    path, "it is no pattern of fsspec's; ** stands for whole folders alone."
+                ) from None
+            return sorted(name for name, info in every.items() if info["type"] != "directory")
+
+        url = path.url
+        front = url.removesuffix(inside) if url.endswith(inside) else ""
+        if not front and inside.startswith("/") and url.endswith(inside[1:]):
+            front = url.removesuffix(inside[1:])  # memory://run has the path /run
+            return [front + name[1:] for name in asked(path, found)]
+        if not front and inside != url:
+            return [str(system.unstrip_protocol(name)) for name in asked(path, found)]
+        return [front + name for name in asked(path, found)]
+
+    def check(self) -> None:
+        """Raise FileError where a file is not what it was when it was first read."""
+        files = [file for file in self._files.values() if not isinstance(file, FileError)]
+        if len(files) == 1:
+            files[0].check()
+        elif files:
+            with ThreadPoolExecutor(IN_FLIGHT) as pool:
+                list(pool.map(lambda file: file.check(), files))
+
+    def close(self) -> None:
+        """Remove what was downloaded."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+
+def asked(path: RemotePath, call: Callable[[], Result]) -> Result:
+    """What a driver answers, after some tries. Raises FileError."""
+    try:
+        return persistently(call)
+    except AbsentError:
+        raise absent(path) from None
+    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+        raise explained(path, error) from None
