@@ -162,8 +162,8 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 23, 4),
-        ("compute x.npy -f json", "numpy typer", 72, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 87, 17),
+        ("compute x.npy -f json", "numpy typer", 74, 10),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 88, 17),
         ("rules", "rich.console rich.table typer", 90, 6),
     ],
 )

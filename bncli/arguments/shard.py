@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from bncli.arguments import options
 from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.loaders.names import quoted
@@ -34,6 +35,19 @@ class Shard:
     def __str__(self) -> str:
         """As it is typed."""
         return f"{self.k}/{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFlags:
+    """Which part of a larger run a call is."""
+
+    shard: options.ShardText = None
+    resume: options.Resume = False
+
+    @property
+    def given(self) -> str:
+        """The first of the flags that was given, "" for none."""
+        return "--shard" if self.shard is not None else "--resume" if self.resume else ""
 
 
 def parse_shard(text: str | None, environment: Mapping[str, str] | None = None) -> Shard | None:

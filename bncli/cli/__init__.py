@@ -15,7 +15,7 @@ import typer
 
 from bncli import __version__
 from bncli.arguments.completion import INSTRUCTION, whole_words
-from bncli.arguments.options import Download, NoChecksum
+from bncli.arguments.options import AllowMissingParts, Download, NoChecksum
 from bncli.arguments.output import Output
 from bncli.cli.delivery import Delivery
 from bncli.cli.flags import call, flags_of
@@ -72,7 +72,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     if first in by_typed:
         everything = {by_typed[first]: everything[by_typed[first]]}
     for name, entry in everything.items() if first not in ALONE else ():
-        run = _with_output(name) if name in COMMANDS else _printed(name)
+        run = _with_output(name, arguments) if name in COMMANDS else _printed(name)
         app.command(typed(name), cls=Command, short_help=entry.purpose)(run)
     return app
 
@@ -83,17 +83,17 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _with_output(name: str) -> Callable[..., ExitCode]:
+def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]:
     """The command with the flags of `Output` added, its report rendered, its exit code returned."""
     function = command(name)
-    reads = COMMANDS[name].reads
+    added = _reading_flags(name)
 
     def run(**flags: Any) -> ExitCode:
         from bncli.gate.settings import load_settings
 
-        checksum = not (reads and flags.pop("no_checksum"))
-        download = reads and flags.pop("download")
-        with reading(checksum=checksum, download=download) as call_of:
+        how = {flag: flags.pop(flag) for flag in added}
+        checksum = not how.pop("no_checksum", False)
+        with reading(checksum=checksum, arguments=arguments, **how) as call_of:
             for setting, value in load_settings().items():
                 if setting in flags and flags[setting] in (None, []):
                     flags[setting] = value
@@ -103,18 +103,26 @@ def _with_output(name: str) -> Callable[..., ExitCode]:
             return delivery.deliver(report)
 
     parameters = flags_of(function)
-    if reads:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        parameters += [
-            inspect.Parameter("no_checksum", kind, default=False, annotation=NoChecksum),
-            inspect.Parameter("download", kind, default=False, annotation=Download),
-        ]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters += [
+        inspect.Parameter(flag, kind, default=False, annotation=annotation)
+        for flag, annotation in added.items()
+    ]
     parameters += flags_of(Output)
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     run.__name__ = name
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     return run
+
+
+def _reading_flags(name: str) -> dict[str, Any]:
+    """The flags of how files are read that a command has without a word of its own."""
+    entry = COMMANDS[name]
+    return {
+        **({"no_checksum": NoChecksum, "download": Download} if entry.reads else {}),
+        **({"allow_missing_parts": AllowMissingParts} if entry.merges else {}),
+    }
 
 
 def _printed(name: str) -> Callable[[], None]:

@@ -61,6 +61,7 @@ class Delivery:
             refuse_overwriting(path, "--output")
         if flags.update_baseline and flags.baseline:
             refuse_overwriting(flags.baseline, "--baseline", renewing=True)
+        report = _with_missing(report)
         report = replace(report, tables=tuple(map(Table.shortened, report.tables)))
         report, said = self._counted(report)
         if callable(report.answer):
@@ -155,6 +156,15 @@ def _read_baseline(path: str, *, update: bool) -> Baseline:
         if not Path(path).exists():
             return Baseline()
     return read_baseline(path)
+
+
+def _with_missing(report: Report) -> Report:
+    """The report, with a finding for parts that its numbers were to be of, too."""
+    if not (missing := current().missing):
+        return report
+    from bncli.rulebook.parts import missing_parts
+
+    return replace(report, findings=(*report.findings, *map(missing_parts, missing)))
 
 
 def _write(path: str, text: str) -> None:

@@ -34,7 +34,8 @@ class Entry:
 
     `purpose` is one sentence that fits a line of the list of commands, `question` the heading that
     the command is listed under. `flags` are those that most users want first. `needs` says what a
-    call cannot do without. A command that `reads` files gets the flag of how they are read.
+    call cannot do without. A command that `reads` files gets the flag of how they are read, and one
+    that `merges` the parts of a whole that of what may be missing.
     """
 
     question: str
@@ -43,6 +44,7 @@ class Entry:
     flags: tuple[str, ...] = ()
     needs: str = ""
     reads: bool = True
+    merges: bool = False
 
 
 COMMANDS = {
@@ -65,6 +67,7 @@ COMMANDS = {
         ),
         ("--checkpoint", "--data", "--input-key", "--metric", "--try", "--frozen", "--verbose"),
         needs="a model and its data, or statistics files that bncli capture saved",
+        merges=True,
     ),
     "recalibrate": Entry(
         LIVE,
@@ -93,6 +96,7 @@ COMMANDS = {
             "--verbose",
         ),
         needs="a model and its data, or --stats with files that bncli capture saved",
+        merges=True,
     ),
     "capture": Entry(
         LIVE,
@@ -138,6 +142,7 @@ COMMANDS = {
         ),
         ("--layer", "--sort", "--eps", "--fail-on", "--baseline", "--format", "--verbose"),
         needs="a checkpoint",
+        merges=True,
     ),
     "compare_checkpoints": Entry(
         CHECKPOINT,
@@ -210,6 +215,7 @@ COMMANDS = {
         ),
         ("--against", "--training", "--state", "--eps", "--momentum", "--save-output", "--verbose"),
         needs="a tensor, or numbers with --values",
+        merges=True,
     ),
     "trace": Entry(
         TENSOR,
@@ -262,6 +268,7 @@ COMMANDS = {
             "--verbose",
         ),
         needs="batches, from files, --values or --generate",
+        merges=True,
     ),
     "conventions": Entry(
         REFERENCE,

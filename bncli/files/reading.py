@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import field
 from io import FileIO
@@ -43,6 +43,20 @@ class Elsewhere(Protocol):
         """Remove what was downloaded."""
 
 
+@dataclass(frozen=True, slots=True)
+class MissingParts:
+    """Shards that are not among the parts at hand, of which `path` is the first.
+
+    `n` is how many shards the whole has, 0 where that is no longer known, and `share` the part of
+    the inputs' bytes that is missing.
+    """
+
+    path: str
+    shards: tuple[int, ...]
+    n: int
+    share: float
+
+
 Identity = tuple[int, int]
 """A file by its device and its number there, whatever names it has."""
 
@@ -57,12 +71,15 @@ class Reading:
     where those lead. `notes` has what is to be said of the files that were read, each sentence
     once. `renewed` has those that may be rewritten by what read them (a baseline), and
     by nothing else. `reports` are where reports will be written. `first` has the state in which
-    each file was opened first, by its name as it was given.
+    each file was opened first, by its name as it was given. `arguments` are those of the call.
+    `allow_missing_parts` says that a whole may lack parts, and `missing` which ones it lacks.
     """
 
     checksum: bool = True
     download: bool = False
     kept: bool = True
+    arguments: tuple[str, ...] = ()
+    allow_missing_parts: bool = False
     names: set[Path | str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
     renewed: set[str] = field(default_factory=set)
@@ -71,11 +88,19 @@ class Reading:
     first: dict[Path | str, tuple[int, ...]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     store: Elsewhere | None = None
+    missing: list[MissingParts] = field(default_factory=list)
 
     def check_unchanged(self) -> None:
         """Raise FileError where a file elsewhere is another one than when this call began it."""
         if self.store is not None:
             self.store.check()
+
+    def may_renew(self, path: str) -> None:
+        """Let a file that was read be replaced by what holds all that it held."""
+        self.paths.discard(os.path.realpath(path))
+        with suppress(OSError, ValueError):
+            there = os.stat(path)  # noqa: PTH116 (as fstat below)
+            self.identities.discard((there.st_dev, there.st_ino))
 
     def has_read(self, path: str | os.PathLike[str], *, renewing: bool = False) -> bool:
         """Whether `path` leads to a file that was read, by any name of it.
@@ -96,9 +121,20 @@ _CURRENT: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(*, checksum: bool = True, download: bool = False) -> Iterator[Reading]:
+def reading(
+    *,
+    checksum: bool = True,
+    download: bool = False,
+    arguments: Sequence[str] = (),
+    allow_missing_parts: bool = False,
+) -> Iterator[Reading]:
     """A call of its own, which remembers what is read until it ends."""
-    call = Reading(checksum, download)
+    call = Reading(
+        checksum=checksum,
+        download=download,
+        arguments=tuple(arguments),
+        allow_missing_parts=allow_missing_parts,
+    )
     token = _CURRENT.set(call)
     try:
         yield call

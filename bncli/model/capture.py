@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
 from bncli.model.layers import BatchNormState
+from bncli.model.part import Part
 
 if TYPE_CHECKING:
     from bncli.model.arrays import FloatArray, IntArray
@@ -177,9 +178,9 @@ class Capture:
     `fingerprint` holds CRC-32 sums by name, each missing where it is not known: `weights`, of all
     tensors but running statistics and counters; `running_statistics`; and `checkpoint`, of the
     weights as the checkpoint stores them that the model was loaded from (several, with a space
-    between, where captures of the same weights were merged). `shard` is (K, N). `per_batch` has,
-    where it was asked for, every batch's `count` (batches,), `mean` and biased `var` (batches,
-    num_features) of a layer.
+    between, where captures of the same weights were merged). `part` says which shard of which
+    inputs it is. `per_batch` has, where it was asked for, every batch's `count` (batches,), `mean`
+    and biased `var` (batches, num_features) of a layer.
     """
 
     layers: tuple[WatchedLayer, ...]
@@ -195,10 +196,15 @@ class Capture:
     left_out: tuple[str, ...] = ()
     source: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
-    shard: tuple[int, int] = (0, 1)
+    part: Part = Part()
     per_batch: Mapping[tuple[str, Propagation], Mapping[str, FloatArray]] = field(
         default_factory=dict
     )
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(K, N), K from 0."""
+        return self.part.k, self.part.n
 
     @property
     def input(self) -> WatchedLayer | None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
+MOST_INPUTS = 100_000
+"""Inputs that a whole lists one by one, in some 10 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartInput:
     """One input as it was when it was read: its path as given, its bytes, and a mark of them."""
@@ -88,14 +92,30 @@ def whole_of(parts: Sequence[Part], missing: Sequence[int] = ()) -> Part:
     The same for any order of them.
     """
     first = min(parts, key=lambda part: part.k)
-    inputs = sorted(each for part in parts for each in _rows(part))
-    return replace(
-        first,
-        k=0,
-        n=1,
-        inputs=tuple(PartInput(*row) for row in inputs),
-        missing=tuple(sorted(missing)),
+    return replace(first, k=0, n=1, inputs=_inputs(parts), missing=tuple(sorted(missing)))
+
+
+def together(parts: Sequence[Part]) -> Part:
+    """Several wholes as one, with the flags that they share, the same for any order of them."""
+    if len(parts) == 1:
+        return parts[0]
+    shared = set.intersection(*(set(part.flags.items()) for part in parts))
+    versions = set.intersection(*(set(part.versions.items()) for part in parts))
+    return Part(
+        inputs=_inputs(parts),
+        number=sum(part.number for part in parts),
+        nbytes=sum(part.nbytes for part in parts),
+        flags=dict(sorted(shared)),
+        versions=dict(sorted(versions)),
+        missing=tuple(sorted({k for part in parts for k in part.missing})),
     )
+
+
+def _inputs(parts: Sequence[Part]) -> tuple[PartInput, ...]:
+    """All inputs, in order; none where they are more than a file should list."""
+    if sum(len(part.inputs) for part in parts) > MOST_INPUTS:
+        return ()
+    return tuple(PartInput(*row) for row in sorted(row for part in parts for row in _rows(part)))
 
 
 def _rows(part: Part) -> list[tuple[str, int, str]]:

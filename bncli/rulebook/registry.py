@@ -14,6 +14,7 @@ from bncli.rulebook import (
     comparison,
     many,
     norms,
+    parts,
     running,
     stored_batch,
 )
@@ -34,6 +35,7 @@ MODULES = (
     batch_rules,
     comparison,
     norms,
+    parts,
     running,
     stored_batch,
 )

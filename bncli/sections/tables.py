@@ -75,6 +75,11 @@ def channels_table(
     return Table("channels", "Channels", CHANNEL_COLUMNS, rows, left_out=left_out)
 
 
+def empty_channels_table() -> Table:
+    """The table of channels where no batch was looked at."""
+    return Table("channels", "Channels", CHANNEL_COLUMNS, [])
+
+
 def inputs_table(labels: list[str], parts: list[ChannelStats], shown: Sequence[int]) -> Table:
     """The batch statistics of each input by itself."""
     at, left_out = first_shown(shown, len(parts))

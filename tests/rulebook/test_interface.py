@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.cli import main
 from bncli.report import Certainty, Severity
 from bncli.rulebook import FAMILIES, RULES, registry
 from bncli.rulebook.interface import Rule, examples, name_channels, percent, span, times
@@ -112,6 +113,13 @@ def plant_ambiguous_axes(save):
     return save("x.npy", normal(16, 6, 6)), "input"
 
 
+def plant_missing_parts(save):
+    for k in range(3):
+        save(f"x{k}.npy", normal(16, 3))
+    main(["compute", "x*.npy", "--shard", "1/3", "--save-stats", "part1.npz", "--quiet"])
+    return "part1.npz", "part1.npz", "--allow-missing-parts"
+
+
 def plant_inverted(save):
     return save("x.npy", normal(800, 3)), "momentum", "--momentum", "0.9", "--batch-size", "16"
 
@@ -196,6 +204,7 @@ PLANTED = {
     "BN904": plant_made_otherwise,
     "BN905": plant_unexplained,
     "BN906": plant_nothing_updated,
+    "BN907": plant_missing_parts,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 

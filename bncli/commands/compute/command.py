@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
 from bncli.arguments.options import option
+from bncli.arguments.shard import ScaleFlags
+from bncli.errors import UsageError
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
+    from bncli.commands.compute.sums_first import Task
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
@@ -34,6 +37,7 @@ def compute(
     save_output: options.SaveOutput = None,
     save_stats: options.SaveStats = None,
     per_batch: options.PerBatch = False,
+    scale: ScaleFlags,
     threads: options.Threads = None,
 ) -> Report:
     """Show a batch's statistics, channel by channel, and check them against PyTorch.
@@ -59,8 +63,18 @@ def compute(
     saving = Saving(save_output, save_stats, per_batch)
     specs = [file for spec in inputs for file in expanded([spec])]
     stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
+    task = None
+    if scale.given:
+        from bncli.commands.compute.sums_first import sums_first, task_of
+
+        if stored is not None:
+            raise UsageError(f"{scale.given} is for tensors; {specs[0]} holds their statistics.")
+        task = task_of(specs, scale, reading, layer, comparison, saving)
+        if task.nothing:
+            return _nothing(task)
+        stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
     given = reading.open(specs, layer.state) if stored is None else stored.given
-    flags = layer if stored is None else stored.flags(layer)
+    flags = layer if stored is None or task is not None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)
     run = resolve_layer(flags, given)
     check_count(given, run)
@@ -74,7 +88,9 @@ def compute(
     facts = _facts(given, run, done, labels)
     if stored is not None:
         facts |= stored.facts
-    saved, notes = saving.write(given, run, flags, done, stored.capture if stored else None)
+    if task is not None:
+        facts |= {"shard": str(task.shard)}
+    saved, notes = saving.write(given, run, (reading, flags), done, stored)
     facts |= saved
     compared = None
     if library is not None:
@@ -99,9 +115,23 @@ def compute(
         tables=tuple(tables),
         findings=tuple(findings),
         verdict=compared.verdict if compared else "" if findings else said,
-        read=(*given.read, *run.read),
+        read=(*(given.read if task is None else task.files), *run.read),
         checked=compared.checked if compared else {},
         about=about_pass(given, run),
+    )
+
+
+def _nothing(task: Task) -> Report:
+    """The report of a shard without inputs."""
+    from bncli.sections.tables import empty_channels_table
+
+    return Report(
+        command="compute",
+        facts={"shard": str(task.shard)},
+        tables=(empty_channels_table(),),
+        verdict=task.nothing,
+        nothing_checked=True,
+        checked={"": []},
     )
 
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.errors import UsageError
 from bncli.light import dataclass, np
+from bncli.model.part import Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bncli.arguments.flags import LayerFlags
+    from bncli.arguments.flags import InputFlags, LayerFlags
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.batchnorm import Normalization
+    from bncli.commands.compute.stored import Stored
     from bncli.model import BatchNormState, TensorRef
     from bncli.model.capture import Capture
     from bncli.moments.one_batch import BatchPart
@@ -50,13 +52,14 @@ class Saving:
         self,
         given: Input,
         run: Layer,
-        flags: LayerFlags,
+        flags: tuple[InputFlags, LayerFlags],
         done: BatchNormPass,
-        capture: Capture | None,
+        stored: Stored | None,
     ) -> tuple[dict[str, str], list[str]]:
         """Write the files; gives the facts and the remarks on them.
 
-        `capture` is what was read, if that were statistics.
+        `flags` say how the input is read and the layer. `stored` is what was read, if that were
+        statistics, or was summed already.
         """
         facts, remarks = {}, []
         if self.output is not None:
@@ -66,9 +69,17 @@ class Saving:
         if self.stats is not None:
             from bncli.loaders.statistics import write_statistics
 
-            capture = capture or capture_of(given, run, flags, per_batch=self.per_batch)
-            write_statistics(self.stats, capture)
             facts["saved_stats"] = self.stats
+            if stored is not None and stored.kept:
+                return facts, remarks
+            if stored is None:
+                from bncli.commands.compute.sums_first import record_of
+
+                part = record_of(given, *flags, self)
+                capture = capture_of(given, run, flags[1], part, per_batch=self.per_batch)
+            else:
+                capture = stored.capture
+            write_statistics(self.stats, capture)
             remarks.append(f"statistics saved to {self.stats}")
         return facts, remarks
 
@@ -109,10 +120,13 @@ def _save(path: str, given: Input, norm: Normalization) -> None:
 # ---------------------------------------------------------------------------- the statistics
 
 
-def capture_of(given: Input, run: Layer, flags: LayerFlags, *, per_batch: bool) -> Capture:
+def capture_of(
+    given: Input, run: Layer, flags: LayerFlags, part: Part, *, per_batch: bool
+) -> Capture:
     """The input as what one layer saw in training, each tensor a batch.
 
     The layer is called as --state calls it, else as the tensors are in their files, else "input".
+    `part` is its record.
     """
     from bncli import __version__
     from bncli.model.capture import Capture, Propagation, WatchedLayer
@@ -131,15 +145,16 @@ def capture_of(given: Input, run: Layer, flags: LayerFlags, *, per_batch: bool) 
     order = 0 if state is None else 1
     layer = WatchedLayer(name or "input", order, given.num_features, state, seen=seen)
     kept = {(layer.name, Propagation.TRAINING): sums.batches()} if per_batch else {}
+    labels = [tensor.label for tensor in given.tensors]
     source = {
         "command": "compute",
-        "data": [tensor.label for tensor in given.tensors],
+        **({"data": labels} if part.n == 1 else {}),  # which a part says anyway
         "dtype": given.dtype,
         "kind": given.kind,
         "bncli": __version__,
         "numpy": np.__version__,
     }
-    return Capture((layer,), source=source, per_batch=kept)
+    return Capture((layer,), source=source, per_batch=kept, part=part)
 
 
 def _state(given: Input, run: Layer, flags: LayerFlags) -> BatchNormState | None:

@@ -68,7 +68,8 @@ class Stored:
     """What one layer saw in one propagation: `sums` of all files, and `parts`, each file's own.
 
     `given` is an input that stands for the values: it has their number and the channels, and the
-    names of the files, in their order, which changes nothing.
+    names of the files, in their order, which changes nothing. `sources` are the tensors that were
+    read for it, if any were, and `kept` says that it is what a file holds already.
     """
 
     capture: Capture
@@ -77,6 +78,8 @@ class Stored:
     sums: InputSums
     parts: tuple[InputSums, ...]
     given: Input
+    sources: tuple[str, ...] = ()
+    kept: bool = False
 
     def flags(self, flags: LayerFlags) -> LayerFlags:
         """The flags, with the layer's own state from the files where no other is asked for."""
@@ -169,12 +172,26 @@ def open_stored(specs: Sequence[str], *, training: bool) -> Stored:
         twice = next(path for path in paths if [path for path, _ in pairs].count(path) > 1)
         raise UsageError(f"{twice} is given twice, but its batches can count only once.")
     captures = [open_statistics(path) for path in paths]
-    capture = merge_captures(paths, captures)
     wanted = sorted({name for _, name in pairs if name}) or [""]
-    layers = [find_layer(paths[0], capture, name) for name in wanted]
+    whole = merge_captures(paths, captures)
+    layers = [find_layer(paths[0], whole, name) for name in wanted]
     if len({layer.name for layer in layers}) > 1:
         raise UsageError(f"{specs[0]} and the other INPUTs name several layers; give one name.")
-    layer = layers[0]
+    return stored_of(whole, layers[0], paths, captures, training=training)
+
+
+def stored_of(
+    capture: Capture,
+    layer: WatchedLayer,
+    paths: Sequence[Path],
+    captures: Sequence[Capture],
+    *,
+    training: bool,
+) -> Stored:
+    """A layer of a capture, which others, called by these paths, come to.
+
+    Raises TensorError for a layer that nothing reached.
+    """
     propagation = _propagation(layer, training=training)
     if propagation is None:
         raise TensorError(f"{paths[0]}::{layer.name}: nothing reached this layer.")

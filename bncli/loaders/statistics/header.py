@@ -10,6 +10,7 @@ from bncli import __version__
 from bncli.errors import UnsupportedFileError
 from bncli.light import np
 from bncli.loaders.names import quoted
+from bncli.loaders.registry import STATISTICS
 from bncli.loaders.statistics.columns import LEAVES, Columns, batches_of, places
 from bncli.loaders.statistics.fields import Fields, damaged, number, plain
 from bncli.model import BatchNormModule, BatchNormState
@@ -21,6 +22,7 @@ from bncli.model.capture import (
     Propagation,
     WatchedLayer,
 )
+from bncli.model.part import Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +41,7 @@ def header_of(capture: Capture) -> dict[str, Any]:
         "source": plain(capture.source),
         "fingerprint": plain(capture.fingerprint),
         "shard": [int(part) for part in capture.shard],
+        "part": None if capture.part == Part(*capture.shard) else capture.part.plain(),
         **_written(capture),
         "layers": [_layer(capture, layer) for layer in capture.layers],
         "outputs": [
@@ -166,7 +169,7 @@ def capture_of(header: Fields, columns: Columns) -> Capture:
         **_read(Capture, header),
         source=dict(header.inner("source").values),
         fingerprint={key: fingerprint.text(key) for key in fingerprint.values},
-        shard=(shard[0], shard[1]),
+        part=_part(header, (shard[0], shard[1])),
         per_batch={
             (layer.name, propagation): columns.batches(propagation, i, layer.num_features)
             for i, (entry, layer) in enumerate(zip(entries, layers, strict=True))
@@ -279,6 +282,20 @@ def _propagation(entry: Fields, name: str) -> Propagation:
         return Propagation(name)
     except ValueError:
         raise damaged(entry.path, f"it names an unknown propagation, {quoted(name, 40)}") from None
+
+
+def _part(header: Fields, shard: tuple[int, int]) -> Part:
+    """The record of the part; older files have none but their shard."""
+    values = header.values.get("part")
+    if values is None:
+        return Part(*shard)
+    try:
+        part = Part.of(values)
+    except ValueError:
+        raise damaged(header.path, f"part in its {STATISTICS} is not what bncli writes") from None
+    if (part.k, part.n) != shard:
+        raise damaged(header.path, f"shard and part in its {STATISTICS} contradict each other")
+    return part
 
 
 def _is_shard(value: object) -> bool:

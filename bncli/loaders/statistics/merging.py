@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import FileError, UsageError
-from bncli.files.reading import current
 from bncli.light import np
 from bncli.loaders.names import listed, quoted
+from bncli.loaders.parts import check_parts
 from bncli.loaders.statistics.columns import LEAVES
 from bncli.loaders.statistics.fields import plain
 from bncli.loaders.statistics.file import open_statistics
@@ -37,19 +37,22 @@ def read_statistics(paths: Sequence[Path | str]) -> Capture:
 def merge_captures(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Capture:
     """The captures of these files as one, the same bits for any order of them.
 
-    Raises FileError where two cannot be merged, which it names: other layers, other weights, or the
-    same shard. Shards that are missing are noted.
+    Raises FileError where two cannot be merged, which it names: other layers or other weights; and
+    as `check_parts`.
     """
     if not captures:
         raise UsageError("there is no statistics file to read.")
-    if len(captures) == 1:
-        return captures[0]
+    check_alike(paths, captures)
+    whole = check_parts(paths, [capture.part for capture in captures])
+    return captures[0] if len(captures) == 1 else replace(merged(captures), part=whole)
+
+
+def check_alike(paths: Sequence[Path | str], captures: Sequence[Capture]) -> None:
+    """Raise FileError where one of the captures is of other layers or weights than the first."""
     first = captures[0]
     for path, capture in zip(paths[1:], captures[1:], strict=True):
         if fact := _difference(first, capture, printable(str(paths[0]))):
             raise FileError(path, f"{fact}; only files of one model can be merged.")
-    _check_shards(paths, captures)
-    return merged(captures)
 
 
 def merged(captures: Sequence[Capture]) -> Capture:
@@ -229,24 +232,3 @@ def _changed(one: BatchNormState | None, other: BatchNormState | None) -> str:
         if getattr(one.module, leaf, None) != getattr(other.module, leaf, None):
             return leaf
     return ""
-
-
-def _check_shards(paths: Sequence[Path | str], captures: Sequence[Capture]) -> None:
-    """Raise FileError where a shard comes twice; note those that do not come."""
-    places: dict[tuple[int, int], Path | str] = {}
-    for path, capture in zip(paths, captures, strict=True):
-        if capture.shard[1] == 1:
-            continue
-        if capture.shard in places:
-            k, n = capture.shard
-            raise FileError(
-                path,
-                f"it is shard {k} of {n}, as {printable(str(places[capture.shard]))} is, so its "
-                "batches would count twice; leave one of them out.",
-            )
-        places[capture.shard] = path
-    for n in sorted({n for _, n in places}):
-        missing = [str(k) for k in range(n) if (k, n) not in places]
-        if missing:
-            are = "is" if len(missing) == 1 else "are"
-            current().notes[f"of {n} shards, {listed(missing)} {are} not among the files."] = None

@@ -14,6 +14,7 @@ from bncli.model.capture import (
     Propagation,
     WatchedLayer,
 )
+from bncli.model.part import Part
 from bncli.moments.batches import BatchSums
 
 TRAINING, EVAL, RENEWED = Propagation.TRAINING, Propagation.EVAL, Propagation.RENEWED
@@ -122,7 +123,7 @@ def odd_capture(seed=0):
             "running_statistics": "00000000",
             "checkpoint": "0badcafe 12ab34ce",
         },
-        shard=(2, 5),
+        part=Part(2, 5),
         per_batch={
             (NAMES[2], TRAINING): table_of(spoilt),
             (NAMES[5], EVAL): table_of(batches(rng, 7)),
@@ -147,7 +148,7 @@ def model_capture(parts, *, shard=(0, 1), **given):
             tuple(layers),
             (OutputSums("0", count, mean, squares, apart),),
             fingerprint={"weights": "12ab34cd"},
-            shard=shard,
+            part=Part(*shard),
             per_batch={("stem.bn", TRAINING): table_of([x * 2 for x in parts])},
         ),
         **given,

@@ -1,0 +1,179 @@
+"""A part of a larger run: the sums of its own inputs first, and the report from them.
+
+So the report of a shard is that of the part which it writes, whoever reads it, and each input is
+read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.arguments.input import VALUES
+from bncli.arguments.shard import Shard, no_inputs, parse_shard
+from bncli.errors import UsageError
+from bncli.files.reading import current
+from bncli.light import dataclass
+from bncli.loaders import split_spec
+from bncli.loaders.interface import STANDARD_INPUT
+from bncli.loaders.parts import held_inputs, made_part, refuse_existing
+from bncli.model.part import Part
+
+if TYPE_CHECKING:
+    from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
+    from bncli.arguments.input import Input
+    from bncli.arguments.shard import ScaleFlags
+    from bncli.commands.compute.saved import Saving
+    from bncli.commands.compute.stored import Stored
+    from bncli.model.capture import Capture
+
+
+def record_of(given: Input, reading: InputFlags, layer: LayerFlags, saving: Saving) -> Part:
+    """The record of a whole run over these inputs; an empty one where they are not all files."""
+    labels = [str(tensor.path) + f"::{tensor.name}" * bool(tensor.name) for tensor in given.tensors]
+    if not {VALUES, STANDARD_INPUT}.isdisjoint(tensor.path for tensor in given.tensors):
+        return Part()
+    return Task.of(labels, Shard(), reading, layer, saving).part()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one task of a larger run has to do: its inputs, and the record that they get.
+
+    `inputs` are its own, `every` those of all tasks. `target` is where its part will be, if one
+    is to be written.
+    """
+
+    shard: Shard
+    every: tuple[str, ...]
+    inputs: tuple[str, ...]
+    flags: dict[str, object]
+    target: str | None
+
+    @classmethod
+    def of(
+        cls,
+        specs: Sequence[str],
+        shard: Shard,
+        reading: InputFlags,
+        layer: LayerFlags,
+        saving: Saving,
+    ) -> Task:
+        """The task of this shard of the inputs, which are sorted."""
+        every = tuple(sorted(specs))
+        flags: dict[str, object] = {
+            "--channel-axis": reading.channel_axis,
+            "--dtype": reading.dtype.value if reading.dtype else None,
+            "--state": layer.state,
+            "--per-batch": True if saving.per_batch else None,
+        }
+        return cls(shard, every, tuple(shard.of(every)), flags, saving.stats)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the inputs."""
+        return tuple(str(split_spec(spec)[0]) for spec in self.inputs)
+
+    def part(self) -> Part:
+        """The record of this task's part. Raises FileError for an input that cannot be read."""
+        shard = self.shard.k, self.shard.n
+        return made_part(shard, self.every, self.inputs, self.flags)
+
+    @property
+    def nothing(self) -> str:
+        """Why there is nothing to do, "" where there is something."""
+        return "" if self.inputs else no_inputs(self.shard, self.every)
+
+
+def task_of(
+    specs: Sequence[str],
+    scale: ScaleFlags,
+    reading: InputFlags,
+    layer: LayerFlags,
+    comparison: AgainstFlags,
+    saving: Saving,
+) -> Task:
+    """The task that the flags ask for.
+
+    Raises UsageError for flags that need all of the values, and FileError for a target that is
+    there already and is not to be used.
+    """
+    for other, given in (
+        ("--values", reading.values is not None),
+        ("--against", comparison.against is not None),
+        ("--save-output", saving.output is not None),
+    ):
+        if given:
+            raise UsageError(f"{other} needs all values, so {scale.given} does not go with it.")
+    if scale.resume and saving.stats is None:
+        raise UsageError("--resume goes on with a statistics file: add --save-stats FILE.npz.")
+    shard = parse_shard(scale.shard) or Shard()
+    if saving.stats is not None:
+        refuse_existing(saving.stats, resume=scale.resume)
+    return Task.of(specs, shard, reading, layer, saving)
+
+
+def sums_first(
+    task: Task,
+    typed: Sequence[str],
+    reading: InputFlags,
+    layer: LayerFlags,
+    *,
+    per_batch: bool,
+) -> Stored:
+    """The task's own inputs as a statistics file would have them; it is not written yet.
+
+    What a finished part at the target holds is not read again. `typed` are the inputs as the user
+    wrote them. Raises UsageError, FileError and TensorError as commands that read tensors do.
+    """
+    from bncli.commands.compute.stored import stored_of
+
+    part = task.part()
+    held, rest = _held(task, part)
+    if held is not None and not rest:
+        capture = held
+        current().notes[f"{task.target} holds all inputs already, so none was read again"] = None
+    else:
+        capture = _read(rest, part, reading, layer, per_batch=per_batch)
+        if held is not None:
+            capture = _with_held(capture, held, str(task.target))
+    said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
+    if task.shard.n > 1:
+        said += f" (shard {task.shard})"
+    stored = stored_of(capture, capture.layers[0], [Path(said)], [capture], training=layer.training)
+    return replace(stored, sources=task.inputs, kept=capture is held)
+
+
+def _held(task: Task, part: Part) -> tuple[Capture | None, list[str]]:
+    """What a finished part at the target has, if there is one, and the inputs that it lacks."""
+    from bncli.loaders.statistics import open_statistics
+
+    if task.target is None or not Path(task.target).exists():
+        return None, list(task.inputs)
+    capture = open_statistics(task.target)
+    current().may_renew(task.target)  # by what holds all that it holds
+    held = set(held_inputs(Path(task.target), capture.part, part))
+    return capture, [spec for spec in task.inputs if spec not in held]
+
+
+def _read(
+    specs: Sequence[str], part: Part, reading: InputFlags, layer: LayerFlags, *, per_batch: bool
+) -> Capture:
+    """The sums of these inputs."""
+    from bncli.arguments.layer import check_count, resolve_layer
+    from bncli.commands.compute.saved import capture_of
+
+    given = reading.open(specs, layer.state)
+    run = resolve_layer(layer, given)
+    check_count(given, run)
+    return capture_of(given, run, layer, part, per_batch=per_batch)
+
+
+def _with_held(new: Capture, held: Capture, target: str) -> Capture:
+    """The sums of new inputs and of those that the target holds."""
+    from bncli.loaders.statistics.merging import check_alike, merged
+
+    check_alike([target, target], [new, held])
+    return replace(merged([held, new]), part=new.part)
