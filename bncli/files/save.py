@@ -31,14 +31,14 @@ EXISTS = "it exists already; name another file, or let --force replace it."
 
 @contextmanager
 def replacing(
-    path: Path, *, new: bool = False, mode: int = 0o666, sync: bool = True
+    path: Path, *, new: bool = False, mode: int = 0o666, sync: bool = True, exists: str = EXISTS
 ) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and vanishes when not.
 
-    `new` refuses a file that is there already, however late it came. A file that was not there
-    gets the permissions `mode`, as far as the umask lets it. `sync` waits until the bytes are on
-    the disk, so that a power failure leaves the old file or the new one. Raises FileError where the
-    file cannot be written, or was read by this call.
+    `new` refuses a file that is there already, however late it came, and says `exists`. A file that
+    was not there gets the permissions `mode`, as far as the umask lets it. `sync` waits until the
+    bytes are on the disk, so that a power failure leaves the old file or the new one. Raises
+    FileError where the file cannot be written, or was read by this call.
     """
     refuse_elsewhere(path)
     if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
@@ -48,7 +48,7 @@ def replacing(
     target = Path(os.path.realpath(path))  # through a link, so that the link stays one
     check_writable(str(path))
     if new:
-        check_new(path)
+        check_new(path, exists)
     import tempfile
 
     try:
@@ -67,7 +67,7 @@ def replacing(
         else:
             Path(name).replace(target)
     except FileExistsError as error:
-        raise FileError(path, EXISTS) from error
+        raise FileError(path, exists) from error
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
     finally:
@@ -92,11 +92,11 @@ def _move_to_new(path: Path, target: Path) -> None:
         path.rename(target)
 
 
-def check_new(path: Path) -> None:
-    """Raise FileError where there is a file of that name."""
+def check_new(path: Path, exists: str = EXISTS) -> None:
+    """Raise FileError, with the sentence `exists`, where there is a file of that name."""
     refuse_elsewhere(path)
     if path.exists():
-        raise FileError(path, EXISTS)
+        raise FileError(path, exists)
 
 
 def check_new_folder(folder: Path) -> None:

@@ -56,7 +56,13 @@ def made_part(
         flags={name: str(value) for name, value in flags.items() if value is not None},
         call=_call(shard),
         versions={"bncli": __version__, "numpy": np.__version__},
+        folder=_folder(),
     )
+
+
+def _folder() -> str:
+    """A hash of the current folder, which tells whether relative paths mean what they meant."""
+    return hashlib.blake2b(os.fsencode(Path.cwd()), digest_size=8).hexdigest()
 
 
 def _input(spec: str, size: int) -> PartInput:
@@ -157,15 +163,6 @@ def held_inputs(path: Path, part: Part, wanted: Part) -> list[str]:
     return [each.path for each in part.inputs]
 
 
-def refuse_existing(path: str, *, resume: bool) -> None:
-    """Raise FileError where a part is there already and was not asked for again."""
-    if not resume and os.path.lexists(path):
-        raise FileError(
-            path,
-            "it exists already; --resume uses what it holds, or name another file.",
-        )
-
-
 # ---------------------------------------------------------------------------- do they fit together
 
 
@@ -260,11 +257,15 @@ def _check_once(named: Sequence[Named]) -> None:
 
 
 def _check_unchanged(path: Path | str, part: Part) -> None:
-    """Raise FileError where an input is another one now; inputs that are elsewhere are not seen."""
+    """Raise FileError where an input is another one now; inputs that are elsewhere are not seen.
+
+    A relative path means nothing in another folder than that of the call.
+    """
+    here = part.folder == _folder()
     for each in part.inputs:
-        if "://" in each.path:  # nothing remote is contacted for what a file says
-            continue
         file = split_spec(each.path)[0]
+        if "://" in each.path or not (here or file.is_absolute()):
+            continue  # and nothing remote is contacted for what a file says
         try:
             now = replace(each, nbytes=_size(file))
             if now == each:
@@ -294,7 +295,7 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
             " --allow-missing-parts.",
         )
     there = sum(each.own_bytes for _, each in named)
-    share = 1 - there / part.nbytes if part.nbytes else len(missing) / max(n, 1)
+    share = 1 - there / part.nbytes if part.nbytes and there else len(missing) / max(n, 1)
     current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share))
 
 

@@ -32,7 +32,8 @@ class Part:
     `inputs` are its own. `number`, `nbytes` and `digest` are of the inputs of all shards: how many
     there are, their bytes, and a hash of their names and sizes. `flags` are those, as typed, that
     change the numbers, `call` the arguments behind "bncli". `versions` has those of bncli and of
-    the libraries that made the numbers. `missing` names the shards that a whole lacks.
+    the libraries that made the numbers, `folder` a hash of the folder in which relative paths
+    begin. `missing` names the shards that a whole lacks.
     """
 
     k: int = 0
@@ -44,6 +45,7 @@ class Part:
     flags: Mapping[str, str] = field(default_factory=dict)
     call: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
     missing: tuple[int, ...] = ()
 
     @property
@@ -73,7 +75,7 @@ class Part:
         fits = (
             all(_is_count(given[name]) for name in whole)
             and given["k"] < given["n"]
-            and isinstance(given["digest"], str)
+            and all(isinstance(given[name], str) for name in ("digest", "folder"))
             and all(_is_texts(given[name]) for name in ("flags", "versions"))
             and _is_list(given["call"], lambda each: isinstance(each, str))
             and _is_list(given["missing"], _is_count)

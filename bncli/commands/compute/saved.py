@@ -79,7 +79,7 @@ class Saving:
                 capture = capture_of(given, run, flags[1], part, per_batch=self.per_batch)
             else:
                 capture = stored.capture
-            write_statistics(self.stats, capture)
+            write_statistics(self.stats, capture, new=stored is not None and stored.new)
             remarks.append(f"statistics saved to {self.stats}")
         return facts, remarks
 

@@ -68,8 +68,8 @@ class Stored:
     """What one layer saw in one propagation: `sums` of all files, and `parts`, each file's own.
 
     `given` is an input that stands for the values: it has their number and the channels, and the
-    names of the files, in their order, which changes nothing. `sources` are the tensors that were
-    read for it, if any were, and `kept` says that it is what a file holds already.
+    names of the files, in their order, which changes nothing. `kept` says that a
+    file holds it already, and `new` that it goes into a file that is not there yet.
     """
 
     capture: Capture
@@ -78,8 +78,8 @@ class Stored:
     sums: InputSums
     parts: tuple[InputSums, ...]
     given: Input
-    sources: tuple[str, ...] = ()
     kept: bool = False
+    new: bool = False
 
     def flags(self, flags: LayerFlags) -> LayerFlags:
         """The flags, with the layer's own state from the files where no other is asked for."""

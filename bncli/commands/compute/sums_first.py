@@ -15,10 +15,12 @@ from bncli.arguments.input import VALUES
 from bncli.arguments.shard import Shard, no_inputs, parse_shard
 from bncli.errors import UsageError
 from bncli.files.reading import current
+from bncli.files.save import check_new
 from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
-from bncli.loaders.parts import held_inputs, made_part, refuse_existing
+from bncli.loaders.parts import held_inputs, made_part
+from bncli.loaders.statistics.file import THERE
 from bncli.model.part import Part
 
 if TYPE_CHECKING:
@@ -110,8 +112,8 @@ def task_of(
     if scale.resume and saving.stats is None:
         raise UsageError("--resume goes on with a statistics file: add --save-stats FILE.npz.")
     shard = parse_shard(scale.shard) or Shard()
-    if saving.stats is not None:
-        refuse_existing(saving.stats, resume=scale.resume)
+    if saving.stats is not None and not scale.resume:
+        check_new(Path(saving.stats), THERE)
     return Task.of(specs, shard, reading, layer, saving)
 
 
@@ -143,7 +145,7 @@ def sums_first(
     if task.shard.n > 1:
         said += f" (shard {task.shard})"
     stored = stored_of(capture, capture.layers[0], [Path(said)], [capture], training=layer.training)
-    return replace(stored, sources=task.inputs, kept=capture is held)
+    return replace(stored, kept=capture is held, new=held is None)
 
 
 def _held(task: Task, part: Part) -> tuple[Capture | None, list[str]]:

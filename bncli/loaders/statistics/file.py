@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from bncli.model.capture import Capture
 
+THERE = "it exists already; --resume uses what it holds, or name another file."
 LEVEL = 1
 """How hard the arrays are packed: what packs at all is mostly zeros, which any level finds."""
 PACKED = 1 << 22
@@ -37,10 +38,13 @@ def check_statistics_path(path: str, flag: str = "--save-stats") -> None:
     refuse_overwriting(path, flag)
 
 
-def write_statistics(path: Path | str, capture: Capture, flag: str = "--save-stats") -> None:
+def write_statistics(
+    path: Path | str, capture: Capture, flag: str = "--save-stats", *, new: bool = False
+) -> None:
     """Write a capture to `path`, which is replaced when all is written.
 
-    The same capture gives the same bytes. `source` comes back with lists for its tuples, and with
+    The same capture gives the same bytes. `new` refuses a file that is there already, such as what
+    another task has just written. `source` comes back with lists for its tuples, and with
     the names of numbers that are not finite. Raises UsageError for another suffix than .npz and for
     a file that this call has read, FileError where it cannot be written, and TensorError for a
     layer whose arrays have not one number a channel.
@@ -49,7 +53,8 @@ def write_statistics(path: Path | str, capture: Capture, flag: str = "--save-sta
 
     check_statistics_path(str(path), flag)
     text = json.dumps(header_of(capture), allow_nan=False, indent=1).encode()
-    with replacing(Path(path)) as stream, zipfile.ZipFile(stream, "w") as archive:
+    replaced = replacing(Path(path), new=new, exists=THERE)
+    with replaced as stream, zipfile.ZipFile(stream, "w") as archive:
 
         def write(name: str, data: bytes) -> None:
             info = zipfile.ZipInfo(
