@@ -11,6 +11,7 @@ A verdict on the user's numbers is never an exception: it is a `bncli.report.Fin
     +-- TensorError                 a tensor has the wrong shape, dtype or size for what was asked
     +-- ModelError                  the user's model, data or metric cannot be run
     +-- MissingBackendError         the library to compare against is not installed
+    +-- RankError                   the ranks of a distributed call cannot work together
 """
 
 from __future__ import annotations
@@ -98,3 +99,7 @@ class ModelError(BncliError):
 
 class MissingBackendError(BncliError):
     """The library to compare against is not installed."""
+
+
+class RankError(BncliError):
+    """The ranks of a distributed call do not find each other, differ, or lose their connection."""

@@ -4,7 +4,7 @@ Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
 Comparison  Against Rtol Atol EqualNan Seed GivenSeed Device MemoryFormat TorchThreads
-Scale       ShardText Resume AllowMissingParts
+Scale       ShardText Distributed Resume AllowMissingParts
 Output      SaveOutput SaveStats PerBatch Threads
 
 The flags that every command has, which findings count and where the report goes, are in
@@ -272,6 +272,15 @@ ShardText = Annotated[
         "--shard",
         metavar="K/N|auto",
         default="all inputs",
+    ),
+]
+Distributed = Annotated[
+    bool,
+    option(
+        "Divide the inputs among the processes that torchrun started; rank 0 merges the results "
+        "and makes the report.",
+        SCALE,
+        "--distributed",
     ),
 ]
 Resume = Annotated[

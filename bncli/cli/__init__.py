@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]
     function = command(name)
     added = _reading_flags(name)
 
-    def run(**flags: Any) -> ExitCode:
+    def work(flags: dict[str, Any], *, leads: bool = True) -> ExitCode:
         from bncli.gate.settings import load_settings
 
         how = {flag: flags.pop(flag) for flag in added}
@@ -97,10 +98,24 @@ def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]
             for setting, value in load_settings().items():
                 if setting in flags and flags[setting] in (None, []):
                     flags[setting] = value
-            delivery = Delivery(call(Output, flags))
+            output = call(Output, flags)
+            delivery = Delivery(output) if leads else None
+            if flags.get("distributed"):
+                from bncli.process.ranks import current
+
+                current().before_gather = call_of.check_unchanged
             report = call(function, flags)
             call_of.check_unchanged()
-            return delivery.deliver(report)
+            return delivery.deliver(report) if delivery is not None else ExitCode.OK
+
+    def run(**flags: Any) -> ExitCode:
+        if not flags.get("distributed"):
+            return work(flags)
+        from bncli.process.ranks import together
+
+        typed = repr(sorted(flags.items()))
+        explain = partial(_told, verbose=flags["verbose"])
+        return together(lambda leads: work(flags, leads=leads), explain, typed)
 
     parameters = flags_of(function)
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -146,13 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             app = build_app(() if INSTRUCTION in os.environ else arguments)
             code = app(arguments, prog_name="bncli", standalone_mode=False)
     except BncliError as error:
-        if _verbose(arguments):
-            _show_traceback(error)
-        return _failed(str(error), error.exit_code)
+        return _failed(*_told(error, verbose=_verbose(arguments)))
     except typer.TyperException as error:
-        from bncli.cli.mistakes import explained
-
-        return _failed(explained(error), ExitCode.ERROR)
+        return _mistaken(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except signals.Terminated:
@@ -164,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _closed_pipe()
         return ExitCode.ERROR if error.code else ExitCode.OK
     except Exception as error:  # noqa: BLE001  # whatever it is, the exit code is a promise
-        return _unforeseen(error)
+        return _failed(*_unforeseen(error))
     return int(code or 0)
 
 
@@ -189,26 +200,44 @@ def _show_traceback(error: BncliError) -> None:
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
-def _unforeseen(error: Exception) -> ExitCode:
-    """The exit code for what no command expects: an error of the system, or a bug in bncli."""
+def _mistaken(error: typer.TyperException, arguments: Sequence[str]) -> ExitCode:
+    """Say what is wrong with a call; of several processes with the same call, one says it."""
+    from bncli.cli.mistakes import explained
+    from bncli.process.ranks.place import is_echo
+
+    return _failed("" if is_echo(arguments) else explained(error), ExitCode.ERROR)
+
+
+def _told(error: Exception, *, verbose: bool) -> tuple[str, ExitCode]:
+    """The sentence of any error, and the exit code; its traceback is shown where that is wanted."""
+    if not isinstance(error, BncliError):
+        return _unforeseen(error)
+    if verbose:
+        _show_traceback(error)
+    return str(error), error.exit_code
+
+
+def _unforeseen(error: Exception) -> tuple[str, ExitCode]:
+    """What no command expects: an error of the system, or a bug in bncli; "" is not said."""
     if signals.received() is not None:  # which a library turned into an error of its own
         interrupted = signals.received() == signals.INTERRUPT
-        return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
+        return "", ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
-        return _failed("there is not enough memory for this input.", ExitCode.ERROR)
+        return "there is not enough memory for this input.", ExitCode.ERROR
     if not isinstance(error, OSError):
-        return _bug(error)
+        return _bug(error), ExitCode.BUG
     if error.errno == errno.ENOSPC and error.filename is None:  # Typer's own help or version
         abandon_standard_output()
-        return _failed("standard output: cannot be written (no space left).", ExitCode.ERROR)
+        return "standard output: cannot be written (no space left).", ExitCode.ERROR
     name = error.filename
     place = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: " if name else ""
-    return _failed(f"{place}the system refused it ({error.strerror or error}).", ExitCode.ERROR)
+    return f"{place}the system refused it ({error.strerror or error}).", ExitCode.ERROR
 
 
 def _failed(sentence: str, code: ExitCode) -> ExitCode:
-    """Say what went wrong, and return the exit code."""
-    say(sentence)
+    """Say what went wrong, if anything is to be said, and return the exit code."""
+    if sentence:
+        say(sentence)
     return code
 
 
@@ -218,14 +247,13 @@ def _closed_pipe() -> ExitCode:
     return ExitCode.CLOSED_PIPE
 
 
-def _bug(error: Exception) -> ExitCode:
-    """Say where bncli broke, in a line that can be reported."""
+def _bug(error: Exception) -> str:
+    """Where bncli broke, in a line that can be reported."""
     import traceback
 
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return _failed(
+    return (
         f"a bug in bncli {__version__}; please report this line and the command to its "
         f"maintainers: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: "
-        f"{' '.join(str(error).split())}",
-        ExitCode.BUG,
+        f"{' '.join(str(error).split())}"
     )

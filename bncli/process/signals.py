@@ -6,6 +6,7 @@ handlers is there before anything else is.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 
@@ -41,6 +42,27 @@ def at_once() -> None:
 def orderly() -> None:
     """From here on a signal raises, KeyboardInterrupt or `Terminated`, the second one no more."""
     _install(_raise)
+
+
+def decided() -> None:
+    """From here on a signal changes nothing: how the process ends is known to others already."""
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _raise:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def end_main_thread() -> None:
+    """Raise `Terminated` in the main thread, from another one, as if SIGTERM had come.
+
+    Where that signal is not bncli's to handle, it is KeyboardInterrupt.
+    """
+    if signal.getsignal(signal.SIGTERM) is not _raise:
+        _thread.interrupt_main()
+    elif os.name == "posix":
+        os.kill(os.getpid(), signal.SIGTERM)  # which ends a system call that waits, too
+    else:
+        _thread.interrupt_main(signal.SIGTERM)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it

@@ -12,6 +12,8 @@ from bncli.running_stats.batch_table import BatchTable
 from bncli.running_stats.scatter import Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bncli.model import ChannelStats, FloatArray
@@ -50,16 +52,23 @@ class Kurtosis:
         self._k2, self._k4 = np.zeros(self.num_features), np.zeros(self.num_features)
         self._small = []
 
-    def add(self, stats: ChannelStats) -> None:
-        """Take in a batch whose fourth moments are known."""
-        self.values += stats.count
-        if stats.count >= KURTOSIS_COUNT:
-            k2, k4 = _cumulants(stats)
-            self._weight += stats.count
-            self._k2 += stats.count * k2
-            self._k4 += stats.count * k4
-        elif stats.count > 1:
-            self._small.append(stats)
+    def wants(self, number: int) -> bool:
+        """Whether to take in batch `number`, from 0; those before it have been asked for."""
+        return number < KURTOSIS_BATCHES or self.values < KURTOSIS_VALUES
+
+    def add(self, count: int, fourth: FloatArray | ChannelStats | None) -> None:
+        """Take in a batch of `count` values a channel.
+
+        `fourth` is what `fourth_of` has of it.
+        """
+        self.values += count
+        if isinstance(fourth, np.ndarray):
+            k2, k4 = fourth
+            self._weight += count
+            self._k2 += count * k2
+            self._k4 += count * k4
+        elif fourth is not None:
+            self._small.append(fourth)
 
     def estimate(self) -> FloatArray:
         """The excess kurtosis within batches, (num_features,), NaN for a constant channel.
@@ -78,6 +87,17 @@ class Kurtosis:
             return np.maximum(k4 / k2**2, -2.0)
 
 
+def fourth_of(stats: ChannelStats) -> FloatArray | ChannelStats | None:
+    """What a batch says of the kurtosis, where its fourth moments are known.
+
+    Fisher's k2 and k4, (2, num_features), or the statistics themselves where it has too few values
+    for those, and None where it has one value a channel.
+    """
+    if stats.count >= KURTOSIS_COUNT:
+        return np.stack(_cumulants(stats))
+    return stats if stats.count > 1 else None
+
+
 def _cumulants(stats: ChannelStats) -> tuple[FloatArray, FloatArray]:
     """Fisher's k2 and k4, the unbiased estimates of the cumulants, from four values or more."""
     assert stats.fourth is not None
@@ -85,6 +105,27 @@ def _cumulants(stats: ChannelStats) -> tuple[FloatArray, FloatArray]:
     with np.errstate(invalid="ignore", over="ignore"):
         k4 = n / (n - 1) * n * ((n + 1) * m4 - 3 * (n - 1) * m2**2) / ((n - 2) * (n - 3))
         return m2 * (n / (n - 1)), k4
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNumbers:
+    """What a `Collector` keeps of one batch, which follows from this batch alone.
+
+    `count` is the number of values of a channel and `samples` that of the batch axis. `mean`, the
+    biased `var` and `squares`, the sum of the squared distances of the samples' means from the
+    batch's, are float64 (num_features,). `held`, float32 (2, num_features), has the mean and the
+    sum of squared deviations in the buffers' dtype, None where that is float64. `fourth` is as
+    `fourth_of` has it, None where it is not wanted.
+    """
+
+    count: int
+    samples: int
+    mean: FloatArray
+    var: FloatArray
+    squares: FloatArray
+    held: NDArray[Any] | None
+    fourth: FloatArray | ChannelStats | None
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -122,40 +163,63 @@ class Collector:
         self._kurtosis = Kurtosis(self.num_features)
 
     def add(self, x: NDArray[Any]) -> None:
-        """Take in a batch, of shape (N, C, ...) and with values that `dtype` represents.
+        """Take in the next batch; `x` is as for `measure`."""
+        self.take(self.measure(x, wanted=self._kurtosis.wants(self._done)))
 
-        For float64 any dtype will do. For the others the strides say how PyTorch sums.
+    def wanted(self, counts: Sequence[int]) -> list[bool]:
+        """Of which batches `add` would measure the kurtosis, by their numbers of values a channel.
+
+        For a collector that has taken in none.
         """
-        i = self._done
-        wanted = i < KURTOSIS_BATCHES or self._kurtosis.values < KURTOSIS_VALUES
+        kurtosis, wanted = Kurtosis(self.num_features), []
+        for number, count in enumerate(counts):
+            wanted.append(kurtosis.wants(number))
+            if wanted[-1]:
+                kurtosis.add(count, None)
+        return wanted
+
+    def measure(self, x: NDArray[Any], *, wanted: bool) -> BatchNumbers:
+        """The statistics of a batch, of shape (N, C, ...) and with values that `dtype` represents.
+
+        For float64 any dtype will do. For the others the strides say how PyTorch sums. `wanted`
+        says that the kurtosis is.
+        """
         stats = channel_moments(x, kurtosis=wanted, threads=self.threads)
-        self._count[i], self._mean[i], self._var[i] = stats.count, stats.mean, stats.var
-        self.engines.update(stats.engines)
-        if wanted:
-            self._kurtosis.add(stats)
+        held = None
         if self._held is not None:
             rows = float32.sums_by_rows(x)
-            held = (
+            sums = (
                 float32.batch_statistics(x, rows=rows, threads=self.torch_threads)
                 if self.dtype == "float32"
                 else half.batch_statistics(
                     x, dtype=self.dtype, rows=rows, threads=self.torch_threads
                 )
             )
-            self._held[0, i], self._held[1, i] = held.mean, held.var_sum
-        self._add_samples(x, stats)
-        self._done += 1
+            held = np.stack((sums.mean, sums.var_sum))
+        return BatchNumbers(
+            count=stats.count,
+            samples=len(x),
+            mean=stats.mean,
+            var=stats.var,
+            squares=_squares_of_samples(x, stats),
+            held=held,
+            fourth=fourth_of(stats) if wanted else None,
+            engines=stats.engines,
+        )
 
-    def _add_samples(self, x: NDArray[Any], stats: ChannelStats) -> None:
-        """Add the squared distances of the samples' means from the batch's."""
-        number = len(x)
-        self._samples[self._done] = number
-        step = max(1, SAMPLES_VALUES // max(1, x[0].size))
+    def take(self, batch: BatchNumbers) -> None:
+        """Keep the statistics of the next batch."""
+        i = self._done
+        self._count[i], self._mean[i], self._var[i] = batch.count, batch.mean, batch.var
+        self.engines.update(batch.engines)
+        if self._kurtosis.wants(i):
+            self._kurtosis.add(batch.count, batch.fourth)
+        if self._held is not None:
+            self._held[:, i] = batch.held
+        self._samples[i] = batch.samples
         with np.errstate(invalid="ignore", over="ignore"):
-            for begin in range(0, number, step):
-                part = x[begin : begin + step]
-                means = part.mean(tuple(range(2, x.ndim)), dtype=np.float64)
-                self._squares += ((means - stats.mean) ** 2).sum(0)
+            self._squares += batch.squares
+        self._done += 1
 
     def table(self) -> BatchTable:
         """The statistics of all batches."""
@@ -169,3 +233,15 @@ class Collector:
     def kurtosis(self) -> FloatArray:
         """The excess kurtosis of the first batches; see `Kurtosis.estimate`."""
         return self._kurtosis.estimate()
+
+
+def _squares_of_samples(x: NDArray[Any], stats: ChannelStats) -> FloatArray:
+    """The sum of the squared distances of the samples' means from the batch's, (num_features,)."""
+    squares = np.zeros(stats.num_features)
+    step = max(1, SAMPLES_VALUES // max(1, x[0].size))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for begin in range(0, len(x), step):
+            part = x[begin : begin + step]
+            means = part.mean(tuple(range(2, x.ndim)), dtype=np.float64)
+            squares += ((means - stats.mean) ** 2).sum(0)
+    return squares

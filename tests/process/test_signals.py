@@ -325,6 +325,35 @@ def test_a_signal_raises_once_and_is_remembered(monkeypatch):
     assert signals.received() == signal.SIGTERM
 
 
+def test_once_the_end_is_decided_a_signal_changes_nothing(monkeypatch):
+    handlers = {signal.SIGTERM: signals._raise, signal.SIGINT: "the program's own"}
+    monkeypatch.setattr(signal, "getsignal", lambda number: handlers.get(number, signal.SIG_DFL))
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    signals.decided()
+    assert handlers == {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: "the program's own"}
+
+
+@POSIX
+@pytest.mark.parametrize("ours", [True, False])
+def test_another_thread_ends_the_main_thread_while_it_waits(ours):
+    """It waits in the system; without a handler of bncli's it is a KeyboardInterrupt."""
+    script = f"""
+import threading, time
+from bncli.process import signals
+if {ours}:
+    signals.orderly()
+threading.Timer(0.1, signals.end_main_thread).start()
+try:
+    time.sleep(60 if {ours} else 0.5)
+except (signals.Terminated, KeyboardInterrupt) as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ("Terminated\n" if ours else "KeyboardInterrupt\n")
+
+
 @pytest.mark.parametrize("disposition", [signal.SIG_IGN, None])
 def test_what_is_ignored_or_another_languages_is_not_handled(monkeypatch, disposition):
     handled = {}

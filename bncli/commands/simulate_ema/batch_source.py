@@ -49,23 +49,36 @@ def open_source(flags: BatchFlags, state: str | None = None) -> Batches:
 
 
 def statistics_of(
-    source: Batches, dtype: str, threads: int | None, torch_threads: int
+    source: Batches,
+    dtype: str,
+    threads: int | None,
+    torch_threads: int,
+    *,
+    distributed: bool = False,
 ) -> Statistics:
-    """The statistics of every distinct batch, each computed once, for buffers of `dtype`."""
+    """The statistics of every distinct batch, each computed once, for buffers of `dtype`.
+
+    Where they are `distributed`, ranks other than 0 leave the command here.
+    """
     from bncli.process.progress import progress
     from bncli.running_stats.collect import Collector
 
     given = source.given
-    if source.stored is not None:
+    if source.stored is not None and not distributed:
         missing = np.full(given.num_features, np.nan)
         return Statistics(_held(source.stored, dtype), source.scatter, missing)
     collector = Collector(source.number, given.num_features, dtype, threads, torch_threads)
-    itemsize = DTYPES[given.dtype].itemsize
-    with progress("statistics", given.tensors[0].numel * itemsize * source.number) as advance:
-        for i in range(source.number):
-            x = values_of(source, i, dtype)
-            collector.add(x)
-            advance(x.size * itemsize)
+    if distributed:
+        from bncli.commands.simulate_ema.distributed import collect
+
+        collect(source, collector, dtype)
+    else:
+        itemsize = DTYPES[given.dtype].itemsize
+        with progress("statistics", given.tensors[0].numel * itemsize * source.number) as advance:
+            for i in range(source.number):
+                x = values_of(source, i, dtype)
+                collector.add(x)
+                advance(x.size * itemsize)
     samples = collector.samples() if given.sample_axis is not None else None
     engines = tuple(sorted(collector.engines))
     return Statistics(collector.table(), samples, collector.kurtosis(), engines)

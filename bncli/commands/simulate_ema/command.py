@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bncli.arguments import options
 from bncli.commands.simulate_ema.flags import (
     BatchFlags,
@@ -20,6 +22,7 @@ def simulate_ema(
     plan: PlanFlags,
     comparison: SteppedFlags,
     shown: ShownFlags,
+    distributed: options.Distributed = False,
     threads: options.Threads = None,
 ) -> Report:
     """Follow running statistics over many batches, and see what a momentum leaves in them.
@@ -31,6 +34,7 @@ def simulate_ema(
     from bncli.commands.simulate_ema.batch_source import open_source
     from bncli.commands.simulate_ema.running_start import resolve_rows, resolve_start
     from bncli.commands.simulate_ema.simulation import Simulation
+    from bncli.loaders.patterns import expanded, natural
 
     against = Against.of(comparison)
     plan.check()
@@ -38,6 +42,12 @@ def simulate_ema(
         from bncli.renderers.drawing.plot import check_plot
 
         check_plot(shown.plot)
+    named = [file for spec in batches.inputs for file in expanded([spec], key=natural)]
+    batches = replace(batches, inputs=named)
+    if distributed:
+        from bncli.arguments.distributed import check_distributed
+
+        check_distributed(batches.inputs)
     source = open_source(batches, running.state)
     start = resolve_start(source.given, running)
     return Simulation(
@@ -50,4 +60,5 @@ def simulate_ema(
         against=against,
         torch_threads=comparison.torch_threads,
         threads=threads,
+        distributed=distributed,
     ).report()

@@ -61,6 +61,7 @@ class Simulation:
     against: Against | None
     torch_threads: int
     threads: int | None
+    distributed: bool = False
 
     @property
     def dtype(self) -> str:
@@ -85,7 +86,9 @@ class Simulation:
             raise UsageError("--plot: one step makes no curve; give more batches or --epochs.")
         if self.against is not None:
             self.against.check(source, self.rows.conventions)
-        statistics = statistics_of(source, self.dtype, self.threads, self.torch_threads)
+        statistics = statistics_of(
+            source, self.dtype, self.threads, self.torch_threads, distributed=self.distributed
+        )
         table = statistics.table
         runs = self._run(table, steps, channels)
         scatter = population(table, statistics.samples, statistics.kurtosis)
