@@ -38,7 +38,10 @@ class InputSums:
     the calls. The mean is `shift` + `offset`, two float64 numbers. `within` is the sum of the
     squared deviations from the batch's mean, `between` that of the batches' means from the mean,
     each batch weighted by its values, and `sample_squares` that of the samples' means from their
-    batch's mean, each sample counted once.
+    batch's mean, each sample counted once. `sample_mean` is the mean of the samples' means less
+    `shift`, and `sample_between` the sum of the squared deviations of the batches' means from it,
+    each batch weighted by its samples: what `offset` and `between` are where all samples have the
+    same number of values, but for the weights.
 
     The batches themselves scatter by `batch_mean`, the unweighted mean of their means less `shift`,
     and `batch_mean_squares`, the squared deviations from it added up; `batch_var` and
@@ -59,6 +62,8 @@ class InputSums:
     within: FloatArray
     between: FloatArray
     sample_squares: FloatArray
+    sample_mean: FloatArray
+    sample_between: FloatArray
     batch_mean: FloatArray
     batch_mean_squares: FloatArray
     batch_var: FloatArray

@@ -182,6 +182,7 @@ class _Pool:
         self._samples = 0
         self._shift = np.zeros(num_features)
         self._means = _Scatter(num_features)
+        self._by_sample: _Scatter | None = None  # until batches differ in the size of samples
         self._batch_means = _Scatter(num_features)
         self._batch_vars = _Scatter(num_features)
         self._within = Sum(num_features)
@@ -193,6 +194,12 @@ class _Pool:
     def add_batch(self, part: BatchPart) -> None:
         """Take in a batch."""
         mean = self._begin(part) + part.offset
+        if self._by_sample is None and part.count * self._samples != (
+            part.samples * self._means.weight
+        ):
+            self._by_sample = self._samples_so_far()
+        if self._by_sample is not None:
+            self._by_sample.add(mean, part.samples)
         self._means.add(mean, part.count)
         self._batch_means.add(mean, 1)
         if part.count > 1:
@@ -207,6 +214,9 @@ class _Pool:
     def add_sums(self, part: InputSums) -> None:
         """Take in the sums of other batches."""
         moved = self._begin(part)
+        if self._by_sample is None:
+            self._by_sample = self._samples_so_far()
+        self._by_sample.add(moved + part.sample_mean, part.samples, part.sample_between)
         self._means.add(moved + part.offset, part.values, part.between)
         self._batch_means.add(moved + part.batch_mean, part.batches, part.batch_mean_squares)
         self._batch_vars.add(part.batch_var, part.batches_with_var, part.batch_var_squares)
@@ -222,6 +232,14 @@ class _Pool:
             self._shift = np.where(np.isfinite(part.shift), part.shift, 0.0)
         self._sample_squares.add(slice(None), part.sample_squares)
         return part.shift - self._shift
+
+    def _samples_so_far(self) -> _Scatter:
+        """The batches' means, each weighted by its samples: these have had as many values each."""
+        means = _Scatter(len(self._shift))
+        if self._samples:
+            share = self._samples / self._means.weight
+            means.add(self._means.mean, self._samples, self._means.squares * share)
+        return means
 
     def _add_extremes(self, part: BatchPart | InputSums) -> None:
         """Take in extremes and their counts; those of a former extreme count no more."""
@@ -240,6 +258,7 @@ class _Pool:
     def result(self) -> InputSums:
         """What all parts come to."""
         dirty = self._nan + self._posinf + self._neginf > 0
+        by_sample = self._by_sample or self._samples_so_far()
 
         def spoilt(values: FloatArray, by: float = np.nan) -> FloatArray:
             return np.where(dirty, by, values)
@@ -254,6 +273,8 @@ class _Pool:
             within=spoilt(self._within.value()),
             between=spoilt(self._means.squares),
             sample_squares=spoilt(self._sample_squares.value()),
+            sample_mean=spoilt(by_sample.mean, 0.0),
+            sample_between=spoilt(by_sample.squares),
             batch_mean=spoilt(self._batch_means.mean, 0.0),
             batch_mean_squares=spoilt(self._batch_means.squares),
             batch_var=spoilt(self._batch_vars.mean),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bncli.model import ChannelStats, FloatArray
+    from bncli.model.capture import InputSums
     from bncli.running_stats.batch_table import BatchTable
 
 CHANCE = 1e-6
@@ -71,22 +72,48 @@ class FRatio:
         squared deviations of the samples' means from their batch's. `least` (num_features,) is the
         variance that a sample's mean would have if its values were independent.
         """
-        batches = len(number)
-        inner = float(number.sum() - batches)
+        with np.errstate(invalid="ignore", over="ignore"):
+            between = (number[:, np.newaxis] * (apart - _mean(apart, number)) ** 2).sum(0)
+        found = cls._of_squares(between, squares, least, (len(number), float(number.sum())))
+        for channel in np.flatnonzero(np.isposinf(found.sure)):
+            if _chance_of_one_value_each(apart[:, channel], number) > CHANCE:
+                found.sure[channel] = np.nan
+        return found
+
+    @classmethod
+    def of_sums(cls, sums: InputSums) -> FRatio:
+        """From what all batches come to. Where each has one value, some are taken to be alike."""
+        share = sums.samples / sums.values
+        with np.errstate(invalid="ignore", over="ignore"):
+            least = sums.within * (share / sums.values)
+        number = sums.batches, float(sums.samples)
+        found = cls._of_squares(sums.sample_between, sums.sample_squares, least, number)
+        for channel in np.flatnonzero(np.isposinf(found.sure)):
+            chances = [
+                _chance_of_two_kinds(*number, float(count[channel]) * share)
+                for count in (sums.at_min, sums.at_max)
+            ]
+            if min(chances) > CHANCE:
+                found.sure[channel] = np.nan
+        return found
+
+    @classmethod
+    def _of_squares(
+        cls, between: FloatArray, squares: FloatArray, least: FloatArray, number: tuple[int, float]
+    ) -> FRatio:
+        """From squares between and within batches, added up, and how many these and samples are."""
+        batches, samples = number
+        inner = samples - batches
         if batches < 2 or inner < 1:
             unknown = np.full(len(squares), np.nan)
             return cls(unknown, unknown, (float(batches - 1), inner))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            between = (number[:, np.newaxis] * (apart - _mean(apart, number)) ** 2).sum(0)
-            between /= batches - 1
+            between = between / (batches - 1)
             within = squares / inner
             ratio = between / np.where(within > _NOTHING * between, within, 0.0)
             sure = between / np.where(
                 np.maximum(within, least) > _NOTHING * between, np.maximum(within, least), 0.0
             )
-        for channel in np.flatnonzero(np.isposinf(sure)):
-            if _chance_of_one_value_each(apart[:, channel], number) > CHANCE:
-                sure[channel] = np.nan
         return cls(ratio, sure, (float(batches - 1), inner))
 
     def beyond_chance(self, between: FloatArray, var: FloatArray, mean: FloatArray) -> NDArray[Any]:
@@ -112,6 +139,19 @@ def _chance_of_one_value_each(values: FloatArray, number: FloatArray) -> float:
     batches, samples = np.bincount(which), np.bincount(which, number)
     favourable = math.lgamma(len(values) + 1) - sum(math.lgamma(n + 1) for n in batches)
     ways = math.lgamma(number.sum() + 1) - sum(math.lgamma(n + 1) for n in samples)
+    return math.exp(favourable - ways)
+
+
+def _chance_of_two_kinds(batches: int, samples: float, odd: float) -> float:
+    """The chance that shuffling leaves each batch with samples of one kind, `odd` being of the one.
+
+    The batches are taken to be of one size. Where there are more than two kinds, the chance that
+    each stays by itself is less.
+    """
+    kind = min(max(round(batches * odd / samples), 1), batches - 1)
+    favourable = math.lgamma(batches + 1) - math.lgamma(kind + 1) - math.lgamma(batches - kind + 1)
+    odd = samples * (kind / batches)
+    ways = math.lgamma(samples + 1) - math.lgamma(odd + 1) - math.lgamma(samples - odd + 1)
     return math.exp(favourable - ways)
 
 

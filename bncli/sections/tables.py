@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bncli.batchnorm import Normalization
     from bncli.model import ChannelStats, Closeness, FloatArray, IntArray, RunningStats
+    from bncli.model.capture import InputSums
     from bncli.report import Value
     from bncli.running_stats.scatter import FRatio
 
@@ -254,6 +255,16 @@ def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
         freedom = (whole.count - len(parts)) / (len(parts) - 1)
         f_ratio = between / within * freedom
     return Spread(within, between, f_ratio, f_ratio_of_parts(parts, whole))
+
+
+def spread_of_batches(sums: InputSums) -> Spread:
+    """The same of the batches that sums are of, which are 2 or more."""
+    from bncli.running_stats.scatter import FRatio
+
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        within, between = sums.within / sums.values, sums.between / sums.values
+        f_ratio = between / within * ((sums.values - sums.batches) / (sums.batches - 1))
+    return Spread(within, between, f_ratio, FRatio.of_sums(sums))
 
 
 def first_shown(shown: Sequence[int], rows_each: int = 1) -> tuple[IntArray, int]:

@@ -12,6 +12,7 @@ SUMS = (
     "within",
     "between",
     "sample_squares",
+    "sample_between",
     "batch_mean_squares",
     "batch_var",
     "batch_var_squares",
@@ -45,6 +46,7 @@ def exact_sums(batches, channel):
             variances.append(squares / (len(values) - 1))
     found = {"within": sum(within), "sample_squares": sum(by_samples)}
     found["mean"], found["between"] = scatter(means, counts)
+    found["mean_of_samples"], found["sample_between"] = scatter(means, [len(x) for x in batches])
     found["mean_of_batches"], found["batch_mean_squares"] = scatter(means)
     if variances:
         found["batch_var"], found["batch_var_squares"] = scatter(variances)
@@ -88,7 +90,11 @@ def check_moments(sums, batches):
         wanted = exact_sums(batches, c)
         values = np.concatenate([rows(x, c).ravel() for x in batches])
         var = rounded((wanted["within"] + wanted["between"]) / len(values))
-        for name, kept in (("mean", "offset"), ("mean_of_batches", "batch_mean")):
+        for name, kept in (
+            ("mean", "offset"),
+            ("mean_of_samples", "sample_mean"),
+            ("mean_of_batches", "batch_mean"),
+        ):
             # Tighter than promised: shift and offset together have the digits for it.
             room = TOLERANCE * var**0.5 + 2.0**-51 * abs(float(wanted[name])) + 5e-324
             assert abs(two(sums, kept, c) - wanted[name]) <= room, name

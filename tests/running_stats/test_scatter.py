@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.moments import channel_stats, merge
+from bncli.moments.batches import BatchSums
 from bncli.running_stats.chance import f_quantile
 from bncli.running_stats.collect import Collector
-from bncli.running_stats.scatter import CHANCE, MOST_APART, FRatio, population
+from bncli.running_stats.scatter import CHANCE, MOST_APART, FRatio, f_ratio_of_parts, population
 
 
 def collected(batches, dtype="float64"):
@@ -163,3 +165,55 @@ def test_the_ratio_of_no_spread_at_all():
     ratio = FRatio.of(np.zeros((3, 2)), np.full(3, 4.0), np.zeros(2), np.zeros(2))
     assert np.isnan(ratio.ratio).all()
     assert not ratio.beyond_chance(np.zeros(2), np.zeros(2), np.ones(2)).any()
+
+
+def by_sums(batches):
+    """The F ratio of batches (samples, channels, values), from sums and from their means."""
+    sums = BatchSums(batches[0].shape[1])
+    for x in batches:
+        sums.add(x)
+    parts = [channel_stats(x, sample_axis=0) for x in batches]
+    return FRatio.of_sums(sums.result()), f_ratio_of_parts(parts, merge(parts))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sums_tell_the_ratio_that_the_batches_have(seed):
+    """Though their samples are of different sizes, and some batches far from the others."""
+    rng = np.random.default_rng(seed)
+    batches = [
+        rng.standard_normal((rng.integers(1, 9), 3, rng.integers(1, 40))) + 10.0 ** rng.integers(4)
+        for _ in range(rng.integers(2, 9))
+    ]
+    found, wanted = by_sums(batches)
+    assert found.freedom == wanted.freedom
+    np.testing.assert_allclose(found.ratio, wanted.ratio, rtol=1e-9)
+    np.testing.assert_allclose(found.sure, wanted.sure, rtol=1e-9)
+
+
+def test_images_of_other_sizes_that_are_shuffled_are_within_chance():
+    """A single large one weighs as much as many small ones, but it is one sample."""
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        sizes = [(64, 4)] * 4 + [(1, 256)] * 4
+        batches = [
+            rng.standard_normal((n, 8, 1)) + 0.1 * rng.standard_normal((n, 8, values))
+            for n, values in sizes
+        ]
+        found, _ = by_sums(batches)
+        assert (found.sure <= found.border).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "samples"),
+    [([0, 1], 3), ([0, 1], 30), ([0, 1, 0, 0, 1], 6), ([0, 0, 0, 7], 2), ([5, 5, 5], 9)],
+)
+def test_sums_tell_whether_two_values_may_have_fallen_into_place(values, samples):
+    batches = [np.full((samples, 1, 2), float(value)) for value in values]
+    found, wanted = by_sums(batches)
+    np.testing.assert_array_equal(found.sure, wanted.sure)
+
+
+def test_more_values_fall_into_place_less_often_than_sums_tell():
+    few, many = ([np.full((n, 1, 1), float(i)) for i in range(4)] for n in (2, 9))
+    assert np.isnan(by_sums(few)[0].sure).all()
+    assert np.isinf(by_sums(many)[0].sure).all()

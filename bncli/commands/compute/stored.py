@@ -68,8 +68,9 @@ class Stored:
     """What one layer saw in one propagation: `sums` of all files, and `parts`, each file's own.
 
     `given` is an input that stands for the values: it has their number and the channels, and the
-    names of the files, in their order, which changes nothing. `kept` says that a
-    file holds it already, and `new` that it goes into a file that is not there yet.
+    names of the files, in their order, which changes nothing. `kept` says that a file holds it
+    already, and `new` that it goes into a file that is not there yet. `own_runs` says that the
+    files are of runs of their own, and no shards of one.
     """
 
     capture: Capture
@@ -80,6 +81,7 @@ class Stored:
     given: Input
     kept: bool = False
     new: bool = False
+    own_runs: bool = False
 
     def flags(self, flags: LayerFlags) -> LayerFlags:
         """The flags, with the layer's own state from the files where no other is asked for."""
@@ -102,10 +104,29 @@ class Stored:
         stats = channel_stats(self.sums)
         parts = [channel_stats(part) for part in self.parts]
         done = batch_norm_pass(layer, stats, dtype=self.given.dtype, channel_axis=1)
-        apart = self._spread(parts, stats) if len(parts) > 1 else None
+        apart = self._apart(parts, stats)
         findings = pass_findings(stats, layer, done.norm)
         findings += sample_findings(stats, parts, layer, apart)
         return JudgedPass(done, parts, apart, findings)
+
+    def _apart(self, parts: list[ChannelStats], whole: ChannelStats) -> Spread | None:
+        """How far the batches lie from each other, or the files, where only these are unlike."""
+        from bncli.sections.tables import spread_of_batches
+
+        found = []
+        # Batches are of one kind unless they are the calls of one forward pass, or its samples.
+        if self.sums.batches > 1 and self.layer.calls == 1 and not self.layer.per_sample:
+            found.append(spread_of_batches(self.sums))
+        if len(parts) > 1 and (self.own_runs or not found):
+            found.append(self._spread(parts, whole))
+        for each in found:
+            by_sample = each.by_sample
+            if (
+                by_sample is not None
+                and by_sample.beyond_chance(each.between, whole.var, whole.mean).any()
+            ):
+                return each
+        return found[0] if found else None
 
     def _spread(self, parts: list[ChannelStats], whole: ChannelStats) -> Spread:
         """How far the files lie from each other, judged by their samples."""
@@ -206,7 +227,9 @@ def stored_of(
     tensors = tuple(_stand_in(shown, path, sums, dtype) for path, sums in seen)
     parts = tuple(sums for _, sums in seen)
     given = Input(tensors, 1, dtype, None)
-    return Stored(capture, layer, propagation, layer.seen[propagation], parts, given)
+    own_runs = all(each.shard[1] == 1 for each in captures)
+    sums = layer.seen[propagation]
+    return Stored(capture, layer, propagation, sums, parts, given, own_runs=own_runs)
 
 
 def channel_stats(sums: InputSums) -> ChannelStats:

@@ -26,10 +26,13 @@ NEVER_NEGATIVE = (
     "within",
     "between",
     "sample_squares",
+    "sample_between",
     "batch_mean_squares",
     "batch_var",
     "batch_var_squares",
 )
+LATER = ("sample_mean", "sample_between")
+"""What the first files of this format lack."""
 DERIVED = ("mean", "var")
 """What is written for people beside what is read."""
 LEAVES = ("weight", "bias", "running_mean", "running_var")
@@ -117,6 +120,12 @@ def _sums(
     """What the layer of this number saw, whose channels are at this place."""
     of_layer: dict[str, Any] = {name: values[number] for name, values in numbers.items()}
     of_layer |= {name: column[place] for name, column in arrays.items()}
+    if not of_layer.keys() >= set(LATER):  # as if all samples had the same number of values
+        share = of_layer["samples"] / max(of_layer["values"], 1)
+        of_layer |= {
+            "sample_mean": of_layer["offset"],
+            "sample_between": of_layer["between"] * share,
+        }
     return InputSums(**of_layer)
 
 
@@ -169,7 +178,11 @@ class Columns:
             return column
 
         numbers = {name: take(name, len(layers), "int64").tolist() for name in NUMBERS}
-        arrays = {name: take(name, total, "float64") for name in FLOATS}
+        arrays = {
+            name: take(name, total, "float64")
+            for name in FLOATS
+            if name not in LATER or f"{propagation.value}/{name}" in self.tensors
+        }
         arrays |= {name: take(name, total, "int64") for name in COUNTS}
         return [
             _sums(numbers, arrays, i, place) if wanted[i] else None

@@ -48,3 +48,74 @@ def test_what_a_finished_part_holds_is_not_read_again(run, shards, save):
 def test_a_shard_without_inputs_has_nothing_to_do(run, shards):
     result = run("compute", "s*.npy", "--shard", "7/8", "--save-stats", "p.npz")
     assert (result.code, "there are only 7 inputs" in result.stdout) == (3, True)
+
+
+# ---------------------------------------------------------------------------- as in one process
+
+
+def drifting(rng):
+    """Inputs whose second channel moves on from one to the next."""
+    for i in range(12):
+        x = rng.standard_normal((16, 3, 5, 5))
+        x[:, 1] += 0.5 * i
+        yield x
+
+
+def with_an_infinity(rng):
+    for i, x in enumerate(drifting(rng)):
+        x[3, 0, 1, 2] = np.inf if i == 7 else 0
+        yield x
+
+
+INPUTS = {
+    "healthy": lambda rng: (rng.standard_normal((16, 3, 5, 5)) for _ in range(12)),
+    "drift": drifting,
+    "an infinity": with_an_infinity,
+    "one value in each": lambda rng: (np.full((16, 3, 2), float(i // 6)) for i in range(12)),
+    "constant": lambda rng: (np.full((4, 3, 2), 0.1) for _ in range(5)),
+    "other sizes": lambda rng: (
+        rng.standard_normal((rng.integers(1, 30), 3, rng.integers(1, 50))) for _ in range(9)
+    ),
+    "channels last": lambda rng: (rng.standard_normal((6, 4, 3)) for _ in range(5)),
+    "smooth images": lambda rng: (
+        rng.standard_normal((4, 3, 1)) + 0.1 * rng.standard_normal((4, 3, 99)) for _ in range(8)
+    ),
+    "one": lambda rng: [rng.standard_normal((4, 3, 1))],
+}
+
+
+def alike(found, wanted):
+    """Whether values of a report agree to 1e-9, and exactly where they are no real numbers."""
+    if isinstance(wanted, float):
+        return found == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    if isinstance(wanted, (list, dict)):
+        pairs = wanted.items() if isinstance(wanted, dict) else enumerate(wanted)
+        return len(found) == len(wanted) and all(alike(found[key], each) for key, each in pairs)
+    return found == wanted
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("way", ["parts", "one shard"])
+def test_parts_and_one_process_say_the_same(run, save, kind, way):
+    for i, x in enumerate(INPUTS[kind](np.random.default_rng(3))):
+        save(f"s{i:02}.npy", x.astype(np.float32))
+    flags = ("--channel-axis", "-1") if kind == "channels last" else ()
+    whole = run("compute", "s*.npy", *flags, "-f", "json")
+    if way == "parts":
+        for k in range(3):
+            run("compute", "s*.npy", *flags, "--shard", f"{k}/3", "--save-stats", f"p{k}.npz")
+        found = run("compute", "p*.npz", "-f", "json")
+    else:
+        found = run("compute", "s*.npy", *flags, "--shard", "0/1", "-f", "json")
+    assert found.code == whole.code
+    assert alike(found.report["tables"], whole.report["tables"])
+    findings = [each.report["findings"] for each in (found, whole)]
+    for each in findings[1]:  # where the first one is, only the values tell
+        if each["code"] == "BN001":
+            each["evidence"]["first_nonfinite"] = [None]
+            each["message"] = each["message"].partition(", the first")[0]
+    assert alike(*findings)
+    differ = {"drift": 1, "an infinity": 1, "one value in each": 1}.get(kind, 0)
+    assert [each["severity"] for each in findings[0] if each["code"] == "BN010"] in (
+        [["warning"]] if differ else [[], ["info"]]
+    )
