@@ -92,7 +92,7 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
     if environment.get(SLURM):
         return _of_slurm(environment)
     raise UsageError(
-        f"--shard auto: neither RANK and WORLD_SIZE nor {SLURM} are set; run it with torchrun or "
+        f"--shard auto: neither RANK and WORLD_SIZE nor {SLURM} is set; run it with torchrun or "
         "as a Slurm array, or write --shard K/N."
     )
 

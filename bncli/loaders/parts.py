@@ -12,8 +12,7 @@ import re
 import shlex
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from bncli import __version__
@@ -23,13 +22,11 @@ from bncli.light import np
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.names import listed, quoted
-from bncli.model.part import Part, PartInput, together, whole_of
+from bncli.model.part import Part, PartInput, shards_said, together, whole_of
 from bncli.report import printable
 
 PIECE = 4096
 """Bytes at the beginning, in the middle and at the end of an input that its fingerprint is of."""
-MOST_SAID = 20
-"""Parts that are named one by one where something is wrong with them."""
 
 
 def made_part(
@@ -123,42 +120,33 @@ def held_inputs(path: Path, part: Part, wanted: Part) -> list[str]:
     Raises FileError where the two are of other shards or flags, and where an input that it holds is
     no longer wanted or has changed.
     """
+    problem, fix = "", "name another file"
     if (part.k, part.n) != (wanted.k, wanted.n):
-        raise FileError(
-            path,
-            f"it is shard {part.k} of {part.n} and not {wanted.k} of {wanted.n}, so --resume cannot"
-            " use it; name another file.",
-        )
-    if part.flags != wanted.flags:
-        raise FileError(
-            path,
-            f"it was made {_unlike_flags(part.flags, wanted.flags)}, so --resume cannot use it; "
-            "give the same flags, or name another file.",
-        )
-    if part.missing:
-        raise FileError(
-            path,
-            f"it lacks {_shards_said(part.missing)}, so --resume cannot use it; name another file.",
-        )
-    if not part.inputs:
-        raise FileError(
-            path,
-            "it does not say which inputs it is of, so --resume cannot use it; name another file.",
-        )
+        problem = f"it is {_named(part)}, and this call makes {_named(wanted)}"
+    elif part.flags != wanted.flags:
+        made, asked = _flags_apart(part, wanted)
+        problem = f"it was made {made}, but this call is {asked}"
+        fix = "give the same flags, or name another file"
+    elif part.missing:
+        problem = f"it was merged without {shards_said(part.missing)}"
+    elif not part.inputs:
+        problem = "it does not say which inputs it was made from"
+    if problem:
+        raise FileError(path, f"{problem}, so --resume cannot use it; {fix}.")
     own = {each.path: each for each in wanted.inputs}
     for each in part.inputs:
         now = own.get(each.path)
         if now is None:
             raise FileError(
                 path,
-                f"it holds {quoted(each.path)}, which is none of the inputs of this call, so "
-                "--resume cannot use it; name another file.",
+                f"it holds {quoted(each.path)}, which this call would not read, so --resume cannot "
+                "use it; name another file.",
             )
         if now != each:
             raise FileError(
                 path,
-                f"{quoted(each.path)} has changed since it was read for this file, so --resume "
-                "cannot use it; remove the file, or name another one.",
+                f"its input {quoted(each.path)} has changed since it was read, so --resume cannot "
+                "use it; remove this part, or name another file.",
             )
     return [each.path for each in part.inputs]
 
@@ -179,34 +167,13 @@ def check_parts(paths: Sequence[Path | str], parts: Sequence[Part]) -> Part:
         for path, part in named:
             _note_missing([(path, part)], part.missing, part)
         return together(parts)
-    _check_alike(
-        named,
-        lambda part: part.n,
-        lambda part, usual: (
-            f"of {_counted(part.n)} and not of {usual.n}" if part.n > 1 else "no part of a whole"
-        ),
-    )
-    _check_alike(
-        named,
-        lambda part: tuple(sorted(part.flags.items())),
-        lambda part, usual: f"made {_unlike_flags(part.flags, usual.flags)}",
-    )
-    _check_alike(
-        named,
-        lambda part: (part.number, part.nbytes, part.digest),
-        lambda part, usual: (
-            f"made of other inputs ({_inputs_said(part)}, not "
-            f"{_inputs_said(usual)}, or of other names or sizes)"
-        ),
-    )
+    _check_alike(named, lambda part: part.n, lambda one, other: (_typed(one), _typed(other, "K")))
+    _check_alike(named, lambda part: tuple(sorted(part.flags.items())), _flags_apart)
+    _check_alike(named, lambda part: (part.number, part.nbytes, part.digest), _inputs_apart)
     _check_once(named)
-    for path, part in named:
-        _check_unchanged(path, part)
+    _check_unchanged(named)
     first = named[0][1]
-    there = {part.k for part in parts}
-    # A shard beyond the last input has none, and there is no file of it.
-    last = min(first.n, first.number) if first.number else first.n
-    missing = [k for k in range(last) if k not in there]
+    missing = _absent(parts)
     _note_missing(named, missing, first)
     return whole_of(parts, missing)
 
@@ -217,67 +184,92 @@ Named = tuple["Path | str", Part]
 def _check_alike(
     named: Sequence[Named],
     of: Callable[[Part], Hashable],
-    said: Callable[[Part, Part], str],
+    apart: Callable[[Part, Part], tuple[str, str]],
 ) -> None:
-    """Raise FileError for the parts in which something is not as it is in most of them."""
+    """Raise FileError for the parts in which something is not as it is in most of them.
+
+    `apart` says how one part was made, and how another.
+    """
     counts = Counter(of(part) for _, part in named)
     usual = max(counts, key=counts.__getitem__)
-    other = [(path, part) for path, part in named if of(part) != usual]
-    if not other:
+    good = [part for _, part in named if of(part) == usual]
+    odd = [(path, part) for path, part in named if of(part) != usual]
+    if not odd:
         return
-    pattern = next(part for _, part in named if of(part) == usual)
-    path, part = other[0]
-    raise FileError(
-        path,
-        f"it is {said(part, pattern)}, as {_the_rest(named, other)}"
-        f"{'' if pattern.n == 1 else _again([part.k], pattern)}.",
+    path, part = odd[0]
+    mine, theirs = apart(part, good[0])
+    rest = "the other part" if len(good) == 1 else f"the {len(good)} other parts"
+    too = [str(each) for each, _ in odd[1:]]
+    also = (
+        f" ({listed(too)} {'is' if len(too) == 1 else 'are'} not like them either)" if too else ""
     )
+    missing = _absent(good) if good[0].n > 1 else []
+    fix = _made_with(missing, good[0], path) if missing else "leave it out."
+    raise FileError(path, f"it was made {mine}, but {rest} {theirs}{also}; {fix}")
 
 
-def _the_rest(named: Sequence[Named], other: Sequence[Named]) -> str:
-    """Which parts are as they should be, and which others are not."""
-    good = len(named) - len(other)
-    rest = "the other part is" if good == 1 else f"{good} other parts are"
-    if more := [quoted(str(path)) for path, _ in other[1:]]:
-        rest += f", and {listed(more)} {'is' if len(more) == 1 else 'are'} not either"
-    return rest
+def _absent(parts: Sequence[Part]) -> list[int]:
+    """The shards that are not among these parts of one whole.
+
+    A shard beyond the last input has none, and there is no file of it.
+    """
+    first = parts[0]
+    last = min(first.n, first.number) if first.number else first.n
+    there = {part.k for part in parts}
+    return [k for k in range(last) if k not in there]
 
 
 def _check_once(named: Sequence[Named]) -> None:
     """Raise FileError for a shard that comes twice."""
-    seen: dict[int, Path | str] = {}
+    first: dict[int, Path | str] = {}
+    twice: list[Named] = []
     for path, part in named:
-        if part.k in seen:
-            raise FileError(
-                path,
-                f"it is shard {part.k} of {part.n}, as {printable(str(seen[part.k]))} is, so its "
-                "inputs would count twice; leave one of them out.",
-            )
-        seen[part.k] = path
+        if first.setdefault(part.k, path) is not path:
+            twice.append((path, part))
+    if twice:
+        path, part = twice[0]
+        too = listed([str(each) for each, _ in twice[1:]])
+        also = f" (as would those of {too})" if too else ""
+        raise FileError(
+            path,
+            f"it is {_named(part)}, and so is {printable(str(first[part.k]))}; leave one of them "
+            f"out, because their inputs would count twice{also}.",
+        )
 
 
-def _check_unchanged(path: Path | str, part: Part) -> None:
-    """Raise FileError where an input is another one now; inputs that are elsewhere are not seen.
+def _check_unchanged(named: Sequence[Named]) -> None:
+    """Raise FileError where inputs are others now; inputs that are elsewhere are not seen."""
+    changed = [
+        (path, part, each) for path, part in named if (each := _changed_input(part)) is not None
+    ]
+    if changed:
+        path, part, each = changed[0]
+        too = listed([str(other) for other, _, _ in changed[1:]])
+        also = f" (inputs of {too} have changed, too)" if too else ""
+        fix = _made_with([part.k for _, part, _ in changed], part, path)
+        raise FileError(
+            path, f"its input {quoted(each.path)} has changed since it was read{also}; {fix}"
+        )
 
-    A relative path means nothing in another folder than that of the call.
+
+def _changed_input(part: Part) -> PartInput | None:
+    """The first input of a part that is still there, and is another one now.
+
+    A relative path means nothing in another folder than that of the call, and nothing remote is
+    contacted for what a file says.
     """
     here = part.folder == _folder()
     for each in part.inputs:
         file = split_spec(each.path)[0]
         if "://" in each.path or not (here or file.is_absolute()):
-            continue  # and nothing remote is contacted for what a file says
+            continue
         try:
-            now = replace(each, nbytes=_size(file))
-            if now == each:
-                now = replace(each, fingerprint=_fingerprint(file, each.nbytes))
+            size = _size(file)
+            if size != each.nbytes or _fingerprint(file, size) != each.fingerprint:
+                return each
         except FileError:
             continue
-        if now != each:
-            raise FileError(
-                path,
-                f"its input {quoted(each.path)} has changed since it was read"
-                f"{_again([part.k], part)}.",
-            )
+    return None
 
 
 def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) -> None:
@@ -286,36 +278,44 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
         return
     n = part.n if part.n > 1 else 0
     if not current().allow_missing_parts:
-        said = f"{_shards_said(missing)}{f' of {n}' if n else ''}"
-        verb = "is" if len(missing) == 1 else "are"
-        again = _again(missing, part) if n and part.call else "; make and add them"
-        raise FileError(
-            named[0][0],
-            f"{said} {verb} missing{' from it' if not n else ''}{again}, or take what there is with"
-            " --allow-missing-parts.",
+        said, them = shards_said(missing, n), "it" if len(missing) == 1 else "them"
+        allow = f"add --allow-missing-parts to go on without {them}, or"
+        problem = (
+            f"it is one of {n} shards, and {said} {'is' if len(missing) == 1 else 'are'} missing; "
+            f"{allow} {_made_with(missing, part)}"
+            if n
+            else f"it was merged without {said}; {allow} merge all parts again."
         )
+        raise FileError(named[0][0], problem)
     there = sum(each.own_bytes for _, each in named)
     share = 1 - there / part.nbytes if part.nbytes and there else len(missing) / max(n, 1)
     current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share))
 
 
-def _again(missing: Sequence[int], like: Part) -> str:
-    """How a part is made again, as half a sentence."""
-    if not like.call:
-        return "; make it again"
-    k = missing[0]
+def _made_with(shards: Sequence[int], like: Part, instead: Path | str | None = None) -> str:
+    """How parts are made, as the end of a sentence; its call is not followed by a full stop.
+
+    `like` is another part of the same whole, or the first of them as it was. `instead` is a file
+    that does not fit and may be in the way.
+    """
+    k = shards[0]
     arguments = list(like.call)
+    targets = []
     for at, argument in enumerate(arguments):
         before = arguments[at - 1] if at else ""
-        if before == "--shard" or argument.startswith("--shard="):
-            arguments[at] = f"{'--shard=' * argument.startswith('--shard=')}{k}/{like.n}"
-        elif before in TARGETS or argument.startswith(tuple(f"{flag}=" for flag in TARGETS)):
-            arguments[at] = _renumbered(argument, like.k, k)
-    call = shlex.join(["bncli", *arguments])
-    others = ""
-    if len(missing) > 1:
-        others = f", and {_shards_said(missing[1:])} likewise"
-    return f"; make shard {k} with: {call}{others}"
+        flag, _, value = argument.partition("=")
+        if before == "--shard" or (flag == "--shard" and value):
+            arguments[at] = f"{'--shard=' * bool(value)}{k}/{like.n}"
+        elif before in TARGETS or (flag in TARGETS and value):
+            targets.append(_renumbered(value or argument, like.k, k))
+            arguments[at] = f"{flag}=" * bool(value) + targets[-1]
+    them = "" if len(shards) == 1 else " (and the others likewise)"
+    first = ""
+    if instead is not None:
+        same = str(instead) in targets
+        first = "remove this part and " if same else "leave this part out and "
+    made = f"{first}make {shards_said([k], like.n)}{them}"
+    return f"{made} with: {shlex.join(['bncli', *arguments])}" if like.call else f"{made}."
 
 
 TARGETS = ("--save-stats", "--output", "-o")
@@ -323,43 +323,50 @@ TARGETS = ("--save-stats", "--output", "-o")
 
 
 def _renumbered(name: str, old: int, new: int) -> str:
-    """The name of another part's file: its number in the place of the last that is `old`."""
+    """The name of another part's file: its number in the place of the last that is `old`.
+
+    A name without it is one that bncli cannot guess.
+    """
+    if old == new:
+        return name
     folder, base = os.path.split(name)
     found = [each for each in re.finditer(r"[0-9]+", base) if int(each[0]) == old]
     if not found:
-        return name
+        return os.path.join(folder, f"FILE{Path(base).suffix}")  # noqa: PTH118  # as it was typed
     last = found[-1]
     number = str(new).zfill(len(last[0]) if last[0].startswith("0") else 0)
-    return os.path.join(folder, f"{base[: last.start()]}{number}{base[last.end() :]}")  # noqa: PTH118
+    base = f"{base[: last.start()]}{number}{base[last.end() :]}"
+    return os.path.join(folder, base)  # noqa: PTH118  # as it was typed
 
 
-def _unlike_flags(flags: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """In which flags the first are not the others."""
-    said = []
-    for name in sorted({*flags, *others}):
-        mine, theirs = flags.get(name), others.get(name)
-        if mine != theirs:
-            said.append(f"{_flag_said(name, mine)} and not {_flag_said(name, theirs)}")
-    return "; ".join(said)
+def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
+    """The flags in which two parts differ, as each was made: "with --dtype float64", "without"."""
+    names = sorted({*one.flags, *other.flags})
+    unlike = [name for name in names if one.flags.get(name) != other.flags.get(name)]
+    mine, theirs = (
+        " and ".join(
+            f"with {name} {quoted(part.flags[name], 60)}"
+            if name in part.flags
+            else f"without {name}"
+            for name in unlike
+        )
+        for part in (one, other)
+    )
+    return mine, theirs
 
 
-def _flag_said(name: str, value: str | None) -> str:
-    return f"without {name}" if value is None else f"with {name} {quoted(value, 60)}"
+def _inputs_apart(one: Part, other: Part) -> tuple[str, str]:
+    """Of which inputs two parts were made."""
+    mine = f"when there were {one.number} inputs of {one.nbytes} bytes"
+    if (one.number, one.nbytes) == (other.number, other.nbytes):
+        return mine, "when some of them had other names or sizes"
+    return mine, f"when there were {other.number} of {other.nbytes}"
 
 
-def _inputs_said(part: Part) -> str:
-    return f"{part.number} of {part.nbytes} bytes"
+def _typed(part: Part, k: str = "") -> str:
+    """With which shard a part was made."""
+    return f"with --shard {k or part.k}/{part.n}" if part.n > 1 else "without --shard"
 
 
-def _shards_said(shards: Iterable[int]) -> str:
-    """Some shards by their numbers: "shard 3", "shards 3, 4 and 7"."""
-    numbers = list(shards)
-    shown = [str(k) for k in numbers[:MOST_SAID]]
-    if len(numbers) > MOST_SAID:
-        shown.append(f"{len(numbers) - MOST_SAID} more")
-    said = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-    return f"shard{'s' * (len(numbers) > 1)} {said}"
-
-
-def _counted(n: int) -> str:
-    return "1 shard" if n == 1 else f"{n} shards"
+def _named(part: Part) -> str:
+    return f"shard {part.k}/{part.n}" if part.n > 1 else "the whole"

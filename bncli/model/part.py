@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MOST_INPUTS = 100_000
 """Inputs that a whole lists one by one, in some 10 MB."""
 
+MOST_SAID = 20
+"""Shards that a sentence names one by one."""
+
 
 @dataclass(frozen=True, slots=True)
 class PartInput:
@@ -111,6 +114,16 @@ def together(parts: Sequence[Part]) -> Part:
         versions=dict(sorted(versions)),
         missing=tuple(sorted({k for part in parts for k in part.missing})),
     )
+
+
+def shards_said(shards: Sequence[int], n: int = 0) -> str:
+    """Some of `n` shards as they are typed, or of an unknown number: "shards 1/4 and 3/4"."""
+    of = f"/{n}" if n else ""
+    shown = [f"{k}{of}" for k in shards[:MOST_SAID]]
+    if len(shards) > MOST_SAID:
+        shown.append(f"{len(shards) - MOST_SAID} more")
+    said = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    return f"shard{'s' * (len(shards) > 1)} {said}"
 
 
 def _inputs(parts: Sequence[Part]) -> tuple[PartInput, ...]:

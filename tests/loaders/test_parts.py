@@ -2,25 +2,30 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bncli.errors import FileError
 from bncli.files.reading import reading
-from bncli.loaders.parts import check_parts, held_inputs
+from bncli.loaders.parts import check_parts, held_inputs, made_part
 from bncli.model.part import Part, PartInput
 
 
+def call(k, n=4):
+    return ("compute", "x*.npy", "--shard", f"{k}/{n}", "--save-stats", f"parts/{k}.npz")
+
+
 def parts(n=4):
-    call = ("compute", "x*.npy", "--shard", "0/4", "--save-stats", "parts/0.npz")
     shared = {"number": 9, "nbytes": 900, "digest": "d", "flags": {"--dtype": "float32"}}
     return [
-        Part(k, n, (PartInput(f"gone{k}.npy", 225, ""),), call=call, **shared) for k in range(n)
+        Part(k, n, (PartInput(f"gone{k}.npy", 225, ""),), call=call(k, n), **shared)
+        for k in range(n)
     ]
 
 
 def check(given, *, allow=False):
-    with reading(allow_missing_parts=allow) as call:
-        return check_parts([f"p{part.k}.npz" for part in given], given), call.missing
+    with reading(allow_missing_parts=allow) as made:
+        return check_parts([f"p{part.k}.npz" for part in given], given), made.missing
 
 
 def test_all_parts_are_the_whole_in_any_order():
@@ -34,8 +39,11 @@ def test_a_missing_part_is_named_with_the_call_that_makes_it():
     with pytest.raises(FileError) as error:
         check([given[0], given[2]])
     said = str(error.value)
-    assert "shards 1 and 3 of 4 are missing" in said
-    assert "bncli compute 'x*.npy' --shard 1/4 --save-stats parts/1.npz, and shard 3" in said
+    assert "it is one of 4 shards, and shards 1/4 and 3/4 are missing; add --allow" in said
+    assert said.endswith(
+        "make shard 1/4 (and the others likewise) with: "
+        "bncli compute 'x*.npy' --shard 1/4 --save-stats parts/1.npz"
+    )
     _, (missing,) = check([given[0], given[2]], allow=True)
     assert (missing.shards, missing.n, missing.share) == ((1, 3), 4, 0.5)
 
@@ -43,17 +51,64 @@ def test_a_missing_part_is_named_with_the_call_that_makes_it():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n": 5}, "of 5 shards and not of 4"),
-        ({"flags": {}}, "made without --dtype and not with --dtype float32"),
-        ({"digest": "e"}, "made of other inputs"),
-        ({"k": 0}, "it is shard 0 of 4"),
+        ({"n": 5}, "made with --shard 2/5, but the 3 other parts with --shard K/4; remove"),
+        ({"n": 1, "k": 0}, "made without --shard, but the 3 other parts with --shard K/4"),
+        (
+            {"flags": {"--state": "a"}},
+            "without --dtype and with --state a, but the 3 other parts with --dtype float32 and",
+        ),
+        ({"digest": "e"}, "9 inputs of 900 bytes, but the 3 other parts when some of them had"),
+        ({"number": 8}, "8 inputs of 900 bytes, but the 3 other parts when there were 9 of 900"),
     ],
 )
-def test_what_does_not_belong_is_named(change, said):
+def test_what_does_not_belong_is_named_with_the_call_that_makes_it(change, said):
     given = parts()
     given[2] = replace(given[2], **change)
-    with pytest.raises(FileError, match=said):
-        check(given)
+    with pytest.raises(FileError, match=said) as error:
+        check_parts([f"parts/{k}.npz" for k in range(4)], given)
+    made = "make shard 2/4 with: bncli compute 'x*.npy' --shard 2/4 --save-stats parts/2.npz"
+    assert str(error.value).startswith("parts/2.npz: ")
+    assert str(error.value).endswith(f"; remove this part and {made}")
+    with pytest.raises(FileError) as error:
+        check_parts(["parts/a.npz", *(f"parts/{k}.npz" for k in (0, 1, 3))], [given.pop(2), *given])
+    assert str(error.value).endswith(f"; leave this part out and {made}")
+
+
+def test_what_is_too_much_is_left_out():
+    given = parts()
+    with pytest.raises(FileError, match=r"but the 4 other parts with --shard K/4; leave it out\.$"):
+        check([*given, replace(given[2], n=5)])
+    with pytest.raises(
+        FileError, match=r"^q: it is shard 2/4, and so is p; .*\(as would .* r\)\.$"
+    ):
+        check_parts([*"abpdqr"], [*given, given[2], given[3]])
+
+
+def test_a_call_names_no_file_that_another_part_is_in():
+    given = [
+        replace(part, call=("compute", "--save-stats=p/a.npz", "--shard=0/4")) for part in parts()
+    ]
+    with pytest.raises(FileError) as error:
+        check(given[:3])
+    assert str(error.value).endswith("with: bncli compute --save-stats=p/FILE.npz --shard=3/4")
+
+
+def test_every_part_whose_inputs_changed_is_named(save):
+    given = []
+    for part in parts():
+        path = str(save(f"in{part.k}.npy", np.full(3, part.k)))
+        given.append(made_part((part.k, 4), [f"in{k}.npy" for k in range(part.k + 1)], [path], {}))
+    shared = {"number": 4, "nbytes": 608, "digest": "d"}
+    given = [replace(part, **shared, call=call(part.k)) for part in given]
+    assert check(given)[1] == []
+    save("in1.npy", np.full(3, 8))
+    save("in3.npy", np.full(4, 3))
+    with pytest.raises(FileError) as error:
+        check_parts([f"parts/{k}.npz" for k in range(4)], given)
+    said = str(error.value)
+    assert said.startswith("parts/1.npz: its input ")
+    assert "in1.npy has changed since it was read (inputs of parts/3.npz have changed, too)" in said
+    assert said.endswith("--shard 1/4 --save-stats parts/1.npz")
 
 
 def test_resuming_needs_the_same_inputs_and_flags():

@@ -9,6 +9,7 @@ from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
 from bncli.arguments.options import option
 from bncli.arguments.shard import ScaleFlags
 from bncli.errors import UsageError
+from bncli.files.reading import current
 from bncli.report import Report
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def compute(
         from bncli.commands.compute.sums_first import sums_first, task_of
 
         if stored is not None:
-            raise UsageError(f"{scale.given} is for tensors; {specs[0]} holds their statistics.")
+            raise UsageError(
+                f"{specs[0]} is a statistics file; merge such files without {scale.given}."
+            )
         task = task_of(specs, scale, reading, layer, comparison, saving)
         if task.nothing:
             return _nothing(task)
@@ -100,9 +103,10 @@ def compute(
         facts |= {**compared.facts, "seed": seed}
     batch = scope_of(given.num_features, given.count)
     said = f"{batch}, all finite"
-    if findings:
+    troubled = bool(findings or current().missing)
+    if troubled:
         said = "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
-    remarks = [said] if compared or findings else []
+    remarks = [said] if compared or troubled else []
     remarks.append(update_said(run))
     return Report(
         command="compute",
@@ -114,7 +118,7 @@ def compute(
         judged=compared is not None,
         tables=tuple(tables),
         findings=tuple(findings),
-        verdict=compared.verdict if compared else "" if findings else said,
+        verdict=compared.verdict if compared else "" if troubled else said,
         read=(*(given.read if task is None else task.files), *run.read),
         checked=compared.checked if compared else {},
         about=about_pass(given, run),

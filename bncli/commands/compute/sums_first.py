@@ -108,9 +108,9 @@ def task_of(
         ("--save-output", saving.output is not None),
     ):
         if given:
-            raise UsageError(f"{other} needs all values, so {scale.given} does not go with it.")
+            raise UsageError(f"{other} needs all values, so it cannot be used with {scale.given}.")
     if scale.resume and saving.stats is None:
-        raise UsageError("--resume goes on with a statistics file: add --save-stats FILE.npz.")
+        raise UsageError("--resume completes a statistics file: add --save-stats FILE.npz.")
     shard = parse_shard(scale.shard) or Shard()
     if saving.stats is not None and not scale.resume:
         check_new(Path(saving.stats), THERE)

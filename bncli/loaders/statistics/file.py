@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bncli.model.capture import Capture
 
-THERE = "it exists already; --resume uses what it holds, or name another file."
+THERE = "it exists already; add --resume to use what it holds, or name another file."
 LEVEL = 1
 """How hard the arrays are packed: what packs at all is mostly zeros, which any level finds."""
 PACKED = 1 << 22
