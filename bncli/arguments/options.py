@@ -266,8 +266,8 @@ GivenSeed = Annotated[int | None, _SEED]
 ShardText = Annotated[
     str | None,
     option(
-        "Take only every N-th input, from number K on (K from 0), as one task of many. `auto` "
-        "takes K and N from RANK and WORLD_SIZE or from a Slurm array's variables.",
+        "Read only shard K of N, K from 0 to N-1: every N-th input, in sorted order, from number "
+        "K on. `auto` takes K and N from torchrun's or a Slurm array's variables.",
         SCALE,
         "--shard",
         metavar="K/N|auto",
@@ -286,8 +286,8 @@ Distributed = Annotated[
 Resume = Annotated[
     bool,
     option(
-        "Use what an earlier, finished call with the same flags wrote to the same file, and read "
-        "only what it lacks.",
+        "If the file to write exists, use what it holds, and read only the inputs that it lacks. "
+        "It must have been made with the same flags.",
         SCALE,
         "--resume",
     ),
@@ -295,7 +295,7 @@ Resume = Annotated[
 AllowMissingParts = Annotated[
     bool,
     option(
-        "Merge the parts that there are; report the missing ones as a warning.",
+        "Merge the parts even if some are missing; report that as a warning (BN907).",
         SCALE,
         "--allow-missing-parts",
     ),
