@@ -33,6 +33,7 @@ The rooms, floor by floor; each imports only from the floors below its own:
         dtypes         names, widths and conversions of dtypes
         light          what costs little at start: frozen dataclasses, NumPy when it is used
         paths          a path of this system, or the URL of a file elsewhere
+        urls           the parts of a URL, and what may be shown of it
 
 What flows:
 

@@ -8,36 +8,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from bncli.urls import cut_spec, is_web, path_begins, query_begins, scheme_of, shown_of, typed_of
 
 if TYPE_CHECKING:
     _Path = Path
 else:
     _Path = type(Path())  # the system's own kind, which alone has subclasses before Python 3.12
 
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""How a URL begins. The one letter of a Windows drive is no scheme."""
 LOCAL = ("file://", "local://")
-WEB = ("http://", "https://")
-"""Schemes whose URLs have a query behind a question mark, which elsewhere is part of a pattern."""
-HIDDEN = "?..."
-"""What stands for a query, which may be a signature or hold a password."""
-
-_typed: dict[str, str] = {}
-"""What people see of a URL -> the URL itself, where they differ."""
-_shown: dict[str, str] = {}
-"""The other way round."""
 
 
 class Asked(Protocol):
     """What `bncli.files.remote` answers of a path."""
 
-    def opened(self, path: RemotePath) -> FileIO:
-        """The file for reading."""
+    def opened(self, path: RemotePath, shift: int) -> FileIO:
+        """The file for reading, its byte `shift` taken for the first."""
 
     def exists(self, path: RemotePath) -> bool:
         """Whether it is there."""
@@ -105,24 +96,24 @@ class RemotePath(_Path):
     @property
     def _cut(self) -> tuple[str, str, str]:
         """The scheme with ://, the path with the host in front, and the query or fragment."""
-        front = _begin(self.url)
+        front = scheme_of(self.url)
         rest = self.url[len(front) :]
-        ends = re.search("[?#]", rest) if _is_web(front) else None
+        ends = re.search("[?#]", rest) if is_web(front) else None
         at = ends.start() if ends else len(rest)
         return front, rest[:at], rest[at:]
 
     @property
     def magic(self) -> str:
         """The first signs of a pattern in the path, each once; a web server's ? is the query's."""
-        path = self.url[begins_with(self.url) : query_begins(self.url)]
-        return "".join(sign for sign in ("*[" if _is_web(self.url) else "*?[") if sign in path)
+        path = self.url[path_begins(self.url) : query_begins(self.url)]
+        return "".join(sign for sign in ("*[" if is_web(self.url) else "*?[") if sign in path)
 
     @property
     def name(self) -> str:
         """The last part of the path; "" for a web server's host alone."""
         front, path, _ = self._cut
         _, slash, name = path.rstrip("/").rpartition("/")
-        return name if slash or not _is_web(front) else ""
+        return name if slash or not is_web(front) else ""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -135,7 +126,7 @@ class RemotePath(_Path):
         """The folder; of a host alone, itself."""
         front, path, query = self._cut
         path = path.rstrip("/").rpartition("/")[0]
-        if not path.strip("/") and (_is_web(front) or not self._cut[1].strip("/")):
+        if not path.strip("/") and (is_web(front) or not self._cut[1].strip("/")):
             return self
         return remote_path(front + path + query)
 
@@ -193,9 +184,26 @@ class RemotePath(_Path):
         """Itself."""
         return self
 
+    def samefile(self, other_path: str | os.PathLike[str]) -> bool:
+        """Whether another path is the same URL."""
+        return self == as_path(other_path)
+
     def opened(self) -> FileIO:
         """The file for reading."""
-        return _asked().opened(self)
+        return _asked().opened(self, self.shift())
+
+    @property
+    def whole(self) -> RemotePath:
+        """The file, whatever part of it is meant."""
+        return self
+
+    def shift(self) -> int:
+        """How many bytes further on a place lies than is said of it."""
+        return 0
+
+    def range(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """What has to be read for the bytes at a place, from the first byte to behind the last."""
+        return offset, offset + nbytes
 
     def exists(self, **_: bool) -> bool:
         """Whether the store has a file or folder there that it gives out."""
@@ -218,12 +226,58 @@ class RemotePath(_Path):
         return (self / name for name in _asked().names_in(self))
 
 
+class ShiftedPath(RemotePath):
+    """A file elsewhere, of which a part begins later than its place says: it is found on reading.
+
+    `found` gives by how many bytes. `header` is where what is read for that begins, and `room` how
+    many bytes there may be. Parts that begin at different places differ.
+    """
+
+    header: int
+    room: int
+    found: Callable[[], int]
+
+    @property
+    def whole(self) -> RemotePath:
+        """The file, whatever part of it is meant."""
+        return remote_path(self.url)
+
+    def shift(self) -> int:
+        """How many bytes further on a place lies than is said of it."""
+        return self.found()
+
+    def range(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """The bytes at the place, what is read to find it, and what may be between these two."""
+        return self.header, offset + nbytes + self.room
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same part of the same file."""
+        same = isinstance(other, ShiftedPath) and self.header == other.header
+        return same and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        """A number of the URL and the part."""
+        return hash((self.url, self.header))
+
+    def __reduce__(self) -> Any:
+        """It stays in this process, as does the function that finds it."""
+        raise TypeError("a part of a file elsewhere is not sent to another process")
+
+
+def shifted(path: RemotePath, header: int, room: int, found: Callable[[], int]) -> ShiftedPath:
+    """The path for a part of a file, see `ShiftedPath`."""
+    made = ShiftedPath(path.url)
+    made.url, made.shown = path.url, path.shown
+    made.header, made.room, made.found = header, room, found
+    return made
+
+
 def is_remote(given: str | os.PathLike[str]) -> bool:
     """Whether a text or path means a file elsewhere; a file of this system may be called so."""
     if isinstance(given, RemotePath):
         return True
     text = os.fspath(given)
-    if "://" not in text or SCHEME.match(text) is None:
+    if "://" not in text or not scheme_of(text):
         return False
     return not text.lower().startswith(LOCAL) and not os.path.lexists(text)
 
@@ -234,7 +288,7 @@ def as_path(given: str | os.PathLike[str]) -> Path:
         return given
     text = os.fspath(given)
     if is_remote(text):
-        return remote_path(_typed.get(text, text))
+        return remote_path(typed_of(text))
     return Path(without_scheme(text))
 
 
@@ -256,21 +310,20 @@ def remote_path(url: str) -> RemotePath:
     """The path of this URL."""
     made = RemotePath(url)
     made.url = url
-    made.shown = _shown_of(url)
+    made.shown = shown_of(url)
     return made
 
 
-def begins_with(url: str) -> int:
-    """Where the path of a URL begins, behind the host or bucket."""
-    front = _begin(url)
-    ends = re.search("[/?#]" if _is_web(url) else "/", url[len(front) :])
-    return len(front) + ends.start() if ends else len(url)
+def as_shown(word: str) -> str:
+    """A word of a command line with its URL, if it is one, as people may see it.
 
-
-def query_begins(url: str) -> int:
-    """Where the query of a web server's URL begins, its end where it has none."""
-    found = re.search("[?#]", url) if _is_web(url) else None
-    return found.start() if found else len(url)
+    From then on the shown text means that URL, so that no sentence has to mind what it repeats.
+    """
+    flag, mark, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if not is_remote(value):
+        return word
+    url, _ = cut_spec(value)
+    return f"{flag}{mark}{as_path(url)}{value[len(url) :]}"
 
 
 def lexists(path: str | os.PathLike[str]) -> bool:
@@ -283,34 +336,3 @@ def names_in(folder: Path) -> list[str]:
     if isinstance(folder, RemotePath):
         return _asked().names_in(folder)
     return os.listdir(folder)  # noqa: PTH208 (names, no paths)
-
-
-def _begin(url: str) -> str:
-    found = SCHEME.match(url)
-    return found[0] if found else ""
-
-
-def _is_web(url: str) -> bool:
-    return url.lower().startswith(WEB)
-
-
-def _shown_of(url: str) -> str:
-    """The URL as people may see it; where two would look alike, the later one has a number."""
-    if url in _shown:
-        return _shown[url]
-    front, at = _begin(url), begins_with(url)
-    host = url[len(front) : at]
-    if front.lower() != "hf://":  # where @ is before a revision
-        host = host.rpartition("@")[2]
-    stop = query_begins(url)
-    if not _is_web(url) and (found := re.search(r"\?[^/]*=", url)):
-        stop = found.start()  # and no pattern
-    shown = front + host + url[at:stop] + (HIDDEN if stop < len(url) else "")
-    if shown == url:
-        return url
-    number, first = 1, shown
-    while shown in _typed:
-        number += 1
-        shown = f"{first}({number})"
-    _typed[shown], _shown[url] = url, shown
-    return shown

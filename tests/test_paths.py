@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from bncli.errors import FileError
-from bncli.paths import RemotePath, as_path, is_remote, lexists, names_in, without_scheme
+from bncli.paths import (
+    RemotePath,
+    as_path,
+    as_shown,
+    is_remote,
+    lexists,
+    names_in,
+    without_scheme,
+)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +125,21 @@ def test_names_in_a_bucket():
 )
 def test_patterns(url, magic):
     assert as_path(url).magic == magic
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("https://line/x.pt?a=secret::bn.1", "https://line/x.pt?...::bn.1"),
+        ("--state=https://u:secret@line/y.pt", "--state=https://line/y.pt"),
+        ("--eps=1", "--eps=1"),
+        ("x.npy::y", "x.npy::y"),
+        ("memory://x::", "memory://x::"),
+    ],
+)
+def test_words_of_a_command_line(word, shown):
+    assert as_shown(word) == shown
+    assert as_shown(shown) == shown
 
 
 def test_a_folder_of_this_system_is_listed(tmp_path):

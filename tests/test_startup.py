@@ -161,8 +161,8 @@ print("MODULES", *sys.modules, file=sys.stderr)
 @pytest.mark.parametrize(
     ("call", "floor", "own", "others"),
     [
-        ("--version", "typer", 23, 4),
-        ("compute x.npy -f json", "numpy typer", 74, 10),
+        ("--version", "typer", 24, 4),
+        ("compute x.npy -f json", "numpy typer", 75, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 88, 17),
         ("rules", "rich.console rich.table typer", 91, 6),
     ],

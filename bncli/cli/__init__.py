@@ -24,6 +24,7 @@ from bncli.cli.help import Command, Group, typed
 from bncli.commands import COMMANDS, DOCUMENTS, command
 from bncli.errors import BncliError, ExitCode
 from bncli.files.reading import reading
+from bncli.paths import as_shown
 from bncli.process import signals
 from bncli.process.streams import (
     abandon_standard_output,
@@ -33,6 +34,7 @@ from bncli.process.streams import (
     take_any_character,
 )
 from bncli.report import printable
+from bncli.urls import hidden
 
 PURPOSE = "Verify and inspect BatchNorm: tensors, running statistics, checkpoints."
 ALONE = {"-h", "--help", "--version"}
@@ -154,6 +156,7 @@ def _printed(name: str) -> Callable[[], None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run bncli with these arguments (the process's own by default) and return its exit code."""
     arguments = _as_flags(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+    arguments = [*map(as_shown, arguments)]
     try:
         take_any_character()
         forget_impossible_sizes()
@@ -197,7 +200,7 @@ def _show_traceback(error: BncliError) -> None:
 
     if sys.stderr is not None:
         lines = "".join(traceback.format_exception(error)).splitlines()
-        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+        sys.stderr.write("".join(f"{printable(hidden(line))}\n" for line in lines))
 
 
 def _mistaken(error: typer.TyperException, arguments: Sequence[str]) -> ExitCode:

@@ -12,6 +12,7 @@ from typer import TyperException
 
 from bncli.cli.help import lacking, metavar, typed
 from bncli.commands import COMMANDS, DOCUMENTS
+from bncli.paths import is_remote
 from bncli.renderers import Format
 
 ELSEWHERE = {
@@ -144,7 +145,7 @@ def _no_such_command(word: str) -> str:
             "is wrong with that model in evaluation."
         )
     path = word.partition("::")[0]
-    if os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
+    if is_remote(word) or os.path.exists(path):  # noqa: PTH110 (false for an impossible path)
         return (
             f"{word} is not a command; write bncli compute {word} for a tensor, or "
             f"bncli inspect-checkpoint {word} for a checkpoint."

@@ -7,7 +7,7 @@ to the end is an error like any other.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from io import FileIO
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bncli.errors import CorruptFileError, FileError
 from bncli.files.reading import open_again, read_into
 from bncli.light import dataclass, np
+from bncli.paths import RemotePath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,3 +179,24 @@ class FileBytes:
 def _span(sizes: list[int], steps: list[int]) -> int:
     """The elements from the first to the last."""
     return 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+
+
+def announce(places: Iterable[object]) -> None:
+    """Say which bytes will be read soon; of places that are no `FileBytes` elsewhere, nothing.
+
+    Nothing is fetched before the first of them is read. Raises FileError where the file is gone.
+    """
+    ranges: dict[RemotePath, list[tuple[int, int]]] = {}
+    for place in places:
+        if not isinstance(place, FileBytes) or not isinstance(place.path, RemotePath):
+            continue
+        begin, nbytes = place.offset, place.nbytes
+        if place.checksum is not None and place.checksum.tells_of(nbytes):
+            begin, nbytes = place.checksum.offset, place.checksum.nbytes
+        of_file = ranges.setdefault(place.path.whole, [])
+        of_file.append(place.path.range(begin, nbytes))
+    if ranges:
+        from bncli.files.remote import prefetch
+
+        for path, wanted in ranges.items():
+            prefetch(path, wanted)

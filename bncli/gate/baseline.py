@@ -17,6 +17,7 @@ from bncli.gate.files import STANDARD_INPUT, Folder, reached
 from bncli.gate.former import former_files, formerly_known
 from bncli.gate.places import Names, names_in, places, without_wrappers
 from bncli.light import dataclass
+from bncli.paths import is_remote
 from bncli.report import Suppressed
 
 if TYPE_CHECKING:
@@ -128,13 +129,13 @@ def _former_kept(report: Report, old: Baseline, matched: Matched) -> tuple[Forme
         if entry.command != report.command
         or index in silenced
         or (entry.file in files and report.partial and index not in renewed)
-        or (entry.file not in files and os.path.exists(entry.file))  # noqa: PTH110 (never raises)
+        or (entry.file not in files and _is_there(entry.file))
     )
 
 
 def _is_there(file: str) -> bool:
-    """Whether an entry's file exists; standard input always does."""
-    return file in STANDARD_INPUT or os.path.exists(file)  # noqa: PTH110 (never raises)
+    """Whether an entry's file exists; standard input does, and nobody asks for one elsewhere."""
+    return file in STANDARD_INPUT or is_remote(file) or os.path.exists(file)  # noqa: PTH110 (never raises)
 
 
 def _judged(report: Report) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.errors import FileError
 from bncli.gate.former import FormerEntry
 from bncli.light import dataclass
+from bncli.paths import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +76,8 @@ def _list(lines: Iterable[str]) -> str:
 
 def read_baseline(path: str) -> Baseline:
     """What a baseline knows. Raises FileError if it is missing, not a file, or not a baseline."""
+    if is_remote(path):
+        raise FileError(path, "a baseline is a file of this machine; download it first.")
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from bncli.light import dataclass
+from bncli.paths import is_remote
 
 STANDARD_INPUT = ("", "-")
 """Paths that lead to no file."""
@@ -29,7 +30,7 @@ class Folder:
         As it was named where that is inside the folder, so that a link may lead elsewhere one
         day. Outside of it the folders between are resolved: ".." goes through links as they lie.
         """
-        if path in STANDARD_INPUT:
+        if path in STANDARD_INPUT or is_remote(path):
             return path
         absolute = os.path.abspath(path)  # noqa: PTH100 (a name may be anything)
         try:
@@ -44,14 +45,14 @@ class Folder:
 
     def reached(self, kept: str) -> str:
         """The file that a path of the baseline leads to."""
-        if kept in STANDARD_INPUT:
+        if kept in STANDARD_INPUT or is_remote(kept):
             return kept
         return reached(os.path.join(self.path, kept))  # noqa: PTH118
 
 
 def reached(path: str) -> str:
     """The file that a path leads to, through all links; two paths to one file give the same."""
-    if path in STANDARD_INPUT:
+    if path in STANDARD_INPUT or is_remote(path):
         return path
     try:
         return os.path.normcase(os.path.realpath(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -14,6 +13,7 @@ from bncli.live.imports import CodeName, code_name, find, kind_of
 from bncli.live.users_code import users_code
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import listed, missing, nearest, quoted
+from bncli.paths import lexists
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +62,7 @@ def _refuse_file(spec: str) -> NoReturn:
     """Raise the sentence for a MODEL that is not written as one."""
     path, _ = split_spec(spec)
     shown = quoted(str(path))
-    if not spec or not os.path.exists(path):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
+    if not spec or not lexists(path):
         if path.suffix in {".pt", ".pth", ".npz", ".py"}:
             raise missing(path)
         where, colon, name = spec.rpartition(":")

@@ -14,7 +14,8 @@ from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics
 from bncli.loaders.names import find_name, quoted
 from bncli.loaders.registry import READ, TYPED, loader_of, loader_of_folder, whole_of
 from bncli.model import BatchNormState, TensorFile, TensorRef
-from bncli.paths import as_path, begins_with, is_remote, without_scheme
+from bncli.paths import as_path, is_remote, without_scheme
+from bncli.urls import cut_spec
 
 
 def open_file(path: Path | str) -> TensorFile:
@@ -139,12 +140,11 @@ def split_spec(spec: str) -> tuple[Path, str]:
     """`PATH::NAME` as its path and name, the name "" where there is none.
 
     A path that itself contains "::" is taken as it is where such a file exists. In a URL the first
-    "::" behind the host ends the path.
+    "::" ends the path.
     """
     if is_remote(spec):
-        begin = begins_with(spec)
-        url, _, name = spec[begin:].partition("::")
-        return as_path(spec[:begin] + url), name
+        url, name = cut_spec(spec)
+        return as_path(url), name
     spec = without_scheme(spec)
     if os.path.exists(spec):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
         return Path(spec), ""
@@ -165,7 +165,7 @@ def open_layer(spec: str) -> BatchNormState:
     and bias, is found by its full name (or a suffix that only it has); the caller judges what is
     missing. Raises FileError, and TensorError where its tensors cannot be read as a layer's.
     """
-    from bncli.state_dict import batch_norm_layers, possible_layers, read_state
+    from bncli.state_dict import announce, batch_norm_layers, possible_layers, read_state
 
     path, name = split_spec(spec)
     if is_statistics_file(path):
@@ -182,7 +182,9 @@ def open_layer(spec: str) -> BatchNormState:
         others = possible_layers(file)
         if name in others or _ends(others, name):
             return read_state(others[find_name(path, others, name, "layer")])
-    return read_state(layers[find_name(path, layers, name, "BatchNorm layer")])
+    layer = layers[find_name(path, layers, name, "BatchNorm layer")]
+    announce([layer])
+    return read_state(layer)
 
 
 def _ends(names: Iterable[str], wanted: str) -> bool:

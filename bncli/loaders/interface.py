@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from io import FileIO
@@ -20,7 +20,7 @@ from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
 from bncli.loaders.registry import STATISTICS, ZIP
 from bncli.model import TensorFile
-from bncli.paths import as_path
+from bncli.paths import RemotePath, as_path
 
 if TYPE_CHECKING:
     from bncli.loaders.pickle_records import Pickle
@@ -60,9 +60,29 @@ class Source:
             )
         return bytes(read_at(self._file, self.path, offset, count))
 
+    def window(self, offset: int, least: int, most: int) -> bytes:
+        """From `least` to `most` bytes from `offset`, as many as cost no more than `least` do.
+
+        Fewer than `most` at the end of the file, and where no more of a file elsewhere are there.
+        """
+        at_hand = getattr(self._file, "at_hand", None)
+        held = at_hand(offset) if at_hand else 0
+        count = min(most, held or most, self.size - offset)
+        return self.read(offset, max(least, count))
+
     def check(self, where: FileBytes) -> None:
         """Raise CorruptFileError where bytes of this file do not match their checksum."""
         where.check(self._file)
+
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Say which bytes will be read, from the first to behind the last; a request for many.
+
+        Of a file of this system, nothing is done.
+        """
+        if isinstance(self.path, RemotePath):
+            from bncli.files.remote import prefetch
+
+            prefetch(self.path, ranges)
 
     def head_of(self, count: int) -> bytes:
         """The first `count` bytes, fewer where the file is shorter."""

@@ -70,8 +70,7 @@ class Marks:
         """The next `count` bytes, which are few."""
         begin, end = self.at, self.skip(count)
         if begin < self._base or end > self._base + len(self._window):
-            width = max(count, min(WINDOW, self._source.size - begin))
-            self._window, self._base = self._source.read(begin, width), begin
+            self._window, self._base = self._source.window(begin, count, WINDOW), begin
         return self._window[begin - self._base : end - self._base]
 
     def skip(self, count: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.errors import FileError, MissingTensorError, UnsupportedFileError
+from bncli.paths import RemotePath
 from bncli.report import printable
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
 
 def missing(path: Path) -> FileError:
     """The error for a file that is not there, with the names in its folder that are like its."""
+    if isinstance(path, RemotePath):
+        return FileError(path, "there is no such file.")
     if not os.path.isdir(path.parent):  # noqa: PTH112 (never raises)
         return FileError(path, f"there is no folder '{printable(str(path.parent))}'.")
     near = _alike(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,13 @@ from bncli.model import TensorFile, TensorRef
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+SMALL = 1 << 18
+"""An array of so many bytes is read along with its header where it lies elsewhere."""
+MOST_BEGUN = 1 << 10
+"""What of a larger one is read, which is more than its header takes."""
+LOCAL_EXTRA = 64
+"""Bytes of a member's own header that are not known before it is read."""
 
 
 def detect(source: Source) -> bool:
@@ -45,6 +52,7 @@ def open_tensors(source: Source) -> TensorFile:
     stems = (name.removesuffix(".npy") for name in archive.members if _is_array(name))
     names = jax_trees.plain_names(stems)
     tensors = {}
+    source.announce(_begins(archive))
     for member in archive.members.values():
         if not _is_array(member.name):
             continue
@@ -57,6 +65,14 @@ def open_tensors(source: Source) -> TensorFile:
     )
     tensors, layers, modules = jax_trees.unstacked(tensors)
     return TensorFile(source.path, "npz", tensors, modules, skipped, layers)
+
+
+def _begins(archive: ZipArchive) -> Iterator[tuple[int, int]]:
+    """Where the headers of all arrays are, as ranges; of small arrays all is read at once."""
+    for member in archive.members.values():
+        if _is_array(member.name):
+            size = member.packed if member.packed <= SMALL else min(member.packed, MOST_BEGUN)
+            yield member.header, min(member.least + LOCAL_EXTRA + size, archive.directory)
 
 
 def _is_array(name: str) -> bool:

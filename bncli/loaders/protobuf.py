@@ -79,8 +79,8 @@ class Wire:
     def bytes(self, start: int, stop: int) -> bytes:
         """The bytes between two offsets; for what is short."""
         if not self._base <= start or stop > self._base + len(self._window):
-            count = max(stop - start, min(WINDOW, self._source.size - start))
-            self._window, self._base = self._source.read(start, count), start
+            self._window = self._source.window(start, stop - start, WINDOW)
+            self._base = start
         return self._window[start - self._base : stop - self._base]
 
     def text(self, field: Field) -> str:

@@ -12,6 +12,7 @@ from bncli.loaders.interface import Source, check_regular, lean_json, open_sourc
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.registry import LOADERS, loader_of
 from bncli.model import BatchNormModule, TensorFile, TensorRef
+from bncli.paths import RemotePath
 
 SHARDS = tuple(row for row in LOADERS if row.shard)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
@@ -34,6 +35,7 @@ def open_tensors(source: Source) -> TensorFile:
     """The tensors of all shards, in the order of the index; each shard's directory is read."""
     wanted = _weight_map(source)
     paths = {name: beside(source.path, name) for name in dict.fromkeys(wanted.values())}
+    look(paths.values())
     if missing := [name for name, path in paths.items() if not path.exists()]:
         raise FileError(
             source.path,
@@ -51,6 +53,14 @@ def open_tensors(source: Source) -> TensorFile:
             )
     tensors = {name: shards[file_name].tensors[name] for name, file_name in wanted.items()}
     return replace(merged(source.path, shards.values()), tensors=tensors)
+
+
+def look(paths: Iterable[Path]) -> None:
+    """Look at files elsewhere together, for each of which a server has to be waited for."""
+    if elsewhere := [path for path in paths if isinstance(path, RemotePath)]:
+        from bncli.files.remote import look as look_at
+
+        look_at(elsewhere)
 
 
 def merged(path: Path, shards: Iterable[TensorFile]) -> TensorFile:

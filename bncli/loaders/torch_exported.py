@@ -20,6 +20,7 @@ from bncli.loaders.nested import stored_member
 from bncli.loaders.torch_places import Places, Region
 from bncli.loaders.torch_values import MOST_SIZES, Storage, View
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
+from bncli.loaders.zip_elsewhere import plain_members
 from bncli.model import TensorFile, TensorRef
 
 LARGEST_JSON = 1 << 24
@@ -99,6 +100,7 @@ class _Program:
         self.name = name
         self.byteorder = torch_zip.byteorder_of(source, archive, root.removesuffix("/"))
         self.places = Places(source.path, b"", self._place)
+        self.plain = plain_members(archive)
         self.tensors: dict[str, TensorRef] = {}
         self.skipped: dict[str, str] = {}
 
@@ -143,7 +145,7 @@ class _Program:
         self.archive.check_readable(member)
         if member.method != STORED:
             return replace(self.archive.packed(member), byteorder=self.byteorder)
-        return replace(self.archive.plain(member), byteorder=self.byteorder)
+        return replace(self.plain(member), byteorder=self.byteorder)
 
     def _read_table(self, table: Any, member: Member) -> None:
         """Add the tensors of a table of weights or constants, whose bytes lie beside it."""

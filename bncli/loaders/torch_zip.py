@@ -9,6 +9,7 @@ from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.zip_archive import STORED, Member, ZipArchive
+from bncli.loaders.zip_elsewhere import plain_members
 from bncli.model import TensorFile
 
 if TYPE_CHECKING:  # other archives are asked about, too
@@ -65,6 +66,7 @@ def read_archive(source: Source) -> Contents:
     assert folder is not None
     byteorder = byteorder_of(source, archive, folder)
     _check_found(archive, folder)
+    plain = plain_members(archive)
 
     def place(storage: Storage) -> Region:
         member = archive.members.get(f"{folder}/data/{storage.key}")
@@ -77,7 +79,7 @@ def read_archive(source: Source) -> Contents:
         archive.check_readable(member)
         if member.method != STORED:
             return replace(archive.packed(member), byteorder=byteorder)
-        return replace(archive.plain(member), byteorder=byteorder)
+        return replace(plain(member), byteorder=byteorder)
 
     pickle = read_pickle(source, archive, archive.members[f"{folder}/data.pkl"])
     return collect(source.path, pickle, place)

@@ -22,6 +22,8 @@ NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<
 INDEX = re.compile(r"\.index(\.\w+)?\.json$")
 NO_MODEL = re.compile(r"(?:meta|common|scheduler|optimizer|rng_state|training_args)[\w-]*\.\w+")
 """What is saved beside the pieces of a distributed checkpoint, and has no layers."""
+MOST_GUESSED = 1000
+"""Shards whose names a server is asked for, one by one, where it lists none and has no index."""
 USUAL = ("model.safetensors", "pytorch_model.bin")
 """What the weights of a folder are called that has the optimiser's beside them."""
 
@@ -106,6 +108,10 @@ class Models:
             ):
                 there[int(other["number"])] = name
         first = 0 if 0 in there else 1
+        if isinstance(folder, RemotePath):
+            from bncli.loaders.sharded import look
+
+            look(folder / name for name in there.values())
         wanted = range(first, first + total)
         files = tuple(folder / there[number] for number in sorted(there))
         if not files or not set(there) <= set(wanted) or _overlap(files):
@@ -122,8 +128,12 @@ class Models:
 
         A folder elsewhere, which may be long, is listed for a file alone that is called a shard.
         """
-        if isinstance(path, RemotePath) and NUMBERED.fullmatch(path.name) is None:
-            return None
+        if isinstance(path, RemotePath):
+            fits = NUMBERED.fullmatch(path.name)
+            if fits is None:
+                return None
+            if not self._listed(path.parent):
+                self._names[path.parent] = _guessed(path, fits)
         for folder in path.parents[:2]:
             if folder not in self._indexes:
                 self._indexes[folder] = {
@@ -169,6 +179,22 @@ class Models:
             except OSError:
                 self._names[folder] = []
         return self._names[folder]
+
+
+def _guessed(path: RemotePath, fits: re.Match[str]) -> list[str]:
+    """The names beside a shard on a server that lists none: the index, or else the other shards."""
+    from bncli.loaders.sharded import look
+
+    index = f"{fits['before']}{fits['after']}.index.json"
+    total = int(fits["total"])
+    if path.with_name(index).exists():
+        return [index]
+    names = [
+        f"{fits['before']}-{number:05d}-of-{fits['total']}{fits['after']}"
+        for number in range(min(total, MOST_GUESSED) + 1)
+    ]
+    look(map(path.with_name, names))
+    return [name for name in names if name == path.name or path.with_name(name).exists()]
 
 
 def open_shards(shards: Shards) -> TensorFile:

@@ -60,6 +60,11 @@ class Member:
     described: bool
     folder: bool
 
+    @property
+    def least(self) -> int:
+        """Where its bytes begin if nothing more stands in its local header than must."""
+        return self.header + _LOCAL.size + len(self.raw_name)
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -193,11 +198,15 @@ class ZipArchive:
         checksum = None if crc is None else Checksum(member.name, offset, member.size, crc)
         return FileBytes(self.path, offset, member.size, checksum=checksum)
 
-    def offset(self, member: Member) -> int:
-        """Where the member's bytes begin: behind its local header, which must agree."""
-        from_local = _LOCAL.unpack(self._read(member.header, _LOCAL.size))
+    def offset(self, member: Member, read: Read | None = None) -> int:
+        """Where the member's bytes begin: behind its local header, which must agree.
+
+        `read` takes the place of the file that the directory was read from, once that is closed.
+        """
+        read = read or self._read
+        from_local = _LOCAL.unpack(read(member.header, _LOCAL.size))
         magic, _, flags, method, _, _, _, packed, size, name_length, extra_length = from_local
-        name = self._read(member.header + _LOCAL.size, name_length)
+        name = read(member.header + _LOCAL.size, name_length)
         sizes_known = not flags & 8 and _IN_64 not in {packed, size}
         if (
             magic != b"PK\x03\x04"
@@ -350,7 +359,7 @@ class ZipArchive:
         for member in sorted(self.members.values(), key=lambda m: m.header):
             if member.header < end:
                 raise self.corrupt(f"its members {behind} and {_shown(member)} overlap")
-            end = member.header + _LOCAL.size + len(member.raw_name) + member.packed
+            end = member.least + member.packed
             behind = _shown(member)
             if end > self.directory:
                 raise self.corrupt(f"its member {behind} reaches outside the file")

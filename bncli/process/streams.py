@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import FileError
 from bncli.report import printable
+from bncli.urls import hidden
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -56,7 +57,7 @@ def say(sentence: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(f"bncli: {printable(sentence)}", file=sys.stderr, flush=True)  # noqa: T201  # its place
+        print(f"bncli: {printable(hidden(sentence))}", file=sys.stderr, flush=True)  # noqa: T201  # its place
     except (OSError, ValueError):  # full, closed, or a pipe that nobody reads
         _abandon(sys.stderr)
 

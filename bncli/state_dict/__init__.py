@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError
+from bncli.files.file_bytes import announce as announce_places
 from bncli.light import dataclass
 from bncli.model import BatchNormModule, BatchNormState, StoredLayer, TensorFile, TensorRef
 from bncli.report import printable
@@ -125,6 +126,15 @@ def _squeezed(ref: TensorRef) -> TensorRef:
     if ref.ndim < 2 or len(long) > 1:
         return ref
     return replace(ref, shape=(ref.shape[long[0]],), strides=(ref.strides[long[0]],))
+
+
+def announce(layers: Iterable[LayerRefs]) -> None:
+    """Say which layers will be read, so that few requests bring those of a file elsewhere.
+
+    Nothing is read yet. Raises FileError where such a file is gone.
+    """
+    refs = (ref for layer in layers for ref in layer.tensors.values())
+    announce_places(ref.storage for ref in refs if ref.ndim <= 1)
 
 
 def read_state(layer: LayerRefs) -> BatchNormState:

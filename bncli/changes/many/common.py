@@ -15,7 +15,7 @@ from bncli.errors import TensorError
 from bncli.light import dataclass, np
 from bncli.model.changes import How
 from bncli.report import Certainty
-from bncli.state_dict import LayerRefs, batch_norm_layers
+from bncli.state_dict import LayerRefs, announce, batch_norm_layers
 from bncli.state_dict.in_front import InFront, in_front
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Common:
             for name, layer in ours.items()
             if all(name in partners for partners in theirs)
         }
+        announce(layer for of_layer in common.values() for layer in of_layer)
         likely = any(partners[name].likely for partners in theirs for name in common)
         return cls(
             tuple(files),

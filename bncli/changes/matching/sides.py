@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
 from bncli.loaders.names import under
-from bncli.state_dict import LayerRefs, is_batch_norm, possible_layers
+from bncli.state_dict import LayerRefs, announce, is_batch_norm, possible_layers
 from bncli.state_dict.names import has_trees, split_any
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Layers:
             for name, layer in possible.items()
             if name in judged or name not in with_kernels
         }
+        announce(every[name] for name in judged)
         return cls(inside, every, judged, part, dict(every))
 
     @property

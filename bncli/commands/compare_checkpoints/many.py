@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import names_of
 from bncli.commands.compare_checkpoints import many_words as words
 from bncli.commands.compare_checkpoints.rows import plain, short_certainty
 from bncli.model.many import Counted, Kind
+from bncli.paths import as_path
 from bncli.report import ANSWER_ROWS, Column, Report, Table
 from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import label, plain_count
@@ -96,7 +96,7 @@ def _open(given: Given) -> TensorFile:
     if not given.part:
         return file
     tensors = under(file.path, file.tensors, part_in(file, given.part))
-    return replace(file, path=Path(given.spec), tensors=tensors)
+    return replace(file, path=as_path(given.spec), tensors=tensors)
 
 
 def _of_target(many: Many, files: Sequence[Given], aim: Given) -> Report:

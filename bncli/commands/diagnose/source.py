@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from bncli.loaders.names import listed, missing, quoted
 from bncli.loaders.patterns import expanded
 from bncli.loaders.statistics import is_statistics_file, read_statistics
 from bncli.model.capture import Capture, Propagation
+from bncli.paths import lexists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def _check_model(spec: str) -> None:
     if code_name(spec) is not None:
         return
     path = split_spec(spec)[0]
-    if not os.path.exists(path):  # noqa: PTH110  # as Path.exists, but false for an impossible path
+    if not lexists(path):
         raise missing(path)
     from bncli.live.model_source import load_model
 

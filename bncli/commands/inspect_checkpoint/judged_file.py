@@ -80,7 +80,7 @@ def judge(
     layer, FileError where one is damaged, and TensorError where one is too large.
     """
     from bncli.rulebook.structure import unexpected_number
-    from bncli.state_dict import batch_norm_layers
+    from bncli.state_dict import announce, batch_norm_layers
 
     models = [(part, batch_norm_layers(part)) for part in file.apart()]
     models = [(part, layers) for part, layers in models if layers]
@@ -88,6 +88,7 @@ def judge(
         models = [(file, batch_norm_layers(file))]
     every = [refs for _, layers in models for refs in layers]
     chosen = _chosen(file, every, prefix, globs)
+    announce(every)
     path = str(file.path)
     seen = Judged(tensors=len(file.tensors), members=len(models) if len(models) > 1 else 0)
     shared = 0

@@ -16,6 +16,7 @@ from bncli.live.targets import copies_of, leaves_of, targets_of
 from bncli.loaders import open_model, split_spec
 from bncli.loaders.names import listed
 from bncli.loaders.patches import aliases_of, check_container, edits_of, rounded
+from bncli.paths import is_remote
 from bncli.rulebook.layers import label
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ def check_destination(path: str, spec: str, *, force: bool) -> None:
     """
     old = open_model(split_spec(spec)[0])
     files = files_of(old)
+    if not current().download and any(map(is_remote, files)):
+        raise FileError(
+            old.path, "bncli writes a copy of the whole checkpoint, so give --download, too."
+        )
     if not path:
         raise UsageError("--save-checkpoint has no name; name the file to write.")
     refuse_overwriting(path, "--save-checkpoint")

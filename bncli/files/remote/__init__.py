@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from io import FileIO
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from bncli.files.reading import current
 from bncli.files.remote.store import Store
-
-if TYPE_CHECKING:
-    from bncli.paths import RemotePath
+from bncli.paths import RemotePath
 
 _outside = Store()
 """What is known outside of any call, for who uses Python."""
@@ -34,9 +32,12 @@ def store() -> Store:
     return store
 
 
-def opened(path: RemotePath) -> FileIO:
-    """The file for reading, all calls of one over the same pieces. Raises FileError."""
-    return store().file(path).opened()
+def opened(path: RemotePath, shift: int = 0) -> FileIO:
+    """The file for reading, its byte `shift` taken for the first. Raises FileError.
+
+    All that is opened of a file reads over the same pieces.
+    """
+    return store().file(path).opened(shift)
 
 
 def exists(path: RemotePath) -> bool:
@@ -62,6 +63,11 @@ def names_in(path: RemotePath) -> list[str]:
 def fitting(path: RemotePath) -> list[str]:
     """The URLs that fit a pattern, sorted. Raises FileError."""
     return store().fitting(path)
+
+
+def look(paths: Iterable[Path]) -> None:
+    """Look at the files elsewhere among these together, as they will be opened one by one."""
+    store().look(path for path in paths if isinstance(path, RemotePath))
 
 
 def prefetch(path: RemotePath, ranges: Iterable[tuple[int, int]]) -> None:

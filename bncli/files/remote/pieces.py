@@ -102,8 +102,15 @@ class Pieces:
                 self._keep(piece)
 
     def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Remember what will be read; the first read of it fetches it, and what comes next."""
-        self._runs = joined(ranges)
+        """Remember what else will be read; the first read of it brings it, and what is next."""
+        with self._shelf.lock:
+            self._runs = joined([*self._runs, *ranges])
+
+    def at_hand(self, offset: int) -> int:
+        """How many bytes from here on are held, or on their way in one piece."""
+        with self._shelf.lock:
+            piece = self._at(offset)
+            return 0 if piece is None else piece.stop - offset
 
     def read_into(self, offset: int, target: memoryview) -> int:
         """Fill the target from `offset` on, as far as the file reaches; the bytes that it has."""
@@ -213,6 +220,36 @@ class Pieces:
                 piece.data.set_result(self._fetch(piece.start, piece.stop))
             except BaseException as error:  # noqa: BLE001 (raised again for who reads)
                 piece.data.set_exception(error)
+
+
+def together(calls: Iterable[Callable[[], object]]) -> None:
+    """Make calls, some at a time. Raises the first error, after which no further one is made."""
+    waiting = iter(list(calls))
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            with lock:
+                call = next(waiting, None)
+            if call is None:
+                return
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 (raised again below)
+                errors.append(error)
+
+    team = [threading.Thread(target=work, daemon=True) for _ in range(IN_FLIGHT)]
+    for thread in team:
+        thread.start()
+    try:
+        for thread in team:
+            thread.join()
+    except BaseException as error:
+        errors.append(error)  # so that the others stop
+        raise
+    if errors:
+        raise errors[0]
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -8,7 +8,8 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from bncli.errors import FileError, UnsupportedFileError
 from bncli.files.remote.drivers import file_system
 from bncli.files.remote.failures import AbsentError, HiddenError, absent, explained
-from bncli.files.remote.pieces import IN_FLIGHT, Pieces, Shelf
+from bncli.files.remote.pieces import Pieces, Shelf, together
 from bncli.files.remote.transport import DriverFile, State, Transport, persistently
-from bncli.paths import WEB, RemotePath
+from bncli.files.save import umask
+from bncli.paths import RemotePath
+from bncli.urls import is_web
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -43,9 +46,9 @@ class RemoteFile:
         """Its bytes."""
         return self.state.size
 
-    def opened(self) -> FileIO:
-        """A reader with a place of its own."""
-        return cast("FileIO", Reader(self.pieces))
+    def opened(self, shift: int = 0) -> FileIO:
+        """A reader with a place of its own, for which the byte `shift` is the first."""
+        return cast("FileIO", Reader(self.pieces, shift))
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Say which bytes will be read."""
@@ -76,6 +79,7 @@ class Downloaded:
         handle, name = tempfile.mkstemp(dir=folder)
         self.path = path
         self._local = Path(name)
+        self._local.chmod(0o666 & ~umask())  # whatever is made of it; its folder is private
         with os.fdopen(handle, "w+b") as target:
 
             def whole() -> State:
@@ -90,8 +94,9 @@ class Downloaded:
         """Its bytes."""
         return self.state.size
 
-    def opened(self) -> FileIO:
-        """The temporary file."""
+    def opened(self, shift: int = 0) -> FileIO:
+        """The temporary file, in which nothing has to be looked for later."""
+        assert not shift
         return FileIO(self._local)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -104,9 +109,11 @@ class Downloaded:
 class Reader(io.RawIOBase):
     """A file to read from, alike a `FileIO` in all that reading takes; it has no descriptor."""
 
-    def __init__(self, pieces: Pieces) -> None:
+    def __init__(self, pieces: Pieces, shift: int = 0) -> None:
         super().__init__()
         self._pieces = pieces
+        self._shift = shift
+        self._size = max(pieces.size - shift, 0)
         self._at = 0
 
     def readable(self) -> bool:
@@ -119,7 +126,7 @@ class Reader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place. Raises OSError for one before the file."""
-        origin = {os.SEEK_CUR: self._at, os.SEEK_END: self._pieces.size}.get(whence, 0)
+        origin = {os.SEEK_CUR: self._at, os.SEEK_END: self._size}.get(whence, 0)
         if origin + offset < 0:
             raise OSError("a place before the file")
         self._at = origin + offset
@@ -127,13 +134,17 @@ class Reader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer as far as the file reaches."""
-        count = self._pieces.read_into(self._at, memoryview(buffer).cast("B"))
+        count = self._pieces.read_into(self._at + self._shift, memoryview(buffer).cast("B"))
         self._at += count
         return count
 
+    def at_hand(self, offset: int) -> int:
+        """How many bytes from a place on can be had without a request."""
+        return self._pieces.at_hand(offset + self._shift)
+
     def readall(self) -> bytes:
         """All that is behind the place."""
-        data = bytearray(max(self._pieces.size - self._at, 0))
+        data = bytearray(max(self._size - self._at, 0))
         self.readinto(data)
         return bytes(data)
 
@@ -145,6 +156,7 @@ class Store:
         self._download = download
         self._shelf = Shelf()
         self._lock = threading.RLock()
+        self._locks: dict[str, threading.RLock] = {}
         self._files: dict[str, RemoteFile | Downloaded | FileError] = {}
         self._folders: dict[str, bool] = {}
         self._systems: dict[RemotePath, tuple[Any, str]] = {}
@@ -153,6 +165,8 @@ class Store:
     def file(self, path: RemotePath) -> RemoteFile | Downloaded:
         """The file; what was wrong with it stays so. Raises FileError."""
         with self._lock:
+            mine = self._locks.setdefault(path.url, threading.RLock())
+        with mine:
             known = self._files.get(path.url)
             if known is None:
                 try:
@@ -167,17 +181,27 @@ class Store:
     def _opened(self, path: RemotePath) -> RemoteFile | Downloaded:
         system, inside = self._system(path)
         transport: Transport = DriverFile(system, inside)
-        if path.url.lower().startswith(WEB) and hasattr(system, "set_session"):
+        if is_web(path.url) and hasattr(system, "set_session"):
             from bncli.files.remote.web import WebFile
 
             transport = WebFile(system, inside)
         if not self._download:
             return RemoteFile(path, transport, self._shelf)
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(
-                prefix="bncli-", ignore_cleanup_errors=True
-            )
+        with self._lock:
+            if self._temporary is None:
+                self._temporary = tempfile.TemporaryDirectory(
+                    prefix="bncli-", ignore_cleanup_errors=True
+                )
         return Downloaded(path, transport, Path(self._temporary.name))
+
+    def look(self, paths: Iterable[RemotePath]) -> None:
+        """Look at several files together; what is wrong with one is said when it is opened."""
+
+        def file(path: RemotePath) -> None:
+            with suppress(FileError):
+                self.file(path)
+
+        together(partial(file, path) for path in paths)
 
     def _system(self, path: RemotePath) -> tuple[Any, str]:
         if path not in self._systems:
@@ -193,7 +217,7 @@ class Store:
 
     def is_dir(self, path: RemotePath) -> bool:
         """Whether it is a folder; a web server has none."""
-        if path.url.lower().startswith(WEB):
+        if is_web(path.url):
             return False
         if path.url not in self._folders:
             self._folders[path.url] = self._is_folder(path)
@@ -219,7 +243,7 @@ class Store:
 
     def names_in(self, path: RemotePath) -> list[str]:
         """The names in a folder. Raises OSError where they cannot be listed."""
-        if path.url.lower().startswith(WEB):
+        if is_web(path.url):
             raise OSError("a web server lists nothing")
         system, inside = self._system(path)
         try:
@@ -254,11 +278,7 @@ class Store:
     def check(self) -> None:
         """Raise FileError where a file is not what it was when it was first read."""
         files = [file for file in self._files.values() if not isinstance(file, FileError)]
-        if len(files) == 1:
-            files[0].check()
-        elif files:
-            with ThreadPoolExecutor(IN_FLIGHT) as pool:
-                list(pool.map(lambda file: file.check(), files))
+        together(file.check for file in files)
 
     def close(self) -> None:
         """Remove what was downloaded."""

@@ -87,8 +87,7 @@ class _Reader:
         width = struct.calcsize(f"<{layout}")
         begin = self.skip(width)
         if begin < self._base or self.at > self._base + len(self._window):
-            count = max(width, min(WINDOW, self._source.size - begin))
-            self._window, self._base = self._source.read(begin, count), begin
+            self._window, self._base = self._source.window(begin, width, WINDOW), begin
         return struct.unpack_from(f"<{layout}", self._window, begin - self._base)
 
     def count(self) -> int:

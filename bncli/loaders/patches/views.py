@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from bncli.files.edits import Edit
 from bncli.files.file_bytes import FileBytes
 from bncli.files.held import HeldPath
 from bncli.light import np
+from bncli.paths import ShiftedPath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +28,9 @@ def placed(ref: TensorRef) -> FileBytes | None:
     where = ref.storage
     if not isinstance(where, FileBytes) or isinstance(where.path, HeldPath) or not ref.numel:
         return None
+    if isinstance(where.path, ShiftedPath):
+        path, offset = where.path.whole, where.offset + where.path.shift()
+        return replace(where, path=path, offset=offset, checksum=None)
     return where
 
 

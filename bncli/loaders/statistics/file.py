@@ -17,6 +17,7 @@ from bncli.loaders.statistics.columns import Columns, columns
 from bncli.loaders.statistics.fields import LARGEST, parsed
 from bncli.loaders.statistics.header import capture_of, check_version, header_of
 from bncli.loaders.zip_archive import BOMB_RATIO, BOMB_SIZE, ZipArchive
+from bncli.paths import as_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def open_statistics(path: Path | str) -> Capture:
     Raises FileError where it cannot be read, UnsupportedFileError for another kind of file and for
     a later format, and CorruptFileError for one that is not what bncli writes.
     """
-    path = Path(path)
+    path = as_path(path)
     check_regular(path)
     try:
         with open_source(path) as source:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bncli.errors import MissingTensorError
 from bncli.loaders.names import find_name, quoted
+from bncli.paths import as_path
 
 if TYPE_CHECKING:
     from bncli.model import BatchNormState
@@ -27,7 +28,7 @@ def find_layer(path: Path | str, capture: Capture, name: str) -> WatchedLayer:
     layers = layer_names(capture)
     if not name and len(capture.norms) == 1:
         return capture.norms[0]
-    return layers[find_name(Path(path), layers, name, "layer")]
+    return layers[find_name(as_path(path), layers, name, "layer")]
 
 
 def layer_state(path: Path | str, capture: Capture, name: str) -> BatchNormState:
@@ -38,7 +39,7 @@ def layer_state(path: Path | str, capture: Capture, name: str) -> BatchNormState
     layer = find_layer(path, capture, name)
     if layer.state is None:
         raise MissingTensorError(
-            Path(path),
+            as_path(path),
             f"'{quoted(layer.name)}' has statistics in it, but no weight, bias or running "
             "statistics; name a layer of a checkpoint.",
         )
