@@ -164,7 +164,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
         ("--version", "typer", 24, 4),
         ("compute x.npy -f json", "numpy typer", 75, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 88, 17),
-        ("rules", "rich.console rich.table typer", 91, 6),
+        ("rules", "rich.console rich.table typer", 92, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

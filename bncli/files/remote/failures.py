@@ -17,6 +17,8 @@ SECONDS = 60.0
 """How long a request may go without any byte."""
 HIDDEN = {401, 403, 404, 410}
 """Answers that a server gives to what is not there."""
+MOST_SECONDS = 600.0
+"""How long a request for a part of a file may take; for all of it, as long as bytes come."""
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 """Answers after which it pays to ask again."""
 CHANGED = (

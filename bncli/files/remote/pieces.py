@@ -15,6 +15,8 @@ from concurrent.futures import Future
 
 LEAST = 1 << 16
 """Bytes that are fetched at least: a request takes as long as some ten thousand bytes."""
+FIRST = 1 << 18
+"""Bytes of a file's beginning, where its list of tensors is."""
 GROWTH = 4
 """How many times the last piece the next one is, where it follows it."""
 BLOCK = 1 << 22
@@ -144,7 +146,7 @@ class Pieces:
             self._announced(run)
             return first
         before = self._ends.get(at, 0)
-        length = min(max(count, GROWTH * before, LEAST), BLOCK)
+        length = min(max(count, GROWTH * before, LEAST if at else FIRST), BLOCK)
         if length == BLOCK:  # blocks begin where those of other threads do
             length = BLOCK - at % BLOCK
         first = self._ask(at, at + length, at)

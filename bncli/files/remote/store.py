@@ -159,6 +159,7 @@ class Store:
         self._locks: dict[str, threading.RLock] = {}
         self._files: dict[str, RemoteFile | Downloaded | FileError] = {}
         self._folders: dict[str, bool] = {}
+        self._sizes: dict[str, int] = {}
         self._systems: dict[RemotePath, tuple[Any, str]] = {}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -235,10 +236,11 @@ class Store:
         return asked(path, lambda: bool(system.isdir(inside)))
 
     def stat(self, path: RemotePath) -> os.stat_result:
-        """Its kind and size."""
+        """Its kind and size; the size as it was listed, where that was said with its name."""
         if self.is_dir(path):
             return os.stat_result((stat.S_IFDIR, 0, 0, 0, 0, 0, 0, 0, 0, 0))
-        size = self.file(path).size
+        size = self._sizes.get(path.url)
+        size = self.file(path).size if size is None else size
         return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, size, 0, 0, 0))
 
     def names_in(self, path: RemotePath) -> list[str]:
@@ -257,23 +259,23 @@ class Store:
         """The URLs that fit a pattern, sorted; folders are none. Raises FileError."""
         system, inside = self._system(path)
 
-        def found() -> list[str]:
+        def found() -> dict[str, int | None]:
             try:
                 every: dict[str, dict[str, Any]] = system.glob(inside, detail=True)
             except ValueError:
                 raise FileError(
                     path, "it is no pattern of fsspec's; ** stands for whole folders alone."
                 ) from None
-            return sorted(name for name, info in every.items() if info["type"] != "directory")
+            names = sorted(name for name, info in every.items() if info["type"] != "directory")
+            return {name: every[name].get("size") for name in names}
 
-        url = path.url
-        front = url.removesuffix(inside) if url.endswith(inside) else ""
-        if not front and inside.startswith("/") and url.endswith(inside[1:]):
-            front = url.removesuffix(inside[1:])  # memory://run has the path /run
-            return [front + name[1:] for name in asked(path, found)]
-        if not front and inside != url:
-            return [str(system.unstrip_protocol(name)) for name in asked(path, found)]
-        return [front + name for name in asked(path, found)]
+        url_of = _url_of(path.url, inside, system)
+        sizes = {url_of(name): size for name, size in asked(path, found).items()}
+        for url, size in sizes.items():
+            self._folders[url] = False
+            if isinstance(size, int):
+                self._sizes[url] = size
+        return list(sizes)
 
     def check(self) -> None:
         """Raise FileError where a file is not what it was when it was first read."""
@@ -285,6 +287,17 @@ class Store:
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
+
+
+def _url_of(url: str, inside: str, system: Any) -> Callable[[str], str]:
+    """A function from a path in a file system to its URL, written as `url` is of `inside`."""
+    if url.endswith(inside):  # https://host/x, s3://bucket/x
+        front = url.removesuffix(inside)
+        return lambda name: front + name
+    if inside.startswith("/") and url.endswith(inside[1:]):  # memory://x is /x
+        front = url.removesuffix(inside[1:])
+        return lambda name: front + name[1:]
+    return lambda name: str(system.unstrip_protocol(name))
 
 
 def asked(path: RemotePath, call: Callable[[], Result]) -> Result:

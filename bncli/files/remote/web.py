@@ -13,12 +13,11 @@ from typing import IO, Any, TypeVar
 
 from bncli.files.remote import failures
 from bncli.files.remote.failures import ChangedError, CutError, NoRangesError, StatusError
+from bncli.files.remote.pieces import FIRST
 from bncli.files.remote.transport import State
 
 Result = TypeVar("Result")
 
-FIRST = 1 << 18
-"""Bytes that come with the first answer; a file of no more needs no ranges."""
 CHUNK = 1 << 20
 WHOLE, PART, UNFIT = 200, 206, 416
 RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
@@ -99,8 +98,8 @@ class WebFile:
         headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
         if stop is not None:
             headers["Range"] = f"bytes={start}-{stop - 1}"
-        wait = failures.SECONDS
-        options.setdefault("timeout", ClientTimeout(total=None, sock_connect=wait, sock_read=wait))
+        wait, total = failures.SECONDS, None if stop is None else failures.MOST_SECONDS
+        options.setdefault("timeout", ClientTimeout(total, sock_connect=wait, sock_read=wait))
         url = self._system.encode_url(self._url)
         async with session.get(url, headers=headers, **options) as answer:
             yield answer
