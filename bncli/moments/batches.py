@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from bncli.model import FloatArray
 
 
-def batch_part(x: NDArray[Any], dtype: str | None = None) -> BatchPart:
+def batch_part(x: NDArray[Any], dtype: str | None = None, threads: int | None = None) -> BatchPart:
     """The sums of one batch, as `BatchSums.add` takes it."""
-    return sum_blocks(ArrayBlocks(x, dtype))
+    return sum_blocks(ArrayBlocks(x, dtype, threads))
 
 
 def joined(pieces: Sequence[BatchPart]) -> BatchPart:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import UsageError
@@ -196,22 +197,33 @@ def _state(given: Input, run: Layer, flags: LayerFlags) -> BatchNormState | None
 
 
 def _batch(given: Input, tensor: TensorRef, advance: Advance) -> BatchPart:
-    """The sums of one tensor, read sample by sample where it is large."""
+    """The sums of one tensor, read sample by sample where it is large, in several threads."""
     from bncli.moments.batches import batch_part, joined
+    from bncli.moments.team import default_threads, in_order
 
-    pieces: Sequence[BatchPart] = []
     axis = given.sample_axis
     samples = 1 if axis is None else tensor.shape[axis]
     step = max(1, PIECE * samples // tensor.numel)
+    number = -(-samples // step)
+    threads = min(default_threads(), number)
+
+    def part(read: Callable[[tuple[slice, ...]], NDArray[Any]], which: int) -> BatchPart:
+        rows = slice(which * step, min((which + 1) * step, samples))
+        block = () if axis is None else (slice(None),) * axis + (rows,)
+        x = given.decoded(read(block), tensor.dtype)
+        if axis is None:
+            x = np.moveaxis(x, given.channel_axis, 0)[np.newaxis]
+        else:
+            x = np.moveaxis(x, (axis, given.channel_axis), (0, 1))
+        return batch_part(x, threads=1 if threads > 1 else None)
+
+    pieces = []
     with ExitStack() as stack:
-        read = tensor.stored_reader(stack)
-        for begin in range(0, samples, step):
-            block = () if axis is None else (slice(None),) * axis + (slice(begin, begin + step),)
-            x = given.decoded(read(block), tensor.dtype)
-            if axis is None:
-                x = np.moveaxis(x, given.channel_axis, 0)[np.newaxis]
-            else:
-                x = np.moveaxis(x, (axis, given.channel_axis), (0, 1))
-            pieces = [*pieces, batch_part(x)]
-            advance(x.size * given.itemsize)
+        own = 1 if callable(tensor.storage) else threads  # what is in memory is there once
+        readers = [tensor.stored_reader(stack) for _ in range(own)]
+        workers = [partial(part, readers[k % own]) for k in range(threads)]
+        with closing(in_order(workers, 0, number)) as parts:
+            for each in parts:
+                pieces.append(each)
+                advance(each.count * given.num_features * given.itemsize)
     return joined(pieces)

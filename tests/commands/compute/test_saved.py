@@ -11,6 +11,7 @@ import torch
 from bncli.commands.compute import saved
 from bncli.loaders.statistics import open_statistics
 from bncli.model.capture import Propagation
+from bncli.moments import team
 from bncli.moments.batches import BatchSums
 from tests.commands.samples import random
 from tests.loaders.statistics.captures import unlike
@@ -75,6 +76,18 @@ def test_pieces_and_layouts_change_nothing(run, save, monkeypatch, piece, axis, 
         if name == "batch_mean":
             left, right = left + got.shift, right + want.shift
         np.testing.assert_allclose(left, right, rtol=1e-12)
+
+
+def test_any_number_of_threads_gives_the_same_bytes(run, save, monkeypatch):
+    save("x.npy", random(30, 3, 40) + 100)
+    monkeypatch.setattr(saved, "PIECE", 500)
+    files = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(team, "default_threads", lambda threads=threads: threads)
+        run("compute", "x.npy", "--shard", "0/1", "--save-stats", "stats.npz", "-q")
+        files.append(Path("stats.npz").read_bytes())
+        Path("stats.npz").unlink()
+    assert files[0] == files[1] == files[2]
 
 
 def test_a_cast_is_made_before(run, save):
