@@ -75,6 +75,14 @@ class FailOn(str, Enum):
         return cls.INFO if value == Severity.INFO.label else None
 
 
+class Saved(Enum):
+    """Whether a report is written to the files of -o: always, to new ones alone, or not at all."""
+
+    YES = "yes"
+    NEW = "new"
+    NO = "no"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something in the user's numbers that a person should know.
@@ -224,7 +232,9 @@ class Report:
     the names that findings use as `subject`; `partial` says that the user left some of them out,
     and `names` has all that the file holds, chosen or not. `about` tells what findings without a
     path of their own are about: each input as (path, name in it), and other words as ("", words).
-    `suppressed` is empty until the report is delivered. `findings` are kept `in_order`, which is
+    `suppressed` is empty until the report is delivered. `part` is the fact of that name, which JSON
+    alone carries: what it takes to make the report of a whole from those of its parts. `saved` is
+    what becomes of -o. `findings` are kept `in_order`, which is
     the one order in which every format says them.
     """
 
@@ -249,6 +259,8 @@ class Report:
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     about: tuple[tuple[str, str], ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
+    part: Mapping[str, object] = field(default_factory=dict)
+    saved: Saved = Saved.YES
 
     def __post_init__(self) -> None:
         """Put the findings in their order, whoever found them."""

@@ -163,7 +163,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
     [
         ("--version", "typer", 24, 4),
         ("compute x.npy -f json", "numpy typer", 75, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 88, 17),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 90, 17),
         ("rules", "rich.console rich.table typer", 92, 6),
     ],
 )

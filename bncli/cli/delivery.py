@@ -14,7 +14,7 @@ from bncli.gate.verdict import count_suppressed, with_verdict
 from bncli.process.streams import color_wanted, print_text, say
 from bncli.renderers import Format, format_of, renderer
 from bncli.renderers.interface import RenderContext
-from bncli.report import FailOn, Report, Table
+from bncli.report import FailOn, Report, Saved, Table
 
 if TYPE_CHECKING:
     from bncli.arguments.output import Output
@@ -41,7 +41,7 @@ class Delivery:
         for path in flags.output or ():
             format_of(path)
             check_writable(path)
-            current().reports.add(os.path.realpath(path))
+            current().reports[os.path.realpath(path)] = path
         if flags.baseline:  # an empty path means none, whatever the settings say
             current().renewed.add(os.path.realpath(flags.baseline))
             self.known = _read_baseline(flags.baseline, update=flags.update_baseline)
@@ -71,11 +71,12 @@ class Delivery:
         if notes := current().notes:
             facts = {**report.facts, "notes": list(notes)}
             report = replace(report, facts=facts, remarks=(*report.remarks, *notes))
-        for path in flags.output or ():
+        for path in (flags.output or ()) if report.saved is not Saved.NO else ():
             context = RenderContext(
                 exit_code, flags.width, verbose=flags.verbose, fail_on=self.fail_on
             )
-            _write(path, renderer(format_of(path))(report, context))
+            text = renderer(format_of(path))(report, context)
+            _write(path, text, new=report.saved is Saved.NEW)
         if not flags.quiet:
             print_text(renderer(flags.format)(report, self._context(exit_code)))
         formats = {flags.format} if not flags.quiet else set()
@@ -167,11 +168,11 @@ def _with_missing(report: Report) -> Report:
     return replace(report, findings=(*report.findings, *map(missing_parts, missing)))
 
 
-def _write(path: str, text: str) -> None:
-    """Write a report to a file."""
-    from bncli.files.save import replacing
+def _write(path: str, text: str, *, new: bool) -> None:
+    """Write a report to a file, with `new` to one that is not there. Raises FileError."""
+    from bncli.files.save import THERE, replacing
 
-    with replacing(Path(path)) as stream:
+    with replacing(Path(path), new=new, exists=THERE) as stream:
         stream.write(text.encode(errors="backslashreplace"))  # a path may not be Unicode
 
 

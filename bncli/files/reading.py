@@ -70,7 +70,8 @@ class Reading:
     knows of files elsewhere, once there was one. `names` are the files as they were given, `paths`
     where those lead. `notes` has what is to be said of the files that were read, each sentence
     once. `renewed` has those that may be rewritten by what read them (a baseline), and
-    by nothing else. `reports` are where reports will be written. `first` has the state in which
+    by nothing else. `reports` are where reports will be
+    written, each by where it leads. `first` has the state in which
     each file was opened first, by its name as it was given. `arguments` are those of the call.
     `allow_missing_parts` says that a whole may lack parts, and `missing` which ones it lacks.
     """
@@ -83,7 +84,7 @@ class Reading:
     names: set[Path | str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
     renewed: set[str] = field(default_factory=set)
-    reports: set[str] = field(default_factory=set)
+    reports: dict[str, str] = field(default_factory=dict)
     identities: set[Identity] = field(default_factory=set)
     first: dict[Path | str, tuple[int, ...]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)

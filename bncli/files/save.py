@@ -27,6 +27,8 @@ STORAGES = {
 }
 """The classes that PyTorch's zip format names a tensor's dtype by."""
 EXISTS = "it exists already; name another file, or let --force replace it."
+THERE = "it exists already; add --resume to use what it holds, or name another file."
+"""The same of a part of a whole."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import re
 import shlex
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from bncli import __version__
@@ -34,19 +34,21 @@ def made_part(
     every: Sequence[str],
     own: Sequence[str],
     flags: Mapping[str, object],
+    *,
+    unread: bool = False,
 ) -> Part:
     """The record of a part: `own` of the inputs `every`, each as PATH or PATH::NAME.
 
     `flags` are those that change the numbers, None where one was not given. Raises FileError for an
-    input that is not there or cannot be read.
+    input that is not there or cannot be read; with `unread`, such a one has no fingerprint instead.
     """
-    sizes = {spec: _size(split_spec(spec)[0]) for spec in every}
+    sizes = {spec: _size_if(split_spec(spec)[0], unread=unread) for spec in every}
     marks = hashlib.blake2b(digest_size=16)
     for spec, size in sizes.items():
         marks.update(f"{spec}\0{size}\n".encode(errors="surrogateescape"))
     return Part(
         *shard,
-        tuple(_input(spec, sizes[spec]) for spec in own),
+        tuple(_input(spec, sizes[spec], unread=unread) for spec in own),
         number=len(every),
         nbytes=sum(sizes.values()),
         digest=marks.hexdigest(),
@@ -62,8 +64,28 @@ def _folder() -> str:
     return hashlib.blake2b(os.fsencode(Path.cwd()), digest_size=8).hexdigest()
 
 
-def _input(spec: str, size: int) -> PartInput:
-    return PartInput(spec, size, _fingerprint(split_spec(spec)[0], size))
+def input_of(spec: str) -> PartInput:
+    """An input as it is now. Raises FileError where it is not there or cannot be read."""
+    return _input(spec, _size(split_spec(spec)[0]))
+
+
+def _input(spec: str, size: int, *, unread: bool = False) -> PartInput:
+    try:
+        return PartInput(spec, size, _fingerprint(split_spec(spec)[0], size))
+    except FileError:
+        if not unread:
+            raise
+        return PartInput(spec, size, "")
+
+
+def _size_if(path: Path, *, unread: bool) -> int:
+    """A file's bytes; with `unread`, 0 where that is not known."""
+    try:
+        return _size(path)
+    except FileError:
+        if not unread:
+            raise
+        return 0
 
 
 def _size(path: Path) -> int:
@@ -114,11 +136,12 @@ def _call(shard: tuple[int, int]) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------- what was made before
 
 
-def held_inputs(path: Path, part: Part, wanted: Part) -> list[str]:
+def held_inputs(path: Path, part: Part, wanted: Part, unread: Collection[str] = ()) -> list[str]:
     """The inputs of `wanted`, as they were given, that the finished part at `path` holds already.
 
-    Raises FileError where the two are of other shards or flags, and where an input that it holds is
-    no longer wanted or has changed.
+    Those are not `unread`, which it could not read when it was made. Raises FileError where the two
+    are of other shards or flags, and where an input that it holds is no longer wanted or has
+    changed.
     """
     problem, fix = "", "name another file"
     if (part.k, part.n) != (wanted.k, wanted.n):
@@ -142,13 +165,13 @@ def held_inputs(path: Path, part: Part, wanted: Part) -> list[str]:
                 f"it holds {quoted(each.path)}, which this call would not read, so --resume cannot "
                 "use it; name another file.",
             )
-        if now != each:
+        if each.path not in unread and now != each:
             raise FileError(
                 path,
                 f"its input {quoted(each.path)} has changed since it was read, so --resume cannot "
                 "use it; remove this part, or name another file.",
             )
-    return [each.path for each in part.inputs]
+    return [each.path for each in part.inputs if each.path not in unread]
 
 
 # ---------------------------------------------------------------------------- do they fit together
@@ -171,7 +194,7 @@ def check_parts(paths: Sequence[Path | str], parts: Sequence[Part]) -> Part:
     _check_alike(named, lambda part: tuple(sorted(part.flags.items())), _flags_apart)
     _check_alike(named, lambda part: (part.number, part.nbytes, part.digest), _inputs_apart)
     _check_once(named)
-    _check_unchanged(named)
+    check_unchanged(named)
     first = named[0][1]
     missing = _absent(parts)
     _note_missing(named, missing, first)
@@ -237,7 +260,7 @@ def _check_once(named: Sequence[Named]) -> None:
         )
 
 
-def _check_unchanged(named: Sequence[Named]) -> None:
+def check_unchanged(named: Sequence[Named]) -> None:
     """Raise FileError where inputs are others now; inputs that are elsewhere are not seen."""
     changed = [
         (path, part, each) for path, part in named if (each := _changed_input(part)) is not None
@@ -260,6 +283,8 @@ def _changed_input(part: Part) -> PartInput | None:
     """
     here = part.folder == _folder()
     for each in part.inputs:
+        if not each.fingerprint:
+            continue
         file = split_spec(each.path)[0]
         if "://" in each.path or not (here or file.is_absolute()):
             continue

@@ -21,7 +21,10 @@ MOST_SAID = 20
 
 @dataclass(frozen=True, slots=True)
 class PartInput:
-    """One input as it was when it was read: its path as given, its bytes, and a mark of them."""
+    """One input as it was when it was read: its path as given, its bytes, and a mark of them.
+
+    An input that could not be read has no mark.
+    """
 
     path: str
     nbytes: int

@@ -32,7 +32,7 @@ def render(report: Report, context: RenderContext) -> str:
         "exit_code": int(context.exit_code),
         "verdict": report.verdict,
         "remarks": report.remarks,
-        "facts": report.facts,
+        "facts": {**report.facts, "part": report.part} if report.part else report.facts,
         "tables": {
             table.key: [
                 {column.key: row[column.key] for column in table.columns} for row in table.rows

@@ -15,12 +15,11 @@ from bncli.arguments.input import VALUES
 from bncli.arguments.shard import Shard, no_inputs, parse_shard
 from bncli.errors import UsageError
 from bncli.files.reading import current
-from bncli.files.save import check_new
+from bncli.files.save import THERE, check_new
 from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.parts import held_inputs, made_part
-from bncli.loaders.statistics.file import THERE
 from bncli.model.part import Part
 
 if TYPE_CHECKING:

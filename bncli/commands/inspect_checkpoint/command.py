@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers
 from bncli.arguments.options import argument, option
+from bncli.commands.inspect_checkpoint.flags import Asked, Scale
 from bncli.light import dataclass
-from bncli.report import Column, Report, Table
+from bncli.report import Column, Report, Saved, Table
 from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged
+    from bncli.commands.inspect_checkpoint.looking import Looked
     from bncli.report import Answer, Finding, Value
 
 
@@ -37,10 +39,11 @@ def inspect_checkpoint(
             "MXNet or Paddle, most of them in archives, too. "
             "Quote patterns ('**/*.pt'); bncli expands them. For a sharded checkpoint, give its "
             "folder or any one shard. NAME is a layer's name, or a prefix shared by several "
-            "layers.",
+            "layers. Several JSON reports of calls with --shard give the report of the whole.",
             complete_layers,
         ),
     ],
+    scale: Scale,
     layer: Annotated[
         list[str] | None,
         option(
@@ -90,46 +93,62 @@ def inspect_checkpoint(
     whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, and a state_dict does
     not), and are assumed otherwise.
     """
-    from bncli.arguments.checkpoints import as_models, refuse_globs
-    from bncli.commands.inspect_checkpoint.files import Files
-    from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
-    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
-    from bncli.loaders import open_model
-    from bncli.loaders.patterns import expanded
-    from bncli.paths import as_path
+    from bncli.commands.inspect_checkpoint.looking import look
     from bncli.report import in_order
 
-    settings = LayerSettings.parsed(eps, momentum)
-    files = Files(as_models(expanded(checkpoints)))
-    seen = Judged()
-    for path, name in files.each():
-        with files.judging(path):
-            seen.add(judge(open_model(as_path(path)), name, layer or [], settings, expect_layers))
-    if layer and seen.found and not seen.rows:
-        refuse_globs(f"--layer {' '.join(layer)}", layer, seen.found)
-    if seen.found:
-        settings.check_globs(seen.found)
+    looked = look(
+        checkpoints,
+        scale,
+        Asked(layer or (), eps or (), momentum or (), expect_layers, sort.value),
+    )
+    files, seen = looked.files, looked.seen
+    if looked.shard is None:
+        _check_globs(looked)
     findings = in_order(seen.findings)
     _flag(seen.rows, findings)
-    rows = _sorted(seen.rows, findings, sort)
+    rows = _sorted(seen.rows, findings, Sort(looked.asked.sort))
     counts = Counts.of(rows, seen.shared)
     return Report(
         command="inspect-checkpoint",
         facts=_facts(files, seen, counts, findings),
         tables=(_table(files, seen, rows),),
         findings=findings,
-        subject=(_subject(files, seen, counts),),
+        subject=(_subject(looked, counts),),
         answer=_answer(files, seen, rows),
         remarks=_remarks(rows, seen),
         scope=_scope(files, seen, rows, counts),
-        verdict=_verdict(seen) if not rows else "",
+        verdict=_verdict(looked) if not rows else "",
         nothing_checked=not rows,
         read=tuple(files.read),
         unread=tuple(files.unread),
         checked=seen.checked,
         partial=len(seen.rows) < len(seen.found),
         names=seen.names,
+        part=looked.part,
+        saved=_saved(looked),
     )
+
+
+def _check_globs(looked: Looked) -> None:
+    """Raise UsageError where a glob means no layer of all files.
+
+    The layers that it means may all be in other shards, so that only the whole can tell.
+    """
+    from bncli.arguments.checkpoints import refuse_globs
+    from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
+
+    asked, seen = looked.asked, looked.seen
+    if asked.layer and seen.found and not seen.rows:
+        refuse_globs(f"--layer {' '.join(asked.layer)}", asked.layer, seen.found)
+    if seen.found:
+        LayerSettings.parsed([*asked.eps], [*asked.momentum]).check_globs(seen.found)
+
+
+def _saved(looked: Looked) -> Saved:
+    """What becomes of -o: no part replaces another one, and no shard without files is one."""
+    if looked.shard is None or looked.resumed:
+        return Saved.YES
+    return Saved.NEW if looked.part["inputs"] else Saved.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +182,7 @@ def _facts(
 
     paths = [*files.read, *(item.path for item in files.unread)]
     return {
-        "path": list(paths) if files.several else paths[0],
+        "path": list(paths) if files.several or not paths else paths[0],
         "container": _one_or_all(seen.containers),
         "shards": seen.shards or None,
         "layers": counts.layers,
@@ -235,10 +254,13 @@ def _one_or_all(names: list[str]) -> Value:
     return names[0] if len(set(names)) == 1 else names or None
 
 
-def _subject(files: Files, seen: Judged, counts: Counts) -> str:
+def _subject(looked: Looked, counts: Counts) -> str:
     """The file, or how many, and how many layers it has, under how many names."""
+    files, seen = looked.files, looked.seen
     paths = [*files.read, *(item.path for item in files.unread)]
-    what = f"{len(paths)} files" if files.several else paths[0]
+    what = paths[0] if paths and not files.several else counted(len(paths), "file")
+    if looked.shard is not None:
+        what = f"shard {looked.shard}: {what} of {len(looked.models)}"
     containers = dict.fromkeys(seen.containers)
     kind = f"  {', '.join(containers)}" if containers else ""
     names = f" under {counts.names} names" if counts.names > counts.layers else ""
@@ -306,8 +328,16 @@ def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Cou
     return f"{counted(counts.layers, 'BatchNorm layer')}{where}"
 
 
-def _verdict(seen: Judged) -> str:
+def _verdict(looked: Looked) -> str:
     """That there is no BatchNorm layer, and why."""
+    seen, shard = looked.seen, looked.shard
+    if shard is not None and not shard.of(looked.models):
+        from bncli.arguments.shard import no_inputs
+
+        return no_inputs(shard, looked.models)
+    if seen.found:
+        layers = counted(len(seen.found), "BatchNorm layer")
+        return f"--layer {' '.join(looked.asked.layer)} means none of the {layers} of this shard"
     if seen.without and len(seen.without) == len(seen.checked):
         return f"there is no BatchNorm layer: {'; '.join(dict.fromkeys(seen.without.values()))}"
     tensors = counted(seen.tensors, "tensor")

@@ -17,16 +17,20 @@ from bncli.report import Unread
 
 @dataclass(slots=True)
 class Files:
-    """The files of a call, one after the other; what is wrong with one is kept for the end."""
+    """The files of a call, one after the other; what is wrong with one is kept for the end.
+
+    `number` is how many there are of which these are a part; 0 where they are all.
+    """
 
     specs: list[str]
+    number: int = 0
     read: list[str] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
 
     @property
     def several(self) -> bool:
         """Whether the report has to tell files apart."""
-        return len(self.specs) > 1
+        return max(self.number, len(self.specs)) > 1
 
     def each(self) -> Iterator[tuple[str, str]]:
         """Each file's path and the name behind it, while a bar counts their bytes."""

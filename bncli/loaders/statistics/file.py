@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, UsageError
-from bncli.files.save import check_writable, refuse_overwriting, replacing
+from bncli.files.save import THERE, check_writable, refuse_overwriting, replacing
 from bncli.light import np
 from bncli.loaders import npz
 from bncli.loaders.interface import check_regular, open_source
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from bncli.model.capture import Capture
 
-THERE = "it exists already; add --resume to use what it holds, or name another file."
 LEVEL = 1
 """How hard the arrays are packed: what packs at all is mostly zeros, which any level finds."""
 PACKED = 1 << 22
