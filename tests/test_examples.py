@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from bncli.loaders import open_file
+from tests.test_docs import environment
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -137,3 +139,32 @@ def test_the_debugging_stories_are_made_by_their_script(repository, tmp_path):
             np.testing.assert_allclose(
                 mine if key is None else mine[key], kept if key is None else kept[key], rtol=1e-6
             )
+
+
+def test_the_array_of_slurm_makes_each_part_once(repository, folder):
+    """Its tasks, with the variables that Slurm sets; the array is that of its own first lines."""
+    text = (repository / "examples/scale/array.sbatch").read_text("utf-8")
+    settings = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", text, re.MULTILINE))
+    least, last = map(int, settings["array"].split("-"))
+    assert (
+        text.index("#SBATCH") < text.index("\nset ") > text.rindex("#SBATCH")
+    )  # Slurm stops there
+    for i in range(3):
+        np.save(f"{i}.npy", np.eye(4, 3, dtype=np.float32) * i)
+    slurm = {"SLURM_ARRAY_TASK_MIN": least, "SLURM_ARRAY_TASK_COUNT": last - least + 1}
+
+    def task(number):
+        variables = slurm | {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_STEP": 1}
+        return subprocess.run(
+            ["sh", repository / "examples/scale/array.sbatch", "*.npy", "parts"],
+            env=environment() | {name: str(value) for name, value in variables.items()},
+            check=False,
+        ).returncode
+
+    assert [task(number) for number in (least, 1, 2, last)] == [0, 0, 0, 0]
+    made = {path.name: path.stat().st_mtime_ns for path in Path("parts").iterdir()}
+    assert sorted(made) == ["0.npz", "1.npz", "2.npz"]
+    assert task(1) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in Path("parts").iterdir()} == made
+    np.save("1.npy", np.ones((5, 3), np.float32))
+    assert task(1) == 2  # what a part holds is not what it would read now

@@ -156,3 +156,17 @@ def test_the_report_of_an_odd_input_fits(run, save, call, code):
 def test_a_number_that_is_not_finite_is_null(run, save):
     save("x.npy", np.float32([[np.nan, 1], [np.inf, 2], [1, 3]]))
     assert run("compute", "x.npy", "-f", "json").report["tables"]["channels"][0]["mean"] is None
+
+
+@pytest.mark.parametrize(("shard", "code"), [("0/2", 0), ("3/4", 3)])
+def test_a_shard_is_described_and_one_without_inputs_has_all_facts(run, save, shard, code):
+    for i in range(3):
+        save(f"s{i}.npy", np.eye(4, 3, dtype=np.float32) * i)
+    call = ("compute", "s*.npy", "--shard", shard, "--momentum", "none", "-f", "json")
+    document = run(*call).report
+    assert (document["exit_code"], document["facts"]["shard"]) == (code, shard)
+    assert document["facts"]["momentum"] == "none"
+    assert document["facts"]["count"] == (8 if code == 0 else 0)
+    for wrong in ("first", 0, None):
+        facts = document["facts"] | {"shard": wrong}
+        assert not schema().is_valid(document | {"facts": facts})

@@ -133,9 +133,7 @@ def layer_facts(
         "dtype": given.dtype,
         "kind": given.kind,
         "channel_axis": given.channel_axis,
-        "training": settings.training,
-        "eps": settings.eps,
-        "momentum": "none" if settings.momentum is None else settings.momentum,
+        **_setting_facts(settings),
         "count": given.count,
         "num_features": given.num_features,
         "affine": settings.affine,
@@ -143,6 +141,21 @@ def layer_facts(
         "num_batches_tracked": after.num_batches_tracked if after is not None else None,
         **layer.sources,
         "engines": stats.engines or None,
+    }
+
+
+def flag_facts(flags: LayerFlags) -> dict[str, Value]:
+    """What a report says of a layer that nothing came to. Raises as `resolve_layer`."""
+    stored = BatchNormState("") if flags.state is None else open_layer(flags.state)
+    settings, sources = _settings(flags, stored)
+    return {**_setting_facts(settings), **sources}
+
+
+def _setting_facts(settings: BatchNormSettings) -> dict[str, Value]:
+    return {
+        "training": settings.training,
+        "eps": settings.eps,
+        "momentum": "none" if settings.momentum is None else settings.momentum,
     }
 
 

@@ -74,7 +74,7 @@ def compute(
             )
         task = task_of(specs, scale, reading, layer, comparison, saving)
         if task.nothing:
-            return _nothing(task)
+            return _nothing(task, inputs, reading, layer)
         stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
     given = reading.open(specs, layer.state) if stored is None else stored.given
     flags = layer if stored is None or task is not None else stored.flags(layer)
@@ -125,13 +125,23 @@ def compute(
     )
 
 
-def _nothing(task: Task) -> Report:
-    """The report of a shard without inputs."""
+def _nothing(task: Task, typed: Sequence[str], reading: InputFlags, layer: LayerFlags) -> Report:
+    """The report of a shard without inputs, with the facts of every report."""
+    from bncli.arguments.layer import flag_facts
     from bncli.sections.tables import empty_channels_table
 
+    unknown: dict[str, Value] = dict.fromkeys(("shape", "dtype", "kind", "engines"))
+    axis = 1 if reading.channel_axis is None else reading.channel_axis
     return Report(
         command="compute",
-        facts={"shard": str(task.shard)},
+        facts={
+            "input": " ".join(typed),
+            **unknown,
+            "channel_axis": axis,
+            **flag_facts(layer),
+            "count": 0,
+            "shard": str(task.shard),
+        },
         tables=(empty_channels_table(),),
         verdict=task.nothing,
         nothing_checked=True,
