@@ -170,3 +170,17 @@ def test_a_shard_is_described_and_one_without_inputs_has_all_facts(run, save, sh
     for wrong in ("first", 0, None):
         facts = document["facts"] | {"shard": wrong}
         assert not schema().is_valid(document | {"facts": facts})
+
+
+def test_the_part_of_a_report_is_described(run, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    call = ("inspect-checkpoint", "examples/checkpoint/*.pt", "--shard", "0/2", "--fail-on=never")
+    document = run(*call, "-f", "json").report
+    part = document["facts"]["part"]
+    described = schema().schema["$defs"]["part"]
+    assert set(part) == set(described["required"]) == set(described["properties"])
+    for key in part:
+        assert not schema().is_valid(without(document, ("facts", "part", key))), key
+    for key, wrong in (("k", -1), ("n", 0), ("inputs", [["a.pt", 1]]), ("call", "bncli")):
+        facts = document["facts"] | {"part": part | {key: wrong}}
+        assert not schema().is_valid(document | {"facts": facts}), key

@@ -66,7 +66,7 @@ class Asked:
         for name, text in self.flags().items():
             if name not in ("--sort", "--no-checksum") and flags.get(name) != text:
                 raise UsageError(
-                    f"{name} {text}: {path} was made without it, and only a call that reads the "
-                    "checkpoints can heed it; make the parts again with it."
+                    f"{name} {text}: {path} was made without it, and it needs the checkpoints "
+                    "themselves; make the parts again with it."
                 )
         return made if self.sort == "file" else replace(made, sort=self.sort)

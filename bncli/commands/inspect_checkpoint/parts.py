@@ -53,11 +53,13 @@ def reports_among(specs: Sequence[str]) -> list[Path]:
     }
     for spec, name in reports.items():
         if name:
-            raise UsageError(f"{spec}: layers cannot be chosen of a part; name the part alone.")
+            raise UsageError(
+                f"{spec}: a part is merged as a whole, so no layer of it can be chosen; leave ::NAME out."
+            )
     if reports and len(reports) < len(specs):
         first, other = next(iter(reports)), next(spec for spec in specs if spec not in reports)
         raise UsageError(
-            f"{first} is a report of bncli and {other} is not: give the parts in a call of "
+            f"{first} is a report of bncli and {other} is not; merge reports in a call of "
             "their own."
         )
     return [Path(spec) for spec in reports]
@@ -144,8 +146,8 @@ def _fact(path: Path) -> dict[str, Any]:
     if facts.get("part") is None:
         raise UnsupportedFileError(
             path,
-            "it is the report of a call without --shard, which no other can be made of; leave it "
-            "out, or make it with --shard 0/1.",
+            "it was made without --shard, so it cannot be merged; leave it out, or make it again "
+            "with --shard 0/1.",
         )
     if not isinstance(facts["part"], dict):
         raise damaged(path, "its fact part is not an object")
@@ -166,7 +168,7 @@ def merged(paths: Sequence[Path]) -> tuple[Part, list[Entry]]:
     if len(read) > 1:
         for path, part, _ in read:
             if part.n == 1:
-                raise FileError(path, "it is the whole already, and no part; leave it out.")
+                raise FileError(path, "it is the whole already, not a part; leave it out.")
     whole = check_parts(paths, [part for _, part, _ in read])
     others: list[tuple[Path | str, Part]] = []
     for path, part, entries in read:

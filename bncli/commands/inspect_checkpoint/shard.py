@@ -81,7 +81,7 @@ def _target(*, resume: bool) -> Path | None:
         return None
     parts = [Path(path) for path in targets if path.lower().endswith(".json")]
     if not parts:
-        raise UsageError("--resume: say which part to go on with, as -o FILE.json.")
+        raise UsageError("--resume completes a JSON report: add -o FILE.json.")
     return parts[0] if os.path.lexists(parts[0]) else None
 
 
