@@ -54,7 +54,7 @@ def reports_among(specs: Sequence[str]) -> list[Path]:
     for spec, name in reports.items():
         if name:
             raise UsageError(
-                f"{spec}: a part is merged as a whole, so no layer of it can be chosen; leave ::NAME out."
+                f"{spec}: a part is merged with all of its layers; leave ::{name} out."
             )
     if reports and len(reports) < len(specs):
         first, other = next(iter(reports)), next(spec for spec in specs if spec not in reports)
