@@ -42,11 +42,14 @@ class ScaleFlags:
     """Which part of a larger run a call is."""
 
     shard: options.ShardText = None
+    distributed: options.Distributed = False
     resume: options.Resume = False
 
     @property
     def given(self) -> str:
         """The first of the flags that was given, "" for none."""
+        if self.distributed:
+            return "--distributed"
         return "--shard" if self.shard is not None else "--resume" if self.resume else ""
 
 

@@ -22,7 +22,7 @@ from bncli.light import np
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.names import listed, quoted
-from bncli.model.part import Part, PartInput, shards_said, together, whole_of
+from bncli.model.part import Part, PartInput, part_beside, shards_said, together, whole_of
 from bncli.report import printable
 
 PIECE = 4096
@@ -123,9 +123,21 @@ def _fingerprint(path: Path, size: int) -> str:
 
 
 def _call(shard: tuple[int, int]) -> tuple[str, ...]:
-    """The arguments of this call, with the shard as a number, however it was named."""
+    """The arguments of this call, with the shard as a number, however it was named.
+
+    Those of a rank make its part alone, where it would lie.
+    """
     arguments = list(current().arguments)
+    ranks = "--distributed" in arguments
     for at, argument in enumerate(arguments):
+        before = arguments[at - 1] if at else ""
+        if argument == "--distributed":
+            arguments[at] = "--shard={}/{}".format(*shard)
+        elif ranks and before == "--save-stats":
+            arguments[at] = part_beside(argument, *shard)
+        elif ranks and argument.startswith("--save-stats="):
+            target = argument.partition("=")[2]
+            arguments[at] = f"--save-stats={part_beside(target, *shard)}"
         if argument == "--shard" and at + 1 < len(arguments):
             arguments[at + 1] = "{}/{}".format(*shard)
         elif argument.startswith("--shard="):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass
@@ -92,6 +93,12 @@ class Part:
         given["inputs"] = tuple(PartInput(*row) for row in given["inputs"])
         given |= {name: tuple(given[name]) for name in ("call", "missing")}
         return cls(**given)
+
+
+def part_beside(target: str, k: int, n: int) -> str:
+    """The file for one rank's part of a statistics file, which lies beside it."""
+    path = Path(target)
+    return str(path.with_name(f"{path.stem}.part-{k}-of-{n}{path.suffix}"))
 
 
 def whole_of(parts: Sequence[Part], missing: Sequence[int] = ()) -> Part:

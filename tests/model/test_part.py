@@ -1,10 +1,11 @@
 """The record of a part: it comes back from JSON as it was, and nothing else does."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from bncli.model.part import Part, PartInput, whole_of
+from bncli.model.part import Part, PartInput, part_beside, whole_of
 
 PART = Part(
     2,
@@ -59,3 +60,8 @@ def test_the_whole_has_all_inputs_in_any_order():
     assert (one.k, one.n, one.missing) == (0, 1, (1, 4))
     assert [each.path for each in one.inputs] == ["0.npy", "a.npy", "b.npy"]
     assert one.own_bytes == 177
+
+
+def test_a_ranks_part_lies_beside_the_whole():
+    assert part_beside("a/s.npz", 3, 12) == str(Path("a/s.part-3-of-12.npz"))
+    assert part_beside("s.v1.NPZ", 0, 1) == "s.v1.part-0-of-1.NPZ"

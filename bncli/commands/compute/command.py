@@ -46,6 +46,7 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
+    from bncli.arguments.distributed import check_distributed
     from bncli.arguments.input import parse_channels
     from bncli.arguments.layer import (
         about_pass,
@@ -72,10 +73,19 @@ def compute(
             raise UsageError(
                 f"{specs[0]} is a statistics file; merge such files without {scale.given}."
             )
+        if scale.distributed:
+            check_distributed(specs, scale.shard)
         task = task_of(specs, scale, reading, layer, comparison, saving)
         if task.nothing:
             return _nothing(task, inputs, reading, layer)
-        stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
+        if scale.distributed:
+            from bncli.commands.compute.by_ranks import sums_of_ranks
+
+            stored = sums_of_ranks(
+                task, inputs, reading, layer, per_batch=per_batch, resume=scale.resume
+            )
+        else:
+            stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
     given = reading.open(specs, layer.state) if stored is None else stored.given
     flags = layer if stored is None or task is not None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)
@@ -91,7 +101,7 @@ def compute(
     facts = _facts(given, run, done, labels)
     if stored is not None:
         facts |= stored.facts
-    if task is not None:
+    if task is not None and not scale.distributed:
         facts |= {"shard": str(task.shard)}
     saved, notes = saving.write(given, run, (reading, flags), done, stored)
     facts |= saved

@@ -129,22 +129,48 @@ def sums_first(
     What a finished part at the target holds is not read again. `typed` are the inputs as the user
     wrote them. Raises UsageError, FileError and TensorError as commands that read tensors do.
     """
-    from bncli.commands.compute.stored import stored_of
-
-    part = task.part()
-    held, rest = _held(task, part)
-    if held is not None and not rest:
-        capture = held
+    summed = summed_first(task, reading, layer, per_batch=per_batch)
+    if summed.kept:
         current().notes[f"{task.target} holds all inputs already, so none was read again"] = None
-    else:
-        capture = _read(rest, part, reading, layer, per_batch=per_batch)
-        if held is not None:
-            capture = _with_held(capture, held, str(task.target))
     said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
     if task.shard.n > 1:
         said += f" (shard {task.shard})"
-    stored = stored_of(capture, capture.layers[0], [Path(said)], [capture], training=layer.training)
-    return replace(stored, kept=capture is held, new=held is None)
+    stored = stored_of_all(summed.capture, said, layer)
+    return replace(stored, kept=summed.kept, new=summed.new)
+
+
+def stored_of_all(capture: Capture, said: str, layer: LayerFlags) -> Stored:
+    """The one layer of a capture, which is called `said`."""
+    from bncli.commands.compute.stored import stored_of
+
+    return stored_of(capture, capture.layers[0], [Path(said)], [capture], training=layer.training)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The sums of a task.
+
+    `kept` says that its target holds all of them, and `new` that there is no such file yet.
+    """
+
+    capture: Capture
+    kept: bool
+    new: bool
+
+
+def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batch: bool) -> Summed:
+    """The sums of the task's own inputs; what a part at its target holds is not read again.
+
+    Raises as `sums_first`.
+    """
+    part = task.part()
+    held, rest = _held(task, part)
+    if held is not None and not rest:
+        return Summed(held, kept=True, new=False)
+    capture = _read(rest, part, reading, layer, per_batch=per_batch)
+    if held is not None:
+        capture = _with_held(capture, held, str(task.target))
+    return Summed(capture, kept=False, new=held is None)
 
 
 def _held(task: Task, part: Part) -> tuple[Capture | None, list[str]]:

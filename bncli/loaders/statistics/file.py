@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, UsageError
+from bncli.files.held import HeldPath
 from bncli.files.save import THERE, check_writable, refuse_overwriting, replacing
 from bncli.light import np
 from bncli.loaders import npz
@@ -49,17 +50,28 @@ def write_statistics(
     a file that this call has read, FileError where it cannot be written, and TensorError for a
     layer whose arrays have not one number a channel.
     """
+    check_statistics_path(str(path), flag)
+    with replacing(Path(path), new=new, exists=THERE) as stream:
+        _write(stream, capture)
+
+
+def statistics_bytes(capture: Capture) -> bytes:
+    """The bytes of the file that `write_statistics` writes; raises as it does."""
+    stream = BytesIO()
+    _write(stream, capture)
+    return stream.getvalue()
+
+
+def _write(stream: IO[bytes], capture: Capture) -> None:
+    """Write the file's bytes."""
     import zipfile
 
-    check_statistics_path(str(path), flag)
     text = json.dumps(header_of(capture), allow_nan=False, indent=1).encode()
-    replaced = replacing(Path(path), new=new, exists=THERE)
-    with replaced as stream, zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w") as archive:
 
         def write(name: str, data: bytes) -> None:
-            info = zipfile.ZipInfo(
-                name
-            )  # of no time, so that the same capture gives the same bytes
+            # Of no time, so that the same capture gives the same bytes.
+            info = zipfile.ZipInfo(name)
             method = zipfile.ZIP_DEFLATED if len(data) <= PACKED else zipfile.ZIP_STORED
             archive.writestr(info, data, method, LEVEL)
 
@@ -74,8 +86,9 @@ def open_statistics(path: Path | str) -> Capture:
     Raises FileError where it cannot be read, UnsupportedFileError for another kind of file and for
     a later format, and CorruptFileError for one that is not what bncli writes.
     """
-    path = as_path(path)
-    check_regular(path)
+    if not isinstance(path, HeldPath):  # which is there, as its bytes are
+        path = as_path(path)
+        check_regular(path)
     try:
         with open_source(path) as source:
             archive = source.archive

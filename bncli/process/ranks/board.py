@@ -69,6 +69,10 @@ class Board:
             return None
         return self._store.get(name).decode()
 
+    def has(self, names: list[str]) -> bool:
+        """Whether something was posted under each of these names."""
+        return self._store.check(names)
+
     def claim(self, name: str) -> bool:
         """Whether this is the first claim of a name."""
         return self._store.add(f"claim/{name}", 1) == 1

@@ -43,7 +43,8 @@ class Ranks:
     """The group, seen by one of its ranks; rank 0 leads.
 
     `hosts` are the machines of the ranks, and `channel` carries payloads, once all have come.
-    `before_gather` is called when this rank has read all that it reads, and may raise.
+    `before_gather` is called when this rank has read all that it reads, and may raise; what is in
+    `afterwards`, when rank 0 has delivered.
     """
 
     def __init__(self, place: Place, board: Board, watcher: Watcher) -> None:
@@ -53,6 +54,7 @@ class Ranks:
         self.channel: Channel | None = None
         self.hosts: tuple[str, ...] = ()
         self.before_gather: Callable[[], object] = lambda: None
+        self.afterwards: list[Callable[[], object]] = []
 
     @property
     def rank(self) -> int:
@@ -102,6 +104,12 @@ class Ranks:
             raise LeftError
         self._watcher.relax()
         return payloads
+
+    def assemble(self, name: str) -> None:
+        """Wait until all ranks are here; the name tells this place from others."""
+        self._board.post(f"{name}/at/{self.rank}")
+        every = [f"{name}/at/{rank}" for rank in range(self.world)]
+        self.wait(lambda: self._board.has(every) or None)
 
     def agree(self, name: str, text: str | None = None) -> str:
         """The text that rank 0 has for all; only rank 0's is taken."""

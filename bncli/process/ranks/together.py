@@ -114,6 +114,8 @@ class _Run:
                 except LeftError:  # which is the same
                     found = board.code()
                     code = ExitCode.ERROR if found is None else found
+        for tidy in ranks.afterwards:
+            tidy()
         if ranks.leads and code:
             say(f"exit code {int(code)} on all ranks; torchrun ends with 1 for any code but 0.")
         self._finish(code)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bncli.commands.compute.sums_first import _read
 from bncli.errors import FileError
 
 TORCHRUN = """
@@ -221,3 +222,23 @@ def broken(source, i, dtype):
 def _fail_on_1():
     if os.environ["RANK"] == "1":
         raise FileError("b1.npy", "it is broken.")
+
+
+# ------------------------------------------------------------------ in place of compute's sums
+
+
+def fails_after_the_others(specs, part, reading, layer, *, per_batch):
+    """Rank 1 fails when the others have saved their parts."""
+    if os.environ["RANK"] != "1":
+        return _read(specs, part, reading, layer, per_batch=per_batch)
+    end = time.monotonic() + LIMIT
+    while len([*Path().glob("whole.part-*")]) < int(os.environ["WORLD_SIZE"]) - 1:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    raise FileError("s1.npy", "it is broken.")
+
+
+def read_once(specs, part, reading, layer, *, per_batch):
+    """Leaves a file that says which rank reads."""
+    Path(f"read-{os.environ['RANK']}").touch()
+    return _read(specs, part, reading, layer, per_batch=per_batch)

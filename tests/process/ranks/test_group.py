@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import Queue
 
 import pytest
@@ -73,6 +74,20 @@ def test_several_exchanges_do_not_mix_and_all_go_on():
     zero, *others = Together(3).run(work)
     assert zero == ([b"a0", b"a1", b"a2"], [b"b0", b"b1", b"b2"])
     assert others == [(None, None)] * 2
+
+
+def test_none_goes_on_before_all_are_there():
+    order = []
+
+    def work(ranks):
+        if ranks.leads:
+            time.sleep(0.1)
+        order.append("come")
+        ranks.assemble("here")
+        order.append("gone on")
+
+    Together(3).run(work)
+    assert order == ["come"] * 3 + ["gone on"] * 3
 
 
 def test_all_agree_with_rank_0():

@@ -1,0 +1,53 @@
+"""`bncli compute --distributed`: each rank's shard of the inputs, and the whole on rank 0."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncli.arguments.shard import Shard
+from bncli.commands.compute.sums_first import stored_of_all, summed_first, sums_first
+from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target
+from bncli.process.ranks import current
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.arguments.flags import InputFlags, LayerFlags
+    from bncli.commands.compute.stored import Stored
+    from bncli.commands.compute.sums_first import Task
+
+
+def sums_of_ranks(
+    task: Task,
+    typed: Sequence[str],
+    reading: InputFlags,
+    layer: LayerFlags,
+    *,
+    per_batch: bool,
+    resume: bool,
+) -> Stored:
+    """The sums of all inputs of the `task`, which is the whole, on rank 0; the others leave here.
+
+    With `resume`, what a whole at the target holds is not read again, and rank 0 alone reads the
+    rest; without one, what the ranks' own parts beside it hold is not. Raises as `sums_first`.
+    """
+    ranks = current()
+    there = task.target is not None and Path(task.target).exists()
+    if ranks.agree("whole", "there" if there else "") == "there":
+        ranks.gather(b"")
+        return sums_first(task, typed, reading, layer, per_batch=per_batch)
+    shard = Shard(ranks.rank, ranks.world)
+    own = replace(
+        task, shard=shard, inputs=tuple(shard.of(task.every)), target=own_target(task.target)
+    )
+    if task.target is not None and not resume:
+        check_no_part(task.target)
+    if own.nothing:
+        capture = gathered(None, task.target)
+    else:
+        summed = summed_first(own, reading, layer, per_batch=per_batch)
+        capture = gathered(summed.capture, task.target, kept=summed.kept, new=summed.new)
+    said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
+    return replace(stored_of_all(capture, said, layer), new=True)
