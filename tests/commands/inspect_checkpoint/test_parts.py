@@ -143,8 +143,8 @@ def test_a_flag_that_comes_too_late(run, made):
 def test_parts_and_checkpoints_in_one_call(run, made):
     sentence = refused(run, "parts/*.json", "runs/1.pt")
     assert sentence.startswith("parts/0.json is a report of bncli and runs/1.pt is not")
-    assert "name the part alone" in refused(run, "parts/0.json::body")
-    assert "name the part alone" in refused(run, "parts/1.json", "parts/0.json::body")
+    assert "leave ::body out" in refused(run, "parts/0.json::body")
+    assert "leave ::body out" in refused(run, "parts/1.json", "parts/0.json::body")
     assert "is a part already" in refused(run, "parts/*.json", "--shard", "0/2")
     assert "--shard K/N" in refused(run, "parts/*.json", "--resume", "-o", "x.json")
 
