@@ -28,6 +28,20 @@ CHANGED = (
 DOWNLOAD = "give --download, which fetches the whole file to this machine first."
 
 
+PASSING = {
+    "ClientConnectorDNSError",
+    "ClientConnectorError",
+    "ClientOSError",
+    "ClientPayloadError",
+    "ServerDisconnectedError",
+    "ServerTimeoutError",
+    "FSTimeoutError",
+}
+"""Errors of aiohttp and fsspec that may pass; other drivers try again by themselves."""
+UNREACHED = {"EndpointConnectionError", "ConnectionError", "ConnectError"}
+"""Theirs for a server that does not answer."""
+
+
 class StatusError(Exception):
     """An answer that is none."""
 
@@ -64,19 +78,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     name = type(error).__name__
     kinds = (CutError, ConnectionError, TimeoutError, asyncio.TimeoutError)
-    return isinstance(error, kinds) or name in {
-        "ClientConnectorError",
-        "ClientOSError",
-        "ClientPayloadError",
-        "ServerDisconnectedError",
-        "ServerTimeoutError",
-        "FSTimeoutError",
-        "ConnectTimeoutError",
-        "ReadTimeoutError",
-        "EndpointConnectionError",
-        "ConnectTimeout",
-        "ReadTimeout",
-    }
+    return isinstance(error, kinds) or name in PASSING
 
 
 def explained(path: RemotePath, error: BaseException) -> FileError:
@@ -112,6 +114,8 @@ def explained(path: RemotePath, error: BaseException) -> FileError:
         return FileError(path, f"the answer was cut short in {TRIES} tries; try again later.")
     if is_passing(error):
         return FileError(path, f"the server cannot be reached, in {TRIES} tries ({reason}).")
+    if name in UNREACHED:
+        return FileError(path, f"the server cannot be reached ({reason}).")
     return FileError(path, f"its driver cannot read it ({reason}).")
 
 

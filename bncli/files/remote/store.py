@@ -18,7 +18,7 @@ from bncli.errors import FileError, UnsupportedFileError
 from bncli.files.remote.drivers import file_system
 from bncli.files.remote.failures import AbsentError, HiddenError, absent, explained
 from bncli.files.remote.pieces import Pieces, Shelf, together
-from bncli.files.remote.transport import DriverFile, State, Transport, persistently
+from bncli.files.remote.transport import DriverFile, Transport, persistently
 from bncli.files.save import umask
 from bncli.paths import RemotePath
 from bncli.urls import is_web
@@ -80,14 +80,8 @@ class Downloaded:
         self.path = path
         self._local = Path(name)
         self._local.chmod(0o666 & ~umask())  # whatever is made of it; its folder is private
-        with os.fdopen(handle, "w+b") as target:
-
-            def whole() -> State:
-                target.seek(0)
-                target.truncate()
-                return transport.download(target)
-
-            self.state = asked(path, whole)
+        os.close(handle)
+        self.state = asked(path, lambda: transport.download(self._local))
 
     @property
     def size(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import IO, Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from bncli.files.remote import failures
 from bncli.files.remote.failures import AbsentError, ChangedError, NoRangesError
@@ -45,8 +46,8 @@ class Transport(Protocol):
     def state(self) -> State:
         """What the file is now."""
 
-    def download(self, target: IO[bytes]) -> State:
-        """Write all of the file in pieces."""
+    def download(self, target: Path) -> State:
+        """Write all of the file, piece by piece, to one of this system, which is there."""
 
 
 class DriverFile:
@@ -72,11 +73,11 @@ class DriverFile:
             raise ChangedError
         return data
 
-    def download(self, target: IO[bytes]) -> State:
+    def download(self, target: Path) -> State:
         """All of it by the driver's own way of reading in blocks."""
         before = self.state()
-        self._system.get_file(self._inside, target)
-        after = State(target.tell(), before.mark)
+        self._system.get_file(self._inside, str(target))
+        after = State(target.stat().st_size, before.mark)
         before.check(after)
         return after
 

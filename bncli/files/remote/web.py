@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from bncli.files.remote import failures
@@ -42,9 +43,10 @@ class WebFile:
         """The bytes of a range."""
         return self._run(lambda: self._fetch(start, stop, state))
 
-    def download(self, target: IO[bytes]) -> State:
+    def download(self, target: Path) -> State:
         """The whole body, of any server."""
-        return self._run(lambda: self._download(target))
+        with target.open("wb") as stream:
+            return self._run(lambda: self._download(stream))
 
     async def _begin(self, count: int) -> tuple[State, bytes]:
         async with self._answer(0, count) as answer:
@@ -78,8 +80,6 @@ class WebFile:
             return await _body(answer, stop - start)
 
     async def _download(self, target: IO[bytes]) -> State:
-        target.seek(0)
-        target.truncate()
         async with self._answer() as answer:
             _check(answer)
             async for chunk in answer.content.iter_chunked(CHUNK):

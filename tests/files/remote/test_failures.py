@@ -28,6 +28,10 @@ class NoCredentialsError(Exception):
     """As botocore's."""
 
 
+class EndpointConnectionError(Exception):
+    """As botocore's, which tries again by itself."""
+
+
 class ClientResponseError(Exception):
     """As aiohttp's, whose text has the URL in it."""
 
@@ -52,6 +56,7 @@ class ClientResponseError(Exception):
         (TimeoutError("secret"), "no answer in time, in 3 tries"),
         (CutError(), "cut short in 3 tries"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "secret"), "(connection refused)"),
+        (EndpointConnectionError("secret"), "cannot be reached (EndpointConnectionError)"),
         (ValueError("secret"), "its driver cannot read it (ValueError)"),
     ],
 )
@@ -78,5 +83,11 @@ def test_what_is_hidden_may_be_absent():
 def test_what_is_tried_again():
     passing = [*map(StatusError, BUSY), CutError(), ConnectionResetError(), TimeoutError()]
     assert all(map(is_passing, passing))
-    lasting = [StatusError(404), FileNotFoundError(), PermissionError(), ValueError()]
+    lasting = [
+        EndpointConnectionError(),
+        StatusError(404),
+        FileNotFoundError(),
+        PermissionError(),
+        ValueError(),
+    ]
     assert not any(map(is_passing, lasting))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 
 from bncli.files.remote import failures
@@ -11,15 +9,15 @@ from bncli.files.remote.failures import AbsentError, ChangedError, NoRangesError
 from bncli.files.remote.transport import DriverFile, State, persistently
 
 
-def test_a_file_in_memory(memory):
+def test_a_file_in_memory(memory, tmp_path):
     memory.pipe("/x", b"0123456789")
     file = DriverFile(memory, "/x")
     state, head = file.begin()
     assert (state.size, head) == (10, b"")
     assert file.fetch(2, 5, state) == b"234"
-    target = io.BytesIO()
+    target = tmp_path / "x"
     assert file.download(target) == state
-    assert target.getvalue() == b"0123456789"
+    assert target.read_bytes() == b"0123456789"
     state.check(file.state())
     with pytest.raises(ChangedError):
         file.fetch(8, 12, state)

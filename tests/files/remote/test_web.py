@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
 
@@ -9,7 +10,7 @@ import pytest
 
 from bncli.errors import FileError
 from bncli.files.remote import failures
-from bncli.files.remote.store import Store
+from bncli.files.remote.store import Store, asked
 from bncli.files.remote.web import FIRST
 from bncli.paths import as_path
 from tests.files.remote.web_server import web_server
@@ -163,13 +164,15 @@ def test_a_body_that_is_encoded_has_no_ranges(server):
 
 
 def test_a_download_into_a_full_disk(server):
-    class Full(io.BytesIO):
+    class Full(io.RawIOBase):
         def write(self, data):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    from bncli.files.remote.store import asked
+    class Place:
+        def open(self, mode):
+            return Full()
 
     path = as_path(f"{server.url}/x")
     transport = Store().file(path).transport
     with pytest.raises(FileError, match="no space left on device"):
-        asked(path, lambda: transport.download(Full()))
+        asked(path, lambda: transport.download(Place()))
