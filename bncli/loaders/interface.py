@@ -140,6 +140,14 @@ ABSENT = "it is not beside the file"
 """How `TensorFile.skipped` begins to speak of another file that would say more of the layers."""
 
 
+def look(paths: Iterable[Path]) -> None:
+    """Look at files elsewhere together, for each of which a server has to be waited for."""
+    if elsewhere := [path for path in paths if isinstance(path, RemotePath)]:
+        from bncli.files.remote import look as look_at
+
+        look_at(elsewhere)
+
+
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
     """Open a regular file; FileError says why that is not possible."""

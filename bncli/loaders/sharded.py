@@ -8,11 +8,10 @@ from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
 from bncli.loaders.beside import beside
-from bncli.loaders.interface import Source, check_regular, lean_json, open_source
+from bncli.loaders.interface import Source, check_regular, lean_json, look, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.registry import LOADERS, loader_of
 from bncli.model import BatchNormModule, TensorFile, TensorRef
-from bncli.paths import RemotePath
 
 SHARDS = tuple(row for row in LOADERS if row.shard)
 """The formats that a shard may have; an index is none of them, so indexes do not nest."""
@@ -53,14 +52,6 @@ def open_tensors(source: Source) -> TensorFile:
             )
     tensors = {name: shards[file_name].tensors[name] for name, file_name in wanted.items()}
     return replace(merged(source.path, shards.values()), tensors=tensors)
-
-
-def look(paths: Iterable[Path]) -> None:
-    """Look at files elsewhere together, for each of which a server has to be waited for."""
-    if elsewhere := [path for path in paths if isinstance(path, RemotePath)]:
-        from bncli.files.remote import look as look_at
-
-        look_at(elsewhere)
 
 
 def merged(path: Path, shards: Iterable[TensorFile]) -> TensorFile:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bncli.errors import FileError
 from bncli.light import dataclass
-from bncli.loaders.interface import is_statistics_file
+from bncli.loaders.interface import is_statistics_file, look
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS, kind_of_folder
 from bncli.model import TensorFile
@@ -109,8 +109,6 @@ class Models:
                 there[int(other["number"])] = name
         first = 0 if 0 in there else 1
         if isinstance(folder, RemotePath):
-            from bncli.loaders.sharded import look
-
             look(folder / name for name in there.values())
         wanted = range(first, first + total)
         files = tuple(folder / there[number] for number in sorted(there))
@@ -183,8 +181,6 @@ class Models:
 
 def _guessed(path: RemotePath, fits: re.Match[str]) -> list[str]:
     """The names beside a shard on a server that lists none: the index, or else the other shards."""
-    from bncli.loaders.sharded import look
-
     index = f"{fits['before']}{fits['after']}.index.json"
     total = int(fits["total"])
     if path.with_name(index).exists():

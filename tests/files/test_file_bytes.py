@@ -16,9 +16,12 @@ from torch import nn
 from bncli.commands import COMMANDS
 from bncli.errors import BncliError, CorruptFileError
 from bncli.files import file_bytes
+from bncli.files.file_bytes import FileBytes, announce
 from bncli.files.reading import reading
 from bncli.loaders import open_file, open_tensor
 from bncli.moments import channel_stats
+from bncli.paths import as_path
+from tests.files.remote.web_server import web_server
 from tests.loaders.files import Net, saved, scripted
 from tests.loaders.test_torch_places import deflated
 
@@ -359,3 +362,17 @@ def test_quantised_meta_and_complex_tensors_stay_a_note(run, folder):
         result = run("inspect-checkpoint", "x", "-f", "json")
         assert result.code == 0
         assert [item["code"] for item in result.report["findings"]] == ["BN207"]
+
+
+def test_what_is_announced_comes_in_one_request():
+    data = np.arange(1 << 18, dtype=np.float32)
+    with web_server(files={"/x": data.tobytes()}) as server, reading():
+        path = as_path(f"{server.url}/x")
+        places = [FileBytes(path, at << 12, 4096) for at in range(100, 140, 2)]
+        announce([*places, FileBytes(Path("x"), 0, 4), None, "other"])
+        assert len(server.asked) == 1  # for the size
+        for place in reversed(places):
+            with place.opened() as file:
+                values = place.elements(file, np.dtype("<f4"), [1024], [1])
+            np.testing.assert_array_equal(values, data[place.offset // 4 :][:1024])
+        assert [each.wanted for each in server.asked[1:]] == [(100 << 12, 139 << 12)]

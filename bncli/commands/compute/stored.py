@@ -12,7 +12,7 @@ from bncli.dtypes import COMPUTE_DTYPES
 from bncli.errors import TensorError, UsageError
 from bncli.light import dataclass, np
 from bncli.loaders import open_file, split_spec
-from bncli.loaders.interface import is_statistics_file
+from bncli.loaders.interface import is_statistics_file, look
 from bncli.model import ChannelStats, TensorRef
 from bncli.model.capture import Propagation
 from bncli.sections.answer import counted
@@ -41,6 +41,7 @@ def stored_or_none(
 
     Raises UsageError where only some are statistics files, and for flags that need values.
     """
+    look(split_spec(spec)[0] for spec in specs)
     which = [is_statistics_file(split_spec(spec)[0]) for spec in specs]
     if not any(which):
         return None

@@ -10,9 +10,13 @@ from pathlib import Path
 from bncli.errors import BncliError, FileError
 from bncli.light import dataclass
 from bncli.loaders import split_spec
+from bncli.loaders.interface import look
 from bncli.paths import RemotePath, as_path
 from bncli.process.progress import progress
 from bncli.report import Unread
+
+TOGETHER = 16
+"""Files elsewhere that are looked at together before the first of them is read."""
 
 
 @dataclass(slots=True)
@@ -37,7 +41,9 @@ class Files:
         split = [split_spec(spec) for spec in self.specs]
         sizes = [_size(path) for path, _ in split]
         with progress("checkpoints", sum(sizes)) as advance:
-            for (path, name), size in zip(split, sizes, strict=True):
+            for number, ((path, name), size) in enumerate(zip(split, sizes, strict=True)):
+                if number % TOGETHER == 0:
+                    look(path for path, _ in split[number : number + TOGETHER])
                 yield str(path), name
                 advance(size)
 

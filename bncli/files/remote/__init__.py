@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
+from weakref import ref
 
 from bncli.files.reading import current
 from bncli.files.remote.store import Store
@@ -18,15 +19,19 @@ from bncli.paths import RemotePath
 
 _outside = Store()
 """What is known outside of any call, for who uses Python."""
+_last = [ref(_outside)]
+"""What the last call knows: a thread that it starts is in no call."""
 
 
 def store() -> Store:
     """What the current call knows of files elsewhere."""
     call = current()
     if not call.kept:
-        return _outside
+        last = _last[0]()
+        return _outside if last is None or last.closed else last
     if call.store is None:
-        call.store = Store(download=call.download)
+        call.store = made = Store(download=call.download)
+        _last[0] = ref(made)
     store = call.store
     assert isinstance(store, Store)
     return store

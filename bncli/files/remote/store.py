@@ -147,6 +147,7 @@ class Store:
     """The files elsewhere that one call has asked about; with `download`, fetched as a whole."""
 
     def __init__(self, *, download: bool = False) -> None:
+        self.closed = False
         self._download = download
         self._shelf = Shelf()
         self._lock = threading.RLock()
@@ -278,6 +279,7 @@ class Store:
 
     def close(self) -> None:
         """Remove what was downloaded."""
+        self.closed = True
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 from io import BufferedReader
 
 import pytest
@@ -106,3 +108,50 @@ def test_several_files_are_checked_together(memory):
     memory.pipe("/b", b"124")
     with pytest.raises(FileError, match=r"memory://b: it changed"):
         store.check()
+
+
+def test_a_thread_of_a_call_knows_what_the_call_knows(call):
+    with web_server(files={"/a": b"123"}) as server:
+        path = as_path(f"{server.url}/a")
+        assert read_bytes(path) == b"123"
+        found = []
+        thread = threading.Thread(target=lambda: found.append(read_bytes(path)))
+        thread.start()
+        thread.join()
+        assert found == [b"123"]
+        assert len(server.asked) == 1
+
+
+def test_outside_of_a_call_files_are_read_too(memory):
+    memory.pipe("/outside", b"123")
+    assert read_bytes(as_path("memory://outside")) == b"123"
+
+
+def test_files_are_looked_at_together():
+    at_once, most = [0], [0]
+
+    def count(asked):
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)
+        at_once[0] -= 1
+
+    with web_server(files={f"/{k}": b"123" for k in range(12)}, on_request=count) as server:
+        store = Store()
+        paths = [as_path(f"{server.url}/{k}") for k in range(13)]
+        store.look(paths)
+        assert 1 < most[0] <= 8
+        assert len(server.asked) == 13
+        assert store.file(paths[3]).size == 3
+        with pytest.raises(FileError, match="404"):
+            store.file(paths[12])
+        assert len(server.asked) == 13
+
+
+def test_a_listing_tells_sizes(memory):
+    for name in "ab":
+        memory.pipe(f"/run/{name}", b"123")
+    store = Store()
+    assert store.fitting(as_path("memory://run/*")) == ["memory://run/a", "memory://run/b"]
+    store._opened = None  # which would ask
+    assert store.stat(as_path("memory://run/b")).st_size == 3
