@@ -11,6 +11,7 @@ from bncli.arguments import options
 from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.loaders.names import quoted
+from bncli.model.part import MOST_SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,6 +77,8 @@ def _checked(k: int, n: int, given: str) -> Shard:
     """The shard. Raises UsageError where there is none of that number."""
     if n < 1:
         raise UsageError(f"{given}: there must be at least one shard.")
+    if n > MOST_SHARDS:
+        raise UsageError(f"{given}: there can be at most {MOST_SHARDS} shards.")
     if not 0 <= k < n:
         raise UsageError(f"{given}: shards are counted from 0, so K must be from 0 to {n - 1}.")
     return Shard(k, n)

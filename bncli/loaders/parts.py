@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shlex
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -22,7 +20,8 @@ from bncli.light import np
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.names import listed, quoted
-from bncli.model.part import Part, PartInput, part_beside, shards_said, together, whole_of
+from bncli.loaders.part_calls import call_of, made_with, shown
+from bncli.model.part import Part, PartInput, shards_said, together, whole_of
 from bncli.report import printable
 
 PIECE = 4096
@@ -52,8 +51,8 @@ def made_part(
         number=len(every),
         nbytes=sum(sizes.values()),
         digest=marks.hexdigest(),
-        flags={name: str(value) for name, value in flags.items() if value is not None},
-        call=_call(shard),
+        flags={name: shown(str(value)) for name, value in flags.items() if value is not None},
+        call=call_of(shard),
         versions={"bncli": __version__, "numpy": np.__version__},
         folder=_folder(),
     )
@@ -122,29 +121,6 @@ def _fingerprint(path: Path, size: int) -> str:
     return f"{crc:08x}"
 
 
-def _call(shard: tuple[int, int]) -> tuple[str, ...]:
-    """The arguments of this call, with the shard as a number, however it was named.
-
-    Those of a rank make its part alone, where it would lie.
-    """
-    arguments = list(current().arguments)
-    ranks = "--distributed" in arguments
-    for at, argument in enumerate(arguments):
-        before = arguments[at - 1] if at else ""
-        if argument == "--distributed":
-            arguments[at] = "--shard={}/{}".format(*shard)
-        elif ranks and before == "--save-stats":
-            arguments[at] = part_beside(argument, *shard)
-        elif ranks and argument.startswith("--save-stats="):
-            target = argument.partition("=")[2]
-            arguments[at] = f"--save-stats={part_beside(target, *shard)}"
-        if argument == "--shard" and at + 1 < len(arguments):
-            arguments[at + 1] = "{}/{}".format(*shard)
-        elif argument.startswith("--shard="):
-            arguments[at] = "--shard={}/{}".format(*shard)
-    return tuple(arguments)
-
-
 # ---------------------------------------------------------------------------- what was made before
 
 
@@ -203,10 +179,11 @@ def check_parts(paths: Sequence[Path | str], parts: Sequence[Part]) -> Part:
             _note_missing([(path, part)], part.missing, part)
         return together(parts)
     _check_alike(named, lambda part: part.n, lambda one, other: (_typed(one), _typed(other, "K")))
-    _check_alike(named, lambda part: tuple(sorted(part.flags.items())), _flags_apart)
     _check_alike(named, lambda part: (part.number, part.nbytes, part.digest), _inputs_apart)
+    _check_alike(named, lambda part: tuple(sorted(part.flags.items())), _flags_apart)
     _check_once(named)
     check_unchanged(named)
+    _note_versions(parts)
     first = named[0][1]
     missing = _absent(parts)
     _note_missing(named, missing, first)
@@ -239,8 +216,18 @@ def _check_alike(
         f" ({listed(too)} {'is' if len(too) == 1 else 'are'} not like them either)" if too else ""
     )
     missing = _absent(good) if good[0].n > 1 else []
-    fix = _made_with(missing, good[0], path) if missing else "leave it out."
+    fix = made_with(missing, good[0], path) if missing else "leave it out."
+    if any(part.missing for _, part in named):  # of which it may be one
+        fix = "merge all parts again, with those that were missing, instead of what was merged."
     raise FileError(path, f"it was made {mine}, but {rest} {theirs}{also}; {fix}")
+
+
+def _note_versions(parts: Sequence[Part]) -> None:
+    """Note where different versions of a library made the parts, whose last bits may differ."""
+    for name in sorted({name for part in parts for name in part.versions}):
+        versions = sorted({part.versions.get(name, "an unknown version") for part in parts})
+        if len(versions) > 1:
+            current().notes[f"the parts were made with different {name}: {listed(versions)}"] = None
 
 
 def _absent(parts: Sequence[Part]) -> list[int]:
@@ -281,7 +268,7 @@ def check_unchanged(named: Sequence[Named]) -> None:
         path, part, each = changed[0]
         too = listed([str(other) for other, _, _ in changed[1:]])
         also = f" (inputs of {too} have changed, too)" if too else ""
-        fix = _made_with([part.k for _, part, _ in changed], part, path)
+        fix = made_with([part.k for _, part, _ in changed], part, path)
         raise FileError(
             path, f"its input {quoted(each.path)} has changed since it was read{also}; {fix}"
         )
@@ -319,7 +306,7 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
         allow = f"add --allow-missing-parts to go on without {them}, or"
         problem = (
             f"it is one of {n} shards, and {said} {'is' if len(missing) == 1 else 'are'} missing; "
-            f"{allow} {_made_with(missing, part)}"
+            f"{allow} {made_with(missing, part)}"
             if n
             else f"it was merged without {said}; {allow} merge all parts again."
         )
@@ -327,53 +314,6 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
     there = sum(each.own_bytes for _, each in named)
     share = 1 - there / part.nbytes if part.nbytes and there else len(missing) / max(n, 1)
     current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share))
-
-
-def _made_with(shards: Sequence[int], like: Part, instead: Path | str | None = None) -> str:
-    """How parts are made, as the end of a sentence; its call is not followed by a full stop.
-
-    `like` is another part of the same whole, or the first of them as it was. `instead` is a file
-    that does not fit and may be in the way.
-    """
-    k = shards[0]
-    arguments = list(like.call)
-    targets = []
-    for at, argument in enumerate(arguments):
-        before = arguments[at - 1] if at else ""
-        flag, _, value = argument.partition("=")
-        if before == "--shard" or (flag == "--shard" and value):
-            arguments[at] = f"{'--shard=' * bool(value)}{k}/{like.n}"
-        elif before in TARGETS or (flag in TARGETS and value):
-            targets.append(_renumbered(value or argument, like.k, k))
-            arguments[at] = f"{flag}=" * bool(value) + targets[-1]
-    them = "" if len(shards) == 1 else " (and the others likewise)"
-    first = ""
-    if instead is not None:
-        same = str(instead) in targets
-        first = "remove this part and " if same else "leave this part out and "
-    made = f"{first}make {shards_said([k], like.n)}{them}"
-    return f"{made} with: {shlex.join(['bncli', *arguments])}" if like.call else f"{made}."
-
-
-TARGETS = ("--save-stats", "--output", "-o")
-"""The flags whose file is a part."""
-
-
-def _renumbered(name: str, old: int, new: int) -> str:
-    """The name of another part's file: its number in the place of the last that is `old`.
-
-    A name without it is one that bncli cannot guess.
-    """
-    if old == new:
-        return name
-    folder, base = os.path.split(name)
-    found = [each for each in re.finditer(r"[0-9]+", base) if int(each[0]) == old]
-    if not found:
-        return os.path.join(folder, f"FILE{Path(base).suffix}")  # noqa: PTH118  # as it was typed
-    last = found[-1]
-    number = str(new).zfill(len(last[0]) if last[0].startswith("0") else 0)
-    base = f"{base[: last.start()]}{number}{base[last.end() :]}"
-    return os.path.join(folder, base)  # noqa: PTH118  # as it was typed
 
 
 def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
@@ -395,6 +335,9 @@ def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
 def _inputs_apart(one: Part, other: Part) -> tuple[str, str]:
     """Of which inputs two parts were made."""
     mine = f"when there were {one.number} inputs of {one.nbytes} bytes"
+    if not one.digest or not other.digest:
+        said = "by an older bncli, which does not record the inputs", "with a record of them"
+        return said if not one.digest else said[::-1]
     if (one.number, one.nbytes) == (other.number, other.nbytes):
         return mine, "when some of them had other names or sizes"
     return mine, f"when there were {other.number} of {other.nbytes}"

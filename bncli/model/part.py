@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bncli.report import Value
 
 
+MOST_SHARDS = 1_000_000
+"""More would be more than there are machines; a list of those that are missing stays small."""
 MOST_INPUTS = 100_000
 """Inputs that a whole lists one by one, in some 10 MB."""
 
@@ -81,7 +83,7 @@ class Part:
         whole = ("k", "n", "number", "nbytes")
         fits = (
             all(_is_count(given[name]) for name in whole)
-            and given["k"] < given["n"]
+            and given["k"] < given["n"] <= MOST_SHARDS
             and all(isinstance(given[name], str) for name in ("digest", "folder"))
             and all(_is_texts(given[name]) for name in ("flags", "versions"))
             and _is_list(given["call"], lambda each: isinstance(each, str))

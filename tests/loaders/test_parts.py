@@ -1,6 +1,7 @@
 """Parts of a whole: nothing is merged that does not add up."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from bncli.errors import FileError
 from bncli.files.reading import reading
 from bncli.loaders.parts import check_parts, held_inputs, made_part
-from bncli.model.part import Part, PartInput
+from bncli.model.part import MOST_SHARDS, Part, PartInput, whole_of
 
 
 def call(k, n=4):
@@ -124,3 +125,66 @@ def test_resuming_needs_the_same_inputs_and_flags():
     ):
         with pytest.raises(FileError, match="--resume cannot use it"):
             held_inputs("p.npz", other, wanted)
+
+
+def test_parts_of_other_versions_are_noted():
+    given = parts()
+    for part, version in zip(given, "1123", strict=True):
+        part.versions.update(bncli=version)
+    with reading() as made:
+        check_parts([f"p{part.k}.npz" for part in given], given)
+    assert list(made.notes) == ["the parts were made with different bncli: 1, 2, 3"]
+
+
+def test_a_file_without_a_record_does_not_pass_for_a_part():
+    given = parts()
+    given[1] = Part(1, 4)
+    with pytest.raises(FileError, match="by an older bncli, which does not record the inputs"):
+        check(given)
+    check([Part(k, 4) for k in range(4)])  # all of them are of a bncli that did not
+
+
+def test_what_lacked_parts_is_not_mended_by_one_of_them():
+    given = parts()
+    lacking = whole_of(given[:3], [3])
+    with pytest.raises(FileError, match="merge all parts again, with those that were missing"):
+        check_parts(["whole.npz", "p3.npz"], [lacking, given[3]])
+    with pytest.raises(FileError, match="it was merged without shard 3; add --allow-missing"):
+        check([lacking])
+
+
+def test_many_missing_parts_are_counted():
+    with pytest.raises(FileError) as error:
+        check([replace(parts()[0], n=MOST_SHARDS, number=MOST_SHARDS)])
+    assert len(str(error.value)) < 800
+    with pytest.raises(ValueError, match="1000001"):
+        Part.of(Part(0, MOST_SHARDS + 1).plain())
+
+
+@pytest.mark.parametrize(
+    "how", ["grown", "rewritten", "of another size", "gone", "in another folder", "the same"]
+)
+def test_inputs_are_held_against_their_record(save, folder, monkeypatch, how):
+    for i in range(2):
+        save(f"x{i}.npy", np.full((2, 3), float(i)))
+    every = ["x0.npy", "x1.npy"]
+    made = [made_part((k, 2), every, [every[k]], {}) for k in range(2)]
+    if how == "grown":
+        save("x2.npy", np.ones((2, 3)))
+        made[1] = made_part((1, 2), [*every, "x2.npy"], ["x1.npy"], {})
+    elif how == "rewritten":
+        save("x0.npy", np.full((2, 3), 7.0))
+    elif how == "of another size":
+        save("x0.npy", np.ones((3, 3)))
+    elif how == "gone":
+        Path("x0.npy").unlink()
+    elif how == "in another folder":
+        Path("other").mkdir()
+        monkeypatch.chdir("other")
+        save("x0.npy", np.full((2, 3), 7.0))
+    if how in {"gone", "in another folder", "the same"}:
+        assert check(made)[1] == []
+        return
+    said = "2 inputs of|3 inputs of" if how == "grown" else "x0.npy has changed since it was read"
+    with pytest.raises(FileError, match=said):
+        check(made)

@@ -22,7 +22,7 @@ from bncli.model.capture import (
     Propagation,
     WatchedLayer,
 )
-from bncli.model.part import Part
+from bncli.model.part import MOST_SHARDS, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -304,5 +304,5 @@ def _is_shard(value: object) -> bool:
         isinstance(value, list)
         and len(value) == 2
         and all(isinstance(part, int) and not isinstance(part, bool) for part in value)
-        and 0 <= value[0] < value[1]
+        and 0 <= value[0] < value[1] <= MOST_SHARDS
     )

@@ -53,6 +53,15 @@ def check_alike(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Non
     for path, capture in zip(paths[1:], captures[1:], strict=True):
         if fact := _difference(first, capture, printable(str(paths[0]))):
             raise FileError(path, f"{fact}; only files of one model can be merged.")
+        for key, what in (("dtype", "inputs are of"), ("kind", "inputs are for")):
+            mine, theirs = (each.source.get(key) for each in (first, capture))
+            if capture.shard[1] > 1 and isinstance(mine, str) and mine != theirs:
+                raise FileError(
+                    path,
+                    f"its {what} {quoted(str(theirs), 40)}, but those of {printable(str(paths[0]))}"
+                    f" {quoted(mine, 40)}; all inputs of a whole must have the same dtype (--dtype "
+                    "casts them) and the same number of axes.",
+                )
 
 
 def merged(captures: Sequence[Capture]) -> Capture:

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import numpy as np
@@ -352,3 +353,25 @@ def test_wrong_values_in_the_header_give_an_error_or_a_capture(small, key, value
         assert isinstance(open_statistics(small), Capture)
     except BncliError as error:
         assert "its " in str(error)  # noqa: PT017  # which of the two it is, the kind decides
+
+
+def test_of_tasks_that_write_one_file_at_once_one_has_it_whole(tmp_path):
+    """With `new` the first one keeps it, without it the last one; half of one is never there."""
+    captures = [odd_capture(seed) for seed in range(4)]
+    for new in (True, False):
+        target = tmp_path / f"{new}.npz"
+
+        def write(capture, target=target, new=new):
+            try:
+                write_statistics(target, capture, new=new)
+            except FileError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(4) as pool:
+            said = list(pool.map(write, captures))
+        assert sum(not each for each in said) == (1 if new else 4)
+        assert all("it exists already; add --resume" in each for each in said if each), said
+        with reading(allow_missing_parts=True):
+            assert any(unlike(open_statistics(target), each) is None for each in captures)
+        assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []

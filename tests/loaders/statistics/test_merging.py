@@ -190,3 +190,14 @@ def test_a_shard_counts_once(tmp_path):
     with reading(allow_missing_parts=True) as call:
         read_statistics(paths[:2])
     assert [each.shards for each in call.missing] == [(1,)]
+
+
+def test_parts_of_other_dtypes_are_not_merged(tmp_path):
+    captures = [
+        model_capture(
+            [np.ones((4, 3, 2, 2))], shard=(k, 2), source={"dtype": f"float{32 * (k + 1)}"}
+        )
+        for k in range(2)
+    ]
+    with pytest.raises(FileError, match=r"its inputs are of float64, but those of .* float32;"):
+        read_statistics(written(tmp_path, *captures))
