@@ -39,7 +39,7 @@ def inspect_checkpoint(
             "MXNet or Paddle, most of them in archives, too. "
             "Quote patterns ('**/*.pt'); bncli expands them. For a sharded checkpoint, give its "
             "folder or any one shard. NAME is a layer's name, or a prefix shared by several "
-            "layers. Several JSON reports of calls with --shard give the report of the whole.",
+            "layers. The JSON reports of calls with --shard, given instead, are merged.",
             complete_layers,
         ),
     ],
@@ -92,6 +92,10 @@ def inspect_checkpoint(
     explains. eps and momentum are taken from the file where it stores them (ONNX, Keras, .pt2,
     whole pickled modules, TensorFlow's graphs and MXNet's symbol files do, and a state_dict does
     not), and are assumed otherwise.
+
+    With --shard, one of several tasks judges every N-th checkpoint, and its JSON report is a part.
+    Given the parts, the report is that of one call on all checkpoints. A part holds all findings:
+    --select, --ignore, --baseline and --fail-on are those of the call that merges.
     """
     from bncli.commands.inspect_checkpoint.looking import look
     from bncli.report import in_order
