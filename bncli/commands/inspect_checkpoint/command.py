@@ -114,7 +114,7 @@ def inspect_checkpoint(
     counts = Counts.of(rows, seen.shared)
     return Report(
         command="inspect-checkpoint",
-        facts=_facts(files, seen, counts, findings),
+        facts=_facts(looked, counts, findings),
         tables=(_table(files, seen, rows),),
         findings=findings,
         subject=(_subject(looked, counts),),
@@ -178,12 +178,11 @@ class Counts:
         return cls(len(once), len(rows), channels, counters)
 
 
-def _facts(
-    files: Files, seen: Judged, counts: Counts, findings: tuple[Finding, ...]
-) -> dict[str, Value]:
+def _facts(looked: Looked, counts: Counts, findings: tuple[Finding, ...]) -> dict[str, Value]:
     """What the files are, and what was found in them."""
     from bncli.report import count_findings
 
+    files, seen = looked.files, looked.seen
     paths = [*files.read, *(item.path for item in files.unread)]
     return {
         "path": list(paths) if files.several or not paths else paths[0],
@@ -197,6 +196,7 @@ def _facts(
         "found": count_findings(findings) or None if counts.names else None,
         "eps_source": _source(seen.eps_sources),
         "momentum_source": _source(seen.momentum_sources),
+        **({} if looked.shard is None else {"shard": str(looked.shard)}),
     }
 
 

@@ -198,4 +198,6 @@ def test_standard_input_has_no_shards(run, folder):
 def test_people_see_which_shard_it_is(run, runs):
     result = shard(run, k=1)
     assert result.stdout.startswith("shard 1/2: 2 files of 5")
+    verbose = shard(run, "-v", k=1, to="one.json").stdout
+    assert "shard 1/2" in verbose.partition("bncli inspect-checkpoint")[2]
     assert "part" not in shard(run, "-v", "-f", "markdown", k=1, to="other.json").stdout
