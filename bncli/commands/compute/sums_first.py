@@ -130,7 +130,7 @@ def sums_first(
     wrote them. Raises UsageError, FileError and TensorError as commands that read tensors do.
     """
     summed = summed_first(task, reading, layer, per_batch=per_batch)
-    if summed.kept:
+    if not summed.read:
         current().notes[f"{task.target} holds all inputs already, so none was read again"] = None
     said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
     if task.shard.n > 1:
@@ -150,12 +150,14 @@ def stored_of_all(capture: Capture, said: str, layer: LayerFlags) -> Stored:
 class Summed:
     """The sums of a task.
 
-    `kept` says that its target holds all of them, and `new` that there is no such file yet.
+    `kept` says that its target holds them as they are, `new` that there is no such file yet, and
+    `read` that an input was read for them.
     """
 
     capture: Capture
     kept: bool
     new: bool
+    read: bool = True
 
 
 def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batch: bool) -> Summed:
@@ -166,7 +168,10 @@ def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batc
     part = task.part()
     held, rest = _held(task, part)
     if held is not None and not rest:
-        return Summed(held, kept=True, new=False)
+        # Inputs of other shards may have come, gone or been repaired, which changes none of this.
+        record = replace(held.part, number=part.number, nbytes=part.nbytes, digest=part.digest)
+        same = record == held.part
+        return Summed(replace(held, part=record), kept=same, new=False, read=False)
     capture = _read(rest, part, reading, layer, per_batch=per_batch)
     if held is not None:
         capture = _with_held(capture, held, str(task.target))

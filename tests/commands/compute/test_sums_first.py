@@ -119,3 +119,27 @@ def test_parts_and_one_process_say_the_same(run, save, kind, way):
     assert [each["severity"] for each in findings[0] if each["code"] == "BN010"] in (
         [["warning"]] if differ else [[], ["info"]]
     )
+
+
+def test_parts_go_on_when_an_input_of_another_shard_was_repaired(run, shards, save, monkeypatch):
+    """The others need not be read again: they only learn what all inputs are."""
+    repaired = np.load("s1.npy")
+    save("s1.npy", repaired[:2])
+    calls = [
+        ("compute", "s*.npy", "--shard", f"{k}/3", "--save-stats", f"p{k}.npz", "--resume")
+        for k in range(3)
+    ]
+    assert [run(*calls[k]).code for k in (0, 2)] == [0, 0]
+    save("s1.npy", repaired)
+    assert run(*calls[1]).code == 0
+    refused = run("compute", "p*.npz")
+    assert (refused.code, "when there were 7 inputs of" in refused.stderr) == (2, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("bncli.commands.compute.sums_first._read", None)
+        for call in calls:
+            result = run(*call)
+            assert (result.code, "none was read again" in result.stdout) == (0, True)
+    merged = table(run("compute", "p*.npz", "-f", "json"))
+    for k in range(3):
+        run("compute", "s*.npy", "--shard", f"{k}/3", "--save-stats", f"fresh{k}.npz", "-q")
+    assert merged == table(run("compute", "fresh*.npz", "-f", "json"))
