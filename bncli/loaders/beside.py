@@ -8,6 +8,7 @@ from pathlib import Path
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.loaders.names import quoted
 from bncli.paths import RemotePath
+from bncli.urls import is_web
 
 LONGEST_NAME, LONGEST_PART = 1024, 255
 """The bytes of a path, and of each folder in it, that file systems take."""
@@ -27,6 +28,10 @@ def beside(model: Path, name: str) -> Path:
             " beside it or in folders below; download or save it again.",
         )
     if isinstance(model, RemotePath):
+        if is_web(model.url):
+            from urllib.parse import quote
+
+            name = quote(name)  # a ? in it begins no query
         return model.with_name(name)
     path = Path(model).parent / name  # of bytes that are held in memory, the path alone
     check_link(model, path)

@@ -5,6 +5,7 @@ import pytest
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.held import held
 from bncli.loaders.beside import beside
+from bncli.paths import as_path
 
 OUTSIDE = [
     "../x", "/etc/passwd", "a/../../x", "a/..", "a//b", "a/", "./a", "..", ".", "", "C:x", "a\\b",
@@ -60,3 +61,13 @@ def test_files_beside_one_that_is_held_in_memory(tmp_path):
     path = beside(held(tmp_path / "model.gz", b"held"), "part")
     assert type(path) is type(tmp_path)
     assert path.read_bytes() == b"own"
+
+
+def test_beside_a_model_elsewhere():
+    model = as_path("https://host/run/model.onnx?token=1")
+    assert beside(model, "data/x.bin").url == "https://host/run/data/x.bin?token=1"
+    assert beside(model, "x?a=1").url == "https://host/run/x%3Fa%3D1?token=1"
+    assert beside(as_path("s3://bucket/m.onnx"), "x?.bin").url == "s3://bucket/x?.bin"
+    for name in ("../x", "/x", "a/../../x", ""):
+        with pytest.raises(CorruptFileError):
+            beside(model, name)

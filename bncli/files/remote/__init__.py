@@ -17,7 +17,7 @@ from bncli.files.reading import current
 from bncli.files.remote.store import Store
 from bncli.paths import RemotePath
 
-_outside = Store()
+_outside = Store(lasting=10.0)
 """What is known outside of any call, for who uses Python."""
 _last = [ref(_outside)]
 """What the last call knows: a thread that it starts is in no call."""

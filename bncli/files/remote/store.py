@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -60,9 +61,6 @@ class RemoteFile:
             self.fetched = False
             now = self._asked(self.transport.state)
             self._asked(lambda: self.state.check(now))
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _fetch(self, start: int, stop: int) -> bytes:
         self.fetched = True
@@ -144,11 +142,16 @@ class Reader(io.RawIOBase):
 
 
 class Store:
-    """The files elsewhere that one call has asked about; with `download`, fetched as a whole."""
+    """The files elsewhere that one call has asked about; with `download`, fetched as a whole.
 
-    def __init__(self, *, download: bool = False) -> None:
+    What nobody asked about for `lasting` seconds is looked at again, if that is given.
+    """
+
+    def __init__(self, *, download: bool = False, lasting: float | None = None) -> None:
         self.closed = False
         self._download = download
+        self._lasting = lasting
+        self._asked_at: dict[str, float] = {}
         self._shelf = Shelf()
         self._lock = threading.RLock()
         self._locks: dict[str, threading.RLock] = {}
@@ -163,7 +166,13 @@ class Store:
         with self._lock:
             mine = self._locks.setdefault(path.url, threading.RLock())
         with mine:
-            known = self._files.get(path.url)
+            known, now = self._files.get(path.url), time.monotonic()
+            if (
+                self._lasting is not None
+                and now - self._asked_at.get(path.url, now) > self._lasting
+            ):
+                known = None
+            self._asked_at[path.url] = now
             if known is None:
                 try:
                     known = self._opened(path)

@@ -81,10 +81,12 @@ class WebFile:
 
     async def _download(self, target: IO[bytes]) -> State:
         async with self._answer() as answer:
-            _check(answer)
+            if answer.status != WHOLE:
+                raise StatusError(answer.status)
             async for chunk in answer.content.iter_chunked(CHUNK):
                 target.write(chunk)
-            if answer.content_length not in {None, target.tell()}:
+            encoded = "Content-Encoding" in answer.headers  # and decoded on its way
+            if not encoded and answer.content_length not in {None, target.tell()}:
                 raise CutError
             return State(target.tell(), _mark(answer))
 

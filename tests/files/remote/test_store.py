@@ -155,3 +155,13 @@ def test_a_listing_tells_sizes(memory):
     assert store.fitting(as_path("memory://run/*")) == ["memory://run/a", "memory://run/b"]
     store._opened = None  # which would ask
     assert store.stat(as_path("memory://run/b")).st_size == 3
+
+
+def test_outside_of_a_call_a_file_is_looked_at_again():
+    with web_server(files={"/a": b"123"}) as server:
+        store, path = Store(lasting=0.05), as_path(f"{server.url}/a")
+        assert store.file(path).size == store.file(path).size == 3
+        assert len(server.asked) == 1
+        server.files["/a"], server.etag = b"1234", '"2"'
+        time.sleep(0.06)
+        assert store.file(path).opened().readall() == b"1234"
