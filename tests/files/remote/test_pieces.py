@@ -63,13 +63,16 @@ def test_reads_of_neighbours_cost_one_request():
 
 
 def test_a_stream_is_read_ahead_in_blocks_and_bounded_memory(monkeypatch):
-    monkeypatch.setattr(pieces, "MOST_HELD", 12 * BLOCK)
-    distant = Distant(40 * BLOCK)
+    block = 1 << 14
+    for name, value in (("BLOCK", block), ("FIRST", 1 << 10), ("LEAST", 1 << 8)):
+        monkeypatch.setattr(pieces, name, value)
+    monkeypatch.setattr(pieces, "MOST_HELD", 12 * block)
+    distant = Distant(40 * block)
     most = 0
-    for at in range(0, len(distant.data), 1 << 18):
-        assert distant.read(at, 1 << 18) == distant.data[at : at + (1 << 18)]
+    for at in range(0, len(distant.data), 1 << 10):
+        assert distant.read(at, 1 << 10) == distant.data[at : at + (1 << 10)]
         most = max(most, distant.shelf.nbytes)
-    assert most <= 12 * BLOCK
+    assert most <= 12 * block
     assert 2 < distant.most_at_once <= IN_FLIGHT
     assert len(distant.asked) <= 40 + 5
     assert sum(stop - start for start, stop in distant.asked) == len(distant.data)
