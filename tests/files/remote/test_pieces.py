@@ -6,11 +6,22 @@ import itertools
 import random
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from bncli.files.remote import pieces
-from bncli.files.remote.pieces import BLOCK, GAP, IN_FLIGHT, LEAST, RUN, Pieces, Shelf, joined
+from bncli.files.remote.pieces import (
+    BLOCK,
+    GAP,
+    IN_FLIGHT,
+    LEAST,
+    RUN,
+    Pieces,
+    Shelf,
+    joined,
+    together,
+)
 
 
 class Distant:
@@ -96,6 +107,34 @@ def test_several_threads_read_one_stream():
         thread.join()
     assert not wrong
     assert sum(stop - start for start, stop in distant.asked) == len(distant.data)
+
+
+def test_no_more_requests_at_a_time_than_are_good():
+    distant = Distant(8 * BLOCK)
+    places = range(BLOCK // 4, 8 * BLOCK, BLOCK // 4)
+    together(partial(distant.read, at, 9) for at in places)
+    team = [threading.Thread(target=distant.read, args=(at + LEAST, 9)) for at in places]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert len(distant.asked) == 2 * len(places)
+    assert 1 < distant.most_at_once <= IN_FLIGHT
+
+
+def test_calls_are_made_together_until_one_fails():
+    made = []
+
+    def call(number):
+        made.append(number)
+        if number == 3:
+            raise ValueError(number)
+
+    together(partial(call, number) for number in (0, 1, 2))
+    assert sorted(made) == [0, 1, 2]
+    with pytest.raises(ValueError):
+        together(partial(call, number) for number in [3] * 1000)
+    assert len(made) < 100
 
 
 def test_each_announced_run_is_one_request():

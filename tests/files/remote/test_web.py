@@ -10,8 +10,8 @@ import pytest
 
 from bncli.errors import FileError
 from bncli.files.remote import failures
+from bncli.files.remote.pieces import FIRST, LEAST
 from bncli.files.remote.store import Store, asked
-from bncli.files.remote.web import FIRST
 from bncli.paths import as_path
 from tests.files.remote.web_server import web_server
 
@@ -86,6 +86,17 @@ def test_what_stays_wrong_is_one_sentence(server, impatient, fault, said):
     server.faults = [fault] * failures.TRIES
     with pytest.raises(FileError, match="it changed" if fault == 416 else said):
         read(server, store=store)
+
+
+def test_a_body_of_unknown_length_that_is_cut(server, impatient):
+    store = Store()
+    read(server, at=0, store=store)
+    server.length = False
+    server.faults = ["cut"]
+    assert read(server, store=store) == DATA[FIRST + 7 : FIRST + 16]
+    server.faults = ["cut"] * failures.TRIES
+    with pytest.raises(FileError, match="cut short in 3 tries"):
+        read(server, at=2 * FIRST + LEAST, store=store)
 
 
 def test_no_server(impatient):
