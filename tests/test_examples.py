@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.cli import main
 from bncli.loaders import open_file
+from bncli.loaders.statistics import open_statistics
+from bncli.model.capture import Propagation
 from tests.test_docs import environment
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
@@ -168,3 +173,44 @@ def test_the_array_of_slurm_makes_each_part_once(repository, folder):
     assert {path.name: path.stat().st_mtime_ns for path in Path("parts").iterdir()} == made
     np.save("1.npy", np.ones((5, 3), np.float32))
     assert task(1) == 2  # what a part holds is not what it would read now
+
+
+SCALE = (Path(__file__).resolve().parents[1] / "examples/scale/README.md").read_text("utf-8")
+
+
+def test_what_a_part_holds_of_1000_channels(folder):
+    """Its size is the guide's, and the guide's sums are right."""
+    for i in range(4):
+        values = np.random.default_rng(i).normal(3, 2, (8, 1000, 4, 4))
+        np.save(f"{i}.npy", values.astype(np.float32))
+    assert main(["compute", "*.npy", "--shard", "0/1", "--save-stats", "p.npz", "--quiet"]) == 0
+    with np.load("p.npz") as part:
+        numbers = [name for name in part.files if name.startswith("training/")]
+        assert sum(part[name].shape == (1000,) for name in numbers) == 21
+    size = Path("p.npz").stat().st_size
+    assert 0.9 * 110_000 < size < 1.1 * 110_000
+    assert "A part has 21 numbers of 8 bytes for each channel" in SCALE
+    own, seconds = 10_000 / 64, 10_000 / 64 * 1.5
+    assert "156 or 157 files" in SCALE
+    assert 156 < own < 157
+    assert f"{seconds:.0f} s on one core" in SCALE
+    assert round(63 * 0.110) == round(64 * 0.110) == 7
+
+
+@pytest.mark.exhaustive
+def test_torchrun_makes_the_statistics_of_one_process(folder):
+    """The guide's line, where torchrun is that of this Python."""
+    line = re.search(r"^    torchrun (.*compute.*)$", SCALE, re.MULTILINE)[1]
+    Path("shards").mkdir()
+    for i in range(5):
+        np.save(f"shards/{i}.npy", np.random.default_rng(i).normal(3, 2, (8, 3)))
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *shlex.split(line)],
+        env=environment() | {"OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    assert sorted(path.name for path in Path().iterdir()) == ["shards", "stats.npz"]
+    x = np.concatenate([np.load(path) for path in sorted(Path("shards").iterdir())])
+    stored = open_statistics("stats.npz").layers[0].seen[Propagation.TRAINING]
+    np.testing.assert_allclose(stored.mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(stored.var, x.var(0), rtol=1e-12)
