@@ -89,8 +89,8 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
     ranks = [name for name in TORCHRUN if environment.get(name)]
     if ranks and environment.get(SLURM):
         raise UsageError(
-            f"--shard auto: both {SLURM} and {' and '.join(ranks)} are set, and they may mean "
-            "different shards; write --shard K/N."
+            f"--shard auto: {SLURM} is set, and so {'are' if len(ranks) > 1 else 'is'} "
+            f"{' and '.join(ranks)}; they may mean different shards, so write --shard K/N."
         )
     if ranks:
         rank, world = (_whole(name, environment) for name in TORCHRUN)

@@ -62,8 +62,11 @@ def test_auto_takes_the_schedulers_numbers(environment, expected):
     ("environment", "said"),
     [
         ({}, "neither RANK and WORLD_SIZE nor SLURM_ARRAY_TASK_ID"),
-        ({"RANK": "0", "WORLD_SIZE": "2", **SLURM}, "both SLURM_ARRAY_TASK_ID and RANK"),
-        ({"WORLD_SIZE": "2", **SLURM}, "both SLURM_ARRAY_TASK_ID and WORLD_SIZE"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", **SLURM},
+            "SLURM_ARRAY_TASK_ID is set, and so are RANK and WORLD_SIZE; they",
+        ),
+        ({"WORLD_SIZE": "2", **SLURM}, "SLURM_ARRAY_TASK_ID is set, and so is WORLD_SIZE; they"),
         ({"RANK": "0"}, "WORLD_SIZE is not set"),
         ({"RANK": "two", "WORLD_SIZE": "3"}, "RANK is 'two'"),
         ({"RANK": "3", "WORLD_SIZE": "3"}, "from 0 to 2"),
