@@ -97,7 +97,12 @@ def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> T
         )
     else:
         packed = archive.packed(member)
-        header = parse_header(source.path, packed.head, member.name)
+        begun = packed.head(MOST_BEGUN)  # inflated once, not for each look at it
+        header = parse_header(
+            source.path,
+            lambda n: begun[:n] if n <= len(begun) or len(begun) < MOST_BEGUN else packed.head(n),
+            member.name,
+        )
         storage = flat_array(partial(_elements, packed, header), header)
     if header.problem:
         return TensorRef(
