@@ -322,7 +322,7 @@ def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
     unlike = [name for name in names if one.flags.get(name) != other.flags.get(name)]
     mine, theirs = (
         " and ".join(
-            f"with {name} {quoted(part.flags[name], 60)}"
+            f"with {name} {quoted(part.flags[name], 60)}".removesuffix(" True")
             if name in part.flags
             else f"without {name}"
             for name in unlike

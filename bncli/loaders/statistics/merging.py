@@ -37,13 +37,13 @@ def read_statistics(paths: Sequence[Path | str]) -> Capture:
 def merge_captures(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Capture:
     """The captures of these files as one, the same bits for any order of them.
 
-    Raises FileError where two cannot be merged, which it names: other layers or other weights; and
-    as `check_parts`.
+    Raises FileError as `check_parts`, and where two cannot be merged, which it names: other layers
+    or other weights.
     """
     if not captures:
         raise UsageError("there is no statistics file to read.")
-    check_alike(paths, captures)
     whole = check_parts(paths, [capture.part for capture in captures])
+    check_alike(paths, captures)
     return captures[0] if len(captures) == 1 else replace(merged(captures), part=whole)
 
 

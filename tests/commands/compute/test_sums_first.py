@@ -1,5 +1,8 @@
 """`bncli compute --shard`: parts of the inputs, whose report is that of the file they make."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -143,3 +146,32 @@ def test_parts_go_on_when_an_input_of_another_shard_was_repaired(run, shards, sa
     for k in range(3):
         run("compute", "s*.npy", "--shard", f"{k}/3", "--save-stats", f"fresh{k}.npz", "-q")
     assert merged == table(run("compute", "fresh*.npz", "-f", "json"))
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ((), "shard 1/3 is missing"),
+        (("--shard", "1/3", "--dtype", "float64"), "with --dtype float64, but"),
+        (
+            ("--shard", "1/3", "--per-batch"),
+            "with --per-batch, but the 2 other parts without --per",
+        ),
+        (("--shard", "1/4"), "with --shard 1/4, but"),
+        (("--shard", "1/3"), "its input s4.npy has changed"),
+    ],
+)
+def test_the_call_that_an_error_prints_repairs_it(run, save, shards, spoilt, said):
+    for k in (0, 2):
+        run("compute", "s*.npy", "--shard", f"{k}/3", "--save-stats", f"p{k}.npz", "-q")
+    if spoilt:
+        run("compute", "s*.npy", *spoilt, "--save-stats", "p1.npz", "-q")
+    save("s4.npy", np.load("s4.npy") + 1)
+    refused = run("compute", "p*.npz")
+    assert (refused.code, said in refused.stderr) == (2, True)
+    before, call = refused.stderr.rstrip("\n").split(" with: bncli ")
+    if spoilt:
+        assert before.endswith("; remove this part and make shard 1/3")
+        Path("p1.npz").unlink()
+    assert run(*shlex.split(call)).code == 0
+    assert table(run("compute", "p*.npz", "-f", "json"))[0]["count"] == 420
