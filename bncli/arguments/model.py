@@ -16,6 +16,7 @@ from bncli.light import dataclass
 from bncli.loaders.names import quoted
 
 if TYPE_CHECKING:
+    from bncli.live.data_source import Data
     from bncli.live.session import Session
     from bncli.report import Value
 
@@ -162,14 +163,39 @@ class ModelFlags:
         return {name: value for name, value in given.items() if value is not None and value != []}
 
 
-def open_session(flags: ModelFlags, model: str) -> Session:
+def open_model_data(flags: ModelFlags, shard: tuple[int, int] = (0, 1)) -> Data:
+    """The batches that a command line names, of which `shard` (k, n) takes every n-th.
+
+    Raises UsageError, FileError, TensorError and ModelError, and EmptyShardError where it is known
+    already that the shard has none of them.
+    """
+    from bncli.live.data_source import open_data
+    from bncli.live.random_streams import RandomStreams
+
+    if not flags.data:
+        raise UsageError("--data is missing: name files of tensors, or a loader as file.py:name.")
+    seed = flags.seed or 0
+    with RandomStreams(seed).drawing():  # of modules that make their data as they are imported
+        data = open_data(
+            flags.data,
+            flags.keys,
+            flags.batch_size,
+            flags.batches,
+            flags.dtype.value if flags.dtype else None,
+            seed=seed,
+            shard=shard,
+        )
+        data.check_shard()
+    return data
+
+
+def open_session(flags: ModelFlags, model: str, shard: tuple[int, int] = (0, 1)) -> Session:
     """The model and the data that a command line names, ready to run; `source` says which.
 
-    Raises UsageError, MissingBackendError, FileError, TensorError and ModelError, each a sentence
-    with what to do.
+    `shard` is as in `open_model_data`. Raises UsageError, MissingBackendError, FileError,
+    TensorError and ModelError, each a sentence with what to do, and EmptyShardError.
     """
     from bncli.backends.torch.tensors import library
-    from bncli.live.data_source import open_data
     from bncli.live.model_source import load_model
     from bncli.live.random_streams import RandomStreams
     from bncli.live.session import Session
@@ -188,17 +214,7 @@ def open_session(flags: ModelFlags, model: str) -> Session:
     arguments = parse_arguments(flags.arg or ())
     if flags.checkpoint is None and flags.allow_missing_keys:
         raise UsageError("--allow-missing-keys is for --checkpoint, which is not given.")
-    if not flags.data:
-        raise UsageError("--data is missing: name files of tensors, or a loader as file.py:name.")
-    with RandomStreams(seed).drawing():  # of modules that make their data as they are imported
-        data = open_data(
-            flags.data,
-            flags.keys,
-            flags.batch_size,
-            flags.batches,
-            flags.dtype.value if flags.dtype else None,
-            seed=seed,
-        )
+    data = open_model_data(flags, shard)
     with RandomStreams(seed).drawing():
         built = load_model(model, arguments)
     source: dict[str, Value | Mapping[str, Value]] = {

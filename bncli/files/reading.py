@@ -47,14 +47,15 @@ class Elsewhere(Protocol):
 class MissingParts:
     """Shards that are not among the parts at hand, of which `path` is the first.
 
-    `n` is how many shards the whole has, 0 where that is no longer known, and `share` the part of
-    the inputs' bytes that is missing.
+    `n` is how many shards the whole has, 0 where that is no longer known, and `share` the part that
+    is missing `of` what; None where nobody knows.
     """
 
     path: str
     shards: tuple[int, ...]
     n: int
-    share: float
+    share: float | None
+    of: str = "the inputs' bytes"
 
 
 Identity = tuple[int, int]

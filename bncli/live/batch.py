@@ -20,7 +20,8 @@ class Batch:
     """The arguments of one forward pass; `whole` is the batch as the data gave it, for a metric.
 
     `samples` is the size of the batch axis of its first tensor, and `label` the file or the number
-    that says which batch it is.
+    that says which batch it is. `number` counts it among all of the data, from 0; None where nobody
+    did.
     """
 
     args: tuple[Any, ...]
@@ -28,6 +29,7 @@ class Batch:
     whole: Any
     samples: int
     label: str
+    number: int | None = None
 
 
 class Statistics(NamedTuple):

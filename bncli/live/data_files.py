@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +18,9 @@ from bncli.loaders.names import find_name, listed, quoted
 from bncli.loaders.patterns import expanded, natural
 from bncli.model import TensorRef
 
+Mine = Callable[[int], bool]
+"""Whether the batch of this number, from 0 in its source, is to be given."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
@@ -30,27 +33,48 @@ class InputFile:
 class TensorFiles:
     """The batches of files; their headers are read at once, their values in each pass.
 
+    Where each file is one batch and it is known whose are `mine`, the others are not opened at all.
     Raises FileError and TensorError for what cannot be read as batches.
     """
 
-    def __init__(self, specs: tuple[str, ...], form: BatchForm, batch_size: int | None) -> None:
+    def __init__(
+        self,
+        specs: tuple[str, ...],
+        form: BatchForm,
+        batch_size: int | None,
+        mine: Mine | None = None,
+    ) -> None:
         several = not isinstance(form.input_key, str | None)
         self._form = form if several else BatchForm(None, form.dtype)
+        self._key = form.input_key
         self._batch_size = batch_size
-        self._files = [_opened(spec, form.input_key) for spec in expanded(specs, key=natural)]
+        self._opened: dict[str, InputFile] = {}
+        self.inputs = tuple(expanded(specs, key=natural))
+        for number, spec in enumerate(self.inputs):
+            if batch_size is not None or mine is None or mine(number):
+                self._file(spec)
 
     @property
     def length(self) -> int:
         """The number of batches."""
-        return sum(len(self._cuts(file.ref)) for file in self._files)
+        return sum(len(self._cuts(spec)) for spec in self.inputs)
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches, read anew; raises as `TensorRef.read`."""
-        for file in self._files:
-            cuts = self._cuts(file.ref)
+    def batches(self, mine: Mine | None = None) -> Iterator[Batch | None]:
+        """The batches, read anew; raises as `TensorRef.read`.
+
+        None stands for each that is not `mine`, of which nothing is read.
+        """
+        number = -1
+        for spec in self.inputs:
+            cuts = self._cuts(spec)
             for cut in cuts:
+                number += 1
+                if mine is not None and not mine(number):
+                    yield None
+                    continue
+                file = self._file(spec)
                 label = file.ref.label
-                if len(cuts) > 1:
+                if cut is not None and len(cuts) > 1:
                     label = f"{label}[{cut.start}:{cut.stop}]"
                 x = _read(file.ref, cut)
                 whole = x if len(file.beside) == 1 else Beside(file, x, cut)
@@ -58,17 +82,34 @@ class TensorFiles:
                 batch = self._form.batch(whole if several else x, label)
                 yield Batch(batch.args, batch.kwargs, whole, batch.samples, label)
 
-    def _cuts(self, ref: TensorRef) -> list[slice]:
-        """The samples of each batch."""
-        samples = ref.shape[0]
-        size = self._batch_size or samples
+    def inputs_of(self, mine: Mine) -> list[str]:
+        """The files that have one of the batches that are `mine`."""
+        found, number = [], 0
+        for spec in self.inputs:
+            until = number + len(self._cuts(spec))
+            if any(mine(each) for each in range(number, until)):
+                found.append(spec)
+            number = until
+        return found
+
+    def _file(self, spec: str) -> InputFile:
+        """A file, opened once."""
+        if spec not in self._opened:
+            self._opened[spec] = _opened(spec, self._key)
+        return self._opened[spec]
+
+    def _cuts(self, spec: str) -> list[slice | None]:
+        """The samples of each batch of a file; None for all of them."""
+        if self._batch_size is None:
+            return [None]
+        samples, size = self._file(spec).ref.shape[0], self._batch_size
         return [slice(at, min(at + size, samples)) for at in range(0, samples, size)]
 
 
 class Beside(Mapping[str, Any]):
     """All tensors of a file for the samples of a batch, read when they are asked for."""
 
-    def __init__(self, file: InputFile, x: Any, cut: slice) -> None:
+    def __init__(self, file: InputFile, x: Any, cut: slice | None) -> None:
         self._file = file
         self._x = x
         self._cut = cut

@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import replace
+from functools import partial
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 from bncli.backends.torch.tensors import library
-from bncli.errors import ModelError, UsageError
+from bncli.errors import BncliError, ModelError, UsageError
 from bncli.light import np
 from bncli.live.batch import Batch
 from bncli.live.batch_forms import BatchForm, batch_crc
-from bncli.live.data_files import TensorFiles
+from bncli.live.data_files import Mine, TensorFiles
 from bncli.live.imports import CodeName, code_name, find, kind_of
 from bncli.live.random_streams import RandomStreams
 from bncli.live.users_code import users_code
 from bncli.loaders.names import listed, quoted
 
-__all__ = ["Data", "batch_crc", "open_data"]
+__all__ = ["Data", "EmptyShardError", "batch_crc", "grouped", "open_data"]
+
+
+class EmptyShardError(BncliError):
+    """A shard has none of the batches, of which there are `total`."""
+
+    def __init__(self, shard: tuple[int, int], total: int) -> None:
+        self.total = total
+        there_are = "there is" if total == 1 else "there are"
+        super().__init__(
+            f"shard {shard[0]}/{shard[1]} has nothing to do, because {there_are} only "
+            f"{_batches(total)}."
+        )
 
 
 class Source(Protocol):
     """Something that gives batches again and again."""
 
     @property
+    def inputs(self) -> Sequence[str]:
+        """What it reads: files, or the name of code."""
+
+    @property
     def length(self) -> int | None:
         """The number of batches, None where it is not known."""
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches, anew."""
+    def batches(self, mine: Mine | None = None) -> Iterator[Batch | None]:
+        """The batches, anew; None in the place of each that is not `mine`."""
+
+    def inputs_of(self, mine: Mine) -> Sequence[str]:
+        """The inputs that have one of the batches that are `mine`."""
 
 
 def open_data(
@@ -40,6 +61,7 @@ def open_data(
     dtype: str | None = None,
     *,
     seed: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> Data:
     """The batches that the specs name, one spec behind the other.
 
@@ -52,7 +74,9 @@ def open_data(
 
     `input_key` names the input in a dictionary of several tensors; several names choose keyword
     arguments. `batches` takes only the first
-    so many, over all specs. `dtype`, a name of PyTorch's, converts the inputs first.
+    so many, over all specs. `dtype`, a name of PyTorch's, converts the inputs first. `shard` (k, n)
+    takes every n-th of these, from number k on: of files the others are not read, and what code
+    gives for them is dropped as it comes.
 
     The user's code draws its random numbers from streams of its own, which begin with `seed` in
     every pass: data that are shuffled by them come in the same order each time.
@@ -65,43 +89,75 @@ def open_data(
         raise UsageError("no data are given: name files or a loader with --data.")
     form = BatchForm(input_key, dtype)
     sources: list[Source] = []
-    files: list[str] = []
-    for spec in specs:
-        code = code_name(spec)
-        if code is None:
-            files.append(spec)
-            continue
-        if batch_size is not None:
-            raise UsageError(
-                f"--batch-size cuts files, but {code} gives batches of its own; leave it out."
-            )
-        if files:
-            sources.append(TensorFiles(tuple(files), form, batch_size))
-            files = []
-        sources.append(LoadedBatches(code, find(code, "data"), form, seed))
-    if files:
-        sources.append(TensorFiles(tuple(files), form, batch_size))
-    return Data(tuple(specs), tuple(sources), batches)
+    begin: int | None = 0
+    for part in grouped(specs):
+        if isinstance(part, CodeName):
+            if batch_size is not None:
+                raise UsageError(
+                    f"--batch-size cuts files, but {part} gives batches of its own; leave it out."
+                )
+            sources.append(LoadedBatches(part, find(part, "data"), form, seed))
+        else:
+            mine: Mine = _none if begin is None else partial(_is_mine, shard, batches, begin)
+            given = None if shard[1] == 1 else mine
+            sources.append(TensorFiles(part, form, batch_size, given))
+        length = sources[-1].length if shard[1] > 1 else None
+        begin = None if begin is None or length is None else begin + length
+    return Data(tuple(specs), tuple(sources), batches, shard)
+
+
+def grouped(specs: Sequence[str]) -> Iterator[CodeName | tuple[str, ...]]:
+    """The data's specs: code each by itself, and files that follow each other together."""
+    for is_code, group in groupby(specs, lambda spec: code_name(spec) is not None):
+        given = tuple(group)
+        if is_code:
+            yield from filter(None, map(code_name, given))
+        else:
+            yield given
+
+
+def _is_mine(shard: tuple[int, int], most: int | None, begin: int, number: int) -> bool:
+    """Whether a shard has the batch of this number behind `begin` others."""
+    place = begin + number
+    return place % shard[1] == shard[0] and (most is None or place < most)
+
+
+def _none(_: int) -> bool:
+    """No batch, as it is not known yet which are whose."""
+    return False
 
 
 class Data:
     """Batches that can be iterated again and again; each iteration gives them anew.
 
-    `label` is what the user typed. Raises ModelError in an iteration where there is no batch, and
-    where there are fewer than in the one before.
+    `label` is what the user typed. Of a `shard` (k, n), only every n-th is given, from number k on.
+    Raises ModelError in an iteration where there is no batch, and where there are fewer than in the
+    one before, and EmptyShardError where the shard has none.
     """
 
     def __init__(
-        self, specs: Sequence[str], sources: tuple[Source, ...], batches: int | None
+        self,
+        specs: Sequence[str],
+        sources: tuple[Source, ...],
+        batches: int | None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.label = " ".join(map(quoted, specs))
+        self.shard = shard
         self._sources = sources
         self._most = batches
         self._given: int | None = None
+        self._begins: list[int] = []
 
     @property
     def length(self) -> int | None:
-        """The number of batches; None where it is not known before the first iteration ends."""
+        """The number of the shard's batches; None where `total` is."""
+        total = self.total
+        return None if total is None else len(range(self.shard[0], total, self.shard[1]))
+
+    @property
+    def total(self) -> int | None:
+        """The number of all batches; None where it is not known before the first iteration ends."""
         if self._given is not None:
             return self._given
         lengths = [source.length for source in self._sources]
@@ -110,13 +166,19 @@ class Data:
         total = sum(length for length in lengths if length is not None)
         return total if self._most is None else min(total, self._most)
 
+    def check_shard(self) -> None:
+        """Raise EmptyShardError where it is known before an iteration that the shard has none."""
+        if self.shard[1] > 1 and (total := self.total) and total <= self.shard[0]:
+            raise EmptyShardError(self.shard, total)
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches; raises ModelError, FileError and TensorError."""
-        number = 0
-        every = (batch for source in self._sources for batch in source.batches())
-        for batch in islice(every, self._most):
+        number = own = 0
+        for batch in islice(self._every(), self._most):
+            if batch is not None:
+                own += 1
+                yield replace(batch, number=number)
             number += 1
-            yield batch
         if self._given is not None and number < self._given:
             raise ModelError(
                 f"{self.label}: it gave {_batches(self._given)} when it was first read and "
@@ -126,6 +188,33 @@ class Data:
         if not number:
             raise ModelError(f"{self.label}: it gives no batches.")
         self._given = number
+        if not own:
+            raise EmptyShardError(self.shard, number)
+
+    def _every(self) -> Iterator[Batch | None]:
+        """All batches, or None for those of other shards."""
+        number = 0
+        self._begins.clear()
+        for source in self._sources:
+            self._begins.append(number)
+            mine = partial(_is_mine, self.shard, None, number) if self.shard[1] > 1 else None
+            for batch in source.batches(mine):
+                number += 1
+                yield batch
+
+    @property
+    def inputs(self) -> list[str]:
+        """What the batches of all shards are in, in order: files, and names of code."""
+        return [each for source in self._sources for each in source.inputs]
+
+    @property
+    def own_inputs(self) -> list[str]:
+        """Those that the last iteration took batches of; code that was iterated is among them."""
+        return [
+            each
+            for source, begin in zip(self._sources, self._begins, strict=False)
+            for each in source.inputs_of(partial(_is_mine, self.shard, self._most, begin))
+        ]
 
 
 _END = object()
@@ -139,6 +228,7 @@ class LoadedBatches:
         self._value = value
         self._form = form
         self._seed = seed
+        self.inputs = (str(code),)
         self._made = isinstance(value, type) or not _has_iterator(value)
         if not self._made:
             self._check(value)
@@ -158,8 +248,12 @@ class LoadedBatches:
             except Exception:  # noqa: BLE001  # it need not know, and may say so in any way
                 return None
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches, anew; raises ModelError."""
+    def inputs_of(self, mine: Mine) -> Sequence[str]:  # noqa: ARG002  # code gives all of them
+        """The code, of which one batch cannot be had without the others."""
+        return self.inputs
+
+    def batches(self, mine: Mine | None = None) -> Iterator[Batch | None]:
+        """The batches, anew; None for each that is not `mine`. Raises ModelError."""
         code = self._code
         streams = RandomStreams(self._seed)
         with users_code(f"iterating {code}"), streams.drawing():
@@ -176,8 +270,10 @@ class LoadedBatches:
                     raw = next(iterator, _END)
                     if raw is _END:
                         return
-                    # Which may be there again in the next pass, and layers in place change it.
-                    batch = self._form.batch(raw, label, copy=True)
+                    batch = None
+                    if mine is None or mine(number - 1):
+                        # Which may be there again in the next pass, and layers in place change it.
+                        batch = self._form.batch(raw, label, copy=True)
                 yield batch
         finally:
             with users_code(f"closing {code}"):

@@ -7,7 +7,8 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -52,6 +53,24 @@ def code_name(spec: str) -> CodeName | None:
     if found is None or (found["colon"] == "::" and not found["where"].endswith(".py")):
         return None
     return CodeName(found["where"], found["name"])
+
+
+def code_file(code: CodeName) -> Path | None:
+    """The file that code is in, found without running any; None where none is found."""
+    if code.is_file:
+        path = Path(code.where)
+        return path if path.is_file() else None
+    folders: Sequence[str] | None = [os.getcwd(), *sys.path]  # noqa: PTH109  # as sys.path has it
+    inside = code.where.split(".")
+    spec = None
+    for depth in range(1, len(inside) + 1):
+        if folders is None:
+            return None
+        spec = PathFinder.find_spec(".".join(inside[:depth]), folders)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def find(code: CodeName, kind: str) -> Any:

@@ -138,10 +138,13 @@ class Session:
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """The batches with their numbers, shuffled alike in every pass if a loader shuffles.
 
+        A batch of a shard has the number that it has in the whole, so that its random numbers are
+        the same.
         Those of `left_out` are not among them.
         """
         seed_all(self.seed)
-        for number, batch in enumerate(self.data):
+        for place, batch in enumerate(self.data):
+            number = place if batch.number is None else batch.number
             if number not in self.left_out:
                 yield number, batch
 

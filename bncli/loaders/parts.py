@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from bncli import __version__
-from bncli.errors import FileError, UsageError
-from bncli.files.reading import MissingParts, current, open_again
+from bncli.errors import FileError
+from bncli.files.reading import MissingParts, current
 from bncli.light import np
 from bncli.loaders import split_spec
-from bncli.loaders.interface import STANDARD_INPUT
+from bncli.loaders.file_marks import crc_of, file_size, fingerprint
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.part_calls import call_of, made_with, shown
 from bncli.model.part import Part, PartInput, shards_said, together, whole_of
 from bncli.report import printable
-
-PIECE = 4096
-"""Bytes at the beginning, in the middle and at the end of an input that its fingerprint is of."""
 
 
 def made_part(
@@ -33,21 +29,29 @@ def made_part(
     every: Sequence[str],
     own: Sequence[str],
     flags: Mapping[str, object],
+    code: Mapping[str, Path | None] | None = None,
     *,
     unread: bool = False,
 ) -> Part:
     """The record of a part: `own` of the inputs `every`, each as PATH or PATH::NAME.
 
-    `flags` are those that change the numbers, None where one was not given. Raises FileError for an
-    input that is not there or cannot be read; with `unread`, such a one has no fingerprint instead.
+    `flags` are those that change the numbers, None where one was not given. `code` has the file of
+    each input that names Python code, None for code without one: all of it is the mark of that
+    input, and tells parts apart, too. Raises FileError for an input that is not there or cannot be
+    read; with `unread`, such a one has no fingerprint instead.
     """
-    sizes = {spec: _size_if(split_spec(spec)[0], unread=unread) for spec in every}
+    named = {spec: _code(spec, file) for spec, file in (code or {}).items()}
+    sizes = {
+        spec: named[spec].nbytes if spec in named else _size_if(split_spec(spec)[0], unread=unread)
+        for spec in every
+    }
     marks = hashlib.blake2b(digest_size=16)
     for spec, size in sizes.items():
-        marks.update(f"{spec}\0{size}\n".encode(errors="surrogateescape"))
+        mark = f"\0{named[spec].fingerprint}" if spec in named else ""
+        marks.update(f"{spec}\0{size}{mark}\n".encode(errors="surrogateescape"))
     return Part(
         *shard,
-        tuple(_input(spec, sizes[spec], unread=unread) for spec in own),
+        tuple(named.get(spec) or _input(spec, sizes[spec], unread=unread) for spec in own),
         number=len(every),
         nbytes=sum(sizes.values()),
         digest=marks.hexdigest(),
@@ -65,12 +69,12 @@ def _folder() -> str:
 
 def input_of(spec: str) -> PartInput:
     """An input as it is now. Raises FileError where it is not there or cannot be read."""
-    return _input(spec, _size(split_spec(spec)[0]))
+    return _input(spec, file_size(split_spec(spec)[0]))
 
 
 def _input(spec: str, size: int, *, unread: bool = False) -> PartInput:
     try:
-        return PartInput(spec, size, _fingerprint(split_spec(spec)[0], size))
+        return PartInput(spec, size, fingerprint(split_spec(spec)[0], size))
     except FileError:
         if not unread:
             raise
@@ -80,45 +84,18 @@ def _input(spec: str, size: int, *, unread: bool = False) -> PartInput:
 def _size_if(path: Path, *, unread: bool) -> int:
     """A file's bytes; with `unread`, 0 where that is not known."""
     try:
-        return _size(path)
+        return file_size(path)
     except FileError:
         if not unread:
             raise
         return 0
 
 
-def _size(path: Path) -> int:
-    """A file's bytes; of a folder that is one model, those of its files."""
-    if path == STANDARD_INPUT:
-        raise UsageError("standard input cannot be cut into shards; name files.")
-    try:
-        if path.is_dir():
-            return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
-        return path.stat().st_size
-    except FileNotFoundError:
-        from bncli.loaders.names import missing
-
-        raise missing(path) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileError(path, f"it cannot be read ({reason.lower()}).") from None
-
-
-def _fingerprint(path: Path, size: int) -> str:
-    """A CRC-32 of an input's size and of three pieces of it, which changes with most of its bytes.
-
-    All of them would have to be read twice. A folder's is that of its files' names and sizes.
-    """
-    crc = zlib.crc32(str(size).encode())
-    if path.is_dir():
-        for each in sorted(path.iterdir()):
-            crc = zlib.crc32(f"{each.name}\0{each.stat().st_size}".encode(), crc)
-        return f"{crc:08x}"
-    with open_again(path) as file:
-        for begin in (0, max(0, size // 2 - PIECE // 2), max(0, size - PIECE)):
-            file.seek(begin)
-            crc = zlib.crc32(file.read(PIECE), crc)
-    return f"{crc:08x}"
+def _code(spec: str, file: Path | None) -> PartInput:
+    """Python code as an input."""
+    return (
+        PartInput(spec, 0, "") if file is None else PartInput(spec, file_size(file), crc_of([file]))
+    )
 
 
 # ---------------------------------------------------------------------------- what was made before
@@ -134,14 +111,14 @@ def held_inputs(path: Path, part: Part, wanted: Part, unread: Collection[str] = 
     problem, fix = "", "name another file"
     if (part.k, part.n) != (wanted.k, wanted.n):
         problem = f"it is {_named(part)}, and this call makes {_named(wanted)}"
+    elif not part.inputs:
+        problem = "it does not say which inputs it was made from"
     elif part.flags != wanted.flags:
         made, asked = _flags_apart(part, wanted)
         problem = f"it was made {made}, but this call is {asked}"
         fix = "give the same flags, or name another file"
     elif part.missing:
         problem = f"it was merged without {shards_said(part.missing)}"
-    elif not part.inputs:
-        problem = "it does not say which inputs it was made from"
     if problem:
         raise FileError(path, f"{problem}, so --resume cannot use it; {fix}.")
     own = {each.path: each for each in wanted.inputs}
@@ -288,8 +265,8 @@ def _changed_input(part: Part) -> PartInput | None:
         if "://" in each.path or not (here or file.is_absolute()):
             continue
         try:
-            size = _size(file)
-            if size != each.nbytes or _fingerprint(file, size) != each.fingerprint:
+            size = file_size(file)
+            if size != each.nbytes or fingerprint(file, size) != each.fingerprint:
                 return each
         except FileError:
             continue
@@ -311,9 +288,13 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
             else f"it was merged without {said}; {allow} merge all parts again."
         )
         raise FileError(named[0][0], problem)
-    there = sum(each.own_bytes for _, each in named)
-    share = 1 - there / part.nbytes if part.nbytes and there else len(missing) / max(n, 1)
-    current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share))
+    shares = [each.share for _, each in named]
+    known = [share for share in shares if share is not None]
+    share: float | None = 1 - sum(known)
+    of = "the batches" if part.batches else "the inputs' bytes"
+    if len(known) < len(shares):
+        share, of = len(missing) / n if n else None, "the shards"
+    current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share, of))
 
 
 def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
@@ -334,7 +315,8 @@ def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
 
 def _inputs_apart(one: Part, other: Part) -> tuple[str, str]:
     """Of which inputs two parts were made."""
-    mine = f"when there were {one.number} inputs of {one.nbytes} bytes"
+    what = "batches" if one.batches else "inputs"
+    mine = f"when there were {one.number} {what} of {one.nbytes} bytes"
     if not one.digest or not other.digest:
         said = "by an older bncli, which does not record the inputs", "with a record of them"
         return said if not one.digest else said[::-1]

@@ -174,8 +174,9 @@ class Capture:
     output holds no floating-point tensor, or one of the propagations did not run.
     `still_training` names what else is in training mode after `model.eval()`, and `dropout` the
     active dropout layers. `rounds` is how many passes it took to find the statistics anew, None
-    where that was not done, and `settled` whether they came to rest. `weights_moved` says that
-    weights changed during the capture. `refused_training` is the reason why the training
+    where that was not done, and `settled` whether they came to rest; `renewals` says in how many
+    captures, of which this one was merged, that was done, each for its own batches. `weights_moved`
+    says that weights changed during the capture. `refused_training` is the reason why the training
     propagation could not run, such as one value a channel, and `no_gap` the reason why the outputs
     cannot be compared; `uncalled` names BatchNorm layers that no batch reached, and `left_out` the
     batches of one sample that the training propagation refuses while others run. `source` says
@@ -194,6 +195,7 @@ class Capture:
     dropout: tuple[str, ...] = ()
     rounds: int | None = None
     settled: bool = True
+    renewals: int = 1
     weights_moved: bool = False
     refused_training: str = ""
     no_gap: str = ""

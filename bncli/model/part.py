@@ -42,7 +42,8 @@ class Part:
     there are, their bytes, and a hash of their names and sizes. `flags` are those, as typed, that
     change the numbers, `call` the arguments behind "bncli". `versions` has those of bncli and of
     the libraries that made the numbers, `folder` a hash of the folder in which relative paths
-    begin. `missing` names the shards that a whole lacks.
+    begin. `missing` names the shards that a whole lacks. Where a model ran, its batches are what is
+    shared out: `number` counts those of all shards, `batches` its own; else that is 0.
     """
 
     k: int = 0
@@ -56,11 +57,19 @@ class Part:
     versions: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     missing: tuple[int, ...] = ()
+    batches: int = 0
 
     @property
     def own_bytes(self) -> int:
         """The bytes of this part's own inputs."""
         return sum(each.nbytes for each in self.inputs)
+
+    @property
+    def share(self) -> float | None:
+        """What it has of the whole: of the batches, or of the inputs' bytes; None if not known."""
+        if self.batches and self.number:
+            return self.batches / self.number
+        return self.own_bytes / self.nbytes if self.own_bytes and self.nbytes else None
 
     def plain(self) -> dict[str, Value]:
         """The part as JSON has it; an input is a list [path, bytes, fingerprint]."""
@@ -80,7 +89,7 @@ class Part:
         if not isinstance(values, dict):
             raise ValueError(values)  # noqa: TRY004  # what a file holds is a value
         given: dict[str, Any] = {each.name: values.get(each.name) for each in fields(cls)}
-        whole = ("k", "n", "number", "nbytes")
+        whole = ("k", "n", "number", "nbytes", "batches")
         fits = (
             all(_is_count(given[name]) for name in whole)
             and given["k"] < given["n"] <= MOST_SHARDS
@@ -109,7 +118,14 @@ def whole_of(parts: Sequence[Part], missing: Sequence[int] = ()) -> Part:
     The same for any order of them.
     """
     first = min(parts, key=lambda part: part.k)
-    return replace(first, k=0, n=1, inputs=_inputs(parts), missing=tuple(sorted(missing)))
+    return replace(
+        first,
+        k=0,
+        n=1,
+        inputs=_inputs(parts),
+        missing=tuple(sorted(missing)),
+        batches=sum(part.batches for part in parts),
+    )
 
 
 def together(parts: Sequence[Part]) -> Part:
@@ -125,6 +141,7 @@ def together(parts: Sequence[Part]) -> Part:
         flags=dict(sorted(shared)),
         versions=dict(sorted(versions)),
         missing=tuple(sorted({k for part in parts for k in part.missing})),
+        batches=sum(part.batches for part in parts),
     )
 
 

@@ -22,9 +22,10 @@ PARTS_MISSING = Rule(
     symptom="A task of an array failed, or wrote its part elsewhere, and the merged numbers are "
     "those of fewer values than expected.",
     arithmetic="Every part says how many shards there are and how many bytes the inputs of all of "
-    "them have. The share that is missing is what the parts at hand do not account for.",
-    certainty="Certain that the parts were not given. The share is that of the inputs' bytes, or, "
-    "where these are not known, of the shards.",
+    "them have, or, where a model ran, how many batches there are. The share that is missing is "
+    "what the parts at hand do not account for.",
+    certainty="Certain that the parts were not given. The share is that of the inputs' bytes, of "
+    "the batches, or, where neither is known, of the shards.",
     lookalike="A part that was made of other inputs or with other flags is not merged at all: "
     "bncli exits with code 2.",
 )
@@ -33,10 +34,12 @@ PARTS_MISSING = Rule(
 def missing_parts(missing: MissingParts) -> Finding:
     """The finding on shards that are not among the parts."""
     are = "is" if len(missing.shards) == 1 else "are"
+    share = ""
+    if missing.share is not None:
+        share = f", with about {percent(missing.share)} of {missing.of}"
     return PARTS_MISSING.finding(
         missing.path,
-        f"{shards_said(missing.shards, missing.n)} {are} missing, with about "
-        f"{percent(missing.share)} of the inputs' bytes",
+        f"{shards_said(missing.shards, missing.n)} {are} missing{share}",
         {
             "missing_shards": list(missing.shards),
             "shards": missing.n or None,

@@ -50,7 +50,8 @@ def live_facts(capture: Capture) -> dict[str, Value]:
     """How much was looked at, and the outputs' gap.
 
     `values` counts those that all layers took in, in one propagation; `ratio` is the gap over its
-    floor, None where that is 0 or not known.
+    floor, None where that is 0 or not known. `renewals` is there where several parts have found new
+    statistics, each its own: `gap_floor` is what these leave together.
     """
     seen = [(layer, sums) for layer in capture.norms if (sums := seen_first(layer)) is not None]
     gap, floor = capture.gap(Propagation.EVAL), capture.gap_floor
@@ -62,6 +63,7 @@ def live_facts(capture: Capture) -> dict[str, Value]:
         "gap": gap,
         "gap_floor": floor,
         "ratio": capture.ratio,
+        **({"renewals": capture.renewals} if capture.renewals > 1 else {}),
     }
 
 
@@ -71,7 +73,9 @@ def live_subject(capture: Capture) -> tuple[str, ...]:
     channels = sum(layer.num_features for layer in capture.norms)
     layers = f"{counted(len(capture.norms), 'BatchNorm layer')}, {counted(channels, 'channel')}"
     model = [_said(source.get("model", source.get("class"))), _weights(capture), layers]
+    k, n = capture.shard
     data = [_said(source.get("data")), _amount(capture), _place(source)]
+    data += [f"shard {k}/{n}"] if n > 1 else []
     return tuple(filter(None, ("  ".join(filter(None, line)) for line in (model, data))))
 
 
@@ -88,6 +92,12 @@ def gap_line(capture: Capture) -> str:
     where = "all layers"
     if any(layer.frozen for layer in capture.norms):
         where = "all layers that are not frozen"
+    if capture.renewals > 1:
+        return (
+            f"{said}; new statistics in {where}, found in each of {capture.renewals} parts for its "
+            f"own batches, leave {floor:.3g}; the floor for all batches is not the same, and mostly"
+            " higher"
+        )
     return (
         f"{said}; new statistics in {where} leave {floor:.3g}, its floor, because training "
         "normalises each batch by itself"

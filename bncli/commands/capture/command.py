@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from bncli.arguments import options
 from bncli.arguments.completion import complete_code
 from bncli.arguments.model import ModelFlags
 from bncli.arguments.options import argument
+from bncli.arguments.shard import ScaleFlags
 from bncli.errors import UsageError
 from bncli.report import Report
 from bncli.sections.answer import counted, listed, size_of
@@ -16,6 +18,7 @@ from bncli.sections.answer import counted, listed, size_of
 if TYPE_CHECKING:
     from bncli.live.session import Session
     from bncli.model.capture import Capture
+    from bncli.report import Value
 
 
 def capture(
@@ -32,6 +35,7 @@ def capture(
     flags: ModelFlags,
     save_stats: options.SaveStats = None,
     per_batch: options.PerBatch = False,
+    scale: ScaleFlags,
 ) -> Report:
     """Run a model over data, and keep the statistics of every BatchNorm layer's input.
 
@@ -41,21 +45,33 @@ def capture(
     model is changed.
     """
     from bncli.arguments.model import open_session
+    from bncli.commands.capture.shards import task_of
+    from bncli.files.reading import current
+    from bncli.live.data_source import EmptyShardError
     from bncli.loaders.statistics import check_statistics_path, write_statistics
 
     if save_stats is not None:
         check_statistics_path(save_stats)
     elif per_batch:
         raise UsageError("--per-batch is for a statistics file: add --save-stats FILE.npz.")
-    session = open_session(flags, model)
-    if save_stats is not None:
-        check_statistics_path(save_stats)  # again, as it is known now what was read
-    seen = _captured(session, per_batch=per_batch) if session.layers else None
+    task = task_of(model, flags, scale, save_stats, per_batch=per_batch)
+    facts: dict[str, Value] = {"shard": str(task.shard)} if task.given else {}
+    if (held := task.held()) is not None:
+        current().notes[f"{save_stats} is finished already, so the model did not run"] = None
+        return _report(held, model, save_stats, facts)
+    try:
+        session = open_session(flags, model, (task.shard.k, task.shard.n))
+        if save_stats is not None:
+            check_statistics_path(save_stats)  # again, as it is known now what was read
+        seen = _captured(session, per_batch=per_batch) if session.layers else None
+    except EmptyShardError as error:
+        return _nothing(str(error).removesuffix("."), facts)
     if seen is None or not seen.norms:
-        return _nothing(session, model)
+        return _nothing(_why_nothing(session, model), facts)
+    seen = replace(seen, part=task.record(session.data))
     if save_stats is not None:
-        write_statistics(save_stats, seen)
-    return _report(seen, model, save_stats)
+        write_statistics(save_stats, seen, new=bool(task.given))
+    return _report(seen, model, save_stats, facts)
 
 
 def _captured(session: Session, *, per_batch: bool) -> Capture:
@@ -71,28 +87,33 @@ def _captured(session: Session, *, per_batch: bool) -> Capture:
     return replace(seen, weights_moved=moved)
 
 
-def _nothing(session: Session, model: str) -> Report:
-    """The report where there is no BatchNorm layer, or none that a batch reaches."""
+def _why_nothing(session: Session, model: str) -> str:
+    """There is no BatchNorm layer, or none that a batch reaches."""
+    if names := [layer.name for layer in session.layers]:
+        why = f"no batch reaches a BatchNorm layer of {model} ({listed(names)})"
+    else:
+        why = f"{model} has no BatchNorm layer"
+    return f"{why}, so nothing was captured"
+
+
+def _nothing(why: str, facts: Mapping[str, Value]) -> Report:
+    """The report where nothing was captured."""
     from bncli.commands.capture.tables import input_table, layers_table
     from bncli.model.capture import Capture
     from bncli.sections.live import live_facts
 
-    names = [layer.name for layer in session.layers]
-    why = f"{model} has no BatchNorm layer"
-    if names:
-        why = f"no batch reaches a BatchNorm layer of {model} ({listed(names)})"
     empty = Capture(())
     return Report(
         command="capture",
-        facts={**live_facts(empty), "saved_stats": None},
+        facts={**live_facts(empty), "saved_stats": None, **facts},
         tables=(layers_table(empty), input_table(empty)),
-        verdict=f"{why}, so nothing was captured",
+        verdict=why,
         nothing_checked=True,
         checked={"": []},
     )
 
 
-def _report(seen: Capture, model: str, saved: str | None) -> Report:
+def _report(seen: Capture, model: str, saved: str | None, shard: Mapping[str, Value]) -> Report:
     """The report of a capture, with what it shows as a fact."""
     from pathlib import Path
 
@@ -111,7 +132,7 @@ def _report(seen: Capture, model: str, saved: str | None) -> Report:
         verdict = f"saved to {saved} ({size}); bncli diagnose {saved} judges it"
     return Report(
         command="capture",
-        facts={**live_facts(seen), "saved_stats": saved},
+        facts={**live_facts(seen), "saved_stats": saved, **shard},
         tables=(layers_table(seen), input_table(seen)),
         findings=tuple(replace(finding, path=path) for finding in observations(seen)),
         subject=live_subject(seen),

@@ -211,10 +211,11 @@ def verdict(
         return f"{_frozen(len(measures))}; {off}{'' if right else ', which may be right'}"
     if gap == 0:
         return f"the outputs of train() and eval() are the same; {off}"
+    about = "about " if capture.renewals > 1 else ""
     if right and floor is not None and (at_floor(capture) or gap - floor < BLAMED):
         return (
-            f"nothing is wrong: {off}, and new statistics would leave {floor:.3g} of the gap of "
-            f"{gap:.3g} std, because training normalises each batch by itself"
+            f"nothing is wrong: {off}, and new statistics would leave {about}{floor:.3g} of "
+            f"the gap of {gap:.3g} std, because training normalises each batch by itself"
         )
     times = f", {_times(ratio)} its floor" if ratio is not None else ""
     batches = max((each.batches for each in measures), default=0)
@@ -242,7 +243,8 @@ def _outcome(capture: Capture, trials: Trials | None, measures: Sequence[LayerMe
         return f"with the {change.what}, {_of_gap(change, gap)} of the gap closes"
     if at_floor(capture):
         return "new statistics would not close the gap"
-    said = f"new statistics in all layers close {percent(1 - floor / gap)} of the gap"
+    parts = f", found in each of {capture.renewals} parts," if capture.renewals > 1 else ""
+    said = f"new statistics in all layers{parts} close {percent(1 - floor / gap)} of the gap"
     metrics: Mapping[str, float] = trials.metrics if trials is not None else {}
     then = metrics.get(Propagation.RENEWED.value)
     alone = best_alone(capture, trials, measures) if trials is not None else None

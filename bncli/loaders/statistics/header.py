@@ -108,7 +108,7 @@ def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else convert(value)
 
 
-LATER = ("left_out", "convention", "stated_momentum", "channel_axis")
+LATER = ("left_out", "renewals", "convention", "stated_momentum", "channel_axis")
 """Fields that were added to the format without another version: older files have none."""
 
 SIMPLE: dict[str, tuple[Callable[[Any], Any], Callable[[Fields, str], Any]]] = {

@@ -66,7 +66,7 @@ def check_alike(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Non
 
 def merged(captures: Sequence[Capture]) -> Capture:
     """Captures of the same layers as one, the same bits for any order of them."""
-    captures = sorted(captures, key=_content)
+    captures = _trained(sorted(captures, key=_content))
     first = captures[0]
     rounds = [capture.rounds for capture in captures if capture.rounds is not None]
     return Capture(
@@ -78,6 +78,7 @@ def merged(captures: Sequence[Capture]) -> Capture:
         dropout=_all_of([capture.dropout for capture in captures]),
         rounds=max(rounds, default=None),
         settled=all(capture.settled for capture in captures),
+        renewals=max(1, sum(each.renewals for each in captures if each.rounds is not None)),
         weights_moved=any(capture.weights_moved for capture in captures),
         refused_training=_either([capture.refused_training for capture in captures]),
         no_gap=_either([capture.no_gap for capture in captures]),
@@ -86,14 +87,64 @@ def merged(captures: Sequence[Capture]) -> Capture:
         source=_source([dict(capture.source) for capture in captures]),
         fingerprint=_fingerprint([capture.fingerprint for capture in captures]),
         per_batch={
-            key: {
-                name: np.concatenate([capture.per_batch[key][name] for capture in captures])
-                for name in first.per_batch[key]
-            }
+            key: _every_batch(captures, [capture.per_batch[key] for capture in captures])
             for key in first.per_batch
             if all(key in capture.per_batch for capture in captures)
         },
     )
+
+
+def _trained(captures: list[Capture]) -> list[Capture]:
+    """The captures without shards whose only batches are of one sample that training refuses.
+
+    One process would have left them out, as others run; so they are named among those.
+    """
+    refused = [capture for capture in captures if capture.refused_training]
+    alone = [capture for capture in refused if capture.shard[1] > 1 and _of_one_sample(capture)]
+    if len(refused) == len(captures) or not alone:
+        return captures
+    rest = [capture for capture in captures if not any(capture is each for each in alone)]
+    names = [
+        f"batch {number + 1} of shard {capture.part.k}/{capture.part.n}"
+        for capture in alone
+        for number in range(_batches(capture))
+    ]
+    return [replace(rest[0], left_out=(*rest[0].left_out, *names)), *rest[1:]]
+
+
+def _of_one_sample(capture: Capture) -> bool:
+    seen = [layer.seen.get(Propagation.EVAL) for layer in capture.layers[:1]]
+    return all(sums is not None and sums.samples == sums.batches for sums in seen)
+
+
+def _batches(capture: Capture) -> int:
+    """How many batches a part ran over."""
+    return (capture.part.batches or len(capture.part.inputs)) - len(capture.left_out)
+
+
+def _every_batch(
+    captures: Sequence[Capture], tables: Sequence[Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The batches of all: of shards in the order in which one process would have taken them."""
+    whole = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    n = captures[0].part.n
+    rows = [len(table["count"]) for table in tables]
+    numbers = [_batches(capture) for capture in captures]
+    calls = {
+        divmod(row, number) if number > 0 else (0, row)
+        for row, number in zip(rows, numbers, strict=True)
+    }
+    (often, rest), *other = calls
+    if n == 1 or any(each.part.n != n for each in captures) or other or rest or not often:
+        return whole
+    places = [
+        place * n + capture.part.k
+        for capture, number in zip(captures, numbers, strict=True)
+        for place in range(number)
+        for _ in range(often)
+    ]
+    order = np.argsort(np.array(places), kind="stable")
+    return {name: values[order] for name, values in whole.items()}
 
 
 def _layer(parts: Sequence[WatchedLayer]) -> WatchedLayer:

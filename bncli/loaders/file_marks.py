@@ -1,0 +1,67 @@
+"""What tells whether a file is still what it was: its size, and a CRC-32 of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bncli.errors import FileError, UsageError
+from bncli.files.reading import open_again
+from bncli.loaders.interface import STANDARD_INPUT
+from bncli.paths import RemotePath
+
+PIECE = 4096
+"""Bytes at the beginning, in the middle and at the end of an input that its fingerprint is of."""
+
+
+def file_size(path: Path) -> int:
+    """A file's bytes; of a folder that is one model, those of its files."""
+    if path == STANDARD_INPUT:
+        raise UsageError("standard input cannot be cut into shards; name files.")
+    try:
+        if path.is_dir():
+            return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
+        return path.stat().st_size
+    except FileNotFoundError:
+        from bncli.loaders.names import missing
+
+        raise missing(path) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError(path, f"it cannot be read ({reason.lower()}).") from None
+
+
+def fingerprint(path: Path, size: int) -> str:
+    """A CRC-32 of an input's size and of three pieces of it, which changes with most of its bytes.
+
+    All of them would have to be read twice. A folder's is that of its files' names and sizes.
+    """
+    crc = zlib.crc32(str(size).encode())
+    if path.is_dir():
+        for each in sorted(path.iterdir()):
+            crc = zlib.crc32(f"{each.name}\0{each.stat().st_size}".encode(), crc)
+        return f"{crc:08x}"
+    with open_again(path) as file:
+        for begin in (0, max(0, size // 2 - PIECE // 2), max(0, size - PIECE)):
+            file.seek(begin)
+            crc = zlib.crc32(file.read(PIECE), crc)
+    return f"{crc:08x}"
+
+
+def described(files: Sequence[Path]) -> str:
+    """What files hold together, to be compared with others: "of 410 bytes, CRC-32 0badcafe"."""
+    return f"of {sum(map(file_size, files))} bytes, CRC-32 {crc_of(files)}"
+
+
+def crc_of(files: Sequence[Path]) -> str:
+    """A CRC-32 of all bytes; of files elsewhere, of what `fingerprint` takes of them."""
+    crc = 0
+    for path in files:
+        if isinstance(path, RemotePath):
+            crc = zlib.crc32(fingerprint(path, file_size(path)).encode(), crc)
+            continue
+        with open_again(path) as file:
+            while piece := file.read(1 << 20):
+                crc = zlib.crc32(piece, crc)
+    return f"{crc:08x}"
