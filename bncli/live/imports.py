@@ -7,8 +7,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -60,17 +59,17 @@ def code_file(code: CodeName) -> Path | None:
     if code.is_file:
         path = Path(code.where)
         return path if path.is_file() else None
-    folders: Sequence[str] | None = [os.getcwd(), *sys.path]  # noqa: PTH109  # as sys.path has it
-    inside = code.where.split(".")
-    spec = None
-    for depth in range(1, len(inside) + 1):
-        if folders is None:
-            return None
-        spec = PathFinder.find_spec(".".join(inside[:depth]), folders)
-        if spec is None:
-            return None
-        folders = spec.submodule_search_locations
-    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+    folders = [Path(), *map(Path, sys.path)]
+    file = None
+    for part in code.where.split("."):
+        places = [folder / part for folder in folders]
+        ways = ((place / "__init__.py", place.with_name(f"{part}.py")) for place in places)
+        file = next((way for pair in ways for way in pair if way.is_file()), None)
+        if file is None:
+            folders = [place for place in places if place.is_dir()]
+        else:
+            folders = [file.parent] if file.name == "__init__.py" else []
+    return file
 
 
 def find(code: CodeName, kind: str) -> Any:

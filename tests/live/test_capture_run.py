@@ -14,6 +14,8 @@ from bncli.errors import ModelError
 from bncli.live.capture_run import CaptureRun
 from bncli.live.renewal import Renewal
 from bncli.live.session import Session
+from bncli.loaders.statistics.columns import COUNTS, NUMBERS
+from bncli.loaders.statistics.merging import merged
 from bncli.model.capture import Propagation
 from tests.live.small import NORMS, Net, data, images, made
 
@@ -421,3 +423,35 @@ def test_an_output_that_is_the_models_own_buffer_is_compared_all_the_same():
     reusing = captured(Reusing(), BATCHES, renew=True)
     assert reusing.gap(EVAL) == plain.gap(EVAL) > 0
     assert reusing.gap_floor == plain.gap_floor
+
+
+# ---------------------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_split_of_the_batches_comes_to_the_whole(seed):
+    """Batches of any size and scale, in parts of any size and order, in both propagations."""
+    rng = np.random.default_rng(seed)
+    tensors = [
+        x[: rng.integers(2, 9)] * 10.0 ** rng.uniform(-3, 3) + rng.choice([0.0, 100.0])
+        for x in images(batches=int(rng.integers(2, 9)), seed=seed, size=4)
+    ]
+    owner = rng.integers(0, rng.integers(1, len(tensors) + 1), len(tensors))
+    net = made()
+    parts = [
+        captured(net, [x for x, own in zip(tensors, owner, strict=True) if own == k], renew=False)
+        for k in rng.permutation(np.unique(owner))
+    ]
+    whole, found = captured(net, tensors, renew=False), merged(parts)
+    for mine, theirs in zip(found.layers, whole.layers, strict=True):
+        assert mine.name == theirs.name
+        for propagation in (TRAINING, EVAL):
+            got, sums = mine.seen[propagation], theirs.seen[propagation]
+            for key in NUMBERS + COUNTS + ("min", "max"):
+                np.testing.assert_array_equal(getattr(got, key), getattr(sums, key), key)
+            spread = np.sqrt(sums.var)
+            assert (np.abs(got.mean - sums.mean) <= 1e-12 * (spread + np.abs(sums.mean))).all()
+            np.testing.assert_allclose(got.var, sums.var, rtol=1e-12, atol=1e-26)
+    for mine, theirs in zip(found.outputs, whole.outputs, strict=True):
+        np.testing.assert_allclose(mine.squares, theirs.squares, rtol=1e-12)
+        assert mine.apart[EVAL] == pytest.approx(theirs.apart[EVAL], rel=1e-12)

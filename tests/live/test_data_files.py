@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -168,3 +170,15 @@ def test_a_file_that_changes_between_the_passes(save):
     save("x.npy", X[:2])
     with pytest.raises(FileError, match=r"^x.npy: "):
         list(source.batches())
+
+
+def test_files_of_others_are_not_opened(save):
+    for i in range(4):
+        save(f"b{i}.npy", X + i)
+    for i in (0, 2, 3):
+        (Path(f"b{i}.npy")).write_bytes(b"no tensor")
+    source = TensorFiles(("b*.npy",), BatchForm(), None, mine=lambda i: i == 1)
+    none, batch, *rest = source.batches(lambda i: i == 1)
+    assert batch.args[0].equal(torch.from_numpy(X + 1))
+    assert (none, rest, source.length) == (None, [None, None], 4)
+    assert source.inputs_of(lambda i: i == 1) == ["b1.npy"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bncli.errors import BncliError, FileError, ModelError, UsageError
-from bncli.live.data_source import batch_crc, open_data
+from bncli.live.data_source import EmptyShardError, batch_crc, grouped, open_data
 
 DATA = """
     import numpy as np
@@ -324,3 +324,69 @@ def test_a_loader_that_does_not_know_its_length(code):
     source = open_data(["odd.py:data"])
     assert source.length is None
     assert len(list(source)) == source.length == 1
+
+
+# ---------------------------------------------------------------------------- shards
+
+X = np.arange(9 * 3 * 4, dtype=np.float32).reshape(9, 3, 4)
+
+
+@pytest.mark.parametrize(("most", "n"), [(None, 2), (None, 3), (4, 3), (5, 4)])
+def test_shards_share_out_what_all_data_give(data, save, most, n):
+    """Files, a loader without a length, and files again: each batch goes to one shard."""
+    for i in range(3):
+        save(f"b{i}.npy", X[3 * i : 3 * i + 3])
+    specs = ["b*.npy", "data.py:validation", "b2.npy"]
+    whole = list(open_data(specs, batches=most))
+    for k in range(n):
+        source = open_data(specs, batches=most, shard=(k, n))
+        for _ in range(2):  # every pass sees the same
+            found = list(source)
+            assert [batch.number for batch in found] == list(range(k, len(whole), n))
+            for batch in found:
+                assert batch.label == whole[batch.number].label
+                assert batch.args[0].equal(whole[batch.number].args[0])
+        assert (source.length, source.total) == (len(found), len(whole))
+
+
+def test_batches_of_others_are_dropped_before_they_are_looked_at(code):
+    code("odd.py", "import torch\ndata = ['no batch', torch.ones(4, 3), 'none either']")
+    (batch,) = open_data(["odd.py:data"], shard=(1, 3))
+    assert (batch.number, batch.label) == (1, "batch 2 of odd.py:data")
+    with pytest.raises(ModelError):
+        list(open_data(["odd.py:data"], shard=(0, 3)))
+
+
+def test_a_shard_without_a_batch(save, data):
+    save("x.npy", X[:4])
+    source = open_data(["x.npy"], shard=(1, 2))
+    with pytest.raises(EmptyShardError, match="shard 1/2 has nothing to do, because there is only"):
+        source.check_shard()
+    late = data("augmented", shard=(2, 3))
+    late.check_shard()  # nobody knows yet
+    with pytest.raises(EmptyShardError, match="there are only 2 batches") as caught:
+        list(late)
+    assert caught.value.total == 2
+
+
+def test_what_shards_read(save, data):
+    for i in range(3):
+        save(f"b{i}.npy", X[:5])
+    source = open_data(["b*.npy", "data.py:loader"], None, shard=(1, 2))
+    list(source)
+    assert source.inputs == ["b0.npy", "b1.npy", "b2.npy", "data.py:loader"]
+    assert source.own_inputs == ["b1.npy", "data.py:loader"]
+    cut = open_data(["b*.npy"], batch_size=3, batches=5, shard=(3, 4))
+    list(cut)
+    assert cut.own_inputs == ["b1.npy"]
+    assert (cut.length, cut.total) == (1, 5)
+
+
+def test_specs_are_grouped_in_their_order(save):
+    specs = ["a.npy", "b.npy", "m.py:f", "pkg.mod:g", "c.npy"]
+    assert [*map(str, grouped(specs))] == [
+        "('a.npy', 'b.npy')",
+        "m.py:f",
+        "pkg.mod:g",
+        "('c.npy',)",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from bncli.errors import FileError, ModelError, UsageError
 from bncli.files.reading import reading
 from bncli.files.save import refuse_overwriting
-from bncli.live.imports import CodeName, code_name, find, find_function, kind_of
+from bncli.live.imports import CodeName, code_file, code_name, find, find_function, kind_of
 
 
 def found(spec: str, kind: str = "model"):
@@ -251,3 +252,25 @@ def test_kinds_of_values():
         "None", "an int", "a dict", f"a {type(Path()).__module__}.{type(Path()).__name__}",
         "a module",
     ]  # fmt: skip
+
+
+def test_the_file_of_code_is_found_without_running_it(code):
+    stops = "raise RuntimeError('imported')\n"
+    code("net.py", stops)
+    code("pkg/__init__.py", stops)
+    code("pkg/sub/mod.py", stops)
+    for spec, file in (
+        ("net.py:Net", "net.py"),
+        ("gone.py:Net", None),
+        ("net:Net", "net.py"),
+        ("pkg:Net", "pkg/__init__.py"),
+        ("pkg.sub.mod:Net", "pkg/sub/mod.py"),
+        ("pkg.sub:Net", None),  # a folder without a file of its own
+        ("pkg.gone:Net", None),
+        ("net.inside:Net", None),
+        ("math:sqrt", None),
+        ("json.decoder:JSONDecoder", json.decoder.__file__),
+    ):
+        found = code_file(code_name(spec))
+        assert (found is None) is (file is None), spec
+        assert file is None or found.samefile(file), spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def open_source(flags: BatchFlags, state: str | None = None) -> Batches:
     """
     tables = [spec for spec in flags.inputs if is_captured(spec) or is_statistics(spec)]
     if tables:
-        return _stored(tables[0], flags)
+        return _stored(tables, flags)
     axis, axis_source = flags.axis_of(state)
     source = open_batches(replace(flags, channel_axis=axis))
     return replace(source, given=replace(source.given, axis_source=axis_source))
@@ -84,9 +85,10 @@ def statistics_of(
     return Statistics(collector.table(), samples, collector.kurtosis(), engines)
 
 
-def _stored(spec: str, flags: BatchFlags) -> Batches:
-    """A file of statistics."""
-    if len(flags.inputs) > 1:
+def _stored(specs: Sequence[str], flags: BatchFlags) -> Batches:
+    """A file of statistics, or all parts of a capture."""
+    spec, captured = specs[0], all(map(is_captured, specs))
+    if len(flags.inputs) > (len(specs) if captured else 1):
         raise UsageError(f"{spec} holds statistics of batches: give no other file with it.")
     for flag, given in (
         ("--channel-axis", flags.channel_axis not in (None, 1)),
@@ -101,20 +103,20 @@ def _stored(spec: str, flags: BatchFlags) -> Batches:
     ):
         if given:
             raise UsageError(f"{flag}: {spec} holds statistics of batches, not values.")
-    table, scatter = captured_batches(spec) if is_captured(spec) else (read_statistics(spec), None)
+    table, scatter = captured_batches(specs) if captured else (read_statistics(spec), None)
     path, _ = split_spec(spec)
     shape = (int(table.count[0]), table.num_features)
     stand_in = TensorRef("", path, shape, "float64", (shape[1], 1), None)
     number = len(table.count)
     return Batches(
         kind="statistics",
-        label=spec,
+        label=spec if len(specs) == 1 else f"{spec} and {len(specs) - 1} more",
         given=Input((stand_in,), 1, "float64", None),
         batch=lambda _: stand_in,
         number=number,
         per_epoch=number,
         order=ordered(number, flags),
-        read=(str(path),),
+        read=tuple(str(split_spec(each)[0]) for each in specs),
         flags=flags,
         stored=table,
         scatter=scatter,
