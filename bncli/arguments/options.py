@@ -267,7 +267,8 @@ ShardText = Annotated[
     str | None,
     option(
         "Read only shard K of N, K from 0 to N-1: every N-th input, in sorted order, from number "
-        "K on. `auto` takes K and N from torchrun's or a Slurm array's variables.",
+        "K on (of capture's data, every N-th batch). `auto` takes K and N from torchrun's or a "
+        "Slurm array's variables.",
         SCALE,
         "--shard",
         metavar="K/N|auto",

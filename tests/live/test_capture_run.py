@@ -17,7 +17,8 @@ from bncli.live.session import Session
 from bncli.loaders.statistics.columns import COUNTS, NUMBERS
 from bncli.loaders.statistics.merging import merged
 from bncli.model.capture import Propagation
-from tests.live.small import NORMS, Net, data, images, made
+from bncli.rulebook.live.causes import diagnosis
+from tests.live.small import NORMS, Net, data, filled, images, made
 
 TRAINING, EVAL = Propagation.TRAINING, Propagation.EVAL
 BATCHES = images(batches=3)
@@ -455,3 +456,17 @@ def test_any_split_of_the_batches_comes_to_the_whole(seed):
     for mine, theirs in zip(found.outputs, whole.outputs, strict=True):
         np.testing.assert_allclose(mine.squares, theirs.squares, rtol=1e-12)
         assert mine.apart[EVAL] == pytest.approx(theirs.apart[EVAL], rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_parts_of_few_batches_blame_nothing_healthy(size):
+    """New statistics of few batches fit these too well, so that the floor of parts is too low."""
+    tensors = images(batches=8, seed=5)
+    net = filled(made(), tensors)
+    parts = [captured(net, tensors[i : i + size]) for i in range(0, len(tensors), size)]
+    found, whole = merged(parts), captured(net, tensors)
+    assert (found.renewals, whole.renewals) == (8 // size, 1)
+    assert found.gap_floor < whole.gap_floor
+    assert [each.code for each in diagnosis(found).findings] == [
+        each.code for each in diagnosis(whole).findings
+    ]

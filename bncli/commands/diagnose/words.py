@@ -211,16 +211,19 @@ def verdict(
         return f"{_frozen(len(measures))}; {off}{'' if right else ', which may be right'}"
     if gap == 0:
         return f"the outputs of train() and eval() are the same; {off}"
-    about = "about " if capture.renewals > 1 else ""
+    about = "about " if capture.renewals > 1 else ""  # as each part found its own
     if right and floor is not None and (at_floor(capture) or gap - floor < BLAMED):
         return (
             f"nothing is wrong: {off}, and new statistics would leave {about}{floor:.3g} of "
             f"the gap of {gap:.3g} std, because training normalises each batch by itself"
         )
     times = f", {_times(ratio)} its floor" if ratio is not None else ""
-    batches = max((each.batches for each in measures), default=0)
+    batches = max((each.batches for each in measures), default=0) // capture.renewals
     if batches < FEWEST_BATCHES:
-        few = counted(batches, "batch is", "batches are")
+        few = counted(batches, "batch", "batches")
+        if capture.renewals > 1:
+            few, times = f"{few} in each part", ""
+        few += " is" if batches == 1 else " are"
         return f"{few} too few to judge the gap of {gap:.3g} std{times}; {off}"
     return f"no cause was found for the gap of {gap:.3g} std{times}; {off}"
 
@@ -243,8 +246,8 @@ def _outcome(capture: Capture, trials: Trials | None, measures: Sequence[LayerMe
         return f"with the {change.what}, {_of_gap(change, gap)} of the gap closes"
     if at_floor(capture):
         return "new statistics would not close the gap"
-    parts = f", found in each of {capture.renewals} parts," if capture.renewals > 1 else ""
-    said = f"new statistics in all layers{parts} close {percent(1 - floor / gap)} of the gap"
+    most = "at most about " if capture.renewals > 1 else ""  # as each part found its own
+    said = f"new statistics in all layers close {most}{percent(1 - floor / gap)} of the gap"
     metrics: Mapping[str, float] = trials.metrics if trials is not None else {}
     then = metrics.get(Propagation.RENEWED.value)
     alone = best_alone(capture, trials, measures) if trials is not None else None

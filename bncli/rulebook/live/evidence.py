@@ -53,8 +53,11 @@ class Evidence:
 
     @property
     def ratio(self) -> float | None:
-        """The gap over its floor, as `Capture.ratio`."""
-        return self.capture.ratio
+        """The gap over its floor, as `Capture.ratio`.
+
+        None where each of several parts found a floor of its own in few batches: it may be 0.
+        """
+        return self.capture.ratio if self.capture.renewals == 1 or self.believed else None
 
     @property
     def real(self) -> bool:
@@ -63,8 +66,13 @@ class Evidence:
 
     @property
     def believed(self) -> bool:
-        """Whether there were enough batches for a small excess of the gap to mean something."""
-        return bool(self.measures) and self.measures[0].batches >= FEWEST_BATCHES
+        """Whether there were enough batches for a small excess of the gap to mean something.
+
+        In each of the parts that found new statistics of their own, as few batches leave them a
+        floor that is too low.
+        """
+        each = self.measures[0].batches / self.capture.renewals if self.measures else 0
+        return each >= FEWEST_BATCHES
 
     @property
     def single(self) -> bool:

@@ -320,6 +320,7 @@ def test_the_report_of_merged_parts_says_whose_floor_it_is(run, small):
     result = run("diagnose", *parts, "-f", "json")
     assert result.report["facts"]["renewals"] == 4
     assert "found in each of 4 parts for its own batches" in " ".join(result.report["remarks"])
+    assert "1 batch in each part is too few" in result.report["verdict"]
     alone = run("diagnose", parts[0], "--allow-missing-parts", "-f", "json")
     assert "renewals" not in alone.report["facts"]
 
