@@ -162,7 +162,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 24, 4),
-        ("compute x.npy -f json", "numpy typer", 75, 10),
+        ("compute x.npy -f json", "numpy typer", 77, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 90, 17),
         ("rules", "rich.console rich.table typer", 92, 6),
     ],

@@ -111,6 +111,7 @@ def odd_capture(seed=0):
         still_training=("x", "y.z"),
         dropout=("drop",),
         rounds=4,
+        renewals=3,
         settled=False,
         weights_moved=True,
         refused_training="one value a channel ü",
