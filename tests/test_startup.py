@@ -164,7 +164,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
         ("--version", "typer", 24, 4),
         ("compute x.npy -f json", "numpy typer", 77, 10),
         ("inspect-checkpoint net.pt -f json", "numpy typer", 90, 17),
-        ("rules", "rich.console rich.table typer", 92, 6),
+        ("rules", "rich.console rich.table typer", 93, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

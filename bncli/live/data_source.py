@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from bncli.backends.torch.tensors import library
 from bncli.errors import BncliError, ModelError, UsageError
+from bncli.files.reading import current
 from bncli.light import np
 from bncli.live.batch import Batch
 from bncli.live.batch_forms import BatchForm, batch_crc
@@ -96,7 +97,7 @@ def open_data(
                 raise UsageError(
                     f"--batch-size cuts files, but {part} gives batches of its own; leave it out."
                 )
-            sources.append(LoadedBatches(part, find(part, "data"), form, seed))
+            sources.append(LoadedBatches(part, find(part, "data"), form, seed, shard))
         else:
             mine: Mine = _none if begin is None else partial(_is_mine, shard, batches, begin)
             given = None if shard[1] == 1 else mine
@@ -202,6 +203,15 @@ class Data:
                 number += 1
                 yield batch
 
+    def marks(self) -> dict[str, int]:
+        """Checksums of the first batches that code gives, which are to be the same on all ranks.
+
+        By the name of the code, without code that divides its batches among the ranks by itself.
+        """
+        code = [source for source in self._sources if isinstance(source, LoadedBatches)]
+        marks = {source.inputs[0]: source.mark() for source in code}
+        return {name: mark for name, mark in marks.items() if mark is not None}
+
     @property
     def inputs(self) -> list[str]:
         """What the batches of all shards are in, in order: files, and names of code."""
@@ -221,13 +231,26 @@ _END = object()
 
 
 class LoadedBatches:
-    """The batches that the user's code gives; `value` is what its name means."""
+    """The batches that the user's code gives; `value` is what its name means.
 
-    def __init__(self, code: CodeName, value: Any, form: BatchForm, seed: int) -> None:
+    A DataLoader whose DistributedSampler divides the data gives those of the `shard` (k, n) alone:
+    its batch number i is number n * i + k of all.
+    """
+
+    def __init__(
+        self,
+        code: CodeName,
+        value: Any,
+        form: BatchForm,
+        seed: int,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         self._code = code
         self._value = value
         self._form = form
         self._seed = seed
+        self._shard = shard
+        self._divided = False
         self.inputs = (str(code),)
         self._made = isinstance(value, type) or not _has_iterator(value)
         if not self._made:
@@ -244,15 +267,28 @@ class LoadedBatches:
             return None
         with users_code(f"asking {self._code} for its length"):
             try:
-                return len(self._value)
+                own = len(self._value)
             except Exception:  # noqa: BLE001  # it need not know, and may say so in any way
                 return None
+        return own * self._shard[1] if self._divides(self._value) else own
 
     def inputs_of(self, mine: Mine) -> Sequence[str]:  # noqa: ARG002  # code gives all of them
         """The code, of which one batch cannot be had without the others."""
         return self.inputs
 
-    def batches(self, mine: Mine | None = None) -> Iterator[Batch | None]:
+    def mark(self) -> int | None:
+        """A checksum of the first batch, which is to be the same on all ranks.
+
+        None where the loader divides its data among them, or gives no batch. Raises ModelError.
+        """
+        batches = self.batches()
+        try:
+            first = next(batches, None)
+        finally:
+            batches.close()
+        return None if first is None or self._divided else batch_crc(first)
+
+    def batches(self, mine: Mine | None = None) -> Generator[Batch | None, None, None]:
         """The batches, anew; None for each that is not `mine`. Raises ModelError."""
         code = self._code
         streams = RandomStreams(self._seed)
@@ -260,6 +296,7 @@ class LoadedBatches:
             value = self._value() if self._made else self._value
             if self._made:
                 self._check(value)
+            self._divided = self._divides(value)
             iterator = iter(value)
         number = 0
         try:
@@ -271,13 +308,41 @@ class LoadedBatches:
                     if raw is _END:
                         return
                     batch = None
-                    if mine is None or mine(number - 1):
+                    if mine is None or self._divided or mine(number - 1):
                         # Which may be there again in the next pass, and layers in place change it.
                         batch = self._form.batch(raw, label, copy=True)
-                yield batch
+                if mine is None or not self._divided:
+                    yield batch
+                    continue
+                places = range(self._shard[1] * (number - 1), self._shard[1] * number)
+                yield from (batch if mine(place) else None for place in places)
         finally:
             with users_code(f"closing {code}"):
                 del iterator, value  # which ends workers, and a generator with what it prints
+
+    def _divides(self, value: Any) -> bool:
+        """Whether a loader gives this shard's batches alone. Raises ModelError for another's."""
+        if self._shard[1] == 1:
+            return False
+        from bncli.live.samplers import repeated_samples, sampler_of
+
+        sampler = sampler_of(value)
+        if sampler is None:
+            return False
+        its = int(sampler.rank), int(sampler.num_replicas)
+        if its != self._shard:
+            k, n = self._shard
+            raise ModelError(
+                f"{self._code}: its DistributedSampler is that of rank {its[0]} of {its[1]}, and "
+                f"this is shard {k}/{n}; leave its rank and num_replicas out, or the sampler."
+            )
+        if repeated := repeated_samples(sampler):
+            samples = "1 sample" if repeated == 1 else f"{repeated} samples"
+            current().notes[
+                f"the DistributedSampler of {self._code} gives {samples} twice, so that all ranks "
+                "have as many"
+            ] = None
+        return True
 
     def _check(self, value: Any) -> None:
         """Raise ModelError for what is no iterable of batches, or can be read once only."""

@@ -15,6 +15,7 @@ from bncli.rulebook import (
     many,
     norms,
     parts,
+    ranks,
     running,
     stored_batch,
 )
@@ -36,6 +37,7 @@ MODULES = (
     comparison,
     norms,
     parts,
+    ranks,
     running,
     stored_batch,
 )

@@ -16,8 +16,10 @@ from bncli.report import Report
 from bncli.sections.answer import counted, listed, size_of
 
 if TYPE_CHECKING:
+    from bncli.commands.capture.shards import Task
     from bncli.live.session import Session
     from bncli.model.capture import Capture
+    from bncli.model.ranks import RankDifference
     from bncli.report import Value
 
 
@@ -44,6 +46,7 @@ def capture(
     Then the statistics are found anew in all layers, and the outputs are compared. Nothing in the
     model is changed.
     """
+    from bncli.arguments.distributed import check_distributed
     from bncli.arguments.model import open_session
     from bncli.commands.capture.shards import task_of
     from bncli.files.reading import current
@@ -54,7 +57,11 @@ def capture(
         check_statistics_path(save_stats)
     elif per_batch:
         raise UsageError("--per-batch is for a statistics file: add --save-stats FILE.npz.")
+    if scale.distributed:
+        check_distributed(flags.data or (), scale.shard)
     task = task_of(model, flags, scale, save_stats, per_batch=per_batch)
+    if scale.distributed:
+        return _by_ranks(task, flags, model)
     facts: dict[str, Value] = {"shard": str(task.shard)} if task.given else {}
     if (held := task.held()) is not None:
         current().notes[f"{save_stats} is finished already, so the model did not run"] = None
@@ -72,6 +79,50 @@ def capture(
     if save_stats is not None:
         write_statistics(save_stats, seen, new=bool(task.given))
     return _report(seen, model, save_stats, facts)
+
+
+def _by_ranks(task: Task, flags: ModelFlags, model: str) -> Report:
+    """The report of what several ranks capture together, or of what their models differ in."""
+    from bncli.arguments.model import open_session
+    from bncli.commands.capture.by_ranks import captured_by_ranks
+    from bncli.files.reading import current
+    from bncli.loaders.statistics import write_statistics
+
+    def capture(session: Session) -> Capture | None:
+        seen = _captured(session, per_batch=task.per_batch) if session.layers else None
+        return seen if seen is not None and seen.norms else None
+
+    found = captured_by_ranks(task, lambda shard: open_session(flags, model, shard), capture)
+    if found.differing:
+        return _differing(found.differing, model)
+    if found.capture is None:
+        assert found.session is not None
+        return _nothing(_why_nothing(found.session, model), {})
+    if found.kept:
+        current().notes[f"{task.target} is finished already, so the model did not run"] = None
+    elif task.target is not None:
+        write_statistics(task.target, found.capture, new=True)
+    return _report(found.capture, model, task.target, {})
+
+
+def _differing(found: list[RankDifference], model: str) -> Report:
+    """The report where the ranks' models differ, so that nothing was captured."""
+    from bncli.rulebook.ranks import rank_findings
+
+    layers = list(dict.fromkeys(each.layer for each in found))
+    why = f"{counted(len(layers), 'module')} of {model} differ between the ranks"
+    nothing = _nothing(f"{why}, so nothing was captured", {})
+    return replace(
+        nothing,
+        nothing_checked=False,
+        verdict=f"{why}; nothing was captured",
+        findings=tuple(rank_findings(found)),
+        subject=(model,),
+        scope=f"the model of {model}",
+        checked={"": layers},
+        names={"": layers},
+        about=(("", model),),
+    )
 
 
 def _captured(session: Session, *, per_batch: bool) -> Capture:

@@ -134,11 +134,6 @@ def task_of(
     """
     from bncli.files.save import THERE, check_new
 
-    if scale.distributed:
-        raise UsageError(
-            "--distributed: capture does not divide its batches among ranks yet; give each rank "
-            "--shard auto and a --save-stats file of its own, which merge."
-        )
     if scale.resume and target is None:
         raise UsageError("--resume uses a finished statistics file: add --save-stats FILE.npz.")
     if scale.given and not scale.resume and target is not None:

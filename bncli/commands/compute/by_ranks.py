@@ -49,5 +49,6 @@ def sums_of_ranks(
     else:
         summed = summed_first(own, reading, layer, per_batch=per_batch)
         capture = gathered(summed.capture, task.target, kept=summed.kept, new=summed.new)
+    assert capture is not None  # as rank 0 has an input if there is one
     said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
     return replace(stored_of_all(capture, said, layer), new=True)

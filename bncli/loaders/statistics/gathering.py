@@ -48,8 +48,8 @@ def check_no_part(target: str) -> None:
 
 def gathered(
     capture: Capture | None, target: str | None, *, kept: bool = False, new: bool = True
-) -> Capture:
-    """What all ranks saw, on rank 0; the other ranks leave the command here.
+) -> Capture | None:
+    """What all ranks saw, on rank 0, None for nothing; the other ranks leave the command here.
 
     `capture` is what this rank saw, None where it had nothing to do. It is written beside `target`
     first, if that is given, unless a file there holds it already (`kept`). `new` refuses a file
@@ -72,6 +72,8 @@ def gathered(
         reading.current().notes[note] = None
     paths = [held(Path(ranks.said(rank)), data[1:]) for rank, data in enumerate(payloads) if data]
     captures = [open_statistics(path) for path in paths]
+    if not captures:
+        return None
     _check_inputs(paths, captures)
     return merge_captures(paths, captures)
 

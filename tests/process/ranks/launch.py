@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bncli.commands.capture.command import _captured
 from bncli.commands.compute.sums_first import _read
 from bncli.errors import FileError
 
@@ -242,3 +243,23 @@ def read_once(specs, part, reading, layer, *, per_batch):
     """Leaves a file that says which rank reads."""
     Path(f"read-{os.environ['RANK']}").touch()
     return _read(specs, part, reading, layer, per_batch=per_batch)
+
+
+# ------------------------------------------------------------------ in place of capture's passes
+
+
+def capture_fails_on_1(session, *, per_batch):
+    """Rank 1 fails when rank 0 has saved its part."""
+    if os.environ["RANK"] == "0":
+        return _captured(session, per_batch=per_batch)
+    end = time.monotonic() + LIMIT
+    while not Path("whole.part-0-of-2.npz").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    raise FileError("x1.npy", "it is broken.")
+
+
+def capture_once(session, *, per_batch):
+    """Leaves a file that says which rank runs the model."""
+    Path(f"ran-{os.environ['RANK']}").touch()
+    return _captured(session, per_batch=per_batch)
