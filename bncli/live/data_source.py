@@ -340,7 +340,7 @@ class LoadedBatches:
             samples = "1 sample" if repeated == 1 else f"{repeated} samples"
             current().notes[
                 f"the DistributedSampler of {self._code} gives {samples} twice, so that all ranks "
-                "have as many"
+                "have the same number"
             ] = None
         return True
 

@@ -58,9 +58,7 @@ def test_a_divided_loader_has_its_batches_at_the_shards_places():
 def test_another_ranks_sampler_is_refused(shard):
     loader = DataLoader(SET, 2, sampler=sampler())
     source = LoadedBatches(CODE, loader, BatchForm(None, None), 0, shard)
-    with pytest.raises(
-        ModelError, match="its DistributedSampler is that of rank 1 of 3"
-    ):
+    with pytest.raises(ModelError, match="its DistributedSampler is that of rank 1 of 3"):
         next(source.batches(lambda _: True))
 
 

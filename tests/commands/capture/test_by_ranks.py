@@ -107,7 +107,7 @@ def test_code_gives_each_rank_its_batches(run, user, start):
 def test_samples_that_a_sampler_repeats_are_told(user, start):
     first, _ = start(2, f"{user}:net", f"--data={user}:uneven")
     assert first.code == 0
-    assert "gives 1 sample twice, so that all ranks have as many" in first.stdout
+    assert "gives 1 sample twice, so that all ranks have the same number" in first.stdout
 
 
 REFUSED = {
