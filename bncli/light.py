@@ -2,7 +2,8 @@
 
 For a frozen class `dataclasses.dataclass` compiles six methods, one by one, whenever Python starts;
 with the fifty classes of a call this was a third of what bncli adds to NumPy and Typer. Here
-`__init__` alone is compiled, and the others are shared.
+`__init__` alone is compiled, and the others are shared. It fills the slots themselves, since a
+checkpoint has hundreds of thousands of such values.
 """
 
 from __future__ import annotations
@@ -53,14 +54,49 @@ def _frozen(cls: type) -> type:
     Unlike the standard library's it knows no `hash=` of a field, and its subclasses are made here
     too. A field with `init=False` is free until it is set.
     """
-    made: type = dataclasses.dataclass(slots=True, eq=False, repr=False)(cls)
+    made: Any = dataclasses.dataclass(slots=True, init=False, eq=False, repr=False)(cls)
+    made.__init__ = _init_of(made)
     names = [each.name for each in fields(made) if each.compare]
     compared = attrgetter(*names) if len(names) > 1 else partial(_few, names)
     setattr(made, COMPARED, compared)
     for name, method in METHODS.items():
         if name not in cls.__dict__:
             setattr(made, name, method)
-    return made
+    return cast("type", made)
+
+
+def _init_of(made: Any) -> Callable[..., None]:
+    """The `__init__` of a class with slots, as the standard library writes it."""
+    known: dict[str, Any] = {"missing": dataclasses.MISSING}
+    arguments, lines = ["self"], []
+    for each in fields(made):
+        name = each.name
+        known[f"set_{name}"] = getattr(made, name).__set__
+        value = name
+        if each.default is not dataclasses.MISSING:
+            known[f"default_{name}"] = each.default
+            argument = f"{name}=default_{name}"
+        elif each.default_factory is not dataclasses.MISSING:
+            known[f"factory_{name}"] = each.default_factory
+            argument, value = f"{name}=missing", f"factory_{name}()"
+            if each.init:
+                value = f"{value} if {name} is missing else {name}"
+        else:
+            argument = name
+        if each.init:
+            arguments.append(argument)
+            lines.append(f" set_{name}(self, {value})")
+        elif argument != name:
+            value = value if "(" in value else f"default_{name}"
+            lines.append(f" set_{name}(self, {value})")
+    if hasattr(made, "__post_init__"):
+        lines.append(" self.__post_init__()")
+    text = f"def __init__({', '.join(arguments)}):\n" + "\n".join(lines or [" pass"])
+    exec(text, known)  # noqa: S102  # as the standard library does, of the names of fields
+    init: Any = known["__init__"]
+    init.__qualname__ = f"{made.__qualname__}.__init__"
+    init.__module__ = made.__module__
+    return cast("Callable[..., None]", init)
 
 
 def filler(cls: Callable[Fields, Made]) -> Callable[Fields, Made]:

@@ -151,7 +151,7 @@ from bncli import light
 counted = []
 run = builtins.exec
 def exec(*given): counted.append(1); run(*given)
-dataclasses.exec = exec
+dataclasses.exec = light.exec = exec
 class Point:
     x: float
     y: float = 2.0
