@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEAD = 4096
 """How many first bytes of a file `Source.head` holds."""
+FEW = 256
+"""Bytes that are read along with those behind them."""
 STANDARD_INPUT = Path("-")
 
 
@@ -44,6 +46,7 @@ class Source:
         self._file = file
         self.start = start
         self.size = file.seek(0, os.SEEK_END) if stop is None else stop
+        self._near, self._near_at = b"", 0
         self.head = self.read(start, min(HEAD, self.size - start))
 
     def inside(self, start: int, stop: int) -> Source:
@@ -58,7 +61,15 @@ class Source:
                 f"it ends at byte {self.size} but should reach byte {max(offset, 0) + count}; it"
                 " is cut short or damaged, so download or copy it again.",
             )
-        return bytes(read_at(self._file, self.path, offset, count))
+        if count > FEW or isinstance(self.path, RemotePath):
+            return bytes(read_at(self._file, self.path, offset, count))
+        # What is small, such as a header in an archive of small members, has others near.
+        at = offset - self._near_at
+        if not 0 <= at <= len(self._near) - count:
+            near = min(HEAD, self.size - offset)
+            self._near, self._near_at = bytes(read_at(self._file, self.path, offset, near)), offset
+            at = 0
+        return self._near[at : at + count]
 
     def window(self, offset: int, least: int, most: int) -> bytes:
         """From `least` to `most` bytes from `offset`, as many as cost no more than `least` do.

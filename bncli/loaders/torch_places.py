@@ -6,7 +6,6 @@ Whatever a view claims, reading all tensors of a file costs a bounded multiple o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +100,9 @@ class Places:
             start += view.offset * itemsize
         nbytes = count * itemsize
         if isinstance(region, FileBytes):
-            bytes_ = replace(region, offset=region.offset + start, nbytes=nbytes)
+            bytes_ = FileBytes(
+                region.path, region.offset + start, nbytes, region.byteorder, region.checksum
+            )
             return TensorRef(name, self.path, shape, view.dtype, strides, bytes_)
         if count:
             self.inflated.will_use(region, start, start + nbytes)

@@ -79,7 +79,8 @@ def read_archive(source: Source) -> Contents:
         archive.check_readable(member)
         if member.method != STORED:
             return replace(archive.packed(member), byteorder=byteorder)
-        return replace(plain(member), byteorder=byteorder)
+        found = plain(member)
+        return found if found.byteorder == byteorder else replace(found, byteorder=byteorder)
 
     pickle = read_pickle(source, archive, archive.members[f"{folder}/data.pkl"])
     return collect(source.path, pickle, place)

@@ -19,6 +19,7 @@ from typing import Any
 
 from bncli.loaders.pickle_machine import LONGEST_INT, WORDS_A_VALUE, Machine
 from bncli.loaders.pickle_records import Buffer, Dict, Global, Pickle, Record
+from bncli.loaders.usual_opcodes import follow_usual
 
 MOST_OPCODES = 10_000_000
 """A tensor of a state_dict takes 32."""
@@ -43,7 +44,9 @@ def load(path: Path, data: Buffer, start: int = 0, stop: int | None = None) -> P
 def _run(m: Machine) -> Pickle:
     """Follow the opcodes to the end."""
     stop = m.stop
-    for _ in range(min(stop - m.start, MOST_OPCODES)):
+    left = min(stop - m.start, MOST_OPCODES)
+    while left > 0:
+        left -= follow_usual(m, left) + 1
         at = m.at
         if at >= stop:
             raise m.corrupt("it ends before its pickle does")
