@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import field, replace
@@ -17,6 +18,8 @@ from bncli.report import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bncli.files.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,31 @@ class TensorRef:
         with ExitStack() as stack:
             return self.stored_reader(stack)(block)
 
-    def read(self) -> NDArray[Any]:
-        """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32."""
-        values = decode(self.stored(), self.dtype)
+    def read(self, runs: Runs | None = None) -> NDArray[Any]:
+        """The values: shape `shape`, native byte order, bfloat16 and float8 widened to float32.
+
+        A small one is taken from `runs`, if these have it.
+        """
+        stored = None if runs is None else self._found(runs)
+        values = decode(self.stored() if stored is None else stored, self.dtype)
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+    def _found(self, runs: Runs) -> NDArray[Any] | None:
+        """The elements as `stored` gives them, of a scalar or a vector; None if they are not there.
+
+        Only where they lie side by side, and as this processor has them.
+        """
+        where, shape = self.storage, self.shape
+        if not isinstance(where, FileBytes) or len(shape) > 1 or where.byteorder != sys.byteorder:
+            return None
+        count = shape[0] if shape else 1
+        if count != 1 and self.strides[0] != 1:
+            return None
+        dtype = DTYPES[self.dtype]
+        if count * dtype.itemsize > where.nbytes or (found := runs.find(where)) is None:
+            return None
+        values = np.frombuffer(found[0], dtype.stored, count, found[1])
+        return values if shape else values.reshape(())
 
     def block_reader(self, stack: ExitStack) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
         """A function that gives the values of a block, as `read` gives them all.

@@ -33,6 +33,7 @@ from bncli.rulebook.summaries import Summary
 if TYPE_CHECKING:
     from bncli.model import TensorFile
     from bncli.report import Finding
+    from bncli.rulebook.ordinary import Measured
 
     LayerChecks = tuple[Callable[[Layer], list[Finding]], ...]
 
@@ -65,12 +66,14 @@ FILE_CHECKS: tuple[Callable[[Checkpoint], list[Finding]], ...] = tuple(
 """Checks of all layers of a file together."""
 
 
-def layer_findings(layer: Layer) -> list[Finding]:
-    """What one layer's own numbers show.
+def layer_findings(layer: Layer, numbers: Measured | None = None) -> list[Finding]:
+    """What one layer's own numbers show, which were perhaps `measured` before.
 
     If training cannot have left the statistics, only that is reported of them, and what else is
     damaged.
     """
+    if numbers is not None and numbers.ordinary:
+        return []
     if not (layer.eps_assumed or 0 <= layer.eps < math.inf):  # no scale is right with it
         checks = (variances.check_arguments, *shapes.LAYER_CHECKS, *corruption.LAYER_CHECKS)
         return [finding for check in checks for finding in check(layer)]

@@ -62,10 +62,10 @@ class Layer:
 
     def __post_init__(self) -> None:
         """Widen the vectors."""
-        for name, values in self.vectors.items():
-            with np.errstate(invalid="ignore"):  # a NaN that no arithmetic made may signal
+        with np.errstate(invalid="ignore"):  # a NaN that no arithmetic made may signal
+            for name, values in self.vectors.items():
                 wide = None if values is None else values.astype(np.float64)
-            object.__setattr__(self, name.removeprefix("running_"), wide)
+                object.__setattr__(self, name.removeprefix("running_"), wide)
 
     @property
     def vectors(self) -> dict[str, NDArray[Any] | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from bncli.light import dataclass, np
+from bncli.light import dataclass, filler, np
 from bncli.rulebook.layers import carries_nothing
 from bncli.rulebook.origin import untrained_statistics
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from bncli.model import BatchNormModule, FloatArray
     from bncli.rulebook.layers import Layer
+    from bncli.rulebook.ordinary import Measured
 
 Affine = Literal["none", "initial", "weight", "trained", "unknown"]
 
@@ -70,8 +71,13 @@ class Summary:
         return said_momentum(self.module, self.momentum)
 
 
-def summary(layer: Layer) -> Summary:
-    """What is kept of a layer when its arrays are dropped."""
+_filled = filler(Summary)
+
+
+def summary(layer: Layer, numbers: Measured | None = None) -> Summary:
+    """What is kept of a layer when its arrays are dropped; it was perhaps `measured` before."""
+    if numbers is not None and numbers.ordinary:
+        return _of_ordinary(layer, numbers)
     state, mean, var = layer.state, layer.mean, layer.var
     module = state.module
     finite = np.empty(0) if var is None else var[np.isfinite(var)]
@@ -114,6 +120,54 @@ def summary(layer: Layer) -> Summary:
     )
 
 
+def _of_ordinary(layer: Layer, of: Measured) -> Summary:
+    """The summary of a layer in which no rule finds anything, by its numbers alone."""
+    state, shapes, module = layer.state, layer.shapes, layer.state.module
+    mean = of.lows["running_mean"], of.highs["running_mean"]
+    least, greatest = of.lows["running_var"], of.highs["running_var"]
+    zero = mean == (0.0, 0.0)
+    channels = len(of.scale)
+    initial = layer.initial_var
+
+    def begins(leaf: str) -> bool:
+        low, high = of.lows[leaf], of.highs[leaf]
+        return low == high and (low in (0.0, 1.0) or channels > 1)
+
+    affine: Affine = "initial"
+    if "weight" not in shapes and "bias" not in shapes:
+        affine = "none"
+    elif "bias" in shapes and not begins("bias"):
+        affine = "trained"
+    elif "weight" in shapes and not begins("weight"):
+        affine = "weight" if "bias" in shapes else "trained"
+    return _filled(
+        name=state.name,
+        channels=channels,
+        has_statistics=True,
+        lacks_statistics=False,
+        initial=zero and least == greatest == initial,
+        affine=affine,
+        frozen=module is not None and "Frozen" in module.class_name,
+        has_counter="num_batches_tracked" in shapes,
+        counter=state.num_batches_tracked,
+        momentum=layer.momentum,
+        momentum_assumed=layer.momentum_assumed,
+        least_var=least,
+        greatest_var=greatest,
+        mean_zero=zero,
+        finite=True,
+        varied=least != greatest,
+        statistics_dtype=layer.dtypes.get("running_var"),
+        affine_dtype=layer.dtypes.get("weight", layer.dtypes.get("bias")),
+        statistics_digest=_digest(state.running_mean, state.running_var),
+        affine_digest=_digest(state.weight, state.bias),
+        untrained=False,
+        dead=0,
+        initial_var=initial,
+        module=module,
+    )
+
+
 def _affine(layer: Layer) -> Affine:
     """Whether weight and bias are those that a module begins with."""
     if layer.weight is None and layer.bias is None and not {"weight", "bias"} & set(layer.shapes):
@@ -140,4 +194,4 @@ def _digest(*tensors: NDArray[Any] | None) -> int | None:
     if all(values is None for values in tensors):
         return None
     # Python's own hash of bytes has 64 bits, and no library to load.
-    return hash(tuple(v if v is None else (str(v.dtype), v.tobytes()) for v in tensors))
+    return hash(tuple(v if v is None else (v.dtype.char, v.tobytes()) for v in tensors))

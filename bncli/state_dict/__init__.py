@@ -17,6 +17,8 @@ from bncli.state_dict.names import TORCH, Naming, has_trees, in_torch, of_conven
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bncli.files.runs import Runs
+
 VECTORS = ("running_mean", "running_var", "weight", "bias")
 """The tensors with one value a channel; the layer's dtype is that of the first."""
 
@@ -160,8 +162,12 @@ def _with_convention(layer: LayerRefs) -> BatchNormModule | None:
     return replace(module, convention=naming.convention)
 
 
-def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
+def read_tensors(
+    layer: LayerRefs, runs: Runs | None = None
+) -> tuple[BatchNormState, tuple[str, ...]]:
     """What can be read of a layer, as `read_state` gives it, and a sentence for all that cannot.
+
+    What `runs` have of it is taken from these.
 
     A tensor without values of its own (quantised, meta, complex, of another shape) is None in the
     state, and `dtype` is that of one that can be read, None where there is none. Vectors whose
@@ -181,7 +187,7 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
     counter = layer.num_batches_tracked
     if counter is not None and not _is_number(counter):
         layer = replace(layer, num_batches_tracked=None)
-    state = _state(layer, attempt)
+    state = _state(layer, attempt, runs)
     vectors = {leaf: getattr(state, leaf) for leaf in VECTORS}
     lengths = {leaf: len(values) for leaf, values in vectors.items() if values is not None}
     if len(set(lengths.values())) > 1:
@@ -196,13 +202,22 @@ def read_tensors(layer: LayerRefs) -> tuple[BatchNormState, tuple[str, ...]]:
 
 
 def _state(
-    layer: LayerRefs, attempt: Callable[[Callable[[TensorRef], Any], TensorRef], Any]
+    layer: LayerRefs,
+    attempt: Callable[[Callable[[TensorRef], Any], TensorRef], Any],
+    runs: Runs | None = None,
 ) -> BatchNormState:
     """The layer's state, each of its tensors read by `attempt`, which may give None."""
+
+    def read_counter(ref: TensorRef) -> int | float:
+        return _counter(ref, runs)
+
+    def read_vector(ref: TensorRef) -> NDArray[Any]:
+        return _vector(ref, runs)
+
     counter = layer.num_batches_tracked
-    tracked = None if counter is None else attempt(_counter, counter)
+    tracked = None if counter is None else attempt(read_counter, counter)
     refs = {leaf: ref for leaf in VECTORS if (ref := getattr(layer, leaf)) is not None}
-    values = {leaf: attempt(_vector, ref) for leaf, ref in refs.items()}
+    values = {leaf: attempt(read_vector, ref) for leaf, ref in refs.items()}
     dtypes = (ref.dtype for leaf, ref in refs.items() if values[leaf] is not None)
     return BatchNormState(
         layer.name,
@@ -213,14 +228,14 @@ def _state(
     )
 
 
-def _counter(ref: TensorRef) -> int | float:
+def _counter(ref: TensorRef, runs: Runs | None) -> int | float:
     """The value of a tensor that must be one number."""
     _check_real(ref)
     if ref.numel != 1:
         raise TensorError(
             f"{ref.label}: num_batches_tracked is one number, but this has shape {ref.shape}."
         )
-    number: int | float = ref.read().reshape(()).item()
+    number: int | float = ref.read(runs).reshape(()).item()
     return int(number) if isinstance(number, bool) else number
 
 
@@ -230,7 +245,7 @@ def _is_number(ref: TensorRef) -> bool:
     return ref.numel == 1 and (ref.storage is None or kind not in ("bool", "complex"))
 
 
-def _vector(ref: TensorRef) -> NDArray[Any]:
+def _vector(ref: TensorRef, runs: Runs | None) -> NDArray[Any]:
     """The values of a tensor that must have one axis."""
     _check_real(ref)
     if ref.ndim != 1:
@@ -238,7 +253,7 @@ def _vector(ref: TensorRef) -> NDArray[Any]:
             f"{ref.label}: a BatchNorm layer has one value per channel, but this has shape"
             f" {ref.shape}."
         )
-    return ref.read()
+    return ref.read(runs)
 
 
 def _check_real(ref: TensorRef) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from bncli.light import np
+from bncli.light import dataclass, np
 from bncli.report import Column
 from bncli.sections.answer import short
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from bncli.report import Value
     from bncli.rulebook.layers import Layer
+    from bncli.rulebook.ordinary import Measured
     from bncli.state_dict import LayerRefs
 
 LAYER_COLUMNS = (
@@ -38,14 +40,24 @@ LEAST_DECADE = -1.5
 BINS = 8
 
 
-def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
-    """One layer's row, for both tables; what cannot be read is None, and the note says why."""
+def layer_row(layer: Layer, refs: LayerRefs, numbers: Measured | None = None) -> dict[str, Value]:
+    """One layer's row, for both tables; what cannot be read is None, and the note says why.
+
+    What was `measured` before is taken from there.
+    """
     state = layer.state
     first = next(iter(refs.tensors.values()), None)
-    scale = layer_scale(layer)
-    low, high = _range(layer.mean)
-    var_low, var_high = _range(layer.var)
-    scale_low, scale_high = _range(scale)
+    if numbers is None:
+        scale = layer_scale(layer)
+        mean, var, scales = map(_Range.of, (layer.mean, layer.var, scale))
+        nonfinite = _nonfinite(layer)
+    else:
+        scale = numbers.scale
+        lows, highs = numbers.lows, numbers.highs
+        mean = _Range.known(layer.mean, lows["running_mean"], highs["running_mean"])
+        var = _Range.known(layer.var, lows["running_var"], highs["running_var"])
+        scales = _Range.known(scale, numbers.scale_low, numbers.scale_high)
+        nonfinite = 0
     return {
         "name": refs.name or WHOLE_FILE,
         "kind_hint": kind_hint(refs),
@@ -53,21 +65,21 @@ def layer_row(layer: Layer, refs: LayerRefs) -> dict[str, Value]:
         "dtype": first.dtype if first is not None else None,
         "flags": None,
         "num_batches_tracked": state.num_batches_tracked,
-        "mean_min": low,
-        "mean_max": high,
-        "var_min": var_low,
-        "var_max": var_high,
-        "scale_min": scale_low,
-        "scale_max": scale_high,
+        "mean_min": mean.low,
+        "mean_max": mean.high,
+        "var_min": var.low,
+        "var_max": var.high,
+        "scale_min": scales.low,
+        "scale_max": scales.high,
         "scale_sketch": sketch(scale),
-        "nonfinite": _nonfinite(layer),
+        "nonfinite": nonfinite,
         "eps": layer.eps,
         "momentum": "none" if layer.momentum is None else layer.momentum,
         "note": " ".join(layer.unread) or None,
         **_told(layer, refs),
-        "mean": _short_range(layer.mean),
-        "var": _short_range(layer.var),
-        "scale": _short_range(scale),
+        "mean": mean.said,
+        "var": var.said,
+        "scale": scales.said,
     }
 
 
@@ -121,32 +133,50 @@ def sketch(scale: NDArray[Any] | None) -> str | None:
     if not sizes.size:
         return None
     with np.errstate(divide="ignore"):
-        steps = np.floor((np.log10(sizes) - LEAST_DECADE) * 2) + 1
-    counts = np.bincount(np.clip(steps, 0, BINS - 1).astype(int), minlength=BINS)
-    heights = np.ceil(counts * len(BLOCKS) / counts.max()).astype(int)
+        steps = np.log10(sizes, out=sizes)
+    steps -= LEAST_DECADE
+    steps *= 2
+    np.floor(steps, out=steps)
+    steps += 1
+    np.minimum(np.maximum(steps, 0, out=steps), BINS - 1, out=steps)
+    counts = np.bincount(steps.astype(int), minlength=BINS).tolist()
+    most = max(counts)
+    heights = (math.ceil(count * len(BLOCKS) / most) for count in counts)
     return "".join("·" if height == 0 else BLOCKS[height - 1] for height in heights)
 
 
-def _range(values: NDArray[Any] | None) -> tuple[float | None, float | None]:
-    """The least and the greatest finite value, or None twice where there is none."""
-    if values is None:
-        return None, None
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return None, None
-    return float(finite.min()), float(finite.max())
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The least and the greatest finite value, None where there is none, and both in a cell.
+
+    The cell says how many values are not finite, too: "NaN(1) 0.06 .. 0.62".
+    """
+
+    low: float | None
+    high: float | None
+    said: str | None
+
+    @classmethod
+    def of(cls, values: NDArray[Any] | None) -> _Range:
+        """That of some values."""
+        if values is None:
+            return cls(None, None, None)
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
+        odd = {"NaN": int(np.isnan(values).sum()), "Inf": int(np.isinf(values).sum())}
+        said = [f"{name}({number})" for name, number in odd.items() if number]
+        if low is not None and high is not None:
+            said.append(_ends(low, high))
+        return cls(low, high, " ".join(said) or None)
+
+    @classmethod
+    def known(cls, values: NDArray[Any] | None, low: float, high: float) -> _Range:
+        """That of finite values with these extremes; which sign a 0 has is the values' business."""
+        return cls(low, high, _ends(low, high)) if low and high else cls.of(values)
 
 
-def _short_range(values: NDArray[Any] | None) -> str | None:
-    """How many values are not finite, and the range of the others: "NaN(1) 0.06 .. 0.62"."""
-    if values is None:
-        return None
-    low, high = _range(values)
-    odd = {"NaN": int(np.isnan(values).sum()), "Inf": int(np.isinf(values).sum())}
-    said = [f"{name}({number})" for name, number in odd.items() if number]
-    if low is not None and high is not None:
-        said.append(" .. ".join(dict.fromkeys(map(short, (low, high)))))
-    return " ".join(said) or None
+def _ends(low: float, high: float) -> str:
+    return " .. ".join(dict.fromkeys((short(low), short(high))))
 
 
 def _nonfinite(layer: Layer) -> int | None:
