@@ -334,6 +334,9 @@ def in_order(
     of a channel, stays where it came among its like, before the layers of its file; one with
     several stands at the first.
     """
+    findings = tuple(findings)
+    if len(findings) < 2:  # which the many reports of a call need not look up anything for
+        return findings
     files = {path: number for number, path in enumerate(names)}
     at = {(path, name): n for path, every in names.items() for n, name in enumerate(every)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from bncli.errors import ExitCode, UsageError
 from bncli.files.reading import current
 from bncli.gate.verdict import count_suppressed, with_verdict
 from bncli.process.streams import color_wanted, print_text, say
-from bncli.renderers import Format, format_of, renderer
+from bncli.renderers import Format, format_of, rendered
 from bncli.renderers.interface import RenderContext
 from bncli.report import FailOn, Report, Saved, Table
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from bncli.arguments.output import Output
     from bncli.gate.entries import Baseline
     from bncli.gate.selection import Pattern
+
+
+BLOCK = 1 << 20
+"""Characters of a report that are written at once."""
 
 
 class Delivery:
@@ -75,10 +80,11 @@ class Delivery:
             context = RenderContext(
                 exit_code, flags.width, verbose=flags.verbose, fail_on=self.fail_on
             )
-            text = renderer(format_of(path))(report, context)
-            _write(path, text, new=report.saved is Saved.NEW)
+            pieces = rendered(format_of(path), report, context)
+            _write(path, pieces, new=report.saved is Saved.NEW)
         if not flags.quiet:
-            print_text(renderer(flags.format)(report, self._context(exit_code)))
+            for piece in in_blocks(rendered(flags.format, report, self._context(exit_code))):
+                print_text(piece)
         formats = {flags.format} if not flags.quiet else set()
         formats |= {format_of(path) for path in flags.output or ()}
         if Format.CSV in formats and report.tables[0].left_out:
@@ -168,12 +174,27 @@ def _with_missing(report: Report) -> Report:
     return replace(report, findings=(*report.findings, *map(missing_parts, missing)))
 
 
-def _write(path: str, text: str, *, new: bool) -> None:
+def in_blocks(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in fewer pieces, of BLOCK characters or a little more; one if it is short."""
+    held: list[str] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= BLOCK:
+            yield "".join(held)
+            held, length = [], 0
+    if held:
+        yield "".join(held)
+
+
+def _write(path: str, pieces: Iterable[str], *, new: bool) -> None:
     """Write a report to a file, with `new` to one that is not there. Raises FileError."""
     from bncli.files.save import THERE, replacing
 
     with replacing(Path(path), new=new, exists=THERE) as stream:
-        stream.write(text.encode(errors="backslashreplace"))  # a path may not be Unicode
+        for text in in_blocks(pieces):
+            stream.write(text.encode(errors="backslashreplace"))  # a path may not be Unicode
 
 
 def _count_left_out(table: Table) -> str:

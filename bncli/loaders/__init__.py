@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bncli.errors import MissingTensorError, UnsupportedFileError
 from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics_file, open_source
@@ -16,6 +17,9 @@ from bncli.loaders.registry import READ, TYPED, loader_of, loader_of_folder, who
 from bncli.model import BatchNormState, TensorFile, TensorRef
 from bncli.paths import as_path, is_remote, without_scheme
 from bncli.urls import cut_spec
+
+if TYPE_CHECKING:
+    from bncli.loaders.whole import Models
 
 
 def open_file(path: Path | str) -> TensorFile:
@@ -44,10 +48,11 @@ def open_file(path: Path | str) -> TensorFile:
         return loader.open_tensors(source)
 
 
-def open_model(path: Path) -> TensorFile:
+def open_model(path: Path, models: Models | None = None) -> TensorFile:
     """The tensors of the model that a file or a folder is, holds or is a part of.
 
     So a shard opens its index, or the shards beside it that carry its name and another number.
+    `models` knows what lies beside files that were opened before.
     Raises FileError as `open_file`, for numbers in text, and where shards are missing, which it
     names.
     """
@@ -65,7 +70,7 @@ def open_model(path: Path) -> TensorFile:
         return loader.open_folder(path)
     from bncli.loaders.whole import Models, open_shards
 
-    models = Models()
+    models = Models() if models is None else models
     whole = models.path_of(path)
     if whole.is_dir():
         from bncli.loaders import refused

@@ -5,6 +5,7 @@ A new one is that file, with a function `render`, and its entry in `Format`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, cast
 from bncli.errors import UsageError
 
 if TYPE_CHECKING:
-    from bncli.renderers.interface import Renderer
+    from bncli.renderers.interface import RenderContext, Renderer
+    from bncli.report import Report
 
 
 class Format(str, Enum):
@@ -50,6 +52,14 @@ SUFFIXES = {
 def renderer(name: Format) -> Renderer:
     """The renderer of that format."""
     return cast("Renderer", import_module(f"bncli.renderers.{name.value}").render)
+
+
+def rendered(name: Format, report: Report, context: RenderContext) -> Iterable[str]:
+    """The report in that format, in pieces where the format has them, else in one."""
+    module = import_module(f"bncli.renderers.{name.value}")
+    if hasattr(module, "pieces"):
+        return cast("Iterable[str]", module.pieces(report, context))
+    return (cast("Renderer", module.render)(report, context),)
 
 
 def format_of(path: str) -> Format:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from bncli.report import BRACKETED
 
 if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Finding, Report
+    from bncli.report import Finding, Report, Table, Value
 
 FORMAT_VERSION = 1
 UNUSUAL = re.compile(r"[^ -~\n]")
@@ -26,6 +28,11 @@ UNUSUAL = re.compile(r"[^ -~\n]")
 
 def render(report: Report, context: RenderContext) -> str:
     """The report as JSON: floats in full, and null for a number that is not finite."""
+    return "".join(pieces(report, context))
+
+
+def pieces(report: Report, context: RenderContext) -> Iterator[str]:
+    """The same text, piece by piece, so that a table of many rows is not in memory as a whole."""
     document = {
         "format_version": FORMAT_VERSION,
         "command": report.command,
@@ -33,12 +40,7 @@ def render(report: Report, context: RenderContext) -> str:
         "verdict": report.verdict,
         "remarks": report.remarks,
         "facts": {**report.facts, "part": report.part} if report.part else report.facts,
-        "tables": {
-            table.key: [
-                {column.key: row[column.key] for column in table.columns} for row in table.rows
-            ]
-            for table in report.tables
-        },
+        "tables": report.tables,
         "charts": {chart.key: {"x": chart.x, "series": chart.series} for chart in report.charts},
         "findings": [_finding(finding) for finding in report.findings],
         "suppressed": [{**_finding(item.finding), "by": item.by} for item in report.suppressed],
@@ -47,14 +49,63 @@ def render(report: Report, context: RenderContext) -> str:
     left_out = {table.key: table.left_out for table in report.tables if table.left_out}
     if left_out:
         document["left_out"] = left_out
-    return text_of(document)
+    before = "{"
+    for key, value in document.items():
+        yield f"{before}\n"
+        if key == "tables" and report.tables:
+            yield from _tables(report.tables)
+        else:
+            yield text_of({key: value or {}} if key == "tables" else {key: value})[2:-3]
+        before = ","
+    yield "\n}\n"
+
+
+def _tables(tables: Sequence[Table]) -> Iterator[str]:
+    """The tables as they stand in the document, without a line break behind them."""
+    before = '  "tables": {'
+    for table in tables:
+        if not table.rows:
+            yield _harmless(f"{before}\n    {_text(table.key)}: []")
+        else:
+            yield _harmless(f"{before}\n    {_text(table.key)}: [\n")
+            keys = [(column.key, f"\n        {_text(column.key)}: ") for column in table.columns]
+            between = ""
+            for row in table.rows:
+                cells = [f"{begin}{_cell(row[key])}" for key, begin in keys]
+                yield _harmless(f"{between}      {{{','.join(cells)}\n      }}")
+                between = ",\n"
+            yield "\n    ]"
+        before = ","
+    yield "\n  }"
+
+
+def _cell(value: Value) -> str:
+    """A value in a row, before what is not printable in it is escaped."""
+    if type(value) is float and math.isfinite(value):
+        return repr(value)
+    if type(value) is str and value.isascii():
+        return encode_basestring(value)
+    if value is None or type(value) is int:
+        return "null" if value is None else repr(value)
+    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False).replace(
+        "\n", "\n        "
+    )
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def text_of(document: Any) -> str:
     """The document as text; what is not printable is escaped, and so are commands of CI servers."""
     text = json.dumps(strict(document), indent=2, ensure_ascii=False, allow_nan=False)
-    text = UNUSUAL.sub(_escaped, text)  # it can stand in strings alone
-    return BRACKETED.sub("#\\\\u0023", text) + "\n"
+    return _harmless(text) + "\n"
+
+
+def _harmless(text: str) -> str:
+    """The text with what is not printable escaped; it can stand in strings alone."""
+    text = UNUSUAL.sub(_escaped, text)
+    return BRACKETED.sub("#\\\\u0023", text) if "##" in text else text
 
 
 def _escaped(found: re.Match[str]) -> str:

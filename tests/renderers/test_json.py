@@ -10,8 +10,9 @@ import pytest
 
 from bncli.errors import ExitCode
 from bncli.renderers import Format
+from bncli.renderers.interface import RenderContext
+from bncli.renderers.json import pieces, text_of
 from bncli.renderers.json import strict as plain
-from bncli.renderers.json import text_of
 from bncli.report import Column, Finding, Report, Severity, Suppressed, Table, Unread
 from tests.renderers.reports import MARKUP, render, strict
 
@@ -79,3 +80,29 @@ def test_whatever_a_number_is_the_json_is_strict():
     assert plain(value) == {
         "a": [None, [None, 1.5]], "3": None, "s": "\\udcff", "t": True, "n": 2**70,
     }  # fmt: skip
+
+
+CELLS = [
+    *(0.1, 1e300, -0.0, 5.0, math.nan, -math.inf, 0, 2**70, True, False, None, [], [1, [0.5, "a"]]),
+    *("", 'a "b" \\ \t', "é", "\ud800", "\u202e", "##vso[x]", "# #", "##", "\x1b[0m", "▁·█"),
+]
+
+
+def test_a_table_in_pieces_is_what_the_standard_library_writes():
+    columns = Column.plain("a", "é", "##[b")
+    rows = [{"a": cell, "é": 1, "##[b": [cell]} for cell in CELLS]
+    tables = (Table("t", "T", columns, rows), Table("##[e", "E", columns, ()))
+    report = Report("compute", {"n": 1}, tables)
+    context = RenderContext(ExitCode.OK)
+    parts = list(pieces(report, context))
+    document = json.loads("".join(parts))
+    assert list(document["tables"]) == ["t", "##[e"]
+    assert len(parts) > len(rows)
+    written = {**document, "tables": {"t": rows, "##[e": []}}
+    assert "".join(parts) == text_of(written)
+
+
+def test_a_report_without_tables_is_what_the_standard_library_writes():
+    text = "".join(pieces(Report("compute", {}, ()), RenderContext(ExitCode.OK)))
+    assert text == text_of(json.loads(text))
+    assert json.loads(text)["tables"] == {}

@@ -63,16 +63,16 @@ def files_table(
         {"path": item.path, "layers": None, "batches": None, "verdict": "ERROR  cannot be read"}
         for item in report.unread
     ]
-    layers: dict[str, list[Row]] = {}  # of each file, gathered once for all of many files
+    counters: dict[str, list[Value]] = {}  # of each file, gathered once for all of many files
     for row in rows:
         if place(row) not in shared:
-            layers.setdefault(str(row["path"]), []).append(row)
+            counters.setdefault(str(row["path"]), []).append(row["num_batches_tracked"])
     findings: dict[str, list[Finding]] = {}
     for finding in report.findings:
         findings.setdefault(finding.path, []).append(finding)
     for path in report.checked:
-        own, found = layers.get(path, []), findings.get(path, [])
-        part = replace(report, findings=tuple(found), unread=(), nothing_checked=not own)
+        own, found = counters.get(path, []), findings.get(path, [])
+        part = replace(report, findings=tuple(found), unread=(), nothing_checked=not own, names={})
         word = part.word_for(part.exit_code(fail_on))
         said = count_findings(found) or ("" if own else "no BatchNorm layer")
         files.append(
@@ -114,6 +114,7 @@ def settings_remarks(rows: Sequence[Row], why: str = "") -> Iterator[str]:
     A momentum that weighs the old value in the file's framework is said in its own sense, too.
     `why` is the reason why they are assumed, where the file may have them all the same.
     """
+    rows = _settings(rows)
     everywhere: dict[str, list[str]] = {"file": [], "assumed": []}
     rest = []
     for name in ("eps", "momentum"):
@@ -139,6 +140,20 @@ def settings_remarks(rows: Sequence[Row], why: str = "") -> Iterator[str]:
         number = sum(name in cast("list[str]", row["replaced"]) for row in rows)
         if number:
             yield f"--{name} replaces the {name} that the file stores in {counted(number, 'layer')}"
+
+
+def _settings(rows: Iterable[Row]) -> list[Row]:
+    """What rows say of eps and momentum; those that say the same are one and the same row."""
+    keys = ("eps", "eps_source", "momentum_source", "momentum_said", "convention")
+    known: dict[object, Row] = {}
+    settings = []
+    for row in rows:
+        replaced = cast("list[str]", row["replaced"])
+        told = (*(row[key] for key in keys), *replaced)
+        if told not in known:
+            known[told] = {**{key: row[key] for key in keys}, "replaced": replaced}
+        settings.append(known[told])
+    return settings
 
 
 def _from(rows: Sequence[Row], name: str, source: str) -> list[Row]:
@@ -194,18 +209,17 @@ def _rest(rows: Sequence[Row]) -> str:
         for key in ("var_min", "var_max")
     )
     said = [f"var {short(min(lows))} .. {short(max(highs))}"] if lows and highs else []
-    if batches := _batches(rows):
+    if batches := _batches([row["num_batches_tracked"] for row in rows]):
         said.append(f"{batches} batches")
     if said:
         what += f": {', '.join(said)}"
     return f"{what} (-v lists {'it' if len(rows) == 1 else 'them'})"
 
 
-def _batches(rows: Sequence[Row]) -> str | None:
+def _batches(counters: Sequence[Value]) -> str | None:
     """The counters of some layers, as one number or a range."""
     from bncli.rulebook.layers import plain_count
 
-    counters = [row["num_batches_tracked"] for row in rows]
     known = sorted(value for value in counters if isinstance(value, (int, float)))
     if not known:
         return None

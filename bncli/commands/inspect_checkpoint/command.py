@@ -14,11 +14,12 @@ from bncli.report import Column, Report, Saved, Table
 from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bncli.commands.inspect_checkpoint.files import Files
     from bncli.commands.inspect_checkpoint.judged_file import Judged
     from bncli.commands.inspect_checkpoint.looking import Looked
+    from bncli.commands.inspect_checkpoint.rows import Rows
     from bncli.report import Answer, Finding, Value
 
 
@@ -168,14 +169,20 @@ class Counts:
     counters: str
 
     @classmethod
-    def of(cls, rows: list[dict[str, Value]], shared: set[tuple[str, str]]) -> Counts:
+    def of(cls, rows: Sequence[dict[str, Value]], shared: set[tuple[str, str]]) -> Counts:
         """Those of the rows; what is `shared` stands in a row above, and counts once."""
         from bncli.rulebook.counters import counter_groups
 
-        once = [row for row in rows if (row["path"], row["name"]) not in shared]
-        channels = sum(row["channels"] for row in once if isinstance(row["channels"], int))
-        counters = counter_groups([row["num_batches_tracked"] for row in once])  # type: ignore[misc]
-        return cls(len(once), len(rows), channels, counters)
+        layers = channels = 0
+        counters: list[Value] = []
+        for row in rows:
+            if (row["path"], row["name"]) in shared:
+                continue
+            layers += 1
+            counters.append(row["num_batches_tracked"])
+            if isinstance(row["channels"], int):
+                channels += row["channels"]
+        return cls(layers, len(rows), channels, counter_groups(counters))  # type: ignore[arg-type]
 
 
 def _facts(looked: Looked, counts: Counts, findings: tuple[Finding, ...]) -> dict[str, Value]:
@@ -200,7 +207,7 @@ def _facts(looked: Looked, counts: Counts, findings: tuple[Finding, ...]) -> dic
     }
 
 
-def _table(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Table:
+def _table(files: Files, seen: Judged, rows: Sequence[dict[str, Value]]) -> Table:
     """The layers, behind the files that could not be read."""
     from bncli.commands.inspect_checkpoint.layer_rows import LAYER_COLUMNS, NOTE
 
@@ -216,24 +223,23 @@ def _table(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Table:
         "layers",
         "BatchNorm layers",
         columns,
-        unread + rows,
+        [*unread, *rows] if unread else rows,
         note if rows else "",
         lead=2 if files.several else 1,
     )
 
 
-def _flag(rows: list[dict[str, Value]], findings: tuple[Finding, ...]) -> None:
+def _flag(rows: Rows, findings: tuple[Finding, ...]) -> None:
     """Write into each row the codes of its findings, the worst first."""
     from bncli.commands.inspect_checkpoint.answer import codes_of, place
 
     codes = codes_of(findings)
-    for row in rows:
-        row["flags"] = " ".join(codes.get(place(row), ())) or None
+    rows.fill("flags", [" ".join(codes.get(place(row), ())) or None for row in rows])
 
 
 def _sorted(
-    rows: list[dict[str, Value]], findings: tuple[Finding, ...], sort: Sort
-) -> list[dict[str, Value]]:
+    rows: Sequence[dict[str, Value]], findings: tuple[Finding, ...], sort: Sort
+) -> Sequence[dict[str, Value]]:
     """The rows in the order asked for."""
     if sort is Sort.NAME:
         from bncli.loaders.patterns import natural
@@ -276,7 +282,7 @@ def _subject(looked: Looked, counts: Counts) -> str:
     return f"{what}{kind}  {layers}{names}{shards}, {counted(counts.channels, 'channel')}"
 
 
-def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
+def _answer(files: Files, seen: Judged, rows: Sequence[dict[str, Value]]) -> Answer:
     """The table of layers, or that of files if there are several."""
     from functools import partial
 
@@ -287,7 +293,7 @@ def _answer(files: Files, seen: Judged, rows: list[dict[str, Value]]) -> Answer:
     return partial(layers_table, rows=rows)
 
 
-def _remarks(rows: list[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
+def _remarks(rows: Sequence[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
     """What was assumed, and what of the files was not read."""
     from bncli.commands.inspect_checkpoint.answer import settings_remarks
 
@@ -323,7 +329,7 @@ def _without(paths: list[str], seen: Judged) -> Iterator[str]:
             yield f"there is no BatchNorm layer in {path}: {why}"
 
 
-def _scope(files: Files, seen: Judged, rows: list[dict[str, Value]], counts: Counts) -> str:
+def _scope(files: Files, seen: Judged, rows: Sequence[dict[str, Value]], counts: Counts) -> str:
     """What was judged: "220 BatchNorm layers of 7 files", or "1 of 3 BatchNorm layers"."""
     number = sum(map(bool, seen.checked.values()))
     where = f" of {counted(number, 'file')}" if files.several else ""

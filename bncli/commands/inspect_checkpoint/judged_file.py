@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from bncli.commands.inspect_checkpoint.rows import Rows
+from bncli.files.runs import Runs
 from bncli.light import dataclass
 
 if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
     from bncli.model import TensorFile
-    from bncli.report import Finding, Value
+    from bncli.report import Finding
     from bncli.rulebook.layers import Layer
     from bncli.state_dict import LayerRefs
 
@@ -33,7 +36,7 @@ class Judged:
     `without` says of files without such a layer, by path, why that is so, where it shows.
     """
 
-    rows: list[dict[str, Value]] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
     findings: list[Finding] = field(default_factory=list)
     eps_sources: set[str] = field(default_factory=set)
     momentum_sources: set[str] = field(default_factory=set)
@@ -51,7 +54,7 @@ class Judged:
 
     def add(self, other: Judged) -> None:
         """Take in what was seen of another file."""
-        self.rows += other.rows
+        self.rows.extend(other.rows)
         self.findings += other.findings
         self.eps_sources |= other.eps_sources
         self.momentum_sources |= other.momentum_sources
@@ -82,9 +85,10 @@ def judge(
     from bncli.rulebook.structure import unexpected_number
     from bncli.state_dict import announce, batch_norm_layers
 
-    models = [(part, batch_norm_layers(part)) for part in file.apart()]
+    parts = file.apart()
+    models = [(part, batch_norm_layers(part)) for part in parts]
     models = [(part, layers) for part, layers in models if layers]
-    if len(models) < 2:
+    if len(models) < 2 and not (models and len(parts) == 1):
         models = [(file, batch_norm_layers(file))]
     every = [refs for _, layers in models for refs in layers]
     chosen = _chosen(file, every, prefix, globs)
@@ -113,6 +117,7 @@ def _judge(
     from bncli.rulebook.checkpoint import checkpoint, file_findings, layer_findings
     from bncli.rulebook.layers import label
     from bncli.rulebook.lookalikes import check_lookalikes
+    from bncli.rulebook.ordinary import measured
     from bncli.rulebook.summaries import summary
 
     path = str(file.path)
@@ -125,17 +130,20 @@ def _judge(
     parts = {str(ref.path) for ref in file.tensors.values()}
     seen.shards = len(parts) if len(parts) > 1 else 0
     summaries = []
-    for refs in layers:
-        layer = _read(refs, settings)
-        summaries.append(summary(layer))
-        if chosen(refs.name):
-            row = {"path": path, **layer_row(layer, refs)}
-            seen.rows.append({**row, **settings.sources_of(refs)})
-            seen.findings += layer_findings(layer)
-            seen.eps_sources.add(settings.eps_of(refs)[1])
-            seen.momentum_sources.add(settings.momentum_of(refs)[1])
-            seen.classes.add(refs.module.class_name if refs.module is not None else None)
-        del layer  # its arrays, before those of the next
+    with ExitStack() as stack:
+        runs = Runs((ref.storage for refs in layers for ref in refs.tensors.values()), stack)
+        for refs in layers:
+            layer = _read(refs, settings, runs)
+            numbers = measured(layer)
+            summaries.append(summary(layer, numbers))
+            if chosen(refs.name):
+                row = {"path": path, **layer_row(layer, refs, numbers)}
+                seen.rows.append({**row, **settings.sources_of(refs)})
+                seen.findings += layer_findings(layer, numbers)
+                seen.eps_sources.add(settings.eps_of(refs)[1])
+                seen.momentum_sources.add(settings.momentum_of(refs)[1])
+                seen.classes.add(refs.module.class_name if refs.module is not None else None)
+            del layer, numbers  # its arrays, before those of the next
     context = checkpoint(file, summaries)
     of_file = file_findings(context) if layers else check_lookalikes(context)
     about = [str(finding.evidence["layer"]) for finding in of_file if "layer" in finding.evidence]
@@ -160,7 +168,7 @@ def _skipped(file: TensorFile, layers: list[LayerRefs]) -> dict[str, str]:
     return {**file.skipped, **unreadable}
 
 
-def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:
+def _read(refs: LayerRefs, settings: LayerSettings, runs: Runs) -> Layer:
     """A layer with its arrays, and with eps and momentum from where they are known."""
     from bncli.errors import TensorError
     from bncli.rulebook.layers import Layer
@@ -172,7 +180,7 @@ def _read(refs: LayerRefs, settings: LayerSettings) -> Layer:
                 f"{ref.label}: it has {ref.numel} values, and a layer of more than "
                 f"{MOST_CHANNELS} channels is not judged; save the file without it."
             )
-    state, notes = read_tensors(refs)
+    state, notes = read_tensors(refs, runs)
     eps, eps_source = settings.eps_of(refs)
     momentum, momentum_source = settings.momentum_of(refs)
     return Layer(

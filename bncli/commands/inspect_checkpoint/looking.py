@@ -16,6 +16,7 @@ from bncli.files.reading import current
 from bncli.light import dataclass
 from bncli.loaders import open_model
 from bncli.loaders.patterns import expanded
+from bncli.loaders.whole import Models
 from bncli.paths import as_path
 
 if TYPE_CHECKING:
@@ -94,10 +95,11 @@ def _each(
     files: Files, asked: Asked, settings: LayerSettings
 ) -> Iterator[tuple[Judged | None, list[str]]]:
     """What is seen of each file, None where it is unread, and the files that its tensors lie in."""
+    models = Models()
     for path, name in files.each():
         judged, parts = None, []
         with files.judging(path):
-            file = open_model(as_path(path))
+            file = open_model(as_path(path), models)
             judged = judge(file, name, [*asked.layer], settings, asked.expect_layers)
             parts = list(dict.fromkeys(str(ref.path) for ref in file.tensors.values()))
         yield judged, parts

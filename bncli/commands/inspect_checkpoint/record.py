@@ -14,6 +14,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from bncli.commands.inspect_checkpoint.judged_file import Judged
+from bncli.commands.inspect_checkpoint.rows import Rows
 from bncli.light import dataclass
 from bncli.loaders.interface import lean_json
 from bncli.loaders.names import quoted
@@ -161,7 +162,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _plain_judged(judged: Judged) -> dict[str, Any]:
     values = {each.name: getattr(judged, each.name) for each in fields(judged)}
-    values["rows"] = {key: [row[key] for row in judged.rows] for key in ROW}
+    values["rows"] = {key: judged.rows.column(key) for key in ROW}
     values["findings"] = [_plain_finding(finding) for finding in judged.findings]
     values["skipped"] = [[*key, why] for key, why in judged.skipped.items()]
     # In one order, whatever the seed of this process's hashes is.
@@ -209,7 +210,7 @@ def _judged(values: dict[str, Any], where: str) -> Judged:
         **{
             **values,
             **{key: set(values[key]) for key in sets},
-            "rows": _rows(values["rows"], f"{where}.rows"),
+            "rows": Rows(_rows(values["rows"], f"{where}.rows")),
             "findings": [_finding(each, f"{where}.findings") for each in values["findings"]],
             "skipped": {(a, b): c for a, b, c in _wide(values["skipped"], 3, f"{where}.skipped")},
             "shared": {(a, b) for a, b in _wide(values["shared"], 2, f"{where}.shared")},

@@ -70,10 +70,10 @@ def test_too_little_memory_for_one_file_spoils_no_other(run, files, monkeypatch)
 
     real = judged_file._read
 
-    def read(refs, settings):
+    def read(refs, settings, runs):
         if str(refs.running_mean.path) == "old/b.pt":
             raise MemoryError
-        return real(refs, settings)
+        return real(refs, settings, runs)
 
     monkeypatch.setattr(judged_file, "_read", read)
     result = run("inspect-checkpoint", "a.pt", "old/b.pt", "-f", "json")

@@ -28,9 +28,9 @@ def opened(monkeypatch):
     paths = []
     real = looking.open_model
 
-    def open_model(path):
+    def open_model(path, models):
         paths.append(str(path))
-        return real(path)
+        return real(path, models)
 
     monkeypatch.setattr(looking, "open_model", open_model)
     return paths
@@ -56,9 +56,9 @@ def test_a_part_is_not_written_over(run, runs, opened):
 def test_a_part_that_another_task_wrote_meanwhile_stays(run, runs, monkeypatch):
     real = looking.open_model
 
-    def open_model(path):
+    def open_model(path, models):
         Path("part.json").write_text("the other's")
-        return real(path)
+        return real(path, models)
 
     monkeypatch.setattr(looking, "open_model", open_model)
     result = shard(run, "-f", "json")
