@@ -23,7 +23,8 @@ begun = time.perf_counter()
 null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
 _, status, usage = os.wait4(pid, 0)
-print(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_maxrss * 1024)
+took = time.perf_counter() - begun, usage.ru_utime + usage.ru_stime
+print(os.waitstatus_to_exitcode(status), *took, usage.ru_maxrss * 1024)
 """
 
 
@@ -40,6 +41,18 @@ def measured(*arguments):
 
 def measured_program(*arguments):
     """The same of a command line."""
+    seconds, _, peak = _measured(arguments)
+    return seconds, peak
+
+
+def processor_time(*arguments):
+    """Seconds of processor time and peak resident megabytes of Python with some code."""
+    _, seconds, peak = _measured((sys.executable, "-c", *arguments))
+    return seconds, peak
+
+
+def _measured(arguments):
+    """Wall-clock seconds, those of the processor and peak resident megabytes of a command line."""
     told = subprocess.run(
         [sys.executable, "-c", STOPWATCH, *arguments],
         capture_output=True,
@@ -47,9 +60,9 @@ def measured_program(*arguments):
         check=True,
         env=ENVIRONMENT,
     )
-    code, seconds, peak = told.stdout.split()
+    code, seconds, processor, peak = told.stdout.split()
     assert code in {"0", "1"}, told.stderr
-    return float(seconds), float(peak) / 1e6
+    return float(seconds), float(processor), float(peak) / 1e6
 
 
 def raced(contestants, rounds):
