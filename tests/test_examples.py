@@ -200,7 +200,7 @@ def test_what_a_part_holds_of_1000_channels(folder):
 @pytest.mark.exhaustive
 def test_torchrun_makes_the_statistics_of_one_process(folder):
     """The guide's line, where torchrun is that of this Python."""
-    line = re.search(r"^    torchrun (.*compute.*)$", SCALE, re.MULTILINE)[1]
+    line = re.search(r"^torchrun (.*compute.*)$", SCALE, re.MULTILINE)[1]
     Path("shards").mkdir()
     for i in range(5):
         np.save(f"shards/{i}.npy", np.random.default_rng(i).normal(3, 2, (8, 3)))
