@@ -18,6 +18,7 @@ from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, Usag
 from bncli.files.reading import open_to_read, remember_path
 from bncli.loaders import split_spec
 from bncli.loaders.names import quoted
+from bncli.paths import as_path, is_remote
 from bncli.renderers.json import FORMAT_VERSION, strict
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def reports_among(specs: Sequence[str]) -> list[Path]:
             f"{first} is a report of bncli and {other} is not; merge reports in a call of "
             "their own."
         )
-    return [Path(spec) for spec in reports]
+    return [as_path(spec) for spec in reports]
 
 
 def is_report(path: Path) -> bool:
@@ -70,11 +71,11 @@ def is_report(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
     try:
-        if not path.is_file():
+        if not is_remote(path) and not path.is_file():  # which would be two more requests
             return False
         with open_to_read(path) as file:
             head = file.read(256)
-    except (OSError, ValueError):
+    except (FileError, OSError, ValueError):
         return False
     return b"".join(head.split()).startswith(BEGINNING)
 

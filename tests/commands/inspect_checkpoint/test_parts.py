@@ -170,6 +170,23 @@ def test_parts_are_merged_where_the_checkpoints_are_not(run, made):
     assert run("inspect-checkpoint", "parts/*.json", "-f", "json") == one
 
 
+def test_parts_and_checkpoints_elsewhere(run, made):
+    """A store's checkpoints in shards, and parts that lie there."""
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.store.clear()
+    for path in (*Path("runs").iterdir(), *Path("parts").iterdir()):
+        memory.pipe(f"/{path}", path.read_bytes())
+    one = run("inspect-checkpoint", "runs/*.pt", "-f", "json")
+    assert run("inspect-checkpoint", "memory://parts/*.json", "-f", "json") == one
+    one = run("inspect-checkpoint", "memory://runs/*.pt", "-f", "json")
+    for k in range(2):
+        call = ("inspect-checkpoint", "memory://runs/*.pt", f"--shard={k}/2", "-o", f"m{k}.json")
+        assert run(*call, "-q").code == 0
+        assert run(*call, "--resume", "-q").code == 0
+    assert run("inspect-checkpoint", "m*.json", "-f", "json") == one
+    memory.store.clear()
+
+
 def edited(run, edit):
     """What a call says of a part that was edited."""
     document = json.loads(Path("parts/1.json").read_text("utf-8"))
