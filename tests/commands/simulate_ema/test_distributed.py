@@ -36,7 +36,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SAMPLE = ("a pattern", "small batches", "fewer batches than ranks")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[] if c in SAMPLE else pytest.mark.exhaustive) for c in CASES]
+)
 def test_the_report_is_one_processs(both, save, case):
     rng = np.random.default_rng(0)
     for i in range(4):

@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bncli.errors import ExitCode
+from bncli.process import signals
+from bncli.process.ranks.board import Board
+from bncli.process.ranks.together import _Run
+from bncli.process.ranks.watcher import Watcher
 from tests.process.ranks import launch
+from tests.process.ranks.fakes import FakeStore, place
 from tests.process.ranks.launch import Group, environment, free_port, ranks, torchrun
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="it takes signals of POSIX")
@@ -248,3 +254,20 @@ def test_a_failure_is_said_before_torchruns_own_block(folder):
     assert re.fullmatch(line(r"absent\.npy: there is no such file\."), first + "\n")
     assert "bncli:" not in rest
     assert "exitcode  : 2" in rest
+
+
+def test_who_leaves_is_not_ended_by_signals_any_more(monkeypatch):
+    """torchrun ends the others as soon as the first has ended with another code than 0."""
+    calls, board = [], Board(FakeStore(), 0)
+    monkeypatch.setattr(signals, "decided", lambda: calls.append("decided"))
+    assert board.come()
+    _Run(place(0, 1), board, Watcher(board, place(0, 1)))._finish(ExitCode.NOTHING)
+    assert (calls, board.code(), board.all_gone()) == (["decided"], ExitCode.NOTHING, True)
+
+
+def test_a_store_that_is_gone_keeps_nobody_from_leaving(monkeypatch):
+    store = FakeStore()
+    store.lost = True
+    monkeypatch.setattr(signals, "decided", lambda: None)
+    board = Board(store, 1)
+    _Run(place(1, 2), board, Watcher(board, place(1, 2)))._leave(60)
