@@ -119,8 +119,9 @@ class Task:
         if code is not None and file is not None:
             given[code.where] = described([file])
         if flags.checkpoint is not None:
-            files = _checkpoint_files(split_spec(flags.checkpoint)[0])
-            given["--checkpoint"] = f"{flags.checkpoint} {described(files)}"
+            path = split_spec(flags.checkpoint)[0]
+            given["--checkpoint"] = flags.checkpoint
+            given[path.name] = described(_checkpoint_files(path))
         return given
 
 

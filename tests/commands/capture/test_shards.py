@@ -222,7 +222,7 @@ def test_parts_of_other_weights_or_code_are_refused(run, small, code):
     state = {key: value * 2 for key, value in net.state_dict().items()}
     torch.save(state, "net.pth")
     result = run("diagnose", first, part_of(run, 1, 2))
-    assert (result.code, "made with --checkpoint net.pth of " in result.stderr) == (2, True)
+    assert (result.code, "made with net.pth of " in result.stderr) == (2, True)
     torch.save(net.state_dict(), "net.pth")
     code("net.py", "from tests.live.small import Net\n# changed\n")
     result = run("diagnose", first, part_of(run, 1, 2, name="other{}.npz"))
@@ -264,7 +264,7 @@ def test_a_whole_is_resumed_too(run, small):
         ("x1.npy", "x1.npy has changed since it was read"),
         ("x9.npy", "it is of 4 batches, and the data have other files"),
         ("net.py", "it was made with net.py of "),
-        ("net.pth", "it was made with --checkpoint net.pth of "),
+        ("net.pth", "it was made with net.pth of "),
     ],
 )
 def test_what_is_not_the_same_is_not_resumed(run, small, change, said):
