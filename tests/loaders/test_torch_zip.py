@@ -1,3 +1,4 @@
+import gc
 import io
 import zipfile
 
@@ -211,3 +212,22 @@ def test_members_that_pytorch_would_not_find(tmp_path):
     two = torch_zip(tensor(reference=pid("a")), {"a": bytes(16), "A": bytes(16)})
     with pytest.raises(CorruptFileError, match=r"cannot tell its members a/data/a and a/data/A"):
         opened(tmp_path, two)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_collector_is_left_as_it_was(whole, collecting, tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save({"w": torch.ones(3)}, path)
+    if not whole:
+        path.write_bytes(path.read_bytes().replace(b"\x80\x02}", b"\x80\x09}"))
+    (gc.enable if collecting else gc.disable)()
+    try:
+        if whole:
+            open_file(path)
+        else:
+            with pytest.raises(CorruptFileError):
+                open_file(path)
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
