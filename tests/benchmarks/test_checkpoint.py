@@ -60,6 +60,7 @@ def test_inspect_checkpoint(megabytes, tmp_path, rows):
 NETWORK = 20_000
 """BatchNorm layers in one file."""
 MOST_SECONDS = 5.0
+"""For such a file; of the processor, since a neighbour of the machine changes the other ones."""
 MANY, OF_EACH = 3000, 20
 """Checkpoints in one call, and the layers in each of them."""
 MOST_MILLISECONDS, MOST_MEGABYTES = 8.0, 150.0
@@ -90,10 +91,10 @@ def test_a_file_of_many_layers(suffix, tmp_path, rows):
     path = tmp_path / f"net{suffix}"
     save = torch.save if suffix == ".pt" else save_file
     save(layers(NETWORK, 16, seed=0), path)
-    taken = raced({"bncli": (BNCLI, "inspect-checkpoint", str(path), "-f", "json")}, 3)
-    seconds = min(taken[0]["bncli"])
+    call = (BNCLI, "inspect-checkpoint", str(path), "-f", "json")
+    seconds = min(processor_time(*call)[0] for _ in range(3))
     case = f"inspect-checkpoint, {NETWORK} layers in one {suffix}"
-    promised(rows, case, "s", seconds, MOST_SECONDS)
+    promised(rows, case, "s of processor", seconds, MOST_SECONDS)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
