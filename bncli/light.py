@@ -67,28 +67,28 @@ def _frozen(cls: type) -> type:
 
 def _init_of(made: Any) -> Callable[..., None]:
     """The `__init__` of a class with slots, as the standard library writes it."""
-    known: dict[str, Any] = {"missing": dataclasses.MISSING}
+    known: dict[str, Any] = {"__missing": dataclasses.MISSING}  # no field is called like these
     arguments, lines = ["self"], []
     for each in fields(made):
         name = each.name
-        known[f"set_{name}"] = getattr(made, name).__set__
+        known[f"__set_{name}"] = getattr(made, name).__set__
         value = name
         if each.default is not dataclasses.MISSING:
-            known[f"default_{name}"] = each.default
-            argument = f"{name}=default_{name}"
+            known[f"__default_{name}"] = each.default
+            argument = f"{name}=__default_{name}"
         elif each.default_factory is not dataclasses.MISSING:
-            known[f"factory_{name}"] = each.default_factory
-            argument, value = f"{name}=missing", f"factory_{name}()"
+            known[f"__factory_{name}"] = each.default_factory
+            argument, value = f"{name}=__missing", f"__factory_{name}()"
             if each.init:
-                value = f"{value} if {name} is missing else {name}"
+                value = f"{value} if {name} is __missing else {name}"
         else:
             argument = name
         if each.init:
             arguments.append(argument)
-            lines.append(f" set_{name}(self, {value})")
+            lines.append(f" __set_{name}(self, {value})")
         elif argument != name:
-            value = value if "(" in value else f"default_{name}"
-            lines.append(f" set_{name}(self, {value})")
+            value = value if "(" in value else f"__default_{name}"
+            lines.append(f" __set_{name}(self, {value})")
     if hasattr(made, "__post_init__"):
         lines.append(" self.__post_init__()")
     text = f"def __init__({', '.join(arguments)}):\n" + "\n".join(lines or [" pass"])

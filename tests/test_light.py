@@ -88,6 +88,23 @@ def test_a_value_is_filled_with_all_its_fields():
         fill(1.0, 3.0, "q", ())
 
 
+@light.dataclass(frozen=True, slots=True)
+class Named:
+    """Fields called as a generated `__init__` might call what it needs."""
+
+    missing: tuple[int, ...] = ()
+    made: dict[str, int] = field(default_factory=dict)
+    set_made: int = 1
+    default_made: int = 2
+    factory_made: list[int] = field(default_factory=list)
+    value: int = 3
+
+
+def test_fields_may_have_any_name():
+    assert Named() == Named((), {}, 1, 2, [], 3)
+    assert Named(missing=(4,), factory_made=[5]).made == {}
+
+
 def test_they_are_copied_and_replaced():
     point = Ours(1.0, 3.0, "q", ("a",))
     for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):

@@ -12,7 +12,9 @@ from bncli.loaders.interface import STANDARD_INPUT
 from bncli.paths import RemotePath
 
 PIECE = 4096
-"""Bytes at the beginning, in the middle and at the end of an input that its fingerprint is of."""
+"""Bytes of each piece of an input that its fingerprint is of."""
+PIECES, PIECES_ELSEWHERE = 16, 3
+"""Pieces, evenly spread from the beginning to the end; elsewhere, each of them is a request."""
 
 
 def file_size(path: Path) -> int:
@@ -33,17 +35,20 @@ def file_size(path: Path) -> int:
 
 
 def fingerprint(path: Path, size: int) -> str:
-    """A CRC-32 of an input's size and of three pieces of it, which changes with most of its bytes.
+    """A CRC-32 of an input's size and of some pieces of it, which changes if it was made anew.
 
-    All of them would have to be read twice. A folder's is that of its files' names and sizes.
+    A change of a few bytes between the pieces is not seen: all would have to be read twice. A
+    folder's is that of its files' names and sizes.
     """
     crc = zlib.crc32(str(size).encode())
     if path.is_dir():
         for each in sorted(path.iterdir()):
             crc = zlib.crc32(f"{each.name}\0{each.stat().st_size}".encode(), crc)
         return f"{crc:08x}"
+    pieces = PIECES_ELSEWHERE if isinstance(path, RemotePath) else PIECES
     with open_again(path) as file:
-        for begin in (0, max(0, size // 2 - PIECE // 2), max(0, size - PIECE)):
+        last, gaps = max(0, size - PIECE), pieces - 1
+        for begin in sorted({last * number // gaps for number in range(pieces)}):
             file.seek(begin)
             crc = zlib.crc32(file.read(PIECE), crc)
     return f"{crc:08x}"

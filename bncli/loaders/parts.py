@@ -20,7 +20,7 @@ from bncli.loaders import split_spec
 from bncli.loaders.file_marks import crc_of, file_size, fingerprint
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.part_calls import call_of, made_with, shown
-from bncli.model.part import Part, PartInput, shards_said, together, whole_of
+from bncli.model.part import Part, PartInput, may_list, shards_said, together, whole_of
 from bncli.report import printable
 
 
@@ -37,8 +37,9 @@ def made_part(
 
     `flags` are those that change the numbers, None where one was not given. `code` has the file of
     each input that names Python code, None for code without one: all of it is the mark of that
-    input, and tells parts apart, too. Raises FileError for an input that is not there or cannot be
-    read; with `unread`, such a one has no fingerprint instead.
+    input, and tells parts apart, too. Too many inputs to list are not named. Raises FileError for
+    an input that is not there or cannot be read; with `unread`, such a one has no fingerprint
+    instead.
     """
     named = {spec: _code(spec, file) for spec, file in (code or {}).items()}
     sizes = {
@@ -51,9 +52,12 @@ def made_part(
         marks.update(f"{spec}\0{size}{mark}\n".encode(errors="surrogateescape"))
     return Part(
         *shard,
-        tuple(named.get(spec) or _input(spec, sizes[spec], unread=unread) for spec in own),
+        tuple(
+            named.get(spec) or _input(spec, sizes[spec], unread=unread)
+            for spec in (own if may_list(own) else ())
+        ),
         number=len(every),
-        nbytes=sum(sizes.values()),
+        nbytes=sum(sizes[spec] for spec in every),
         digest=marks.hexdigest(),
         flags={name: shown(str(value)) for name, value in flags.items() if value is not None},
         call=call_of(shard),
@@ -152,6 +156,7 @@ def check_parts(paths: Sequence[Path | str], parts: Sequence[Part]) -> Part:
     named = sorted(zip(paths, parts, strict=True), key=lambda pair: (pair[1].k, str(pair[0])))
     shards = [pair for pair in named if pair[1].n > 1]
     if not shards:
+        _check_inputs_once(named)
         for path, part in named:
             _note_missing([(path, part)], part.missing, part)
         return together(parts)
@@ -234,6 +239,21 @@ def _check_once(named: Sequence[Named]) -> None:
             f"it is {_named(part)}, and so is {printable(str(first[part.k]))}; leave one of them "
             f"out, because their inputs would count twice{also}.",
         )
+
+
+def _check_inputs_once(named: Sequence[Named]) -> None:
+    """Raise FileError for an input that two wholes hold; of batches of a model none is known."""
+    holder: dict[tuple[object, ...], Path | str] = {}
+    for path, part in named:
+        flags = tuple(sorted(part.flags.items()))
+        for each in part.inputs if not part.batches else ():
+            mark = (part.folder, each.path, each.nbytes, each.fingerprint, flags)
+            if each.fingerprint and holder.setdefault(mark, path) is not path:
+                raise FileError(
+                    path,
+                    f"it holds {quoted(each.path)}, and so does {printable(str(holder[mark]))}; "
+                    "leave one of them out, because that input would count twice.",
+                )
 
 
 def check_unchanged(named: Sequence[Named]) -> None:

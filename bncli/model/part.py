@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 MOST_SHARDS = 1_000_000
 """More would be more than there are machines; a list of those that are missing stays small."""
-MOST_INPUTS = 100_000
-"""Inputs that a whole lists one by one, in some 10 MB."""
+MOST_INPUTS, LONGEST_LIST = 100_000, 1 << 22
+"""Inputs, and characters of their names, that a part lists one by one, in some 10 MB."""
+MOST_BYTES = 1 << 63
+"""More than all files of the world together."""
 
 MOST_SAID = 20
 """Shards that a sentence names one by one."""
@@ -155,11 +157,17 @@ def shards_said(shards: Sequence[int], n: int = 0) -> str:
     return f"shard{'s' * (len(shards) > 1)} {said}"
 
 
+def may_list(names: Sequence[str]) -> bool:
+    """Whether inputs of these names are no more than a file should list."""
+    return len(names) <= MOST_INPUTS and sum(map(len, names)) <= LONGEST_LIST
+
+
 def _inputs(parts: Sequence[Part]) -> tuple[PartInput, ...]:
     """All inputs, in order; none where they are more than a file should list."""
-    if sum(len(part.inputs) for part in parts) > MOST_INPUTS:
+    rows = sorted(row for part in parts for row in _rows(part))
+    if not all(part.inputs for part in parts) or not may_list([row[0] for row in rows]):
         return ()
-    return tuple(PartInput(*row) for row in sorted(row for part in parts for row in _rows(part)))
+    return tuple(PartInput(*row) for row in rows)
 
 
 def _rows(part: Part) -> list[tuple[str, int, str]]:
@@ -167,7 +175,7 @@ def _rows(part: Part) -> list[tuple[str, int, str]]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_BYTES
 
 
 def _is_texts(value: object) -> bool:

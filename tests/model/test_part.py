@@ -1,11 +1,12 @@
 """The record of a part: it comes back from JSON as it was, and nothing else does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bncli.model.part import Part, PartInput, part_beside, whole_of
+from bncli.model.part import Part, PartInput, may_list, part_beside, whole_of
 
 PART = Part(
     2,
@@ -40,6 +41,7 @@ def test_a_part_comes_back_from_json():
         {"call": "compute"},
         {"missing": [None]},
         {"digest": 7},
+        {"nbytes": 1 << 63},
     ],
 )
 def test_what_is_no_part_is_refused(change):
@@ -65,3 +67,11 @@ def test_the_whole_has_all_inputs_in_any_order():
 def test_a_ranks_part_lies_beside_the_whole():
     assert part_beside("a/s.npz", 3, 12) == str(Path("a/s.part-3-of-12.npz"))
     assert part_beside("s.v1.NPZ", 0, 1) == "s.v1.part-0-of-1.NPZ"
+
+
+def test_what_is_too_long_to_list_is_not_listed():
+    many = replace(PART, inputs=tuple(PartInput(f"{i}" * 9, 1, "") for i in range(60_000)))
+    assert whole_of([replace(many, k=0), many]).inputs == ()
+    assert whole_of([replace(many, k=0)]).inputs != ()
+    assert whole_of([PART, replace(PART, k=1, inputs=())]).inputs == ()
+    assert not may_list(["x" * (1 << 22), "y"])

@@ -57,13 +57,13 @@ def compute(
     )
     from bncli.commands.compute.saved import Saving
     from bncli.commands.compute.stored import stored_or_none
-    from bncli.loaders.patterns import expanded
+    from bncli.loaders.patterns import expanded, natural
     from bncli.sections.answer import scope_of
     from bncli.sections.judged_pass import judged_pass
 
     tolerance = comparison.tolerance
     saving = Saving(save_output, save_stats, per_batch)
-    specs = [file for spec in inputs for file in expanded([spec])]
+    specs = [file for spec in inputs for file in expanded([spec], natural)]
     stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
     task = None
     if scale.given:

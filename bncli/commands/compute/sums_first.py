@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import VALUES
 from bncli.arguments.shard import Shard, no_inputs, parse_shard
-from bncli.errors import UsageError
+from bncli.errors import FileError, UsageError
 from bncli.files.reading import current
 from bncli.files.save import THERE, check_new
 from bncli.light import dataclass
 from bncli.loaders import split_spec
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.parts import held_inputs, made_part
+from bncli.loaders.patterns import natural
 from bncli.model.part import Part
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Task:
         layer: LayerFlags,
         saving: Saving,
     ) -> Task:
-        """The task of this shard of the inputs, which are sorted."""
-        every = tuple(sorted(specs))
+        """The task of this shard of the inputs, which are sorted: 10.npy comes behind 9.npy."""
+        every = tuple(sorted(specs, key=natural))
         flags: dict[str, object] = {
             "--channel-axis": reading.channel_axis,
             "--dtype": reading.dtype.value if reading.dtype else None,
@@ -172,6 +173,13 @@ def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batc
         record = replace(held.part, number=part.number, nbytes=part.nbytes, digest=part.digest)
         same = record == held.part
         return Summed(replace(held, part=record), kept=same, new=False, read=False)
+    if held is not None and per_batch:
+        raise FileError(
+            str(task.target),
+            f"it holds {len(task.inputs) - len(rest)} of {len(task.inputs)} inputs, and "
+            "--per-batch keeps their order, so nothing can be added; remove it, or name another "
+            "file.",
+        )
     capture = _read(rest, part, reading, layer, per_batch=per_batch)
     if held is not None:
         capture = _with_held(capture, held, str(task.target))

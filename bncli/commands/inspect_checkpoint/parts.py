@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 COMMAND = "inspect-checkpoint"
 BEGINNING = (b'{"format_version"', b'{"charts"')
 """How a report of bncli begins without spaces, as it is written or with sorted keys."""
-LARGEST, MOST_MARKS, WIDTH = 1 << 27, 1 << 16, 6
+LARGEST, MOST_MARKS, WIDTH = 1 << 30, 1 << 16, 6
 """How many bytes a part may have, how many marks (`lean_json`), and in how many bytes one more: a
-layer takes some 1200 bytes, with its row for scripts."""
+layer takes some 2100 bytes, with its row for scripts."""
 
 
 def damaged(path: Path, fact: str) -> CorruptFileError:

@@ -175,3 +175,41 @@ def test_the_call_that_an_error_prints_repairs_it(run, save, shards, spoilt, sai
         Path("p1.npz").unlink()
     assert run(*shlex.split(call)).code == 0
     assert table(run("compute", "p*.npz", "-f", "json"))[0]["count"] == 420
+
+
+def test_an_input_counts_once(run, shards, save):
+    run("compute", "s0.npy", "s1.npy", "--save-stats", "a.npz", "-q")
+    run("compute", "s1.npy", "s2.npy", "--save-stats", "b.npz", "-q")
+    run("compute", "s2.npy", "--save-stats", "c.npz", "-q")
+    twice = run("compute", "a.npz", "b.npz")
+    assert twice.code == 2
+    assert "b.npz: it holds s1.npy, and so does a.npz; leave one of them out" in twice.stderr
+    assert run("compute", "a.npz", "c.npz").code == 0
+
+
+def test_batches_that_are_kept_in_order_are_not_added_to(run, shards):
+    flags = ("--per-batch", "--resume", "--save-stats", "r.npz")
+    assert run("compute", "s0.npy", "s2.npy", *flags).code == 0
+    added = run("compute", "s*.npy", *flags)
+    assert added.code == 2
+    assert "it holds 2 of 7 inputs, and --per-batch keeps their order" in added.stderr
+    assert run("compute", "s0.npy", "s2.npy", *flags).code == 0
+
+
+def test_batches_are_in_the_order_of_simulate_ema(run, save):
+    for i in range(12):
+        save(f"n{i}.npy", random(4 + i, 2, seed=i) + i)
+    run("compute", "n*.npy", "--per-batch", "--save-stats", "w.npz", "-q")
+    for k in range(5):
+        name = f"p{k}.npz"
+        run("compute", "n*.npy", "--shard", f"{k}/5", "--per-batch", "--save-stats", name, "-q")
+    parts = [f"p{k}.npz" for k in range(5)]
+    run("compute", *parts, "--save-stats", "m.npz", "-q")
+    direct, whole, merged = (
+        table(run("simulate-ema", name, "-f", "json"), "steps")
+        for name in ("n*.npy", "w.npz", "m.npz")
+    )
+    assert len(direct) == len(whole) == len(merged)
+    for one, two, three in zip(direct, whole, merged, strict=True):
+        assert two["running_mean"] == pytest.approx(three["running_mean"], rel=1e-12)
+        assert one["running_mean"] == pytest.approx(two["running_mean"], rel=1e-5)  # in float32
