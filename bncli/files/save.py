@@ -40,7 +40,8 @@ def replacing(
     `new` refuses a file that is there already, however late it came, and says `exists`. A file that
     was not there gets the permissions `mode`, as far as the umask lets it. `sync` waits until the
     bytes are on the disk, so that a power failure leaves the old file or the new one. Raises
-    FileError where the file cannot be written, or was read by this call.
+    FileError where the file cannot be written or was read by this call, and where a file elsewhere
+    has changed while it was read, so that nothing is made of two versions of it.
     """
     refuse_elsewhere(path)
     if current().has_read(path, renewing=True):  # whoever writes, and whatever was forgotten
@@ -63,6 +64,7 @@ def replacing(
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
+        current().check_unchanged()
         Path(name).chmod(_mode(target, mode))
         if new:
             _move_to_new(Path(name), target)
@@ -122,7 +124,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A folder that gets the name `folder` when the block ends well, and vanishes when not.
 
     The block fills it under another name. Raises FileError where that cannot be, with the name
-    that the file was to have.
+    that the file was to have, and where a file elsewhere has changed while it was read.
     """
     import shutil
     import tempfile
@@ -135,6 +137,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise FileError(folder, f"cannot be written ({error.strerror}).") from error
     try:
         yield made
+        current().check_unchanged()
         made.chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o777 & ~umask())
         with suppress(FileNotFoundError):
             target.rmdir()  # where it has to be empty, and Windows renames onto no other folder

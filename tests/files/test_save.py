@@ -219,6 +219,29 @@ def test_a_new_folder_never_takes_the_place_of_one_that_came_meanwhile(folder, t
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
+class Changed:
+    """Files elsewhere, one of which has changed."""
+
+    def check(self):
+        raise FileError("memory://x", "it changed")
+
+    def close(self):
+        pass
+
+
+def test_nothing_takes_its_place_where_what_was_read_has_changed(folder):
+    (folder / "old").write_bytes(b"old")
+    with reading() as call:
+        call.store = Changed()
+        for making in (replacing(folder / "old"), replacing(folder / "new", new=True)):
+            with pytest.raises(FileError, match="it changed"), making as stream:
+                stream.write(b"of two versions")
+        with pytest.raises(FileError, match="it changed"), new_folder(folder / "made") as made:
+            (made / "file").write_bytes(b"of two versions")
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert (folder / "old").read_bytes() == b"old"
+
+
 def test_a_link_to_an_empty_folder_stays_a_link(folder):
     (folder / "deep").mkdir()
     (folder / "link").symlink_to("deep")

@@ -8,7 +8,7 @@ from bncli.errors import FileError
 from bncli.files.remote.failures import explained
 from bncli.paths import RemotePath
 
-EXTRA = "pip install 'bncli[remote]', or pip install fsspec aiohttp"
+EXTRA = "python -m pip install fsspec aiohttp"
 PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
@@ -41,12 +41,12 @@ def file_system(path: RemotePath) -> tuple[Any, str]:
         raise FileError(path, f"a path of this kind needs fsspec: {EXTRA}.") from None
     scheme = path.scheme
     if scheme not in known_implementations and scheme not in registry:
-        raise FileError(path, f"'{scheme}' is no scheme that fsspec has a driver for.")
+        raise FileError(path, f"fsspec has no driver for {scheme}://.")
     try:
         system, inside = url_to_fs(path.url)
     except ImportError:
         package = PACKAGES.get(scheme)
-        what = f"pip install {package}" if package else "see fsspec's list of its drivers"
+        what = f"python -m pip install {package}" if package else "see fsspec's list of its drivers"
         raise FileError(path, f"the driver for {scheme}:// is not installed: {what}.") from None
     except Exception as error:  # noqa: BLE001 (whatever a driver raises)
         raise explained(path, error) from None

@@ -58,9 +58,13 @@ class RemoteFile:
     def check(self) -> None:
         """Raise FileError where it is not what it was when its first byte was read."""
         if self.fetched:
-            self.fetched = False
-            now = self._asked(self.transport.state)
-            self._asked(lambda: self.state.check(now))
+            self.fetched = False  # first, for another thread may fetch meanwhile
+            try:
+                now = self._asked(self.transport.state)
+                self._asked(lambda: self.state.check(now))
+            except FileError:
+                self.fetched = True  # nothing else that is made of it may pass
+                raise
 
     def _fetch(self, start: int, stop: int) -> bytes:
         self.fetched = True
@@ -268,7 +272,7 @@ class Store:
                 every: dict[str, dict[str, Any]] = system.glob(inside, detail=True)
             except ValueError:
                 raise FileError(
-                    path, "it is no pattern of fsspec's; ** stands for whole folders alone."
+                    path, "fsspec does not take this pattern; ** stands for whole folders alone."
                 ) from None
             names = sorted(name for name, info in every.items() if info["type"] != "directory")
             return {name: every[name].get("size") for name in names}

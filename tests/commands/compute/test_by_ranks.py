@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.commands.samples import random
+from tests.files.remote.web_server import web_server
 from tests.process.ranks import launch
 from tests.process.ranks.launch import Group, environment, free_port, ranks
 
@@ -110,6 +111,21 @@ def test_a_rank_that_fails_leaves_the_others_parts_and_resume_reads_them_no_more
     done = start(2, *call, "--resume", constants=counting).done()  # of any number of ranks
     assert [each.code for each in done] == [0, 0]
     assert "whole.npz holds all inputs already" in done[0].stdout
+
+
+def test_no_rank_makes_a_part_of_two_versions_of_a_file(shards, start):
+    files = {f"/{name}": Path(name).read_bytes() for name in ("s0.npy", "s1.npy")}
+    with web_server(files=files) as server:
+
+        def change(_):
+            server.etag = f'"{len(server.asked)}"'
+
+        server.on_request = change
+        urls = [f"{server.url}{name}" for name in files]
+        done = start(2, "compute", *urls, "--distributed", "--save-stats", "whole.npz").done()
+    assert [each.code for each in done] == [2, 2]
+    assert "it changed while bncli was reading it" in "".join(each.stderr for each in done)
+    assert not [*Path().glob("whole*")]
 
 
 def test_more_ranks_than_inputs(run, save, start):

@@ -72,7 +72,7 @@ def test_checkpoints_by_a_pattern(run, memory, state):
     result = run("inspect-checkpoint", "memory://run/**/*.pt::1", "-f", "json")
     assert [row["name"] for row in result.report["tables"]["layers"]] == ["1", "1"]
     code, _, err = run("inspect-checkpoint", "memory://run/**.pt")
-    assert (code, "no pattern" in err) == (2, True)
+    assert (code, "does not take this pattern" in err) == (2, True)
     code, out, err = run("inspect-checkpoint", "memory://run/*.bin")
     assert (code, out) == (2, "")
     assert err == "bncli: memory://run/*.bin: no file fits this pattern.\n"
@@ -104,6 +104,34 @@ def test_a_changed_file_is_refused(run, state):
         code, out, err = run("inspect-checkpoint", f"{server.url}/net.pt")
     assert (code, out) == (2, "")
     assert "it changed while bncli was reading it" in err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--save-stats", "made.npz"),
+        ("--save-output", "made.npy"),
+        ("--shard", "0/1", "--save-stats", "new.npz"),
+    ],
+)
+def test_nothing_is_made_of_two_versions_of_a_file(run, folder, memory, x, monkeypatch, flags):
+    memory.pipe("/x.npy", npy(x))
+    plain = type(memory).cat_file
+
+    def rewritten(self, *args, **kwargs):
+        data = plain(self, *args, **kwargs)
+        memory.pipe("/x.npy", npy(x + 9))
+        return data
+
+    monkeypatch.setattr(type(memory), "cat_file", rewritten)  # each thread has an instance
+    for name in ("made.npz", "made.npy"):
+        Path(name).write_bytes(b"before")
+    before = sorted(path.name for path in Path().iterdir())
+    code, out, err = run("compute", "memory://x.npy", *flags)
+    assert (code, out) == (2, "")
+    assert "memory://x.npy: it changed while bncli was reading it" in err
+    assert sorted(path.name for path in Path().iterdir()) == before
+    assert all(Path(name).read_bytes() == b"before" for name in ("made.npz", "made.npy"))
 
 
 def test_without_ranges_it_is_downloaded(run, x, tmp_path, monkeypatch):

@@ -106,8 +106,14 @@ def test_several_files_are_checked_together(memory):
     store.check()
     store.file(as_path("memory://b")).fetched = True
     memory.pipe("/b", b"124")
-    with pytest.raises(FileError, match=r"memory://b: it changed"):
-        store.check()
+    for _ in range(2):  # and it stays so
+        with pytest.raises(FileError, match=r"memory://b: it changed"):
+            store.check()
+
+
+def test_a_pattern_that_is_refused(memory):
+    with pytest.raises(FileError, match="fsspec does not take this pattern"):
+        Store().fitting(as_path("memory://run/a**b"))
 
 
 def test_a_thread_of_a_call_knows_what_the_call_knows(call):
