@@ -28,11 +28,12 @@ class RankTensor:
 
 @dataclass(frozen=True, slots=True)
 class RankDifference:
-    """A tensor that is not on all ranks what it is on rank 0.
+    """A tensor that some ranks have in another way than rank 0.
 
-    `layer` has it under `name`. `ranks` are those that differ, and `what` is how the first of them
-    does: "values", "dtype", "shape", or "missing" where one of the two has no such tensor. `apart`
-    is the largest absolute difference of the values on any rank, None where it is not known.
+    `layer` has it under `name`. `ranks` are those that differ in the same way, `what`: "values",
+    "dtype", "shape", "missing" where they have no such tensor, or "added" where rank 0 has none.
+    `apart` is the largest absolute difference of the values on any of them, None where it is not
+    known.
     """
 
     layer: str
@@ -43,32 +44,34 @@ class RankDifference:
 
 
 def differences(states: Mapping[int, Mapping[str, RankTensor]]) -> list[RankDifference]:
-    """In which tensors the states of ranks, each by the tensors' names, differ from rank 0's."""
+    """In which tensors the states of ranks, each by the tensors' names, differ from rank 0's.
+
+    A tensor comes once for each way in which ranks have another.
+    """
     first = states[0]
     names = dict.fromkeys(name for state in states.values() for name in state)
     found = []
     for name in names:
         mine = first.get(name)
-        others = {
-            rank: what
-            for rank, state in states.items()
-            if (what := _difference(mine, state.get(name)))
-        }
-        if others:
-            layer, _, leaf = name.rpartition(".")
-            apart = [_apart(mine, states[rank].get(name)) for rank in others]
+        others: dict[str, list[int]] = {}
+        for rank, state in states.items():
+            if what := _difference(mine, state.get(name)):
+                others.setdefault(what, []).append(rank)
+        layer, _, leaf = name.rpartition(".")
+        for what, ranks in others.items():
+            apart = [_apart(mine, states[rank].get(name)) for rank in ranks]
             known = [each for each in apart if each is not None]
-            what = next(iter(others.values()))
-            found.append(
-                RankDifference(layer, leaf, tuple(others), what, max(known) if known else None)
-            )
+            largest = max(known) if known else None
+            found.append(RankDifference(layer, leaf, tuple(ranks), what, largest))
     return found
 
 
 def _difference(mine: RankTensor | None, other: RankTensor | None) -> str:
     """How another tensor is not this one, "" where it is."""
-    if mine is None or other is None:
-        return "" if mine is other else "missing"
+    if mine is None:
+        return "" if other is None else "added"
+    if other is None:
+        return "missing"
     for key in ("dtype", "shape"):
         if getattr(mine, key) != getattr(other, key):
             return key

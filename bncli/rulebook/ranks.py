@@ -35,12 +35,7 @@ RANKS_DIFFER = Rule(
     "distributed run is for, and not in their parameters and buffers.",
 )
 
-HOW = {
-    "values": "other values",
-    "dtype": "another dtype",
-    "shape": "another shape",
-    "missing": "no such tensor, or one that rank 0 does not have,",
-}
+HOW = {"values": "other values", "dtype": "another dtype", "shape": "another shape"}
 
 
 def rank_findings(found: Sequence[RankDifference]) -> list[Finding]:
@@ -51,21 +46,35 @@ def rank_findings(found: Sequence[RankDifference]) -> list[Finding]:
     return [_finding(layer, tensors) for layer, tensors in layers.items()]
 
 
-def _finding(layer: str, tensors: Sequence[RankDifference]) -> Finding:
-    names = [each.name for each in tensors]
-    ranks = sorted({rank for each in tensors for rank in each.ranks})
-    apart = [each.apart for each in tensors if each.apart is not None]
-    said = examples([str(rank) for rank in ranks], 8).replace("'", "")
-    has = f"rank {said} has" if len(ranks) == 1 else f"ranks {said} have"
-    how = next(iter(dict.fromkeys(HOW[each.what] for each in tensors)))
-    far = f", up to {max(apart):.3g} apart" if apart else ""
+def _finding(layer: str, found: Sequence[RankDifference]) -> Finding:
+    alike: dict[tuple[str, tuple[int, ...]], list[RankDifference]] = {}
+    for each in found:
+        alike.setdefault((each.what, each.ranks), []).append(each)
+    apart = [each.apart for each in found if each.apart is not None]
     return RANKS_DIFFER.finding(
         layer,
-        f"{has} {how} in {examples(names)} than rank 0{far}",
+        "; ".join(_clause(*key, group) for key, group in alike.items()),
         {
-            "tensors": names,
-            "ranks": ranks,
-            "differs_in": tensors[0].what,
+            "tensors": list(dict.fromkeys(each.name for each in found)),
+            "ranks": sorted({rank for each in found for rank in each.ranks}),
+            "differs_in": [
+                [what, [each.name for each in group], list(ranks)]
+                for (what, ranks), group in alike.items()
+            ],
             "max_abs_diff": max(apart) if apart else None,
         },
     )
+
+
+def _clause(what: str, ranks: tuple[int, ...], tensors: Sequence[RankDifference]) -> str:
+    """What these ranks have in another way than rank 0, in the same tensors."""
+    said = examples([str(rank) for rank in ranks], 8).replace("'", "")
+    has = f"rank {said} has" if len(ranks) == 1 else f"ranks {said} have"
+    names = examples([each.name for each in tensors])
+    if what == "missing":
+        return f"{has} no {names}, which rank 0 has"
+    if what == "added":
+        return f"{has} {names}, which rank 0 does not have"
+    apart = max((each.apart for each in tensors if each.apart is not None), default=0)
+    far = f", up to {apart:.3g} apart" if apart else ""
+    return f"{has} {HOW[what]} in {names} than rank 0{far}"

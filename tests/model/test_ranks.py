@@ -39,8 +39,14 @@ def test_what_else_may_differ():
     found = {each.name: (each.what, each.apart) for each in differences_of([first, second])}
     assert found == {
         "x": ("shape", None), "y": ("dtype", 0.0), "z": ("missing", None),
-        "w": ("values", None), "more": ("missing", None),
+        "w": ("values", None), "more": ("added", None),
     }  # fmt: skip
+
+
+def test_a_tensor_that_differs_in_several_ways_comes_for_each():
+    states = [{"w": tensor([1])}, {"w": tensor([1], 1, "float64")}, {"w": tensor([3], 2)}, {}]
+    found = [(each.what, each.ranks, each.apart) for each in differences_of(states)]
+    assert found == [("dtype", (1,), 0.0), ("values", (2,), 2.0), ("missing", (3,), None)]
 
 
 def test_a_tensor_without_bytes_is_compared_by_its_shape():

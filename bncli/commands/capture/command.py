@@ -110,7 +110,8 @@ def _differing(found: list[RankDifference], model: str) -> Report:
     from bncli.rulebook.ranks import rank_findings
 
     layers = list(dict.fromkeys(each.layer for each in found))
-    why = f"{counted(len(layers), 'module')} of {model} differ between the ranks"
+    differ = "differs" if len(layers) == 1 else "differ"
+    why = f"{counted(len(layers), 'module')} of {model} {differ} between the ranks"
     nothing = _nothing(f"{why}, so nothing was captured", {})
     return replace(
         nothing,
@@ -180,7 +181,10 @@ def _report(seen: Capture, model: str, saved: str | None, shard: Mapping[str, Va
     verdict = f"{counted(len(seen.norms), 'layer')} captured; --save-stats FILE.npz keeps them"
     if saved is not None:
         size = size_of(Path(saved).stat().st_size)
-        verdict = f"saved to {saved} ({size}); bncli diagnose {saved} judges it"
+        use = f"bncli diagnose {saved} judges it"
+        if seen.part.n > 1:
+            use = "bncli diagnose PARTS judges it together with the other parts"
+        verdict = f"saved to {saved} ({size}); {use}"
     return Report(
         command="capture",
         facts={**live_facts(seen), "saved_stats": saved, **shard},

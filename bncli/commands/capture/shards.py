@@ -117,11 +117,11 @@ class Task:
         code = code_name(self.model)
         file = None if code is None else code_file(code)
         if code is not None and file is not None:
-            given[code.where] = described([file])
+            given[f"code {code.where}"] = described([file])
         if flags.checkpoint is not None:
             path = split_spec(flags.checkpoint)[0]
             given["--checkpoint"] = flags.checkpoint
-            given[path.name] = described(_checkpoint_files(path))
+            given[f"checkpoint {path.name}"] = described(_checkpoint_files(path))
         return given
 
 

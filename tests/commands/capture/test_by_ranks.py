@@ -144,7 +144,9 @@ def test_weights_that_differ_are_found(user, start):
     call = (f"{user}:net", "--arg=other=weights", f"--data={user}:loader")
     done = start(2, *call, "-f", "json")
     assert [each.code for each in done] == [1, 1]
-    (found,) = json.loads(done[0].stdout)["findings"]
+    report = json.loads(done[0].stdout)
+    assert "1 module of small_code.py:net differs between the ranks" in report["verdict"]
+    (found,) = report["findings"]
     assert (found["subject"], found["evidence"]["tensors"]) == ("conv1", ["weight"])
     healthy = start(2, f"{user}:net", f"--data={user}:loader", "-f", "json")
     assert [each.code for each in healthy] == [0, 0]

@@ -222,11 +222,26 @@ def test_parts_of_other_weights_or_code_are_refused(run, small, code):
     state = {key: value * 2 for key, value in net.state_dict().items()}
     torch.save(state, "net.pth")
     result = run("diagnose", first, part_of(run, 1, 2))
-    assert (result.code, "made with net.pth of " in result.stderr) == (2, True)
+    assert (result.code, "made with checkpoint net.pth of " in result.stderr) == (2, True)
     torch.save(net.state_dict(), "net.pth")
     code("net.py", "from tests.live.small import Net\n# changed\n")
     result = run("diagnose", first, part_of(run, 1, 2, name="other{}.npz"))
-    assert (result.code, "made with net.py of " in result.stderr) == (2, True)
+    assert (result.code, "made with code net.py of " in result.stderr) == (2, True)
+
+
+def test_a_checkpoint_that_is_called_like_the_code_does_not_hide_it(run, small, folder):
+    (folder / "net").mkdir()
+    torch.save(small[0].state_dict(), "net/model.pth")
+    call = ("capture", "net:Net", "--checkpoint=net", "--data=x*.npy", "--shard=0/2", "-q")
+    run(*call, "--save-stats=p0.npz")
+    assert {"code net", "checkpoint net"} < set(open_statistics("p0.npz").part.flags)
+
+
+def test_a_part_is_not_said_to_be_judged_alone(run, small):
+    call = ("capture", *SMALL, "--shard=0/2", "--save-stats")
+    said = run(*call, "c0.npz").stdout.splitlines()[-1]
+    assert said.startswith("saved to c0.npz (")
+    assert said.endswith("; bncli diagnose PARTS judges it together with the other parts")
 
 
 # ---------------------------------------------------------------------------- resuming
@@ -263,8 +278,8 @@ def test_a_whole_is_resumed_too(run, small):
         (["--batches=3"], "it was made without --batches, but"),
         ("x1.npy", "x1.npy has changed since it was read"),
         ("x9.npy", "it is of 4 batches, and the data have other files"),
-        ("net.py", "it was made with net.py of "),
-        ("net.pth", "it was made with net.pth of "),
+        ("net.py", "it was made with code net.py of "),
+        ("net.pth", "it was made with checkpoint net.pth of "),
     ],
 )
 def test_what_is_not_the_same_is_not_resumed(run, small, change, said):
