@@ -26,6 +26,7 @@ LONGEST_HEADER = 1 << 16
 MOST_AXES = 32
 
 _KEY = re.compile(r"""\s*(['"])(descr|fortran_order|shape)\1\s*:\s*""", re.ASCII)
+_COMMA = re.compile(r"\s*,?")
 _VALUES = {
     "descr": re.compile(r"""(['"])(?P<value>[^'"\\]*)\1"""),
     "fortran_order": re.compile(r"(?P<value>True|False)"),
@@ -195,7 +196,7 @@ def _fields(text: str) -> dict[str, str] | None:
         if value is None or name in fields:
             return None
         fields[name], at = value["value"], value.end()
-        comma = re.compile(r"\s*,?").match(text, at, end)
+        comma = _COMMA.match(text, at, end)
         at = comma.end() if comma else at
     return fields if len(fields) == 3 and not text[at:end].strip() else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
@@ -52,7 +53,7 @@ def open_tensors(source: Source) -> TensorFile:
     stems = (name.removesuffix(".npy") for name in archive.members if _is_array(name))
     names = jax_trees.plain_names(stems)
     tensors = {}
-    source.announce(_begins(archive))
+    source.announce(begins(archive))
     for member in archive.members.values():
         if not _is_array(member.name):
             continue
@@ -67,7 +68,7 @@ def open_tensors(source: Source) -> TensorFile:
     return TensorFile(source.path, "npz", tensors, modules, skipped, layers)
 
 
-def _begins(archive: ZipArchive) -> Iterator[tuple[int, int]]:
+def begins(archive: ZipArchive) -> Iterator[tuple[int, int]]:
     """Where the headers of all arrays are, as ranges; of small arrays all is read at once."""
     for member in archive.members.values():
         if _is_array(member.name):
@@ -109,13 +110,33 @@ def _tensor(source: Source, archive: ZipArchive, member: Member, name: str) -> T
             name, source.path, header.shape, "object", header.strides, None,
             f"it holds {header.problem}",
         )  # fmt: skip
+    _check_length(source.path, member, header)
+    return TensorRef(name, source.path, header.shape, header.dtype, header.strides, storage)
+
+
+def read_array(archive: ZipArchive, member: Member) -> tuple[Header, bytes]:
+    """The header of a member that is an array, and all of its bytes, read and inflated once.
+
+    The elements begin at `Header.start`. There are no bytes where they cannot be had. Raises
+    CorruptFileError.
+    """
+    if problem := archive.problem(member):
+        return Header((), "object", "little", False, 0, problem), b""
+    data = archive.bytes_of(member, member.size)
+    header = parse_header(archive.path, lambda n: data[:n], member.name)
+    if not header.problem:
+        _check_length(archive.path, member, header)
+    return header, data
+
+
+def _check_length(path: Path, member: Member, header: Header) -> None:
+    """Raise CorruptFileError where the member is shorter than its header says."""
     if header.start + header.nbytes > member.size:
         raise CorruptFileError(
-            source.path,
+            path,
             f"{quoted(member.name)}: its header promises {header.nbytes} bytes of elements, but"
             f" {member.size - header.start} are there; save it again.",
         )
-    return TensorRef(name, source.path, header.shape, header.dtype, header.strides, storage)
 
 
 def _nbytes(header: Header) -> int:

@@ -16,7 +16,7 @@ from typing import Literal
 from bncli.errors import CorruptFileError, UnsupportedFileError
 from bncli.files.file_bytes import Checksum, FileBytes, unlike_checksum
 from bncli.files.reading import current, open_again
-from bncli.light import dataclass
+from bncli.light import dataclass, filler
 from bncli.loaders.names import quoted
 from bncli.report import printable
 
@@ -28,6 +28,8 @@ DEFLATE_RATIO = 1032
 BOMB_SIZE = 1 << 28
 BOMB_RATIO = 100
 """A member larger than BOMB_SIZE may not be more than BOMB_RATIO times its compressed bytes."""
+AT_ONCE = 1 << 16
+"""A member of no more compressed bytes is inflated in one go."""
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -64,6 +66,9 @@ class Member:
     def least(self) -> int:
         """Where its bytes begin if nothing more stands in its local header than must."""
         return self.header + _LOCAL.size + len(self.raw_name)
+
+
+_member = filler(Member)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,18 @@ class Packed:
             raise self._corrupt()
         if self.crc not in {None, crc}:
             raise unlike_checksum(self.path, self.name)
+
+    def of(self, packed: bytes) -> bytes:
+        """All of the member's bytes, from the compressed ones. Raises as `chunks`."""
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self.size + 1)
+        except zlib.error:
+            raise self._corrupt() from None
+        if len(data) != self.size:
+            raise self._corrupt()
+        if self.crc not in {None, zlib.crc32(data)}:
+            raise unlike_checksum(self.path, self.name)
+        return data
 
     def read(self) -> bytearray:
         """All of the member's bytes, as a buffer that grows with what really comes."""
@@ -234,7 +251,10 @@ class ZipArchive:
                 f" {most} that bncli reads.",
             )
         if member.method == DEFLATED:
-            return bytes(self.packed(member).read())
+            packed = self.packed(member)
+            if member.packed <= AT_ONCE:
+                return packed.of(self._read(packed.offset, member.packed))
+            return bytes(packed.read())
         offset, crc = self.offset(member), self.crc(member)
         data = self._read(offset, member.size)
         if crc not in {None, zlib.crc32(data)}:
@@ -337,9 +357,11 @@ class ZipArchive:
         except UnicodeDecodeError:
             name = raw_name.decode("cp437")
         encrypted, described, folder = bool(flags & 1), bool(flags & 8), bool(attributes & 0x10)
-        return Member(
-            name, raw_name, method, encrypted, crc, packed, size, header, entry, described, folder
-        ), at
+        return _member(
+            name=name, raw_name=raw_name, method=method, encrypted=encrypted, crc=crc,
+            packed=packed, size=size, header=header, entry=entry, described=described,
+            folder=folder,
+        ), at  # fmt: skip
 
     def _wide_fields(self, extra: bytes) -> tuple[int, int, int]:
         """The three 64-bit numbers of an entry; those that are not there are impossible sizes."""

@@ -154,3 +154,32 @@ def test_the_bytes_of_a_member_within_a_bound(method, tmp_path):
         archive = source.archive
         with pytest.raises(CorruptFileError, match="a does not match its checksum"):
             archive.bytes_of(archive.members["a"], 5)
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 16])
+@pytest.mark.parametrize("change", ["", "cut", "longer", "flipped", "checksum"])
+def test_compressed_bytes_are_checked_however_they_are_inflated(
+    at_once, change, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("bncli.loaders.zip_archive.AT_ONCE", at_once)
+    data = bytes(range(256)) * 40
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    given = {"cut": data[:-1], "longer": data + b"x", "flipped": b"\1" + data[1:]}.get(change, data)
+    packed = packer.compress(given) + packer.flush()
+    crc = zlib.crc32(data) ^ (change == "checksum")
+    name = b"a"
+    sizes = (crc, len(packed), len(data), 1, 0)
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, *sizes)
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, 0)
+    start = len(local) + 1 + len(packed)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry) + 1, start, 0)
+    path = tmp_path / "a.zip"
+    path.write_bytes(local + name + packed + entry + name + end)
+    with open_source(path) as source:
+        archive = source.archive
+        if not change:
+            assert archive.bytes_of(archive.members["a"], 1 << 20) == data
+            return
+        said = "checksum" if change in {"flipped", "checksum"} else "does not decompress to the"
+        with pytest.raises(CorruptFileError, match=said):
+            archive.bytes_of(archive.members["a"], 1 << 20)

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bncli.errors import TensorError
 from bncli.light import dataclass, np
+from bncli.loaders.npz import read_array
 from bncli.loaders.statistics.fields import damaged
-from bncli.model import TensorRef
 from bncli.model.capture import Capture, InputSums, Propagation, WatchedLayer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bncli.loaders.zip_archive import ZipArchive
 
 NUMBERS = tuple(item.name for item in fields(InputSums) if item.type == "int")
 """What a layer has one whole number of, whatever its channels."""
@@ -137,24 +139,34 @@ class Columns:
     """
 
     path: Path
-    tensors: Mapping[str, TensorRef]
+    archive: ZipArchive
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the file has an array of this name."""
+        return f"{name}.npy" in self.archive.members
 
     def take(self, name: str, shape: tuple[int | None, ...], *dtypes: str) -> NDArray[Any]:
         """An array of this shape, None standing for any size, and of one of these dtypes."""
-        if name not in self.tensors:
+        if name not in self:
             raise damaged(self.path, f"its array {name} is missing")
-        ref = self.tensors[name]
-        fits = len(ref.shape) == len(shape) and all(
-            wanted in {None, size} for size, wanted in zip(ref.shape, shape, strict=True)
+        header, data = read_array(self.archive, self.archive.members[f"{name}.npy"])
+        fits = len(header.shape) == len(shape) and all(
+            wanted in {None, size} for size, wanted in zip(header.shape, shape, strict=True)
         )
         if not fits:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise damaged(
-                self.path, f"its array {name} has shape {list(ref.shape)}, not [{wanted}]"
+                self.path, f"its array {name} has shape {list(header.shape)}, not [{wanted}]"
             )
-        if ref.dtype not in dtypes:
-            raise damaged(self.path, f"its array {name} is {ref.dtype}, not {' or '.join(dtypes)}")
-        return ref.read()
+        if header.dtype not in dtypes:
+            what = f"{header.dtype}, not {' or '.join(dtypes)}"
+            raise damaged(self.path, f"its array {name} is {what}")
+        dtype = np.dtype(header.dtype).newbyteorder(header.byteorder)
+        if not header.numel:
+            return np.empty(header.shape, header.dtype)
+        array = np.frombuffer(data, dtype, header.numel, header.start)
+        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+        return array.reshape(header.shape, order=order).astype(header.dtype, copy=False)
 
     def check_layers(self, layers: Sequence[WatchedLayer]) -> None:
         """Check that every channel belongs to the layer that the header says."""
@@ -181,7 +193,7 @@ class Columns:
         arrays = {
             name: take(name, total, "float64")
             for name in FLOATS
-            if name not in LATER or f"{propagation.value}/{name}" in self.tensors
+            if name not in LATER or f"{propagation.value}/{name}" in self
         }
         arrays |= {name: take(name, total, "int64") for name in COUNTS}
         return [

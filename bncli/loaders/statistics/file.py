@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, UsageError
 from bncli.files.held import HeldPath
 from bncli.files.save import THERE, check_writable, refuse_overwriting, replacing
 from bncli.light import np
 from bncli.loaders import npz
-from bncli.loaders.interface import check_regular, open_source
+from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.registry import STATISTICS
 from bncli.loaders.statistics.columns import Columns, columns
 from bncli.loaders.statistics.fields import LARGEST, parsed
@@ -29,6 +29,9 @@ LEVEL = 1
 """How hard the arrays are packed: what packs at all is mostly zeros, which any level finds."""
 PACKED = 1 << 22
 """Arrays of more bytes are stored as they are: packing takes time, and no honest file is a bomb."""
+
+SMALL = 1 << 22
+"""A file of no more bytes is read as a whole."""
 
 
 def check_statistics_path(path: str, flag: str = "--save-stats") -> None:
@@ -90,7 +93,8 @@ def open_statistics(path: Path | str) -> Capture:
         path = as_path(path)
         check_regular(path)
     try:
-        with open_source(path) as source:
+        with open_source(path) as opened:
+            source = _at_hand(opened)
             archive = source.archive
             if archive is None or not source.is_statistics:
                 raise UnsupportedFileError(
@@ -99,12 +103,20 @@ def open_statistics(path: Path | str) -> Capture:
                     "with --save-stats.",
                 )
             _check_total(path, archive)
+            source.announce(npz.begins(archive))
             header = parsed(path, archive.bytes_of(archive.members[STATISTICS], LARGEST))
             check_version(header)
-            tensors = npz.open_tensors(source).tensors
-        return capture_of(header, Columns(path, tensors))
+            return capture_of(header, Columns(path, archive))
     except MemoryError as error:
         raise FileError(path, "there is not enough memory to read it.") from error
+
+
+def _at_hand(source: Source) -> Source:
+    """The same file with all of its bytes in memory, where it is small: one read for all arrays."""
+    if source.size > SMALL:
+        return source
+    data = BytesIO(source.read(0, source.size))
+    return Source(source.path, cast("FileIO", data))  # alike in all that reading takes
 
 
 def _check_total(path: Path, archive: ZipArchive) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cmp_to_key
+from itertools import zip_longest
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +68,7 @@ def check_alike(paths: Sequence[Path | str], captures: Sequence[Capture]) -> Non
 
 def merged(captures: Sequence[Capture]) -> Capture:
     """Captures of the same layers as one, the same bits for any order of them."""
-    captures = _trained(sorted(captures, key=_content))
+    captures = _trained(sorted(captures, key=cmp_to_key(_order)))
     first = captures[0]
     rounds = [capture.rounds for capture in captures if capture.rounds is not None]
     return Capture(
@@ -231,17 +233,26 @@ def _json(value: Any) -> str:
     return json.dumps(plain(value), sort_keys=True)
 
 
-def _content(capture: Capture) -> tuple[Any, ...]:
-    """What captures of the same layers differ in, to sort by."""
-    arrays: list[NDArray[Any]] = []
+def _order(one: Capture, other: Capture) -> int:
+    """Which of two captures of the same layers comes first, by what they differ in."""
+    for mine, theirs in zip_longest(_content(one), _content(other)):
+        if mine != theirs:
+            return -1 if theirs is None or (mine is not None and mine < theirs) else 1
+    return 0
+
+
+def _content(capture: Capture) -> Iterator[Any]:
+    """What captures of the same layers differ in, to sort by, one after the other."""
+    yield capture.shard
+    yield _json(capture.source)
     for layer in capture.layers:
         for propagation in Propagation:
-            sums = layer.seen.get(propagation)
-            arrays += (
-                [] if sums is None else [np.asarray(getattr(sums, f.name)) for f in fields(sums)]
-            )
-    arrays += [array for table in capture.per_batch.values() for array in table.values()]
-    return (*capture.shard, _json(capture.source), *(array.tobytes() for array in arrays))
+            if sums := layer.seen.get(propagation):
+                for field in fields(sums):
+                    yield np.asarray(getattr(sums, field.name)).tobytes()
+    for table in capture.per_batch.values():
+        for array in table.values():
+            yield array.tobytes()
 
 
 def _output_content(part: OutputSums) -> tuple[Any, ...]:

@@ -321,9 +321,32 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(small):
             open_statistics(small)
 
 
+def test_arrays_in_another_order_of_bytes_and_axes_are_the_same_numbers(path):
+    capture = odd_capture()
+    write_statistics(path, capture)
+    kept = members(path)
+    for name, data in kept.items():
+        if name.endswith(".npy"):
+            values = np.load(io.BytesIO(data))
+            kept[name] = array(np.asfortranarray(values.astype(values.dtype.newbyteorder(">"))))
+    path.write_bytes(zipped(kept))
+    found = open_statistics(path)
+    assert unlike(found, capture) is None
+    assert found.layers[0].seen[TRAINING].min.dtype.isnative
+
+
+def test_a_file_too_large_to_be_held_is_read_the_same(small, monkeypatch):
+    whole = open_statistics(small)
+    monkeypatch.setattr("bncli.loaders.statistics.file.SMALL", 0)
+    assert unlike(open_statistics(small), whole) is None
+
+
 @pytest.mark.parametrize("checksum", [True, False])
-def test_flipped_bytes_give_an_error_or_numbers(small, checksum):
+@pytest.mark.parametrize("held", [True, False])
+def test_flipped_bytes_give_an_error_or_numbers(small, checksum, held, monkeypatch):
     """With checksums the error, or the same numbers; without them never anything else."""
+    if not held:
+        monkeypatch.setattr("bncli.loaders.statistics.file.SMALL", 0)
     whole, written = small.read_bytes(), open_statistics(small)
     dice = random.Random(5)
     for _ in range(150):
