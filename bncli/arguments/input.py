@@ -12,7 +12,7 @@ from bncli.light import dataclass, np
 from bncli.loaders import open_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -110,13 +110,19 @@ class Input:
         self, *, sample_axis: int | None = None, threads: int | None = None
     ) -> list[ChannelStats]:
         """The statistics of each tensor, with a progress bar; see `bncli.moments.channel_stats`."""
+        return list(self.each_statistics(sample_axis=sample_axis, threads=threads))
+
+    def each_statistics(
+        self, *, sample_axis: int | None = None, threads: int | None = None
+    ) -> Iterator[ChannelStats]:
+        """The same, one after the other."""
         from bncli.moments import channel_stats
         from bncli.process.progress import progress
 
         total = sum(tensor.numel for tensor in self.tensors)
         with progress("statistics", total * self.itemsize) as advance:
-            return [
-                channel_stats(
+            for tensor in self.tensors:
+                yield channel_stats(
                     tensor,
                     self.channel_axis,
                     dtype=self.dtype if tensor.dtype != self.dtype else None,
@@ -124,8 +130,6 @@ class Input:
                     threads=threads,
                     advance=advance,
                 )
-                for tensor in self.tensors
-            ]
 
     def pooled(self) -> NDArray[Any]:
         """All values as one array: the tensor, or the shards one after the other on axis 0.

@@ -132,12 +132,13 @@ def stored_batch_findings(
     running: RunningStats,
     weight: FloatArray | None,
     settings: BatchNormSettings,
-    parts: Sequence[ChannelStats],
+    parts: Sequence[ChannelStats] | SampleSums,
     sorted_ones: NDArray[Any] | None,
 ) -> list[Finding]:
     """Whether the batch `stats`, whose samples are known, differs from what evaluation uses.
 
-    It came as one input or several, `parts`. `sorted_ones` (num_features,) is the mask of channels
+    It came as one input or several, `parts`, or as the sums over these, each taken as one sample.
+    `sorted_ones` (num_features,) is the mask of channels
     in which the inputs are not shuffled: there the inputs, and not their samples, are independent
     of each other.
     """
@@ -182,18 +183,22 @@ def _noise(
     stats: ChannelStats,
     running_var: FloatArray,
     momentum: float | None,
-    parts: Sequence[ChannelStats],
+    parts: Sequence[ChannelStats] | SampleSums,
     sorted_ones: NDArray[Any] | None,
 ) -> _Noise:
     """What chance leaves, by samples; in the channels `sorted_ones`, by the inputs `parts`."""
+    from bncli.model.samples import SampleSums
+
     assert stats.samples is not None
     # The variance of a moving average of independent batches, over that of one of them.
     moving = momentum / (2 - momentum) if momentum is not None and 0 < momentum < 2 else 0.0
-    size = min(stats.samples.number / len(parts), LARGEST_BATCH)
+    number = parts.number if isinstance(parts, SampleSums) else len(parts)
+    size = min(stats.samples.number / number, LARGEST_BATCH)
     noise = _Noise.of(stats, running_var, stats.samples, moving / size)
     if sorted_ones is None or not sorted_ones.any():
         return noise
-    return _Noise.of(stats, running_var, _inputs(stats, parts), moving).where(sorted_ones, noise)
+    inputs = parts if isinstance(parts, SampleSums) else _inputs(stats, parts)
+    return _Noise.of(stats, running_var, inputs, moving).where(sorted_ones, noise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from bncli.light import dataclass, np
 from bncli.running_stats.chance import f_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,6 +94,26 @@ class FRatio:
                 for count in (sums.at_min, sums.at_max)
             ]
             if min(chances) > CHANCE:
+                found.sure[channel] = np.nan
+        return found
+
+    @classmethod
+    def of_folded(
+        cls,
+        between: FloatArray,
+        squares: FloatArray,
+        least: FloatArray,
+        number: FloatArray,
+        means: Mapping[int, FloatArray],
+    ) -> FRatio:
+        """As `of`, from `between`, the squared deviations of the batches' means, added up.
+
+        `means` has the means themselves for the channels in which each batch may have one value.
+        """
+        found = cls._of_squares(between, squares, least, (len(number), float(number.sum())))
+        for channel in np.flatnonzero(np.isposinf(found.sure)).tolist():
+            apart = means.get(channel)
+            if apart is not None and _chance_of_one_value_each(apart, number) > CHANCE:
                 found.sure[channel] = np.nan
         return found
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bncli.model import ChannelStats, Closeness, FloatArray, IntArray, RunningStats
     from bncli.model.capture import InputSums
     from bncli.report import Value
+    from bncli.running_stats.folding import Folded
     from bncli.running_stats.scatter import FRatio
 
     PerChannel = TypeVar("PerChannel", ChannelStats, Normalization)
@@ -255,6 +256,14 @@ def spread(parts: list[ChannelStats], whole: ChannelStats) -> Spread:
         freedom = (whole.count - len(parts)) / (len(parts) - 1)
         f_ratio = between / within * freedom
     return Spread(within, between, f_ratio, f_ratio_of_parts(parts, whole))
+
+
+def spread_of_folded(folded: Folded, whole: ChannelStats) -> Spread:
+    """The same of inputs that were folded."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        inputs = folded.units.number
+        f_ratio = folded.between / folded.within * ((whole.count - inputs) / (inputs - 1))
+    return Spread(folded.within, folded.between, f_ratio, folded.f_ratio)
 
 
 def spread_of_batches(sums: InputSums) -> Spread:

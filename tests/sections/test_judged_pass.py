@@ -100,3 +100,46 @@ def test_one_input_is_the_whole_and_several_are_merged(save):
         assert judged.done.stats.var == pytest.approx(pooled.var((0, 2)), rel=1e-12)
         assert len(judged.parts) == len(specs)
         assert (judged.apart is None) is (len(specs) == 1)
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "sorted", "flags", "nan"])
+def test_many_inputs_are_judged_as_if_each_were_kept(run, save, kind):
+    """--per-input keeps them; beyond 64 inputs the last digits may differ, and nothing else."""
+    rng = np.random.default_rng(0)
+    for i in range(130):
+        x = rng.normal(3.0 + 2.0 * (kind == "sorted") * (i % 3), 1.0, (4 + i % 3, 3, 2))
+        if kind == "flags":  # of which each input has one value
+            x[:, 1] = i % 2
+        if kind == "nan" and i in {70, 90}:
+            x[1, 2, 1] = np.nan
+        save(f"x{i:03}.npy", x)
+    save("mean.npy", np.full(3, 30.0))
+    save("var.npy", np.full(3, 4.0))
+    stored = ("--eval", "--running-mean", "mean.npy", "--running-var", "var.npy")
+    for number in (64, 130):
+        names = [f"x{i:03}.npy" for i in range(number)]
+        for flags in ((), stored):
+            kept, found = (
+                run("compute", *names, *flags, *more, "-f", "json")
+                for more in (["--per-input"], [])
+            )
+            assert (found.code, codes(found)) == (kept.code, codes(kept))
+            kept.report["tables"].pop("inputs")
+            if number == 64:
+                assert found.report["tables"] == kept.report["tables"]
+                continue
+            for name in ("channels", "spread", "output"):
+                for row, wanted in zip(
+                    found.report["tables"][name], kept.report["tables"][name], strict=True
+                ):
+                    assert row.keys() == wanted.keys()
+                    found_row, wanted_row = (
+                        np.array(list(each.values()), np.float64) for each in (row, wanted)
+                    )
+                    np.testing.assert_allclose(found_row, wanted_row, rtol=1e-12, atol=1e-12)
+                    if name == "channels":
+                        for key in ("count", "nan", "inf", "min", "max"):
+                            assert row[key] == wanted[key]
+            for one, other in zip(found.report["findings"], kept.report["findings"], strict=True):
+                assert one["message"] == other["message"]
+                assert one["evidence"].get("channels") == other["evidence"].get("channels")

@@ -94,7 +94,10 @@ def compute(
     library = comparison.library
     saving.check(given)
 
-    judged = judged_pass(given, run, threads) if stored is None else stored.judged(run)
+    if stored is None:
+        judged = judged_pass(given, run, threads, per_input=per_input)
+    else:
+        judged = stored.judged(run)
     done, findings = judged.done, judged.findings
     labels = [tensor.label for tensor in given.tensors]
     tables = _tables(judged, labels if per_input else None, shown)
