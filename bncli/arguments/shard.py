@@ -11,7 +11,6 @@ from bncli.arguments import options
 from bncli.errors import UsageError
 from bncli.light import dataclass
 from bncli.loaders.names import quoted
-from bncli.model.part import MOST_SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +19,7 @@ Item = TypeVar("Item")
 
 TORCHRUN = ("RANK", "WORLD_SIZE")
 SLURM = "SLURM_ARRAY_TASK_ID"
+_NOTHING = "''"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,18 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class ScaleFlags:
+class PartFlags:
     """Which part of a larger run a call is."""
 
     shard: options.ShardText = None
-    distributed: options.Distributed = False
     resume: options.Resume = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFlags(PartFlags):
+    """The same where several ranks may work on one call."""
+
+    distributed: options.Distributed = False
 
     @property
     def given(self) -> str:
@@ -67,7 +73,8 @@ def parse_shard(text: str | None, environment: Mapping[str, str] | None = None) 
     found = re.fullmatch(r"(-?[0-9]{1,9})/([0-9]{1,9})", text.strip())
     if found is None:
         raise UsageError(
-            f"--shard {quoted(text)}: write K/N, such as 0/16 for the first of 16 shards, or auto."
+            f"--shard {quoted(text) or _NOTHING}: write K/N, such as 0/16 for the first of 16 "
+            "shards, or auto."
         )
     k, n = map(int, found.groups())
     return _checked(k, n, f"--shard {quoted(text)}")
@@ -75,6 +82,8 @@ def parse_shard(text: str | None, environment: Mapping[str, str] | None = None) 
 
 def _checked(k: int, n: int, given: str) -> Shard:
     """The shard. Raises UsageError where there is none of that number."""
+    from bncli.model.part import MOST_SHARDS
+
     if n < 1:
         raise UsageError(f"{given}: there must be at least one shard.")
     if n > MOST_SHARDS:
@@ -110,13 +119,14 @@ def _of_slurm(environment: Mapping[str, str]) -> Shard:
     )
     step_name = "SLURM_ARRAY_TASK_STEP"
     step = _whole(step_name, environment) if environment.get(step_name) else 1
-    given = f"--shard auto: task {task} of an array of {count} from {least} on"
     if step < 1 or (task - least) % step:
         raise UsageError(
-            f"{given} is not on its steps of {step}; give the array as FIRST-LAST or "
-            "FIRST-LAST:STEP, or write --shard K/N."
+            f"--shard auto: task {task} is not one of this array's, which begins at {least} in "
+            f"steps of {step}; give the array as FIRST-LAST or FIRST-LAST:STEP, or write "
+            "--shard K/N."
         )
     k = (task - least) // step
+    given = f"--shard auto: task {task} of an array of {count} from {least} on"
     if not 0 <= k < count:
         raise UsageError(
             f"{given} in steps of {step} would be shard {k}; give the array as FIRST-LAST or "

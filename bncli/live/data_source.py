@@ -21,7 +21,7 @@ from bncli.live.random_streams import RandomStreams
 from bncli.live.users_code import users_code
 from bncli.loaders.names import listed, quoted
 
-__all__ = ["Data", "EmptyShardError", "batch_crc", "grouped", "open_data"]
+__all__ = ["Data", "EmptyShardError", "batch_crc", "batches_said", "grouped", "open_data"]
 
 
 class EmptyShardError(BncliError):
@@ -32,7 +32,7 @@ class EmptyShardError(BncliError):
         there_are = "there is" if total == 1 else "there are"
         super().__init__(
             f"shard {shard[0]}/{shard[1]} has nothing to do, because {there_are} only "
-            f"{_batches(total)}."
+            f"{batches_said(total)}."
         )
 
 
@@ -182,8 +182,8 @@ class Data:
             number += 1
         if self._given is not None and number < self._given:
             raise ModelError(
-                f"{self.label}: it gave {_batches(self._given)} when it was first read and "
-                f"{_batches(number)} now, so it can be read once only; name the function that "
+                f"{self.label}: it gave {batches_said(self._given)} when it was first read and "
+                f"{batches_said(number)} now, so it can be read once only; name the function that "
                 "makes it."
             )
         if not number:
@@ -391,5 +391,6 @@ def _has_iterator(value: Any) -> bool:
     return hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")
 
 
-def _batches(number: int) -> str:
+def batches_said(number: int) -> str:
+    """A number of batches in a sentence."""
     return "1 batch" if number == 1 else f"{number or 'no'} batches"

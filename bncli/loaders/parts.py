@@ -192,7 +192,7 @@ def _check_alike(
         return
     path, part = odd[0]
     mine, theirs = apart(part, good[0])
-    rest = "the other part" if len(good) == 1 else f"the {len(good)} other parts"
+    rest = "the other part was" if len(good) == 1 else f"the {len(good)} other parts were"
     too = [str(each) for each, _ in odd[1:]]
     also = (
         f" ({listed(too)} {'is' if len(too) == 1 else 'are'} not like them either)" if too else ""
@@ -201,7 +201,7 @@ def _check_alike(
     fix = made_with(missing, good[0], path) if missing else "leave it out."
     if any(part.missing for _, part in named):  # of which it may be one
         fix = "merge all parts again, with those that were missing, instead of what was merged."
-    raise FileError(path, f"it was made {mine}, but {rest} {theirs}{also}; {fix}")
+    raise FileError(path, f"it was made {mine}, but {rest} made {theirs}{also}; {fix}")
 
 
 def _note_versions(parts: Sequence[Part]) -> None:

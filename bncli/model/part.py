@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +87,14 @@ class Part:
 
     @classmethod
     def of(cls, values: object) -> Part:
-        """The part that `plain` gave. Raises ValueError for anything else."""
-        if not isinstance(values, dict):
-            raise ValueError(values)  # noqa: TRY004  # what a file holds is a value
-        given: dict[str, Any] = {each.name: values.get(each.name) for each in fields(cls)}
+        """The part that `plain` gave, of this bncli or one that knew fewer or more fields.
+
+        What says of which inputs it is has to be there. Raises ValueError for anything else.
+        """
+        if not isinstance(values, dict) or not values.keys() >= {"k", "n", "inputs"}:
+            raise ValueError(values)
+        usual = cls().plain()
+        given: dict[str, Any] = {name: values.get(name, usual[name]) for name in usual}
         whole = ("k", "n", "number", "nbytes", "batches")
         fits = (
             all(_is_count(given[name]) for name in whole)

@@ -36,7 +36,7 @@ def test_no_flag_means_no_shard_whatever_the_environment_says():
         ("3", "write K/N"),
         ("1/2/3", "write K/N"),
         ("1.5/2", "write K/N"),
-        ("", "write K/N"),
+        ("", "--shard '': write K/N"),
         ("AUTO", "write K/N"),
     ],
 )
@@ -72,7 +72,10 @@ def test_auto_takes_the_schedulers_numbers(environment, expected):
         ({"RANK": "3", "WORLD_SIZE": "3"}, "from 0 to 2"),
         ({"SLURM_ARRAY_TASK_ID": "7"}, "SLURM_ARRAY_TASK_MIN is not set"),
         (SLURM, "would be shard 6"),  # an array with holes, such as 1,3,5,7
-        ({**SLURM, "SLURM_ARRAY_TASK_STEP": "4"}, "not on its steps"),
+        (
+            {**SLURM, "SLURM_ARRAY_TASK_STEP": "4"},
+            "task 7 is not one of this array's, which begins at 1 in steps of 4; give",
+        ),
     ],
 )
 def test_auto_says_what_the_environment_lacks(environment, said):

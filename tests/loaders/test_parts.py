@@ -52,14 +52,26 @@ def test_a_missing_part_is_named_with_the_call_that_makes_it():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n": 5}, "made with --shard 2/5, but the 3 other parts with --shard K/4; remove"),
-        ({"n": 1, "k": 0}, "made without --shard, but the 3 other parts with --shard K/4"),
+        (
+            {"n": 5},
+            "made with --shard 2/5, but the 3 other parts were made with --shard K/4; remove",
+        ),
+        (
+            {"n": 1, "k": 0},
+            "made without --shard, but the 3 other parts were made with --shard K/4",
+        ),
         (
             {"flags": {"--state": "a"}},
-            "without --dtype and with --state a, but the 3 other parts with --dtype float32 and",
+            "with --state a, but the 3 other parts were made with --dtype float32 and",
         ),
-        ({"digest": "e"}, "9 inputs of 900 bytes, but the 3 other parts when some of them had"),
-        ({"number": 8}, "8 inputs of 900 bytes, but the 3 other parts when there were 9 of 900"),
+        (
+            {"digest": "e"},
+            "9 inputs of 900 bytes, but the 3 other parts were made when some of them had",
+        ),
+        (
+            {"number": 8},
+            "8 inputs of 900 bytes, but the 3 other parts were made when there were 9 of 900",
+        ),
     ],
 )
 def test_what_does_not_belong_is_named_with_the_call_that_makes_it(change, said):
@@ -77,7 +89,9 @@ def test_what_does_not_belong_is_named_with_the_call_that_makes_it(change, said)
 
 def test_what_is_too_much_is_left_out():
     given = parts()
-    with pytest.raises(FileError, match=r"but the 4 other parts with --shard K/4; leave it out\.$"):
+    with pytest.raises(
+        FileError, match=r"but the 4 other parts were made with --shard K/4; leave it out\.$"
+    ):
         check([*given, replace(given[2], n=5)])
     with pytest.raises(
         FileError, match=r"^q: it is shard 2/4, and so is p; .*\(as would .* r\)\.$"

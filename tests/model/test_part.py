@@ -26,6 +26,25 @@ def test_a_part_comes_back_from_json():
     assert Part.of(Part().plain()) == Part()
 
 
+@pytest.mark.parametrize("name", sorted({*PART.plain()} - {"k", "n", "inputs"}))
+def test_a_part_of_a_bncli_without_a_field_has_its_default(name):
+    values = PART.plain()
+    del values[name]
+    assert Part.of(values) == replace(PART, **{name: getattr(Part(), name)})
+
+
+def test_a_field_of_a_later_bncli_changes_nothing():
+    assert Part.of(PART.plain() | {"later": 1}) == PART
+
+
+@pytest.mark.parametrize("name", ["k", "n", "inputs"])
+def test_without_its_inputs_it_is_no_part(name):
+    values = PART.plain()
+    del values[name]
+    with pytest.raises(ValueError, match="digest"):
+        Part.of(values)
+
+
 @pytest.mark.parametrize(
     "change",
     [

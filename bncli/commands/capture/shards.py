@@ -75,11 +75,13 @@ class Task:
         held_inputs(path, part, now)
         number = self._number_now(part, every)
         if (part.nbytes, part.digest) != (now.nbytes, now.digest) or number != part.number:
+            from bncli.live.data_source import batches_said
+
             raise FileError(
                 path,
-                f"it is of {_batches(part.number)}, and the data have other files, sizes or numbers"
-                " of batches now; a part of a capture is made as a whole, so --resume cannot use "
-                "it: remove the file, or name another one.",
+                f"it is of {batches_said(part.number)}, and the data have other files, sizes or "
+                "numbers of batches now; a part of a capture is made as a whole, so --resume "
+                "cannot use it: remove the file, or name another one.",
             )
         return capture
 
@@ -168,7 +170,3 @@ def _checkpoint_files(path: Path) -> list[Path]:
         return sorted(each for each in path.rglob("*") if each.is_file())
     shards = models.shards_of(path)
     return list(shards.files) if shards is not None else [path, *shard_paths(path)]
-
-
-def _batches(number: int) -> str:
-    return "1 batch" if number == 1 else f"{number} batches"

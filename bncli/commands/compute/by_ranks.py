@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.arguments.shard import Shard
-from bncli.commands.compute.sums_first import stored_of_all, summed_first, sums_first
+from bncli.commands.compute.sums_first import (
+    inputs_said,
+    stored_of_all,
+    summed_first,
+    sums_first,
+)
 from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target
 from bncli.process.ranks import current
 
@@ -50,5 +55,4 @@ def sums_of_ranks(
         summed = summed_first(own, reading, layer, per_batch=per_batch)
         capture = gathered(summed.capture, task.target, kept=summed.kept, new=summed.new)
     assert capture is not None  # as rank 0 has an input if there is one
-    said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
-    return replace(stored_of_all(capture, said, layer), new=True)
+    return replace(stored_of_all(capture, inputs_said(typed), layer), new=True)

@@ -133,11 +133,16 @@ def sums_first(
     summed = summed_first(task, reading, layer, per_batch=per_batch)
     if not summed.read:
         current().notes[f"{task.target} holds all inputs already, so none was read again"] = None
-    said = " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
+    said = inputs_said(typed)
     if task.shard.n > 1:
         said += f" (shard {task.shard})"
     stored = stored_of_all(summed.capture, said, layer)
     return replace(stored, kept=summed.kept, new=summed.new)
+
+
+def inputs_said(typed: Sequence[str]) -> str:
+    """The first of the inputs as the user wrote them, and how many more there are."""
+    return " ".join(typed[:3]) + (f" and {len(typed) - 3} more" if len(typed) > 3 else "")
 
 
 def stored_of_all(capture: Capture, said: str, layer: LayerFlags) -> Stored:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.completion import complete_layers
 from bncli.arguments.options import argument, option
-from bncli.commands.inspect_checkpoint.flags import Asked, Scale
+from bncli.arguments.shard import PartFlags
+from bncli.commands.inspect_checkpoint.flags import Asked
 from bncli.light import dataclass
 from bncli.report import Column, Report, Saved, Table
 from bncli.sections.answer import counted
@@ -44,7 +45,7 @@ def inspect_checkpoint(
             complete_layers,
         ),
     ],
-    scale: Scale,
+    scale: PartFlags,
     layer: Annotated[
         list[str] | None,
         option(

@@ -1,4 +1,4 @@
-"""The flags of inspect-checkpoint that a part remembers, and those that make one."""
+"""The flags of inspect-checkpoint that a part remembers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncli.arguments.options import Resume, ShardText
 from bncli.errors import UsageError
 from bncli.files.reading import current
 from bncli.light import dataclass
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
 SEVERAL = ("layer", "eps", "momentum")
 """The flags of `Asked` that may be repeated."""
 SORTS = ("file", "name", "trouble")
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The flags of a task that is one of many."""
-
-    shard: ShardText = None
-    resume: Resume = False
 
 
 @dataclass(frozen=True, slots=True)

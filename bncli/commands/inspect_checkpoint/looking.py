@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.checkpoints import as_models
 from bncli.commands.inspect_checkpoint.files import Files
-from bncli.commands.inspect_checkpoint.flags import Asked, Scale
+from bncli.commands.inspect_checkpoint.flags import Asked
 from bncli.commands.inspect_checkpoint.judged_file import Judged, judge
 from bncli.commands.inspect_checkpoint.layer_settings import LayerSettings
 from bncli.errors import UsageError
@@ -22,7 +22,7 @@ from bncli.paths import as_path
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bncli.arguments.shard import Shard
+    from bncli.arguments.shard import PartFlags, Shard
     from bncli.commands.inspect_checkpoint.record import Entry
 
 
@@ -43,7 +43,7 @@ class Looked:
     resumed: bool = False
 
 
-def look(checkpoints: Sequence[str], scale: Scale, asked: Asked) -> Looked:
+def look(checkpoints: Sequence[str], scale: PartFlags, asked: Asked) -> Looked:
     """Judge what the command line names. Raises UsageError, and FileError as `judge` and `merged`.
 
     One file that cannot be read does not spoil several.

@@ -109,7 +109,7 @@ def _trained(captures: list[Capture]) -> list[Capture]:
     names = [
         f"batch {number + 1} of shard {capture.part.k}/{capture.part.n}"
         for capture in alone
-        for number in range(_batches(capture))
+        for number in range(_batch_count(capture))
     ]
     return [replace(rest[0], left_out=(*rest[0].left_out, *names)), *rest[1:]]
 
@@ -119,7 +119,7 @@ def _of_one_sample(capture: Capture) -> bool:
     return all(sums is not None and sums.samples == sums.batches for sums in seen)
 
 
-def _batches(capture: Capture) -> int:
+def _batch_count(capture: Capture) -> int:
     """How many batches a part ran over."""
     return (capture.part.batches or len(capture.part.inputs)) - len(capture.left_out)
 
@@ -131,7 +131,7 @@ def _every_batch(
     whole = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     n = captures[0].part.n
     rows = [len(table["count"]) for table in tables]
-    numbers = [_batches(capture) for capture in captures]
+    numbers = [_batch_count(capture) for capture in captures]
     calls = {
         divmod(row, number) if number > 0 else (0, row)
         for row, number in zip(rows, numbers, strict=True)

@@ -111,7 +111,7 @@ def _connected(place: Place, deadline: float) -> Any:
         except OSError as error:
             why = error.strerror or str(error)
         except RuntimeError:  # torch.distributed's errors
-            why = "what listens there is no store of torch.distributed"
+            why = "what listens there is not a store of torch.distributed"
         else:
             store.set_timeout(timedelta(seconds=JOIN_SECONDS))
             return store

@@ -199,7 +199,10 @@ def test_what_does_not_add_up_is_named(run, small, command):
     assert (code, f"{other}: it was made with --shard 1/4" in said) == (2, True)
     seed = part_of(run, 1, 3, "--per-batch", "--seed=2", name="seed.npz")
     code, said = refused(every[0], seed, every[2])
-    assert (code, "made with --seed 2, but the 2 other parts with --seed 0" in said) == (2, True)
+    assert (code, "made with --seed 2, but the 2 other parts were made with --seed 0" in said) == (
+        2,
+        True,
+    )
     code, said = refused(every[0], every[2], more=["--allow-missing-parts", "--fail-on=never"])
     assert code == 0
     assert "BN907" in said

@@ -155,7 +155,7 @@ def test_parts_go_on_when_an_input_of_another_shard_was_repaired(run, shards, sa
         (("--shard", "1/3", "--dtype", "float64"), "with --dtype float64, but"),
         (
             ("--shard", "1/3", "--per-batch"),
-            "with --per-batch, but the 2 other parts without --per",
+            "with --per-batch, but the 2 other parts were made without --per",
         ),
         (("--shard", "1/4"), "with --shard 1/4, but"),
         (("--shard", "1/3"), "its input s4.npy has changed"),

@@ -61,6 +61,17 @@ def test_a_port_in_use_and_one_where_nobody_listens(kept, monkeypatch):
         meeting.open_stores(replace(kept, rank=1, hosted=True))
 
 
+def test_a_port_where_something_else_listens(kept, monkeypatch):
+    def none(*_, **__):
+        raise RuntimeError("Ping failed, invalid value returned from server")
+
+    monkeypatch.setattr(meeting, "JOIN_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", kept.port)):
+        monkeypatch.setattr(meeting.library(), "TCPStore", none)
+        with pytest.raises(RankError, match=r"\(what listens there is not a store of torch\."):
+            meeting.open_stores(replace(kept, rank=1))
+
+
 def test_a_name_that_leads_nowhere(kept, monkeypatch):
     def unknown(*_):
         raise socket.gaierror(-2, "Name or service not known")
