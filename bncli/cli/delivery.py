@@ -112,7 +112,7 @@ class Delivery:
                         f"{baseline} has format 1, whose rule for matching is less strict: "
                         "--update-baseline rewrites it"
                     )
-            elif report.unread or report.nothing_checked:
+            elif report.unread or report.nothing_checked or current().missing:
                 said.append(f"{baseline} is left unchanged because not everything was checked")
             else:
                 report, _ = known_removed(report, update_baseline(baseline, report), baseline)

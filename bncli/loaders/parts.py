@@ -46,9 +46,10 @@ def made_part(
         spec: named[spec].nbytes if spec in named else _size_if(split_spec(spec)[0], unread=unread)
         for spec in every
     }
-    marks = hashlib.blake2b(digest_size=16)
+    names, marks = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
     for spec, size in sizes.items():
         mark = f"\0{named[spec].fingerprint}" if spec in named else ""
+        names.update(f"{spec}{mark}\n".encode(errors="surrogateescape"))
         marks.update(f"{spec}\0{size}{mark}\n".encode(errors="surrogateescape"))
     return Part(
         *shard,
@@ -59,6 +60,7 @@ def made_part(
         number=len(every),
         nbytes=sum(sizes[spec] for spec in every),
         digest=marks.hexdigest(),
+        names=names.hexdigest(),
         flags={name: shown(str(value)) for name, value in flags.items() if value is not None},
         call=call_of(shard),
         versions={"bncli": __version__, "numpy": np.__version__},
@@ -161,16 +163,22 @@ def check_parts(paths: Sequence[Path | str], parts: Sequence[Part]) -> Part:
             _note_missing([(path, part)], part.missing, part)
         return together(parts)
     _check_alike(named, lambda part: part.n, lambda one, other: (_typed(one), _typed(other, "K")))
-    _check_alike(named, lambda part: (part.number, part.nbytes, part.digest), _inputs_apart)
+    _check_alike(named, lambda part: (part.number, part.names), _inputs_apart, RUN_AGAIN)
     _check_alike(named, lambda part: tuple(sorted(part.flags.items())), _flags_apart)
     _check_once(named)
     check_unchanged(named)
     _note_versions(parts)
+    _note_states(parts)
     first = named[0][1]
     missing = _absent(parts)
     _note_missing(named, missing, first)
     return whole_of(parts, missing)
 
+
+RUN_AGAIN = (
+    "inputs came, went or changed their names between the tasks, so run every task again; for this "
+    "one, "
+)
 
 Named = tuple["Path | str", Part]
 
@@ -179,10 +187,11 @@ def _check_alike(
     named: Sequence[Named],
     of: Callable[[Part], Hashable],
     apart: Callable[[Part, Part], tuple[str, str]],
+    why: str = "",
 ) -> None:
     """Raise FileError for the parts in which something is not as it is in most of them.
 
-    `apart` says how one part was made, and how another.
+    `apart` says how one part was made, and how another, and `why` what may have happened.
     """
     counts = Counter(of(part) for _, part in named)
     usual = max(counts, key=counts.__getitem__)
@@ -198,7 +207,7 @@ def _check_alike(
         f" ({listed(too)} {'is' if len(too) == 1 else 'are'} not like them either)" if too else ""
     )
     missing = _absent(good) if good[0].n > 1 else []
-    fix = made_with(missing, good[0], path) if missing else "leave it out."
+    fix = why + made_with(missing, good[0], path) if missing else "leave it out."
     if any(part.missing for _, part in named):  # of which it may be one
         fix = "merge all parts again, with those that were missing, instead of what was merged."
     raise FileError(path, f"it was made {mine}, but {rest} made {theirs}{also}; {fix}")
@@ -210,6 +219,19 @@ def _note_versions(parts: Sequence[Part]) -> None:
         versions = sorted({part.versions.get(name, "an unknown version") for part in parts})
         if len(versions) > 1:
             current().notes[f"the parts were made with different {name}: {listed(versions)}"] = None
+
+
+def _note_states(parts: Sequence[Part]) -> None:
+    """Note where an input had another size when some of the parts were made.
+
+    It need not be wrong: a broken input is repaired, and its own part alone is made again. What
+    each part itself has read is held against the files, where they are at hand.
+    """
+    if len({part.digest for part in parts}) > 1:
+        current().notes[
+            "an input had another size when some of the parts were made; each part holds what was "
+            "there when it read its own inputs"
+        ] = None
 
 
 def _absent(parts: Sequence[Part]) -> list[int]:
@@ -336,13 +358,13 @@ def _flags_apart(one: Part, other: Part) -> tuple[str, str]:
 def _inputs_apart(one: Part, other: Part) -> tuple[str, str]:
     """Of which inputs two parts were made."""
     what = "batches" if one.batches else "inputs"
-    mine = f"when there were {one.number} {what} of {one.nbytes} bytes"
-    if not one.digest or not other.digest:
+    mine = f"when there were {one.number} {what}"
+    if not one.names or not other.names:
         said = "by an older bncli, which does not record the inputs", "with a record of them"
-        return said if not one.digest else said[::-1]
-    if (one.number, one.nbytes) == (other.number, other.nbytes):
-        return mine, "when some of them had other names or sizes"
-    return mine, f"when there were {other.number} of {other.nbytes}"
+        return said if not one.names else said[::-1]
+    if one.number == other.number:
+        return mine, "when some of them had other names"
+    return mine, f"when there were {other.number}"
 
 
 def _typed(part: Part, k: str = "") -> str:

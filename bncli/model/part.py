@@ -40,12 +40,13 @@ class PartInput:
 class Part:
     """Shard `k` of `n` of the inputs of a call, k from 0; the whole is shard 0 of 1.
 
-    `inputs` are its own. `number`, `nbytes` and `digest` are of the inputs of all shards: how many
-    there are, their bytes, and a hash of their names and sizes. `flags` are those, as typed, that
-    change the numbers, `call` the arguments behind "bncli". `versions` has those of bncli and of
-    the libraries that made the numbers, `folder` a hash of the folder in which relative paths
-    begin. `missing` names the shards that a whole lacks. Where a model ran, its batches are what is
-    shared out: `number` counts those of all shards, `batches` its own; else that is 0.
+    `inputs` are its own. `number`, `nbytes`, `names` and `digest` are of the inputs of all shards:
+    how many there are, their bytes, and hashes of their names, and of names and sizes. `flags` are
+    those, as typed, that change the numbers, `call` the arguments behind "bncli". `versions` has
+    those of bncli and of the libraries that made the numbers, `folder` a hash of the folder in
+    which relative paths begin. `missing` names the shards that a whole lacks. Where a model ran,
+    its batches are what is shared out: `number` counts those of all shards, `batches` its own; else
+    that is 0.
     """
 
     k: int = 0
@@ -54,6 +55,7 @@ class Part:
     number: int = 0
     nbytes: int = 0
     digest: str = ""
+    names: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     call: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +101,7 @@ class Part:
         fits = (
             all(_is_count(given[name]) for name in whole)
             and given["k"] < given["n"] <= MOST_SHARDS
-            and all(isinstance(given[name], str) for name in ("digest", "folder"))
+            and all(isinstance(given[name], str) for name in ("digest", "names", "folder"))
             and all(_is_texts(given[name]) for name in ("flags", "versions"))
             and _is_list(given["call"], lambda each: isinstance(each, str))
             and _is_list(given["missing"], _is_count)

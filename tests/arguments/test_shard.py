@@ -71,6 +71,8 @@ def test_auto_takes_the_schedulers_numbers(environment, expected):
         ({"RANK": "two", "WORLD_SIZE": "3"}, "RANK is 'two'"),
         ({"RANK": "3", "WORLD_SIZE": "3"}, "from 0 to 2"),
         ({"SLURM_ARRAY_TASK_ID": "7"}, "SLURM_ARRAY_TASK_MIN is not set"),
+        ({**SLURM, "SLURM_ARRAY_TASK_COUNT": "1"}, "submit the whole array again"),
+        ({**SLURM, "SLURM_ARRAY_TASK_MAX": "7"}, "only a part was submitted"),
         (SLURM, "would be shard 6"),  # an array with holes, such as 1,3,5,7
         (
             {**SLURM, "SLURM_ARRAY_TASK_STEP": "4"},

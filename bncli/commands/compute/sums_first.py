@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bncli.arguments.input import VALUES
 from bncli.arguments.shard import Shard, no_inputs, parse_shard
-from bncli.errors import FileError, UsageError
+from bncli.errors import CorruptFileError, FileError, UsageError
 from bncli.files.reading import current
 from bncli.files.save import THERE, check_new
 from bncli.light import dataclass
@@ -197,7 +197,13 @@ def _held(task: Task, part: Part) -> tuple[Capture | None, list[str]]:
 
     if task.target is None or not Path(task.target).exists():
         return None, list(task.inputs)
-    capture = open_statistics(task.target)
+    try:
+        capture = open_statistics(task.target)
+    except CorruptFileError as error:
+        problem = error.problem.rstrip(".")
+        raise CorruptFileError(
+            error.path, f"{problem}; or remove it, and --resume makes it anew."
+        ) from error
     current().may_renew(task.target)  # by what holds all that it holds
     held = set(held_inputs(Path(task.target), capture.part, part))
     return capture, [spec for spec in task.inputs if spec not in held]
@@ -212,7 +218,8 @@ def _read(
 
     given = reading.open(specs, layer.state)
     run = resolve_layer(layer, given)
-    check_count(given, run)
+    if part.n == 1:  # one value a channel is too few for the whole alone
+        check_count(given, run)
     return capture_of(given, run, layer, part, per_batch=per_batch)
 
 

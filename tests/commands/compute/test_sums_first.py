@@ -125,7 +125,7 @@ def test_parts_and_one_process_say_the_same(run, save, kind, way):
 
 
 def test_parts_go_on_when_an_input_of_another_shard_was_repaired(run, shards, save, monkeypatch):
-    """The others need not be read again: they only learn what all inputs are."""
+    """The others need not be made again; where they are, they learn what all inputs are."""
     repaired = np.load("s1.npy")
     save("s1.npy", repaired[:2])
     calls = [
@@ -135,14 +135,15 @@ def test_parts_go_on_when_an_input_of_another_shard_was_repaired(run, shards, sa
     assert [run(*calls[k]).code for k in (0, 2)] == [0, 0]
     save("s1.npy", repaired)
     assert run(*calls[1]).code == 0
-    refused = run("compute", "p*.npz")
-    assert (refused.code, "when there were 7 inputs of" in refused.stderr) == (2, True)
+    before = run("compute", "p*.npz", "-f", "json")
+    assert "an input had another size when some of the parts were made" in before.stdout
     with monkeypatch.context() as patch:
         patch.setattr("bncli.commands.compute.sums_first._read", None)
         for call in calls:
             result = run(*call)
             assert (result.code, "none was read again" in result.stdout) == (0, True)
     merged = table(run("compute", "p*.npz", "-f", "json"))
+    assert merged == table(before)
     for k in range(3):
         run("compute", "s*.npy", "--shard", f"{k}/3", "--save-stats", f"fresh{k}.npz", "-q")
     assert merged == table(run("compute", "fresh*.npz", "-f", "json"))
@@ -213,3 +214,25 @@ def test_batches_are_in_the_order_of_simulate_ema(run, save):
     for one, two, three in zip(direct, whole, merged, strict=True):
         assert two["running_mean"] == pytest.approx(three["running_mean"], rel=1e-12)
         assert one["running_mean"] == pytest.approx(two["running_mean"], rel=1e-5)  # in float32
+
+
+def test_one_value_a_channel_is_too_few_for_the_whole_alone(run, save):
+    save("a.npy", random(5, 2))
+    save("b.npy", random(1, 2, seed=1))
+    for k in range(2):
+        made = run("compute", "a.npy", "b.npy", "--shard", f"{k}/2", "--save-stats", f"p{k}.npz")
+        assert made.code == 0
+    merged = run("compute", "p0.npz", "p1.npz", "-f", "json")
+    whole = run("compute", "a.npy", "b.npy", "-f", "json")
+    for row, wanted in zip(table(merged), table(whole), strict=True):
+        assert row["var"] == pytest.approx(wanted["var"], rel=1e-12)
+    assert run("compute", "b.npy", "--shard", "0/1").code == 2
+
+
+def test_a_part_that_is_cut_is_removed_to_be_made_anew(run, shards):
+    call = ("compute", "s*.npy", "--shard", "0/3", "--save-stats", "p.npz", "--resume")
+    assert run(*call).code == 0
+    whole = Path("p.npz").read_bytes()
+    Path("p.npz").write_bytes(whole[: len(whole) // 2])
+    cut = run(*call)
+    assert (cut.code, "remove it, and --resume makes it anew" in cut.stderr) == (2, True)
