@@ -218,6 +218,20 @@ class Data:
         return [each for source in self._sources for each in source.inputs]
 
     @property
+    def expected_inputs(self) -> list[str]:
+        """Those that the shard has batches of, before an iteration: too many if that is unknown."""
+        found: list[str] = []
+        begin: int | None = 0
+        for source in self._sources:
+            if begin is None:
+                found += source.inputs
+                continue
+            found += source.inputs_of(partial(_is_mine, self.shard, self._most, begin))
+            length = source.length
+            begin = None if length is None else begin + length
+        return found
+
+    @property
     def own_inputs(self) -> list[str]:
         """Those that the last iteration took batches of; code that was iterated is among them."""
         return [

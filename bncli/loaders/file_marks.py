@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bncli.errors import FileError, UsageError
-from bncli.files.reading import open_again
+from bncli.files.reading import OTHER, open_again
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.paths import RemotePath
 
@@ -15,6 +15,9 @@ PIECE = 4096
 """Bytes of each piece of an input that its fingerprint is of."""
 PIECES, PIECES_ELSEWHERE = 16, 3
 """Pieces, evenly spread from the beginning to the end; elsewhere, each of them is a request."""
+
+Mark = tuple[int, int, str]
+"""A file's bytes, the time of its last change in ns, and its fingerprint."""
 
 
 def file_size(path: Path) -> int:
@@ -70,3 +73,30 @@ def crc_of(files: Sequence[Path]) -> str:
             while piece := file.read(1 << 20):
                 crc = zlib.crc32(piece, crc)
     return f"{crc:08x}"
+
+
+# ---------------------------------------------------------------------------- during a call
+
+
+def marks_of(paths: Iterable[Path]) -> dict[Path, Mark | None]:
+    """The files of this machine among these as they are now, None for one that cannot be read.
+
+    Files elsewhere are looked after by what reads them.
+    """
+    there = dict.fromkeys(path for path in paths if not isinstance(path, RemotePath))
+    return {path: _mark(path) for path in there}
+
+
+def check_marks(marks: Mapping[Path, Mark | None]) -> None:
+    """Raise FileError for a file that is not what it was when `marks_of` saw it."""
+    for path, mark in marks.items():
+        if mark is None or _mark(path) != mark:
+            raise FileError(path, OTHER)
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        size = file_size(path)
+        return size, path.stat().st_mtime_ns, fingerprint(path, size)
+    except (FileError, OSError):
+        return None

@@ -36,6 +36,15 @@ class Shards:
     missing: tuple[str, ...] = ()
 
 
+def files_of(path: Path, models: Models) -> list[Path]:
+    """All files of a model: those of a folder, or an index with its shards, or the file."""
+    path = models.path_of(path)
+    if path.is_dir():
+        return sorted(each for each in path.rglob("*") if each.is_file())
+    shards = models.shards_of(path)
+    return list(shards.files) if shards is not None else [path, *_shard_paths(path)]
+
+
 def models_with(folder: Path) -> list[str]:
     """The names of the models in a folder that is one and has others in it; else none.
 

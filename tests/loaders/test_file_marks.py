@@ -1,13 +1,23 @@
 """What tells whether a file is still what it was."""
 
+import os
 import zlib
 from pathlib import Path
 
 import pytest
 
 from bncli.errors import FileError, UsageError
-from bncli.loaders.file_marks import PIECE, crc_of, described, file_size, fingerprint
+from bncli.loaders.file_marks import (
+    PIECE,
+    check_marks,
+    crc_of,
+    described,
+    file_size,
+    fingerprint,
+    marks_of,
+)
 from bncli.loaders.interface import STANDARD_INPUT
+from bncli.paths import as_path
 
 
 def test_all_bytes_of_files_count(tmp_path):
@@ -40,3 +50,29 @@ def test_what_has_no_size(tmp_path):
     (tmp_path / "in").write_bytes(b"123")
     assert file_size(tmp_path) == 3
     assert len(fingerprint(tmp_path, 3)) == 8
+
+
+@pytest.mark.parametrize("change", ["bytes", "time", "size", "gone"])
+def test_a_file_that_changes_during_a_call(tmp_path, change):
+    file = tmp_path / "x"
+    file.write_bytes(bytes(100))
+    then = file.stat().st_mtime_ns
+    marks = marks_of([file, tmp_path / "never"])
+    assert marks[tmp_path / "never"] is None
+    check_marks({file: marks[file]})
+    if change == "gone":
+        file.unlink()
+    elif change != "time":
+        file.write_bytes(bytes(99) + b"1" * (1 + (change == "size")))
+    if change == "bytes":
+        os.utime(file, ns=(then, then))
+    if change == "time":
+        os.utime(file, ns=(then, then + 1000))
+    with pytest.raises(FileError, match="written to or replaced"):
+        check_marks({file: marks[file]})
+    with pytest.raises(FileError, match="written to or replaced"):
+        check_marks({tmp_path / "never": None})
+
+
+def test_files_elsewhere_are_not_marked():
+    assert marks_of([as_path("https://localhost:1/x.npy")]) == {}

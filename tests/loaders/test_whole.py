@@ -9,7 +9,7 @@ import torch
 
 from bncli.errors import FileError, UnsupportedFileError
 from bncli.loaders import open_file, open_model
-from bncli.loaders.whole import Models
+from bncli.loaders.whole import Models, files_of
 
 from .files import assert_same, saved
 from .pickles import zipped
@@ -187,3 +187,21 @@ def test_a_model_that_is_a_folder_is_one_of_several_beside_a_file(tmp_path):
         open_model(tmp_path)
     safetensors.torch.save_file(STATE, tmp_path / "model.safetensors")
     assert open_model(tmp_path).path == tmp_path / "model.safetensors"
+
+
+def test_all_files_of_a_model(tmp_path):
+    paths = shards(tmp_path / "numbered")
+    for given in (tmp_path / "numbered", paths[2]):
+        assert files_of(given, Models()) == paths
+    indexed = shards(tmp_path / "indexed")
+    table = index(tmp_path / "indexed", indexed)
+    for given in (tmp_path / "indexed", table, indexed[1]):
+        assert files_of(given, Models()) == [table, *indexed]
+    alone = tmp_path / "alone.pt"
+    assert files_of(alone, Models()) == [alone]
+    (tmp_path / "saved" / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index"):
+        (tmp_path / "saved" / name).write_bytes(b"")
+    assert [path.name for path in files_of(tmp_path / "saved", Models())] == [
+        "saved_model.pb", "variables.index",
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.arguments.shard import Shard
+from bncli.commands.capture.shards import data_marks
 from bncli.errors import RankError
 from bncli.light import dataclass
 from bncli.live.data_source import EmptyShardError
@@ -56,7 +57,7 @@ def captured_by_ranks(
         check_no_part(task.target)
     shard = Shard(ranks.rank, ranks.world)
     own = replace(task, shard=shard, target=own_target(task.target))
-    session = None
+    marks, session = own.marks(), None
     try:
         session = open_session((shard.k, shard.n))
     except EmptyShardError:
@@ -68,12 +69,13 @@ def captured_by_ranks(
     part = own.held()
     seen = part
     if part is None and session is not None:
+        marks = {**marks, **data_marks(session.data)}
         try:
             seen = capture(session)
         except EmptyShardError:
             seen = None
         if seen is not None:
-            seen = replace(seen, part=own.record(session.data))
+            seen = replace(seen, part=own.record(session.data, marks))
     whole = gathered(seen, task.target, kept=part is not None)
     return OfRanks(whole, [], session=session)
 

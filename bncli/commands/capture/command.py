@@ -48,7 +48,7 @@ def capture(
     """
     from bncli.arguments.distributed import check_distributed
     from bncli.arguments.model import open_session
-    from bncli.commands.capture.shards import task_of
+    from bncli.commands.capture.shards import data_marks, task_of
     from bncli.files.reading import current
     from bncli.live.data_source import EmptyShardError
     from bncli.loaders.statistics import check_statistics_path, write_statistics
@@ -66,16 +66,18 @@ def capture(
     if (held := task.held()) is not None:
         current().notes[f"{save_stats} is finished already, so the model did not run"] = None
         return _report(held, model, save_stats, facts)
+    marks = task.marks()
     try:
         session = open_session(flags, model, (task.shard.k, task.shard.n))
         if save_stats is not None:
             check_statistics_path(save_stats)  # again, as it is known now what was read
+        marks = {**marks, **data_marks(session.data)}
         seen = _captured(session, per_batch=per_batch) if session.layers else None
     except EmptyShardError as error:
         return _nothing(str(error).removesuffix("."), facts)
     if seen is None or not seen.norms:
         return _nothing(_why_nothing(session, model), facts)
-    seen = replace(seen, part=task.record(session.data))
+    seen = replace(seen, part=task.record(session.data, marks))
     if save_stats is not None:
         write_statistics(save_stats, seen, new=bool(task.given))
     return _report(seen, model, save_stats, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +12,29 @@ from bncli.errors import FileError, UsageError
 from bncli.light import dataclass
 from bncli.live.imports import CodeName, code_file, code_name
 from bncli.loaders import split_spec
-from bncli.loaders.file_marks import described
+from bncli.loaders.file_marks import check_marks, described, marks_of
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.parts import held_inputs, made_part
 from bncli.loaders.patterns import expanded, natural
+from bncli.loaders.whole import Models, files_of
 from bncli.model.part import Part
 
 if TYPE_CHECKING:
     from bncli.arguments.model import ModelFlags
     from bncli.arguments.shard import ScaleFlags
     from bncli.live.data_source import Data
+    from bncli.loaders.file_marks import Mark
     from bncli.model.capture import Capture
+
+Marks = Mapping["Path", "Mark | None"]
+"""Files as they were at the beginning."""
+
+
+def data_marks(data: Data) -> Marks:
+    """The files that the data's shard has, or may have, as they are before the first pass."""
+    specs = [spec for spec in data.expected_inputs if code_name(spec) is None]
+    paths = (split_spec(spec)[0] for spec in specs)
+    return marks_of(path for path in paths if path != STANDARD_INPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +53,28 @@ class Task:
     resume: bool
     given: str
 
-    def record(self, data: Data) -> Part:
+    def marks(self) -> Marks:
+        """Checkpoint and code as they are before anything is opened; `record` asks for them."""
+        flags = self.flags
+        named = filter(None, map(code_name, (self.model, *(flags.data or ()))))
+        files = [file for name in named if (file := code_file(name)) is not None]
+        if flags.checkpoint is not None and flags.checkpoint != str(STANDARD_INPUT):
+            files += files_of(split_spec(flags.checkpoint)[0], Models())
+        return marks_of(files)
+
+    def record(self, data: Data, marks: Marks) -> Part:
         """The record of the part that an iteration of the data made.
 
-        An empty one for standard input. Raises FileError for an input that cannot be read any more.
+        An empty one for standard input. Raises FileError where checkpoint, code or inputs are not
+        what they were before the first pass, with the `marks` of then.
         """
+        inputs = {split_spec(spec)[0] for spec in data.inputs}
+        others = inputs - {split_spec(spec)[0] for spec in data.own_inputs}
+        part = self._record(data)
+        check_marks({path: mark for path, mark in marks.items() if path not in others})
+        return part
+
+    def _record(self, data: Data) -> Part:
         if any(split_spec(spec)[0] == STANDARD_INPUT for spec in data.inputs):
             return Part()
         from bncli.backends.torch.tensors import library
@@ -123,7 +153,7 @@ class Task:
         if flags.checkpoint is not None:
             path = split_spec(flags.checkpoint)[0]
             given["--checkpoint"] = flags.checkpoint
-            given[f"checkpoint {path.name}"] = described(_checkpoint_files(path))
+            given[f"checkpoint {path.name}"] = described(files_of(path, Models()))
         return given
 
 
@@ -157,16 +187,3 @@ def _inputs(specs: list[str] | tuple[()]) -> list[str]:
     for part in grouped(specs):
         every += [str(part)] if isinstance(part, CodeName) else expanded(part, key=natural)
     return every
-
-
-def _checkpoint_files(path: Path) -> list[Path]:
-    """All files of a checkpoint: those of a folder, or an index with its shards, or the file."""
-    from bncli.loaders.sharded import shard_paths
-    from bncli.loaders.whole import Models
-
-    models = Models()
-    path = models.path_of(path)
-    if path.is_dir():
-        return sorted(each for each in path.rglob("*") if each.is_file())
-    shards = models.shards_of(path)
-    return list(shards.files) if shards is not None else [path, *shard_paths(path)]

@@ -16,11 +16,15 @@ from bncli.errors import UsageError
 from bncli.files.reading import current
 from bncli.files.save import THERE, check_new
 from bncli.loaders import split_spec
+from bncli.loaders.file_marks import check_marks, marks_of
 from bncli.loaders.parts import check_unchanged, held_inputs, input_of, made_part
+from bncli.loaders.whole import Models, files_of
+from bncli.paths import RemotePath
 
 if TYPE_CHECKING:
     from bncli.arguments.shard import Shard
     from bncli.commands.inspect_checkpoint.judged_file import Judged
+    from bncli.loaders.file_marks import Mark
     from bncli.model.part import Part
 
 Look = Callable[[Files], "Iterator[tuple[Judged | None, list[str]]]"]
@@ -59,17 +63,29 @@ def fact(part: Part, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _judged(specs: list[str], models: Sequence[str], look: Look) -> Iterator[Entry]:
-    """What is seen of these models."""
+    """What is seen of these models.
+
+    Raises FileError where a file of one that could be read is not what it was before.
+    """
     place = {spec: at for at, spec in enumerate(models)}
-    files = Files(specs, len(models))
+    files, known = Files(specs, len(models)), Models()
     noted = set(current().notes)
-    for spec, (judged, paths) in zip(specs, look(files), strict=True):
+    before = (_marks(spec, known) for spec in specs)  # each when it is about to be read
+    for spec, marks, (judged, paths) in zip(specs, before, look(files), strict=True):
         notes = [note for note in current().notes if note not in noted]
         noted.update(notes)
         path = str(split_spec(spec)[0])
         parts = () if paths == [path] else tuple(map(input_of, paths))
         unread = None if judged is not None else files.unread[-1]
+        if judged is not None:
+            check_marks(marks)
         yield Entry(place[spec], spec, path, parts, judged, unread, tuple(notes))
+
+
+def _marks(spec: str, models: Models) -> dict[Path, Mark | None]:
+    """The files of a model as they are before it is read; those elsewhere are looked after."""
+    path = split_spec(spec)[0]
+    return {} if isinstance(path, RemotePath) else marks_of(files_of(path, models))
 
 
 def _target(*, resume: bool) -> Path | None:

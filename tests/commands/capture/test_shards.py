@@ -247,6 +247,51 @@ def test_a_part_is_not_said_to_be_judged_alone(run, small):
     assert said.endswith("; bncli diagnose PARTS judges it together with the other parts")
 
 
+REPLACING = """
+    from pathlib import Path
+    from tests.live.small import Net
+    class Replacing(Net):
+        def forward(self, x):
+            if Path("new").exists():
+                Path("new").replace(Path("which").read_text())
+            return super().forward(x)
+"""
+
+
+@pytest.mark.parametrize("which", ["x0.npy", "net.pth", "user.py", "load.py"])
+@pytest.mark.parametrize("flags", [("--shard=0/2",), ()], ids=["shard", "whole"])
+def test_what_is_replaced_during_the_passes_is_not_recorded(run, small, code, which, flags):
+    """Each time by something that could have been there from the start."""
+    code("user.py", REPLACING)
+    load = "import numpy as np, torch\ndef batches():\n    yield torch.ones(4, 3, 8, 8)\n"
+    code("load.py", load)
+    if which == "net.pth":
+        torch.save({k: v + 1 for k, v in small[0].state_dict().items()}, "new")
+    elif which == "x0.npy":
+        np.save("new.npy", images(1, seed=9)[0].numpy())
+        Path("new.npy").rename("new")
+    else:
+        Path("new").write_text(Path(which).read_text() + "# later\n")
+    Path("which").write_text(which)
+    call = ("capture", "user.py:Replacing", *SMALL[1:], "--data=load.py:batches", *flags)
+    result = run(*call, "--save-stats=s.npz")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"bncli: {which}: it was written to or replaced after bncli had read it; wait until it is "
+        "complete, and run again.\n"
+    )
+    assert not Path("s.npz").exists()
+
+
+def test_files_of_other_shards_may_be_replaced_meanwhile(run, small, code):
+    code("user.py", REPLACING)
+    Path("new").write_bytes(Path("x1.npy").read_bytes())
+    Path("which").write_text("x1.npy")
+    call = ("capture", "user.py:Replacing", *SMALL[1:], "--shard=0/2", "--save-stats=s.npz")
+    assert run(*call).code == 0
+    assert not Path("new").exists()
+
+
 # ---------------------------------------------------------------------------- resuming
 
 

@@ -165,6 +165,35 @@ def test_resume_of_a_model_of_which_another_file_changed(run, folder):
         assert f"m/{names[1]} has changed since" in result.stderr
 
 
+@pytest.mark.parametrize("which", ["m/pytorch_model-00002-of-00002.bin", "runs/1.pt"])
+def test_a_file_that_changes_while_it_is_judged(run, runs, monkeypatch, which):
+    """It is replaced when it has been read, by one that could have been there from the start."""
+    state = small().state_dict()
+    (runs / "m").mkdir()
+    shards = [
+        {key: state[key] for key in state if ("running" in key) is late} for late in (False, True)
+    ]
+    for i, shard in enumerate(shards):
+        torch.save(shard, f"m/pytorch_model-{i + 1:05d}-of-00002.bin")
+    torch.save({k: v + 1 for k, v in (state if "runs" in which else shards[1]).items()}, "new")
+    real = looking.judge
+
+    def judge(file, *rest):
+        found = real(file, *rest)
+        last = file.path.parent.name == "m" if "m/" in which else file.path.name == "1.pt"
+        if last and Path("new").exists():
+            Path("new").replace(which)
+        return found
+
+    monkeypatch.setattr(looking, "judge", judge)
+    models = ("m", "runs/0.pt", "runs/1.pt")
+    result = run("inspect-checkpoint", *models, "--shard=0/1", "-o", "part.json")
+    assert not Path("new").exists()
+    assert (result.code, result.stdout) == (2, "")
+    assert f"{which}: it was written to or replaced after bncli had read it" in result.stderr
+    assert not Path("part.json").exists()
+
+
 def test_resume_of_what_is_no_part(run, runs):
     for text in ("", "{}", '{"format_version": 1'):
         Path("part.json").write_text(text)
