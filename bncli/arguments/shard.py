@@ -125,6 +125,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Shard:
             f"steps of {step}; give the array as FIRST-LAST or FIRST-LAST:STEP, or write "
             "--shard K/N."
         )
+    given = f"--shard auto: task {task} of an array of {count} from {least} on"
     most_name = "SLURM_ARRAY_TASK_MAX"
     most = _whole(most_name, environment) if environment.get(most_name) else None
     holes = most is not None and (most - least) // step + 1 != count
@@ -134,7 +135,6 @@ def _of_slurm(environment: Mapping[str, str]) -> Shard:
             "whole array again with --resume, or write --shard K/N."
         )
     k = (task - least) // step
-    given = f"--shard auto: task {task} of an array of {count} from {least} on"
     if not 0 <= k < count:
         raise UsageError(
             f"{given} in steps of {step} would be shard {k}; give the array as FIRST-LAST or "
