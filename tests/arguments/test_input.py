@@ -10,7 +10,8 @@ import torch
 
 from bncli.arguments.flags import LayerFlags, ReadingFlags
 from bncli.arguments.input import open_input, open_values, open_vector, opened
-from bncli.arguments.layer import about_pass, resolve_layer
+from bncli.arguments.layer import resolve_layer
+from bncli.arguments.layer_report import about_pass
 from bncli.dtypes import ComputeDtype
 from bncli.errors import FileError, TensorError
 from tests.commands.samples import CHANNEL_KEYS, DTYPES, column, random, rows_of, table

@@ -48,13 +48,8 @@ def compute(
     """
     from bncli.arguments.distributed import check_distributed
     from bncli.arguments.input import parse_channels
-    from bncli.arguments.layer import (
-        about_pass,
-        check_count,
-        resolve_layer,
-        subject_line,
-        update_said,
-    )
+    from bncli.arguments.layer import check_count, resolve_layer
+    from bncli.arguments.layer_report import about_pass, subject_line, update_said
     from bncli.commands.compute.saved import Saving
     from bncli.commands.compute.stored import stored_or_none
     from bncli.loaders.patterns import expanded, natural
@@ -141,7 +136,7 @@ def compute(
 
 def _nothing(task: Task, typed: Sequence[str], reading: InputFlags, layer: LayerFlags) -> Report:
     """The report of a shard without inputs, with the facts of every report."""
-    from bncli.arguments.layer import flag_facts
+    from bncli.arguments.layer_report import flag_facts
     from bncli.sections.tables import empty_channels_table
 
     unknown: dict[str, Value] = dict.fromkeys(("shape", "dtype", "kind", "engines"))
@@ -165,7 +160,7 @@ def _nothing(task: Task, typed: Sequence[str], reading: InputFlags, layer: Layer
 
 def _facts(given: Input, run: Layer, done: BatchNormPass, labels: list[str]) -> dict[str, Value]:
     """What the report says of the layer and of the inputs, whose names are `labels`."""
-    from bncli.arguments.layer import layer_facts
+    from bncli.arguments.layer_report import layer_facts
 
     return {
         "input": given.label,

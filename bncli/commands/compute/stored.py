@@ -169,7 +169,7 @@ class Stored:
 
     def subject(self, layer: Layer) -> str:
         """What is looked at, in a line."""
-        from bncli.arguments.layer import assumed, name_of
+        from bncli.arguments.layer_report import assumed, name_of
 
         sums = self.sums
         mode = "in training" if layer.settings.training else "in evaluation"

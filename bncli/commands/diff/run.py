@@ -6,13 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import parse_channels
-from bncli.arguments.layer import (
-    about_pass,
-    check_count,
-    layer_facts,
-    resolve_layer,
-    subject_line,
-)
+from bncli.arguments.layer import check_count, resolve_layer
+from bncli.arguments.layer_report import about_pass, layer_facts, subject_line
 from bncli.backends.interface import ChoosesPath, IsRepeated
 from bncli.commands.diff.differences import channels_answer
 from bncli.commands.diff.mode_answer import (

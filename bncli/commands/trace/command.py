@@ -100,12 +100,8 @@ def trace(
     gradients; with --eval where evaluation differs from training; with --against torch PyTorch's
     value beside each.
     """
-    from bncli.arguments.layer import (
-        about_pass,
-        check_count,
-        resolve_layer,
-        subject_line,
-    )
+    from bncli.arguments.layer import check_count, resolve_layer
+    from bncli.arguments.layer_report import about_pass, subject_line
     from bncli.commands.trace.choice import choose
     from bncli.commands.trace.input import Upstream
     from bncli.commands.trace.tracing import Tracing
@@ -175,7 +171,7 @@ def _facts(
     given: Input, run: Layer, done: BatchNormPass, chosen: Chosen, steps: StepFlags
 ) -> dict[str, Value]:
     """What the report says of the input, of the layer, and of which steps are traced."""
-    from bncli.arguments.layer import layer_facts
+    from bncli.arguments.layer_report import layer_facts
 
     return {
         "input": given.label,
