@@ -159,6 +159,14 @@ def look(paths: Iterable[Path]) -> None:
         look_at(elsewhere)
 
 
+def measure(paths: Iterable[Path]) -> None:
+    """Ask together for the sizes of files elsewhere, of which nothing will be read."""
+    if elsewhere := [path for path in paths if isinstance(path, RemotePath)]:
+        from bncli.files.remote import measure as ask
+
+        ask(elsewhere)
+
+
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
     """Open a regular file; FileError says why that is not possible."""

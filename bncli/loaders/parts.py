@@ -18,6 +18,7 @@ from bncli.files.reading import MissingParts, current
 from bncli.light import np
 from bncli.loaders import split_spec
 from bncli.loaders.file_marks import crc_of, file_size, fingerprint
+from bncli.loaders.interface import look, measure
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.part_calls import call_of, made_with, shown
 from bncli.model.part import Part, PartInput, may_list, shards_said, together, whole_of
@@ -39,8 +40,12 @@ def made_part(
     each input that names Python code, None for code without one: all of it is the mark of that
     input, and tells parts apart, too. Too many inputs to list are not named. Raises FileError for
     an input that is not there or cannot be read; with `unread`, such a one has no fingerprint
-    instead.
+    instead. Of inputs that are not its own, the sizes alone are asked for.
     """
+    listed_own = own if may_list(own) else ()
+    mine = {split_spec(spec)[0] for spec in listed_own}
+    look(mine)
+    measure({split_spec(spec)[0] for spec in every} - mine)
     named = {spec: _code(spec, file) for spec, file in (code or {}).items()}
     sizes = {
         spec: named[spec].nbytes if spec in named else _size_if(split_spec(spec)[0], unread=unread)
@@ -53,10 +58,7 @@ def made_part(
         marks.update(f"{spec}\0{size}{mark}\n".encode(errors="surrogateescape"))
     return Part(
         *shard,
-        tuple(
-            named.get(spec) or _input(spec, sizes[spec], unread=unread)
-            for spec in (own if may_list(own) else ())
-        ),
+        tuple(named.get(spec) or _input(spec, sizes[spec], unread=unread) for spec in listed_own),
         number=len(every),
         nbytes=sum(sizes[spec] for spec in every),
         digest=marks.hexdigest(),

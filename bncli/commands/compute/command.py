@@ -8,7 +8,6 @@ from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
 from bncli.arguments.options import option
 from bncli.arguments.shard import ScaleFlags
-from bncli.errors import UsageError
 from bncli.files.reading import current
 from bncli.report import Report
 
@@ -59,15 +58,10 @@ def compute(
     tolerance = comparison.tolerance
     saving = Saving(save_output, save_stats, per_batch)
     specs = [file for spec in inputs for file in expanded([spec], natural)]
-    stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
-    task = None
+    stored = task = None
     if scale.given:
         from bncli.commands.compute.sums_first import sums_first, task_of
 
-        if stored is not None:
-            raise UsageError(
-                f"{specs[0]} is a statistics file; merge such files without {scale.given}."
-            )
         if scale.distributed:
             check_distributed(specs, scale.shard)
         task = task_of(specs, scale, reading, layer, comparison, saving)
@@ -81,6 +75,8 @@ def compute(
             )
         else:
             stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
+    else:
+        stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
     given = reading.open(specs, layer.state) if stored is None else stored.given
     flags = layer if stored is None or task is not None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)

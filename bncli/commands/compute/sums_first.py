@@ -18,7 +18,7 @@ from bncli.files.reading import current
 from bncli.files.save import THERE, check_new
 from bncli.light import dataclass
 from bncli.loaders import split_spec
-from bncli.loaders.interface import STANDARD_INPUT
+from bncli.loaders.interface import STANDARD_INPUT, is_statistics_file, look
 from bncli.loaders.parts import held_inputs, made_part
 from bncli.loaders.patterns import natural
 from bncli.model.part import Part
@@ -212,10 +212,18 @@ def _held(task: Task, part: Part) -> tuple[Capture | None, list[str]]:
 def _read(
     specs: Sequence[str], part: Part, reading: InputFlags, layer: LayerFlags, *, per_batch: bool
 ) -> Capture:
-    """The sums of these inputs."""
+    """The sums of these inputs. Raises UsageError where one is a statistics file."""
     from bncli.arguments.layer import check_count, resolve_layer
     from bncli.commands.compute.saved import capture_of
 
+    paths = {spec: split_spec(spec)[0] for spec in specs}
+    look(paths.values())
+    for spec, path in paths.items():
+        if is_statistics_file(path):
+            raise UsageError(
+                f"{spec} is a statistics file; merge such files without --shard, --distributed and "
+                "--resume."
+            )
     given = reading.open(specs, layer.state)
     run = resolve_layer(layer, given)
     if part.n == 1:  # one value a channel is too few for the whole alone

@@ -75,6 +75,11 @@ def look(paths: Iterable[Path]) -> None:
     store().look(path for path in paths if isinstance(path, RemotePath))
 
 
+def measure(paths: Iterable[Path]) -> None:
+    """Ask for the sizes of the files elsewhere among these together, and for nothing else."""
+    store().measure(path for path in paths if isinstance(path, RemotePath))
+
+
 def prefetch(path: RemotePath, ranges: Iterable[tuple[int, int]]) -> None:
     """Say which bytes will be read, each range as (start, stop), so that few requests suffice."""
     store().file(path).prefetch(ranges)

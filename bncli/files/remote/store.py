@@ -187,13 +187,16 @@ class Store:
             raise known
         return known
 
-    def _opened(self, path: RemotePath) -> RemoteFile | Downloaded:
+    def _transport(self, path: RemotePath) -> Transport:
         system, inside = self._system(path)
-        transport: Transport = DriverFile(system, inside)
         if is_web(path.url) and hasattr(system, "set_session"):
             from bncli.files.remote.web import WebFile
 
-            transport = WebFile(system, inside)
+            return WebFile(system, inside)
+        return DriverFile(system, inside)
+
+    def _opened(self, path: RemotePath) -> RemoteFile | Downloaded:
+        transport = self._transport(path)
         if not self._download:
             return RemoteFile(path, transport, self._shelf)
         with self._lock:
@@ -211,6 +214,30 @@ class Store:
                 self.file(path)
 
         together(partial(file, path) for path in paths)
+
+    def measure(self, paths: Iterable[RemotePath]) -> None:
+        """Ask for the sizes of several files together, and for nothing else of them.
+
+        What is wrong with one is said when its size is wanted.
+        """
+
+        def size(path: RemotePath) -> None:
+            try:
+                self._sizes[path.url] = self._measured(path)
+                self._folders[path.url] = False
+            except FileError as error:
+                self._files.setdefault(path.url, error)
+
+        known = {*self._sizes, *self._files}
+        together(partial(size, path) for path in paths if path.url not in known)
+
+    def _measured(self, path: RemotePath) -> int:
+        try:
+            return asked(path, self._transport(path).size)
+        except UnsupportedFileError:
+            if not self._download:
+                raise
+            return self.file(path).size  # which only all of it tells
 
     def _system(self, path: RemotePath) -> tuple[Any, str]:
         if path not in self._systems:

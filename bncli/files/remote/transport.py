@@ -46,6 +46,9 @@ class Transport(Protocol):
     def state(self) -> State:
         """What the file is now."""
 
+    def size(self) -> int:
+        """The file's bytes, of which as few are sent as can be; it need not give out ranges."""
+
     def download(self, target: Path) -> State:
         """Write all of the file, piece by piece, to one of this system, which is there."""
 
@@ -65,6 +68,10 @@ class DriverFile:
         """Its state, of which nothing is remembered."""
         self._system.invalidate_cache()
         return self._state(self._system.info(self._inside))
+
+    def size(self) -> int:
+        """Its size, which a driver may have from a listing."""
+        return self._state(self._system.info(self._inside)).size
 
     def fetch(self, start: int, stop: int, state: State) -> bytes:  # noqa: ARG002 (see State)
         """Bytes as the driver gives them."""

@@ -39,6 +39,10 @@ class WebFile:
         """Its state, by a request for one byte: not every server that gives it answers HEAD."""
         return self._run(lambda: self._begin(1))[0]
 
+    def size(self) -> int:
+        """Its size, by a request for one byte; of a body that is longer, nothing is read."""
+        return self._run(self._size)
+
     def fetch(self, start: int, stop: int, state: State) -> bytes:
         """The bytes of a range."""
         return self._run(lambda: self._fetch(start, stop, state))
@@ -65,6 +69,18 @@ class WebFile:
             if length is None or length > FIRST:
                 raise NoRangesError
             return State(length, _mark(answer)), await _body(answer, length)
+
+    async def _size(self) -> int:
+        async with self._answer(0, 1) as answer:
+            _, _, size = _range_of(answer)
+            if answer.status == UNFIT and size == 0:
+                return 0
+            _check(answer)
+            if answer.status == WHOLE:
+                size = answer.content_length
+            if size is None:
+                raise NoRangesError
+            return size
 
     async def _fetch(self, start: int, stop: int, state: State) -> bytes:
         async with self._answer(start, stop) as answer:

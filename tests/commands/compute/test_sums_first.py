@@ -1,6 +1,7 @@
 """`bncli compute --shard`: parts of the inputs, whose report is that of the file they make."""
 
 import shlex
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,34 @@ def test_what_a_finished_part_holds_is_not_read_again(run, shards, save):
     save("s3.npy", np.zeros((3, 3, 4, 5), np.float32))
     changed = run(*call, "--resume")
     assert (changed.code, "s3.npy has changed" in changed.stderr) == (2, True)
+
+
+def test_a_task_opens_its_own_inputs_alone(run, shards, monkeypatch):
+    opened = set()
+
+    class Recorded(FileIO):
+        def __init__(self, file, *args):
+            opened.add(str(file))
+            super().__init__(file, *args)
+
+    monkeypatch.setattr("bncli.files.reading.FileIO", Recorded)
+    call = ("compute", "s*.npy", "--shard", "1/3", "--save-stats", "p.npz")
+    assert run(*call).code == 0
+    assert opened == {"s1.npy", "s4.npy"}
+    assert run(*call, "--resume").code == 0
+    assert opened == {"s1.npy", "s4.npy", "p.npz"}
+
+
+def test_a_statistics_file_among_its_own_inputs_is_refused(run, shards):
+    run("compute", "s0.npy", "--save-stats", "s1.npz", "-q")
+    call = ("compute", "s0.npy", "s1.npz", "--save-stats", "p.npz")
+    code, out, err = run(*call, "--shard", "1/2")
+    assert (code, out) == (2, "")
+    assert err == (
+        "bncli: s1.npz is a statistics file; merge such files without --shard, --distributed and "
+        "--resume.\n"
+    )
+    assert not Path("p.npz").exists()
 
 
 def test_a_shard_without_inputs_has_nothing_to_do(run, shards):

@@ -14,6 +14,7 @@ def test_a_file_in_memory(memory, tmp_path):
     file = DriverFile(memory, "/x")
     state, head = file.begin()
     assert (state.size, head) == (10, b"")
+    assert file.size() == 10
     assert file.fetch(2, 5, state) == b"234"
     target = tmp_path / "x"
     assert file.download(target) == state

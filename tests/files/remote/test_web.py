@@ -187,3 +187,38 @@ def test_a_download_into_a_full_disk(server):
     transport = Store().file(path).transport
     with pytest.raises(FileError, match="no space left on device"):
         asked(path, lambda: transport.download(Place()))
+
+
+def test_a_size_is_asked_with_a_byte(server):
+    store = Store()
+    paths = [as_path(f"{server.url}/{name}") for name in ("x", "small", "empty", "absent")]
+    store.measure(paths)
+    store.measure(paths)
+    assert [store.stat(path).st_size for path in paths[:3]] == [3 * FIRST, 5, 0]
+    with pytest.raises(FileError, match="404 Not Found"):
+        store.stat(paths[3])
+    assert {each.path: (each.wanted, each.sent) for each in server.asked} == {
+        "/x": ((0, 1), 1), "/small": ((0, 1), 1), "/empty": ((0, 1), 0), "/absent": ((0, 1), 0)
+    }  # fmt: skip
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_size_without_ranges(server, length):
+    """A length is enough; without one, only a download tells."""
+    server.ranges, server.length = False, length
+    server.files["/x"] = DATA * 40
+    path, store = as_path(f"{server.url}/x"), Store()
+    store.measure([path])
+    if length:
+        assert store.stat(path).st_size == len(DATA) * 40
+        assert server.bodies < len(DATA) * 40
+    else:
+        with pytest.raises(FileError, match="--download"):
+            store.stat(path)
+    store = Store(download=True)
+    try:
+        store.measure([path])
+        assert store.stat(path).st_size == len(DATA) * 40
+    finally:
+        store.close()
