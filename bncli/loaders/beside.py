@@ -38,6 +38,22 @@ def beside(model: Path, name: str) -> Path:
     return path
 
 
+def is_missing(path: Path) -> bool:
+    """Whether a file of a model is not there. Raises as `check_allowed`."""
+    if path.exists():
+        return False
+    check_allowed(path)
+    return True
+
+
+def check_allowed(path: Path) -> None:
+    """Raise FileError for a file elsewhere that may be there, but is not given out."""
+    if isinstance(path, RemotePath):
+        from bncli.files.remote import check_allowed as check
+
+        check(path)
+
+
 def check_link(model: Path, path: Path) -> None:
     """Raise UnsupportedFileError where a file of a model is a link that leads out of its folder."""
     if isinstance(model, RemotePath):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
-from bncli.loaders.beside import beside
+from bncli.loaders.beside import beside, is_missing
 from bncli.loaders.interface import Source, check_regular, lean_json, look, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.registry import LOADERS, loader_of
@@ -35,7 +35,7 @@ def open_tensors(source: Source) -> TensorFile:
     wanted = _weight_map(source)
     paths = {name: beside(source.path, name) for name in dict.fromkeys(wanted.values())}
     look(paths.values())
-    if missing := [name for name, path in paths.items() if not path.exists()]:
+    if missing := [name for name, path in paths.items() if is_missing(path)]:
         raise FileError(
             source.path,
             f"its shard{'s' * (len(missing) > 1)} {listed(missing)}"

@@ -19,7 +19,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.light import dataclass
 from bncli.loaders import torch_zip
-from bncli.loaders.beside import beside
+from bncli.loaders.beside import beside, is_missing
 from bncli.loaders.interface import Source, check_regular, open_source
 from bncli.loaders.names import listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
@@ -320,7 +320,7 @@ def open_chunk(source: Source, chunk: Chunk, name: str, dtype: str) -> TensorRef
 def _check_files(folder: Path, tensors: Mapping[str, Stored]) -> None:
     """Raise where the index names files that are outside of the folder or missing."""
     files = dict.fromkeys(chunk.file for tensor in tensors.values() for chunk in tensor.chunks)
-    missing = [file for file in files if not beside(folder / INDEX, file).exists()]
+    missing = [file for file in files if is_missing(beside(folder / INDEX, file))]
     if missing:
         raise FileError(
             folder,

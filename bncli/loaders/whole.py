@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bncli.errors import FileError
 from bncli.light import dataclass
+from bncli.loaders.beside import check_allowed
 from bncli.loaders.interface import is_statistics_file, look
 from bncli.loaders.names import listed
 from bncli.loaders.registry import CHECKPOINTS, kind_of_folder
@@ -206,6 +207,8 @@ def open_shards(shards: Shards) -> TensorFile:
     """The tensors of numbered shards, under the path of the first. Raises FileError."""
     first = shards.files[0]
     if shards.missing:
+        for name in shards.missing:
+            check_allowed(first.with_name(name))
         raise FileError(
             first,
             f"its name says that it is one of {len(shards.files) + len(shards.missing)} shards of a"

@@ -5,8 +5,11 @@ import safetensors.torch
 import torch
 
 from bncli.errors import CorruptFileError, FileError, MissingTensorError, UnsupportedFileError
-from bncli.loaders import open_file
+from bncli.files.reading import reading
+from bncli.loaders import open_file, open_model
+from bncli.paths import as_path
 from bncli.state_dict import batch_norm_layers, read_state
+from tests.files.remote.web_server import web_server
 
 from . import memory
 from .files import assert_same, saved
@@ -81,6 +84,25 @@ def test_shards_that_are_not_there_or_do_not_fit(tmp_path):
 
 
 OUTSIDE = ["../x", "/etc/passwd", "a/../../x", "a/..", "a//b", "a/", "./a", "..", ".", ""]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_shard_that_is_refused_is_not_called_missing(tmp_path, status, indexed):
+    shard(tmp_path, safetensors.torch.save, "safetensors")
+    files = {f"/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
+    first, second = "/model-00001-of-00002.safetensors", "/model-00002-of-00002.safetensors"
+    with web_server(files=files, refused={second: status}) as server, reading():
+        if not indexed:
+            del files["/model.index.json"]
+        url = server.url + ("/model.index.json" if indexed else first)
+        with pytest.raises(FileError) as caught:
+            open_file(url) if indexed else open_model(as_path(url))
+    if status in (404, 410):
+        assert f"{second[1:]} is missing" in str(caught.value)
+    else:
+        assert f"{second}: the server answered {status}" in str(caught.value)
+        assert "credentials" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "C:x", "a\\b", "a\0b"])

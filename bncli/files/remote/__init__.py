@@ -50,6 +50,11 @@ def exists(path: RemotePath) -> bool:
     return store().exists(path)
 
 
+def check_allowed(path: RemotePath) -> None:
+    """Raise FileError for a file that may be there, but that its store refuses to give out."""
+    store().check_allowed(path)
+
+
 def is_dir(path: RemotePath) -> bool:
     """Whether it is a folder. Raises FileError where that is not known."""
     return store().is_dir(path)

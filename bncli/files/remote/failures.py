@@ -17,6 +17,8 @@ SECONDS = 60.0
 """How long a request may go without any byte."""
 HIDDEN = {401, 403, 404, 410}
 """Answers that a server gives to what is not there."""
+FORBIDDEN = {401, 403}
+"""Those that it also gives to what is there."""
 MOST_SECONDS = 600.0
 """How long a request for a part of a file may take; for all of it, as long as bytes come."""
 BUSY = {408, 425, 429, 500, 502, 503, 504}
@@ -62,6 +64,10 @@ class HiddenError(FileError):
     """There is no such file, or the server does not say whether there is."""
 
 
+class ForbiddenError(HiddenError):
+    """The file may be there, but is not given out to who asks."""
+
+
 class AbsentError(Exception):
     """There is no such file."""
 
@@ -87,8 +93,8 @@ def explained(path: RemotePath, error: BaseException) -> FileError:
         return error
     status = getattr(error, "status", None)
     if isinstance(status, int) and status:
-        hidden = status in HIDDEN
-        return (HiddenError if hidden else FileError)(path, _of_status(status))
+        kind = HiddenError if status in HIDDEN else FileError
+        return (ForbiddenError if status in FORBIDDEN else kind)(path, _of_status(status))
     if isinstance(error, ChangedError):
         return CorruptFileError(path, CHANGED)
     if isinstance(error, NoRangesError):
@@ -99,7 +105,9 @@ def explained(path: RemotePath, error: BaseException) -> FileError:
     if isinstance(error, (AbsentError, FileNotFoundError)):
         return absent(path)
     if isinstance(error, PermissionError):
-        return HiddenError(path, "the store refuses access; check the name and your credentials.")
+        return ForbiddenError(
+            path, "the store refuses access; check the name and your credentials."
+        )
     if isinstance(error, IsADirectoryError):
         return UnsupportedFileError(path, "it is a folder; name a file in it.")
     if isinstance(error, MemoryError):
@@ -132,7 +140,7 @@ def _of_status(status: int) -> str:
         said = str(status)
     if status == HTTPStatus.NOT_FOUND:
         return f"there is no such file (the server answered {said})."
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+    if status in FORBIDDEN:
         return f"the server answered {said}; check the address and your credentials."
     tries = f" in {TRIES} tries" if status in BUSY else ""
     return f"the server answered {said}{tries}."

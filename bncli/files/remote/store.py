@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bncli.errors import FileError, UnsupportedFileError
 from bncli.files.remote.drivers import file_system
-from bncli.files.remote.failures import AbsentError, HiddenError, absent, explained
+from bncli.files.remote.failures import (
+    AbsentError,
+    ForbiddenError,
+    HiddenError,
+    absent,
+    explained,
+)
 from bncli.files.remote.pieces import Pieces, Shelf, together
 from bncli.files.remote.transport import DriverFile, Transport, persistently
 from bncli.files.save import umask
@@ -250,6 +256,15 @@ class Store:
             return self.is_dir(path) or self.file(path).size >= 0
         except HiddenError:
             return False
+
+    def check_allowed(self, path: RemotePath) -> None:
+        """Raise FileError for a file that may be there, but that the store refuses to give out."""
+        try:
+            self.file(path)
+        except ForbiddenError:
+            raise
+        except FileError:
+            return
 
     def is_dir(self, path: RemotePath) -> bool:
         """Whether it is a folder; a web server has none."""

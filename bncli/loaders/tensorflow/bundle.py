@@ -15,7 +15,7 @@ from bncli.files.crc32c import unmasked
 from bncli.files.file_bytes import Checksum, FileBytes
 from bncli.files.reading import current
 from bncli.light import dataclass
-from bncli.loaders.beside import check_link
+from bncli.loaders.beside import check_link, is_missing
 from bncli.loaders.interface import Source, check_regular
 from bncli.loaders.names import Text, listed, quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
@@ -84,7 +84,7 @@ class Bundle:
         used = sorted({stored.shard for stored in self.stored.values() if not stored.slices})
         if used and used[-1] >= self.shards:
             raise corrupt(self._source)
-        missing = [path.name for path in map(self.shard, used) if not path.exists()]
+        missing = [path.name for path in map(self.shard, used) if is_missing(path)]
         if missing:
             several = len(missing) > 1
             raise FileError(

@@ -12,6 +12,7 @@ from bncli.files.remote.failures import (
     AbsentError,
     ChangedError,
     CutError,
+    ForbiddenError,
     HiddenError,
     NoRangesError,
     StatusError,
@@ -76,7 +77,10 @@ def test_an_error_of_bnclis_stays():
 
 def test_what_is_hidden_may_be_absent():
     assert isinstance(absent(PATH), HiddenError)
-    assert isinstance(explained(PATH, StatusError(403)), HiddenError)
+    for error in (StatusError(401), StatusError(403), PermissionError()):
+        assert isinstance(explained(PATH, error), ForbiddenError)
+    for error in (StatusError(404), StatusError(410), FileNotFoundError()):
+        assert type(explained(PATH, error)) is HiddenError
     assert not isinstance(explained(PATH, StatusError(500)), HiddenError)
 
 

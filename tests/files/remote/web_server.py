@@ -27,7 +27,8 @@ class Served:
     """What a server gives: bytes or a file by each path, and faults.
 
     `faults` are answered one request each, before all else: a status; "cut", which sends half of
-    the body; "short", which sends a byte less and says so; "hang", which sends nothing.
+    the body; "short", which sends a byte less and says so; "hang", which sends nothing. `moved` has
+    where paths lead, and `refused` the status of those that are never given.
     """
 
     files: dict[str, bytes | Path] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Served:
     etag: str | None = '"1"'
     faults: list[int | str] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     listing: bool = False
     length: bool = True
     asked: list[Asked] = field(default_factory=list)
@@ -101,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.released.wait(30)
             self.close_connection = True
             return None
+        if path in served.refused:
+            return self._status(asked, served.refused[path])
         if path in served.moved:
             return self._status(asked, 302, {"Location": served.moved[path]})
         if path not in served.files:
