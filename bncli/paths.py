@@ -307,7 +307,9 @@ def without_scheme(text: str) -> str:
 
 
 def remote_path(url: str) -> RemotePath:
-    """The path of this URL."""
+    """The path of this URL, whose scheme may be in capitals."""
+    scheme, mark, rest = url.partition("://")
+    url = f"{scheme.lower()}{mark}{rest}"
     made = RemotePath(url)
     made.url = url
     made.shown = shown_of(url)

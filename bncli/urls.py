@@ -11,6 +11,8 @@ WEB = ("http://", "https://")
 HIDDEN = "?..."
 """What stands for a query, which may be a signature or hold a password."""
 USER = re.compile(r"""(?<=://)[^\s/@?#'"]+@""")
+BROKEN_USER = re.compile(r"[^/?#@:]*:(?![0-9]*(?:[/?#]|$))[^@]*[/?#][^@]*@")
+"""A name and a password with a sign in it that should have been escaped: a port is a number."""
 QUERY = re.compile(r"""(?<=://)([^\s?#'"]+)[?#](?!\.\.\.)[^\s'"]*=[^\s'"]*""")
 """What is left out of the URLs in a text."""
 
@@ -60,6 +62,8 @@ def shown_of(url: str) -> str:
     if url in _shown:
         return _shown[url]
     front, at = scheme_of(url), path_begins(url)
+    if is_web(url) and BROKEN_USER.match(url, len(front)):
+        return shown_of(front + url[len(front) :].rpartition("@")[2])
     host = url[len(front) : at]
     if front.lower() != "hf://":  # where @ is before a revision
         host = host.rpartition("@")[2]

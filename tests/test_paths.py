@@ -26,7 +26,7 @@ from bncli.paths import (
 def test_a_url_is_remote(text):
     assert is_remote(text)
     assert isinstance(as_path(text), RemotePath)
-    assert str(as_path(text)) == text
+    assert str(as_path(text)) == text.replace("GS", "gs")
     assert as_path(as_path(text)) is not None
 
 
@@ -145,3 +145,14 @@ def test_words_of_a_command_line(word, shown):
 def test_a_folder_of_this_system_is_listed(tmp_path):
     (tmp_path / "x").touch()
     assert names_in(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("secret", ["PASS/WORD", "PASS#WORD", "PASS?WORD"])
+def test_a_password_that_was_not_escaped_is_hidden(secret):
+    shown = str(as_path(f"https://name:{secret}@host.example/x.pt"))
+    assert shown == "https://host.example/x.pt"
+
+
+def test_a_port_is_no_password_and_capitals_no_other_scheme():
+    assert str(as_path("http://host.example:80/a@b")) == "http://host.example:80/a@b"
+    assert str(as_path("HTTP://host.example/x.pt")) == "http://host.example/x.pt"

@@ -38,6 +38,13 @@ ELSEWHERE = {
 """Flags as other tools call them, and what they are here."""
 
 
+PARTS = (
+    " Save the statistics of each batch with bncli compute --shard K/N --per-batch --save-stats "
+    "FILE.npz, and give it these files."
+)
+"""How simulate-ema gets at batches that several tasks have read."""
+
+
 CODE = re.compile(r".+\.py(:\w[\w.]*)?|\w+(\.\w+)*:\w[\w.]*")
 """A file of Python, or a name in one or in a module."""
 
@@ -94,7 +101,8 @@ def _no_such_flag(flag: str, context: Any, commands: Mapping[str, Any]) -> str:
         return f"{begin}use {_joined(instead, 'and')}."
     owners = [other for other, command in commands.items() if flag in _flags(command)]
     if owners:
-        return f"{flag} is a flag of {_joined(owners, 'and')}, not of {name}."
+        more = PARTS if (flag, name) == ("--shard", "simulate-ema") else ""
+        return f"{flag} is a flag of {_joined(owners, 'and')}, not of {name}.{more}"
     if flag[2:] in {form.value for form in Format} and "--format" in own:
         return f"{begin}use -f {flag[2:]}."
     near = get_close_matches(flag, own, 1, 0.7) if flag.startswith("--") else []
@@ -149,6 +157,11 @@ def _no_such_command(word: str) -> str:
         return (
             f"{word} is not a command; write bncli compute {word} for a tensor, or "
             f"bncli inspect-checkpoint {word} for a checkpoint."
+        )
+    if word == "merge":
+        return (
+            "there is no command merge; parts are merged by the command that reads them: bncli "
+            "compute, diagnose, recalibrate, simulate-ema or inspect-checkpoint."
         )
     near = [name for name in names if name.startswith(word)] or get_close_matches(word, names)
     instead = f"did you mean {_joined(near, 'or')}?" if near else "bncli --help lists them."

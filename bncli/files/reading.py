@@ -48,7 +48,7 @@ class MissingParts:
     """Shards that are not among the parts at hand, of which `path` is the first.
 
     `n` is how many shards the whole has, 0 where that is no longer known, and `share` the part that
-    is missing `of` what; None where nobody knows.
+    is missing `of` what; None where nobody knows. `again` says how the first of them is made.
     """
 
     path: str
@@ -56,6 +56,7 @@ class MissingParts:
     n: int
     share: float | None
     of: str = "the inputs' bytes"
+    again: str = ""
 
 
 Identity = tuple[int, int]

@@ -136,7 +136,7 @@ def held_inputs(path: Path, part: Part, wanted: Part, unread: Collection[str] = 
             raise FileError(
                 path,
                 f"it holds {quoted(each.path)}, which this call would not read, so --resume cannot "
-                "use it; name another file.",
+                "use it; remove this part, or name another file.",
             )
         if each.path not in unread and now != each:
             raise FileError(
@@ -338,7 +338,8 @@ def _note_missing(named: Sequence[Named], missing: Sequence[int], part: Part) ->
     of = "the batches" if part.batches else "the inputs' bytes"
     if len(known) < len(shares):
         share, of = len(missing) / n if n else None, "the shards"
-    current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share, of))
+    again = made_with(missing, part) if n and part.call else ""
+    current().missing.append(MissingParts(str(named[0][0]), tuple(missing), n, share, of, again))
 
 
 def _flags_apart(one: Part, other: Part) -> tuple[str, str]:

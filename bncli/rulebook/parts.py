@@ -45,4 +45,5 @@ def missing_parts(missing: MissingParts) -> Finding:
             "shards": missing.n or None,
             "missing_share": missing.share,
         },
+        hint=f"Merge all parts again, and before that {missing.again}" if missing.again else "",
     )

@@ -5,8 +5,9 @@ from bncli.rulebook.parts import missing_parts
 
 
 def test_missing_parts_are_named_with_their_share():
-    found = missing_parts(MissingParts("p0.npz", (1, 3), 4, 0.5))
+    found = missing_parts(MissingParts("p0.npz", (1, 3), 4, 0.5, again="make shard 1/4"))
     assert found.message == "shards 1/4 and 3/4 are missing, with about 50% of the inputs' bytes"
+    assert found.hint == "Merge all parts again, and before that make shard 1/4"
     assert found.evidence == {"missing_shards": [1, 3], "shards": 4, "missing_share": 0.5}
 
 

@@ -147,8 +147,8 @@ def _fact(path: Path) -> dict[str, Any]:
     if facts.get("part") is None:
         raise UnsupportedFileError(
             path,
-            "it was made without --shard, so it cannot be merged; leave it out, or make it again "
-            "with --shard 0/1.",
+            "it is the report of a call without --shard, and only parts can be merged; leave it "
+            "out.",
         )
     if not isinstance(facts["part"], dict):
         raise damaged(path, "its fact part is not an object")

@@ -92,6 +92,8 @@ def explained(path: RemotePath, error: BaseException) -> FileError:
     if isinstance(error, FileError):
         return error
     status = getattr(error, "status", None)
+    if status == HTTPStatus.BAD_REQUEST and type(error).__name__ == "ClientResponseError":
+        return FileError(path, "the server answered 400 Bad Request, or what is not HTTP at all.")
     if isinstance(status, int) and status:
         kind = HiddenError if status in HIDDEN else FileError
         return (ForbiddenError if status in FORBIDDEN else kind)(path, _of_status(status))

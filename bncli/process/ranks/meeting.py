@@ -143,7 +143,7 @@ class Gloo:
                 world_size=place.world,
                 timeout=timedelta(seconds=JOIN_SECONDS),
             )
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise RankError(
                 f"torch.distributed cannot connect the ranks by gloo ({_first_line(error)}); "
                 "GLOO_SOCKET_IFNAME names the network interface that it takes."
@@ -159,7 +159,7 @@ class Gloo:
         try:
             for begin in range(0, len(payload), PIECE):
                 self._distributed.send(values[begin : begin + PIECE], 0)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a group that the user's code took apart
             raise RankError(f"rank 0 does not take the results ({_first_line(error)}).") from error
 
     def receive(self, rank: int, size: int) -> bytes:
@@ -173,7 +173,7 @@ class Gloo:
         try:
             for begin in range(0, size, PIECE):
                 self._distributed.recv(values[begin : begin + PIECE], rank)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise RankError(
                 f"rank {rank} does not send its results ({_first_line(error)})."
             ) from error
@@ -185,6 +185,6 @@ class Gloo:
             self._distributed.destroy_process_group()
 
 
-def _first_line(error: RuntimeError) -> str:
+def _first_line(error: Exception) -> str:
     """What a library says, without the trace of its own code behind it."""
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
