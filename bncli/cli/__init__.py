@@ -113,11 +113,16 @@ def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]
     def run(**flags: Any) -> ExitCode:
         if not flags.get("distributed"):
             return work(flags)
-        from bncli.process.ranks import together
+        from bncli.moments.team import shared_by
+        from bncli.process.ranks import current, together
+
+        def of_ranks(leads: bool) -> ExitCode:
+            with shared_by(current().local_world):
+                return work(flags, leads=leads)
 
         typed = repr(sorted(flags.items()))
         explain = partial(_told, verbose=flags["verbose"])
-        return together(lambda leads: work(flags, leads=leads), explain, typed)
+        return together(of_ranks, explain, typed)
 
     parameters = flags_of(function)
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from queue import SimpleQueue
 from typing import TypeVar
@@ -20,13 +21,30 @@ TASKS_AHEAD = 4
 """Tasks a thread may be ahead of who takes the results, which bounds what waits there."""
 
 
+_sharing = [1]
+"""How many processes share this machine; the last one counts."""
+
+
+@contextmanager
+def shared_by(processes: int) -> Iterator[None]:
+    """Inside, this many processes like this one share the processors."""
+    _sharing.append(processes)
+    try:
+        yield
+    finally:
+        _sharing.pop()
+
+
 def default_threads() -> int:
-    """One thread for each processor that this process may use, but no more than is good."""
+    """One thread for each processor that this process may use, but no more than is good.
+
+    Of processors that several processes share, it is a part.
+    """
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         processors = os.cpu_count() or 1
-    return min(processors, MOST_THREADS)
+    return min(max(1, processors // _sharing[-1]), MOST_THREADS)
 
 
 def in_order(

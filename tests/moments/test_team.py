@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bncli.moments.team import default_threads, in_order
+from bncli.moments.team import default_threads, in_order, shared_by
 
 
 def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch):
@@ -18,6 +18,14 @@ def test_processors_where_the_system_does_not_say_which_may_be_used(monkeypatch)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_threads() == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 99)
+    assert default_threads() == 6
+
+
+def test_processes_that_share_a_machine_share_its_processors(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16), raising=False)
+    for processes, threads in {1: 6, 2: 6, 4: 4, 5: 3, 16: 1, 99: 1}.items():
+        with shared_by(processes):
+            assert default_threads() == threads
     assert default_threads() == 6
 
 

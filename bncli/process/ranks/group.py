@@ -67,6 +67,11 @@ class Ranks:
         return self._place.world
 
     @property
+    def local_world(self) -> int:
+        """How many of the ranks share this machine."""
+        return self._place.local_world
+
+    @property
     def leads(self) -> bool:
         """Whether this is rank 0, which alone makes the report."""
         return self._place.rank == 0

@@ -21,7 +21,8 @@ LAST_PORT = 65535
 class Place:
     """Rank `rank` of `world`, from 0, which meet at `address` and `port`.
 
-    `local_rank` counts on this machine, whose name is `host`. `hosted` says that torchrun keeps the
+    `local_rank` counts on this machine, whose name is `host` and which `local_world` ranks share.
+    `hosted` says that torchrun keeps the
     store, where otherwise rank 0 does. `attempt` tells this start apart from others of the group.
     """
 
@@ -33,6 +34,7 @@ class Place:
     host: str
     hosted: bool
     attempt: str
+    local_world: int = 1
 
     @classmethod
     def here(cls, environment: Mapping[str, str] | None = None) -> Place:
@@ -52,14 +54,17 @@ class Place:
             )
         world = _whole("WORLD_SIZE", given, 1, MOST_RANKS)
         rank = _whole("RANK", given, 0, world - 1)
-        local_rank = given.get("LOCAL_RANK", "")
+        local_rank, local_world = (
+            given.get(f"LOCAL_{name}", "") for name in ("RANK", "WORLD_SIZE")
+        )
         attempt = given.get("TORCHELASTIC_RESTART_COUNT", "0")
         return cls(
             rank=rank,
             world=world,
             address=given["MASTER_ADDR"],
             port=_whole("MASTER_PORT", given, 1, LAST_PORT),
-            local_rank=int(local_rank) if local_rank.isascii() and local_rank.isdigit() else rank,
+            local_rank=_whole_or(rank, local_rank),
+            local_world=min(max(1, _whole_or(1, local_world)), world),
             host=socket.gethostname(),
             hosted=given.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
             attempt=f"{given.get('TORCHELASTIC_RUN_ID', 'none')}/{attempt}",
@@ -89,6 +94,11 @@ class Place:
 def is_echo(arguments: Sequence[str]) -> bool:
     """Whether another process on this machine says the same of a wrong call."""
     return "--distributed" in arguments and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _whole_or(default: int, text: str) -> int:
+    """A whole number that is only a hint, `default` for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else default
 
 
 def _whole(name: str, given: Mapping[str, str], least: int, most: int) -> int:

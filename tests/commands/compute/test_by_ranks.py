@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bncli.commands.compute import sums_first
+from bncli.moments.team import default_threads
 from tests.commands.samples import random
 from tests.files.remote.web_server import web_server
 from tests.process.ranks import launch
@@ -134,6 +136,31 @@ def test_more_ranks_than_inputs(run, save, start):
     assert [each.code for each in done] == [0, 0]
     assert columns(done[0].stdout)["count"] == [5, 5, 5]
     assert [path.name for path in Path().glob("whole*")] == ["whole.npz"]
+
+
+def test_ranks_share_the_threads_of_their_machine(shards, tmp_path, folder):
+    constants = {"bncli.commands.compute.sums_first:_read": launch.notes_threads}
+    group, port = Group(tmp_path), free_port()
+    for rank in range(2):
+        values = environment(rank, 2, port) | {"LOCAL_WORLD_SIZE": "2"}
+        group.start(CALL, values, constants)
+    assert [each.code for each in group.done()] == [0, 0]
+    assert sorted(path.name for path in folder.glob("threads*")) == ["threads-0-4", "threads-1-4"]
+
+
+def test_without_it_the_environment_changes_nothing(run, shards, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    taken = []
+    read = sums_first._read
+
+    def noted(*arguments, **flags):
+        taken.append(default_threads())
+        return read(*arguments, **flags)
+
+    monkeypatch.setattr(sums_first, "_read", noted)
+    assert run("compute", "s*.npy", "--shard", "0/1").code == 0
+    assert taken == [6]
 
 
 REFUSED = {

@@ -23,6 +23,7 @@ import numpy as np
 from bncli.commands.capture.command import _captured
 from bncli.commands.compute.sums_first import _read
 from bncli.errors import FileError
+from bncli.moments.team import default_threads
 
 TORCHRUN = """
 import socket, sys
@@ -242,6 +243,13 @@ def fails_after_the_others(specs, part, reading, layer, *, per_batch):
 def read_once(specs, part, reading, layer, *, per_batch):
     """Leaves a file that says which rank reads."""
     Path(f"read-{os.environ['RANK']}").touch()
+    return _read(specs, part, reading, layer, per_batch=per_batch)
+
+
+def notes_threads(specs, part, reading, layer, *, per_batch):
+    """Leaves a file that says how many threads the engine takes, of eight processors."""
+    os.sched_getaffinity = lambda process: range(8)
+    Path(f"threads-{os.environ['RANK']}-{default_threads()}").touch()
     return _read(specs, part, reading, layer, per_batch=per_batch)
 
 

@@ -8,7 +8,8 @@ from bncli.errors import UsageError
 from bncli.process.ranks.place import Place, is_echo
 
 TORCHRUN = {
-    "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node0",
+    "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node0",
     "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True",
     "TORCHELASTIC_RUN_ID": "job7", "TORCHELASTIC_RESTART_COUNT": "2",
 }  # fmt: skip
@@ -18,6 +19,7 @@ BARE = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT
 def test_torchruns_environment():
     place = Place.here(TORCHRUN)
     assert (place.rank, place.world, place.local_rank) == (3, 8, 1)
+    assert place.local_world == 4
     assert (place.address, place.port, place.attempt) == ("node0", 29500, "job7/2")
     assert place.hosted
     assert not place.keeps_store
@@ -72,6 +74,13 @@ def test_what_is_no_place_is_refused(case):
 
 def test_a_local_rank_that_is_no_number_is_the_rank():
     assert Place.here(BARE | {"LOCAL_RANK": "x"}).local_rank == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2", 2), ("9", 2), ("0", 1), ("", 1), ("x", 1), ("9" * 99, 1)]
+)
+def test_how_many_ranks_share_a_machine_is_a_hint(text, expected):
+    assert Place.here(BARE | {"LOCAL_WORLD_SIZE": text}).local_world == expected
 
 
 def test_of_ranks_with_the_same_wrong_call_the_first_one_says_it(monkeypatch):
