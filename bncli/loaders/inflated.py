@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.dtypes import DTYPES
 from bncli.light import np
-from bncli.loaders.zip_archive import Packed
+from bncli.loaders.deflated import Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,11 +12,12 @@ from bncli.dtypes import DTYPES
 from bncli.errors import CorruptFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import jax_trees
+from bncli.loaders.deflated import Packed
 from bncli.loaders.interface import Source
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import Header, flat_array, parse_header
 from bncli.loaders.registry import CHECKPOINTS
-from bncli.loaders.zip_archive import STORED, Member, Packed, ZipArchive
+from bncli.loaders.zip_archive import STORED, Member, ZipArchive
 from bncli.model import TensorFile, TensorRef
 
 if TYPE_CHECKING:

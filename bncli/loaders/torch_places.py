@@ -15,12 +15,12 @@ from bncli.errors import CorruptFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_again, read_at
 from bncli.light import np
+from bncli.loaders.deflated import Packed
 from bncli.loaders.inflated import Inflated, inflate
 from bncli.loaders.names import quoted
 from bncli.loaders.npy import MOST_AXES, contiguous
 from bncli.loaders.pickle_records import Blob, Buffer
 from bncli.loaders.torch_values import Inline, Storage, View
-from bncli.loaders.zip_archive import Packed
 from bncli.model import TensorRef
 
 if TYPE_CHECKING:

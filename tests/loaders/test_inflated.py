@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bncli.loaders import inflated
-from bncli.loaders.zip_archive import Packed
+from bncli.loaders.deflated import Packed
 
 from .files import assert_same, saved
 from .test_torch_zip import opened, rewritten

@@ -7,7 +7,7 @@ import pytest
 from bncli.errors import CorruptFileError, TensorError
 from bncli.files.file_bytes import FileBytes
 from bncli.loaders import open_file, open_tensor
-from bncli.loaders.zip_archive import Packed
+from bncli.loaders.deflated import Packed
 
 from .files import assert_same, bits
 from .pickles import npy, zipped
