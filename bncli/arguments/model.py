@@ -163,11 +163,13 @@ class ModelFlags:
         return {name: value for name, value in given.items() if value is not None and value != []}
 
 
-def open_model_data(flags: ModelFlags, shard: tuple[int, int] = (0, 1)) -> Data:
+def open_model_data(
+    flags: ModelFlags, shard: tuple[int, int] = (0, 1), *, of_ranks: bool = False
+) -> Data:
     """The batches that a command line names, of which `shard` (k, n) takes every n-th.
 
-    Raises UsageError, FileError, TensorError and ModelError, and EmptyShardError where it is known
-    already that the shard has none of them.
+    Code may give each shard `of_ranks` its own. Raises UsageError, FileError, TensorError and
+    ModelError, and EmptyShardError where it is known already that the shard has none of them.
     """
     from bncli.live.data_source import open_data
     from bncli.live.random_streams import RandomStreams
@@ -185,15 +187,18 @@ def open_model_data(flags: ModelFlags, shard: tuple[int, int] = (0, 1)) -> Data:
             seed=seed,
             shard=shard,
         )
-        data.check_shard()
+        if not (of_ranks and data.has_code):
+            data.check_shard()
     return data
 
 
-def open_session(flags: ModelFlags, model: str, shard: tuple[int, int] = (0, 1)) -> Session:
+def open_session(
+    flags: ModelFlags, model: str, shard: tuple[int, int] = (0, 1), *, of_ranks: bool = False
+) -> Session:
     """The model and the data that a command line names, ready to run; `source` says which.
 
-    `shard` is as in `open_model_data`. Raises UsageError, MissingBackendError, FileError,
-    TensorError and ModelError, each a sentence with what to do, and EmptyShardError.
+    `shard` and `of_ranks` are as in `open_model_data`. Raises UsageError, MissingBackendError,
+    FileError, TensorError and ModelError, each a sentence with what to do, and EmptyShardError.
     """
     from bncli.backends.torch.tensors import library
     from bncli.live.model_source import load_model
@@ -214,7 +219,7 @@ def open_session(flags: ModelFlags, model: str, shard: tuple[int, int] = (0, 1))
     arguments = parse_arguments(flags.arg or ())
     if flags.checkpoint is None and flags.allow_missing_keys:
         raise UsageError("--allow-missing-keys is for --checkpoint, which is not given.")
-    data = open_model_data(flags, shard)
+    data = open_model_data(flags, shard, of_ranks=of_ranks)
     with RandomStreams(seed).drawing():
         built = load_model(model, arguments)
     source: dict[str, Value | Mapping[str, Value]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from bncli.errors import ModelError
 from bncli.light import dataclass, np
 from bncli.live.batch import Batch
 from bncli.live.imports import kind_of
-from bncli.live.weights import crc_of, tensors_in
+from bncli.live.weights import bytes_of, crc_of, tensors_in
 from bncli.loaders.names import listed
 
 
@@ -122,3 +123,12 @@ def batch_crc(batch: Batch) -> int:
     for tensor in tensors_in([*batch.args, batch.kwargs]):
         crc = zlib.crc32(f"{tuple(tensor.shape)} {crc_of(tensor)}".encode(), crc)
     return crc
+
+
+def batch_digest(batch: Batch) -> int:
+    """A hash of 64 bits of the tensors that go into the model: another for any other batch."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in tensors_in([*batch.args, batch.kwargs]):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(bytes_of(tensor))
+    return int.from_bytes(digest.digest(), "big")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from bncli.backends.torch.tensors import library
 from bncli.errors import BncliError, ModelError, UsageError
-from bncli.files.reading import current
-from bncli.light import np
 from bncli.live.batch import Batch
 from bncli.live.batch_forms import BatchForm, batch_crc
 from bncli.live.data_files import Mine, TensorFiles
-from bncli.live.imports import CodeName, code_name, find, kind_of
-from bncli.live.random_streams import RandomStreams
-from bncli.live.users_code import users_code
-from bncli.loaders.names import listed, quoted
+from bncli.live.imports import CodeName, code_name, find
+from bncli.live.loaded_batches import LoadedBatches
+from bncli.loaders.names import quoted
 
 __all__ = ["Data", "EmptyShardError", "batch_crc", "batches_said", "grouped", "open_data"]
 
@@ -186,6 +182,8 @@ class Data:
                 f"{batches_said(number)} now, so it can be read once only; name the function that "
                 "makes it."
             )
+        if not number and any(source.divides_itself for source in self._code):
+            raise EmptyShardError(self.shard, 0)
         if not number:
             raise ModelError(f"{self.label}: it gives no batches.")
         self._given = number
@@ -203,14 +201,36 @@ class Data:
                 number += 1
                 yield batch
 
-    def marks(self) -> dict[str, int]:
-        """Checksums of the first batches that code gives, which are to be the same on all ranks.
+    @property
+    def _code(self) -> list[LoadedBatches]:
+        return [source for source in self._sources if isinstance(source, LoadedBatches)]
 
-        By the name of the code, without code that divides its batches among the ranks by itself.
+    @property
+    def has_code(self) -> bool:
+        """Whether code gives some of the batches."""
+        return bool(self._code)
+
+    @property
+    def divided(self) -> bool:
+        """Whether code gives each rank its own batches: how many there are is not known then."""
+        return any(source.divided for source in self._code)
+
+    def marks(self) -> dict[str, int]:
+        """Digests of the first batches that code gives, 0 for none, by the name of the code.
+
+        Without code whose DistributedSampler divides its batches among the ranks.
         """
-        code = [source for source in self._sources if isinstance(source, LoadedBatches)]
-        marks = {source.inputs[0]: source.mark() for source in code}
+        marks = {source.inputs[0]: source.mark() for source in self._code}
         return {name: mark for name, mark in marks.items() if mark is not None}
+
+    def give_all_of(self, names: Collection[str]) -> None:
+        """Take all batches of code of these names, which divides the data among the ranks."""
+        for source in self._code:
+            source.divides_itself = source.inputs[0] in names
+
+    def digests(self) -> dict[str, list[int]]:
+        """Digests of the batches that such code gave in the first pass, by its name."""
+        return {each.inputs[0]: each.digests for each in self._code if each.divides_itself}
 
     @property
     def inputs(self) -> list[str]:
@@ -239,170 +259,6 @@ class Data:
             for source, begin in zip(self._sources, self._begins, strict=False)
             for each in source.inputs_of(partial(_is_mine, self.shard, self._most, begin))
         ]
-
-
-_END = object()
-
-
-class LoadedBatches:
-    """The batches that the user's code gives; `value` is what its name means.
-
-    A DataLoader whose DistributedSampler divides the data gives those of the `shard` (k, n) alone:
-    its batch number i is number n * i + k of all.
-    """
-
-    def __init__(
-        self,
-        code: CodeName,
-        value: Any,
-        form: BatchForm,
-        seed: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> None:
-        self._code = code
-        self._value = value
-        self._form = form
-        self._seed = seed
-        self._shard = shard
-        self._divided = False
-        self.inputs = (str(code),)
-        self._made = isinstance(value, type) or not _has_iterator(value)
-        if not self._made:
-            self._check(value)
-        elif not callable(value):
-            raise ModelError(f"{code}: it is {kind_of(value)}, {_WANTED}.")
-        else:
-            self._check_callable()
-
-    @property
-    def length(self) -> int | None:
-        """The number of batches, where the loader says it."""
-        if self._made:
-            return None
-        with users_code(f"asking {self._code} for its length"):
-            try:
-                own = len(self._value)
-            except Exception:  # noqa: BLE001  # it need not know, and may say so in any way
-                return None
-        return own * self._shard[1] if self._divides(self._value) else own
-
-    def inputs_of(self, mine: Mine) -> Sequence[str]:  # noqa: ARG002  # code gives all of them
-        """The code, of which one batch cannot be had without the others."""
-        return self.inputs
-
-    def mark(self) -> int | None:
-        """A checksum of the first batch, which is to be the same on all ranks.
-
-        None where the loader divides its data among them, or gives no batch. Raises ModelError.
-        """
-        batches = self.batches()
-        try:
-            first = next(batches, None)
-        finally:
-            batches.close()
-        return None if first is None or self._divided else batch_crc(first)
-
-    def batches(self, mine: Mine | None = None) -> Generator[Batch | None, None, None]:
-        """The batches, anew; None for each that is not `mine`. Raises ModelError."""
-        code = self._code
-        streams = RandomStreams(self._seed)
-        with users_code(f"iterating {code}"), streams.drawing():
-            value = self._value() if self._made else self._value
-            if self._made:
-                self._check(value)
-            self._divided = self._divides(value)
-            iterator = iter(value)
-        number = 0
-        try:
-            while True:
-                number += 1
-                label = f"batch {number} of {code}"
-                with users_code(f"reading {label}"), streams.drawing():
-                    raw = next(iterator, _END)
-                    if raw is _END:
-                        return
-                    batch = None
-                    if mine is None or self._divided or mine(number - 1):
-                        # Which may be there again in the next pass, and layers in place change it.
-                        batch = self._form.batch(raw, label, copy=True)
-                if mine is None or not self._divided:
-                    yield batch
-                    continue
-                places = range(self._shard[1] * (number - 1), self._shard[1] * number)
-                yield from (batch if mine(place) else None for place in places)
-        finally:
-            with users_code(f"closing {code}"):
-                del iterator, value  # which ends workers, and a generator with what it prints
-
-    def _divides(self, value: Any) -> bool:
-        """Whether a loader gives this shard's batches alone. Raises ModelError for another's."""
-        if self._shard[1] == 1:
-            return False
-        from bncli.live.samplers import repeated_samples, sampler_of
-
-        sampler = sampler_of(value)
-        if sampler is None:
-            return False
-        its = int(sampler.rank), int(sampler.num_replicas)
-        if its != self._shard:
-            k, n = self._shard
-            raise ModelError(
-                f"{self._code}: its DistributedSampler is that of rank {its[0]} of {its[1]}, and "
-                f"this is shard {k}/{n}; leave its rank and num_replicas out, or the sampler."
-            )
-        if repeated := repeated_samples(sampler):
-            samples = "1 sample" if repeated == 1 else f"{repeated} samples"
-            current().notes[
-                f"the DistributedSampler of {self._code} gives {samples} twice, so that all ranks "
-                "have the same number"
-            ] = None
-        return True
-
-    def _check(self, value: Any) -> None:
-        """Raise ModelError for what is no iterable of batches, or can be read once only."""
-        data = library().utils.data
-        code = self._code
-        if isinstance(value, data.Dataset):
-            raise ModelError(
-                f"{code}: it is a Dataset, which gives samples and not batches; name a DataLoader "
-                "over it."
-            )
-        no_batches = library().Tensor | np.ndarray | str | bytes | Mapping
-        if isinstance(value, no_batches) or not _has_iterator(value):
-            verb = "gives" if self._made else "is"
-            raise ModelError(f"{code}: it {verb} {kind_of(value)}, {_WANTED}.")
-        if isinstance(value, Iterator) and not self._made:
-            raise ModelError(
-                f"{code}: it is {kind_of(value)}, which can be read once only; name the function "
-                "that makes it."
-            )
-
-    def _check_callable(self) -> None:
-        """Raise ModelError for a function or class that needs arguments."""
-        with users_code(f"looking at {self._code}"):
-            try:
-                parameters = inspect.signature(self._value).parameters.values()
-            except (TypeError, ValueError):  # of C, or one that hides it: calling it will tell
-                return
-        needed = [
-            each.name
-            for each in parameters
-            if each.default is each.empty
-            and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
-        ]
-        if needed:
-            raise ModelError(
-                f"{self._code}: it needs {listed(needed)}; name a function without arguments that "
-                "gives the batches."
-            )
-
-
-_WANTED = "not an iterable of batches such as a DataLoader"
-
-
-def _has_iterator(value: Any) -> bool:
-    """Whether `iter` takes a value."""
-    return hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")
 
 
 def batches_said(number: int) -> str:

@@ -19,6 +19,10 @@ def sampler_of(loader: Any) -> Any | None:
     )
 
 
-def repeated_samples(sampler: Any) -> int:
-    """How many samples a DistributedSampler gives twice, so that all ranks have as many."""
-    return max(0, int(sampler.total_size) - len(sampler.dataset))
+def uneven_samples(sampler: Any) -> str:
+    """What a DistributedSampler does to samples so that all ranks have as many; "" for nothing."""
+    more = int(sampler.total_size) - len(sampler.dataset)
+    samples = "1 sample" if abs(more) == 1 else f"{abs(more)} samples"
+    if more > 0:
+        return f"gives {samples} twice"
+    return f"leaves out {samples}" if more else ""

@@ -197,12 +197,17 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
 
 def crc_of(tensor: Any) -> int:
     """The CRC-32 of a tensor's elements, in their order, as they lie in memory."""
+    return zlib.crc32(bytes_of(tensor))
+
+
+def bytes_of(tensor: Any) -> memoryview:
+    """A tensor's elements, in their order, as they lie in memory."""
     import torch
 
     if tensor.is_sparse:
         tensor = tensor.to_dense()
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy()) if flat.numel() else 0
+    return memoryview(flat.view(torch.uint8).numpy() if flat.numel() else b"")
 
 
 def tensors_in(value: Any) -> Iterator[Any]:

@@ -45,8 +45,8 @@ class Part:
     those, as typed, that change the numbers, `call` the arguments behind "bncli". `versions` has
     those of bncli and of the libraries that made the numbers, `folder` a hash of the folder in
     which relative paths begin. `missing` names the shards that a whole lacks. Where a model ran,
-    its batches are what is shared out: `number` counts those of all shards, `batches` its own; else
-    that is 0.
+    its batches are what is shared out: `number` counts those of all shards, 0 where that is not
+    known, and `batches` its own; else that is 0.
     """
 
     k: int = 0
@@ -71,8 +71,8 @@ class Part:
     @property
     def share(self) -> float | None:
         """What it has of the whole: of the batches, or of the inputs' bytes; None if not known."""
-        if self.batches and self.number:
-            return self.batches / self.number
+        if self.batches:
+            return self.batches / self.number if self.number else None
         return self.own_bytes / self.nbytes if self.own_bytes and self.nbytes else None
 
     def plain(self) -> dict[str, Value]:

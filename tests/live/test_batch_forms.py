@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bncli.errors import ModelError
-from bncli.live.batch_forms import BatchForm, batch_crc
+from bncli.live.batch_forms import BatchForm, batch_crc, batch_digest
 
 X = torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2)
 LABELS = torch.tensor([0, 1])
@@ -166,3 +166,10 @@ def test_the_sum_of_a_batch():
     words = {"a": X, "b": LABELS}
     assert batch_crc(form(words)) == batch_crc(form(dict(reversed(words.items()))))
     assert batch_crc(form(words)) != batch_crc(form({"a": X, "b": LABELS + 1}))
+
+
+def test_a_digest_tells_batches_apart_that_differ_in_anything():
+    batches = [X, X.double(), X.reshape(len(X), -1), X + 1, {"a": X}, {"a": X, "b": X}]
+    digests = [batch_digest(form(each)) for each in batches]
+    assert digests[0] == digests[4] == batch_digest(form((X.clone(), LABELS)))
+    assert len({*digests}) == len(batches) - 1

@@ -1,4 +1,4 @@
-"""Which loaders divide their data by themselves, and how many samples come twice."""
+"""Which loaders divide their data by themselves, and what becomes of samples that are too many."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
-from bncli.errors import ModelError
-from bncli.live.batch_forms import BatchForm
-from bncli.live.data_source import LoadedBatches
-from bncli.live.imports import code_name
-from bncli.live.samplers import repeated_samples, sampler_of
+from bncli.live.samplers import sampler_of, uneven_samples
 
 SET = TensorDataset(torch.arange(14.0).reshape(7, 2))
-CODE = code_name("code.py:loader")
 
 
 def sampler(rank=1, ranks=3, **flags):
@@ -35,35 +30,20 @@ def test_a_distributed_sampler_divides(loader, divides):
     assert (sampler_of(loader) is not None) is divides
 
 
-def test_what_is_repeated_is_what_all_ranks_give_too_much():
-    for ranks in (1, 2, 3, 7, 8):
-        for drop_last in (False, True):
-            each = [sampler(rank, ranks, drop_last=drop_last) for rank in range(ranks)]
-            given = [index for one in each for index in one]
-            assert repeated_samples(each[0]) == max(0, len(given) - len(SET))
-
-
-def test_a_divided_loader_has_its_batches_at_the_shards_places():
-    loader = DataLoader(SET, 2, sampler=sampler())
-    source = LoadedBatches(CODE, loader, BatchForm(None, None), 0, (1, 3))
-    assert source.length == 6  # two batches of each of three ranks
-    every = [*source.batches(lambda number: number % 3 == 1)]
-    assert [batch is not None for batch in every] == [False, True, False] * 2
-    taken = torch.cat([batch.args[0] for batch in every if batch is not None])
-    assert taken.tolist() == SET.tensors[0][[*sampler()]].tolist()
-    assert source.mark() is None
-
-
-@pytest.mark.parametrize("shard", [(0, 3), (1, 2)])
-def test_another_ranks_sampler_is_refused(shard):
-    loader = DataLoader(SET, 2, sampler=sampler())
-    source = LoadedBatches(CODE, loader, BatchForm(None, None), 0, shard)
-    with pytest.raises(ModelError, match="its DistributedSampler is that of rank 1 of 3"):
-        next(source.batches(lambda _: True))
-
-
-def test_one_process_takes_what_it_is_given():
-    loader = DataLoader(SET, 2, sampler=sampler())
-    source = LoadedBatches(CODE, loader, BatchForm(None, None), 0)
-    assert len([*source.batches()]) == source.length == 2
-    assert isinstance(source.mark(), int)
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_what_a_sampler_does_so_that_all_ranks_have_as_many(drop_last):
+    said = {}
+    for ranks in (1, 2, 3, 5, 7, 8):
+        each = [sampler(rank, ranks, drop_last=drop_last) for rank in range(ranks)]
+        more = sum(map(len, each)) - len(SET)
+        said[more] = uneven_samples(each[0])
+    if drop_last:
+        assert said == {
+            0: "", -1: "leaves out 1 sample", -2: "leaves out 2 samples",
+            -7: "leaves out 7 samples",
+        }  # fmt: skip
+    else:
+        assert said == {
+            0: "", 1: "gives 1 sample twice", 2: "gives 2 samples twice",
+            3: "gives 3 samples twice",
+        }  # fmt: skip

@@ -94,3 +94,9 @@ def test_what_is_too_long_to_list_is_not_listed():
     assert whole_of([replace(many, k=0)]).inputs != ()
     assert whole_of([PART, replace(PART, k=1, inputs=())]).inputs == ()
     assert not may_list(["x" * (1 << 22), "y"])
+
+
+def test_the_share_of_batches_is_not_known_without_their_number():
+    own = (PartInput("load.py:batches", 10, "0badcafe"),)
+    assert Part(0, 2, own, number=8, nbytes=10, batches=4).share == 0.5
+    assert Part(0, 2, own, number=0, nbytes=10, batches=4).share is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.arguments.shard import Shard
@@ -11,7 +13,7 @@ from bncli.commands.capture.shards import data_marks
 from bncli.errors import RankError
 from bncli.light import dataclass
 from bncli.live.data_source import EmptyShardError
-from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target
+from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target, remove_part
 from bncli.process.ranks import current
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ class OfRanks:
 
     `capture` is None where no layer saw anything, or the ranks' models differ, which `differing`
     tells. `kept` says that a finished file holds it, and `session` is rank 0's, if it has one.
+    `divided` names code of which each rank took all batches.
     """
 
     capture: Capture | None
     differing: list[RankDifference]
     kept: bool = False
     session: Session | None = None
+    divided: tuple[str, ...] = ()
 
 
 def captured_by_ranks(
@@ -44,9 +48,10 @@ def captured_by_ranks(
 ) -> OfRanks:
     """Each rank captures its shard of the `task`, which is the whole; ranks other than 0 leave.
 
-    First the parameters and buffers of all ranks are compared, and what their code gives. A rank
-    whose part is finished does not run the model. `open_session` opens the model and a shard (k, n)
-    of the data, `capture` runs it. Raises RankError where the ranks see other data.
+    First the parameters and buffers of all ranks are compared, and what their code gives: code that
+    gives other batches on each rank divides the data itself. A rank whose part is finished does not
+    run the model. `open_session` opens the model and a shard (k, n) of the data, `capture` runs it.
+    Raises RankError where the ranks see other data, or such code gives two of them one batch.
     """
     ranks = current()
     held = task.held()
@@ -63,51 +68,87 @@ def captured_by_ranks(
     except EmptyShardError:
         if ranks.leads:
             raise
-    differing = _compared(session)
-    if differing:
+    if differing := _compared(session):
         return OfRanks(None, differing, session=session)
+    divided = _divided(session)
     part = own.held()
     seen = part
     if part is None and session is not None:
-        marks = {**marks, **data_marks(session.data)}
         try:
+            session.data.check_shard()
+            marks = {**marks, **data_marks(session.data)}
             seen = capture(session)
         except EmptyShardError:
             seen = None
         if seen is not None:
             seen = replace(seen, part=own.record(session.data, marks))
-    whole = gathered(seen, task.target, kept=part is not None)
-    return OfRanks(whole, [], session=session)
+    check = partial(_check_apart, session, own.target) if divided else lambda: None
+    whole = gathered(seen, task.target, kept=part is not None, check=check)
+    return OfRanks(whole, [], session=session, divided=divided)
 
 
 def _compared(session: Session | None) -> list[RankDifference]:
-    """In which tensors the ranks' models differ, on rank 0; the others leave where they do.
-
-    Raises RankError where their code gives other batches.
-    """
+    """In which tensors the ranks' models differ, on rank 0; the others leave where they do."""
     from bncli.live.rank_audit import audited
 
-    ranks = current()
     model = None if session is None else session.model
     layers = [] if session is None else [layer.name for layer in session.layers]
-    if found := audited(model, layers):
-        return found
-    marks = {} if session is None else session.data.marks()
-    told = ranks.collect("marks", b"" if session is None else json.dumps(marks).encode())
-    if told is not None:
-        _check_marks([json.loads(each) if each else {} for each in told])
-    return []
+    return audited(model, layers)
 
 
-def _check_marks(marks: list[dict[str, int]]) -> None:
-    """Raise RankError where the same code gives another first batch on a rank than on rank 0."""
+def _divided(session: Session | None) -> tuple[str, ...]:
+    """The code that gives other batches on each rank, all of which are to be taken.
+
+    Raises RankError where two ranks have one first batch nevertheless.
+    """
     ranks = current()
-    for rank, own in enumerate(marks):
-        for code, mark in own.items():
-            if marks[0].get(code, mark) != mark:
-                raise RankError(
-                    f"{code} gives another first batch on {ranks.said(rank)} than on rank 0, and "
-                    "no DistributedSampler divides the data, so it is not known which rank is to "
-                    "take which batches; let it give the same on all ranks, or give its DataLoader "
-                    "a DistributedSampler."
-                )
+    marks = {} if session is None else session.data.marks()
+    told = ranks.collect("marks", json.dumps(marks).encode())
+    names: set[str] = set()
+    if told is not None:
+        every = [json.loads(each) for each in told]
+        names = {
+            code for code in every[0] if len({marks[code] for marks in every if code in marks}) > 1
+        }
+        firsts = [{code: [marks[code]] for code in names if marks.get(code)} for marks in every]
+        if problem := _overlap(firsts):
+            raise RankError(problem)
+    agreed = ranks.agree("divided", json.dumps(sorted(names)) if ranks.leads else None)
+    divided = tuple(json.loads(agreed))
+    if session is not None:
+        session.data.give_all_of(divided)
+    return divided
+
+
+def _check_apart(session: Session | None, own: str | None) -> None:
+    """Raise RankError where code gave one batch to two ranks; the ranks' parts are removed then."""
+    ranks = current()
+    digests = {} if session is None else session.data.digests()
+    told = ranks.collect("batches", json.dumps(digests).encode())
+    problem = "" if told is None else _overlap([json.loads(each) for each in told])
+    if ranks.agree("batches", problem if ranks.leads else None):
+        if own is not None:
+            remove_part(Path(own))
+        if ranks.leads:
+            raise RankError(problem)
+        ranks.gather(b"")
+
+
+def _overlap(ranks_digests: list[dict[str, list[int]]]) -> str:
+    """Which two ranks had one batch, whose digests these are by the name of its code; "" if none.
+
+    The code of none has two batches of one digest by chance: there are 2**64 of them.
+    """
+    ranks = current()
+    first: dict[tuple[str, int], tuple[int, int]] = {}
+    for rank, digests in enumerate(ranks_digests):
+        for code, every in digests.items():
+            for number, digest in enumerate(every, 1):
+                before, its = first.setdefault((code, digest), (rank, number))
+                if before != rank:
+                    return (
+                        f"{code} does not give the same batches on all ranks, but batch {number} on"
+                        f" {ranks.said(rank)} is batch {its} on {ranks.said(before)}, so it would "
+                        "count twice; let each rank give batches of its own, or all ranks the same."
+                    )
+    return ""

@@ -94,7 +94,9 @@ def _by_ranks(task: Task, flags: ModelFlags, model: str) -> Report:
         seen = _captured(session, per_batch=task.per_batch) if session.layers else None
         return seen if seen is not None and seen.norms else None
 
-    found = captured_by_ranks(task, lambda shard: open_session(flags, model, shard), capture)
+    found = captured_by_ranks(
+        task, lambda shard: open_session(flags, model, shard, of_ranks=True), capture
+    )
     if found.differing:
         return _differing(found.differing, model)
     if found.capture is None:
@@ -104,7 +106,15 @@ def _by_ranks(task: Task, flags: ModelFlags, model: str) -> Report:
         current().notes[f"{task.target} is finished already, so the model did not run"] = None
     elif task.target is not None:
         write_statistics(task.target, found.capture, new=True)
-    return _report(found.capture, model, task.target, {})
+    if found.divided:
+        current().notes[
+            f"{listed(found.divided)} gives other batches on each rank, so it is taken to divide "
+            "the data itself, and each rank takes all that it is given; it is assumed that the "
+            "ranks' batches do not overlap: what a loader only shuffles with a random source of "
+            "its own would be counted once for each rank"
+        ] = None
+    divided: dict[str, Value] = {"divided_by": list(found.divided)} if found.divided else {}
+    return _report(found.capture, model, task.target, divided)
 
 
 def _differing(found: list[RankDifference], model: str) -> Report:

@@ -81,7 +81,8 @@ class Task:
 
         part = self._part(data.inputs, data.own_inputs)
         versions = {**part.versions, "torch": str(library().__version__)}
-        part = replace(part, number=data.total or 0, batches=data.length or 0, versions=versions)
+        number = 0 if data.divided else data.total or 0
+        part = replace(part, number=number, batches=data.length or 0, versions=versions)
         # A whole is never made again by what it says, and two of the same have the same bytes.
         return part if part.n > 1 else replace(part, call=())
 
@@ -107,9 +108,10 @@ class Task:
         if (part.nbytes, part.digest) != (now.nbytes, now.digest) or number != part.number:
             from bncli.live.data_source import batches_said
 
+            number = part.number or part.batches
             raise FileError(
                 path,
-                f"it is of {batches_said(part.number)}, and the data have other files, sizes or "
+                f"it is of {batches_said(number)}, and the data have other files, sizes or "
                 "numbers of batches now; a part of a capture is made as a whole, so --resume "
                 "cannot use it: remove the file, or name another one.",
             )
@@ -119,7 +121,7 @@ class Task:
         """How many batches all shards have, as loaders say it; else what the part says."""
         from bncli.arguments.model import open_model_data
 
-        if all(code_name(spec) is None for spec in every):
+        if not part.number or all(code_name(spec) is None for spec in every):
             return part.number
         total = open_model_data(self.flags, (self.shard.k, self.shard.n)).total
         return part.number if total is None else total

@@ -7,6 +7,7 @@ where another rank fails; when rank 0 has written the whole, the parts are remov
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from bncli.model.part import part_beside
 from bncli.process.ranks import current
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bncli.model.capture import Capture
 
@@ -47,21 +48,27 @@ def check_no_part(target: str) -> None:
 
 
 def gathered(
-    capture: Capture | None, target: str | None, *, kept: bool = False, new: bool = True
+    capture: Capture | None,
+    target: str | None,
+    *,
+    kept: bool = False,
+    new: bool = True,
+    check: Callable[[], object] = lambda: None,
 ) -> Capture | None:
     """What all ranks saw, on rank 0, None for nothing; the other ranks leave the command here.
 
     `capture` is what this rank saw, None where it had nothing to do. It is written beside `target`
     first, if that is given, unless a file there holds it already (`kept`). `new` refuses a file
-    that is there. Raises FileError where it cannot be written, RankError where
-    the ranks see other inputs, and as `merge_captures`.
+    that is there. `check` is called when this rank's part is safe, and may raise. Raises FileError
+    where it cannot be written, RankError where the ranks see other inputs, and as `merge_captures`.
     """
     ranks = current()
     own = own_target(target)
     if own is not None and capture is not None:
         if not kept:
             write_statistics(own, capture, new=new)
-        ranks.afterwards.append(partial(_remove, Path(own)))
+        ranks.afterwards.append(partial(remove_part, Path(own)))
+    check()
     mark = KEPT if kept else MADE
     payloads = ranks.gather(b"" if capture is None else mark + statistics_bytes(capture))
     finished = [str(rank) for rank, data in enumerate(payloads) if data.startswith(KEPT)]
@@ -75,6 +82,11 @@ def gathered(
     if not captures:
         return None
     _check_inputs(paths, captures)
+    if not captures[0].part.number:  # so that nothing but this says that the others had no batches
+        n = len(captures)
+        captures = [
+            replace(each, part=replace(each.part, k=k, n=n)) for k, each in enumerate(captures)
+        ]
     return merge_captures(paths, captures)
 
 
@@ -91,7 +103,7 @@ def _check_inputs(paths: Sequence[Path], captures: Sequence[Capture]) -> None:
             )
 
 
-def _remove(path: Path) -> None:
-    """Remove a part, of which the whole is written."""
+def remove_part(path: Path) -> None:
+    """Remove a part, of which the whole is written, or which is of no use."""
     with suppress(OSError):
         path.unlink(missing_ok=True)

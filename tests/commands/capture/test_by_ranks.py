@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,21 @@ def uneven():
 def wrong():
     return DataLoader(SET, batch_size=4, sampler=DistributedSampler(SET, 7, 3))
 
-def own():
-    return [(x,) for i, x in enumerate(images()) if i % 2 == RANK]
+def dropping():
+    part = torch.utils.data.Subset(SET, range(37))
+    sampler = DistributedSampler(part, shuffle=False, drop_last=True)
+    return DataLoader(part, batch_size=4, sampler=sampler)
+
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
+ALL = [(x,) for x in images(batches=5)]
+
+def shard():  # as webdataset's split_by_node: some ranks have more batches than others
+    yield from ALL[RANK::WORLD]
+
+own = ALL[RANK::WORLD]
+few = [] if RANK == 1 else ALL[RANK::WORLD]
+same_first = ALL[:1] + ALL[1 + RANK :: WORLD] if RANK < 2 else ALL[3:]
+same_later = [ALL[RANK], ALL[4]]
 """
 
 
@@ -102,26 +116,75 @@ def test_code_gives_each_rank_its_batches(run, user, start):
             assert sums[0].samples == sums[1].samples == 40
         if data == "loader":
             check_same(found, wanted)
+    again = start(
+        2, f"{user}:net", f"--data={user}:divided", "--save-stats=divided.npz", "--resume"
+    )
+    assert [(each.code, each.stderr) for each in again] == [(0, "")] * 2
 
 
-def test_samples_that_a_sampler_repeats_are_told(user, start):
-    first, _ = start(2, f"{user}:net", f"--data={user}:uneven")
-    assert first.code == 0
-    assert "gives 1 sample twice, so that all ranks have the same number" in first.stdout
+def test_samples_that_a_sampler_repeats_or_leaves_out_are_told(user, start):
+    for data, said in (
+        ("uneven", "gives 1 sample twice, so that all ranks have the same number"),
+        ("dropping", "leaves out 1 sample, so that all ranks have the same number"),
+    ):
+        first, _ = start(2, f"{user}:net", f"--data={user}:{data}")
+        assert first.code == 0
+        assert said in " ".join(first.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("data", "world"), [("shard", 2), pytest.param("own", 3, marks=pytest.mark.exhaustive)]
+)
+def test_code_may_divide_the_data_itself(run, user, start, data, world):
+    """5 batches over 2 or 3 ranks, so that some have one more: each is taken once."""
+    one = run("capture", f"{user}:net", "--data", f"{user}:{data}", "--save-stats", "one.npz", "-q")
+    assert one.code == 0
+    call = (f"{user}:net", f"--data={user}:{data}", "--save-stats=all.npz")
+    done = start(world, *call, "-f", "json")
+    assert [(each.code, each.stderr) for each in done] == [(0, "")] * world
+    check_same(open_statistics("all.npz"), open_statistics("one.npz"))
+    report = json.loads(done[0].stdout)
+    assert report["facts"]["divided_by"] == [f"{user}:{data}"]
+    assert report["facts"]["batches"] == 5
+    assert sum("it is taken to divide the data itself" in each for each in report["remarks"]) == 1
+    assert not [*Path().glob("all.part*")]
+    again = start(world, *call, "--resume")
+    assert [(each.code, each.stderr) for each in again] == [(0, "")] * world
+    assert "finished already" in again[0].stdout
+
+
+def test_a_rank_to_which_code_gives_nothing_is_not_missed(user, start):
+    done = start(2, f"{user}:net", f"--data={user}:few", "-f", "json")
+    assert [(each.code, each.stderr) for each in done] == [(0, "")] * 2
+    assert json.loads(done[0].stdout)["facts"]["batches"] == 3
+
+
+def test_parts_of_ranks_that_divide_the_data_themselves_are_resumed(user, start, folder):
+    call = (f"{user}:net", f"--data={user}:own", "--save-stats=whole.npz")
+    failing = {"bncli.commands.capture.command:_captured": launch.capture_fails_on_1}
+    done = start(2, *call, constants=failing)
+    assert [each.code for each in done] == [2, 2]
+    counting = {"bncli.commands.capture.command:_captured": launch.capture_once}
+    done = start(2, *call, "--resume", constants=counting)
+    assert [(each.code, each.stderr) for each in done] == [(0, "")] * 2
+    assert [path.name for path in folder.glob("ran-*")] == ["ran-1"]
+    assert open_statistics("whole.npz").part.batches == 5
 
 
 REFUSED = {
-    "wrong": "its DistributedSampler is that of rank 3 of 7, and this is shard",
-    "own": "gives another first batch on rank 1 on",
+    "wrong": (2, "its DistributedSampler is that of rank 3 of 7, and this is shard"),
+    "same_first": (3, "batch 1 on rank 1 on {host} is batch 1 on rank 0 on {host}, so it would"),
+    "same_later": (2, "batch 2 on rank 1 on {host} is batch 2 on rank 0 on {host}, so it would"),
 }
 
 
 @pytest.mark.parametrize("data", REFUSED)
 def test_data_that_are_divided_otherwise_are_refused(user, start, data):
-    done = start(2, f"{user}:net", f"--data={user}:{data}", "--save-stats=all.npz")
-    assert [each.code for each in done] == [2, 2]
+    world, wanted = REFUSED[data]
+    done = start(world, f"{user}:net", f"--data={user}:{data}", "--save-stats=all.npz")
+    assert [each.code for each in done] == [2] * world
     said = "".join(each.stderr for each in done)
-    assert REFUSED[data] in said
+    assert wanted.format(host=socket.gethostname()) in said
     assert said.count("\n") == 1
     assert not [*Path().glob("all*")]
 
