@@ -45,5 +45,11 @@ def missing_parts(missing: MissingParts) -> Finding:
             "shards": missing.n or None,
             "missing_share": missing.share,
         },
-        hint=f"Merge all parts again, and before that {missing.again}" if missing.again else "",
+        hint=_hint(missing.again),
     )
+
+
+def _hint(again: str) -> str:
+    """What to do, where it is known how a part is made: "make shard 1/4 with: CALL"."""
+    what, _, call = again.partition(" with: ")
+    return f"First {what} with `{call}`, then merge all parts again." if call else ""
