@@ -113,6 +113,7 @@ def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]
     def run(**flags: Any) -> ExitCode:
         if not flags.get("distributed"):
             return work(flags)
+        from bncli.files.save import remove_unfinished
         from bncli.moments.team import shared_by
         from bncli.process.ranks import current, together
 
@@ -122,7 +123,7 @@ def _with_output(name: str, arguments: Sequence[str]) -> Callable[..., ExitCode]
 
         typed = repr(sorted(flags.items()))
         explain = partial(_told, verbose=flags["verbose"])
-        return together(of_ranks, explain, typed)
+        return together(of_ranks, explain, typed, remove_unfinished)
 
     parameters = flags_of(function)
     kind = inspect.Parameter.KEYWORD_ONLY

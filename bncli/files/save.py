@@ -30,6 +30,21 @@ EXISTS = "it exists already; name another file, or let --force replace it."
 THERE = "it exists already; add --resume to use what it holds, or name another file."
 """The same of a part of a whole."""
 
+UNFINISHED: set[Path] = set()
+"""Temporary files and folders of this process, whose makers remove them."""
+
+
+def remove_unfinished() -> None:
+    """Remove what is temporary, where the process is about to end on the spot."""
+    import shutil
+
+    for path in tuple(UNFINISHED):
+        with suppress(OSError):  # Windows removes no file that is open
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
 
 @contextmanager
 def replacing(
@@ -58,6 +73,7 @@ def replacing(
         handle, name = tempfile.mkstemp(prefix=_temporary(target), dir=target.parent)
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror}).") from error
+    UNFINISHED.add(Path(name))
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -77,6 +93,7 @@ def replacing(
     finally:
         with suppress(OSError):  # Windows removes no file that may only be read
             Path(name).unlink(missing_ok=True)
+        UNFINISHED.discard(Path(name))
 
 
 def _temporary(target: Path) -> str:
@@ -135,6 +152,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=_temporary(target), dir=target.parent))
     except OSError as error:
         raise FileError(folder, f"cannot be written ({error.strerror}).") from error
+    UNFINISHED.add(made)
     try:
         yield made
         current().check_unchanged()
@@ -150,6 +168,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise FileError(folder, f"cannot be written ({error.strerror}).") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        UNFINISHED.discard(made)
 
 
 def _mode(target: Path, mode: int) -> int:

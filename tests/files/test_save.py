@@ -15,9 +15,11 @@ from bncli.dtypes import decode, encode
 from bncli.errors import BncliError, FileError, UsageError
 from bncli.files.reading import read_bytes, reading
 from bncli.files.save import (
+    UNFINISHED,
     _integer,
     new_folder,
     refuse_overwriting,
+    remove_unfinished,
     replacing,
     save_tensor,
     tensor_suffix,
@@ -352,3 +354,21 @@ def test_the_suffix_picks_the_format(dtype):
             tensor_suffix("a.npy", dtype, "--to")
     else:
         assert tensor_suffix("a.npy", dtype, "--to") == ".npy"
+
+
+def test_who_ends_on_the_spot_can_remove_what_is_temporary(folder):
+    """As from another thread, while the block still runs."""
+
+    def ended():
+        with replacing(folder / "x.npy", sync=False), new_folder(folder / "made") as made:
+            (made / "file").touch()
+            assert len([*folder.iterdir()]) == len(UNFINISHED) == 2
+            if os.name == "posix":
+                remove_unfinished()
+                assert [*folder.iterdir()] == []
+            raise FileError(made / "file", "cannot be written.")
+
+    with pytest.raises(FileError, match="cannot be written"):
+        ended()
+    assert not UNFINISHED
+    assert [*folder.iterdir()] == []

@@ -26,7 +26,7 @@ from bncli.files.remote.failures import (
 )
 from bncli.files.remote.pieces import Pieces, Shelf, together
 from bncli.files.remote.transport import DriverFile, Transport, persistently
-from bncli.files.save import umask
+from bncli.files.save import UNFINISHED, umask
 from bncli.paths import RemotePath
 from bncli.urls import is_web
 
@@ -210,6 +210,7 @@ class Store:
                 self._temporary = tempfile.TemporaryDirectory(
                     prefix="bncli-", ignore_cleanup_errors=True
                 )
+                UNFINISHED.add(Path(self._temporary.name))
         return Downloaded(path, transport, Path(self._temporary.name))
 
     def look(self, paths: Iterable[RemotePath]) -> None:
@@ -337,6 +338,7 @@ class Store:
         self.closed = True
         if self._temporary is not None:
             self._temporary.cleanup()
+            UNFINISHED.discard(Path(self._temporary.name))
             self._temporary = None
 
 

@@ -33,11 +33,14 @@ Explain = Callable[[Exception], tuple[str, ExitCode]]
 """What an error comes to: the sentence that is said of it, and the exit code."""
 
 
-def together(work: Work, explain: Explain, call: str) -> ExitCode:
+def together(
+    work: Work, explain: Explain, call: str, tidy: Callable[[], None] = lambda: None
+) -> ExitCode:
     """Do the work as one of the ranks that torchrun started; every rank returns the same code.
 
     Rank 0 alone makes the report. Where one rank fails, it says so in one line, and the work of the
-    others is interrupted. `call` is the command line, which must be the same on all ranks. Raises
+    others is interrupted. `call` is the command line, which must be the same on all ranks. `tidy`
+    removes temporary files where there is no time for what made them. Raises
     UsageError and MissingBackendError where there can be no group, KeyboardInterrupt and
     `Terminated` as they come, and BrokenPipeError where nobody reads rank 0's report.
     """
@@ -50,7 +53,11 @@ def together(work: Work, explain: Explain, call: str) -> ExitCode:
         if place.local_rank:  # which another rank says on this machine
             return ExitCode.ERROR
         raise
-    run = _Run(place, Board(notes, place.rank), Watcher(Board(watched, place.rank), place))
+    except signals.Terminated:
+        _say_terminated(place, Failure(place.rank, place.host, "", ExitCode.TERMINATED))
+        raise
+    watcher = Watcher(Board(watched, place.rank), place, tidy=tidy)
+    run = _Run(place, Board(notes, place.rank), watcher)
     return run.done(work, explain, call, lambda: meeting.Gloo(place, store))
 
 
@@ -168,17 +175,18 @@ class _Run:
         """
         self._watcher.stop()
         failure = Failure(self._place.rank, self._place.host, sentence, code)
+        first = True
         try:
-            if not self._board.fail(failure):
-                other = self._board.failure()
-                code = code if other is None else ExitCode(other.code)
-                failure = Failure(failure.rank, failure.host, "", code)
+            first = self._board.fail(failure)
+            if not first:
+                failure = self._board.failure() or failure
         except RuntimeError:  # the store is gone, which the others see for themselves
             pass
-        if failure.sentence:
+        if first and sentence:
             say(failure.said)
+        _say_terminated(self._place, failure)
         self._leave(GRACE + 1 if sentence else SIGNAL_SECONDS)
-        return code
+        return ExitCode(failure.code)
 
     def _follow(self) -> ExitCode:
         """End as another rank has; said on rank 0's machine where that happened on another."""
@@ -188,6 +196,7 @@ class _Run:
         elsewhere = self._place.rank == 0 and failure.host != self._place.host
         if failure.sentence and (self._watcher.says_it or elsewhere):
             say(failure.said)
+        _say_terminated(self._place, failure)
         self._leave(GRACE + 1 if self._place.keeps_store else 0)
         return ExitCode(failure.code)
 
@@ -201,6 +210,15 @@ class _Run:
                 time.sleep(_PAUSE)
         except RuntimeError:  # the store has gone with who kept it
             pass
+
+
+def _say_terminated(place: Place, failure: Failure) -> None:
+    """Say on rank 0 that SIGTERM ended a rank: why it came, only torchrun knows."""
+    if place.rank == 0 and not failure.sentence and failure.code == ExitCode.TERMINATED:
+        say(
+            f"rank {failure.rank} on {failure.host}: it was terminated, as torchrun does when "
+            "another rank ends; torchrun's own block names that rank."
+        )
 
 
 def _missing(late: list[int], world: int) -> str:

@@ -34,15 +34,23 @@ class Watcher:
 
     `board` is over a connection of the watcher's own, as each is used by one thread at a time.
     Every rank watches for signs of life from rank 0, and rank 0 from all, whose machines are
-    `hosts`.
+    `hosts`. `end` ends what the main thread does, and `tidy` removes what it would have removed
+    itself.
     """
 
-    def __init__(self, board: Board, place: Place, end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        board: Board,
+        place: Place,
+        end: Callable[[], None] | None = None,
+        tidy: Callable[[], None] = lambda: None,
+    ) -> None:
         self.failure: Failure | None = None
         self.says_it = False
         self._board = board
         self._place = place
         self._end = end or signals.end_main_thread
+        self._tidy = tidy
         self._hosts: Sequence[str] = ()
         self._stopped = threading.Event()
         self._relaxed = False
@@ -134,4 +142,5 @@ class Watcher:
         self._look(self._board.leave)
         if self.says_it:
             say(self.failure.said)
+        self._tidy()
         os._exit(int(self.failure.code))

@@ -13,6 +13,7 @@ import pytest
 from bncli.errors import FileError
 from bncli.files.reading import open_to_read, read_bytes
 from bncli.files.remote.store import Store
+from bncli.files.save import UNFINISHED, remove_unfinished
 from bncli.paths import as_path
 from tests.files.remote.web_server import web_server
 
@@ -96,6 +97,20 @@ def test_what_was_downloaded_is_removed(memory, tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*"))) == 2
     store.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no file that is open")
+def test_what_was_downloaded_is_removed_where_the_process_ends_on_the_spot(
+    memory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    memory.pipe("/a", b"123")
+    store = Store(download=True)
+    with store.file(as_path("memory://a")).opened():
+        remove_unfinished()
+    assert not list(tmp_path.iterdir())
+    store.close()
+    assert not UNFINISHED
 
 
 def test_several_files_are_checked_together(memory):

@@ -23,6 +23,7 @@ import numpy as np
 from bncli.commands.capture.command import _captured
 from bncli.commands.compute.sums_first import _read
 from bncli.errors import FileError
+from bncli.files.save import replacing
 from bncli.moments.team import default_threads
 
 TORCHRUN = """
@@ -206,6 +207,15 @@ def stuck_in_c(source, i, dtype):
     hashlib.pbkdf2_hmac("sha1", b"", b"", 2**31 - 1)
 
 
+def stuck_in_c_with_a_file(source, i, dtype):
+    """The same as `stuck_in_c`, while a file is being written."""
+    _fail_on_1_when("begun0")
+    with replacing(Path("unfinished.npz")) as stream:
+        stream.write(b"half")
+        Path("begun0").touch()
+        hashlib.pbkdf2_hmac("sha1", b"", b"", 2**31 - 1)
+
+
 def stuck_with_a_sign(source, i, dtype):
     """All compute for an hour, after a sign that they do."""
     Path(f"begun{os.environ['RANK']}").touch()
@@ -219,6 +229,14 @@ def broken(source, i, dtype):
         raise ZeroDivisionError
     while True:
         np.arange(1000).sum()
+
+
+def _fail_on_1_when(there):
+    end = time.monotonic() + LIMIT
+    while os.environ["RANK"] == "1" and not Path(there).exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    _fail_on_1()
 
 
 def _fail_on_1():

@@ -28,6 +28,12 @@ VALUES = "bncli.commands.simulate_ema.distributed:values_of"
 JOIN = "bncli.process.ranks.meeting:JOIN_SECONDS"
 
 
+TERMINATED = (
+    rf"bncli: rank {{rank}} on {HOST}: it was terminated, as torchrun does when another rank ends; "
+    r"torchrun's own block names that rank\.\n"
+)
+
+
 @pytest.fixture
 def group(tmp_path):
     """Starts ranks that run the same call."""
@@ -98,6 +104,15 @@ def test_one_that_fails_ends_the_others_while_they_compute(batches, group, stuck
     assert max(each.seconds for each in done) < 20  # beside an hour
 
 
+def test_one_that_is_ended_on_the_spot_leaves_no_temporary_file(batches, group, folder):
+    grace = {"bncli.process.ranks.watcher:GRACE": 0.2}
+    constants = {VALUES: launch.stuck_in_c_with_a_file} | grace
+    done = group(2, "simulate-ema", *batches, "--distributed", constants=constants).done()
+    assert [each.code for each in done] == [2, 2]
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    assert files == [*batches, "begun0"]
+
+
 def test_a_bug_on_one_rank_is_4_on_all(batches, group):
     constants = {VALUES: launch.broken}
     done = group(2, "simulate-ema", *batches, "--distributed", constants=constants).done()
@@ -118,7 +133,26 @@ def test_a_signal_to_one_rank_ends_all_with_its_code(batches, group, folder, how
         running.wait_for(folder / f"begun{rank}")
     running.kill(1, getattr(signal, how))
     done = running.done()
-    assert [(each.code, each.stdout, each.stderr) for each in done] == [(code, "", "")] * 2
+    assert [(each.code, each.stdout) for each in done] == [(code, "")] * 2
+    said = TERMINATED.format(rank=1) if code == 143 else ""
+    assert re.fullmatch(said, done[0].stderr), done[0].stderr
+    assert done[1].stderr == ""
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_where_torchrun_ends_all_rank_0_says_so(batches, group, folder, first):
+    """One was killed, so that nobody of the ranks can know why; both of the others are ended."""
+    constants = {VALUES: launch.stuck_with_a_sign}
+    running = group(3, "simulate-ema", *batches, "--distributed", constants=constants)
+    for rank in range(3):
+        running.wait_for(folder / f"begun{rank}")
+    running.kill(2)
+    for rank in (first, 1 - first):
+        running.kill(rank, signal.SIGTERM)
+    done = running.done()
+    assert [each.code for each in done] == [143, 143, -signal.SIGKILL]
+    assert re.fullmatch(TERMINATED.format(rank="[01]"), done[0].stderr), done[0].stderr
+    assert [each.stderr for each in done[1:]] == ["", ""]
 
 
 def test_one_that_is_killed_is_missed_by_its_signs_of_life(batches, group, folder):
