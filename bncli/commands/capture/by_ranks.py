@@ -13,7 +13,13 @@ from bncli.commands.capture.shards import data_marks
 from bncli.errors import RankError
 from bncli.light import dataclass
 from bncli.live.data_source import EmptyShardError
-from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target, remove_part
+from bncli.loaders.statistics.gathering import (
+    check_no_part,
+    gathered,
+    own_target,
+    remove_held_parts,
+    remove_part,
+)
 from bncli.process.ranks import current
 
 if TYPE_CHECKING:
@@ -57,6 +63,8 @@ def captured_by_ranks(
     held = task.held()
     if ranks.agree("whole", "there" if held is not None else "") == "there":
         ranks.gather(b"")
+        if held is not None:
+            remove_held_parts(task.target, held.part)
         return OfRanks(held, [], kept=True)
     if task.target is not None and not task.resume:
         check_no_part(task.target)

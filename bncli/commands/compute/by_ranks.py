@@ -13,7 +13,12 @@ from bncli.commands.compute.sums_first import (
     summed_first,
     sums_first,
 )
-from bncli.loaders.statistics.gathering import check_no_part, gathered, own_target
+from bncli.loaders.statistics.gathering import (
+    check_no_part,
+    gathered,
+    own_target,
+    remove_held_parts,
+)
 from bncli.process.ranks import current
 
 if TYPE_CHECKING:
@@ -42,7 +47,9 @@ def sums_of_ranks(
     there = task.target is not None and Path(task.target).exists()
     if ranks.agree("whole", "there" if there else "") == "there":
         ranks.gather(b"")
-        return sums_first(task, typed, reading, layer, per_batch=per_batch)
+        stored = sums_first(task, typed, reading, layer, per_batch=per_batch)
+        remove_held_parts(task.target, stored.capture.part)
+        return stored
     shard = Shard(ranks.rank, ranks.world)
     own = replace(
         task, shard=shard, inputs=tuple(shard.of(task.every)), target=own_target(task.target)

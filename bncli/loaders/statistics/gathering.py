@@ -6,13 +6,14 @@ where another rank fails; when rank 0 has written the whole, the parts are remov
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bncli.errors import RankError
+from bncli.errors import BncliError, RankError
 from bncli.files import reading
 from bncli.files.held import held
 from bncli.files.save import THERE, check_new
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bncli.model.capture import Capture
+    from bncli.model.part import Part
 
 
 KEPT, MADE = b"k", b"m"
@@ -87,7 +89,36 @@ def gathered(
         captures = [
             replace(each, part=replace(each.part, k=k, n=n)) for k, each in enumerate(captures)
         ]
-    return merge_captures(paths, captures)
+    whole = merge_captures(paths, captures)
+    remove_held_parts(target, whole.part)
+    return whole
+
+
+def remove_held_parts(target: str | None, whole: Part) -> None:
+    """Have rank 0 remove the parts beside `target` that the `whole` there holds, of any run.
+
+    Those are what earlier runs left, of the same or another number of ranks. A part with an input
+    that the whole lacks, or has in another state, stays.
+    """
+    if target is not None and whole.inputs:
+        current().afterwards.append(partial(_remove_held, target, whole))
+
+
+def _remove_held(target: str, whole: Part) -> None:
+    files: list[Path] = []
+    with suppress(OSError):
+        files += Path(target).parent.iterdir()
+    for path in files:
+        if found := re.search(r"\.part-([0-9]{1,9})-of-([0-9]{1,9})\.", path.name):
+            k, n = map(int, found.groups())
+            if path != Path(part_beside(target, k, n)):
+                continue
+            with suppress(BncliError, OSError):
+                part = open_statistics(path).part
+                held = part.inputs and {*part.inputs} <= {*whole.inputs}
+                alike = (part.k, part.n, part.flags) == (k, n, whole.flags)
+                if held and alike and (not part.batches or part.digest == whole.digest):
+                    remove_part(path)
 
 
 def _check_inputs(paths: Sequence[Path], captures: Sequence[Capture]) -> None:

@@ -130,6 +130,35 @@ def test_no_rank_makes_a_part_of_two_versions_of_a_file(shards, start):
     assert not [*Path().glob("whole*")]
 
 
+def test_parts_that_the_whole_holds_are_removed_whoever_left_them(run, shards, start, folder, save):
+    """Also where the whole is there already; what it does not hold stays."""
+
+    def leave(k, n, *flags, inputs="s*.npy"):
+        target = f"whole.part-{k}-of-{n}.npz"
+        made = run("compute", inputs, "--shard", f"{k}/{n}", *flags, "-q", "--save-stats", target)
+        assert made.code == 0, made.stderr
+        return target
+
+    def parts():
+        return {path.name for path in folder.glob("*part-*")}
+
+    save("other.npy", random(5, 3, 4))
+    call = (*CALL, "--save-stats", "whole.npz", "--resume")
+    leave(0, 2), leave(1, 3)  # which later runs of 1 do not take
+    kept = {leave(2, 3, "--dtype", "float64"), leave(0, 4, inputs="*.npy")}
+    for name in ("whole.part-9-of-99.npz", "my.part-0-of-2.npz"):
+        kept.add(name)
+        Path(name).write_bytes(b"no part")
+    run("compute", "s0.npy", "-q", "--save-stats", "whole.part-0-of-5.npz")
+    kept.add("whole.part-0-of-5.npz")  # which is a whole itself
+    assert start(1, *call).done()[0].code == 0
+    assert parts() == kept
+    leave(1, 2), leave(0, 3)
+    done = start(2, *call).done()
+    assert [each.code for each in done] == [0, 0], done
+    assert parts() == kept
+
+
 def test_more_ranks_than_inputs(run, save, start):
     save("s0.npy", random(5, 3))
     done = start(2, *CALL, "--save-stats", "whole.npz", "-f", "json").done()
