@@ -163,7 +163,7 @@ print("MODULES", *sys.modules, file=sys.stderr)
     [
         ("--version", "typer", 24, 4),
         ("compute x.npy -f json", "numpy typer", 77, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 95, 17),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 97, 17),
         ("rules", "rich.console rich.table typer", 93, 6),
     ],
 )
