@@ -77,8 +77,8 @@ def test_a_cut_before_any_read_of_any_container(name, whole, tmp_path, cutting):
                 ref.read()
 
     path = write(tmp_path, sample)
-    cuts = 0
-    for place in places(reads_of(read), whole):
+    cuts, reads = 0, reads_of(read)
+    for place in places(reads, whole):
         path = write(tmp_path, sample)
         Cutting.left = int(place)
         try:
@@ -86,7 +86,7 @@ def test_a_cut_before_any_read_of_any_container(name, whole, tmp_path, cutting):
         except BncliError:
             cuts += 1
         assert Cutting.left <= 0  # it was cut
-    assert cuts >= 2
+    assert cuts >= min(2, reads) > 0  # a small file in text is read at once
 
 
 CALLS = [
