@@ -242,16 +242,18 @@ def test_exit_codes_of_the_readme_are_executed(code, tmp_path):
     assert shown.endswith(f"\n{code}\n")
 
 
-def test_the_exit_codes_without_an_example_are_executed_too(monkeypatch, capsys):
+def test_the_exit_codes_without_an_example_are_executed_too(monkeypatch, capsys, folder):
     """A bug, an interrupt, a closed pipe and an end, which no command line asks for."""
     assert [code for code, example in exit_codes().items() if not example] == [4, 130, 141, 143]
+    Path("net.pt").write_bytes(b"PK")
     for error, code in (
         (ZeroDivisionError(), ExitCode.BUG),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
         (Terminated(), ExitCode.TERMINATED),
     ):
         monkeypatch.setattr(
-            "bncli.loaders.open_model", lambda path, error=error: (_ for _ in ()).throw(error)
+            "bncli.commands.inspect_checkpoint.looking.open_model",
+            lambda *_, error=error: (_ for _ in ()).throw(error),
         )
         assert main(["inspect-checkpoint", "net.pt"]) == code
     reading, writing = os.pipe()
