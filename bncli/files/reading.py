@@ -244,6 +244,16 @@ def check_same(path: Path, there: os.stat_result) -> None:
         raise CorruptFileError(path, OTHER)
 
 
+def check_still(path: Path) -> None:
+    """Raise CorruptFileError where a file of this system is no longer what this call read."""
+    if hasattr(path, "opened"):
+        return
+    try:
+        check_same(path, path.stat())
+    except OSError as error:
+        raise CorruptFileError(path, CHANGED) from error
+
+
 def _state(there: os.stat_result) -> tuple[int, ...]:
     """What another file, or one that was written to, has another of."""
     return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns

@@ -35,7 +35,6 @@ def sums_of_ranks(
     reading: InputFlags,
     layer: LayerFlags,
     *,
-    per_batch: bool,
     resume: bool,
 ) -> Stored:
     """The sums of all inputs of the `task`, which is the whole, on rank 0; the others leave here.
@@ -47,7 +46,7 @@ def sums_of_ranks(
     there = task.target is not None and Path(task.target).exists()
     if ranks.agree("whole", "there" if there else "") == "there":
         ranks.gather(b"")
-        stored = sums_first(task, typed, reading, layer, per_batch=per_batch)
+        stored = sums_first(task, typed, reading, layer)
         remove_held_parts(task.target, stored.capture.part)
         return stored
     shard = Shard(ranks.rank, ranks.world)
@@ -59,7 +58,7 @@ def sums_of_ranks(
     if own.nothing:
         capture = gathered(None, task.target)
     else:
-        summed = summed_first(own, reading, layer, per_batch=per_batch)
+        summed = summed_first(own, reading, layer)
         capture = gathered(summed.capture, task.target, kept=summed.kept, new=summed.new)
     assert capture is not None  # as rank 0 has an input if there is one
     return replace(stored_of_all(capture, inputs_said(typed), layer), new=True)

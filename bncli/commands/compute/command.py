@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
+    from bncli.commands.compute.stored import Stored
     from bncli.commands.compute.sums_first import Task
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
@@ -45,7 +46,6 @@ def compute(
     Exact mean and variance, the running statistics after the batch, a summary of the normalised
     output; with --against torch, every quantity beside torch.nn.BatchNorm's, gradients included.
     """
-    from bncli.arguments.distributed import check_distributed
     from bncli.arguments.input import parse_channels
     from bncli.arguments.layer import check_count, resolve_layer
     from bncli.arguments.layer_report import about_pass, subject_line, update_said
@@ -58,23 +58,14 @@ def compute(
     tolerance = comparison.tolerance
     saving = Saving(save_output, save_stats, per_batch)
     specs = [file for spec in inputs for file in expanded([spec], natural)]
-    stored = task = None
+    task = None
     if scale.given:
-        from bncli.commands.compute.sums_first import sums_first, task_of
+        from bncli.commands.compute.sums_first import task_of
 
-        if scale.distributed:
-            check_distributed(specs, scale.shard)
         task = task_of(specs, scale, reading, layer, comparison, saving)
         if task.nothing:
             return _nothing(task, inputs, reading, layer)
-        if scale.distributed:
-            from bncli.commands.compute.by_ranks import sums_of_ranks
-
-            stored = sums_of_ranks(
-                task, inputs, reading, layer, per_batch=per_batch, resume=scale.resume
-            )
-        else:
-            stored = sums_first(task, inputs, reading, layer, per_batch=per_batch)
+        stored: Stored | None = _summed(task, inputs, scale, reading, layer)
     else:
         stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
     given = reading.open(specs, layer.state) if stored is None else stored.given
@@ -128,6 +119,19 @@ def compute(
         checked=compared.checked if compared else {},
         about=about_pass(given, run),
     )
+
+
+def _summed(
+    task: Task, typed: Sequence[str], scale: ScaleFlags, reading: InputFlags, layer: LayerFlags
+) -> Stored:
+    """What a task of a larger run sums, or what all ranks of it do together."""
+    if scale.distributed:
+        from bncli.commands.compute.by_ranks import sums_of_ranks
+
+        return sums_of_ranks(task, typed, reading, layer, resume=scale.resume)
+    from bncli.commands.compute.sums_first import sums_first
+
+    return sums_first(task, typed, reading, layer)
 
 
 def _nothing(task: Task, typed: Sequence[str], reading: InputFlags, layer: LayerFlags) -> Report:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bncli.arguments.distributed import check_distributed
 from bncli.arguments.input import VALUES
 from bncli.arguments.shard import Shard, no_inputs, parse_shard
 from bncli.errors import CorruptFileError, FileError, UsageError
-from bncli.files.reading import current
+from bncli.files.reading import check_still, current
 from bncli.files.save import THERE, check_new
 from bncli.light import dataclass
 from bncli.loaders import split_spec
@@ -84,6 +85,11 @@ class Task:
         return made_part(shard, self.every, self.inputs, self.flags)
 
     @property
+    def per_batch(self) -> bool:
+        """Whether the statistics of each batch are kept."""
+        return self.flags["--per-batch"] is not None
+
+    @property
     def nothing(self) -> str:
         """Why there is nothing to do, "" where there is something."""
         return "" if self.inputs else no_inputs(self.shard, self.every)
@@ -99,9 +105,11 @@ def task_of(
 ) -> Task:
     """The task that the flags ask for.
 
-    Raises UsageError for flags that need all of the values, and FileError for a target that is
-    there already and is not to be used.
+    Raises UsageError for flags that need all of the values, for what ranks cannot share, and
+    FileError for a target that is there already and is not to be used.
     """
+    if scale.distributed:
+        check_distributed(specs, scale.shard)
     for other, given in (
         ("--values", reading.values is not None),
         ("--against", comparison.against is not None),
@@ -117,20 +125,13 @@ def task_of(
     return Task.of(specs, shard, reading, layer, saving)
 
 
-def sums_first(
-    task: Task,
-    typed: Sequence[str],
-    reading: InputFlags,
-    layer: LayerFlags,
-    *,
-    per_batch: bool,
-) -> Stored:
+def sums_first(task: Task, typed: Sequence[str], reading: InputFlags, layer: LayerFlags) -> Stored:
     """The task's own inputs as a statistics file would have them; it is not written yet.
 
     What a finished part at the target holds is not read again. `typed` are the inputs as the user
     wrote them. Raises UsageError, FileError and TensorError as commands that read tensors do.
     """
-    summed = summed_first(task, reading, layer, per_batch=per_batch)
+    summed = summed_first(task, reading, layer)
     if not summed.read:
         current().notes[f"{task.target} holds all inputs already, so none was read again"] = None
     said = inputs_said(typed)
@@ -166,7 +167,7 @@ class Summed:
     read: bool = True
 
 
-def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batch: bool) -> Summed:
+def summed_first(task: Task, reading: InputFlags, layer: LayerFlags) -> Summed:
     """The sums of the task's own inputs; what a part at its target holds is not read again.
 
     Raises as `sums_first`.
@@ -175,17 +176,25 @@ def summed_first(task: Task, reading: InputFlags, layer: LayerFlags, *, per_batc
     held, rest = _held(task, part)
     if held is not None and not rest:
         # Inputs of other shards may have come, gone or been repaired, which changes none of this.
-        record = replace(held.part, number=part.number, nbytes=part.nbytes, digest=part.digest)
+        record = replace(
+            held.part,
+            number=part.number,
+            nbytes=part.nbytes,
+            names=part.names,
+            digest=part.digest,
+        )
         same = record == held.part
         return Summed(replace(held, part=record), kept=same, new=False, read=False)
-    if held is not None and per_batch:
+    if held is not None and task.per_batch:
         raise FileError(
             str(task.target),
             f"it holds {len(task.inputs) - len(rest)} of {len(task.inputs)} inputs, and "
             "--per-batch keeps their order, so nothing can be added; remove it, or name another "
             "file.",
         )
-    capture = _read(rest, part, reading, layer, per_batch=per_batch)
+    capture = _read(rest, part, reading, layer, per_batch=task.per_batch)
+    for spec in rest:
+        check_still(split_spec(spec)[0])
     if held is not None:
         capture = _with_held(capture, held, str(task.target))
     return Summed(capture, kept=False, new=held is None)

@@ -258,6 +258,38 @@ def test_one_value_a_channel_is_too_few_for_the_whole_alone(run, save):
     assert run("compute", "b.npy", "--shard", "0/1").code == 2
 
 
+def test_an_input_that_changes_while_it_is_read_makes_no_part(run, shards, save, monkeypatch):
+    from bncli.commands.compute import saved
+
+    joined = saved.capture_of
+
+    def slowly(*args, **flags):
+        save("s3.npy", np.zeros((3, 3, 4, 5), np.float32))
+        return joined(*args, **flags)
+
+    monkeypatch.setattr(saved, "capture_of", slowly)
+    made = run("compute", "s*.npy", "--shard", "0/3", "--save-stats", "p.npz")
+    assert made.code == 2
+    assert "s3.npy: it was written to or replaced after bncli had read it" in made.stderr
+    assert not Path("p.npz").exists()
+
+
+def test_parts_go_on_when_inputs_are_added_behind(run, shards, save):
+    call = ("compute", "s*.npy", "--save-stats")
+    for k in range(3):
+        run(*call, f"p{k}.npz", "--shard", f"{k}/3")
+    save("s7.npy", random(3, 3, 4, 5, seed=7))
+    assert run(*call, "p1.npz", "--shard", "1/3", "--resume").code == 0  # s7 is its own
+    grown = run("compute", "p*.npz")
+    assert (grown.code, "run every task again" in grown.stderr) == (2, True)
+    assert [run(*call, f"p{k}.npz", "--shard", f"{k}/3", "--resume").code for k in (0, 2)] == [0, 0]
+    merged = table(run("compute", "p*.npz", "-f", "json"))
+    whole = table(run("compute", "s*.npy", "-f", "json"))
+    assert [row["count"] for row in merged] == [row["count"] for row in whole]
+    for row, wanted in zip(merged, whole, strict=True):
+        assert row["mean"] == pytest.approx(wanted["mean"], rel=1e-12)
+
+
 def test_a_part_that_is_cut_is_removed_to_be_made_anew(run, shards):
     call = ("compute", "s*.npy", "--shard", "0/3", "--save-stats", "p.npz", "--resume")
     assert run(*call).code == 0
