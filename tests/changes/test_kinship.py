@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -184,6 +184,8 @@ def test_what_is_sampled_of_a_weight_does_not_depend_on_how_a_file_keeps_it(fold
 
 
 @given(st.integers(0, 2**31), st.sampled_from(["float32", "float16"]))
+@example(282, "float32")
+@example(8310, "float32")
 @settings(max_examples=100)
 def test_unrelated_weights_are_never_called_related(seed, dtype):
     rng = np.random.default_rng(seed)

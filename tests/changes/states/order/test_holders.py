@@ -66,7 +66,9 @@ def test_layers_with_one_variance_are_told_apart_by_their_means(a):
 def test_the_index_reads_one_tensor_of_each_layer_of_the_width_once(a, monkeypatch):
     read = []
     plain = TensorRef.read
-    monkeypatch.setattr(TensorRef, "read", lambda self: (read.append(self.name), plain(self))[1])
+    monkeypatch.setattr(
+        TensorRef, "read", lambda self, *more: (read.append(self.name), plain(self, *more))[1]
+    )
     a |= {"wide": trained(nn.BatchNorm2d(9), 50)}
     b = {
         name: trained(nn.BatchNorm2d(n.num_features), 60 + i)
