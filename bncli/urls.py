@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""How a URL begins. The one letter of a Windows drive is no scheme."""
+"""How a URL begins. The one letter of a Windows drive is not a scheme."""
 WEB = ("http://", "https://")
 """Schemes whose URLs have a query behind a question mark, which elsewhere is part of a pattern."""
 HIDDEN = "?..."

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
+    from bncli.commands.compute.saved import Saving
     from bncli.commands.compute.stored import Stored
     from bncli.commands.compute.sums_first import Task
     from bncli.report import Finding, Table, Value
@@ -58,16 +59,13 @@ def compute(
     tolerance = comparison.tolerance
     saving = Saving(save_output, save_stats, per_batch)
     specs = [file for spec in inputs for file in expanded([spec], natural)]
-    task = None
-    if scale.given:
-        from bncli.commands.compute.sums_first import task_of
-
-        task = task_of(specs, scale, reading, layer, comparison, saving)
-        if task.nothing:
-            return _nothing(task, inputs, reading, layer)
-        stored: Stored | None = _summed(task, inputs, scale, reading, layer)
-    else:
+    task = _task(specs, scale, reading, layer, comparison, saving)
+    if task is None:
         stored = stored_or_none(specs, reading, comparison, saving, training=layer.training)
+    elif task.nothing:
+        return _nothing(task, inputs, reading, layer)
+    else:
+        stored = _summed(task, inputs, scale, reading, layer)
     given = reading.open(specs, layer.state) if stored is None else stored.given
     flags = layer if stored is None or task is not None else stored.flags(layer)
     shown = parse_channels(reading.channel, given.num_features)
@@ -77,18 +75,13 @@ def compute(
     library = comparison.library
     saving.check(given)
 
-    if stored is None:
-        judged = judged_pass(given, run, threads, per_input=per_input)
-    else:
-        judged = stored.judged(run)
+    judged = stored.judged(run) if stored else judged_pass(given, run, threads, per_input=per_input)
     done, findings = judged.done, judged.findings
     labels = [tensor.label for tensor in given.tensors]
     tables = _tables(judged, labels if per_input else None, shown)
     facts = _facts(given, run, done, labels)
-    if stored is not None:
-        facts |= stored.facts
-    if task is not None and not scale.distributed:
-        facts |= {"shard": str(task.shard)}
+    facts |= stored.facts if stored is not None else {}
+    facts |= {"shard": str(task.shard)} if task is not None and not scale.distributed else {}
     saved, notes = saving.write(given, run, (reading, flags), done, stored)
     facts |= saved
     compared = None
@@ -98,18 +91,15 @@ def compute(
         findings += compared.findings
         facts |= {**compared.facts, "seed": seed}
     batch = scope_of(given.num_features, given.count)
-    said = f"{batch}, all finite"
     troubled = bool(findings or current().missing)
-    if troubled:
-        said = "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
-    remarks = [said] if compared or troubled else []
-    remarks.append(update_said(run))
+    said = _finite_said(batch, done, troubled=troubled)
+    remarks = (said if compared or troubled else "", update_said(run), *notes)
     return Report(
         command="compute",
         facts=facts,
         subject=(subject_line(given, run) if stored is None else stored.subject(run),),
         answer=_answer(judged, findings, labels if per_input else None, shown, compared),
-        remarks=tuple(filter(None, [*remarks, *notes])),
+        remarks=tuple(filter(None, remarks)),
         scope=batch,
         judged=compared is not None,
         tables=tuple(tables),
@@ -119,6 +109,29 @@ def compute(
         checked=compared.checked if compared else {},
         about=about_pass(given, run),
     )
+
+
+def _finite_said(batch: str, done: BatchNormPass, *, troubled: bool) -> str:
+    """That all values of the batch are finite, alone or beside findings; "" where some are not."""
+    if not troubled:
+        return f"{batch}, all finite"
+    return "" if (done.stats.nan + done.stats.inf).any() else "all values are finite"
+
+
+def _task(
+    specs: Sequence[str],
+    scale: ScaleFlags,
+    reading: InputFlags,
+    layer: LayerFlags,
+    comparison: AgainstFlags,
+    saving: Saving,
+) -> Task | None:
+    """Which part of a larger run this call is; None where it is none. Raises as `task_of`."""
+    if not scale.given:
+        return None
+    from bncli.commands.compute.sums_first import task_of
+
+    return task_of(specs, scale, reading, layer, comparison, saving)
 
 
 def _summed(
