@@ -7,6 +7,8 @@ The rooms, floor by floor; each imports only from the floors below its own:
 
     12  cli            mounts the commands, delivers their reports, catches, exits
         __main__       the process: signals, and the exit code
+        api            the commands as functions of Python, and their reports
+        testing        a judge for implementations of BatchNorm, for their own tests
     11  commands       one file or package each: from flags to a `Report`
     10  sections       what several commands compute alike and put into a report
      9  arguments      what several commands take from the command line
@@ -29,6 +31,8 @@ The rooms, floor by floor; each imports only from the floors below its own:
      2  files          bytes in and out, each file remembered; what is written is whole
         process        signals, streams, the progress bar
      1  report         `Report`, `Table`, `Chart`, `Finding`: what commands return
+        pictures       what is drawn where people would rather look than read
+        given          Python objects that stand in the place of paths
         errors         what keeps bncli from looking, and the exit codes
         dtypes         names, widths and conversions of dtypes
         light          what costs little at start: frozen dataclasses, NumPy when it is used

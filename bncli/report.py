@@ -15,6 +15,10 @@ from types import MappingProxyType
 from bncli.errors import ExitCode
 from bncli.light import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bncli.pictures import Shown
+
 Value = str | bool | int | float | None | Sequence["Value"]
 Member = str | tuple[str, int, int]
 
@@ -222,6 +226,7 @@ class Report:
     terminal; the main table if it is empty; or what makes it of the findings that count), the
     `remarks` (a line each), and the verdict. Everything else is told by -v: the facts, all `tables`
     and the `charts`, which are `drawn` by default if the user asked for them.
+    A page (HTML) shows the `pictures`, or what makes them when they are wanted.
 
     `verdict` is a sentence without a full stop. Where the report is delivered, it comes to begin
     with a `word` (PASS, WARN, FAIL, NOTHING or ERROR), and to count the findings, in the `scope`
@@ -243,6 +248,7 @@ class Report:
     tables: tuple[Table, ...]
     findings: tuple[Finding, ...] = ()
     charts: tuple[Chart, ...] = ()
+    pictures: tuple[Shown, ...] | Callable[[], tuple[Shown, ...]] = ()
     verdict: str = ""
     subject: tuple[str, ...] = ()
     answer: tuple[Table, ...] | Answer = ()

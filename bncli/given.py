@@ -1,0 +1,53 @@
+"""Python objects in the place of paths: each has a name, which stands where a path is typed.
+
+On the command line there are none, and every question here costs a look at an empty dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def objects_given() -> Iterator[None]:
+    """A call of its own: objects that are named in it are forgotten when it ends."""
+    token = _GIVEN.set({})
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def name_of(value: object, word: str = "") -> str:
+    """The name that stands for an object in this call, such as "<ndarray>" or "<ndarray 2>".
+
+    `word` is what it is called, by default its class. One object has one name.
+    """
+    known = _GIVEN.get()
+    if known is None:
+        raise RuntimeError("objects are named within `objects_given` alone")
+    for name, other in known.items():
+        if other is value:
+            return name
+    word = word or type(value).__name__
+    name, number = f"<{word}>", 1
+    while name in known:
+        number += 1
+        name = f"<{word} {number}>"
+    known[name] = value
+    return name
+
+
+def is_given(text: object) -> bool:
+    """Whether a text is the name of an object of this call, with or without ::NAME behind it."""
+    known = _GIVEN.get()
+    return bool(known) and str(text).partition("::")[0] in known  # type: ignore[operator]  # a dict
+
+
+def object_of(text: object) -> object:
+    """The object that a name stands for; what follows a "::" is not looked at. Raises KeyError."""
+    return (_GIVEN.get() or {})[str(text).partition("::")[0]]
