@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from bncli.light import dataclass
 from bncli.report import Severity
+
+if TYPE_CHECKING:
+    from bncli.report import Report
 
 Numbers = Sequence[float | None]
 """Numbers to be drawn; None, NaN and infinite ones are left out."""
@@ -107,3 +112,15 @@ class Chain:
 
 Shown = Picture | Chain
 """Whatever is drawn."""
+
+
+def pictures_of(report: Report) -> tuple[Shown, ...]:
+    """The pictures of a report, made if they were not.
+
+    A partial that holds `findings`, which are to be marked, gets those that count in their place: a
+    gate may have left some out.
+    """
+    pictures = report.pictures
+    if isinstance(pictures, partial) and "findings" in pictures.keywords:
+        return cast("tuple[Shown, ...]", pictures(findings=report.findings))
+    return pictures() if callable(pictures) else pictures
