@@ -50,3 +50,27 @@ def bad_inputs(save, folder):
     (folder / "old.json").write_text('{"format_version": 1, "findings": []}')
     (folder / "new.json").write_text('{"format_version": 3, "findings": []}')
     return folder
+
+
+@pytest.fixture
+def pictured(run, monkeypatch):
+    """A call's JSON, and the pictures that a page of the same report has, by key."""
+    from bncli.cli import delivery
+    from bncli.pictures import pictures_of
+
+    delivered = []
+
+    def with_verdict(report, *rest):
+        delivered.append(report)
+        return told(report, *rest)
+
+    told = delivery.with_verdict
+    monkeypatch.setattr(delivery, "with_verdict", with_verdict)
+
+    def pictured(*argv: object):
+        report = run(*argv, "-f", "json").report
+        shown = pictures_of(delivered[-1])
+        assert all(each.text.endswith(".") and each.title for each in shown)
+        return report, {each.key: each for each in shown}
+
+    return pictured

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bncli.commands.inspect_checkpoint.judged_file import Judged
     from bncli.commands.inspect_checkpoint.looking import Looked
     from bncli.commands.inspect_checkpoint.rows import Rows
+    from bncli.pictures import Shown
     from bncli.report import Answer, Finding, Value
 
 
@@ -99,6 +100,8 @@ def inspect_checkpoint(
     Given the parts, the report is that of one call on all checkpoints. A part holds all findings:
     --select, --ignore, --baseline and --fail-on are those of the call that merges.
     """
+    from functools import partial
+
     from bncli.commands.inspect_checkpoint.looking import look
     from bncli.report import in_order
 
@@ -119,6 +122,7 @@ def inspect_checkpoint(
         facts=_facts(looked, counts, findings),
         tables=(_table(files, seen, rows),),
         findings=findings,
+        pictures=partial(_pictures, findings=findings, rows=seen.rows, shared=seen.shared),
         subject=(_subject(looked, counts),),
         answer=_answer(files, seen, rows),
         remarks=_remarks(rows, seen),
@@ -292,6 +296,15 @@ def _answer(files: Files, seen: Judged, rows: Sequence[dict[str, Value]]) -> Ans
     if files.several:
         return partial(files_table, rows=rows, shared=seen.shared)
     return partial(layers_table, rows=rows)
+
+
+def _pictures(
+    findings: Sequence[Finding], rows: Rows, shared: set[tuple[str, str]]
+) -> tuple[Shown, ...]:
+    """What a page shows of the layers, in the order of the files."""
+    from bncli.commands.inspect_checkpoint.pictures import pictures
+
+    return pictures(findings, rows=rows, shared=shared)
 
 
 def _remarks(rows: Sequence[dict[str, Value]], seen: Judged) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ LAYER_COLUMNS = (
     Column("num_batches_tracked", "tracked"),
     *Column.plain("var_min", "var_max", "scale_max", spec=".4g"),
     Column("scale_sketch", "|scale|"),
-    *Column.plain("scale_min", "mean_min", "mean_max", spec=".4g"),
+    *Column.plain("scale_min", "abs_scale_min", "mean_min", "mean_max", spec=".4g"),
     *Column.plain("nonfinite", "dtype", "kind_hint", "eps", "momentum", foldable=True),
     *Column.plain("stated_momentum", "convention", "channel_axis", "note", foldable=True),
 )
@@ -71,6 +71,7 @@ def layer_row(layer: Layer, refs: LayerRefs, numbers: Measured | None = None) ->
         "var_max": var.high,
         "scale_min": scales.low,
         "scale_max": scales.high,
+        "abs_scale_min": _least_size(scale, scales),
         "scale_sketch": sketch(scale),
         "nonfinite": nonfinite,
         "eps": layer.eps,
@@ -173,6 +174,15 @@ class _Range:
     def known(cls, values: NDArray[Any] | None, low: float, high: float) -> _Range:
         """That of finite values with these extremes; which sign a 0 has is the values' business."""
         return cls(low, high, _ends(low, high)) if low and high else cls.of(values)
+
+
+def _least_size(values: NDArray[Any] | None, ends: _Range) -> float | None:
+    """The least size of a finite value; None where there is none."""
+    if values is None or ends.low is None or ends.high is None:
+        return None
+    if ends.low > 0 or ends.high < 0:
+        return min(abs(ends.low), abs(ends.high))
+    return float(np.min(np.abs(values), where=np.isfinite(values), initial=np.inf))
 
 
 def _ends(low: float, high: float) -> str:

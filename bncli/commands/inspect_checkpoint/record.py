@@ -43,6 +43,7 @@ ROW: Mapping[str, tuple[type, ...]] = {
     "var_max": NUMBER,
     "scale_min": NUMBER,
     "scale_max": NUMBER,
+    "abs_scale_min": NUMBER,
     "scale_sketch": TEXT,
     "nonfinite": (int, NoneType),
     "eps": (int, float),

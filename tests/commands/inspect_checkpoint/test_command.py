@@ -71,6 +71,7 @@ def test_state_dict(run, folder):
         assert row["var_max"] == var.max()
         assert row["scale_min"] == pytest.approx(scale.min(), rel=1e-12)
         assert row["scale_max"] == pytest.approx(scale.max(), rel=1e-12)
+        assert row["abs_scale_min"] == pytest.approx(np.abs(scale).min(), rel=1e-12)
         assert (row["eps"], row["momentum"], row["kind_hint"]) == (1e-5, 0.1, None)
     facts = report["facts"]
     assert (facts["container"], facts["layers"], facts["channels"]) == ("torch-zip", 2, 10)

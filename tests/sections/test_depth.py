@@ -1,0 +1,124 @@
+"""Pictures over depth: which layers they show, where findings are marked, and what is said."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from bncli.pictures import Kind
+from bncli.report import Finding, Severity
+from bncli.sections.depth import (
+    MOST_LAYERS,
+    codes_said,
+    drawn,
+    findings_said,
+    known,
+    layer_axis,
+    level,
+    marks,
+    panel,
+    points,
+    ranges,
+    sentences,
+    spanned,
+)
+
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+
+def finding(code, subject="a", severity=ERROR, message="is wrong"):
+    return Finding(code, severity, subject, message, claim=f"{code} is so")
+
+
+@pytest.mark.parametrize("number", [0, 1, MOST_LAYERS])
+def test_few_layers_are_all_drawn(number):
+    assert drawn(list(range(number)), lambda _: False) == list(range(number))
+
+
+@pytest.mark.parametrize("number", [MOST_LAYERS + 1, 7 * MOST_LAYERS + 13])
+def test_of_many_those_with_marks_are_drawn_and_others_evenly(number):
+    shown = drawn(list(range(number)), lambda row: row > number - 10)
+    assert len(set(shown)) == len(shown) == MOST_LAYERS
+    assert shown == sorted(shown)
+    assert set(range(number - 9, number)) <= set(shown)
+    gaps = {after - before for before, after in pairwise(shown[:-9])}
+    assert max(gaps) - min(gaps) <= 1
+    assert len(drawn(list(range(number)), lambda _: True)) == MOST_LAYERS
+
+
+def test_what_is_no_number_is_not_drawn():
+    values = [1, 2.5, None, float("nan"), float("inf"), "3", True]
+    assert known(values)[:6] == [1.0, 2.5, None, None, None, None]
+
+
+def test_a_mark_has_the_worst_severity_and_all_codes():
+    found = {
+        4: [finding("BN3", severity=NOTE), finding("BN2", severity=ERROR)],
+        1: [finding("BN3", severity=NOTE)],
+        7: [finding("BN2"), finding("BN2")],
+        9: [],
+    }
+    error, note = marks(found, 5.0)
+    assert (error.severity, error.x, error.names) == (ERROR, (4, 7), ("BN2 BN3", "BN2"))
+    assert (note.severity, note.x, note.names) == (NOTE, (1,), ("BN3",))
+    assert (error.label, note.label) == ("error BN2 BN3", "note BN3")
+    assert set(error.y) == {5.0}
+    assert [each.label for each in marks(found, 5.0, coded=False)] == ["error", "note"]
+    many = {at: [finding(f"BN{at}")] for at in range(4)}
+    assert [each.label for each in marks(many, 1.0)] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "log"),
+    [
+        ([1e-3, None], [1e3, None], True),
+        ([0.0, 2.0], [0.0, 3.0], True),
+        ([-2.0, 0.0], [0.0, 0.0], False),
+        ([1.0, 1.0], [1.0, 1.0], True),
+        ([1e-300, 1.0], [1.0, 1.7e308], True),
+    ],
+)
+def test_marks_stand_above_the_data(lows, highs, log):
+    found = {0: [finding("BN2")]}
+    made = panel("t", layer_axis("ab"), "m", [ranges("", lows, highs)], found)
+    assert made.y.log is log
+    assert made.x.names == ("a", "b")
+    (mark,) = [each for each in made.series if each.severity]
+    top = max(high for high in highs if high is not None)
+    assert mark.y[0] > top or top > 1e308
+    assert mark.y[0] <= max(10 * top, top * (top / 1e-300) ** 0.1, 1)
+
+
+def test_a_panel_without_numbers_is_none():
+    nothing = [points("a", [None, None]), level("b", 1.0)]
+    assert panel("t", layer_axis("ab"), "m", nothing, {0: [finding("BN2")]}) is None
+    made = panel("t", layer_axis("ab"), "m", [points("a", [None, 2.0]), level("b", 1.0)])
+    assert [each.kind for each in made.series] == [Kind.POINTS, Kind.LEVEL]
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "said"),
+    [
+        ([1.0, 2.0], [3.0, 40.0], "Over 2 layers, q goes from 1 in a to 40 in b."),
+        ([1.0, None], [3.0, None], "Over 1 of 2 layers, q goes from 1 in a to 3 in a."),
+        ([1.0, 1.0], [1.0, 1.0], "Over 2 layers, q is 1."),
+        ([None, None], [None, None], ""),
+    ],
+)
+def test_a_span_says_where_its_ends_are(lows, highs, said):
+    assert spanned("q", lows, highs, ("a", "b")) == said
+    assert spanned("q", [0.25], [4.0], ("a",)) == "q goes from 0.25 to 4 in a."
+
+
+def test_findings_of_one_rule_are_told_together():
+    found = [finding("BN9", severity=NOTE), *(finding("BN2", name) for name in "abcde")]
+    assert findings_said(found) == "a, b, c and 2 more: BN2 is so (BN2). a: is wrong (BN9)."
+    assert codes_said(found) == "BN2 in 5 layers, BN9 in a"
+    many = [finding(f"BN{at}") for at in range(7)]
+    assert findings_said(many).endswith("There are findings of 2 more rules.")
+    assert findings_said(()) == codes_said(()) == ""
+
+
+def test_sentences_are_joined():
+    assert sentences("A.", "", "B.") == "A. B."
