@@ -66,11 +66,13 @@ class BackendRun:
     """What a backend computed: arrays by quantity, in the user's axes, bfloat16 as float32.
 
     There is an output, and what else the backend has of QUANTITIES. `threads` shared the rows.
+    `changed` are the arguments that it overwrote though BatchNorm leaves them alone, such as "x".
     """
 
     quantities: Mapping[str, NDArray[Any]]
     arithmetic: Arithmetic
     threads: int = 1
+    changed: tuple[str, ...] = ()
 
 
 NORM_QUANTITIES = ("mean", "invstd", "output")
@@ -151,6 +153,15 @@ class ChoosesPath(Backend, Protocol):
     @property
     def devices(self) -> tuple[str, ...]:
         """The devices that a call may name."""
+
+
+@runtime_checkable
+class IsUsers(Backend, Protocol):
+    """A backend that a user wrote; its name is as it was chosen, such as "package.module:name"."""
+
+    @property
+    def called(self) -> str:
+        """What sentences and tables call it: its name in the code."""
 
 
 @runtime_checkable

@@ -16,8 +16,8 @@ from bncli.backends.torch.tensors import (
     repeats,
     to_array,
     to_tensor,
+    way_of,
 )
-from bncli.errors import MissingBackendError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,19 +38,8 @@ class TorchBackend:
 
     def run(self, call: BatchNormCall) -> BackendRun:
         """Run forward and backward; see `Backend.run`."""
-        torch = library()
-        if call.device == "cuda" and not torch.cuda.is_available():
-            raise MissingBackendError(
-                "--device cuda: PyTorch sees no CUDA device here; leave --device out, or run where "
-                "there is one."
-            )
-        threads = torch.get_num_threads()
-        try:
-            if call.threads is not None:
-                torch.set_num_threads(call.threads)
+        with way_of(call):
             return self._run(call)
-        finally:
-            torch.set_num_threads(threads)
 
     def _run(self, call: BatchNormCall) -> BackendRun:
         """Run with the threads that are set."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.arithmetic import Arithmetic
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from numpy.typing import NDArray
+
+    from bncli.backends.interface import BatchNormCall
 
 INSTALL = "python -m pip install torch"
 
@@ -34,6 +38,27 @@ def library() -> ModuleType:
             f"PyTorch is not installed here, and the comparison needs it: {INSTALL}"
         ) from error
     return torch
+
+
+@contextmanager
+def way_of(call: BatchNormCall) -> Iterator[None]:
+    """PyTorch with the threads that a call asks for, while the block runs.
+
+    Raises MissingBackendError where the call's device is not there.
+    """
+    torch = library()
+    if call.device == "cuda" and not torch.cuda.is_available():
+        raise MissingBackendError(
+            "--device cuda: PyTorch sees no CUDA device here; leave --device out, or run where "
+            "there is one."
+        )
+    threads = torch.get_num_threads()
+    try:
+        if call.threads is not None:
+            torch.set_num_threads(call.threads)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def repeats() -> bool:
