@@ -106,9 +106,9 @@ class Simulation:
             facts |= compared.facts
         drawn = charts(runs, table, scatter, channels)
         if plot is not None:
-            from bncli.renderers.drawing.plot import draw
+            from bncli.renderers.drawing.plot import draw, picture_of
 
-            draw(plot, drawn)
+            draw(plot, [picture_of(chart, "step") for chart in drawn])
             facts["plot"] = plot
         features = counted(source.given.num_features, "channel")
         about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)

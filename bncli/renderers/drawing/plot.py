@@ -1,19 +1,31 @@
-"""The charts of a report as a picture, .png or .svg, drawn by matplotlib where it is installed."""
+"""The pictures of a report in a file, .png or .svg, drawn by matplotlib where it is installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bncli.errors import MissingBackendError, UsageError
+from bncli.errors import UsageError
 from bncli.files.save import check_writable, refuse_overwriting, replacing
+from bncli.pictures import Axis, Kind, Panel, Picture, Series
+from bncli.renderers.drawing.pictures.figure import check_matplotlib, figure_of, own_style
+from bncli.renderers.drawing.pictures.layout import WIDE
+from bncli.renderers.drawing.pictures.palette import LIGHT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bncli.pictures import Shown
     from bncli.report import Chart
 
 SUFFIXES = (".png", ".svg")
 
-INSTALL = "python -m pip install matplotlib"
+DENSITY = 144
+"""Pixels of a .png for each inch, of which the picture takes 72 as one: its letters are smooth."""
+
+
+MARGIN = 16.0
+"""Pixels around the pictures."""
 
 
 def check_plot(path: str) -> None:
@@ -24,50 +36,35 @@ def check_plot(path: str) -> None:
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the suffix picks the format; use .png or .svg.")
     check_writable(path)
-    _matplotlib()
+    check_matplotlib("--plot")
 
 
-def draw(path: str, charts: tuple[Chart, ...]) -> None:
-    """Draw the charts one under the other into `path`, which is not a file that was read."""
+def draw(path: str, pictures: Iterable[Shown]) -> None:
+    """Draw the pictures one below the other into `path`, which is not a file that was read.
+
+    Chains are left out: they are made of words.
+    """
     refuse_overwriting(path, "--plot")
-    figure_class, canvas_class = _matplotlib()
-    from matplotlib import rc_context
-
-    # 8 inches are a page's width; "constrained" keeps titles and labels off the next chart.
-    figure = figure_class(figsize=(8, 2.8 * max(len(charts), 1)), layout="constrained")
-    canvas_class(figure)
-    colors: dict[str, str] = {}  # a series has one colour in all charts
-    for number, chart in enumerate(charts):
-        axes = figure.add_subplot(len(charts), 1, number + 1)
-        for name, values in chart.series.items():
-            y = [float("nan") if value is None else value for value in values]
-            scattered = name == "batch"  # a line through what scatters would hide its average
-            axes.plot(
-                chart.x,
-                y,
-                label=name,
-                color=colors.setdefault(name, f"C{len(colors)}"),
-                linestyle="none" if scattered else "-",
-                marker="." if scattered or len(y) == 1 else None,  # one point is not a line
-                markersize=3,
-                alpha=0.5 if scattered else 1.0,
-            )
-        axes.set_title(chart.title)
-        axes.set_xlabel("step")
-        axes.legend()
+    shown = [picture for picture in pictures if isinstance(picture, Picture)]
+    form = Path(path).suffix[1:].lower()
     # No date and no random names, so that the same command makes the same file.
-    with replacing(Path(path)) as stream, rc_context({"svg.hashsalt": "bncli"}):
-        metadata = {"Date": None} if path.lower().endswith(".svg") else {}
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), metadata=metadata)
+    with replacing(Path(path)) as stream, own_style(**{"svg.hashsalt": "bncli"}):
+        figure = figure_of(shown, WIDE, LIGHT, margin=MARGIN)
+        figure.set_facecolor(LIGHT["paper"])
+        metadata = {"Date": None} if form == "svg" else {}
+        density = DENSITY if form == "png" else 72
+        figure.savefig(stream, format=form, metadata=metadata, dpi=density)
 
 
-def _matplotlib() -> tuple[Any, Any]:
-    """matplotlib's figure and a canvas that needs no screen."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingBackendError(
-            f"--plot needs matplotlib, which is not installed here: {INSTALL}"
-        ) from error
-    return Figure, FigureCanvasAgg
+def picture_of(chart: Chart, x: str = "") -> Picture:
+    """The picture of a chart; `x` is the title of its x axis.
+
+    Its series named "batch" scatters; a line through it would hide its average.
+    """
+    series = tuple(
+        Series(name, Kind.POINTS if name == "batch" else Kind.LINE, chart.x, values)
+        for name, values in chart.series.items()
+    )
+    panel = Panel("", Axis(x), Axis(""), series)
+    text = f"{chart.title}: {', '.join(chart.series)}."
+    return Picture(chart.key, chart.title, (panel,), text)

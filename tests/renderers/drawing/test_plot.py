@@ -1,17 +1,22 @@
-"""The charts as a picture, and a clear refusal where matplotlib is missing."""
+"""Pictures in files, and a clear refusal where matplotlib is missing."""
 
 from __future__ import annotations
 
 import sys
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 
 from bncli.errors import UsageError
-from bncli.renderers.drawing.plot import check_plot, draw
+from bncli.pictures import Chain, Kind, Link
+from bncli.renderers.drawing.pictures.palette import LIGHT
+from bncli.renderers.drawing.plot import check_plot, draw, picture_of
 from bncli.report import Chart
+from tests.renderers.drawing.pictures.examples import HOSTILE, every_kind, picture
 
 GENERATED = ("simulate-ema", "--generate", "8,2,3", "--batches", 6)
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_without_matplotlib_it_says_what_to_install(run, folder, monkeypatch):
@@ -20,7 +25,7 @@ def test_without_matplotlib_it_says_what_to_install(run, folder, monkeypatch):
     assert (code, stdout) == (2, "")
     assert stderr == (
         "bncli: --plot needs matplotlib, which is not installed here: python -m pip install "
-        "matplotlib\n"
+        "'bncli[report]'\n"
     )
     assert list(folder.iterdir()) == []
     assert run(*GENERATED, "-q").code == 0
@@ -29,7 +34,7 @@ def test_without_matplotlib_it_says_what_to_install(run, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "magic"), [("chart.png", b"\x89PNG"), ("chart.svg", b"<?xml"), ("CHART.SVG", b"<?xml")]
 )
-def test_a_picture_of_the_charts(run, folder, name, magic):
+def test_a_picture_of_what_a_command_shows(run, folder, name, magic):
     result = run(*GENERATED, "--plot", name, "-f", "json")
     assert (result.code, result.stderr) == (0, "")
     assert result.report["facts"]["plot"] == name
@@ -48,59 +53,51 @@ def test_an_input_is_never_drawn_over(run, save, folder):
     assert (folder / "x.png").read_bytes() == before
 
 
-@pytest.fixture
-def drawn(folder, monkeypatch):
-    """The axes, with their lines, that `draw` makes of some charts."""
-    from matplotlib.figure import Figure
-
-    made = []
-    add = Figure.add_subplot
-
-    def add_subplot(figure, *place):
-        made.append((place, add(figure, *place)))
-        return made[-1][1]
-
-    monkeypatch.setattr(Figure, "add_subplot", add_subplot)
-
-    def drawn(*charts, path="chart.svg"):
-        made.clear()
-        draw(path, charts)
-        return made
-
-    return drawn
+def test_pictures_stand_one_under_the_other_with_their_titles(folder):
+    chain = Chain("c", "Chain", (Link("a", "b", "c", "d"),), "t")
+    first, second = picture(title="First", key="a"), picture(title="Second", key="b")
+    draw("chart.svg", [first, chain, second])
+    root = ET.parse(folder / "chart.svg").getroot()
+    titles = [text for text in root.iter(f"{SVG}text") if "700" in text.get("style", "")]
+    height = {text.text: float(text.get("y")) for text in titles}
+    assert height["First"] < height["Second"]
+    assert len(height) == 2  # a chain is made of words
+    draw("empty.svg", [])
+    draw("empty.png", [chain])
+    assert ET.parse(folder / "empty.svg").getroot().tag == f"{SVG}svg"
 
 
-def test_batches_are_points_and_everything_else_is_a_line(drawn):
+def test_a_file_has_colours_and_a_paper_of_its_own(folder):
+    draw("chart.svg", [every_kind(log=True)])
+    text = (folder / "chart.svg").read_text("utf-8")
+    assert "var(" not in text
+    assert "#0102" not in text
+    for role in ("paper", "ink", "series0", "error"):
+        assert LIGHT[role] in text
+    from matplotlib.image import imread
+
+    draw("chart.png", [every_kind()])
+    image = imread(folder / "chart.png")
+    assert image.shape[1] == 2 * (760 + 2 * 16)
+    assert (image[0, 0] == 1).all()
+    assert len(np.unique(image.reshape(-1, 4), axis=0)) > 100
+
+
+def test_hostile_names_are_drawn_as_text(folder):
+    draw("chart.svg", [picture(title=name, key=name) for name in HOSTILE])
+    assert ET.parse(folder / "chart.svg").getroot().tag == f"{SVG}svg"
+
+
+def test_a_chart_is_a_picture_of_one_panel():
     chart = Chart("mean", "The mean", [1, 2, 3], {"batch": [1.0, None, 3.0], "ema": [0.5, 1, 2]})
-    ((place, axes),) = drawn(chart)
-    batch, average = axes.get_lines()
-    assert place == (1, 1, 1)
-    assert (batch.get_linestyle(), batch.get_marker()) == ("None", ".")
-    assert (average.get_linestyle(), average.get_marker()) == ("-", "None")
-    assert batch.get_alpha() < average.get_alpha() == 1
-    assert batch.get_markersize() < 6  # as matplotlib draws them
-    assert batch.get_xdata().tolist() == [1, 2, 3]
-    np.testing.assert_array_equal(batch.get_ydata(), [1.0, np.nan, 3.0])
-    assert (axes.get_title(), axes.get_xlabel()) == ("The mean", "step")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["batch", "ema"]
-
-
-def test_one_step_is_a_point(drawn):
-    ((_, axes),) = drawn(Chart("mean", "The mean", [1], {"ema": [0.5]}))
-    (line,) = axes.get_lines()
-    assert line.get_marker() == "."
-
-
-def test_charts_stand_one_under_the_other_with_one_colour_a_series(drawn):
-    first = Chart("mean", "The mean", [1, 2], {"a": [1.0, 2.0], "b": [2.0, 1.0]})
-    second = Chart("var", "The variance", [1, 2], {"b": [1.0, 2.0], "c": [2.0, 1.0]})
-    (upper_place, upper), (lower_place, lower) = drawn(first, second)
-    assert (upper_place, lower_place) == ((2, 1, 1), (2, 1, 2))
-    colors = [[line.get_color() for line in axes.get_lines()] for axes in (upper, lower)]
-    assert colors == [["C0", "C1"], ["C1", "C2"]]
-    width, height = upper.figure.get_size_inches()
-    assert (width, height) == (8, pytest.approx(2 * 2.8))
-    assert drawn() == []  # no chart is an empty picture
+    made = picture_of(chart, "step")
+    (panel,) = made.panels
+    batch, average = panel.series
+    assert (made.key, made.title, panel.x.title) == ("mean", "The mean", "step")
+    assert (batch.kind, batch.label, average.kind) == (Kind.POINTS, "batch", Kind.LINE)
+    assert list(batch.x) == [1, 2, 3]
+    assert list(batch.y) == [1.0, None, 3.0]
+    assert picture_of(chart).panels[0].x.title == ""
 
 
 @pytest.mark.parametrize("path", ["chart.pdf", "chart", ".png"])

@@ -1,0 +1,238 @@
+"""A picture as a figure of matplotlib: what is drawn where, in colours given by their roles."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bncli.errors import MissingBackendError
+from bncli.pictures import Kind
+from bncli.renderers.drawing.pictures.layout import HANDLE, labels_height, layout_of
+from bncli.renderers.drawing.pictures.marks import Drawn, draw_series, is_marked
+from bncli.renderers.drawing.pictures.names import LINE, SIZE, shortened
+from bncli.renderers.drawing.pictures.palette import SEVERITY_MARKERS, Look, look_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bncli.pictures import Picture, Series
+    from bncli.renderers.drawing.pictures.layout import Box, Layout, Medium
+
+INSTALL = "python -m pip install 'bncli[report]'"
+
+STYLE = {
+    "svg.fonttype": "none",  # letters stay letters, which a reader can find and copy
+    "text.parse_math": False,  # a $ in a layer's name is a $
+    "font.family": "DejaVu Sans",  # which comes with matplotlib
+    "font.size": SIZE,
+    "path.simplify": False,  # which the thinning has done, alike for every size
+    "axes.unicode_minus": False,
+}
+
+
+def check_matplotlib(what: str) -> None:
+    """Raise MissingBackendError, which says `what` needs it, where matplotlib is missing."""
+    try:
+        import matplotlib as mpl  # noqa: F401  # whether it is there is all that is asked
+    except ImportError as error:
+        raise MissingBackendError(
+            f"{what} needs matplotlib, which is not installed here: {INSTALL}"
+        ) from error
+
+
+@contextmanager
+def own_style(**more: str) -> Iterator[None]:
+    """matplotlib as it comes, whatever the user's settings say, and silent about fonts."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import matplotlib as mpl
+
+        with warnings.catch_warnings(), mpl.rc_context():
+            warnings.simplefilter("ignore")  # a letter that the font does not have
+            mpl.rcdefaults()
+            mpl.rcParams.update({**STYLE, **more})
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def figure_of(
+    pictures: Sequence[Picture], medium: Medium, colors: dict[str, str], *, margin: float = 0.0
+) -> Any:
+    """The pictures one below the other, as a figure of 72 pixels an inch, inside `own_style`.
+
+    With a `margin`, in pixels, they stand by themselves: each has its title.
+    """
+    from matplotlib.figure import Figure
+
+    layouts: list[Layout] = []
+    tops = []
+    top = margin
+    for picture in pictures:
+        tops.append(top)
+        layouts.append(layout_of(picture, medium, top=top + (LINE + 10 if margin else 0)))
+        top = layouts[-1].height + 2 * LINE
+    height = (layouts[-1].height if layouts else LINE) + margin
+    width = medium.width + 2 * margin
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    for picture, layout, at in zip(pictures, layouts, tops, strict=True):
+        if margin:
+            title = shortened(picture.title, int(medium.width // 9))
+            _write(figure, margin, at + LINE, title, colors["ink"], fontweight="bold")
+        _draw(figure, picture, layout.moved(margin), colors)
+    return figure
+
+
+def _draw(figure: Any, picture: Picture, layout: Layout, colors: dict[str, str]) -> None:
+    """Draw a picture's legend and panels."""
+    looks = _looks(picture, colors)
+    kinds = {series.label: series for panel in picture.panels for series in panel.series[::-1]}
+    labels = list(dict.fromkeys(s.label for p in picture.panels for s in p.series if s.label))
+    for label, entry in zip(labels, layout.entries, strict=True):
+        _handle(figure, entry.left, entry.top + LINE / 2, kinds[label], looks[label])
+        _write(figure, entry.left + HANDLE, entry.top + LINE - 2.5, entry.label, colors["ink"])
+    for box in layout.boxes:
+        _draw_panel(figure, box, looks, colors)
+
+
+def _looks(picture: Picture, colors: dict[str, str]) -> dict[str, Look]:
+    """One look for each name, in all panels alike; those without one go by their place."""
+    looks: dict[str, Look] = {}
+    number = lines = 0
+    for panel in picture.panels:
+        for place, series in enumerate(panel.series):
+            name = _name(series, place)
+            if name in looks:
+                continue
+            if series.severity is not None:
+                severity = series.severity
+                looks[name] = Look(colors[severity.value], SEVERITY_MARKERS[severity], "-")
+                continue
+            looks[name] = look_of(number, lines, colors)
+            number += 1
+            lines += series.kind in (Kind.LINE, Kind.LEVEL)
+    return looks
+
+
+def _name(series: Series, place: int) -> str:
+    """By what a series is known in its picture."""
+    return series.label or f"\n{place}\n{series.severity}"  # no label has a line break for long
+
+
+def _draw_panel(figure: Any, box: Box, looks: dict[str, Look], colors: dict[str, str]) -> None:
+    """Draw a panel: its frame, its series and its texts."""
+    panel, whole = box.panel, figure.get_size_inches() * 72
+    axes = figure.add_axes(
+        (
+            box.left / whole[0],
+            1 - (box.top + box.height) / whole[1],
+            box.width / whole[0],
+            box.height / whole[1],
+        )
+    )
+    axes.patch.set_visible(False)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set(color=colors["line"], linewidth=0.8)
+    axes.set_xscale("log" if box.x.log else "linear")
+    axes.set_yscale("log" if box.y.log else "linear")
+    axes.set_xlim(box.x.low, box.x.high)
+    axes.set_ylim(box.y.low, box.y.high)
+    if panel.y.names:
+        axes.invert_yaxis()  # lists are read from their top
+    axes.minorticks_off()
+    muted = {"labelcolor": colors["muted"], "labelsize": SIZE}
+    axes.set_xticks(box.x.ticks, box.x.labels, rotation=90 if box.x.turned else 0)
+    axes.set_yticks(box.y.ticks, box.y.labels)
+    axes.tick_params("x", length=3, width=0.8, color=colors["line"], pad=3, **muted)
+    axes.tick_params("y", length=0, pad=5, **muted)
+    axes.grid(visible=True, axis="y", color=colors["grid"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    _draw_all(axes, box, looks, colors)
+    _titles(figure, box, colors)
+
+
+def _draw_all(axes: Any, box: Box, looks: dict[str, Look], colors: dict[str, str]) -> None:
+    """Draw the series of a panel; ranges and bars side by side."""
+    series = list(enumerate(box.panel.series))
+    for kind in Kind:
+        alike = [(place, each) for place, each in series if each.kind is kind]
+        beside = kind is Kind.RANGE or (kind is Kind.BARS and bool(box.panel.x.names))
+        for number, (place, each) in enumerate(alike):
+            on = Drawn(
+                axes, box.x, box.y, box.width, colors["paper"],
+                number if beside else 0, len(alike) if beside else 1,
+            )  # fmt: skip
+            draw_series(on, each, looks[_name(each, place)])
+
+
+def _titles(figure: Any, box: Box, colors: dict[str, str]) -> None:
+    """Write the titles of a panel and of its axes, as much of each as there is room for."""
+    panel = box.panel
+    letters = int(box.width // 6.5)
+    if panel.title:
+        title = shortened(panel.title, letters)
+        _write(figure, box.left, box.top - 7, title, colors["ink"], fontweight="bold")
+    if panel.x.title:
+        title = shortened(panel.x.title, letters)
+        below = box.top + box.height + labels_height(box.x) + LINE
+        middle = box.left + box.width / 2
+        _write(figure, middle, below, title, colors["muted"], horizontalalignment="center")
+    if panel.y.title:
+        title = shortened(panel.y.title, int((box.height + LINE) // 6))
+        left = box.left - box.y.breadth - 12
+        _write(
+            figure, left, box.top + box.height / 2, title, colors["muted"], rotation=90,
+            horizontalalignment="center", verticalalignment="center_baseline",
+        )  # fmt: skip
+
+
+def _write(figure: Any, x: float, y: float, text: str, color: str, **how: Any) -> None:
+    """Write a line of text at a place in pixels from the upper left corner."""
+    width, height = figure.get_size_inches() * 72
+    figure.text(x / width, 1 - y / height, text, color=color, fontsize=SIZE, **how)
+
+
+def _handle(figure: Any, x: float, y: float, series: Series, look: Look) -> None:
+    """Draw what a series looks like, before its name in the legend."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches() * 72
+    ends = [x / width, (x + HANDLE - 8) / width]
+    level = 1 - y / height
+    if series.severity is None and series.kind in (Kind.BAND, Kind.BARS, Kind.RANGE):
+        alpha = {Kind.BAND: 0.2, Kind.BARS: 0.7, Kind.RANGE: 0.85}[series.kind]
+        thick = 3.0 if series.kind is Kind.RANGE else 9.0
+        figure.add_artist(
+            Rectangle(
+                (ends[0], level - thick / 2 / height),
+                ends[1] - ends[0],
+                thick / height,
+                facecolor=look.color,
+                edgecolor="none",
+                alpha=alpha,
+            )
+        )
+        return
+    line = series.severity is None and series.kind in (Kind.LINE, Kind.LEVEL)
+    mark = look.marker if not line or (series.kind is Kind.LINE and is_marked(series)) else "none"
+    figure.add_artist(
+        Line2D(
+            [ends[0], sum(ends) / 2, ends[1]],
+            [level] * 3,
+            color=look.color,
+            linestyle=look.dashes if line else "none",
+            linewidth=1.6,
+            marker=mark,
+            markevery=[1],
+            markersize=8 if series.severity is not None else 5,
+            markeredgewidth=0,
+            dash_capstyle="butt",
+            solid_capstyle="butt",
+        )
+    )

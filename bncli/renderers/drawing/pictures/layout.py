@@ -1,0 +1,165 @@
+"""Where everything of a picture stands, in pixels from its upper left corner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bncli.light import dataclass, np
+from bncli.pictures import Kind
+from bncli.renderers.drawing.pictures.marks import numbers
+from bncli.renderers.drawing.pictures.names import LINE, shortened, text_width
+from bncli.renderers.drawing.pictures.scales import scale_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bncli.pictures import Axis, Panel, Picture
+    from bncli.renderers.drawing.pictures.scales import Scale
+
+GAP = 18.0
+"""Pixels between panels."""
+
+EDGE = 10.0
+"""Pixels that are free to the right of a panel, where half a label may stand."""
+
+HANDLE = 26.0
+"""Pixels of what a legend draws before each name, with what is free behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """What a picture is drawn for: its width in pixels, and how much of it there is room for."""
+
+    width: float
+    columns: int
+    height: float
+    small_height: float
+    longest: int
+
+
+WIDE = Medium(width=760, columns=4, height=240, small_height=150, longest=26)
+"""A page on a desk, or a file."""
+
+NARROW = Medium(width=358, columns=1, height=200, small_height=150, longest=20)
+"""A page on a telephone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A panel with its scales and the rectangle of its axes: left, top, width, height."""
+
+    panel: Panel
+    x: Scale
+    y: Scale
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in the legend, and where its line begins."""
+
+    label: str
+    left: float
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A picture of that size; `entries` are the legend above its panels."""
+
+    width: float
+    height: float
+    boxes: tuple[Box, ...]
+    entries: tuple[Entry, ...]
+
+    def moved(self, right: float) -> Layout:
+        """The layout that many pixels further to the right."""
+        return replace(
+            self,
+            boxes=tuple(replace(box, left=box.left + right) for box in self.boxes),
+            entries=tuple(replace(entry, left=entry.left + right) for entry in self.entries),
+        )
+
+
+def layout_of(picture: Picture, medium: Medium, *, top: float = 0.0) -> Layout:
+    """Where everything stands, `top` pixels below the upper edge."""
+    entries = tuple(_entries(_labels(picture), medium, top))
+    top = entries[-1].top + LINE + 10 if entries else top + 2
+    columns = max(1, min(picture.columns, medium.columns, len(picture.panels)))
+    height = medium.height if columns == 1 and len(picture.panels) <= 3 else medium.small_height
+    cell = (medium.width - GAP * (columns - 1)) / columns
+    y_scales = [_y_scale(panel, height, medium) for panel in picture.panels]
+    margin = max((_margin(panel.y, y) for panel, y in zip(picture.panels, y_scales, strict=True)))
+    width = cell - margin - EDGE
+    boxes: list[Box] = []
+    for first in range(0, len(picture.panels), columns):
+        row = range(first, min(first + columns, len(picture.panels)))
+        panels = [picture.panels[number] for number in row]
+        scales = [_x_scale(panel, width, medium) for panel in panels]
+        top += LINE + 6 if any(panel.title for panel in panels) else 6
+        for place, (number, panel, x) in enumerate(zip(row, panels, scales, strict=True)):
+            left = (cell + GAP) * place + margin
+            boxes.append(Box(panel, x, y_scales[number], left, top, width, height))
+        top += height + max(map(_foot, panels, scales)) + GAP
+    return Layout(medium.width, top - GAP + 2, tuple(boxes), entries)
+
+
+def _labels(picture: Picture) -> list[str]:
+    """The names in the legend, each once."""
+    series = (each for panel in picture.panels for each in panel.series)
+    return list(dict.fromkeys(each.label for each in series if each.label))
+
+
+def _entries(labels: list[str], medium: Medium, top: float) -> Iterator[Entry]:
+    """The legend in as many lines as it needs."""
+    left = 0.0
+    for label in labels:
+        text = shortened(label, int(medium.width // 9))
+        width = HANDLE + text_width(text) + 20
+        if left and left + width > medium.width:
+            left, top = 0.0, top + LINE + 4
+        yield Entry(text, left, top)
+        left += width
+
+
+def _margin(axis: Axis, scale: Scale) -> float:
+    """Pixels to the left of a panel."""
+    return scale.breadth + 8 + (LINE + 4 if axis.title else 0)
+
+
+def _foot(panel: Panel, scale: Scale) -> float:
+    """Pixels below a panel."""
+    return labels_height(scale) + (LINE + 4 if panel.x.title else 0)
+
+
+def labels_height(scale: Scale) -> float:
+    """Pixels of what is written along an axis below a panel."""
+    if not scale.labels:
+        return 0.0
+    return scale.breadth + 10 if scale.turned else LINE + 6
+
+
+def _x_scale(panel: Panel, width: float, medium: Medium) -> Scale:
+    values = [numbers(series.x) for series in panel.series if series.kind is not Kind.LEVEL]
+    bars = [numbers(series.x) for series in panel.series if series.kind in (Kind.BARS, Kind.RANGE)]
+    for x in bars:  # the outermost are as wide as the others
+        gaps = np.diff(np.unique(x[np.isfinite(x)]))
+        if len(gaps) and not panel.x.log:
+            half = gaps.min() / 2
+            values += [x - half, x + half]
+    whole = np.concatenate([*values, np.empty(0)])
+    return scale_of(panel.x, whole, width, longest=medium.longest, flat=True)
+
+
+def _y_scale(panel: Panel, height: float, medium: Medium) -> Scale:
+    values: list[Any] = [np.empty(0)]
+    for series in panel.series:
+        values += [numbers(series.y), numbers(series.upper)]
+    bars = any(series.kind is Kind.BARS for series in panel.series)
+    return scale_of(
+        panel.y, np.concatenate(values), height, longest=medium.longest, flat=False, from_zero=bars
+    )
