@@ -5,9 +5,13 @@ On the command line there are none, and every question here costs a look at an e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+LONGEST = 60
+"""Letters of what an object is called."""
 
 _GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
 
@@ -25,7 +29,8 @@ def objects_given() -> Iterator[None]:
 def name_of(value: object, word: str = "") -> str:
     """The name that stands for an object in this call, such as "<ndarray>" or "<ndarray 2>".
 
-    `word` is what it is called, by default its class. One object has one name.
+    `word` is what it is called, by default its class, of which signs stay out that mean anything
+    in a path, in a pattern or to a terminal. One object has one name.
     """
     known = _GIVEN.get()
     if known is None:
@@ -33,7 +38,7 @@ def name_of(value: object, word: str = "") -> str:
     for name, other in known.items():
         if other is value:
             return name
-    word = word or type(value).__name__
+    word = re.sub(r"[^\w. -]+", "_", word or type(value).__name__)[:LONGEST]
     name, number = f"<{word}>", 1
     while name in known:
         number += 1

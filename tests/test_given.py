@@ -29,3 +29,14 @@ def test_outside_of_the_call_nothing_is_given():
         object_of(name)
     with pytest.raises(RuntimeError, match="objects_given"):
         name_of({})
+
+
+def test_a_name_has_nothing_of_a_path_or_a_pattern_or_a_terminal():
+    hostile = type("a/../b\n\x1b[31m*[x]?::y" + "z" * 200, (), {})
+    with objects_given():
+        name = name_of(hostile())
+        assert name.isprintable()
+        assert not set("/*[]?:") & set(name)
+        assert ".." in name
+        assert len(name) < 80
+        assert is_given(f"{name}::y")

@@ -162,9 +162,9 @@ print("MODULES", *sys.modules, file=sys.stderr)
     ("call", "floor", "own", "others"),
     [
         ("--version", "typer", 24, 4),
-        ("compute x.npy -f json", "numpy typer", 77, 10),
-        ("inspect-checkpoint net.pt -f json", "numpy typer", 97, 17),
-        ("rules", "rich.console rich.table typer", 93, 6),
+        ("compute x.npy -f json", "numpy typer", 78, 10),
+        ("inspect-checkpoint net.pt -f json", "numpy typer", 98, 17),
+        ("rules", "rich.console rich.table typer", 95, 6),
     ],
 )
 def test_what_start_up_imports_does_not_grow(run_process, save, x, call, floor, own, others):

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from bncli.errors import UsageError
 from bncli.gate.places import matches
+from bncli.given import is_given
 from bncli.loaders import split_spec
 from bncli.loaders.patterns import once
 from bncli.loaders.whole import Models
@@ -24,7 +25,7 @@ def as_models(specs: list[str]) -> list[str]:
     whole = []
     for spec in specs:
         path, name = split_spec(spec)
-        model = models.path_of(path)
+        model = path if is_given(path) else models.path_of(path)
         whole.append(spec if model == path else f"{model}::{name}" if name else str(model))
     return once(whole)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from bncli.errors import CorruptFileError, FileError
+from bncli.given import is_given
 from bncli.light import dataclass
 from bncli.paths import as_path, is_remote
 
@@ -246,7 +247,7 @@ def check_same(path: Path, there: os.stat_result) -> None:
 
 def check_still(path: Path) -> None:
     """Raise CorruptFileError where a file of this system is no longer what this call read."""
-    if hasattr(path, "opened"):
+    if hasattr(path, "opened") or is_given(path):
         return
     try:
         check_same(path, path.stat())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.errors import MissingTensorError, UnsupportedFileError
+from bncli.given import is_given
 from bncli.loaders.interface import STANDARD_INPUT, check_regular, is_statistics_file, open_source
 from bncli.loaders.names import find_name, quoted
 from bncli.loaders.registry import READ, TYPED, loader_of, loader_of_folder, whole_of
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
 def open_file(path: Path | str) -> TensorFile:
     """The tensors of a file by full name, none of them read yet; "-" is standard input.
 
+    The name of an object of Python opens that object.
     A folder is the one model that lies in it. Numbers in text are read at once: their shape is
     known at their end. Raises FileError: missing, of a kind that is not read, cut short,
     inconsistent or hostile.
     """
     path = as_path(path)
+    if is_given(path):
+        from bncli.loaders.objects import open_object
+
+        return open_object(path)
     if path == STANDARD_INPUT:
         from bncli.loaders.standard_input import open_standard_input
 
@@ -56,7 +62,7 @@ def open_model(path: Path, models: Models | None = None) -> TensorFile:
     Raises FileError as `open_file`, for numbers in text, and where shards are missing, which it
     names.
     """
-    if path == STANDARD_INPUT:
+    if path == STANDARD_INPUT or is_given(path):
         return _with_layers(open_file(path))
     given, path = path, whole_of(path)
     check_regular(path)
@@ -147,6 +153,9 @@ def split_spec(spec: str) -> tuple[Path, str]:
     A path that itself contains "::" is taken as it is where such a file exists. In a URL the first
     "::" ends the path.
     """
+    if is_given(spec):
+        given, _, name = spec.partition("::")
+        return Path(given), name
     if is_remote(spec):
         url, name = cut_spec(spec)
         return as_path(url), name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bncli.errors import FileError, UsageError
 from bncli.files.reading import OTHER, open_again
+from bncli.given import is_given
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.paths import RemotePath
 
@@ -21,9 +22,13 @@ Mark = tuple[int, int, str]
 
 
 def file_size(path: Path) -> int:
-    """A file's bytes; of a folder that is one model, those of its files."""
+    """A file's bytes; of a folder that is one model, those of its files, of an object its own."""
     if path == STANDARD_INPUT:
         raise UsageError("standard input cannot be cut into shards; name files.")
+    if is_given(path):
+        from bncli.loaders.objects import nbytes_of
+
+        return nbytes_of(path)
     try:
         if path.is_dir():
             return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
@@ -44,6 +49,12 @@ def fingerprint(path: Path, size: int) -> str:
     folder's is that of its files' names and sizes.
     """
     crc = zlib.crc32(str(size).encode())
+    if is_given(path):
+        from bncli.loaders.objects import pieces_of
+
+        for piece in pieces_of(path, PIECES, PIECE):
+            crc = zlib.crc32(piece, crc)
+        return f"{crc:08x}"
     if path.is_dir():
         for each in sorted(path.iterdir()):
             crc = zlib.crc32(f"{each.name}\0{each.stat().st_size}".encode(), crc)
@@ -63,10 +74,10 @@ def described(files: Sequence[Path]) -> str:
 
 
 def crc_of(files: Sequence[Path]) -> str:
-    """A CRC-32 of all bytes; of files elsewhere, of what `fingerprint` takes of them."""
+    """A CRC-32 of all bytes; of objects and files elsewhere, of what `fingerprint` takes."""
     crc = 0
     for path in files:
-        if isinstance(path, RemotePath):
+        if isinstance(path, RemotePath) or is_given(path):
             crc = zlib.crc32(fingerprint(path, file_size(path)).encode(), crc)
             continue
         with open_again(path) as file:
@@ -83,7 +94,9 @@ def marks_of(paths: Iterable[Path]) -> dict[Path, Mark | None]:
 
     Files elsewhere are looked after by what reads them.
     """
-    there = dict.fromkeys(path for path in paths if not isinstance(path, RemotePath))
+    there = dict.fromkeys(
+        path for path in paths if not isinstance(path, RemotePath) and not is_given(path)
+    )
     return {path: _mark(path) for path in there}
 
 

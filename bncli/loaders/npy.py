@@ -76,6 +76,11 @@ class Header:
         return contiguous(self.shape, fortran_order=self.fortran_order)
 
 
+def kind_said(kind: str, dtype: str) -> str:
+    """What an array holds that is none of numbers, by the letter of its kind."""
+    return _KINDS.get(kind, f"elements of the unknown dtype {quoted(dtype)}")
+
+
 def contiguous(shape: tuple[int, ...], *, fortran_order: bool = False) -> tuple[int, ...]:
     """The strides, in elements, of a dense tensor: last axis fastest, or first with Fortran."""
     strides, step = [], 1
@@ -218,8 +223,7 @@ def _checked(
         byteorder = "big"
     name = _NAMES.get({"?": "b1"}.get(kind, kind))
     if name is None:
-        what = _KINDS.get(kind[:1], f"elements of the unknown dtype {quoted(descr)}")
-        return Header(shape, "object", byteorder, fortran_order, start, what)
+        return Header(shape, "object", byteorder, fortran_order, start, kind_said(kind[:1], descr))
     extent = DTYPES[name].itemsize
     for size in shape:
         extent *= max(size, 1)

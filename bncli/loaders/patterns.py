@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bncli.errors import FileError
+from bncli.given import is_given
 from bncli.loaders import split_spec
 from bncli.paths import RemotePath, as_path
 
@@ -32,7 +33,7 @@ def expanded(specs: Sequence[str], key: Callable[[str], Any] | None = None) -> l
         if isinstance(path, RemotePath):
             every += _elsewhere(path, name, key)
             continue
-        if not glob.has_magic(str(path)) or os.path.lexists(path):
+        if is_given(spec) or not glob.has_magic(str(path)) or os.path.lexists(path):
             every.append(spec)
             continue
         found = sorted(

@@ -9,7 +9,7 @@ the walk is bounded by what the pickle really has.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
 from pathlib import Path
 
@@ -59,16 +59,21 @@ def collect(path: Path, pickle: Pickle, place: Place) -> Contents:
     a BatchNorm or keeps running statistics. Raises CorruptFileError for a view that leaves its
     storage, and for a structure that unfolds to far more tensors than it has.
     """
-    return _Walk(path, pickle, place).collect()
+    places = Places(path, pickle.data, place)
+    return Walk(path, pickle.value, pickle.length, places.ref).collect()
 
 
-class _Walk:
-    def __init__(self, path: Path, pickle: Pickle, place: Place) -> None:
+class Walk:
+    """A walk from a root object, of which `length` bytes tell; `ref` makes the tensors."""
+
+    def __init__(
+        self, path: Path, root: object, length: int, ref: Callable[[str, View], TensorRef]
+    ) -> None:
         self.path = path
-        self.root = pickle.value
-        self.most_tensors = FREE_TENSORS + pickle.length // BYTES_A_TENSOR
-        self.objects = Objects(path, FREE_STEPS + pickle.length // BYTES_A_STEP)
-        self.places = Places(path, pickle.data, place)
+        self.root = root
+        self.most_tensors = FREE_TENSORS + length // BYTES_A_TENSOR
+        self.objects = Objects(path, FREE_STEPS + length // BYTES_A_STEP)
+        self.ref = ref
         self.contents = Contents()
         self.views: dict[int, View] = {}
         self.numbers: dict[str, int] = {}
@@ -99,7 +104,7 @@ class _Walk:
                 continue
             if view is not None:
                 name = self._free(name)
-                self.contents.tensors[name] = self.places.ref(name, view)
+                self.contents.tensors[name] = self.ref(name, view)
                 continue
             if isinstance(node, Record):
                 # Programs' own objects refer to each other freely. Those that hold each other in
@@ -128,7 +133,7 @@ class _Walk:
         at = edges = 0
         while at < len(nodes):
             node = nodes[at]
-            view = self._view(node)
+            view = self.view_of(node)
             if view is not None:
                 self.views[id(node)] = view
                 if len(self.views) > self.most_tensors:
@@ -160,7 +165,8 @@ class _Walk:
                 edge = older[edge]
         return leads
 
-    def _view(self, node: object) -> View | None:
+    def view_of(self, node: object) -> View | None:
+        """The tensor that a node is; None where it is none."""
         try:
             return as_view(node)
         except (ValueError, TypeError, IndexError) as error:

@@ -40,8 +40,9 @@ MISTAKES = frozenset(
 )
 """The causes of weights that differ as no training makes them."""
 
-RECALIBRATED = ("torch-zip", "torch-legacy", "torchscript", "safetensors", "npz")
-"""How the names of those containers begin whose statistics bncli recalibrate can replace."""
+RECALIBRATED = ("torch-zip", "torch-legacy", "torchscript", "safetensors", "npz", "memory")
+"""How the names of those containers begin whose statistics bncli recalibrate can replace, of
+objects once they are saved."""
 
 TOOK_IN = frozenset({State.TRAINED, State.STATISTICS})
 """The states of a layer whose statistics took batches in."""

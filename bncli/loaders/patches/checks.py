@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from bncli.errors import UnsupportedFileError
+from bncli.given import is_given
 from bncli.loaders.interface import STANDARD_INPUT
 from bncli.loaders.names import quoted
 from bncli.loaders.patches.checksums import TORCHSCRIPT
@@ -27,6 +28,12 @@ def check_container(file: TensorFile) -> None:
     if file.path == STANDARD_INPUT:
         raise UnsupportedFileError(
             file.path, "standard input cannot be edited; save it to a file and name that."
+        )
+    if is_given(file.path):
+        raise UnsupportedFileError(
+            file.path,
+            "an object in memory cannot be edited as a file; save it with torch.save and name that "
+            "file.",
         )
     containers = file.container.removesuffix(NESTED).split(" and ")
     if set(containers) == {"torchscript"}:
