@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import field
@@ -253,6 +253,26 @@ def check_still(path: Path) -> None:
         check_same(path, path.stat())
     except OSError as error:
         raise CorruptFileError(path, CHANGED) from error
+
+
+def guard(paths: Iterable[Path]) -> Callable[[], None]:
+    """What raises, at any later time, CorruptFileError where one of these files has changed.
+
+    They are files that this call read. Those that are none of this system's are not looked at.
+    """
+    call = current()
+    seen = {path: call.first[path] for path in paths if path in call.first}
+
+    def check() -> None:
+        for path, state in seen.items():
+            try:
+                there = path.stat()
+            except OSError as error:
+                raise CorruptFileError(path, CHANGED) from error
+            if _state(there) != state:
+                raise CorruptFileError(path, OTHER)
+
+    return check
 
 
 def _state(there: os.stat_result) -> tuple[int, ...]:

@@ -21,6 +21,29 @@ def refusals(command: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def reported(run, monkeypatch):
+    """`reported("compute", "x.npy")` is the `Report` that a call delivers, its pictures unmade."""
+    from bncli.cli.delivery import Delivery
+
+    kept = []
+    deliver = Delivery.deliver
+
+    def keeping(delivery, report):
+        kept.append(report)
+        return deliver(delivery, report)
+
+    monkeypatch.setattr(Delivery, "deliver", keeping)
+
+    def reported(*argv: object):
+        kept.clear()
+        result = run(*argv, "-q")
+        assert (result.stdout, len(kept)) == ("", 1), result.stderr
+        return kept[0]
+
+    return reported
+
+
+@pytest.fixture
 def bad_inputs(save, folder):
     """Files for the refusals, and one good x.npy of shape (4, 3, 5)."""
     save("x.npy", random(4, 3, 5))

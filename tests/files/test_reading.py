@@ -19,6 +19,8 @@ from typer.models import OptionInfo
 
 from bncli.cli.flags import flags_of
 from bncli.commands import COMMANDS, command
+from bncli.errors import CorruptFileError
+from bncli.files.reading import guard, open_to_read, reading
 from tests.conftest import REPOSITORY
 
 OPENED: list[str] = []
@@ -273,3 +275,29 @@ def test_every_file_is_opened_where_it_is_remembered():
         if opener in OPENERS - ({"load"} if name.startswith("loaders/") else set())
     ]
     assert not found
+
+
+def test_what_was_read_is_guarded_after_the_call(folder):
+    """Against other bytes, another file of the same name, and none; others are not looked at."""
+    path, other = folder / "x.npy", folder / "y.npy"
+    for each in (path, other):
+        np.save(each, np.zeros(3))
+    with reading():
+        with open_to_read(path):
+            pass
+        check = guard([path, other, Path("--values")])
+    other.unlink()
+    check()
+    there = path.stat()
+    os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns + 1))
+    with pytest.raises(CorruptFileError, match="written to or replaced"):
+        check()
+    os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns))
+    check()
+    shutil.copy2(path, folder / "copy.npy")
+    (folder / "copy.npy").replace(path)
+    with pytest.raises(CorruptFileError, match="written to or replaced"):
+        check()
+    path.unlink()
+    with pytest.raises(CorruptFileError, match="removed or cut short"):
+        check()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, InputFlags, LayerFlags
 from bncli.arguments.options import option
 from bncli.arguments.shard import ScaleFlags
-from bncli.files.reading import current
+from bncli.files.reading import current, guard
 from bncli.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bncli.commands.compute.saved import Saving
     from bncli.commands.compute.stored import Stored
     from bncli.commands.compute.sums_first import Task
+    from bncli.pictures import Shown
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
@@ -99,6 +101,7 @@ def compute(
         facts=facts,
         subject=(subject_line(given, run) if stored is None else stored.subject(run),),
         answer=_answer(judged, findings, labels if per_input else None, shown, compared),
+        pictures=_pictures(given, judged, shown, findings, values=stored is None),
         remarks=tuple(filter(None, remarks)),
         scope=batch,
         judged=compared is not None,
@@ -215,6 +218,31 @@ def _answer(
     if labels is not None:
         answer.append(inputs_answer(labels, judged.parts, ordered))
     return (*(compared.answer if compared else ()), *answer)
+
+
+def _pictures(
+    given: Input,
+    judged: JudgedPass,
+    shown: Sequence[int],
+    findings: list[Finding],
+    *,
+    values: bool,
+) -> Callable[[], tuple[Shown, ...]]:
+    """What makes the pictures; `values` says that the input has them."""
+    unchanged = guard(tensor.path for tensor in given.tensors) if values else None
+    return partial(_drawn, given, judged, shown, unchanged, findings=tuple(findings))
+
+
+def _drawn(
+    given: Input,
+    judged: JudgedPass,
+    shown: Sequence[int],
+    unchanged: Callable[[], None] | None,
+    findings: tuple[Finding, ...],
+) -> tuple[Shown, ...]:
+    from bncli.commands.compute.pictures import pass_pictures
+
+    return pass_pictures(given, judged, shown, unchanged, findings)
 
 
 def _compared(

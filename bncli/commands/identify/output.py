@@ -76,7 +76,7 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
     facts = _facts(given, output, found)
     words = [item.hypothesis.label for item in found.hypotheses]
     report = replace(
-        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said),
+        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said, made.label),
         subject=_subject(given, made.label, known),
         findings=tuple(replace(finding, where=made.label) for finding in findings),
         read=read,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bncli.report import Column, Report, Table
 
 if TYPE_CHECKING:
     from bncli.arguments.input import Input
+    from bncli.pictures import Shown
     from bncli.report import Finding, Value
     from bncli.verify.identify.said import Said
 
@@ -42,16 +44,19 @@ def ranking(
     rows: list[dict[str, Value]],
     words: list[str],
     said: Said,
+    what: str,
 ) -> Report:
     """The report, without its findings, what it is about and the files that were read.
 
-    `words` say the hypotheses of the rows.
+    `words` say the hypotheses of the rows, and `what` is what they were to explain.
     """
+    tried = facts["tried"]
+    assert isinstance(tried, int)
     answer = _best_table(rows, words) if rows else Table("hypotheses", "", columns, ())
     lines = []
     if rows:
         more = f"; {said.contrast}" if said.contrast and rows[0]["explains"] else ""
-        lines = [f"{facts['tried']} hypotheses tried{more}"]
+        lines = [f"{tried} hypotheses tried{more}"]
     if said.doubt:
         lines.append(said.doubt)
     return Report(
@@ -60,9 +65,18 @@ def ranking(
         answer=(answer,),
         remarks=tuple(lines),
         tables=(Table("hypotheses", "Hypotheses, the best first", columns, rows),),
+        pictures=partial(_drawn, rows, words, what, tried),
         verdict=said.claim,
         nothing_checked=not rows,
     )
+
+
+def _drawn(
+    rows: list[dict[str, Value]], words: list[str], what: str, tried: int
+) -> tuple[Shown, ...]:
+    from bncli.commands.identify.pictures import residual_pictures
+
+    return residual_pictures(rows, words, what, tried)
 
 
 def _best_table(rows: list[dict[str, Value]], words: list[str]) -> Table:

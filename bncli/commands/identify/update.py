@@ -104,7 +104,14 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     facts = _facts(given, observed.stats, found)
     read = (str(split_spec(spec)[0]) for spec in buffers.specs)
     return replace(
-        ranking(facts, UPDATE_COLUMNS, rows, [item.update.words for item in shown], found.said),
+        ranking(
+            facts,
+            UPDATE_COLUMNS,
+            rows,
+            [item.update.words for item in shown],
+            found.said,
+            "the buffers after the update",
+        ),
         subject=_subject(given),
         findings=tuple(findings),
         read=(*given.read, *read),

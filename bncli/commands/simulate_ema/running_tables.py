@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
 from bncli.report import MOST_ROWS, Chart, Column, Table
-from bncli.running_stats.plan import Memory, relative_errors
+from bncli.running_stats.plan import Memory, relative_errors, standard_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,6 +180,25 @@ def channels_table(
         "standard errors that batches of this size leave; measured_se: from the batches' own "
         "scatter.",
     )
+
+
+def final_errors(
+    run: Simulated, batches: BatchTable, scatter: Population
+) -> tuple[FloatArray, FloatArray]:
+    """The standard errors of a run's final running_mean and running_var, (num_features,) each.
+
+    Those that independent batches of this size leave; NaN or Inf where that is not known.
+    """
+    count = float(batches.count.mean())
+    unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
+    kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
+    counts = several_values(batches)
+    return standard_errors(unbiased, kurtosis, counts, run.trajectory.squared_weights)
+
+
+def several_values(batches: BatchTable) -> IntArray:
+    """The values per channel of each batch that has several, or of all if none has."""
+    return batches.count[batches.count > 1] if batches.count.max() > 1 else batches.count
 
 
 def plan_table(

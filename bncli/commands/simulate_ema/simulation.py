@@ -23,8 +23,10 @@ from bncli.commands.simulate_ema.running_tables import (
     charted_steps,
     charts,
     chosen_steps,
+    final_errors,
     plan_table,
     port_table,
+    several_values,
     steps_table,
 )
 from bncli.errors import UsageError
@@ -32,16 +34,18 @@ from bncli.light import dataclass, np
 from bncli.process.progress import progress
 from bncli.report import MOST_ROWS, Report
 from bncli.running_stats.batch_table import BatchTable
-from bncli.running_stats.plan import standard_errors
 from bncli.running_stats.scatter import Population, population
 from bncli.running_stats.simulation import Course, Walk, simulate
 from bncli.sections.answer import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bncli.commands.simulate_ema.batches import Batches
     from bncli.commands.simulate_ema.flags import PlanFlags, RunningFlags, ShownFlags
     from bncli.commands.simulate_ema.running_start import Rows, Start
     from bncli.model import IntArray
+    from bncli.pictures import Shown
     from bncli.report import Finding, Table, Value
 
 MOST_STEPS = 10**10
@@ -118,6 +122,7 @@ class Simulation:
             tables=tuple(tables),
             findings=tuple(findings),
             charts=drawn,
+            pictures=self._pictures(runs, table, scatter, channels),
             verdict=compared.verdict if compared else said,
             subject=subject(source, self.rows, table.count, self.dtype),
             answer=(*answers, *(compared.answer if compared else ())),
@@ -180,13 +185,10 @@ class Simulation:
         from bncli.rulebook.running import began_with
 
         lead = runs[0]
-        count = float(table.count.mean())
-        unbiased = scatter.within * (count / (count - 1)) if count > 1 else scatter.within * np.nan
-        counts = table.count[table.count > 1] if table.count.max() > 1 else table.count
+        counts = several_values(table)
         finite = scatter.kurtosis[np.isfinite(scatter.kurtosis)]
         typical = float(np.median(finite)) if finite.size else 0.0
-        kurtosis = np.where(np.isfinite(scatter.kurtosis), scatter.kurtosis, 0.0)
-        errors = standard_errors(unbiased, kurtosis, counts, lead.trajectory.squared_weights)
+        errors = final_errors(lead, table, scatter)
         distance = Distance.of(lead, scatter, errors)
         found = reached(self.plan, lead.convention, counts, typical)
         start = began_with(trained=self.start.trained)
@@ -209,6 +211,19 @@ class Simulation:
             () if found else plan_lines(lead, settled, start),
             verdict(runs, distance, start),
         )
+
+    def _pictures(
+        self, runs: list[Simulated], table: BatchTable, scatter: Population, channels: list[int]
+    ) -> Callable[[], tuple[Shown, ...]]:
+        """What makes the pictures."""
+
+        def make() -> tuple[Shown, ...]:
+            from bncli.commands.simulate_ema.pictures import course_pictures
+
+            chosen = self.source.flags.channel is not None
+            return course_pictures(runs, table, scatter, channels, chosen=chosen)
+
+        return make
 
     def _facts(self, runs: list[Simulated], statistics: Statistics) -> dict[str, Value]:
         """What a report says of the batches and of the course of the first convention."""

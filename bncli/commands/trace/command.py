@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bncli.arguments import options
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bncli.backends.interface import Backend
     from bncli.commands.trace.choice import Chosen
     from bncli.commands.trace.input import BackendSide
+    from bncli.commands.trace.tables import Row
+    from bncli.pictures import Shown
     from bncli.report import Finding, Value
     from bncli.sections.findings import ComparedSection
     from bncli.verify.batch_norm_pass import BatchNormPass
@@ -143,12 +146,19 @@ def trace(
         subject=(subject_line(given, run),),
         answer=(*(section.answer if section else ()), *traced.answer),
         remarks=traced.remarks,
+        pictures=partial(_drawn, traced.chain, of_batch=run.settings.normalizes_with_batch),
         scope=scope_of(given.num_features, given.count),
         judged=section is not None or backward is not None,
         read=(*given.read, *run.read, *(path for path, _ in about)),
         checked=section.checked if section else {},
         about=(*about_pass(given, run), *about),
     )
+
+
+def _drawn(chain: list[Row], *, of_batch: bool) -> tuple[Shown, ...]:
+    from bncli.commands.trace.pictures import chain_pictures
+
+    return chain_pictures(chain, of_batch=of_batch)
 
 
 def _opened(spec: str | None, reading: TracedFlags, steps: StepFlags, state: str | None) -> Input:

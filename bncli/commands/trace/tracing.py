@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 class Traced:
     """What the report says of the trace.
 
-    `example` is a sentence on one element, for a report without a `verdict`.
+    `example` is a sentence on one element, for a report without a `verdict`. `chain` has every step
+    of the first channel, and of one element in it.
     """
 
     tables: tuple[Table, ...]
@@ -67,6 +68,7 @@ class Traced:
     facts: Row
     verdict: str
     example: str
+    chain: list[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Tracing:
         checks: list[tuple[int, Identity]] = []
         differing: dict[int, str] = {}
         told: dict[int, list[Row]] = {}
+        chain: list[Row] = []
         digits = 0
         most = max(2, MOST_ELEMENTS // len(self.chosen.shown))
         for place, channel in enumerate(self.chosen.shown):
@@ -116,6 +119,8 @@ class Tracing:
             steps += self._step_rows(backward, channel, "backward", element)
             if place < self.chosen.told:
                 told[channel] = self._brief_rows(one, element)
+            if place == 0:
+                chain = self._chain_rows(one, element)
             if self._beside_training():
                 differing[channel] = self._difference(forward, channel)
             if one.g is not None and one.found is not None:
@@ -147,6 +152,7 @@ class Tracing:
             self._facts(found32),
             "; ".join(verdict),
             example_clause(values[0]),
+            chain,
         )
 
     def _answer(self, told: dict[int, list[Row]], shape: TraceShape) -> tuple[Table, ...]:
@@ -195,7 +201,7 @@ class Tracing:
 
     def _brief_rows(self, one: _Channel, element: Element | None) -> list[Row]:
         """The steps that the answer has: those of an element are of the first if none is chosen."""
-        followed = element or Element(one.view.index(0), float(one.view.read(0, 1)[0]))
+        followed = element or _first(one.view)
         rows = []
         for steps in self._steps(one, followed):
             own = steps
@@ -203,6 +209,13 @@ class Tracing:
                 own = of_example(steps, self.done, one.view.channel, one.writer, followed)
             rows += self._step_rows(own, one.view.channel, "", followed)
         return [row for row in rows if row["brief"]]
+
+    def _chain_rows(self, one: _Channel, element: Element | None) -> list[Row]:
+        """Every step, those of the element followed or of the first one among them."""
+        followed = element or _first(one.view)
+        forward, backward = self._steps(one, followed)
+        rows = self._step_rows(forward, one.view.channel, "forward", followed)
+        return rows + self._step_rows(backward, one.view.channel, "backward", followed)
 
     def _view(self, stored: StoredTensor, channel: int) -> ChannelView:
         dtype = self.given.tensors[0].dtype
@@ -352,3 +365,8 @@ class Tracing:
                     row[f"distance_{name}"] = distance(columns[name][number], theirs)
             rows.append(row)
         return rows
+
+
+def _first(view: ChannelView) -> Element:
+    """The channel's first element."""
+    return Element(view.index(0), float(view.read(0, 1)[0]))

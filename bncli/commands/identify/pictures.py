@@ -1,0 +1,84 @@
+"""What an identification shows: how far off each hypothesis is, the best first."""
+
+from __future__ import annotations
+
+import math
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from bncli.pictures import Axis, Kind, Panel, Picture, Series
+from bncli.sections.answer import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bncli.report import Value
+
+MOST = 16
+"""Hypotheses that are drawn."""
+
+WIDTH, LINES = 44, 2
+"""Characters of a line of a hypothesis beside its point, and how many lines it may have."""
+
+
+def residual_pictures(
+    rows: Sequence[dict[str, Value]], words: Sequence[str], what: str, tried: int
+) -> tuple[Picture, ...]:
+    """The largest difference that each of the first hypotheses leaves, on a log axis.
+
+    `rows` and their `words` are those of the ranking, whose order is kept from the top down, and
+    `what` is what was to be explained. None where no difference is a number.
+    """
+    known = [
+        (float(off), row["explains"] is True, said)
+        for row, said in zip(rows, words, strict=True)
+        if isinstance(off := row["max_abs_diff"], (int, float)) and math.isfinite(off)
+    ][:MOST]
+    if not known:
+        return ()
+    places = range(len(known) - 1, -1, -1)  # the best at the top
+    series = []
+    for label, explains in (("explains it", True), ("does not", False)):
+        own = [
+            (off, place)
+            for (off, fits, _), place in zip(known, places, strict=True)
+            if fits is explains
+        ]
+        if own:
+            x, y = zip(*own, strict=True)
+            series.append(Series(label, Kind.POINTS, x, y))
+    names = [_wrapped(said) for _, _, said in reversed(known)]
+    panel = Panel("", Axis("largest difference", log=True), Axis("", names=names), tuple(series))
+    text = _said(known, what, tried)
+    return (Picture("residuals", "How far off each hypothesis is", (panel,), text),)
+
+
+def _wrapped(words: str) -> str:
+    """The words in a line or two, cut where they are long."""
+    return "\n".join(wrap(words, WIDTH, max_lines=LINES, placeholder="…"))
+
+
+def _said(known: list[tuple[float, bool, str]], what: str, tried: int) -> str:
+    """Which hypotheses explain it, and how far off the best of the others is."""
+    fitting = [each for each in known if each[1]]
+    others = [each for each in known if not each[1]]
+    said = [
+        f"Each point is the largest difference between {what} and what a hypothesis gives.",
+        "The best hypothesis is at the top.",
+    ]
+    if fitting:
+        off, _, best = fitting[0]
+        said.append(f"The first, “{best}”, explains it: {off:.2g} is left, which may be rounding.")
+        if len(fitting) > 1:
+            more = len(fitting) - 1
+            verb = "explains" if more == 1 else "explain"
+            said.append(f"{more} more of those drawn {verb} it too.")
+    else:
+        said.append("None explains it.")
+    if others:
+        off, _, best = min(others)
+        said.append(f"Of those that do not, the nearest is “{best}”, off by {off:.2g}.")
+    said.append(
+        f"{len(known)} of the {counted(tried, 'hypothesis', 'hypotheses')} tried are drawn."
+    )
+    return " ".join(said)

@@ -1,0 +1,106 @@
+"""How far off the hypotheses are, beside the differences themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.pictures import Kind, pictures_of
+from tests.commands.samples import random
+
+
+def points(report) -> dict[str, tuple[float, bool]]:
+    """The largest difference of each hypothesis drawn, and whether it explains, from the top."""
+    (picture,) = pictures_of(report)
+    (panel,) = picture.panels
+    assert (picture.key, panel.x.log) == ("residuals", True)
+    found = {}
+    for each in panel.series:
+        assert each.kind is Kind.POINTS
+        for x, y in zip(each.x, each.y, strict=True):
+            found[y] = (panel.y.names[y].replace("\n", " "), x, each.label == "explains it")
+    assert sorted(found) == [*range(len(panel.y.names))]
+    return {name: (x, fits) for _, (name, x, fits) in sorted(found.items(), reverse=True)}
+
+
+def test_residuals_are_the_largest_differences(reported, layer):
+    report = reported("identify", "x.npy", "y.npy", "--state=bn.pt")
+    found = points(report)
+    assert next(iter(found)) == "eval mode, eps 1e-3"
+    (off, explains), *others = found.values()
+    assert explains
+    x, y = np.load("x.npy").astype(np.float64), np.load("y.npy")
+    weight, bias, mean, var = (
+        getattr(layer, name).detach().double().numpy()[:, np.newaxis]
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    same, smaller = (
+        np.abs(weight * (x - mean) / np.sqrt(var + eps) + bias - y).max() for eps in (1e-3, 1e-5)
+    )
+    assert off == pytest.approx(same, rel=1e-6)
+    assert found["eval mode, eps 1e-5"] == (pytest.approx(smaller, rel=1e-6), False)
+    assert not any(fits for _, fits in others)
+    text = pictures_of(report)[0].text
+    assert f"The first, “eval mode, eps 1e-3”, explains it: {off:.2g} is left" in text
+    nearest = min(found, key=lambda name: found[name][0] if not found[name][1] else np.inf)
+    assert (
+        f"Of those that do not, the nearest is “{nearest}”, off by {found[nearest][0]:.2g}." in text
+    )
+    assert f"{len(found)} of the {report.facts['tried']} hypotheses tried are drawn." in text
+
+
+def test_they_are_those_of_the_table_in_its_order(reported, layer):
+    report = reported("identify", "x.npy", "y.npy", "--state=bn.pt")
+    rows = report.tables[0].rows
+    assert [off for off, _ in points(report).values()] == [row["max_abs_diff"] for row in rows[:16]]
+
+
+def test_an_update(reported, save):
+    x = random(16, 3)
+    batch = x.astype(np.float64)
+    save("x.npy", x)
+    save("mean.npy", np.zeros(3))
+    save("var.npy", np.ones(3))
+    save("mean2.npy", 0.1 * batch.mean(0))
+    save("var2.npy", 0.9 + 0.1 * batch.var(0))
+    report = reported(
+        "identify", "x.npy", "--running-mean-before=mean.npy", "--running-var-before=var.npy",
+        "--running-mean-after=mean2.npy", "--running-var-after=var2.npy",
+    )  # fmt: skip
+    found = points(report)
+    (first, (off, explains)), *_ = found.items()
+    assert "momentum 0.1" in first
+    assert "biased" in first
+    assert explains
+    assert off < 1e-12
+    unbiased = [name for name in found if name.endswith("and the unbiased variance")]
+    assert found[unbiased[0]] == (
+        pytest.approx(np.abs(0.1 * (batch.var(0, ddof=1) - batch.var(0))).max()), False
+    )  # fmt: skip
+    assert "between the buffers after the update and what" in pictures_of(report)[0].text
+
+
+def test_nothing_explains(reported, save):
+    save("x.npy", random(16, 3))
+    save("y.npy", random(16, 3, seed=1))
+    report = reported("identify", "x.npy", "y.npy")
+    assert not any(fits for _, fits in points(report).values())
+    assert "None explains it." in pictures_of(report)[0].text
+
+
+def test_an_output_without_numbers_shows_nothing(reported, save):
+    save("x.npy", random(16, 3))
+    save("y.npy", np.full((16, 3), np.nan, np.float32))
+    assert pictures_of(reported("identify", "x.npy", "y.npy")) == ()
+
+
+def test_a_large_eps_is_wrapped(reported, save):
+    x = torch.from_numpy(random(8, 2))
+    save("x.npy", x.numpy())
+    save("y.npy", torch.nn.functional.batch_norm(x, None, None, training=True).numpy())
+    (picture,) = pictures_of(reported("identify", "x.npy", "y.npy"))
+    for name in picture.panels[0].y.names:
+        lines = name.split("\n")
+        assert len(lines) <= 2
+        assert max(map(len, lines)) <= 44
