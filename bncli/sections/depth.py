@@ -50,9 +50,15 @@ def drawn_said(shown: int, rows: int) -> str:
     return f"Shown are {shown} of {rows} layers, those with findings first." if shown < rows else ""
 
 
-def layer_axis(names: Iterable[str]) -> Axis:
-    """The x axis of layers in their order."""
-    return Axis("layer", names=tuple(names))
+def layer_axis(names: Sequence[str]) -> Axis:
+    """The x axis of layers in their order; what all names begin with stands in its title."""
+    first, last = min(names, default=""), max(names, default="")
+    alike = next((at for at, letter in enumerate(first) if last[at : at + 1] != letter), len(first))
+    prefix = first[: first.rfind(".", 0, alike) + 1]
+    if len(names) < 2 or not prefix:
+        return Axis("layer", names=tuple(names))
+    short_names = tuple(name.removeprefix(prefix) for name in names)
+    return Axis(f"layer of {prefix.removesuffix('.')}", names=short_names)
 
 
 def known(values: Iterable[object]) -> list[float | None]:
@@ -125,7 +131,7 @@ def marks(
         own = {at: those for at, those in worst.items() if those[0].severity is severity}
         names = [" ".join(dict.fromkeys(each.code for each in those)) for those in own.values()]
         heights = (height,) * len(own)
-        codes = " ".join(dict.fromkeys(" ".join(names).split()))
+        codes = " ".join(sorted({code for codes in names for code in codes.split()}))
         few = coded and codes.count(" ") < MOST_CODES
         series.append(
             Series(
@@ -168,12 +174,15 @@ def spanned(quantity: str, lows: Numbers, highs: Numbers, names: Sequence[str]) 
     if len(names) > 1:
         some = "" if len(low) == len(names) else f"{len(low)} of "
         where = f"Over {some}{len(names)} layers, "
+    said = f"{where}{quantity} goes from {short(least)} to {short(most)} in {names[0]}."
     if short(least) == short(most):
-        return f"{where}{quantity} is {short(least)}."
-    if len(names) > 1:
+        said = f"{where}{quantity} is {short(least)}."
+    elif len(names) > 1:
         ends = f"from {short(least)} in {names[first]} to {short(most)} in {names[last]}"
-        return f"{where}{quantity} goes {ends}."
-    return f"{quantity} goes from {short(least)} to {short(most)} in {names[0]}."
+        said = f"{where}{quantity} goes {ends}."
+    if where or "_" in quantity.partition(" ")[0]:
+        return said
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def findings_said(found: Iterable[Finding]) -> str:
@@ -203,11 +212,17 @@ def _rules(found: Iterable[Finding]) -> list[list[Finding]]:
 
 def _rule_said(alike: Sequence[Finding]) -> str:
     first = alike[0]
-    places = list(dict.fromkeys(each.subject for each in alike))
+    places = list(dict.fromkeys(map(_place, alike)))
     if len(alike) == 1:
         return f"{places[0]}: {first.message.rstrip('.')} ({first.code})."
     claim = (first.claim or first.message).rstrip(".")
     return f"{examples(places)}: {claim} ({first.code})."
+
+
+def _place(finding: Finding) -> str:
+    """The subject; where it is the first of several places, how many more there are."""
+    more = len(finding.places) - 1 if finding.subject in finding.places else 0
+    return f"{finding.subject} and {more} more" if more > 0 else finding.subject
 
 
 def sentences(*said: str) -> str:

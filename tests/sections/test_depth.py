@@ -47,6 +47,23 @@ def test_of_many_those_with_marks_are_drawn_and_others_evenly(number):
     assert len(drawn(list(range(number)), lambda _: True)) == MOST_LAYERS
 
 
+@pytest.mark.parametrize(
+    ("names", "title", "shown"),
+    [
+        (("m.a.1", "m.a.2"), "layer of m.a", ("1", "2")),
+        (("m.a", "m.ab", "m.a.b"), "layer of m", ("a", "ab", "a.b")),
+        (("ab", "ac"), "layer", ("ab", "ac")),
+        (("m.a", "m"), "layer", ("m.a", "m")),
+        (("m.a",), "layer", ("m.a",)),
+        (("m.a", "m.a"), "layer of m", ("a", "a")),
+        ((), "layer", ()),
+    ],
+)
+def test_what_all_names_begin_with_stands_in_the_title(names, title, shown):
+    axis = layer_axis(names)
+    assert (axis.title, axis.names) == (title, shown)
+
+
 def test_what_is_no_number_is_not_drawn():
     values = [1, 2.5, None, float("nan"), float("inf"), "3", True]
     assert known(values)[:6] == [1.0, 2.5, None, None, None, None]
@@ -108,7 +125,8 @@ def test_a_panel_without_numbers_is_none():
 )
 def test_a_span_says_where_its_ends_are(lows, highs, said):
     assert spanned("q", lows, highs, ("a", "b")) == said
-    assert spanned("q", [0.25], [4.0], ("a",)) == "q goes from 0.25 to 4 in a."
+    assert spanned("q", [0.25], [4.0], ("a",)) == "Q goes from 0.25 to 4 in a."
+    assert spanned("running_var", [1.0], [1.0], ("a",)) == "running_var is 1."
 
 
 def test_findings_of_one_rule_are_told_together():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bncli.arguments import options
 from bncli.arguments.completion import complete_code
@@ -15,6 +15,7 @@ from bncli.rulebook.layers import label
 if TYPE_CHECKING:
     from bncli.commands.diagnose.source import Run
     from bncli.model.capture import Capture
+    from bncli.pictures import Shown
     from bncli.report import Finding
     from bncli.rulebook.live.causes import Diagnosis
 
@@ -129,16 +130,19 @@ def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> 
     single = words.best(capture, trials, "one", "input") if trials is not None else None
     names = list(map(label, done.layers))
     places = names if capture.input is None else [THE_INPUT, *names]
+    tried = rows.tried_table(capture, trials)
+    facts = {
+        **live_facts(capture),
+        "cause": found.cause,
+        "closes": None if single is None else single[1],
+        **words.metric_facts(trials, metric),
+    }
     return Report(
         command="diagnose",
-        facts={
-            **live_facts(capture),
-            "cause": found.cause,
-            "closes": None if single is None else single[1],
-            **words.metric_facts(trials, metric),
-        },
-        tables=(rows.layers_table(layers), rows.tried_table(capture, trials)),
+        facts=facts,
+        tables=(rows.layers_table(layers), tried),
         findings=findings,
+        pictures=partial(_pictures, findings=findings, rows=layers, tried=tried.rows, facts=facts),
         charts=rows.depth_charts(found.measures),
         verdict=words.verdict(capture, trials, found.measures, _strongest(findings)),
         subject=_subject(done),
@@ -150,6 +154,13 @@ def _report(done: Run, found: Diagnosis, metric: str | None, *, drawn: bool) -> 
         names={done.path: names},
         about=() if done.path else tuple((path, "") for path in done.read) or (("", done.label),),
     )
+
+
+def _pictures(**shown: Any) -> tuple[Shown, ...]:
+    """What a page shows of the tables and the facts."""
+    from bncli.commands.diagnose.pictures import pictures
+
+    return pictures(**shown)
 
 
 def _subject(done: Run) -> tuple[str, ...]:

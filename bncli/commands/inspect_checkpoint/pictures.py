@@ -86,7 +86,7 @@ def _one(rows: Sequence[Row], found: Mapping[Place, Sequence[Finding]]) -> tuple
     text = sentences(
         drawn_said(len(shown), len(rows)),
         spanned("running_var", lows, highs, names),
-        spanned("The scale |weight| / sqrt(running_var + eps)", *sizes, names),
+        spanned("the scale |weight| / sqrt(running_var + eps)", *sizes, names),
         *_odd(shown),
         findings_said(told),
         "" if told else "No layer has a finding.",

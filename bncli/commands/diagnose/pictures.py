@@ -1,0 +1,201 @@
+"""What a page shows of a diagnosis: how far off each layer is over depth, and what trials close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncli.model.capture import Propagation
+from bncli.pictures import Axis, Kind, Panel, Picture, Series
+from bncli.rulebook.layers import label
+from bncli.rulebook.live.measures import BLAMED
+from bncli.sections.answer import counted, share
+from bncli.sections.depth import (
+    drawn,
+    drawn_said,
+    findings_said,
+    known,
+    layer_axis,
+    level,
+    panel,
+    points,
+    ranges,
+    sentences,
+    spanned,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bncli.pictures import Numbers
+    from bncli.report import Finding, Value
+
+    Row = Mapping[str, Value]
+
+MEASURED = ("predicted_error", "noise", "z_median", "z_max", "var_ratio_min", "var_ratio_max")
+MOST_TRIALS = 12
+"""Trials whose shares the text tells."""
+
+
+def pictures(
+    findings: Sequence[Finding],
+    *,
+    rows: Sequence[Row],
+    tried: Sequence[Row],
+    facts: Mapping[str, Value],
+) -> tuple[Picture, ...]:
+    """The pictures of a diagnosis, of its tables' rows and its facts; () where nothing is known."""
+    return (*_depth(rows, _by_layer(findings)), *_trials(tried, facts))
+
+
+def _by_layer(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """The findings of each layer, by its name in the table."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
+        names = layers if isinstance(layers, (list, tuple)) else ()
+        for name in dict.fromkeys(label(each) for each in names if isinstance(each, str)):
+            found.setdefault(name, []).append(finding)
+    return found
+
+
+# ------------------------------------------------------------------ over depth
+
+
+def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple[Picture, ...]:
+    """The predicted error with what chance gives, and the distance of the statistics."""
+    shown = drawn(rows, lambda row: str(row["name"]) in found)
+    names = [str(row["name"]) for row in shown]
+    marked = {at: found[name] for at, name in enumerate(names) if name in found}
+    axis = layer_axis(names)
+    of = {key: known(row[key] for row in shown) for key in MEASURED}
+    error, noise = of["predicted_error"], of["noise"]
+    off = [
+        points("layer", error),
+        *_chance(noise, [*error, BLAMED]),
+        level(f"{BLAMED} std", BLAMED),
+    ]
+    distance = [ranges("median to worst channel", of["z_median"], of["z_max"])]
+    ratio = [
+        ranges("least to greatest channel", of["var_ratio_min"], of["var_ratio_max"]),
+        level("equal", 1.0),
+    ]
+    panels = (
+        panel("Output off by", axis, "standard deviations", off, marked),
+        panel("Distance of the means", axis, "standard deviations", distance),
+        panel("Variance of the data over the stored one", axis, "ratio", ratio),
+    )
+    there = tuple(each for each in panels if each is not None)
+    if not there:
+        return ()
+    told = {id(each): each for those in marked.values() for each in those}
+    text = sentences(
+        drawn_said(len(shown), len(rows)),
+        _errors(names, error, noise),
+        spanned(
+            "the distance of a mean in standard deviations", of["z_median"], of["z_max"], names
+        ),
+        spanned("the data's variance over the stored one", ratio[0].y, ratio[0].upper, names),
+        findings_said(told.values()),
+    )
+    return (Picture("depth", "Distance of the data from the stored statistics", there, text),)
+
+
+def _chance(noise: Numbers, others: Numbers) -> list[Series]:
+    """The band of what chance gives, down to the least of all numbers; none where it is unknown."""
+    if all(value is None for value in noise):
+        return []
+    least = min(value for value in (*noise, *others) if value is not None and value > 0)
+    return [Series("what chance gives", Kind.BAND, range(len(noise)), [least] * len(noise), noise)]
+
+
+def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:
+    """Which layer's output is off most, what chance gives there, and how many layers matter."""
+    known_errors = [(error, at) for at, error in enumerate(errors) if error is not None]
+    if not known_errors:
+        return "How far the outputs are off is not known of any layer."
+    most, worst = max(known_errors, key=lambda each: (each[0], -each[1]))
+    said = f"The output of {names[worst]} is off by {most:.3g} standard deviations"
+    if len(names) > 1:
+        said += ", the most of all layers"
+    chance = noise[worst]
+    said += "." if chance is None else f"; chance gives up to {chance:.3g} there."
+    number = sum(error >= BLAMED for error, _ in known_errors)
+    of = f"{number} of {counted(len(known_errors), 'layer')}"
+    return f"{said} {of} {'is' if number == 1 else 'are'} off by {BLAMED} or more."
+
+
+def _furthest(names: Sequence[str], distances: Numbers) -> str:
+    """In which layer a mean is furthest off, and by how much."""
+    there = [(value, at) for at, value in enumerate(distances) if value is not None]
+    if not there:
+        return ""
+    most, worst = max(there, key=lambda each: (each[0], -each[1]))
+    return (
+        f"The mean of a channel is off by up to {most:.3g} standard deviations, in {names[worst]}."
+    )
+
+
+# ------------------------------------------------------------------ what was tried
+
+
+def _trials(tried: Sequence[Row], facts: Mapping[str, Value]) -> tuple[Picture, ...]:
+    """The gap that each repair leaves, between the gap as it is and its floor; and the metric."""
+    names = [str(row["what"]) for row in tried]
+    gaps, metrics = (known(row[key] for row in tried) for key in ("gap", "metric"))
+    gap, floor = known((facts["gap"], facts["gap_floor"]))
+    now = [("gap as it is", gap), ("its floor", floor)]
+    panels = [_bars("Gap that is left", "standard deviations of the output", names, gaps, now)]
+    if any(value is not None for value in metrics):
+        stages = [
+            (f"metric in {key}", known((facts.get(f"metric_{mode.value}"),))[0])
+            for key, mode in (("training", Propagation.TRAINING), ("evaluation", Propagation.EVAL))
+        ]
+        metric = str(facts["metric"]).rpartition(":")[2]
+        panels.append(_bars("Metric in evaluation", metric, names, metrics, stages))
+    there = tuple(each for each in panels if each is not None)
+    if not there:
+        return ()
+    text = sentences(
+        "" if gap is None else f"The gap between train() and eval() is {gap:.3g}.",
+        "" if floor is None else f"Its floor is {floor:.3g}.",
+        _closed(tried),
+    )
+    return (Picture("tried", "What new statistics or another input would do", there, text),)
+
+
+def _bars(
+    title: str,
+    measure: str,
+    names: Sequence[str],
+    values: Numbers,
+    levels: Sequence[tuple[str, float | None]],
+) -> Panel | None:
+    """A bar for each trial, and what it is to be compared with; None where none is known."""
+    if all(value is None for value in values):
+        return None
+    lines = [level(name, value) for name, value in levels if value is not None]
+    bars = Series("with the repair", Kind.BARS, range(len(values)), values)
+    return Panel(title, Axis("", names=tuple(names)), Axis(measure), (bars, *lines))
+
+
+def _closed(tried: Sequence[Row]) -> str:
+    """The share of the gap above its floor that each trial closes, the largest first."""
+    shares = [
+        (closes, f"{'the' if row['kind'] == 'input' else 'new statistics in'} {row['what']}")
+        for row in tried
+        if isinstance(closes := row["closes"], float)
+    ]
+    shares.sort(key=lambda each: -each[0])
+    if not shares:
+        return "The share that each repair closes is not known, or the gap is at its floor."
+    said = [_share(*each) for each in shares[:MOST_TRIALS]]
+    if (more := len(shares) - MOST_TRIALS) > 0:
+        said.append(f"{counted(more, 'more trial')} not better than these")
+    return f"Of what lies above the floor, {'; '.join(said)}."
+
+
+def _share(closes: float, what: str) -> str:
+    """What a trial does to the gap above its floor."""
+    if closes < 0:
+        return f"the gap widens by {share(-closes)} with {what}"
+    return f"{share(min(closes, 1.0))} closes with {what}"
