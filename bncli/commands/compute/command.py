@@ -76,16 +76,13 @@ def compute(
         check_count(given, run)
     library = comparison.library
     saving.check(given)
-
     judged = stored.judged(run) if stored else judged_pass(given, run, threads, per_input=per_input)
     done, findings = judged.done, judged.findings
     labels = [tensor.label for tensor in given.tensors]
     tables = _tables(judged, labels if per_input else None, shown)
-    facts = _facts(given, run, done, labels)
-    facts |= stored.facts if stored is not None else {}
-    facts |= {"shard": str(task.shard)} if task is not None and not scale.distributed else {}
+    shard = "" if task is None or scale.distributed else str(task.shard)
     saved, notes = saving.write(given, run, (reading, flags), done, stored)
-    facts |= saved
+    facts = _facts(given, run, done, stored, shard) | saved
     compared = None
     if library is not None:
         compared = _compared(library, judged, given, seed, tolerance)
@@ -174,14 +171,19 @@ def _nothing(task: Task, typed: Sequence[str], reading: InputFlags, layer: Layer
     )
 
 
-def _facts(given: Input, run: Layer, done: BatchNormPass, labels: list[str]) -> dict[str, Value]:
-    """What the report says of the layer and of the inputs, whose names are `labels`."""
+def _facts(
+    given: Input, run: Layer, done: BatchNormPass, stored: Stored | None, shard: str
+) -> dict[str, Value]:
+    """What the report says of the inputs and the layer; `shard` is "" where it is of all inputs."""
     from bncli.arguments.layer_report import layer_facts
 
+    labels = [tensor.label for tensor in given.tensors]
     return {
         "input": given.label,
         "inputs": labels if len(labels) > 1 else None,
         **layer_facts(given, run, done.stats, done.after),
+        **(stored.facts if stored is not None else {}),
+        **({"shard": shard} if shard else {}),
     }
 
 

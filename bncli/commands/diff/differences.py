@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bncli.model import ChannelCloseness, ChannelStats
+    from bncli.pictures import Shown
     from bncli.report import Value
 
 CHANNEL_COLUMNS = (
@@ -170,6 +171,13 @@ def _rest_of_channels(rest: Sequence[Mapping[str, Value]]) -> str:
         verb = "agrees" if agreeing == 1 else "agree"
         parts.append(f"{counted(agreeing, 'more channel')} {verb}")
     return f"{'; '.join(parts)} (-v lists them)"
+
+
+def drawn(differences: Table, channels: Table) -> tuple[Shown, ...]:
+    """The pictures of both forms of the command, made of the tables that both have."""
+    from bncli.commands.diff.pictures import tolerance_pictures
+
+    return tolerance_pictures(differences, channels)
 
 
 def number(value: Value) -> float:

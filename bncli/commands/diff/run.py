@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bncli.arguments.input import parse_channels
 from bncli.arguments.layer import check_count, resolve_layer
 from bncli.arguments.layer_report import about_pass, layer_facts, subject_line
 from bncli.backends.interface import ChoosesPath, IsRepeated
-from bncli.commands.diff.differences import channels_answer
+from bncli.commands.diff.differences import channels_answer, drawn
 from bncli.commands.diff.mode_answer import (
     IS_ROUNDING,
     quantities_answer,
@@ -100,6 +101,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         remarks=_remarks(given, chosen),
         scope=scope_of(given.num_features, given.count),
         tables=tuple(tables.values()),
+        pictures=partial(drawn, tables["differences"], tables["channels"]),
         findings=tuple(findings),
         verdict=verdict(results, name, findings, chosen.tolerance),
         checked={

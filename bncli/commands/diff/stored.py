@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from bncli.commands.diff.differences import drawn
 from bncli.commands.diff.stored_tables import (
     StoredPair,
     channels_table,
@@ -88,6 +90,7 @@ def diff_stored(specs: tuple[str, str], flags: StoredFlags) -> Report:
         ),
         remarks=() if single else (*answer.set_remarks(done), *_checkpoints(sides, specs, done)),
         tables=tables,
+        pictures=partial(drawn, *tables),
         findings=tuple(findings),
         verdict=answer.verdict(done, reasons, single=single),
         checked={"": [pair.compared.whole.quantity for pair in done]},
