@@ -1,5 +1,7 @@
 """Python objects in the place of paths: each has a name, which stands where a path is typed.
 
+`objects_given` surrounds every call of the Python interface, whatever it is given.
+
 On the command line there are none, and every question here costs a look at an empty dictionary.
 """
 
@@ -17,11 +19,16 @@ _GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
 
 
 @contextmanager
-def objects_given() -> Iterator[None]:
-    """A call of its own: objects that are named in it are forgotten when it ends."""
-    token = _GIVEN.set({})
+def objects_given(known: dict[str, object] | None = None) -> Iterator[dict[str, object]]:
+    """A call of its own: objects that are named in it are forgotten when it ends.
+
+    Gives the objects by their names. `known` are those of a call that has ended and is gone on
+    with.
+    """
+    given = {} if known is None else known
+    token = _GIVEN.set(given)
     try:
-        yield
+        yield given
     finally:
         _GIVEN.reset(token)
 
@@ -45,6 +52,14 @@ def name_of(value: object, word: str = "") -> str:
         name = f"<{word} {number}>"
     known[name] = value
     return name
+
+
+def called_from_python() -> bool:
+    """Whether a call of the Python interface runs, in a process that is the user's own.
+
+    Nothing is shown on its streams then, and they stay where they are.
+    """
+    return _GIVEN.get() is not None
 
 
 def is_given(text: object) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 
-from bncli.given import is_given, name_of, object_of, objects_given
+from bncli.given import called_from_python, is_given, name_of, object_of, objects_given
 
 
 def test_an_object_has_one_name_and_each_its_own():
@@ -40,3 +42,15 @@ def test_a_name_has_nothing_of_a_path_or_a_pattern_or_a_terminal():
         assert ".." in name
         assert len(name) < 80
         assert is_given(f"{name}::y")
+
+
+def test_it_is_known_inside_and_in_no_other_thread():
+    seen = []
+    assert not called_from_python()
+    with objects_given():
+        assert called_from_python()
+        thread = Thread(target=lambda: seen.append(called_from_python()))
+        thread.start()
+        thread.join()
+    assert not called_from_python()
+    assert seen == [False]

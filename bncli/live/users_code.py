@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, cast
 
 from bncli.errors import BncliError, ModelError
+from bncli.given import called_from_python
 from bncli.live.told import is_own, told
 from bncli.process import signals
 
@@ -68,8 +69,19 @@ def users_code(what: str) -> Iterator[None]:
 def _at_home() -> Iterator[None]:
     """The user's folders are importable and the command line is the user's program alone.
 
-    A current folder that the code changes is its own: paths on bncli's command line stay.
+    A current folder that the code changes is its own: paths on bncli's command line stay. In a
+    process of the user's own, the folders are all that changes, as other threads see it too.
     """
+    if called_from_python():
+        added = [each for each in _surroundings.folders if each not in sys.path]
+        sys.path[:0] = added
+        try:
+            yield
+        finally:
+            for each in added:
+                with suppress(ValueError):  # the code has removed it
+                    sys.path.remove(each)
+        return
     path, argv, folders = sys.path, sys.argv, _surroundings.folders
     sys.path = [*folders, *path]
     sys.argv = list(_surroundings.argv)
@@ -108,8 +120,12 @@ def _go_to(directory: str | None) -> None:
 def _printing_aside() -> Iterator[None]:
     """Standard output is standard error meanwhile, for other programs and libraries in C as well.
 
-    The streams are as before afterwards, whatever was done to them.
+    The streams are as before afterwards, whatever was done to them. In a process of the user's own
+    they are the user's.
     """
+    if called_from_python():
+        yield
+        return
     out, err = sys.stdout, sys.stderr
     number = _number_of(err)
     kept = None

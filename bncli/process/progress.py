@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bncli.given import called_from_python
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
@@ -33,8 +35,8 @@ def silence() -> None:
 def progress(description: str, total: int) -> Iterator[Advance]:
     """Show a bar of bytes, rate and time left while the block runs, once a second has passed.
 
-    `total` is in bytes. Nothing is shown after `silence`, or where standard error is no
-    terminal.
+    `total` is in bytes. Nothing is shown after `silence`, in a call of the Python interface, or
+    where standard error is no terminal.
     """
 
     def state(seen: int, seconds: float) -> dict[str, Any]:  # noqa: ARG001  # the columns measure
@@ -77,7 +79,7 @@ def _bar(
     state: Callable[[int, float], Mapping[str, Any]],
 ) -> Iterator[Advance]:
     """A bar with these columns, in the state that follows from what was seen and the seconds."""
-    if _silenced or sys.stderr is None or not sys.stderr.isatty():
+    if _silenced or called_from_python() or sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
     bar: Progress | None = None

@@ -13,6 +13,7 @@ import pytest
 
 import bncli
 from bncli.errors import ModelError, TensorError
+from bncli.given import objects_given
 from bncli.live import users_code as module
 from bncli.live.users_code import users_code
 from bncli.process import signals
@@ -181,3 +182,13 @@ def test_the_code_has_a_current_folder_of_its_own(fresh, folder):
         Path.cwd().rmdir()  # on Linux that may be done
     with users_code("it"):
         assert str(Path.cwd()) == here
+
+
+def test_the_users_code_keeps_its_streams_and_its_arguments(capfd):
+    argv, path, out = sys.argv, list(sys.path), sys.stdout
+    with objects_given(), users_code("the forward pass"):
+        assert sys.argv is argv
+        assert sys.stdout is out
+        print("loss 0.5")  # noqa: T201  # as a user's model does
+    assert sys.path == path
+    assert capfd.readouterr() == ("loss 0.5\n", "")

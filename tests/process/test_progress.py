@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from bncli.given import objects_given
 from bncli.process import progress
 
 WORK = """
@@ -107,3 +108,17 @@ def test_off_a_terminal_nothing_is_shown(capsys, monkeypatch):
         advance(5)
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_no_bar_is_shown(monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(progress, "_silenced", False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bars = []
+    monkeypatch.setattr("rich.progress.Progress.start", lambda _: bars.append(1))
+    with progress.progress("bytes", 2) as advance:
+        advance(1)
+    assert len(bars) == 1  # which the test can see
+    with objects_given(), progress.progress("bytes", 2) as advance:
+        advance(1)
+    assert len(bars) == 1
