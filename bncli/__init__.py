@@ -56,7 +56,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "capture": "bncli.commands.diagnose.recorded",
+    "compute": "bncli.api.functions",
+    "trace": "bncli.api.functions",
+    "simulate_ema": "bncli.api.functions",
+    "diff": "bncli.api.functions",
+    "identify": "bncli.api.functions",
+    "inspect_checkpoint": "bncli.api.functions",
+    "compare_checkpoints": "bncli.api.functions",
+    "capture": "bncli.api.recorded",
+    "diagnose": "bncli.api.functions",
+    "recalibrate": "bncli.api.functions",
+    "compare_norms": "bncli.api.functions",
+    "conventions": "bncli.api.functions",
+    "rules": "bncli.api.functions",
+    "schema": "bncli.api.functions",
     "channel_stats": "bncli.moments",
     "merge": "bncli.moments",
     "open_file": "bncli.loaders",

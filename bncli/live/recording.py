@@ -59,7 +59,29 @@ class _Pass:
     depth: int = 1
 
 
-class Recording:
+class Seen:
+    """What the layers of a model saw: `capture` has it, and `save` keeps it in a file."""
+
+    @property
+    def capture(self) -> Capture:
+        """What was seen so far."""
+        raise NotImplementedError
+
+    def save(self, path: Path | str) -> None:
+        """Write what was seen to a statistics file, for `bncli diagnose`.
+
+        Raises UsageError for another suffix than .npz and where no layer ran, FileError where the
+        file cannot be written, and ModelError as `capture`.
+        """
+        from bncli.loaders.statistics import write_statistics
+
+        capture = self.capture
+        if not capture.norms:
+            raise UsageError(f"stats.save {path}: {NOTHING}.")
+        write_statistics(path, capture, "stats.save")
+
+
+class Recording(Seen):
     """Takes in what the BatchNorm layers of `model` see while the block runs.
 
     Each pass belongs to training or to evaluation by the mode of the layers, whatever the rest of
@@ -266,19 +288,6 @@ class Recording:
                 fingerprint=ended,
                 per_batch=self._every_batch(),
             )
-
-    def save(self, path: Path | str) -> None:
-        """Write what was seen to a statistics file, for `bncli diagnose`.
-
-        Raises UsageError for another suffix than .npz and where no layer ran, FileError where the
-        file cannot be written, and ModelError as `capture`.
-        """
-        from bncli.loaders.statistics import write_statistics
-
-        capture = self.capture
-        if not capture.norms:
-            raise UsageError(f"stats.save {path}: {NOTHING}.")
-        write_statistics(path, capture, "stats.save")
 
     def __repr__(self) -> str:
         """The model's class, and how much was seen."""

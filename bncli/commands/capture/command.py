@@ -46,6 +46,23 @@ def capture(
     Then the statistics are found anew in all layers, and the outputs are compared. Nothing in the
     model is changed.
     """
+    if per_batch and save_stats is None:
+        raise UsageError("--per-batch is for a statistics file: add --save-stats FILE.npz.")
+    return captured(model, flags, save_stats, scale, per_batch=per_batch)[1]
+
+
+def captured(
+    model: str,
+    flags: ModelFlags,
+    save_stats: str | None,
+    scale: ScaleFlags,
+    *,
+    per_batch: bool,
+) -> tuple[Capture | None, Report]:
+    """What the layers took in, and the report of it; None where nothing was captured.
+
+    Arguments are as in `capture`.
+    """
     from bncli.arguments.distributed import check_distributed
     from bncli.arguments.model import open_session
     from bncli.commands.capture.shards import data_marks, task_of
@@ -55,17 +72,15 @@ def capture(
 
     if save_stats is not None:
         check_statistics_path(save_stats)
-    elif per_batch:
-        raise UsageError("--per-batch is for a statistics file: add --save-stats FILE.npz.")
     if scale.distributed:
         check_distributed(flags.data or (), scale.shard)
     task = task_of(model, flags, scale, save_stats, per_batch=per_batch)
     if scale.distributed:
-        return _by_ranks(task, flags, model)
+        return None, _by_ranks(task, flags, model)
     facts: dict[str, Value] = {"shard": str(task.shard)} if task.given else {}
     if (held := task.held()) is not None:
         current().notes[f"{save_stats} is finished already, so the model did not run"] = None
-        return _report(held, model, save_stats, facts)
+        return held, _report(held, model, save_stats, facts)
     marks = task.marks()
     try:
         session = open_session(flags, model, (task.shard.k, task.shard.n))
@@ -74,13 +89,13 @@ def capture(
         marks = {**marks, **data_marks(session.data)}
         seen = _captured(session, per_batch=per_batch) if session.layers else None
     except EmptyShardError as error:
-        return _nothing(str(error).removesuffix("."), facts)
+        return None, _nothing(str(error).removesuffix("."), facts)
     if seen is None or not seen.norms:
-        return _nothing(_why_nothing(session, model), facts)
+        return None, _nothing(_why_nothing(session, model), facts)
     seen = replace(seen, part=task.record(session.data, marks))
     if save_stats is not None:
         write_statistics(save_stats, seen, new=bool(task.given))
-    return _report(seen, model, save_stats, facts)
+    return seen, _report(seen, model, save_stats, facts)
 
 
 def _by_ranks(task: Task, flags: ModelFlags, model: str) -> Report:

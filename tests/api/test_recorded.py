@@ -119,3 +119,56 @@ def test_flags_go_through():
 def test_a_report_stays_one_when_it_is_changed():
     report = ran(frozen_momentum(made()), True).diagnose()
     assert str(replace(report, verdict="another")).endswith("another")
+
+
+# ---------------------------------------------------------------------------- with data
+
+
+@pytest.fixture
+def files(folder):
+    """The net's file, and four files of a batch each."""
+    (folder / "api_net.py").write_text("from tests.live.small import made\nnet = made()\n", "utf-8")
+    for number, x in enumerate(images(batches=4)):
+        torch.save(x, f"x{number}.pt")
+    return "api_net.py:net", "x*.pt"
+
+
+def test_with_data_it_runs_the_model_as_the_command_does(files, run):
+    model, data = files
+    stats = bncli.capture(model, data=data, per_batch=True)
+    assert repr(stats) == "<bncli.capture of Net: 3 BatchNorm layers>"
+    printed = run("capture", model, "--data", data, "--save-stats", "told.npz", "-f", "json").report
+    mine = stats.report.to_dict()
+    assert mine["tables"] == printed["tables"]
+    assert mine["facts"] == printed["facts"] | {"saved_stats": None}
+    assert set(stats.capture.per_batch)
+    stats.save("own.npz")
+    whole, told = stats.diagnose(), bncli.diagnose("told.npz")
+    assert whole.table("layers").rows == told.table("layers").rows
+    assert bncli.diagnose("own.npz").table("layers") == told.table("layers")
+
+
+def test_with_save_stats_it_writes_the_file_too(files, folder):
+    model, data = files
+    stats = bncli.capture(model, data=[data], save_stats="stats.npz", batches=2)
+    assert (folder / "stats.npz").is_file()
+    assert stats.report.facts["saved_stats"] == "stats.npz"
+    assert {layer.seen[next(iter(layer.seen))].batches for layer in stats.capture.norms} == {2}
+
+
+def test_what_has_no_layer_gives_nothing(files, folder):
+    (folder / "plain.py").write_text("import torch\nnet = torch.nn.Flatten()\n", "utf-8")
+    stats = bncli.capture("plain.py:net", data=files[1])
+    assert stats.report.exit_code() is ExitCode.NOTHING
+    assert not stats.diagnose().ok
+    with pytest.raises(UsageError, match="no BatchNorm layer ran"):
+        stats.save("stats.npz")
+
+
+def test_what_is_for_data_alone_is_refused_without():
+    with pytest.raises(UsageError, match="capture: batches is for a run over data, which is miss"):
+        bncli.capture(made(), batches=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'dat'; did you mean 'data'"):
+        bncli.capture(made(), dat=[])
+    with pytest.raises(UsageError, match="takes a model"):
+        bncli.capture("api_net.py:net")

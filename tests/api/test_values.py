@@ -1,0 +1,124 @@
+"""Values of Python become what the flags would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bncli.api.values import flags_of_call
+from bncli.errors import UsageError
+from bncli.given import object_of, objects_given
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field", "value"),
+    [
+        ("compute", {}, "momentum", None),
+        ("compute", {"momentum": None}, "momentum", "none"),
+        ("compute", {"momentum": 0.1}, "momentum", "0.1"),
+        ("compute", {"momentum": 1}, "momentum", "1"),
+        ("compute", {"momentum": np.float64(1 / 3)}, "momentum", repr(1 / 3)),
+        ("compute", {"channel": [0, 3]}, "channel", ["0", "3"]),
+        ("compute", {"channel": 2}, "channel", ["2"]),
+        ("compute", {"channel": range(2, 4)}, "channel", ["2", "3"]),
+        ("compute", {"channel": np.array([1, 2])}, "channel", ["1", "2"]),
+        ("compute", {"channel": "0,8-11"}, "channel", ["0,8-11"]),
+        ("compute", {"training": np.bool_(False)}, "training", False),
+        ("compute", {"dtype": "float64"}, "dtype", "float64"),
+        ("compute", {"dtype": np.float32}, "dtype", "float32"),
+        ("compute", {"dtype": np.dtype("float16")}, "dtype", "float16"),
+        ("compute", {"dtype": torch.bfloat16}, "dtype", "bfloat16"),
+        ("compute", {"inputs": (Path("a.npy"), "b.npy")}, "inputs", ["a.npy", "b.npy"]),
+        ("compute", {"inputs": (["a.npy", "b.npy"],)}, "inputs", ["a.npy", "b.npy"]),
+        ("compute", {"inputs": ([[1, 2.5], [3, 4]],)}, "values", "[[1, 2.5], [3, 4]]"),
+        ("compute", {"values": [[1, 2.5], [3, 4]]}, "values", "[[1, 2.5], [3, 4]]"),
+        ("compute", {"values": [[np.float32(1)]]}, "values", "[[1.0]]"),
+        ("compute", {"fail_on": "note"}, "fail_on", "info"),
+        ("compute", {"eps": 1}, "eps", 1.0),
+        ("compute", {"select": "BN9"}, "select", ["BN9"]),
+        ("diff", {"device": torch.device("cpu")}, "device", "cpu"),
+        ("diff", {"memory_format": torch.channels_last}, "memory_format", "channels_last"),
+        ("trace", {"at": (0, 0, 1, 1)}, "at", "0,0,1,1"),
+        ("trace", {"input": None}, "input", None),
+        ("simulate_ema", {"generate": (32, 64, 28)}, "generate", "32,64,28"),
+        ("simulate_ema", {"convention": ["keras3", "jax"]}, "convention", ["keras3", "jax"]),
+        ("compare_norms", {"normalized_shape": torch.Size([2, 3])}, "normalized_shape", "2,3"),
+        ("compare_norms", {"normalized_shape": 3}, "normalized_shape", "3"),
+        ("inspect_checkpoint", {"eps": {"a.*": 1e-3, "b": 1}}, "eps", ["a.*=0.001", "b=1"]),
+        ("inspect_checkpoint", {"eps": 1e-3}, "eps", ["0.001"]),
+        ("inspect_checkpoint", {"momentum": {"a.*": None}}, "momentum", ["a.*=none"]),
+        ("inspect_checkpoint", {"momentum": None}, "momentum", ["none"]),
+        ("diagnose", {"arg": {"n": 21, "name": "21", "x": None}}, "arg",
+         ["n=21", "name='21'", "x=None"]),
+        ("diagnose", {"arg": "n=21"}, "arg", ["n=21"]),
+        ("diagnose", {"data": ["a.pt", Path("b.pt")]}, "data", ["a.pt", "b.pt"]),
+        ("diagnose", {"input_key": [0, "mask"]}, "input_key", ["0", "mask"]),
+        ("diagnose", {"try_": 2}, "most_tried", 2),
+        ("recalibrate", {"counter": 7}, "counter", "7"),
+        ("conventions", {"from_": "keras3"}, "source", "keras3"),
+    ],
+)  # fmt: skip
+def test_a_value_is_what_would_be_typed(name, given, field, value):
+    with objects_given():
+        made = flags_of_call(name, given)[field]
+    assert made == value
+    assert type(made) is type(value) or isinstance(made, str)
+
+
+def test_objects_get_names():
+    x, net, loader = np.zeros((2, 3)), torch.nn.Linear(2, 2), [(torch.zeros(1), 2)]
+    with objects_given():
+        flags = flags_of_call("compute", {"inputs": (x, x), "state": net})
+        assert [object_of(each) is x for each in flags["inputs"]] == [True, True]
+        assert object_of(flags["state"]) is net
+        flags = flags_of_call("diagnose", {"given": (net,), "data": loader, "metric": len})
+        assert object_of(flags["given"][0]) is net
+        assert [object_of(each) for each in flags["data"]] == [loader]
+        assert object_of(flags["metric"]) is len
+        two = flags_of_call("inspect_checkpoint", {"checkpoints": ([net, "b.pt"],)})["checkpoints"]
+        assert object_of(two[0]) is net
+        assert two[1] == "b.pt"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("compute", {"eps": "big"}, "--eps: 'big' is not a number."),
+        ("compute", {"eps": True}, "--eps: True is not a number."),
+        ("compute", {"threads": 1.5}, "--threads: 1.5 is not a whole number."),
+        ("compute", {"threads": 0}, "--threads: 0 is not from 1 to 1024."),
+        ("diagnose", {"try_": -1}, "--try: -1 is not 0 or more."),
+        ("compute", {"training": "no"}, "--training: it takes True or False, not 'no'."),
+        ("compute", {"dtype": "f8"},
+         "--dtype: it takes float16, bfloat16, float32 or float64, not 'f8'."),
+        ("compute", {"fail_on": 3}, "--fail-on: it takes error, warning, info or never, not 3."),
+        ("compute", {"save_stats": object()}, "--save-stats: it takes text, not object."),
+        ("compute", {"channel": [1.5]}, "--channel: 1.5 is not a whole number."),
+        ("diagnose", {"arg": {"norm": torch.nn.Linear}},
+         "--arg norm: it takes Python literals, not type; build the model yourself, and give it."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_said(name, given, said):
+    with objects_given(), pytest.raises(UsageError) as caught:
+        flags_of_call(name, given)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compute x.npy --eps=big", "compute x.npy --threads=1.5", "compute x.npy --threads=0",
+        "diagnose x.npz --try=-1", "compute x.npy --dtype=f8", "compute x.npy --fail-on=bad",
+    ],
+)  # fmt: skip
+def test_the_sentence_is_that_of_the_command_line(run, line):
+    command, path, flag = line.split()
+    name, _, text = flag[2:].partition("=")
+    value = float(text) if text == "1.5" else int(text) if text.lstrip("-").isdigit() else text
+    with objects_given(), pytest.raises(UsageError) as caught:
+        flags_of_call(command, {{"try": "try_"}.get(name, name).replace("-", "_"): value})
+    typed = run(command, path, flag).stderr.replace("'1.5'", "1.5")
+    assert typed == f"bncli: {caught.value}\n"
