@@ -23,7 +23,9 @@ from bncli.process.signals import Terminated
 from tests.conftest import ENGINE_VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
+GUIDES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
+CHINESE = sorted(REPOSITORY.glob("examples/**/README.zh.md"))
+PAGES = [*GUIDES, *CHINESE]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 
@@ -31,8 +33,8 @@ TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 PLAIN = re.compile(r"bncli ([^;&<>*$`\\']|'[^']*')*")
 """A call of bncli, and what its output is piped into, without anything else for the shell."""
 
-LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]+))?\)")
-"""A link to a file of the repository, and to a heading in it."""
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]+))?\)")
+"""A link to a file of the repository, "" for this one, and to a heading in it."""
 
 LONGEST_README = 180
 """Lines that a newcomer reads; everything else is in a guide."""
@@ -164,11 +166,16 @@ def test_the_readme_is_short_enough_to_be_read():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_link_leads_somewhere(page):
     for path, heading in LINK.findall(page.read_text("utf-8")):
-        target = page.parent / path
+        target = page.parent / path if path else page
         assert target.is_file(), path
         if heading:
             headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
-            assert heading in {each.lower().replace(" ", "-") for each in headings}
+            assert heading in {anchor(each) for each in headings}
+
+
+def anchor(heading):
+    """What links to a heading: without its punctuation, in whatever script."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_index_has_every_guide():
@@ -182,7 +189,7 @@ def test_the_index_has_every_guide():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_is_in_a_guide(name):
     """By one of its names; most are the same in every command."""
-    guides = "".join(page.read_text("utf-8") for page in PAGES)
+    guides = "".join(page.read_text("utf-8") for page in GUIDES)
     for param in typer.main.get_command(build_app((name,))).commands[name.replace("_", "-")].params:
         if param.param_type_name == "option" and not param.hidden and "--help" not in param.opts:
             names = [*param.opts, *param.secondary_opts]
