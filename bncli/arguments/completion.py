@@ -103,6 +103,14 @@ def complete_code(incomplete: str) -> Completions:
                 yield f"{path}{colon}{name}"
 
 
+def complete_against(incomplete: str) -> Completions:
+    """The libraries to compare with, and `FILE.py:NAME` for code."""
+    from bncli.backends import BackendName
+
+    yield from (name.value for name in BackendName if name.value.startswith(incomplete))
+    yield from complete_code(incomplete)
+
+
 def complete_data(incomplete: str) -> Completions:
     """`FILE::NAME` for tensors, and `FILE.py:NAME` for code."""
     yield from complete_tensors(incomplete) if "::" in incomplete else complete_code(incomplete)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.backends.interface import Backend
     from bncli.model import TensorRef
+    from bncli.verify.closeness import GivenTolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,25 +165,31 @@ class AgainstFlags:
     against: options.Against = None
     rtol: options.Rtol = None
     atol: options.Atol = None
+    tolerance_factor: options.ToleranceFactor = None
 
     @property
-    def tolerance(self) -> tuple[float, float] | None:
-        """(rtol, atol), or None for the tolerance that follows from the arithmetic.
+    def tolerance(self) -> GivenTolerance:
+        """(rtol, atol), or a factor on the tolerance that follows from the arithmetic, or None.
 
-        Raises UsageError where only one is given, or one is negative or not a number, or where
-        there is nothing to compare with.
+        Raises UsageError where only one of the first two is given, or one is negative or not a
+        number, or the factor is below 1 or there beside them, or nothing is compared.
         """
-        return self.pair(compared=self.against is not None)
+        return self.allowed(compared=self.against is not None)
 
     @property
     def library(self) -> Backend | None:
-        """The backend to compare with; raises MissingBackendError where it is not installed."""
-        from bncli.backends import installed
+        """The backend to compare with; raises as `bncli.arguments.against.backend_named`."""
+        if self.against is None:
+            return None
+        from bncli.arguments.against import backend_named
 
-        return installed(self.against) if self.against is not None else None
+        return backend_named(self.against)
 
-    def pair(self, *, compared: bool) -> tuple[float, float] | None:
+    def allowed(self, *, compared: bool) -> GivenTolerance:
         """As `tolerance`, where it is known whether something is `compared`."""
+        factor = self.tolerance_factor
+        if factor is not None:
+            return self._checked_factor(factor, compared=compared)
         if self.rtol is None and self.atol is None:
             return None
         if self.rtol is None or self.atol is None:
@@ -193,3 +200,16 @@ class AgainstFlags:
         if not compared:
             raise UsageError("--rtol and --atol are for a comparison: add --against torch.")
         return self.rtol, self.atol
+
+    def _checked_factor(self, factor: float, *, compared: bool) -> float:
+        """The factor. Raises UsageError where it is none, or has nothing to multiply."""
+        if not 1 <= factor < float("inf"):
+            raise UsageError(f"--tolerance-factor {factor:g}: it must be a number from 1 up.")
+        if self.rtol is not None or self.atol is not None:
+            raise UsageError(
+                "--tolerance-factor multiplies the tolerance that follows from the arithmetic, "
+                "which --rtol and --atol replace; give one or the other."
+            )
+        if not compared:
+            raise UsageError("--tolerance-factor is for a comparison: add --against torch.")
+        return float(factor)

@@ -3,7 +3,8 @@
 Input       InputArgument InputsArgument Values ChannelAxis Dtype Channel
 Layer       Eps Momentum Affine TrackRunningStats Training EitherMode Weight Bias RunningMean
             RunningVar State
-Comparison  Against Rtol Atol EqualNan Seed GivenSeed Device MemoryFormat TorchThreads
+Comparison  Against Rtol Atol ToleranceFactor EqualNan Seed GivenSeed Device MemoryFormat
+            TorchThreads
 Scale       ShardText Distributed Resume AllowMissingParts
 Output      SaveOutput SaveStats PerBatch Threads
 
@@ -19,7 +20,12 @@ from typing import Annotated, Any
 
 import typer
 
-from bncli.arguments.completion import Completer, complete_layers, complete_tensors
+from bncli.arguments.completion import (
+    Completer,
+    complete_against,
+    complete_layers,
+    complete_tensors,
+)
 from bncli.backends import BackendName
 from bncli.dtypes import ComputeDtype
 
@@ -215,16 +221,41 @@ Weight = Annotated[str | None, tensor_option("The weight of each channel.", "1")
 Bias = Annotated[str | None, tensor_option("The bias of each channel.", "0")]
 RunningMean = Annotated[str | None, tensor_option("The running mean before this batch.", "0")]
 RunningVar = Annotated[str | None, tensor_option("The running variance before this batch.", "1")]
-Against = Annotated[
-    BackendName | None,
-    option(
-        "Compare with this implementation; `bncli diff` explains a difference.",
+TORCH = BackendName.TORCH.value
+"""The library that most results are compared with."""
+
+
+def against_option(text: str, default: str) -> Any:
+    """The option for another implementation of BatchNorm; `text` says what is done with it."""
+    return option(
+        f"{text}: {' or '.join(name.value for name in BackendName)}, or a torch.nn.Module class or "
+        "a function of your own, as package.module:name or file.py:name, which is imported and "
+        "run.",
         COMPARISON,
-        default="no comparison",
+        metavar="|".join([*(name.value for name in BackendName), "CODE"]),
+        default=default,
+        complete=complete_against,
+    )
+
+
+Against = Annotated[
+    str | None,
+    against_option(
+        "Compare with this implementation (`bncli diff` explains a difference)", "no comparison"
     ),
 ]
 Rtol = Annotated[float | None, tolerance_option("Relative", "--atol")]
 Atol = Annotated[float | None, tolerance_option("Absolute", "--rtol")]
+ToleranceFactor = Annotated[
+    float | None,
+    option(
+        "Multiply the tolerances that follow from the arithmetic by N, 1 or more: for hardware "
+        "that computes with fewer digits than its dtype has.",
+        COMPARISON,
+        metavar="N",
+        default="1",
+    ),
+]
 EqualNan = Annotated[
     bool,
     option(

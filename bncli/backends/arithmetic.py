@@ -23,7 +23,8 @@ class Arithmetic:
     `additions` and `backward_additions` are the lengths of the longest. `rows` says that it sums
     row by row. `statistics_dtype` is that in which the batch's mean and variance are kept, "" for
     the parameters' own. `moving_mean` says that squares are summed around a mean that moves as
-    values come (Welford's algorithm), and that is rounded at its own size each time.
+    values come (Welford's algorithm), and that is rounded at its own size each time. `factor`
+    multiplies what all this allows, for hardware of less than IEEE's precision.
     """
 
     dtype: str
@@ -36,6 +37,7 @@ class Arithmetic:
     order: Order
     statistics_dtype: str = ""
     moving_mean: bool = False
+    factor: float = 1.0
 
     @classmethod
     def plain(

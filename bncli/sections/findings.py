@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bncli.model import ChannelStats, Closeness
     from bncli.report import Finding, Table, Value
     from bncli.verify.batch_norm_pass import BatchNormPass
+    from bncli.verify.closeness import GivenTolerance
 
 
 EXPLAINED = "rounding explains it: the tolerance that follows from the arithmetic is kept"
@@ -92,11 +93,11 @@ def compared_with(
     compared: list[Closeness],
     done: BatchNormPass,
     findings: list[Finding],
-    tolerance: tuple[float, float] | None = None,
+    tolerance: GivenTolerance = None,
 ) -> ComparedSection:
     """What a comparison of `done`, which has these `findings`, with a backend's pass shows.
 
-    `tolerance` is (rtol, atol) where the user gave them.
+    `tolerance` is what the user allows in place of what follows from the arithmetic.
     """
     from bncli.sections.tables import differences_answer, differences_table
 
@@ -105,11 +106,7 @@ def compared_with(
     return ComparedSection(
         differences_table(compared, name),
         own,
-        {
-            "backend": backend.name,
-            "backend_version": backend.version(),
-            **given_tolerance(tolerance),
-        },
+        backend_facts(backend, tolerance),
         {"": [item.quantity for item in compared]},
         agreement(compared, name, [*findings, *own], tolerance),
         differences_answer(compared, name),
@@ -117,30 +114,56 @@ def compared_with(
 
 
 def full_name(backend: Backend) -> str:
-    """A backend as people name it, "torch 2.13.0": its version without the build, such as +cpu."""
+    """A backend as people name it, "torch 2.13.0": its version without the build, such as +cpu.
+
+    A user's class or function is called by its name.
+    """
+    from bncli.backends.interface import IsUsers
+
+    if isinstance(backend, IsUsers):
+        return backend.called
     return f"{backend.name} {backend.version().partition('+')[0]}"
 
 
-def given_tolerance(tolerance: tuple[float, float] | None) -> dict[str, Value]:
-    """The facts on a tolerance of the user's own; none where it was not given."""
-    return {} if tolerance is None else dict(zip(("rtol", "atol"), tolerance, strict=True))
+def short_name(backend: Backend) -> str:
+    """A backend's name alone, as the head of a column."""
+    from bncli.backends.interface import IsUsers
+
+    return backend.called if isinstance(backend, IsUsers) else backend.name
+
+
+def backend_facts(backend: Backend, tolerance: GivenTolerance) -> dict[str, Value]:
+    """The facts on what a result was compared with, and on a tolerance of the user's own."""
+    facts: dict[str, Value] = {"backend": backend.name, "backend_version": backend.version()}
+    if isinstance(tolerance, tuple):
+        facts |= dict(zip(("rtol", "atol"), tolerance, strict=True))
+    elif tolerance is not None:
+        facts["tolerance_factor"] = tolerance
+    return facts
+
+
+def tolerance_said(tolerance: GivenTolerance) -> str:
+    """A tolerance of the user's own, as a sentence names it; "" where there is none."""
+    if isinstance(tolerance, tuple):
+        return "rtol {:g}, atol {:g}".format(*tolerance)
+    return "" if tolerance is None else f"{tolerance:g} times the tolerance"
 
 
 def agreement(
     compared: Sequence[Closeness],
     name: str,
     findings: Sequence[Finding],
-    tolerance: tuple[float, float] | None = None,
+    tolerance: GivenTolerance = None,
 ) -> str:
     """The verdict on a comparison; it says that NaN agrees where `findings` report any.
 
-    `tolerance` is (rtol, atol) where the user gave them.
+    `tolerance` is what the user allows in place of what follows from the arithmetic.
     """
     if not compared:
         return f"nothing was compared: {name} has none of the quantities"
     failed = [item for item in compared if not item.passed]
     total = len(compared)
-    within = "" if tolerance is None else " at rtol {:g}, atol {:g}".format(*tolerance)
+    within = f" at {tolerance_said(tolerance)}" if tolerance is not None else ""
     if failed:
         names = listed([item.quantity for item in failed])
         return closing(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bncli.dtypes import DTYPES
 from bncli.light import dataclass, np
@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from bncli.model import FloatArray
 
 
+GivenTolerance: TypeAlias = "tuple[float, float] | float | None"
+"""What a user allows: (rtol, atol) for all quantities, or a factor on what follows from the
+arithmetic, or None for that alone.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """|actual - expected| <= atol + rtol * |expected|, both of shape (num_features,), float64."""
 
     rtol: FloatArray
     atol: FloatArray
+
+    def times(self, factor: float) -> Tolerance:
+        """The same, `factor` times as wide."""
+        return self if factor == 1 else Tolerance(factor * self.rtol, factor * self.atol)
 
 
 ASSERT_CLOSE = {

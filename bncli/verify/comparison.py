@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bncli.batchnorm import GradientSums
     from bncli.model import Closeness, FloatArray
     from bncli.verify.batch_norm_pass import BatchNormPass
-    from bncli.verify.closeness import Tolerance
+    from bncli.verify.closeness import GivenTolerance, Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,15 @@ def compare_pass(
     *,
     seed: int = 0,
     grad_output: NDArray[Any] | None = None,
-    tolerance: tuple[float, float] | None = None,
+    tolerance: GivenTolerance = None,
 ) -> tuple[list[Closeness], BackendRun]:
     """Run `backend` on `x` and compare every quantity that exists in this mode.
 
     `x` holds the input's values (bfloat16 as float32) in the user's axes. The upstream gradient
     is `grad_output`, of the same shape and dtype, or standard normal noise from `seed`.
-    `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic;
-    what fails the former and not the latter is `explained`. NaN is close to NaN: a finding of its
-    own speaks of what is not finite.
+    `tolerance` is (rtol, atol) for all, or None for the tolerances that follow from the arithmetic,
+    or a factor on these; what fails the first and not the second is `explained`. NaN is
+    close to NaN: a finding of its own speaks of what is not finite.
     """
     found = compare_channels(
         done, x, backend, seed=seed, grad_output=grad_output, tolerance=tolerance, path=Path()
@@ -66,7 +66,7 @@ def compare_channels(
     backend: Backend,
     *,
     seed: int,
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
     path: Path,
     grad_output: NDArray[Any] | None = None,
 ) -> Compared:
@@ -80,6 +80,9 @@ def compare_channels(
         threads=path.threads,
     )
     run = backend.run(call)
+    if isinstance(tolerance, float):
+        run = replace(run, arithmetic=replace(run.arithmetic, factor=tolerance))
+        tolerance = None
     comparison = _Comparison(done, x, grad_output, run)
     found = comparison.quantities(tolerance)
     if tolerance is not None and not all(item.whole.passed for item in found):

@@ -59,8 +59,9 @@ def norm_tolerances(arithmetic: Arithmetic, statistics: NormStatistics) -> dict[
         np.nan_to_num(values, nan=0.0, posinf=np.inf)
         for values in (mean_error, invstd_error, rtol, atol)
     )
-    return {
+    bounds = {
         "mean": Tolerance(np.zeros_like(mean_error), mean_error),
         "invstd": Tolerance(invstd_error, np.full_like(invstd_error, tiniest)),
         "output": Tolerance(rtol, atol),
     }
+    return {name: bound.times(arithmetic.factor) for name, bound in bounds.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import NORM_QUANTITIES, NormCall, NormRun, RunsNorms
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from bncli.model import ChannelStats, Closeness
     from bncli.norms import Norm, NormStatistics
+    from bncli.verify.closeness import GivenTolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,13 @@ def compare_norms(
     dtype: str,
     stats: ChannelStats,
     backend: RunsNorms,
-    tolerance: tuple[float, float] | None = None,
+    tolerance: GivenTolerance = None,
 ) -> NormsComparison:
     """Run `backend` on `x` for each norm that is not refused, and compare what it gives.
 
     `x` holds values of `dtype` (bfloat16 as float32) in the user's axes, and `stats` are those of
-    its channels. `tolerance` is (rtol, atol) for all, or None for what follows from the arithmetic.
+    its channels. `tolerance` is (rtol, atol) for all, or None for what follows from the arithmetic,
+    or a factor on that.
     """
     compared: list[Closeness] = []
     missing = []
@@ -57,6 +60,8 @@ def compare_norms(
         if run.affine_shape is None:
             missing.append(norm.name)
             continue
+        if isinstance(tolerance, float):
+            run = replace(run, arithmetic=replace(run.arithmetic, factor=tolerance))
         if norm.name == BATCH:
             exact = of_channels(norm, stats)
             allowed = _batch_bounds(exact, x, stats, run)
@@ -64,7 +69,7 @@ def compare_norms(
             exact = norm_statistics(norm, x)
             allowed = norm_tolerances(run.arithmetic, exact)
         found = _differences(exact, x, run, allowed)
-        if tolerance is not None:
+        if isinstance(tolerance, tuple):
             rtol, atol = (np.full(norm.kept, bound) for bound in tolerance)
             chosen = dict.fromkeys(NORM_QUANTITIES, Tolerance(rtol, atol))
             both = zip(_differences(exact, x, run, chosen), found, strict=True)

@@ -93,6 +93,11 @@ def derived(table: BatchTable, first: RunningStats, new: float | None, steps: in
         )
 
 
+def widened(allowed: Allowed, factor: float) -> Allowed:
+    """The same tolerances, `factor` times as wide."""
+    return Allowed(allowed.mean.times(factor), allowed.var.times(factor))
+
+
 def exactly(num_features: int) -> Allowed:
     """No tolerance at all."""
     none = _absolute(np.zeros(num_features))

@@ -242,7 +242,7 @@ class Tolerances:
         return Tolerance(
             np.nan_to_num(np.broadcast_to(np.asarray(rtol, np.float64), shape), posinf=np.inf),
             np.nan_to_num(np.broadcast_to(np.asarray(atol, np.float64), shape), posinf=np.inf),
-        )
+        ).times(self.arithmetic.factor)
 
 
 def _mean_error(

@@ -7,30 +7,41 @@ import math
 import pytest
 
 from bncli.arguments.flags import AgainstFlags, ReadingFlags
-from bncli.backends import BackendName
 from bncli.errors import UsageError
 
 
 def test_a_tolerance_comes_whole_or_not_at_all():
     assert AgainstFlags().tolerance is None
-    assert AgainstFlags(BackendName.TORCH, 0.0, 1e-3).tolerance == (0.0, 1e-3)
-    assert AgainstFlags(rtol=0.0, atol=1e-3).pair(compared=True) == (0.0, 1e-3)
+    assert AgainstFlags("torch", 0.0, 1e-3).tolerance == (0.0, 1e-3)
+    assert AgainstFlags(rtol=0.0, atol=1e-3).allowed(compared=True) == (0.0, 1e-3)
     for pair in ((1e-3, None), (None, 0.0)):
         with pytest.raises(UsageError, match="--rtol and --atol go together"):
-            AgainstFlags(None, *pair).pair(compared=True)
+            AgainstFlags(None, *pair).allowed(compared=True)
     for pair, flag in (
         ((-1.0, 0.0), "--rtol"),
         ((0.0, math.nan), "--atol"),
         ((0.0, -1e-9), "--atol"),
     ):
         with pytest.raises(UsageError, match=f"^{flag} .*: a tolerance must be 0 or more"):
-            AgainstFlags(None, *pair).pair(compared=True)
+            AgainstFlags(None, *pair).allowed(compared=True)
 
 
 def test_a_tolerance_without_a_comparison_is_refused():
     with pytest.raises(UsageError, match="are for a comparison: add --against torch"):
         _ = AgainstFlags(rtol=0.0, atol=1e-3).tolerance
-    assert AgainstFlags().pair(compared=False) is None
+    assert AgainstFlags().allowed(compared=False) is None
+
+
+def test_a_factor_widens_what_follows_from_the_arithmetic():
+    assert AgainstFlags("torch", tolerance_factor=4).tolerance == 4.0
+    assert AgainstFlags(tolerance_factor=1.0).allowed(compared=True) == 1.0
+    for factor in (0.5, -3.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match=r"^--tolerance-factor .*: it must be a number from 1"):
+            _ = AgainstFlags("torch", tolerance_factor=factor).tolerance
+    with pytest.raises(UsageError, match="which --rtol and --atol replace; give one or the other"):
+        _ = AgainstFlags("torch", 1e-3, 1e-3, 2.0).tolerance
+    with pytest.raises(UsageError, match="is for a comparison: add --against torch"):
+        _ = AgainstFlags(tolerance_factor=2.0).tolerance
 
 
 def test_an_input_is_named_or_typed(save):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bncli.norms import Norm
     from bncli.report import Finding, Table, Value
     from bncli.sections.findings import ComparedSection
+    from bncli.verify.closeness import GivenTolerance
 
 
 def compare_norms(
@@ -145,7 +146,7 @@ def _compared(
     norms: Sequence[Norm],
     given: Input,
     stats: ChannelStats,
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
     findings: list[Finding],
 ) -> ComparedSection:
     """Every norm beside the backend's; `findings` are the batch's own."""
@@ -155,8 +156,8 @@ def _compared(
     from bncli.sections.findings import (
         ComparedSection,
         agreement,
+        backend_facts,
         full_name,
-        given_tolerance,
     )
     from bncli.sections.tables import differences_answer, differences_table
     from bncli.verify.norms import compare_norms as compare
@@ -182,11 +183,7 @@ def _compared(
     return ComparedSection(
         differences_table(compared, name, note),
         own,
-        {
-            "backend": library.name,
-            "backend_version": library.version(),
-            **given_tolerance(tolerance),
-        },
+        backend_facts(library, tolerance),
         {"": [item.quantity for item in compared]},
         agreement(compared, name, findings, tolerance),
         differences_answer(compared, name, axis_of),

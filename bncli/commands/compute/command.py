@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bncli.sections.findings import ComparedSection
     from bncli.sections.judged_pass import JudgedPass
     from bncli.verify.batch_norm_pass import BatchNormPass
+    from bncli.verify.closeness import GivenTolerance
 
 
 def compute(
@@ -252,7 +253,7 @@ def _compared(
     judged: JudgedPass,
     given: Input,
     seed: int,
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
 ) -> ComparedSection:
     """Every quantity of the pass beside the backend's; `seed` draws the upstream gradient."""
     from bncli.sections.findings import compared_with

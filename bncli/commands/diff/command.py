@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from bncli.arguments import options
 from bncli.arguments.flags import AgainstFlags, EitherModeFlags, InputFlags
 from bncli.arguments.options import argument, option
-from bncli.backends import BackendName
 from bncli.light import dataclass
 from bncli.report import Report
 
 if TYPE_CHECKING:
     from bncli.report import Value
     from bncli.verify.batch_norm_pass import Path
+    from bncli.verify.closeness import GivenTolerance
 
 
 DEFAULT_TOLERANCE = (
@@ -27,12 +27,8 @@ class DiffedFlags(AgainstFlags):
     """What INPUT is compared with; the tolerances are for two stored tensors too."""
 
     against: Annotated[
-        BackendName | None,
-        option(
-            "The implementation to compare with.",
-            options.COMPARISON,
-            default=BackendName.TORCH.value,
-        ),
+        str | None,
+        options.against_option("The implementation to compare with", options.TORCH),
     ] = None
     rtol: Annotated[
         float | None, options.tolerance_option("Relative", "--atol", DEFAULT_TOLERANCE)
@@ -42,9 +38,9 @@ class DiffedFlags(AgainstFlags):
     ] = None
 
     @property
-    def tolerance(self) -> tuple[float, float] | None:
-        """(rtol, atol), or None for the tolerance that follows; raises as `AgainstFlags`."""
-        return self.pair(compared=True)
+    def tolerance(self) -> GivenTolerance:
+        """What the user allows, None for the tolerance that follows; raises as `AgainstFlags`."""
+        return self.allowed(compared=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +128,7 @@ def diff(
                     "--track-running-stats", "--no-track-running-stats", layer.track_running_stats
                 ),
                 "--against": comparison.against,
+                "--tolerance-factor": comparison.tolerance_factor,
                 "--seed": seed,
                 "--device": path.device,
                 "--memory-format": path.memory_format,
@@ -143,13 +140,14 @@ def diff(
         if given_input is None:
             known.refuse_any("a comparison of two stored tensors without --input")
         axis, _ = reading.axis_of(layer.state)
-        stored = StoredFlags(axis, reading.channel, tolerance, equal_nan, given_input, known)
+        fixed = tolerance if isinstance(tolerance, tuple) else None
+        stored = StoredFlags(axis, reading.channel, fixed, equal_nan, given_input, known)
         return diff_stored((tensors[0], tensors[1]), stored)
     if given_input is not None:
         raise UsageError("--input is for ACTUAL and EXPECTED; diff INPUT has its input.")
     chosen = RunFlags(
         reading,
-        comparison.against or BackendName.TORCH,
+        comparison.against or options.TORCH,
         tolerance,
         seed or 0,
         path.chosen(),

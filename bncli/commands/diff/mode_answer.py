@@ -11,7 +11,7 @@ from bncli.light import dataclass
 from bncli.report import ANSWER_ROWS, Column, Table
 from bncli.rulebook.comparison import ALLOW_MORE, DIFFERS
 from bncli.sections.answer import closest, counted, listed, share
-from bncli.sections.findings import EXPLAINED, closing, nan_note
+from bncli.sections.findings import EXPLAINED, closing, nan_note, tolerance_said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bncli.commands.diff.mode_tables import ModeResult
     from bncli.model import Closeness
     from bncli.report import Finding
+    from bncli.verify.closeness import GivenTolerance
 
 FAR = 1 / 3
 """The share of the largest use of a tolerance below which a quantity is counted, and not shown."""
@@ -144,7 +145,7 @@ def verdict(
     results: Sequence[ModeResult],
     name: str,
     findings: Sequence[Finding],
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
 ) -> str:
     """Whether the two agree, and what their differences are where that is proven.
 
@@ -157,8 +158,9 @@ def verdict(
     if failed:
         several = len(results) > 1
         names = [f"{one.item.quantity}{f' ({one.mode})' * several}" for one in failed]
-        said = f"{name} differs in {len(failed)} of {total} quantities: {listed(names, 2)}"
-        if tolerance is not None and rounding == IS_ROUNDING:
+        within = f" at {tolerance_said(tolerance)}" if isinstance(tolerance, float) else ""
+        said = f"{name} differs in {len(failed)} of {total} quantities{within}: {listed(names, 2)}"
+        if isinstance(tolerance, tuple) and rounding == IS_ROUNDING:
             rtol, atol = tolerance
             return closing(said, f"{rounding}, which rtol {rtol:g} and atol {atol:g} do not allow")
         return closing(said, EXPLAINED if all(one.item.explained for one in failed) else "")

@@ -30,10 +30,12 @@ from bncli.light import dataclass
 from bncli.report import Column, Report
 from bncli.sections.answer import counted, scope_of
 from bncli.sections.findings import (
+    backend_facts,
     backend_findings,
     full_name,
-    given_tolerance,
     pass_findings,
+    short_name,
+    tolerance_said,
 )
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
     from bncli.arguments.flags import EitherModeFlags, InputFlags
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
-    from bncli.backends import BackendName
     from bncli.backends.interface import Backend
     from bncli.model import ChannelStats
     from bncli.report import Finding, Table, Value
     from bncli.verify.batch_norm_pass import Path
+    from bncli.verify.closeness import GivenTolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class RunFlags:
     """What the user chose beside the layer."""
 
     reading: InputFlags
-    against: BackendName
-    tolerance: tuple[float, float] | None
+    against: str
+    tolerance: GivenTolerance
     seed: int
     path: Path
     per_quantity: bool
@@ -67,7 +69,7 @@ class RunFlags:
 
 def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Report:
     """The report on one input, which is named or typed."""
-    from bncli.backends import installed
+    from bncli.arguments.against import backend_named
 
     given = chosen.reading.open(specs, flags.state)
     shown = parse_channels(chosen.reading.channel, given.num_features)
@@ -85,7 +87,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
     tensor = given.tensors[0]
     for layer in layers:
         check_count(given, layer)
-    library = installed(chosen.against)
+    library = backend_named(chosen.against)
     _check_path(library, chosen.path)
     (stats,) = given.statistics(threads=chosen.threads)
     x = given.values(tensor)
@@ -132,14 +134,12 @@ def _facts(
         "training": None if len(results) > 1 else first.layer.settings.training,
         "modes": [result.mode for result in results],
         "skipped": skipped,
-        "backend": library.name,
-        "backend_version": library.version(),
         "device": chosen.path.device if minds_path else None,
         "memory_format": chosen.path.memory_format,
         "torch_threads": first.compared.run.threads if minds_path else None,
         "seed": chosen.seed,
         "equal_nan": True,
-        **given_tolerance(chosen.tolerance),
+        **backend_facts(library, chosen.tolerance),
     }
 
 
@@ -153,7 +153,7 @@ def _tables(
     ]
     if any(result.budget for result in results):
         repeated = isinstance(library, IsRepeated)
-        tables.append(budget_table(results, library.name, repeated=repeated))
+        tables.append(budget_table(results, short_name(library), repeated=repeated))
     if per_quantity:
         tables.append(per_quantity_table(results, shown))
     return {table.key: table for table in tables}
@@ -163,8 +163,8 @@ def _answer(
     results: list[ModeResult], tables: dict[str, Table], library: Backend, chosen: RunFlags
 ) -> tuple[Table, ...]:
     """The quantities that matter, and what flags ask for."""
-    answer = [quantities_answer(results, library.name)]
-    sides = "bncli", library.name
+    answer = [quantities_answer(results, short_name(library))]
+    sides = "bncli", short_name(library)
     mode = (MODE_COLUMN,) if len(results) > 1 else ()
     if chosen.reading.channel is not None:
         named = (*mode, *Column.plain("channel", "quantity"))
@@ -202,8 +202,7 @@ def _subject(
         parts += [chosen.path.memory_format] if chosen.path.memory_format else []
         parts.append(counted(threads, "thread"))
     if chosen.tolerance is not None:
-        rtol, atol = chosen.tolerance
-        parts.append(f"rtol {rtol:g}, atol {atol:g}")
+        parts.append(tolerance_said(chosen.tolerance))
     if skipped:
         parts.append(f"no {skipped}")
     return subject_line(given, layers[0], ""), ", ".join(parts)
@@ -258,7 +257,7 @@ def _findings(
     x: NDArray[Any],
     results: list[ModeResult],
     library: Backend,
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
     *,
     named: bool,
 ) -> list[Finding]:
@@ -278,7 +277,7 @@ def _findings(
         more = {item.whole.quantity: channels_sentence(item) for item in result.compared.quantities}
         output = next(item for item in wholes if item.quantity == "output")
         if not output.passed:
-            made = _identified(given, x, result, library.name)
+            made = _identified(given, x, result, short_name(library))
             more["output"] = " ".join(filter(None, (more["output"], made)))
         differing = backend_findings(wholes, name, done.norm, given.dtype, own, more=more)
         differing = [
@@ -296,7 +295,7 @@ def _findings(
             ]
         for finding in (*own, *differing):
             found.setdefault((finding.code, finding.subject, finding.message), finding)
-    rounding = tolerance is not None and rounding_sentence(results) == IS_ROUNDING
+    rounding = isinstance(tolerance, tuple) and rounding_sentence(results) == IS_ROUNDING
     return worst_findings_first(list(found.values()), name, rounding=rounding)
 
 

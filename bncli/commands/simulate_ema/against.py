@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from bncli.backends import BackendName, installed
+from bncli.arguments.against import backend_named
 from bncli.backends.interface import Averages, IsRepeated, SteppingCall, StepsModule
 from bncli.commands.simulate_ema.batches import values_of
 from bncli.errors import UsageError
@@ -13,9 +13,16 @@ from bncli.light import dataclass
 from bncli.rulebook.comparison import comparison_findings
 from bncli.running_stats.simulation import Walk
 from bncli.sections.answer import closest, counted, listed
-from bncli.sections.findings import ComparedSection, full_name
+from bncli.sections.findings import ComparedSection, backend_facts, full_name
 from bncli.sections.tables import differences_answer, differences_table
-from bncli.verify.stepping import Allowed, compare_average, compare_steps, derived, exactly
+from bncli.verify.stepping import (
+    Allowed,
+    compare_average,
+    compare_steps,
+    derived,
+    exactly,
+    widened,
+)
 from bncli.verify.tolerance import fixed
 
 if TYPE_CHECKING:
@@ -27,14 +34,15 @@ if TYPE_CHECKING:
     from bncli.running_stats.batch_table import BatchTable
     from bncli.running_stats.conventions import Convention
     from bncli.running_stats.simulation import Course
+    from bncli.verify.closeness import GivenTolerance
 
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """What a simulation is compared with; `tolerance` is the user's (rtol, atol), if any."""
+    """What a simulation is compared with; `tolerance` is what the user allows, if anything."""
 
-    backend: BackendName
-    tolerance: tuple[float, float] | None
+    backend: str
+    tolerance: GivenTolerance
     threads: int
 
     @classmethod
@@ -62,7 +70,7 @@ class Against:
 
     def _library(self) -> StepsModule:
         """The backend, its library at hand; raises as `check`."""
-        library = installed(self.backend)
+        library = backend_named(self.backend)
         if not isinstance(library, StepsModule):
             raise UsageError(
                 f"--against {library.name}: it has no module that can be stepped through batches; "
@@ -89,9 +97,12 @@ class Against:
             freeze_after=course.freeze_after,
             threads=self.threads,
         )
-        if self.tolerance is not None:
+        if isinstance(self.tolerance, tuple):
             same = fixed(*self.tolerance, table.num_features)
             allowed = Allowed(same, same)
+        elif isinstance(self.tolerance, float):
+            allowed = derived(table, walk.first, course.momentum, course.steps)
+            allowed = widened(allowed, self.tolerance)
         elif table.dtype != "float64" and isinstance(library, IsRepeated) and library.repeats():
             allowed = exactly(table.num_features)
         else:
@@ -105,7 +116,7 @@ class Against:
         return ComparedSection(
             differences_table(compared, name),
             comparison_findings(compared, name),
-            {"backend": library.name, "backend_version": library.version()},
+            backend_facts(library, self.tolerance),
             {"": [item.quantity for item in compared]},
             _verdict(name, compared, source.steps),
             differences_answer(compared, name, "step"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bncli.report import Finding, Value
     from bncli.sections.findings import ComparedSection
     from bncli.verify.batch_norm_pass import BatchNormPass
+    from bncli.verify.closeness import GivenTolerance
 
 TRACE = "Trace"
 
@@ -214,7 +215,7 @@ def _compare(
     given: Input,
     upstream: NDArray[Any],
     chosen: Chosen,
-    tolerance: tuple[float, float] | None,
+    tolerance: GivenTolerance,
     findings: list[Finding],
 ) -> tuple[ComparedSection, BackendSide]:
     """The comparison of the pass with the backend's, and the backend's value of each step.

@@ -87,6 +87,7 @@ class BackendSide:
         """Ask `backend` for the steps of the channels `shown`."""
         from bncli.backends.interface import GivesSteps
         from bncli.model import RunningStats
+        from bncli.sections.findings import short_name
         from bncli.verify.batch_norm_pass import backend_call
 
         axis = done.channel_axis
@@ -107,7 +108,7 @@ class BackendSide:
             running=running,
         )
         steps = backend.steps(call) if isinstance(backend, GivesSteps) else {}
-        return cls(backend.name, run.quantities, steps, shown, axis, run.threads)
+        return cls(short_name(backend), run.quantities, steps, shown, axis, run.threads)
 
     def value(
         self, quantity: str, channel: int, index: tuple[int, ...] | None
