@@ -13,7 +13,7 @@ from bncli.commands.compute.histograms import Bins, count_values
 from bncli.light import np
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
 from bncli.sections.answer import counted
-from bncli.sections.channels import troubles, worst_first
+from bncli.sections.channels import troubles
 from bncli.sections.tables import output_statistics
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ MOST_CHANNELS = 200
 
 REACH = 4.0
 """How far a histogram reaches to either side of 0, in standard deviations, where that is enough."""
+
+FARTHEST = 40.0
+"""How far it reaches at most in a channel whose mean and standard deviation are not known."""
 
 CURVE = 81
 """Points of the standard normal's curve."""
@@ -83,7 +86,8 @@ def _histograms(
     output = _x_hat_statistics(done)
     channels = _chosen(shown, trouble, output)
     bins = [
-        _bins(*(float(output[name][channel]) for name in ("mean", "std"))) for channel in channels
+        _bins(*(float(output[name][channel]) for name in ("mean", "std", "min", "max")))
+        for channel in channels
     ]
     unchanged()
     found = count_values(given, done.norm, done.stats, channels, bins)
@@ -123,30 +127,36 @@ def _chosen(
     trouble: Mapping[int, Sequence[Finding]],
     output: Mapping[str, FloatArray],
 ) -> list[int]:
-    """The channels drawn: those with findings, then those farthest from the standard normal.
+    """The channels drawn: the worst findings first, then what is farthest from a standard normal.
 
-    That is by their mean and standard deviation, and where these are alike by the largest value.
+    That is by mean and standard deviation, and where these are alike by the largest value.
     """
-    ordered = worst_first(shown, trouble)
-    sick = min(len(trouble), len(ordered))
-    while sick and int(ordered[sick - 1]) not in trouble:  # a finding may be of one not shown
-        sick -= 1
-    rest = ordered[sick:]
+    channels = np.array(shown, np.int64)
+    rank = np.zeros(len(output["mean"]))
+    for channel, findings in trouble.items():
+        if channel < len(rank):
+            rank[channel] = 1 + max(each.severity.rank for each in findings)
     with np.errstate(divide="ignore", invalid="ignore"):
-        off = np.hypot(output["mean"][rest], np.log(output["std"][rest])).round(3)
-        reach = np.fmax(np.abs(output["min"][rest]), np.abs(output["max"][rest]))
-    worst = np.lexsort((-np.nan_to_num(reach), -np.nan_to_num(off, posinf=np.inf)))
-    return [*ordered[:sick].tolist(), *rest[worst].tolist()][:MOST_PANELS]
+        off = np.hypot(output["mean"][channels], np.log(output["std"][channels])).round(3)
+        reach = np.fmax(np.abs(output["min"][channels]), np.abs(output["max"][channels]))
+    off, reach = (np.nan_to_num(each, posinf=np.inf) for each in (off, reach))
+    worst = np.lexsort((-reach, -off, -rank[channels]))[:MOST_PANELS]
+    return [*map(int, channels[worst])]
 
 
-def _bins(mean: float, std: float) -> Bins:
-    """From -REACH to REACH, and farther where the values are not where a standard normal's are."""
-    near = abs(mean) <= 0.5 and std <= 1.25
-    if near or not (math.isfinite(mean) and math.isfinite(std)):
+def _bins(mean: float, std: float, least: float, greatest: float) -> Bins:
+    """From -REACH to REACH, and farther where the values are not where a standard normal's are.
+
+    The ends of the values count where mean and standard deviation are not known.
+    """
+    low, high = mean - REACH * std, mean + REACH * std
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = max(least, -FARTHEST), min(greatest, FARTHEST)
+    elif abs(mean) <= 0.5 and std <= 1.25:
         return Bins(-REACH, REACH)
-    return Bins(
-        min(-REACH, math.floor(mean - REACH * std)), max(REACH, math.ceil(mean + REACH * std))
-    )
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Bins(-REACH, REACH)
+    return Bins(min(-REACH, math.floor(low)), max(REACH, math.ceil(high)))
 
 
 def _normal() -> tuple[list[float], list[float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Hypotheses that are drawn."""
-
-WIDTH, LINES = 44, 2
-"""Characters of a line of a hypothesis beside its point, and how many lines it may have."""
 
 
 def residual_pictures(
@@ -36,26 +32,16 @@ def residual_pictures(
     ][:MOST]
     if not known:
         return ()
-    places = range(len(known) - 1, -1, -1)  # the best at the top
     series = []
     for label, explains in (("explains it", True), ("does not", False)):
-        own = [
-            (off, place)
-            for (off, fits, _), place in zip(known, places, strict=True)
-            if fits is explains
-        ]
+        own = [(off, place) for place, (off, fits, _) in enumerate(known) if fits is explains]
         if own:
             x, y = zip(*own, strict=True)
             series.append(Series(label, Kind.POINTS, x, y))
-    names = [_wrapped(said) for _, _, said in reversed(known)]
+    names = [said for _, _, said in known]
     panel = Panel("", Axis("largest difference", log=True), Axis("", names=names), tuple(series))
     text = _said(known, what, tried)
     return (Picture("residuals", "How far off each hypothesis is", (panel,), text),)
-
-
-def _wrapped(words: str) -> str:
-    """The words in a line or two, cut where they are long."""
-    return "\n".join(wrap(words, WIDTH, max_lines=LINES, placeholder="…"))
 
 
 def _said(known: list[tuple[float, bool, str]], what: str, tried: int) -> str:

@@ -239,7 +239,7 @@ class ShownFlags:
     plot: Annotated[
         str | None,
         option(
-            "Draw the charts in a .png or .svg file (needs matplotlib).",
+            "Draw the pictures of an HTML report in a .png or .svg file (needs matplotlib).",
             options.OUTPUT,
             metavar="FILE",
         ),

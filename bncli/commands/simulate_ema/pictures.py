@@ -148,9 +148,9 @@ def _picture(quantity: _Quantity, courses: list[_Course], at: IntArray, left_out
         title += f", of channel {courses[0].channel}"
     total = int(courses[0].run.trajectory.steps[-1])
     seen = (
-        f"Each dot is one of the batches' {quantity.of_batches}, the line is {name} after the "
-        f"step, and the shaded band reaches {WIDTH} standard errors to either side of the "
-        f"{quantity.what} of all batches' values pooled."
+        f"The points are the batches' {quantity.of_batches}, the line is {name} after each step, "
+        f"and the shaded band is the {quantity.what} of all batches' values pooled, plus and minus "
+        f"{WIDTH} standard errors."
     )
     thinned = ""
     if len(at) < total:
@@ -170,20 +170,18 @@ def _panel(quantity: _Quantity, course: _Course, at: IntArray) -> Panel:
     trajectory = course.run.trajectory
     steps = trajectory.steps[at].tolist()
     value = float(quantity.population[course.channel])
-    error = _error(quantity, course)
-    series = []
-    if error > 0 and math.isfinite(value):
-        band = WIDTH * error
-        ends = [steps[0], steps[-1]]
-        label = f"± {WIDTH} standard errors"
-        series.append(Series(label, Kind.BAND, ends, [value - band] * 2, [value + band] * 2))
-    batches = quantity.batches[trajectory.batches[at], course.channel]
     running = getattr(trajectory, quantity.name)[at, course.place]
-    series += [
-        Series("batches", Kind.POINTS, steps, batches.tolist()),
-        Series("population", Kind.LEVEL, (), [value]),
+    batches = quantity.batches[trajectory.batches[at], course.channel]
+    series = [
         Series(quantity.name, Kind.LINE, steps, running.tolist()),
+        Series("population", Kind.LEVEL, (), [value]),
+        Series("batches", Kind.POINTS, steps, batches.tolist()),
     ]
+    band = WIDTH * _error(quantity, course)
+    if band > 0 and math.isfinite(value):
+        ends = [steps[0], steps[-1]]
+        label = f"population ± {WIDTH} standard errors"
+        series.append(Series(label, Kind.BAND, ends, [value - band] * 2, [value + band] * 2))
     return Panel(course.name, STEP, Axis(quantity.name), tuple(series))
 
 

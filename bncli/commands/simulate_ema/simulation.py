@@ -108,11 +108,11 @@ class Simulation:
             tables.append(compared.table)
             findings += compared.findings
             facts |= compared.facts
-        drawn = charts(runs, table, scatter, channels)
+        pictures = self._pictures(runs, table, scatter, channels)
         if plot is not None:
-            from bncli.renderers.drawing.plot import draw, picture_of
+            from bncli.renderers.drawing.plot import draw
 
-            draw(plot, [picture_of(chart, "step") for chart in drawn])
+            draw(plot, pictures())
             facts["plot"] = plot
         features = counted(source.given.num_features, "channel")
         about = tuple(map(about_spec, source.flags.inputs)) or (("", source.label),)
@@ -121,8 +121,8 @@ class Simulation:
             facts=facts,
             tables=tuple(tables),
             findings=tuple(findings),
-            charts=drawn,
-            pictures=self._pictures(runs, table, scatter, channels),
+            charts=charts(runs, table, scatter, channels),
+            pictures=pictures,
             verdict=compared.verdict if compared else said,
             subject=subject(source, self.rows, table.count, self.dtype),
             answer=(*answers, *(compared.answer if compared else ())),

@@ -121,6 +121,25 @@ def test_channels_with_findings_come_first_and_then_the_worst(reported, save):
     assert sorted(panel.title for panel in few.panels) == ["channel 3", "channel 4"]
 
 
+def test_the_worst_of_the_channels_with_findings_come_first(reported, save):
+    """In evaluation all are far from their statistics; one has a NaN, which is an error."""
+    x = random(100, 15)
+    x[:, 11] += 30
+    x[2, 4] = np.nan
+    save("m.npy", np.zeros(15))
+    save("v.npy", np.ones(15))
+    files = ("--running-mean=m.npy", "--running-var=v.npy")
+    picture = drawn(reported("compute", save("x.npy", x), "--eval", *files))["normalised"]
+    first, second, *_ = picture.panels
+    assert first.title.startswith("channel 4 (BN")
+    assert second.title.startswith("channel 11 (BN")
+    bars = series(first)["values"]
+    y = np.delete(x[:, 4], 2) / np.sqrt(1 + 1e-5)
+    ends = min(-4, np.floor(y.min())), max(4, np.ceil(y.max()))
+    width = (ends[1] - ends[0]) / 32
+    np.testing.assert_allclose(bars.y, np.histogram(y, 32, ends)[0] / 99 / width)
+
+
 def test_a_channel_without_numbers_has_no_panel(reported, save):
     x = random(50, 3)
     x[4, 1] = np.nan

@@ -11,6 +11,7 @@ import pytest
 from bncli.pictures import Kind, pictures_of
 from tests.commands.samples import random
 
+BAND = "population ± 2 standard errors"
 EXACT = ("--buffer-dtype", "float64")
 
 
@@ -59,7 +60,7 @@ def test_a_panel_has_the_recursion_the_batches_and_the_population(reported, x):
         np.testing.assert_allclose(found["batches"].y, batches, rtol=1e-12)
         np.testing.assert_allclose(found[name].y, running, rtol=1e-12)
         assert found["population"].y == pytest.approx([population])
-        band = found["± 2 standard errors"]
+        band = found[BAND]
         assert (band.kind, [*band.x]) == (Kind.BAND, [1, 50])
         assert np.add(band.y, band.upper) / 2 == pytest.approx([population] * 2)
         if error is not None:
@@ -77,7 +78,7 @@ def test_the_band_of_running_var_is_that_of_the_table(reported, x):
     for name, error in (("running_mean", "se_mean"), ("running_var", "se_var")):
         for panel in drawn(report)[name].panels:
             row = rows[int(panel.title.removeprefix("channel "))]
-            band = series(panel)["± 2 standard errors"]
+            band = series(panel)[BAND]
             assert (band.upper[0] - band.y[0]) / 4 == pytest.approx(row[error])
 
 
@@ -172,3 +173,13 @@ def test_odd_batches(reported, save, how):
 
 def test_one_step_shows_nothing(reported, save):
     assert pictures_of(reported("simulate-ema", save("x.npy", random(8, 3)))) == ()
+
+
+def test_a_plot_is_of_the_same_pictures(reported, x, folder, monkeypatch):
+    drawings = []
+    monkeypatch.setattr(
+        "bncli.renderers.drawing.plot.draw", lambda path, shown: drawings.append((path, shown))
+    )
+    report = reported("simulate-ema", "x.npy", "--batch-axis=0", "--plot=course.png")
+    assert drawings == [("course.png", pictures_of(report))]
+    assert {chart.key for chart in report.charts} == {each.key for each in drawings[0][1]}

@@ -184,7 +184,7 @@ def _titles(figure: Any, box: Box, colors: dict[str, str]) -> None:
         _write(figure, middle, below, title, colors["muted"], horizontalalignment="center")
     if panel.y.title:
         title = shortened(panel.y.title, int((box.height + LINE) // 6))
-        left = box.left - box.y.breadth - 12
+        left = box.left - box.y.breadth - 17  # the tick labels end 5 pixels before the panel
         _write(
             figure, left, box.top + box.height / 2, title, colors["muted"], rotation=90,
             horizontalalignment="center", verticalalignment="center_baseline",

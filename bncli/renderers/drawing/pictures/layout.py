@@ -29,19 +29,23 @@ HANDLE = 26.0
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """What a picture is drawn for: its width in pixels, and how much of it there is room for."""
+    """What a picture is drawn for: its width in pixels, and how much of it there is room for.
+
+    Names have `longest` characters, and `listed` ones where they stand one below the other.
+    """
 
     width: float
     columns: int
     height: float
     small_height: float
     longest: int
+    listed: int
 
 
-WIDE = Medium(width=760, columns=4, height=240, small_height=150, longest=26)
+WIDE = Medium(width=760, columns=4, height=240, small_height=150, longest=26, listed=50)
 """A page on a desk, or a file."""
 
-NARROW = Medium(width=358, columns=1, height=200, small_height=150, longest=20)
+NARROW = Medium(width=358, columns=1, height=200, small_height=150, longest=20, listed=26)
 """A page on a telephone."""
 
 
@@ -161,5 +165,5 @@ def _y_scale(panel: Panel, height: float, medium: Medium) -> Scale:
         values += [numbers(series.y), numbers(series.upper)]
     bars = any(series.kind is Kind.BARS for series in panel.series)
     return scale_of(
-        panel.y, np.concatenate(values), height, longest=medium.longest, flat=False, from_zero=bars
+        panel.y, np.concatenate(values), height, longest=medium.listed, flat=False, from_zero=bars
     )
