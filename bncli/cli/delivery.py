@@ -12,7 +12,7 @@ from bncli.errors import ExitCode
 from bncli.files.reading import current
 from bncli.gate.verdict import Gate, count_left_out
 from bncli.process.streams import color_wanted, print_text, say
-from bncli.renderers import Format, format_of, rendered
+from bncli.renderers import Format, check_format, format_of, rendered
 from bncli.renderers.interface import RenderContext
 from bncli.report import FailOn, Report, Saved
 
@@ -38,8 +38,10 @@ class Delivery:
         self.gate = Gate(
             self.fail_on, flags.select, flags.ignore, flags.baseline, flags.update_baseline
         )
+        if not flags.quiet:
+            check_format(flags.format, f"--format {flags.format.value}")
         for path in flags.output or ():
-            format_of(path)
+            check_format(format_of(path), f"--output {path}")
             check_writable(path)
             current().reports[os.path.realpath(path)] = path
         self.gate.open()

@@ -1,6 +1,7 @@
-"""The registry of output formats: one file each, imported when it is asked for.
+"""The registry of output formats: one file or package each, imported when it is asked for.
 
-A new one is that file, with a function `render`, and its entry in `Format`.
+A new one is that module, with a function `render`, and its entry in `Format`. One that needs a
+library has a function `check` too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Format(str, Enum):
     SARIF = "sarif", ".sarif"
     JUNIT = "junit", ".xml"
     SVG = "svg", ".svg"
+    HTML = "html", ".html"
 
     def __new__(cls, value: str, *suffixes: str) -> Format:  # noqa: PYI034  # has no subclass
         """The format of that value; each suffix is lower case and no other format's."""
@@ -52,6 +54,12 @@ SUFFIXES = {
 def renderer(name: Format) -> Renderer:
     """The renderer of that format."""
     return cast("Renderer", import_module(f"bncli.renderers.{name.value}").render)
+
+
+def check_format(name: Format, flag: str) -> None:
+    """Raise MissingBackendError where a format lacks what `flag`, which asks for it, needs."""
+    if name is Format.HTML:  # the others need nothing, and are not imported before they are used
+        import_module(f"bncli.renderers.{name.value}").check(flag)
 
 
 def rendered(name: Format, report: Report, context: RenderContext) -> Iterable[str]:

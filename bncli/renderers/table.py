@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from bncli.renderers.drawing.blocks import blocks
-from bncli.renderers.drawing.cells import format_cell
+from bncli.renderers.drawing.cells import format_fact
 from bncli.renderers.drawing.charts import CHART_WIDTH, chart_lines
 from bncli.renderers.drawing.grid import print_answer, print_table
 from bncli.report import Severity, harmless, printable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bncli.renderers.drawing.blocks import Block
     from bncli.renderers.interface import RenderContext
-    from bncli.report import Report, Unread, Value
+    from bncli.report import Report, Unread
 
 ENDLESS = 1_000_000
 """Columns of a console on which nothing is ever cut or wrapped."""
@@ -110,7 +110,7 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
     for key, value in report.facts.items():
         if value is None or value in ([], ()):
             continue
-        fact = Text.assemble((key, "dim"), f" {_fact(value)}")
+        fact = Text.assemble((key, "dim"), f" {format_fact(value)}")
         if width is not None and line.cell_len + 2 + fact.cell_len > width:
             yield line
             line = Text("  ")
@@ -118,21 +118,6 @@ def _facts(report: Report, width: int | None) -> Iterator[Text]:
             line.append("  ")
         line.append_text(fact)
     yield line
-
-
-def _fact(value: Value) -> str:
-    """A fact as text; counts of several kinds as "43 trained, 10 identical"."""
-    if isinstance(value, list | tuple) and value and all(map(_is_count, value)):
-        return ", ".join(f"{pair[1]} {pair[0]}" for pair in value)
-    return format_cell(value)
-
-
-def _is_count(value: Value) -> bool:
-    """Whether it is a pair of a kind and a number."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return False
-    kind, number = value
-    return isinstance(kind, str) and isinstance(number, int)
 
 
 def _print_unread(console: Console, unread: Unread) -> None:

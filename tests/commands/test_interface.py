@@ -21,6 +21,7 @@ from tests.calls import CALLS, NAMES
 from tests.conftest import schema
 from tests.files.test_file_bytes import DAMAGED
 from tests.files.test_reading import CALLS as READING
+from tests.renderers.html.parsed import every, parsed
 from tests.without_torch import RUNS
 
 # ---------------------------------------------------------------------------- the registry
@@ -136,6 +137,9 @@ def well_formed(form: Format, text: str, verdict: str) -> bool:
         return bool(list(ET.fromstring(text).iter("testcase")))
     if form is Format.SVG:
         return ET.fromstring(text).get("aria-label", "").startswith("bncli ")
+    if form is Format.HTML:
+        heading = "".join(every(parsed(text), "h1")[0].itertext())
+        return " ".join(heading.split()) == " ".join(verdict.split())
     if form is Format.CSV:
         return len({len(row) for row in csv.reader(io.StringIO(text))}) == 1
     if form is Format.CONCISE:

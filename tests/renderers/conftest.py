@@ -50,7 +50,8 @@ def everything():
     chart = Chart("loss", "Loss", [0.0, 1.0], {"a": [0.5, None], "b": [math.nan, 2.0]})
     return Report(
         "compute", facts, (Table("main", "The main table", columns, rows), second), findings,
-        (chart,), "FAIL  bncli and torch differ in 1 of 10 quantities; 1 error", word="FAIL",
+        (chart,), verdict="FAIL  bncli and torch differ in 1 of 10 quantities; 1 error",
+        word="FAIL",
         subject=("a [b].npy  float32 (4, 3)",),
     )  # fmt: skip
 

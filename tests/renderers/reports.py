@@ -41,8 +41,8 @@ def squeezed(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """As it was before Markdown or XML had to be told what is text."""
-    text = html.unescape(text) if text.startswith("<svg") else text
+    """As it was before Markdown, XML or HTML had to be told what is text."""
+    text = html.unescape(text) if text.startswith(("<svg", "<!doctype html>")) else text
     return text.replace("\\", "")
 
 

@@ -32,3 +32,18 @@ def format_cell(value: Value, spec: str = ".6g") -> str:
     if isinstance(value, str):
         return printable(value)
     return "(" + ", ".join(format_cell(item, spec) for item in value) + ")"
+
+
+def format_fact(value: Value) -> str:
+    """A fact as text; counts of several kinds as "43 trained, 10 identical"."""
+    if isinstance(value, list | tuple) and value and all(map(_is_count, value)):
+        return ", ".join(f"{pair[1]} {pair[0]}" for pair in value)
+    return format_cell(value)
+
+
+def _is_count(value: Value) -> bool:
+    """Whether it is a pair of a kind and a number."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    kind, number = value
+    return isinstance(kind, str) and isinstance(number, int)

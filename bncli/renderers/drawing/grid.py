@@ -66,7 +66,7 @@ def print_answer(console: Console, table: Table, width: int | None) -> None:
         for number, column in enumerate(columns):
             drawn.add_column(
                 column.title,
-                justify=_justify(table, column),
+                justify=justify(table, column),
                 overflow="fold",
                 no_wrap=whole and number >= table.lead and not column.wraps,
             )
@@ -155,7 +155,7 @@ def _print_full(console: Console, table: Table, width: int | None) -> None:
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column in piece:
             # Where not even two columns fit, a cell goes on in the next line.
-            drawn.add_column(column.title, justify=_justify(table, column), overflow="fold")
+            drawn.add_column(column.title, justify=justify(table, column), overflow="fold")
         for row in zip(*(cells[column.key] for column in piece), strict=True):
             drawn.add_row(*row)
         console.print(drawn, crop=False)
@@ -174,7 +174,7 @@ def _plain(table: Table, piece: Sequence[Column], cells: Cells, *, rule: bool = 
         texts = [column.title, *cells[column.key]]
         lengths = [cell_len(text) for text in texts]
         width = max(lengths)
-        right = _justify(table, column) == "right"
+        right = justify(table, column) == "right"
         gap = " " * PADDING if number else ""
         padded = [
             gap + (" " * (width - length) + text if right else text + " " * (width - length))
@@ -186,7 +186,7 @@ def _plain(table: Table, piece: Sequence[Column], cells: Cells, *, rule: bool = 
     return lines
 
 
-def _justify(table: Table, column: Column) -> Literal["left", "right"]:
+def justify(table: Table, column: Column) -> Literal["left", "right"]:
     """Numbers to the right, words to the left."""
     first = next((row[column.key] for row in table.rows if row[column.key] is not None), None)
     if isinstance(first, str):

@@ -104,8 +104,9 @@ def _named(
     names: Sequence[str], values: Floats, length: float, *, longest: int, flat: bool
 ) -> Scale:
     """An axis with names at 0, 1, 2, ...; as many of them as can be read."""
-    low = min(-0.6, float(values.min()) - 0.6) if len(values) else -0.6
-    high = max(len(names) - 0.4, float(values.max()) + 0.6) if len(values) else len(names) - 0.4
+    low, high = -0.6, len(names) - 0.4
+    if len(values):
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
     texts = [shortened(name, longest) for name in names]
     turned = flat and max(map(text_width, texts)) + 8 > length / len(names)
     step = every(len(names), length) if turned or not flat else 1
