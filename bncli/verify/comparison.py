@@ -120,7 +120,7 @@ class _Comparison:
                 "running_var": done.after.running_var,
             }
         if tolerance is None:
-            allowed = _derived(done, x, sums, self.run)
+            allowed = derived_tolerances(done, x, sums, self.run)
         else:
             allowed = dict.fromkeys(QUANTITIES, fixed(*tolerance, stats.num_features))
         sizes = _sizes(done, sums, exact)
@@ -237,7 +237,7 @@ def _sizes(
     return sizes
 
 
-def _derived(
+def derived_tolerances(
     done: BatchNormPass,
     x: NDArray[Any],
     sums: GradientSums,
