@@ -80,7 +80,8 @@ class Picture:
     """Panels that are looked at together, such as small multiples; a page has them in `columns`.
 
     `text` says in sentences what one sees in it, with the numbers that matter: it is the caption,
-    and the alternative for those who cannot see the picture.
+    and the alternative for those who cannot see the picture. With `one_scale`, the y axes of all
+    panels are the same, so that their heights compare.
     """
 
     key: str
@@ -88,6 +89,7 @@ class Picture:
     panels: tuple[Panel, ...]
     text: str
     columns: int = 1
+    one_scale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,21 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerMove:
+    """How far one layer is from itself in the file before, or in the first.
+
+    `z` is the median shift of its means in standard deviations, `z_max` the largest of a channel,
+    `var_ratio` the median ratio of its variances, `var_ratio_worst` the one furthest from 1.
+    """
+
+    name: str
+    z: float
+    z_max: float
+    var_ratio: float
+    var_ratio_worst: float
+
+
+@dataclass(frozen=True, slots=True)
 class FileRow:
     """One file among several.
 
@@ -100,7 +115,8 @@ class FileRow:
     grew by. `z` is the median over the layers of their median shift of a mean, in standard
     deviations, `z_max` the largest of a channel. `var_ratio` is the median ratio of the variances
     in the same way, `var_ratio_worst` the one furthest from 1. `worst` is the layer that moved
-    furthest. `what` is what is special about the file, "" for nothing.
+    furthest. `what` is what is special about the file, "" for nothing. `moves` has the layers that
+    could be compared.
     """
 
     path: str
@@ -112,6 +128,7 @@ class FileRow:
     var_ratio_worst: float | None = None
     worst: str = ""
     what: str = ""
+    moves: tuple[LayerMove, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

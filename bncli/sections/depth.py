@@ -113,9 +113,11 @@ def panel(
 
 
 def marks(
-    found: Mapping[int, Sequence[Finding]], height: float, *, coded: bool = True
+    found: Mapping[int, Sequence[Finding]], height: float | Sequence[float], *, coded: bool = True
 ) -> tuple[Series, ...]:
     """A mark for each layer with findings, by the worst of them; `found` is by the layer's place.
+
+    `height` is that of all marks, or has one for each layer.
 
     The name of a mark has the codes of all findings of its layer, the worst first; the legend has
     those of a severity where they are few.
@@ -130,7 +132,7 @@ def marks(
     for severity in sorted(severities, key=lambda each: -each.rank):
         own = {at: those for at, those in worst.items() if those[0].severity is severity}
         names = [" ".join(dict.fromkeys(each.code for each in those)) for those in own.values()]
-        heights = (height,) * len(own)
+        heights = tuple(height[at] if isinstance(height, Sequence) else height for at in own)
         codes = " ".join(sorted({code for codes in names for code in codes.split()}))
         few = coded and codes.count(" ") < MOST_CODES
         series.append(

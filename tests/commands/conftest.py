@@ -78,7 +78,7 @@ def bad_inputs(save, folder):
 @pytest.fixture
 def pictured(run, monkeypatch):
     """A call's JSON, and the pictures that a page of the same report has, by key."""
-    from bncli.cli import delivery
+    from bncli.gate import verdict
     from bncli.pictures import pictures_of
 
     delivered = []
@@ -87,8 +87,8 @@ def pictured(run, monkeypatch):
         delivered.append(report)
         return told(report, *rest)
 
-    told = delivery.with_verdict
-    monkeypatch.setattr(delivery, "with_verdict", with_verdict)
+    told = verdict.with_verdict
+    monkeypatch.setattr(verdict, "with_verdict", with_verdict)
 
     def pictured(*argv: object):
         report = run(*argv, "-f", "json").report

@@ -11,7 +11,7 @@ from bncli.changes.many.moves import Move, stacked
 from bncli.changes.many.spoilt import Health
 from bncli.changes.pair import Side
 from bncli.light import dataclass, np
-from bncli.model.many import FileRow, Jump, Still
+from bncli.model.many import FileRow, Jump, LayerMove, Still
 from bncli.rulebook.order import median, middle_of
 
 JUMP = 1.0
@@ -249,18 +249,25 @@ def row_of(
     known = [(layer, move) for layer, move in moves if move.z.size]
     if not known:
         return FileRow(name, counter, batches, what=said.get(name, ""))
-    ratios = [move.furthest_ratio for _, move in known]
+    layers = tuple(
+        LayerMove(
+            layer, median(move.z), float(move.z.max()), median(move.var_ratio), move.furthest_ratio
+        )
+        for layer, move in known
+    )
+    ratios = [each.var_ratio_worst for each in layers]
     worst, _ = max(known, key=lambda each: each[1].distance)
     return FileRow(
         name,
         counter,
         batches,
-        z=middle_of(median(move.z) for _, move in known),
-        z_max=max(float(move.z.max()) for _, move in known),
-        var_ratio=middle_of(median(move.var_ratio) for _, move in known),
+        z=middle_of(each.z for each in layers),
+        z_max=max(each.z_max for each in layers),
+        var_ratio=middle_of(each.var_ratio for each in layers),
         var_ratio_worst=max(ratios, key=lambda ratio: max(ratio, 1 / ratio) if ratio else np.inf),
         worst=worst,
         what=said.get(name, ""),
+        moves=layers,
     )
 
 

@@ -10,10 +10,11 @@ from bncli.arguments.options import argument, option
 from bncli.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bncli.commands.compare_checkpoints.given import Given
     from bncli.model.changes import Comparison, LayerVersion
+    from bncli.pictures import Shown
     from bncli.report import Finding, Value
     from bncli.rulebook.changes import Expected
 
@@ -127,11 +128,13 @@ def _two(
     findings = [finding for finding in found if finding.subject in names]
     severities = severities_of(findings)
     judged = bool(told or findings)
+    table = layers_table(shown)
     return Report(
         command="compare-checkpoints",
         facts=_facts(compared, told),
-        tables=(layers_table(shown),),
+        tables=(table,),
         findings=tuple(findings),
+        pictures=partial(_pictures, findings=findings, rows=table.rows if judged else ()),
         subject=words.subject(compared),
         answer=partial(layers_answer, layers=told),
         remarks=words.remarks(compared, severities) if judged else (),
@@ -147,6 +150,15 @@ def _two(
             (compared.path, compared.other_path), tuple(map(called, compared.layers))
         ),
     )
+
+
+def _pictures(
+    findings: Sequence[Finding], rows: Sequence[Mapping[str, Value]]
+) -> tuple[Shown, ...]:
+    """What a page shows of the layers."""
+    from bncli.commands.compare_checkpoints.pictures import pictures
+
+    return pictures(findings, rows=rows) if rows else ()
 
 
 def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bncli.changes.many.common import names_of
@@ -16,12 +17,13 @@ from bncli.rulebook.layers import label, plain_count
 from bncli.sections.answer import counted, share, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bncli.commands.compare_checkpoints.given import Given
     from bncli.model import TensorFile
     from bncli.model.many import FileRow, Many, Origin
-    from bncli.report import Value
+    from bncli.pictures import Shown
+    from bncli.report import Finding, Value
 
     Row = dict[str, Value]
 
@@ -38,7 +40,10 @@ FILE_COLUMNS = (
 )
 FILE_NOTE = (
     "z is the median shift of the means in standard deviations, var_ratio the median ratio of the "
-    "variances, {against}."
+    "variances, against {against}."
+)
+MOVE_COLUMNS = Column.plain(
+    "path", "name", "z", "z_max", "var_ratio", "var_ratio_worst", spec=".4g"
 )
 ANSWER_COLUMNS = (
     Column("path", "file"),
@@ -65,11 +70,19 @@ def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
     paths = {each.spec: str(each.path) for each in (*files, *(() if aim is None else (aim,)))}
     judged = list(dict.fromkeys(paths.values()))
     groups = [] if target is None else [origin.group for origin in many.origins]
+    findings = tuple(
+        replace(finding, path=paths.get(finding.path, finding.path))
+        for finding in (many_findings(many) if many.layers else ())
+    )
     return replace(
         report,
-        findings=tuple(
-            replace(finding, path=paths.get(finding.path, finding.path))
-            for finding in (many_findings(many) if many.layers else ())
+        findings=findings,
+        pictures=partial(
+            _pictures,
+            findings=findings,
+            tables=report.tables,
+            paths=paths,
+            against=_against(many),
         ),
         remarks=words.unmatched(many),
         scope=f"{counted(many.layers, 'BatchNorm layer')} of {counted(len(files), 'file')}",
@@ -81,6 +94,25 @@ def report_on_many(files: Sequence[Given], aim: Given | None) -> Report:
         },
         names=dict.fromkeys(judged, layers),
     )
+
+
+def _pictures(
+    findings: Sequence[Finding], tables: Sequence[Table], paths: Mapping[str, str], against: str
+) -> tuple[Shown, ...]:
+    """What a page shows of the tables."""
+    from bncli.commands.compare_checkpoints.many_pictures import files_pictures, target_pictures
+
+    rows = {table.key: table.rows for table in tables}
+    if "origins" in rows:
+        return target_pictures(rows["origins"], [*paths][:-1])
+    return files_pictures(
+        findings, rows=rows["files"], moves=rows["moves"], paths=paths, against=against
+    )
+
+
+def _against(many: Many) -> str:
+    """What each file is compared with."""
+    return "the file before" if many.kind is Kind.SERIES else "the first file"
 
 
 def _open(given: Given) -> TensorFile:
@@ -142,8 +174,7 @@ def _origin_row(origin: Origin) -> Row:
 
 def _of_files(many: Many, files: Sequence[Given]) -> Report:
     """A series, ranks or clients: a row for each file."""
-    series = many.kind is Kind.SERIES
-    against = "against the file before" if series else "against the first file"
+    against = _against(many)
     rows: list[Row] = [_file_row(row) for row in many.rows]
     told = [row for row in many.rows if row.what]
     shown = list(many.rows)
@@ -151,7 +182,7 @@ def _of_files(many: Many, files: Sequence[Given]) -> Report:
         kept = {row.path for row in (*told, *many.rows)[:ANSWER_ROWS]}
         shown = [row for row in many.rows if row.path in kept][:ANSWER_ROWS]
     left = len(many.rows) - len(shown)
-    note = f"moved and var ratio are medians {against}"
+    note = f"moved and var ratio are medians against {against}"
     if left:
         note += f"; {counted(left, 'more file')} (-v lists {'it' if left == 1 else 'them'})"
     names = names_of([row.path for row in many.rows])
@@ -166,7 +197,10 @@ def _of_files(many: Many, files: Sequence[Given]) -> Report:
     return Report(
         command="compare-checkpoints",
         facts=_facts(many, files, None, words.states(many)),
-        tables=(Table("files", what, FILE_COLUMNS, rows, FILE_NOTE.format(against=against)),),
+        tables=(
+            Table("files", what, FILE_COLUMNS, rows, FILE_NOTE.format(against=against)),
+            _moves_table(many.rows, against),
+        ),
         subject=(f"{_files(files)}  {words.layers(many)}", words.kind(many)),
         answer=(Table("answer", "", columns, cells, note=note),),
         verdict=words.happened(many) if many.layers else words.nothing(many),
@@ -178,6 +212,20 @@ def _file_row(row: FileRow) -> Row:
         "worst": row.worst or None,
         "what": row.what or None,
     }
+
+
+def _moves_table(rows: Sequence[FileRow], against: str) -> Table:
+    """Every layer of every file that could be compared."""
+    moves: list[Row] = [
+        {"path": row.path}
+        | {key.key: getattr(move, key.key) for key in MOVE_COLUMNS[1:]}
+        | {"name": label(move.name)}
+        for row in rows
+        for move in row.moves
+    ]
+    return Table(
+        "moves", f"How far each layer moved against {against}", MOVE_COLUMNS, moves, lead=2
+    )
 
 
 def _file_cells(row: FileRow, name: str) -> Row:

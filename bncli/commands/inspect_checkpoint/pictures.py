@@ -186,7 +186,7 @@ def _several(
         *said,
     )
     title = "Range of running_var over depth, file by file"
-    return (Picture("files", title, tuple(panels), text, columns=2),)
+    return (Picture("files", title, tuple(panels), text, columns=2, one_scale=True),)
 
 
 def _file_panel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
@@ -12,7 +13,7 @@ from bncli.renderers.drawing.pictures.names import LINE, shortened, text_width
 from bncli.renderers.drawing.pictures.scales import scale_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bncli.pictures import Axis, Panel, Picture
     from bncli.renderers.drawing.pictures.scales import Scale
@@ -96,13 +97,17 @@ def layout_of(picture: Picture, medium: Medium, *, top: float = 0.0) -> Layout:
     columns = max(1, min(picture.columns, medium.columns, len(picture.panels)))
     height = medium.height if columns == 1 and len(picture.panels) <= 3 else medium.small_height
     cell = (medium.width - GAP * (columns - 1)) / columns
-    y_scales = [_y_scale(panel, height, medium) for panel in picture.panels]
-    margin = max((_margin(panel.y, y) for panel, y in zip(picture.panels, y_scales, strict=True)))
+    shown = _axes_once(picture)
+    y_scales = [
+        _y_scale(panel, picture.panels if picture.one_scale else (panel,), height, medium)
+        for panel in shown
+    ]
+    margin = max((_margin(panel.y, y) for panel, y in zip(shown, y_scales, strict=True)))
     width = cell - margin - EDGE
     boxes: list[Box] = []
-    for first in range(0, len(picture.panels), columns):
-        row = range(first, min(first + columns, len(picture.panels)))
-        panels = [picture.panels[number] for number in row]
+    for first in range(0, len(shown), columns):
+        row = range(first, min(first + columns, len(shown)))
+        panels = [shown[number] for number in row]
         scales = [_x_scale(panel, width, medium) for panel in panels]
         top += LINE + 6 if any(panel.title for panel in panels) else 6
         for place, (number, panel, x) in enumerate(zip(row, panels, scales, strict=True)):
@@ -110,6 +115,17 @@ def layout_of(picture: Picture, medium: Medium, *, top: float = 0.0) -> Layout:
             boxes.append(Box(panel, x, y_scales[number], left, top, width, height))
         top += height + max(map(_foot, panels, scales)) + GAP
     return Layout(medium.width, top - GAP + 2, tuple(boxes), entries)
+
+
+def _axes_once(picture: Picture) -> list[Panel]:
+    """The panels; of those one below the other on the same named axis, the lowest has the names."""
+    shown = list(picture.panels)
+    for at, (panel, below) in enumerate(pairwise(picture.panels)):
+        if picture.columns == 1 and panel.x.names and panel.x == below.x:
+            shown[at] = replace(
+                panel, x=replace(panel.x, title="", names=("",) * len(panel.x.names))
+            )
+    return shown
 
 
 def _labels(picture: Picture) -> list[str]:
@@ -152,18 +168,20 @@ def _x_scale(panel: Panel, width: float, medium: Medium) -> Scale:
     bars = [numbers(series.x) for series in panel.series if series.kind in (Kind.BARS, Kind.RANGE)]
     for x in bars:  # the outermost are as wide as the others
         gaps = np.diff(np.unique(x[np.isfinite(x)]))
-        if len(gaps) and not panel.x.log:
+        if len(gaps) and not panel.x.log and not panel.x.names:
             half = gaps.min() / 2
             values += [x - half, x + half]
     whole = np.concatenate([*values, np.empty(0)])
     return scale_of(panel.x, whole, width, longest=medium.longest, flat=True)
 
 
-def _y_scale(panel: Panel, height: float, medium: Medium) -> Scale:
+def _y_scale(panel: Panel, panels: Sequence[Panel], height: float, medium: Medium) -> Scale:
+    """The y axis of a panel, for the numbers of all these panels."""
     values: list[Any] = [np.empty(0)]
-    for series in panel.series:
+    every = [series for each in panels for series in each.series]
+    for series in every:
         values += [numbers(series.y), numbers(series.upper)]
-    bars = any(series.kind is Kind.BARS for series in panel.series)
+    bars = any(series.kind is Kind.BARS for series in every)
     return scale_of(
         panel.y, np.concatenate(values), height, longest=medium.listed, flat=False, from_zero=bars
     )

@@ -65,3 +65,37 @@ def test_it_moves():
     moved = made.moved(7)
     assert [box.left for box in moved.boxes] == [box.left + 7 for box in made.boxes]
     assert moved.entries[0].left == 7
+
+
+def over_names(*kinds: Kind, columns=1, one_scale=False, names=("a", "b", "c")):
+    """A panel of each kind over the same names, its numbers twice as large as those before."""
+    panels = tuple(
+        Panel("t", Axis("x", names=names), Axis("y"), (Series("", kind, (0, 1, 2), y, y),))
+        for kind, y in ((kind, (2**at, 0, 1)) for at, kind in enumerate(kinds))
+    )
+    return Picture("k", "T", panels, "t", columns, one_scale)
+
+
+def test_panels_over_the_same_names_have_the_same_ends_whatever_they_hold():
+    made = layout_of(over_names(Kind.POINTS, Kind.RANGE, Kind.BARS), WIDE)
+    assert len({(box.x.low, box.x.high) for box in made.boxes}) == 1
+
+
+@pytest.mark.parametrize("medium", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_names_stand_below_the_lowest_of_panels_that_share_them(medium):
+    made = layout_of(over_names(Kind.POINTS, Kind.RANGE), medium)
+    assert [any(box.x.labels) for box in made.boxes] == [False, True]
+    assert [box.panel.x.title for box in made.boxes] == ["", "x"]
+    beside = layout_of(over_names(Kind.POINTS, Kind.RANGE, columns=2), medium)
+    assert [box.panel.x.title for box in beside.boxes] == ["x", "x"]
+    assert all(any(box.x.labels) for box in beside.boxes)
+
+
+def test_panels_of_one_scale_compare():
+    apart, alike = (
+        layout_of(over_names(Kind.RANGE, Kind.RANGE, columns=2, one_scale=one), WIDE)
+        for one in (False, True)
+    )
+    assert len({box.y.high for box in apart.boxes}) == 2
+    assert len({(box.y.low, box.y.high) for box in alike.boxes}) == 1
+    assert alike.boxes[0].y.high >= 2
