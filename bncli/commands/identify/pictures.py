@@ -54,7 +54,8 @@ def _said(known: list[tuple[float, bool, str]], what: str, tried: int) -> str:
     ]
     if fitting:
         off, _, best = fitting[0]
-        said.append(f"The first, “{best}”, explains it: {off:.2g} is left, which may be rounding.")
+        left = f": {off:.2g} is left, which may be rounding" if off else " exactly"
+        said.append(f"The first, “{best}”, explains it{left}.")
         if len(fitting) > 1:
             more = len(fitting) - 1
             verb = "explains" if more == 1 else "explain"

@@ -92,3 +92,9 @@ def test_an_output_without_numbers_shows_nothing(reported, save):
     save("x.npy", random(16, 3))
     save("y.npy", np.full((16, 3), np.nan, np.float32))
     assert pictures_of(reported("identify", "x.npy", "y.npy")) == ()
+
+
+def test_nothing_is_left_of_the_same_values(reported, save):
+    save("x.npy", random(16, 3))
+    (picture,) = pictures_of(reported("identify", "x.npy", "x.npy"))
+    assert "“eval mode, eps 0 (statistics 0 and 1)”, explains it exactly." in picture.text

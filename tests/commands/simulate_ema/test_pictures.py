@@ -82,6 +82,17 @@ def test_the_band_of_running_var_is_that_of_the_table(reported, x):
             assert (band.upper[0] - band.y[0]) / 4 == pytest.approx(row[error])
 
 
+def test_points_are_the_batches_in_the_order_that_they_came(reported, x):
+    arguments = ("--batch-axis=0", "--epochs=20", "--shuffle", "--seed=3", "--channel=1")
+    picture = drawn(reported("simulate-ema", "x.npy", *arguments, *EXACT))["running_mean"]
+    points = series(picture.panels[0])["batches"]
+    rng = np.random.default_rng(3)
+    order = np.concatenate([rng.permutation(50) for _ in range(20)])
+    assert len(points.x) == 400
+    at = np.array(points.x) - 1
+    np.testing.assert_allclose(points.y, x.mean(1)[order[at], 1], rtol=1e-12)
+
+
 def test_the_farthest_channels_are_drawn_unless_some_were_chosen(reported, x):
     report = reported("simulate-ema", "x.npy", "--batch-axis=0")
     rows = report.tables[-1].rows
