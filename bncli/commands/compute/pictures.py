@@ -319,9 +319,9 @@ def _spread_said(spread: Spread, worst: int, ratio: float, number: int, *, by_sa
     unit = "samples" if by_sample else "values, each taken as independent of the others,"
     where = "In the only channel" if number == 1 else f"The inputs differ most in channel {worst}:"
     return (
-        "The left panel has the variance within the inputs and that between their means, the right "
-        f"one their F ratio, which is about 1 where shuffled {unit} were divided among the inputs. "
-        f"{where} {_number(spread.between[worst])} of variance is between inputs and "
+        "The first panel has the variance within the inputs and that between their means, the "
+        f"second one their F ratio, which is about 1 where shuffled {unit} were divided among the "
+        f"inputs. {where} {_number(spread.between[worst])} of variance is between inputs and "
         f"{_number(spread.within[worst])} within them, a ratio of {ratio:.3g}."
     )
 

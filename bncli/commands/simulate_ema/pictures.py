@@ -162,6 +162,7 @@ def _picture(quantity: _Quantity, courses: list[_Course], at: IntArray, left_out
         tuple(_panel(quantity, course, at) for course in courses),
         " ".join(filter(None, (seen, *said, thinned, left_out))),
         columns=1 if len(courses) == 1 else 2,
+        one_scale=beside,
     )
 
 

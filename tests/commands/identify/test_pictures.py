@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bncli.commands.identify.pictures import residual_pictures
 from bncli.pictures import Kind, pictures_of
 from tests.commands.samples import random
 
@@ -94,7 +95,9 @@ def test_an_output_without_numbers_shows_nothing(reported, save):
     assert pictures_of(reported("identify", "x.npy", "y.npy")) == ()
 
 
-def test_nothing_is_left_of_the_same_values(reported, save):
-    save("x.npy", random(16, 3))
-    (picture,) = pictures_of(reported("identify", "x.npy", "x.npy"))
-    assert "“eval mode, eps 0 (statistics 0 and 1)”, explains it exactly." in picture.text
+def test_nothing_may_be_left():
+    rows = [{"max_abs_diff": 0.0, "explains": True}, {"max_abs_diff": 2e-9, "explains": True}]
+    (picture,) = residual_pictures(rows, ["a way", "another"], "y.npy", 70)
+    assert "The first, “a way”, explains it exactly. 1 more of those drawn explains it too." in (
+        picture.text
+    )

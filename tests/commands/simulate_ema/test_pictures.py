@@ -124,6 +124,7 @@ def test_conventions_stand_side_by_side(reported, x):
     assert [panel.title for panel in picture.panels] == ["keras3", "pytorch"]
     assert picture.title.endswith("of channel 5")  # with the largest variance, beside the first 1
     assert "This is channel 5 of 6." in picture.text
+    assert picture.one_scale
     var = x.var(1)[:, 5]
     for panel, factor in zip(picture.panels, (1, 8 / 7), strict=True):
         running = averaged(var * factor, 1)
