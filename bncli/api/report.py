@@ -120,7 +120,7 @@ class Report(report.Report):
         """The report as a notebook shows it; its text, where the extra `report` is not there."""
         context = RenderContext(self.exit_code(), fail_on=self.fail_on)
         try:
-            from bncli.renderers.html import fragment  # type: ignore[import-not-found]  # to come
+            from bncli.renderers.html import fragment
         except ImportError:
             return f"<pre>{html.escape(str(self))}</pre>"
         try:
