@@ -164,12 +164,13 @@ def comparison_findings(
     overflow: bool = False,
     counted: str = "channel",
     more: Mapping[str, str] | None = None,
+    causes: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Finding]:
     """A finding for each quantity that did not pass; `backend` is its name and version.
 
     `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
     `counted` is what the index of a quantity of one axis counts; `more` holds sentences to add to
-    the detail, by quantity.
+    the detail, by quantity, and `causes` why a quantity differs, a clause, and what to change.
     """
     findings = []
     for item in compared:
@@ -178,12 +179,14 @@ def comparison_findings(
         verb = "differs" if item.mismatched == 1 else "differ"
         by = f", by up to {item.used:.3g} times the tolerance" if math.isfinite(item.used) else ""
         by = by or with_odd(item, ("bncli", backend))
+        cause, fix = (causes or {}).get(item.quantity, ("", ""))
         worst = f"The worst, at {_place(item.index, counted)}, is {item.actual:.9g} against "
         worst += f"{item.expected:.9g}."
         findings.append(
             DIFFERS.finding(
                 item.quantity,
-                f"{item.mismatched} of {item.total} values {verb} from {backend}{by}",
+                f"{item.mismatched} of {item.total} values {verb} from {backend}{by}"
+                f"{f': {cause}' if cause else ''}",
                 {
                     "mismatched": item.mismatched,
                     "total": item.total,
@@ -192,9 +195,10 @@ def comparison_findings(
                     "expected": item.expected,
                     "tolerance_used": item.used,
                     "max_mismatch": item.max_mismatch,
+                    **({"cause": cause} if cause else {}),
                 },
                 detail=" ".join(filter(None, (worst, (more or {}).get(item.quantity)))),
-                hint=fix_of(item),
+                hint=fix or fix_of(item),
                 extent=() if math.isfinite(item.max_abs_diff) else _ANYWHERE,
             )
         )

@@ -54,16 +54,17 @@ def backend_findings(
     findings: list[Finding],
     *,
     more: Mapping[str, str] | None = None,
+    causes: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Finding]:
     """What the comparison with the backend `name` shows, given the pass's own `findings`.
 
-    `more` holds sentences to add, by quantity.
+    `more` holds sentences to add, by quantity, and `causes` why it differs and what to change.
     """
     from bncli.rulebook.batch_rules import OVERFLOW
     from bncli.rulebook.comparison import comparison_findings, lost_digits_findings
 
     overflow = any(finding.code == OVERFLOW.code for finding in findings)
-    found = comparison_findings(compared, name, overflow=overflow, more=more)
+    found = comparison_findings(compared, name, overflow=overflow, more=more, causes=causes)
     output = next(item for item in compared if item.quantity == "output")
     if dtype in ("float32", "float64") and not overflow:  # half precision is coarse by itself
         scale = float(np.max(np.abs((norm.weight, norm.bias))))
@@ -123,6 +124,11 @@ def full_name(backend: Backend) -> str:
     if isinstance(backend, IsUsers):
         return backend.called
     return f"{backend.name} {backend.version().partition('+')[0]}"
+
+
+def typed_name(backend: Backend) -> str:
+    """A backend's name as it was chosen, and its version: once in a report, where it is said."""
+    return f"{backend.name} {backend.version().partition('+')[0]}".strip()
 
 
 def short_name(backend: Backend) -> str:

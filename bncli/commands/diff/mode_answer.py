@@ -27,6 +27,9 @@ FAR = 1 / 3
 ROUNDING_ULP = 8.0
 """The error of a gradient, in ULPs of the values that were rounded on its way, that is rounding."""
 
+MOST_CAUSES = 2
+"""Causes of differences that a verdict names."""
+
 IS_ROUNDING = "what differs is float32 rounding"
 
 
@@ -119,11 +122,15 @@ def worst_findings_first(
 ) -> list[Finding]:
     """The findings, those of quantities that differ worst first, and briefly if they are several.
 
+    Where it is known why a quantity differs, it comes first.
+
     `name` is that of the backend, which several say once; `rounding` says that the differences are
     proven to be rounding, so that nothing but the tolerance is wrong.
     """
     differing = [one for one in findings if one.code == DIFFERS.code]
-    differing.sort(key=lambda one: -number(one.evidence["tolerance_used"]))
+    differing.sort(
+        key=lambda one: ("cause" not in one.evidence, -number(one.evidence["tolerance_used"]))
+    )
     if len(differing) > 1:
         claim = f"values differ from {name}"
         differing = [replace(one, message=_brief(one), claim=claim) for one in differing]
@@ -138,7 +145,8 @@ def _brief(finding: Finding) -> str:
     off = number(evidence["max_mismatch"])
     by = f", by up to {off:.2g}" if math.isfinite(off) else ", NaN or Inf on one side"
     verb = "differs" if evidence["mismatched"] == 1 else "differ"
-    return f"{evidence['mismatched']} of {evidence['total']} values {verb}{by}"
+    cause = f": {evidence['cause']}" if "cause" in evidence else ""
+    return f"{evidence['mismatched']} of {evidence['total']} values {verb}{by}{cause}"
 
 
 def verdict(
@@ -159,7 +167,12 @@ def verdict(
         several = len(results) > 1
         names = [f"{one.item.quantity}{f' ({one.mode})' * several}" for one in failed]
         within = f" at {tolerance_said(tolerance)}" if isinstance(tolerance, float) else ""
-        said = f"{name} differs in {len(failed)} of {total} quantities{within}: {listed(names, 2)}"
+        said = f"{name} differs in {len(failed)} of {total} quantities{within}"
+        causes = list(dict.fromkeys(str(one.evidence["cause"]) for one in findings
+                                    if "cause" in one.evidence))  # fmt: skip
+        if causes:
+            return closing(said, *causes[:MOST_CAUSES])
+        said = f"{said}: {listed(names, 2)}"
         if isinstance(tolerance, tuple) and rounding == IS_ROUNDING:
             rtol, atol = tolerance
             return closing(said, f"{rounding}, which rtol {rtol:g} and atol {atol:g} do not allow")

@@ -36,6 +36,7 @@ from bncli.sections.findings import (
     pass_findings,
     short_name,
     tolerance_said,
+    typed_name,
 )
 
 if TYPE_CHECKING:
@@ -47,10 +48,14 @@ if TYPE_CHECKING:
     from bncli.arguments.input import Input
     from bncli.arguments.layer import Layer
     from bncli.backends.interface import Backend
-    from bncli.model import ChannelStats
+    from bncli.model import ChannelCloseness, ChannelStats
     from bncli.report import Finding, Table, Value
     from bncli.verify.batch_norm_pass import Path
     from bncli.verify.closeness import GivenTolerance
+
+
+FOLLOWS = "Fix the output first: the gradients follow from it."
+"""What to do about a gradient where it is known why the output differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +200,7 @@ def _subject(
     skipped: str | None,
 ) -> tuple[str, ...]:
     """The input and the layer, and what they are compared with."""
-    parts = [f"against {full_name(library)}", " and ".join(result.mode for result in results)]
+    parts = [f"against {typed_name(library)}", " and ".join(result.mode for result in results)]
     if isinstance(library, ChoosesPath):
         threads = results[0].compared.run.threads
         parts += [chosen.path.device] if chosen.path.device != "cpu" else []
@@ -275,11 +280,11 @@ def _findings(
         own = pass_findings(done.stats, judged, done.norm)
         wholes = [item.whole for item in result.compared.quantities]
         more = {item.whole.quantity: channels_sentence(item) for item in result.compared.quantities}
-        output = next(item for item in wholes if item.quantity == "output")
-        if not output.passed:
-            made = _identified(given, x, result, short_name(library))
-            more["output"] = " ".join(filter(None, (more["output"], made)))
-        differing = backend_findings(wholes, name, done.norm, given.dtype, own, more=more)
+        causes, made = _departed(x, result, short_name(library))
+        more["output"] = " ".join(filter(None, (more["output"], made)))
+        differing = backend_findings(
+            wholes, name, done.norm, given.dtype, own, more=more, causes=causes
+        )
         differing = [
             replace(finding, places=(f"{finding.subject} in {result.mode} mode",))
             for finding in differing
@@ -304,30 +309,32 @@ def _place(result: ModeResult, quantity: str, results: list[ModeResult]) -> str:
     return f"{quantity} in {result.mode} mode" if len(results) > 1 else quantity
 
 
-def _identified(given: Input, x: NDArray[Any], result: ModeResult, backend: str) -> str:
-    """What the backend's output is, in a sentence; "" where nothing could be compared."""
-    from bncli.verify.identify.hypotheses import Known
-    from bncli.verify.identify.output import identify_output
-    from bncli.verify.identify.pair import ArraySource
+def _is_output(item: ChannelCloseness) -> bool:
+    return item.whole.quantity == "output"
 
-    done = result.done
-    running = done.before
-    known = Known(
-        weight=done.layer.weight,
-        bias=done.layer.bias,
-        running_mean=running.running_mean if running else None,
-        running_var=running.running_var if running else None,
-        eps=done.settings.eps,
-        training=done.settings.normalizes_with_batch,
-    )
-    output = result.compared.run.quantities["output"]
-    found = identify_output(
-        ArraySource(x, given.dtype),
-        ArraySource(output, given.dtype),
-        given.channel_axis,
-        known,
-        f"{backend}'s output",
-    )
-    if not found.hypotheses:
-        return ""
-    return f"{'; '.join(filter(None, (found.said.claim, found.said.contrast)))}."
+
+def _departed(
+    x: NDArray[Any], result: ModeResult, backend: str
+) -> tuple[dict[str, tuple[str, str]], str]:
+    """Why quantities differ, each with its fix, and what the backend's output is, in a sentence.
+
+    "" where the output passed, or nothing of it could be compared.
+    """
+    from bncli.verify.departures import departures
+    from bncli.verify.departures.output import identified
+
+    failed = {
+        item.whole.quantity
+        for item in result.compared.quantities
+        if not (item.whole.passed or item.whole.explained)
+    }
+    found, sentence = None, ""
+    if any(not item.whole.passed for item in result.compared.quantities if _is_output(item)):
+        found = identified(result.done, x, result.compared.run, backend)
+        clauses = "; ".join(filter(None, (found.said.claim, found.said.contrast)))
+        sentence = f"{clauses}." if found.hypotheses else ""
+    causes = departures(result.done, x, result.compared, found)
+    said = {name: (cause.words, cause.fix) for name, cause in causes.items()}
+    if "output" in causes:
+        said |= {name: ("", FOLLOWS) for name in failed if name.startswith("grad_")}
+    return said, sentence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.batchnorm import gradient_sums
 from bncli.verify.comparison import derived_tolerances
 from bncli.verify.departures.gradients import gradient_causes
-from bncli.verify.departures.output import output_cause
+from bncli.verify.departures.output import identified, output_cause
 from bncli.verify.departures.precision import precision_cause
 from bncli.verify.departures.running import counter_cause, running_causes
 
@@ -24,17 +24,26 @@ if TYPE_CHECKING:
     from bncli.verify.batch_norm_pass import BatchNormPass
     from bncli.verify.comparison import Compared
     from bncli.verify.departures.cause import Cause
+    from bncli.verify.identify.output import Identification
 
 
 def departures(
-    done: BatchNormPass, x: NDArray[Any], compared: Compared, name: str = "it"
+    done: BatchNormPass,
+    x: NDArray[Any],
+    compared: Compared,
+    found_output: Identification | None = None,
 ) -> dict[str, Cause]:
     """What explains the quantities that did not pass, by quantity; no entry for what nothing does.
 
-    `x` is the input in the user's axes, as `compare_channels` takes it. `name` is what sentences
-    call the other implementation.
+    What rounding explains, where the user allows less, has none. `x` is the input in the user's
+    axes, as `compare_channels` takes it. `found_output` is what
+    `identified` says of the output, where that is known already.
     """
-    failed = {item.whole.quantity: item for item in compared.quantities if not item.whole.passed}
+    failed = {
+        item.whole.quantity: item
+        for item in compared.quantities
+        if not (item.whole.passed or item.whole.explained)
+    }
     if not failed:
         return {}
     found: dict[str, Cause] = {}
@@ -42,18 +51,19 @@ def departures(
     allowed = derived_tolerances(done, x, sums, compared.run)
     lost = None
     if "output" in failed:
-        cause = output_cause(done, x, compared.run, allowed["output"], name)
+        searched = found_output or identified(done, x, compared.run, "the implementation")
+        cause = output_cause(done, x, compared.run, allowed["output"], searched)
         if cause is None:
             cause = lost = precision_cause(done, x, compared.run, failed["output"])
         if cause is not None:
             found["output"] = cause
     updates = running_causes(done, compared.run, allowed)
     found |= {quantity: cause for quantity, cause in updates.items() if quantity in failed}
-    if lost is not None:
-        for quantity in {"running_mean", "running_var", "var", "invstd"} & (
-            set(failed) - set(found)
-        ):
-            found[quantity] = lost
+    if "output" in found:
+        statistics = {"mean", "var", "invstd"} | (
+            {"running_mean", "running_var"} if lost else set()
+        )
+        found |= dict.fromkeys(statistics & (set(failed) - set(found)), found["output"])
     if "num_batches_tracked" in failed:
         counted = counter_cause(done, compared.run)
         found |= {"num_batches_tracked": counted} if counted is not None else {}

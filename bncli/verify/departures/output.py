@@ -25,20 +25,27 @@ if TYPE_CHECKING:
     from bncli.verify.identify.output import Identification
 
 
-def output_cause(
-    done: BatchNormPass, x: NDArray[Any], run: BackendRun, allowed: Tolerance, name: str
-) -> Cause | None:
-    """What made the output, if it is known; `name` is what the implementation is called."""
-    known = known_of(done)
-    found = identify_output(
+def identified(done: BatchNormPass, x: NDArray[Any], run: BackendRun, name: str) -> Identification:
+    """What identify's search says of the output; `name` is what the implementation is called."""
+    return identify_output(
         ArraySource(x, done.dtype),
         ArraySource(run.quantities["output"], done.dtype),
         done.channel_axis,
-        known,
+        known_of(done),
         f"{name}'s output",
     )
+
+
+def output_cause(
+    done: BatchNormPass,
+    x: NDArray[Any],
+    run: BackendRun,
+    allowed: Tolerance,
+    found: Identification,
+) -> Cause | None:
+    """What made the output, if it is known; `found` is what the search says, as `identified`."""
     if found.explained and not found.expected:
-        return _searched(found, known)
+        return _searched(found, known_of(done))
     output = run.quantities["output"]
     candidates = []
     for cause, norm in _otherwise(done, run):
