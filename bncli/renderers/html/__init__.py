@@ -31,14 +31,15 @@ def check(flag: str) -> None:
 
 
 def render(report: Report, context: RenderContext) -> str:
-    """The report as a whole page."""
+    """The report as a whole page. Raises MissingBackendError."""
     return _filled("page.html.j2", report, context, prefix="")
 
 
 def fragment(report: Report, context: RenderContext) -> str:
     """The report as a `div` for a page that has others too, such as a notebook.
 
-    Its style holds for what is inside of it alone, and its identifiers are its own.
+    Its style holds for what is inside of it alone, and its identifiers are its own. Raises
+    MissingBackendError.
     """
     said = repr((report.command, report.verdict, report.subject, report.findings, report.facts))
     digest = hashlib.sha256(said.encode(errors="backslashreplace")).hexdigest()[:10]
@@ -54,7 +55,8 @@ def _is_there(name: str) -> bool:
 
 
 def _filled(template: str, report: Report, context: RenderContext, *, prefix: str) -> str:
-    """The template, filled in."""
+    """The template, filled in. Raises MissingBackendError."""
+    check("a page of HTML")  # which a call from Python did not do before
     from bncli.renderers.html.content import content_of
 
     text: str = (

@@ -216,9 +216,12 @@ def test_the_same_report_makes_the_same_page(whole):
     assert page(whole, width=40, verbose=True, color=True) == page(whole)
 
 
-def test_a_page_without_pictures_needs_no_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "<h1>" in page(report(verdict="fine"))
+def test_a_call_from_python_says_what_to_install_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    context = RenderContext(ExitCode.OK)
+    for made in (lambda: page(report()), lambda: fragment(report(), context)):
+        with pytest.raises(MissingBackendError, match="a page of HTML needs jinja2, which is not"):
+            made()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bncli.errors import MissingBackendError
 from bncli.pictures import Kind
 from bncli.renderers.drawing.pictures.layout import HANDLE, labels_height, layout_of
 from bncli.renderers.drawing.pictures.marks import Drawn, draw_series, is_marked
-from bncli.renderers.drawing.pictures.names import LINE, SIZE, shortened
+from bncli.renderers.drawing.pictures.names import LINE, SIZE, fitted
 from bncli.renderers.drawing.pictures.palette import SEVERITY_MARKERS, Look, look_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bncli.renderers.drawing.pictures.layout import Box, Layout, Medium
 
 INSTALL = "python -m pip install 'bncli[report]'"
+
+BOLD = 0.85
+"""The share of a width that bold letters have, which are wider than those that are measured."""
 
 STYLE = {
     "svg.fonttype": "none",  # letters stay letters, which a reader can find and copy
@@ -81,7 +84,7 @@ def figure_of(
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     for picture, layout, at in zip(pictures, layouts, tops, strict=True):
         if margin:
-            title = shortened(picture.title, int(medium.width // 9))
+            title = fitted(picture.title, BOLD * medium.width)
             _write(figure, margin, at + LINE, title, colors["ink"], fontweight="bold")
         _draw(figure, picture, layout.moved(margin), colors)
     return figure
@@ -146,7 +149,9 @@ def _draw_panel(figure: Any, box: Box, looks: dict[str, Look], colors: dict[str,
         axes.invert_yaxis()  # lists are read from their top
     axes.minorticks_off()
     muted = {"labelcolor": colors["muted"], "labelsize": SIZE}
-    axes.set_xticks(box.x.ticks, box.x.labels, rotation=90 if box.x.turned else 0)
+    # An anchor is kept in SVG, where the letters' widths are the reader's.
+    turned = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
+    axes.set_xticks(box.x.ticks, box.x.labels, **(turned if box.x.turned else {}))
     axes.set_yticks(box.y.ticks, box.y.labels)
     axes.tick_params("x", length=3, width=0.8, color=colors["line"], pad=3, **muted)
     axes.tick_params("y", length=0, pad=5, **muted)
@@ -165,7 +170,7 @@ def _draw_all(axes: Any, box: Box, looks: dict[str, Look], colors: dict[str, str
         for number, (place, each) in enumerate(alike):
             on = Drawn(
                 axes, box.x, box.y, box.width, colors["paper"],
-                number if beside else 0, len(alike) if beside else 1,
+                number if beside else 0, len(alike) if beside else 1, bool(box.panel.x.names),
             )  # fmt: skip
             draw_series(on, each, looks[_name(each, place)])
 
@@ -173,21 +178,20 @@ def _draw_all(axes: Any, box: Box, looks: dict[str, Look], colors: dict[str, str
 def _titles(figure: Any, box: Box, colors: dict[str, str]) -> None:
     """Write the titles of a panel and of its axes, as much of each as there is room for."""
     panel = box.panel
-    letters = int(box.width // 6.5)
     if panel.title:
-        title = shortened(panel.title, letters)
+        title = fitted(panel.title, BOLD * box.width)
         _write(figure, box.left, box.top - 7, title, colors["ink"], fontweight="bold")
     if panel.x.title:
-        title = shortened(panel.x.title, letters)
+        title = fitted(panel.x.title, box.width)
         below = box.top + box.height + labels_height(box.x) + LINE
         middle = box.left + box.width / 2
         _write(figure, middle, below, title, colors["muted"], horizontalalignment="center")
     if panel.y.title:
-        title = shortened(panel.y.title, int((box.height + LINE) // 6))
-        left = box.left - box.y.breadth - 17  # the tick labels end 5 pixels before the panel
+        title = fitted(panel.y.title, box.height + LINE)
+        left = box.left - box.y.breadth - 12  # the tick labels end 5 pixels before the panel
         _write(
             figure, left, box.top + box.height / 2, title, colors["muted"], rotation=90,
-            horizontalalignment="center", verticalalignment="center_baseline",
+            horizontalalignment="center", rotation_mode="anchor",
         )  # fmt: skip
 
 

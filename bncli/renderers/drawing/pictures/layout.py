@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.light import dataclass, np
 from bncli.pictures import Kind
 from bncli.renderers.drawing.pictures.marks import numbers
-from bncli.renderers.drawing.pictures.names import LINE, shortened, text_width
+from bncli.renderers.drawing.pictures.names import LINE, fitted, text_width
 from bncli.renderers.drawing.pictures.scales import scale_of
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _entries(labels: list[str], medium: Medium, top: float) -> Iterator[Entry]:
     """The legend in as many lines as it needs."""
     left = 0.0
     for label in labels:
-        text = shortened(label, int(medium.width // 9))
+        text = fitted(label, 0.8 * medium.width)
         width = HANDLE + text_width(text) + 20
         if left and left + width > medium.width:
             left, top = 0.0, top + LINE + 4

@@ -30,7 +30,8 @@ EDGE = "v"
 class Drawn:
     """Where a series is drawn: the axes, their scales, and the number of pixels of the panel.
 
-    `place` and `places` say which of the series of its kind it is that stand side by side.
+    `place` and `places` say which of the series of its kind it is that stand side by side; `named`
+    places have room between them.
     """
 
     axes: Any
@@ -40,6 +41,7 @@ class Drawn:
     paper: str
     place: int = 0
     places: int = 1
+    named: bool = False
 
 
 def numbers(values: Any) -> Floats:
@@ -168,7 +170,7 @@ def _draw_bars(on: Drawn, x: Floats, y: Floats, look: Look) -> None:
         low = np.full_like(low, on.y.low)
     else:
         low, high = np.clip(low, on.y.low, None), np.clip(high, None, on.y.high)
-    width = _gap(x) * 0.86 / on.places
+    width = _gap(x) * (0.64 if on.named else 0.92) / on.places
     left = x - width * on.places / 2 + width * on.place
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     points = [

@@ -38,6 +38,16 @@ def text_width(text: str) -> float:
     return float(width) + SIZE * (len(text) - len(known))
 
 
+def fitted(text: str, room: float) -> str:
+    """Text as one harmless line of at most `room` pixels; the middle of a long one goes."""
+    most = max(int(room // 4), 1)
+    text = shortened(text, most)
+    while most > 1 and text_width(text) > room:
+        most = min(most, len(text)) - 1
+        text = shortened(text, most)
+    return text
+
+
 def every(number: int, room: float, each: float = LINE) -> int:
     """How many apart the names are that have room: 1 for all of `number`, 2 for each second."""
     return max(1, -int(-number * each // max(room, each)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.renderers.drawing.pictures.names import every, shortened, text_width
+from bncli.renderers.drawing.pictures.names import every, fitted, shortened, text_width
 from tests.renderers.drawing.pictures.examples import HOSTILE
 
 
@@ -28,6 +28,14 @@ def test_any_name_is_a_short_line():
         assert len(shortened(name, 20)) <= 20
         assert shortened(name, 20).isprintable()
     assert shortened("x" * 10**7, 7) == "xxx…xxx"
+
+
+def test_a_text_has_as_much_room_as_there_is():
+    assert fitted("running_var", 500) == "running_var"
+    for name in (*HOSTILE, "W" * 99, "i" * 99):
+        for room in (20, 100, 300):
+            assert text_width(fitted(name, room)) <= room
+    assert len(fitted("i" * 99, 100)) > len(fitted("W" * 99, 100)) > 3
 
 
 def test_the_width_of_a_text_grows_with_it():
