@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812  # as PyTorch calls it
 
+import bncli
 from tests.conftest import REPOSITORY
 from tests.test_docs import BLOCK
 from tests.test_examples import script
@@ -77,6 +78,16 @@ def test_a_check_stops_at_what_was_broken(loop, broken, code, monkeypatch, capsy
     with pytest.raises(SystemExit, match=r"^1$"):
         loop.check(model, loop.batches(1))
     assert f"[{code}]" in capsys.readouterr().out
+
+
+def test_steps_of_an_optimiser_inside_of_the_block_are_named(loop):
+    """As the page says."""
+    loop.STEPS, loop.EVERY = 5, 10
+    model = loop.net()
+    with bncli.capture(model) as stats:
+        loop.train(model, loop.batches(0), None)
+    assert "BN819" in {finding.code for finding in stats.diagnose().findings}
+    assert "(BN819)" in (TRAINING / "README.md").read_text("utf-8")
 
 
 def test_the_page_shows_a_healthy_run_and_two_that_stop():

@@ -1,7 +1,7 @@
 """Train a small net, and stop as soon as something is wrong with its BatchNorm layers.
 
     python examples/training/train.py                         # a healthy run, to its end
-    python examples/training/train.py --momentum 0.99         # a momentum as Keras would mean it
+    python examples/training/train.py --momentum 0.99         # a momentum copied from Keras
     python examples/training/train.py --validation-scale 255  # validation images of 0 to 255
 
 It exits with 1 if it stopped. README.md beside it shows which lines the checks take.
