@@ -86,7 +86,7 @@ def course_pictures(
         _Quantity("running_mean", "mean", "means", mean, scatter.mean, of_mean),
         _Quantity("running_var", "variance", "biased variances", var, scatter.var, of_var),
     )
-    left_out = _left_out(runs, channels, courses)
+    left_out = _left_out(runs, channels, courses, chosen=chosen)
     return (
         *(_picture(each, courses, at, left_out) for each in quantities),
         _initial(runs[:MOST_PANELS], _drawn(steps, MOST_POINTS)),
@@ -125,12 +125,15 @@ def _drawn(steps: IntArray, most: int) -> IntArray:
     return np.unique(np.searchsorted(steps, wanted))
 
 
-def _left_out(runs: list[Simulated], channels: list[int], courses: list[_Course]) -> str:
-    """Which channel is drawn of how many, and what is not drawn, in a sentence; "" for nothing."""
+def _left_out(
+    runs: list[Simulated], channels: list[int], courses: list[_Course], *, chosen: bool
+) -> str:
+    """Why this channel is drawn, and how many others are not, in sentences; "" where all are."""
     said = []
     if len(runs) > 1:
         if len(channels) > 1:
-            said.append(f"This is channel {courses[0].channel} of {len(channels)}.")
+            why = "the first chosen" if chosen else "that in which running_var differs most"
+            said.append(f"Of {len(channels)} channels it is {why}.")
         more, what = len(runs) - len(courses), "more convention"
     else:
         more, what = len(channels) - len(courses), "more channel"
@@ -147,10 +150,14 @@ def _picture(quantity: _Quantity, courses: list[_Course], at: IntArray, left_out
     if beside:
         title += f", of channel {courses[0].channel}"
     total = int(courses[0].run.trajectory.steps[-1])
+    pooled = f"the {quantity.what} of all batches' values pooled"
+    if any(_error(quantity, each) for each in courses):
+        pooled = f"the shaded band is {pooled}, plus and minus {WIDTH} standard errors"
+    else:
+        pooled = f"the level is {pooled}"
     seen = (
         f"The points are the batches' {quantity.of_batches}, the line is {name} after each step, "
-        f"and the shaded band is the {quantity.what} of all batches' values pooled, plus and minus "
-        f"{WIDTH} standard errors."
+        f"and {pooled}."
     )
     thinned = ""
     if len(at) < total:
@@ -197,11 +204,13 @@ def _said(quantity: _Quantity, course: _Course) -> str:
     final = float(getattr(course.run.trajectory.final, quantity.name)[course.channel])
     value = float(quantity.population[course.channel])
     ends = f"In {course.name}, {quantity.name} ends at {final:.4g}"
-    if not (math.isfinite(final) and math.isfinite(value)):
-        return f"{ends}, and the population's {quantity.what} is {value:.4g}."
+    whole = f"the population's {quantity.what} is {value:.4g}"
+    left = course.run.trajectory.final_weight
+    if not abs(left) <= FADED:
+        return f"{ends}, of which the initial value has a share of {remaining(left)}; {whole}."
     error = _error(quantity, course)
-    if not error:
-        return f"{ends}; the population's {quantity.what} is {value:.4g}."
+    if not error or not (math.isfinite(final) and math.isfinite(value)):
+        return f"{ends}; {whole}."
     return (
         f"{ends}, {abs(final - value) / error:.2g} standard errors from the population's "
         f"{value:.4g}."

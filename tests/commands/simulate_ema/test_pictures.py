@@ -123,7 +123,7 @@ def test_conventions_stand_side_by_side(reported, x):
     picture = drawn(report)["running_var"]
     assert [panel.title for panel in picture.panels] == ["keras3", "pytorch"]
     assert picture.title.endswith("of channel 5")  # with the largest variance, beside the first 1
-    assert "This is channel 5 of 6." in picture.text
+    assert "Of 6 channels it is that in which running_var differs most." in picture.text
     assert picture.one_scale
     var = x.var(1)[:, 5]
     for panel, factor in zip(picture.panels, (1, 8 / 7), strict=True):
@@ -150,6 +150,21 @@ def test_many_steps_are_thinned_and_said(reported):
         "steps are drawn"
         not in drawn(reported("simulate-ema", "--generate=4,2"))["initial_weight"].text
     )
+
+
+def test_while_the_initial_value_counts_nothing_is_said_of_chance(reported, x):
+    texts = [
+        drawn(reported("simulate-ema", "x.npy", "--batch-axis=0", "--channel=2", *more))[
+            "running_mean"
+        ].text
+        for more in (("--freeze-after=10",), ("--freeze-after=0",), ("--momentum=none",))
+    ]
+    share = f"of which the initial value has a share of {100 * 0.9**10:.2g}%; the population's"
+    assert share in texts[0]
+    assert "standard errors from" not in texts[0]
+    assert "the level is the mean of all batches' values pooled." in texts[1]
+    assert "band" not in texts[1]
+    assert "standard errors from the population's" in texts[2]
 
 
 @pytest.mark.parametrize("how", ["nan", "constant", "one value", "cumulative"])
