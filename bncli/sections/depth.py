@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bncli.pictures import Axis, Kind, Panel, Series
 from bncli.rulebook.interface import examples
+from bncli.rulebook.layers import label as label_of
 from bncli.sections.answer import counted, short
 
 if TYPE_CHECKING:
@@ -50,6 +51,17 @@ def drawn_said(shown: int, rows: int) -> str:
     return f"Shown are {shown} of {rows} layers, those with findings first." if shown < rows else ""
 
 
+def by_layer(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """The findings of each layer that their evidence names, by its name in a table."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
+        names = layers if isinstance(layers, (list, tuple)) else ()
+        for name in dict.fromkeys(label_of(each) for each in names if isinstance(each, str)):
+            found.setdefault(name, []).append(finding)
+    return found
+
+
 def layer_axis(names: Sequence[str]) -> Axis:
     """The x axis of layers in their order; what all names begin with stands in its title."""
     first, last = min(names, default=""), max(names, default="")
@@ -77,6 +89,17 @@ def ranges(label: str, lows: Numbers, highs: Numbers) -> Series:
 def points(label: str, values: Numbers) -> Series:
     """A point for each layer."""
     return Series(label, Kind.POINTS, range(len(values)), values)
+
+
+def band(label: str, most: Numbers, others: Numbers) -> list[Series]:
+    """The area up to what is known, down to the least of all numbers, those of `others` too.
+
+    A log axis has no 0 to begin at. None where nothing is known.
+    """
+    known_ones = [value for value in (*most, *others) if value is not None and value > 0]
+    if all(value is None for value in most) or not known_ones:
+        return []
+    return [Series(label, Kind.BAND, range(len(most)), [min(known_ones)] * len(most), most)]
 
 
 def level(label: str, value: float) -> Series:
@@ -185,6 +208,26 @@ def spanned(quantity: str, lows: Numbers, highs: Numbers, names: Sequence[str]) 
     if where or "_" in quantity.partition(" ")[0]:
         return said
     return f"{said[:1].upper()}{said[1:]}"
+
+
+def furthest(what: str, distances: Numbers, names: Sequence[str]) -> str:
+    """By up to how many standard deviations `what` holds, and of which layer; "" if not known."""
+    there = [(value, at) for at, value in enumerate(distances) if value is not None]
+    if not there:
+        return ""
+    most, worst = max(there, key=lambda each: (each[0], -each[1]))
+    return f"{what} by up to {most:.3g} standard deviations, in {names[worst]}."
+
+
+def factors(what: str, lows: Numbers, highs: Numbers, names: Sequence[str]) -> str:
+    """Between which factors `what` holds, and of which layers these are; "" if not known."""
+    low = [(value, at) for at, value in enumerate(lows) if value is not None]
+    high = [(value, at) for at, value in enumerate(highs) if value is not None]
+    if not low or not high:
+        return ""
+    (least, first), (most, last) = min(low), max(high, key=lambda each: (each[0], -each[1]))
+    one, two = f"{least:.3g} times in {names[first]}", f"{most:.3g} times in {names[last]}"
+    return f"{what} between {one} and {two} as large."
 
 
 def findings_said(found: Iterable[Finding]) -> str:

@@ -10,9 +10,13 @@ from bncli.pictures import Kind
 from bncli.report import Finding, Severity
 from bncli.sections.depth import (
     MOST_LAYERS,
+    band,
+    by_layer,
     codes_said,
     drawn,
+    factors,
     findings_said,
+    furthest,
     known,
     layer_axis,
     level,
@@ -140,3 +144,29 @@ def test_findings_of_one_rule_are_told_together():
 
 def test_sentences_are_joined():
     assert sentences("A.", "", "B.") == "A. B."
+
+
+def test_what_is_furthest_and_by_which_factors():
+    names = ("a", "b", "c")
+    assert furthest("It is off", [0.1, None, 0.3], names) == (
+        "It is off by up to 0.3 standard deviations, in c."
+    )
+    assert factors("They are", [0.5, 0.25, None], [2.0, 1.0, None], names) == (
+        "They are between 0.25 times in b and 2 times in a as large."
+    )
+    assert furthest("It is off", [None], "a") == factors("They are", [None], [None], "a") == ""
+
+
+def test_a_band_goes_down_to_the_least_number():
+    (made,) = band("noise", [0.2, None], [0.05, 0.0, None])
+    assert (made.kind, list(made.y), list(made.upper)) == (Kind.BAND, [0.05, 0.05], [0.2, None])
+    assert band("noise", [None], [1.0]) == band("noise", [0.0], [None]) == []
+
+
+def test_layers_are_those_that_the_evidence_names():
+    several = Finding("BN1", ERROR, "a", "is wrong", {"layers": ["a", "b", "a"], "layer": "c"})
+    one = Finding("BN2", ERROR, "b", "is wrong", {"layer": "b"})
+    none = Finding("BN3", ERROR, "the input", "is wrong")
+    assert by_layer([several, one, none]) == {"a": [several], "b": [several, one]}
+    whole = Finding("BN2", ERROR, "b", "is wrong", {"layer": ""})
+    assert list(by_layer([whole])) == ["(the file itself)"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments import options
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from bncli.live.session import Session
     from bncli.model.capture import Capture
     from bncli.model.ranks import RankDifference
-    from bncli.report import Value
+    from bncli.pictures import Shown
+    from bncli.report import Finding, Value
 
 
 def capture(
@@ -212,11 +214,14 @@ def _report(seen: Capture, model: str, saved: str | None, shard: Mapping[str, Va
         if seen.part.n > 1:
             use = "bncli diagnose PARTS judges it together with the other parts"
         verdict = f"saved to {saved} ({size}); {use}"
+    table = layers_table(seen)
+    findings = tuple(replace(finding, path=path) for finding in observations(seen))
     return Report(
         command="capture",
         facts={**live_facts(seen), "saved_stats": saved, **shard},
-        tables=(layers_table(seen), input_table(seen)),
-        findings=tuple(replace(finding, path=path) for finding in observations(seen)),
+        tables=(table, input_table(seen)),
+        findings=findings,
+        pictures=partial(_pictures, findings=findings, rows=table.rows),
         subject=live_subject(seen),
         answer=(layers_answer(seen),),
         remarks=tuple(remarks),
@@ -228,3 +233,12 @@ def _report(seen: Capture, model: str, saved: str | None, shard: Mapping[str, Va
         names={path: names},
         about=() if path else (("", model),),
     )
+
+
+def _pictures(
+    findings: Sequence[Finding], rows: Sequence[Mapping[str, Value]]
+) -> tuple[Shown, ...]:
+    """What a page shows of the layers."""
+    from bncli.commands.capture.pictures import pictures
+
+    return pictures(findings, rows=rows)

@@ -10,7 +10,9 @@ from bncli.pictures import Axis, Kind, Panel, Picture, Series
 from bncli.sections.depth import (
     drawn,
     drawn_said,
+    factors,
     findings_said,
+    furthest,
     known,
     layer_axis,
     level,
@@ -23,7 +25,6 @@ from bncli.sections.depth import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bncli.pictures import Numbers
     from bncli.report import Finding, Value
 
     Row = Mapping[str, Value]
@@ -58,8 +59,10 @@ def pictures(findings: Sequence[Finding], *, rows: Sequence[Row]) -> tuple[Pictu
     text = sentences(
         drawn_said(len(shown), len(rows)),
         _counted([str(row["state"]) for row in rows]),
-        _furthest(names, of["z_max"]),
-        _ratios(names, of["var_ratio_min"], of["var_ratio_max"]),
+        _known_still("No mean moved.", z, 0.0)
+        or furthest("The mean of a channel moved", z.upper, names),
+        _known_still("No variance changed.", ratio, 1.0)
+        or factors("The variances became", ratio.y, ratio.upper, names),
         findings_said(told),
     )
     title = "State of each layer, and how far it moved"
@@ -91,6 +94,12 @@ def _differs(ratio: Series) -> bool:
 # ------------------------------------------------------------------ in words
 
 
+def _known_still(said: str, moves: Series, still: float) -> str:
+    """What is said where all that is known stands still; "" where it does not, or none is."""
+    there = {value for value in (*moves.y, *moves.upper) if value is not None}
+    return said if there == {still} else ""
+
+
 def _counted(states: Sequence[str]) -> str:
     """How many layers are in which state."""
     there = [(states.count(state), said) for state, said in STATES.items() if state in states]
@@ -99,29 +108,3 @@ def _counted(states: Sequence[str]) -> str:
         return f"The state of {'the layer' if number == 1 else f'all {number} layers'}: {said}."
     said_each = ", ".join(f"{number} {said}" for number, said in there)
     return f"The states of {len(states)} layers: {said_each}."
-
-
-def _furthest(names: Sequence[str], shifts: Numbers) -> str:
-    """In which layer a mean moved furthest, and by how much."""
-    there = [(value, at) for at, value in enumerate(shifts) if value is not None]
-    most, worst = max(there, key=lambda each: (each[0], -each[1]), default=(0.0, 0))
-    if not there:
-        return ""
-    if not most:
-        return "No mean moved."
-    return (
-        f"The mean of a channel moved by up to {most:.3g} standard deviations, in {names[worst]}."
-    )
-
-
-def _ratios(names: Sequence[str], lows: Numbers, highs: Numbers) -> str:
-    """Between which factors the variances changed, and where these are."""
-    low = [(value, at) for at, value in enumerate(lows) if value is not None]
-    high = [(value, at) for at, value in enumerate(highs) if value is not None]
-    if not low or not high:
-        return ""
-    (least, first), (most, last) = min(low), max(high, key=lambda each: (each[0], -each[1]))
-    if least == most == 1:
-        return "No variance changed."
-    one, two = (f"{value:.3g} times in {names[at]}" for value, at in ((least, first), (most, last)))
-    return f"The variances became between {one} and {two} as large."

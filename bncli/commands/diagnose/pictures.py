@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from bncli.model.capture import Propagation
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
-from bncli.rulebook.layers import label
 from bncli.rulebook.live.measures import BLAMED
 from bncli.sections.answer import counted, share
 from bncli.sections.depth import (
+    band,
+    by_layer,
     drawn,
     drawn_said,
+    factors,
     findings_said,
+    furthest,
     known,
     layer_axis,
     level,
@@ -20,7 +23,6 @@ from bncli.sections.depth import (
     points,
     ranges,
     sentences,
-    spanned,
 )
 
 if TYPE_CHECKING:
@@ -44,18 +46,7 @@ def pictures(
     facts: Mapping[str, Value],
 ) -> tuple[Picture, ...]:
     """The pictures of a diagnosis, of its tables' rows and its facts; () where nothing is known."""
-    return (*_depth(rows, _by_layer(findings)), *_trials(tried, facts))
-
-
-def _by_layer(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """The findings of each layer, by its name in the table."""
-    found: dict[str, list[Finding]] = {}
-    for finding in findings:
-        layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
-        names = layers if isinstance(layers, (list, tuple)) else ()
-        for name in dict.fromkeys(label(each) for each in names if isinstance(each, str)):
-            found.setdefault(name, []).append(finding)
-    return found
+    return (*_depth(rows, by_layer(findings)), *_trials(tried, facts))
 
 
 # ------------------------------------------------------------------ over depth
@@ -71,7 +62,7 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
     error, noise = of["predicted_error"], of["noise"]
     off = [
         points("layer", error),
-        *_chance(noise, [*error, BLAMED]),
+        *band("what chance gives", noise, [*error, BLAMED]),
         level(f"{BLAMED} std", BLAMED),
     ]
     distance = [ranges("median to worst channel", of["z_median"], of["z_max"])]
@@ -91,21 +82,11 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
     text = sentences(
         drawn_said(len(shown), len(rows)),
         _errors(names, error, noise),
-        spanned(
-            "the distance of a mean in standard deviations", of["z_median"], of["z_max"], names
-        ),
-        spanned("the data's variance over the stored one", ratio[0].y, ratio[0].upper, names),
+        furthest("The mean of a channel is off", of["z_max"], names),
+        factors("The variances of the data are", ratio[0].y, ratio[0].upper, names),
         findings_said(told.values()),
     )
     return (Picture("depth", "Distance of the data from the stored statistics", there, text),)
-
-
-def _chance(noise: Numbers, others: Numbers) -> list[Series]:
-    """The band of what chance gives, down to the least of all numbers; none where it is unknown."""
-    if all(value is None for value in noise):
-        return []
-    least = min(value for value in (*noise, *others) if value is not None and value > 0)
-    return [Series("what chance gives", Kind.BAND, range(len(noise)), [least] * len(noise), noise)]
 
 
 def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:
@@ -122,17 +103,6 @@ def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:
     number = sum(error >= BLAMED for error, _ in known_errors)
     of = f"{number} of {counted(len(known_errors), 'layer')}"
     return f"{said} {of} {'is' if number == 1 else 'are'} off by {BLAMED} or more."
-
-
-def _furthest(names: Sequence[str], distances: Numbers) -> str:
-    """In which layer a mean is furthest off, and by how much."""
-    there = [(value, at) for at, value in enumerate(distances) if value is not None]
-    if not there:
-        return ""
-    most, worst = max(there, key=lambda each: (each[0], -each[1]))
-    return (
-        f"The mean of a channel is off by up to {most:.3g} standard deviations, in {names[worst]}."
-    )
 
 
 # ------------------------------------------------------------------ what was tried

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from bncli.arguments.completion import complete_code
@@ -13,10 +14,13 @@ from bncli.errors import UsageError
 from bncli.report import Report, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from bncli.commands.recalibrate.run import Found
     from bncli.commands.recalibrate.writing import Written
     from bncli.live.recalibration import Wish
-    from bncli.report import Finding
+    from bncli.pictures import Shown
+    from bncli.report import Finding, Value
     from bncli.rulebook.live.repair import Judgement
 
 
@@ -174,11 +178,13 @@ def _report(
     names = (
         [label(name) for name in (*(row.name for row in done.layers), *found.left)] if done else []
     )
+    facts = facts_of(found, wish, judgement, written, effect)
     return Report(
         command="recalibrate",
-        facts=facts_of(found, wish, judgement, written, effect),
+        facts=facts,
         tables=(rows.layers_table(layers), rows.left_table(found.left)),
         findings=findings,
+        pictures=partial(_pictures, findings=findings, rows=layers, facts=facts),
         subject=subject_of(found),
         answer=rows.answer(layers, rows.FEW if findings else rows.SHOWN),
         remarks=tuple(
@@ -205,3 +211,12 @@ def _report(
         names={path: names},
         about=() if path else (("", found.label),),
     )
+
+
+def _pictures(
+    findings: Sequence[Finding], rows: Sequence[Mapping[str, Value]], facts: Mapping[str, Value]
+) -> tuple[Shown, ...]:
+    """What a page shows of the layers that change."""
+    from bncli.commands.recalibrate.pictures import pictures
+
+    return pictures(findings, rows=rows, facts=facts)
