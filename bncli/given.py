@@ -8,14 +8,17 @@ On the command line there are none, and every question here costs a look at an e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from types import FunctionType
 
 LONGEST = 60
 """Letters of what an object is called."""
 
 _GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
+_ENDS: ContextVar[ExitStack | None] = ContextVar("ends", default=None)
+"""What is done when the call ends, however that is."""
 
 
 @contextmanager
@@ -27,17 +30,29 @@ def objects_given(known: dict[str, object] | None = None) -> Iterator[dict[str, 
     """
     given = {} if known is None else known
     token = _GIVEN.set(given)
-    try:
-        yield given
-    finally:
-        _GIVEN.reset(token)
+    with ExitStack() as ends:
+        end = _ENDS.set(ends)
+        try:
+            yield given
+        finally:
+            _ENDS.reset(end)
+            _GIVEN.reset(token)
+
+
+def at_end(call: Callable[[], object]) -> None:
+    """Do this when the current call ends, whatever happens in it: the last that is said, first."""
+    ends = _ENDS.get()
+    if ends is None:
+        raise RuntimeError("`at_end` is for what runs within `objects_given`")
+    ends.callback(call)
 
 
 def name_of(value: object, word: str = "") -> str:
     """The name that stands for an object in this call, such as "<ndarray>" or "<ndarray 2>".
 
-    `word` is what it is called, by default its class, of which signs stay out that mean anything
-    in a path, in a pattern or to a terminal. One object has one name.
+    `word` is what it is called, by default the name of a class or function, and of another object
+    that of its class. Signs that mean anything in a path, in a pattern or to a terminal stay out of
+    it. One object has one name.
     """
     known = _GIVEN.get()
     if known is None:
@@ -45,7 +60,8 @@ def name_of(value: object, word: str = "") -> str:
     for name, other in known.items():
         if other is value:
             return name
-    word = re.sub(r"[^\w. -]+", "_", word or type(value).__name__)[:LONGEST]
+    named = value if isinstance(value, type | FunctionType) else type(value)
+    word = re.sub(r"[^\w. -]+", "_", word or named.__name__)[:LONGEST]
     name, number = f"<{word}>", 1
     while name in known:
         number += 1

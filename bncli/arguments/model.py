@@ -12,6 +12,7 @@ from bncli.arguments.completion import complete_data, complete_parts
 from bncli.arguments.options import DeviceName, option
 from bncli.dtypes import ComputeDtype
 from bncli.errors import MissingBackendError, UsageError
+from bncli.given import at_end, is_given
 from bncli.light import dataclass
 from bncli.loaders.names import quoted
 
@@ -201,6 +202,7 @@ def open_session(
     FileError, TensorError and ModelError, each a sentence with what to do, and EmptyShardError.
     """
     from bncli.backends.torch.tensors import library
+    from bncli.live.keeping import random_numbers_kept
     from bncli.live.model_source import load_model
     from bncli.live.random_streams import RandomStreams
     from bncli.live.session import Session
@@ -209,6 +211,8 @@ def open_session(
     from bncli.live.weights import load_weights
 
     torch = library()
+    if is_given(model):
+        at_end(random_numbers_kept())
     device = (flags.device or DeviceName.CPU).value
     seed = flags.seed or 0
     if device == "cuda" and not torch.cuda.is_available():

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, cast
 
 from bncli.errors import FileError, ModelError, UsageError
 from bncli.files.reading import read_bytes, remember_path
+from bncli.given import is_given, object_of
 from bncli.live.users_code import let_import_from, users_code
 from bncli.loaders.names import listed, missing, nearest, quoted
+from bncli.loaders.objects import is_code
 
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FORM = re.compile(rf"(?P<where>.+?\.py|{_NAME})(?P<colon>::?)(?P<name>(?:{_NAME})?)")
@@ -24,7 +26,10 @@ _DEFINED = re.compile(rb"^(class|def)[ \t]+([A-Za-z]\w*)", re.MULTILINE)
 
 
 class CodeName(NamedTuple):
-    """`where` is a module or a file, `name` what is meant in it, with dots for what is inside."""
+    """`where` is a module or a file, `name` what is meant in it, with dots for what is inside.
+
+    Or `where` is the name of an object of Python, and `name` is "".
+    """
 
     where: str
     name: str
@@ -36,14 +41,19 @@ class CodeName(NamedTuple):
 
     def __str__(self) -> str:
         """As the user would type it, printable."""
+        if is_given(self.where):
+            return self.where
         return quoted(f"{self.where}:{self.name}", 200)
 
 
 def code_name(spec: str) -> CodeName | None:
     """What `package.module:name` or `file.py:name` says; None for what is not written so.
 
-    A path to a file that is there is not; a file of Python code without a name has the name "".
+    A path to a file that is there is not; a file of Python code without a name has the name "". Of
+    objects, what is no file's (an array, a dictionary of tensors, statistics) is code.
     """
+    if is_given(spec):
+        return CodeName(spec, "") if is_code(object_of(spec)) else None
     if spec.endswith(".py"):
         return CodeName(spec, "")
     if os.path.exists(spec):  # noqa: PTH110 (unlike Path.exists, false for an impossible path)
@@ -56,6 +66,8 @@ def code_name(spec: str) -> CodeName | None:
 
 def code_file(code: CodeName) -> Path | None:
     """The file that code is in, found without running any; None where none is found."""
+    if is_given(code.where):
+        return None
     if code.is_file:
         path = Path(code.where)
         return path if path.is_file() else None
@@ -79,6 +91,8 @@ def find(code: CodeName, kind: str) -> Any:
     not there, UsageError where no name is given, and ModelError where the import raises, or nothing
     is called so: it lists the near names.
     """
+    if is_given(code.where):
+        return object_of(code.where)
     if code.is_file:
         path = Path(code.where)
         if not path.is_file():

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from bncli.backends.torch.tensors import library
 from bncli.errors import BncliError, ModelError, UsageError
+from bncli.given import at_end, is_given, object_of
 from bncli.live.imports import CodeName, code_name, find, kind_of
+from bncli.live.keeping import kept_whole
 from bncli.live.users_code import users_code
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import listed, missing, nearest, quoted
@@ -27,7 +29,8 @@ NO_HOOKS = (
 def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The model that `package.module:name` or `file.py:name` names, as its code leaves it.
 
-    A class or a function is called with `arguments`, an instance is taken as it is. Raises
+    A class or a function is called with `arguments`, an instance is taken as it is. One that is
+    given as an object is put back as it was when the call ends. Raises
     UsageError where the name or the arguments do not fit, FileError for a file that is not there,
     ModelError where the user's code raises or gives something else than a model, and
     MissingBackendError without PyTorch.
@@ -55,6 +58,8 @@ def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise ModelError(
             f"{code}: its tensors are on the meta device and have no values; build it on the CPU."
         )
+    if is_given(spec) and is_built:
+        at_end(kept_whole(value))
     return cast("nn.Module", value)
 
 
@@ -62,6 +67,11 @@ def _refuse_file(spec: str) -> NoReturn:
     """Raise the sentence for a MODEL that is not written as one."""
     path, _ = split_spec(spec)
     shown = quoted(str(path))
+    if is_given(spec):
+        raise UsageError(
+            f"MODEL {shown}: it is {kind_of(object_of(spec))}, not a model; give a "
+            "torch.nn.Module, or a class or a function that makes one."
+        )
     if not spec or not lexists(path):
         if path.suffix in {".pt", ".pth", ".npz", ".py"}:
             raise missing(path)

@@ -155,7 +155,7 @@ class _Buffer:
 
         buffers: dict[str, Any] = self.module._buffers  # noqa: SLF001
         with torch.no_grad():
-            if not _same_bytes(self.tensor, self.copy):
+            if not same_bytes(self.tensor, self.copy):
                 self.tensor.copy_(self.copy)
         if not isinstance(self.module, torch.jit.ScriptModule):  # which holds no tensors of Python
             buffers[self.name] = self.tensor
@@ -183,14 +183,14 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version  # noqa: SLF001
 
 
-def _same_bytes(a: Tensor, b: Tensor) -> bool:
+def same_bytes(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one dtype and shape have equal bytes, NaN included."""
     import torch
 
-    if torch.equal(a, b):
-        return True
     try:
-        return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+        return torch.equal(a, b) or torch.equal(
+            a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)
+        )
     except RuntimeError:  # a scalar, or a layout without bytes of its own
         return False
 

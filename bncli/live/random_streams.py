@@ -37,6 +37,18 @@ class RandomStreams:
             self._states = _states()
             _set(outside)
 
+    @classmethod
+    def now(cls) -> RandomStreams:
+        """The numbers as they are."""
+        made = cls(0)
+        made._states = _states()
+        return made
+
+    def go_on(self) -> None:
+        """Let everything else go on with these numbers."""
+        if self._states is not None:
+            _set(self._states)
+
 
 def seed_all(seed: int) -> None:
     """Begin Python's, NumPy's and PyTorch's random numbers with a seed."""

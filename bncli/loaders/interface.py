@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError
 from bncli.files.file_bytes import FileBytes
 from bncli.files.reading import open_to_read, read_at, remember_path
+from bncli.given import is_given, object_of
 from bncli.loaders.registry import STATISTICS, ZIP
 from bncli.model import TensorFile
 from bncli.paths import RemotePath, as_path
@@ -220,6 +221,10 @@ def is_statistics_file(path: Path | str) -> bool:
     path = as_path(path)
     if path == STANDARD_INPUT:
         return False
+    if is_given(path):
+        from bncli.loaders.objects.recorded import is_recorded
+
+        return is_recorded(object_of(path))
     try:
         check_regular(path)
         with open_source(path) as source:

@@ -10,6 +10,7 @@ from dataclasses import field
 from pathlib import Path
 
 from bncli.errors import FileError
+from bncli.given import is_given
 from bncli.light import dataclass
 from bncli.loaders.beside import check_allowed
 from bncli.loaders.interface import is_statistics_file, look
@@ -39,6 +40,8 @@ class Shards:
 
 def files_of(path: Path, models: Models) -> list[Path]:
     """All files of a model: those of a folder, or an index with its shards, or the file."""
+    if is_given(path):
+        return [path]
     path = models.path_of(path)
     if path.is_dir():
         return sorted(each for each in path.rglob("*") if each.is_file())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.arguments.shard import Shard, parse_shard
-from bncli.errors import FileError, UsageError
+from bncli.errors import BncliError, FileError, UsageError
+from bncli.given import is_given
 from bncli.light import dataclass
 from bncli.live.imports import CodeName, code_file, code_name
 from bncli.loaders import split_spec
@@ -152,6 +154,9 @@ class Task:
         file = None if code is None else code_file(code)
         if code is not None and file is not None:
             given[f"code {code.where}"] = described([file])
+        if is_given(self.model):
+            with suppress(BncliError):  # a class or a function, of which nothing can be told
+                given["weights of MODEL"] = described([Path(self.model)])
         if flags.checkpoint is not None:
             path = split_spec(flags.checkpoint)[0]
             given["--checkpoint"] = flags.checkpoint

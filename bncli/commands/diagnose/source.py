@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.errors import FileError, UsageError
+from bncli.given import is_given
 from bncli.light import dataclass
 from bncli.live.imports import code_name
 from bncli.loaders import split_spec
@@ -92,7 +93,7 @@ def _check_model(spec: str) -> None:
     if code_name(spec) is not None:
         return
     path = split_spec(spec)[0]
-    if not lexists(path):
+    if not is_given(spec) and not lexists(path):
         raise missing(path)
     from bncli.live.model_source import load_model
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bncli.dtypes import DTYPES
-from bncli.errors import TensorError
+from bncli.errors import TensorError, UnsupportedFileError
 from bncli.given import object_of
 from bncli.light import np
 from bncli.loaders.objects.arrays import is_array, single
+from bncli.loaders.objects.recorded import is_recorded
 from bncli.loaders.objects.tree import CONTAINER, holds, open_tree
 from bncli.model import TensorFile
 
@@ -23,6 +24,12 @@ def open_object(path: Path) -> TensorFile:
     value = object_of(path)
     if is_array(value) or _is_numbers(value):
         return TensorFile(path, CONTAINER, {"": single(value, path)})
+    if is_recorded(value):
+        raise UnsupportedFileError(
+            path,
+            "it holds the statistics of a model's layers, not their values; give it to diagnose, "
+            "compute or simulate_ema.",
+        )
     if holds(value):
         return open_tree(value, path)
     raise TensorError(
@@ -39,6 +46,16 @@ def _is_numbers(value: object) -> bool:
             return True
         value = value[0]
     return isinstance(value, int | float | complex)
+
+
+def is_code(value: object) -> bool:
+    """Whether an object stands for code that gives a model or batches, and for no file.
+
+    A tuple is one batch, as a file of torch.save holds one, and a list is several.
+    """
+    if is_array(value) or is_recorded(value) or isinstance(value, Mapping | tuple):
+        return False
+    return not _is_numbers(value)
 
 
 def nbytes_of(path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from bncli.errors import CorruptFileError, FileError, UnsupportedFileError, UsageError
 from bncli.files.held import HeldPath
 from bncli.files.save import THERE, check_writable, refuse_overwriting, replacing
+from bncli.given import is_given
 from bncli.light import np
 from bncli.loaders import npz
 from bncli.loaders.interface import Source, check_regular, open_source
@@ -89,6 +90,10 @@ def open_statistics(path: Path | str) -> Capture:
     Raises FileError where it cannot be read, UnsupportedFileError for another kind of file and for
     a later format, and CorruptFileError for one that is not what bncli writes.
     """
+    if is_given(path):
+        from bncli.loaders.objects.recorded import capture_in
+
+        return capture_in(as_path(path))
     if not isinstance(path, HeldPath):  # which is there, as its bytes are
         path = as_path(path)
         check_regular(path)
