@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from bncli.given import called_from_python, is_given, name_of, object_of, objects_given
+from bncli.given import at_end, called_from_python, is_given, name_of, object_of, objects_given
 
 
 def test_an_object_has_one_name_and_each_its_own():
@@ -54,3 +54,21 @@ def test_it_is_known_inside_and_in_no_other_thread():
         thread.join()
     assert not called_from_python()
     assert seen == [False]
+
+
+def test_what_is_to_be_done_at_the_end_is_done_whatever_happens():
+    done = []
+
+    def fail():
+        with objects_given():
+            at_end(lambda: done.append("first"))
+            at_end(lambda: done.append("second"))
+            with objects_given():
+                at_end(lambda: done.append("inner"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert done == ["inner", "second", "first"]
+    with pytest.raises(RuntimeError, match="objects_given"):
+        at_end(done.clear)
