@@ -182,14 +182,15 @@ def _histograms_said(
     if len(channels) < len(shown):
         said.append(
             f"{len(channels) - len(empty)} of {len(shown)} channels are drawn: those with findings "
-            "first, then those whose mean and standard deviation are farthest from 0 and 1."
+            "first, then those farthest from a standard normal distribution by their mean, standard "
+            "deviation and largest value."
         )
     said += [
         f"Channel {channel} has mean {_number(output['mean'][channel])} and standard deviation "
         f"{_number(output['std'][channel])}."
         for channel in _odd(channels, output)
     ]
-    said.append(_outside_said(channels, found))
+    said += [_farthest_said(channels, output), _outside_said(channels, found)]
     count = done.stats.count
     if found.read < count:
         said.append(
@@ -223,6 +224,20 @@ def _odd(channels: list[int], output: Mapping[str, FloatArray]) -> list[int]:
         if math.isfinite(mean) and math.isfinite(std) and (abs(mean) > ODD or abs(std - 1) > ODD):
             found.append(channel)
     return found[:FEW]
+
+
+def _farthest_said(channels: list[int], output: Mapping[str, FloatArray]) -> str:
+    """Where the value is that a standard normal has least; "" where none is finite."""
+    ends = [
+        (abs(value), value, channel)
+        for channel in channels
+        for value in (float(output["min"][channel]), float(output["max"][channel]))
+        if math.isfinite(value)
+    ]
+    if not ends:
+        return ""
+    _, value, channel = max(ends, key=lambda end: end[0])
+    return f"The value farthest from 0 is {_number(value)}, in channel {channel}."
 
 
 def _outside_said(channels: list[int], found: Counted) -> str:
