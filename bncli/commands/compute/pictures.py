@@ -182,8 +182,8 @@ def _histograms_said(
     if len(channels) < len(shown):
         said.append(
             f"{len(channels) - len(empty)} of {len(shown)} channels are drawn: those with findings "
-            "first, then those farthest from a standard normal distribution by their mean, standard "
-            "deviation and largest value."
+            "first, then those farthest from a standard normal distribution by their mean, "
+            "standard deviation and largest value."
         )
     said += [
         f"Channel {channel} has mean {_number(output['mean'][channel])} and standard deviation "
