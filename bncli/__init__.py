@@ -80,17 +80,19 @@ _HOMES = {
     "ExitCode": "bncli.errors",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  # every key of _HOMES is a string
+__all__ = ["__version__", *_HOMES, "testing"]  # noqa: PLE0604  # every key of _HOMES is a string
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home. Raises AttributeError for any other name."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'bncli' has no attribute {name!r}")
     from importlib import import_module  # here, so that a process can handle signals before it
 
+    if name not in _HOMES:
+        return import_module(f"bncli.{name}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("examples/**/README.md"))]
 CHINESE = sorted(REPOSITORY.glob("examples/**/README.zh.md"))
 PAGES = [*GUIDES, *CHINESE]
+PROGRAMS = [page for page in PAGES if "\nimport bncli\n" in page.read_text("utf-8")]
+"""Those whose Python runs as it stands."""
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```\n(\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+"""A block of Python, and behind it what it prints."""
 TORCH_VERSION = re.compile(r"\d+\.\d+\.\d+\+?\w*(?= |$)")
 
 
@@ -137,6 +141,22 @@ def in_process(line: str, folder: Path) -> tuple[int, str]:
     return last or code, stderr.getvalue() + printed
 
 
+def programmed(text: str, folder: Path) -> str:
+    """The page with what its blocks of Python print, one after the other in one module."""
+    names: dict[str, object] = {"__name__": "guide"}
+
+    def printed(block: re.Match[str]) -> str:
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+            patch.chdir(folder)
+            exec(compile(block[1], "guide", "exec"), names)
+        assert bool(output.getvalue()) == bool(block[2]), f"{block[1]} prints {output.getvalue()}"
+        shown = f"\n```text\n{output.getvalue()}```" if block[2] else ""
+        return f"```python\n{block[1]}```\n{shown}"
+
+    return PYTHON.sub(printed, text)
+
+
 def comparable(text: str) -> str:
     """Text without the releases of torch and of the engines, which differ between machines."""
     return ENGINE_VERSION.sub(r"\1 VERSION", TORCH_VERSION.sub("VERSION", text))
@@ -157,6 +177,24 @@ def test_page(page, processes, tmp_path, request):
         page.write_text(renewed)
     else:
         assert comparable(renewed) == comparable(text)
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_python(page, tmp_path, request):
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    text = page.read_text("utf-8")
+    renewed = programmed(text, tmp_path)
+    if request.config.getoption("--update"):
+        page.write_text(renewed, "utf-8")
+    else:
+        assert comparable(renewed) == comparable(text)
+
+
+def test_a_block_of_python_that_prints_something_else_is_seen(tmp_path):
+    page = "```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```text\n3\n```\n"
+    assert programmed(page, tmp_path) == page.replace("3", "2")
+    with pytest.raises(AssertionError, match="prints"):
+        programmed("```python\nprint(1)\n```\n", tmp_path)
 
 
 def test_the_readme_is_short_enough_to_be_read():

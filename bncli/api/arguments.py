@@ -41,7 +41,7 @@ class NotGiven(Enum):
 
 NOT_GIVEN = NotGiven.NOT_GIVEN
 
-GIVEN = re.compile(r"MODEL|STATS|CKPT|INPUT|FILE(\[|\||\.py)")
+GIVEN = re.compile(r"MODEL|STATS|CKPT|INPUT|FILE(\[|\||\.py)|\|CODE")
 """What the metavar of a flag has in it that takes an object of Python in the place of a path."""
 
 

@@ -28,6 +28,7 @@ def __getattr__(name: str) -> Any:
 def function(name: str) -> Callable[..., Report]:
     """The function that makes a command's report of its arguments."""
     from bncli.api.calls import report_of
+    from bncli.api.documentation import docstring_of
 
     signature = signature_of(name)
 
@@ -41,12 +42,18 @@ def function(name: str) -> Callable[..., Report]:
 
     run.__name__ = run.__qualname__ = name
     run.__module__ = "bncli"
+    run.__doc__ = docstring_of(name)
     run.__signature__ = signature  # type: ignore[attr-defined]  # what help() and notebooks show
     return run
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of `Report.to_dict()`, and of every command's JSON report."""
+    """The JSON Schema of `Report.to_dict()`, and of every command's JSON report.
+
+    Example:
+    >>> bncli.schema()["title"]
+    'bncli report'
+    """
     import json
 
     from bncli.commands.schema import schema as text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import wraps
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 from bncli.api.arguments import NOT_GIVEN, refuse_unknown, signature_of
+from bncli.api.documentation import docstring_of
 from bncli.errors import UsageError
 from bncli.live.recording import Recording, Seen
 from bncli.model.capture import Capture, Propagation
@@ -14,6 +16,12 @@ from bncli.report import FailOn
 if TYPE_CHECKING:
     from bncli.api.report import Report
     from bncli.report import Report as Plain
+
+CLOSING = (
+    "Returns what was seen, with `save` and `diagnose`, and with data the `report` too; "
+    "bncli.diagnose and bncli.recalibrate take it in the place of a statistics file. Raises "
+    "bncli.BncliError for what is no model, and for a pattern that fits no layer."
+)
 
 WATCHING = ("frozen", "per_batch")
 """The arguments for a model that runs in the user's own loop."""
@@ -38,8 +46,6 @@ def capture(model: Any, **given: Any) -> Recorded | Captured:
     and returns the statistics:
 
         stats = bncli.capture(model, data=loader)
-
-    Raises UsageError for what is no model, and for a pattern that fits no layer.
     """
     refuse_unknown("capture", given)
     if given.get("data") is not None:
@@ -57,6 +63,12 @@ def capture(model: Any, **given: Any) -> Recorded | Captured:
     )
 
 
+capture.__doc__ = docstring_of(
+    "capture",
+    body=cleandoc(capture.__doc__ or ""),
+    closing=CLOSING,
+    unsaid="; requires --save-stats",
+)
 capture.__signature__ = signature_of("capture")  # type: ignore[attr-defined]  # as help() shows it
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from bncli import report
 from bncli.api.calls import surrounded
 from bncli.api.tables import Table
-from bncli.errors import BncliError, ExitCode, UsageError
+from bncli.errors import BncliError, ExitCode, MissingBackendError, UsageError
 from bncli.light import dataclass
 from bncli.pictures import pictures_of
-from bncli.renderers import Format, format_of, rendered, renderer
+from bncli.renderers import Format, check_format, format_of, rendered, renderer
 from bncli.renderers.interface import RenderContext
 from bncli.report import FailOn, Saved
 
@@ -88,14 +88,15 @@ class Report(report.Report):
         """Write the report to a file, in the format of its suffix, as -o does.
 
         `verbose` writes every table and column where people read them. Raises UsageError for
-        another suffix and for a file that the report was made of, and FileError for one that cannot
-        be written.
+        another suffix and for a file that the report was made of, FileError for one that cannot be
+        written, and MissingBackendError where a page lacks the extra `report`.
         """
         from bncli.cli.delivery import write
         from bncli.files.save import check_writable
 
         target = os.fspath(path)
         form = format_of(target)
+        check_format(form, f"save {target}")
         check_writable(target)
         if self._read is not None and self._read.has_read(target):
             raise UsageError(f"save {target}: this would overwrite an input; name another file.")
@@ -118,16 +119,13 @@ class Report(report.Report):
 
     def _repr_html_(self) -> str:
         """The report as a notebook shows it; its text, where the extra `report` is not there."""
-        context = RenderContext(self.exit_code(), fail_on=self.fail_on)
         try:
-            from bncli.renderers.html import fragment
-        except ImportError:
+            check_format(Format.HTML, "a notebook")
+        except MissingBackendError:
             return f"<pre>{html.escape(str(self))}</pre>"
-        try:
-            page: str = fragment(self, context)
-        except BncliError:
-            return f"<pre>{html.escape(str(self))}</pre>"
-        return page
+        from bncli.renderers.html import fragment
+
+        return fragment(self, RenderContext(self.exit_code(), fail_on=self.fail_on))
 
     def _text(self, form: Format, context: RenderContext) -> str:
         """The report in a format."""

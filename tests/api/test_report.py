@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import pickle
+import sys
 import weakref
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ import bncli
 from bncli.api.calls import surrounded
 from bncli.api.report import Report
 from bncli.api.tables import Table
-from bncli.errors import ExitCode, FileError, UsageError
+from bncli.errors import ExitCode, FileError, MissingBackendError, UsageError
 from bncli.given import name_of, object_of
 from bncli.pictures import Picture
 from bncli.report import FailOn
@@ -57,7 +58,7 @@ def test_it_is_ok_as_far_as_it_was_told(repository):
     assert bncli.compute(note, fail_on="note").verdict.startswith("FAIL")
 
 
-@pytest.mark.parametrize("suffix", ["json", "csv", "md", "txt", "sarif", "xml", "svg"])
+@pytest.mark.parametrize("suffix", ["json", "csv", "md", "txt", "sarif", "xml", "svg", "html"])
 def test_it_is_saved_as_the_command_line_does(x, run, folder, suffix):
     bncli.compute(x).save(folder / f"mine.{suffix}")
     run("compute", x, "-q", "-o", f"told.{suffix}")
@@ -98,7 +99,7 @@ def test_it_shows_itself(x, monkeypatch, run):
     assert str(made)
 
 
-def test_a_shell_of_ipython_and_a_notebook_show_it(x, save):
+def test_a_shell_of_ipython_and_a_notebook_show_it(x, save, monkeypatch):
     core = pytest.importorskip("IPython.core.formatters")
     made = bncli.compute(x)
     assert core.PlainTextFormatter()(made) == str(made)
@@ -106,6 +107,13 @@ def test_a_shell_of_ipython_and_a_notebook_show_it(x, save):
     assert "channel" in page
     hostile = bncli.compute(save("<script>x</script>.npy".replace("/", ""), np.eye(4, 2)))
     assert "<script>" not in hostile._repr_html_()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    page = hostile._repr_html_()
+    assert page.startswith("<pre>")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    with pytest.raises(MissingBackendError, match=r"save r\.html needs jinja2, which is not inst"):
+        made.save("r.html")
 
 
 def test_to_dict_is_the_json_report(x, run):
