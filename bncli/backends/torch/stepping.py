@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bncli.backends.torch.tensors import laid_out, library, to_tensor
+from bncli.backends.torch.tensors import laid_out, library, to_tensor, with_threads
 from bncli.model import RunningStats
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def step(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[Runnin
     """The module's buffers after each batch; see `StepsModule.step`."""
     torch = library()
     module = _stepping_module(call)
-    before = torch.get_num_threads()
-    torch.set_num_threads(call.threads)
-    try:
+    with with_threads(call.threads):
         for i, x in enumerate(batches):
             if call.freeze_after is not None and i >= call.freeze_after:
                 module.eval()
@@ -35,23 +33,16 @@ def step(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> Iterator[Runnin
                     if not str(error).startswith(REFUSAL):
                         raise
             yield _buffers(module)
-    finally:
-        torch.set_num_threads(before)
 
 
 def average(call: SteppingCall, batches: Iterable[NDArray[Any]]) -> RunningStats:
     """What `torch.optim.swa_utils.update_bn` leaves; see `Averages.average`."""
     torch = library()
     module = _stepping_module(call)
-    before = torch.get_num_threads()
-    torch.set_num_threads(call.threads)
-    try:
-        with torch.no_grad():
-            torch.optim.swa_utils.update_bn(
-                (laid_out(to_tensor(x, module.running_mean.dtype), None) for x in batches), module
-            )
-    finally:
-        torch.set_num_threads(before)
+    with with_threads(call.threads), torch.no_grad():
+        torch.optim.swa_utils.update_bn(
+            (laid_out(to_tensor(x, module.running_mean.dtype), None) for x in batches), module
+        )
     return _buffers(module)
 
 

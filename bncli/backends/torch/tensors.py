@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.arithmetic import Arithmetic
@@ -40,6 +41,37 @@ def library() -> ModuleType:
     return torch
 
 
+class _Threads:
+    """How many threads PyTorch had before the blocks that are open, and how many these are."""
+
+    lock = Lock()
+    before = 0
+    open = 0
+
+
+@contextmanager
+def with_threads(number: int | None) -> Iterator[None]:
+    """PyTorch with so many threads while the block runs; None is as many as it has.
+
+    The number is the process's. Where blocks of several threads overlap, what was there before the
+    first comes back with the end of the last.
+    """
+    torch = library()
+    with _Threads.lock:
+        if not _Threads.open:
+            _Threads.before = torch.get_num_threads()
+        _Threads.open += 1
+        if number is not None:
+            torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        with _Threads.lock:
+            _Threads.open -= 1
+            if not _Threads.open:
+                torch.set_num_threads(_Threads.before)
+
+
 @contextmanager
 def way_of(call: BatchNormCall) -> Iterator[None]:
     """PyTorch with the threads that a call asks for, while the block runs.
@@ -52,13 +84,8 @@ def way_of(call: BatchNormCall) -> Iterator[None]:
             "--device cuda: PyTorch sees no CUDA device here; leave --device out, or run where "
             "there is one."
         )
-    threads = torch.get_num_threads()
-    try:
-        if call.threads is not None:
-            torch.set_num_threads(call.threads)
+    with with_threads(call.threads):
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def repeats() -> bool:

@@ -14,6 +14,7 @@ from bncli.backends.torch.tensors import (
     repeats,
     to_array,
     to_tensor,
+    with_threads,
 )
 from bncli.dtypes import decode, encode
 from bncli.errors import UsageError
@@ -101,3 +102,23 @@ def test_the_statistics_of_a_batch():
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-12)
     np.testing.assert_allclose(found["var"], var, rtol=1e-12)
     np.testing.assert_allclose(found["invstd"], 1 / np.sqrt(var + 1e-3), rtol=1e-12)
+
+
+def test_threads_are_as_before_in_whatever_order_blocks_end():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        one, other = with_threads(1), with_threads(2)
+        one.__enter__()
+        assert torch.get_num_threads() == 1
+        other.__enter__()
+        assert torch.get_num_threads() == 2
+        one.__exit__(None, None, None)  # as that of another thread does
+        other.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+        with with_threads(None):
+            assert torch.get_num_threads() == 3
+            torch.set_num_threads(1)  # which a user's own code may do
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
