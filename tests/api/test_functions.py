@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -90,6 +92,17 @@ def test_a_wrong_argument_is_a_type_error_that_names_the_right_one():
 def test_schema_is_the_published_one(repository):
     text = (repository / "bncli" / "report.schema.json").read_text("utf-8")
     assert bncli.schema() == json.loads(text)
+
+
+def test_a_call_imports_what_it_needs_alone(repository):
+    probe = (
+        "import sys, bncli\n"
+        f"made = bncli.compute({str(repository / 'examples' / 'tutorial' / 'x.npy')!r})\n"
+        "heavy = ('torch', 'rich', 'pandas', 'matplotlib', 'jinja2', 'asyncio')\n"
+        "print([name for name in heavy if name in sys.modules], made.ok)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[] True\n", "")
 
 
 def test_another_name_is_not_there():
