@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from bncli.light import dataclass
 
@@ -61,18 +61,31 @@ class BatchNormCall:
     threads: int | None = None
 
 
+class Overwritten(NamedTuple):
+    """An argument whose `values` of `total` are others after the pass than before it."""
+
+    argument: str
+    values: int
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class BackendRun:
     """What a backend computed: arrays by quantity, in the user's axes, bfloat16 as float32.
 
     There is an output, and what else the backend has of QUANTITIES. `threads` shared the rows.
-    `changed` are the arguments that it overwrote though BatchNorm leaves them alone, such as "x".
+    `overwritten` are the arguments that it changed in place, which BatchNorm leaves alone.
     """
 
     quantities: Mapping[str, NDArray[Any]]
     arithmetic: Arithmetic
     threads: int = 1
-    changed: tuple[str, ...] = ()
+    overwritten: tuple[Overwritten, ...] = ()
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The names of the arguments that were overwritten."""
+        return tuple(each.argument for each in self.overwritten)
 
 
 NORM_QUANTITIES = ("mean", "invstd", "output")

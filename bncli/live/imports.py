@@ -21,6 +21,9 @@ from bncli.loaders.objects import is_code
 
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FORM = re.compile(rf"(?P<where>.+?\.py|{_NAME})(?P<colon>::?)(?P<name>(?:{_NAME})?)")
+CLASSES = ("model", "BatchNorm")
+"""What is rather a class than a function."""
+
 _DEFINED = re.compile(rb"^(class|def)[ \t]+([A-Za-z]\w*)", re.MULTILINE)
 """What a file defines for others, each at the beginning of a line."""
 
@@ -125,14 +128,14 @@ def find_function(spec: str, kind: str) -> Callable[..., Any]:
 
 
 def _example(code: CodeName, kind: str) -> str:
-    """How to name something in a file, taken from what it defines; a model is first a class."""
+    """How to name something in a file, taken from what it defines; some are first a class."""
     names: list[str] = []
     if code.is_file:
         try:
             found = _DEFINED.findall(read_bytes(code.where))
         except OSError:
             found = []
-        found.sort(key=lambda each: (each[0] == b"class") != (kind == "model"))
+        found.sort(key=lambda each: (each[0] == b"class") != (kind in CLASSES))
         names = [name.decode() for _, name in found]
     where = quoted(code.where)
     if not names:

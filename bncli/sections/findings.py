@@ -95,15 +95,19 @@ def compared_with(
     done: BatchNormPass,
     findings: list[Finding],
     tolerance: GivenTolerance = None,
+    changed: Sequence[tuple[str, int, int]] = (),
 ) -> ComparedSection:
     """What a comparison of `done`, which has these `findings`, with a backend's pass shows.
 
-    `tolerance` is what the user allows in place of what follows from the arithmetic.
+    `tolerance` is what the user allows in place of what follows from the arithmetic, and `changed`
+    the arguments that the backend overwrote.
     """
+    from bncli.rulebook.overwritten import overwritten_findings
     from bncli.sections.tables import differences_answer, differences_table
 
     name = full_name(backend)
     own = backend_findings(compared, name, done.norm, done.dtype, findings)
+    own += overwritten_findings(changed, name)
     return ComparedSection(
         differences_table(compared, name),
         own,

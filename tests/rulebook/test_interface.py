@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -176,6 +177,18 @@ def plant_nothing_updated(save):
     return save("x.npy", normal(64, 3) + 1), "the update", *flags
 
 
+def plant_overwritten(save):
+    Path("mine.py").write_text(
+        "import torch\n\n\nclass Mine(torch.nn.BatchNorm1d):\n"
+        "    def forward(self, x):\n"
+        "        y = super().forward(x.clone())\n"
+        "        x.data.copy_(y.data)\n"
+        "        return y\n",
+        encoding="utf-8",
+    )
+    return save("x.npy", normal(16, 3)), "x", "--against", "mine.py:Mine"
+
+
 PLANTED = {
     "BN001": plant_not_finite,
     "BN002": plant_ill_conditioned,
@@ -205,6 +218,7 @@ PLANTED = {
     "BN905": plant_unexplained,
     "BN906": plant_nothing_updated,
     "BN907": plant_missing_parts,
+    "BN909": plant_overwritten,
 }
 """By code: an input that has the fault, the subject of its finding, and more arguments."""
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from bncli.backends.torch.tensors import laid_out, library, to_array, to_tensor, way_of
 from bncli.backends.users.arguments import ARGUMENTS, Taken, function_arguments
 from bncli.backends.users.arrays import Arrays, arrays_of, is_torch, to_numpy
-from bncli.backends.users.results import changed_in_place, output_of, per_channel, run_of
+from bncli.backends.users.results import output_of, overwritten, per_channel, run_of
 from bncli.errors import ModelError
 from bncli.light import dataclass, np
 
 if TYPE_CHECKING:
-    from bncli.backends.interface import BackendRun, BatchNormCall
+    from bncli.backends.interface import BackendRun, BatchNormCall, Overwritten
     from bncli.backends.users.guard import Code
 
 RUNNING = ("running_mean", "running_var")
@@ -61,9 +61,7 @@ class FunctionBackend:
         result = self._called(x, values, call, arrays)
         output, running = _unpacked(result, values, call, code)
         found: dict[str, Any] = {"output": output_of(output, x, call.dtype, code), **running}
-        changed: tuple[str, ...] = (
-            ("x",) if changed_in_place(before, to_numpy(x, "the input", code)) else ()
-        )
+        changed = overwritten("x", before, to_numpy(x, "the input", code))
         return run_of(found, call, changed + _changed(values, call, code))
 
     def _called(self, x: Any, values: dict[str, Any], call: BatchNormCall, arrays: Arrays) -> Any:
@@ -145,7 +143,7 @@ class TensorFunctionBackend:
                     found[name] = to_array(tensor.grad)
                     if name != "grad_input":
                         found[name] = per_channel(found[name], features, name, code)
-        changed: tuple[str, ...] = ("x",) if changed_in_place(to_array(leaf), to_array(x)) else ()
+        changed = overwritten("x", to_array(leaf), to_array(x))
         changed += _changed(values, call, code)
         return run_of(found, call, changed, torch.get_num_threads())
 
@@ -199,11 +197,10 @@ def _unpacked(
     }
 
 
-def _changed(values: dict[str, Any], call: BatchNormCall, code: Code) -> tuple[str, ...]:
-    """Which of weight and bias the function overwrote."""
-    return tuple(
-        name
-        for name, before in (("weight", call.weight), ("bias", call.bias))
-        if before is not None
-        and changed_in_place(before, to_numpy(values[name], name, code).reshape(-1))
-    )
+def _changed(values: dict[str, Any], call: BatchNormCall, code: Code) -> tuple[Overwritten, ...]:
+    """What of weight and bias the function overwrote."""
+    found: tuple[Overwritten, ...] = ()
+    for name, before in (("weight", call.weight), ("bias", call.bias)):
+        if before is not None:
+            found += overwritten(name, before, to_numpy(values[name], name, code))
+    return found

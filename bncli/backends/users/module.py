@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.torch.tensors import laid_out, library, to_array, to_tensor, way_of
 from bncli.backends.users.arguments import Taken, module_arguments
-from bncli.backends.users.results import changed_in_place, output_of, per_channel, run_of
+from bncli.backends.users.results import output_of, overwritten, per_channel, run_of
 from bncli.errors import ModelError
 from bncli.light import dataclass
 
@@ -81,7 +81,7 @@ class ModuleBackend:
                     found[name] = to_array(tensor.grad)
                     if name != "grad_input":
                         found[name] = per_channel(found[name], features, name, code)
-        changed: tuple[str, ...] = ("x",) if changed_in_place(to_array(leaf), to_array(x)) else ()
+        changed = overwritten("x", to_array(leaf), to_array(x))
         state = module.state_dict()
         if call.running is not None:
             for name in ("running_mean", "running_var"):
@@ -91,7 +91,7 @@ class ModuleBackend:
         for name, before in (("weight", call.weight), ("bias", call.bias)):
             if before is not None:
                 now = per_channel(state[name], features, name, code)
-                changed += (name,) if changed_in_place(before, now) else ()
+                changed += overwritten(name, before, now)
         return run_of(found, call, changed, torch.get_num_threads())
 
     def _made(self, call: BatchNormCall) -> Any:

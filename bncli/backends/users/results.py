@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bncli.backends.arithmetic import Arithmetic
-from bncli.backends.interface import BackendRun, BatchNormCall
+from bncli.backends.interface import BackendRun, BatchNormCall, Overwritten
 from bncli.backends.users.arrays import dtype_of, to_numpy
 from bncli.backends.users.guard import Code
 from bncli.errors import ModelError
@@ -46,7 +46,7 @@ def per_channel(value: Any, features: int, what: str, code: Code) -> Any:
 
 
 def run_of(
-    found: dict[str, Any], call: BatchNormCall, changed: tuple[str, ...], threads: int = 1
+    found: dict[str, Any], call: BatchNormCall, changed: tuple[Overwritten, ...], threads: int = 1
 ) -> BackendRun:
     """The run of a user's code, of which nothing is known but that it sums in float32 or wider.
 
@@ -64,6 +64,8 @@ def run_of(
     return BackendRun(found, arithmetic, threads, changed)
 
 
-def changed_in_place(before: Any, after: Any) -> bool:
-    """Whether two arrays of one shape differ in any value; NaN is equal to NaN."""
-    return not np.array_equal(before, after, equal_nan=True)
+def overwritten(name: str, before: Any, after: Any) -> tuple[Overwritten, ...]:
+    """An argument whose values changed, if any did; NaN is equal to NaN."""
+    after = np.asarray(after).reshape(np.shape(before))
+    changed = int(((before != after) & ~(np.isnan(before) & np.isnan(after))).sum())
+    return (Overwritten(name, changed, after.size),) if changed else ()

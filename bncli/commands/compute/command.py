@@ -260,5 +260,5 @@ def _compared(
     from bncli.verify.comparison import compare_pass
 
     done = judged.done
-    items, _ = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
-    return compared_with(library, items, done, judged.findings, tolerance)
+    items, run = compare_pass(done, given.pooled(), library, seed=seed, tolerance=tolerance)
+    return compared_with(library, items, done, judged.findings, tolerance, run.overwritten)

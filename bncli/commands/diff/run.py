@@ -271,6 +271,7 @@ def _findings(
     `tolerance` is what the user gave, if anything; `named` says that a mode was chosen.
     """
     from bncli.rulebook.comparison import channels_sentence
+    from bncli.rulebook.overwritten import overwritten_findings
 
     name = full_name(library)
     found: dict[tuple[str, str, str], Finding] = {}
@@ -300,6 +301,11 @@ def _findings(
             ]
         for finding in (*own, *differing):
             found.setdefault((finding.code, finding.subject, finding.message), finding)
+    changed = {
+        each.argument: each for result in results for each in result.compared.run.overwritten
+    }
+    for finding in overwritten_findings(tuple(changed.values()), name):
+        found[finding.code, finding.subject, finding.message] = finding
     rounding = isinstance(tolerance, tuple) and rounding_sentence(results) == IS_ROUNDING
     return worst_findings_first(list(found.values()), name, rounding=rounding)
 

@@ -228,5 +228,5 @@ def _compare(
 
     x = given.pooled()
     items, run = compare_pass(done, x, library, grad_output=upstream, tolerance=tolerance)
-    section = compared_with(library, items, done, findings, tolerance)
+    section = compared_with(library, items, done, findings, tolerance, run.overwritten)
     return section, BackendSide.of(done, x, upstream, chosen.shown, library, run)

@@ -112,7 +112,7 @@ def test_what_is_overwritten_is_said():
 
     for function in (overwrites, tensors):
         run = backend(function).run(call_of(SHAPE, BatchNormSettings()))
-        assert run.changed == ("x", "bias")
+        assert run.overwritten == (("x", 180, 180), ("bias", 3, 3))
 
 
 def test_an_output_that_is_kept_and_written_again_is_read_at_once():

@@ -157,7 +157,7 @@ def test_an_input_or_a_weight_that_is_overwritten_is_said():
         return x
 
     run = backend(of(forward=in_place)).run(call_of(SHAPE, BatchNormSettings()))
-    assert run.changed == ("x", "weight")
+    assert run.overwritten == (("x", 180, 180), ("weight", 3, 3))
 
 
 def test_the_callers_arrays_are_left_alone():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bncli.backends.users.guard import Code
-from bncli.backends.users.results import changed_in_place, output_of, per_channel, run_of
+from bncli.backends.users.results import output_of, overwritten, per_channel, run_of
 from bncli.errors import ModelError
 from bncli.live.users_code import users_code
 from bncli.model import BatchNormSettings
@@ -43,5 +43,5 @@ def test_half_precision_is_taken_to_be_summed_in_float32():
 
 def test_nan_is_no_change():
     before = np.array([1.0, np.nan])
-    assert not changed_in_place(before, before.copy())
-    assert changed_in_place(before, np.array([1.0, 2.0]))
+    assert overwritten("x", before, before.copy()) == ()
+    assert overwritten("x", before, np.array([[1.0, 2.0]])) == (("x", 1, 2),)
