@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
@@ -71,7 +72,11 @@ class Grid:
 
 
 def grid_of(table: Table, codes: Codes, name: str) -> Grid:
-    """A table with that identifier, whose codes lead to the findings that `codes` has."""
+    """A table with that identifier, whose codes lead to the findings that `codes` has.
+
+    Columns that can be spared come last, where a narrow page shows them when it is scrolled.
+    """
+    table = replace(table, columns=tuple(sorted(table.columns, key=lambda column: column.spare)))
     texts = [
         [format_cell(row[column.key], column.spec) for column in table.columns]
         for row in table.rows[:MOST_SHOWN]

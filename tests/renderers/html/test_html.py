@@ -140,7 +140,7 @@ def test_names_of_many_places_are_folded_after_the_first():
     )
     root = parsed(page(report(findings=findings, read=("a.pt",))))
     (fold,) = classed(root, "rest")
-    assert said(fold).startswith("and 54 more")
+    assert said(fold).startswith("The other 54")
     text = said(root)
     assert all(len(re.findall(rf"{f.subject}\b", text)) == 1 for f in findings)
 
@@ -278,3 +278,28 @@ def said_style(root) -> str:
 def test_the_exit_code_and_the_version_close_the_page():
     root = parsed(page(report(), exit_code=ExitCode.NOTHING))
     assert re.fullmatch(r"bncli \S+, exit code 3", said(every(root, "footer")[0]))
+
+
+def test_a_page_of_a_hundred_layers_is_small(run, save):
+    rng = np.random.default_rng(0)
+    layers = {}
+    for n in range(100):
+        name = f"backbone.layer{n // 25 + 1}.{n % 25}.conv_block.bn{n % 3 + 1}"
+        variance = 10 ** rng.uniform(-4, 0, 64)
+        variance[n % 64] = np.nan if n % 10 == 0 else 0 if n % 10 == 5 else 1
+        layers |= {
+            f"{name}.weight": rng.normal(1, 0.1, 64), f"{name}.bias": np.zeros(64),
+            f"{name}.running_mean": rng.normal(0, 1, 64), f"{name}.running_var": variance,
+            f"{name}.num_batches_tracked": np.array(500 + n % 7),
+        }  # fmt: skip
+    for name in ("net.npz", "other.npz"):
+        np.savez(name, **{k: v.astype("f4") if v.ndim else v for k, v in layers.items()})
+        layers = {key: value * 1.1 if value.ndim else value for key, value in layers.items()}
+    for call in (
+        ("inspect-checkpoint", "net.npz"),
+        ("compare-checkpoints", "net.npz", "other.npz"),
+    ):
+        text = run(*call, "-f", "html", "--fail-on", "never").stdout
+        assert len(text.encode()) <= 500_000
+        assert len(every(parsed(text), "svg")) >= 2
+        assert len(every(parsed(text), "tr")) > 100

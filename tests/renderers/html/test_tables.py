@@ -77,6 +77,14 @@ def test_long_texts_wrap_and_short_ones_do_not():
     assert [head.style for head in grid_of(table, {}, "id").heads] == ["wrap", "", "n"]
 
 
+def test_columns_that_can_be_spared_come_last():
+    columns = (Column("a", "a"), Column("b", "b", spare=2), *Column.plain("c", "d", spare=1),
+               Column("e", "e"))  # fmt: skip
+    row = dict(zip("abcde", "12345", strict=True))
+    table = table_of(Report("compute", {}, (Table("t", "T", columns, [row]),)))
+    assert rows(table) == [["a", "e", "c", "d", "b"], ["1", "5", "3", "4", "2"]]
+
+
 def test_a_table_without_titles_or_columns():
     untitled = Table("t", "", (Column("a", ""),), [{"a": "x"}])
     table = table_of(Report("compute", {}, (untitled,)))

@@ -24,6 +24,12 @@ GAP = 18.0
 EDGE = 10.0
 """Pixels that are free to the right of a panel, where half a label may stand."""
 
+LISTED = 20.0
+"""Pixels of each name of a list along a y axis."""
+
+MOST_LISTED = 480.0
+"""Pixels of a list, of which a longer one is thinned."""
+
 HANDLE = 26.0
 """Pixels of what a legend draws before each name, with what is free behind it."""
 
@@ -95,17 +101,23 @@ def layout_of(picture: Picture, medium: Medium, *, top: float = 0.0) -> Layout:
     entries = tuple(_entries(_labels(picture), medium, top))
     top = entries[-1].top + LINE + 10 if entries else top + 2
     columns = max(1, min(picture.columns, medium.columns, len(picture.panels)))
-    height = medium.height if columns == 1 and len(picture.panels) <= 3 else medium.small_height
+    rows = range(0, len(picture.panels), columns)
+    heights = [_height(picture.panels[row : row + columns], picture, medium) for row in rows]
     cell = (medium.width - GAP * (columns - 1)) / columns
     shown = _axes_once(picture)
     y_scales = [
-        _y_scale(panel, picture.panels if picture.one_scale else (panel,), height, medium)
-        for panel in shown
+        _y_scale(
+            panel,
+            picture.panels if picture.one_scale else (panel,),
+            heights[number // columns],
+            medium,
+        )
+        for number, panel in enumerate(shown)
     ]
     margin = max((_margin(panel.y, y) for panel, y in zip(shown, y_scales, strict=True)))
     width = cell - margin - EDGE
     boxes: list[Box] = []
-    for first in range(0, len(shown), columns):
+    for first, height in zip(rows, heights, strict=True):
         row = range(first, min(first + columns, len(shown)))
         panels = [shown[number] for number in row]
         scales = [_x_scale(panel, width, medium) for panel in panels]
@@ -126,6 +138,15 @@ def _axes_once(picture: Picture) -> list[Panel]:
                 panel, x=replace(panel.x, title="", names=("",) * len(panel.x.names))
             )
     return shown
+
+
+def _height(row: Sequence[Panel], picture: Picture, medium: Medium) -> float:
+    """Pixels of the panels of a row: as many as lists need, or as what is measured is given."""
+    lists = [len(panel.y.names) for panel in row]
+    if all(lists):
+        return min(max(LISTED * max(lists), 3 * LISTED), MOST_LISTED)
+    few = len(row) == 1 and len(picture.panels) <= 3
+    return medium.height if few else medium.small_height
 
 
 def _labels(picture: Picture) -> list[str]:

@@ -146,11 +146,12 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
         powers = [10.0**power for power in range(begin, last + 1, step)]
         if len(powers) >= 2 and (decades > 2 or most < 6):
             return powers
-    parts = [
-        digit * 10.0**power for power in range(first - 1, last + 1) for digit in (1.0, 2.0, 5.0)
-    ]
-    between = [part for part in parts if low <= part <= high]
-    return between if 2 < len(between) <= most else _linear_ticks(low, high, most)
+    for digits in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+        parts = [digit * 10.0**power for power in range(first - 1, last + 1) for digit in digits]
+        between = [part for part in parts if low <= part <= high]
+        if 2 < len(between) <= most or len(between) == 2 == decades:
+            return between
+    return _linear_ticks(low, high, most)
 
 
 def _are_whole(values: Floats) -> bool:

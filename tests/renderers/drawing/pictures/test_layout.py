@@ -60,6 +60,19 @@ def test_long_names_make_it_higher_and_no_wider():
     assert short.width == long.width
 
 
+def test_a_list_is_as_high_as_its_names_need():
+    def listed(number):
+        series = (Series("a", Kind.POINTS, [1], [0]),)
+        names = tuple(f"n{n}" for n in range(number))
+        panel = Panel("", Axis("x"), Axis("", names=names), series)
+        return layout_of(Picture("k", "T", (panel,), "t"), WIDE).boxes[0]
+
+    few, some, many = map(listed, (1, 20, 300))
+    assert few.height < 100 < some.height < many.height < 500
+    assert len(some.y.labels) == 20
+    assert 20 < len(many.y.labels) < 40
+
+
 def test_it_moves():
     made = layout_of(of(2, 2), WIDE)
     moved = made.moved(7)

@@ -48,6 +48,8 @@ def test_every_number_is_on_the_axis(values, log, flat, zero):
         ([1, 60], False, ["0", "20", "40", "60"]),
         ([1e-3, 1e3], True, ["0.01", "1", "100"]),
         ([1, 8], True, ["1", "2", "5"]),
+        ([3, 500], True, ["10", "100"]),
+        ([11, 13], True, ["10", "12", "14"]),
         ([], True, ["0.1", "1", "10"]),
         ([0, 2], False, ["0", "1", "2"]),
         ([7.0, 7.0], False, ["6.8", "7", "7.2"]),
@@ -57,6 +59,15 @@ def test_what_is_written_along_it(values, log, labels):
     made = scale(values, log=log, flat=False, length=200)
     assert [float(label) for label in made.labels] == pytest.approx(made.ticks)
     assert list(made.labels) == labels
+
+
+def test_two_decades_have_ticks_between_them_where_there_is_room():
+    assert scale([3, 500], log=True, flat=False, length=400).labels == (
+        "5", "10", "20", "50", "100", "200", "500",
+    )  # fmt: skip
+    assert scale([3, 500], log=True, flat=False, length=220).labels == (
+        "3", "10", "30", "100", "300",
+    )  # fmt: skip
 
 
 def test_labels_have_room():
