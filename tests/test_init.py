@@ -12,6 +12,20 @@ import pytest
 import bncli
 from tests.conftest import REPOSITORY
 
+COMMANDS = {
+    "capture", "compare_checkpoints", "compare_norms", "compute", "conventions", "diagnose", "diff",
+    "identify", "inspect_checkpoint", "recalibrate", "rules", "schema", "simulate_ema", "trace",
+}  # fmt: skip
+OTHERS = {
+    "BncliError", "ExitCode", "__version__", "channel_stats", "main", "merge", "open_file",
+    "open_layer", "open_tensor", "testing",
+}  # fmt: skip
+
+
+def test_public_names_stay():
+    assert set(bncli.__all__) == COMMANDS | OTHERS
+    assert len(bncli.__all__) == len(COMMANDS | OTHERS)
+
 
 def test_every_public_name_is_there():
     for name in bncli.__all__:

@@ -33,8 +33,10 @@ GATE = ("fail_on", "select", "ignore", "baseline", "update_baseline")
 @contextmanager
 def surrounded(known: dict[str, object] | None = None, **how: Any) -> Iterator[Surroundings]:
     """What a call finds around it: files that it reads, and objects with the names of `known`."""
-    with objects_given(known) as objects, reading(**how) as read:
-        yield Surroundings(objects, read, how)
+    with objects_given(known) as objects:
+        with reading(**how) as read:
+            yield Surroundings(objects, read, how)
+        read.store = None  # a report remembers what was read, and not what that was
 
 
 class Surroundings:
