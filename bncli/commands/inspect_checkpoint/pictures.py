@@ -51,22 +51,36 @@ def pictures(
     """
     found: dict[Place, list[Finding]] = {}
     for finding in findings:
-        if isinstance(layer := finding.evidence.get("layer"), str):
-            found.setdefault((finding.path, layer), []).append(finding)
+        for name in _layers_of(finding):
+            found.setdefault((finding.path, name), []).append(finding)
     files: dict[str, list[Row]] = {}
     for row in rows:
         if place(row) not in shared or place(row) in found:
             files.setdefault(str(row["path"]), []).append(row)
     if len(files) > 1:
         return _several(files, found)
-    return tuple(each for own in files.values() for each in _one(own, found))
+    return tuple(each for own in files.values() for each in _one(own, found, any(findings)))
+
+
+def _layers_of(finding: Finding) -> list[str]:
+    """The layers of a finding: the one that it is about, or those that show what the file has."""
+    one, several = (finding.evidence.get(key) for key in ("layer", "layers"))
+    if isinstance(one, str):
+        return [one]
+    names = several if isinstance(several, (list, tuple)) else ()
+    return [name for name in dict.fromkeys(names) if isinstance(name, str)]
 
 
 # ------------------------------------------------------------------ one file
 
 
-def _one(rows: Sequence[Row], found: Mapping[Place, Sequence[Finding]]) -> tuple[Picture, ...]:
-    """The ranges of running_var and of the scale over depth, and the counters where they differ."""
+def _one(
+    rows: Sequence[Row], found: Mapping[Place, Sequence[Finding]], troubled: bool
+) -> tuple[Picture, ...]:
+    """The ranges of running_var and of the scale over depth, and the counters where they differ.
+
+    `troubled` says whether anything was found, be it of a layer or not.
+    """
     shown = drawn(rows, lambda row: place(row) in found)
     marked = {at: found[place(row)] for at, row in enumerate(shown) if place(row) in found}
     names = [str(row["name"]) for row in shown]
@@ -81,7 +95,7 @@ def _one(rows: Sequence[Row], found: Mapping[Place, Sequence[Finding]]) -> tuple
         [ranges("", *sizes)],
         {} if var is not None else marked,
     )
-    told = [finding for those in marked.values() for finding in those]
+    told = list({id(each): each for those in marked.values() for each in those}.values())
     panels = tuple(filter(None, [var, scale]))
     text = sentences(
         drawn_said(len(shown), len(rows)),
@@ -89,7 +103,7 @@ def _one(rows: Sequence[Row], found: Mapping[Place, Sequence[Finding]]) -> tuple
         spanned("the scale |weight| / sqrt(running_var + eps)", *sizes, names),
         *_odd(shown),
         findings_said(told),
-        "" if told else "No layer has a finding.",
+        "" if troubled else "There are no findings.",
     )
     picture = Picture("statistics", "Range of each layer's channels over depth", panels, text)
     return (*((picture,) if panels else ()), *_counters(shown, names))
@@ -197,7 +211,7 @@ def _file_panel(
     marked = {at: found[place(row)] for at, row in enumerate(shown) if place(row) in found}
     names = [str(row["name"]) for row in shown]
     lows, highs = (known(row[key] for row in shown) for key in ("var_min", "var_max"))
-    told = codes_said(finding for those in marked.values() for finding in those)
+    told = codes_said({id(each): each for those in marked.values() for each in those}.values())
     ends = spanned("running_var", lows, highs, names)
     text = sentences(
         f"{name}:",

@@ -108,12 +108,26 @@ def test_findings_that_are_ignored_are_not_marked(pictured):
     assert marked(shown["statistics"].panels[0]) == {"layer3.0.bn1": (Severity.ERROR, {"BN201"})}
     text = shown["statistics"].text
     assert "layer3.0.bn1: running_var is NaN in channel 3 of 24 (BN201)." in text
-    assert "No layer has a finding" not in text
+    assert "There are no findings" not in text
     _, shown = pictured("inspect-checkpoint", path, "--ignore", "BN201")
     assert not marked(shown["statistics"].panels[0])
     text = shown["statistics"].text
     assert "BN201" not in text
+    assert text.endswith(" There are no findings.")  # that count
     assert "1 layer (layer3.0.bn1) holds NaN or infinite values" in text
+
+
+def test_a_finding_of_many_layers_is_marked_at_each(pictured, save):
+    dead = np.full(8, 1e-20, np.float32)
+    spoilt = {f"n{at}_{leaf}": dead for at in range(9) for leaf in ("running_var", "weight")}
+    report, shown = pictured("inspect-checkpoint", save("a.pt", network(10, **spoilt)))
+    (found,) = [each for each in report["findings"] if "layer" not in each["evidence"]]
+    assert found["evidence"]["layers"] == [f"n{at}" for at in range(9)]
+    marks = marked(shown["statistics"].panels[0])
+    assert [name for name, (_, codes) in marks.items() if found["code"] in codes] == [
+        f"n{at}" for at in range(9)
+    ]
+    assert shown["statistics"].text.count(f"({found['code']})") == 1
 
 
 def test_layers_without_numbers_leave_gaps(pictured, save):
