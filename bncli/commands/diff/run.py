@@ -342,5 +342,6 @@ def _departed(
     causes = departures(result.done, x, result.compared, found)
     said = {name: (cause.words, cause.fix) for name, cause in causes.items()}
     if "output" in causes:
+        sentence = sentence if found is None or found.explained else ""
         said |= {name: ("", FOLLOWS) for name in failed if name.startswith("grad_")}
     return said, sentence
