@@ -1,9 +1,10 @@
-"""A BatchNorm as a function on NumPy arrays: the variance is the mean of squares less the mean's."""
+"""A BatchNorm as a function on NumPy arrays; its variance is mean(x^2) - mean^2."""
 
 import numpy as np
 
 
 def batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps):
+    """The output; running_mean and running_var are updated in place."""
     shape = (1, -1) + (1,) * (x.ndim - 2)
     mean, var = running_mean, running_var
     if training:

@@ -17,6 +17,7 @@ class MyBatchNorm1d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x):
+        """The output, and in training the update of the running statistics."""
         shape = (1, -1) + (1,) * (x.ndim - 2)
         mean, var = self.running_mean, self.running_var
         if self.training:

@@ -17,6 +17,7 @@ from bncli.verify.departures import departures
 from tests.configurations import Configuration
 
 OUTPUT = {
+    "identity": "the output is the input, as it was given",
     "eps outside": "eps is outside the root",
     "unbiased": "the output was normalised by the unbiased variance",
     "no eps": "eps is not added",
@@ -133,6 +134,8 @@ class Planted:
         }.get(plant, (weight, bias))
         x_hat = (x - (0 if plant == "no mean" else mean)) * invstd
         output = x_hat * scale + shift
+        if plant == "identity":
+            output = x
         if plant == "offset":
             output = output + 0.25
         if plant == "nan spreads":
