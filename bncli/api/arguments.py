@@ -51,8 +51,8 @@ class Argument:
 
     `field` is the parameter of the command that takes it, `kind` the type of its value or of each
     of them if it takes `many`, and `least` and `most` bound a number. A `positional` one has no
-    flag, and `flag` is how the command's help calls it. `off` is the flag for False, if there is
-    one.
+    flag, and `flag` is how the command's help calls it; some are `required`. `off` is the flag for
+    False, if there is one.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Argument:
     metavar: str
     help: str
     positional: bool = False
+    required: bool = False
     off: str = ""
     least: float | None = None
     most: float | None = None
@@ -135,6 +136,7 @@ def _argument(parameter: inspect.Parameter) -> Argument:
         metavar=option.metavar or "",
         help=option.help,
         positional=positional,
+        required=parameter.default is inspect.Parameter.empty,
         off=off,
         least=option.min,
         most=option.max,

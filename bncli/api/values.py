@@ -12,6 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from bncli.api.arguments import NOT_GIVEN, arguments_of, path_of
+from bncli.commands import COMMANDS
 from bncli.errors import UsageError
 from bncli.given import name_of
 
@@ -33,9 +34,12 @@ def flags_of_call(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for argument in arguments.values():
         if argument.positional:
             _take_inputs(argument, given, typed="values" in arguments)
-    return {
+    flags = {
         each.field: _value(each, given.get(each.name, NOT_GIVEN)) for each in arguments.values()
     }
+    if any(each.required and not flags[each.field] for each in arguments.values()):
+        raise UsageError(f"{name} needs {COMMANDS[name].needs}.")
+    return flags
 
 
 def _take_inputs(argument: Argument, given: dict[str, Any], *, typed: bool) -> None:
@@ -56,9 +60,7 @@ def _is_list(value: object) -> bool:
 
 def _are_numbers(value: object) -> bool:
     """Whether a value is a list of numbers, or of such lists."""
-    while isinstance(value, (list, tuple)):
-        if not value:
-            return True
+    while isinstance(value, (list, tuple)) and value:
         value = value[0]
         if isinstance(value, Real):
             return True
@@ -172,15 +174,18 @@ def _text(argument: Argument, value: Any) -> str:
         numbers = value.tolist() if hasattr(value, "tolist") else value
         numbers = list(numbers) if isinstance(numbers, (Sequence, range)) else [numbers]
         return ",".join(str(_whole(argument, each)) for each in numbers)
+    number = isinstance(value, Real)
+    if argument.takes_objects:
+        if value is None or number:
+            raise _refusal(argument, "a path or an object with values", value)
+        return name_of(value)
     if value is None:
         return "none"
     if isinstance(value, Enum):
         return str(value.value)
-    if isinstance(value, Real) and str(value) not in ("True", "False"):
+    if number and str(value) not in ("True", "False"):
         return _number_text(value)
-    if argument.takes_objects:
-        return name_of(value)
-    raise _refusal(argument, "text", value)
+    raise _refusal(argument, "a path" if "FILE" in argument.metavar else "text", value)
 
 
 def _number_text(value: Any) -> str:
@@ -200,10 +205,11 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: object) -> str:
     """A value in a sentence."""
-    text = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    plain = value is None or isinstance(value, (str, int, float))
+    text = repr(value) if plain else type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _refusal(argument: Argument, takes: str, value: object) -> UsageError:
     """The error for a value that an argument does not take."""
-    return UsageError(f"{argument.flag}: it takes {takes}, not {_shown(value)}.")
+    return UsageError(f"{argument.flag.rstrip('.')}: it takes {takes}, not {_shown(value)}.")

@@ -12,6 +12,9 @@ from bncli.api.values import flags_of_call
 from bncli.errors import UsageError
 from bncli.given import object_of, objects_given
 
+INPUTS = {"diagnose": {"given": ("s.npz",)}, "inspect_checkpoint": {"checkpoints": ("a.pt",)}}
+"""What these commands cannot do without."""
+
 
 @pytest.mark.parametrize(
     ("name", "given", "field", "value"),
@@ -63,7 +66,7 @@ from bncli.given import object_of, objects_given
 )  # fmt: skip
 def test_a_value_is_what_would_be_typed(name, given, field, value):
     with objects_given():
-        made = flags_of_call(name, given)[field]
+        made = flags_of_call(name, INPUTS.get(name, {}) | given)[field]
     assert made == value
     assert type(made) is type(value) or isinstance(made, str)
 
@@ -95,7 +98,11 @@ def test_objects_get_names():
         ("compute", {"dtype": "f8"},
          "--dtype: it takes float16, bfloat16, float32 or float64, not 'f8'."),
         ("compute", {"fail_on": 3}, "--fail-on: it takes error, warning, info or never, not 3."),
-        ("compute", {"save_stats": object()}, "--save-stats: it takes text, not object."),
+        ("compute", {"save_stats": object()}, "--save-stats: it takes a path, not object."),
+        ("compute", {"inputs": (None,)},
+         "INPUT: it takes a path or an object with values, not None."),
+        ("compute", {"inputs": (3,)}, "INPUT: it takes a path or an object with values, not 3."),
+        ("trace", {"state": True}, "--state: it takes a path or an object with values, not True."),
         ("compute", {"channel": [1.5]}, "--channel: 1.5 is not a whole number."),
         ("diagnose", {"arg": {"norm": torch.nn.Linear}},
          "--arg norm: it takes Python literals, not type; build the model yourself, and give it."),
@@ -103,8 +110,17 @@ def test_objects_get_names():
 )  # fmt: skip
 def test_a_wrong_value_is_said(name, given, said):
     with objects_given(), pytest.raises(UsageError) as caught:
-        flags_of_call(name, given)
+        flags_of_call(name, INPUTS.get(name, {}) | given)
     assert str(caught.value) == said
+
+
+def test_what_cannot_do_without_an_input_says_what_it_needs():
+    for given in ({}, {"checkpoints": ()}, {"checkpoints": ([],)}):  # as of a pattern without files
+        with objects_given(), pytest.raises(UsageError) as caught:
+            flags_of_call("inspect_checkpoint", given)
+        assert str(caught.value) == "inspect_checkpoint needs a checkpoint."
+    with objects_given():
+        assert flags_of_call("compute", {"inputs": ([],)})["inputs"] == []
 
 
 @pytest.mark.parametrize(
@@ -119,6 +135,9 @@ def test_the_sentence_is_that_of_the_command_line(run, line):
     name, _, text = flag[2:].partition("=")
     value = float(text) if text == "1.5" else int(text) if text.lstrip("-").isdigit() else text
     with objects_given(), pytest.raises(UsageError) as caught:
-        flags_of_call(command, {{"try": "try_"}.get(name, name).replace("-", "_"): value})
+        flags_of_call(
+            command,
+            INPUTS.get(command, {}) | {name.replace("-", "_") + "_" * (name == "try"): value},
+        )
     typed = run(command, path, flag).stderr.replace("'1.5'", "1.5")
     assert typed == f"bncli: {caught.value}\n"
