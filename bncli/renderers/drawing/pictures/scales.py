@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
-from bncli.renderers.drawing.pictures.names import every, shortened, text_width
+from bncli.renderers.drawing.pictures.names import LINE, every, shortened, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,11 +122,24 @@ def _ticked(
     most = max(2, int(length // (72 if flat else 36)))
     while True:
         ticks = _log_ticks(low, high, most) if log else _linear_ticks(low, high, most, whole=whole)
-        labels = tuple(_labels(ticks))
-        needed = sum(map(text_width, labels)) + 10 * len(labels)
-        if not flat or needed <= length or most <= 2:
-            return Scale(low, high, log, tuple(ticks), labels)
+        made = Scale(low, high, log, tuple(ticks), tuple(_labels(ticks)))
+        kept = _apart(made, length, flat=flat)
+        if len(kept) == len(ticks) or most <= 2:
+            labels = tuple(made.labels[at] for at in kept)
+            return Scale(low, high, log, tuple(ticks[at] for at in kept), labels)
         most -= 1
+
+
+def _apart(scale: Scale, length: float, *, flat: bool) -> list[int]:
+    """Which of the ticks have labels that do not touch the one before."""
+    kept: list[int] = []
+    free = -length
+    for at, place in enumerate(scale.share(np.array(scale.ticks)) * length):
+        half = (text_width(scale.labels[at]) + 6 if flat else LINE) / 2
+        if place - half >= free:
+            kept.append(at)
+            free = place + half
+    return kept
 
 
 def _linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
@@ -143,6 +156,8 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
     if decades >= 2:
         step = -(-decades // most)
         begin = -(-first // step) * step  # so that 1 is among them
+        if begin + step > last:
+            begin = first  # so that there are two
         powers = [10.0**power for power in range(begin, last + 1, step)]
         if len(powers) >= 2 and (decades > 2 or most < 6):
             return powers

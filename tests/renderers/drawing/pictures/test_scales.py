@@ -70,6 +70,18 @@ def test_two_decades_have_ticks_between_them_where_there_is_room():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("length", [60, 100, 180, 240, 700])
+@pytest.mark.parametrize("low", [-12, -8, -3, 0])
+@pytest.mark.parametrize("decades", [1, 2, 3, 7, 20])
+def test_ticks_of_a_log_axis_are_apart(length, low, decades):
+    made = scale([3 * 10.0**low, 3 * 10.0 ** (low + decades)], log=True, length=length)
+    assert len(made.ticks) >= (2 if length > 100 else 1)
+    places = made.share(np.array(made.ticks)) * length
+    widths = [text_width(label) for label in made.labels]
+    for at in range(len(places) - 1):
+        assert places[at + 1] - places[at] > (widths[at] + widths[at + 1]) / 2
+
+
 def test_labels_have_room():
     for values in ([0, 1e-9], [123456789, 123456999], [-1e300, 1e300], [1.00001, 1.00002]):
         made = scale(values, length=200)
