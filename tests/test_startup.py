@@ -10,7 +10,7 @@ import pytest
 from bncli.cli import build_app
 from tests.calls import NAMES
 
-HEAVY = ("numpy", "torch", "rich", "pydantic", "asyncio")
+HEAVY = ("numpy", "torch", "rich", "pydantic", "asyncio", "matplotlib", "jinja2")
 
 PROBE = """
 import sys
@@ -130,6 +130,14 @@ def test_a_table_imports_no_torch(imported, x):
     result, names = imported("compute", x)
     assert result.code == 0
     assert names == {"numpy", "rich"}
+
+
+def test_a_page_imports_what_draws_it_when_it_is_drawn(imported, x):
+    result, names = imported("compute", x, "-f", "html")
+    assert result.code == 0
+    assert names == {"numpy", "matplotlib", "jinja2"}
+    result, names = imported("compute", x, "-f", "html", "-q")
+    assert (result.code, names) == (0, {"numpy"})
 
 
 def test_files_of_torch_are_read_and_written_without_it(imported, save, folder):

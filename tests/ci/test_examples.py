@@ -94,9 +94,11 @@ def test_its_commands_run(name, project):
         assert (done.returncode, done.stderr) == (0, ""), line
     written = {path.name for path in project.iterdir()}
     text = (EXAMPLES / name).read_text("utf-8")
-    promised = set(re.findall(r"\bbncli\.(?:sarif|md|xml|json)\b", text))
+    promised = set(re.findall(r"\bbncli\.(?:sarif|md|xml|json|html)\b", text))
     assert promised
     assert promised <= written
+    assert "<svg" in (project / "bncli.html").read_text("utf-8")
+    assert text.count("bncli.html") >= 2  # it is written and uploaded
     if name.startswith("github"):
         assert (project / "summary.md").read_text("utf-8").startswith("## bncli inspect-checkpoint")
 
