@@ -15,6 +15,7 @@ from types import FunctionType
 
 LONGEST = 60
 """Letters of what an object is called."""
+_NAME = re.compile(r"<[\w. -]+>")
 
 _GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
 _ENDS: ContextVar[ExitStack | None] = ContextVar("ends", default=None)
@@ -87,3 +88,13 @@ def is_given(text: object) -> bool:
 def object_of(text: object) -> object:
     """The object that a name stands for; what follows a "::" is not looked at. Raises KeyError."""
     return (_GIVEN.get() or {})[str(text).partition("::")[0]]
+
+
+def may_be_name(text: object) -> bool:
+    """Whether a text is made as the name of an object is, in this call or in another one."""
+    return _NAME.fullmatch(str(text)) is not None
+
+
+def whence(text: object) -> str:
+    """What a name or a path leads to, in a sentence: "the module" or "the file"."""
+    return "the module" if is_given(text) else "the file"

@@ -6,7 +6,16 @@ from threading import Thread
 
 import pytest
 
-from bncli.given import at_end, called_from_python, is_given, name_of, object_of, objects_given
+from bncli.given import (
+    at_end,
+    called_from_python,
+    is_given,
+    may_be_name,
+    name_of,
+    object_of,
+    objects_given,
+    whence,
+)
 
 
 def test_an_object_has_one_name_and_each_its_own():
@@ -72,3 +81,14 @@ def test_what_is_to_be_done_at_the_end_is_done_whatever_happens():
     assert done == ["inner", "second", "first"]
     with pytest.raises(RuntimeError, match="objects_given"):
         at_end(done.clear)
+
+
+def test_a_name_of_another_call_is_known_as_one():
+    with objects_given():
+        assert may_be_name(name := name_of([]))
+        assert may_be_name(name_of([1]))
+        assert whence(f"{name}::x") == "the module"
+    assert may_be_name(name)
+    assert whence(name) == "the file"
+    for path in ("", "<>", "a<b>", "<a>.pt", "x/<a>", "<a/b>"):
+        assert not may_be_name(path)

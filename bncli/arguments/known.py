@@ -9,6 +9,7 @@ from bncli.arguments.input import open_vector
 from bncli.arguments.layer import check_pair
 from bncli.dtypes import DTYPES
 from bncli.errors import TensorError, UsageError
+from bncli.given import whence
 from bncli.light import np
 from bncli.loaders import open_layer, open_tensor
 from bncli.model import BatchNormState
@@ -45,7 +46,7 @@ def open_known(flags: KnownFlags, given: Input) -> Known:
 
         usual, row = of_convention(module.convention), convention_of(module)
         if module.eps is not None:
-            eps, origin = module.eps, "from the file"
+            eps, origin = module.eps, f"from {whence(flags.state)}"
         elif usual is not None and row is not None:
             eps, origin = usual.eps, f"{owner(row)} default"
     if not 0 <= eps < math.inf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncli.arguments.layer import settings_of
+from bncli.given import whence
 from bncli.loaders import open_layer
 from bncli.model import BatchNormState
 
@@ -129,8 +130,9 @@ def assumed(layer: Layer) -> str:
     numbers = (f"eps {settings.eps:g}", f"momentum {momentum}")
     sources = [str(layer.sources[f"{name}_source"]) for name in ("eps", "momentum")]
     whose, own = _of_framework(layer)
+    of_state = whence(next(iter(layer.read), ""))  # which comes first
     eps, origin = (
-        {"default": f"{whose}default", "file": "from the file", "flag": ""}[source]
+        {"default": f"{whose}default", "file": f"from {of_state}", "flag": ""}[source]
         for source in sources
     )
     if layer.module and origin.endswith("default") and _lacks_default(layer):

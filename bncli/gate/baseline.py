@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from bncli.gate.entries import Baseline, Entry, read_baseline
 from bncli.gate.extent import covers, size
-from bncli.gate.files import STANDARD_INPUT, Folder, reached
+from bncli.gate.files import Folder, is_elsewhere, reached
 from bncli.gate.former import former_files, formerly_known
 from bncli.gate.places import Names, names_in, places, without_wrappers
 from bncli.light import dataclass
-from bncli.paths import is_remote
 from bncli.report import Suppressed
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ def _former_kept(report: Report, old: Baseline, matched: Matched) -> tuple[Forme
 
 
 def _is_there(file: str) -> bool:
-    """Whether an entry's file exists; standard input does, and nobody asks for one elsewhere."""
-    return file in STANDARD_INPUT or is_remote(file) or os.path.exists(file)  # noqa: PTH110 (never raises)
+    """Whether an entry's file exists; nobody asks for one elsewhere, or for an object."""
+    return is_elsewhere(file) or os.path.exists(file)  # noqa: PTH110 (never raises)
 
 
 def _judged(report: Report) -> dict[str, set[str]]:

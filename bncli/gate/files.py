@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bncli.given import may_be_name
 from bncli.light import dataclass
 from bncli.paths import is_remote
 
 STANDARD_INPUT = ("", "-")
 """Paths that lead to no file."""
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path stays as it is: of no file, of one elsewhere, or the name of an object."""
+    return path in STANDARD_INPUT or may_be_name(path) or is_remote(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Folder:
         As it was named where that is inside the folder, so that a link may lead elsewhere one
         day. Outside of it the folders between are resolved: ".." goes through links as they lie.
         """
-        if path in STANDARD_INPUT or is_remote(path):
+        if is_elsewhere(path):
             return path
         absolute = os.path.abspath(path)  # noqa: PTH100 (a name may be anything)
         try:
@@ -45,14 +51,14 @@ class Folder:
 
     def reached(self, kept: str) -> str:
         """The file that a path of the baseline leads to."""
-        if kept in STANDARD_INPUT or is_remote(kept):
+        if is_elsewhere(kept):
             return kept
         return reached(os.path.join(self.path, kept))  # noqa: PTH118
 
 
 def reached(path: str) -> str:
     """The file that a path leads to, through all links; two paths to one file give the same."""
-    if path in STANDARD_INPUT or is_remote(path):
+    if is_elsewhere(path):
         return path
     try:
         return os.path.normcase(os.path.realpath(path))

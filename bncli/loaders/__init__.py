@@ -133,10 +133,11 @@ def _refuse_layers(file: TensorFile, name: str, error: MissingTensorError) -> No
 
     layers = [layer.name for layer in batch_norm_layers(file)]
     if not name and layers:
+        how = f"bncli inspect-checkpoint {quoted(str(file.path))}"
         raise MissingTensorError(
             file.path,
             f"{error.problem.removesuffix('.')}, or check its BatchNorm layers with "
-            f"bncli inspect-checkpoint {quoted(str(file.path))}.",
+            f"{'inspect_checkpoint' if is_given(file.path) else how}.",
         )
     if name in layers or _ends(layers, name):
         spec = f"{quoted(str(file.path))}::{quoted(name)}"

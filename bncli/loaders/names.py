@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncli.errors import FileError, MissingTensorError, UnsupportedFileError
+from bncli.given import is_given
 from bncli.paths import RemotePath
 from bncli.report import printable
 
@@ -71,10 +72,10 @@ def find_name(path: Path, names: Collection[str], wanted: str, kind: str) -> str
     if not wanted:
         if len(names) == 1:
             return next(iter(names))
+        how = "give one of them" if is_given(path) else f"name one as {quoted(path.name)}::NAME"
         raise MissingTensorError(
             path,
-            f"it holds {len(names)} {kind}s; name one as {quoted(path.name)}::NAME"
-            f" ({_cited(names)}).",
+            f"it holds {len(names)} {kind}s; {how} ({_cited(names)}).",
         )
     fits = [name for name in names if name.endswith((f".{wanted}", f"/{wanted}"))]
     if len(fits) == 1:

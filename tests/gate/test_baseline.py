@@ -323,6 +323,16 @@ def test_other_files_keep_their_entries_while_they_are_there(folder):
     assert known_removed(healthy, read_baseline("b.json"), "b.json") == (healthy, 1)  # not a's
 
 
+def test_an_object_keeps_its_entries_in_a_baseline_in_any_folder(folder):
+    (folder / "ci").mkdir()
+    update_baseline("ci/b.json", of_layers(*LAYERS, faulty=["head.1"], path="<Net>"))
+    update_baseline("ci/b.json", of_layers(*LAYERS, faulty=["head.1"], path="c.pt"))
+    known = read_baseline("ci/b.json")
+    assert [entry.file for entry in known.entries] == ["../c.pt", "<Net>"]
+    again = of_layers(*LAYERS, faulty=["head.1"], path="<Net>")
+    assert known_removed(again, known, "ci/b.json")[0].findings == ()
+
+
 def test_what_the_user_did_not_want_to_hear_is_not_gone_and_stays_written(folder):
     update_baseline("b.json", of_layers(*LAYERS, faulty=["stem.bn", "head.1"]))
     old = read_baseline("b.json")

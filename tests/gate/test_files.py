@@ -11,8 +11,8 @@ from bncli.gate.files import Folder, reached
 links = pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
 
 
-@pytest.mark.parametrize("path", ["", "-"])
-def test_standard_input_is_no_file(folder, path):
+@pytest.mark.parametrize("path", ["", "-", "<Net>", "<ndarray 2>"])
+def test_standard_input_and_objects_are_no_file(folder, path):
     here = Folder.of("known.json")
     assert here.kept(path) == here.reached(path) == reached(path) == path
 

@@ -319,8 +319,11 @@ def _remarks(rows: Sequence[dict[str, Value]], seen: Judged) -> tuple[str, ...]:
         why = "bncli does not read the file's code"
     elif any(name in ("model_config", "config.json") for _, name in seen.skipped):
         why = "bncli could not read the file's config"
+    settings = list(settings_remarks(rows, why))
+    if set(seen.containers) == {"memory"}:
+        settings = [each.replace("the file", "the object") for each in settings]
     remarks = [
-        *settings_remarks(rows, why),
+        *settings,
         "names alone do not tell BatchNorm from an InstanceNorm that tracks statistics"
         if unsure
         else "",
