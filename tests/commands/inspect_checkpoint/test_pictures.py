@@ -58,6 +58,7 @@ def marked(panel):
 
 def test_the_ranges_are_those_of_the_table_and_of_the_file(pictured, save):
     state = network()
+    state["n1.weight"] *= -1  # so that in one layer the least scale is the greatest in size
     report, shown = pictured("inspect-checkpoint", save("a.pt", state))
     rows = report["tables"]["layers"]
     var, scale = shown["statistics"].panels
