@@ -95,7 +95,7 @@ class Report(report.Report):
         from bncli.files.save import check_writable
 
         target = os.fspath(path)
-        form = format_of(target)
+        form = format_of(target, "save")
         check_format(form, f"save {target}")
         check_writable(target)
         if self._read is not None and self._read.has_read(target):

@@ -90,19 +90,19 @@ class Recording(Seen):
     `per_batch` keeps every batch's mean and variance too. The block may be entered again, and goes
     on then.
 
-    Raises UsageError for what is no model, and for a pattern that fits no layer.
+    Raises UsageError for what is no model, and for a pattern that fits no layer, and
+    MissingBackendError without PyTorch.
     """
 
     def __init__(
         self, model: nn.Module, *, frozen: Sequence[str] = (), per_batch: bool = False
     ) -> None:
-        import torch
-        from torch import nn
-
+        from bncli.backends.torch.tensors import library
         from bncli.live.model_source import NO_HOOKS
 
-        if not isinstance(model, nn.Module):
-            kind = type(model).__name__  # type: ignore[unreachable]  # for those without mypy
+        torch = library()
+        if not isinstance(model, torch.nn.Module):
+            kind = type(model).__name__
             raise UsageError(f"bncli.capture takes a model (torch.nn.Module), not {kind}.")
         if isinstance(model, torch.jit.ScriptModule):
             raise ModelError(f"bncli.capture: {NO_HOOKS}.")

@@ -70,11 +70,14 @@ def rendered(name: Format, report: Report, context: RenderContext) -> Iterable[s
     return (cast("Renderer", module.render)(report, context),)
 
 
-def format_of(path: str) -> Format:
-    """The format that the suffix of an output file asks for. Raises UsageError for any other."""
+def format_of(path: str, flag: str = "--output") -> Format:
+    """The format that the suffix of an output file asks for.
+
+    Raises UsageError for any other, which names the `flag` that the file is given by.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(
-            f"--output {path}: the suffix picks the format; use one of {', '.join(SUFFIXES)}."
+            f"{flag} {path}: the suffix picks the format; use one of {', '.join(SUFFIXES)}."
         )
     return SUFFIXES[suffix]

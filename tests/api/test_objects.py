@@ -86,3 +86,26 @@ def test_a_page_is_made_after_the_call(objects, folder):
     assert "<svg" in page
     report.save("r.html")
     assert (folder / "r.html").stat().st_size > 10_000
+
+
+def test_an_implementation_is_compared_as_it_is(objects):
+    class Wrong(torch.nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    assert bncli.diff(objects["x.npy"], against=torch.nn.BatchNorm1d).ok
+    report = bncli.compute(objects["x.npy"], against=Wrong)
+    assert not report.ok
+    assert "output" in [row["quantity"] for row in report.table("differences") if not row["passed"]]
+
+
+def test_what_was_recorded_is_diagnosed(objects):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).train()
+    with bncli.capture(net) as stats:
+        for _ in range(4):
+            net(torch.randn(16, 4))
+    mine, its = bncli.diagnose(stats), stats.diagnose()
+    assert mine.table("layers") == its.table("layers")
+    stats.save("stats.npz")
+    assert mine.table("layers") == bncli.diagnose("stats.npz").table("layers")
+    assert bncli.diagnose(stats, reference=stats).facts["cause"] == mine.facts["cause"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 import bncli
-from bncli.errors import ExitCode, UsageError
+from bncli.errors import ExitCode, MissingBackendError, UsageError
 from bncli.report import Report
 from tests.live.small import images, made
 
@@ -172,3 +173,9 @@ def test_what_is_for_data_alone_is_refused_without():
         bncli.capture(made(), dat=[])
     with pytest.raises(UsageError, match="takes a model"):
         bncli.capture("api_net.py:net")
+
+
+def test_without_pytorch_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingBackendError, match="PyTorch is not installed here"):
+        bncli.capture(object())
