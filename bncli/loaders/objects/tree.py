@@ -59,6 +59,12 @@ def is_module(value: object) -> bool:
     return torch is not None and hasattr(torch, "nn") and isinstance(value, torch.nn.Module)
 
 
+def is_script(value: object) -> bool:
+    """Whether it is a program of TorchScript, or a module in one."""
+    torch = torch_if_imported()
+    return torch is not None and hasattr(torch, "jit") and isinstance(value, torch.jit.ScriptModule)
+
+
 def holds(value: object) -> bool:
     """Whether an object may hold tensors by names of its own."""
     if isinstance(value, Mapping | list | tuple) or is_module(value):
@@ -130,6 +136,8 @@ class _Mirror:
                 made.extend(map(self._node, value))
             elif isinstance(made, Dict):
                 made.pairs = [(key, self._node(each)) for key, each in value.items()]
+            elif is_script(value):
+                made.states = (self._script_state(value),)
             elif is_module(value):
                 made.states = (self._state(value),)
             else:
@@ -151,6 +159,8 @@ class _Mirror:
             node = Dict()
         elif isinstance(value, list | tuple):
             node = []
+        elif is_script(value):
+            node = Record(Global("__torch__", str(value.original_name)), ())
         elif holds(value):
             kind = type(value)
             node = Record(Global(kind.__module__, kind.__name__), ())
@@ -159,6 +169,15 @@ class _Mirror:
         if node is not None and not isinstance(node, Leaf):
             self.todo.append((value, node))
         return node
+
+    def _script_state(self, module: Any) -> Dict:
+        """The attributes of a module of TorchScript, of which the file has the same."""
+        state = Dict()
+        state.pairs.append(("training", module.training))
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        state.pairs += [(name, self._node(each)) for name, each in own]
+        state.pairs += [(name, self._node(each)) for name, each in module.named_children()]
+        return state
 
     def _state(self, module: nn.Module) -> Dict:
         """What leads from a module to its tensors, and what tells of a BatchNorm."""

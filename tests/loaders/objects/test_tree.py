@@ -119,6 +119,23 @@ def test_an_object_holds_what_its_file_holds(root, tmp_path):
     assert shared(file) == shared(expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, IMAGES)])
+def test_a_program_of_torchscript_holds_what_its_file_holds(make, tmp_path):
+    program = make(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=1e-3)).eval())
+    program.save(path := tmp_path / "x.pt")
+    expected = open_file(path)
+    with objects_given():
+        file = open_file(name_of(program))
+    assert file.modules == expected.modules
+    assert [*file.tensors] == [*expected.tensors]
+    for name, ref in file.tensors.items():
+        np.testing.assert_array_equal(ref.read(), expected.tensors[name].read())
+
+
+IMAGES = torch.randn(2, 3, 6, 6)
+
+
 def shared(file):
     """Which tensors are one, by the first name of each."""
     first = {}
