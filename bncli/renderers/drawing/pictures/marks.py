@@ -138,6 +138,8 @@ def _draw_band(on: Drawn, x: Floats, low: Floats, high: Floats, look: Look) -> N
 
 def _draw_range(on: Drawn, x: Floats, low: Floats, high: Floats, look: Look) -> None:
     there = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    if on.y.log:
+        there &= np.fmax(low, high) > 0  # those at the edge have a mark of their own
     x, low, high = thin_spans(
         on.x.placed(x[there]), on.y.placed(low[there]), on.y.placed(high[there])
     )

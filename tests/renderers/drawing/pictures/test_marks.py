@@ -118,6 +118,13 @@ def test_what_a_log_axis_cannot_show_is_at_its_edge_with_another_mark(kind):
     assert plain is None
 
 
+def test_a_range_below_the_edge_of_a_log_axis_is_its_mark_alone():
+    series = Series("a", Kind.RANGE, [0, 1], [0, 1], [0, 2])
+    line, edge = axes_of(series, y=Axis("y", log=True)).get_lines()
+    assert points(line)[:2] == [[1, 1], [1, 2]]
+    assert (edge.get_marker(), len(edge.get_xdata())) == (EDGE, 1)
+
+
 def test_findings_are_marked_by_severity_and_say_what_they_are():
     made = {}
     for severity in Severity:
