@@ -1,0 +1,111 @@
+"""`check_batchnorm`: an implementation judged in every configuration, and its faults named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from unittest import SkipTest
+
+from bncli.errors import UsageError
+from bncli.testing.configurations import SHAPES, Configuration, every_configuration
+from bncli.testing.verdict import BatchNormMismatch, Summary
+
+if TYPE_CHECKING:
+    from bncli.backends.interface import Backend
+    from bncli.testing.runs import Step
+
+GIVEN = ("num_batches_tracked", "grad_input", "grad_weight", "grad_bias")
+"""What an implementation may give beside its output and running statistics."""
+
+
+def batchnorm_configurations() -> tuple[Configuration, ...]:
+    """The configurations in which `check_batchnorm` judges, in a fixed order.
+
+    Each prints as a short id, and its `about` says what it looks for:
+
+        @pytest.mark.parametrize("configuration", batchnorm_configurations(), ids=str)
+        def test_my_batchnorm(configuration):
+            check_batchnorm(MyBatchNorm2d, configurations=[configuration])
+    """
+    return every_configuration()
+
+
+def check_batchnorm(
+    implementation: Callable[..., Any] | Backend,
+    *,
+    tolerance_factor: float = 1.0,
+    configurations: Iterable[Configuration] | None = None,
+    ndim: int | Sequence[int] | None = None,
+) -> Summary:
+    """Judge a BatchNorm that you wrote against exact arithmetic; its faults are named.
+
+    `implementation` is a `torch.nn.Module` class with BatchNorm's arguments, a function that makes
+    such a module, or a function (x, weight, bias, running_mean, running_var, training, momentum,
+    eps) that returns the output, or (output, running_mean, running_var); running statistics that it
+    changes in place count too. It takes the arrays of the library that the annotation of its first
+    parameter names, or that its attribute `array` makes of a NumPy array, and else NumPy's.
+
+    The tolerances follow from the dtypes: what sums in float32 (float64 for float64) in any order,
+    and the roundings of the plain formulas, may lose. `tolerance_factor` widens all of them, for
+    hardware with less. `configurations` are some of `batchnorm_configurations`, by default all, and
+    `ndim` the numbers of axes of the inputs that are tried, by default those that are not refused.
+
+    What the implementation cannot express (an axis count or dtype that it refuses) is skipped and
+    counted in the `Summary` that is returned, with the reason.
+
+    Raises BatchNormMismatch, an AssertionError that names the difference, the configurations that
+    show it and what to do about it; `unittest.SkipTest`, which pytest shows as skipped, where
+    `configurations` were chosen and none can be expressed; UsageError for wrong arguments.
+    """
+    from bncli.testing.judging import Judge
+    from bncli.testing.naming import Explanation, explain
+    from bncli.testing.subject import Subject
+
+    chosen = tuple(every_configuration() if configurations is None else configurations)
+    wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim or ())
+    _refuse_wrong_arguments(tolerance_factor, chosen, wanted)
+    subject = Subject.of(implementation)
+    done = subject.ran(chosen, wanted)
+    judge = Judge(tolerance_factor)
+    failures = [failure for step in done.steps for failure in judge.failures(step)]
+    summary = Summary(
+        name=subject.name,
+        judged=len({step.configuration.name for step in done.steps}),
+        skipped=done.skipped,
+        moved=done.moved,
+        without=_without(done.steps),
+        tolerance_factor=tolerance_factor,
+        most_used=judge.largest,
+    )
+    if failures:
+        raise BatchNormMismatch(summary, explain(judge, done.steps, failures), failures)
+    if not summary.judged:
+        reasons = "; ".join(dict.fromkeys(summary.skipped.values()))
+        if configurations is not None:
+            raise SkipTest(reasons)
+        raise BatchNormMismatch(summary, Explanation((), ()), ())
+    return summary
+
+
+def _refuse_wrong_arguments(
+    tolerance_factor: float, chosen: Sequence[object], wanted: Sequence[int]
+) -> None:
+    """Raises UsageError for arguments with which nothing can be judged."""
+    if not tolerance_factor > 0:
+        raise UsageError(f"tolerance_factor is {tolerance_factor}; it has to be above 0.")
+    if not chosen:
+        raise UsageError("there is no configuration to judge in; leave configurations out for all.")
+    for each in chosen:
+        if not isinstance(each, Configuration):
+            raise UsageError(
+                f"{each!r} is no configuration; take them from batchnorm_configurations()."
+            )
+    for number in wanted:
+        if number not in SHAPES:
+            raise UsageError(f"ndim is {number}; the configurations have 2 to 5 axes.")
+
+
+def _without(steps: Sequence[Step]) -> tuple[str, ...]:
+    """The quantities that were given in no step."""
+    given = {quantity for step in steps for quantity in step.found}
+    return tuple(quantity for quantity in GIVEN if quantity not in given) if given else ()

@@ -1,0 +1,202 @@
+"""Which causes explain what went wrong: the fewest with which every step is as predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bncli.light import dataclass
+from bncli.testing.allowed import ONE_PASS, arithmetic_of
+from bncli.testing.causes import Cause, every_cause
+from bncli.testing.judging import Failure, Judge
+from bncli.testing.ways import PYTORCH, Way
+
+if TYPE_CHECKING:
+    from bncli.testing.runs import Step
+
+AREAS = {
+    "output": ("train", "evaluate"),
+    "running_mean": ("update",),
+    "running_var": ("update",),
+    "num_batches_tracked": ("update",),
+    "grad_input": ("backward", "train", "evaluate"),
+    "grad_weight": ("backward", "train", "evaluate"),
+    "grad_bias": ("backward", "train", "evaluate"),
+}
+"""Which parts of a way make a quantity."""
+
+Key = tuple[str, int, str]
+"""A configuration's name, a step and a quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A cause and the failures that it explains."""
+
+    cause: Cause
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The causes that were found, and the failures that none of them explains."""
+
+    named: tuple[Named, ...]
+    unexplained: tuple[Failure, ...]
+
+
+def explain(judge: Judge, steps: Sequence[Step], failures: Sequence[Failure]) -> Explanation:
+    """The causes of these failures among the steps of one implementation."""
+    search = _Search(judge, tuple(steps), tuple(failures))
+    causes = every_cause()
+    for cause in causes:
+        if search.explains_all((cause,)):
+            return Explanation((Named(cause, tuple(failures)),), ())
+    found = search.partly(causes)
+    if found.unexplained:
+        for pair in search.pairs(causes):
+            if search.explains_all(pair):
+                return Explanation(search.shared(pair), ())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """The steps and failures that are to be explained."""
+
+    judge: Judge
+    steps: tuple[Step, ...]
+    failures: tuple[Failure, ...]
+
+    def way(self, causes: Iterable[Cause]) -> Way | None:
+        """The way of several causes together; None where they change the same."""
+        seen: dict[str, object] = {}
+        for cause in causes:
+            if seen.keys() & cause.changes.keys():
+                return None
+            seen |= cause.changes
+        return PYTORCH.changed(seen)
+
+    def explains_all(self, causes: Sequence[Cause]) -> bool:
+        """Whether every step is as these causes have it; those that failed are asked first."""
+        way = self.way(causes)
+        if way is None:
+            return False
+        if not all(self._is_lost(cause) for cause in causes):
+            return False
+        first = list(dict.fromkeys(failure.step.place for failure in self.failures))
+        order = sorted(self.steps, key=lambda step: step.place not in first)
+        return not any(True for step in order for _ in self.judge.failures(step, way))
+
+    def _is_lost(self, cause: Cause) -> bool:
+        """Whether digits are missing in most outputs, where a cause says that a dtype loses them.
+
+        What is off in a few places, or in the buffers alone, may be near by chance.
+        """
+        loss = cause.changes.get("loss", ONE_PASS)
+        if loss == ONE_PASS:
+            return True
+        failed = {f.step.place for f in self.failures if f.quantity in ("output", "error")}
+        plain = [
+            step
+            for step in self.steps
+            if step.stats is not None
+            and not step.configuration.is_extreme
+            and arithmetic_of(step, loss).u > arithmetic_of(step).u
+        ]
+        return 2 * sum(step.place in failed for step in plain) > len(plain)
+
+    def pairs(self, causes: Sequence[Cause]) -> Iterator[tuple[Cause, Cause]]:
+        """Two causes at a time, of which at least one alone mends something."""
+        failed = {failure.quantity for failure in self.failures}
+        areas = tuple(area for name in failed for area in AREAS.get(name, ()))
+        near = [cause for cause in causes if any(path.startswith(areas) for path in cause.changes)]
+        helpful = [cause for cause in near if self._helps(cause)]
+        for first in helpful:
+            for second in near:
+                if second not in helpful or helpful.index(first) < helpful.index(second):
+                    yield first, second
+
+    def _helps(self, cause: Cause) -> bool:
+        """Whether it explains one of a few failures of each quantity."""
+        way = PYTORCH.changed(cause.changes)
+        by_quantity: dict[str, list[Failure]] = {}
+        for failure in self.failures:
+            by_quantity.setdefault(failure.quantity, []).append(failure)
+        return any(
+            self.judge.explains(failure, way)
+            for same in by_quantity.values()
+            for failure in same[:: max(1, len(same) // 5)]
+        )
+
+    def shared(self, causes: Sequence[Cause]) -> tuple[Named, ...]:
+        """Each of several causes with the failures that are not there without it."""
+        named = []
+        for cause in causes:
+            others = self.way([other for other in causes if other is not cause])
+            assert others is not None
+            left = {
+                failure.key for step in self.steps for failure in self.judge.failures(step, others)
+            }
+            mine = tuple(failure for failure in self.failures if failure.key in left)
+            named.append(Named(cause, mine or self.failures))
+        return tuple(named)
+
+    def partly(self, causes: Sequence[Cause]) -> Explanation:
+        """Causes that are right wherever they matter, each in the place of some failures.
+
+        Those that allow for much come last, and count where they explain all that is left.
+        """
+        chosen: list[Cause] = []
+        named = []
+        left = {failure.key for failure in self.failures}
+        several = len({step.configuration.name for step in self.steps}) > 1
+        for wide in (False, True):
+            while left:
+                best: tuple[set[Key], Cause] | None = None
+                for cause in causes:
+                    if cause.is_wide != wide:
+                        continue
+                    still = self._left([*chosen, cause], chosen, left)
+                    if still is None or len(still) >= len(left if best is None else best[0]):
+                        continue
+                    enough = len({name for name, _, _ in left - still}) > 1 or not several
+                    if (enough or not cause.is_formula) and not (wide and still):
+                        best = still, cause
+                if best is None:
+                    break
+                gone = left - best[0]
+                chosen.append(best[1])
+                named.append(Named(best[1], tuple(f for f in self.failures if f.key in gone)))
+                left = best[0]
+        rest = tuple(failure for failure in self.failures if failure.key in left)
+        return Explanation(tuple(named), rest)
+
+    def _left(
+        self, causes: Sequence[Cause], before: Sequence[Cause], failed: set[Key]
+    ) -> set[Key] | None:
+        """What still fails with these causes, of what `failed` with those `before`.
+
+        None where something fails that did not before, or is not as the last cause has it though
+        that changes it.
+        """
+        way, without = self.way(causes), self.way(before)
+        if way is None or without is None or not self._is_lost(causes[-1]):
+            return None
+        by_step: dict[tuple[str, int], set[str]] = {}
+        for name, number, quantity in failed:
+            by_step.setdefault((name, number), set()).add(quantity)
+        still: set[Key] = set()
+        # What did not fail before soon shows a wrong cause.
+        for step in sorted(self.steps, key=lambda step: step.key in by_step):
+            quantities = by_step.get(step.key, set())
+            if not (quantities or causes[-1].is_formula):
+                continue
+            if causes[-1].is_formula:
+                found = self.judge.without_cause(step, way, without, quantities)
+            else:
+                found = {failure.quantity for failure in self.judge.failures(step, way)}
+            if found is None or not found <= quantities:
+                return None
+            still |= {(*step.key, quantity) for quantity in found}
+        return still
