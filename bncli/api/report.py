@@ -37,7 +37,8 @@ class Report(report.Report):
 
     `findings`, `facts`, `tables` and `verdict` are data; `print` shows the report as a terminal
     does, and a notebook shows it as a page. `fail_on` is the least severity of a finding with which
-    it is not `ok`.
+    it is not `ok`. Where its pictures are made of the objects that the call was given, it keeps
+    these until a page is made.
     """
 
     fail_on: FailOn = FailOn.ERROR
