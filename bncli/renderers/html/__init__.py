@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import MissingBackendError
-from bncli.renderers.drawing.pictures.figure import INSTALL
+from bncli.renderers.drawing.pictures.figure import INSTALL, is_there
 from bncli.renderers.drawing.pictures.palette import DARK, LIGHT, variables
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ LIBRARIES = ("jinja2", "matplotlib")
 
 def check(flag: str) -> None:
     """Raise MissingBackendError, which says that `flag` needs it, where a library is missing."""
-    missing = [name for name in LIBRARIES if not _is_there(name)]
+    missing = [name for name in LIBRARIES if not is_there(name)]
     if missing:
         verb = "are" if len(missing) > 1 else "is"
         raise MissingBackendError(
@@ -44,14 +43,6 @@ def fragment(report: Report, context: RenderContext) -> str:
     said = repr((report.command, report.verdict, report.subject, report.findings, report.facts))
     digest = hashlib.sha256(said.encode(errors="backslashreplace")).hexdigest()[:10]
     return _filled("fragment.html.j2", report, context, prefix=f"bn-{digest}-")
-
-
-def _is_there(name: str) -> bool:
-    """Whether a library can be imported; finding out does not import it."""
-    try:
-        return find_spec(name) is not None
-    except ValueError:  # sys.modules has None in its place
-        return False
 
 
 def _filled(template: str, report: Report, context: RenderContext, *, prefix: str) -> str:

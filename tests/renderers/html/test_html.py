@@ -254,6 +254,16 @@ def test_without_the_extra_it_says_what_to_install(
     assert run("compute", "gone.npy", "-f", "html").stderr.startswith("bncli: --format html needs")
 
 
+def test_what_matplotlib_has_to_say_is_not_said(run_process, save, folder):
+    """It has no place for its cache here, and no letter for this name."""
+    result = run_process(
+        "compute", save("雪.npy", np.ones((8, 2))), "-f", "html",
+        env={"MPLCONFIGDIR": "/dev/null/no"},
+    )  # fmt: skip
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.startswith("<!doctype html>")
+
+
 def test_a_fragment_is_a_part_of_any_page(whole):
     context = RenderContext(ExitCode.FINDING)
     text = fragment(whole, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from bncli.errors import MissingBackendError
@@ -35,14 +36,20 @@ STYLE = {
 }
 
 
+def is_there(library: str) -> bool:
+    """Whether a library can be imported; finding out imports nothing."""
+    try:
+        return find_spec(library) is not None
+    except ValueError:  # sys.modules has None in its place
+        return False
+
+
 def check_matplotlib(what: str) -> None:
     """Raise MissingBackendError, which says `what` needs it, where matplotlib is missing."""
-    try:
-        import matplotlib as mpl  # noqa: F401  # whether it is there is all that is asked
-    except ImportError as error:
+    if not is_there("matplotlib"):
         raise MissingBackendError(
             f"{what} needs matplotlib, which is not installed here: {INSTALL}"
-        ) from error
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from unicodedata import east_asian_width
 
 from bncli.report import printable
@@ -25,7 +25,7 @@ def shortened(text: str, most: int) -> str:
     return text[: most - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def text_width(text: str) -> float:
     """About how many pixels a line of text takes; more rather than less."""
     from matplotlib.font_manager import FontProperties
