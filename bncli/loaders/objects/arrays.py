@@ -173,9 +173,9 @@ def _of_torch(given: Any, path: Path, name: str) -> TensorRef:
     origin = memory.data_ptr(), begins
     storage: Callable[[], NDArray[Any]] = partial(_flat_torch, given, count)
     if given.device.type != "cpu" or given.is_neg() or given.is_conj():
-        # Copied once, when it is read, into the strides that a copy of it has.
-        strides = tuple(torch.empty_like(given, device="meta", requires_grad=False).stride())
-        storage = lru_cache(maxsize=1)(partial(_copied, given, _count(shape, strides)))
+        # Copied once, when it is read; with its own strides, where these leave no gaps.
+        strides = strides if _is_dense(shape, strides) else contiguous(shape)
+        storage = lru_cache(maxsize=1)(partial(_copied, given, strides))
     return TensorRef(name, path, shape, dtype, _stepped(shape, strides), storage, origin=origin)
 
 
@@ -193,9 +193,13 @@ def _unreadable_tensor(torch: Any, given: Any, dtype: str) -> str:
     return "" if dtype in DTYPES else f"the dtype {dtype} is not read"
 
 
-def _copied(given: Any, count: int) -> NDArray[Any]:
+def _copied(given: Any, strides: tuple[int, ...]) -> NDArray[Any]:
     """The elements of a tensor of another device, or of one that is negated as it is read."""
-    return _flat_torch(given.detach().cpu().resolve_conj().resolve_neg(), count)
+    torch = torch_if_imported()
+    with torch.no_grad():
+        copy = torch.empty_strided(given.shape, strides, dtype=given.dtype, device="cpu")
+        copy.copy_(given)
+    return _flat_torch(copy, _count(tuple(given.shape), strides))
 
 
 def _flat_torch(given: Any, count: int) -> NDArray[Any]:
@@ -226,6 +230,16 @@ def _count(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+
+
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether the elements lie side by side, in any order of the axes."""
+    reach = 1
+    for step, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and step != reach:
+            return False
+        reach *= max(size, 1)
+    return True
 
 
 def _stepped(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:

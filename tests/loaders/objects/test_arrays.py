@@ -261,6 +261,36 @@ def test_the_fields_of_records_are_read_one_by_one():
         assert single(values["x"], NAME).read().tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x,
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.to(memory_format=torch.channels_last)[:, :, ::2],
+        lambda x: x.permute(2, 0, 3, 1),
+        lambda x: x[:, 1:, :, 1::3],
+        lambda x: x[:1].expand(4, 3, 4, 5),
+        lambda x: x[:, :1].permute(3, 1, 0, 2),
+        lambda x: x[0, 0, 0, 0],
+        lambda x: x[:, :0],
+    ],
+)
+def test_a_tensor_that_has_to_be_copied_is_read_as_it_is_with_its_own_strides(view):
+    """As one of another device: here, one whose sign is turned as it is read."""
+    x = view(torch.randn(2, 3, 4, 5, dtype=torch.complex64).conj()).imag
+    if not x.is_neg():  # x.imag of the others has gaps; such as these have none
+        x = torch._neg_view(x)
+    dense = torch._neg_view(view(torch.randn(2, 3, 4, 5)))
+    for each in (x, dense):
+        ref = single(each, NAME)
+        np.testing.assert_array_equal(ref.read(), each.resolve_neg().numpy())
+        assert ref.stored() is not None
+    if torch.ops.aten.is_non_overlapping_and_dense(dense) and dense.numel():
+        assert [step for step, size in zip(ref.strides, ref.shape, strict=True) if size > 1] == [
+            step for step, size in zip(dense.stride(), dense.shape, strict=True) if size > 1
+        ]
+
+
 def test_views_of_complex_numbers_are_read_as_pytorch_reads_them():
     z = torch.randn(3, 4, dtype=torch.complex64)
     for view in (z.conj().imag, z.imag, z.t().conj()):

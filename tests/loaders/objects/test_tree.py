@@ -9,6 +9,8 @@ import types
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from bncli.errors import BncliError
@@ -117,6 +119,47 @@ def test_an_object_holds_what_its_file_holds(root, tmp_path):
         assert (ref.name, ref.shape, ref.dtype) == (name, other.shape, other.dtype)
         np.testing.assert_array_equal(ref.read(), other.read())
     assert shared(file) == shared(expected)
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.integers(),
+    st.text(max_size=3),
+    st.sampled_from(["running_mean", "a.b", ""]),
+    st.builds(lambda n: torch.arange(float(n)), st.integers(0, 4)),
+    st.builds(lambda n: np.arange(n)[::1], st.integers(0, 4)),
+    st.just(SHARED := torch.ones(3)),
+    st.builds(lambda n: nn.BatchNorm1d(n, affine=n > 1), st.integers(1, 2)),
+)
+KEYS = st.one_of(
+    st.text(max_size=3), st.integers(0, 3), st.tuples(st.integers(0, 1)), st.booleans()
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda each: st.one_of(
+        st.lists(each, max_size=3),
+        st.tuples(each, each),
+        st.dictionaries(KEYS, each, max_size=4),
+        st.builds(lambda pairs: collections.OrderedDict(pairs), st.dictionaries(KEYS, each)),
+        st.builds(lambda **values: types.SimpleNamespace(**values), a=each, b=each),
+    ),
+    max_leaves=12,
+)
+
+
+@given(TREES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+def test_any_object_holds_what_its_file_holds(tmp_path, value):
+    value = {"root": value}
+    torch.save(value, path := tmp_path / "x.pt")
+    expected = open_file(path)
+    with objects_given():
+        file = open_file(name_of(value))
+    assert [*file.tensors] == [*expected.tensors]
+    assert file.modules == expected.modules
+    assert file.skipped == expected.skipped
+    for name, ref in file.tensors.items():
+        np.testing.assert_array_equal(ref.read(), expected.tensors[name].read())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
