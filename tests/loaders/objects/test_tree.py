@@ -140,15 +140,15 @@ TREES = st.recursive(
         st.lists(each, max_size=3),
         st.tuples(each, each),
         st.dictionaries(KEYS, each, max_size=4),
-        st.builds(lambda pairs: collections.OrderedDict(pairs), st.dictionaries(KEYS, each)),
-        st.builds(lambda **values: types.SimpleNamespace(**values), a=each, b=each),
+        st.builds(collections.OrderedDict, st.dictionaries(KEYS, each)),
+        st.builds(types.SimpleNamespace, a=each, b=each),
     ),
     max_leaves=12,
 )
 
 
 @given(TREES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck])
 def test_any_object_holds_what_its_file_holds(tmp_path, value):
     value = {"root": value}
     torch.save(value, path := tmp_path / "x.pt")
