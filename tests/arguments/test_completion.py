@@ -13,6 +13,7 @@ import torch
 
 from bncli.arguments.completion import (
     MOST_NAMES,
+    complete_against,
     complete_layers,
     complete_parts,
     complete_tensors,
@@ -254,3 +255,11 @@ def test_it_installs_and_a_real_bash_completes(files, tmp_path_factory):
         "_bncli_completion bncli\necho ${COMPREPLY[@]}\ncomplete -p bncli"
     )
     assert bash(tab) == "first\ncomplete -o default -F _bncli_completion bncli\n"
+
+
+def test_what_to_compare_with_is_a_library_or_code(folder):
+    (folder / "mine.py").write_text("class Mine: pass\ndef fused(x): pass\n_own = 1\n")
+    assert list(complete_against("")) == ["torch"]
+    assert list(complete_against("to")) == ["torch"]
+    assert list(complete_against("mine.py:")) == ["mine.py:Mine", "mine.py:fused"]
+    assert list(complete_against("numpy")) == []

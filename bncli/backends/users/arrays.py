@@ -125,6 +125,9 @@ def _read(value: Any) -> Any:
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
+    wide = getattr(sys.modules.get(type(value).__module__), "float32", None)
+    if dtype_of(value) == "bfloat16" and wide is not None and hasattr(value, "astype"):
+        value = value.astype(wide)  # neither DLPack nor buffers have it for NumPy
     if hasattr(value, "__array__"):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):

@@ -80,6 +80,19 @@ def test_torch_in_bfloat16_and_with_a_gradient_is_read():
     assert found.tolist() == [1, 1, 1]
 
 
+def test_bfloat16_is_widened_by_its_own_library(other):
+    class Narrow(ByNumpy):
+        dtype = "otherlib.core.bfloat16"
+
+        def astype(self, dtype):
+            return ByArray(self.values.astype(dtype))
+
+    Narrow.__module__ = "otherlib.core"
+    other.float32 = np.float32
+    found = to_numpy(Narrow([1.0, 2.5]), "it", code_of())
+    assert (found.dtype, found.tolist()) == (np.float32, [1.0, 2.5])
+
+
 @pytest.mark.parametrize("value", [None, 3.0, "x", [1.0], {}, object(), lambda: 0])
 def test_what_is_no_array_is_told(value):
     with pytest.raises(ModelError, match=r"it: the output is .*, not an array"):

@@ -312,3 +312,16 @@ def test_a_backend_with_none_of_the_norms_is_3(run, save, monkeypatch, gone):
     assert result.code == (3 if gone == 5 else 0)
     assert bool(result.report["tables"]["differences"]) == (gone == 4)
     assert "norms" in result.report["tables"]
+
+
+def test_a_factor_widens_the_tolerances_of_every_norm(run, save):
+    save("x.npy", random(8, 4, 6))
+    plain = run("compare-norms", "x.npy", "--against", "torch", "-f", "json")
+    wide = run(
+        "compare-norms", "x.npy", "--against", "torch", "--tolerance-factor", 5, "-f", "json"
+    )
+    assert wide.report["facts"]["tolerance_factor"] == 5.0
+    rows = zip(plain.report["tables"]["differences"], wide.report["tables"]["differences"],
+               strict=True)  # fmt: skip
+    for one, other in rows:
+        assert other["atol"] == pytest.approx(5 * one["atol"]), one["quantity"]

@@ -89,3 +89,15 @@ def test_threads_of_torch_are_repeated_and_given_back(run, save):
         found[threads] = steps(result, "running_mean")
         assert torch.get_num_threads() == before
     assert (found[1] != found[2]).any()  # rows are added up in other shares
+
+
+def test_a_factor_is_on_what_follows_from_the_roundings(run, save):
+    save("x.npy", random(16, 3, 4))
+    call = ("simulate-ema", "x.npy", "--batch-size", 4, "--against", "torch", "-f", "json")
+    one, ten = (run(*call, "--tolerance-factor", factor) for factor in (1, 10))
+    assert (ten.code, ten.report["facts"]["tolerance_factor"]) == (0, 10.0)
+    narrow = [row["atol"] for row in table(one, "differences")]
+    assert min(narrow[:2]) > 0  # of the running statistics, and not bit for bit
+    assert [row["atol"] for row in table(ten, "differences")] == pytest.approx(
+        [10 * atol for atol in narrow]
+    )
