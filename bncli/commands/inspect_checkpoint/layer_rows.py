@@ -182,7 +182,7 @@ def _least_size(values: NDArray[Any] | None, ends: _Range) -> float | None:
         return None
     if ends.low > 0 or ends.high < 0:
         return min(abs(ends.low), abs(ends.high))
-    return float(np.min(np.abs(values), where=np.isfinite(values), initial=np.inf))
+    return float(np.fmin.reduce(np.abs(values)))  # which a NaN or Inf is not, where others are
 
 
 def _ends(low: float, high: float) -> str:

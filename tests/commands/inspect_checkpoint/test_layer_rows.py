@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.commands.inspect_checkpoint import layer_rows
 from bncli.commands.inspect_checkpoint.layer_rows import sketch
 from tests.commands.inspect_checkpoint.networks import net
 
@@ -51,3 +52,17 @@ def test_sketch(scales, expected):
         )
         heights = np.ceil(counts * 8 / counts.max()).astype(int)
         assert sketch(np.array(scales)) == "".join("·▁▂▃▄▅▆▇█"[h] for h in heights)
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        ([np.nan, -3.0, np.inf, 0.5], 0.5),
+        ([-3.0, -0.25], 0.25),
+        ([2.0, 0.0], 0.0),
+        ([np.nan, np.inf], None),
+    ],
+)
+def test_the_least_size_is_of_what_is_finite(values, least):
+    scale = np.array(values)
+    assert layer_rows._least_size(scale, layer_rows._Range.of(scale)) == least
