@@ -12,5 +12,6 @@ says how close each quantity is, or `compare_channels` in each channel.
     stepping          running statistics, step by step
     stored_pair       two stored tensors
     identify          which normalisation made an output, which update these running statistics
+    departures        what another implementation did otherwise in a pass, in words
     trace             every step of a pass with its formula and numbers
 """
