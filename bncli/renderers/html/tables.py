@@ -28,6 +28,9 @@ SHORT = 40
 LONG = 200
 """Rows of a table that is not printed."""
 
+WIDE = 12
+"""Columns of a table that find room on paper."""
+
 CODE = re.compile(r"\bBN\d{3}\b")
 
 
@@ -67,8 +70,13 @@ class Grid:
 
     @property
     def is_long(self) -> bool:
-        """Whether it is too long to be printed with the rest."""
-        return len(self.rows) > LONG
+        """Whether it is too long or too wide to be printed with the rest."""
+        return len(self.rows) > LONG or self.is_wide
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether no paper is wide enough for it."""
+        return len(self.heads) > WIDE
 
 
 def grid_of(table: Table, codes: Codes, name: str) -> Grid:

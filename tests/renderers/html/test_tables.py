@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
-from bncli.renderers import Format
+from bncli.renderers import Format, html
 from bncli.renderers.html.tables import MOST_SHOWN, grid_of
 from bncli.report import Column, Finding, Report, Severity, Table
 from tests.renderers.html.parsed import classed, every, parsed, rows, said
@@ -64,6 +65,19 @@ def test_a_very_long_table_is_cut_and_says_so():
     assert f"7 more rows are not on this page: see all {number} with -f json" in text
     short = render(Format.HTML, report([{"n": 1}], ("n",)))
     assert "more rows" not in short
+
+
+def test_what_no_paper_holds_is_not_printed():
+    def made(rows, columns):
+        keys = [f"c{n}" for n in range(columns)]
+        table = Table("t", "T", Column.plain(*keys), [dict.fromkeys(keys, 1)] * rows)
+        return grid_of(table, {}, "id")
+
+    assert [made(*size).is_long for size in ((9, 12), (9, 13), (200, 2), (201, 2))] == [
+        False, True, False, True,
+    ]  # fmt: skip
+    style = Path(html.__file__).with_name("style.css").read_text("utf-8").partition("print")[2]
+    assert ".fold.long > :not(summary)" in style
 
 
 def test_rows_that_no_format_has_are_said():
