@@ -206,9 +206,11 @@ def _forward() -> Iterator[Cause]:
         {"train.ddof": 1, "evaluate.ddof": 1},
     )
     inside = "Add eps to the variance, under the root."
-    yield from _in_modes(f"{OUTSIDE.replace('eps', 'eps is added')}{{}}", inside, root="outside")
+    yield from _in_modes(f"{OUTSIDE.replace('eps', 'eps is')}{{}}", inside, root="outside")
     yield from _in_modes(
-        "the root is left out{}: it divides by var + eps", STATISTICS[UNSCALED], root="none"
+        "the output is divided by the variance, not by its root{}",
+        STATISTICS[UNSCALED],
+        root="none",
     )
     yield from _in_modes(
         "eps is a lower bound of the variance{}, and not added", inside, root="largest"
@@ -285,7 +287,7 @@ def _affine() -> Iterator[Cause]:
         yield from _in_modes(words, AFFINE[known], affine=affine)
     for affine, words in (
         ("bias first", "bias is added before weight multiplies{}"),
-        ("1 + weight", "1 + weight multiplies{}, not weight"),
+        ("1 + weight", "1 is added to weight{}"),
         ("swapped", "weight and bias are swapped{}"),
     ):
         yield from _in_modes(words, "Compute x_hat * weight + bias.", affine=affine)
@@ -354,6 +356,11 @@ def _special() -> Iterator[Cause]:
         {"changes_input": True},
     )
     yield Cause(
+        "the output has another dtype than the input",
+        "Return the output in the input's dtype.",
+        {"other_dtype": True},
+    )
+    yield Cause(
         "NaN spreads to other channels",
         "Keep each channel's sums apart.",
         {"spreads": True},
@@ -382,7 +389,7 @@ def _special() -> Iterator[Cause]:
 
 def _losses() -> Iterator[Cause]:
     yield Cause(
-        "one-pass variance: E[x^2] - E[x]^2 loses its digits where the mean is 1000 std",
+        "one-pass variance, mean(x^2) - mean^2: it loses its digits where |mean| is 1000 std",
         "Subtract the mean first, or use Welford's algorithm.",
         {"loss": ONE_PASS},
     )

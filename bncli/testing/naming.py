@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bncli.backends.interface import QUANTITIES
 from bncli.light import dataclass
 from bncli.testing.allowed import ONE_PASS, arithmetic_of
 from bncli.testing.causes import Cause, every_cause
-from bncli.testing.judging import Failure, Judge
+from bncli.testing.judging import Failure, Judge, is_far
 from bncli.testing.ways import PYTORCH, Way
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ class _Search:
                     if still is None or len(still) >= len(left if best is None else best[0]):
                         continue
                     enough = len({name for name, _, _ in left - still}) > 1 or not several
-                    if (enough or not cause.is_formula) and not (wide and still):
+                    if (enough or not cause.is_formula) and not (
+                        wide and self._has_more(cause, still)
+                    ):
                         best = still, cause
                 if best is None:
                     break
@@ -171,6 +174,19 @@ class _Search:
                 left = best[0]
         rest = tuple(failure for failure in self.failures if failure.key in left)
         return Explanation(tuple(named), rest)
+
+    def _has_more(self, cause: Cause, still: set[Key]) -> bool:
+        """Whether numbers fail in usual configurations, or where a wide cause would show."""
+        for step in self.steps:
+            configuration = step.configuration
+            numbers = any((*step.key, quantity) in still for quantity in QUANTITIES)
+            usual = configuration.kind == "" and not is_far(step)
+            inside = (
+                is_far(step) if "loss" in cause.changes else configuration.layout != "contiguous"
+            )
+            if numbers and (usual or inside):
+                return True
+        return False
 
     def _left(
         self, causes: Sequence[Cause], before: Sequence[Cause], failed: set[Key]

@@ -44,23 +44,36 @@ def predicted(step: Step, way: Way) -> Mapping[str, FloatArray] | None:
 
     A quantity that is not there may have any value.
     """
+    after = buffers_after(step, way)
+    found = passed(step, way, after)
+    return None if found is None else {**after, **found}
+
+
+def passed(
+    step: Step, way: Way, after: Mapping[str, FloatArray]
+) -> Mapping[str, FloatArray] | None:
+    """The output and the gradients; `after` are the buffers after the step."""
     call = step.call
+    forward = forward_of(step, way)
+    if forward.groups == "last" and call.x.shape[-1] != call.x.shape[1]:
+        return None
+    axis = call.x.ndim - 1 if forward.groups == "last" else 1
+    weight, bias = (
+        None if values is None else along(values, call.x.ndim, axis)
+        for values in (call.weight, call.bias)
+    )
     with np.errstate(all="ignore"):
-        after = buffers_after(step, way)
-        forward = way.train if call.settings.training else way.evaluate
-        if forward.groups == "last" and call.x.shape[-1] != call.x.shape[1]:
-            return None
-        axis = call.x.ndim - 1 if forward.groups == "last" else 1
-        weight, bias = (
-            None if values is None else along(values, call.x.ndim, axis)
-            for values in (call.weight, call.bias)
-        )
         done = _normalized(step, forward, after, skips_nan=way.skips_nan)
-        x_hat = done.away * done.invstd
-        found = dict(after)
-        found["output"] = _scaled(x_hat, weight, bias, forward)
-        found |= _gradients(step, done, forward, way.backward, weight, bias)
-    return found
+        output = _scaled(done.away * done.invstd, weight, bias, forward)
+        return {
+            "output": output,
+            **_gradients(step, done, forward, way.backward, weight, bias),
+        }
+
+
+def forward_of(step: Step, way: Way) -> Forward:
+    """How the output of a step is made."""
+    return way.train if step.call.settings.training else way.evaluate
 
 
 def buffers_after(step: Step, way: Way) -> dict[str, FloatArray]:
@@ -84,15 +97,16 @@ def buffers_after(step: Step, way: Way) -> dict[str, FloatArray]:
     moves = update.when == "always" or (update.when == "training" and training)
     if moves and not training and step.stats is not None and step.stats.count == 1:
         return found  # NaN, or no update
-    if moves and step.stats is not None:
-        factor = _factor(settings.momentum, before.num_batches_tracked + training, way)
-        kept = 1.0 if update.undamped else 1 - factor
-        if update.of != "var":
-            mean = kept * mean + factor * _batch_mean(step, way)
-        if update.of != "mean":
-            var = kept * var + factor * _batch_variance(step, way)
-    elif moves and way.empty_spoils:
-        mean, var = mean * np.nan, var * np.nan
+    with np.errstate(all="ignore"):
+        if moves and step.stats is not None:
+            factor = _factor(settings.momentum, before.num_batches_tracked + training, way)
+            kept = 1.0 if update.undamped else 1 - factor
+            if update.of != "var":
+                mean = kept * mean + factor * _batch_mean(step, way)
+            if update.of != "mean":
+                var = kept * var + factor * _batch_variance(step, way)
+        elif moves and way.empty_spoils:
+            mean, var = mean * np.nan, var * np.nan
     return found | {"running_mean": mean, "running_var": var}
 
 

@@ -35,7 +35,8 @@ def raising(what: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Overflow, NaN and empty means are what some configurations are for.
-            warnings.simplefilter("ignore", RuntimeWarning)
+            for category in (RuntimeWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
             yield
     except Exception as error:
         raise RaisedError(what) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass
@@ -100,9 +101,17 @@ def _evidence(named: Named) -> list[str]:
     ]
 
 
-def _badness(failure: Failure) -> tuple[bool, float]:
-    """A key that sorts the largest finite difference last, as it says most."""
-    return failure.used < float("inf"), failure.used
+def _badness(failure: Failure) -> tuple[bool, bool, bool, float]:
+    """A key that sorts last what says most: a finite difference, of usual numbers, in float32."""
+    configuration = failure.step.configuration
+    apart = abs(failure.actual - failure.expected)
+    size = apart / max(abs(failure.expected), 1e-30)
+    return (
+        apart < float("inf"),
+        not configuration.is_extreme,
+        configuration.dtype == "float32",
+        size if apart < float("inf") else failure.used,
+    )
 
 
 def _plain(failures: Sequence[Failure]) -> list[str]:
@@ -130,9 +139,13 @@ def _told(failure: Failure) -> str:
             "was expected"
         )
     apart = abs(failure.actual - failure.expected)
+    if not apart < float("inf"):
+        return f"{where} is {failure.actual:g} in {place}, but {failure.expected:g} was expected"
+    share = apart / max(abs(failure.actual), abs(failure.expected))
+    digits = min(max(3, 2 - floor(log10(share))), 17)  # the difference is to be seen
     return (
-        f"{where} is {failure.actual:.7g} in {place}, but {failure.expected:.7g} was expected: "
-        f"{apart:.2g} apart, {failure.tolerance:.2g} is allowed"
+        f"{where} is {failure.actual:.{digits}g} in {place}, but {failure.expected:.{digits}g} was "
+        f"expected: {apart:.2g} apart, {failure.tolerance:.2g} is allowed"
     )
 
 

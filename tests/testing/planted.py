@@ -152,13 +152,13 @@ class UnbiasedOutput(Honest):
         return var
 
 
-@names("eps is added outside the root")
+@names("eps is outside the root")
 class EpsOutside(Honest):
     def scale(self, var):
         return 1 / (var.sqrt() + self.eps)
 
 
-@names("the root is left out: it divides by var + eps")
+@names("the output is divided by the variance, not by its root")
 class NoRoot(Honest):
     def scale(self, var):
         return 1 / (var + self.eps)
@@ -239,7 +239,7 @@ class BiasFirst(Honest):
         return (y + self.along(self.bias, y)) * self.along(self.weight, y)
 
 
-@names("1 + weight multiplies, not weight")
+@names("1 is added to weight")
 class CenteredWeight(Honest):
     def affine(self, y):
         if self.weight is None:
@@ -348,7 +348,7 @@ def channels_last(x, weight, bias, running_mean, running_var, training, momentum
     )  # fmt: skip
 
 
-@names("one-pass variance: E[x^2] - E[x]^2 loses its digits where the mean is 1000 std")
+@names("one-pass variance, mean(x^2) - mean^2: it loses its digits where |mean| is 1000 std")
 def one_pass(x, weight, bias, running_mean, running_var, training, momentum, eps):
     if not training or x.size <= x.shape[1]:
         return numpy_batchnorm(x, weight, bias, running_mean, running_var, training, momentum, eps)

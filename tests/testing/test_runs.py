@@ -55,8 +55,8 @@ def test_numbers_may_overflow_without_a_warning():
         with raising("it"):
             np.float32(3e38) * np.float32(10)
         with pytest.raises(RaisedError) as caught, raising("it"):
-            warnings.warn("something else", stacklevel=1)
-    assert isinstance(caught.value.__cause__, UserWarning)
+            warnings.warn("something else", DeprecationWarning, stacklevel=1)
+    assert isinstance(caught.value.__cause__, DeprecationWarning)
 
 
 def test_a_long_message_is_cut():
