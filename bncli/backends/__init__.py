@@ -1,7 +1,7 @@
 """The registry of backends: one file each, imported when it is asked for.
 
-A new backend is a module with `BACKEND`, an `interface.Backend`, and an entry here. Those that a user
-wrote are made by `users`, of the class or function that was named.
+A new backend is a module with `BACKEND`, an `interface.Backend`, and an entry here. Those that a
+user wrote are made by `users`, of the class or function that was named.
 """
 
 from __future__ import annotations

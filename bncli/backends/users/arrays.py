@@ -105,11 +105,11 @@ def to_numpy(value: Any, what: str, code: Code) -> Any:
     if value is None or isinstance(
         value, str | bytes | int | float | complex | dict | list | tuple
     ):
-        raise ModelError(f"{code.called}: {what} is {_kind(value)}, not an array.")
+        raise ModelError(f"{code.called}: {what} is {kind_of(value)}, not an array.")
     with code.running(f"reading {what} of {code.called}"):
         found = _read(value)
     if found is None or found.dtype == object:
-        raise ModelError(f"{code.called}: {what} is {_kind(value)}, not an array.")
+        raise ModelError(f"{code.called}: {what} is {kind_of(value)}, not an array.")
     if found.dtype.name == "bfloat16":  # a dtype that another library has added
         found = found.astype(np.float32)
     if found.dtype.kind not in "fiu":
@@ -143,9 +143,9 @@ def _read(value: Any) -> Any:
         return None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What a value is, with an article."""
     if value is None:
         return "None"
     name = type(value).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name.lower().startswith((*'aeiou', 'nd')) else 'a'} {name}"

@@ -72,7 +72,7 @@ class FunctionBackend:
             with code.running(code.called):
                 return code.value(x, *positions, **names)
         except ModelError as error:
-            if not arrays.assumed:
+            if not (arrays.assumed and isinstance(error.__cause__, AttributeError | TypeError)):
                 raise
             raise ModelError(
                 f"{error} It was given NumPy arrays; where it takes others, annotate its first "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.backends.torch.tensors import laid_out, library, to_array, to_tensor, way_of
 from bncli.backends.users.arguments import Taken, module_arguments
+from bncli.backends.users.arrays import kind_of
 from bncli.backends.users.results import output_of, overwritten, per_channel, run_of
 from bncli.errors import ModelError
 from bncli.light import dataclass
@@ -64,6 +65,8 @@ class ModuleBackend:
         with code.running(f"{code.called}'s forward pass"):
             y = module(x)
         output = output_of(y, x, call.dtype, code)
+        if not isinstance(y, torch.Tensor):
+            raise ModelError(f"{code.called}: the output is {kind_of(y)}, not a tensor.")
         found: dict[str, Any] = {"output": output}
         parameters = dict(module.named_parameters())
         if y.requires_grad:
@@ -129,7 +132,8 @@ class ModuleBackend:
             )
         with code.running(f"giving {code.called} its state"):
             module.load_state_dict(wanted, strict=False)
-            return module.train(call.settings.training)
+            module.train(call.settings.training)
+        return module
 
 
 def _kept(state: dict[str, Any], name: str, code: Code) -> Any:

@@ -90,6 +90,7 @@ def raises(x):
         (lambda x: x.astype("float16"), "the output is float16, but the input is float32"),
         (lambda x: x.astype("float64"), "the output is float64, but the input is float32"),
         (lambda x: torch.tensor(x).half(), "the output is float16, but the input is float32"),
+        (lambda x: x[9], "function raised IndexError: [^.]*[.]$"),
         (raises, "test_function.py:.*raised .*Error: .* It was given NumPy arrays; where it takes"),
     ],
 )

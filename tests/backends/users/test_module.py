@@ -114,6 +114,7 @@ def leaving(self, x):
         (lambda self, x: x[:, :2], r"output has shape \[3, 2, 4, 5\], but the input has \[3, 3,"),
         (lambda self, x: x.half(), "the output is float16, but the input is float64"),
         (lambda self, x: x > 0, "the output holds bool, not floating-point numbers"),
+        (lambda self, x: x.detach().numpy(), "the output is an ndarray, not a tensor"),
         (raising, "test_module.py:.*forward pass raised RuntimeError: no kernel for this device"),
         (leaving, "Changed's forward pass ended the process"),
     ],
@@ -139,6 +140,16 @@ def test_state_that_is_missing_or_of_another_size_is_told():
         backend(Renamed, "Renamed").run(call)
     with pytest.raises(ModelError, match=r"weight has shape \[2\], but there are 3 channels"):
         backend(Halved, "Halved").run(call)
+
+
+def test_train_may_return_nothing():
+    def train(self, mode=True):
+        self.training = mode
+
+    call = call_of(SHAPE, BatchNormSettings())
+    run = backend(of(train=train)).run(call)
+    expected = expected_quantities(call)["output"]
+    np.testing.assert_allclose(run.quantities["output"], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_maker_of_something_else_is_told():
