@@ -17,7 +17,20 @@ LONGEST = 60
 """Letters of what an object is called."""
 _NAME = re.compile(r"<[\w. -]+>")
 
-_GIVEN: ContextVar[dict[str, object] | None] = ContextVar("given", default=None)
+
+class Names(dict[str, object]):
+    """The objects of a call by name; `names` has each name by the object's identity.
+
+    `counts` says how many are called alike.
+    """
+
+    def __init__(self, known: dict[str, object]) -> None:
+        super().__init__(known)
+        self.names = {id(value): name for name, value in known.items()}
+        self.counts: dict[str, int] = {}
+
+
+_GIVEN: ContextVar[Names | None] = ContextVar("given", default=None)
 _ENDS: ContextVar[ExitStack | None] = ContextVar("ends", default=None)
 """What is done when the call ends, however that is."""
 
@@ -29,7 +42,7 @@ def objects_given(known: dict[str, object] | None = None) -> Iterator[dict[str, 
     Gives the objects by their names. `known` are those of a call that has ended and is gone on
     with.
     """
-    given = {} if known is None else known
+    given = known if isinstance(known, Names) else Names(known or {})
     token = _GIVEN.set(given)
     with ExitStack() as ends:
         end = _ENDS.set(ends)
@@ -58,16 +71,16 @@ def name_of(value: object, word: str = "") -> str:
     known = _GIVEN.get()
     if known is None:
         raise RuntimeError("objects are named within `objects_given` alone")
-    for name, other in known.items():
-        if other is value:
-            return name
+    if id(value) in known.names:
+        return known.names[id(value)]
     named = value if isinstance(value, type | FunctionType) else type(value)
     word = re.sub(r"[^\w. -]+", "_", word or named.__name__)[:LONGEST]
-    name, number = f"<{word}>", 1
+    name = f"<{word}>"
     while name in known:
-        number += 1
-        name = f"<{word} {number}>"
+        known.counts[word] = known.counts.get(word, 1) + 1
+        name = f"<{word} {known.counts[word]}>"
     known[name] = value
+    known.names[id(value)] = name
     return name
 
 
@@ -87,7 +100,7 @@ def is_given(text: object) -> bool:
 
 def object_of(text: object) -> object:
     """The object that a name stands for; what follows a "::" is not looked at. Raises KeyError."""
-    return (_GIVEN.get() or {})[str(text).partition("::")[0]]
+    return (_GIVEN.get() or Names({}))[str(text).partition("::")[0]]
 
 
 def may_be_name(text: object) -> bool:

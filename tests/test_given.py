@@ -29,6 +29,18 @@ def test_an_object_has_one_name_and_each_its_own():
         assert not is_given("<list 3>")
 
 
+def test_many_objects_are_named_in_time_that_grows_with_their_number():
+    values = [[n] for n in range(20_000)]  # which took a minute, when each was looked for
+    with objects_given() as known:
+        names = [name_of(value) for value in values]
+        assert names[:2] == ["<list>", "<list 2>"]
+        assert names[-1] == "<list 20000>"
+        assert [name_of(value) for value in values] == names
+    with objects_given(known):
+        assert object_of("<list 9>") is values[8]
+        assert name_of([0]) == "<list 20001>"
+
+
 def test_outside_of_the_call_nothing_is_given():
     with objects_given():
         name = name_of({}, "state_dict")
