@@ -22,6 +22,9 @@ FEW = 40
 MOST_NAMED = 200
 """Marks of findings that say what they are when pointed at."""
 
+FINDING, SMALL = 8.0, 5.0
+"""Pixels of the mark of a finding, and where those of one severity have less room than that."""
+
 EDGE = "v"
 """The mark of what a log axis cannot show, at its lower edge."""
 
@@ -214,16 +217,21 @@ def _draw_edge(on: Drawn, x: Floats, y: Floats, look: Look) -> None:
 
 
 def _draw_findings(on: Drawn, series: Series, x: Floats, y: Floats, look: Look) -> None:
-    """Mark findings; each says what it is where it is pointed at, unless there are too many."""
+    """Mark findings; each says what it is where it is pointed at, unless there are too many.
+
+    The worse lie over the others, whatever the order of the series.
+    """
     assert series.severity is not None
     marker = SEVERITY_MARKERS[series.severity]
     names = list(series.names)
     there = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     placed, levels = on.x.placed(x[there]), on.y.placed(y[there])
     kept = thin_points(on.x.share(placed), on.y.share(levels), MOST_NAMED)
+    dense = len(kept) * FINDING > on.width
     style: dict[str, Any] = {
-        "linestyle": "none", "marker": marker, "markersize": 8, "color": look.color,
-        "markeredgecolor": on.paper, "markeredgewidth": 1.0, "zorder": 6, "clip_on": False,
+        "linestyle": "none", "marker": marker, "markersize": SMALL if dense else FINDING,
+        "color": look.color, "markeredgecolor": on.paper, "markeredgewidth": 1.0,
+        "zorder": 6 + series.severity.rank / 10, "clip_on": False,
     }  # fmt: skip
     if len(names) != len(x):
         on.axes.plot(placed[kept], levels[kept], **style)

@@ -138,6 +138,18 @@ def test_findings_are_marked_by_severity_and_say_what_they_are():
     assert points(line) == [[0, 1], [1, 2]]
 
 
+def test_errors_are_seen_among_many_warnings():
+    places = range(500)
+    axes = axes_of(
+        Series("e", Kind.POINTS, [3, 250], [1, 1], severity=Severity.ERROR),
+        Series("n", Kind.POINTS, [4], [1], severity=Severity.INFO),
+        Series("w", Kind.POINTS, places, [1] * 500, severity=Severity.WARNING),
+    )
+    error, note, warning = axes.get_lines()
+    assert error.zorder > warning.zorder > note.zorder
+    assert error.get_markersize() == note.get_markersize() > warning.get_markersize()
+
+
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("names", [(), ("a", "b", "c", "d", "e")])
 def test_every_kind_together_and_empty(names, log):
