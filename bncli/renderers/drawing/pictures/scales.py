@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bncli.light import dataclass, np
-from bncli.renderers.drawing.pictures.names import LINE, every, shortened, text_width
+from bncli.renderers.drawing.pictures.names import LINE, every, text_width, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,9 @@ HUGE = 1e290
 
 TINY = 1e-290
 """Positive numbers below it are drawn there on a log axis, for the same reason."""
+
+LONG = 1e7
+"""Numbers below it are written out along an axis where all of them are: 1000, not 1e+03."""
 
 ROOM = 0.05
 """The share of an axis that is left free at each end."""
@@ -107,7 +110,7 @@ def _named(
     low, high = -0.6, len(names) - 0.4
     if len(values):
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    texts = [shortened(name, longest) for name in names]
+    texts = told_apart(names, longest)
     turned = flat and max(map(text_width, texts)) + 8 > length / len(names)
     step = every(len(names), length) if turned or not flat else 1
     places = range(0, len(names), step)
@@ -180,6 +183,8 @@ def _labels(ticks: Sequence[float]) -> list[str]:
     labels: list[str] = []
     for digits in range(3, 17):
         labels = [format(tick, f".{digits}g") for tick in ticks]
+        if max(map(abs, ticks), default=0.0) < LONG:
+            labels = [f"{float(label):.0f}" if "e+" in label else label for label in labels]
         said = (abs(float(label) - tick) for label, tick in zip(labels, ticks, strict=True))
         if all(error <= step * 1e-3 for error in said):
             break

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.renderers.drawing.pictures.names import every, fitted, shortened, text_width
+from bncli.renderers.drawing.pictures.names import (
+    every,
+    fitted,
+    shortened,
+    text_width,
+    told_apart,
+)
 from tests.renderers.drawing.pictures.examples import HOSTILE
 
 
@@ -28,6 +34,44 @@ def test_any_name_is_a_short_line():
         assert len(shortened(name, 20)) <= 20
         assert shortened(name, 20).isprintable()
     assert shortened("x" * 10**7, 7) == "xxx…xxx"
+
+
+STAGES = [
+    f"backbone.stage{stage}.{block}.branch_main.{layer}"
+    for stage in (2, 3, 4)
+    for block in range(8)
+    for layer in (1, 4, 6)
+]
+WAYS = [
+    f"momentum 0.1 (0.9 in Keras) and the {kind} variance{how}"
+    for kind in ("biased", "unbiased")
+    for how in ("", *(f" (eps {eps} added into the kept variance)" for eps in ("1e-5", "1e-3")))
+]
+
+
+@pytest.mark.parametrize("most", [20, 26, 50])
+@pytest.mark.parametrize("names", [STAGES, WAYS, [*STAGES, *WAYS], STAGES[:1] * 3])
+def test_different_names_have_different_labels(names, most):
+    labels = told_apart(names, most)
+    assert len(dict(zip(names, labels, strict=True))) == len(set(labels)) == len(set(names))
+    assert max(map(len, labels)) <= most
+    assert all(label.isprintable() for label in labels)
+
+
+def test_a_label_has_what_tells_its_name_from_others():
+    assert told_apart(["layer1.bn", "layer2.bn"], 20) == ["layer1.bn", "layer2.bn"]
+    assert told_apart(STAGES, 26)[:2] == ["…stage2.0.branch_main.1", "…stage2.0.branch_main.4"]
+    assert told_apart(STAGES, 20)[-1] == "…ge4.7.branch_main.6"
+    for label, way in zip(told_apart(WAYS, 50), WAYS, strict=True):
+        assert ("eps" not in way) or way.partition("eps ")[2][:4] in label
+        assert ("unbiased" in label) == ("unbiased" in way)
+
+
+def test_names_that_nothing_visible_tells_apart_are_numbered():
+    assert told_apart(["a\n", "a\\x0a", "a\n"], 20) == ["(1) a\\x0a", "(2) a\\x0a", "(1) a\\x0a"]
+    far = ["x" * 500 + letter + "x" * 500 for letter in "abc"]
+    assert told_apart(far, 20) == [f"({place}) xxxxxxxx…xxxxxxx" for place in (1, 2, 3)]
+    assert len(set(told_apart(HOSTILE, 20))) == len(set(HOSTILE))
 
 
 def test_a_text_has_as_much_room_as_there_is():

@@ -104,3 +104,27 @@ def test_hostile_names_are_short():
     made = scale(range(len(HOSTILE)), names=HOSTILE)
     assert made.breadth <= 20 * 14
     assert all(label.isprintable() for label in made.labels)
+
+
+def test_names_on_an_axis_differ_as_the_layers_do():
+    names = [f"backbone.stage{at // 4}.{at % 4}.branch_main.4" for at in range(12)]
+    for flat in (True, False):
+        made = scale(range(12), names=names, flat=flat)
+        assert len(set(made.labels)) == len(made.labels) == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "log", "labels"),
+    [
+        ([0, 1000], False, {"0", "200", "400", "600", "800", "1000"}),
+        ([343102, 1905515], False, {"500000", "1000000", "1500000"}),
+        ([-20000, 0], False, {"-20000", "-10000", "0"}),
+        ([100, 10000], True, {"100", "1000", "10000"}),
+        ([0, 5e9], False, {"1e+09", "5e+09"}),
+        ([1e-9, 1e9], True, {"1"}),
+    ],
+)
+def test_whole_numbers_are_written_out(values, log, labels):
+    found = scale(values, log=log, length=450).labels
+    assert labels <= set(found)
+    assert ("e+" in "".join(found)) == (max(values) >= 1e7)
