@@ -296,7 +296,8 @@ def counter_groups(counters: list[int | float | None]) -> str:
     known = [counter for counter in counters if counter is not None]
     groups = Counter(known).most_common()
     if len(groups) > 5:
-        said = [f"{len(groups)} values from {min(known)} to {max(known)}"]
+        least, most = plain_count(min(known)), plain_count(max(known))
+        said = [f"{len(groups)} values from {least} to {most}"]
     else:
         said = [f"{number} at {plain_count(counter)}" for counter, number in groups]
         if groups:

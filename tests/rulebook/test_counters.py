@@ -96,6 +96,7 @@ def test_counter_groups():
     assert counter_groups([None, None]) == "2 without a count"
     assert counter_groups([7.0, None]) == "1 layer at 7, 1 without a count"
     assert counter_groups([0.5]) == "1 layer at 0.5"
+    assert counter_groups([0.0, 1000.0, 1, 2, 3, 4]) == "6 values from 0 to 1000"
     assert counter_groups(list(range(9))) == "9 values from 0 to 8"
     assert counter_groups([]) == ""
 

@@ -195,6 +195,7 @@ def test_many_counters_are_one_series(pictured, save):
     (series,) = panel.series
     assert list(series.y) == [row["num_batches_tracked"] for row in report["tables"]["layers"]]
     assert panel.y.log
+    assert shown["counters"].text.endswith(" of batches: 8 values from 3 to 30000000.")
 
 
 def test_the_order_is_the_files_own(pictured, save):
