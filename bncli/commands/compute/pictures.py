@@ -337,7 +337,7 @@ def _spread_said(spread: Spread, worst: int, ratio: float, number: int, *, by_sa
         "The first panel has the variance within the inputs and that between their means, the "
         f"second one their F ratio, which is about 1 where shuffled {unit} were divided among the "
         f"inputs. {where} {_number(spread.between[worst])} of variance is between inputs and "
-        f"{_number(spread.within[worst])} within them, a ratio of {ratio:.3g}."
+        f"{_number(spread.within[worst])} within them; the F ratio is {ratio:.3g}."
     )
 
 

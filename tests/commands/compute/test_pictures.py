@@ -249,7 +249,7 @@ def test_variance_within_and_between_inputs(reported, shards):
     assert np.argmax(ratio) == 2
     assert (
         f"The inputs differ most in channel 2: {between[2]:.3g} of variance is between inputs and "
-        f"{within[2]:.3g} within them, a ratio of {ratio[2]:.3g}." in picture.text
+        f"{within[2]:.3g} within them; the F ratio is {ratio[2]:.3g}." in picture.text
     )
 
 
