@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from bncli.pictures import Axis, Kind, Panel, Series
-from bncli.rulebook.interface import examples
+from bncli.rulebook.interface import in_prose
 from bncli.rulebook.layers import label as label_of
 from bncli.sections.answer import counted, short
 
@@ -22,7 +22,7 @@ MOST_LAYERS = 1000
 """Layers that a picture shows: more are no wider than a pixel each."""
 
 MOST_TOLD = 5
-"""Rules whose findings the text of a picture tells; the page has all of them above it."""
+"""Rules that the text of a picture names; the page has the findings of all above it."""
 
 MOST_CODES = 3
 """Codes of findings that a legend has for one severity."""
@@ -55,11 +55,16 @@ def by_layer(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     """The findings of each layer that their evidence names, by its name in a table."""
     found: dict[str, list[Finding]] = {}
     for finding in findings:
-        layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
-        names = layers if isinstance(layers, (list, tuple)) else ()
-        for name in dict.fromkeys(label_of(each) for each in names if isinstance(each, str)):
+        for name in _layers(finding):
             found.setdefault(name, []).append(finding)
     return found
+
+
+def _layers(finding: Finding) -> tuple[str, ...]:
+    """The layers that the evidence of a finding names, by their names in a table, each once."""
+    layers = finding.evidence.get("layers", [finding.evidence.get("layer")])
+    names = layers if isinstance(layers, (list, tuple)) else ()
+    return tuple(dict.fromkeys(label_of(each) for each in names if isinstance(each, str)))
 
 
 def layer_axis(names: Sequence[str]) -> Axis:
@@ -231,43 +236,33 @@ def factors(what: str, lows: Numbers, highs: Numbers, names: Sequence[str]) -> s
 
 
 def findings_said(found: Iterable[Finding]) -> str:
-    """The findings in sentences, those of one rule together; "" for none."""
-    rules = _rules(found)
-    said = [_rule_said(alike) for alike in rules[:MOST_TOLD]]
-    if (left := len(rules) - MOST_TOLD) > 0:
-        said.append(f"There are findings of {counted(left, 'more rule')}.")
-    return " ".join(said)
+    """Which rules the marks stand for and where, in a sentence; "" for none.
+
+    What the findings say stands elsewhere in the report, once.
+    """
+    codes = codes_said(found)
+    return f"The marks stand for findings: {codes}." if codes else ""
 
 
 def codes_said(found: Iterable[Finding]) -> str:
     """The rules that found something, and where: "BN201 in a, BN402 in 12 layers"; "" for none."""
+    ordered = sorted(found, key=lambda each: (-each.severity.rank, each.code))
+    rules = [list(alike) for _, alike in groupby(ordered, lambda each: each.code)]
     said = []
-    for alike in _rules(found):
-        names = list(dict.fromkeys(each.subject for each in alike))
-        where = names[0] if len(names) == 1 else counted(len(names), "layer")
+    for alike in rules[:MOST_TOLD]:
+        names = list(dict.fromkeys(name for each in alike for name in _places(each)))
+        where = in_prose(names[0]) if len(names) == 1 else counted(len(names), "layer")
         said.append(f"{alike[0].code} in {where}")
+    if (left := len(rules) - MOST_TOLD) > 0:
+        said.append(f"those of {counted(left, 'more rule')}")
     return ", ".join(said)
 
 
-def _rules(found: Iterable[Finding]) -> list[list[Finding]]:
-    """The findings of each rule, the worst first."""
-    ordered = sorted(found, key=lambda each: (-each.severity.rank, each.code))
-    return [list(alike) for _, alike in groupby(ordered, lambda each: each.code)]
-
-
-def _rule_said(alike: Sequence[Finding]) -> str:
-    first = alike[0]
-    places = list(dict.fromkeys(map(_place, alike)))
-    if len(alike) == 1:
-        return f"{places[0]}: {first.message.rstrip('.')} ({first.code})."
-    claim = (first.claim or first.message).rstrip(".")
-    return f"{examples(places)}: {claim} ({first.code})."
-
-
-def _place(finding: Finding) -> str:
-    """The subject; where it is the first of several places, how many more there are."""
-    more = len(finding.places) - 1 if finding.subject in finding.places else 0
-    return f"{finding.subject} and {more} more" if more > 0 else finding.subject
+def _places(finding: Finding) -> Sequence[str]:
+    """The layers that a finding stands for, or its subject."""
+    return _layers(finding) or (
+        finding.places if finding.subject in finding.places else (finding.subject,)
+    )
 
 
 def sentences(*said: str) -> str:

@@ -133,12 +133,19 @@ def test_a_span_says_where_its_ends_are(lows, highs, said):
     assert spanned("running_var", [1.0], [1.0], ("a",)) == "running_var is 1."
 
 
-def test_findings_of_one_rule_are_told_together():
+def test_of_findings_their_rules_and_layers_are_told_and_nothing_of_what_they_say():
     found = [finding("BN9", severity=NOTE), *(finding("BN2", name) for name in "abcde")]
-    assert findings_said(found) == "a, b, c and 2 more: BN2 is so (BN2). a: is wrong (BN9)."
     assert codes_said(found) == "BN2 in 5 layers, BN9 in a"
+    assert findings_said(found) == f"The marks stand for findings: {codes_said(found)}."
+    several = Finding("BN3", ERROR, "a", "is wrong", {"layers": ["a", "b", "70.1"]})
+    places = Finding("BN4", ERROR, "a", "is wrong", places=("a", "b"))
+    total = Finding("BN5", ERROR, "3 layers", "is wrong", places=("x",))
+    lone = Finding("BN6", ERROR, "a", "is wrong", {"layer": "70.1"})
+    assert codes_said([several, places, total, lone]) == (
+        "BN3 in 3 layers, BN4 in 2 layers, BN5 in 3 layers, BN6 in '70.1'"
+    )
     many = [finding(f"BN{at}") for at in range(7)]
-    assert findings_said(many).endswith("There are findings of 2 more rules.")
+    assert findings_said(many).endswith("BN4 in a, those of 2 more rules.")
     assert findings_said(()) == codes_said(()) == ""
 
 

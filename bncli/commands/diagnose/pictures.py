@@ -86,7 +86,8 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
         factors("The variances of the data are", ratio[0].y, ratio[0].upper, names),
         findings_said(told.values()),
     )
-    return (Picture("depth", "Distance of the data from the stored statistics", there, text),)
+    # Its key is that of the chart that terminals have of the same numbers.
+    return (Picture("predicted_error", "Distance of the data from the stored statistics", there, text),)
 
 
 def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:

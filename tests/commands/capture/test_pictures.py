@@ -49,7 +49,7 @@ def test_findings_are_marked_at_their_layers():
         each for panel in shown.panels for each in panel.series if each.severity is not None
     ]
     assert (marks.x, marks.names) == ((1,), ("BN806",))
-    assert shown.text.endswith("b: is odd (BN806).")
+    assert shown.text.endswith("findings: BN806 in b.")
 
 
 def test_layers_without_running_statistics_leave_a_gap():

@@ -44,7 +44,7 @@ def marked(panel):
 def test_the_numbers_are_those_of_the_tables(pictured, spoilt):
     report, shown = pictured(*CALL, "--checkpoint=spoilt.pth", "--metric=metrics.py:square")
     rows, tried = (report["tables"][key] for key in ("layers", "tried"))
-    off, means, ratios = shown["depth"].panels
+    off, means, ratios = shown["predicted_error"].panels
     assert off.x.names == means.x.names == tuple(each["name"] for each in rows)
     (error,), (band,) = of_kind(off, Kind.POINTS), of_kind(off, Kind.BAND)
     assert list(error.y) == [each["predicted_error"] for each in rows]
@@ -75,7 +75,7 @@ def test_the_numbers_are_those_of_the_tables(pictured, spoilt):
     worst = max(rows, key=lambda each: each["predicted_error"])
     assert worst["name"] == "bn2"
     said = f"The output of bn2 is off by {worst['predicted_error']:.3g} standard deviations"
-    assert shown["depth"].text.startswith(said)
+    assert shown["predicted_error"].text.startswith(said)
 
 
 def test_every_finding_is_marked_at_its_layers(pictured, spoilt):
@@ -85,21 +85,22 @@ def test_every_finding_is_marked_at_its_layers(pictured, spoilt):
         for name in found["evidence"].get("layers", ()):
             expected.setdefault(name, set()).add(found["code"])
     assert expected
-    marks = marked(shown["depth"].panels[0])
+    marks = marked(shown["predicted_error"].panels[0])
     assert {name: codes for name, (_, codes) in marks.items()} == expected
     for found in report["findings"]:
-        assert f"({found['code']})" in shown["depth"].text
+        assert f"{found['code']} in " in shown["predicted_error"].text
+        assert found["message"] not in shown["predicted_error"].text
     assert "tried" not in shown
     codes = ",".join({each["code"] for each in report["findings"]})
     _, shown = pictured(*CALL, "--checkpoint=spoilt.pth", "--try=0", f"--ignore={codes}")
-    assert not marked(shown["depth"].panels[0])
+    assert not marked(shown["predicted_error"].panels[0])
 
 
 def test_a_healthy_model_has_no_marks(pictured, healthy):
     report, shown = pictured(*CALL, "--checkpoint=right.pth")
-    assert not marked(shown["depth"].panels[0])
+    assert not marked(shown["predicted_error"].panels[0])
     number = len(report["tables"]["layers"])
-    assert f"0 of {number} layers are off by 0.1 or more." in shown["depth"].text
+    assert f"0 of {number} layers are off by 0.1 or more." in shown["predicted_error"].text
 
 
 def test_nothing_is_drawn_of_nothing():
@@ -113,23 +114,23 @@ def test_what_is_not_known_leaves_a_gap():
     nothing = dict.fromkeys(("z_median", "z_max", "var_ratio_min", "var_ratio_max"))
     rows = [row("a"), row("b", None, None, **nothing), row("c", 0.0, None)]
     finding = Finding("BN801", Severity.ERROR, "b", "is odd", {"layers": ["b"]})
-    shown = made(rows, findings=[finding])["depth"]
+    shown = made(rows, findings=[finding])["predicted_error"]
     assert list(of_kind(shown.panels[0], Kind.POINTS)[0].y) == [0.5, None, 0.0]
     assert marked(shown.panels[0]) == {"b": (Severity.ERROR, {"BN801"})}
     assert "1 of 2 layers is off by 0.1 or more." in shown.text
-    lone = made([row("a", None, None)])["depth"]
+    lone = made([row("a", None, None)])["predicted_error"]
     assert "How far the outputs are off is not known of any layer." in lone.text
     assert [each.title for each in lone.panels] == ["Distance of the means", lone.panels[1].title]
 
 
 def test_layers_without_noise_have_no_band():
-    assert not of_kind(made([row("a", noise=None)])["depth"].panels[0], Kind.BAND)
+    assert not of_kind(made([row("a", noise=None)])["predicted_error"].panels[0], Kind.BAND)
 
 
 def test_findings_that_name_one_layer_or_none():
     one = Finding("BN801", Severity.ERROR, "a", "is odd", {"layer": "a"})
     none = Finding("BN802", Severity.ERROR, "the model's input", "is odd")
-    shown = made([row("a"), row("b")], findings=[one, none])["depth"]
+    shown = made([row("a"), row("b")], findings=[one, none])["predicted_error"]
     assert marked(shown.panels[0]) == {"a": (Severity.ERROR, {"BN801"})}
 
 
@@ -156,7 +157,7 @@ def test_what_trials_close_is_said():
 
 def test_many_layers_are_thinned():
     finding = Finding("BN801", Severity.ERROR, "l1999", "is odd", {"layers": ["l1999"]})
-    shown = made([row(f"l{at}") for at in range(2000)], findings=[finding])["depth"]
+    shown = made([row(f"l{at}") for at in range(2000)], findings=[finding])["predicted_error"]
     assert len(shown.panels[0].x.names) == 1000
     assert set(marked(shown.panels[0])) == {"l1999"}
     assert shown.text.startswith("Shown are 1000 of 2000 layers")
@@ -165,5 +166,5 @@ def test_many_layers_are_thinned():
 @pytest.mark.parametrize("name", [HOSTILE, "", "$", "a.b"])
 def test_hostile_names_are_data(name):
     shown = made([row(name)], [trial(f"{name} alone", 1.0, 0.5)])
-    assert shown["depth"].panels[0].x.names == (name,)
+    assert shown["predicted_error"].panels[0].x.names == (name,)
     assert shown["tried"].panels[0].x.names == (f"{name} alone",)

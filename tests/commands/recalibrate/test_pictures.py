@@ -54,7 +54,7 @@ def test_findings_are_marked_at_their_layers():
     (shown,) = pictures(findings, rows=[row("a"), row("b"), row("c")], facts=FACTS)
     (marks,) = [each for each in shown.panels[0].series if each.severity is not None]
     assert (marks.x, marks.names) == ((0, 1), ("BN811", "BN811"))
-    assert shown.text.endswith("a: is odd (BN811).")
+    assert shown.text.endswith("findings: BN811 in 2 layers.")
 
 
 def test_what_is_not_known_is_not_said():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from bncli.renderers import Format
 from bncli.renderers.html import check, fragment
 from bncli.renderers.interface import RenderContext
 from bncli.report import Column, Finding, Report, Severity, Table, Unread
+from tests.calls import CALLS
 from tests.renderers.drawing.pictures.examples import HOSTILE, every_kind, picture
 from tests.renderers.html.parsed import (
     HTML,
@@ -106,6 +108,22 @@ def test_every_finding_is_there_once(whole):
             assert part in said(block)
     assert "there is no such file" in said(blocks[0])
     assert said(root).count("Fix it.") == 1
+
+
+@pytest.mark.parametrize("name", ["diagnose", "inspect-checkpoint", "compare-checkpoints"])
+def test_pictures_tell_no_finding_and_no_numbers_again(run, repository, monkeypatch, name):
+    monkeypatch.chdir(repository)
+    call = (name, *CALLS[name])
+    findings = json.loads(run(*call, "-f", "json").stdout)["findings"]
+    assert findings
+    root = parsed(run(*call, "-f", "html").stdout)
+    captions = [said(each) for each in every(root, "figcaption")]
+    for finding in findings:
+        message = " ".join(finding["message"].rstrip(".").split())
+        assert not any(message in caption for caption in captions)
+    assert any(findings[0]["code"] in caption for caption in captions)
+    assert not any(text in said(svg) for svg in every(root, "svg") for text in captions)
+    assert not [each for each in classed(root, "fold") if "chart" in said(each)]
 
 
 def many_layers(number: int) -> tuple[Finding, ...]:

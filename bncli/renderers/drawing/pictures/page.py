@@ -32,7 +32,8 @@ ROLES = {color: role for role, color in PLACEHOLDERS.items()}
 def svg_of(picture: Picture, medium: Medium) -> str:
     """The picture as an `svg` element, whose identifiers no other picture on a page has.
 
-    It needs the variables `--bn-ROLE` for the roles of the palette.
+    Its name is its title; its text is for the page to show beside it, where all read it once. It
+    needs the variables `--bn-ROLE` for the roles of the palette.
     """
     with own_style(**{"svg.hashsalt": "bncli"}):
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -46,15 +47,13 @@ def svg_of(picture: Picture, medium: Medium) -> str:
     _clean(drawn)
     width, height = (float(drawn.get("viewBox", "").split()[place]) for place in (2, 3))
     root = ET.Element("svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img"})
-    title, text = printable(picture.title), printable(picture.text)
+    title = printable(picture.title)
     key = hashlib.sha256(
-        ET.tostring(drawn) + f"{picture.key}\0{title}\0{text}".encode(errors="backslashreplace")
+        ET.tostring(drawn) + f"{picture.key}\0{title}\0{picture.text}".encode(errors="backslashreplace")
     ).hexdigest()[:10]
     root.set("aria-labelledby", f"bn-{key}-title")
-    root.set("aria-describedby", f"bn-{key}-text")
     root.set("font-size", f"{SIZE:g}")
     ET.SubElement(root, "title", id=f"bn-{key}-title").text = title
-    ET.SubElement(root, "desc", id=f"bn-{key}-text").text = text
     root.extend(list(drawn))
     _rename(root, key)
     return ET.tostring(root, encoding="unicode")
