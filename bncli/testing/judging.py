@@ -11,7 +11,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import ModelError
 from bncli.light import dataclass, np
 from bncli.testing.allowed import ONE_PASS, tolerances, widened
-from bncli.testing.prediction import buffers_after, forward_of, passed
+from bncli.testing.prediction import buffers_after, passed
 from bncli.testing.runs import told
 from bncli.testing.ways import PYTORCH, Way
 from bncli.verify.closeness import Tolerance, overflowed
@@ -68,6 +68,8 @@ class Judge:
     factor: float = 1.0
     largest: tuple[float, str, str] = (0.0, "", "")
     _kept: dict[Any, Any] = field(default_factory=dict)
+    _parts: dict[int, tuple[Way, tuple[object, object, object]]] = field(default_factory=dict)
+    _numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def failures(self, step: Step, way: Way = PYTORCH) -> Iterator[Failure]:
         """What is not as this way gives it, quantity by quantity; a generator, to stop early."""
@@ -106,17 +108,26 @@ class Judge:
         None where one fails that did not, or that is not the same by both ways: then this is not
         the way that was gone.
         """
-        one, two = self._predicted(step, way), self._predicted(step, other)
-        if step.error is not None or one is None or two is None or _is_ambiguous(step, way):
+        pairs = [
+            (self._buffers(step, way), self._buffers(step, other)),
+            (self._passed(step, way), self._passed(step, other)),
+        ]
+        if all(one is two for one, two in pairs):
+            return set(failed)
+        if step.error is not None or None in (pairs[1][0], pairs[1][1]) or _is_ambiguous(step, way):
             still = {failure.quantity for failure in self.failures(step, way)}
-            return still if still <= set(failed) and (still != failed or one is two) else None
+            return still if still <= set(failed) else None
         left = set(failed)
-        for quantity in step.found:
-            if quantity not in one and quantity in two:
-                left.discard(quantity)
-            elif quantity in one and not (
-                quantity in two and np.array_equal(one[quantity], two[quantity], equal_nan=True)
-            ):
+        for one, two in pairs:
+            if one is two or one is None or two is None:
+                continue
+            left.difference_update(two.keys() - one.keys())
+            for quantity in step.found.keys() & one.keys():
+                same = quantity in two and np.array_equal(
+                    one[quantity], two[quantity], equal_nan=True
+                )
+                if same:
+                    continue
                 if self._fails(step, way, quantity, one[quantity]) is None:
                     left.discard(quantity)
                 elif quantity not in left or self._differ(step, quantity, one, two):
@@ -127,6 +138,9 @@ class Judge:
         """Whether a quantity that failed is as this way has it."""
         step, quantity = failure.step, failure.quantity
         wanted = self._predicted(step, way)
+        given = None if wanted is None or _is_ambiguous(step, way) else wanted.get(quantity)
+        if given is not None and self._is_exact(step, quantity, given):
+            return False
         if step.error is not None or wanted is None or quantity not in wanted:
             return not any(each.key == failure.key for each in self.failures(step, way))
         return self._fails(step, way, quantity, wanted[quantity]) is None
@@ -161,30 +175,61 @@ class Judge:
 
     def _predicted(self, step: Step, way: Way) -> Mapping[str, FloatArray] | None:
         """As `predicted`; what depends on a part of the way is computed once for that part."""
-        buffers = way.update, way.skips_nan, way.empty_spoils
-        after = self._once(step, buffers, lambda: buffers_after(step, way), way == PYTORCH)
-        forward = forward_of(step, way)
-        parts: tuple[object, ...] = forward, way.backward, way.skips_nan
-        if forward.source == "updated":
-            parts = *parts, *buffers
-        found = self._once(step, parts, lambda: passed(step, way, after), way == PYTORCH)
-        return None if found is None else {**after, **found}
+        found = self._passed(step, way)
+        return None if found is None else {**self._buffers(step, way), **found}
+
+    def _buffers(self, step: Step, way: Way) -> Mapping[str, FloatArray]:
+        """The buffers; the same object where the ways have the same part in them."""
+        found: Mapping[str, FloatArray]
+        parts = self._parts_of(way)[0]
+        shared = "buffers" if way is PYTORCH else ""
+        found = self._once(step, parts, lambda: buffers_after(step, way), shared)
+        return found
+
+    def _passed(self, step: Step, way: Way) -> Mapping[str, FloatArray] | None:
+        """The output and the gradients, likewise."""
+        found: Mapping[str, FloatArray] | None
+        found = self._once(
+            step,
+            self._parts_of(way)[1 if step.call.settings.training else 2],
+            lambda: passed(step, way, self._buffers(step, way)),
+            "passed" if way is PYTORCH else "",
+        )
+        return found
+
+    def _parts_of(self, way: Way) -> tuple[object, object, object]:
+        """What stands for the part of a way in the buffers, in training and in evaluation.
+
+        Small numbers, as ways are compared and hashed slowly.
+        """
+        if id(way) not in self._parts:
+            buffers = way.update, way.skips_nan, way.empty_spoils
+            parts: list[tuple[object, ...]] = [("buffers", *buffers)]
+            for forward in (way.train, way.evaluate):
+                mine = "passed", forward, way.backward, way.skips_nan
+                parts.append((*mine, *buffers) if forward.source == "updated" else mine)
+            found = [self._numbers.setdefault(part, len(self._numbers)) for part in parts]
+            self._parts[id(way)] = way, (found[0], found[1], found[2])
+        return self._parts[id(way)][1]
 
     def _tolerance(self, step: Step, quantity: str, loss: str) -> Tolerance:
         if step.stats is None:
             return Tolerance(np.zeros(()), np.zeros(()))
-        every = self._once(step, loss, lambda: tolerances(step, loss))
+        every = self._once(step, loss, lambda: tolerances(step, loss), f"tolerances {loss}")
         zero = np.zeros(())
         found: Tolerance = every.get(quantity, Tolerance(zero, zero))
         return Tolerance(found.rtol * self.factor, found.atol * self.factor)
 
-    def _once(self, step: Step, what: object, make: Callable[[], Any], for_all: bool = True) -> Any:
-        """What is made for a step, kept; that of a first one for every judge, if `for_all`."""
-        kept = _FIRST if for_all and step.number == 0 else self._kept
-        key = step.configuration, step.number, what
-        if key not in kept:
-            kept[key] = make()
-        return kept[key]
+    def _once(self, step: Step, what: object, make: Callable[[], Any], shared: str = "") -> Any:
+        """What is made for a step, kept; that of a first one for every judge, if `shared`."""
+        key = id(step), what
+        if key not in self._kept:
+            kept = _FIRST if shared and step.number == 0 else {}
+            first = step.configuration, shared
+            if first not in kept:
+                kept[first] = make()
+            self._kept[key] = kept[first]
+        return self._kept[key]
 
     def _fails(self, step: Step, way: Way, quantity: str, wanted: FloatArray) -> Failure | None:
         """How one quantity fails, None where it does not, or is not judged."""
@@ -256,6 +301,20 @@ def _is_ambiguous(step: Step, way: Way) -> bool:
     """Whether the batch normalises in evaluation, which the code of either mode may do."""
     settings = step.call.settings
     return way.train != way.evaluate and settings.normalizes_with_batch > settings.training
+
+
+def concerns(way: Way, step: Step) -> bool:
+    """Whether a way that is no other formula may allow for something in a step."""
+    kind = step.configuration.kind
+    return bool(
+        (way.spreads and kind in ("nan", "inf"))
+        or (way.empty_spoils and kind == "empty")
+        or (way.one_value_is_nan and kind == "one value")
+        or (way.changes_input and step.changed)
+        or (way.other_dtype and step.error is not None)
+        or (way.layout_breaks and step.configuration.layout != "contiguous")
+        or way.loss
+    )
 
 
 def is_far(step: Step) -> bool:

@@ -9,7 +9,7 @@ from bncli.backends.interface import QUANTITIES
 from bncli.light import dataclass
 from bncli.testing.allowed import ONE_PASS, arithmetic_of
 from bncli.testing.causes import Cause, every_cause
-from bncli.testing.judging import Failure, Judge, is_far
+from bncli.testing.judging import Failure, Judge, concerns, is_far
 from bncli.testing.ways import PYTORCH, Way
 
 if TYPE_CHECKING:
@@ -206,12 +206,13 @@ class _Search:
         # What did not fail before soon shows a wrong cause.
         for step in sorted(self.steps, key=lambda step: step.key in by_step):
             quantities = by_step.get(step.key, set())
-            if not (quantities or causes[-1].is_formula):
-                continue
-            if causes[-1].is_formula:
+            last = causes[-1]
+            if last.is_formula:
                 found = self.judge.without_cause(step, way, without, quantities)
-            else:
+            elif quantities and concerns(way, step):
                 found = {failure.quantity for failure in self.judge.failures(step, way)}
+            else:
+                found = quantities
             if found is None or not found <= quantities:
                 return None
             still |= {(*step.key, quantity) for quantity in found}
