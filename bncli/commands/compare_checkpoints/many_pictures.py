@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bncli.changes.many.common import names_of
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
@@ -109,7 +109,7 @@ def _furthest(rows: Sequence[Row], names: Mapping[str, str]) -> str:
     most, row = max(there, key=lambda each: each[0])
     moved = f"A mean moved by up to {most:.3g} standard deviations, in {names[str(row['path'])]}."
     ratios = [(value, row) for row in rows if isinstance(value := row[RATIOS[1]], float)]
-    far, row = max(ratios, key=lambda each: max(each[0], 1 / each[0]) if each[0] else float("inf"))
+    far, row = max(ratios, key=lambda each: _factor(each[0]))
     return f"{moved} A variance became {far:.3g} times as large in {names[str(row['path'])]}."
 
 
@@ -146,11 +146,15 @@ def _layers(
         ends = [sorted(each) if None not in each else (None, None) for each in low_high]
         ratio = ranges("median to worst channel", *zip(*ends, strict=True))
         variances.append(panel(names[path], axis, "ratio", [ratio, level("equal", 1.0)]))
-    told = [_told(names[path], rows, found.get(path, ())) for path, rows in shown.items()]
-    text = sentences(said, *told)
+    shifts, factors = [said], [said]
+    for path, rows in shown.items():
+        shifts.append(_shift_said(names[path], rows, found.get(path, ())))
+        factors.append(_ratio_said(names[path], rows))
+    of_means, of_variances = sentences(*shifts), sentences(*factors)
+    title = f"Variance of each layer over that of {against}"
     return (
-        *_multiples("moves", f"Shift of each layer's means from {against}", means, text),
-        *_multiples("ratios", f"Variance of each layer over that of {against}", variances, said),
+        *_multiples("moves", f"Shift of each layer's means from {against}", means, of_means),
+        *_multiples("ratios", title, variances, of_variances),
     )
 
 
@@ -180,20 +184,44 @@ def _distance(row: Row) -> float:
     return math.hypot(math.inf if z is None else z, change)
 
 
-def _told(name: str, rows: Sequence[Row], found: Sequence[Finding]) -> str:
-    """Which layer of a file moved most, and its findings."""
-    most = max(rows, key=_distance)
-    if not _distance(most):
-        said = f"{name}: no median of a layer moved"
+def _shift_said(name: str, rows: Sequence[Row], found: Sequence[Finding]) -> str:
+    """Which layer's means moved furthest in a file, and its findings."""
+    there = [row for row in rows if isinstance(row["z_max"], float)]
+    if not there:
+        said = f"{name}: no shift is known"
+    elif not (most := max(there, key=lambda row: cast("float", row["z_max"])))["z_max"]:
+        said = f"{name}: no mean moved"
     else:
-        said = f"{name}: {most['name']} moved most, its means by {_number(most['z'])} standard "
-        said += f"deviations and its variances {_number(most['var_ratio'])} times (medians)"
+        said = f"{name}: the means of {most['name']} moved furthest, "
+        said += f"by {_number(most['z'])} standard deviations in the median channel and by "
+        said += f"{_number(most['z_max'])} in the worst"
     codes = codes_said(found)
     return f"{said}; {codes}." if codes else f"{said}."
 
 
+def _ratio_said(name: str, rows: Sequence[Row]) -> str:
+    """Which layer's variances became most another in a file."""
+    there = [row for row in rows if isinstance(row[RATIOS[1]], float)]
+    if not there:
+        return f"{name}: no ratio is known."
+    most = max(there, key=lambda row: _factor(cast("float", row[RATIOS[1]])))
+    if most[RATIOS[1]] == 1:
+        return f"{name}: no variance changed."
+    median, worst = (_number(most[key]) for key in RATIOS)
+    return (
+        f"{name}: the variances of {most['name']} changed most, the median channel's to "
+        f"{median} times and the worst one's to {worst} times what it was."
+    )
+
+
 def _number(value: Value) -> str:
+    """A number as a sentence has it."""
     return f"{value:.3g}" if isinstance(value, float) else "an unknown number of"
+
+
+def _factor(ratio: float) -> float:
+    """How many times larger or smaller."""
+    return max(ratio, 1 / ratio) if ratio > 0 else math.inf
 
 
 def _marked(findings: Sequence[Finding], layers: Sequence[str]) -> dict[int, list[Finding]]:

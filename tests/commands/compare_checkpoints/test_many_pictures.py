@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import pytest
@@ -87,9 +88,43 @@ def test_findings_are_marked_at_their_file_and_their_layers(pictured):
     assert {title: each for title, each in marks.items() if each} == {
         "epoch3.pt": {"stem.bn": "BN618"}
     }
-    assert "variances 29.3 times (medians); BN618 in stem.bn." in shown["moves"].text
+    assert "in the worst; BN618 in stem.bn." in shown["moves"].text
     _, shown = pictured("compare-checkpoints", EPOCHS, "--ignore", "BN618")
     assert not any(map(marked, (*shown["files"].panels, *shown["moves"].panels)))
+
+
+def test_each_caption_tells_of_the_layer_that_its_picture_shows_most_of(pictured):
+    report, shown = pictured("compare-checkpoints", EPOCHS)
+    for at in range(2, 6):
+        name = f"epoch{at}.pt"
+        own = [each for each in report["tables"]["moves"] if each["path"].endswith(name)]
+        furthest = max(own, key=lambda each: each["z_max"])
+        assert (
+            f"{name}: the means of {furthest['name']} moved furthest, by {furthest['z']:.3g} "
+            f"standard deviations in the median channel and by {furthest['z_max']:.3g} in the worst"
+        ) in shown["moves"].text
+        most = max(own, key=lambda each: abs(math.log(each["var_ratio_worst"])))
+        assert (
+            f"{name}: the variances of {most['name']} changed most, the median channel's to "
+            f"{most['var_ratio']:.3g} times and the worst one's to {most['var_ratio_worst']:.3g} "
+            "times what it was."
+        ) in shown["ratios"].text
+
+
+def test_a_caption_says_what_did_not_move_or_is_not_known():
+    numbers = {"z": 0.0, "z_max": 0.0, "var_ratio": 1.0, "var_ratio_worst": 1.0}
+    nothing = dict.fromkeys(numbers)
+    moves = [move("a", "x", **numbers), move("b", "x"), move("c", "x", **nothing)]
+    zero = {"var_ratio": 0.0, "var_ratio_worst": 0.0}
+    moves += [move("b", "y", **{**zero, "z": None})]
+    shown = made([row(path) for path in "abc"], moves)
+    text = shown["moves"].text
+    assert "a: no mean moved." in text
+    assert "c: no shift is known." in text
+    text = shown["ratios"].text
+    assert "a: no variance changed." in text
+    assert "b: the variances of y changed most, the median channel's to 0 times" in text
+    assert "c: no ratio is known." in text
 
 
 def test_a_finding_of_the_first_file_is_marked_there(pictured):
