@@ -87,7 +87,9 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
         findings_said(told.values()),
     )
     # Its key is that of the chart that terminals have of the same numbers.
-    return (Picture("predicted_error", "Distance of the data from the stored statistics", there, text),)
+    return (
+        Picture("predicted_error", "Distance of the data from the stored statistics", there, text),
+    )
 
 
 def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:

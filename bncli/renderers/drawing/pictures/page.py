@@ -48,9 +48,8 @@ def svg_of(picture: Picture, medium: Medium) -> str:
     width, height = (float(drawn.get("viewBox", "").split()[place]) for place in (2, 3))
     root = ET.Element("svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img"})
     title = printable(picture.title)
-    key = hashlib.sha256(
-        ET.tostring(drawn) + f"{picture.key}\0{title}\0{picture.text}".encode(errors="backslashreplace")
-    ).hexdigest()[:10]
+    said = f"{picture.key}\0{title}\0{picture.text}".encode(errors="backslashreplace")
+    key = hashlib.sha256(ET.tostring(drawn) + said).hexdigest()[:10]
     root.set("aria-labelledby", f"bn-{key}-title")
     root.set("font-size", f"{SIZE:g}")
     ET.SubElement(root, "title", id=f"bn-{key}-title").text = title
