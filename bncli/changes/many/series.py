@@ -33,7 +33,8 @@ class Way:
 
     `steps` has the moves from each file to the next, `distance` how far each file is from one of
     the next ones, by the number of files between; `same` says which steps leave every bit. In the
-    files `spoilt`, which tell nothing about the way, the layer counts as where it was before.
+    files `spoilt`, which tell nothing about the way, the layer counts as where it was before, and
+    up to the file `first`, the first that is not spoilt, as where it is there.
     """
 
     name: str
@@ -41,6 +42,11 @@ class Way:
     distance: dict[tuple[int, int], float]
     same: tuple[bool, ...]
     spoilt: frozenset[int] = frozenset()
+    first: int = 0
+
+    def compared(self, file: int) -> bool:
+        """Whether the layer of a file can be compared with that of one before it."""
+        return file > self.first and file not in self.spoilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,13 @@ def _path(common: Common, number: int, spoilt: frozenset[int]) -> Way | None:
             ends = [at, at + reach]
             distance[at, at + reach] = Move(mean[ends], var[ends], eps).distance
     same = tuple(
-        at + 1 not in spoilt
+        at >= sound[0]
+        and at + 1 not in spoilt
         and mean[at].tobytes() == mean[at + 1].tobytes()
         and var[at].tobytes() == var[at + 1].tobytes()
         for at in range(files - 1)
     )
-    return Way(common.names[number], tuple(steps), distance, same, spoilt)
+    return Way(common.names[number], tuple(steps), distance, same, spoilt, sound[0])
 
 
 def _jumps(
@@ -115,7 +122,8 @@ def _jumps(
     batches = _batches(counts)
     for path in paths:
         for at in range(2, files):
-            unusual = None if spoilt & {at - 1, at} else _stays(path, at, batches)
+            known = at > path.first + 1 and not spoilt & {at - 1, at}
+            unusual = _stays(path, at, batches) if known else None
             if unusual:
                 away.setdefault(at, []).append((unusual, path))
     found: list[tuple[int, bool | None, list[tuple[float, Way]]]] = []
@@ -172,12 +180,12 @@ def _run(path: Way, first: int, files: int) -> tuple[int, float] | None:
     """
     start = first - 1
     out = path.distance[start, first]
-    before = path.distance[start - 1, start] if start else None
+    before = path.distance[start - 1, start] if start > path.first else None
     for last in range(first, min(first + LONGEST, files - 1)):
         left = path.distance[start, last + 1]
         ways = [path.distance[at, at + 1] for at in range(first, last + 1)]
         others = {*range(start, last + 1)}
-        known = before is not None or len(others) < len(path.steps)
+        known = before is not None or bool(_steps(path, others))
         usual = max(_usual(path, others), before or 0) if known else left
         near = left <= out / (2 if before is not None else UNUSUAL)
         if near and out >= max(JUMP, UNUSUAL * usual) and max(ways) >= out / UNUSUAL:
@@ -203,9 +211,14 @@ def _stays(path: Way, at: int, batches: Sequence[float | None]) -> float | None:
 
 def _usual(path: Way, without: set[int]) -> float:
     """The median step of a layer, but for some of the steps; 0 where there is no other."""
-    without = without | {at - 1 for at in path.spoilt}
-    rest = [path.distance[at, at + 1] for at in range(len(path.steps)) if at not in without]
+    rest = _steps(path, without)
     return median(np.array(rest)) if rest else 0.0
+
+
+def _steps(path: Way, without: set[int]) -> list[float]:
+    """How far each step that can be compared goes, but for some of the steps."""
+    wanted = (at for at in range(len(path.steps)) if at not in without)
+    return [path.distance[at, at + 1] for at in wanted if path.compared(at + 1)]
 
 
 def _batches(counts: Sequence[float | None]) -> list[float | None]:
@@ -231,8 +244,7 @@ def _rows(
     rows = []
     for number, file in enumerate(common.files):
         name = str(file.path)
-        sound = [path for path in paths if number and number not in path.spoilt]
-        moves = [(path.name, path.steps[number - 1]) for path in sound]
+        moves = [(path.name, path.steps[number - 1]) for path in paths if path.compared(number)]
         count = batches[number - 1] if number else None
         rows.append(row_of(name, counts[number], count, moves, said))
     return rows
@@ -315,7 +327,12 @@ def _drift(paths: Sequence[Way]) -> tuple[float, float] | None:
         return None
     third = len(paths) // 3
     first, last = (
-        middle_of(median(step.z) for path in some for step in path.steps if step.z.size)
+        middle_of(
+            median(step.z)
+            for path in some
+            for file, step in enumerate(path.steps, 1)
+            if step.z.size and path.compared(file)
+        )
         for some in (paths[:third], paths[-third:])
     )
     return None if first is None or last is None else (first, last)

@@ -92,6 +92,42 @@ def test_the_step_after_a_spoilt_file_is_one_from_the_file_before_it(tmp_path):
     assert rows[3].z == plain[1].z
 
 
+def test_the_first_sound_file_is_compared_with_none(tmp_path):
+    """Of two layers in one file, and of both: the file behind tells nothing of how they move."""
+    states, lost = epochs(), edited(epochs()[0], "4", **RESET)
+    plain = compare_many(opened(tmp_path, *states)).rows
+    found = compare_many(opened(tmp_path, lost, *states[1:])).rows
+    assert [[each.name for each in row.moves] for row in found[:3]] == [[], ["1"], ["1", "4"]]
+    assert found[1].moves[0] == plain[1].moves[0]
+    assert found[2:] == plain[2:]
+    both = compare_many(opened(tmp_path, edited(lost, "1", **RESET), *states[1:])).rows
+    assert (both[1].z, both[1].z_max, both[1].var_ratio, both[1].worst) == (None, None, None, "")
+    assert both[2:] == plain[2:]
+    second = edited(edited(states[1], "4", **RESET), "1", **RESET)
+    two = compare_many(opened(tmp_path, edited(lost, "1", **RESET), second, *states[2:])).rows
+    assert [row.z is None for row in two] == [True, True, True, False, False, False]
+
+
+def test_a_layer_does_not_stand_still_since_a_file_that_lost_it(tmp_path):
+    kept = {key: value for key, value in epochs()[1].items() if key.startswith("4.running")}
+    states = [epochs()[0], *({**state, **kept} for state in epochs()[1:])]
+    sound = compare_many(opened(tmp_path, *states))
+    lost = compare_many(opened(tmp_path, edited(states[0], "4", **RESET), *states[1:]))
+    assert [(each.layers, each.since) for each in lost.stills] == [(("4",), lost.paths[1])]
+    assert lost.stills == sound.stills
+
+
+def test_the_drift_has_no_step_from_a_file_that_lost_its_statistics(tmp_path):
+    net = network(depth=6)
+    states = [copied(trained(net, 5, seed)) for seed in range(4)]
+    lost = states[0]
+    for name in [key.removesuffix(".running_var") for key in lost if "running_var" in key]:
+        lost = edited(lost, name, **RESET)
+    rest = compare_many(opened(tmp_path, *states[1:])).drift
+    assert compare_many(opened(tmp_path, lost, *states[1:])).drift == rest
+    assert rest is not None
+
+
 def test_training_begins_with_new_layers(tmp_path):
     """A whole network that is new, and a layer that is not used at first."""
     net = network()
