@@ -75,8 +75,9 @@ def output_report(given: Input, output: str, flags: KnownFlags) -> Report:
         findings = [_not_finite(found.not_finite), *(replace(one, detail=rest) for one in findings)]
     facts = _facts(given, output, found)
     words = [item.hypothesis.label for item in found.hypotheses]
+    within = [item.level < len(item.shares) for item in found.hypotheses]
     report = replace(
-        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said, made.label),
+        ranking(facts, HYPOTHESIS_COLUMNS, rows, words, found.said, made.label, within),
         subject=_subject(given, made.label, known),
         findings=tuple(replace(finding, where=made.label) for finding in findings),
         read=read,

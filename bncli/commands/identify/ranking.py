@@ -45,10 +45,12 @@ def ranking(
     words: list[str],
     said: Said,
     what: str,
+    within: list[bool],
 ) -> Report:
     """The report, without its findings, what it is about and the files that were read.
 
-    `words` say the hypotheses of the rows, and `what` is what they were to explain.
+    `words` say the hypotheses of the rows, `what` is what they were to explain, and `within` says
+    which of them leave no more than rounding may, be they the explanation or not.
     """
     tried = facts["tried"]
     assert isinstance(tried, int)
@@ -65,18 +67,18 @@ def ranking(
         answer=(answer,),
         remarks=tuple(lines),
         tables=(Table("hypotheses", "Hypotheses, the best first", columns, rows),),
-        pictures=partial(_drawn, rows, words, what, tried),
+        pictures=partial(_drawn, rows, words, what, within, tried),
         verdict=said.claim,
         nothing_checked=not rows,
     )
 
 
 def _drawn(
-    rows: list[dict[str, Value]], words: list[str], what: str, tried: int
+    rows: list[dict[str, Value]], words: list[str], what: str, within: list[bool], tried: int
 ) -> tuple[Shown, ...]:
     from bncli.commands.identify.pictures import residual_pictures
 
-    return residual_pictures(rows, words, what, tried)
+    return residual_pictures(rows, words, what, within, tried)
 
 
 def _best_table(rows: list[dict[str, Value]], words: list[str]) -> Table:

@@ -61,7 +61,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
     from bncli.rulebook.comparison import identification_findings, nothing_updated_finding
     from bncli.verify.identify.fixes import update_departure
     from bncli.verify.identify.output import BESIDE, MOST_SHOWN
-    from bncli.verify.identify.running import identify_update
+    from bncli.verify.identify.running import LOOSE, identify_update
     from bncli.verify.identify.updates import USUAL
 
     observed = _observed(given, buffers)
@@ -111,6 +111,7 @@ def update_report(given: Input, buffers: Buffers) -> Report:
             [item.update.words for item in shown],
             found.said,
             "the buffers after the update",
+            [item.level <= LOOSE for item in shown],
         ),
         subject=_subject(given),
         findings=tuple(findings),

@@ -45,7 +45,8 @@ def test_residuals_are_the_largest_differences(reported, layer):
     assert f"The first, “eval mode, eps 1e-3”, explains it: {off:.2g} is left" in text
     nearest = min(found, key=lambda name: found[name][0] if not found[name][1] else np.inf)
     assert (
-        f"Of those that do not, the nearest is “{nearest}”, off by {found[nearest][0]:.2g}." in text
+        f"Of those that leave more than rounding may, the nearest is “{nearest}”, off by "
+        f"{found[nearest][0]:.2g}." in text
     )
     assert f"{len(found)} of the {report.facts['tried']} hypotheses tried are drawn." in text
 
@@ -97,7 +98,47 @@ def test_an_output_without_numbers_shows_nothing(reported, save):
 
 def test_nothing_may_be_left():
     rows = [{"max_abs_diff": 0.0, "explains": True}, {"max_abs_diff": 2e-9, "explains": True}]
-    (picture,) = residual_pictures(rows, ["a way", "another"], "y.npy", 70)
+    (picture,) = residual_pictures(rows, ["a way", "another"], "y.npy", [True, True], 70)
     assert "The first, “a way”, explains it exactly. 1 more of those drawn explains it too." in (
         picture.text
     )
+
+
+def test_what_is_as_near_as_the_explanation_is_explained(reported, save):
+    """running_var is about 10, so that float32 hides an eps that is added to it."""
+    x = 10 * random(200, 3)
+    batch = x.astype(np.float64)
+    save("x.npy", x)
+    save("zeros.npy", np.zeros(3, np.float32))
+    save("mean2.npy", (0.1 * batch.mean(0)).astype(np.float32))
+    save("var2.npy", (0.1 * batch.var(0) + 1e-6).astype(np.float32))
+    report = reported(
+        "identify", "x.npy", "--running-mean-before=zeros.npy", "--running-var-before=zeros.npy",
+        "--running-mean-after=mean2.npy", "--running-var-after=var2.npy",
+    )  # fmt: skip
+    (picture,) = pictures_of(report)
+    (panel,) = picture.panels
+    found = {each.label: [panel.y.names[y] for y in each.y] for each in panel.series}
+    assert list(found) == ["explains it", "is off", "within rounding too"]
+    assert all("added into the kept variance" in name for name in found["within rounding too"])
+    assert not any("added into" in name for name in found["explains it"])
+    off = {each.label: min(each.x) for each in panel.series}
+    assert off["within rounding too"] < off["explains it"] < off["is off"] / 100
+    more = len(found["within rounding too"])
+    assert f" {more} more of those drawn also leave no more than rounding may; they" in picture.text
+    assert "An explanation may leave more" not in picture.text
+
+
+@pytest.mark.parametrize("off", [2e-9, 2e-7])
+def test_a_smaller_difference_that_explains_nothing_is_explained(off):
+    rows = [{"max_abs_diff": 1e-8, "explains": True}, {"max_abs_diff": off, "explains": False}]
+    (picture,) = residual_pictures(rows, ["a way", "another"], "y.npy", [True, False], 70)
+    assert f"the nearest is “another”, off by {off:.2g}." in picture.text
+    assert ("An explanation may leave more, because" in picture.text) == (off < 1e-8)
+
+
+def test_what_anything_would_leave_is_no_explanation():
+    rows = [{"max_abs_diff": 1e-8, "explains": False}]
+    (picture,) = residual_pictures(rows, ["a way"], "y.npy", [True], 70)
+    said = "None explains it. 1 of those drawn leaves no more than rounding may, but anything of"
+    assert said in picture.text
