@@ -225,14 +225,23 @@ def furthest(what: str, distances: Numbers, names: Sequence[str]) -> str:
 
 
 def factors(what: str, lows: Numbers, highs: Numbers, names: Sequence[str]) -> str:
-    """Between which factors `what` holds, and of which layers these are; "" if not known."""
+    """Between which factors `what` holds, and of which layers these are; "" if not known.
+
+    Of factors that are alike, one stands for all.
+    """
     low = [(value, at) for at, value in enumerate(lows) if value is not None]
     high = [(value, at) for at, value in enumerate(highs) if value is not None]
     if not low or not high:
         return ""
     (least, first), (most, last) = min(low), max(high, key=lambda each: (each[0], -each[1]))
-    one, two = f"{least:.3g} times in {names[first]}", f"{most:.3g} times in {names[last]}"
-    return f"{what} between {one} and {two} as large."
+    one, two = f"{least:.3g}", f"{most:.3g}"
+    if first == last or one == two:
+        alike = {at for _, at in (*low, *high)} if one == two else {first}
+        every = "both" if len(alike) == 2 else f"all {len(alike)}"
+        where = names[first] if len(alike) == 1 else f"{every} layers"
+        where += "" if len(alike) in (1, len(names)) else " where they are known"
+        return f"{what} {one if one == two else f'{one} to {two}'} times as large in {where}."
+    return f"{what} {one} ({names[first]}) to {two} times ({names[last]}) as large."
 
 
 def findings_said(found: Iterable[Finding]) -> str:

@@ -159,9 +159,27 @@ def test_what_is_furthest_and_by_which_factors():
         "It is off by up to 0.3 standard deviations, in c."
     )
     assert factors("They are", [0.5, 0.25, None], [2.0, 1.0, None], names) == (
-        "They are between 0.25 times in b and 2 times in a as large."
+        "They are 0.25 (b) to 2 times (a) as large."
     )
     assert furthest("It is off", [None], "a") == factors("They are", [None], [None], "a") == ""
+
+
+def test_factors_that_are_alike_are_said_once():
+    one, more = [1e-5], [1e-5, 1e-5, None]
+    assert factors("They became", one, one, "a") == "They became 1e-05 times as large in a."
+    assert factors("They became", [0.5], [2], "a") == "They became 0.5 to 2 times as large in a."
+    assert factors("They became", [0.5, None], [2, None], "ab") == (
+        "They became 0.5 to 2 times as large in a."
+    )
+    assert factors("They became", more, more, "abc") == (
+        "They became 1e-05 times as large in both layers where they are known."
+    )
+    assert factors("They became", [3.0001] * 3, [3] * 3, "abc") == (
+        "They became 3 times as large in all 3 layers."
+    )
+    assert factors("They became", [3, 2], [3, 2.5], "ab") == (
+        "They became 2 (b) to 3 times (a) as large."
+    )
 
 
 def test_a_band_goes_down_to_the_least_number():

@@ -109,8 +109,11 @@ def _furthest(rows: Sequence[Row], names: Mapping[str, str]) -> str:
     most, row = max(there, key=lambda each: each[0])
     moved = f"A mean moved by up to {most:.3g} standard deviations, in {names[str(row['path'])]}."
     ratios = [(value, row) for row in rows if isinstance(value := row[RATIOS[1]], float)]
-    far, row = max(ratios, key=lambda each: _factor(each[0]))
-    return f"{moved} A variance became {far:.3g} times as large in {names[str(row['path'])]}."
+    far, row = max(ratios, key=lambda each: _factor(each[0]), default=(1.0, row))
+    changed = f"A variance became {far:.3g} times as large in {names[str(row['path'])]}."
+    return sentences(
+        moved if most else "No mean moved.", changed if far != 1 else "No variance changed."
+    )
 
 
 def _layers(
@@ -193,8 +196,9 @@ def _shift_said(name: str, rows: Sequence[Row], found: Sequence[Finding]) -> str
         said = f"{name}: no mean moved"
     else:
         said = f"{name}: the means of {most['name']} moved furthest, "
-        said += f"by {_number(most['z'])} standard deviations in the median channel and by "
-        said += f"{_number(most['z_max'])} in the worst"
+        usual, worst = (_number(most[key]) for key in SHIFTS)
+        said += f"by {usual} standard deviations"
+        said += "" if usual == worst else f" in the median channel and by {worst} in the worst"
     codes = codes_said(found)
     return f"{said}; {codes}." if codes else f"{said}."
 
@@ -207,10 +211,13 @@ def _ratio_said(name: str, rows: Sequence[Row]) -> str:
     most = max(there, key=lambda row: _factor(cast("float", row[RATIOS[1]])))
     if most[RATIOS[1]] == 1:
         return f"{name}: no variance changed."
-    median, worst = (_number(most[key]) for key in RATIOS)
+    usual, worst = (_number(most[key]) for key in RATIOS)
+    said = f"{name}: the variances of {most['name']} changed most, "
+    if usual == worst:
+        return f"{said}to {usual} times what they were."
     return (
-        f"{name}: the variances of {most['name']} changed most, the median channel's to "
-        f"{median} times and the worst one's to {worst} times what it was."
+        f"{said}the median channel's to {usual} times and the worst one's to {worst} times what it "
+        "was."
     )
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 
 import pytest
+import torch
 
 from bncli.commands.compare_checkpoints.many_pictures import files_pictures, target_pictures
 from bncli.pictures import Kind
@@ -123,8 +124,45 @@ def test_a_caption_says_what_did_not_move_or_is_not_known():
     assert "c: no shift is known." in text
     text = shown["ratios"].text
     assert "a: no variance changed." in text
-    assert "b: the variances of y changed most, the median channel's to 0 times" in text
+    assert "b: the variances of y changed most, to 0 times what they were." in text
     assert "c: no ratio is known." in text
+
+
+def test_a_caption_says_once_what_is_alike_and_of_no_move_that_there_is_none():
+    still = {"var_ratio": 1.0, "var_ratio_worst": 1.0}
+    alike = {"z": 0.4, "z_max": 0.4, **still}
+    shown = made([row("a", **alike)], [move("a", "x", **alike)])
+    assert "0.4 standard deviations, in a. No variance changed." in shown["files"].text
+    assert "x moved furthest, by 0.4 standard deviations." in shown["moves"].text
+    moved = {"z": 0.0, "z_max": 0.0}
+    text = made([row("a", **moved)], [move("a", "x", **moved)])["files"].text
+    assert "No mean moved. A variance became 0.5 times as large in a." in text
+
+
+def test_a_file_without_one_to_be_compared_with_has_no_mark(pictured, folder):
+    first = {
+        "bn.running_mean": torch.zeros(2),
+        "bn.running_var": torch.ones(2),
+        "bn.weight": torch.ones(2),
+        "bn.num_batches_tracked": torch.tensor(100),
+    }
+    for at in range(3):
+        mean = torch.tensor([1.0, 2.0]) * at
+        var = torch.tensor([0.5, 0.1] if at else [1.0, 1.0])
+        state = {**first, "bn.running_mean": mean, "bn.running_var": var}
+        torch.save({**state, "bn.num_batches_tracked": torch.tensor(100 + at)}, f"{at}.pt")
+    report, shown = pictured("compare-checkpoints", "?.pt")
+    assert [each["code"] for each in report["findings"]] == ["BN613"]
+    compared = ("z", "z_max", "var_ratio", "var_ratio_worst", "worst")
+    rows = report["tables"]["files"]
+    assert [[each[key] for key in compared] for each in rows[:2]] == [[None] * 5] * 2
+    assert rows[2]["z_max"] == pytest.approx(2 / math.sqrt(0.1 + 1e-5))
+    assert [each["path"] for each in report["tables"]["moves"]] == ["2.pt"]
+    (bars,) = of_kind(shown["files"].panels[0], Kind.RANGE)
+    assert [value is None for value in bars.y] == [True, True, False]
+    assert [panel.title for panel in shown["moves"].panels] == ["2.pt"]
+    assert "1.pt" not in shown["files"].text + shown["moves"].text
+    assert "No variance changed." in shown["files"].text
 
 
 def test_a_finding_of_the_first_file_is_marked_there(pictured):

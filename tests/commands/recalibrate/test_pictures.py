@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_table(pictured, spoilt):
     gaps = (facts["gap_before"], facts["gap_after"])
     assert "goes from {:.3g} to {:.3g}.".format(*gaps) in shown["moves"].text
     assert min(bars.y) == pytest.approx(1 / 25, rel=0.2)
-    assert "times in bn2 and" in shown["moves"].text
+    assert " (bn2) to " in shown["moves"].text
 
 
 def test_nothing_is_drawn_of_nothing():
@@ -63,7 +63,7 @@ def test_what_is_not_known_is_not_said():
         "Move of the means",
         "New variance over the old one",
     ]
-    assert shown.text == "The variances become between 0.5 times in a and 2 times in a as large."
+    assert shown.text == "The variances become 0.5 to 2 times as large in a."
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "", "$"])
