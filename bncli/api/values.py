@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHAPES = ("INDEX", "LIST", "SHAPE")
 """The metavars of flags that are whole numbers with commas between them."""
+MOST_AXES = 64
+"""How deep lists of numbers go, as NumPy's arrays do."""
 
 
 def flags_of_call(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +61,10 @@ def _is_list(value: object) -> bool:
 
 
 def _are_numbers(value: object) -> bool:
-    """Whether a value is a list of numbers, or of such lists."""
-    while isinstance(value, (list, tuple)) and value:
+    """Whether a value is a list of numbers, or of such lists, as far as an array has axes."""
+    for _ in range(MOST_AXES):  # a list may hold itself
+        if not isinstance(value, (list, tuple)) or not value:
+            return False
         value = value[0]
         if isinstance(value, Real):
             return True
@@ -169,7 +173,7 @@ def _text(argument: Argument, value: Any) -> str:
     if (path := path_of(value)) is not None:
         return path
     if argument.metavar == "LISTS" and _are_numbers(value):
-        return json.dumps(value, default=_plain)
+        return _typed(argument, value)
     if argument.metavar in SHAPES:
         numbers = value.tolist() if hasattr(value, "tolist") else value
         numbers = list(numbers) if isinstance(numbers, (Sequence, range)) else [numbers]
@@ -186,6 +190,16 @@ def _text(argument: Argument, value: Any) -> str:
     if number and str(value) not in ("True", "False"):
         return _number_text(value)
     raise _refusal(argument, "a path" if "FILE" in argument.metavar else "text", value)
+
+
+def _typed(argument: Argument, value: Any) -> str:
+    """Lists of numbers as they would be typed. Raises UsageError for lists of anything else."""
+    try:
+        return json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError):  # another object, or a list that holds itself
+        raise UsageError(
+            f"{argument.flag}: a list in it holds itself, or something that is not a number."
+        ) from None
 
 
 def _number_text(value: Any) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import bncli
 from bncli.api.values import flags_of_call
-from bncli.errors import UsageError
+from bncli.errors import BncliError, UsageError
 from bncli.given import object_of, objects_given
 
 INPUTS = {"diagnose": {"given": ("s.npz",)}, "inspect_checkpoint": {"checkpoints": ("a.pt",)}}
@@ -112,6 +113,24 @@ def test_a_wrong_value_is_said(name, given, said):
     with objects_given(), pytest.raises(UsageError) as caught:
         flags_of_call(name, INPUTS.get(name, {}) | given)
     assert str(caught.value) == said
+
+
+def test_lists_that_hold_themselves_or_other_objects_are_said():
+    alone: list = []
+    alone.append(alone)
+    ring: list = [1.0]
+    ring.append(ring)
+    for value in (ring, [1.0, object()], [[1.0], {2.0}]):
+        with objects_given(), pytest.raises(UsageError) as caught:
+            flags_of_call("compute", {"inputs": (value,)})
+        assert str(caught.value) == (
+            "--values: a list in it holds itself, or something that is not a number."
+        )
+    for value in (ring, alone):
+        with pytest.raises(BncliError, match=r"^<list>: "):
+            bncli.compute(np.zeros((4, 3)), weight=value)
+    with pytest.raises(BncliError, match=r"^<list>: there is no tensor in it"):
+        bncli.compute(alone)
 
 
 def test_what_cannot_do_without_an_input_says_what_it_needs():

@@ -12,7 +12,7 @@ from bncli.given import object_of
 from bncli.light import np
 from bncli.loaders.objects.arrays import is_array, single
 from bncli.loaders.objects.recorded import is_recorded
-from bncli.loaders.objects.tree import CONTAINER, holds, open_tree
+from bncli.loaders.objects.tree import CONTAINER, holds, is_open_file, open_tree
 from bncli.model import TensorFile
 
 
@@ -29,6 +29,12 @@ def open_object(path: Path) -> TensorFile:
             path,
             "it holds the statistics of a model's layers, not their values; give it to diagnose, "
             "compute or simulate_ema.",
+        )
+    if is_open_file(value):
+        raise UnsupportedFileError(
+            path,
+            "it is an open file, of which nothing is read; give its path, or what torch.load "
+            "makes of it.",
         )
     if holds(value):
         return open_tree(value, path)

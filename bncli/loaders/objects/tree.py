@@ -6,6 +6,7 @@ that the names of tensors, and what is known of modules, cannot differ from thos
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,11 @@ def is_script(value: object) -> bool:
     """Whether it is a program of TorchScript, or a module in one."""
     torch = torch_if_imported()
     return torch is not None and hasattr(torch, "jit") and isinstance(value, torch.jit.ScriptModule)
+
+
+def is_open_file(value: object) -> bool:
+    """Whether it is a file that was opened, or bytes that are read as one."""
+    return isinstance(value, io.IOBase) or type(value).__name__ == "_TemporaryFileWrapper"
 
 
 def holds(value: object) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,25 @@ def test_an_empty_list_and_ragged_ones_are_sentences():
         run("compute", [[1.0], [1.0, 2.0]])
     found = said("compute", [[1.0, 2.0], [3.0, 4.0]])
     assert [row["mean"] for row in found["tables"]["channels"]] == [2, 3]
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "named"])
+def test_an_open_file_is_not_an_object_without_layers(kind, tmp_path):
+    torch.save(torch.nn.BatchNorm1d(3).state_dict(), path := tmp_path / "x.pt")
+    with (
+        path.open("rb") as opened,
+        io.BytesIO(path.read_bytes()) as held,
+        tempfile.NamedTemporaryFile() as named,
+    ):
+        value = {"path": opened, "bytes": held, "named": named}[kind]
+        for command in ("inspect_checkpoint", "compute"):
+            with pytest.raises(BncliError) as refused:
+                run(command, value)
+            assert str(refused.value) == (
+                f"<{type(value).__name__}>: it is an open file, of which nothing is read; give its "
+                "path, or what torch.load makes of it."
+            )
+    assert len(said("inspect_checkpoint", {"log": held, "bn": torch.nn.BatchNorm1d(3)})) > 1
 
 
 @pytest.mark.parametrize(
