@@ -25,8 +25,9 @@ pytestmark = [
 ]
 
 OVERFLOWING = """[...document.querySelectorAll('.bncli *')].filter(e =>
-    !e.closest('.scroll') && !e.closest('svg') && !e.closest('.unseen')
-    && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 200))"""
+    !e.parentElement.closest('.scroll') && !e.closest('svg') && !e.closest('.unseen')
+    && (e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)
+).map(e => e.outerHTML.slice(0, 200))"""
 
 CUT = """[...document.querySelectorAll('svg text')].filter(e => {
     const t = e.getBoundingClientRect(), s = e.closest('svg').getBoundingClientRect();
@@ -77,6 +78,82 @@ def looked_at(browser, tmp_path):
 def test_each_command(run, repository, monkeypatch, looked_at, name):
     monkeypatch.chdir(repository)
     looked_at(run(name, *CALLS[name], "-f", "html").stdout, name)
+
+
+ANSWERS = """[...document.querySelectorAll('section')].filter(
+    s => s.querySelector('h2').textContent == 'Result').flatMap(
+    s => [...s.querySelectorAll('.scroll')]).map(e => [e.scrollWidth, e.clientWidth])"""
+
+PROSE = """[...document.querySelectorAll('h1, h2, figure, .finding, .note, .fold')].map(
+    e => [e.getBoundingClientRect().left, e.getBoundingClientRect().width])"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("inspect-checkpoint", *CALLS["inspect-checkpoint"]),
+        ("compute", "examples/shards/batch0.npy", "examples/shards/batch1.npy"),
+        ("diff", "examples/debugging/port.npy", "examples/debugging/served.npy"),
+    ],
+    ids=lambda call: call[0],
+)
+def test_an_answer_is_whole_where_the_window_has_room(
+    run, repository, monkeypatch, browser, tmp_path, call
+):
+    monkeypatch.chdir(repository)
+    path = tmp_path / "a.html"
+    path.write_text(run(*call, "-f", "html").stdout, "utf-8")
+    browser.open(path, width=1280)
+    answers = browser.evaluate(ANSWERS)
+    assert answers
+    assert all(needed <= given for needed, given in answers)
+    assert max(given for _, given in answers) > 920  # wider than prose
+    assert all(left >= 180 and width <= 920 for left, width in browser.evaluate(PROSE))
+
+
+def test_a_table_that_scrolls_shows_where_there_is_more(browser, tmp_path):
+    import matplotlib.image
+
+    keys = [f"column{n}" for n in range(9)]
+    path, seen = tmp_path / "a.html", tmp_path / "a.png"
+    path.write_text(render(Format.HTML, report([dict.fromkeys(keys, 1.5)], keys)), "utf-8")
+    for dark in (False, True):
+        browser.open(path, width=390, dark=dark)
+        box = "document.querySelector('.scroll')"
+        shaded = []
+        for scrolled in (0, 1):
+            browser.evaluate(f"{box}.scrollLeft = {scrolled} * 9999")
+            rect = browser.evaluate(
+                f"(r => [r.left, r.right, r.bottom])({box}.getBoundingClientRect())"
+            )
+            browser.screenshot(seen)
+            image = matplotlib.image.imread(seen)
+            left, right, bottom = (round(place) for place in rect)
+            paper = image[2, 2]
+            # Below the last row's letters, above its line.
+            shaded.append(
+                [
+                    bool(abs(image[bottom - 4, at] - paper).max() > 0.1)
+                    for at in (left + 2, right - 3)
+                ]
+            )
+        assert shaded == [[False, True], [True, False]]
+
+
+def test_numbers_are_printed_in_one_line(browser, tmp_path):
+    for count in (10, 30):
+        keys = [f"column{n}" for n in range(count)]
+        path = tmp_path / "a.html"
+        path.write_text(render(Format.HTML, report([dict.fromkeys(keys, 0.123456)], keys)), "utf-8")
+        browser.open(path, width=700)
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        lines = browser.evaluate("""[...document.querySelectorAll('tbody .n')].map(cell => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            return range.getClientRects().length;
+        })""")
+        assert len(lines) >= count
+        assert set(lines) == {1}
 
 
 def test_hostile_names(looked_at):
