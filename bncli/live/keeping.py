@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 TABLES = ("_parameters", "_buffers", "_modules")
 """What a module holds its tensors and the modules in it by."""
+NUMBERS = ("eps", "momentum")
+"""What else a BatchNorm computes with."""
 
 
 def kept_whole(model: nn.Module) -> Callable[[], None]:
     """A function that puts the model back as it is now.
 
-    That is the mode of each module, its parameters, buffers, gradients, modules and hooks by
-    identity, the values of all tensors, and where they lie. The values are copied, into the memory
-    of the CPU.
+    That is the mode of each module, its eps and momentum, its parameters, buffers, gradients,
+    modules and hooks by identity, the values of all tensors, and where they lie. The values are
+    copied, into the memory of the CPU.
     """
     from torch.nn.parameter import is_lazy
 
@@ -45,11 +47,12 @@ def kept_whole(model: nn.Module) -> Callable[[], None]:
 
 
 class _Module:
-    """One module: its mode and what it holds."""
+    """One module: its mode, what it holds, and its eps and momentum."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.training = module.training
+        self.numbers = {key: vars(module)[key] for key in NUMBERS if key in vars(module)}
         self.hidden = set(module._non_persistent_buffers_set)  # noqa: SLF001
         self.tables: dict[str, tuple[dict[Any, Any], dict[Any, Any]]] = {
             key: (table, table.copy())
@@ -61,6 +64,7 @@ class _Module:
         """The same tables with the same things in them, in their order."""
         own = vars(self.module)
         self.module.training = self.training
+        own.update(self.numbers)
         for key, (table, held) in self.tables.items():
             if own.get(key) is not table:
                 own[key] = table
@@ -82,9 +86,10 @@ class _Values:
         self.values = tensor.data.to("cpu", copy=True)
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
+        self.of_grad = None if self.grad is None else _Values(self.grad)
 
     def put_back(self) -> None:
-        """The same memory with the same values."""
+        """The same memory with the same values, in the gradient too."""
         import torch
 
         tensor = self.tensor
@@ -97,6 +102,8 @@ class _Values:
             tensor.requires_grad_(self.requires_grad)
         if tensor.is_leaf and tensor.grad is not self.grad:
             tensor.grad = self.grad
+        if self.of_grad is not None:
+            self.of_grad.put_back()
 
 
 def _place(tensor: Tensor) -> object:

@@ -62,6 +62,22 @@ class Writing(Restless):
         return super().forward(x)
 
 
+class Learning(Restless):
+    """One that trains itself as it runs: its gradients grow where they are."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            out = self.bn(self.conv(x))
+            (out.square().sum() + self.table(torch.tensor([1])).sum()).backward()
+        self.bn.eps, self.bn.momentum = 0.5, None
+        self.conv.weight.grad.data = self.conv.weight.grad.data.clone()
+        return super().forward(x)
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3, 2, sparse=True)
+
+
 def picture(model):
     """All of a model that one can see: identities, values, modes and hooks."""
     own = []
@@ -76,6 +92,10 @@ def picture(model):
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         own.append((name, tensor.data_ptr(), tensor.requires_grad, id(tensor.grad), tensor.device))
         own.append(tensor.detach().clone().numpy().tobytes())
+        if tensor.grad is not None:
+            own.append(tensor.grad.to_dense().numpy().tobytes())
+            own.append(None if tensor.grad.is_sparse else tensor.grad.data_ptr())
+    own.append([(each.eps, each.momentum) for each in model.modules() if hasattr(each, "eps")])
     return own
 
 
@@ -93,14 +113,17 @@ def draws():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("kind", [Restless, lambda: Restless(fails=True), Writing])
+@pytest.mark.parametrize("kind", [Restless, lambda: Restless(fails=True), Writing, Learning])
 def test_a_model_comes_back_as_it_was_whatever_it_does(command, kind):
     torch.manual_seed(1)
     x = torch.randn(8, 3, 6, 6)
     model = kind().train()
     model.bn.eval()
     model.register_forward_hook(lambda *_: None)
-    model.scale.grad = torch.ones(4)
+    for each in (model.scale, model.bn.bias, model.conv.weight):
+        each.grad = torch.ones_like(each)
+    if isinstance(model, Learning):
+        model.table(torch.tensor([2])).sum().backward()
     before, numbers = picture(model), draws()
     with suppress(BncliError):
         run(command, model, data=[x], batch_size=2)
