@@ -92,15 +92,16 @@ def tolerances(step: Step, loss: str = "") -> Mapping[str, Tolerance]:
     return found
 
 
-def widened(tolerance: Tolerance, other: FloatArray, step: Step) -> Tolerance:
+def widened(tolerance: Tolerance, other: FloatArray, step: Step, room: float = 1.0) -> Tolerance:
     """The tolerance for `other` values in the place of the exact ones, made by another formula.
 
     Several times that of the exact one, and as much as `OTHER` roundings of the largest value of a
-    channel; more for extreme numbers, of which another formula may lose more digits.
+    channel; more for extreme numbers, of which another formula may lose more digits. `room` is a
+    share of all that.
     """
     call = step.call
     coarsest = max(DTYPES[dtype].unit_roundoff for dtype in (call.dtype, call.parameter_dtype))
-    more = EXTREME if step.configuration.is_extreme else 1.0
+    more = room * (EXTREME if step.configuration.is_extreme else 1.0)
     axes = tuple(axis for axis in range(other.ndim) if axis != 1) if other.ndim > 1 else ()
     with np.errstate(all="ignore"):
         sizes = np.where(np.isfinite(other), np.abs(other), 0.0)

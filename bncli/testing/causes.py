@@ -52,7 +52,9 @@ def every_cause() -> tuple[Cause, ...]:
     )  # fmt: skip
 
 
-MODES = {"train": " in training", "evaluate": " in eval"}
+IN_TRAINING, IN_EVAL = " in training", " in eval"
+MODES = {"train": IN_TRAINING, "evaluate": IN_EVAL}
+"""What the words have of what is done in one mode alone."""
 
 
 def _in_modes(words: str, fix: str, **changes: Any) -> Iterator[Cause]:

@@ -57,6 +57,7 @@ def check_batchnorm(
     show it and what to do about it; `unittest.SkipTest`, which pytest shows as skipped, where
     `configurations` were chosen and none can be expressed; UsageError for wrong arguments.
     """
+    __tracebackhide__ = True  # pytest shows the test that failed, and the message
     from bncli.testing.judging import Judge
     from bncli.testing.naming import Explanation, explain
     from bncli.testing.subject import Subject

@@ -36,9 +36,8 @@ def layer_of(configuration: Configuration) -> Layer:
     if configuration.signed:
         weight[::2] *= -1
         weight[1] = 0.0
-    if configuration.eps > 0:
-        running_var *= min(configuration.std, 1.0) ** 2
-        running_mean *= min(configuration.std, 1.0)
+    running_var *= min(configuration.std, 1.0) ** 2
+    running_mean *= min(configuration.std, 1.0)
 
     def held(values: FloatArray) -> FloatArray:
         rounded = rounded_to(values, configuration.parameter_dtype)

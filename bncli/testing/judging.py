@@ -10,7 +10,7 @@ from bncli.backends.interface import QUANTITIES
 from bncli.dtypes import DTYPES
 from bncli.errors import ModelError
 from bncli.light import dataclass, np
-from bncli.testing.allowed import ONE_PASS, tolerances, widened
+from bncli.testing.allowed import ONE_PASS, SLACK, tolerances, widened
 from bncli.testing.prediction import buffers_after, passed
 from bncli.testing.runs import told
 from bncli.testing.ways import PYTORCH, Way
@@ -61,11 +61,13 @@ class Failure:
 class Judge:
     """Judges the steps of one implementation; what does not depend on the way is kept.
 
-    `factor` widens every tolerance. `least_margin` is the largest share of a tolerance that was
-    used where all was as expected, by PyTorch's way, and where.
+    `factor` widens every tolerance, and `room` what another formula than PyTorch's is allowed
+    beside. `largest` is the largest share of a tolerance that was used where all was as expected,
+    by PyTorch's way, and where.
     """
 
     factor: float = 1.0
+    room: float = 1.0
     largest: tuple[float, str, str] = (0.0, "", "")
     _kept: dict[Any, Any] = field(default_factory=dict)
     _parts: dict[int, tuple[Way, tuple[object, object, object]]] = field(default_factory=dict)
@@ -99,6 +101,11 @@ class Judge:
                 found = self._fails(step, way, quantity, wanted[quantity])
                 if found is not None:
                     yield found
+
+    def narrower(self) -> Judge:
+        """One that allows another formula no more than PyTorch's: it tells similar ones apart."""
+        return Judge(self.factor, 1 / SLACK, _kept=self._kept, _parts=self._parts,
+                     _numbers=self._numbers)  # fmt: skip
 
     def without_cause(
         self, step: Step, way: Way, other: Way, failed: Collection[str]
@@ -271,7 +278,7 @@ class Judge:
         tolerance = self._tolerance(step, quantity, way.loss)
         if quantity != "num_batches_tracked":
             if way != PYTORCH and not self._is_exact(step, quantity, wanted):
-                tolerance = widened(tolerance, wanted, step)
+                tolerance = widened(tolerance, wanted, step, self.room)
             wanted = overflowed(wanted, dtype)
             actual = overflowed(actual.astype(np.float64), dtype)
         actual = _excused(step, way, quantity, actual, wanted)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bncli.backends.interface import QUANTITIES
 from bncli.light import dataclass
 from bncli.testing.allowed import ONE_PASS, arithmetic_of
-from bncli.testing.causes import Cause, every_cause
+from bncli.testing.causes import IN_EVAL, IN_TRAINING, Cause, every_cause
 from bncli.testing.judging import Failure, Judge, concerns, is_far
 from bncli.testing.ways import PYTORCH, Way
 
@@ -26,6 +26,9 @@ AREAS = {
 }
 """Which parts of a way make a quantity."""
 
+MOST_ALIKE = 3
+"""Causes that explain the same, and are named as alternatives."""
+
 Key = tuple[str, int, str]
 """A configuration's name, a step and a quantity."""
 
@@ -40,25 +43,54 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The causes that were found, and the failures that none of them explains."""
+    """The causes that were found, and the failures that none of them explains.
+
+    `alike` counts causes that explain all of these, where they are too many to be named.
+    """
 
     named: tuple[Named, ...]
     unexplained: tuple[Failure, ...]
+    alike: int = 0
 
 
 def explain(judge: Judge, steps: Sequence[Step], failures: Sequence[Failure]) -> Explanation:
     """The causes of these failures among the steps of one implementation."""
     search = _Search(judge, tuple(steps), tuple(failures))
     causes = every_cause()
-    for cause in causes:
-        if search.explains_all((cause,)):
-            return Explanation((Named(cause, tuple(failures)),), ())
+    whole = [cause for cause in causes if search.explains_all((cause,))]
+    whole = [cause for cause in whole if not cause.is_wide] or whole
+    if whole:
+        one = _one_of(whole, lambda cause: search.narrower().explains_all((cause,)))
+        named = () if one is None else (Named(one, tuple(failures)),)
+        return Explanation(named, () if named else tuple(failures), alike=len(whole))
     found = search.partly(causes)
     if found.unexplained:
-        for pair in search.pairs(causes):
-            if search.explains_all(pair):
-                return Explanation(search.shared(pair), ())
+        pairs = [pair for pair in search.pairs(causes) if search.explains_all(pair)]
+        words = {frozenset(cause.words for cause in pair) for pair in pairs}
+        if len(words) == 1:
+            return Explanation(search.shared(pairs[0]), ())
     return found
+
+
+def _one_of(causes: Sequence[Cause], is_nearer: Callable[[Cause], bool]) -> Cause | None:
+    """The one cause among several that explain the same, or a few as alternatives.
+
+    Those that are nearer come before others. None where there are too many to be said.
+    """
+    if len({cause.words for cause in causes}) > 1:
+        causes = [cause for cause in causes if is_nearer(cause)] or causes
+    known = {cause.words for cause in causes}
+    alike: dict[str, Cause] = {}
+    for cause in causes:
+        in_any_mode = cause.words.replace(IN_TRAINING, "").replace(IN_EVAL, "")
+        if in_any_mode == cause.words or in_any_mode not in known:
+            alike.setdefault(cause.words, cause)
+    if len(alike) == 1 or causes[0].is_wide:  # which lose fewer digits, the first
+        return causes[0]
+    if len(alike) > MOST_ALIKE:
+        return None
+    fixes = dict.fromkeys(cause.fix for cause in alike.values())
+    return Cause(", or ".join(alike), " Or: ".join(fixes), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +100,10 @@ class _Search:
     judge: Judge
     steps: tuple[Step, ...]
     failures: tuple[Failure, ...]
+
+    def narrower(self) -> _Search:
+        """The same with less room for other formulas."""
+        return _Search(self.judge.narrower(), self.steps, self.failures)
 
     def way(self, causes: Iterable[Cause]) -> Way | None:
         """The way of several causes together; None where they change the same."""
@@ -154,26 +190,41 @@ class _Search:
         several = len({step.configuration.name for step in self.steps}) > 1
         for wide in (False, True):
             while left:
-                best: tuple[set[Key], Cause] | None = None
+                best: list[Cause] = []
+                least = left
                 for cause in causes:
                     if cause.is_wide != wide:
                         continue
                     still = self._left([*chosen, cause], chosen, left)
-                    if still is None or len(still) >= len(left if best is None else best[0]):
+                    if still is None or len(still) > len(least) or still == left:
                         continue
                     enough = len({name for name, _, _ in left - still}) > 1 or not several
                     if (enough or not cause.is_formula) and not (
                         wide and self._has_more(cause, still)
                     ):
-                        best = still, cause
-                if best is None:
+                        best = [*best, cause] if still == least else [cause]
+                        least = still
+                one = self._named(best, chosen, left)
+                if one is None:
                     break
-                gone = left - best[0]
-                chosen.append(best[1])
-                named.append(Named(best[1], tuple(f for f in self.failures if f.key in gone)))
-                left = best[0]
+                gone = left - least
+                chosen.append(best[0])
+                named.append(Named(one, tuple(f for f in self.failures if f.key in gone)))
+                left = least
         rest = tuple(failure for failure in self.failures if failure.key in left)
         return Explanation(tuple(named), rest)
+
+    def _named(
+        self, alike: Sequence[Cause], chosen: Sequence[Cause], left: set[Key]
+    ) -> Cause | None:
+        """The one of the causes that explain the same beside those chosen; None for no such."""
+        near = self.narrower()
+
+        def is_nearer(cause: Cause) -> bool:
+            still = near._left([*chosen, cause], chosen, left)  # noqa: SLF001  # of its own class
+            return still is not None and still < left
+
+        return _one_of(alike, is_nearer) if alike else None
 
     def _has_more(self, cause: Cause, still: set[Key]) -> bool:
         """Whether numbers fail in usual configurations, or where a wide cause would show."""

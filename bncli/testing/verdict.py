@@ -84,7 +84,9 @@ def _text(summary: Summary, found: Explanation, failures: Sequence[Failure]) -> 
     for named in found.named:
         lines += ["", f"  {named.cause.words}", *_evidence(named)]
     if found.unexplained:
-        heading = "what no known cause explains:" if not found.named else "and beside that:"
+        heading = "and beside that:" if found.named else "what no known cause explains:"
+        if found.alike:
+            heading = f"what {found.alike} causes explain alike, in too few numbers to tell:"
         lines += ["", f"  {heading}", *_plain(found.unexplained)]
     left_out = summary.left_out
     return "\n".join([*lines, *([""] if left_out else []), *left_out])

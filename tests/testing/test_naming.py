@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bncli.testing import BatchNormMismatch, check_batchnorm
+from bncli.testing import BatchNormMismatch, batchnorm_configurations, check_batchnorm
+from bncli.testing.causes import every_cause
+from bncli.testing.naming import _one_of
 from tests.testing.planted import PLANTED
 
 
@@ -16,3 +18,26 @@ def test_a_planted_bug_is_named(bug):
     assert caught.value.causes == (words,)
     assert caught.value.unexplained == ()
     assert words in str(caught.value)
+
+
+def test_too_few_numbers_leave_alternatives():
+    """In one configuration two formulas may be as near: neither of them is picked."""
+    one = [each for each in batchnorm_configurations() if str(each) == "train-3d"]
+    with pytest.raises(BatchNormMismatch) as caught:
+        check_batchnorm(PLANTED["EpsOutside"][0], configurations=one)
+    assert caught.value.causes == ("eps is outside the root, or eps is ignored: it is always 2e-5",)
+
+
+def test_a_few_that_explain_alike_are_alternatives():
+    nearest = [
+        cause
+        for cause in every_cause()
+        if cause.words in ("weight is ignored", "bias is ignored", "weight is ignored in eval")
+    ]
+    one = _one_of(nearest, lambda _cause: True)
+    assert one.words == "weight is ignored, or bias is ignored"
+    assert one.fix == "Multiply by weight. Or: Add bias."
+    assert _one_of(nearest, lambda cause: cause.words == "bias is ignored").words == (
+        "bias is ignored"
+    )
+    assert _one_of(every_cause()[:8], lambda _cause: True) is None
