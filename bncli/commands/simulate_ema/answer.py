@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bncli.given import whence
 from bncli.light import dataclass, np
 from bncli.report import ANSWER_ROWS, Column, Table
 from bncli.rulebook.interface import percent
@@ -108,7 +109,8 @@ def subject(source: Batches, rows: Rows, counts: IntArray, dtype: str) -> tuple[
     batches = f"{label}{more}  {number} of {values} in {channels}{source.given.axis_said}"
     (first, momentum), *others = rows.conventions
     as_number = "none (cumulative average)" if momentum is None else f"{momentum:.6g}"
-    origin = {"default": " (default)", "file": " (from the file)"}.get(rows.momentum_source, "")
+    origins = {"default": " (default)", "file": f" (from {whence(rows.state)})"}
+    origin = origins.get(rows.momentum_source, "")
     beside = f" beside {listed([row.name for row, _ in others], FEW_NAMES)}" if others else ""
     update = f"{first.name}{beside}, momentum {as_number}{origin}, {dtype} buffers"
     if flags.epochs > 1:

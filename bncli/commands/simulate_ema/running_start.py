@@ -46,11 +46,12 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The conventions, each with its own momentum (None for the cumulative average), and where
-    the first one's comes from.
+    the first one's comes from; `state` is what --state names.
     """
 
     conventions: list[tuple[Convention, float | None]]
     momentum_source: str
+    state: str | None = None
 
 
 def resolve_start(given: Input, flags: RunningFlags) -> Start:
@@ -114,9 +115,10 @@ def resolve_rows(flags: RunningFlags, start: Start) -> Rows:
                     f"--momentum none: {each.name} has no cumulative average; give a number, or "
                     "leave the flag out."
                 )
-        return Rows([(first, None)], source)
+        return Rows([(first, None)], source, flags.state)
     assert math.isfinite(momentum)
-    return Rows([(each, converted_momentum(momentum, first, each)) for each in chosen], source)
+    momenta = [converted_momentum(momentum, first, each) for each in chosen]
+    return Rows([*zip(chosen, momenta, strict=True)], source, flags.state)
 
 
 def rounded_start(running: RunningStats | None, dtype: str) -> RunningStats | None:

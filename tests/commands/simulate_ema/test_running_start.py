@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import bncli
 from bncli.commands.simulate_ema.running_start import Start
 from bncli.model import RunningStats
 from tests.commands.samples import random
@@ -50,6 +51,10 @@ def test_a_start_from_a_checkpoint_with_its_counter_and_momentum(run, save):
     facts = result.report["facts"]
     assert (facts["momentum"], facts["momentum_source"]) == (0.3, "file")
     assert facts["num_batches_tracked"] == 5
+    typed = run("simulate-ema", "x.npy", "--state", path).stdout
+    assert "momentum 0.3 (from the file)" in " ".join(typed.split())
+    given = " ".join(bncli.simulate_ema(x, state=module).subject)
+    assert "momentum 0.3 (from the module)" in given
     flax = run("simulate-ema", "x.npy", "--state", path, "--convention", "flax", "-f", "json")
     assert flax.report["facts"]["momentum"] == 0.7
 
