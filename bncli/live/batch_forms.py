@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bncli.backends.torch.tensors import library
@@ -12,6 +12,7 @@ from bncli.errors import ModelError
 from bncli.light import dataclass, np
 from bncli.live.batch import Batch
 from bncli.live.imports import kind_of
+from bncli.live.told import BatchIndexError
 from bncli.live.weights import bytes_of, crc_of, tensors_in
 from bncli.loaders.names import listed
 
@@ -69,8 +70,8 @@ class BatchForm:
     def _chosen(self, raw: Any, label: str) -> Any:
         """The part of the batch that goes into the model."""
         key = self.input_key
-        if isinstance(raw, list | tuple):
-            if not raw:
+        if isinstance(raw, list | tuple | Parts):
+            if not len(raw):
                 raise ModelError(f"{label}: it is an empty {type(raw).__name__}.")
             if isinstance(key, tuple) and all(map(str.isdecimal, key)):
                 return _Several(_numbered(raw, each, label) for each in key)
@@ -102,6 +103,36 @@ class BatchForm:
         if value.is_complex() or not (whole or value.is_floating_point()):
             wanted = value.dtype
         return value.to(wanted, copy=copy)
+
+
+class Parts(Sequence[Any]):
+    """A tuple that was saved as a file: `read` gives a part of it when it is asked for.
+
+    It is subscripted and unpacked as a tuple; "1" means the same as 1.
+    """
+
+    def __init__(self, length: int, read: Callable[[int], Any]) -> None:
+        self._length = length
+        self._read = read
+
+    def __getitem__(self, part: Any) -> Any:
+        """The part, or a tuple of those of a slice. Raises BatchIndexError where there is none."""
+        if isinstance(part, slice):
+            return tuple(self._read(each) for each in range(self._length)[part])
+        number = int(part) if isinstance(part, str) and part.isdecimal() else part
+        try:
+            return self._read(range(self._length)[number])
+        except (IndexError, TypeError):
+            counted = f"{self._length} parts, counted from 0" if self._length > 1 else "one part, 0"
+            raise BatchIndexError(f"there is no batch[{part!r}]; the batch has {counted}") from None
+
+    def __iter__(self) -> Iterator[Any]:
+        """The parts, in order."""
+        return map(self._read, range(self._length))
+
+    def __len__(self) -> int:
+        """The number of parts."""
+        return self._length
 
 
 class _Several(list[Any]):

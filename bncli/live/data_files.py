@@ -11,7 +11,7 @@ from bncli.dtypes import DTYPES
 from bncli.errors import MissingTensorError, TensorError
 from bncli.light import dataclass, np
 from bncli.live.batch import Batch
-from bncli.live.batch_forms import BatchForm
+from bncli.live.batch_forms import BatchForm, Parts
 from bncli.live.told import BatchKeyError
 from bncli.loaders import open_file, split_spec
 from bncli.loaders.names import find_name, listed, quoted
@@ -77,7 +77,7 @@ class TensorFiles:
                 if cut is not None and len(cuts) > 1:
                     label = f"{label}[{cut.start}:{cut.stop}]"
                 x = _read(file.ref, cut)
-                whole = x if len(file.beside) == 1 else Beside(file, x, cut)
+                whole = _whole(file, x, cut)
                 several = self._form.input_key is not None
                 batch = self._form.batch(whole if several else x, label)
                 yield Batch(batch.args, batch.kwargs, whole, batch.samples, label)
@@ -121,7 +121,8 @@ class Beside(Mapping[str, Any]):
         """
         ref = self._file.beside.get(name)
         if ref is None:
-            raise BatchKeyError(f"the batch has no {name!r}, but {listed([*self._file.beside])}")
+            names = listed([*map(repr, self._file.beside)])
+            raise BatchKeyError(f"there is no batch[{name!r}]; the batch has {names}")
         if ref is self._file.ref:
             return self._x
         samples = self._file.ref.shape[0]
@@ -134,6 +135,14 @@ class Beside(Mapping[str, Any]):
     def __len__(self) -> int:
         """The number of tensors in the file."""
         return len(self._file.beside)
+
+
+def _whole(file: InputFile, x: Any, cut: slice | None) -> Any:
+    """A batch as a metric gets it: as it was saved, be it a tensor, a tuple or a dictionary."""
+    beside = Beside(file, x, cut)
+    if _is_tuple(list(file.beside)):
+        return Parts(len(beside), lambda number: beside[str(number)])
+    return x if len(beside) == 1 else beside
 
 
 def _opened(spec: str, input_key: str | tuple[str, ...] | None) -> InputFile:
@@ -154,6 +163,11 @@ def _opened(spec: str, input_key: str | tuple[str, ...] | None) -> InputFile:
     return InputFile(ref, tensors)
 
 
+def _is_tuple(names: list[str]) -> bool:
+    """Whether these are the names of the parts of a tuple, which have numbers."""
+    return names == [str(number) for number in range(len(names))]
+
+
 def _input_name(path: Any, tensors: Mapping[str, TensorRef], wanted: str) -> str:
     """The name of the input among a file's tensors.
 
@@ -163,7 +177,7 @@ def _input_name(path: Any, tensors: Mapping[str, TensorRef], wanted: str) -> str
     names = list(tensors)
     if names == [""]:
         return ""
-    if not wanted and names == [str(number) for number in range(len(names))]:
+    if not wanted and _is_tuple(names):
         return names[0]
     if not wanted and len(names) > 1:
         raise MissingTensorError(

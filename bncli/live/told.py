@@ -132,6 +132,10 @@ class BatchKeyError(KeyError):
         return str(self.args[0])
 
 
+class BatchIndexError(BatchKeyError, IndexError):
+    """The user's code asked a batch that was saved as a tuple for a part that it lacks."""
+
+
 def is_own(error: BaseException) -> bool:
     """Whether it was raised by bncli's own code, called from the user's, as a hook is."""
     if isinstance(error, BatchKeyError):

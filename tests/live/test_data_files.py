@@ -129,9 +129,37 @@ def test_a_tuple_that_was_saved(save):
     save("pair.pt", (torch.from_numpy(X), torch.ones(5)))
     (batch,) = batches("pair.pt")
     assert batch.args[0].equal(torch.from_numpy(X))
-    assert batch.whole["1"].equal(torch.ones(5))
+    for part in (1, -1, "1"):
+        assert batch.whole[part].equal(torch.ones(5))
+    image, label = batch.whole
+    assert image.equal(torch.from_numpy(X))
+    assert label.equal(torch.ones(5))
+    assert len(batch.whole) == 2
+    assert batch.whole[1:][0].equal(label)
     (batch,) = batches("pair.pt", key="1")
     assert batch.args[0].equal(torch.ones(5))
+    save("one.pt", (torch.from_numpy(X),))
+    (batch,) = batches("one.pt")
+    assert batch.whole[0].equal(torch.from_numpy(X))
+    both = list(TensorFiles(("pair.pt",), BatchForm(("1", "0")), 2).batches())[1]
+    assert [len(each) for each in both.args] == [2, 2]  # by position, as from a DataLoader
+    assert both.args[1].equal(torch.from_numpy(X[2:4]))
+
+
+def test_a_part_that_a_batch_lacks_is_named(save):
+    pair = (torch.from_numpy(X), torch.ones(5))
+    save("pair.pt", pair)
+    save("named.pt", {"image": pair[0], "1": pair[1]})
+    (batch,), (named,) = batches("pair.pt"), batches("named.pt", key="image")
+    lacking = "there is no batch[2]; the batch has 2 parts, counted from 0"
+    with pytest.raises(IndexError) as caught:
+        batch.whole[2]
+    assert str(caught.value) == lacking
+    with pytest.raises(LookupError, match=r"there is no batch\['mask'\]; the batch has 2 parts"):
+        batch.whole["mask"]
+    with pytest.raises(KeyError) as caught:
+        named.whole[1]
+    assert str(caught.value) == "there is no batch[1]; the batch has 'image', '1'"
 
 
 def test_what_is_beside_the_input_is_read_when_it_is_asked_for(save, monkeypatch):
