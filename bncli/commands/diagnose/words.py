@@ -82,7 +82,7 @@ def trial_remarks(
     alone, first = best_alone(capture, trials, measures), best(capture, trials, "first")
     if alone is None:
         return
-    told = [alone] if alone[1] >= LEAST else []
+    told = [alone] if round(alone[1], 2) >= LEAST else []  # as the table rounds it
     if first is not None and first[1] > max(alone[1], 0.0) + LEAST:
         told.append(first)
     said: list[str] = []
