@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bncli.report import Certainty
 from tests.conftest import REPOSITORY
 from tests.test_docs import CHINESE
 
@@ -180,3 +181,24 @@ def test_install_and_the_calls_of_the_table_are_those_of_the_readme():
     assert len(calls) == 5
     assert [call for call in calls if f"`{call}`" not in readme] == []
     assert len(re.findall(r"^## [一二三四五]、", page, re.MULTILINE)) == 5
+
+
+def test_the_index_explains_every_word_for_how_sure_a_finding_is():
+    page = (REPOSITORY / "examples" / "README.zh.md").read_text("utf-8")
+    for word in Certainty:
+        assert f"{word.value} 表示" in page
+    assert "`-o report.html`" in page
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("examples/diagnose/README.md", r"In `train\(\)` its Dice is (.+), in `eval\(\)` (.+)\."),
+        ("examples/README.zh.md", r"Dice 在训练模式下是 (.+)，在评估模式下只有 (.+)："),
+    ],
+)
+def test_the_metric_of_the_guides_is_what_the_diagnosis_prints(page, said):
+    printed = (REPOSITORY / "examples" / "diagnose" / "README.md").read_text("utf-8")
+    numbers = re.search(r"dice: training (.+), evaluation (.+), with", printed).groups()
+    told = re.search(said, (REPOSITORY / page).read_text("utf-8")).groups()
+    assert told == tuple(f"{float(number):.2f}" for number in numbers)
