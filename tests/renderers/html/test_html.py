@@ -163,6 +163,20 @@ def test_names_of_many_places_are_folded_after_the_first():
     assert all(len(re.findall(rf"{f.subject}\b", text)) == 1 for f in findings)
 
 
+def test_no_blank_stands_before_the_colon_after_folded_names():
+    """In the element itself, where a browser breaks lines: the fold comes after the sentence."""
+    findings = [
+        Finding("BN203", Severity.ERROR, f"layer{n}", f"It is {n % 2}", claim="It is")
+        for n in range(120)
+    ]
+    root = parsed(page(report(findings=tuple(findings))))
+    (item, *_) = every(classed(root, "places")[0], "li")
+    (fold,) = classed(item, "rest")
+    (name,) = classed(item, "where")[:1]
+    hidden = re.match(r"The other (\d+)", said(fold))[1]
+    assert name.tail.rstrip() == f" and {hidden} more: It is 0"
+
+
 def test_two_blocks_of_one_code_have_a_place_each():
     findings = (
         Finding("BN203", Severity.ERROR, "a", "It is so"),
