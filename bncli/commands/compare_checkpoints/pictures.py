@@ -45,15 +45,16 @@ def pictures(findings: Sequence[Finding], *, rows: Sequence[Row]) -> tuple[Pictu
     of = {key: known(row[key] for row in shown) for key in MEASURED}
     z = ranges("least to greatest channel", of["z_min"], of["z_max"])
     ratio = ranges("least to greatest channel", of["var_ratio_min"], of["var_ratio_max"])
-    panels = [_states(axis, [str(row["state"]) for row in shown], marked)]
-    moved = [
+    states = _states(axis, [str(row["state"]) for row in shown], marked)
+    measured = [
         panel("Shift of the means", axis, "standard deviations", [z]) if any(of["z_max"]) else None,
         panel("Second variance over the first", axis, "ratio", [ratio, level("equal", 1.0)])
         if _differs(ratio)
         else None,
     ]
-    panels += [each for each in moved if each is not None]
-    if len(panels) == 1 and not marked and len(panels[0].y.names) < 2:
+    told_apart = bool(marked) or len(states.y.names) > 1  # one state for all is said in the text
+    panels = [each for each in (states if told_apart else None, *measured) if each is not None]
+    if not panels:
         return ()
     told = [finding for those in marked.values() for finding in those]
     text = sentences(
@@ -65,7 +66,9 @@ def pictures(findings: Sequence[Finding], *, rows: Sequence[Row]) -> tuple[Pictu
         or factors("The variances became", ratio.y, ratio.upper, names),
         findings_said(told),
     )
-    title = "State of each layer, and how far it moved"
+    title = (
+        "State of each layer, and how far it moved" if told_apart else "How far each layer moved"
+    )
     return (Picture("layers", title, tuple(panels), text),)
 
 

@@ -111,6 +111,19 @@ def test_layers_that_stand_still_need_no_panels_of_moves():
     assert "No mean moved. No variance changed." in text
 
 
+def test_one_state_for_all_is_said_and_not_drawn():
+    picture = made(row("a"), row("b"))
+    assert [panel.title for panel in picture.panels] == [
+        "Shift of the means",
+        "Second variance over the first",
+    ]
+    assert picture.title == "How far each layer moved"
+    assert "The state of all 2 layers: trained on." in picture.text
+    finding = Finding("BN611", Severity.WARNING, "b", "moved")
+    state, *_ = made(row("a"), row("b"), findings=[finding]).panels
+    assert states_of(state)[1] == {"b": (Severity.WARNING, "BN611")}
+
+
 def test_what_is_not_known_leaves_a_gap():
     nothing = dict.fromkeys(("z_min", "z_max", "var_ratio_min", "var_ratio_max"))
     picture = made(row("a"), row("b", "lost", **nothing))
