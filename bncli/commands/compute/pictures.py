@@ -13,7 +13,7 @@ from bncli.commands.compute.histograms import Bins, count_values
 from bncli.light import np
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
 from bncli.sections.answer import counted
-from bncli.sections.channels import troubles
+from bncli.sections.channels import troubles, worst_first
 from bncli.sections.tables import output_statistics
 
 if TYPE_CHECKING:
@@ -129,8 +129,11 @@ def _chosen(
 ) -> list[int]:
     """The channels drawn: the worst findings first, then what is farthest from a standard normal.
 
-    That is by mean and standard deviation, and where these are alike by the largest value.
+    That is by mean and standard deviation, and where these are alike by the largest value. Where
+    all have room they are in the order of the answer's table.
     """
+    if len(shown) <= MOST_PANELS:
+        return worst_first(shown, trouble).tolist()
     channels = np.array(shown, np.int64)
     rank = np.zeros(len(output["mean"]))
     for channel, findings in trouble.items():

@@ -123,6 +123,16 @@ def test_channels_with_findings_come_first_and_then_the_worst(reported, save):
     assert sorted(panel.title for panel in few.panels) == ["channel 3", "channel 4"]
 
 
+def test_channels_that_all_have_room_stand_as_in_the_answer(reported, save):
+    x = random(100, 6) * np.linspace(1, 3, 6)
+    x[3, 1] = 30  # farthest from a standard normal, without a finding
+    x[:, 4] = 3
+    report = reported("compute", save("x.npy", x))
+    rows = [row["channel"] for row in report.answer[0].rows]
+    panels = drawn(report)["normalised"].panels
+    assert [int(panel.title.split()[1]) for panel in panels] == rows == [4, 0, 1, 2, 3, 5]
+
+
 def test_the_worst_of_the_channels_with_findings_come_first(reported, save):
     """In evaluation all are far from their statistics; one has a NaN, which is an error."""
     x = random(100, 15)
