@@ -151,6 +151,32 @@ class Walk:
             if self._advance_by is not None:
                 self._advance_by(len(batches) * 8 * self._table.num_features)
 
+    def squares(self, wanted: IntArray) -> FloatArray:
+        """`squared_weights` after each of the `wanted` steps (ascending, from 1).
+
+        In the place of `pieces`, and without buffers.
+        """
+        course = self._course
+        freeze = course.steps if course.freeze_after is None else course.freeze_after
+        found = []
+        done = 0
+        for batches in _in_lengths(course.order(), self._ahead):
+            training = np.arange(done, done + len(batches)) < freeze
+            active = training & ~self._inert[batches]
+            tracked = self.tracked + np.cumsum(training & ~self._uncounted[batches])
+            new, old = self._weights(tracked[active]) if active.any() else (np.empty(0),) * 2
+            squares = [self._squared]
+            for entering, kept in zip((new * new).tolist(), (old * old).tolist(), strict=True):
+                squares.append(kept * squares[-1] + entering)
+            fade = self._fade * np.cumprod(np.append(1.0, old))
+            span = np.searchsorted(wanted, (done + 1, done + len(batches) + 1))
+            at = np.cumsum(active)[wanted[slice(*span)] - done - 1]
+            found.append(np.array(squares)[at] / self._divisor(fade[at]) ** 2)
+            self._squared, self._fade = squares[-1], float(fade[-1])
+            self.tracked, self.updates = int(tracked[-1]), self.updates + len(new)
+            done += len(batches)
+        return np.concatenate(found)
+
     def _stretch(
         self,
         batches: IntArray,

@@ -472,3 +472,25 @@ def test_half_precision_stalls(dtype, momentum, steps, mean, var):
     found = simulate(table, PYTORCH, course(1, momentum, steps), np.array([steps]), [0])
     assert found.final.running_mean[0] == pytest.approx(mean, abs=1e-3)
     assert found.final.running_var[0] == pytest.approx(var, abs=2e-3)
+
+
+@every_convention
+def test_squared_weights_at_a_step_are_those_of_the_course_that_ends_there(row, monkeypatch):
+    monkeypatch.setattr("bncli.running_stats.simulation.AHEAD", 1)
+    count = np.array([4, 1, 4])  # one batch has one value, which some conventions leave out
+    table = table_of([0.0, 1.0, 2.0], [1.0, 0.0, 2.0], count)
+    steps = np.array([1, 2, 5, 6, 7, 12])
+
+    def ending(last, momentum, freeze):
+        def order():
+            yield np.arange(last) % 3
+
+        return Course(order, last, momentum, freeze_after=min(freeze, last))
+
+    momenta = (row.momentum_of(0.25), *(() if row.debias == "divided" else (None,)))
+    for momentum in momenta:
+        for freeze in (12, 6, 0):
+            found = Walk(table, row, ending(12, momentum, freeze)).squares(steps)
+            walks = [walked(table, row, ending(int(last), momentum, freeze))[2] for last in steps]
+            ends = [walk.squared_weights() for walk in walks]
+            np.testing.assert_allclose(found, ends, rtol=1e-12)

@@ -34,13 +34,15 @@ STEP = Axis("step")
 class _Course:
     """One panel: a convention in one channel, which is the one at `place` of those simulated.
 
-    `name` is what the panel shows of the two, in a few words.
+    `name` is what the panel shows of the two, in a few words, and `squares` of shape (steps,) the
+    sums of the squares of the batches' weights after each step.
     """
 
     name: str
     run: Simulated
     place: int
     channel: int
+    squares: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class _Quantity:
 
 def course_pictures(
     runs: list[Simulated],
+    squares: list[FloatArray],
     batches: BatchTable,
     scatter: Population,
     channels: list[int],
@@ -68,6 +71,8 @@ def course_pictures(
     chosen: bool,
 ) -> tuple[Picture, ...]:
     """The course of running_mean and running_var, and of the initial value's share.
+
+    `squares` are the sums of the squares of the batches' weights after each step of each run.
 
     Of one convention the first `channels` are drawn, or those farthest from the population where
     the user has not `chosen` any; of several conventions a channel of each, side by side. None
@@ -78,7 +83,8 @@ def course_pictures(
         return ()
     errors = {run.convention.name: final_errors(run, batches, scatter) for run in runs}
     lead = errors[runs[0].convention.name]
-    courses = _courses(runs, Distance.of(runs[0], scatter, lead), channels, chosen=chosen)
+    distance = Distance.of(runs[0], scatter, lead)
+    courses = _courses(runs, squares, distance, channels, chosen=chosen)
     at = _drawn(steps, MOST_POINTS // len(courses))
     mean, var = batches.shown
     of_mean, of_var = ({name: each[i] for name, each in errors.items()} for i in (0, 1))
@@ -89,21 +95,30 @@ def course_pictures(
     left_out = _left_out(runs, channels, courses, chosen=chosen)
     return (
         *(_picture(each, courses, at, left_out) for each in quantities),
-        _initial(runs[:MOST_PANELS], _drawn(steps, MOST_POINTS)),
+        *_initial(runs[:MOST_PANELS], _drawn(steps, MOST_POINTS)),
     )
 
 
 def _courses(
-    runs: list[Simulated], distance: Distance, channels: list[int], *, chosen: bool
+    runs: list[Simulated],
+    squares: list[FloatArray],
+    distance: Distance,
+    channels: list[int],
+    *,
+    chosen: bool,
 ) -> list[_Course]:
     """What is drawn, a panel each."""
     if len(runs) > 1:
         channel = channels[0] if chosen else _most_apart(runs, channels)
         place = channels.index(channel)
-        return [_Course(run.convention.name, run, place, channel) for run in runs[:MOST_PANELS]]
-    shown = (channels if chosen else distance.worst_first(channels))[:MOST_PANELS]
+        return [
+            _Course(run.convention.name, run, place, channel, own)
+            for run, own in zip(runs[:MOST_PANELS], squares, strict=False)
+        ]
+    all_fit = chosen or len(channels) <= MOST_PANELS
+    shown = (channels if all_fit else distance.worst_first(channels))[:MOST_PANELS]
     return [
-        _Course(f"channel {channel}", runs[0], channels.index(channel), channel)
+        _Course(f"channel {channel}", runs[0], channels.index(channel), channel, squares[0])
         for channel in shown
     ]
 
@@ -139,6 +154,8 @@ def _left_out(
         more, what = len(channels) - len(courses), "more channel"
     if more:
         said.append(f"{counted(more, what)} {'is' if more == 1 else 'are'} in the tables.")
+        if len(runs) == 1 and not chosen:
+            said.append("Those drawn end farthest from the population, the farthest first.")
     return " ".join(said)
 
 
@@ -150,15 +167,17 @@ def _picture(quantity: _Quantity, courses: list[_Course], at: IntArray, left_out
     if beside:
         title += f", of channel {courses[0].channel}"
     total = int(courses[0].run.trajectory.steps[-1])
-    pooled = f"the {quantity.what} of all batches' values pooled"
-    if any(_error(quantity, each) for each in courses):
-        pooled = f"the shaded band is {pooled}, plus and minus {WIDTH} standard errors"
-    else:
-        pooled = f"the level is {pooled}"
     seen = (
         f"The points are the batches' {quantity.of_batches}, the line is {name} after each step, "
-        f"and {pooled}."
+        f"and the level is the {quantity.what} of all batches' values pooled."
     )
+    panels = tuple(_panel(quantity, course, at) for course in courses)
+    band = ""
+    if any(series.kind is Kind.BAND for panel in panels for series in panel.series):
+        band = (
+            f"The shaded band reaches to {WIDTH} standard errors of {name} at that step on either "
+            "side of the level; it begins where at most 1% of the initial value is left."
+        )
     thinned = ""
     if len(at) < total:
         thinned = f"{len(at)} of the {total} steps are drawn, at even distances."
@@ -166,8 +185,8 @@ def _picture(quantity: _Quantity, courses: list[_Course], at: IntArray, left_out
     return Picture(
         name,
         title,
-        tuple(_panel(quantity, course, at) for course in courses),
-        " ".join(filter(None, (seen, *said, thinned, left_out))),
+        panels,
+        " ".join(filter(None, (seen, band, *said, thinned, left_out))),
         columns=1 if len(courses) == 1 else 2,
         one_scale=beside,
     )
@@ -185,11 +204,16 @@ def _panel(quantity: _Quantity, course: _Course, at: IntArray) -> Panel:
         Series("population", Kind.LEVEL, (), [value]),
         Series("batches", Kind.POINTS, steps, batches.tolist()),
     ]
-    band = WIDTH * _error(quantity, course)
-    if band > 0 and math.isfinite(value):
-        ends = [steps[0], steps[-1]]
-        label = f"population ± {WIDTH} standard errors"
-        series.append(Series(label, Kind.BAND, ends, [value - band] * 2, [value + band] * 2))
+    faded = np.abs(trajectory.initial_weight[at]) <= FADED
+    error = _error(quantity, course)
+    if error > 0 and math.isfinite(value) and faded.sum() > 1:
+        # Of independent batches: the square of the error goes as the sum of the squared weights.
+        share = course.squares[at][faded] / trajectory.squared_weights
+        band = WIDTH * error * np.sqrt(share)
+        label = f"population ± {WIDTH} standard errors at each step"
+        x = trajectory.steps[at][faded].tolist()
+        low, high = (value - band).tolist(), (value + band).tolist()
+        series.append(Series(label, Kind.BAND, x, low, high))
     return Panel(course.name, STEP, Axis(quantity.name), tuple(series))
 
 
@@ -217,8 +241,10 @@ def _said(quantity: _Quantity, course: _Course) -> str:
     )
 
 
-def _initial(runs: list[Simulated], at: IntArray) -> Picture:
-    """The share of the buffers that is still the initial value."""
+def _initial(runs: list[Simulated], at: IntArray) -> tuple[Picture, ...]:
+    """The share of the buffers that is still the initial value; () where it never counts."""
+    if not any(run.trajectory.initial_weight[at].any() for run in runs):
+        return ()
     steps = runs[0].trajectory.steps[at].tolist()
     series = [
         Series(run.convention.name, Kind.LINE, steps, run.trajectory.initial_weight[at].tolist())
@@ -237,7 +263,7 @@ def _initial(runs: list[Simulated], at: IntArray) -> Picture:
             f"It is {remaining(first)} after step {steps[0]} and {remaining(last)} after step "
             f"{steps[-1]}."
         )
-    return Picture(
+    picture = Picture(
         "initial_weight",
         "Share that is still the initial value",
         (
@@ -250,3 +276,4 @@ def _initial(runs: list[Simulated], at: IntArray) -> Picture:
         ),
         f"{seen} {said} The level at 1% is where it counts as gone.",
     )
+    return (picture,)

@@ -221,7 +221,13 @@ class Simulation:
             from bncli.commands.simulate_ema.pictures import course_pictures
 
             chosen = self.source.flags.channel is not None
-            return course_pictures(runs, table, scatter, channels, chosen=chosen)
+            squares = [
+                Walk(table, run.convention, self._course(run.momentum, self.dtype)).squares(
+                    run.trajectory.steps
+                )
+                for run in runs
+            ]
+            return course_pictures(runs, squares, table, scatter, channels, chosen=chosen)
 
         return make
 

@@ -11,7 +11,7 @@ import pytest
 from bncli.pictures import Kind, pictures_of
 from tests.commands.samples import random
 
-BAND = "population ± 2 standard errors"
+BAND = "population ± 2 standard errors at each step"
 EXACT = ("--buffer-dtype", "float64")
 
 
@@ -61,10 +61,10 @@ def test_a_panel_has_the_recursion_the_batches_and_the_population(reported, x):
         np.testing.assert_allclose(found[name].y, running, rtol=1e-12)
         assert found["population"].y == pytest.approx([population])
         band = found[BAND]
-        assert (band.kind, [*band.x]) == (Kind.BAND, [1, 50])
-        assert np.add(band.y, band.upper) / 2 == pytest.approx([population] * 2)
+        assert (band.kind, [*band.x]) == (Kind.BAND, [*range(44, 51)])  # 0.9 ** 44 is below 1%
+        assert np.add(band.y, band.upper) / 2 == pytest.approx([population] * 7)
         if error is not None:
-            assert np.subtract(band.upper, band.y) / 4 == pytest.approx([error] * 2)
+            assert np.subtract(band.upper, band.y)[-1] / 4 == pytest.approx(error)
             apart = abs(running[-1] - population) / error
             assert f"ends at {running[-1]:.4g}, {apart:.2g} standard errors" in pictures[name].text
     (panel,) = pictures["initial_weight"].panels
@@ -79,7 +79,35 @@ def test_the_band_of_running_var_is_that_of_the_table(reported, x):
         for panel in drawn(report)[name].panels:
             row = rows[int(panel.title.removeprefix("channel "))]
             band = series(panel)[BAND]
-            assert (band.upper[0] - band.y[0]) / 4 == pytest.approx(row[error])
+            assert (band.upper[-1] - band.y[-1]) / 4 == pytest.approx(row[error])
+
+
+def test_the_band_follows_the_step(reported, x):
+    """The mean of t batches is sqrt(50 / t) times as uncertain as that of 50."""
+    picture = drawn(reported("simulate-ema", "x.npy", "--batch-axis=0", "--momentum=none"))
+    for name in ("running_mean", "running_var"):
+        for panel in picture[name].panels:
+            band = series(panel)[BAND]
+            half = np.subtract(band.upper, band.y) / 2
+            assert [*band.x] == [*range(1, 51)]
+            np.testing.assert_allclose(half / half[-1], np.sqrt(50 / np.array(band.x)), rtol=1e-9)
+        assert (
+            f"The shaded band reaches to 2 standard errors of {name} at that step on either side "
+            "of the level; it begins where at most 1% of the initial value is left."
+        ) in picture[name].text
+
+
+def test_while_the_initial_value_counts_there_is_no_band(reported, x):
+    picture = drawn(reported("simulate-ema", "x.npy", "--batch-axis=0", "--momentum=0.01"))
+    assert not any(BAND in series(panel) for panel in picture["running_mean"].panels)
+    assert "band" not in picture["running_mean"].text
+
+
+def test_channels_that_all_have_room_stand_in_their_order(reported, save):
+    x = random(20, 8, 3) + np.array([0, 5, 0]) * np.linspace(0, 1, 20)[:, None, None]
+    picture = drawn(reported("simulate-ema", save("x.npy", x), "--batch-axis=0"))["running_mean"]
+    assert [panel.title for panel in picture.panels] == [f"channel {at}" for at in range(3)]
+    assert "farthest" not in picture.text
 
 
 def test_points_are_the_batches_in_the_order_that_they_came(reported, x):
@@ -110,6 +138,7 @@ def test_the_farthest_channels_are_drawn_unless_some_were_chosen(reported, x):
         f"channel {row['channel']}" for row in farthest
     ]
     assert (picture.columns, "2 more channels are in the tables." in picture.text) == (2, True)
+    assert "Those drawn end farthest from the population, the farthest first." in picture.text
     chosen = drawn(reported("simulate-ema", "x.npy", "--batch-axis=0", "--channel=5,1"))
     assert [panel.title for panel in chosen["running_var"].panels] == ["channel 1", "channel 5"]
     assert "more" not in chosen["running_var"].text
@@ -182,7 +211,9 @@ def test_odd_batches(reported, save, how):
         more = ("--momentum=none",)
     report = reported("simulate-ema", save("x.npy", x), "--batch-axis=0", *more)
     pictures = drawn(report)
-    assert set(pictures) == {"running_mean", "running_var", "initial_weight"}
+    # The first batch replaces the initial value in a cumulative average.
+    weight = set() if how == "cumulative" else {"initial_weight"}
+    assert set(pictures) == {"running_mean", "running_var"} | weight
     for picture in pictures.values():
         assert re.search(r"\.$", picture.text)
         for panel in picture.panels:
