@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.errors import UsageError
 from bncli.files.save import check_writable, refuse_overwriting, replacing
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
-from bncli.renderers.drawing.pictures.figure import check_matplotlib, figure_of, own_style
+from bncli.renderers.drawing.pictures.figure import check_libraries, figure_of, own_style
 from bncli.renderers.drawing.pictures.layout import WIDE
 from bncli.renderers.drawing.pictures.palette import LIGHT
 
@@ -31,12 +31,13 @@ MARGIN = 16.0
 def check_plot(path: str) -> None:
     """Raise, before any work is done, where the picture could not be drawn or written.
 
-    UsageError for another suffix, MissingBackendError without matplotlib, FileError for the place.
+    UsageError for another suffix, MissingBackendError without a matplotlib that works, and
+    FileError for the place.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the suffix picks the format; use .png or .svg.")
     check_writable(path)
-    check_matplotlib("--plot")
+    check_libraries("--plot", ("matplotlib",))
 
 
 def draw(path: str, pictures: Iterable[Shown]) -> None:

@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncli.errors import MissingBackendError
-from bncli.renderers.drawing.pictures.figure import INSTALL, is_there
+from bncli.renderers.drawing.pictures.figure import check_libraries
 from bncli.renderers.drawing.pictures.palette import DARK, LIGHT, variables
 
 if TYPE_CHECKING:
@@ -20,13 +19,8 @@ LIBRARIES = ("jinja2", "matplotlib")
 
 
 def check(flag: str) -> None:
-    """Raise MissingBackendError, which says that `flag` needs it, where a library is missing."""
-    missing = [name for name in LIBRARIES if not is_there(name)]
-    if missing:
-        verb = "are" if len(missing) > 1 else "is"
-        raise MissingBackendError(
-            f"{flag} needs {' and '.join(missing)}, which {verb} not installed here: {INSTALL}"
-        )
+    """Raise MissingBackendError, with what `flag` needs, where a library is missing or broken."""
+    check_libraries(flag, LIBRARIES)
 
 
 def render(report: Report, context: RenderContext) -> str:

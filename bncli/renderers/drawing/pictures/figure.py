@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from bncli.renderers.drawing.pictures.layout import HANDLE, labels_height, layou
 from bncli.renderers.drawing.pictures.marks import Drawn, draw_series, is_marked
 from bncli.renderers.drawing.pictures.names import LINE, SIZE, fitted
 from bncli.renderers.drawing.pictures.palette import SEVERITY_MARKERS, Look, look_of
+from bncli.report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +25,13 @@ if TYPE_CHECKING:
     from bncli.renderers.drawing.pictures.layout import Box, Layout, Medium
 
 INSTALL = "python -m pip install 'bncli[report]'"
+UPGRADE = "python -m pip install --upgrade 'bncli[report]'"
+
+USED = {"matplotlib": "matplotlib.figure"}
+"""The module of a library that is imported to find out whether it works, if not its first one."""
+
+MOST_REASON = 200
+"""Characters of why a library cannot be imported."""
 
 BOLD = 0.85
 """The share of a width that bold letters have, which are wider than those that are measured."""
@@ -44,30 +54,56 @@ def is_there(library: str) -> bool:
         return False
 
 
-def check_matplotlib(what: str) -> None:
-    """Raise MissingBackendError, which says `what` needs it, where matplotlib is missing."""
-    if not is_there("matplotlib"):
+def check_libraries(what: str, libraries: Sequence[str]) -> None:
+    """Raise MissingBackendError, which says that `what` needs them, where any cannot be used."""
+    missing = [name for name in libraries if not is_there(name)]
+    if missing:
+        verb = "are" if len(missing) > 1 else "is"
         raise MissingBackendError(
-            f"{what} needs matplotlib, which is not installed here: {INSTALL}"
+            f"{what} needs {' and '.join(missing)}, which {verb} not installed here: {INSTALL}"
         )
+    for name in libraries:
+        _check_import(what, name)
+
+
+def _check_import(what: str, library: str) -> None:
+    """Raise MissingBackendError where a library that is there does not work."""
+    try:
+        # One that was built for another NumPy says so at length besides.
+        with _silent(), redirect_stderr(io.StringIO()):
+            import_module(USED.get(library, library))
+    except Exception as error:  # whatever another release of something broke
+        reason = printable(f"{type(error).__name__}: {error}"[:MOST_REASON])
+        raise MissingBackendError(
+            f"{what} needs {library}, which is installed here but cannot be imported "
+            f"({reason}): {UPGRADE}"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No word of matplotlib's about fonts and its cache."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a letter that the font does not have
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
 def own_style(**more: str) -> Iterator[None]:
     """matplotlib as it comes, whatever the user's settings say, and silent about fonts."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with _silent():
         import matplotlib as mpl
 
-        with warnings.catch_warnings(), mpl.rc_context():
-            warnings.simplefilter("ignore")  # a letter that the font does not have
+        with mpl.rc_context():
             mpl.rcdefaults()
             mpl.rcParams.update({**STYLE, **more})
             yield
-    finally:
-        logger.setLevel(level)
 
 
 def figure_of(

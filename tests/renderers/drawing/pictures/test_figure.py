@@ -11,7 +11,7 @@ import pytest
 
 from bncli.errors import MissingBackendError
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
-from bncli.renderers.drawing.pictures.figure import check_matplotlib, figure_of, own_style
+from bncli.renderers.drawing.pictures.figure import check_libraries, figure_of, own_style
 from bncli.renderers.drawing.pictures.layout import NARROW, WIDE
 from bncli.renderers.drawing.pictures.palette import LIGHT
 from tests.renderers.drawing.pictures.examples import HOSTILE, every_kind, picture
@@ -23,14 +23,33 @@ def drawn(*pictures, medium=WIDE, **more):
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
-    check_matplotlib("--plot")
+    check_libraries("--plot", ["matplotlib"])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingBackendError) as error:
-        check_matplotlib("--plot")
+        check_libraries("--plot", ["matplotlib"])
     assert str(error.value) == (
         "--plot needs matplotlib, which is not installed here: "
         "python -m pip install 'bncli[report]'"
     )
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("numpy.core.multiarray\nfailed"), AttributeError("b")]
+)
+def test_a_library_that_is_broken_is_a_sentence(monkeypatch, capsys, tmp_path, error):
+    said = f"raise {type(error).__name__}({str(error)!r})"
+    (tmp_path / "broken.py").write_text(
+        f"import sys\nprint('at length', file=sys.stderr)\n{said}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingBackendError) as raised:
+        check_libraries("--format html", ["matplotlib", "broken"])
+    reason = f"{type(error).__name__}: {error}".replace("\n", r"\x0a")
+    assert str(raised.value) == (
+        f"--format html needs broken, which is installed here but cannot be imported ({reason}): "
+        "python -m pip install --upgrade 'bncli[report]'"
+    )
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_style_of_ones_own_changes_nothing_and_stays(monkeypatch):
