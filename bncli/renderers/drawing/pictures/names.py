@@ -102,6 +102,8 @@ def _around(text: str, start: int, end: int, most: int) -> str:
         return shortened(text, most)
     room = most - 2 - (end - start)
     first = max(min(start - room // 2, len(text) - most + 1), 0)
+    if first:  # where a word begins, if one does
+        first = max(text.find(sign, first - 1, start) + 1 for sign in " .") or first
     last = min(first + most - 2 + (first == 0), len(text))
     before, behind = ELLIPSIS * (first > 0), ELLIPSIS * (last < len(text))
     return f"{before}{text[first:last]}{behind}"

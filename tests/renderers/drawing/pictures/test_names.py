@@ -62,6 +62,7 @@ def test_a_label_has_what_tells_its_name_from_others():
     assert told_apart(["layer1.bn", "layer2.bn"], 20) == ["layer1.bn", "layer2.bn"]
     assert told_apart(STAGES, 26)[:2] == ["…stage2.0.branch_main.1", "…stage2.0.branch_main.4"]
     assert told_apart(STAGES, 20)[-1] == "…ge4.7.branch_main.6"
+    assert told_apart(WAYS, 50)[1] == "…and the biased variance (eps 1e-5 added into the…"
     for label, way in zip(told_apart(WAYS, 50), WAYS, strict=True):
         assert ("eps" not in way) or way.partition("eps ")[2][:4] in label
         assert ("unbiased" in label) == ("unbiased" in way)
