@@ -115,9 +115,21 @@ def refuse_directory(path: Path) -> NoReturn:
 
 def refuse_several(path: Path, names: Sequence[str]) -> NoReturn:
     """Raise for a directory in which there are models of these names."""
-    raise UnsupportedFileError(
-        path, f"it is a directory with several models; name one of them ({listed(names)})."
-    )
+    sentence = f"it is a directory with several models; name one of them ({listed(names)})."
+    patterns = _patterns(path, names)
+    if patterns:
+        sentence += f" A command that takes several files takes all of them as {patterns}."
+    raise UnsupportedFileError(path, sentence)
+
+
+def _patterns(path: Path, names: Sequence[str]) -> str:
+    """What fits all models of these names in a directory; "" where a pattern does not say it."""
+    ends = sorted({Path(name).suffix for name in names})
+    plain = all(name.endswith(CHECKPOINTS) and not name.startswith(".") for name in names)
+    folder = str(path)
+    if not plain or len(ends) > 2 or set("*?['\"") & set(folder):
+        return ""
+    return " ".join(f"'{quoted(str(path / f'*{end}'), 200)}'" for end in ends)
 
 
 def _refuse_pickle(source: Source) -> NoReturn:

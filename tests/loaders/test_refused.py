@@ -9,6 +9,7 @@ import torch
 
 from bncli.errors import BncliError, CorruptFileError, ExitCode, FileError, UnsupportedFileError
 from bncli.loaders import open_file, open_layer, open_tensor
+from bncli.loaders.patterns import expanded
 
 from .files import saved, values
 from .pickles import NONE, PROTO, call, dictionary, name, text, whole
@@ -124,9 +125,10 @@ def test_directories(tmp_path):
     for file_name in ("a.safetensors", "config.json", "b.pt"):
         (tmp_path / file_name).touch()
     several = "it is a directory with several models; name one of them (a.safetensors, b.pt)."
-    assert sentence() == several
+    told = f" A command that takes several files takes all of them as '{tmp_path}/*.pt' "
+    assert sentence() == f"{several}{told}'{tmp_path}/*.safetensors'."
     (tmp_path / ".metadata").touch()
-    assert sentence() == several
+    assert sentence().startswith(several)
     (tmp_path / "__0_0.distcp").touch()
     assert sentence() == several.replace("(a.", "(.metadata, a.")
     with pytest.raises(CorruptFileError, match="it ends before its pickle does"):
@@ -142,6 +144,22 @@ def test_directories(tmp_path):
     (tmp_path / "data.pkl").touch()
     (tmp_path / "version").touch()
     assert sentence().startswith("it is an unpacked PyTorch archive; zip it again (zip -0")
+
+
+def test_the_pattern_for_a_directory_takes_all_of_its_models(tmp_path):
+    for each in ("a.pt", "b.pt", "notes.txt"):
+        (tmp_path / each).touch()
+    with pytest.raises(UnsupportedFileError) as caught:
+        open_file(tmp_path)
+    pattern = str(caught.value).partition(" as '")[2].removesuffix("'.")
+    assert pattern == f"{tmp_path}/*.pt"
+    assert list(expanded((pattern,))) == [f"{tmp_path}/a.pt", f"{tmp_path}/b.pt"]
+    odd = tmp_path / "run[1]"  # which is a pattern itself
+    odd.mkdir()
+    for each in ("a.pt", "b.pt"):
+        (odd / each).touch()
+    with pytest.raises(UnsupportedFileError, match=r"name one of them \(a\.pt, b\.pt\)\.$"):
+        open_file(odd)
 
 
 def test_what_is_no_file(tmp_path):
