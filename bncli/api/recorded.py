@@ -11,10 +11,10 @@ from bncli.api.documentation import docstring_of
 from bncli.errors import UsageError
 from bncli.live.recording import Recording, Seen
 from bncli.model.capture import Capture, Propagation
-from bncli.report import FailOn
 
 if TYPE_CHECKING:
     from bncli.api.report import Report
+    from bncli.arguments.model import ModelFlags
     from bncli.report import Report as Plain
 
 CLOSING = (
@@ -95,19 +95,23 @@ def _run(model: Any, given: dict[str, Any]) -> Captured:
 class Diagnosed(Seen):
     """What the layers of a model saw, to be saved and diagnosed."""
 
-    def diagnose(self, *, train_batch_size: int | None = None) -> Report:
+    def diagnose(self, **given: Any) -> Report:
         """Why the model is good in training and bad in evaluation; `print` shows it.
 
         Layers are judged by what they saw in training. Repairs are not tried, since the batches are
-        not kept. `train_batch_size` is as --train-batch-size. Raises UsageError where the model ran
-        only in eval mode, and ModelError where a layer's input could not be taken in.
+        not kept. It takes the arguments of bncli.diagnose that do not need the model:
+        `train_batch_size`, `reference`, `chart`, `fail_on`, `select`, `ignore`, `baseline` and
+        `update_baseline`. Raises UsageError for the others and where the model ran only in eval
+        mode, and ModelError where a layer's input could not be taken in.
         """
-        from bncli.api.calls import surrounded
-        from bncli.api.report import Report
+        from bncli.api.calls import made
+        from bncli.commands import command
         from bncli.commands.diagnose.command import report_of
-        from bncli.commands.diagnose.source import Run
-        from bncli.gate.verdict import Gate
+        from bncli.commands.diagnose.source import Run, TrialFlags, reference_of
 
+        refuse_unknown("diagnose", given)
+        if "given" in given:
+            raise TypeError("diagnose() got an unexpected keyword argument 'given'")
         seen = self.capture
         trained = any(Propagation.TRAINING in layer.seen for layer in seen.norms)
         if seen.norms and not trained and not seen.refused_training:
@@ -116,12 +120,21 @@ class Diagnosed(Seen):
                 "see in train mode: inside the block, run a few batches after model.train() as "
                 "well."
             )
-        names = (*(layer.name for layer in seen.norms), *seen.uncalled)
-        done = Run(seen, None, str(seen.source.get("class", "the model")), names, "", ())
-        with surrounded() as around:
-            gate = Gate(FailOn.ERROR, None, None, None, update_baseline=False)
-            report, _ = gate.counted(report_of(done, train_batch_size=train_batch_size))
-            return Report.of(report, gate.fail_on, around)
+
+        @wraps(command("diagnose"))
+        def diagnosed(given: list[str], *, model: ModelFlags, **flags: Any) -> Plain:
+            del given
+            what = "what bncli.capture gives"
+            tried = TrialFlags(flags["metric"], flags["most_tried"], flags["train_batch_size"])
+            model.refuse_any(what)
+            tried.refuse_any(what)
+            path = flags["reference"]
+            known = reference_of(path, seen) if path is not None and seen.norms else None
+            names = (*(layer.name for layer in seen.norms), *seen.uncalled)
+            done = Run(seen, None, str(seen.source.get("class", "the model")), names, "", ())
+            return report_of(done, flags["train_batch_size"], known, drawn=flags["chart"])
+
+        return made("diagnose", {**given, "given": (self,)}, diagnosed)
 
 
 class Recorded(Diagnosed, Recording):

@@ -117,6 +117,35 @@ def test_flags_go_through():
     assert narrow[1]["noise"] > wide[1]["noise"]
 
 
+def test_findings_are_counted_as_in_a_diagnosis_of_the_command(spoilt, folder):
+    del folder
+    stats = ran(frozen_momentum(spoilt), True)
+    plain = stats.diagnose()
+    code = plain.findings[0].code
+    for how in ({"ignore": code}, {"select": code, "fail_on": "warning"}, {"reference": stats}):
+        mine, its = stats.diagnose(**how), bncli.diagnose(stats, **how)
+        assert [each.code for each in mine.findings] == [each.code for each in its.findings]
+        assert (mine.word, mine.ok) == (its.word, its.ok)
+    assert code not in [each.code for each in stats.diagnose(ignore=code).findings]
+    assert not stats.diagnose(select=code, fail_on="warning").ok
+    stats.diagnose(baseline="known.json", update_baseline=True)
+    assert not stats.diagnose(baseline="known.json").findings
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        ({"data": [1]}, UsageError, "--data does not apply to what bncli.capture gives"),
+        ({"metric": max}, UsageError, "--metric does not apply to what bncli.capture gives: it ne"),
+        ({"ignor": "BN1"}, TypeError, "argument 'ignor'; did you mean 'ignore'"),
+        ({"given": "x.npz"}, TypeError, "unexpected keyword argument 'given'"),
+    ],
+)
+def test_what_a_diagnosis_of_a_recording_does_not_take(how, error, said):
+    with pytest.raises(error, match=said):
+        ran(made(), True).diagnose(**how)
+
+
 def test_a_report_stays_one_when_it_is_changed():
     report = ran(frozen_momentum(made()), True).diagnose()
     assert str(replace(report, verdict="another")).endswith("another")
