@@ -44,6 +44,11 @@ FARTHEST = 40.0
 CURVE = 81
 """Points of the standard normal's curve."""
 
+FEW_VALUES = 100
+"""Values of a channel below which its bars need not look like the curve, whatever they are of.
+
+Of so many from a standard normal, the fullest bin holds 10, and a third more or less by chance."""
+
 FEW = 3
 """Channels that a sentence tells of."""
 
@@ -180,7 +185,8 @@ def _histograms_said(
     said = [
         "The bars are a histogram of the channel's values, normalised by "
         + _normalised_by(done)
-        + "; the curve is the standard normal distribution's density."
+        + "; the curve is the standard normal distribution's density.",
+        _few_said(done.stats.count),
     ]
     if len(channels) < len(shown):
         said.append(
@@ -205,6 +211,16 @@ def _histograms_said(
         have = "Channel {} has" if len(empty) == 1 else "Channels {} have"
         said.append(f"{have.format(names)} no finite normalised value and no panel.")
     return " ".join(filter(None, said))
+
+
+def _few_said(count: int) -> str:
+    """That bars of so few values need not look like the curve; "" where they are enough."""
+    if count >= FEW_VALUES:
+        return ""
+    return (
+        f"Each channel has only {counted(count, 'value')}: bars of so few need not look like the "
+        "curve, even where the data are normally distributed."
+    )
 
 
 def _normalised_by(done: BatchNormPass) -> str:

@@ -57,6 +57,14 @@ def test_bars_are_the_outputs_histogram_and_the_curve_the_normals_density(report
     assert f"The value farthest from 0 is {farthest:.3g}, in channel {channel}." in picture.text
 
 
+@pytest.mark.parametrize(("count", "few"), [(3, True), (99, True), (100, False)])
+def test_bars_of_few_values_are_said_to_be_of_few(reported, save, count, few):
+    (picture,) = pictures_of(reported("compute", save("x.npy", random(count, 2))))
+    said = f"density. Each channel has only {count} values: bars of so few need not look like"
+    assert (said in picture.text) is few
+    assert ("only" in picture.text) is few
+
+
 def test_weight_and_bias_come_after_what_is_shown(reported, save):
     x = random(200, 2)
     plain = drawn(reported("compute", save("x.npy", x)))["normalised"]
