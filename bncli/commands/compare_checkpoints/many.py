@@ -186,6 +186,9 @@ def _of_files(many: Many, files: Sequence[Given]) -> Report:
     if left:
         note += f"; {counted(left, 'more file')} (-v lists {'it' if left == 1 else 'them'})"
     names = names_of([row.path for row in many.rows])
+    alone = [names[row.path] for row in many.rows[1:] if row.z is None and not row.what]
+    if alone and any(row.z is not None for row in many.rows):
+        note += f"; {examples(alone)} could not be compared"
     cells = [_file_cells(row, names[row.path]) for row in shown]
     columns = tuple(
         column

@@ -95,6 +95,22 @@ def test_a_spoilt_file_of_a_series(run, guide):
     assert "jumps, and comes back" in text
 
 
+def test_a_file_that_has_none_to_be_compared_with_is_named(run, folder):
+    state = nn.BatchNorm1d(4).state_dict()
+    for at in range(4):
+        changed = {
+            "running_mean": torch.arange(4.0) * at,
+            "running_var": torch.full((4,), 2.0 if at else 1.0),
+            "num_batches_tracked": torch.tensor(10 + at),
+            "weight": torch.ones(4),
+        }
+        torch.save({f"bn.{key}": value for key, value in {**state, **changed}.items()}, f"{at}.pt")
+    result = run("compare-checkpoints", "?.pt", "-f", "json").report
+    assert [row["z"] is None for row in result["tables"]["files"]] == [True, True, False, False]
+    assert "file before; 1.pt could not be compared" in run("compare-checkpoints", "?.pt").stdout
+    assert "could not" not in run("compare-checkpoints", "1.pt", "2.pt", "3.pt").stdout
+
+
 def test_a_baseline_knows_the_jump(run, guide):
     call = ("compare-checkpoints", "epoch*.pt", "--fail-on=warning")
     assert run(*call).code == ExitCode.FINDING
