@@ -138,7 +138,7 @@ def _chosen(
     all have room they are in the order of the answer's table.
     """
     if len(shown) <= MOST_PANELS:
-        return worst_first(shown, trouble).tolist()
+        return [*map(int, worst_first(shown, trouble))]
     channels = np.array(shown, np.int64)
     rank = np.zeros(len(output["mean"]))
     for channel, findings in trouble.items():
