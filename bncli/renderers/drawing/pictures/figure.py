@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bncli.errors import MissingBackendError
 from bncli.pictures import Kind
 from bncli.renderers.drawing.pictures.layout import HANDLE, labels_height, layout_of
-from bncli.renderers.drawing.pictures.marks import Drawn, draw_series, is_marked
+from bncli.renderers.drawing.pictures.marks import EDGE_STYLE, Drawn, draw_series, is_marked
 from bncli.renderers.drawing.pictures.names import LINE, SIZE, fitted
 from bncli.renderers.drawing.pictures.palette import SEVERITY_MARKERS, Look, look_of
 from bncli.report import printable
@@ -138,7 +138,10 @@ def _draw(figure: Any, picture: Picture, layout: Layout, colors: dict[str, str])
     looks = _looks(picture, colors)
     kinds = {series.label: series for panel in picture.panels for series in panel.series[::-1]}
     labels = list(dict.fromkeys(s.label for p in picture.panels for s in p.series if s.label))
-    for label, entry in zip(labels, layout.entries, strict=True):
+    for entry in layout.entries[len(labels) :]:
+        _edge_handle(figure, entry.left, entry.top + LINE / 2, colors)
+        _write(figure, entry.left + HANDLE, entry.top + LINE - 2.5, entry.label, colors["ink"])
+    for label, entry in zip(labels, layout.entries[: len(labels)], strict=True):
         _handle(figure, entry.left, entry.top + LINE / 2, kinds[label], looks[label])
         _write(figure, entry.left + HANDLE, entry.top + LINE - 2.5, entry.label, colors["ink"])
     for box in layout.boxes:
@@ -242,6 +245,16 @@ def _write(figure: Any, x: float, y: float, text: str, color: str, **how: Any) -
     """Write a line of text at a place in pixels from the upper left corner."""
     width, height = figure.get_size_inches() * 72
     figure.text(x / width, 1 - y / height, text, color=color, fontsize=SIZE, **how)
+
+
+def _edge_handle(figure: Any, x: float, y: float, colors: dict[str, str]) -> None:
+    """Draw the mark of what a log axis cannot show, of no series' colour, in the legend."""
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches() * 72
+    mark = Line2D([(x + (HANDLE - 8) / 2) / width], [1 - y / height], **EDGE_STYLE)
+    mark.set(color=colors["paper"], markeredgecolor=colors["muted"])
+    figure.add_artist(mark)
 
 
 def _handle(figure: Any, x: float, y: float, series: Series, look: Look) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.light import dataclass, np
 from bncli.pictures import Kind
-from bncli.renderers.drawing.pictures.marks import numbers
+from bncli.renderers.drawing.pictures.marks import EDGE_SAID, has_edge, numbers
 from bncli.renderers.drawing.pictures.names import LINE, fitted, text_width
 from bncli.renderers.drawing.pictures.scales import scale_of
 
@@ -150,9 +150,10 @@ def _height(row: Sequence[Panel], picture: Picture, medium: Medium) -> float:
 
 
 def _labels(picture: Picture) -> list[str]:
-    """The names in the legend, each once."""
+    """The names in the legend, each once; that of marks at the edge of a log axis comes last."""
     series = (each for panel in picture.panels for each in panel.series)
-    return list(dict.fromkeys(each.label for each in series if each.label))
+    labels = list(dict.fromkeys(each.label for each in series if each.label))
+    return [*labels, EDGE_SAID] if any(map(has_edge, picture.panels)) else labels
 
 
 def _entries(labels: list[str], medium: Medium, top: float) -> Iterator[Entry]:

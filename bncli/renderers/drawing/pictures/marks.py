@@ -11,7 +11,7 @@ from bncli.renderers.drawing.pictures.palette import SEVERITY_MARKERS
 from bncli.renderers.drawing.pictures.thinning import thin_line, thin_points, thin_spans
 
 if TYPE_CHECKING:
-    from bncli.pictures import Series
+    from bncli.pictures import Panel, Series
     from bncli.renderers.drawing.pictures.palette import Look
     from bncli.renderers.drawing.pictures.scales import Scale
     from bncli.renderers.drawing.pictures.thinning import Floats
@@ -27,6 +27,13 @@ FINDING, SMALL = 8.0, 5.0
 
 EDGE = "v"
 """The mark of what a log axis cannot show, at its lower edge."""
+
+EDGE_STYLE: dict[str, Any] = {
+    "linestyle": "none", "marker": EDGE, "markersize": 6, "markeredgewidth": 1.2,
+}  # fmt: skip
+
+EDGE_SAID = "0 or less, which a log axis cannot show"
+"""Its name in a legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,25 @@ def is_marked(series: Series) -> bool:
     return len(series.y) <= FEW or int(np.isfinite(numbers(series.y)).sum()) == 1
 
 
+def has_edge(panel: Panel) -> bool:
+    """Whether a panel has marks of what its log axis cannot show."""
+    if not panel.y.log:
+        return False
+    lowest = [_lowest(series) for series in panel.series if _has_edge(series)]
+    return any(bool((low <= 0).any()) for low in lowest)
+
+
+def _has_edge(series: Series) -> bool:
+    """Whether values of a series that a log axis cannot show are marked; bars begin there."""
+    return series.severity is None and series.kind not in (Kind.BARS, Kind.LEVEL)
+
+
+def _lowest(series: Series) -> Floats:
+    """The lower of the two values at each place of a series."""
+    y = numbers(series.y)
+    return np.fmin(y, numbers(series.upper)) if len(series.upper) else y
+
+
 def draw_series(on: Drawn, series: Series, look: Look) -> None:
     """Draw a series."""
     y = numbers(series.y)
@@ -84,8 +110,8 @@ def draw_series(on: Drawn, series: Series, look: Look) -> None:
         _draw_range(on, x, y, upper, look)
     else:
         _draw_bars(on, x, y, look)
-    if series.kind is not Kind.BARS:  # which begin at the edge anyway
-        _draw_edge(on, x, np.fmin(y, upper), look)
+    if _has_edge(series):
+        _draw_edge(on, x, _lowest(series), look)
 
 
 UNCLIPPED = {"clip_on": False, "solid_capstyle": "butt", "dash_capstyle": "butt"}
@@ -211,8 +237,8 @@ def _draw_edge(on: Drawn, x: Floats, y: Floats, look: Look) -> None:
     kept = thin_points(on.x.share(x), on.y.share(y), FEW * 4)
     if len(kept):
         on.axes.plot(
-            x[kept], y[kept], linestyle="none", marker=EDGE, markersize=6, color=on.paper,
-            markeredgecolor=look.color, markeredgewidth=1.2, zorder=5, clip_on=False,
+            x[kept], y[kept], color=on.paper, markeredgecolor=look.color,
+            zorder=5, clip_on=False, **EDGE_STYLE,
         )  # fmt: skip
 
 

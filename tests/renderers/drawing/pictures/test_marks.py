@@ -118,6 +118,29 @@ def test_what_a_log_axis_cannot_show_is_at_its_edge_with_another_mark(kind):
     assert plain is None
 
 
+@pytest.mark.parametrize(
+    ("series", "log", "told"),
+    [
+        (Series("a", Kind.POINTS, [0, 1], [0, 1]), True, True),
+        (Series("a", Kind.LINE, [0, 1], [-1, 1]), True, True),
+        (Series("a", Kind.RANGE, [0, 1], [0, 1], [1, 1]), True, True),
+        (Series("a", Kind.POINTS, [0, 1], [0, 1]), False, False),
+        (Series("a", Kind.POINTS, [0, 1], [2, 1]), True, False),
+        (Series("a", Kind.POINTS, [0, 1], [None, 1]), True, False),
+        (Series("a", Kind.BARS, [0, 1], [0, 1]), True, False),
+        (Series("a", Kind.POINTS, [0, 1], [0, 1], severity=Severity.INFO), True, False),
+    ],
+)
+def test_the_legend_says_what_the_mark_at_the_edge_is(series, log, told):
+    with own_style():
+        figure = figure_of([picture(series, y=Axis("y", log=log))], WIDE, LIGHT)
+    texts = [text.get_text() for text in figure.texts]
+    assert ("0 or less, which a log axis cannot show" in texts) is told
+    handles = [each for each in figure.artists if getattr(each, "get_marker", str)() == EDGE]
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_marker() == EDGE]
+    assert (len(handles), len(drawn)) == (told, told)
+
+
 def test_a_range_below_the_edge_of_a_log_axis_is_its_mark_alone():
     series = Series("a", Kind.RANGE, [0, 1], [0, 1], [0, 2])
     line, edge = axes_of(series, y=Axis("y", log=True)).get_lines()
