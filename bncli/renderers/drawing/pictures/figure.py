@@ -273,9 +273,9 @@ def _handle(figure: Any, x: float, y: float, series: Series, look: Look) -> None
                 (ends[0], level - thick / 2 / height),
                 ends[1] - ends[0],
                 thick / height,
-                facecolor=look.color,
-                edgecolor="none",
-                alpha=alpha,
+                facecolor=(look.color, alpha),
+                edgecolor=look.color if series.kind is Kind.BAND else "none",
+                linewidth=0.8,
             )
         )
         return

@@ -163,6 +163,8 @@ def _draw_band(on: Drawn, x: Floats, low: Floats, high: Floats, look: Look) -> N
         on.axes.fill(
             around, edge, color=look.color, alpha=0.2, linewidth=0, zorder=1, clip_on=False
         )
+        for side in (low[inside], high[inside]):  # the area alone is too pale for some eyes
+            on.axes.plot(x[inside], side, color=look.color, linewidth=0.8, zorder=1, **UNCLIPPED)
 
 
 def _draw_range(on: Drawn, x: Floats, low: Floats, high: Floats, look: Look) -> None:

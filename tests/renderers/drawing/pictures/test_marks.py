@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from bncli.pictures import Axis, Kind, Series
 from bncli.renderers.drawing.pictures.figure import figure_of, own_style
@@ -70,6 +71,22 @@ def test_a_band_is_an_area_with_gaps():
     assert [1, 3] in corners[0]
     assert [3, 4] in corners[1]
     assert all(patch.get_alpha() < 0.5 for patch in patches)
+
+
+def test_the_edges_of_a_band_are_lines_in_its_full_colour():
+    series = Series("a", Kind.BAND, [0, 1, 2, 3, 4], [1, 2, None, 4, 5], [2, 3, 4, 5, 6])
+    axes = axes_of(series)
+    lines = axes.get_lines()
+    assert [points(line) for line in lines] == [
+        [[0, 1], [1, 2]],
+        [[0, 2], [1, 3]],
+        [[3, 4], [4, 5]],
+        [[3, 5], [4, 6]],
+    ]
+    for line, patch in zip(lines, (axes.patches[0],) * 2 + (axes.patches[1],) * 2, strict=True):
+        assert to_rgba(line.get_color())[:3] == patch.get_facecolor()[:3]
+        assert line.get_alpha() is None
+        assert line.get_linewidth() > 0.5
 
 
 def test_ranges_are_bars_from_edge_to_edge():
