@@ -85,7 +85,7 @@ class Report(report.Report):
         )
         return document
 
-    def save(self, path: str | os.PathLike[str], *, verbose: bool = False) -> None:
+    def save(self, path: str | bytes | os.PathLike[Any], *, verbose: bool = False) -> None:
         """Write the report to a file, in the format of its suffix, as -o does.
 
         `verbose` writes every table and column where people read them. Raises UsageError for
@@ -95,7 +95,12 @@ class Report(report.Report):
         from bncli.cli.delivery import write
         from bncli.files.save import check_writable
 
-        target = os.fspath(path)
+        target = os.fsdecode(path)
+        if not target or "\0" in target:
+            raise UsageError(
+                f"save: {'the path has a null byte' if target else 'the path is empty'}; name a "
+                "file, such as report.html."
+            )
         form = format_of(target, "save")
         check_format(form, f"save {target}")
         check_writable(target)

@@ -171,8 +171,10 @@ def _choice(argument: Argument, kind: type[Enum], value: Any) -> Enum:
 def _text(argument: Argument, value: Any) -> str:
     """A value as it would be typed; an object by its name in this call. Raises UsageError."""
     if (path := path_of(value)) is not None:
+        if "\0" in path:
+            raise UsageError(f"{argument.flag.rstrip('.')}: {_shown(path)} has a null byte in it.")
         return path
-    if argument.metavar == "LISTS" and _are_numbers(value):
+    if argument.metavar == "LISTS":
         return _typed(argument, value)
     if argument.metavar in SHAPES:
         numbers = value.tolist() if hasattr(value, "tolist") else value
@@ -193,7 +195,14 @@ def _text(argument: Argument, value: Any) -> str:
 
 
 def _typed(argument: Argument, value: Any) -> str:
-    """Lists of numbers as they would be typed. Raises UsageError for lists of anything else."""
+    """Lists of numbers as they would be typed. Raises UsageError for anything else."""
+    if hasattr(value, "tolist"):
+        raise UsageError(
+            f"{argument.flag}: it takes lists of numbers; give an array or a tensor as the first "
+            "argument."
+        )
+    if not isinstance(value, (list, tuple)):
+        raise _refusal(argument, "lists of numbers", value)
     try:
         return json.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError):  # another object, or a list that holds itself
@@ -219,8 +228,14 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: object) -> str:
     """A value in a sentence."""
+    kind = type(value)
     plain = value is None or isinstance(value, (str, int, float))
-    text = repr(value) if plain else type(value).__name__
+    plain = plain or kind.__name__.endswith(("dtype", "DType", "device"))  # NumPy's and PyTorch's
+    text = repr(value) if plain else kind.__name__
+    if isinstance(value, Real) and not plain:
+        text = f"the number {value}"
+    if isinstance(value, type):
+        text = f"{value.__module__}.{value.__qualname__}".removeprefix("builtins.")
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -177,7 +177,7 @@ def _input_name(path: Any, tensors: Mapping[str, TensorRef], wanted: str) -> str
     names = list(tensors)
     if names == [""]:
         return ""
-    if not wanted and _is_tuple(names):
+    if names and not wanted and _is_tuple(names):
         return names[0]
     if not wanted and len(names) > 1:
         raise MissingTensorError(

@@ -99,6 +99,16 @@ def test_it_shows_itself(x, monkeypatch, run):
     assert str(made)
 
 
+def test_a_path_is_text_bytes_or_a_path(x, folder):
+    made = bncli.compute(x)
+    made.save(b"mine.json")
+    assert (folder / "mine.json").is_file()
+    for path, problem in (("", "the path is empty"), ("a\0.json", "the path has a null byte")):
+        with pytest.raises(UsageError) as refused:
+            made.save(path)
+        assert str(refused.value) == f"save: {problem}; name a file, such as report.html."
+
+
 def test_a_shell_of_ipython_and_a_notebook_show_it(x, save, monkeypatch):
     core = pytest.importorskip("IPython.core.formatters")
     made = bncli.compute(x)

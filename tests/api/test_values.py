@@ -99,6 +99,23 @@ def test_objects_get_names():
         ("compute", {"dtype": "f8"},
          "--dtype: it takes float16, bfloat16, float32 or float64, not 'f8'."),
         ("compute", {"fail_on": 3}, "--fail-on: it takes error, warning, info or never, not 3."),
+        ("compute", {"dtype": np.int32},
+         "--dtype: it takes float16, bfloat16, float32 or float64, not numpy.int32."),
+        ("compute", {"dtype": torch.int32},
+         "--dtype: it takes float16, bfloat16, float32 or float64, not torch.int32."),
+        ("compute", {"dtype": np.dtype("int32")},
+         "--dtype: it takes float16, bfloat16, float32 or float64, not dtype('int32')."),
+        ("compute", {"dtype": int},
+         "--dtype: it takes float16, bfloat16, float32 or float64, not int."),
+        ("compute", {"values": np.ones((3, 2))},
+         "--values: it takes lists of numbers; give an array or a tensor as the first argument."),
+        ("compute", {"values": torch.ones(3, 2)},
+         "--values: it takes lists of numbers; give an array or a tensor as the first argument."),
+        ("compute", {"values": {1.0}}, "--values: it takes lists of numbers, not set."),
+        ("compute", {"inputs": ("a\0.npy",)}, "INPUT: 'a\\x00.npy' has a null byte in it."),
+        ("compute", {"save_stats": "\0.npz"}, "--save-stats: '\\x00.npz' has a null byte in it."),
+        ("compute", {"inputs": (np.float32(3),)},
+         "INPUT: it takes a path or an object with values, not the number 3.0."),
         ("compute", {"save_stats": object()}, "--save-stats: it takes a path, not object."),
         ("compute", {"inputs": (None,)},
          "INPUT: it takes a path or an object with values, not None."),
@@ -120,12 +137,14 @@ def test_lists_that_hold_themselves_or_other_objects_are_said():
     alone.append(alone)
     ring: list = [1.0]
     ring.append(ring)
-    for value in (ring, [1.0, object()], [[1.0], {2.0}]):
+    for value in (alone, ring, [1.0, object()], [[1.0], {2.0}]):
         with objects_given(), pytest.raises(UsageError) as caught:
-            flags_of_call("compute", {"inputs": (value,)})
+            flags_of_call("compute", {"values": value})
         assert str(caught.value) == (
             "--values: a list in it holds itself, or something that is not a number."
         )
+    with pytest.raises(BncliError, match="a list in it holds itself"):
+        bncli.compute(ring)
     for value in (ring, alone):
         with pytest.raises(BncliError, match=r"^<list>: "):
             bncli.compute(np.zeros((4, 3)), weight=value)

@@ -191,6 +191,12 @@ def test_what_is_no_batch(save, folder):
     assert refusal("x.txt", error=FileError).startswith("x.txt: it is text that begins with")
 
 
+def test_a_file_without_tensors(save):
+    save("none.pt", {"epoch": 3})
+    with pytest.raises(MissingTensorError, match=r"^none.pt: there is no tensor in it\.$"):
+        batches("none.pt")
+
+
 def test_a_file_that_changes_between_the_passes(save):
     save("x.npy", X)
     source = TensorFiles(("x.npy",), BatchForm(), None)

@@ -75,7 +75,12 @@ def holds(value: object) -> bool:
     """Whether an object may hold tensors by names of its own."""
     if isinstance(value, Mapping | list | tuple) or is_module(value):
         return True
-    return not isinstance(value, NOT_FOLLOWED) and hasattr(value, "__dict__")
+    if isinstance(value, NOT_FOLLOWED):
+        return False
+    try:
+        return hasattr(value, "__dict__")
+    except Exception:  # noqa: BLE001  # the object's own code, which raises again in `open_tree`
+        return True
 
 
 def open_tree(root: object, path: Path) -> TensorFile:

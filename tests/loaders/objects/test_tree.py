@@ -278,6 +278,18 @@ def test_an_object_whose_own_code_raises_is_one_sentence():
     )
 
 
+class Closed:
+    @property
+    def __dict__(self):
+        raise OSError("the file is gone")
+
+
+@pytest.mark.parametrize("value", [Closed(), {"x": Closed()}])
+def test_an_object_whose_attributes_cannot_be_had_is_one_sentence(value):
+    with pytest.raises(BncliError, match=r": looking into it raises OSError: the file is gone\."):
+        run("inspect_checkpoint", value)
+
+
 def test_objects_that_hold_each_other_are_followed_once():
     ring = {"bn": nn.BatchNorm1d(2)}
     ring["self"] = ring
