@@ -38,7 +38,7 @@ def test_the_lines_that_the_page_adds_are_those_of_the_script():
 def loop():
     """The script as a module, with a single check, at its last step."""
     loop = script(TRAINING / "train.py")
-    loop.STEPS = loop.EVERY
+    loop.STEPS = loop.BEGIN
     return loop
 
 
@@ -78,6 +78,24 @@ def test_a_check_stops_at_what_was_broken(loop, broken, code, monkeypatch, capsy
     with pytest.raises(SystemExit, match=r"^1$"):
         loop.check(model, loop.batches(1))
     assert f"[{code}]" in capsys.readouterr().out
+
+
+def test_the_checks_begin_when_the_initial_values_have_faded(loop, monkeypatch, capsys):
+    """And not before, where a sound model would be stopped, with one cause for all layers."""
+    checked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "check", lambda model, _: checked.append(model))
+        loop.STEPS = loop.BEGIN + 2 * loop.EVERY
+        trained(loop, None)
+        assert len(checked) == 3
+        loop.STEPS = 10
+        early = trained(loop, None)
+    assert len(checked) == 3
+    with pytest.raises(SystemExit):
+        loop.check(early, loop.batches(1))
+    said = capsys.readouterr().out
+    assert said.count("[BN105]") == 1
+    assert "bn1 and 1 more: " in said
 
 
 def test_steps_of_an_optimiser_inside_of_the_block_are_named(loop):

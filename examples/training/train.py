@@ -20,7 +20,9 @@ from torch.nn import functional as F  # noqa: N812  # as PyTorch calls it
 import bncli
 
 STEPS = 300
-EVERY = 100
+BEGIN = 100
+"""The first step that is checked: before it, much of the initial 0 and 1 is left."""
+EVERY = 50
 """Steps between two checks."""
 
 
@@ -63,10 +65,14 @@ def check(model, data):
             model(x)
     model.load_state_dict(before)
     report = stats.diagnose()
-    found = [each for each in report.findings if each.severity in {"error", "warning"}]
-    for each in found:
-        print(f"{each.severity.label}[{each.code}] {each.subject}: {each.message}\n{each.hint}")
-    if found:
+    causes = {}
+    for each in report.findings:
+        if each.severity in {"error", "warning"}:
+            causes.setdefault((each.code, each.hint), []).append(each)
+    for (code, hint), (first, *others) in causes.items():
+        layers = f"{first.subject} and {len(others)} more" if others else first.subject
+        print(f"{first.severity.label}[{code}] {layers}: {first.message}\n{hint}")
+    if causes:
         sys.exit(1)
 
 
@@ -78,7 +84,7 @@ def train(model, training, validation):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % EVERY == 0:
+        if step >= BEGIN and step % EVERY == 0:
             print(f"step {step} of {STEPS}")
             check(model, validation)
 
