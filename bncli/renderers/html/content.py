@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from bncli.renderers.interface import RenderContext
     from bncli.report import Report
 
-FOLDED = re.compile(r"(?<![\w-])-v (list|show|explain)s\b")
+FOLDED = re.compile(r"(?<![\w-])-v (?=(?:list|show|explain)s\b)")
 """What notes say of a terminal; on a page, everything is there already."""
+
+FOLDS = "Everything else"
+"""The heading above the folds of a page, as its template has it."""
 
 LONG_NAMES = 400
 """Letters of a list of names that is folded away behind its first ones."""
@@ -144,7 +147,7 @@ def _lines(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _unfolded(text: str) -> str:
     """A note as it is true on a page."""
-    return FOLDED.sub(r"the folds below \1", text)
+    return FOLDED.sub(f"“{FOLDS}” below ", text)
 
 
 def _with_note(grid: Grid) -> Grid:

@@ -53,7 +53,7 @@ def test_the_answer_is_open_and_everything_else_in_folds():
     found = sections(root)
     (shown,) = every(found["Result"], "table")
     assert rows(shown) == [["n"], ["1"]]
-    assert "1 more (the folds below list it)" in said(found["Result"])
+    assert "1 more (“Everything else” below lists it)" in said(found["Result"])
     folds = [said(every(each, "summary")[0]) for each in every(found["Everything else"], "details")]
     assert folds == ["Main 2 rows", "Noted 0 rows", "Facts 1"]
     assert not every(found["Result"], "details")
