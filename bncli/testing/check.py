@@ -23,6 +23,25 @@ def batchnorm_configurations() -> tuple[Configuration, ...]:
 
     Each prints as a short id, and its `about` says what it looks for:
 
+        train-2d to train-5d, eval-2d to eval-5d    both modes, inputs of 2 to 5 axes
+        channels-last-4d channels-last-5d channels-last-eval reversed-axes strided strided-2d
+        strided-eval                                how the input lies in memory
+        float64-few float64-train float64-eval float16-train float16-eval float16-all
+        bfloat16-train bfloat16-eval bfloat16-all   dtypes; the last of each has all in that dtype
+        two-values one-sample one-position one-channel many-channels odd-sizes long-sums
+        square-3d square-4d square-5d               sizes; square: as wide as there are channels
+        one-value one-value-1x1 one-value-eval empty empty-eval   too few values, or none
+        mean-1000 mean-minus-1000 mean-10000 mean-1000-float64    a mean of so many std
+        tiny-values denormal-variance overflow-float32 overflow-bfloat16 overflow-float16
+        nan nan-eval inf constant zeros             the ends of a dtype, and unusual channels
+        momentum-0 momentum-1 momentum-0.3 momentum-0.01 momentum-none
+        eps-0-eval eps-large eps-large-eval eps-1e-3
+        no-affine no-affine-eval no-statistics no-statistics-eval signed-weight
+        signed-weight-eval                          the layer's arguments
+        steps steps-cumulative train-then-eval eval-twice eval-then-train   several batches
+
+    In pytest, a test for each is a line:
+
         @pytest.mark.parametrize("configuration", batchnorm_configurations(), ids=str)
         def test_my_batchnorm(configuration):
             check_batchnorm(MyBatchNorm2d, configurations=[configuration])
@@ -34,7 +53,7 @@ def check_batchnorm(
     implementation: Callable[..., Any] | Backend,
     *,
     tolerance_factor: float = 1.0,
-    configurations: Iterable[Configuration] | None = None,
+    configurations: Iterable[Configuration] | Configuration | None = None,
     ndim: int | Sequence[int] | None = None,
 ) -> Summary:
     """Judge a BatchNorm that you wrote against exact arithmetic; its faults are named.
@@ -62,8 +81,8 @@ def check_batchnorm(
     from bncli.testing.naming import Explanation, explain
     from bncli.testing.subject import Subject
 
-    chosen = tuple(every_configuration() if configurations is None else configurations)
-    wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim or ())
+    chosen = _tuple_of(every_configuration() if configurations is None else configurations)
+    wanted = _tuple_of(() if ndim is None else ndim)
     _refuse_wrong_arguments(tolerance_factor, chosen, wanted)
     subject = Subject.of(implementation)
     done = subject.ran(chosen, wanted)
@@ -88,12 +107,17 @@ def check_batchnorm(
     return summary
 
 
+def _tuple_of(value: Any) -> tuple[Any, ...]:
+    """Several values as a tuple, or one as the only one."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+
+
 def _refuse_wrong_arguments(
-    tolerance_factor: float, chosen: Sequence[object], wanted: Sequence[int]
+    tolerance_factor: object, chosen: Sequence[object], wanted: Sequence[object]
 ) -> None:
     """Raises UsageError for arguments with which nothing can be judged."""
-    if not tolerance_factor > 0:
-        raise UsageError(f"tolerance_factor is {tolerance_factor}; it has to be above 0.")
+    if not isinstance(tolerance_factor, int | float) or not 0 < tolerance_factor < float("inf"):
+        raise UsageError(f"tolerance_factor is {tolerance_factor}; it has to be a number above 0.")
     if not chosen:
         raise UsageError("there is no configuration to judge in; leave configurations out for all.")
     for each in chosen:
@@ -103,7 +127,7 @@ def _refuse_wrong_arguments(
             )
     for number in wanted:
         if number not in SHAPES:
-            raise UsageError(f"ndim is {number}; the configurations have 2 to 5 axes.")
+            raise UsageError(f"ndim is {number!r}; the configurations have 2 to 5 axes.")
 
 
 def _without(steps: Sequence[Step]) -> tuple[str, ...]:
