@@ -6,8 +6,8 @@ import html
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,8 @@ class Report(report.Report):
 
         `verbose` writes every table and column where people read them. Raises UsageError for
         another suffix and for a file that the report was made of, FileError for one that cannot be
-        written, and MissingBackendError where a page lacks the extra `report`.
+        written, and MissingBackendError where a page lacks the extra `report`. Warns where a page
+        has no pictures, as what they are of was changed since.
         """
         from bncli.cli.delivery import write
         from bncli.files.save import check_writable
@@ -106,6 +107,11 @@ class Report(report.Report):
         check_writable(target)
         if self._read is not None and self._read.has_read(target):
             raise UsageError(f"save {target}: this would overwrite an input; name another file.")
+        problem = (
+            _problem_of(self.pictures) if form is Format.HTML and callable(self.pictures) else ""
+        )
+        if problem:
+            warnings.warn(f"save {target}: the page has no pictures. {problem}", stacklevel=2)
         context = RenderContext(self.exit_code(), verbose=verbose, fail_on=self.fail_on)
         write(target, rendered(form, self, context), new=self.saved is Saved.NEW)
 
@@ -156,9 +162,12 @@ class _Later:
         self._make: Callable[[], tuple[Shown, ...]] | None = make
         self._around = around
         self._made: tuple[Shown, ...] = ()
+        self._problem = ""
 
     def __call__(self) -> tuple[Shown, ...]:
-        """The pictures. Raises BncliError where they are of a file that cannot be read any more."""
+        """The pictures. Raises BncliError where what they are of is not as it was any more."""
+        if self._problem:
+            raise BncliError(self._problem)
         make, around = self._make, self._around
         if make is not None:
             how = {} if around is None else around.how
@@ -168,10 +177,18 @@ class _Later:
         return self._made
 
     def __getstate__(self) -> dict[str, Any]:
-        """The pictures, made; none where they cannot be."""
-        with suppress(BncliError):
-            self()
-        return {"_make": None, "_around": None, "_made": self._made}
+        """The pictures, made; where they cannot be, why not."""
+        problem = _problem_of(self)
+        return {"_make": None, "_around": None, "_made": self._made, "_problem": problem}
+
+
+def _problem_of(pictures: Callable[[], object]) -> str:
+    """Why pictures cannot be made, "" where they can."""
+    try:
+        pictures()
+    except BncliError as error:
+        return str(error)
+    return ""
 
 
 def _comparable(made: Report) -> list[Any]:

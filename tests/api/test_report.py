@@ -194,6 +194,20 @@ def test_pictures_are_made_after_the_call_of_what_it_was_given():
     assert calls == ["Big"]
 
 
+def test_a_page_of_what_was_changed_says_so_and_warns(x, folder):
+    pytest.importorskip("jinja2")
+    values = np.load(x)
+    made = bncli.compute(values)
+    bncli.compute(values).save("before.html")  # and warns of nothing
+    values *= 1000
+    for each in (made, pickle.loads(pickle.dumps(made))):
+        with pytest.warns(UserWarning, match=r"^save r.html: the page has no pictures. <ndarray>:"):
+            each.save("r.html")
+        page = (folder / "r.html").read_text("utf-8")
+        assert "no longer those that the statistics are of" in page
+        each.save("r.json")  # and warns of nothing
+
+
 def test_pictures_are_pickled_as_they_are():
     calls: list[str] = []
     made, _ = made_with_pictures(calls)
