@@ -89,6 +89,8 @@ def _several(argument: Argument, value: Any) -> Iterable[Any]:
     if argument.metavar in SHAPES and hasattr(value, "tolist"):
         value = value.tolist()
     if argument.takes_objects and argument.name == "data":
+        if _is_list(value) and not value:
+            raise UsageError(f"{argument.flag}: there is no batch in an empty {_shown(value)}.")
         paths = _is_list(value) and all(path_of(each) is not None for each in value)
         return value if paths else [value]
     return value if _is_list(value) else [value]
@@ -183,7 +185,10 @@ def _text(argument: Argument, value: Any) -> str:
     number = isinstance(value, Real)
     if argument.takes_objects:
         if value is None or number:
-            raise _refusal(argument, "a path or an object with values", value)
+            takes = "a path or an object with values"
+            if argument.name == "against":
+                takes = "the name of a backend, a class or a function"
+            raise _refusal(argument, takes, value)
         return name_of(value)
     if value is None:
         return "none"

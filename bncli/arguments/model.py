@@ -12,7 +12,7 @@ from bncli.arguments.completion import complete_data, complete_parts
 from bncli.arguments.options import DeviceName, option
 from bncli.dtypes import ComputeDtype
 from bncli.errors import MissingBackendError, UsageError
-from bncli.given import at_end, is_given
+from bncli.given import at_end, called_from_python, is_given
 from bncli.light import dataclass
 from bncli.loaders.names import quoted
 
@@ -176,7 +176,10 @@ def open_model_data(
     from bncli.live.random_streams import RandomStreams
 
     if not flags.data:
-        raise UsageError("--data is missing: name files of tensors, or a loader as file.py:name.")
+        what = "name files of tensors, or a loader as file.py:name"
+        if called_from_python():
+            what = "give batches, a DataLoader, a function that gives batches, or paths"
+        raise UsageError(f"--data is missing: {what}.")
     seed = flags.seed or 0
     with RandomStreams(seed).drawing():  # of modules that make their data as they are imported
         data = open_data(

@@ -9,6 +9,7 @@ from typing import Any
 from bncli.backends.torch.tensors import library
 from bncli.errors import ModelError
 from bncli.files.reading import current
+from bncli.given import called_from_python
 from bncli.light import np
 from bncli.live.batch import Batch
 from bncli.live.batch_forms import BatchForm, batch_digest
@@ -155,9 +156,10 @@ class LoadedBatches:
             verb = "gives" if self._made else "is"
             raise ModelError(f"{code}: it {verb} {kind_of(value)}, {_WANTED}.")
         if isinstance(value, Iterator) and not self._made:
+            instead = "give a list or" if called_from_python() else "name"
             raise ModelError(
-                f"{code}: it is {kind_of(value)}, which can be read once only; name the function "
-                "that makes it."
+                f"{code}: it is {kind_of(value)}, which can be read once only; {instead} the "
+                "function that makes it."
             )
 
     def _check_callable(self) -> None:

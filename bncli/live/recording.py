@@ -103,7 +103,10 @@ class Recording(Seen):
         torch = library()
         if not isinstance(model, torch.nn.Module):
             kind = type(model).__name__
-            raise UsageError(f"bncli.capture takes a model (torch.nn.Module), not {kind}.")
+            raise UsageError(
+                f"bncli.capture takes a model (torch.nn.Module), not {kind}. With data=... it "
+                "takes a path, a class or a function, too."
+            )
         if isinstance(model, torch.jit.ScriptModule):
             raise ModelError(f"bncli.capture: {NO_HOOKS}.")
         if type(model).__name__ == "OptimizedModule":  # torch.compile's, whose names are longer

@@ -208,3 +208,22 @@ def test_without_pytorch_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingBackendError, match="PyTorch is not installed here"):
         bncli.capture(object())
+
+
+def test_what_is_said_in_python_names_what_is_written_there(spoilt):
+    stats = bncli.capture(spoilt, data=images(batches=2))
+    assert (
+        stats.report.verdict == f"{len(stats.capture.norms)} layers captured; save(FILE) keeps them"
+    )
+    with pytest.raises(bncli.BncliError) as missing:
+        bncli.diagnose(spoilt)
+    assert str(missing.value) == (
+        "--data is missing: give batches, a DataLoader, a function that gives batches, or paths."
+    )
+    with pytest.raises(bncli.BncliError) as once:
+        bncli.diagnose(spoilt, data=iter(images()))
+    assert str(once.value).endswith(
+        "which can be read once only; give a list or the function that makes it."
+    )
+    with pytest.raises(UsageError, match=r"not str. With data=... it takes a path, a class or a f"):
+        bncli.capture("net.pt")

@@ -13,6 +13,7 @@ from bncli.arguments.model import ModelFlags
 from bncli.arguments.options import argument
 from bncli.arguments.shard import ScaleFlags
 from bncli.errors import UsageError
+from bncli.given import called_from_python
 from bncli.report import Report
 from bncli.sections.answer import counted, listed, size_of
 
@@ -207,7 +208,8 @@ def _report(seen: Capture, model: str, saved: str | None, shard: Mapping[str, Va
     read = tuple(filter(None, [path]))
     names = [label(layer.name) for layer in seen.layers]
     remarks = [gap_line(seen), *left_out_lines(seen)]
-    verdict = f"{counted(len(seen.norms), 'layer')} captured; --save-stats FILE.npz keeps them"
+    keeps = "save(FILE)" if called_from_python() else "--save-stats FILE.npz"
+    verdict = f"{counted(len(seen.norms), 'layer')} captured; {keeps} keeps them"
     if saved is not None:
         size = size_of(Path(saved).stat().st_size)
         use = f"bncli diagnose {saved} judges it"
