@@ -129,9 +129,10 @@ def named_batch_norm(name: str) -> bool:
 def check_initial(file: Checkpoint) -> list[Finding]:
     """BN101 to BN104: layers whose statistics are exactly 0 and 1."""
     own = file.own()
-    real = [
+    made = [
         layer for layer in own if layer.has_statistics and not layer.initial and not layer.untrained
     ]
+    real = [layer for layer in made if not layer.initial_elsewhere]
     findings = []
     by_name = {layer.name: layer for layer in file.layers}
     for name in file.followers:
@@ -143,14 +144,16 @@ def check_initial(file: Checkpoint) -> list[Finding]:
             siblings = file.distinct(
                 [other for other in real if layer.has_counter or not other.has_counter]
             )
-            findings.append(_initial(layer, len(siblings)))
+            spoilt = len(real) < len(made)
+            findings.append(_initial(layer, len(siblings), spoilt=spoilt))
     return findings
 
 
-def _initial(layer: Summary, siblings: int) -> Finding:
+def _initial(layer: Summary, siblings: int, *, spoilt: bool) -> Finding:
     """BN101 to BN104: a layer whose statistics are 0 and 1, and that is not an averaged copy's.
 
-    `siblings` is how many comparable layers of the file have statistics of their own.
+    `siblings` is how many comparable layers of the file have statistics of their own; a `spoilt`
+    one has nothing but NaN or Inf beside the initial values, which is no sign of training.
     """
     # A weight of its own above a bias of exactly 0 comes from initialisation, not from training.
     trained = layer.affine == "trained"
@@ -163,7 +166,8 @@ def _initial(layer: Summary, siblings: int) -> Finding:
     if trained and siblings and not folds:
         rule = NEVER_ESTIMATED
         said = f"{exactly}, though weight or bias is trained"
-        detail = f"{_count(siblings)} of the file {_have(siblings)} real statistics. "
+        detail = f"{_count(siblings)} of the file {_have(siblings)} statistics other than 0 and "
+        detail += f"{layer.initial_var:g}. "
         detail += f"{count}, so {why}." if counted else f"{why[0].upper()}{why[1:]}."
     elif counted:
         rule = UNCHANGED
@@ -171,7 +175,8 @@ def _initial(layer: Summary, siblings: int) -> Finding:
     elif trained and not folds:
         rule = NEVER_ESTIMATED_ANYWHERE
         said = f"{exactly}, though weight or bias is trained"
-        detail = "No layer of the file has other statistics: the network was run only in "
+        detail = "Apart from NaN and Inf, no" if spoilt else "No"
+        detail += " layer of the file has other statistics: the network was run only in "
         detail += "evaluation mode, or its statistics were reset."
     else:
         rule = FRESH

@@ -31,7 +31,8 @@ class Summary:
     Digests are equal where all bits of the tensors are, and None where there are no tensors.
     `varied` says that running_var is not the same in every channel, `mean_zero` that running_mean
     is exactly 0 in each, `finite` that neither has NaN or Inf. `least_var` and `greatest_var` are
-    among the finite ones. `untrained` says that training cannot have left these
+    among the finite ones. `initial_elsewhere` says that some of the statistics are NaN or Inf, and
+    that all others are the initial ones. `untrained` says that training cannot have left these
     statistics (BN208 to BN210). `dead` is the number of channels that carry nothing.
     """
 
@@ -57,6 +58,7 @@ class Summary:
     affine_digest: int | None
     untrained: bool = False
     dead: int = 0
+    initial_elsewhere: bool = False
     initial_var: float = 1.0
     module: BatchNormModule | None = None
 
@@ -114,10 +116,23 @@ def summary(layer: Layer, numbers: Measured | None = None) -> Summary:
         statistics_digest=_digest(state.running_mean, state.running_var),
         affine_digest=_digest(state.weight, state.bias),
         untrained=untrained_statistics(layer),
+        initial_elsewhere=layer.coherent and _initial_elsewhere(mean, var, layer.initial_var),
         dead=int(carries_nothing(layer).sum()) if layer.coherent else 0,
         initial_var=layer.initial_var,
         module=module,
     )
+
+
+def _initial_elsewhere(mean: FloatArray | None, var: FloatArray | None, initial: float) -> bool:
+    """Whether statistics that are not all finite are the initial ones wherever they are."""
+    if mean is None or var is None:
+        return False
+    finite = np.isfinite(mean), np.isfinite(var)
+    if finite[0].all() and finite[1].all():
+        return False
+    values = mean[finite[0]], var[finite[1]]
+    known = bool(values[0].size and values[1].size)
+    return known and not values[0].any() and bool((values[1] == initial).all())
 
 
 def _of_ordinary(layer: Layer, of: Measured) -> Summary:
@@ -163,6 +178,7 @@ def _of_ordinary(layer: Layer, of: Measured) -> Summary:
         affine_digest=_digest(state.weight, state.bias),
         untrained=False,
         dead=0,
+        initial_elsewhere=False,
         initial_var=initial,
         module=module,
     )

@@ -136,7 +136,7 @@ def panel(
     if not any(value is not None for each in series if each.x for value in (*each.y, *each.upper)):
         return None
     log = log and any(value > 0 for value in numbers)
-    marked = marks(found or {}, _above(numbers, log=log), coded=coded)
+    marked = marks(found or {}, above(numbers, log=log), coded=coded)
     return Panel(title, x, Axis(measure, log=log), (*series, *marked))
 
 
@@ -176,8 +176,8 @@ def marks(
     return tuple(series)
 
 
-def _above(numbers: Sequence[float], *, log: bool) -> float:
-    """A place above all numbers of an axis."""
+def above(numbers: Sequence[float], *, log: bool) -> float:
+    """A place above all numbers of an axis; on a `log` one, some number is positive."""
     if log:
         numbers = [value for value in numbers if value > 0]
         low, high = math.log10(min(numbers)), math.log10(max(numbers))

@@ -81,12 +81,33 @@ def test_which_rule_speaks_of_initial_statistics(made, others, code, cause):
     assert found.certainty == (Certainty.LIKELY if code == "BN102" else Certainty.CERTAIN)
 
 
+@pytest.mark.parametrize("leaf", ["running_mean", "running_var"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_nan_beside_initial_values_is_no_statistic_from_training(leaf, value):
+    values = {"running_mean": np.zeros(4, np.float32), "running_var": np.ones(4, np.float32)}
+    values[leaf][1] = value
+    spoilt = layer("other", counter=0, **values)
+    (found,) = judged(initial(counter=0), spoilt)
+    assert found.code == "BN102"
+    assert found.detail.startswith("Apart from NaN and Inf, no layer of the file has other stat")
+    (found,) = judged(initial(counter=0), spoilt, layer("third"))
+    assert found.code == "BN101"
+    assert found.detail.startswith("1 other layer of the file has statistics other than 0 and 1. ")
+
+
+def test_a_layer_of_nan_alone_may_come_from_training():
+    nothing = np.full(4, np.nan, np.float32)
+    spoilt = layer("other", running_mean=nothing, running_var=nothing)
+    (found,) = judged(initial(counter=0), spoilt)
+    assert found.code == "BN101"
+
+
 @pytest.mark.parametrize(("number", "said"), [(1, "1 other layer of the file has"),
                                               (2, "2 other layers of the file have")])  # fmt: skip
 def test_the_others_are_counted_in_words(number, said):
     others = [layer(f"other{index}") for index in range(number)]
     (found,) = judged(initial(), *others)
-    assert found.detail.startswith(f"{said} real statistics. ")
+    assert found.detail.startswith(f"{said} statistics other than 0 and 1. ")
     bare = Bare("bn", ("weight", "bias", "num_batches_tracked"))
     (missing,) = judged(*others, check=check_missing, bare=[bare])
     assert missing.detail == f"{said} both."

@@ -12,6 +12,7 @@ from bncli.rulebook.interface import examples
 from bncli.rulebook.layers import plain_count
 from bncli.sections.answer import counted
 from bncli.sections.depth import (
+    above,
     codes_said,
     drawn,
     drawn_said,
@@ -27,6 +28,7 @@ from bncli.sections.depth import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from bncli.pictures import Numbers
     from bncli.report import Finding, Value
 
     Row = dict[str, Value]
@@ -122,24 +124,30 @@ def _sizes(rows: Sequence[Row]) -> tuple[list[float | None], list[float | None]]
 
 def _odd(rows: Sequence[Row]) -> list[str]:
     """What of the layers cannot be drawn, or not where it is."""
-
-    def which(some: Sequence[Row]) -> str:
-        return f"{counted(len(some), 'layer')} ({examples([str(row['name']) for row in some])})"
-
     said = []
     if none := [row for row in rows if row["var_min"] is None]:
-        said.append(f"{which(none)} {_have(none)} no finite running_var to be drawn.")
-    spoilt = [row for row in rows if row["nonfinite"]]
-    if spoilt:
-        hold = "holds" if len(spoilt) == 1 else "hold"
-        said.append(f"{which(spoilt)} {hold} NaN or infinite values, which are not drawn.")
+        said.append(f"{_which(none)} {_have(none)} no finite running_var to be drawn.")
+    if spoilt := _spoilt(rows):
+        said.append(spoilt)
     low = [row for row in rows if isinstance(row["var_min"], float) and row["var_min"] <= 0]
     if low:
-        said.append(f"{which(low)} {_have(low)} a running_var of 0 or below, at the lower edge.")
+        said.append(f"{_which(low)} {_have(low)} a running_var of 0 or below, at the lower edge.")
     zero = [row for row in rows if row["abs_scale_min"] == 0]
     if zero:
-        said.append(f"{which(zero)} {_have(zero)} a scale of 0, at the lower edge.")
+        said.append(f"{_which(zero)} {_have(zero)} a scale of 0, at the lower edge.")
     return said
+
+
+def _which(some: Sequence[Row]) -> str:
+    """How many layers, and the names of the first."""
+    return f"{counted(len(some), 'layer')} ({examples([str(row['name']) for row in some])})"
+
+
+def _spoilt(rows: Sequence[Row]) -> str:
+    """Which layers have values that cannot be drawn; "" for none."""
+    spoilt = [row for row in rows if row["nonfinite"]]
+    hold = "holds" if len(spoilt) == 1 else "hold"
+    return f"{_which(spoilt)} {hold} NaN or infinite values, which are not drawn." if spoilt else ""
 
 
 def _have(some: Sequence[object]) -> str:
@@ -217,9 +225,22 @@ def _file_panel(
         f"{name}:",
         drawn_said(len(shown), len(rows)),
         f"{ends[:1].lower()}{ends[1:]}" or "no layer has a finite running_var.",
+        _spoilt(shown),
         f"Findings: {told}." if told else "",
     )
-    each = panel(
-        name, layer_axis(names), "running_var", [ranges("", lows, highs)], marked, coded=False
-    )
+    series = [ranges("", lows, highs), *_spoilt_marks(shown, lows, highs)]
+    each = panel(name, layer_axis(names), "running_var", series, marked, coded=False)
     return each, text
+
+
+def _spoilt_marks(rows: Sequence[Row], lows: Numbers, highs: Numbers) -> list[Series]:
+    """A mark of its own, above the data, for each layer with values that cannot be drawn.
+
+    It tells such layers from those with other findings; none where nothing is drawn.
+    """
+    places = [at for at, row in enumerate(rows) if row["nonfinite"]]
+    drawn_ones = [value for value in (*lows, *highs) if value is not None]
+    if not places or not drawn_ones:
+        return []
+    height = above(drawn_ones, log=any(value > 0 for value in drawn_ones))
+    return [Series("NaN or infinite values", Kind.POINTS, places, [height] * len(places))]

@@ -254,3 +254,24 @@ def test_several_files_side_by_side(pictured, save):
     assert "5.pt: over 1 of 2 layers, running_var goes from" in shown["files"].text
     for finding in report["findings"]:
         assert f"{finding['code']} in n" in shown["files"].text
+
+
+def test_among_several_files_a_nan_has_a_mark_and_a_sentence_of_its_own(pictured, save):
+    fresh = {
+        f"n{at}_{leaf}": np.full(8, value, np.float32)
+        for at in range(3)
+        for leaf, value in (("running_mean", 0), ("running_var", 1))
+    }
+    spoilt = fresh["n1_running_var"].copy()
+    spoilt[5] = np.nan
+    save("a.pt", network(3, **{**fresh, "n1_running_var": spoilt}))
+    save("b.pt", network(3))
+    _, shown = pictured("inspect-checkpoint", "?.pt")
+    first, second = shown["files"].panels
+    assert first.title == "a.pt"
+    assert {"n0", "n1", "n2"} == set(marked(first))  # by their errors, which look alike
+    (nan,) = [each for each in first.series if each.label == "NaN or infinite values"]
+    assert [first.x.names[at] for at in nan.x] == ["n1"]
+    assert 1 < nan.y[0] < min(y for each in first.series if each.severity for y in each.y)
+    assert "a.pt: over 3 layers, running_var is 1. 1 layer (n1) holds NaN" in shown["files"].text
+    assert len(second.series) == 1
