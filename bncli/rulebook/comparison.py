@@ -35,11 +35,14 @@ DIFFERS = Rule(
     "biased one; a factor that differs from channel to channel comes from eps, weight or a "
     "permutation.",
     certainty="Certain. The derived tolerances allow for all rounding, so rounding is not the "
-    "cause of what exceeds them. --rtol and --atol replace them; where your tolerance is narrower "
-    "and the derived one is kept, the finding says that rounding explains the difference.",
+    "cause of what exceeds them. Likely where a cause is named and others fit as well: with the "
+    "statistics of a new layer, several mistakes give the same numbers. --rtol and --atol replace "
+    "the derived tolerances; where your tolerance is narrower and the derived one is kept, the "
+    "finding says that rounding explains the difference.",
     lookalike="Rounding, where your own tolerance does not allow for it. Digits that both sides "
     "lose on ill-conditioned input are BN002 or BN902.",
     seen=("microsoft/onnxruntime#26584", "pytorch/pytorch#60528", "ml-explore/mlx#3817"),
+    less_sure=(Certainty.LIKELY,),
 )
 
 LOST_DIGITS = Rule(
@@ -164,13 +167,14 @@ def comparison_findings(
     overflow: bool = False,
     counted: str = "channel",
     more: Mapping[str, str] | None = None,
-    causes: Mapping[str, tuple[str, str]] | None = None,
+    causes: Mapping[str, tuple[str, str, bool]] | None = None,
 ) -> list[Finding]:
     """A finding for each quantity that did not pass; `backend` is its name and version.
 
     `overflow` says that a variance overflows, which BN004 reports and which explains the rest.
     `counted` is what the index of a quantity of one axis counts; `more` holds sentences to add to
-    the detail, by quantity, and `causes` why a quantity differs, a clause, and what to change.
+    the detail, by quantity, and `causes` why a quantity differs, a clause, what to change, and
+    whether nothing else explains it; else the finding is likely.
     """
     findings = []
     for item in compared:
@@ -179,7 +183,7 @@ def comparison_findings(
         verb = "differs" if item.mismatched == 1 else "differ"
         by = f", by up to {item.used:.3g} times the tolerance" if math.isfinite(item.used) else ""
         by = by or with_odd(item, ("bncli", backend))
-        cause, fix = (causes or {}).get(item.quantity, ("", ""))
+        cause, fix, sure = (causes or {}).get(item.quantity, ("", "", True))
         worst = f"The worst, at {_place(item.index, counted)}, is {item.actual:.9g} against "
         worst += f"{item.expected:.9g}."
         findings.append(
@@ -199,6 +203,7 @@ def comparison_findings(
                 },
                 detail=" ".join(filter(None, (worst, (more or {}).get(item.quantity)))),
                 hint=fix or fix_of(item),
+                sure=None if sure else Certainty.LIKELY,
                 extent=() if math.isfinite(item.max_abs_diff) else _ANYWHERE,
             )
         )

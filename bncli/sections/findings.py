@@ -54,11 +54,12 @@ def backend_findings(
     findings: list[Finding],
     *,
     more: Mapping[str, str] | None = None,
-    causes: Mapping[str, tuple[str, str]] | None = None,
+    causes: Mapping[str, tuple[str, str, bool]] | None = None,
 ) -> list[Finding]:
     """What the comparison with the backend `name` shows, given the pass's own `findings`.
 
-    `more` holds sentences to add, by quantity, and `causes` why it differs and what to change.
+    `more` holds sentences to add, by quantity, and `causes` why it differs, what to change, and
+    whether nothing else explains it.
     """
     from bncli.rulebook.batch_rules import OVERFLOW
     from bncli.rulebook.comparison import comparison_findings, lost_digits_findings

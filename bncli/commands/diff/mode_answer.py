@@ -114,7 +114,9 @@ def _rest(rest: Sequence[Closeness]) -> str:
     said = counted(len(rest), "more quantity", "more quantities")
     if most == 0:
         return f"{said} {'does' if len(rest) == 1 else 'do'} not differ at all"
-    return f"{said} {'uses' if len(rest) == 1 else 'use'} at most {share(most)} (-v lists them)"
+    used = share(most)
+    at_most = "" if used.startswith("less") else "at most "
+    return f"{said} {'uses' if len(rest) == 1 else 'use'} {at_most}{used} (-v lists them)"
 
 
 def worst_findings_first(
@@ -168,8 +170,8 @@ def verdict(
         names = [f"{one.item.quantity}{f' ({one.mode})' * several}" for one in failed]
         within = f" at {tolerance_said(tolerance)}" if isinstance(tolerance, float) else ""
         said = f"{name} differs in {len(failed)} of {total} quantities{within}"
-        causes = list(dict.fromkeys(str(one.evidence["cause"]) for one in findings
-                                    if "cause" in one.evidence))  # fmt: skip
+        joined = (str(one.evidence["cause"]) for one in findings if "cause" in one.evidence)
+        causes = list(dict.fromkeys(clause for each in joined for clause in each.split("; ")))
         if causes:
             return closing(said, *causes[:MOST_CAUSES])
         said = f"{said}: {listed(names, 2)}"

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from bncli.report import Finding, Table, Value
     from bncli.verify.batch_norm_pass import Path
     from bncli.verify.closeness import GivenTolerance
+    from bncli.verify.departures.cause import Cause
 
 
 FOLLOWS = "Fix the output first: the gradients follow from it."
@@ -275,13 +276,15 @@ def _findings(
 
     name = full_name(library)
     found: dict[tuple[str, str, str], Finding] = {}
-    for result in results:
+    departed = [_departed(x, result, short_name(library)) for result in results]
+    _agree([causes for causes, _ in departed])
+    for result, (departures, made) in zip(results, departed, strict=True):
         done, layer = result.done, result.layer
         judged = replace(layer, fresh=layer.fresh and named)
         own = pass_findings(done.stats, judged, done.norm)
         wholes = [item.whole for item in result.compared.quantities]
         more = {item.whole.quantity: channels_sentence(item) for item in result.compared.quantities}
-        causes, made = _departed(x, result, short_name(library))
+        causes = _said(departures, result)
         more["output"] = " ".join(filter(None, (more["output"], made)))
         differing = backend_findings(
             wholes, name, done.norm, given.dtype, own, more=more, causes=causes
@@ -319,29 +322,44 @@ def _is_output(item: ChannelCloseness) -> bool:
     return item.whole.quantity == "output"
 
 
-def _departed(
-    x: NDArray[Any], result: ModeResult, backend: str
-) -> tuple[dict[str, tuple[str, str]], str]:
-    """Why quantities differ, each with its fix, and what the backend's output is, in a sentence.
+def _departed(x: NDArray[Any], result: ModeResult, backend: str) -> tuple[dict[str, Cause], str]:
+    """Why quantities differ, and what the backend's output is, in a sentence.
 
-    "" where the output passed, or nothing of it could be compared.
+    "" where the output passed, nothing of it could be compared, or several causes explain it.
     """
     from bncli.verify.departures import departures
     from bncli.verify.departures.output import identified
 
-    failed = {
-        item.whole.quantity
-        for item in result.compared.quantities
-        if not (item.whole.passed or item.whole.explained)
-    }
     found, sentence = None, ""
     if any(not item.whole.passed for item in result.compared.quantities if _is_output(item)):
         found = identified(result.done, x, result.compared.run, backend)
         clauses = "; ".join(filter(None, (found.said.claim, found.said.contrast)))
         sentence = f"{clauses}." if found.hypotheses else ""
     causes = departures(result.done, x, result.compared, found)
-    said = {name: (cause.words, cause.fix) for name, cause in causes.items()}
+    if "output" in causes and (causes["output"].others or not (found is None or found.explained)):
+        sentence = ""
+    return causes, sentence
+
+
+def _agree(departed: Sequence[dict[str, Cause]]) -> None:
+    """Begin the cause of the output in each mode with the one that explains all modes."""
+    from bncli.verify.departures.cause import agreed
+
+    having = [causes for causes in departed if "output" in causes]
+    outputs = agreed([causes["output"] for causes in having]) if having else []
+    for causes, cause in zip(having, outputs, strict=True):
+        before = causes["output"]
+        causes |= {name: cause for name, each in causes.items() if each == before}
+
+
+def _said(causes: dict[str, Cause], result: ModeResult) -> dict[str, tuple[str, str, bool]]:
+    """A clause for each cause, what to do, and whether it alone explains the quantity."""
+    said = {name: (one.said, one.advice, not one.others) for name, one in causes.items()}
     if "output" in causes:
-        sentence = sentence if found is None or found.explained else ""
-        said |= {name: ("", FOLLOWS) for name in failed if name.startswith("grad_")}
-    return said, sentence
+        failed = (
+            item.whole.quantity
+            for item in result.compared.quantities
+            if not (item.whole.passed or item.whole.explained)
+        )
+        said |= {name: ("", FOLLOWS, True) for name in failed if name.startswith("grad_")}
+    return said

@@ -85,10 +85,8 @@ def _block(report: Report, alike: Sequence[Finding], *, every: bool) -> Block:
     details = {finding.detail: None for finding in alike}
     fixes = _fixes(report, alike)
     left = 0 if every else len(fixes) - MOST_FIXES
-    if left > 0:
+    if left > 1:  # one more is no longer than a sentence about it
         more = f"{left} more fixes, each for its place: -v shows them."
-        if left == 1:
-            more = "One more fix is for another place: -v shows it."
         fixes = (*fixes[:MOST_FIXES], more)
     return Block(
         first.code,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BlockNormalizer, along
 from bncli.light import np
-from bncli.verify.departures.cause import Block, Cause, first_of_channels, first_that_fits
+from bncli.verify.departures.cause import Block, Cause, all_of_channels, all_that_fit, in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WHOLE = "weight * invstd * (g - mean(g) - x_hat * mean(g * x_hat))"
 
+DECIDER = "an input and a state with other statistics"
+"""What would tell apart causes that give the same gradient."""
+
 
 def gradient_causes(
     done: BatchNormPass,
@@ -34,23 +37,24 @@ def gradient_causes(
 ) -> dict[str, Cause]:
     """What explains each gradient of `wanted`, by quantity."""
     theirs = compared.run.quantities
-    found: dict[str, Cause | None] = {}
+    found: dict[str, list[Cause]] = {}
     if "grad_weight" in wanted:
-        found["grad_weight"] = first_of_channels(
+        found["grad_weight"] = all_of_channels(
             _of_weight(done, sums), theirs["grad_weight"].astype(np.float64), allowed["grad_weight"]
         )
     if "grad_bias" in wanted:
-        found["grad_bias"] = first_of_channels(
+        found["grad_bias"] = all_of_channels(
             _of_bias(done, sums), theirs["grad_bias"].astype(np.float64), allowed["grad_bias"]
         )
     if "grad_input" in wanted:
-        found["grad_input"] = first_that_fits(
+        found["grad_input"] = all_that_fit(
             _of_input(done, x, compared.grad_output, sums),
             theirs["grad_input"],
             allowed["grad_input"],
             done.channel_axis,
         )
-    return {name: cause for name, cause in found.items() if cause is not None}
+    causes = {name: in_doubt(fitting, DECIDER) for name, fitting in found.items()}
+    return {name: cause for name, cause in causes.items() if cause is not None}
 
 
 def _of_weight(done: BatchNormPass, sums: GradientSums) -> dict[Cause, FloatArray]:

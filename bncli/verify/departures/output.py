@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncli.batchnorm import BlockNormalizer
 from bncli.light import np
-from bncli.verify.departures.cause import Cause, first_that_fits
+from bncli.verify.departures.cause import Cause, all_that_fit, in_doubt
+from bncli.verify.identify.doubt import differ_in_eps
 from bncli.verify.identify.fixes import output_departure
 from bncli.verify.identify.hypotheses import EVAL, TRAINING, Known, eps_text
 from bncli.verify.identify.output import identify_output
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from bncli.batchnorm import Normalization
     from bncli.verify.batch_norm_pass import BatchNormPass
     from bncli.verify.closeness import Tolerance
+    from bncli.verify.identify.halves import EpsRange
+    from bncli.verify.identify.hypotheses import Hypothesis
     from bncli.verify.identify.output import Identification
 
 
@@ -43,43 +46,73 @@ def output_cause(
     allowed: Tolerance,
     found: Identification,
 ) -> Cause | None:
-    """What made the output, if it is known; `found` is what the search says, as `identified`."""
-    if np.array_equal(run.quantities["output"], x, equal_nan=True):
-        return Cause("the output is the input, as it was given", "Return what is normalised.")
-    if found.explained and not found.expected:
-        return _searched(found, known_of(done))
+    """What made the output, if it is known; `found` is what the search says, as `identified`.
+
+    All that fits is named: with a new layer's statistics, several mistakes are one number.
+    """
     output = run.quantities["output"]
+    causes: list[Cause] = []
+    if np.array_equal(output, x, equal_nan=True):
+        same = "the output is the input, as it was given"
+        causes.append(Cause(same, "Return what is normalised."))
+    if found.explained and not found.expected:
+        causes += _searched(found, known_of(done))
     candidates = []
     for cause, norm in _otherwise(done, run):
         normalizer = BlockNormalizer(norm, x.ndim, done.channel_axis)
         candidates.append(
             (cause, lambda block, by=normalizer: by.output(x[block], block))  # each its own
         )
-    return first_that_fits(candidates, output, allowed, done.channel_axis)
+    causes += all_that_fit(candidates, output, allowed, done.channel_axis)
+    # Two oddities at once are no rival to one that explains the same values alone.
+    alone = [cause for cause in causes if "; " not in cause.words]
+    return in_doubt(alone or causes[:1], _decider(done))
 
 
-def _searched(found: Identification, known: Known) -> Cause | None:
-    """What identify's search found, as it is said of an implementation."""
+def _decider(done: BatchNormPass) -> str:
+    """What would tell apart causes that give the same output."""
+    if not done.settings.normalizes_with_batch:
+        return "other running statistics, weight and bias (--state)"
+    if (done.norm.weight == 1).all() and (done.norm.bias == 0).all():
+        return "another weight and bias (--weight, --bias), or with an input of other variances"
+    return "an input of other variances"
+
+
+def _searched(found: Identification, known: Known) -> list[Cause]:
+    """What identify's search found, as it is said of an implementation, the likelier first."""
     made = [item.hypothesis for item in found.hypotheses if item.explains]
-    best = made[0]
-    plain = not best.variant and best.ddof != 1 and best.mode in (TRAINING, EVAL)
+    causes = []
+    for number, hypothesis in enumerate(made):
+        if any(differ_in_eps(hypothesis, other) for other in made[:number]):
+            continue  # an eps that these data cannot tell from the one before
+        without = replace(hypothesis, eps=0.0, fitted=False)
+        cause = _said_of(hypothesis, known, found.eps_range, without=without in made)
+        causes += [cause] if cause else []
+    return causes
+
+
+def _said_of(
+    made: Hypothesis, known: Known, eps_range: EpsRange | None, *, without: bool
+) -> Cause | None:
+    """A hypothesis as it is said of an implementation; `without` says that eps 0 fits too."""
+    plain = not made.variant and made.ddof != 1 and made.mode in (TRAINING, EVAL)
     expected = TRAINING if known.training else EVAL
-    if plain and best.mode == expected and found.eps_range is None:
-        if known.eps and any(replace(best, eps=0.0) == other for other in made):
+    if plain and made.mode == expected and eps_range is None:
+        if known.eps and without:
             return Cause("eps is not added", "Add eps to the variance, under the root.")
         return Cause(
-            f"eps is {eps_text(best.eps)}, not the {eps_text(known.eps)} that was given",
+            f"eps is {eps_text(made.eps)}, not the {eps_text(known.eps)} that was given",
             "Take eps from the argument.",
         )
-    if plain and best.mode != expected and best.eps == known.eps:
-        used = "running statistics" if best.mode == EVAL else "batch's statistics"
-        when = "training" if best.mode == EVAL else "evaluation"
+    if plain and made.mode != expected and made.eps == known.eps:
+        used = "running statistics" if made.mode == EVAL else "batch's statistics"
+        when = "training" if made.mode == EVAL else "evaluation"
         return Cause(
             f"the {used} normalise in {when}",
             "Normalise by the batch's statistics in training, and by the running ones in "
             "evaluation.",
         )
-    words, fix = output_departure(best, known, found.eps_range)
+    words, fix = output_departure(made, known, eps_range)
     return Cause(words, fix) if fix else None
 
 
@@ -114,6 +147,14 @@ def _otherwise(done: BatchNormPass, run: BackendRun) -> Iterator[tuple[Cause, No
                     "In training, normalise by the statistics of the batch.",
                 ),
                 with_stats(*(np.asarray(each, np.float64) for each in after)),
+            )
+        if not done.settings.normalizes_with_batch and count > 1:
+            yield (
+                Cause(
+                    "running_var is multiplied by n / (n - 1) in eval mode",
+                    "Use running_var as it is: it is unbiased already.",
+                ),
+                with_stats(mean, var * count / (count - 1)),
             )
         yield (
             Cause(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bncli.light import np
 from bncli.model import RunningStats
 from bncli.running_stats import update_factor
-from bncli.verify.departures.cause import Cause, first_of_channels
+from bncli.verify.departures.cause import Cause, all_of_channels, in_doubt
 from bncli.verify.identify.fixes import update_departure
 from bncli.verify.identify.running import Observed, identify_update
 
@@ -25,6 +25,9 @@ BIASED = Cause(
     "running_var is biased: it divides by n",
     "Multiply the batch's variance by n / (n - 1) before it enters running_var.",
 )
+DECIDER = "other running statistics before the batch"
+"""What would tell apart causes that give the same update."""
+
 IN_EVAL = Cause(
     "the running statistics are updated in eval mode", "Update them in training mode alone."
 )
@@ -46,18 +49,19 @@ def running_causes(
     found = identify_update(Observed(done.stats, before, kept, done.parameter_dtype))
     if found.ways and found.ways[0].explains:
         return _of_update(found.ways[0].update, factor, done)
-    causes = {
-        "running_mean": first_of_channels(
+    fitting = {
+        "running_mean": all_of_channels(
             dict(_odd(before.running_mean, done.stats.mean, factor, "running_mean", done)),
             mean,
             allowed["running_mean"],
         ),
-        "running_var": first_of_channels(
+        "running_var": all_of_channels(
             dict(_odd(before.running_var, done.stats.unbiased_var, factor, "running_var", done)),
             var,
             allowed["running_var"],
         ),
     }
+    causes = {name: in_doubt(each, DECIDER) for name, each in fitting.items()}
     return {name: cause for name, cause in causes.items() if cause is not None}
 
 

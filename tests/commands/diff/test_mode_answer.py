@@ -59,6 +59,8 @@ def test_the_quantities_that_come_near_are_shown_worst_first():
     )
     assert rows == [("mean", "60%"), ("output", "20%")]
     assert table.note == "2 more quantities use at most 10% (-v lists them)"
+    tiny = shown(result(closeness("mean", 0.6), closeness("var", 0.001)))[1]
+    assert tiny.note == "1 more quantity uses less than 1% (-v lists them)"
     assert [row["channel"] for row in table.rows] == [1, 1]
     assert "mode" not in [column.key for column in table.columns]
 

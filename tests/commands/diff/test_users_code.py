@@ -48,6 +48,13 @@ def outside(x, weight, bias, running_mean, running_var, training, momentum, eps)
     return (x - mean.reshape(shape)) / root.reshape(shape)
 
 
+def weighed(x, weight, bias, running_mean, running_var, training, momentum, eps):
+    mean, var, shape = x.mean((0, 2)), x.var((0, 2)), (1, -1, 1)
+    running_mean[:] = momentum * running_mean + (1 - momentum) * mean
+    running_var[:] = momentum * running_var + (1 - momentum) * var
+    return (x - mean.reshape(shape)) / np.sqrt(var + np.float32(eps)).reshape(shape)
+
+
 def leaves(x, *more):
     print("leaving")
     sys.exit(0)
@@ -114,6 +121,31 @@ def test_eps_outside_the_root_is_named_in_both_modes(run, nets):
     outside = "eps is outside the root"
     assert causes == {"output in training mode": outside, "output in eval mode": outside}
     assert result.report["facts"]["device"] is None
+
+
+def test_a_verdict_names_each_cause_once(run, nets):
+    result = run("diff", "x.npy", "--against", "nets.py:weighed", "--training", "-f", "json")
+    verdict = result.report["verdict"]
+    assert verdict.count("momentum weighs the old value: the batch enters with 0.9") == 1
+    assert verdict.count("running_var is biased: it divides by n") == 1
+
+
+def test_a_cause_that_others_fit_as_well_is_said_with_them(run, nets, save):
+    outside, by_var = "eps is outside the root", "the output is divided by the variance"
+    one = run("diff", "x.npy", "--against", "nets.py:outside", "--eval", "-f", "json")
+    (found,) = (item for item in one.report["findings"] if item["subject"] == "output")
+    assert (
+        f"eps is 2e-5, not the 1e-5 that was given, or {outside}, or {by_var}"
+        in (found["evidence"]["cause"])
+    )
+    assert found["certainty"] == "likely"
+    assert "compare with other running statistics" in found["hint"]
+    # Small variances tell, and the same code runs in both modes.
+    save("small.npy", random(16, 3, 5) * np.float32([[0.01], [0.1], [1]]))
+    both = run("diff", "small.npy", "--against", "nets.py:outside", "-f", "json")
+    causes = {item["subject"]: item["evidence"] for item in both.report["findings"]}
+    assert causes["output in eval mode"]["cause"] == outside
+    assert both.report["verdict"].endswith(f"; {outside}")
 
 
 @pytest.mark.parametrize(
