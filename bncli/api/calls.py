@@ -73,7 +73,7 @@ def made(name: str, given: Mapping[str, Any], function: Callable[..., Plain]) ->
         flags = flags_of_call(name, given)
         around.read.arguments = _typed(name, flags)
         gate = _gate(flags)
-        gate.open()
+        gate.begin()
         report = call(function, {**flags, "distributed": False})
         around.read.check_unchanged()
         report, _ = gate.counted(report)

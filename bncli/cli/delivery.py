@@ -44,7 +44,7 @@ class Delivery:
             check_format(format_of(path), f"--output {path}")
             check_writable(path)
             current().reports[os.path.realpath(path)] = path
-        self.gate.open()
+        self.gate.begin()
         if flags.quiet:
             from bncli.process import progress
 

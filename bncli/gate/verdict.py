@@ -91,7 +91,7 @@ class Gate:
         self.select = _patterns(self.select_texts, "--select")
         self.ignore = _patterns(self.ignore_texts, "--ignore")
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Read the baseline, and let nothing but --update-baseline rewrite it.
 
         Raises UsageError where none is named that could be updated, and FileError for one that

@@ -34,7 +34,8 @@ SENTENCES = {
     "compute x.npy --threads 0": "--threads: 0 is not from 1 to 1024.",
     "compute x.npy --dtype int8": "--dtype: it takes float16, bfloat16, float32 or float64, not"
     " 'int8'.",
-    "compute x.npy --against jax": "--against: it takes torch, not 'jax'.",
+    "compute x.npy --against jax": "--against jax: it is neither torch nor code of "
+    "yours; write that as package.module:name or file.py:name.",
     "compute x.npy --fail-on notes": "--fail-on: it takes error, warning, info or never, not"
     " 'notes'.",
     # a command

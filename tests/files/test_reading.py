@@ -244,6 +244,7 @@ ELSEWHERE = {
     "gate/entries.py",  # a baseline, which is written anew, and refused by its name
     "gate/lock.py",
     "commands/schema.py",  # bncli's own
+    "renderers/html/__init__.py",  # as there
     "files/remote/web.py",  # a download, which is written
     "live/rank_audit.py",  # what another rank sent
     "running_stats/batch_shares.py",  # as there

@@ -67,7 +67,7 @@ def test_few_codes_are_named():
 def counted(given, fail_on="error", select=None, ignore=None, baseline=None, *, update=False):
     with reading():
         gate = Gate(FailOn(fail_on), select, ignore, baseline, update)
-        gate.open()
+        gate.begin()
         return gate.counted(given)
 
 
