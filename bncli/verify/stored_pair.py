@@ -40,8 +40,24 @@ def check_pair(actual: TensorRef, expected: TensorRef) -> None:
         raise TensorError(
             f"{actual.label} has shape {list(actual.shape)} and {expected.label} "
             f"{list(expected.shape)}; only tensors of the same shape are compared, and nothing is "
-            "broadcast."
+            f"broadcast.{_moved(actual, expected)}"
         )
+
+
+def _moved(actual: TensorRef, expected: TensorRef) -> str:
+    """What to do where one shape is the other with its channels first or last; else ""."""
+    shape, other = actual.shape, expected.shape
+    for source, target in ((-1, 1), (1, -1)):
+        moved = list(other)
+        if len(other) < 3 or len(shape) != len(other):
+            return ""
+        moved.insert(target % len(other), moved.pop(source))
+        if tuple(moved) == tuple(shape):
+            return (
+                " The channels seem to be on axis 1 of one and on the last axis of the other: "
+                f"save np.moveaxis(EXPECTED, {source}, {target}) in the place of {expected.label}."
+            )
+    return ""
 
 
 def looser(actual: TensorRef, expected: TensorRef) -> str:

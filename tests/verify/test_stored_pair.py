@@ -106,3 +106,28 @@ def test_the_statistics_of_expected(stored, dtype):
     assert expected_stats(whole, 1).mean[0] == 2**24 + 1
     assert expected_stats(stored("v", np.zeros(4)), 0) is None
     assert expected_stats(stored("n", np.zeros((0, 4))), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "other", "axes"),
+    [
+        ((8, 6, 5, 5), (8, 5, 5, 6), (-1, 1)),
+        ((8, 5, 5, 6), (8, 6, 5, 5), (1, -1)),
+        ((8, 6, 7), (8, 7, 6), (-1, 1)),
+        ((2, 3, 4, 5, 6), (2, 4, 5, 6, 3), (-1, 1)),
+        ((8, 6), (6, 8), None),
+        ((8, 6, 5, 5), (8, 5, 6, 7), None),
+        ((8, 6, 5, 5), (8, 6, 5), None),
+        ((8, 6, 5, 5), (6, 8, 5, 5), None),
+    ],
+)
+def test_channels_on_another_axis_are_named_with_the_axes(stored, shape, other, axes):
+    actual, expected = np.zeros(shape, np.float32), np.zeros(other, np.float32)
+    with pytest.raises(TensorError) as told:
+        check_pair(stored("a", actual), stored("e", expected))
+    said = str(told.value)
+    if axes is None:
+        assert "moveaxis" not in said
+        return
+    assert f"np.moveaxis(EXPECTED, {axes[0]}, {axes[1]})" in said
+    assert np.moveaxis(expected, *axes).shape == shape
