@@ -37,6 +37,7 @@ class Taken:
     """The parameters of a function or a class.
 
     `names` are those that have one, in order; `wanted` those of them that have no default.
+    `only_by_name` are those that cannot be given by position.
     `any_position` and `any_name` say that it has *args and **kwargs; both are true where Python
     does not tell, as of functions written in C. `first` is the annotation of the first, `returned`
     that of what is returned, each None where there is none, or it cannot be found.
@@ -48,6 +49,7 @@ class Taken:
     any_name: bool
     first: Any
     returned: Any
+    only_by_name: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, value: Callable[..., Any]) -> Taken:
@@ -77,6 +79,7 @@ class Taken:
             inspect.Parameter.VAR_KEYWORD in kinds,
             _annotation(first, value),
             _annotation(signature.return_annotation, value),
+            tuple(one.name for one in named if one.kind is one.KEYWORD_ONLY),
         )
 
     def has(self, name: str) -> bool:
@@ -134,13 +137,13 @@ def function_arguments(
     By name where it has these names, as torch.nn.functional.batch_norm has in another order, and
     else by position. Raises ModelError where it takes others, or lacks one that this layer needs.
     """
-    behind = taken.names[1:]
+    behind = tuple(name for name in taken.names[1:] if name not in taken.only_by_name)
     in_place = all(
         ARGUMENTS.index(name) == at for at, name in enumerate(behind) if name in ARGUMENTS
     )
-    enough = taken.any_position or (
-        len(behind) >= len(ARGUMENTS) and not set(behind[len(ARGUMENTS) :]) & set(taken.wanted)
-    )
+    extra = {*behind[len(ARGUMENTS) :], *taken.only_by_name}
+    enough = (taken.any_position and not extra & set(ARGUMENTS)) or len(behind) >= len(ARGUMENTS)
+    enough = enough and not extra & set(taken.wanted)
     if enough and in_place:
         return tuple(values.values()), {}
     if not set(taken.wanted[1:]) <= set(ARGUMENTS) or not taken.names:

@@ -29,12 +29,21 @@ def test_by_position_whatever_the_names():
     assert given(lambda x, g, b, m, v, t, mo, e: 0) == BY_POSITION
     assert given(lambda *all_of_it: 0) == BY_POSITION
     assert given(lambda x, weight, bias, rm, rv, training, mo, e, more=3: 0) == BY_POSITION
-    assert given(np.add) == BY_POSITION  # of which Python tells nothing
+    assert given(max) == BY_POSITION  # of which Python tells nothing
 
 
 def test_by_name_where_the_order_is_another():
     assert given(torch.nn.functional.batch_norm) == ((), VALUES)
     assert given(lambda x, eps, momentum, **more: 0) == ((), VALUES)
+
+
+def test_by_name_where_there_is_no_position():
+    def by_name(x, *, weight, bias, running_mean, running_var, training, momentum=0.1, eps=1e-5):
+        return x
+
+    assert given(by_name) == ((), VALUES)
+    assert given(lambda x, weight, bias, *, eps=1e-5, **more: 0) == ((), VALUES)
+    assert given(lambda x, w, b, m, v, t, mo, e, *, debug=False: 0) == BY_POSITION
 
 
 def test_what_is_not_needed_may_be_missing():
