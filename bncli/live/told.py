@@ -18,6 +18,9 @@ from bncli.loaders.names import quoted
 LONGEST_MESSAGE = 300
 """Characters of an error's text that a sentence repeats."""
 
+FEW_LINES = 3
+"""Lines of an error's text that are repeated whole."""
+
 _FRAME = re.compile(r'^\s*File "(.+?)", line (\d+)', re.MULTILINE)
 """A place in a traceback that was passed on as text, as a worker of a DataLoader does."""
 
@@ -64,7 +67,7 @@ def told(error: BaseException, what: str) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """The error's kind and the last line of its text, on one line and printable."""
+    """The error's kind and its text, on one line and printable; of a long text the last line."""
     kind = type(error).__name__
     text = str(error.msg) if isinstance(error, SyntaxError) else _text(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -72,6 +75,8 @@ def last_line(error: BaseException) -> str:
         return quoted(kind)
     line = lines[0] if lines[0].startswith("CUDA error") else lines[-1]
     passed_on = len(lines) > 1 and re.match(r"[A-Za-z_][\w.]*(Error|Exception|Warning)\b", line)
+    if not passed_on and len(lines) <= FEW_LINES and line is lines[-1]:
+        line = " ".join(lines)
     return quoted(line if passed_on else f"{kind}: {line}", LONGEST_MESSAGE)
 
 
