@@ -106,7 +106,7 @@ def diff_run(specs: list[str], flags: EitherModeFlags, chosen: RunFlags) -> Repo
         facts=_facts(given, results, library, chosen, skipped),
         subject=_subject(given, layers, results, library, chosen, skipped),
         answer=_answer(results, tables, library, chosen),
-        remarks=_remarks(given, chosen),
+        remarks=_remarks(given, results, library, chosen),
         scope=scope_of(given.num_features, given.count),
         tables=tuple(tables.values()),
         pictures=partial(drawn, tables["differences"], tables["channels"]),
@@ -185,11 +185,23 @@ def _answer(
     return tuple(answer)
 
 
-def _remarks(given: Input, chosen: RunFlags) -> tuple[str, ...]:
-    """Why there is no error budget, where it was asked for."""
+def _remarks(
+    given: Input, results: list[ModeResult], library: Backend, chosen: RunFlags
+) -> tuple[str, ...]:
+    """What was not compared, and why: gradients that there are none of, and the error budget."""
+    without = [
+        result.mode for result in results if "grad_input" not in result.compared.run.quantities
+    ]
+    said = []
+    if without and isinstance(library, ChoosesPath):  # on PyTorch's tensors, which have gradients
+        modes = f" in {' and '.join(without)}" if len(results) > 1 else ""
+        said.append(
+            f"gradients were not compared{modes}: {short_name(library)}'s output has none, though "
+            "its input asks for them (torch.no_grad or detach in it?)"
+        )
     if chosen.budget and given.dtype != "float32":
-        return (f"no error budget: it is computed in float32 only, and this is {given.dtype}",)
-    return ()
+        said.append(f"no error budget: it is computed in float32 only, and this is {given.dtype}")
+    return tuple(said)
 
 
 def _subject(

@@ -37,6 +37,12 @@ class Biased(nn.BatchNorm1d):
         return super().forward(x)
 
 
+class NoGrad(nn.BatchNorm1d):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+
 def outside(x, weight, bias, running_mean, running_var, training, momentum, eps):
     shape, n = (1, -1, 1), x.size // x.shape[1]
     mean, var = running_mean, running_var
@@ -121,6 +127,18 @@ def test_eps_outside_the_root_is_named_in_both_modes(run, nets):
     outside = "eps is outside the root"
     assert causes == {"output in training mode": outside, "output in eval mode": outside}
     assert result.report["facts"]["device"] is None
+
+
+def test_gradients_that_are_missing_are_said(run, nets):
+    result = run("diff", "x.npy", "--against", "nets.py:NoGrad")
+    assert result.code == 0
+    assert "gradients were not compared in training and eval: NoGrad's output" in " ".join(
+        result.stdout.split()
+    )
+    for name in ("Good", "outside"):  # it has gradients; NumPy has none
+        assert (
+            "gradients were not" not in run("diff", "x.npy", "--against", f"{nets}:{name}").stdout
+        )
 
 
 def test_a_verdict_names_each_cause_once(run, nets):
