@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bncli.commands.compare_checkpoints.answer import called
+from bncli.given import is_given
 from bncli.model.changes import STORED, Momentum
 from bncli.rulebook.change_settings import (
     SAME,
@@ -124,7 +125,8 @@ def _equal(compared: Comparison) -> Iterator[str]:
                 assumed.add(f"{path}: assumed")
     if parts:
         note = f" ({', '.join(sorted(assumed))})" if assumed else ""
-        yield f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} in both files{note}"
+        where = "both" if is_given(compared.path) or is_given(compared.other_path) else "both files"
+        yield f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} in {where}{note}"
 
 
 def _said_of_both(pair: tuple[Eps | Momentum, Eps | Momentum]) -> str:

@@ -205,7 +205,8 @@ def test_checkpoints_are_compared_whether_they_are_files_or_objects(tmp_path, mo
     paths = ["before.pt", "after.pt"]
     torch.save(before, paths[0])
     torch.save(after.state_dict(), paths[1])
-    expected = said("compare_checkpoints", *paths)
+    expected = alike(said("compare_checkpoints", *paths), {"are in both files": "are in both"})
+    assert "in both" in str(expected["remarks"])
     objects = said("compare_checkpoints", before, after.state_dict())
     assert alike(objects, {"<Sequential>": paths[0], "<OrderedDict>": paths[1]}) == expected
     mixed = said("compare_checkpoints", paths[0], after.state_dict())
