@@ -131,6 +131,8 @@ def _still_initial(
             without = max(0.0, (least - weight) / (1 - weight))
             detail = f"Without that share, the least running_var would be {without:.4g} instead of "
             detail += f"{least:.4g}."
+        if layer.momentum_assumed and layer.momentum is not None:
+            hint = f"Pass --momentum if it was not {layer.momentum:g}. {INITIAL_VALUE_REMAINS.hint}"
     return INITIAL_VALUE_REMAINS.finding(
         label(layer.name),
         said,

@@ -277,3 +277,14 @@ def test_what_begins_at_0_is_never_estimated_rather_than_never_written(run, save
     haiku = judged(run, save, monkeypatch, told_module("haiku"), **zero)
     assert "BN208" not in haiku
     assert "exactly 0 and 0 in every channel" in haiku["BN103"]["message"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--momentum=0.1",)])
+def test_an_assumed_momentum_can_be_given(run, folder, flags):
+    """The first advice is the flag, as with another momentum there may be nothing to repair."""
+    hints = {
+        each["hint"] for each in found(run, stepped(0.1, 5, 1.5).state_dict(), *flags, code="BN105")
+    }
+    (hint,) = hints
+    assert hint.startswith("Pass --momentum if it was not 0.1. Run more") == (not flags)
+    assert ("--momentum" in hint) == (not flags)

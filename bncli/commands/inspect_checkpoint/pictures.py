@@ -37,6 +37,8 @@ MOST_FILES = 6
 """Files that are shown side by side."""
 MOST_GROUPS = 6
 """Values of counters that are told apart by colours."""
+BAR = "A bar goes from a layer's least channel to its greatest."
+SKETCH = "In the table, |scale| counts the channels by half decades, from below 0.03 to above 30."
 WIDE = 100
 """The ratio of two counters from which a log axis shows both."""
 
@@ -101,11 +103,13 @@ def _one(
     panels = tuple(filter(None, [var, scale]))
     text = sentences(
         drawn_said(len(shown), len(rows)),
+        BAR,
         spanned("running_var", lows, highs, names),
         spanned("the scale |weight| / sqrt(running_var + eps)", *sizes, names),
         *_odd(shown),
         findings_said(told),
         "" if troubled else "There are no findings.",
+        SKETCH if any(row["scale_sketch"] is not None for row in shown) else "",
     )
     picture = Picture("statistics", "Range of each layer's channels over depth", panels, text)
     return (*((picture,) if panels else ()), *_counters(shown, names))
@@ -204,6 +208,7 @@ def _several(
     some = f"{len(ordered)} of {len(files)} files, those with the worst findings first"
     text = sentences(
         f"Shown are {some}." if len(files) > len(ordered) else "",
+        BAR,
         f"{counted(quiet, 'file')} {_have([''] * quiet)} no layer with findings." if quiet else "",
         *said,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncli.commands.inspect_checkpoint.layer_rows import BINS, LEAST_DECADE
 from bncli.pictures import Kind
 from bncli.report import Severity
 from tests.conftest import REPOSITORY
@@ -76,6 +77,13 @@ def test_the_ranges_are_those_of_the_table_and_of_the_file(pictured, save):
     assert var.y.log
     assert scale.y.log
     assert set(shown) == {"statistics"}  # as all layers have the same counter
+    text = shown["statistics"].text
+    assert text.startswith("A bar goes from a layer's least channel to its greatest. ")
+    assert text.endswith(
+        " In the table, |scale| counts the channels by half decades, from below 0.03 to above 30."
+    )
+    ends = [10 ** (LEAST_DECADE + bins / 2) for bins in (0, BINS - 2)]
+    assert ends == pytest.approx([0.03, 30], rel=0.06)  # what `sketch` counts by
 
 
 def test_every_finding_with_a_layer_is_marked_once(pictured, save):
@@ -114,7 +122,7 @@ def test_findings_that_are_ignored_are_not_marked(pictured):
     assert not marked(shown["statistics"].panels[0])
     text = shown["statistics"].text
     assert "BN201" not in text
-    assert text.endswith(" There are no findings.")  # that count
+    assert " There are no findings." in text  # that count
     assert "1 layer (layer3.0.bn1) holds NaN or infinite values" in text
 
 
