@@ -41,7 +41,8 @@ class Cause:
     @property
     def is_wide(self) -> bool:
         """Whether it allows for so much that it counts only where it explains all that is left."""
-        return "loss" in self.changes or "layout_breaks" in self.changes
+        open_buffers = self.changes.get("update.judged") is False
+        return open_buffers or "loss" in self.changes or "layout_breaks" in self.changes
 
 
 def every_cause() -> tuple[Cause, ...]:

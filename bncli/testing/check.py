@@ -103,7 +103,7 @@ def check_batchnorm(
         reasons = "; ".join(dict.fromkeys(summary.skipped.values()))
         if configurations is not None:
             raise SkipTest(reasons)
-        raise BatchNormMismatch(summary, Explanation((), ()), ())
+        raise BatchNormMismatch(summary, Explanation((), ()), (), subject.hint)
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import QUANTITIES
@@ -175,6 +176,8 @@ class Judge:
         if step.configuration.kind in ("one value", "empty") and refusal:
             return True
         if way.layout_breaks and step.configuration.layout != "contiguous":
+            return True
+        if "sample" in (way.train.groups, way.evaluate.groups) and prod(step.call.x.shape[2:]) <= 1:
             return True
         if way.other_dtype and isinstance(step.error, ModelError) and KEEPS in str(step.error):
             return True

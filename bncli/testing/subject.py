@@ -8,6 +8,8 @@ from typing import Any
 
 from bncli.backends.interface import Backend
 from bncli.backends.users import users_backend
+from bncli.backends.users.arrays import arrays_of
+from bncli.backends.users.function import FunctionBackend
 from bncli.errors import ModelError
 from bncli.light import dataclass
 from bncli.testing.configurations import SHAPES, SQUARES, Configuration, needs, probe_of
@@ -51,7 +53,24 @@ class Subject:
         if not isinstance(implementation, type) and isinstance(implementation, Backend):
             return cls(implementation, implementation.name, {"": implementation})
         backend = users_backend(implementation, raising)
-        return cls(implementation, str(getattr(backend, "called", backend.name)))
+        called = str(getattr(backend, "called", backend.name))
+        return cls(implementation, called.rpartition("<locals>.")[2])
+
+    @property
+    def hint(self) -> str:
+        """What to do where it runs with no input, "" for nothing; it begins with a line break."""
+        if "" in self._backends:
+            return ""
+        backend = users_backend(self.implementation, raising)
+        if not (
+            isinstance(backend, FunctionBackend)
+            and arrays_of(backend.code, backend.taken.first).assumed
+        ):
+            return ""
+        return (
+            "\nIt was given NumPy arrays; where it takes others, annotate its first parameter, "
+            "such as x: torch.Tensor."
+        )
 
     def steps(self, configuration: Configuration) -> tuple[Step, ...]:
         """The steps of one configuration."""

@@ -68,16 +68,24 @@ class BatchNormMismatch(AssertionError):  # noqa: N818  # what it says is no err
     are the failures beside. `summary` says how it was judged.
     """
 
-    def __init__(self, summary: Summary, found: Explanation, failures: Sequence[Failure]) -> None:
+    def __init__(
+        self,
+        summary: Summary,
+        found: Explanation,
+        failures: Sequence[Failure],
+        hint: str = "",
+    ) -> None:
         self.summary = summary
         self.causes = tuple(named.cause.words for named in found.named)
         self.failures = tuple(failures)
         self.unexplained = found.unexplained
-        super().__init__(_text(summary, found, failures))
+        super().__init__(_text(summary, found, failures) + hint)
 
 
 def _text(summary: Summary, found: Explanation, failures: Sequence[Failure]) -> str:
     """The message: the causes with what shows them, what remains, and what was not judged."""
+    if not summary.judged:
+        return "\n".join([f"{summary.name} ran in no configuration.", *summary.left_out])
     failed = len({failure.step.configuration.name for failure in failures})
     of = _counted(summary.judged, "configuration")
     lines = [f"{summary.name} is not BatchNorm in {failed} of {of}:"]

@@ -104,8 +104,23 @@ def test_what_raises_everywhere_fails():
     def broken(x, weight, bias, running_mean, running_var, training, momentum, eps):
         raise ValueError("no batch is good enough")
 
-    with pytest.raises(BatchNormMismatch, match="no batch is good enough"):
+    with pytest.raises(BatchNormMismatch, match="no batch is good enough") as caught:
         check_batchnorm(broken)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "broken ran in no configuration."
+    assert lines[-1].endswith("annotate its first parameter, such as x: torch.Tensor.")
+
+
+def test_a_relative_of_batchnorm_is_named():
+    with pytest.raises(BatchNormMismatch) as caught:
+        check_batchnorm(torch.nn.InstanceNorm2d)
+    assert set(caught.value.causes) == {
+        "each sample has statistics of its own, as in InstanceNorm",
+        "momentum None leaves the running statistics as they are",
+        "num_batches_tracked is not counted",
+        "running_var is the mean of the samples' own variances",
+    }
+    assert caught.value.unexplained == ()
 
 
 def test_what_the_code_raises_is_a_failure_where_it_is_no_refusal():
