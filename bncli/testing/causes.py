@@ -353,41 +353,22 @@ def _backward() -> Iterator[Cause]:
 
 
 def _special() -> Iterator[Cause]:
-    yield Cause(
-        "the input, weight or bias is overwritten",
-        "Leave the arguments but the buffers as they are.",
-        {"changes_input": True},
-    )
-    yield Cause(
-        "the output has another dtype than the input",
-        "Return the output in the input's dtype.",
-        {"other_dtype": True},
-    )
-    yield Cause(
-        "NaN spreads to other channels",
-        "Keep each channel's sums apart.",
-        {"spreads": True},
-    )
-    yield Cause(
-        "NaN and Inf are left out of the statistics",
-        "Let NaN and Inf through: they show a fault of the network.",
-        {"skips_nan": True},
-    )
-    yield Cause(
-        "an empty batch turns the running statistics into NaN",
-        "Leave running_mean and running_var as they are where there are no values.",
-        {"empty_spoils": True},
-    )
-    yield Cause(
-        "one value a channel gives neither ValueError nor the bias",
-        "Raise ValueError where training has one value per channel.",
-        {"one_value_is_nan": True},
-    )
-    yield Cause(
-        "an input that is not contiguous is read wrongly",
-        "Use the array's strides, or copy it into the usual layout first.",
-        {"layout_breaks": True},
-    )
+    for words, fix, name in (
+        ("the input, weight or bias is overwritten",
+         "Leave the arguments but the buffers as they are.", "changes_input"),
+        ("the output has another dtype than the input",
+         "Return the output in the input's dtype.", "other_dtype"),
+        ("NaN spreads to other channels", "Keep each channel's sums apart.", "spreads"),
+        ("NaN and Inf are left out of the statistics",
+         "Let NaN and Inf through: they show a fault of the network.", "skips_nan"),
+        ("an empty batch turns the running statistics into NaN",
+         "Leave the buffers as they are where there are no values.", "empty_spoils"),
+        ("one value a channel gives neither ValueError nor the bias",
+         "Raise ValueError where training has one value per channel.", "one_value_is_nan"),
+        ("an input that is not contiguous is read wrongly",
+         "Use the array's strides, or copy it into the usual layout first.", "layout_breaks"),
+    ):  # fmt: skip
+        yield Cause(words, fix, {name: True})
 
 
 def _losses() -> Iterator[Cause]:
