@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from bncli.backends.interface import QUANTITIES
@@ -28,6 +30,12 @@ AREAS = {
 
 MOST_ALIKE = 3
 """Causes that explain the same, and are named as alternatives."""
+
+PROBES = 3
+"""Failures that are asked first whether a formula explains them."""
+
+SECONDS = 2.0
+"""Of computing, after which no more pairs of causes are tried."""
 
 Key = tuple[str, int, str]
 """A configuration's name, a step and a quantity."""
@@ -56,7 +64,7 @@ class Explanation:
 def explain(judge: Judge, steps: Sequence[Step], failures: Sequence[Failure]) -> Explanation:
     """The causes of these failures among the steps of one implementation."""
     search = _Search(judge, tuple(steps), tuple(failures))
-    causes = every_cause()
+    causes = [cause for cause in every_cause() if _may_be(cause, steps)]
     whole = [cause for cause in causes if search.explains_all((cause,))]
     whole = [cause for cause in whole if not cause.is_wide] or whole
     if whole:
@@ -65,11 +73,35 @@ def explain(judge: Judge, steps: Sequence[Step], failures: Sequence[Failure]) ->
         return Explanation(named, () if named else tuple(failures), alike=len(whole))
     found = search.partly(causes)
     if found.unexplained:
-        pairs = [pair for pair in search.pairs(causes) if search.explains_all(pair)]
+        until = thread_time() + SECONDS
+        tried = takewhile(lambda _pair: thread_time() < until, search.pairs(causes))
+        pairs = [pair for pair in tried if search.explains_all(pair)]
         words = {frozenset(cause.words for cause in pair) for pair in pairs}
         if len(words) == 1:
             return Explanation(search.shared(pairs[0]), ())
     return found
+
+
+def _may_be(cause: Cause, steps: Sequence[Step]) -> bool:
+    """Whether what a cause speaks of is there: a counter, or an argument that was overwritten."""
+    if "changes_input" in cause.changes:
+        return any(step.changed for step in steps)
+    if cause.changes.get("update.counted", "training") != "training":
+        return any("num_batches_tracked" in step.found for step in steps)
+    return True
+
+
+def _near(
+    causes: Iterable[Cause], quantities: Iterable[str], *, beside: bool = False
+) -> list[Cause]:
+    """The formulas that make some of these quantities, and with `beside` what is no formula."""
+    areas = tuple(area for name in quantities for area in AREAS.get(name, ()))
+    return [
+        cause
+        for cause in causes
+        if any(path.startswith(areas) for path in cause.changes)
+        or (beside and ("skips_nan" in cause.changes or not cause.is_formula))
+    ]
 
 
 def _one_of(causes: Sequence[Cause], is_nearer: Callable[[Cause], bool]) -> Cause | None:
@@ -121,9 +153,18 @@ class _Search:
             return False
         if not all(self._is_lost(cause) for cause in causes):
             return False
+        if all(cause.is_formula for cause in causes) and not all(
+            self.judge.explains(failure, way) for failure in self._spread(PROBES)
+        ):
+            return False
         first = list(dict.fromkeys(failure.step.place for failure in self.failures))
         order = sorted(self.steps, key=lambda step: step.place not in first)
         return not any(True for step in order for _ in self.judge.failures(step, way))
+
+    def _spread(self, number: int) -> list[Failure]:
+        """A few failures, far from each other; a wrong formula soon shows in them."""
+        step = max(1, len(self.failures) // number)
+        return list(self.failures[::step])
 
     def _is_lost(self, cause: Cause) -> bool:
         """Whether digits are missing in most outputs, where a cause says that a dtype loses them.
@@ -145,9 +186,7 @@ class _Search:
 
     def pairs(self, causes: Sequence[Cause]) -> Iterator[tuple[Cause, Cause]]:
         """Two causes at a time, of which at least one alone mends something."""
-        failed = {failure.quantity for failure in self.failures}
-        areas = tuple(area for name in failed for area in AREAS.get(name, ()))
-        near = [cause for cause in causes if any(path.startswith(areas) for path in cause.changes)]
+        near = _near(causes, {failure.quantity for failure in self.failures})
         helpful = [cause for cause in near if self._helps(cause)]
         for first in helpful:
             for second in near:
@@ -192,7 +231,8 @@ class _Search:
             while left:
                 best: list[Cause] = []
                 least = left
-                for cause in causes:
+                quantities = {quantity for _, _, quantity in left}
+                for cause in _near(causes, quantities, beside=True):
                     if cause.is_wide != wide:
                         continue
                     still = self._left([*chosen, cause], chosen, left)

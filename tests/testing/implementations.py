@@ -87,6 +87,13 @@ class Honest(nn.Module):
         return y * self.along(self.weight, y) + self.along(self.bias, y)
 
 
+class Rsqrt(Honest):
+    """By the reciprocal root, whose derivative autograd has as -0.5 * invstd**3."""
+
+    def scale(self, var):
+        return torch.rsqrt(var + self.eps)
+
+
 def numpy_batchnorm(x, weight, bias, running_mean, running_var, training, momentum, eps):
     """The same for NumPy's arrays: it returns the output, and changes the buffers in place."""
     axes = (0, *range(2, x.ndim))

@@ -58,3 +58,23 @@ def test_a_few_that_explain_alike_are_alternatives():
         "bias is ignored"
     )
     assert _one_of(every_cause()[:8], lambda _cause: True) is None
+
+
+def test_the_search_for_pairs_ends(monkeypatch):
+    """What nothing explains is said after a bounded time, not after all pairs were tried."""
+
+    class Inverted(Honest):
+        def kept_var(self, var, x):
+            n = x.numel() / x.shape[1]
+            return var * (n - 1) / n
+
+    tried = []
+    pairs = _Search.pairs
+    monkeypatch.setattr(
+        _Search, "pairs", lambda *given: (tried.append(pair) or pair for pair in pairs(*given))
+    )
+    monkeypatch.setattr("bncli.testing.naming.SECONDS", 0.0)
+    some = [each for each in batchnorm_configurations() if str(each) in ("train-3d", "train-4d")]
+    with pytest.raises(BatchNormMismatch, match="what no known cause explains"):
+        check_batchnorm(Inverted, configurations=some)
+    assert len(tried) <= 1
