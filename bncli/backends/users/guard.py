@@ -44,7 +44,7 @@ class Code:
         return cls(
             value,
             name,
-            name.rpartition(":")[2] or str(own),
+            (name.rpartition(":")[2] or str(own)).rpartition("<locals>.")[2],
             version if isinstance(version, str) else "",
             running,
         )
