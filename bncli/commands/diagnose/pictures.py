@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bncli.model.capture import Propagation
 from bncli.pictures import Axis, Kind, Panel, Picture, Series
 from bncli.rulebook.live.measures import BLAMED
+from bncli.rulebook.running import INVERTED, MOST_NEW_WEIGHT
 from bncli.sections.answer import counted, share
 from bncli.sections.depth import (
     band,
@@ -62,12 +63,12 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
     error, noise = of["predicted_error"], of["noise"]
     off = [
         points("layer", error),
-        *band("what chance gives", noise, [*error, BLAMED]),
-        level(f"{BLAMED} std", BLAMED),
+        *band("noise: what chance gives", noise, [*error, BLAMED]),
+        level(f"{BLAMED} std, from where it matters", BLAMED),
     ]
-    distance = [ranges("median to worst channel", of["z_median"], of["z_max"])]
+    distance = [ranges("means: median to worst channel", of["z_median"], of["z_max"])]
     ratio = [
-        ranges("least to greatest channel", of["var_ratio_min"], of["var_ratio_max"]),
+        ranges("variances: least to greatest channel", of["var_ratio_min"], of["var_ratio_max"]),
         level("equal", 1.0),
     ]
     panels = (
@@ -78,13 +79,16 @@ def _depth(rows: Sequence[Row], found: Mapping[str, Sequence[Finding]]) -> tuple
     there = tuple(each for each in panels if each is not None)
     if not there:
         return ()
+    means = furthest("The mean of a channel is off", of["z_max"], names).removesuffix(".")
+    subject = f"{'the' if means else 'The'} variances of the data are"
+    variances = factors(subject, ratio[0].y, ratio[0].upper, names).removesuffix(".")
     told = {id(each): each for those in marked.values() for each in those}
     text = sentences(
         drawn_said(len(shown), len(rows)),
         _errors(names, error, noise),
-        furthest("The mean of a channel is off", of["z_max"], names),
-        factors("The variances of the data are", ratio[0].y, ratio[0].upper, names),
+        ", and ".join(filter(None, (means, variances))) + "." * bool(means or variances),
         findings_said(told.values()),
+        _within(marked, error, noise),
     )
     # Its key is that of the chart that terminals have of the same numbers.
     return (
@@ -102,10 +106,40 @@ def _errors(names: Sequence[str], errors: Numbers, noise: Numbers) -> str:
     if len(names) > 1:
         said += ", the most of all layers"
     chance = noise[worst]
-    said += "." if chance is None else f"; chance gives up to {chance:.3g} there."
-    number = sum(error >= BLAMED for error, _ in known_errors)
-    of = f"{number} of {counted(len(known_errors), 'layer')}"
-    return f"{said} {of} {'is' if number == 1 else 'are'} off by {BLAMED} or more."
+    if chance is not None:
+        said += "; chance, which is how the batches scatter, gives a healthy layer up to "
+        said += f'{chance:.3g} there ("noise up to" in the table)'
+    large = [(error, at) for error, at in known_errors if error >= BLAMED]
+    of = f"{len(large)} of {counted(len(known_errors), 'layer')}"
+    said += f". {of} {'is' if len(large) == 1 else 'are'} off by {BLAMED} or more"
+    bounds = [(error, bound) for error, at in large if (bound := noise[at]) is not None]
+    if not large or len(bounds) < len(large):
+        return f"{said}."
+    beyond = sum(error > bound for error, bound in bounds)
+    return f"{said}, {beyond or 'none'} of them by more than chance gives."
+
+
+def _within(marked: Mapping[int, Sequence[Finding]], errors: Numbers, noise: Numbers) -> str:
+    """Why layers are marked that are off by no more than chance gives; "" where none are."""
+    codes = {}
+    number = 0
+    for at, those in marked.items():
+        error, bound = errors[at], noise[at]
+        if error is not None and bound is not None and error <= max(BLAMED, bound):
+            number += 1
+            codes.update(dict.fromkeys(each.code for each in those))
+    if not number:
+        return ""
+    first, *others = sorted(codes)
+    rules = f"{', '.join([first, *others[:-1]])} and {others[-1]}" if others else first
+    said = (
+        f"{number} of the marked layers {'is' if number == 1 else 'are'} within {BLAMED} or chance"
+    )
+    said += f": {rules} {'need' if others else 'needs'} no larger distance"
+    if INVERTED.code not in codes:
+        return f"{said} (bncli rules {first} says what {first} needs)."
+    momentum = f"a momentum above {MOST_NEW_WEIGHT}"
+    return f"{said} ({INVERTED.code}: {momentum})." if others else f"{said}, but {momentum}."
 
 
 # ------------------------------------------------------------------ what was tried

@@ -117,7 +117,7 @@ def test_what_is_not_known_leaves_a_gap():
     shown = made(rows, findings=[finding])["predicted_error"]
     assert list(of_kind(shown.panels[0], Kind.POINTS)[0].y) == [0.5, None, 0.0]
     assert marked(shown.panels[0]) == {"b": (Severity.ERROR, {"BN801"})}
-    assert "1 of 2 layers is off by 0.1 or more." in shown.text
+    assert "1 of 2 layers is off by 0.1 or more, 1 of them by more than chance gives." in shown.text
     lone = made([row("a", None, None)])["predicted_error"]
     assert "How far the outputs are off is not known of any layer." in lone.text
     assert [each.title for each in lone.panels] == ["Distance of the means", lone.panels[1].title]
@@ -168,3 +168,31 @@ def test_hostile_names_are_data(name):
     shown = made([row(name)], [trial(f"{name} alone", 1.0, 0.5)])
     assert shown["predicted_error"].panels[0].x.names == (name,)
     assert shown["tried"].panels[0].x.names == (f"{name} alone",)
+
+
+def test_what_chance_gives_and_why_a_layer_within_it_is_marked():
+    """The numbers are made up; 0.12 is above 0.1 and within its noise, 0.3 is beyond it."""
+    rows = [row("a", 0.12, 0.7), row("b", 0.3, 0.2), row("c", 0.05, None)]
+    momentum = Finding("BN701", Severity.WARNING, "a", "x", {"layers": ["a", "b", "c"]})
+    text = made(rows, findings=[momentum])["predicted_error"].text
+    assert text.startswith(
+        "The output of b is off by 0.3 standard deviations, the most of all layers; chance, which "
+        'is how the batches scatter, gives a healthy layer up to 0.2 there ("noise up to" in the '
+        "table). 2 of 3 layers are off by 0.1 or more, 1 of them by more than chance gives. "
+        "The mean of a channel is off by up to 0.4 standard deviations, in a, and the variances "
+        "of the data are 0.5 to 2 times as large in a. The marks "
+    )
+    within = "1 of the marked layers is within 0.1 or chance: "
+    assert text.endswith(
+        f" BN701 in 3 layers. {within}BN701 needs no larger distance, but a momentum above 0.5."
+    )
+    other = Finding("BN806", Severity.WARNING, "a", "x", {"layers": ["a"]})
+    text = made(rows[:1], findings=[other])["predicted_error"].text
+    assert "1 of 1 layer is off by 0.1 or more, none of them by more than chance gives." in text
+    assert text.endswith(
+        f"{within}BN806 needs no larger distance (bncli rules BN806 says what BN806 needs)."
+    )
+    text = made(rows[:1], findings=[other, momentum])["predicted_error"].text
+    assert text.endswith("BN701 and BN806 need no larger distance (BN701: a momentum above 0.5).")
+    text = made(rows[1:2], findings=[other])["predicted_error"].text
+    assert "no larger distance" not in text
