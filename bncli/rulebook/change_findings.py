@@ -228,9 +228,15 @@ def _statistics(layer: LayerVersion, whole: Whole, case: Case) -> Case:
         )
     if layer.measures.batches != 0:
         return case
+    hint = "Find out what wrote these statistics: another rank, an average, or update_bn."
+    if not whole.weights:  # recalibrate changes none
+        hint = (
+            "If bncli recalibrate made the second file, nothing needs fixing. Otherwise find out "
+            "what wrote these statistics: another rank, an average, or update_bn."
+        )
     return case._replace(
         detail=f"{case.detail} The counter did not move: no batch in train() did this.".strip(),
-        hint="Find out what wrote these statistics: another rank, an average, or update_bn.",
+        hint=hint,
     )
 
 

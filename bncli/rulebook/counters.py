@@ -92,7 +92,8 @@ TOO_SMALL = Rule(
     "num_batches_tracked is too small for the statistics",
     "No fix is needed, unless momentum is none or something else reads the counter.",
     symptom="A counter of 0 or 1 stands beside finished statistics, as in an averaged copy, a "
-    "converted file or weights from before PyTorch 0.4.1.",
+    "converted file or weights from before PyTorch 0.4.1. Or bncli recalibrate wrote new "
+    "statistics; with --counter batches it sets the counter too.",
     arithmetic="Starting from 1, n batches leave every variance at (1 - m)^n or more, since an "
     "update never adds less than 0. A variance below that, or statistics other than 0 and 1 at n = "
     "0, prove the counter wrong.",
@@ -348,6 +349,7 @@ def _too_small(layer: Summary, counter: float, file: Checkpoint) -> Finding:
         "averaged-copy": "an averaged copy",
         "converted": "a converted file",
         "old-weights": "old weights",
+        "recalibrated": "new statistics from bncli recalibrate, which keeps the counter",
     }
     twin = file.twins.get(layer.name)
     live = next((one for one in file.layers if one.name == twin), None) if twin else None

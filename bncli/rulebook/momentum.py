@@ -28,7 +28,8 @@ INITIAL_VALUE_REMAINS = Rule(
     "follows from the momentum and the counter. Otherwise it depends on an assumed momentum; or it "
     "is likely, where all variances lie just above some floor: no variance can fall below (1 - "
     "m)^n, so the momentum is inferred from that floor.",
-    lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics.",
+    lookalike="An averaged copy keeps a counter of 0 or 1 beside finished statistics. A file that "
+    "bncli recalibrate wrote holds nothing of the initial values, but keeps its counter.",
     seen=("google/flax#1360", "keras-team/keras#9003", "patrick-kidger/equinox#675"),
     less_sure=(Certainty.LIKELY, Certainty.ASSUMED),
 )

@@ -57,6 +57,14 @@ def test_statistics_of_all_layers_may_have_been_estimated_again():
     assert "update_bn" not in beside.hint
 
 
+def test_statistics_that_no_batch_moved_may_be_those_of_recalibrate_unless_weights_moved_too():
+    still = Measures(0, z_max=1.0, var_ratio_min=0.5, var_ratio_max=1.5, weight_change=0)
+    (alone,) = compared(layer(State.STATISTICS, measures=still))
+    (beside,) = compared(TRAINED, layer(State.STATISTICS, measures=still))
+    assert alone.hint.startswith("If bncli recalibrate made the second file, nothing needs fixing.")
+    assert beside.hint.startswith("Find out what wrote these statistics: another rank")
+
+
 def test_statistics_of_a_layer_that_a_relu_cuts_off_are_a_note():
     (finding,) = compared(TRAINED, layer(State.STATISTICS, cause="dead"))
     assert finding.severity is NOTE

@@ -145,7 +145,7 @@ def test_an_assumed_momentum_may_be_another_and_is_told_from_which_on(run, folde
 def test_a_momentum_that_is_known_is_no_other(run, folder, flags):
     saved = counted(3).state_dict() if flags else counted(3)
     evidence = too_small(run, saved, *flags)["layer1.0.bn1"]
-    assert evidence["causes"] == ["averaged-copy", "converted", "old-weights"]
+    assert evidence["causes"] == ["averaged-copy", "converted", "old-weights", "recalibrated"]
     assert "another momentum" not in evidence["detail"]
     assert evidence["certainty"] == "certain"
 

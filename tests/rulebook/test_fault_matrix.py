@@ -356,8 +356,8 @@ def test_a_counter_of_an_instance_norm_stays_at_0_and_is_said_to(run, folder):
         "num_batches_tracked is 0, but the statistics are not the initial 0 and 1"
     )
     assert finding["detail"] == (
-        "Possible causes: an averaged copy, a converted file, old weights, or an InstanceNorm, "
-        "which never counts."
+        "Possible causes: an averaged copy, a converted file, old weights, new statistics from "
+        "bncli recalibrate, which keeps the counter, or an InstanceNorm, which never counts."
     )
 
 
