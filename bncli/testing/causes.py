@@ -356,6 +356,8 @@ def _special() -> Iterator[Cause]:
     for words, fix, name in (
         ("the input, weight or bias is overwritten",
          "Leave the arguments but the buffers as they are.", "changes_input"),
+        ("the gradients are missing in training: autograd cannot pass",
+         "Leave out detach(), no_grad() and data between the input and the output.", "detached"),
         ("the output has another dtype than the input",
          "Return the output in the input's dtype.", "other_dtype"),
         ("NaN spreads to other channels", "Keep each channel's sums apart.", "spreads"),

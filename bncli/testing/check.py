@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
@@ -13,9 +13,6 @@ from bncli.testing.verdict import BatchNormMismatch, Summary
 if TYPE_CHECKING:
     from bncli.backends.interface import Backend
     from bncli.testing.runs import Step
-
-GIVEN = ("num_batches_tracked", "grad_input", "grad_weight", "grad_bias")
-"""What an implementation may give beside its output and running statistics."""
 
 
 def batchnorm_configurations() -> tuple[Configuration, ...]:
@@ -130,7 +127,15 @@ def _refuse_wrong_arguments(
             raise UsageError(f"ndim is {number!r}; the configurations have 2 to 5 axes.")
 
 
-def _without(steps: Sequence[Step]) -> tuple[str, ...]:
-    """The quantities that were given in no step."""
-    given = {quantity for step in steps for quantity in step.found}
-    return tuple(quantity for quantity in GIVEN if quantity not in given) if given else ()
+def _without(steps: Sequence[Step]) -> Mapping[str, tuple[int, int]]:
+    """The quantities that are missing: in how many configurations, and of how many."""
+    missing: dict[str, set[str]] = {}
+    judged = {step.configuration.name for step in steps if step.stats is not None}
+    for step in steps:
+        for quantity in step.missing:
+            missing.setdefault(quantity, set()).add(step.configuration.name)
+    given = {quantity for step in steps if step.stats is not None for quantity in step.found}
+    return {
+        quantity: (len(names if quantity in given else judged), len(judged))
+        for quantity, names in missing.items()
+    }

@@ -91,6 +91,9 @@ class Judge:
             return
         if step.changed and not way.changes_input:
             yield Failure(step, "input", sentence=f"{' and '.join(step.changed)} was overwritten")
+        if step.never_trains and step.configuration.kind == "" and not way.detached:
+            names = " and ".join(step.never_trains)
+            yield Failure(step, "gradients", sentence=f"autograd gives no {names} in training")
         if way.layout_breaks and step.configuration.layout != "contiguous":
             return
         wanted = self._predicted(step, way)
@@ -325,6 +328,7 @@ def concerns(way: Way, step: Step) -> bool:
         or (way.empty_spoils and kind == "empty")
         or (way.one_value_is_nan and kind == "one value")
         or (way.changes_input and step.changed)
+        or (way.detached and step.never_trains)
         or (way.other_dtype and step.error is not None)
         or (way.layout_breaks and step.configuration.layout != "contiguous")
         or way.loss

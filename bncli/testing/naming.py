@@ -86,6 +86,8 @@ def _may_be(cause: Cause, steps: Sequence[Step]) -> bool:
     """Whether what a cause speaks of is there: a counter, or an argument that was overwritten."""
     if "changes_input" in cause.changes:
         return any(step.changed for step in steps)
+    if "detached" in cause.changes:
+        return any(step.never_trains for step in steps)
     if cause.changes.get("update.counted", "training") != "training":
         return any("num_batches_tracked" in step.found for step in steps)
     return True
@@ -267,10 +269,10 @@ class _Search:
         return _one_of(alike, is_nearer) if alike else None
 
     def _has_more(self, cause: Cause, still: set[Key]) -> bool:
-        """Whether numbers fail in usual configurations, or where a wide cause would show."""
+        """Whether it fails in usual configurations, or where a wide cause would show."""
         for step in self.steps:
             configuration = step.configuration
-            numbers = any((*step.key, quantity) in still for quantity in QUANTITIES)
+            numbers = any((*step.key, quantity) in still for quantity in (*QUANTITIES, "error"))
             usual = configuration.kind == "" and not is_far(step)
             inside = (
                 is_far(step) if "loss" in cause.changes else configuration.layout != "contiguous"

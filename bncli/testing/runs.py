@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bncli.backends.interface import BatchNormCall
+from bncli.backends.users.function import TensorFunctionBackend
+from bncli.backends.users.module import ModuleBackend
 from bncli.errors import BncliError
 from bncli.light import dataclass, np
 from bncli.model import RunningStats
@@ -29,6 +31,10 @@ class RaisedError(Exception):
     """The user's code raised the `__cause__`; it is judged, not told."""
 
 
+class EndedError(Exception):
+    """The user's code would have ended the process."""
+
+
 @contextmanager
 def raising(what: str) -> Iterator[None]:
     """Runs the user's code: what it raises becomes a RaisedError, which names `what` ran."""
@@ -38,6 +44,8 @@ def raising(what: str) -> Iterator[None]:
             for category in (RuntimeWarning, UserWarning):
                 warnings.simplefilter("ignore", category)
             yield
+    except SystemExit as error:
+        raise RaisedError(what) from EndedError(f"SystemExit: {error.code}")
     except Exception as error:
         raise RaisedError(what) from error
 
@@ -48,7 +56,8 @@ class Step:
 
     `stats` are the exact ones of the batch, None for an empty one. `found` has arrays by quantity,
     as a `BackendRun`; `error` is what was raised in their place, while `doing`. `changed` are the
-    arguments that were overwritten.
+    arguments that were overwritten. `has_autograd` says that the code computes on tensors that
+    require gradients.
     """
 
     configuration: Configuration
@@ -59,6 +68,33 @@ class Step:
     error: Exception | None = None
     doing: str = ""
     changed: tuple[str, ...] = ()
+    has_autograd: bool = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the implementation may give of this step, and does not."""
+        if self.error is not None or self.stats is None:
+            return ()
+        call = self.call
+        given = {
+            "num_batches_tracked": call.running is not None,
+            "grad_input": True,
+            "grad_weight": call.weight is not None,
+            "grad_bias": call.bias is not None,
+        }
+        return tuple(
+            name for name, is_there in given.items() if is_there and name not in self.found
+        )
+
+    @property
+    def never_trains(self) -> tuple[str, ...]:
+        """The gradients that are missing in training, where autograd does not reach the input.
+
+        That of weight or bias alone is missing where the output does without them.
+        """
+        if not (self.has_autograd and self.call.settings.training and "grad_input" in self.missing):
+            return ()
+        return tuple(name for name in self.missing if name.startswith("grad_"))
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,6 +112,7 @@ def steps_of(backend: Backend, configuration: Configuration) -> tuple[Step, ...]
     """Each step, from the buffers that the one before it left; none after one that raised."""
     layer = layer_of(configuration)
     running, done = layer.running, []
+    has_autograd = isinstance(backend, ModuleBackend | TensorFunctionBackend)
     for number in range(len(configuration.modes)):
         batch = batch_of(configuration, number)
         call = BatchNormCall(
@@ -100,7 +137,17 @@ def steps_of(backend: Backend, configuration: Configuration) -> tuple[Step, ...]
             done.append(Step(configuration, number, call, batch.stats, {}, error))
             break
         changed = tuple(getattr(run, "changed", ()))
-        done.append(Step(configuration, number, call, batch.stats, run.quantities, changed=changed))
+        done.append(
+            Step(
+                configuration,
+                number,
+                call,
+                batch.stats,
+                run.quantities,
+                changed=changed,
+                has_autograd=has_autograd,
+            )
+        )
         running = _after(done[-1])
     return tuple(done)
 
@@ -125,6 +172,8 @@ def _after(step: Step) -> RunningStats | None:
 
 def told(error: Exception | None) -> str:
     """An error in a line."""
+    if isinstance(error, EndedError):
+        return f"an end of the process ({error})"
     if isinstance(error, BncliError):
         return str(error).rstrip(".")
     said = str(error).strip().partition("\n")[0]

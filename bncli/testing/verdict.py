@@ -22,16 +22,17 @@ class Summary:
     """How an implementation was judged; `print` shows it.
 
     `judged` counts configurations, `skipped` has the reason by the name of each that was not, and
-    `moved` counts those that were judged with another number of axes. `without` are the quantities
-    that the implementation does not give. `most_used` is the largest share of a tolerance that was
-    used, 1 being all of it, with the configuration and the quantity.
+    `moved` counts those that were judged with another number of axes. `without` has
+    the quantities that the implementation does not give: in how many configurations, and of how
+    many with values. `most_used` is the largest share of a tolerance that was used, 1 being all of
+    it, with the configuration and the quantity.
     """
 
     name: str
     judged: int
     skipped: Mapping[str, str]
     moved: int
-    without: tuple[str, ...]
+    without: Mapping[str, tuple[int, int]]
     tolerance_factor: float
     most_used: tuple[float, str, str]
 
@@ -56,8 +57,14 @@ class Summary:
         if self.moved:
             configurations = _counted(self.moved, "configuration")
             lines.append(f"{configurations} ran with another number of axes than usual.")
-        if self.without:
-            lines.append(f"Not judged, as it gives none: {', '.join(self.without)}.")
+        never = [quantity for quantity, (number, of) in self.without.items() if number == of]
+        if never:
+            lines.append(f"Not judged, as it gives none: {', '.join(never)}.")
+        for quantity, (number, of) in self.without.items():
+            if number < of:
+                lines.append(
+                    f"{quantity} is not judged in {number} of {of}: it is not given there."
+                )
         return lines
 
 

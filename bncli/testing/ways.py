@@ -81,8 +81,9 @@ class Way:
 
     `loss` says how digits are lost: "one pass", or by which dtype's arithmetic. `spreads`,
     `skips_nan`, `empty_spoils`, `one_value_is_nan` and `layout_breaks` are what becomes of NaN, an
-    empty batch, one value a channel and an unusual layout; `changes_input` and `other_dtype` allow
-    that the input is overwritten, and that the output has another dtype.
+    empty batch, one value a channel and an unusual layout; `changes_input`, `detached` and
+    `other_dtype` allow that the input is overwritten, that autograd gives no gradients, and that
+    the output has another dtype.
     """
 
     train: Forward = Forward()
@@ -96,6 +97,7 @@ class Way:
     one_value_is_nan: bool = False
     layout_breaks: bool = False
     changes_input: bool = False
+    detached: bool = False
     other_dtype: bool = False
 
     def changed(self, changes: Mapping[str, Any]) -> Way:

@@ -28,14 +28,14 @@ def test_pytorchs_own_passes(module, skipped):
     assert summary.judged + skipped == len(ALL)
     assert all("is refused (ValueError: expected" in why or "channels_last" in why
                for why in summary.skipped.values())  # fmt: skip
-    assert summary.without == ()
+    assert summary.without == {}
     assert summary.most_used[0] <= 1
 
 
 def test_pytorchs_function_passes_everywhere():
     summary = check_batchnorm(torch.nn.functional.batch_norm)
     assert (summary.judged, dict(summary.skipped)) == (len(ALL), {})
-    assert summary.without == ("num_batches_tracked",)
+    assert [*summary.without] == ["num_batches_tracked"]
 
 
 @pytest.mark.parametrize("honest", [Honest, Rsqrt, numpy_batchnorm, pure_python])
@@ -165,6 +165,39 @@ def test_two_bugs_are_named_both(first, second):
         check_batchnorm(both)
     assert set(caught.value.causes) == {one[1], two[1]}
     assert caught.value.unexplained == ()
+
+
+def test_an_end_of_the_process_is_a_failure():
+    def ends(x, weight, bias, running_mean, running_var, training, momentum, eps):
+        sys.exit(0)
+
+    with pytest.raises(
+        BatchNormMismatch, match=r"an end of the process \(SystemExit: 0\)"
+    ) as caught:
+        check_batchnorm(ends)
+    assert caught.value.causes == ()
+
+
+def test_a_module_that_autograd_cannot_train_fails():
+    class Detached(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            y = super().forward(x)
+            return y.detach() if self.training else y
+
+    with pytest.raises(BatchNormMismatch, match="autograd gives no grad_input") as caught:
+        check_batchnorm(Detached)
+    assert caught.value.causes == ("the gradients are missing in training: autograd cannot pass",)
+
+
+def test_gradients_that_are_missing_in_some_configurations_are_counted():
+    class Detached(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            y = super().forward(x)
+            return y if self.training else y.detach()
+
+    some = [ALL[name] for name in ("train-4d", "eval-4d", "empty")]
+    said = str(check_batchnorm(Detached, configurations=some))
+    assert "grad_input is not judged in 1 of 2: it is not given there." in said
 
 
 def test_what_is_not_there_is_no_cause():

@@ -6,7 +6,8 @@ import pytest
 
 from bncli.testing import BatchNormMismatch, batchnorm_configurations, check_batchnorm
 from bncli.testing.causes import every_cause
-from bncli.testing.naming import _one_of
+from bncli.testing.naming import _one_of, _Search
+from tests.testing.implementations import Honest
 from tests.testing.planted import PLANTED
 
 FEWER = [
