@@ -21,7 +21,7 @@ NEVER_ESTIMATED = Rule(
     "no complaint.",
     arithmetic="running_mean is exactly 0 and running_var exactly 1 in every channel, weight or "
     "bias has left its initial value, and other layers of the file have statistics other than 0 "
-    "and 1. A single update with any data changes both.",
+    "and 1, not counting a NaN or Inf beside these. A single update with any data changes both.",
     certainty="Certain: no batch gives exactly 0 and 1 in every channel.",
     lookalike="A frozen layer whose statistics were folded into weight and bias has 0 and 1 too; "
     "it has no counter, and no other layer without a counter has real statistics. A new head that "
