@@ -75,7 +75,7 @@ def check_batchnorm(
     """
     __tracebackhide__ = True  # pytest shows the test that failed, and the message
     from bncli.testing.judging import Judge
-    from bncli.testing.naming import Explanation, explain
+    from bncli.testing.naming import Explanation, explain_with
     from bncli.testing.subject import Subject
 
     chosen = _tuple_of(every_configuration() if configurations is None else configurations)
@@ -95,7 +95,8 @@ def check_batchnorm(
         most_used=judge.largest,
     )
     if failures:
-        raise BatchNormMismatch(summary, explain(judge, done.steps, failures), failures)
+        found = explain_with(subject.again, judge, done.steps, failures)
+        raise BatchNormMismatch(summary, found, failures)
     if not summary.judged:
         reasons = "; ".join(dict.fromkeys(summary.skipped.values()))
         if configurations is not None:

@@ -8,7 +8,7 @@ from time import thread_time
 from typing import TYPE_CHECKING
 
 from bncli.backends.interface import QUANTITIES
-from bncli.light import dataclass
+from bncli.light import dataclass, np
 from bncli.testing.allowed import ONE_PASS, arithmetic_of
 from bncli.testing.causes import IN_EVAL, IN_TRAINING, Cause, every_cause
 from bncli.testing.judging import Failure, Judge, concerns, is_far
@@ -80,6 +80,45 @@ def explain(judge: Judge, steps: Sequence[Step], failures: Sequence[Failure]) ->
         if len(words) == 1:
             return Explanation(search.shared(pairs[0]), ())
     return found
+
+
+UNSTEADY = Cause(
+    "the same input gives other numbers each time",
+    "Draw no random numbers, and read no memory that was not written.",
+    {},
+)
+
+
+def explain_with(
+    again: Callable[[Step], Step | None],
+    judge: Judge,
+    steps: Sequence[Step],
+    failures: Sequence[Failure],
+) -> Explanation:
+    """As `explain`; what is not the same when a step is run `again` is said, and not explained."""
+    first = {failure.quantity: failure for failure in reversed(failures) if not failure.sentence}
+    unsteady = {
+        quantity for quantity, failure in first.items() if _changes(failure, again(failure.step))
+    }
+    if not unsteady:
+        return explain(judge, steps, failures)
+    mine = tuple(failure for failure in failures if failure.quantity in unsteady)
+    others = [failure for failure in failures if failure.quantity not in unsteady]
+    # What comes of such numbers, as grad_input of such a mean, is not explained either.
+    return Explanation((Named(UNSTEADY, mine),), tuple(others))
+
+
+def _changes(failure: Failure, again: Step | None) -> bool:
+    """Whether a second run gives other numbers, by about as much as the first was off."""
+    if again is None or failure.quantity not in again.found:
+        return False
+    one, two = (np.asarray(step.found[failure.quantity]) for step in (failure.step, again))
+    if one.shape != two.shape or not np.isfinite([failure.actual, failure.expected]).all():
+        return False
+    with np.errstate(all="ignore"):
+        apart = np.abs(one.astype(np.float64) - two)
+    off = abs(failure.actual - failure.expected)
+    return bool((apart > max(failure.tolerance, 0.1 * off)).any())
 
 
 def _may_be(cause: Cause, steps: Sequence[Step]) -> bool:

@@ -84,6 +84,11 @@ class Subject:
             self._backends[configuration.layout] = backend
         return steps_of(backend, configuration)
 
+    def again(self, step: Step) -> Step | None:
+        """The same step of its configuration, run once more; None where it does not come to it."""
+        steps = self.steps(step.configuration)
+        return steps[step.number] if step.number < len(steps) else None
+
     def refuses(self, ndim: int) -> str:
         """Why inputs of so many axes are not taken, "" where they are.
 

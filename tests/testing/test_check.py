@@ -200,6 +200,20 @@ def test_gradients_that_are_missing_in_some_configurations_are_counted():
     assert "grad_input is not judged in 1 of 2: it is not given there." in said
 
 
+def test_what_is_random_is_said_to_be():
+    """Such noise is not taken for a dtype of few digits."""
+
+    class Noisy(Honest):
+        def affine(self, y):
+            made = super().affine(y)
+            return made + 1e-3 * torch.rand_like(made)
+
+    some = [each for each in ALL.values() if each.name in ("train-3d", "eval-4d", "odd-sizes")]
+    with pytest.raises(BatchNormMismatch) as caught:
+        check_batchnorm(Noisy, configurations=some)
+    assert caught.value.causes == ("the same input gives other numbers each time",)
+
+
 def test_what_is_not_there_is_no_cause():
     """A function has no counter, and one that overwrites nothing is not told to leave things."""
 
