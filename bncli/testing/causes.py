@@ -78,6 +78,10 @@ def _updates() -> Iterator[Cause]:
     biased = _fix_of(Update(0.1, "biased"))
     yield Cause("running_var is biased: it divides by n", biased, {"update.variance": "biased"})
     yield Cause(
+        "running_var is multiplied by (n - 1) / n, not by n / (n - 1)",
+        biased, {"update.variance": "inverted"},
+    )  # fmt: skip
+    yield Cause(
         "running_var divides by n - (1 + eps), as Keras 2's",
         _fix_of(Update(0.1, "keras2")),
         {"update.variance": "keras2"},

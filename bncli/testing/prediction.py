@@ -154,6 +154,8 @@ def _batch_variance(step: Step, way: Way) -> FloatArray:
         var = var + stats.mean**2
     elif update.variance == "unbiased":
         var = var * count / (count - 1) if count > 1 else var * np.nan
+    elif update.variance == "inverted":
+        var = var * (count - 1) / count
     elif update.variance == "keras2":
         var = var * count / (count - (1 + eps))
     elif update.variance == "std":

@@ -50,6 +50,11 @@ class Subject:
     @classmethod
     def of(cls, implementation: Callable[..., Any] | Backend) -> Subject:
         """The subject that an object is. Raises ModelError where it is none."""
+        if isinstance(implementation, str):
+            raise ModelError(
+                f"{implementation!r} is a name; give the class or the function itself, such as "
+                "torch.nn.BatchNorm2d."
+            )
         if not isinstance(implementation, type) and isinstance(implementation, Backend):
             return cls(implementation, implementation.name, {"": implementation})
         backend = users_backend(implementation, raising)

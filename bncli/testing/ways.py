@@ -40,6 +40,10 @@ class Forward:
     affine: Affine = ""
 
 
+Variance = Literal["unbiased", "biased", "inverted", "keras2", "std", "biased std", "squares"]
+"""What enters running_var: "inverted" is the biased one times (n - 1) / n."""
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """How the buffers are updated. `momentum` None is the given one; `weighs` says of what.
@@ -49,7 +53,7 @@ class Update:
     within samples. Where they are not `judged`, any values will do.
     """
 
-    variance: Literal["unbiased", "biased", "keras2", "std", "biased std", "squares"] = "unbiased"
+    variance: Variance = "unbiased"
     kept_eps: bool = False
     weighs: Literal["new", "old", "old if given"] = "new"
     momentum: float | None = None

@@ -27,6 +27,13 @@ class BiasedRunningVar(Honest):
         return var
 
 
+@names("running_var is multiplied by (n - 1) / n, not by n / (n - 1)")
+class InvertedBessel(Honest):
+    def kept_var(self, var, x):
+        n = x.numel() / x.shape[1]
+        return var * (n - 1) / n
+
+
 @names("running_var divides by n - (1 + eps), as Keras 2's")
 class Keras2(Honest):
     def kept_var(self, var, x):

@@ -215,6 +215,11 @@ def test_what_is_random_is_said_to_be():
     assert caught.value.causes == ("the same input gives other numbers each time",)
 
 
+def test_a_name_is_no_implementation():
+    with pytest.raises(ModelError, match="'torch' is a name; give the class"):
+        check_batchnorm("torch")
+
+
 def test_what_is_not_there_is_no_cause():
     """A function has no counter, and one that overwrites nothing is not told to leave things."""
 

@@ -64,10 +64,10 @@ def test_a_few_that_explain_alike_are_alternatives():
 def test_the_search_for_pairs_ends(monkeypatch):
     """What nothing explains is said after a bounded time, not after all pairs were tried."""
 
-    class Inverted(Honest):
+    class Odd(Honest):
         def kept_var(self, var, x):
             n = x.numel() / x.shape[1]
-            return var * (n - 1) / n
+            return var * (n - 2) / n
 
     tried = []
     pairs = _Search.pairs
@@ -77,5 +77,5 @@ def test_the_search_for_pairs_ends(monkeypatch):
     monkeypatch.setattr("bncli.testing.naming.SECONDS", 0.0)
     some = [each for each in batchnorm_configurations() if str(each) in ("train-3d", "train-4d")]
     with pytest.raises(BatchNormMismatch, match="what no known cause explains"):
-        check_batchnorm(Inverted, configurations=some)
+        check_batchnorm(Odd, configurations=some)
     assert len(tried) <= 1
