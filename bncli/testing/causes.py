@@ -118,7 +118,7 @@ def _momentum() -> Iterator[Cause]:
             "Compute running = (1 - momentum) * running + momentum * batch.",
             {"update.weighs": weighs},
         )
-    for weight in WEIGHTS:
+    for weight in dict.fromkeys((*WEIGHTS, 1.0)):
         yield Cause(
             f"momentum is ignored: it is always {weight:g}",
             "Use the momentum that is given.",
@@ -296,6 +296,7 @@ def _affine() -> Iterator[Cause]:
         ("bias first", "bias is added before weight multiplies{}"),
         ("1 + weight", "1 is added to weight{}"),
         ("swapped", "weight and bias are swapped{}"),
+        ("minus bias", "bias is subtracted{}"),
     ):
         yield from _in_modes(words, "Compute x_hat * weight + bias.", affine=affine)
 

@@ -266,6 +266,7 @@ def _scaled(
         "bias first": lambda: (x_hat + bias) * weight,
         "1 + weight": lambda: x_hat * (1 + weight) + bias,
         "swapped": lambda: x_hat * bias + weight,
+        "minus bias": lambda: x_hat * weight - bias,
     }
     return np.asarray(made[forward.affine]())
 
@@ -307,6 +308,8 @@ def _gradients(
     by_weight, by_bias = x_hat, np.ones_like(x_hat)
     if forward.affine == "bias first":
         by_weight, by_bias = x_hat + bias, by_bias * weight
+    elif forward.affine == "minus bias":
+        by_bias = -by_bias
     elif forward.affine == "swapped":
         by_weight, by_bias = by_bias, by_weight
     if forward.affine not in ("no weight", "neither"):

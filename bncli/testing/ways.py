@@ -21,7 +21,9 @@ Groups = Literal["channel", "sample", "places", "features", "all", "last"]
 at a place, over samples; of a sample; all; or those with one index on the last axis.
 """
 
-Affine = Literal["", "no weight", "no bias", "neither", "bias first", "1 + weight", "swapped"]
+Affine = Literal[
+    "", "no weight", "no bias", "neither", "bias first", "1 + weight", "swapped", "minus bias"
+]
 
 
 @dataclass(frozen=True, slots=True)

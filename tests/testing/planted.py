@@ -71,6 +71,18 @@ class FixedMomentum(Honest):
         return 0.1
 
 
+@names("momentum is ignored: it is always 1")
+class BatchAlone(Honest):
+    def factor(self):
+        return 1.0
+
+
+@names("bias is subtracted")
+class MinusBias(Honest):
+    def affine(self, y):
+        return y if self.weight is None else 2 * y * self.along(self.weight, y) - super().affine(y)
+
+
 @names("momentum 0 is taken for 0.1")
 class FalsyMomentum(Honest):
     def factor(self):
