@@ -178,7 +178,7 @@ def test_install_and_the_calls_of_the_table_are_those_of_the_readme():
     install = re.search(r"^python -m pip install torch.*$", page, re.MULTILINE)[0]
     assert f"\n{install}\n" in readme
     calls = re.findall(r"^\|.*\| `(bncli [^`]+)` \|", page, re.MULTILINE)
-    assert len(calls) == 5
+    assert len(calls) == 7
     assert [call for call in calls if f"`{call}`" not in readme] == []
     assert len(re.findall(r"^## [一二三四五]、", page, re.MULTILINE)) == 5
 

@@ -248,7 +248,7 @@ def test_a_pass_that_was_left_early_says_nothing_about_the_number(data):
 
 RAISING = {
     "yield X\n    raise OSError('disk\\nfull')": (
-        "bad.py:5: reading batch 2 of bad.py:data raised OSError: full."
+        "bad.py:5: reading batch 2 of bad.py:data raised OSError: disk full."
     ),
     "yield X\n    raise SystemExit(3)": (
         "bad.py:5: reading batch 2 of bad.py:data ended the process (SystemExit: 3)."

@@ -172,7 +172,7 @@ def test_a_file_or_a_module_that_is_not_there(code):
 
 RAISING = {
     "import nothing_at_all": "1: * raised ModuleNotFoundError: No module named 'nothing_at_all'.",
-    "\n\nraise ValueError('a\\nb')": "3: * raised ValueError: b.",
+    "\n\nraise ValueError('a\\nb')": "3: * raised ValueError: a b.",
     "x = 1\nclass": "2: * raised SyntaxError: invalid syntax.",
     "import sys\nsys.exit(2)": "2: * ended the process (SystemExit: 2).",
     "from . import other": "1: * raised ImportError: attempted relative import with no known "
