@@ -74,7 +74,7 @@ def count_suppressed(report: Report) -> str:
 class Gate:
     """The flags of findings. Raises UsageError at once for a --select or --ignore that is wrong.
 
-    `open` reads the baseline before the work begins, and `counted` finishes the report after it.
+    `begin` reads the baseline before the work starts, and `counted` finishes the report after it.
     """
 
     fail_on: FailOn
